@@ -1,0 +1,75 @@
+# `make` lists the targets. Every target sets up what it needs, in .venv, and sets it up again only when
+# pyproject.toml or constraints.txt has changed. A fresh clone needs Python 3.11 (or newer) and make.
+#   PYTHON=…  another interpreter     WORKERS=…  test processes     ARGS=…  more arguments for pytest, the demo, the recipe
+#   CUDA=1    let pip take the CUDA build of torch although no NVIDIA GPU is seen
+
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+WORKERS ?= 2
+
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
+CORE := .venv/.stamp-core
+DEV := .venv/.stamp-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint type bench micro notebooks format setup clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(CORE) ## ask real clips real questions, stream the answers, write an HTML page
+	@$(BIN)/act2see demo $(ARGS)
+
+test: $(DEV) ## run the tests
+	@$(BIN)/python -m pytest -n logical --maxprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+lint: $(DEV) ## check style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+type: $(DEV) ## check types of the package, strictly
+	@$(BIN)/mypy
+
+bench: $(CORE) ## measure speed and memory; results go to benchmarks/results
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+micro: $(CORE) ## train the three micro models again, from nothing
+	@$(BIN)/act2see micro train $(ARGS)
+
+# Notebooks run in one process, one after another; a cell may take longer than a test may.
+notebooks: $(DEV) ## execute the notebooks
+	@if ls notebooks/*.ipynb >/dev/null 2>&1; \
+	then $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 --timeout=600 notebooks; \
+	else echo "no notebooks to execute"; fi
+
+format: $(DEV) ## format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+setup: $(DEV) ## only set up .venv, with the development tools
+
+clean: ## remove caches and build output; .venv and the trained models stay
+	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "act2see needs Python 3.11 or newer, and neither python3.11 nor python3 is: install it, or say make PYTHON=/path/to/python" >&2; \
+		exit 1; fi
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+
+# Without an NVIDIA GPU torch's CPU build goes in first, so that nothing pulls gigabytes of CUDA (see constraints.txt).
+# pip's own sources (an index, a mirror, a folder of wheels) are tried before PyTorch's CPU index.
+$(CORE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Setting up .venv: about 1 GB and a few minutes the first time"
+	@if [ -z "$(CUDA)" ] && [ "$$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1; then \
+		torch="$$(sed -n 's/^torch==.*/&+cpu/p' constraints.txt)"; \
+		$(INSTALL) "$$torch" 2>/dev/null || $(INSTALL) "$$torch" --extra-index-url https://download.pytorch.org/whl/cpu || \
+		{ echo "no CPU build of torch can be had here; make CUDA=1 takes the build with CUDA instead" >&2; exit 1; }; fi
+	@$(INSTALL) -e .
+	@touch $@
+
+$(DEV): $(CORE)
+	@$(INSTALL) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,246 @@
+"""The tag grammar: the model's text becomes a thought and, at its end, a tool call or the answer.
+
+A tag is `<name>` or `</name>`, the name a lower-case letter, then lower-case letters, digits and `_`; everything
+else is words. Known names are the run's tool tags and the reserved ones: think, answer, frame, tool_call.
+
+    where        what comes                              what it is              outcome
+    -----------  --------------------------------------  ----------------------  ----------
+    in a thought <tool> query </tool>                    Call, stop              ok
+                 the same, asked earlier in this run     Call, stop              repeated
+                 <other> query </other>, at most         Call, stop              unknown
+                   `max_query` characters, no known tag
+                 <frame>                                 Call, stop              forged
+                 <answer> body </answer>                 Answer, stop
+                 any other tag, whole or not             Text
+    in a call    nothing but whitespace, then </tool>    Call, stop              empty
+                 any other tag of a known name           Call, stop after it     nested
+                 more than `max_query` characters        Call, stop at once      over_long
+                   before </tool>
+                 end of turn, token limit                Call                    unclosed
+                 a tag of another name                   part of the query
+    in <answer>  any tag but </answer>                   part of the body
+                 end of turn, token limit                Answer; Text if empty
+
+Every call and every answer ends the reading, so it is at most one Text and then one of these. Where a model speaks
+of `<answer>` before it gives one, the body is what follows the last `<answer>`.
+
+The parser goes character by character and never looks ahead: chunks cannot matter, and no character is copied more
+than a few times. What was read is a prefix of the text, and the texts of the segments, joined, are that prefix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Literal, NamedTuple
+
+from act2see.agent.trace import Answer, Call, Outcome, Text
+from act2see.errors import ConfigError
+
+Stop = Literal["call", "answer", "eos", "length"]
+
+RESERVED = {
+    "think": "it marks the thought",
+    "answer": "it marks the answer",
+    "frame": "it holds what the tools return",
+    "tool_call": "reasoning parsers end the thought on it",
+}
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_TAG = re.compile(rf"<(/?)({_NAME.pattern})>")
+# Half a character: chat APIs can send one in JSON, and neither a trace nor UTF-8 can hold it.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ECHO = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """The tags of a run. Queries may have `max_query` characters, whitespace included.
+
+    Raises `ConfigError` for a tag that cannot be used.
+    """
+
+    tags: Sequence[str]
+    max_query: int = 400
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", tuple(self.tags))
+        for tag in self.tags:
+            if tag in RESERVED:
+                raise ConfigError(f"tool tag {tag!r} is reserved: {RESERVED[tag]}; choose another")
+            if not _NAME.fullmatch(tag):
+                raise ConfigError(f"tool tag {tag!r}: write a lower-case letter, then lower-case letters, digits or underscores")
+            if self.tags.count(tag) > 1:
+                raise ConfigError(f"tool tag {tag!r} stands twice; give each tool a tag of its own")
+        if self.max_query < 1:
+            raise ConfigError(f"max_query is {self.max_query}; a query needs at least 1 character")
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings for an engine that takes some; it keeps them in the text.
+
+        The parser decides: in an answer `</tool>` is plain text, and `<frame>` or an unknown call stops without one.
+        """
+        return (*(f"</{tag}>" for tag in self.tags), "</answer>")
+
+    def parser(self, *, answering: bool = False, earlier: Iterable[tuple[str, str]] = ()) -> Parser:
+        """A parser for one turn.
+
+        `answering`: `<answer>` has been written for the model, so the text begins with the answer's body.
+        `earlier`: (tag, query) of the calls made in this run.
+        """
+        return Parser(self, answering, frozenset(_same(tag, query) for tag, query in earlier))
+
+
+class _Opened(NamedTuple):
+    """A tag that was opened: where its `<` stands, and where what it holds begins."""
+
+    name: str
+    start: int
+    inner: int
+
+
+class Parser:
+    """Reads one turn. `stopped` says why the reading ended; None while it goes on. Made by `Grammar.parser`."""
+
+    def __init__(self, grammar: Grammar, answering: bool, earlier: frozenset[tuple[str, str]]) -> None:
+        self.stopped: Stop | None = None
+        self._grammar = grammar
+        self._forced = answering
+        self._earlier = earlier
+        self._read: list[str] = []
+        self._angle: int | None = None  # the last "<", while no ">" has followed it
+        self._open = _Opened("answer", 0, 0) if answering else None
+        self._limit = inf  # more characters than this, and the open call may be over-long
+        self._strangers: dict[str, _Opened] = {}
+        self._end: Call | Answer | None = None
+
+    def feed(self, text: str) -> bool:
+        """Read on; True when decoding must stop. Nothing is read after that."""
+        for char in _SURROGATE.sub("\ufffd", text):
+            if self.stopped:
+                break
+            self._read.append(char)
+            if char == "<":
+                self._angle = len(self._read) - 1
+            elif char == ">" and self._angle is not None:
+                start, self._angle = self._angle, None
+                if tag := _TAG.fullmatch(self._slice(start)):
+                    self._tag(start, tag[2], closing=bool(tag[1]))
+            if len(self._read) > self._limit and self._open and not self.stopped:
+                self._measure(self._open)
+        return self.stopped is not None
+
+    def finish(self, reason: Literal["eos", "length"]) -> None:
+        """End of turn, or the token limit. Does nothing where the reading has stopped by itself."""
+        if self.stopped:
+            return
+        self.stopped = reason
+        if self._open and self._open.name == "answer":
+            answer = self._answer(self._open, len(self._read))
+            self._end = answer if answer.body else None
+        elif self._open:
+            self._end = self._call(self._open, len(self._read), "unclosed")
+
+    @property
+    def text(self) -> str:
+        """What was read: a prefix of what was fed."""
+        return self._slice(0)
+
+    @property
+    def segments(self) -> tuple[Text | Call | Answer, ...]:
+        """What was read, in order. Until the reading stops it is all Text."""
+        end = () if self._end is None else (self._end,)
+        before = self._slice(0, len(self._read) - sum(len(s.text) for s in end))
+        return (Text(text=before), *end) if before else end
+
+    def _slice(self, start: int, stop: int | None = None) -> str:
+        return "".join(self._read[start:stop])
+
+    def _tag(self, start: int, name: str, closing: bool) -> None:
+        """A tag has just ended; it began at `start`."""
+        opened, tags = self._open, self._grammar.tags
+        here = _Opened(name, start, len(self._read))
+        if opened and opened.name == "answer":
+            if closing and name == "answer":
+                self._end, self.stopped = self._answer(opened, start), "answer"
+        elif opened:
+            if closing and name == opened.name:
+                self._stop(opened, start, "ok")
+            elif name in tags or name in RESERVED:
+                self._stop(opened, start, "nested")
+        elif name == "frame" and not closing:
+            self._stop(here, here.inner, "forged")
+        elif name in tags or name in RESERVED:
+            self._strangers.clear()
+            if not closing and (name in tags or name == "answer"):
+                self._open = here
+                self._limit = inf if name == "answer" else here.inner + self._grammar.max_query
+        elif not closing:
+            self._strangers[name] = here
+        elif name in self._strangers and start - self._strangers[name].inner <= self._grammar.max_query:
+            self._stop(self._strangers[name], start, "unknown")
+
+    def _measure(self, opened: _Opened) -> None:
+        """Stop a call that has outgrown its limit; its closing tag, as far as it has come, does not count."""
+        angle = self._angle
+        if angle is None or angle > self._limit or not f"</{opened.name}>".startswith(self._slice(angle)):
+            self._stop(opened, len(self._read), "over_long")
+
+    def _stop(self, opened: _Opened, end: int, outcome: Outcome) -> None:
+        self._end, self.stopped = self._call(opened, end, outcome), "call"
+
+    def _call(self, opened: _Opened, end: int, outcome: Outcome) -> Call:
+        """The call that was opened there and whose query goes up to `end`."""
+        query = _tidy(self._slice(opened.inner, end)[: self._grammar.max_query])
+        if outcome == "ok" and not query:
+            outcome = "empty"
+        elif outcome == "ok" and _same(opened.name, query) in self._earlier:
+            outcome = "repeated"
+        return Call(text=self._slice(opened.start), tag=opened.name, query=query, outcome=outcome)
+
+    def _answer(self, opened: _Opened, end: int) -> Answer:
+        body = self._slice(opened.inner, end).rpartition("<answer>")[2].strip()
+        return Answer(text=self._slice(opened.start), body=body, forced=self._forced)
+
+
+def feedback(call: Call, tags: Sequence[str]) -> str:
+    """One sentence to the model: what was wrong with its call, and what to do. Empty for a call that is ok.
+
+    Plain text; what it repeats of the model's own words is at most 40 characters.
+    """
+    tag = _cut(call.tag)
+    names = [f"<{t}>" for t in tags]
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+    have = f"you have {listed}" if tags else "you have none, so answer from what you have seen"
+    match call.outcome:
+        case "unknown":
+            return f"There is no tool <{tag}>; {have}."
+        case "forged":
+            return f"Only a tool can show a frame; {have}."
+        case "empty":
+            return f"The query was empty; say between <{tag}> and </{tag}> what you want to see."
+        case "unclosed":
+            return f"The call was not closed; write the query between <{tag}> and </{tag}>."
+        case "nested":
+            return f"The query held another tag; write only words between <{tag}> and </{tag}>."
+        case "over_long":
+            return f"The query was too long; say in a few words between <{tag}> and </{tag}> what you want to see."
+        case "repeated":
+            return f'You have already asked <{tag}> for "{_cut(call.query)}"; ask for something else, or answer.'
+        case "ok":
+            return ""
+
+
+def _tidy(query: str) -> str:
+    return " ".join(query.split())
+
+
+def _same(tag: str, query: str) -> tuple[str, str]:
+    """Equal for calls that ask the same."""
+    return tag, _tidy(query).casefold()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _ECHO else f"{text[: _ECHO - 1]}…"

@@ -1,0 +1,112 @@
+"""From rollout to tensors: token ids, the places of vision tokens, patches, and what is learnt.
+
+Shared by the in-process reasoner and by SFT, so that ids at training equal ids at inference. Inputs are packed
+directly, not through `Qwen3VLProcessor` (which needs torchvision); the image processor is transformers' own
+PIL one. `model_inputs` adds `mm_token_type_ids`, without which M-RoPE cannot be computed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from act2see.agent.rollout import ImagePiece, Rollout, TextCodec
+from act2see.errors import WeightsError
+from act2see.tools.frames import FrameRef
+
+if TYPE_CHECKING:
+    import torch
+
+Pixels = NDArray[np.uint8]
+FrameSource = Callable[[FrameRef], Pixels]
+
+
+@dataclass(slots=True)
+class Packed:
+    """One rollout as ids. `starts[i]` is where the vision tokens of `images[i]` begin."""
+
+    ids: list[int]
+    learnt: list[bool]
+    images: list[FrameRef]
+    grids: list[tuple[int, int, int]]
+    starts: list[int]
+
+
+class Packer:
+    """Packs rollouts for Qwen3-VL checkpoints of any size."""
+
+    def __init__(self, tokenizer: Any, image_processor: Any, image_token_id: int, cached_images: int = 4096) -> None:
+        self.codec = TextCodec(tokenizer)
+        self.image_processor = image_processor
+        self.image_token_id = image_token_id
+        self.merge = int(image_processor.merge_size)
+        self._pieces: dict[tuple[str, str], list[int]] = {}
+        self._patches: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._cached_images = cached_images
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Packer:
+        """From a checkpoint's folder or hub name: tokenizer, preprocessor and the image token's id."""
+        from transformers import AutoConfig, AutoTokenizer
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+        config = AutoConfig.from_pretrained(folder)
+        if not hasattr(config, "image_token_id"):
+            raise WeightsError(f"{folder} is a {config.model_type} checkpoint; this reasoner needs a Qwen3-VL one")
+        return cls(AutoTokenizer.from_pretrained(folder), Qwen2VLImageProcessorPil.from_pretrained(folder), config.image_token_id)
+
+    def grid(self, width: int, height: int) -> tuple[int, int, int]:
+        """Patches of one frame: (1, rows, columns)."""
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+        p = self.image_processor
+        h, w = smart_resize(
+            height, width, factor=p.patch_size * p.merge_size,
+            min_pixels=p.size["shortest_edge"], max_pixels=p.size["longest_edge"],
+        )  # fmt: skip
+        return 1, h // p.patch_size, w // p.patch_size
+
+    def pack(self, rollout: Rollout) -> Packed:
+        """Tokenise piece by piece."""
+        out = Packed([], [], [], [], [])
+        for piece in rollout.pieces:
+            if isinstance(piece, ImagePiece):
+                grid = self.grid(piece.frame.width, piece.frame.height)
+                n = grid[1] * grid[2] // self.merge**2
+                out.images.append(piece.frame)
+                out.grids.append(grid)
+                out.starts.append(len(out.ids))
+                out.ids += [self.image_token_id] * n
+                out.learnt += [False] * n
+            else:
+                key = (piece.text, piece.trust)
+                ids = self._pieces.get(key)
+                if ids is None:
+                    ids = self.codec.encode(piece.text, piece.trust)
+                    if len(piece.text) < 64 and len(self._pieces) < 50_000:
+                        self._pieces[key] = ids
+                out.ids += ids
+                out.learnt += [piece.learnt] * len(ids)
+        return out
+
+    def patches(self, frames: Sequence[FrameRef], source: FrameSource) -> torch.Tensor:
+        """`(patches, channels x temporal x patch x patch)` of these frames, in order; cached by content."""
+        import torch
+
+        missing = {f.digest: f for f in frames if f.digest not in self._patches}
+        if missing:
+            images = [source(f) for f in missing.values()]
+            made = self.image_processor(images=images, return_tensors="pt")
+            sizes = made["image_grid_thw"].prod(-1).tolist()
+            for digest, part in zip(missing, made["pixel_values"].split(sizes), strict=True):
+                self._patches[digest] = part
+        parts = [self._patches[f.digest] for f in frames]
+        while len(self._patches) > self._cached_images:
+            self._patches.popitem(last=False)
+        return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""Reasoning models: the protocol, and the engines that speak it."""

@@ -1,0 +1,341 @@
+"""Qwen3-VL in this process: one forward for many rollouts, and nothing read twice.
+
+A worker thread owns the model. Rollouts that arrive are read (prefilled) one by one and then decoded together,
+one token each per forward; one that stops leaves the batch at once and its keys and values stay in their row.
+When it comes back with a frame, its ids are compared with what the row holds, and only what is new is read: the
+last token written, the frame, its marks. Ids are always those of the rendered rollout, so a resumed run reads
+exactly what the interrupted one had.
+
+Positions are given explicitly, from `get_rope_index` over the whole sequence: the model object would otherwise
+carry the offsets of whichever rollout came last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from act2see.agent.packing import FrameSource, Packed, Packer
+from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
+from act2see.agent.reasoners.kv import RowCache
+from act2see.agent.rollout import Rollout
+from act2see.errors import ReasonerError, WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Request:
+    """One continuation under way."""
+
+    rollout: Rollout
+    until: Callable[[str], bool]
+    max_tokens: int
+    sampling: Sampling
+    emit: Callable[[Delta | Done | BaseException], None]
+    cancelled: bool = False
+    written: list[int] = field(default_factory=list)
+    said: int = 0
+    done: Done = field(default_factory=lambda: Done("eos"))
+    generator: Any = None
+
+
+@dataclass(slots=True)
+class _Row:
+    """One row of the cache: which run it belongs to, what it has read, where its next token stands."""
+
+    session: str = ""
+    keys: list[int] = field(default_factory=list)
+    position: int = 0
+    used: int = 0
+    request: _Request | None = None
+    pending: int = 0
+
+
+class TransformersReasoner:
+    """Continues rollouts with a local Qwen3-VL checkpoint."""
+
+    def __init__(
+        self,
+        model: Any,
+        packer: Packer,
+        frames: FrameSource,
+        *,
+        name: str = "qwen3-vl",
+        rows: int = 16,
+        context: int | None = None,
+    ) -> None:
+        self.name, self.packer, self.frames = name, packer, frames
+        self._model = model.eval()
+        text = model.config.text_config
+        self.context = context or text.max_position_embeddings
+        parameter = next(model.parameters())
+        heads, dim = text.num_key_value_heads, getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        self._cache = RowCache(text.num_hidden_layers, rows, heads, dim, parameter.dtype, parameter.device)
+        self._rows = [_Row() for _ in range(rows)]
+        self._active = 0
+        self._clock = 0
+        self._forbidden = packer.codec.forbidden()
+        self._ends = set(self._end_ids())
+        self._inbox: queue.SimpleQueue[_Request | str | None] = queue.SimpleQueue()
+        self._waiting: list[_Request] = []
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self.forwards = 0  # decoding forwards so far: what batching is measured by
+
+    @classmethod
+    def from_pretrained(
+        cls, weights: str | Path, frames: FrameSource, *, device: str = "cpu", dtype: str = "float32", adapter: str | None = None, **options: Any
+    ) -> TransformersReasoner:
+        """Load a checkpoint folder or hub name; `adapter` is a PEFT LoRA folder."""
+        import torch
+        from transformers import Qwen3VLForConditionalGeneration
+
+        packer = Packer.from_pretrained(weights)
+        try:
+            model: Any = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=getattr(torch, dtype)).to(device)
+        except (OSError, ValueError) as e:
+            raise WeightsError(f"the reasoner's weights {weights} cannot be loaded: {str(e).splitlines()[0]}") from e
+        if adapter:
+            model.load_adapter(adapter)
+        return cls(model, packer, frames, name=Path(str(weights)).name, **options)
+
+    async def stream(
+        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> AsyncIterator[Delta | Done]:
+        """Text as it is decoded, then `Done`. Leaving the iterator early stops the decoding."""
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[Delta | Done | BaseException] = asyncio.Queue()
+
+        def emit(item: Delta | Done | BaseException) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(arrived.put_nowait, item)
+
+        request = _Request(rollout, until, max_tokens, sampling, emit)
+        self._start()
+        self._inbox.put(request)
+        try:
+            while True:
+                item = await arrived.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+                if isinstance(item, Done):
+                    return
+        finally:
+            request.cancelled = True
+
+    def forget(self, session: str) -> None:
+        self._inbox.put(session)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="act2see-reasoner", daemon=True)
+                self._thread.start()
+
+    def _work(self) -> None:
+        import torch
+
+        with torch.inference_mode():
+            while True:
+                self._receive(block=not self._active and not self._waiting)
+                if self._waiting and (row := self._free_row(self._waiting[0].rollout.session)) is not None:
+                    self._admit(self._waiting.pop(0), row)
+                if self._active:
+                    self._step()
+
+    def _receive(self, block: bool) -> None:
+        """Take what has arrived; wait only where there is nothing else to do."""
+        try:
+            while True:
+                item = self._inbox.get(block)
+                block = False
+                if isinstance(item, _Request):
+                    self._waiting.append(item)
+                elif item is not None:
+                    for row in self._rows:
+                        if row.session == item and row.request is None:
+                            row.session, row.used = "", 0
+        except queue.Empty:
+            pass
+
+    def _free_row(self, session: str) -> int | None:
+        """The session's own row, else the idle one that was used longest ago; None where all are decoding."""
+        idle = [i for i in range(len(self._rows)) if self._rows[i].request is None]
+        own = [i for i in idle if session and self._rows[i].session == session]
+        return own[0] if own else min(idle, key=lambda i: self._rows[i].used, default=None)
+
+    def _admit(self, request: _Request, at: int) -> None:
+        """Read what is new of a rollout into its row and decode its first token."""
+        if request.cancelled:
+            return
+        try:
+            packed = self.packer.pack(request.rollout)
+            if len(packed.ids) + 1 > self.context:
+                raise ReasonerError(
+                    f"the rollout has {len(packed.ids)} tokens and {self.name} takes {self.context}: show fewer initial frames "
+                    "(view.max_frames), smaller ones, or allow fewer calls (budget.calls)"
+                )
+            self._move(at, self._active)
+            row = self._rows[self._active]
+            logits = self._prefill(row, packed, request)
+        except Exception as e:
+            # The row may be half-written: it is nobody's now.
+            self._rows[self._active] = _Row()
+            request.emit(e if isinstance(e, ReasonerError) else ReasonerError(f"{self.name} failed: {str(e).splitlines()[0] if str(e) else e!r}"))
+            return
+        row.request = request
+        self._active += 1
+        self._accept(row, logits)
+        self._settle()
+
+    def _prefill(self, row: _Row, packed: Packed, request: _Request) -> torch.Tensor:
+        import torch
+
+        keys = _keys(packed)
+        same = _common(row.keys, keys) if row.session == request.rollout.session else 0
+        start = min(same, len(keys) - 1)
+        for first, grid in zip(packed.starts, packed.grids, strict=True):
+            n = grid[1] * grid[2] // self.packer.merge**2
+            if first < start < first + n:
+                start = first  # never begin inside a frame
+        request.done = Done("eos", len(keys) - start, start, 0, max(0, min(len(row.keys), len(keys)) - start) if row.session == request.rollout.session else 0)
+        device = next(self._model.parameters()).device
+        ids = torch.tensor([packed.ids], device=device)
+        types = (ids == self.packer.image_token_id).int()
+        grids = torch.tensor(packed.grids, device=device).reshape(-1, 3)
+        positions, _ = self._model.model.get_rope_index(ids, types, grids if len(grids) else None)
+        new = [i for i, first in enumerate(packed.starts) if first >= start]
+        vision: dict[str, Any] = {}
+        if new:
+            vision["pixel_values"] = self.packer.patches([packed.images[i] for i in new], self.frames).to(device)
+            vision["image_grid_thw"] = grids[new]
+        count = len(keys) - start
+        self._cache.aim(self._active, [start], count)
+        mask = torch.ones(count, start + count, dtype=torch.bool, device=device).tril(start)[None, None]
+        out = self._model(
+            input_ids=ids[:, start:], position_ids=positions[:, :, start:], attention_mask=mask, past_key_values=self._cache,
+            use_cache=True, logits_to_keep=1, **vision,
+        )  # fmt: skip
+        row.session, row.keys, row.position = request.rollout.session, keys, int(positions.max()) + 1
+        request.generator = torch.Generator("cpu").manual_seed(request.sampling.seed)
+        return out.logits[0, -1]  # type: ignore[no-any-return]
+
+    def _step(self) -> None:
+        """One token for every rollout that is decoding."""
+        import torch
+
+        rows = self._rows[: self._active]
+        device = next(self._model.parameters()).device
+        lengths = [len(r.keys) for r in rows]
+        longest = self._cache.aim(0, lengths, 1)
+        mask = torch.arange(longest, device=device)[None] <= torch.tensor(lengths, device=device)[:, None]
+        ids = torch.tensor([[r.pending] for r in rows], device=device)
+        positions = torch.tensor([[r.position] for r in rows], device=device).expand(3, -1, -1)
+        try:
+            logits = self._model(
+                input_ids=ids, position_ids=positions, attention_mask=mask[:, None, None], past_key_values=self._cache, use_cache=True
+            ).logits[:, -1]
+        except Exception as e:
+            for r in rows:
+                assert r.request is not None
+                r.request.emit(ReasonerError(f"{self.name} failed: {str(e).splitlines()[0]}"))
+            self._rows[: self._active] = [_Row() for _ in rows]
+            self._active = 0
+            return
+        self.forwards += 1
+        for r, row_logits in zip(rows, logits, strict=True):
+            r.keys.append(r.pending)
+            r.position += 1
+            self._accept(r, row_logits)
+        self._settle()
+
+    def _accept(self, row: _Row, logits: torch.Tensor) -> None:
+        """Choose a row's next token, say its text, and end its request where that is due."""
+        request = row.request
+        assert request is not None
+        token = self._sample(logits, request)
+        row.pending = token
+        stop: Stop | None = None
+        if token in self._ends:
+            stop = "eos"
+        else:
+            request.written.append(token)
+            text = self.packer.codec.decode(request.written)
+            # A character cut in two decodes to the replacement mark: wait for its rest.
+            new = "" if text.endswith("\ufffd") and len(text) - request.said < 8 else text[request.said :]
+            request.said += len(new)
+            if new:
+                request.emit(Delta(new))
+                if request.until(new):
+                    stop = "until"
+            if stop is None and (len(request.written) >= request.max_tokens or len(row.keys) + 1 >= self.context):
+                stop = "length"
+        if request.cancelled or stop:
+            d = request.done
+            request.emit(Done(stop or "length", d.prefilled, d.cached, len(request.written), d.repeated))
+            row.request = None
+            self._clock += 1
+            row.used = self._clock
+
+    def _sample(self, logits: torch.Tensor, request: _Request) -> int:
+        import torch
+
+        logits = logits.float().cpu()
+        logits[self._forbidden] = -torch.inf
+        if request.sampling.temperature <= 0:
+            return int(logits.argmax())
+        chances = (logits / request.sampling.temperature).softmax(-1)
+        if request.sampling.top_p < 1:
+            ordered, index = chances.sort(descending=True)
+            ordered[ordered.cumsum(0) - ordered > request.sampling.top_p] = 0
+            return int(index[torch.multinomial(ordered, 1, generator=request.generator)])
+        return int(torch.multinomial(chances, 1, generator=request.generator))
+
+    def _settle(self) -> None:
+        """Bring the rows that still decode to the front."""
+        for at in reversed(range(self._active)):
+            if self._rows[at].request is None:
+                self._active -= 1
+                self._move(at, self._active)
+
+    def _move(self, a: int, b: int) -> None:
+        if a != b:
+            self._cache.swap(a, b)
+            self._rows[a], self._rows[b] = self._rows[b], self._rows[a]
+
+    def _end_ids(self) -> list[int]:
+        tokenizer = self.packer.codec.tokenizer
+        marks = [tokenizer.convert_tokens_to_ids(t) for t in ("<|im_end|>", "<|endoftext|>")]
+        return [i for i in (*marks, tokenizer.eos_token_id) if isinstance(i, int)]
+
+
+def _keys(packed: Packed) -> list[int]:
+    """Ids that also tell frames apart: two pictures have the same vision tokens but not the same content."""
+    keys = list(packed.ids)
+    ends = [*packed.starts[1:], len(keys)]
+    for frame, first, stop in zip(packed.images, packed.starts, ends, strict=True):
+        mark = -1 - int(frame.digest[:12], 16)
+        at = first
+        while at < stop and packed.ids[at] == packed.ids[first]:
+            keys[at] = mark
+            at += 1
+    return keys
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading entries are equal."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))

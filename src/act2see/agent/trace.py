@@ -1,0 +1,220 @@
+"""The trace: what happened while a question was answered.
+
+One data model serves everything: the graph builds it, the checkpoint stores it, the notebook shows it, the
+corpus holds it, SFT trains on it and evaluation scores it. Segments stand in the order in which they happened;
+the texts of those that the model wrote, joined, are exactly what it wrote. Frames are references.
+
+On disk a trace is one line of JSON. A file of another `schema_version` is refused with an explanation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from act2see.errors import TraceError
+from act2see.tools.frames import Curve, FrameRef, Record
+
+SCHEMA_VERSION = 1
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+Outcome = Literal["ok", "unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged"]
+
+
+class Video(Record):
+    """The video that was asked. `digest` is a content hash; `fps` is an average, never used to place frames."""
+
+    path: str
+    digest: str
+    seconds: float
+    width: int
+    height: int
+    frames: int
+    fps: float
+
+
+class Question(Record):
+    """What was asked. With options, the answer is expected to be a letter."""
+
+    text: str
+    options: tuple[str, ...] = ()
+
+
+class Text(Record):
+    """Reasoning. `author` is "graph" where the budget closed the thought for the model."""
+
+    kind: Literal["text"] = "text"
+    text: str
+    author: Literal["model", "graph"] = "model"
+
+
+class Call(Record):
+    """A tool call as written (`text`), its tag and query, and how it was read."""
+
+    kind: Literal["call"] = "call"
+    text: str
+    tag: str
+    query: str
+    outcome: Outcome = "ok"
+
+
+class Frames(Record):
+    """What came back: frames, or a note to the model that says why there are none."""
+
+    kind: Literal["frames"] = "frames"
+    tag: str
+    frames: tuple[FrameRef, ...] = ()
+    note: str = ""
+    curve: Curve | None = None
+    seconds: float = 0.0
+
+
+class Answer(Record):
+    """The answer: `text` as written, tags included, and `body`, what stands in `<answer>`."""
+
+    kind: Literal["answer"] = "answer"
+    text: str
+    body: str
+    forced: bool = False
+
+
+Segment = Annotated[Text | Call | Frames | Answer, Field(discriminator="kind")]
+
+
+class Loop(Record):
+    """One visit to the reasoning node: tokens by kind, seconds, why it stopped."""
+
+    prefilled: int
+    cached: int
+    decoded: int
+    seconds: float
+    stop: str
+
+
+class Usage(Record):
+    loops: tuple[Loop, ...] = ()
+    node_seconds: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model wrote."""
+        return sum(loop.decoded for loop in self.loops)
+
+
+class Versions(Record):
+    act2see: str = ""
+    reasoner: str = ""
+    tools: dict[str, str] = Field(default_factory=dict)
+    config: str = ""
+    seed: int = 0
+
+
+class Trace(Record):
+    """A question, everything seen and written on the way, and the answer."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    video: Video
+    question: Question
+    initial: tuple[FrameRef, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    usage: Usage = Usage()
+    versions: Versions = Versions()
+
+    @property
+    def answer(self) -> str | None:
+        """The body of `<answer>`, or None where the run is not finished."""
+        return next((s.body for s in self.segments if isinstance(s, Answer)), None)
+
+    @property
+    def choice(self) -> str | None:
+        """The chosen option's text, where the answer names one by letter or by its words."""
+        return choose(self.answer, self.question.options)
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        return tuple(s for s in self.segments if isinstance(s, Call))
+
+    @property
+    def shown(self) -> tuple[FrameRef, ...]:
+        """Every frame in the model's view, the initial ones first."""
+        later = (f for s in self.segments if isinstance(s, Frames) for f in s.frames)
+        return (*self.initial, *later)
+
+    @property
+    def text(self) -> str:
+        """Everything written after the prompt, in order; frames and notes left out."""
+        return "".join(s.text for s in self.segments if not isinstance(s, Frames))
+
+    def to_json(self) -> str:
+        return self.model_dump_json(exclude_defaults=False)
+
+    def save(self, path: str | Path) -> Path:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.to_json() + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str = "trace") -> Trace:
+        try:
+            data: Any = json.loads(text)
+        except ValueError as e:
+            raise TraceError(f"{where} is not JSON ({e}); a trace is what `act2see ask --save` wrote") from e
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if version != SCHEMA_VERSION:
+            raise TraceError(
+                f"{where} has schema version {version!r} and this act2see reads {SCHEMA_VERSION}: "
+                "open it with the version that wrote it, or ask the question again"
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as e:
+            first = e.errors()[0]
+            raise TraceError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from e
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read one trace: a file, or a folder that `--save` wrote."""
+        path = Path(path)
+        if path.is_dir():
+            path = path / "trace.json"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as e:
+            raise TraceError(f"cannot read the trace {path}: {e.strerror}") from e
+        return cls.from_json(text, str(path))
+
+    def _repr_html_(self) -> str:
+        from act2see.agent.view import trace_html
+
+        return trace_html(self, fragment=True)
+
+
+def load_traces(path: str | Path) -> Iterator[Trace]:
+    """The traces of a JSON Lines file, one by one."""
+    with open(path, encoding="utf-8") as lines:
+        for n, line in enumerate(lines, start=1):
+            if line.strip():
+                yield Trace.from_json(line, f"{path}, line {n}")
+
+
+def choose(answer: str | None, options: tuple[str, ...]) -> str | None:
+    """Which option an answer means: by its letter, or by its words; None where it means none or several.
+
+    Only the body of `<answer>` is read, so that "A man walks in" is not taken for option A.
+    """
+    if answer is None or not options:
+        return None
+    body = answer.strip()
+    letter = body.strip("()[]. ").upper()
+    if len(letter) == 1 and letter in LETTERS[: len(options)]:
+        return options[LETTERS.index(letter)]
+    if len(body) > 1 and body.strip("( ")[1:2] in (".", ")", ":") and body.strip("( ")[0].upper() in LETTERS[: len(options)]:
+        return options[LETTERS.index(body.strip("( ")[0].upper())]
+    same = [o for o in options if o.casefold().strip(" .") == body.casefold().strip(" .")]
+    return same[0] if len(same) == 1 else None

@@ -1,0 +1,39 @@
+"""One family of errors. Each message says what was wrong and what to do about it."""
+
+from __future__ import annotations
+
+
+class Act2SeeError(Exception):
+    """Base of every error that act2see raises on purpose; the command line prints it as one line."""
+
+
+class ConfigError(Act2SeeError):
+    """The configuration names something that does not exist or cannot work."""
+
+
+class VideoError(Act2SeeError):
+    """The file cannot be opened, or holds no frame that can be shown."""
+
+
+class StoreError(Act2SeeError):
+    """A frame, an index or a trace cannot be read from, or written to, its folder."""
+
+
+class WeightsError(Act2SeeError):
+    """Model weights are missing or are not of the expected kind."""
+
+
+class TraceError(Act2SeeError):
+    """A saved trace cannot be read."""
+
+
+class QuestionError(Act2SeeError):
+    """The question cannot be asked as it stands."""
+
+
+class ReasonerError(Act2SeeError):
+    """The reasoning model cannot continue."""
+
+
+class ToolError(Act2SeeError):
+    """A tool failed in a way that the graph may retry or report to the model."""

@@ -1,0 +1,201 @@
+"""The configuration: one pydantic model, YAML files, presets, and errors that say which key is wrong.
+
+A config file may start from a preset (`preset: micro`) and change single keys; nested keys are merged, lists and
+tools' options replaced key by key. An unknown key is an error that names the nearest known one. What a run may
+change without a rebuild (budget, seed, which of the declared tools) is `AskContext`, LangGraph's own context.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from act2see.agent.grammar import RESERVED, TAG
+from act2see.errors import ConfigError
+
+PRESETS = ("micro", "paper")
+Device = str
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ReasonerConfig(Section):
+    """Who reasons. `weights` is a folder, a hub name, or `micro:...` for what ships in the package."""
+
+    use: Literal["transformers"] = "transformers"
+    weights: str
+    adapter: str | None = None
+    device: Device = "auto"
+    dtype: str = "auto"
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    rows: Count = 16
+    context: Count | None = None
+    prompt: Literal["paper", "short"] = "paper"
+
+
+class EncoderConfig(Section):
+    """BLIP-2 for image-text retrieval."""
+
+    weights: str
+    device: Device = "auto"
+    dtype: str = "auto"
+    batch: Count = 32
+
+
+class ViewConfig(Section):
+    """The initial frames: `fps`, or `frames` spread evenly; `max_side` also holds for retrieved ones."""
+
+    fps: Positive = 1.0
+    frames: Count | None = None
+    max_frames: Count = 64
+    max_side: Annotated[int, Field(ge=16)] = 448
+    guard: str | None = None
+
+
+class IndexConfig(Section):
+    fps: Positive = 3.0
+    keep_frames: bool = False
+
+
+class ToolConfig(Section):
+    """A tag's tool: its name (or dotted path, in a local file) and its options."""
+
+    use: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    timeout: Positive = 300.0
+    retries: Annotated[int, Field(ge=0)] = 1
+
+
+class Budget(Section):
+    """When it is spent, the model is made to answer. `query` bounds a query's characters."""
+
+    calls: Annotated[int, Field(ge=0)] = 4
+    tokens: Count = 4096
+    seconds: Positive = 600.0
+    answer_tokens: Count = 64
+    query: Count = 400
+
+
+class Config(Section):
+    """Everything that `create_act2see` needs."""
+
+    name: str = "custom"
+    about: str = ""
+    reasoner: ReasonerConfig
+    encoder: EncoderConfig
+    view: ViewConfig = ViewConfig()
+    index: IndexConfig = IndexConfig()
+    tools: dict[str, ToolConfig] = Field(default_factory=dict)
+    budget: Budget = Budget()
+    seed: int = 0
+    cache: str | None = None
+    store: str | None = None
+
+    @field_validator("tools")
+    @classmethod
+    def _tags(cls, tools: dict[str, ToolConfig]) -> dict[str, ToolConfig]:
+        for tag in tools:
+            if not TAG.fullmatch(tag) or tag in RESERVED:
+                raise ValueError(f"{tag!r} cannot be a tag: lower-case letters, digits and _, and none of {', '.join(sorted(RESERVED))}")
+        return tools
+
+    @property
+    def hash(self) -> str:
+        """A short hash of all that can change an answer."""
+        data = self.model_dump(exclude={"cache", "store", "name", "about"})
+        return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
+
+
+def preset_data(name: str) -> dict[str, Any]:
+    """A preset's YAML as data."""
+    if name not in PRESETS:
+        near = get_close_matches(name, PRESETS, n=1)
+        raise ConfigError(f"there is no preset {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(PRESETS)})")
+    return dict(yaml.safe_load((files("act2see.graphs") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, **changes: Any) -> Config:
+    """A configuration from a preset's name, a YAML file, data, or nothing (the `micro` preset).
+
+    `changes` are top-level keys merged last: `load_config("micro", budget={"calls": 2})`.
+    """
+    if isinstance(source, Config):
+        data: dict[str, Any] = source.model_dump()
+        where = "config"
+    elif source is None or (isinstance(source, str) and source in PRESETS):
+        data, where = preset_data(source or "micro"), f"preset {source or 'micro'}"
+    elif isinstance(source, Mapping):
+        data, where = dict(source), "config"
+    else:
+        data, where = _read(Path(source)), str(source)
+    if "preset" in data:
+        data = _merge(preset_data(str(data.pop("preset"))), data)
+    try:
+        return Config.model_validate(_merge(data, changes))
+    except ValidationError as e:
+        raise ConfigError(f"{where}: {_explain(e)}") from e
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        near = get_close_matches(str(path), PRESETS, n=1)
+        raise ConfigError(f"there is no config file {path}" + (f"; did you mean the preset {near[0]!r}?" if near else "")) from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"the config file {path} cannot be read: {e}") from e
+    except yaml.YAMLError as e:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold keys and values (try `act2see config show` for an example)")
+    return data
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        known = out.get(key)
+        # Another tool under the same tag starts from its own defaults, not from the old tool's options.
+        swapped = isinstance(value, Mapping) and isinstance(known, dict) and "use" in value and value["use"] != known.get("use")
+        out[key] = _merge(known, value) if isinstance(value, Mapping) and isinstance(known, dict) and not swapped else value
+    return out
+
+
+def _explain(error: ValidationError) -> str:
+    """The first thing that is wrong, in a line; an unknown key with the nearest known one."""
+    first = error.errors()[0]
+    path = [str(p) for p in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(path[:-1])
+        near = get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {'.'.join(path)!r}; {hint}"
+    if first["type"] == "missing":
+        return f"the key {'.'.join(path)!r} is missing; start from a preset with `preset: micro`"
+    return f"{'.'.join(path)}: {first['msg']} (got {first['input']!r})"
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    model: Any = Config
+    for part in path:
+        if model is ToolConfig or not hasattr(model, "model_fields"):
+            break
+        field = model.model_fields.get(part)
+        model = ToolConfig if part not in model.model_fields or part == "tools" else getattr(field, "annotation", None)
+    return list(model.model_fields) if hasattr(model, "model_fields") else []

@@ -1,0 +1,119 @@
+"""Train the micro VLM: first to see (base), then to use its tools (SFT).
+
+The base model learns *observe* and to name what initial frames show, on boards drawn at its own resolution. It
+never sees a tool tag. SFT learns from traces that the real graph made with the real tools (see `corpus`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from act2see.agent.packing import Packer
+from act2see.agent.prompt import Prompt
+from act2see.agent.rollout import Rollout, render
+from act2see.agent.trace import Answer, Question, Text, Trace, Video
+from act2see.micro.models import IMAGE, PATCH, build_vlm
+from act2see.micro.questions import FAMILIES, Item, describe_view, make_item, sentences
+from act2see.micro.tokenizers import qwen_tokenizer
+from act2see.micro.world import FPS, Board, render as draw
+from act2see.tools.frames import FrameRef
+from act2see.training.collate import collate
+from act2see.training.sft import Progress, fit
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+TAGS = ("retrieve", "generate")
+
+
+def image_processor() -> Any:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    pixels = IMAGE * IMAGE
+    return Qwen2VLImageProcessorPil(
+        patch_size=PATCH, merge_size=2, temporal_patch_size=2, min_pixels=pixels, max_pixels=pixels,
+        image_mean=[0.5] * 3, image_std=[0.5] * 3,
+    )  # fmt: skip
+
+
+def prompt(rng: random.Random) -> Prompt:
+    """Mostly both tools, sometimes one or none: the model must read which tools it has."""
+    tags = rng.choice((TAGS, TAGS, TAGS, TAGS[:1], TAGS[1:], ()))
+    return Prompt(dict.fromkeys(tags, ""), "short")
+
+
+class Drawn:
+    """Frames drawn on demand: boards by digest, with the noise that compression leaves."""
+
+    def __init__(self, seed: int) -> None:
+        self.boards: dict[str, Board] = {}
+        self.noise = np.random.default_rng(seed)
+
+    def ref(self, board: Board, seconds: float) -> FrameRef:
+        digest = f"{hash((board, len(self.boards))):x}"
+        self.boards[digest] = board
+        return FrameRef(digest=digest, width=IMAGE, height=IMAGE, seconds=seconds)
+
+    def __call__(self, ref: FrameRef) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        pixels = draw(self.boards[ref.digest], IMAGE) + self.noise.normal(0, 4.0, (IMAGE, IMAGE, 3))
+        return pixels.clip(0, 255).astype(np.uint8)
+
+
+def base_rollout(item: Item, frames: Drawn, rng: random.Random) -> Rollout:
+    """An observation: of the item's question where its view answers it, else of what the view shows."""
+    asked = item.family == "observe" and item.in_view
+    text = item.text if asked else "What do you see?"
+    closing = item.closing() if asked else "</think>\n<answer>done</answer>"
+    said = describe_view(item.clip)
+    known: dict[Board, FrameRef] = {}
+    initial = []
+    for second, board in enumerate(item.clip.view()):
+        ref = known.setdefault(board, frames.ref(board, float(second)))
+        initial.append(ref.model_copy(update={"seconds": float(second)}))
+    trace = Trace(
+        id="base",
+        video=Video(path="", digest="", seconds=item.clip.seconds, width=IMAGE, height=IMAGE, frames=item.clip.frames, fps=FPS),
+        question=Question(text=text, options=item.options if asked else ()),
+        initial=tuple(initial),
+        segments=(Text(text=said + closing.split("<answer>")[0]), Answer(text="<answer>" + closing.split("<answer>")[1], body="")),
+    )
+    return render(trace, prompt(rng), end_of_turn=True)
+
+
+def base_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, shortest: int = 6) -> Iterator[dict[str, torch.Tensor]]:
+    """Endless batches of clips of one length each."""
+    rng = random.Random(seed)
+    index = 0
+    while True:
+        frames = Drawn(rng.randrange(2**31))
+        seconds = rng.randint(shortest, 12) if rng.random() < 0.5 else rng.randint(shortest, 8)
+        rollouts = []
+        for _ in range(batch):
+            index += 1
+            family = "observe" if rng.random() < 0.5 else rng.choice(FAMILIES)
+            rollouts.append(base_rollout(make_item(family, 1_000_000 + index, "train", seconds=seconds), frames, rng))
+        yield collate(packer, rollouts, frames, pad, end)
+
+
+def train_base(steps: int = 900, batch: int = 32, seed: int = 0, progress: Progress | None = None) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
+    import torch
+
+    torch.manual_seed(seed)
+    tokenizer = qwen_tokenizer(sentences())
+    model = build_vlm(tokenizer)
+    packer = Packer(tokenizer, image_processor(), model.config.image_token_id, cached_images=2048)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    fit(model, base_batches(packer, tokenizer.pad_token_id, end, batch, seed), steps, rate=1.5e-3, warmup=80, name="base", progress=progress)
+    return model, packer
+
+
+def save(model: Qwen3VLForConditionalGeneration, packer: Packer, folder: Path) -> None:
+    model.save_pretrained(folder, safe_serialization=True)
+    packer.codec.tokenizer.save_pretrained(folder)
+    packer.image_processor.save_pretrained(folder)

@@ -1,0 +1,104 @@
+"""BLIP-2 as a frame encoder: image-text contrastive features, by transformers.
+
+The vision side gives each frame 32 query-token vectors, the text side one vector per phrase; all are
+L2-normalised. It is the computation of LAVIS's `blip2_image_text_matching` (weights `Salesforce/blip2-itm-vit-g-coco`,
+which TFVTG uses): LAVIS 1.0.2 itself cannot be imported beside transformers 5.
+
+Frames come squashed to the model's square: the video reader makes that size while it decodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from act2see.errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+Pixels = NDArray[np.uint8]
+TEXT_TOKENS = 35
+
+
+class Blip2Encoder:
+    """Encodes frames and phrases. Thread-safe: one forward at a time."""
+
+    def __init__(self, weights: str | Path, *, device: str = "cpu", dtype: str = "float32") -> None:
+        import torch
+        from transformers import AutoTokenizer, Blip2Config, Blip2TextModelWithProjection, Blip2VisionModelWithProjection
+
+        self.device, self.dtype = device, getattr(torch, dtype)
+        config = Blip2Config.from_pretrained(weights)
+        if config.model_type != "blip-2":
+            raise WeightsError(f"{weights} is a {config.model_type} checkpoint; the encoder needs BLIP-2 for image-text retrieval")
+        self.tokenizer = AutoTokenizer.from_pretrained(weights)
+        self.vision: Any = Blip2VisionModelWithProjection.from_pretrained(weights, dtype=self.dtype).to(device).eval()
+        self.text: Any = Blip2TextModelWithProjection.from_pretrained(weights, dtype=self.dtype).to(device).eval()
+        self.size: int = config.vision_config.image_size
+        self.tokens: int = config.num_query_tokens
+        self.dim: int = config.image_text_hidden_size
+        mean, std = _normalisation(weights)
+        self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+        self.id = _fingerprint(self.vision, self.text)
+        self._lock = threading.Lock()
+
+    def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
+        """`(frames, query tokens, dim)`, L2-normalised, fp16. Frames of another size are squashed to the model's."""
+        import torch
+
+        batch = torch.from_numpy(np.stack([self._square(p) for p in pixels])).to(self.device)
+        with self._lock, torch.inference_mode():
+            x = (batch.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
+            out = self.vision(pixel_values=x.to(self.dtype)).image_embeds
+        return out.to(torch.float16).cpu().numpy()  # type: ignore[no-any-return]
+
+    def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """`(phrases, dim)`, L2-normalised; text beyond 35 tokens is cut, as the weights were trained."""
+        import torch
+
+        tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt").to(self.device)
+        with self._lock, torch.inference_mode():
+            out = self.text(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds[:, 0]
+        return out.float().cpu().numpy()  # type: ignore[no-any-return]
+
+    def similarity(self, pixels: Pixels, text: str) -> float:
+        """How well one frame fits one text: the best of its query tokens."""
+        frame, phrase = self.frames([pixels])[0].astype(np.float32), self.phrases([text])[0]
+        return float((frame @ phrase).max())
+
+    def _square(self, pixels: Pixels) -> Pixels:
+        if pixels.shape[:2] == (self.size, self.size):
+            return pixels
+        from PIL import Image
+
+        return np.asarray(Image.fromarray(pixels).resize((self.size, self.size), Image.Resampling.BICUBIC))
+
+
+def _normalisation(weights: str | Path) -> tuple[list[float], list[float]]:
+    """Mean and deviation from the checkpoint's preprocessor file."""
+    from transformers.utils import cached_file
+
+    path = cached_file(str(weights), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        raise WeightsError(f"{weights} has no preprocessor_config.json; fetch the whole repository, not the weights alone")
+    config = json.loads(Path(path).read_text())
+    return config["image_mean"], config["image_std"]
+
+
+def _fingerprint(*models: torch.nn.Module) -> str:
+    """A short id of the weights in use: an index made by others must not be searched with these."""
+    digest = hashlib.blake2b(digest_size=8)
+    for model in models:
+        for name, p in model.named_parameters():
+            digest.update(f"{name}{tuple(p.shape)}".encode())
+            digest.update(p.detach().flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,131 @@
+"""The index of one video: FAISS over the query-token vectors of its frames, on disk and memory-mapped.
+
+Frame i holds rows i * tokens to (i + 1) * tokens. The score of a frame is
+
+    s_t = mean over phrasings m of max over query tokens p of cos(u_m, v_{t,p})
+
+and `scores` is exact where it matters: it searches for the best rows, and a frame that is not among them scores
+the lowest value found, which bounds it from above. An hour at 3 fps is 10,800 x 32 x 256 values, 169 MiB in fp16.
+
+An index is written beside a meta file, under a lock, and renamed into place: two processes build it once, and a
+killed one leaves nothing half-written. A file that cannot be read is rebuilt, with a warning.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from act2see.errors import StoreError
+from act2see.tools.frames import Curve
+
+log = logging.getLogger(__name__)
+_ROWS = 16_384
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameIndex:
+    """Searchable frames of one video. `seconds[i]` and `frames[i]` place the i-th indexed frame in it."""
+
+    id: str
+    rows: Any
+    tokens: int
+    seconds: NDArray[np.float64]
+    frames: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def scores(self, phrases: NDArray[np.float32], best: int = 1) -> Scores:
+        """`(frames,)` scores of `(phrases, dim)`; the `best` highest are exact, and so are all of a short video."""
+        total = len(self) * self.tokens
+        wanted = min(total, max(_ROWS, best * self.tokens))
+        found, floors = self._search(phrases, wanted)
+        scores: Scores = found.mean(0)
+        if wanted < total and len(phrases) > 1 and np.partition(scores, -best)[-best] < floors.mean():
+            # Several phrasings can agree on a frame that is among the best rows of none.
+            scores = self._search(phrases, total)[0].mean(0)
+        return scores
+
+    def _search(self, phrases: NDArray[np.float32], k: int) -> tuple[Scores, Scores]:
+        similarity, row = self.rows.search(np.ascontiguousarray(phrases, np.float32), k)
+        floors = similarity[:, -1]
+        out = np.repeat(floors[:, None], len(self), 1).astype(np.float32)
+        for m in range(len(phrases)):
+            # Rows come best first: the first row of a frame is its best.
+            frame, first = np.unique(row[m] // self.tokens, return_index=True)
+            out[m, frame] = similarity[m, first]
+        return out, floors
+
+    def curve(self, scores: Scores, values: int = 128) -> Curve:
+        """The scores over time, the best of each part."""
+        n = len(scores)
+        parts = np.array_split(scores, min(values, n))
+        span = float(self.seconds[-1] - self.seconds[0]) if n > 1 else 0.0
+        step = span / max(1, n - 1) * (n / len(parts))
+        return Curve(start=float(self.seconds[0]), step=round(step, 4), values=tuple(round(float(p.max()), 3) for p in parts))
+
+
+def write_index(
+    folder: Path, id: str, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float16]]], meta: dict[str, Any]
+) -> FrameIndex:
+    """Build an index from `(frame numbers, seconds, (n, tokens, dim) features)` batches and put it in `folder`."""
+    import faiss
+
+    frames: list[NDArray[np.int64]] = []
+    seconds: list[NDArray[np.float64]] = []
+    rows: Any = None
+    tokens = 0
+    for numbers, times, features in batches:
+        n, tokens, dim = features.shape
+        if rows is None:
+            rows = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        rows.add(np.ascontiguousarray(features.reshape(n * tokens, dim), np.float32))
+        frames.append(numbers)
+        seconds.append(times)
+    if rows is None:
+        raise StoreError("there is no frame to index")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        faiss.write_index(rows, str(temporary / "rows.faiss"))
+        np.savez(temporary / "frames.npz", frames=np.concatenate(frames), seconds=np.concatenate(seconds))
+        (temporary / "meta.json").write_text(json.dumps({**meta, "id": id, "tokens": tokens, "rows": rows.ntotal}))
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except OSError as e:
+        raise StoreError(f"cannot write the index to {folder.parent}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder") from e
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return read_index(folder, id)
+
+
+def read_index(folder: Path, id: str) -> FrameIndex:
+    """Open an index, memory-mapped. Raises `StoreError` where it is missing, damaged or another one's."""
+    import faiss
+
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        if meta["id"] != id:
+            raise ValueError(f"it is of {meta['id']}")
+        rows = faiss.read_index(str(folder / "rows.faiss"), faiss.IO_FLAG_MMAP_IFC)
+        with np.load(folder / "frames.npz") as f:
+            frames, seconds = f["frames"], f["seconds"]
+        if rows.ntotal != meta["rows"] or len(frames) * meta["tokens"] != rows.ntotal or len(frames) != len(seconds):
+            raise ValueError("its parts do not fit")
+    except FileNotFoundError as e:
+        raise StoreError(f"no index in {folder}") from e
+    except Exception as e:  # faiss raises RuntimeError, numpy and json their own: all mean a damaged file
+        raise StoreError(f"the index {folder} is damaged: {e}") from e
+    return FrameIndex(id, rows, meta["tokens"], seconds, frames)
