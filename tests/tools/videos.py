@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
@@ -48,47 +49,56 @@ def write_video(
     *,
     width: int = 128,
     height: int = 96,
+    codec: str = "libx264",
     pixel_format: str = "yuv420p",
     rotation: int = 0,
+    mirror: bool = False,
+    pixel_shape: Fraction | None = None,
     options: dict[str, str] | None = None,
-    audio: bool = False,
     front: bool = False,
 ) -> Path:
-    """H.264 with frame i at `times[i]` seconds. `rotation`: degrees clockwise that a player must turn it, the
-    pictures being stored turned the other way; `front`: the tables before the pictures, as for streaming."""
-    mp4 = path.suffix == ".mp4"
-    with av.open(str(path), "w", options={"movflags": "faststart"} if front and mp4 else {}) as container:
-        stream = container.add_stream("libx264", rate=30, options={"g": "12", "threads": "1", "preset": "veryfast", **(options or {})})
-        turned = rotation % 180 != 0
-        stream.width, stream.height = (height, width) if turned else (width, height)
+    """A clip with frame i at `times[i]` seconds. `rotation`: degrees clockwise that a player must turn it, the pictures
+    being stored turned the other way; `mirror`: it must mirror it; `front`: the tables stand before the pictures."""
+    tick = TICK if codec == "libx264" and path.suffix in (".mp4", ".mkv") else Fraction(1, 30)
+    with av.open(str(path), "w", options={"movflags": "faststart"} if front else {}) as container:
+        stream = container.add_stream(codec, rate=30, options={"g": "12", "threads": "1", **(options or {})})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height = (height, width) if rotation % 180 else (width, height)
         stream.pix_fmt = pixel_format
-        stream.time_base = stream.codec_context.time_base = TICK
+        stream.time_base = stream.codec_context.time_base = tick
+        if pixel_shape:
+            stream.codec_context.sample_aspect_ratio = pixel_shape
         if rotation:
             stream.set_display_rotation(-rotation)
-        sound = container.add_stream("aac", rate=16000, layout="mono") if audio else None
+        if mirror:
+            stream.set_display_matrix([-1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30])
         for i, t in enumerate(times):
-            stored = np.rot90(picture(i, width, height), rotation // 90)
+            stored = np.rot90(picture(i, width, height), rotation // 90)[:, :: -1 if mirror else 1]
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(stored), format="rgb24")
-            frame.pts, frame.time_base = round(t / TICK), TICK
+            frame.pts, frame.time_base = round(t / tick), tick
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-        if sound is not None:
-            write_sound(container, sound, 1.0)
     return path
 
 
-def write_sound(container: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:
+def write_sound(path: Path, cover: bool = False) -> Path:
+    """A second of noise as AAC, with a cover picture if asked for."""
     rng = np.random.default_rng(0)
-    for n in range(int(seconds * 16000) // 1024):
-        frame = av.AudioFrame.from_ndarray(rng.normal(0, 0.1, (1, 1024)).astype(np.float32), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 16000, n * 1024, Fraction(1, 16000)
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode())
-
-
-def write_audio_only(path: Path) -> Path:
     with av.open(str(path), "w") as container:
-        write_sound(container, container.add_stream("aac", rate=16000, layout="mono"), 1.0)
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        assert isinstance(stream, av.AudioStream)
+        art = container.add_stream("mjpeg", rate=30) if cover else None
+        if art is not None:
+            assert isinstance(art, av.VideoStream)
+            art.width, art.height, art.pix_fmt = 128, 96, "yuvj420p"
+            art.disposition = Disposition.attached_pic
+            container.mux(art.encode(av.VideoFrame.from_ndarray(picture(0), format="rgb24")))
+            container.mux(art.encode())
+        for n in range(16):
+            frame = av.AudioFrame.from_ndarray(rng.normal(0, 0.1, (1, 1024)).astype(np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16000, n * 1024, Fraction(1, 16000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
     return path
 
 
@@ -108,17 +118,49 @@ def boxes(data: bytes, start: int = 0, stop: int | None = None) -> list[tuple[by
 
 
 def claim_hours(path: Path, hours: float) -> Path:
-    """Make the headers of an MP4 say that it lasts that long; its sample tables stay as they are."""
+    """Make the headers of an MP4 or MKV say that it lasts that long; its frames stay as they are."""
     data = bytearray(path.read_bytes())
+    if path.suffix == ".mkv":
+        at = data.index(b"\x44\x89\x88") + 3  # Duration: a double, in milliseconds
+        data[at : at + 8] = struct.pack(">d", hours * 3_600_000)
     scale = {}
     for name, start, _ in boxes(bytes(data)):
-        if name in (b"mvhd", b"mdhd"):
-            assert data[start] == 0, "a version 0 box"
+        if name in (b"mvhd", b"mdhd"):  # version 0 boxes: 32-bit times
             scale[name] = struct.unpack(">I", data[start + 12 : start + 16])[0]
             data[start + 16 : start + 20] = struct.pack(">I", round(hours * 3600 * scale[name]))
     for name, start, _ in boxes(bytes(data)):
         if name == b"tkhd":
             data[start + 20 : start + 24] = struct.pack(">I", round(hours * 3600 * scale[b"mvhd"]))
+    path.write_bytes(bytes(data))
+    return path
+
+
+def hold_last(path: Path, hours: float) -> Path:
+    """Make the sample table of an MP4 say that its last frame stays that long; times must not be evenly spaced."""
+    data = bytearray(path.read_bytes())
+    scale = next(struct.unpack(">I", data[s + 12 : s + 16])[0] for n, s, _ in boxes(bytes(data)) if n == b"mdhd")
+    stop = next(e for n, _, e in boxes(bytes(data)) if n == b"stts")
+    data[stop - 4 : stop] = struct.pack(">I", round(hours * 3600 * scale))
+    path.write_bytes(bytes(data))
+    return path
+
+
+def cut_start(path: Path, seconds: float) -> Path:
+    """Move the start of an MP4's edit list, as a cut without re-encoding does: frames before it are not shown."""
+    data = bytearray(path.read_bytes())
+    scale = next(struct.unpack(">I", data[s + 12 : s + 16])[0] for n, s, _ in boxes(bytes(data)) if n == b"mdhd")
+    at = data.index(b"elst") + 16
+    data[at : at + 4] = struct.pack(">I", struct.unpack(">I", data[at : at + 4])[0] + round(seconds * scale))
+    path.write_bytes(bytes(data))
+    return path
+
+
+def damage(path: Path, start: float, stop: float) -> Path:
+    """Zero a part of the pictures of an MP4."""
+    data = bytearray(path.read_bytes())
+    first, last = next((s, e) for n, s, e in boxes(bytes(data)) if n == b"mdat")
+    a, b = (first + round((last - first) * x) for x in (start, stop))
+    data[a:b] = bytes(b - a)
     path.write_bytes(bytes(data))
     return path
 

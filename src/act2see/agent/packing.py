@@ -48,7 +48,7 @@ class Packer:
         self.merge = int(image_processor.merge_size)
         self._pieces: dict[tuple[str, str], list[int]] = {}
         self._patches: OrderedDict[str, torch.Tensor] = OrderedDict()
-        self._cached_images = cached_images
+        self.cached_images = cached_images
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Packer:
@@ -107,6 +107,6 @@ class Packer:
             for digest, part in zip(missing, made["pixel_values"].split(sizes), strict=True):
                 self._patches[digest] = part
         parts = [self._patches[f.digest] for f in frames]
-        while len(self._patches) > self._cached_images:
+        while len(self._patches) > self.cached_images:
             self._patches.popitem(last=False)
         return torch.cat(parts)

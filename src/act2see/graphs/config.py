@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from act2see.agent.grammar import RESERVED, TAG
+from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
 
 PRESETS = ("micro", "paper")
@@ -107,9 +107,10 @@ class Config(Section):
     @field_validator("tools")
     @classmethod
     def _tags(cls, tools: dict[str, ToolConfig]) -> dict[str, ToolConfig]:
-        for tag in tools:
-            if not TAG.fullmatch(tag) or tag in RESERVED:
-                raise ValueError(f"{tag!r} cannot be a tag: lower-case letters, digits and _, and none of {', '.join(sorted(RESERVED))}")
+        try:
+            Grammar(tuple(tools))
+        except ConfigError as e:
+            raise ValueError(str(e)) from e
         return tools
 
     @property

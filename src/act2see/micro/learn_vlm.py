@@ -18,7 +18,8 @@ from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
 from act2see.agent.trace import Answer, Question, Text, Trace, Video
 from act2see.micro.models import IMAGE, PATCH, build_vlm
-from act2see.micro.questions import FAMILIES, Item, describe_view, make_item, sentences
+from act2see.micro.learn_encoder import draw_shown
+from act2see.micro.questions import FAMILIES, Item, describe, describe_view, make_item, sentences
 from act2see.micro.tokenizers import qwen_tokenizer
 from act2see.micro.world import FPS, Board, render as draw
 from act2see.tools.frames import FrameRef
@@ -52,13 +53,14 @@ class Drawn:
     """Frames drawn on demand: boards by digest, with the noise that compression leaves."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.boards: dict[str, Board] = {}
         self.noise = np.random.default_rng(seed)
 
-    def ref(self, board: Board, seconds: float) -> FrameRef:
-        digest = f"{hash((board, len(self.boards))):x}"
+    def ref(self, board: Board) -> FrameRef:
+        digest = f"drawn-{self.seed}-{len(self.boards)}"
         self.boards[digest] = board
-        return FrameRef(digest=digest, width=IMAGE, height=IMAGE, seconds=seconds)
+        return FrameRef(digest=digest, width=IMAGE, height=IMAGE, seconds=0.0)
 
     def __call__(self, ref: FrameRef) -> np.ndarray[Any, np.dtype[np.uint8]]:
         pixels = draw(self.boards[ref.digest], IMAGE) + self.noise.normal(0, 4.0, (IMAGE, IMAGE, 3))
@@ -74,16 +76,37 @@ def base_rollout(item: Item, frames: Drawn, rng: random.Random) -> Rollout:
     known: dict[Board, FrameRef] = {}
     initial = []
     for second, board in enumerate(item.clip.view()):
-        ref = known.setdefault(board, frames.ref(board, float(second)))
-        initial.append(ref.model_copy(update={"seconds": float(second)}))
+        if board not in known:
+            known[board] = frames.ref(board)
+        initial.append(known[board].model_copy(update={"seconds": float(second)}))
+    return _rollout(Question(text=text, options=item.options if asked else ()), initial, said + closing, rng)
+
+
+def glance_rollout(frames: Drawn, rng: random.Random) -> Rollout:
+    """One or two frames of anything the world can show, each described in full: where seeing is learnt fastest."""
+    boards = [draw_shown(rng) for _ in range(rng.choice((1, 1, 2)))]
+    said = " ".join(f"At {i} seconds: {describe(b)}" for i, b in enumerate(boards))
+    initial = [frames.ref(b).model_copy(update={"seconds": float(i)}) for i, b in enumerate(boards)]
+    return _rollout(Question(text="What do you see?"), initial, said + "</think>\n<answer>done</answer>", rng)
+
+
+def _rollout(question: Question, initial: list[FrameRef], written: str, rng: random.Random) -> Rollout:
+    thought, _, answer = written.partition("<answer>")
     trace = Trace(
         id="base",
-        video=Video(path="", digest="", seconds=item.clip.seconds, width=IMAGE, height=IMAGE, frames=item.clip.frames, fps=FPS),
-        question=Question(text=text, options=item.options if asked else ()),
+        video=Video(path="", digest="", seconds=float(len(initial)), width=IMAGE, height=IMAGE, frames=len(initial) * FPS, fps=FPS),
+        question=question,
         initial=tuple(initial),
-        segments=(Text(text=said + closing.split("<answer>")[0]), Answer(text="<answer>" + closing.split("<answer>")[1], body="")),
+        segments=(Text(text=thought), Answer(text="<answer>" + answer, body="")),
     )
     return render(trace, prompt(rng), end_of_turn=True)
+
+
+def glance_batches(packer: Packer, pad: int, end: int, batch: int, seed: int) -> Iterator[dict[str, torch.Tensor]]:
+    rng = random.Random(seed)
+    while True:
+        frames = Drawn(rng.randrange(2**31))
+        yield collate(packer, [glance_rollout(frames, rng) for _ in range(batch)], frames, pad, end)
 
 
 def base_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, shortest: int = 6) -> Iterator[dict[str, torch.Tensor]]:
@@ -92,7 +115,7 @@ def base_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, shor
     index = 0
     while True:
         frames = Drawn(rng.randrange(2**31))
-        seconds = rng.randint(shortest, 12) if rng.random() < 0.5 else rng.randint(shortest, 8)
+        seconds = rng.randint(shortest, 12) if rng.random() < 0.35 else rng.randint(shortest, 8)
         rollouts = []
         for _ in range(batch):
             index += 1
@@ -101,7 +124,7 @@ def base_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, shor
         yield collate(packer, rollouts, frames, pad, end)
 
 
-def train_base(steps: int = 900, batch: int = 32, seed: int = 0, progress: Progress | None = None) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
+def train_base(steps: int = 600, batch: int = 32, seed: int = 0, progress: Progress | None = None) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
     import torch
 
     torch.manual_seed(seed)
@@ -109,7 +132,11 @@ def train_base(steps: int = 900, batch: int = 32, seed: int = 0, progress: Progr
     model = build_vlm(tokenizer)
     packer = Packer(tokenizer, image_processor(), model.config.image_token_id, cached_images=2048)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    fit(model, base_batches(packer, tokenizer.pad_token_id, end, batch, seed), steps, rate=1.5e-3, warmup=80, name="base", progress=progress)
+    # First single frames, four times as many a second as clips; then whole clips.
+    glances = glance_batches(packer, tokenizer.pad_token_id, end, 2 * batch, seed)
+    fit(model, glances, steps, rate=2e-3, warmup=60, name="glance", progress=progress)
+    clips = base_batches(packer, tokenizer.pad_token_id, end, batch, seed)
+    fit(model, clips, steps // 2, rate=1e-3, warmup=40, name="base", progress=progress)
     return model, packer
 
 

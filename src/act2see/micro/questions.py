@@ -92,8 +92,7 @@ class Item:
 
 def describe(board: Board) -> str:
     """Every piece in reading order: "red circle top left, lit blue ring middle center."."""
-    side = {None: "", "up": "tipped to the top: ", "down": "tipped to the bottom: "}
-    lead = side.get(board.tipped, f"tipped to the {board.tipped}: ")
+    lead = f"tipped to the {board.tipped}: " if board.tipped else ""
     return lead + ", ".join(("lit " if p.lit else "") + str(p) for p in board.ordered()) + "."
 
 
@@ -251,9 +250,8 @@ def _blinking(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, st
 
 
 def _tipping(edit: Edit) -> str:
-    side = {"up": "the top", "down": "the bottom"}.get(edit.side, f"the {edit.side}")
     away = f"the {edit.without} is taken away and " if edit.without else ""
-    return f"{away}the board is tipped to {side}"
+    return f"{away}the board is tipped to the {edit.side}"
 
 
 def _outcome(rng: random.Random, before: Board, after: Board, when: str, prefer: str = "") -> tuple[str, str, tuple[str, ...], str]:

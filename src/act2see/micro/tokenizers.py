@@ -67,7 +67,7 @@ def bert_tokenizer(texts: Iterable[str]) -> Any:
 
 
 def clip_tokenizer(texts: Iterable[str], vocabulary: int = 700) -> Any:
-    """CLIP's BPE; at most 24 tokens, where the large model has 77."""
+    """CLIP's BPE; at most 16 tokens, where the large model has 77."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizerFast
 
@@ -94,4 +94,4 @@ def clip_tokenizer(texts: Iterable[str], vocabulary: int = 700) -> Any:
     for token in ("<|startoftext|>", "<|endoftext|>"):
         vocab.setdefault(token, len(vocab))
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
-    return CLIPTokenizerFast(vocab=vocab, merges=merges, model_max_length=24)
+    return CLIPTokenizerFast(vocab=vocab, merges=merges, model_max_length=16)

@@ -47,7 +47,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "center", "right")
-SIDES: tuple[Side, ...] = ("left", "right", "up", "down")
+SIDES: tuple[Side, ...] = ("left", "right")
 # Never shown in training or validation, in any role: what is left out is a pair, not a colour or a shape.
 HELD_OUT = frozenset(
     {
@@ -123,16 +123,12 @@ class Board:
         return replace(self, pieces=tuple(p for p in self.pieces if p.shape != shape))
 
     def tip(self, side: Side) -> Board:
-        """Every piece slides to `side`; the order along each line is kept."""
-        vertical, forward = side in ("up", "down"), side in ("left", "up")
-        lines: dict[int, list[Piece]] = {}
-        for p in sorted(self.pieces, key=lambda p: p.cell, reverse=not forward):
-            lines.setdefault(p.cell[1 if vertical else 0], []).append(p)
-        moved = []
-        for line, pieces in lines.items():
-            for i, p in enumerate(pieces):
-                at = i if forward else GRID - 1 - i
-                moved.append(replace(p, cell=(at, line) if vertical else (line, at)))
+        """Every piece slides to `side`; the order along each row is kept."""
+        left = side == "left"
+        rows: dict[int, list[Piece]] = {}
+        for p in sorted(self.pieces, key=lambda p: p.cell, reverse=not left):
+            rows.setdefault(p.cell[0], []).append(p)
+        moved = [replace(p, cell=(row, i if left else GRID - 1 - i)) for row, pieces in rows.items() for i, p in enumerate(pieces)]
         return Board(tuple(moved), side)
 
 
@@ -148,8 +144,7 @@ class Edit:
 
     def __str__(self) -> str:
         """As the generator reads it."""
-        side = {"up": "to the top", "down": "to the bottom"}.get(self.side, f"to the {self.side}")
-        return f"the board tipped {side}" + (f" without the {self.without}" if self.without else "")
+        return f"the board tipped to the {self.side}" + (f" without the {self.without}" if self.without else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +237,12 @@ def render(board: Board, size: int = SIZE) -> Pixels:
         out[r * cell : (r + 1) * cell, c * cell : (c + 1) * cell] = _sprite(p.shape, p.colour, p.lit, cell)
     if board.tipped:
         bar = size // 24
-        edge = {"left": np.s_[:, :bar], "right": np.s_[:, -bar:], "up": np.s_[:bar], "down": np.s_[-bar:]}
-        out[edge[board.tipped]] = _BAR
+        out[:, _edge(board.tipped, bar)] = _BAR
     return out
+
+
+def _edge(side: Side, width: int) -> slice:
+    return slice(None, width) if side == "left" else slice(-width, None)
 
 
 def read_board(pixels: Pixels) -> Board:
@@ -268,9 +266,8 @@ def read_board(pixels: Pixels) -> Board:
         shape, colour, lit = kinds[int(distance.argmin())]
         if shape:
             pieces.append(Piece(shape, colour, (r, c), lit))
-    bars = {"left": np.s_[:, :margin], "right": np.s_[:, -margin:], "up": np.s_[:margin], "down": np.s_[-margin:]}
-    # Brightness of the edge outside lit cells; a bar is white all along.
-    brightness = {side: float(np.percentile(pixels[edge].astype(np.float32).mean(-1), 30)) for side, edge in bars.items()}
+    # A bar is white all along; a lit cell brightens a part of its edge at most.
+    brightness = {side: float(np.percentile(pixels[:, _edge(side, margin)].astype(np.float32).mean(-1), 30)) for side in SIDES}
     side = max(brightness, key=lambda k: brightness[k])
     return Board(tuple(pieces), side if brightness[side] > 140 else None)
 
@@ -302,7 +299,7 @@ def draw_short(rng: random.Random, kind: str, piece: Piece, frames: int, in_view
     Between seconds it always covers one of the two frames that sampling at 3 fps takes there.
     """
     for _ in range(200):
-        second = rng.randrange(1 if in_view else 0, frames // FPS - (0 if not in_view else 0))
+        second = rng.randrange(1 if in_view else 0, frames // FPS)
         if in_view:
             start = second * FPS - rng.choice((2, 3))
             length = rng.choice((5, 6, 7))

@@ -33,41 +33,52 @@ class Blip2Encoder:
 
     def __init__(self, weights: str | Path, *, device: str = "cpu", dtype: str = "float32") -> None:
         import torch
-        from transformers import AutoTokenizer, Blip2Config, Blip2TextModelWithProjection, Blip2VisionModelWithProjection
+        from transformers import AutoTokenizer, Blip2Config, Blip2ForImageTextRetrieval
 
         self.device, self.dtype = device, getattr(torch, dtype)
         config = Blip2Config.from_pretrained(weights)
         if config.model_type != "blip-2":
             raise WeightsError(f"{weights} is a {config.model_type} checkpoint; the encoder needs BLIP-2 for image-text retrieval")
         self.tokenizer = AutoTokenizer.from_pretrained(weights)
-        self.vision: Any = Blip2VisionModelWithProjection.from_pretrained(weights, dtype=self.dtype).to(device).eval()
-        self.text: Any = Blip2TextModelWithProjection.from_pretrained(weights, dtype=self.dtype).to(device).eval()
+        # One model for both sides: the split classes would hold the Q-Former twice.
+        self.model: Any = Blip2ForImageTextRetrieval.from_pretrained(weights, dtype=self.dtype).to(device).eval()
         self.size: int = config.vision_config.image_size
         self.tokens: int = config.num_query_tokens
         self.dim: int = config.image_text_hidden_size
+        # Below this a frame does not show what the text says: calibrated with the weights, else TFVTG's 0.2.
+        self.no_match: float = getattr(config, "act2see_no_match", 0.2)
         mean, std = _normalisation(weights)
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
-        self.id = _fingerprint(self.vision, self.text)
+        self.id = _fingerprint(self.model)
         self._lock = threading.Lock()
 
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
         """`(frames, query tokens, dim)`, L2-normalised, fp16. Frames of another size are squashed to the model's."""
         import torch
+        from torch.nn.functional import normalize
 
+        m = self.model
         batch = torch.from_numpy(np.stack([self._square(p) for p in pixels])).to(self.device)
         with self._lock, torch.inference_mode():
             x = (batch.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
-            out = self.vision(pixel_values=x.to(self.dtype)).image_embeds
+            seen = m.vision_model(pixel_values=x.to(self.dtype))[0]
+            queries = m.query_tokens.expand(len(pixels), -1, -1)
+            read = m.qformer(query_embeds=queries, encoder_hidden_states=seen)[0]
+            out = normalize(m.vision_projection(read.to(m.vision_projection.weight.dtype)), dim=-1)
         return out.to(torch.float16).cpu().numpy()  # type: ignore[no-any-return]
 
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """`(phrases, dim)`, L2-normalised; text beyond 35 tokens is cut, as the weights were trained."""
         import torch
+        from torch.nn.functional import normalize
 
+        m = self.model
         tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt").to(self.device)
         with self._lock, torch.inference_mode():
-            out = self.text(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds[:, 0]
+            embeds = m.embeddings(input_ids=tokens["input_ids"])
+            read = m.qformer(query_embeds=embeds, query_length=0, attention_mask=tokens["attention_mask"])[0][:, 0]
+            out = normalize(m.text_projection(read.to(m.text_projection.weight.dtype)), dim=-1)
         return out.float().cpu().numpy()  # type: ignore[no-any-return]
 
     def similarity(self, pixels: Pixels, text: str) -> float:

@@ -33,6 +33,7 @@ class Encoder(Protocol):
 
     id: str
     size: int
+    no_match: float
 
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]: ...
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]: ...

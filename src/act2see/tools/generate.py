@@ -111,7 +111,7 @@ class Generate:
             without = {} if o.text_encoder_3 else {"text_encoder_3": None, "tokenizer_3": None}
             try:
                 pipeline: Any = StableDiffusion3Img2ImgPipeline.from_pretrained(
-                    resolve_weights(o.weights), torch_dtype=getattr(torch, o.dtype), **without
+                    resolve_weights(o.weights), dtype=getattr(torch, o.dtype), **without
                 )
             except (OSError, ValueError) as e:
                 raise WeightsError(f"the generator's weights {o.weights} cannot be loaded: {str(e).splitlines()[0]}") from e

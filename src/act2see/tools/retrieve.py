@@ -1,7 +1,8 @@
 """The `retrieve` tool: the real frames that fit a query best.
 
 Ranks frames, not segments (an option ranks segments), skips those that the model has already been shown, and
-says "no match" with the best score where nothing is similar enough: `no_match` is calibrated on the encoder.
+says "no match" with the best score where nothing is similar enough. The threshold is the one calibrated with the
+encoder's weights unless `no_match` sets another.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Retrieve:
         top_k: int = 1
         rank: Literal["frames", "segments"] = "frames"
         skip_shown: bool = True
-        no_match: float = 0.2
+        no_match: float | None = None
         usage: str = "a real frame of this video that shows what the query describes"
 
     def __init__(self, tag: str, options: Options, resources: Resources) -> None:
@@ -36,12 +37,13 @@ class Retrieve:
 
     def _call(self, query: str, context: ToolContext) -> ToolResult:
         finder, o = self.resources.finder, self.options
+        threshold = finder.encoder.no_match if o.no_match is None else o.no_match
         # Imagined frames carry their anchor's time but show something else: they hide nothing.
         seen = [f.seconds for f in context.shown if not f.imagined] if o.skip_shown else []
-        found = finder.find(context.video, query, k=o.top_k, skip=seen, segments=o.rank == "segments", threshold=o.no_match)
-        hits = [h for h in found.hits if h.score >= o.no_match]
+        found = finder.find(context.video, query, k=o.top_k, skip=seen, segments=o.rank == "segments", threshold=threshold)
+        hits = [h for h in found.hits if h.score >= threshold]
         if not hits:
-            best = f" (the closest scores {found.best:.2f}, {o.no_match:.2f} is needed)" if found.hits else ""
+            best = f" (the closest scores {found.best:.2f}, {threshold:.2f} is needed)" if found.hits else ""
             return ToolResult(note=f"No match: nothing{' else' if seen else ''} in this video looks like that{best}.", curve=found.curve)
         pictures = finder.clips.pictures(context.video, [h.frame for h in hits])
         frames = tuple(

@@ -18,11 +18,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -42,6 +42,7 @@ Backend = Literal["auto", "decord", "pyav"]
 SLACK = 1e-3  # seconds: containers round timestamps, and t = 1/3 must find the frame at 0.333
 _FIRST = 8  # frames decoded on opening
 _THREADS = 8  # each decoding thread holds a few full-size frames
+_BATCH, _BATCH_BYTES = 16, 32 << 20
 _WHOLE = 64 << 20  # files up to here are hashed whole
 _CHUNK = 1 << 20
 # They name other files or addresses, which a video that somebody sent must not make us open.
@@ -127,7 +128,7 @@ class VideoFile:
 
     def sample_indices(self, fps: float) -> list[int]:
         """The frames on screen at 0, 1/fps, 2/fps ... seconds; one that stays on screen comes once."""
-        count = max(1, int(np.ceil(self.seconds * fps - 1e-6)))
+        count = max(1, int(np.ceil((self.seconds - 2 * SLACK) * fps)))
         return frames_at(self.timestamps, np.arange(count) / fps)
 
     def sample_count(self, count: int) -> list[int]:
@@ -171,11 +172,14 @@ class VideoFile:
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
-        reader = decord.VideoReader(self.path, width=size[0], height=size[1], num_threads=self.threads)
+        reader = decord.VideoReader(os.path.abspath(self.path), width=size[0], height=size[1], num_threads=self.threads)
         if len(reader) != self.frames:
             raise RuntimeError(f"it counts {len(reader)} frames, not {self.frames}")
-        for i in wanted:  # it seeks by itself where that is shorter; a batch of sparse indices was no faster
-            yield i, reader[i].asnumpy()
+        batch = max(1, min(_BATCH, _BATCH_BYTES // (size[0] * size[1] * 3)))
+        for start in range(0, len(wanted), batch):  # it seeks by itself; a tenth quicker than frame by frame
+            part = wanted[start : start + batch]
+            for i, pixels in zip(part, reader.get_batch(part).asnumpy(), strict=True):
+                yield i, pixels.copy()  # who keeps one frame must not keep the batch
 
     def _whole(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, float, Pixels]]:
         """PyAV's frames, with the gaps filled: a gap takes the frame before it, one at the start the frame after it."""
@@ -205,10 +209,11 @@ class VideoFile:
         resize = VideoReformatter()
         width, height = (size[1], size[0]) if self._upright.turn else size
         with _open(self.path) as (container, stream):
-            stream.codec_context.thread_count = self.threads if self._table.pts is not None else 1
-            for i, frame in _seeking(container, stream, self._table, wanted) if self._table.pts is not None else _counting(stream, wanted):
+            by_pts = self._table.pts is not None
+            stream.codec_context.thread_count = self.threads if by_pts else 1
+            for i, frame in _seeking(container, stream, self._table, wanted) if by_pts else _counting(container, stream, wanted):
                 small = resize.reformat(frame, width, height, format="rgb24", interpolation="BICUBIC")
-                yield i, self._upright(small.to_ndarray())
+                yield i, self._upright(np.asarray(small.to_ndarray(), np.uint8))
 
 
 def open_video(path: str | os.PathLike[str], *, backend: Backend = "auto", threads: int = 0) -> VideoFile:
@@ -217,17 +222,17 @@ def open_video(path: str | os.PathLike[str], *, backend: Backend = "auto", threa
     `backend` "auto" takes decord where it is known to be right; "decord" and "pyav" insist.
     Raises `VideoError` where the file is missing, a folder, empty, no video, or has no frame that can be decoded.
     """
-    path = os.path.abspath(path)
+    path = os.fspath(path)
     _check(path)
     with _open(path) as (container, stream):
         table = _packets(container, stream)
-    with _open(path) as (_, stream):
+    with _open(path) as (container, stream):
         shape = stream.sample_aspect_ratio
-        first = list(islice(_decoded(stream), _FIRST))
-    if table is None or table.pts is None or [f.pts for f in first] != table.pts[: len(first)].tolist() or not first:
+        first = list(islice(_decoded(container, stream), _FIRST))
+    if not first or table is None or table.pts is None or [f.pts for f in first] != table.pts[: len(first)].tolist():
         table = _scan(path)
-        with _open(path) as (_, stream):
-            first = list(islice(_decoded(stream), 1))
+        with _open(path) as (container, stream):
+            first = list(islice(_decoded(container, stream), 1))
     upright, mirrored = _orientation(first[0])
     width, height = first[0].width, first[0].height
     if shape and 0.25 <= shape <= 4:  # pixels that are not square
@@ -284,7 +289,7 @@ def _open(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     from av.stream import Disposition
 
     try:
-        container = av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+        container = av.open(os.path.abspath(path), options={"protocol_whitelist": "file"}, metadata_errors="ignore")
     except av.error.FFmpegError as e:
         with open(path, "rb") as f:
             cut = f.read(8)[4:] == b"ftyp"
@@ -321,8 +326,8 @@ def _packets(container: InputContainer, stream: VideoStream) -> _Table | None:
         return None
     if not any(r[3] for r in rows):
         return None
-    if stream.frames > len(rows):
-        log.warning("%s announces %d frames and holds %d", container.name, stream.frames, len(rows))
+    if stream.frames > len(rows) and not any(r[4] for r in rows):
+        log.warning("%s announces %d frames and holds %d: it may be cut off", container.name, stream.frames, len(rows))
     # What comes before the first keyframe, on screen or in the file, cannot be decoded; what an edit list cuts is not shown.
     start = next(n for n, r in enumerate(rows) if r[3])
     shown = [n for n, r in enumerate(rows) if n >= start and r[0] >= rows[start][0] and not r[4]]
@@ -352,13 +357,13 @@ def _packets(container: InputContainer, stream: VideoStream) -> _Table | None:
 def _scan(path: str) -> _Table:
     """The table of frames from decoding them all: for files whose packets are damaged or do not tell."""
     log.warning("%s is damaged or has no usable timestamps: decoding all of it to see what is there", path)
-    with _open(path) as (_, stream):
+    with _open(path) as (container, stream):
         stream.codec_context.thread_count = 1  # damage is concealed in the same way each time
-        seen = [(f.pts, f.duration) for f in _decoded(stream)]
+        seen = [(f.pts, f.duration) for f in _decoded(container, stream)]
         if not seen:
             raise VideoError(f"{path} holds no frame that can be decoded: copy or download it again, or convert it to H.264")
         times = [pts for pts, _ in seen if pts is not None]
-        if len(times) == len(seen) and all(a < b for a, b in zip(times, times[1:], strict=False)):
+        if len(times) == len(seen) and all(a < b for a, b in pairwise(times)):
             return _Table(*_seconds(np.array(times), seen[-1][1] or 0, stream))
         rate = float(stream.average_rate or stream.guessed_rate or 25)
     log.warning("%s has no timestamps: its frames are taken to be %.3f s apart", path, 1 / rate)
@@ -379,23 +384,22 @@ def _seconds(pts: NDArray[np.int64], last: int, stream: VideoStream) -> tuple[ND
 
 def _orientation(frame: VideoFrame) -> tuple[_Upright, bool]:
     """How to set this frame upright, and whether that takes a mirror. Angles other than quarter turns are left alone."""
-    from av.sidedata.sidedata import Type
-
-    for data in frame.side_data:
-        if data.type == Type.DISPLAYMATRIX:
-            a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()  # x' = ax + cy, y' = bx + dy
-            if a and d and not (b or c):
-                return _Upright(False, a < 0, d < 0), (a < 0) != (d < 0)
-            if b and c and not (a or d):
-                return _Upright(True, c < 0, b < 0), (b < 0) == (c < 0)
+    # Of a small copy: a frame and its side data refer to each other, which keeps the picture until the next collection.
+    matrix: Any = frame.reformat(16, 16).side_data.get("DISPLAYMATRIX")
+    if matrix is not None:
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = ax + cy, y' = bx + dy
+        if a and d and not (b or c):
+            return _Upright(False, a < 0, d < 0), (a < 0) != (d < 0)
+        if b and c and not (a or d):
+            return _Upright(True, c < 0, b < 0), (b < 0) == (c < 0)
     return _Upright(), False
 
 
-def _decoded(stream: VideoStream) -> Iterator[VideoFrame]:
+def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Every frame that can be decoded, in presentation order; packets that cannot are passed over."""
     import av
 
-    packets = stream.container.demux(stream)
+    packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
@@ -410,17 +414,18 @@ def _decode(stream: VideoStream, packet: Any) -> list[VideoFrame]:
     import av
 
     try:
-        return stream.codec_context.decode(packet)
+        frames: list[VideoFrame] = stream.codec_context.decode(packet)
     except av.error.EOFError:  # already drained
         return []
     except av.error.FFmpegError as e:
         log.debug("a packet cannot be decoded: %s", e)
         return []
+    return frames
 
 
-def _counting(stream: VideoStream, wanted: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+def _counting(container: InputContainer, stream: VideoStream, wanted: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
     left = set(wanted)
-    for i, frame in enumerate(_decoded(stream)):
+    for i, frame in enumerate(_decoded(container, stream)):
         if i in left:
             yield i, frame
             if i == wanted[-1]:
@@ -447,7 +452,9 @@ def _seeking(container: InputContainer, stream: VideoStream, table: _Table, want
                 log.debug("%s cannot be searched: %s", container.name, e)
 
 
-def _group(container: InputContainer, stream: VideoStream, key: int, index: dict[int, int]) -> Iterator[tuple[int, VideoFrame]]:
+def _group(
+    container: InputContainer, stream: VideoStream, key: int, index: dict[int, int]
+) -> Generator[tuple[int, VideoFrame], None, bool]:
     """Decode from the keyframe with PTS `key` until all of `index` (PTS to frame number) have come; False where it is not met."""
     codec = stream.codec_context
     left = set(index)

@@ -1,0 +1,26 @@
+"""The command line: `act2see`. Nothing is imported before `main` runs."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command of `sys.argv` and exit with its code: 0, 1 (doctor: cannot run), 2 (an error), 130 (Ctrl-C)."""
+    import os
+    import sys
+
+    from act2see.cli.app import app
+    from act2see.cli.output import INTERRUPTED
+
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # what a terminal's encoding lacks is shown as "?"
+    try:
+        app()
+    except SystemExit as e:
+        if e.code != INTERRUPTED:
+            raise
+        # A model that is loading or decoding in a thread would hold the process for as long as it takes. Files are
+        # written beside their place and renamed, and finished steps are saved, so nothing is lost by leaving at once.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)

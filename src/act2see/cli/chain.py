@@ -1,0 +1,146 @@
+"""A chain of thought in the terminal: text as it comes, calls highlighted, a line for every frame."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from act2see.agent.trace import LETTERS, Answer, Call, Frames, Question, Trace, Video
+from act2see.agent.view_timeline import clock, count
+from act2see.cli.output import plain
+from act2see.graphs.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
+from act2see.tools.frames import FrameRef, Generated, Retrieved
+
+_OPENING = re.compile(r"</?[a-z0-9_]{0,32}\Z")
+_TAG = re.compile(r"(</?)([a-z0-9_]{1,32})>")
+_CALL, _IMAGINED, _GRAPH, _NOTE = "bold cyan", "bold magenta", "dim italic", "yellow"
+
+
+class Chain:
+    """Prints one chain, from a run's events or from a saved trace."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.seconds = 0.0  # the video's length: how times are written
+        self._held = ""  # the beginning of what may be a tag
+        self._call = ""  # the tag of the call that is open
+        self._fresh = True  # the cursor is at the start of a line
+
+    def event(self, event: Event) -> None:
+        """Show an event of a run; `ask` shows the answer itself."""
+        match event:
+            case ViewEvent():
+                self.view(event.video, len(event.frames))
+            case TokenEvent():
+                self.text(event.text, event.author == "graph")
+            case FramesEvent():
+                self.frames(event.frames)
+            case AnswerEvent():
+                self.close()
+            case CallEvent():
+                pass  # its text has been shown as it came
+
+    def view(self, video: Video, frames: int) -> None:
+        name = Path(video.path).name
+        facts = f"{clock(video.seconds, video.seconds)}, {video.width} x {video.height}, {count(frames, 'frame')} in view"
+        self._line(plain(name, "bold") + Text(f"  {facts}", "dim"))
+
+    def text(self, text: str, by_graph: bool = False) -> None:
+        """Some of the model's text; a tag may come in pieces."""
+        self._held += text
+        if opening := _OPENING.search(self._held):
+            ready, self._held = self._held[: opening.start()], self._held[opening.start() :]
+        else:
+            ready, self._held = self._held, ""
+        self._write(ready, by_graph)
+
+    def frames(self, frames: Frames) -> None:
+        """What a tool returned: a line for each frame, or its note."""
+        self.close()
+        for frame in frames.frames:
+            self._line(Text("  => ", "dim") + frame_line(frame, self.seconds))
+        if frames.note:
+            self._line(Text("  => ", "dim") + plain(frames.note, _NOTE))
+
+    def close(self) -> None:
+        """End the line that is being written."""
+        self._write(self._held, False)
+        self._held = self._call = ""
+        if not self._fresh:
+            self._line(Text())
+
+    def trace(self, trace: Trace) -> None:
+        """A saved chain, or its beginning."""
+        self.seconds = trace.video.seconds
+        self.view(trace.video, len(trace.initial))
+        for segment in trace.segments:
+            if isinstance(segment, Frames):
+                self.frames(segment)
+            else:
+                self.text(segment.text, getattr(segment, "author", "model") == "graph")
+                if isinstance(segment, Call | Answer):
+                    self.close()
+        self.close()
+
+    def _write(self, text: str, by_graph: bool) -> None:
+        styled = Text()
+        at = 0
+        for tag in _TAG.finditer(text):
+            styled += self._styled(text[at : tag.start()], by_graph)
+            closing, name = tag[1] == "</", tag[2]
+            if name in ("think", "answer"):
+                styled += plain(tag[0], "dim")
+            else:
+                styled += plain(tag[0], _CALL)
+                self._call = "" if closing else name
+            at = tag.end()
+        styled += self._styled(text[at:], by_graph)
+        if styled.plain:
+            self.console.print(styled, end="", soft_wrap=True)
+            self._fresh = styled.plain.endswith("\n")
+
+    def _styled(self, text: str, by_graph: bool) -> Text:
+        return plain(text, _CALL if self._call else _GRAPH if by_graph else "")
+
+    def _line(self, line: Text) -> None:
+        self.console.print(line, soft_wrap=True)
+        self._fresh = True
+
+
+def frame_line(frame: FrameRef, total: float) -> Text:
+    """One frame: its time or *imagined*, and its score."""
+    p = frame.provenance
+    if isinstance(p, Generated):
+        said = Text("imagined", _IMAGINED) + f" from {clock(p.anchor.seconds, total)}"
+        if p.faithfulness is not None:
+            said += f", score {p.faithfulness:.2f}"
+        return said + (f" (its anchor {p.anchor_score:.2f})" if p.anchor_score is not None else "")
+    score = f", score {p.score:.2f}" if isinstance(p, Retrieved) else ""
+    return Text(clock(frame.seconds, total), "bold green") + score
+
+
+def question_lines(question: Question, chosen: str | None = None) -> Text:
+    """The question and its options."""
+    lines = [plain(question.text, "bold")]
+    lines += [plain(f"  {a}. {o}", "green" if o == chosen else "") for a, o in zip(LETTERS, question.options, strict=False)]
+    return Text("\n").join(lines)
+
+
+def answer_lines(trace: Trace) -> Text:
+    """The answer with its option's text, and what it took."""
+    if trace.answer is None:
+        return Text("This run is not finished.", _NOTE)
+    choice, body = trace.choice, trace.answer.strip()
+    if choice:
+        body = f"{LETTERS[trace.question.options.index(choice)]}. {choice}"
+    lines = [Text("Answer: ", "bold") + (plain(body, "bold green") if body else Text("(empty)", _NOTE))]
+    if trace.question.options and choice is None:
+        lines.append(Text("It names none of the options.", _NOTE))
+    if any(isinstance(s, Answer) and s.forced for s in trace.segments):
+        lines.append(Text("The model was made to answer, or its words were not its own: see the chain.", _NOTE))
+    seconds = sum(trace.usage.node_seconds.values())
+    lines.append(Text(f"{count(len(trace.calls), 'call')}, {count(trace.usage.tokens, 'token')}, {seconds:.1f} s", "dim"))
+    return Text("\n").join(lines)

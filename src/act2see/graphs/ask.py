@@ -1,0 +1,285 @@
+"""The inference graph: view, reason, one node for each tool tag, answer.
+
+    view -> reason -> retrieve -> reason -> generate -> reason -> answer
+
+The reasoning node renders the trace, lets the model continue it up to the end of a call or of the answer, and
+routes by the tag. A malformed call goes back to the model as a note. When a budget is spent the thought is closed
+and the answer opened for the model (`</think><answer>`): it answers, it is never cut off.
+
+Everything that a node needs to go on is in the state, so a run that was interrupted anywhere resumes at the next
+node and gives the same answer. Nodes are async; `act2see.ask` is the sync way in.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import NodeError
+from langgraph.graph import START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import Command, RetryPolicy, TimeoutPolicy
+
+from act2see.agent.grammar import Grammar, Parser, feedback
+from act2see.agent.prompt import Prompt
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
+from act2see.agent.rollout import render
+from act2see.agent.trace import Answer, Call, Frames, Loop, Text, Trace
+from act2see.errors import ConfigError, QuestionError, ToolError, VideoError, WeightsError
+from act2see.graphs.config import Budget, Config, load_config
+from act2see.graphs.parts import Guard, Parts, build_parts, cached_parts
+from act2see.graphs.state import AskContext, AskInput, AskOutput, AskState, run_context, trace_of
+from act2see.graphs.view import initial_view
+from act2see.tools.base import FrameTool, ToolContext, call_seed
+
+MAX_QUESTION = 8_000
+Graph = CompiledStateGraph[AskState, AskContext, AskInput, AskOutput]
+Update = dict[str, Any]
+
+
+def create_act2see(config: Config | Mapping[str, Any] | str | None = None, *, checkpointer: Any = None, parts: Parts | None = None) -> Graph:
+    """The compiled graph of a configuration (default: the `micro` preset).
+
+    Graphs of one configuration share their models. `parts` replaces the reasoner, the tools or both by your own
+    objects. With a `checkpointer`, runs are saved after each node under `configurable: {thread_id: ...}`.
+    """
+    loaded = load_config(config)
+    parts = parts or cached_parts(loaded)
+    return build_graph(parts, loaded).compile(checkpointer=checkpointer, name="act2see")
+
+
+def build_graph(parts: Parts, config: Config) -> StateGraph[AskState, AskContext, AskInput, AskOutput]:
+    """The graph, not yet compiled: for composing and for looking at."""
+    nodes = _Nodes(parts, config)
+    graph: StateGraph[AskState, AskContext, AskInput, AskOutput] = StateGraph(
+        AskState, context_schema=AskContext, input_schema=AskInput, output_schema=AskOutput
+    )
+    tags = tuple(parts.tools)
+    graph.add_node("view", nodes.view, destinations=("reason", "answer"))
+    graph.add_node("reason", nodes.reason, destinations=("reason", "answer", *tags))
+    for tag, tool in parts.tools.items():
+        settings = config.tools.get(tag)
+        graph.add_node(
+            tag,
+            nodes.tool(tag, tool),
+            destinations=("reason",),
+            retry_policy=RetryPolicy(max_attempts=1 + (settings.retries if settings else 1), initial_interval=0.1, retry_on=_transient),
+            timeout=TimeoutPolicy(run_timeout=settings.timeout if settings else 300.0),
+            error_handler=nodes.failed(tag),
+        )
+    graph.add_node("answer", nodes.answer)
+    graph.add_edge(START, "view")
+    graph.set_finish_point("answer")
+    return graph
+
+
+def _transient(error: Exception) -> bool:
+    return isinstance(error, OSError | ToolError) and not isinstance(error, TimeoutError)
+
+
+@dataclass(slots=True)
+class _Nodes:
+    parts: Parts
+    config: Config
+
+    async def view(self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[Literal["reason", "answer"]]:
+        """Look at the question and at the initial frames."""
+        started = time.perf_counter()
+        context = self._context(config, runtime)
+        question, options = _checked(state)
+        clip, frames = await initial_view(self.parts, self.config.view, state["video"])
+        id = str(config.get("configurable", {}).get("thread_id") or uuid.uuid4().hex[:12])
+        runtime.stream_writer({"type": "view", "run": id, "video": clip.model_dump(mode="json"), "frames": [f.model_dump(mode="json") for f in frames]})
+        refused = await self._guarded(frames)
+        update: Update = {
+            "id": id,
+            "question": question,
+            "options": options,
+            "info": clip.model_dump(mode="json"),
+            "initial": [f.model_dump(mode="json") for f in frames],
+            # A thread that is asked again starts afresh: what is there is an earlier question's.
+            "versions": self._versions(context),
+        }
+        if refused:
+            update["segments"] = [Answer(text=f"<answer>{refused}</answer>", body=refused, forced=True).model_dump(mode="json")]
+        update["node_seconds"] = {"view": time.perf_counter() - started}
+        return Command(update=update, goto="answer" if refused else "reason")
+
+    async def reason(self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[str]:
+        """Continue the thought to its next call, or to the answer."""
+        started = time.perf_counter()
+        context = self._context(config, runtime)
+        trace, tools = trace_of(state), self._tools(context)
+        budget = self._budget(context)
+        left = budget.tokens - trace.usage.tokens
+        why = self._spent(trace, budget)
+        pushed = _push(trace) if why or _ended(trace) else None
+        if pushed:
+            trace = trace.model_copy(update={"segments": (*trace.segments, pushed)})
+            runtime.stream_writer({"type": "token", "run": trace.id, "text": pushed.text, "author": "graph"})
+        earlier = [(c.tag, c.query) for c in trace.calls if c.outcome == "ok"]
+        parser = Grammar(tuple(tools), budget.query).parser(answering=pushed is not None, earlier=earlier)
+        rollout = render(trace, Prompt({tag: t.usage for tag, t in tools.items()}, self.config.reasoner.prompt))
+        loop = await self._continue(rollout, parser, trace, context, runtime, budget.answer_tokens if pushed else max(1, left))
+        new: list[Any] = [pushed] if pushed else []
+        new += parser.segments
+        if pushed and not isinstance(new[-1], Answer):
+            # It was made to answer and said nothing: that is the answer.
+            new.append(Answer(text="</answer>", body="", forced=True))
+        goto: str = "answer" if isinstance(new[-1], Answer) else "reason"
+        if isinstance(call := new[-1], Call):
+            runtime.stream_writer({"type": "call", "run": trace.id, "call": call.model_dump(mode="json")})
+            if call.outcome == "ok":
+                goto = call.tag
+            else:
+                note = Frames(tag=call.tag, note=feedback(call, tuple(tools)))
+                new.append(note)
+                runtime.stream_writer({"type": "frames", "run": trace.id, "frames": note.model_dump(mode="json")})
+        return Command(
+            update={
+                "segments": [s.model_dump(mode="json") for s in new],
+                "loops": [loop.model_dump()],
+                "node_seconds": {"reason": time.perf_counter() - started},
+            },
+            goto=goto,
+        )
+
+    async def _continue(
+        self, rollout: Any, parser: Parser, trace: Trace, context: AskContext, runtime: Runtime[AskContext], max_tokens: int
+    ) -> Loop:
+        started = time.perf_counter()
+        settings = self.config.reasoner
+        sampling = Sampling(
+            settings.temperature if context.temperature is None else context.temperature,
+            settings.top_p,
+            call_seed(self._seed(context), "reason", "", len(trace.segments)),
+        )
+        done = Done("eos")
+        stream = self.parts.reasoner.stream(
+            rollout, until=parser.feed, stops=Grammar(tuple(self._tools(context))).stops, max_tokens=max_tokens, sampling=sampling
+        )
+        async for item in stream:
+            if isinstance(item, Delta):
+                runtime.stream_writer({"type": "token", "run": trace.id, "text": item.text, "author": "model"})
+            else:
+                done = item
+        if parser.stopped is None:
+            parser.finish("length" if done.stop == "length" else "eos")
+        seconds = round(time.perf_counter() - started, 4)
+        return Loop(prefilled=done.prefilled, cached=done.cached, decoded=done.decoded, seconds=seconds, stop=parser.stopped or done.stop)
+
+    def tool(self, tag: str, tool: FrameTool) -> Callable[..., Awaitable[Command[Literal["reason"]]]]:
+        async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
+            started = time.perf_counter()
+            trace = trace_of(state)
+            query = trace.calls[-1].query
+            seed = call_seed(self._seed(self._context(config, runtime)), tag, query, len(trace.calls))
+            result = await tool.call(query, ToolContext(state["video"], trace.shown, seed))
+            return _returned(tag, Frames(tag=tag, frames=result.frames, note=result.note, curve=result.curve), trace.id, started, runtime)
+
+        call.__name__ = tag
+        return call
+
+    def failed(self, tag: str) -> Callable[..., Awaitable[Command[Literal["reason"]]]]:
+        async def hand_over(state: AskState, error: NodeError, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
+            """What a tool could not do is told to the model, which goes on; what the user must mend is raised."""
+            cause = error.error
+            if isinstance(cause, WeightsError | VideoError | ConfigError):
+                raise cause
+            said = str(cause).splitlines()[0][:200] if str(cause) else type(cause).__name__
+            return _returned(tag, Frames(tag=tag, note=f"The tool failed: {said}. Go on without it."), state["id"], time.perf_counter(), runtime)
+
+        return hand_over
+
+    async def answer(self, state: AskState, runtime: Runtime[AskContext]) -> Update:
+        """Put the trace together."""
+        trace = trace_of(state)
+        last = trace.segments[-1]
+        assert isinstance(last, Answer)
+        self.parts.reasoner.forget(trace.id)
+        runtime.stream_writer({"type": "answer", "run": trace.id, "answer": last.body, "forced": last.forced})
+        return {"answer": last.body, "trace": trace.model_dump(mode="json")}
+
+    def _context(self, config: RunnableConfig, runtime: Runtime[AskContext]) -> AskContext:
+        return run_context(runtime.context, config)
+
+    def _tools(self, context: AskContext) -> dict[str, FrameTool]:
+        if context.tools is None:
+            return dict(self.parts.tools)
+        for tag in context.tools:
+            if tag not in self.parts.tools:
+                raise ConfigError(f"this run asks for the tool {tag!r}, and the config declares {', '.join(self.parts.tools) or 'none'}")
+        return {tag: self.parts.tools[tag] for tag in self.parts.tools if tag in context.tools}
+
+    def _seed(self, context: AskContext) -> int:
+        return self.config.seed if context.seed is None else context.seed
+
+    def _budget(self, context: AskContext) -> Budget:
+        given = {"calls": context.max_calls, "tokens": context.max_tokens, "seconds": context.max_seconds}
+        return self.config.budget.model_copy(update={k: v for k, v in given.items() if v is not None})
+
+    def _spent(self, trace: Trace, budget: Budget) -> str | None:
+        if len(trace.calls) > budget.calls or (trace.calls and len(trace.calls) >= budget.calls and not isinstance(trace.segments[-1], Frames)):
+            return "calls"
+        if trace.usage.tokens >= budget.tokens:
+            return "tokens"
+        return "seconds" if sum(trace.usage.node_seconds.values()) >= budget.seconds else None
+
+    def _versions(self, context: AskContext) -> Update:
+        from importlib.metadata import version
+
+        tools = {tag: t.version for tag, t in self._tools(context).items()}
+        return {
+            "act2see": version("act2see"),
+            "reasoner": self.parts.reasoner.name,
+            "tools": tools,
+            "config": self.config.hash,
+            "seed": self._seed(context),
+        }
+
+    async def _guarded(self, frames: Any) -> str | None:
+        guard: Guard | None = self.parts.guard
+        return await guard.refuses([self.parts.resources.store.get(f.digest) for f in frames]) if guard else None
+
+
+def _returned(tag: str, frames: Frames, run: str, started: float, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
+    seconds = round(time.perf_counter() - started, 4)
+    segment = frames.model_copy(update={"seconds": seconds}).model_dump(mode="json")
+    runtime.stream_writer({"type": "frames", "run": run, "frames": segment})
+    return Command(update={"segments": [segment], "node_seconds": {tag: seconds}}, goto="reason")
+
+
+def _ended(trace: Trace) -> bool:
+    """The model ended its turn, or ran out of tokens, without a call or an answer."""
+    return bool(trace.segments) and isinstance(trace.segments[-1], Text)
+
+
+def _push(trace: Trace) -> Text:
+    """What makes the model answer: the thought is closed if it is open, the answer opened."""
+    written = trace.text
+    open_thought = written.rfind("</think>") <= written.rfind("<think>") if "<think>" in written else "</think>" not in written
+    return Text(text="</think>\n<answer>" if open_thought else "\n<answer>", author="graph")
+
+
+def _checked(state: AskState) -> tuple[str, list[str]]:
+    """The question, tidied; or an error that says what to do."""
+    question = (state.get("question") or "").strip()
+    options = [str(o).strip() for o in state.get("options") or []]
+    if not question:
+        raise QuestionError("the question is empty: ask something about the video")
+    if len(question) > MAX_QUESTION:
+        raise QuestionError(f"the question has {len(question)} characters and may have {MAX_QUESTION}: shorten it")
+    if len(options) > 26:
+        raise QuestionError(f"there are {len(options)} options and may be 26")
+    repeated = [o for i, o in enumerate(options) if o.casefold() in {x.casefold() for x in options[:i]}]
+    if repeated or any(not o for o in options):
+        raise QuestionError(f"the option {repeated[0]!r} is given twice" if repeated else "an option is empty")
+    return question, options
+
+
+__all__ = ["AskContext", "Graph", "Parts", "build_graph", "build_parts", "create_act2see", "trace_of"]

@@ -1,0 +1,186 @@
+"""The working parts of a graph, made from its configuration: reasoner, tools, what the tools share.
+
+Models are loaded when they are first needed, not when the graph is built, and graphs of one configuration in one
+process share them (`cached_parts`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
+from act2see.agent.rollout import Rollout
+from act2see.errors import ConfigError
+from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
+from act2see.tools.base import FrameTool, Resources, find_tool
+from act2see.tools.clips import Clips
+from act2see.tools.finder import Encoder, Finder
+from act2see.tools.store import FrameStore, default_cache
+from act2see.tools.weights import pick_device, resolve_weights
+
+
+class Guard(Protocol):
+    """Looks at the initial frames and may refuse the video, saying why: for models that know one world only."""
+
+    async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that nodes use. Replace what you like: `dataclasses.replace(build_parts(config), reasoner=mine)`."""
+
+    reasoner: Reasoner
+    tools: Mapping[str, FrameTool]
+    resources: Resources
+    guard: Guard | None = None
+
+
+def build_parts(config: Config) -> Parts:
+    """Parts of their own for this configuration."""
+    cache = Path(config.cache).expanduser() if config.cache else default_cache()
+    store = FrameStore(config.store or str(cache / "frames"))
+    clips = Clips(cache, store, config.view.max_side)
+    finder = Finder(clips, LazyEncoder(config.encoder), cache, config.index.fps, config.encoder.batch, config.index.keep_frames)
+    resources = Resources(store, finder)
+    return Parts(LazyReasoner(config.reasoner, store), _tools(config, resources), resources, _guard(config))
+
+
+_shared: dict[str, Parts] = {}
+_lock = threading.Lock()
+
+
+def cached_parts(config: Config) -> Parts:
+    """The parts of this configuration in this process: models are loaded once, however many graphs use them."""
+    key = config.model_dump_json()
+    with _lock:
+        if key not in _shared:
+            _shared[key] = build_parts(config)
+        return _shared[key]
+
+
+def _tools(config: Config, resources: Resources) -> dict[str, FrameTool]:
+    tools: dict[str, FrameTool] = {}
+    for tag, settings in config.tools.items():
+        kind = find_tool(settings.use)
+        try:
+            options = kind.Options(**settings.options)
+        except ValidationError as e:
+            raise ConfigError(f"tools.{tag}.options: {_explain(e, list(kind.Options.model_fields))}") from e
+        tools[tag] = kind(tag, options, resources)
+    return tools
+
+
+def _explain(error: ValidationError, known: list[str]) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] != "extra_forbidden":
+        return f"{key}: {first['msg']} (got {first['input']!r})"
+    near = get_close_matches(key, known, n=1)
+    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")
+
+
+def _guard(config: Config) -> Guard | None:
+    if not config.view.guard:
+        return None
+    module, _, name = config.view.guard.partition(":")
+    try:
+        made: Guard = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError, ValueError) as e:
+        raise ConfigError(f"view.guard {config.view.guard!r} cannot be imported: {e}") from e
+    return made
+
+
+class LazyEncoder:
+    """A `Blip2Encoder` that loads on first use."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        self.config = config
+        self._lock = threading.Lock()
+        self._made: Encoder | None = None
+        resolve_weights(config.weights)  # a missing folder is said now, not in the middle of a question
+
+    def _encoder(self) -> Encoder:
+        with self._lock:
+            if self._made is None:
+                from act2see.tools.encoder import Blip2Encoder
+
+                device = pick_device(self.config.device)
+                self._made = Blip2Encoder(resolve_weights(self.config.weights), device=device, dtype=_dtype(self.config.dtype, device))
+            return self._made
+
+    @property
+    def id(self) -> str:
+        return self._encoder().id
+
+    @property
+    def size(self) -> int:
+        return self._encoder().size
+
+    @property
+    def no_match(self) -> float:
+        return self._encoder().no_match
+
+    def frames(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float16]:
+        return self._encoder().frames(pixels)
+
+    def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self._encoder().phrases(texts)
+
+    def similarity(self, pixels: NDArray[np.uint8], text: str) -> float:
+        return self._encoder().similarity(pixels, text)
+
+
+class LazyReasoner:
+    """A `TransformersReasoner` that loads on first use."""
+
+    def __init__(self, config: ReasonerConfig, store: FrameStore) -> None:
+        self.config, self.store = config, store
+        self.name = Path(resolve_weights(config.weights)).name
+        self._lock = threading.Lock()
+        self._made: Reasoner | None = None
+
+    def reasoner(self) -> Reasoner:
+        """The engine itself, loaded if need be."""
+        with self._lock:
+            if self._made is None:
+                from act2see.agent.reasoners.transformers import TransformersReasoner
+
+                c = self.config
+                device = pick_device(c.device)
+                self._made = TransformersReasoner.from_pretrained(
+                    resolve_weights(c.weights),
+                    lambda ref: self.store.get(ref.digest),
+                    device=device,
+                    dtype=_dtype(c.dtype, device),
+                    adapter=c.adapter,
+                    rows=c.rows,
+                    context=c.context,
+                )
+            return self._made
+
+    async def stream(
+        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> AsyncIterator[Delta | Done]:
+        import asyncio
+
+        engine = await asyncio.to_thread(self.reasoner)
+        async for item in engine.stream(rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling):
+            yield item
+
+    def forget(self, session: str) -> None:
+        if self._made is not None:
+            self._made.forget(session)
+
+
+def _dtype(dtype: str, device: str) -> str:
+    return dtype if dtype != "auto" else ("bfloat16" if device == "cuda" else "float32")

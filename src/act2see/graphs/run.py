@@ -1,0 +1,99 @@
+"""Ask a question, or go on with an interrupted one: the short way through a compiled graph.
+
+`aask` streams the run, hands each event to `on_event` and returns the trace; `aresume` does the same from the last
+saved step. `ask` is the sync way in. A notebook's event loop is already running and cannot be waited for, so there
+the run gets a thread with a loop of its own.
+
+A graph with a checkpointer saves each step before the next begins: a process that is killed loses one step at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike, fspath
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.runnables import RunnableConfig
+
+from act2see.agent.trace import Trace
+from act2see.errors import StoreError
+from act2see.graphs.ask import Graph
+from act2see.graphs.events import Event, read_event
+from act2see.graphs.state import AskContext, AskInput
+
+OnEvent = Callable[[Event], None]
+
+
+async def aask(
+    graph: Graph,
+    video: str | PathLike[str],
+    question: str,
+    options: Sequence[str] = (),
+    *,
+    context: AskContext | None = None,
+    thread_id: str | None = None,
+    on_event: OnEvent | None = None,
+) -> Trace:
+    """The trace of one question. `thread_id` names the run, for a checkpointer and in the trace; by default a fresh one.
+
+    Raises `QuestionError`, `VideoError` and the other `Act2SeeError`s as the graph does.
+    """
+    given: AskInput = {"video": fspath(video), "question": question, "options": list(options)}
+    return await _stream(graph, given, _thread(thread_id or uuid4().hex[:12]), context, on_event)
+
+
+async def aresume(graph: Graph, thread_id: str, *, context: AskContext | None = None, on_event: OnEvent | None = None) -> Trace:
+    """Go on from the last saved step; a finished run gives its trace at once. Raises `StoreError` for an unknown id.
+
+    `context` must be that of the run's beginning: it is not part of what is saved.
+    """
+    config = _thread(thread_id)
+    saved = await graph.aget_state(config)
+    if saved.created_at is None:
+        raise StoreError(f"there is no saved run {thread_id!r}: check the id, or ask the question again")
+    if not saved.next:
+        return Trace.model_validate(saved.values["trace"])
+    return await _stream(graph, None, config, context, on_event)
+
+
+def ask(
+    graph: Graph,
+    video: str | PathLike[str],
+    question: str,
+    options: Sequence[str] = (),
+    *,
+    context: AskContext | None = None,
+    thread_id: str | None = None,
+    on_event: OnEvent | None = None,
+) -> Trace:
+    """`aask` for sync code, in scripts and in notebooks alike. In a running loop, `on_event` is called in another thread."""
+
+    def run() -> Trace:
+        return asyncio.run(aask(graph, video, question, options, context=context, thread_id=thread_id, on_event=on_event))
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    with ThreadPoolExecutor(1, "act2see-ask") as thread:
+        return thread.submit(contextvars.copy_context().run, run).result()
+
+
+def _thread(thread_id: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id}}
+
+
+async def _stream(graph: Graph, given: AskInput | None, config: RunnableConfig, context: AskContext | None, on_event: OnEvent | None) -> Trace:
+    final: Any = None
+    # LangGraph warns of a durability that nothing can give.
+    durability: Any = "sync" if graph.checkpointer else None
+    async for part in graph.astream(given, config, context=context, stream_mode=["custom", "values"], version="v2", durability=durability):
+        if part["type"] == "values":
+            final = part["data"]
+        elif part["type"] == "custom" and on_event and (event := read_event(part["data"])):
+            on_event(event)
+    return Trace.model_validate(final["trace"])

@@ -1,0 +1,169 @@
+"""SFT chains of the board world: its reference chains, run through the real graph and the real tools.
+
+A `Reference` takes the model's place in the graph and writes the item's chain; retrieval and generation are the
+real ones, so the frames in the corpus are those that the model will meet, with compression, wrong anchors and
+all. A chain whose tool returned another frame than the world expects is dropped and counted: what it says next
+would not be true of its frame.
+
+Some chains are made without a tool or without both, as their prompt says. What can then only be guessed is
+guessed (a random option), so a model without tools knows that it does not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.rollout import Rollout
+from act2see.agent.trace import Answer, Frames, Trace
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.config import Config, load_config
+from act2see.graphs.parts import Parts, build_parts
+from act2see.graphs.state import AskContext
+from act2see.micro.questions import FAMILIES, Call, Item, Step, make_item
+from act2see.micro.world import Board, read_board, write_clip
+
+TAGS = ("retrieve", "generate")
+
+
+def with_tools(item: Item, tags: Sequence[str], rng: random.Random) -> Item:
+    """The item as a person would answer it with these tools alone."""
+    chain: list[Step] = []
+    for step in item.chain:
+        if isinstance(step, Call) and step.tag not in tags:
+            if step.tag == "retrieve":
+                answer = rng.choice(item.options) if item.options else item.answer
+                return replace(item, chain=(*chain, " I cannot look again."), answer=answer)
+            return replace(item, chain=(*chain, " I cannot imagine it."))
+        chain.append(step)
+    return item
+
+
+class Reference:
+    """A reasoner that writes the reference chain of whichever item is asked."""
+
+    name = "reference"
+
+    def __init__(self) -> None:
+        self.items: dict[str, Item] = {}
+
+    async def stream(
+        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> AsyncIterator[Delta | Done]:
+        item = self.items[rollout.session]
+        returned = str(rollout).count("</frame>")
+        calls = [i for i, s in enumerate(item.chain) if isinstance(s, Call)]
+        start = calls[returned - 1] + 1 if returned else 0
+        stop = calls[returned] + 1 if returned < len(calls) else len(item.chain)
+        text = "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain[start:stop])
+        if stop == len(item.chain):
+            text += item.closing()
+        until(text)
+        yield Delta(text)
+        yield Done("until", decoded=len(text.split()))
+
+    def forget(self, session: str) -> None:
+        self.items.pop(session, None)
+
+
+def same(a: Board, b: Board) -> bool:
+    return set(a.pieces) == set(b.pieces) and a.tipped == b.tipped
+
+
+def shows(item: Item, call: Call, frames: Frames, parts: Parts) -> bool:
+    """Whether what a tool returned is what the chain expects there."""
+    if len(frames.frames) != 1:
+        return False
+    frame = frames.frames[0]
+    if frame.imagined:
+        return same(read_board(parts.resources.store.get(frame.digest)), call.expect)
+    return same(item.clip.at(frame.seconds), call.expect)
+
+
+def corpus_config(folder: Path, weights: Path) -> Config:
+    """The micro preset on freshly trained tools, with its cache in `folder`."""
+    return load_config(
+        "micro",
+        cache=str(folder / "cache"),
+        encoder={"weights": str(weights / "encoder")},
+        tools={"generate": {"options": {"weights": str(weights / "generator")}}},
+        reasoner={"weights": str(weights / "base")},
+        index={"keep_frames": False},
+        view={"guard": None},
+    )
+
+
+@dataclass(slots=True)
+class Made:
+    traces: list[Trace]
+    dropped: Counter[str]
+
+
+async def make_chains(config: Config, indices: Sequence[int], folder: Path, progress: Callable[[int], None] | None = None) -> Made:
+    """Traces for the training items of these numbers, families in turn."""
+    reference = Reference()
+    parts = replace(build_parts(config), reasoner=reference)
+    graph = create_act2see(config, parts=parts)
+    made = Made([], Counter())
+    for done, index in enumerate(indices):
+        rng = random.Random(index)
+        item = make_item(FAMILIES[index % 4], index // 4, "train")
+        tags = rng.choice((TAGS, TAGS, TAGS, TAGS, TAGS, TAGS, TAGS[:1], TAGS[1:], ()))
+        if item.needed and not set(item.needed) <= set(tags):
+            item = with_tools(item, tags, rng)
+        session = f"chain-{index}"
+        reference.items[session] = item
+        clip = write_clip(item.clip, folder / "clips" / f"{index}.mp4")
+        result: Any = await graph.ainvoke(
+            {"video": str(clip), "question": item.text, "options": list(item.options)},
+            {"configurable": {"thread_id": session}},
+            context=AskContext(tools=tags, seed=index),
+        )
+        clip.unlink()
+        trace = Trace.model_validate(result["trace"])
+        returned = [s for s in trace.segments if isinstance(s, Frames)]
+        wanted = [s for s in item.chain if isinstance(s, Call)]
+        wrong = next((c.tag for c, f in zip(wanted, returned, strict=False) if not shows(item, c, f, parts)), "")
+        if wrong or len(returned) != len(wanted) or not isinstance(trace.segments[-1], Answer):
+            made.dropped[wrong or "format"] += 1
+        else:
+            made.traces.append(trace)
+        if progress:
+            progress(done + 1)
+    return made
+
+
+def _worker(data: dict[str, Any], indices: list[int], folder: str, out: str) -> dict[str, int]:
+    import torch
+
+    torch.set_num_threads(1)
+    made = asyncio.run(make_chains(load_config(data), indices, Path(folder)))
+    Path(out).write_text("".join(t.to_json() + "\n" for t in made.traces), encoding="utf-8")
+    return dict(made.dropped)
+
+
+def build_corpus(config: Config, count: int, folder: Path, processes: int = 2) -> tuple[Path, Counter[str]]:
+    """`count` chains in `folder/traces.jsonl`, made by several processes; also what was dropped, by tool."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [folder / f"part-{p}.jsonl" for p in range(processes)]
+    dropped: Counter[str] = Counter()
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(_worker, config.model_dump(), list(range(p, count, processes)), str(folder), str(parts[p])) for p in range(processes)
+        ]
+        for job in jobs:
+            dropped.update(job.result())
+    merged = folder / "traces.jsonl"
+    merged.write_text("".join(p.read_text(encoding="utf-8") for p in parts), encoding="utf-8")
+    for p in parts:
+        p.unlink()
+    return merged, dropped

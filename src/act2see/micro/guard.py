@@ -1,0 +1,53 @@
+"""Notice clips that are no boards: the micro models would answer with confidence and be wrong.
+
+The VAE has only ever learnt to reconstruct boards, so a picture that it cannot reconstruct is not one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from act2see.micro.models import IMAGE
+from act2see.tools.weights import resolve_weights
+
+# Mean absolute error in [0, 1]: boards stay below 0.02, the test footage of docs/decisions.md above 0.05.
+LARGEST_ERROR = 0.03
+MESSAGE = (
+    "I cannot tell: this clip does not show a 3 x 3 board, and the micro models know nothing else. "
+    "For real footage use the paper preset: act2see doctor --preset paper says what it needs."
+)
+
+
+class BoardGuard:
+    """Refuses videos whose frames are not boards."""
+
+    def __init__(self, weights: str = "micro:generator") -> None:
+        self.weights = weights
+
+    @cached_property
+    def _vae(self) -> Any:
+        from diffusers import AutoencoderKL
+
+        return AutoencoderKL.from_pretrained(resolve_weights(self.weights), subfolder="vae").eval()
+
+    def error(self, frames: Sequence[NDArray[np.uint8]]) -> float:
+        """The mean reconstruction error of the worst frame."""
+        import torch
+        from PIL import Image
+
+        small = np.stack([np.asarray(Image.fromarray(f).resize((IMAGE, IMAGE), Image.Resampling.BOX)) for f in frames])
+        x = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.inference_mode():
+            y = self._vae.decode(self._vae.encode(x).latent_dist.mean).sample
+        return float((y - x).abs().mean((1, 2, 3)).max()) / 2
+
+    async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None:
+        chosen = [frames[0], frames[len(frames) // 2], frames[-1]]
+        error = await asyncio.to_thread(self.error, chosen)
+        return MESSAGE if error > LARGEST_ERROR else None
