@@ -22,7 +22,7 @@ from act2see.tools.frames import Curve, FrameRef, Record
 SCHEMA_VERSION = 1
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-Outcome = Literal["ok", "unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged"]
+Outcome = Literal["ok", "unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged", "over_budget"]
 
 
 class Video(Record):

@@ -35,6 +35,7 @@ OUTCOMES: dict[Outcome, str] = {
     "over_long": "the query was too long",
     "repeated": "the same call had been made before",
     "forged": "the model wrote a frame of its own",
+    "over_budget": "no calls were left",
 }
 
 

@@ -7,6 +7,7 @@ def main() -> None:
     """Run the command of `sys.argv` and exit with its code: 0, 1 (doctor: cannot run), 2 (an error), 130 (Ctrl-C)."""
     import os
     import sys
+    from contextlib import suppress
 
     from act2see.cli.app import app
     from act2see.cli.output import INTERRUPTED
@@ -15,12 +16,14 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # what a terminal's encoding lacks is shown as "?"
     try:
-        app()
+        app(prog_name="act2see")
     except SystemExit as e:
-        if e.code != INTERRUPTED:
+        if e.code != INTERRUPTED and "torch" not in sys.modules:
             raise
-        # A model that is loading or decoding in a thread would hold the process for as long as it takes. Files are
-        # written beside their place and renamed, and finished steps are saved, so nothing is lost by leaving at once.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
+        # A model at work in a thread would hold an interrupted process for as long as it takes, and taking the model
+        # libraries down properly takes seconds. Files are written beside their place and renamed, and finished steps
+        # are saved, so nothing is lost by leaving at once.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(BrokenPipeError):
+                stream.flush()
+        os._exit(e.code if isinstance(e.code, int) else 0)

@@ -16,6 +16,7 @@ from act2see.tools.frames import FrameRef, Generated, Retrieved
 
 _OPENING = re.compile(r"</?[a-z0-9_]{0,32}\Z")
 _TAG = re.compile(r"(</?)([a-z0-9_]{1,32})>")
+_ARROW = ("  => ", "dim")
 _CALL, _IMAGINED, _GRAPH, _NOTE = "bold cyan", "bold magenta", "dim italic", "yellow"
 
 
@@ -33,7 +34,7 @@ class Chain:
         """Show an event of a run; `ask` shows the answer itself."""
         match event:
             case ViewEvent():
-                self.view(event.video, len(event.frames))
+                self.view(event.video, len(event.frames), event.run)
             case TokenEvent():
                 self.text(event.text, event.author == "graph")
             case FramesEvent():
@@ -43,10 +44,11 @@ class Chain:
             case CallEvent():
                 pass  # its text has been shown as it came
 
-    def view(self, video: Video, frames: int) -> None:
+    def view(self, video: Video, frames: int, run: str) -> None:
+        self.seconds = video.seconds
         name = Path(video.path).name
-        facts = f"{clock(video.seconds, video.seconds)}, {video.width} x {video.height}, {count(frames, 'frame')} in view"
-        self._line(plain(name, "bold") + Text(f"  {facts}", "dim"))
+        facts = f"{clock(video.seconds, video.seconds)}, {video.width} x {video.height}, {count(frames, 'frame')} in view, run {run}"
+        self._line(Text.assemble(plain(name, "bold"), (f"  {facts}", "dim")))
 
     def text(self, text: str, by_graph: bool = False) -> None:
         """Some of the model's text; a tag may come in pieces."""
@@ -61,9 +63,9 @@ class Chain:
         """What a tool returned: a line for each frame, or its note."""
         self.close()
         for frame in frames.frames:
-            self._line(Text("  => ", "dim") + frame_line(frame, self.seconds))
+            self._line(Text.assemble(_ARROW, frame_line(frame, self.seconds)))
         if frames.note:
-            self._line(Text("  => ", "dim") + plain(frames.note, _NOTE))
+            self._line(Text.assemble(_ARROW, plain(frames.note, _NOTE)))
 
     def close(self) -> None:
         """End the line that is being written."""
@@ -74,8 +76,7 @@ class Chain:
 
     def trace(self, trace: Trace) -> None:
         """A saved chain, or its beginning."""
-        self.seconds = trace.video.seconds
-        self.view(trace.video, len(trace.initial))
+        self.view(trace.video, len(trace.initial), trace.id)
         for segment in trace.segments:
             if isinstance(segment, Frames):
                 self.frames(segment)
@@ -114,12 +115,11 @@ def frame_line(frame: FrameRef, total: float) -> Text:
     """One frame: its time or *imagined*, and its score."""
     p = frame.provenance
     if isinstance(p, Generated):
-        said = Text("imagined", _IMAGINED) + f" from {clock(p.anchor.seconds, total)}"
-        if p.faithfulness is not None:
-            said += f", score {p.faithfulness:.2f}"
-        return said + (f" (its anchor {p.anchor_score:.2f})" if p.anchor_score is not None else "")
+        score = f", score {p.faithfulness:.2f}" if p.faithfulness is not None else ""
+        score += f" (its anchor {p.anchor_score:.2f})" if p.anchor_score is not None else ""
+        return Text.assemble(("imagined", _IMAGINED), f" from {clock(p.anchor.seconds, total)}{score}")
     score = f", score {p.score:.2f}" if isinstance(p, Retrieved) else ""
-    return Text(clock(frame.seconds, total), "bold green") + score
+    return Text.assemble((clock(frame.seconds, total), "bold green"), score)
 
 
 def question_lines(question: Question, chosen: str | None = None) -> Text:
@@ -136,11 +136,11 @@ def answer_lines(trace: Trace) -> Text:
     choice, body = trace.choice, trace.answer.strip()
     if choice:
         body = f"{LETTERS[trace.question.options.index(choice)]}. {choice}"
-    lines = [Text("Answer: ", "bold") + (plain(body, "bold green") if body else Text("(empty)", _NOTE))]
+    lines = [Text.assemble(("Answer: ", "bold"), plain(body, "bold green") if body else ("(empty)", _NOTE))]
     if trace.question.options and choice is None:
         lines.append(Text("It names none of the options.", _NOTE))
-    if any(isinstance(s, Answer) and s.forced for s in trace.segments):
-        lines.append(Text("The model was made to answer, or its words were not its own: see the chain.", _NOTE))
+    if trace.usage.loops and any(isinstance(s, Answer) and s.forced for s in trace.segments):
+        lines.append(Text("The budget was spent, so the model was made to answer.", _NOTE))
     seconds = sum(trace.usage.node_seconds.values())
     lines.append(Text(f"{count(len(trace.calls), 'call')}, {count(trace.usage.tokens, 'token')}, {seconds:.1f} s", "dim"))
     return Text("\n").join(lines)

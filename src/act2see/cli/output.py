@@ -19,9 +19,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
-def out() -> Console:
+def out(markup: bool = False) -> Console:
     """The console of results. Made when it is used: a test's stdout is not that of the import."""
-    return Console(highlight=False, markup=False)
+    return Console(highlight=False, markup=markup)
 
 
 def err() -> Console:
@@ -41,7 +41,7 @@ def say(text: str | Text, style: str = "", *, end: str = "\n") -> None:
 
 def complain(message: str) -> None:
     """`error: ...`, in one line, to stderr."""
-    line = Text("error: ", "bold red") + plain(" ".join(message.split()))
+    line = Text.assemble(("error: ", "bold red"), plain(" ".join(message.split())))
     err().print(line, soft_wrap=True)
 
 
@@ -75,7 +75,8 @@ def quieten(verbose: bool) -> None:
         return
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):
+        os.environ.setdefault(name, "1")
     for name in ("transformers", "diffusers", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")

@@ -117,24 +117,32 @@ class _Nodes:
         trace, tools = trace_of(state), self._tools(context)
         budget = self._budget(context)
         left = budget.tokens - trace.usage.tokens
-        why = self._spent(trace, budget)
-        pushed = _push(trace) if why or _ended(trace) else None
+        opened = bool(trace.segments) and isinstance(last := trace.segments[-1], Text) and last.author == "graph"
+        pushed = _push(trace) if not opened and (self._spent(trace, budget) or _ended(trace)) else None
+        answering = opened or pushed is not None
         if pushed:
             trace = trace.model_copy(update={"segments": (*trace.segments, pushed)})
             runtime.stream_writer({"type": "token", "run": trace.id, "text": pushed.text, "author": "graph"})
         earlier = [(c.tag, c.query) for c in trace.calls if c.outcome == "ok"]
-        parser = Grammar(tuple(tools), budget.query).parser(answering=pushed is not None, earlier=earlier)
+        parser = Grammar(tuple(tools), budget.query).parser(answering=answering, earlier=earlier)
         rollout = render(trace, Prompt({tag: t.usage for tag, t in tools.items()}, self.config.reasoner.prompt))
-        loop = await self._continue(rollout, parser, trace, context, runtime, budget.answer_tokens if pushed else max(1, left))
+        loop = await self._continue(rollout, parser, trace, context, runtime, budget.answer_tokens if answering else max(1, left))
         new: list[Any] = [pushed] if pushed else []
         new += parser.segments
-        if pushed and not isinstance(new[-1], Answer):
+        if answering and not (new and isinstance(new[-1], Answer)):
             # It was made to answer and said nothing: that is the answer.
             new.append(Answer(text="</answer>", body="", forced=True))
+        elif not new:
+            new.append(_push(trace))  # it ended its turn without a word
         goto: str = "answer" if isinstance(new[-1], Answer) else "reason"
         if isinstance(call := new[-1], Call):
             runtime.stream_writer({"type": "call", "run": trace.id, "call": call.model_dump(mode="json")})
-            if call.outcome == "ok":
+            if len(trace.calls) >= budget.calls:
+                # One call too many: it is told nothing more and answers from what it has seen.
+                new[-1] = call.model_copy(update={"outcome": "over_budget"})
+                new.append(_push(trace))
+                runtime.stream_writer({"type": "token", "run": trace.id, "text": new[-1].text, "author": "graph"})
+            elif call.outcome == "ok":
                 goto = call.tag
             else:
                 note = Frames(tag=call.tag, note=feedback(call, tuple(tools)))
@@ -223,12 +231,9 @@ class _Nodes:
         given = {"calls": context.max_calls, "tokens": context.max_tokens, "seconds": context.max_seconds}
         return self.config.budget.model_copy(update={k: v for k, v in given.items() if v is not None})
 
-    def _spent(self, trace: Trace, budget: Budget) -> str | None:
-        if len(trace.calls) > budget.calls or (trace.calls and len(trace.calls) >= budget.calls and not isinstance(trace.segments[-1], Frames)):
-            return "calls"
-        if trace.usage.tokens >= budget.tokens:
-            return "tokens"
-        return "seconds" if sum(trace.usage.node_seconds.values()) >= budget.seconds else None
+    def _spent(self, trace: Trace, budget: Budget) -> bool:
+        """Whether it must answer now. A run without calls left still thinks on about its last frame, without tools."""
+        return trace.usage.tokens >= budget.tokens or sum(trace.usage.node_seconds.values()) >= budget.seconds
 
     def _versions(self, context: AskContext) -> Update:
         from importlib.metadata import version

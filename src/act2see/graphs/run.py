@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from os import PathLike, fspath
 from typing import Any
 from uuid import uuid4
@@ -71,23 +72,41 @@ def ask(
     on_event: OnEvent | None = None,
 ) -> Trace:
     """`aask` for sync code, in scripts and in notebooks alike. In a running loop, `on_event` is called in another thread."""
-
-    def run() -> Trace:
-        return asyncio.run(aask(graph, video, question, options, context=context, thread_id=thread_id, on_event=on_event))
-
+    work = aask(graph, video, question, options, context=context, thread_id=thread_id, on_event=on_event)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return run()
+        return asyncio.run(work)
+    return _in_thread(work)
+
+
+def _in_thread(work: Coroutine[Any, Any, Trace]) -> Trace:
+    """Run it in a loop of another thread. Interrupting the wait, as a notebook's stop button does, stops the run."""
+    stop: Future[Callable[[], object]] = Future()
+
+    async def main() -> Trace:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        stop.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
+        return await work
+
     with ThreadPoolExecutor(1, "act2see-ask") as thread:
-        return thread.submit(contextvars.copy_context().run, run).result()
+        done = thread.submit(contextvars.copy_context().run, asyncio.run, main())
+        try:
+            return done.result()
+        except KeyboardInterrupt:
+            with suppress(RuntimeError):  # it ended by itself in the meantime
+                stop.result()()
+            raise
 
 
 def _thread(thread_id: str) -> RunnableConfig:
     return {"configurable": {"thread_id": thread_id}}
 
 
-async def _stream(graph: Graph, given: AskInput | None, config: RunnableConfig, context: AskContext | None, on_event: OnEvent | None) -> Trace:
+async def _stream(
+    graph: Graph, given: AskInput | None, config: RunnableConfig, context: AskContext | None, on_event: OnEvent | None
+) -> Trace:
     final: Any = None
     # LangGraph warns of a durability that nothing can give.
     durability: Any = "sync" if graph.checkpointer else None

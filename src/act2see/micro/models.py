@@ -138,6 +138,7 @@ def build_encoder(vocabulary: int) -> Blip2ForImageTextRetrieval:
 
 def build_vlm(tokenizer: Any) -> Qwen3VLForConditionalGeneration:
     """Qwen3-VL of four layers x 128 with a three-layer vision tower and DeepStack."""
+    import torch
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     ids = tokenizer.convert_tokens_to_ids
@@ -173,4 +174,7 @@ def build_vlm(tokenizer: Any) -> Qwen3VLForConditionalGeneration:
         vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=True,
     )
-    return Qwen3VLForConditionalGeneration(config)
+    model = Qwen3VLForConditionalGeneration(config)
+    # At the default 0.02 positions are ten times weaker than patches, and cells are learnt to be told apart late.
+    torch.nn.init.normal_(model.model.visual.pos_embed.weight, std=0.3)
+    return model

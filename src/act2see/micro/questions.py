@@ -91,9 +91,9 @@ class Item:
 
 
 def describe(board: Board) -> str:
-    """Every piece in reading order: "red circle top left, lit blue ring middle center."."""
+    """Every piece in reading order: "top left red circle, middle center lit blue ring."."""
     lead = f"tipped to the {board.tipped}: " if board.tipped else ""
-    return lead + ", ".join(("lit " if p.lit else "") + str(p) for p in board.ordered()) + "."
+    return lead + ", ".join(map(str, board.ordered())) + "."
 
 
 def describe_view(clip: Clip) -> str:
@@ -108,7 +108,7 @@ def describe_view(clip: Clip) -> str:
             continue
         gone = [p.shape for p in before.pieces if now.find(p.shape) is None]
         changed = [p for p in now.ordered() if p not in before.pieces]
-        words = [("lit " if p.lit else "") + str(p) for p in changed] + [f"no {s}" for s in gone]
+        words = [str(p) for p in changed] + [f"no {s}" for s in gone]
         said.append(f"At {second} seconds: {', '.join(words)}.")
     return " ".join(said)
 
@@ -301,7 +301,7 @@ def _both(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, str, s
     clip = Clip(frames, slow, (blink,))
     seen = _frame_of(clip, blink)
     edit = _draw_edit(rng, seen, keep=x)
-    after = edit.apply(seen)
+    clip, after = replace(clip, edit=edit), edit.apply(seen)
     when = f"{_tipping(edit)} as the {x} blinks"
     kind, text, options, answer = _outcome(rng, seen, after, when, mover if rng.random() < 0.5 else "")
     said = describe_view(clip)

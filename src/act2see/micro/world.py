@@ -81,7 +81,8 @@ class Piece:
     lit: bool = False
 
     def __str__(self) -> str:
-        return f"{self.colour} {self.shape} {cell_name(self.cell)}"
+        """Place first: naming the place is what makes its look easy to learn."""
+        return f"{cell_name(self.cell)} {'lit ' if self.lit else ''}{self.colour} {self.shape}"
 
 
 @dataclass(frozen=True, slots=True)

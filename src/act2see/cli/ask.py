@@ -1,0 +1,113 @@
+"""`act2see ask`: one question, with the chain shown as it is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
+
+import typer
+
+from act2see.cli.chosen import ConfigFile, Preset, chosen_config
+from act2see.cli.output import INTERRUPTED, err, out, say
+from act2see.errors import ConfigError, QuestionError
+
+if TYPE_CHECKING:
+    from act2see.agent.trace import Trace
+    from act2see.cli.runs import Settings
+
+
+def ask(
+    video: Annotated[str | None, typer.Argument(help="A video file.", show_default=False)] = None,
+    question: Annotated[str | None, typer.Argument(help="What you want to know.", show_default=False)] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-o", metavar="TEXT", help="A possible answer; give it once for each.")
+    ] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    max_calls: Annotated[int | None, typer.Option(min=0, help="Tool calls that the model may make.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens that the model may write.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The run's seed.")] = None,
+    tools: Annotated[str | None, typer.Option(metavar="TAG,...", help="Which of the configured tools to allow.")] = None,
+    no_tools: Annotated[bool, typer.Option("--no-tools", help="Answer from the first frames alone.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the trace as JSON, and nothing else, to stdout.")] = False,
+    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the trace, its pictures and its page to a folder.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the trace as one HTML page.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a run that was interrupted.")] = None,
+) -> None:
+    """Ask a question about a video and watch the answer come about."""
+    from act2see.agent.view import trace_html
+    from act2see.cli.chain import answer_lines
+    from act2see.cli.files import check_file, check_folder, write_text
+    from act2see.cli.runs import Settings, run_until_done
+    from act2see.cli.saved import OURS, frames_of, save_folder
+    from act2see.graphs.parts import cached_parts
+    from act2see.graphs.state import AskContext
+
+    if save:
+        check_folder(save, OURS)
+    if html:
+        check_file(html)
+    settings: Settings | None = None
+    if resume is None:
+        if video is None or question is None:
+            raise QuestionError('name a video and ask a question: act2see ask VIDEO "QUESTION"')
+        context = AskContext(tools=_tags(tools, no_tools), seed=seed, max_calls=max_calls, max_tokens=max_tokens)
+        settings = Settings(chosen_config(preset, config), context)
+    else:
+        changes = (video, question, option, preset, config, max_calls, max_tokens, seed, tools, no_tools or None)
+        if any(c is not None and c != [] for c in changes):
+            raise QuestionError("a resumed run keeps the question and the settings that it began with: give --resume ID without them")
+    # Resumed from another folder, the path must still lead to the video.
+    path = os.path.abspath(video) if video else ""
+    run = resume or uuid4().hex[:8]
+    try:
+        trace, settings = run_until_done(_run(run, settings, path, question or "", tuple(option or ()), show=not json))
+    except KeyboardInterrupt:
+        err().print(f"\nresume with: act2see ask --resume {run}", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if json:
+        typer.echo(trace.to_json())
+    else:
+        say(answer_lines(trace))
+    frames = frames_of(Path(os.devnull), cached_parts(settings.config).resources.store)
+    if save:
+        save_folder(trace, save, frames)
+        err().print(f"saved in {save}", soft_wrap=True)
+    if html:
+        write_text(html, trace_html(trace, frames))
+        err().print(f"written to {html}", soft_wrap=True)
+
+
+async def _run(
+    run: str, settings: Settings | None, video: str, question: str, options: tuple[str, ...], show: bool
+) -> tuple[Trace, Settings]:
+    """A new run, or with `settings` None the rest of a saved one."""
+    from act2see.cli.chain import Chain, question_lines
+    from act2see.cli.runs import graph_of, saved_runs, settings_of
+    from act2see.graphs.run import aask, aresume
+    from act2see.graphs.state import trace_of
+
+    async with saved_runs() as saver:
+        chain = Chain(out())
+        on_event = chain.event if show else None
+        if settings:
+            graph = graph_of(settings, saver)
+            return await aask(graph, video, question, options, context=settings.context, thread_id=run, on_event=on_event), settings
+        settings = await settings_of(run, saver)
+        graph = graph_of(settings, saver)
+        so_far = (await graph.aget_state({"configurable": {"thread_id": run}})).values
+        if show and "info" in so_far:
+            trace = trace_of(so_far)
+            say(question_lines(trace.question))
+            chain.trace(trace)
+        return await aresume(graph, run, context=settings.context, on_event=on_event), settings
+
+
+def _tags(tools: str | None, no_tools: bool) -> tuple[str, ...] | None:
+    if tools is not None and no_tools:
+        raise ConfigError("--tools and --no-tools exclude each other: leave one out")
+    if no_tools:
+        return ()
+    return tuple(t.strip() for t in tools.split(",") if t.strip()) if tools is not None else None

@@ -1,0 +1,31 @@
+"""`act2see config`: what a configuration says, and whether it is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from act2see.cli.output import say
+
+app = typer.Typer(no_args_is_help=True, help="Show and check configurations.")
+
+
+@app.command("show")
+def show(source: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name or a YAML file.")] = "micro") -> None:
+    """Print a configuration, with every default, as YAML: a file to start your own from."""
+    from act2see.graphs.config import load_config
+
+    typer.echo(load_config(source).to_yaml(), nl=False)
+
+
+@app.command("check")
+def check(file: Annotated[Path, typer.Argument(help="A YAML file.", show_default=False)]) -> None:
+    """Check a configuration: its keys, its tools and their options, and that local weights are there."""
+    from act2see.graphs.config import load_config
+    from act2see.graphs.parts import build_parts
+
+    config = load_config(file)
+    build_parts(config)
+    say(f"ok: {file} ({config.name}, tools: {', '.join(config.tools) or 'none'})")

@@ -1,0 +1,116 @@
+"""Which weights a configuration needs, whether they are here, and how much memory they take: for `doctor`.
+
+Nothing is loaded and nothing is fetched: the headers of safetensors files say how many parameters there are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import act2see.tools.weights
+from act2see.errors import ConfigError, WeightsError
+from act2see.graphs.config import Config
+from act2see.tools.base import find_tool
+from act2see.tools.weights import pick_device, resolve_weights
+
+SHIPPED = Path(act2see.tools.weights.__file__).parents[1] / "micro" / "weights"
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+# Bytes in memory, for weights that are not here yet: parameters, from the model cards, at two bytes each.
+ESTIMATES = {
+    "Qwen/Qwen3-VL-8B-Thinking": 17.5e9,
+    "Salesforce/blip2-itm-vit-g-coco": 2.4e9,
+    "stabilityai/stable-diffusion-3.5-large": 27e9,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """One set of weights. `folder` is None where they are missing, and `memory` (bytes) None where it is unknown."""
+
+    part: str
+    name: str
+    device: str
+    folder: Path | None
+    memory: float | None
+    estimated: bool = False
+    problem: str = ""
+
+
+def needed_weights(config: Config) -> list[Needed]:
+    """What the reasoner, the encoder and the tools load."""
+    r, e = config.reasoner, config.encoder
+    found = [_needed("reasoner", r.weights, r.device, r.dtype), _needed("encoder", e.weights, e.device, e.dtype)]
+    if r.adapter:
+        found.append(_needed("adapter", r.adapter, r.device, r.dtype))
+    for tag, settings in config.tools.items():
+        kind = find_tool(settings.use)
+        options: Any = kind.Options(**settings.options)
+        if isinstance(name := getattr(options, "weights", None), str):
+            device, dtype = getattr(options, "device", "auto"), getattr(options, "dtype", "auto")
+            found.append(_needed(tag, name, device, dtype, () if getattr(options, "text_encoder_3", True) else ("text_encoder_3",)))
+    return found
+
+
+def _needed(part: str, name: str, device: str, dtype: str, without: tuple[str, ...] = ()) -> Needed:
+    device = pick_device(device)
+    itemsize = _BYTES.get(dtype, 2 if device == "cuda" else 4)
+    try:
+        folder = _folder(name)
+        files = list(_files(folder, without))
+    except (WeightsError, OSError, ValueError) as e:
+        estimate = ESTIMATES.get(name)
+        return Needed(part, name, device, None, estimate * itemsize / 2 if estimate else None, True, str(e))
+    return Needed(part, name, device, folder, float(itemsize * sum(map(_parameters, files))))
+
+
+def _folder(name: str) -> Path:
+    """Where they are; raises `WeightsError` where they are not."""
+    place = resolve_weights(name)
+    if Path(place).is_dir():
+        return Path(place)
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = [try_to_load_from_cache(place, f) for f in ("model_index.json", "config.json", "adapter_config.json")]
+    except HFValidationError as e:
+        raise ConfigError(f"{name!r} is neither a folder nor a hub repository (owner/name)") from e
+    here = next((f for f in found if isinstance(f, str)), None)
+    if here is None:
+        raise WeightsError(f"not downloaded; run: hf download {name}")
+    return Path(here).parent
+
+
+def _files(folder: Path, without: tuple[str, ...]) -> Iterator[Path]:
+    """The safetensors files that a loader reads; raises `WeightsError` where one is missing."""
+    pipeline = folder / "model_index.json"
+    parts = [folder]
+    if pipeline.is_file():
+        named = json.loads(pipeline.read_text(encoding="utf-8"))
+        parts = [folder / p for p, kind in named.items() if isinstance(kind, list) and kind[0] and p not in without and _has_weights(p)]
+    for part in parts:
+        index = next(iter(sorted(part.glob("*.safetensors.index.json"))), None)
+        if index:
+            shards = {part / f for f in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        else:
+            # A variant (`model.fp16.safetensors`) is a second copy of the same weights.
+            shards = {f for f in part.glob("*.safetensors") if f.name.count(".") == 1}
+        if not shards or not all(s.is_file() for s in shards):
+            raise WeightsError(f"incomplete: safetensors files are missing in {part}")
+        yield from sorted(shards)
+
+
+def _has_weights(part: str) -> bool:
+    return not part.startswith(("tokenizer", "scheduler", "feature_extractor", "image_encoder"))
+
+
+def _parameters(file: Path) -> int:
+    """Parameters of a safetensors file, from its header."""
+    with file.open("rb") as f:
+        header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+    return sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")

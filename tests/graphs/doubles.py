@@ -1,0 +1,99 @@
+"""Doubles that speak the real protocols: a reasoner that writes a given script, a tool that shows given frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.rollout import Rollout
+from act2see.graphs.config import Config, load_config
+from act2see.graphs.parts import Parts
+from act2see.micro.world import Board, Clip, Piece, write_clip
+from act2see.tools.base import Resources, ToolContext, ToolResult
+from act2see.tools.clips import Clips
+from act2see.tools.finder import Finder
+from act2see.tools.frames import Retrieved
+from act2see.tools.store import FrameStore
+
+BOARD = Board((Piece("circle", "red", (0, 0)), Piece("square", "blue", (1, 1)), Piece("ring", "green", (2, 2))))
+
+
+class Scripted:
+    """Writes the next line of its script at each visit, in pieces of one to three characters.
+
+    Which line is next depends on the rollout alone (how often something came back), so that a new process which
+    resumes a run goes on where the old one was.
+    """
+
+    name = "scripted"
+
+    def __init__(self, *lines: str, ends: str = "eos") -> None:
+        self.lines, self.ends = lines, ends
+        self.rollouts: list[str] = []
+        self.visits = 0
+
+    async def stream(
+        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> AsyncIterator[Delta | Done]:
+        text = str(rollout)
+        self.rollouts.append(text)
+        self.visits += 1
+        turn = text.split("<think>\n", 1)[1]
+        at = turn.count("</frame>") + len(re.findall(r"\n<answer>$", turn))
+        line = self.lines[min(at, len(self.lines) - 1)]
+        for n, i in enumerate(range(0, len(line), 3)):
+            if n >= max_tokens:
+                yield Done("length", decoded=n)
+                return
+            piece = line[i : i + 3]
+            yield Delta(piece)
+            if until(piece):
+                yield Done("until", decoded=n + 1)
+                return
+        yield Done("length" if self.ends == "length" else "eos", decoded=len(line) // 3 + 1)
+
+    def forget(self, session: str) -> None:
+        pass
+
+
+class Shows:
+    """A tool that returns the clip's frame at a time, or does what `fails` says."""
+
+    version = "shows 1"
+    usage = "a frame"
+
+    def __init__(self, tag: str, resources: Resources, frame: int = 4, fails: Exception | None = None) -> None:
+        self.tag, self.resources, self.frame, self.fails = tag, resources, frame, fails
+        self.queries: list[str] = []
+
+    async def call(self, query: str, context: ToolContext) -> ToolResult:
+        self.queries.append(query)
+        if self.fails:
+            raise self.fails
+        ref = self.resources.finder.clips.pictures(context.video, [self.frame])[0]
+        return ToolResult((ref.model_copy(update={"provenance": Retrieved(query=query, score=0.9)}),))
+
+
+class NoEncoder:
+    """Stands where no test here encodes anything."""
+
+    id, size, no_match = "none", 48, 0.0
+
+    def frames(self, pixels: object) -> object:
+        raise AssertionError("nothing is encoded here")
+
+    phrases = similarity = frames
+
+
+def clip_in(folder: Path, seconds: int = 3) -> str:
+    return str(write_clip(Clip(12 * seconds, ((0, BOARD),)), folder / "clip.mp4"))
+
+
+def parts_in(folder: Path, reasoner: object, **fails: Exception) -> tuple[Config, Parts]:
+    config = load_config("micro", cache=str(folder / "cache"), view={"guard": None})
+    store = FrameStore(str(folder / "frames"))
+    resources = Resources(store, Finder(Clips(folder / "cache", store, 192), NoEncoder(), folder / "cache"))  # type: ignore[arg-type]
+    tools = {tag: Shows(tag, resources, fails=fails.get(tag)) for tag in ("retrieve", "generate")}
+    return config, Parts(reasoner, tools, resources)  # type: ignore[arg-type]
