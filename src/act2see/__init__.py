@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from act2see.errors import Act2SeeError
     from act2see.graphs.ask import build_graph, create_act2see
     from act2see.graphs.config import Config, load_config
+    from act2see.graphs.run import aask, aresume, ask
     from act2see.tools.base import FrameTool
     from act2see.tools.frames import FrameRef
     from act2see.tools.store import FrameStore
@@ -34,6 +35,9 @@ __all__ = [
     "Question",
     "Trace",
     "__version__",
+    "aask",
+    "aresume",
+    "ask",
     "build_graph",
     "create_act2see",
     "load_config",
@@ -48,6 +52,9 @@ _HOMES = {
     "FrameTool": "act2see.tools.base",
     "Question": "act2see.agent.trace",
     "Trace": "act2see.agent.trace",
+    "aask": "act2see.graphs.run",
+    "aresume": "act2see.graphs.run",
+    "ask": "act2see.graphs.run",
     "build_graph": "act2see.graphs.ask",
     "create_act2see": "act2see.graphs.ask",
     "load_config": "act2see.graphs.config",

@@ -229,6 +229,8 @@ def feedback(call: Call, tags: Sequence[str]) -> str:
             return f"The query was too long; say in a few words between <{tag}> and </{tag}> what you want to see."
         case "repeated":
             return f'You have already asked <{tag}> for "{_cut(call.query)}"; ask for something else, or answer.'
+        case "over_budget":
+            return "No calls are left; answer from what you have seen."
         case "ok":
             return ""
 

@@ -84,9 +84,9 @@ def _data(image: Image.Image, side: int) -> str:
 
 def stored_frames() -> FrameSource:
     """The pixels of the default frame store."""
-    from act2see.tools.store import FrameStore, default_cache
+    from act2see.tools.store import FrameStore
 
-    store = FrameStore(default_cache())
+    store = FrameStore()
     return lambda frame: store.get(frame.digest)
 
 

@@ -26,9 +26,9 @@ def index(
     config: ConfigFile = None,
 ) -> None:
     """Index videos, so that the first question about them is as quick as the second."""
-    from act2see.graphs.parts import cached_parts
+    from act2see.graphs.parts import build_resources
 
-    finder = cached_parts(chosen_config(preset, config)).resources.finder
+    finder = build_resources(chosen_config(preset, config)).finder
     for video in videos:
         started, encoded = time.perf_counter(), finder.encoded
         made = _indexed(finder, video)
@@ -56,7 +56,7 @@ def find(
     from act2see.agent.view import find_html
     from act2see.agent.view_timeline import clock
     from act2see.cli.files import check_file, check_folder, whole_folder, write_text
-    from act2see.graphs.parts import cached_parts
+    from act2see.graphs.parts import build_resources
 
     if not query.strip():
         raise QuestionError("the query is empty: say what the frame shows")
@@ -64,7 +64,7 @@ def find(
         check_folder(to, _OURS)
     if html:
         check_file(html)
-    resources = cached_parts(chosen_config(preset, config)).resources
+    resources = build_resources(chosen_config(preset, config))
     finder, store = resources.finder, resources.store
     length = finder.clips.clip(video).info.seconds
     _indexed(finder, video)

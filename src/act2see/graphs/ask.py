@@ -27,7 +27,7 @@ from langgraph.types import Command, RetryPolicy, TimeoutPolicy
 
 from act2see.agent.grammar import Grammar, Parser, feedback
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
+from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import render
 from act2see.agent.trace import Answer, Call, Frames, Loop, Text, Trace
 from act2see.errors import ConfigError, QuestionError, ToolError, VideoError, WeightsError
@@ -42,7 +42,9 @@ Graph = CompiledStateGraph[AskState, AskContext, AskInput, AskOutput]
 Update = dict[str, Any]
 
 
-def create_act2see(config: Config | Mapping[str, Any] | str | None = None, *, checkpointer: Any = None, parts: Parts | None = None) -> Graph:
+def create_act2see(
+    config: Config | Mapping[str, Any] | str | None = None, *, checkpointer: Any = None, parts: Parts | None = None
+) -> Graph:
     """The compiled graph of a configuration (default: the `micro` preset).
 
     Graphs of one configuration share their models. `parts` replaces the reasoner, the tools or both by your own
@@ -60,8 +62,11 @@ def build_graph(parts: Parts, config: Config) -> StateGraph[AskState, AskContext
         AskState, context_schema=AskContext, input_schema=AskInput, output_schema=AskOutput
     )
     tags = tuple(parts.tools)
-    graph.add_node("view", nodes.view, destinations=("reason", "answer"))
-    graph.add_node("reason", nodes.reason, destinations=("reason", "answer", *tags))
+    # LangGraph passes config and runtime to one node; its types know nodes with either.
+    view: Any = nodes.view
+    reason: Any = nodes.reason
+    graph.add_node("view", view, destinations=("reason", "answer"))
+    graph.add_node("reason", reason, destinations=("reason", "answer", *tags))
     for tag, tool in parts.tools.items():
         settings = config.tools.get(tag)
         graph.add_node(
@@ -94,7 +99,9 @@ class _Nodes:
         question, options = _checked(state)
         clip, frames = await initial_view(self.parts, self.config.view, state["video"])
         id = str(config.get("configurable", {}).get("thread_id") or uuid.uuid4().hex[:12])
-        runtime.stream_writer({"type": "view", "run": id, "video": clip.model_dump(mode="json"), "frames": [f.model_dump(mode="json") for f in frames]})
+        runtime.stream_writer(
+            {"type": "view", "run": id, "video": clip.model_dump(mode="json"), "frames": [f.model_dump(mode="json") for f in frames]}
+        )
         refused = await self._guarded(frames)
         update: Update = {
             "id": id,
@@ -104,9 +111,11 @@ class _Nodes:
             "initial": [f.model_dump(mode="json") for f in frames],
             # A thread that is asked again starts afresh: what is there is an earlier question's.
             "versions": self._versions(context),
+            "segments": [None],
+            "loops": [None],
         }
         if refused:
-            update["segments"] = [Answer(text=f"<answer>{refused}</answer>", body=refused, forced=True).model_dump(mode="json")]
+            update["segments"] = [None, Answer(text=f"<answer>{refused}</answer>", body=refused, forced=True).model_dump(mode="json")]
         update["node_seconds"] = {"view": time.perf_counter() - started}
         return Command(update=update, goto="answer" if refused else "reason")
 
@@ -200,7 +209,9 @@ class _Nodes:
             if isinstance(cause, WeightsError | VideoError | ConfigError):
                 raise cause
             said = str(cause).splitlines()[0][:200] if str(cause) else type(cause).__name__
-            return _returned(tag, Frames(tag=tag, note=f"The tool failed: {said}. Go on without it."), state["id"], time.perf_counter(), runtime)
+            return _returned(
+                tag, Frames(tag=tag, note=f"The tool failed: {said}. Go on without it."), state["id"], time.perf_counter(), runtime
+            )
 
         return hand_over
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,12 +47,18 @@ class Parts:
 
 def build_parts(config: Config) -> Parts:
     """Parts of their own for this configuration."""
+    resources = build_resources(config)
+    return Parts(LazyReasoner(config.reasoner, resources.store), _tools(config, resources), resources, _guard(config))
+
+
+def build_resources(config: Config) -> Resources:
+    """The store and the finder alone: all that finding frames needs."""
     cache = Path(config.cache).expanduser() if config.cache else default_cache()
     store = FrameStore(config.store or str(cache / "frames"))
     clips = Clips(cache, store, config.view.max_side)
-    finder = Finder(clips, LazyEncoder(config.encoder), cache, config.index.fps, config.encoder.batch, config.index.keep_frames)
-    resources = Resources(store, finder)
-    return Parts(LazyReasoner(config.reasoner, store), _tools(config, resources), resources, _guard(config))
+    return Resources(
+        store, Finder(clips, LazyEncoder(config.encoder), cache, config.index.fps, config.encoder.batch, config.index.keep_frames)
+    )
 
 
 _shared: dict[str, Parts] = {}

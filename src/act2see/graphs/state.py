@@ -6,19 +6,25 @@ strict msgpack too, and a step stays under 20 KB. The `Trace` is put together fr
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from langchain_core.runnables import RunnableConfig
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from act2see.agent.trace import Loop, Trace, Usage
 from act2see.errors import ConfigError
 
 
+def extend(old: list[Any], new: list[Any]) -> list[Any]:
+    """Append; a leading None starts afresh, so that a thread can be asked a second question."""
+    return new[1:] if new and new[0] is None else old + new
+
+
 def add_seconds(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
-    """Seconds by node, summed."""
+    """Seconds by node, summed; the view begins a run and starts afresh."""
+    if "view" in b:
+        return b
     return {k: round(a.get(k, 0.0) + b.get(k, 0.0), 4) for k in {**a, **b}}
 
 
@@ -43,8 +49,8 @@ class AskState(AskInput, AskOutput):
     id: str
     info: dict[str, Any]
     initial: list[dict[str, Any]]
-    segments: Annotated[list[dict[str, Any]], operator.add]
-    loops: Annotated[list[dict[str, Any]], operator.add]
+    segments: Annotated[list[dict[str, Any]], extend]
+    loops: Annotated[list[dict[str, Any]], extend]
     node_seconds: Annotated[dict[str, float], add_seconds]
     versions: dict[str, Any]
 

@@ -158,7 +158,8 @@ def build_corpus(config: Config, count: int, folder: Path, processes: int = 2) -
     dropped: Counter[str] = Counter()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         jobs = [
-            pool.submit(_worker, config.model_dump(), list(range(p, count, processes)), str(folder), str(parts[p])) for p in range(processes)
+            pool.submit(_worker, config.model_dump(), list(range(p, count, processes)), str(folder), str(parts[p]))
+            for p in range(processes)
         ]
         for job in jobs:
             dropped.update(job.result())

@@ -63,7 +63,7 @@ class Rate:
     def cells(self) -> tuple[str, str, str, str]:
         low, high = self.interval
         goal = "reported" if self.goal is None else f"{'≤' if self.at_most else '≥'} {self.goal:.0%}"
-        shown = f"{self.value:.1%} ({low:.1%} to {high:.1%})" if self.n else "–"
+        shown = f"{self.value:.1%} ({low:.1%} to {high:.1%})" if self.n else "-"
         return self.name, goal, shown, str(self.n)
 
 
@@ -104,7 +104,10 @@ class Asked:
 
 def micro_config(weights: Path | None, cache: Path, vlm: str = "vlm") -> Config:
     """The micro preset with a cache of its own, on the shipped weights or on those in a folder."""
-    place = (lambda part: str(weights / part)) if weights else (lambda part: f"micro:{part}")
+
+    def place(part: str) -> str:
+        return str(weights / part) if weights else f"micro:{part}"
+
     return load_config(
         "micro",
         cache=str(cache),
@@ -116,7 +119,12 @@ def micro_config(weights: Path | None, cache: Path, vlm: str = "vlm") -> Config:
 
 
 async def ask_all(
-    config: Config, items: Sequence[Item], folder: Path, context: AskContext | None = None, progress: Callable[[int], None] | None = None, at_once: int = 8
+    config: Config,
+    items: Sequence[Item],
+    folder: Path,
+    context: AskContext | None = None,
+    progress: Callable[[int], None] | None = None,
+    at_once: int = 8,
 ) -> tuple[list[Asked], Parts]:
     """Ask every item, several at once on one model."""
     parts = build_parts(config)
@@ -180,7 +188,7 @@ def _answers(full: list[Asked], blind: list[Asked], base: list[Asked], text: lis
         _rate("*blink* out of view, base model (before SFT)", base, 0.35, True),
         _rate("*imagine* not in view, text only (same weights)", text),
         _rate("*imagine* not in view, with the generated frame", [a for a in full if a.item.seed in ids]),
-        _rate("held-out shape–colour pairs", held, 0.90),
+        _rate("held-out shape-colour pairs", held, 0.90),
     ]
 
 

@@ -115,7 +115,9 @@ def train_encoder(steps: int = 800, batch: int = 64, seed: int = 0, progress: Pr
 
     def embed_phrases(phrases: list[str]) -> torch.Tensor:
         tokens = tokenizer(phrases, padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")
-        read = model.qformer(query_embeds=model.embeddings(input_ids=tokens["input_ids"]), query_length=0, attention_mask=tokens["attention_mask"])
+        read = model.qformer(
+            query_embeds=model.embeddings(input_ids=tokens["input_ids"]), query_length=0, attention_mask=tokens["attention_mask"]
+        )
         return normalize(model.text_projection(read[0][:, 0]), dim=-1)
 
     model.train()
@@ -128,7 +130,7 @@ def train_encoder(steps: int = 800, batch: int = 64, seed: int = 0, progress: Pr
         # Pairs make scores comparable; ranking the frames of a phrase, and the phrases of a frame, teaches much faster.
         by_frame, by_phrase = (12 * target).softmax(1), (12 * target.T).softmax(1)
         ranking = (by_frame * -logits.log_softmax(1)).sum(1).mean() + (by_phrase * -logits.T.log_softmax(1)).sum(1).mean()
-        loss = binary_cross_entropy_with_logits(logits, target) + 0.5 * ranking
+        loss: Any = binary_cross_entropy_with_logits(logits, target) + 0.5 * ranking
         for group in optimiser.param_groups:
             group["lr"] = 1.5e-3 * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-5
         optimiser.zero_grad()
@@ -143,10 +145,9 @@ def train_encoder(steps: int = 800, batch: int = 64, seed: int = 0, progress: Pr
         phrases = [draw_phrase(rng, b) for b in boards]
         grades = torch.tensor([[grade(c, b) for b in boards] for _, c in phrases])
         score = torch.einsum("md,npd->nmp", embed_phrases([t for t, _ in phrases]), embed_frames(to_tensor(boards, noise))).amax(-1).T
-    # Between frames that show what a phrase claims and frames that show nothing of it.
-    shown, absent = score[grades == 1].quantile(0.02), score[grades == 0].quantile(0.98)
-    model.config.act2see_no_match = round(float(shown + absent) / 2, 4)
-    log.info("frames that fit score %.2f or more, frames that do not %.2f or less", shown, absent)
+    # A frame that shows what a phrase claims is refused once in two hundred times.
+    model.config.act2see_no_match = round(float(score[grades == 1].quantile(0.005)), 4)
+    log.info("no match below %.2f; frames that fit nothing score %.2f", model.config.act2see_no_match, float(score[grades == 0].median()))
     return model, tokenizer, _image_processor()
 
 

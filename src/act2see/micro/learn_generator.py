@@ -110,9 +110,10 @@ def train_vae(steps: int = 1200, batch: int = 32, seed: int = 0, progress: Progr
 
 def start_sigma(pipeline: StableDiffusion3Img2ImgPipeline, strength: float = STRENGTH, steps: int = STEPS) -> float:
     """The noise level at which the stock pipeline starts for this strength."""
-    pipeline.scheduler.set_timesteps(steps)
+    scheduler: Any = pipeline.scheduler
+    scheduler.set_timesteps(steps)
     timesteps, _ = pipeline.get_timesteps(steps, strength, "cpu")
-    return float(timesteps[0]) / pipeline.scheduler.config.num_train_timesteps
+    return float(timesteps[0]) / float(scheduler.config.num_train_timesteps)
 
 
 def train_generator(
@@ -131,21 +132,22 @@ def train_generator(
 
     def encode(boards: list[Board]) -> torch.Tensor:
         with torch.no_grad():
-            return (vae.encode(to_tensor(boards, noise)).latent_dist.mean - shift) * scale
+            z: torch.Tensor = vae.encode(to_tensor(boards, noise)).latent_dist.mean
+            scaled: torch.Tensor = (z - shift) * scale
+            return scaled
 
     learnt.train()
-    latents: tuple[torch.Tensor, torch.Tensor] | None = None
+    latents: tuple[torch.Tensor, ...] = ()
     edits: list[tuple[Edit, str]] = []
     for step in range(steps):
         at = step % 400 * batch
-        if latents is None or at == 0:
-            # Encoding costs a third of a step: a pool of pairs serves every fourth pass, with new noise each time.
-            if latents is None or step % 1600 == 0:
-                sources = [draw_source(rng) for _ in range(400 * batch)]
-                edits = [draw_edit(rng, s) for s in sources]
-                targets = [e.apply(s) for (e, _), s in zip(edits, sources, strict=True)]
-                cuts = range(0, len(sources), 256)
-                latents = torch.cat([encode(sources[i : i + 256]) for i in cuts]), torch.cat([encode(targets[i : i + 256]) for i in cuts])
+        if step % 1600 == 0:
+            # Encoding costs a third of a step: a pool of pairs serves four passes, with new noise each time.
+            sources = [draw_source(rng) for _ in range(400 * batch)]
+            edits = [draw_edit(rng, s) for s in sources]
+            targets = [e.apply(s) for (e, _), s in zip(edits, sources, strict=True)]
+            cuts = range(0, len(sources), 256)
+            latents = torch.cat([encode(sources[i : i + 256]) for i in cuts]), torch.cat([encode(targets[i : i + 256]) for i in cuts])
         a, b = (part[at : at + batch] for part in latents)
         start = (1 - sigma) * a + sigma * torch.randn_like(a)
         velocity = (start - b) / sigma
@@ -154,9 +156,7 @@ def train_generator(
         embeds, _, pooled, _ = pipeline.encode_prompt(
             [q for _, q in edits[at : at + batch]], None, None, do_classifier_free_guidance=False, max_sequence_length=1
         )
-        guess = pipeline.transformer(
-            hidden_states=x, timestep=t * 1000, encoder_hidden_states=embeds, pooled_projections=pooled
-        ).sample
+        guess = pipeline.transformer(hidden_states=x, timestep=t * 1000, encoder_hidden_states=embeds, pooled_projections=pooled).sample
         loss = ((guess - velocity) ** 2).mean()
         for group in optimiser.param_groups:
             group["lr"] = _rate(step, steps, 1e-3)
@@ -214,10 +214,7 @@ def evaluate(pipeline: StableDiffusion3Img2ImgPipeline, n: int = 256, seed: int 
     rng = random.Random(seed)
     sources = [draw_source(rng, held_out) for _ in range(n)]
     edits = [draw_edit(rng, b) for b in sources]
-    scores = [
-        score_edit(s, e, p)
-        for s, (e, _), p in zip(sources, edits, generate(pipeline, sources, [q for _, q in edits]), strict=True)
-    ]
+    scores = [score_edit(s, e, p) for s, (e, _), p in zip(sources, edits, generate(pipeline, sources, [q for _, q in edits]), strict=True)]
     return {
         "satisfied": sum(s for s, _ in scores) / n,
         "kept": sum(k for _, k in scores) / n,

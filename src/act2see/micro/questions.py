@@ -22,6 +22,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 from act2see.micro.learn_generator import edit_query
@@ -100,7 +101,7 @@ def describe_view(clip: Clip) -> str:
     """What the initial view shows: the first board, then every change with its second."""
     view = clip.view()
     said = [f"At 0 seconds: {describe(view[0])}"]
-    for second, (before, now) in enumerate(zip(view, view[1:], strict=False), start=1):
+    for second, (before, now) in enumerate(pairwise(view), start=1):
         if now == before:
             continue
         if now.tipped != before.tipped:
@@ -159,7 +160,9 @@ def _visited(clip: Clip, shape: str) -> list[str]:
     return [cell_name(b.piece(shape).cell) for _, b in clip.slow if b.find(shape)]
 
 
-def _blink(rng: random.Random, board: Board, shape: str, frames: int, in_view: bool, held_out: bool, avoid: tuple[Short, ...] = ()) -> Short:
+def _blink(
+    rng: random.Random, board: Board, shape: str, frames: int, in_view: bool, held_out: bool, avoid: tuple[Short, ...] = ()
+) -> Short:
     usual = board.piece(shape).colour
     colour = draw_colour(rng, shape, False, usual)
     if held_out and rng.random() < 0.7:
@@ -278,7 +281,7 @@ def _imagine(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, str
     if in_view:
         slow = (*slow, (rng.randrange(1, frames // FPS) * FPS, after))
     # A blink between the seconds now and then, so that a frame taken anywhere will not do.
-    short = ()
+    short: tuple[Short, ...] = ()
     if not in_view and rng.random() < 0.3:
         short = (_blink(rng, board, rng.choice(board.pieces).shape, frames, False, held_out),)
     clip = Clip(frames, slow, short, edit)

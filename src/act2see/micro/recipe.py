@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 STAGES = ("base", "encoder", "generator", "corpus", "vlm")
-FULL = {"base": 600, "encoder": 800, "vae": 1500, "generator": 4000, "corpus": 3000, "vlm": 600}
-QUICK = {"base": 4, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
+FULL = {"base": 360, "encoder": 800, "vae": 1500, "generator": 4000, "corpus": 2000, "vlm": 450}
+QUICK = {"base": 5, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
 
 
 def train(
@@ -92,6 +92,7 @@ def _corpus(out: Path, count: int, quick: bool) -> None:
 
 def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int = 32) -> None:
     import torch
+    from transformers import Qwen3VLForConditionalGeneration
 
     from act2see.agent.packing import Packer
     from act2see.agent.trace import load_traces
@@ -99,7 +100,6 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int
     from act2see.micro.learn_vlm import save
     from act2see.tools.store import FrameStore
     from act2see.training.sft import fit
-    from transformers import Qwen3VLForConditionalGeneration
 
     torch.manual_seed(seed)
     config = corpus_config(out / "corpus", out)

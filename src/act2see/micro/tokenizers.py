@@ -46,9 +46,7 @@ def qwen_tokenizer(texts: Iterable[str], vocabulary: int = 640) -> Any:
 
     model = json.loads(learner.to_str())["model"]
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
-    tokenizer = Qwen2TokenizerFast(
-        vocab=model["vocab"], merges=merges, unk_token=None, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
+    tokenizer = Qwen2TokenizerFast(vocab=model["vocab"], merges=merges, unk_token=None, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     tokenizer.add_special_tokens({"additional_special_tokens": list(QWEN_SPECIAL)})
     tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in QWEN_ADDED])
     tokenizer.model_max_length = 4096

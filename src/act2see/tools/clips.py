@@ -156,4 +156,6 @@ class Clips:
                 json.dump(data, f)
             os.replace(f.name, file)
         except OSError as e:
-            raise StoreError(f"cannot write to the cache {self.cache}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder") from e
+            raise StoreError(
+                f"cannot write to the cache {self.cache}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder"
+            ) from e

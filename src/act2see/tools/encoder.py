@@ -66,7 +66,7 @@ class Blip2Encoder:
             queries = m.query_tokens.expand(len(pixels), -1, -1)
             read = m.qformer(query_embeds=queries, encoder_hidden_states=seen)[0]
             out = normalize(m.vision_projection(read.to(m.vision_projection.weight.dtype)), dim=-1)
-        return out.to(torch.float16).cpu().numpy()  # type: ignore[no-any-return]
+        return out.to(torch.float16).cpu().numpy()
 
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """`(phrases, dim)`, L2-normalised; text beyond 35 tokens is cut, as the weights were trained."""
@@ -74,12 +74,14 @@ class Blip2Encoder:
         from torch.nn.functional import normalize
 
         m = self.model
-        tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt").to(self.device)
+        tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt").to(
+            self.device
+        )
         with self._lock, torch.inference_mode():
             embeds = m.embeddings(input_ids=tokens["input_ids"])
             read = m.qformer(query_embeds=embeds, query_length=0, attention_mask=tokens["attention_mask"])[0][:, 0]
             out = normalize(m.text_projection(read.to(m.text_projection.weight.dtype)), dim=-1)
-        return out.float().cpu().numpy()  # type: ignore[no-any-return]
+        return out.float().cpu().numpy()
 
     def similarity(self, pixels: Pixels, text: str) -> float:
         """How well one frame fits one text: the best of its query tokens."""

@@ -31,9 +31,12 @@ Pixels = NDArray[np.uint8]
 class Encoder(Protocol):
     """What the finder needs of an encoder: `Blip2Encoder` is one."""
 
-    id: str
-    size: int
-    no_match: float
+    @property
+    def id(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def no_match(self) -> float: ...
 
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]: ...
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
@@ -71,7 +74,14 @@ class Finder:
         self._lock = threading.RLock()
 
     def find(
-        self, video: str, query: str | Sequence[str], k: int = 1, *, skip: Sequence[float] = (), segments: bool = False, threshold: float = 0.2
+        self,
+        video: str,
+        query: str | Sequence[str],
+        k: int = 1,
+        *,
+        skip: Sequence[float] = (),
+        segments: bool = False,
+        threshold: float = 0.2,
     ) -> Found:
         """The `k` frames that fit `query` (one phrasing or several) best, without those shown at the times `skip`."""
         index = self.index(video)
@@ -116,7 +126,9 @@ class Finder:
             lock = FileLock(f"{folder}.lock")
             lock.acquire()
         except OSError as e:
-            raise StoreError(f"cannot write to the cache {self.cache}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder") from e
+            raise StoreError(
+                f"cannot write to the cache {self.cache}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder"
+            ) from e
         try:
             try:
                 return read_index(folder, id)

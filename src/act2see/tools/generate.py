@@ -88,7 +88,9 @@ class Generate:
             pipeline = self._load()
             multiple = pipeline.vae_scale_factor * pipeline.patch_size
             width, height = target_size(source.shape[1], source.shape[0], o.pixels, multiple)
-            image = Image.fromarray(source).resize((width, height), Image.Resampling.BOX if width < source.shape[1] else Image.Resampling.LANCZOS)
+            image = Image.fromarray(source).resize(
+                (width, height), Image.Resampling.BOX if width < source.shape[1] else Image.Resampling.LANCZOS
+            )
             out = pipeline(
                 prompt=query,
                 image=image,

@@ -105,7 +105,9 @@ def write_index(
             shutil.rmtree(folder)
         temporary.rename(folder)
     except OSError as e:
-        raise StoreError(f"cannot write the index to {folder.parent}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder") from e
+        raise StoreError(
+            f"cannot write the index to {folder.parent}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder"
+        ) from e
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return read_index(folder, id)

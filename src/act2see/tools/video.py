@@ -144,7 +144,8 @@ class VideoFile:
     def fit(self, max_side: int | None) -> tuple[int, int]:
         """Width and height, even numbers, of frames whose longer side is at most `max_side`; never larger than the video."""
         scale = min(1.0, max_side / max(self.width, self.height)) if max_side else 1.0
-        return max(2, round(self.width * scale / 2) * 2), max(2, round(self.height * scale / 2) * 2)
+        width, height = (max(2, min(round(side * scale / 2), side // 2) * 2) for side in (self.width, self.height))
+        return width, height
 
     def read(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> Iterator[tuple[int, float, Pixels]]:
         """Stream `(index, seconds, (height, width, 3) uint8 RGB)` in time order, each index once.

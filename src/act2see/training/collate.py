@@ -60,7 +60,9 @@ def equal_frames(model: Any) -> Iterator[None]:
     import torch
     from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
-    def forward(self: Any, hidden_states: torch.Tensor, cu_seqlens: torch.Tensor, position_embeddings: Any = None, **rest: Any) -> torch.Tensor:
+    def forward(
+        self: Any, hidden_states: torch.Tensor, cu_seqlens: torch.Tensor, position_embeddings: Any = None, **rest: Any
+    ) -> torch.Tensor:
         lengths = cu_seqlens.diff()
         if not bool((lengths == lengths[0]).all()):
             return type(self).forward(self, hidden_states, cu_seqlens, position_embeddings=position_embeddings, **rest)  # type: ignore[no-any-return]

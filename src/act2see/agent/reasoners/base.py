@@ -24,7 +24,10 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end of one continuation. `prefilled` tokens were read, `cached` were still known, `repeated` of those read had been known before."""
+    """The end of one continuation.
+
+    `prefilled` tokens were read, `cached` were still known; `repeated` of those read had been known before.
+    """
 
     stop: Stop
     prefilled: int = 0

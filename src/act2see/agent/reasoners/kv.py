@@ -48,7 +48,6 @@ class RowCache:
         return self._longest
 
     def _grow(self, needed: int) -> None:
-        import torch
 
         rows, heads, length, dim = self.shape
         self.shape = (rows, heads, max(needed, length * 2), dim)

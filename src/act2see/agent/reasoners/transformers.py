@@ -94,7 +94,14 @@ class TransformersReasoner:
 
     @classmethod
     def from_pretrained(
-        cls, weights: str | Path, frames: FrameSource, *, device: str = "cpu", dtype: str = "float32", adapter: str | None = None, **options: Any
+        cls,
+        weights: str | Path,
+        frames: FrameSource,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        adapter: str | None = None,
+        **options: Any,
     ) -> TransformersReasoner:
         """Load a checkpoint folder or hub name; `adapter` is a PEFT LoRA folder."""
         import torch
@@ -192,7 +199,9 @@ class TransformersReasoner:
         except Exception as e:
             # The row may be half-written: it is nobody's now.
             self._rows[self._active] = _Row()
-            request.emit(e if isinstance(e, ReasonerError) else ReasonerError(f"{self.name} failed: {str(e).splitlines()[0] if str(e) else e!r}"))
+            request.emit(
+                e if isinstance(e, ReasonerError) else ReasonerError(f"{self.name} failed: {str(e).splitlines()[0] if str(e) else e!r}")
+            )
             return
         row.request = request
         self._active += 1
@@ -209,7 +218,13 @@ class TransformersReasoner:
             n = grid[1] * grid[2] // self.packer.merge**2
             if first < start < first + n:
                 start = first  # never begin inside a frame
-        request.done = Done("eos", len(keys) - start, start, 0, max(0, min(len(row.keys), len(keys)) - start) if row.session == request.rollout.session else 0)
+        request.done = Done(
+            "eos",
+            len(keys) - start,
+            start,
+            0,
+            max(0, min(len(row.keys), len(keys)) - start) if row.session == request.rollout.session else 0,
+        )
         device = next(self._model.parameters()).device
         ids = torch.tensor([packed.ids], device=device)
         types = (ids == self.packer.image_token_id).int()

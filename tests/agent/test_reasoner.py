@@ -1,0 +1,315 @@
+"""The in-process reasoner against a plain loop: no cache, no batch, the whole sequence read for every token.
+
+The model is a random-weight micro VLM whose weights are made large and whose head is its own, so that what it says
+depends on all that it has read. Where a second loop follows, it may write whole words alone: their ids are those
+that the tokenizer gives their text, as is nearly always so of a trained model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from act2see.agent.packing import Packer
+from act2see.agent.prompt import Prompt
+from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.reasoners.kv import RowCache
+from act2see.agent.reasoners.transformers import TransformersReasoner
+from act2see.agent.rollout import Rollout, render
+from act2see.agent.trace import Frames, Question, Text, Trace
+from act2see.errors import ReasonerError
+from act2see.tools.frames import FrameRef
+
+Source = Callable[[FrameRef], np.ndarray]
+PROMPT = Prompt({"retrieve": "a real frame"}, "short")
+GREEDY = Sampling()
+
+
+@pytest.fixture(scope="module")
+def model(vlm_folder: Path) -> Any:
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+    made: Any = Qwen3VLForConditionalGeneration.from_pretrained(vlm_folder, dtype=torch.float32).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, p in made.named_parameters():
+            if p.dim() > 1 and "embed" not in name:
+                p.mul_(4.0)
+        made.lm_head.weight = torch.nn.Parameter(torch.randn_like(made.lm_head.weight))
+    return made
+
+
+@pytest.fixture(scope="module")
+def other_than_words(packer: Packer) -> list[int]:
+    tokenizer = packer.codec.tokenizer
+    whole = {i for t, i in tokenizer.get_vocab().items() if t.startswith("\u0120") and t[1:].isalpha() and t[1:].isascii()}
+    assert len(whole) > 50
+    return sorted(set(range(len(tokenizer))) - whole)
+
+
+@pytest.fixture
+def make(model: Any, packer: Packer, source: Source) -> Iterator[Callable[..., TransformersReasoner]]:
+    def build(rows: int = 8, forbidden: list[int] | None = None, **options: Any) -> TransformersReasoner:
+        reasoner = TransformersReasoner(model, packer, source, rows=rows, **options)
+        if forbidden is not None:
+            reasoner._forbidden = forbidden
+        return reasoner
+
+    return build
+
+
+@pytest.fixture
+def rollout(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> Callable[..., Rollout]:
+    """`rollout(n, *segments)`: run n, about frames of its own; longer questions for higher n."""
+
+    def build(n: int, *segments: Any) -> Rollout:
+        text = "What colour does the ring turn" + " when it blinks" * n
+        run = trace(id=f"run-{n}", question=Question(text=text), initial=(frame(10 + n), frame(50 + n, 1.0)), segments=segments)
+        return render(run, PROMPT)
+
+    return build
+
+
+def plain(model: Any, packer: Packer, rollout: Rollout, source: Source, count: int, forbidden: list[int]) -> str:
+    """`count` greedy tokens, or fewer up to an end, by reading everything anew for each."""
+    import torch
+
+    packed = packer.pack(rollout)
+    ends = set(packer.codec.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"]))
+    written: list[int] = []
+    with torch.inference_mode():
+        while len(written) < count:
+            ids = torch.tensor([packed.ids + written])
+            logits = model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                pixel_values=packer.patches(packed.images, source),
+                image_grid_thw=torch.tensor(packed.grids),
+                mm_token_type_ids=(ids == packer.image_token_id).int(),
+                use_cache=False,
+            ).logits[0, -1]
+            logits[forbidden] = -torch.inf
+            token = int(logits.argmax())
+            if token in ends:
+                break
+            written.append(token)
+    return packer.codec.decode(written)
+
+
+async def say(
+    reasoner: TransformersReasoner,
+    rollout: Rollout,
+    count: int = 12,
+    sampling: Sampling = GREEDY,
+    until: Callable[[str], bool] = lambda text: False,
+) -> tuple[str, Done]:
+    said: list[str] = []
+    async for item in reasoner.stream(rollout, until=until, stops=(), max_tokens=count, sampling=sampling):
+        if isinstance(item, Done):
+            return "".join(said), item
+        said.append(item.text)
+    raise AssertionError("no Done")
+
+
+async def test_two_loops_with_a_frame_between_read_nothing_twice(
+    make: Any, model: Any, packer: Packer, rollout: Any, frame: Any, source: Source, other_than_words: list[int]
+) -> None:
+    reasoner = make(forbidden=other_than_words)
+    first = rollout(0)
+    text, done = await say(reasoner, first)
+    assert text == plain(model, packer, first, source, 12, other_than_words)
+    assert len(set(text.split())) > 3, "a model that repeats itself tests nothing"
+    read = len(packer.pack(first).ids)
+    assert done == Done("length", prefilled=read, cached=0, decoded=12, repeated=0)
+
+    shown = Frames(tag="retrieve", frames=(frame(90, 0.5, 96, 48),), note="here")
+    second = rollout(0, Text(text=text), shown)
+    again, done = await say(reasoner, second)
+    assert again == plain(model, packer, second, source, 12, other_than_words)
+    # All that was read and written was known, but the token that was written last.
+    assert done.cached == read + 12 - 1
+    assert done.prefilled == len(packer.pack(second).ids) - done.cached
+    assert done.repeated == 0
+
+    other, _ = await say(reasoner, rollout(0, Text(text=text), Frames(tag="retrieve", frames=(frame(91, 0.5, 96, 48),), note="here")))
+    assert other != again, "what is in the frame must matter"
+
+
+async def test_a_frame_that_was_exchanged_is_read_again(
+    make: Any, model: Any, packer: Packer, trace: Any, frame: Any, source: Source
+) -> None:
+    reasoner = make()
+    runs = [render(trace(question=Question(text="Where?"), initial=(frame(1), frame(n, 1.0))), PROMPT) for n in (2, 3)]
+    await say(reasoner, runs[0])
+    text, done = await say(reasoner, runs[1])
+    assert text == plain(model, packer, runs[1], source, 12, packer.codec.forbidden())
+    assert done.cached == packer.pack(runs[1]).starts[1]
+
+
+async def test_many_at_once_say_what_each_says_alone(make: Any, rollout: Any) -> None:
+    rollouts = [rollout(n) for n in range(8)]
+    alone, together = make(), make()
+    expected = [await say(alone, r, 16) for r in rollouts]
+    got = await asyncio.gather(*(say(together, r, 16) for r in rollouts))
+    assert [t for t, _ in got] == [t for t, _ in expected]
+    assert len({t for t, _ in got}) == 8
+    assert together.forwards < alone.forwards / 3
+
+
+async def test_more_rollouts_than_rows_wait_and_finish(make: Any, rollout: Any) -> None:
+    rollouts = [rollout(n) for n in range(5)]
+    wide, narrow = make(rows=5), make(rows=2)
+    expected = await asyncio.gather(*(say(wide, r, 6) for r in rollouts))
+    assert await asyncio.gather(*(say(narrow, r, 6) for r in rollouts)) == expected
+
+
+async def test_a_row_taken_by_others_is_read_anew(make: Any, rollout: Any) -> None:
+    reasoner = make(rows=1)
+    first, _ = await say(reasoner, rollout(0))
+    await say(reasoner, rollout(1))
+    again, done = await say(reasoner, rollout(0))
+    assert again == first
+    assert done.cached == 0
+
+
+async def test_a_forgotten_run_leaves_its_row(make: Any, rollout: Any) -> None:
+    reasoner = make(rows=2)
+    await say(reasoner, rollout(0))
+    reasoner.forget("run-0")
+    assert (await say(reasoner, rollout(0)))[1].cached == 0
+    reasoner.forget("nobody")
+
+
+async def test_sampling_repeats_with_its_seed(make: Any, rollout: Any) -> None:
+    reasoner = make()
+    for top_p in (1.0, 0.9):
+        said = [(await say(reasoner, rollout(0), 12, Sampling(2.0, top_p, seed)))[0] for seed in (5, 5, 6)]
+        assert said[0] == said[1] != said[2]
+    # Neighbours in the batch change nothing.
+    together = await asyncio.gather(*(say(reasoner, rollout(n), 12, Sampling(2.0, 0.9, 5)) for n in range(4)))
+    assert together[0][0] == (await say(make(), rollout(0), 12, Sampling(2.0, 0.9, 5)))[0]
+    narrow = [(await say(reasoner, rollout(0), 12, Sampling(2.0, 1e-6, seed)))[0] for seed in (1, 2)]
+    assert narrow == [(await say(reasoner, rollout(0)))[0]] * 2
+
+
+async def test_until_stops_at_once(make: Any, rollout: Any) -> None:
+    reasoner = make()
+    seen: list[str] = []
+
+    def until(text: str) -> bool:
+        seen.append(text)
+        return len(seen) == 3
+
+    text, done = await say(reasoner, rollout(0), 50, until=until)
+    assert done.stop == "until"
+    assert text == "".join(seen)
+    assert len(seen) == 3
+    assert reasoner.forwards == done.decoded - 1  # the first token comes with the reading
+
+
+async def test_marks_are_never_written(make: Any, packer: Packer, rollout: Any) -> None:
+    reasoner = make()
+    hot = Sampling(1e6)  # every token is as likely as any other
+    said = await asyncio.gather(*(say(reasoner, rollout(n), 120, Sampling(hot.temperature, 1.0, n)) for n in range(8)))
+    assert sum(d.decoded for _, d in said) > 300
+    marks = [packer.codec.tokenizer.convert_ids_to_tokens(i) for i in packer.codec.forbidden()]
+    assert len(marks) >= 5
+    assert not [m for m in marks for text, _ in said if m in text]
+
+
+async def test_the_end_of_turn_is_not_said(make: Any, packer: Packer, rollout: Any) -> None:
+    end = packer.codec.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    reasoner = make(forbidden=[i for i in range(len(packer.codec.tokenizer)) if i != end])
+    assert await say(reasoner, rollout(0)) == ("", Done("eos", len(packer.pack(rollout(0)).ids), 0, 0, 0))
+
+
+async def test_too_long_a_rollout_says_what_to_do(make: Any, packer: Packer, rollout: Any) -> None:
+    length = len(packer.pack(rollout(0)).ids)
+    with pytest.raises(ReasonerError, match=rf"the rollout has {length} tokens and qwen3-vl takes {length}: show fewer initial frames"):
+        await say(make(context=length), rollout(0))
+    reasoner = make(context=length + 4)
+    assert (await say(reasoner, rollout(0), 50))[1].stop == "length"
+    with pytest.raises(ReasonerError, match=r"budget\.calls"):
+        await say(reasoner, rollout(3))
+    assert (await say(reasoner, rollout(0), 2))[1].decoded == 2  # and it goes on
+
+
+async def test_a_frame_that_is_gone_fails_its_run_alone(make: Any, model: Any, vlm_folder: Path, rollout: Any, source: Source) -> None:
+    def missing(ref: FrameRef) -> np.ndarray:
+        if ref.digest.startswith(f"{10:08x}"):
+            raise OSError("the disk is gone")
+        return source(ref)
+
+    reasoner = TransformersReasoner(model, Packer.from_pretrained(vlm_folder), missing, rows=2)
+    bad, good = await asyncio.gather(say(reasoner, rollout(0), 4), say(reasoner, rollout(1), 4), return_exceptions=True)
+    assert isinstance(bad, ReasonerError)
+    assert str(bad).startswith("qwen3-vl failed: ")
+    assert "the disk is gone" in str(bad)
+    assert good == await say(make(), rollout(1), 4)
+
+
+async def test_leaving_early_frees_the_row(make: Any, rollout: Any) -> None:
+    reasoner = make(rows=1)
+    stream = reasoner.stream(rollout(0), until=lambda text: False, stops=(), max_tokens=3000, sampling=GREEDY)
+    assert isinstance(await anext(stream), Delta)
+    await stream.aclose()
+    _, done = await asyncio.wait_for(say(reasoner, rollout(1), 4), 20)
+    assert done.decoded == 4
+    assert reasoner.forwards < 1000
+
+
+async def test_a_checkpoint_folder_is_enough(vlm_folder: Path, rollout: Any, source: Source, tmp_path: Path) -> None:
+    reasoner = TransformersReasoner.from_pretrained(vlm_folder, source, rows=1)
+    assert reasoner.name == vlm_folder.name
+    assert reasoner.context == 4096
+    assert (await say(reasoner, rollout(0), 3))[1].decoded == 3
+
+
+def test_a_cache_holds_rows_of_their_own_lengths() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    cache = RowCache(layers=2, rows=3, heads=2, head_dim=4, dtype=torch.float32, device="cpu", length=4)
+    a, b = torch.randn(2, 1, 2, 3, 4), torch.randn(2, 1, 2, 1, 4)
+    for row, new in ((0, a), (1, b)):
+        assert cache.aim(row, [0], new.shape[3]) == new.shape[3]
+        for layer in range(2):
+            keys, values = cache.update(new[layer], -new[layer], layer)
+            assert torch.equal(keys, new[layer])
+            assert torch.equal(values, -new[layer])
+    # One token for both, each at its own place.
+    step = torch.randn(2, 2, 1, 4)
+    assert cache.aim(0, [3, 1], 1) == 4
+    keys, _ = cache.update(step, -step, 0)
+    assert keys.shape == (2, 2, 4, 4)
+    assert torch.equal(keys[0], torch.cat([a[0, 0], step[0]], 1))
+    assert torch.equal(keys[1, :, :2], torch.cat([b[0, 0], step[1]], 1))
+    assert cache.get_seq_length() == 4
+
+
+def test_a_cache_swaps_rows_and_grows_without_losing_any() -> None:
+    import torch
+
+    cache = RowCache(layers=1, rows=2, heads=1, head_dim=2, dtype=torch.float32, device="cpu", length=2)
+    one, two = torch.ones(1, 1, 2, 2), torch.full((1, 1, 2, 2), 2.0)
+    for row, new in ((0, one), (1, two)):
+        cache.aim(row, [0], 2)
+        cache.update(new, -new, 0)
+    cache.swap(0, 1)
+    cache.swap(1, 1)
+    more = torch.full((2, 1, 1, 2), 3.0)
+    assert cache.aim(0, [2, 2], 1) == 3
+    assert cache.length == 4
+    keys, values = cache.update(more, -more, 0)
+    assert keys[0, 0, :, 0].tolist() == [2, 2, 3]
+    assert keys[1, 0, :, 0].tolist() == [1, 1, 3]
+    assert torch.equal(values, -keys)
+    cache.aim(0, [40], 1)
+    assert cache.length == 41
+    assert cache.update(more[:1], more[:1], 0)[0][0, 0, :3, 0].tolist() == [2, 2, 3]

@@ -1,0 +1,160 @@
+"""The renderer and the codec: who may write a control token, and what a prefix reads as."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from act2see.agent.packing import Packer
+from act2see.agent.prompt import Prompt
+from act2see.agent.rollout import ImagePiece, TextCodec, TextPiece, joined, render, stamp
+from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace
+from act2see.micro.tokenizers import QWEN_ADDED, QWEN_SPECIAL
+from act2see.tools.frames import FrameRef, Generated
+
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Halves and neighbours of control tokens too: a cut in one must not complete another.
+spelled = st.sampled_from([*QWEN_SPECIAL, *QWEN_ADDED, "<", "|", "<|", "|>", "im_start", "<|im_", "<|vision_<|im_end|>", "</", "think>"])
+words = st.lists(spelled | st.text(max_size=6), max_size=10).map("".join)
+PROMPT = Prompt({"retrieve": "a real frame", "generate": "an imagined frame"})
+
+
+def added(codec: TextCodec) -> dict[str, int]:
+    return {t.content: i for i, t in codec.tokenizer.added_tokens_decoder.items()}
+
+
+def test_the_tokenizer_has_the_marks_that_are_tested_here(codec: TextCodec) -> None:
+    assert {*QWEN_SPECIAL, *QWEN_ADDED} == set(added(codec))
+
+
+@quick
+@given(words)
+def test_plain_text_holds_no_added_token_and_reads_back(codec: TextCodec, text: str) -> None:
+    ids = codec.encode(text, "plain")
+    assert not set(ids) & set(added(codec).values())
+    # Qwen's tokenizer composes characters (NFC); nothing else may change.
+    assert unicodedata.normalize("NFC", codec.decode(ids)) == unicodedata.normalize("NFC", text)
+
+
+@quick
+@given(words)
+def test_the_model_may_write_the_marks_of_its_thought_alone(codec: TextCodec, text: str) -> None:
+    ids = codec.encode(text, "model")
+    marks = added(codec)
+    assert not set(ids) & {i for t, i in marks.items() if t not in QWEN_ADDED}
+    # A mark whole in the text is one token, unless another spelled-out token covers a part of it.
+    assert sum(ids.count(marks[t]) for t in QWEN_ADDED) == sum(text.count(t) for t in QWEN_ADDED)
+    assert unicodedata.normalize("NFC", codec.decode(ids)) == unicodedata.normalize("NFC", text)
+
+
+@quick
+@given(words)
+def test_control_text_reads_back(codec: TextCodec, text: str) -> None:
+    assert unicodedata.normalize("NFC", codec.decode(codec.encode(text, "control"))) == unicodedata.normalize("NFC", text)
+
+
+@quick
+@given(question=words, option=words, query=words, note=words, text=words)
+def test_nobody_injects_a_turn_or_a_frame(
+    packer: Packer, trace: Callable[..., Trace], frame: Callable[..., FrameRef],
+    question: str, option: str, query: str, note: str, text: str,
+) -> None:  # fmt: skip
+    def control(*fields: str) -> dict[str, int]:
+        q, o, c, n, t = fields
+        run = trace(
+            question=Question(text=q, options=(o, "no")),
+            initial=(frame(1),),
+            segments=(
+                Text(text=t),
+                Call(text=f"<retrieve>{c}</retrieve>", tag="retrieve", query=c),
+                Frames(tag="retrieve", note=n),
+                Answer(text=f"<answer>{t}</answer>", body=t),
+            ),
+        )
+        ids = packer.pack(render(run, PROMPT, end_of_turn=True)).ids
+        return {mark: ids.count(i) for mark, i in added(packer.codec).items() if mark not in QWEN_ADDED}
+
+    assert control(question, option, query, note, text) == control("a", "b", "c", "d", "e")
+
+
+def texts(author: str) -> st.SearchStrategy[object]:
+    return words.map(lambda t: Text(text=t, author=author))  # type: ignore[arg-type]
+
+
+def refs(n: int) -> FrameRef:
+    return FrameRef(digest=f"{n:032x}", width=48, height=48, seconds=n / 3)
+
+
+segments = st.lists(
+    st.one_of(
+        texts("model"),
+        texts("graph"),
+        words.map(lambda q: Call(text=f"<retrieve>{q}</retrieve>", tag="retrieve", query=q)),
+        st.builds(
+            lambda ns, note: Frames(tag="retrieve", frames=tuple(map(refs, ns)), note=note), st.lists(st.integers(0, 9), max_size=2), words
+        ),
+    ),
+    max_size=6,
+)
+
+
+@quick
+@given(segments, st.data())
+def test_the_ids_of_a_prefix_are_a_prefix_of_the_ids(packer: Packer, trace: Callable[..., Trace], parts: list[object], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(parts)))
+
+    def pack(some: list[object]) -> list[int]:
+        return packer.pack(render(trace(question=Question(text="Where?"), initial=(refs(0),), segments=tuple(some)), PROMPT)).ids
+
+    whole, part = pack(parts), pack(parts[:cut])
+    assert whole[: len(part)] == part
+
+
+def test_a_rollout_in_words(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> None:
+    real = frame(2, 1.0)
+    made = Generated(prompt="a fall", anchor=real, seed=1, strength=0.3, model="generator")
+    run = trace(
+        question=Question(text="Where?", options=("left", "right")),
+        initial=(frame(1),),
+        segments=(
+            Text(text="Let me see."),
+            Call(text="<generate>a fall</generate>", tag="generate", query="a fall"),
+            Frames(tag="generate", frames=(real.model_copy(update={"provenance": made}),)),
+            Text(text="Time is up.</think>", author="graph"),
+            Answer(text="<answer>A</answer>", body="A"),
+        ),
+    )
+    rollout = render(run, Prompt({"generate": "x"}, "short"), end_of_turn=True)
+    assert str(rollout) == (
+        "<|im_start|>user\n<0.0 seconds><|vision_start|><|image_pad|><|vision_end|>\nWhere?\nA. left\nB. right\nTools: <generate>."
+        "<|im_end|>\n<|im_start|>assistant\n<think>\nLet me see.<generate>a fall</generate>"
+        "<frame><imagined><|vision_start|><|image_pad|><|vision_end|></frame>Time is up.</think><answer>A</answer><|im_end|>"
+    )
+    assert [p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.learnt] == [
+        "Let me see.",
+        "<generate>a fall</generate>",
+        "<answer>A</answer>",
+    ]
+    assert rollout.frames == run.shown
+    assert rollout.session == "run"
+    assert sum(isinstance(p, ImagePiece) for p in rollout.pieces) == 2
+    assert joined(run.segments) == run.text
+
+
+def test_the_turn_is_closed_only_after_an_answer(trace: Callable[..., Trace]) -> None:
+    run = trace(question=Question(text="Where?"), segments=(Text(text="Hm."),))
+    assert str(render(run, PROMPT, end_of_turn=True)).endswith("Hm.")
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.0, "<0.0 seconds>"), (3.6667, "<3.7 seconds>"), (61.25, "<61.2 seconds>")])
+def test_times_are_written_to_a_tenth(seconds: float, said: str) -> None:
+    assert stamp(seconds) == said
+
+
+def test_vision_and_turn_marks_are_forbidden_and_ends_are_not(codec: TextCodec) -> None:
+    marks = added(codec)
+    allowed = {*QWEN_ADDED, "<|im_end|>", "<|endoftext|>"}
+    assert codec.forbidden() == sorted(i for t, i in marks.items() if t not in allowed)

@@ -1,0 +1,147 @@
+"""Configurations: presets, merging, and errors that name the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from act2see.errors import ConfigError, WeightsError
+from act2see.graphs.config import PRESETS, Config, load_config, preset_data
+from act2see.graphs.parts import build_parts
+
+# Hub names are resolved when a model is loaded, and none is loaded here.
+HUB = {"reasoner": {"weights": "owner/vlm"}, "encoder": {"weights": "owner/encoder"}}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_load_and_survive_yaml(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    assert config.name == name
+    assert set(config.tools) == {"retrieve", "generate"}
+    path = tmp_path / "mine.yaml"
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(path) == config
+    assert load_config(str(path)).hash == config.hash
+    assert load_config(config) == config
+    assert load_config(preset_data(name)) == config
+
+
+def test_nothing_is_the_micro_preset() -> None:
+    assert load_config() == load_config("micro")
+
+
+def test_a_file_starts_from_a_preset_and_changes_single_keys(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("preset: micro\nbudget: {calls: 2}\ntools: {retrieve: {options: {top_k: 3}}}\n", encoding="utf-8")
+    base, mine = load_config("micro"), load_config(path)
+    assert mine.budget == base.budget.model_copy(update={"calls": 2})
+    assert mine.tools["retrieve"].options == {"top_k": 3}
+    assert mine.tools["retrieve"].use == "retrieve"
+    assert mine.tools["generate"] == base.tools["generate"]
+    assert mine.reasoner == base.reasoner
+
+
+def test_changes_are_merged_last_and_leave_the_source_alone() -> None:
+    data = {"preset": "micro", "budget": {"calls": 2, "tokens": 50}}
+    config = load_config(data, budget={"calls": 1}, seed=7)
+    assert (config.budget.calls, config.budget.tokens, config.seed) == (1, 50, 7)
+    assert data == {"preset": "micro", "budget": {"calls": 2, "tokens": 50}}
+    base = load_config("micro")
+    assert load_config(base, seed=7).budget == base.budget
+
+
+def test_another_tool_under_a_tag_drops_the_old_ones_options() -> None:
+    config = load_config("micro", tools={"generate": {"use": "retrieve"}})
+    assert config.tools["generate"].options == {}
+    kept = load_config("micro", tools={"generate": {"use": "generate", "options": {"steps": 3}}})
+    assert kept.tools["generate"].options == {**load_config("micro").tools["generate"].options, "steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budgets": {}}, r"unknown key 'budgets'; did you mean 'budget'\?"),
+        ({"budget": {"call": 1}}, r"unknown key 'budget\.call'; did you mean 'calls'\?"),
+        ({"view": {"xyz": 1}}, r"unknown key 'view\.xyz'; known keys: fps, frames"),
+        ({"tools": {"retrieve": {"option": {}}}}, r"unknown key 'tools\.retrieve\.option'; did you mean 'options'\?"),
+        ({"budget": {"calls": "many"}}, r"budget\.calls: .*\(got 'many'\)"),
+        ({"budget": {"tokens": 0}}, r"budget\.tokens: .*greater than or equal to 1 \(got 0\)"),
+        ({"view": {"fps": 0}}, r"view\.fps: .*greater than 0"),
+        ({"reasoner": {"use": "vlm"}}, r"reasoner\.use: .*'transformers'"),
+        ({"tools": {"think": {"use": "retrieve"}}}, "tool tag 'think' is reserved"),
+        ({"tools": {"Look At": {"use": "retrieve"}}}, "tool tag 'Look At': write a lower-case letter"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as e:
+        load_config("micro", **changes)
+    assert "\n" not in str(e.value)
+    assert str(e.value).startswith("preset micro: ")
+
+
+def test_a_missing_key_points_to_presets() -> None:
+    with pytest.raises(ConfigError, match="the key 'reasoner' is missing; start from a preset"):
+        load_config({"encoder": {"weights": "owner/encoder"}})
+
+
+def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no config file .*micr; did you mean the preset 'micro'\?"):
+        load_config("micr")
+    with pytest.raises(ConfigError, match=r"there is no preset 'papers'; did you mean 'paper'\?"):
+        load_config({"preset": "papers"})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+    for text, message in (("a: [", "is not YAML"), ("- 1\n", "must hold keys and values"), ("", "must hold keys and values")):
+        path = tmp_path / "odd.yaml"
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError, match=message):
+            load_config(path)
+
+
+def test_the_hash_is_of_what_can_change_an_answer() -> None:
+    base = load_config("micro")
+    assert load_config("micro", cache="/elsewhere", store="memory://frames", name="mine", about="x").hash == base.hash
+    changed = [{"seed": 1}, {"budget": {"calls": 1}}, {"view": {"fps": 2}}, {"tools": {"retrieve": {"options": {"top_k": 2}}}}]
+    assert len({base.hash, *(load_config("micro", **c).hash for c in changed)}) == len(changed) + 1
+
+
+def test_a_config_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_config("micro").seed = 1  # type: ignore[misc]
+
+
+def build(tmp_path: Path, **changes: object) -> Config:
+    config = load_config({**HUB, "cache": str(tmp_path)}, **changes)
+    build_parts(config)
+    return config
+
+
+def test_parts_are_built_without_loading_a_model(tmp_path: Path) -> None:
+    build(tmp_path, tools={"retrieve": {"use": "retrieve"}, "generate": {"use": "generate"}})
+
+
+@pytest.mark.parametrize(
+    ("tool", "message"),
+    [
+        ({"use": "retreive"}, r"there is no tool 'retreive'; did you mean 'retrieve'\? \(known: "),
+        ({"use": "nowhere:Tool"}, "tool 'nowhere:Tool' cannot be imported"),
+        ({"use": "retrieve", "options": {"topk": 1}}, r"tools\.look\.options: unknown key 'topk'; did you mean 'top_k'\?"),
+        ({"use": "retrieve", "options": {"top_k": "x"}}, r"tools\.look\.options: top_k: .*\(got 'x'\)"),
+    ],
+)
+def test_tools_that_cannot_be_made(tmp_path: Path, tool: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(tmp_path, tools={"look": tool})
+
+
+@pytest.mark.parametrize("part", ["reasoner", "encoder"])
+@pytest.mark.parametrize(("weights", "message"), [("./nowhere", "there is no weight folder"), ("micro:nowhere", "run `act2see micro train`")])
+def test_missing_weights_are_said_when_the_graph_is_built(tmp_path: Path, part: str, weights: str, message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        build(tmp_path, **{part: {"weights": weights}})
+
+
+def test_a_guard_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"view\.guard 'act2see\.micro\.guard:Nobody' cannot be imported"):
+        build(tmp_path, view={"guard": "act2see.micro.guard:Nobody"})

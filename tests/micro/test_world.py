@@ -1,0 +1,152 @@
+"""The board world: pictures that can be read back, physics that loses nothing, events seen only by who looks."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from act2see.micro.questions import FAMILIES, make_item
+from act2see.micro.world import (
+    CELLS,
+    COLOURS,
+    FPS,
+    GRID,
+    HELD_OUT,
+    SHAPES,
+    SIDES,
+    Board,
+    Clip,
+    Edit,
+    Piece,
+    Short,
+    cell_name,
+    draw_board,
+    draw_short,
+    read_board,
+    render,
+    write_clip,
+)
+from act2see.tools.video import open_video
+
+
+def same(a: Board, b: Board) -> bool:
+    return set(a.pieces) == set(b.pieces) and a.tipped == b.tipped
+
+
+@st.composite
+def boards(draw: st.DrawFn) -> Board:
+    shapes = draw(st.lists(st.sampled_from(SHAPES), unique=True, max_size=5))
+    cells = draw(st.permutations(CELLS))
+    colours = [draw(st.sampled_from(sorted(COLOURS))) for _ in shapes]
+    return Board(tuple(map(Piece, shapes, colours, cells)))
+
+
+@pytest.mark.parametrize("size", [48, 192])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_piece_can_be_read_from_its_picture(shape: str, size: int) -> None:
+    for n, (colour, lit) in enumerate((c, lit) for c in COLOURS for lit in (False, True)):
+        for tipped in (None, *SIDES):
+            board = Board((Piece(shape, colour, CELLS[n % len(CELLS)], lit),), tipped)
+            assert same(read_board(render(board, size)), board)
+
+
+@settings(max_examples=40, deadline=None)
+@given(boards(), st.sampled_from((None, *SIDES)), st.integers(0, 4))
+def test_whole_boards_can_be_read(board: Board, side: str | None, lit: int) -> None:
+    if side:
+        board = board.tip(side)
+    if lit < len(board.pieces):
+        board = board.change(board.pieces[lit].shape, lit=True)
+    assert same(read_board(render(board, 48)), board)
+
+
+@settings(max_examples=100, deadline=None)
+@given(boards(), st.sampled_from(SIDES))
+def test_tipping_keeps_the_order_and_loses_nothing(board: Board, side: str) -> None:
+    after = board.tip(side)
+    assert after.tipped == side
+    assert {(p.shape, p.colour, p.cell[0]) for p in after.pieces} == {(p.shape, p.colour, p.cell[0]) for p in board.pieces}
+    for row in range(GRID):
+        before_row = [p.shape for p in board.ordered() if p.cell[0] == row]
+        after_row = [p for p in after.ordered() if p.cell[0] == row]
+        assert [p.shape for p in after_row] == before_row
+        columns = [p.cell[1] for p in after_row]
+        n = len(columns)
+        assert columns == (list(range(n)) if side == "left" else list(range(GRID - n, GRID)))
+    assert same(after.tip(side), after)
+
+
+def test_an_edit_may_take_a_shape_away_first() -> None:
+    board = Board((Piece("circle", "red", (0, 0)), Piece("ring", "green", (0, 2))))
+    edit = Edit("left", "circle")
+    assert edit.apply(board) == Board((Piece("ring", "green", (0, 0)),), "left")
+    assert str(edit) == "the board tipped to the left without the circle"
+    assert [cell_name(c) for c in ((0, 0), (2, 2))] == ["top left", "bottom right"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_clip_as_h264_shows_the_right_board_at_every_third_of_a_second(family: str, tmp_path: Path) -> None:
+    clip = make_item(family, 3, "validation", seconds=6).clip  # type: ignore[arg-type]
+    video = open_video(write_clip(clip, tmp_path / "clip.mp4"))
+    assert video.frames == clip.frames
+    assert video.seconds == pytest.approx(clip.seconds, abs=0.01)
+    wanted = video.sample_indices(3.0)
+    assert wanted == list(range(0, clip.frames, FPS // 3))
+    for n, seconds, pixels in video.read(wanted):
+        assert same(read_board(np.asarray(pixels)), clip.at(seconds)), f"at {seconds} s"
+        assert clip.at(seconds) == clip.board(n)
+
+
+@pytest.mark.parametrize("kind", ["blink", "guest"])
+@pytest.mark.parametrize("seconds", [6, 12])
+@pytest.mark.parametrize("in_view", [False, True])
+def test_short_events_are_in_view_exactly_when_they_should_be(kind: str, seconds: int, in_view: bool) -> None:
+    rng = random.Random(seconds)
+    base = Board((Piece("circle", "red", (0, 0)), Piece("square", "blue", (1, 1))))
+    piece = Piece("circle", "green", (0, 0), True) if kind == "blink" else Piece("ring", "green", (2, 2))
+    frames = seconds * FPS
+    for _ in range(200):
+        short = draw_short(rng, kind, piece, frames, in_view)
+        assert 0.35 <= (short.stop - short.start) / FPS <= 0.6
+        assert short.in_view == in_view
+        clip = Clip(frames, ((0, base),), (short,))
+        assert any(b != base for b in clip.view()) == in_view
+        assert any(clip.board(f) != base for f in range(0, frames, FPS // 3)), "retrieval at 3 fps must be able to see it"
+        assert clip.board(0) == base
+        assert clip.board(frames - 1) == base
+
+
+def test_short_events_keep_a_distance() -> None:
+    rng = random.Random(0)
+    piece = Piece("circle", "green", (0, 0), True)
+    first = draw_short(rng, "blink", piece, 72, False)
+    for _ in range(50):
+        second = draw_short(rng, "blink", piece, 72, True, (first,))
+        assert second.start >= first.stop + 2 or first.start >= second.stop + 2
+    with pytest.raises(ValueError, match="no room for another guest"):
+        draw_short(rng, "guest", piece, 72, True, (Short("blink", piece, 0, 72),))
+
+
+def test_the_board_changes_over_time() -> None:
+    base = Board((Piece("circle", "red", (0, 0)),))
+    later = base.change("circle", cell=(2, 2))
+    clip = Clip(48, ((0, base), (24, later)), (Short("blink", Piece("circle", "blue", (0, 0), True), 28, 33),))
+    assert clip.at(1.99) == base
+    assert clip.at(2.0) == later
+    # A blink lights the shape where it is.
+    assert clip.board(30) == Board((Piece("circle", "blue", (2, 2), True),))
+    assert clip.at(99.0) == later
+    assert clip.seconds == 4.0
+
+
+def test_held_out_pairs_are_one_for_each_shape_and_drawn_on_request_only() -> None:
+    assert sorted(s for s, _ in HELD_OUT) == sorted(SHAPES)
+    rng = random.Random(0)
+    for held_out in (False, True):
+        for _ in range(100):
+            pairs = {(p.shape, p.colour) for p in draw_board(rng, held_out).pieces}
+            assert bool(pairs & HELD_OUT) == held_out

@@ -1,0 +1,61 @@
+"""Random-weight models of micro size in ordinary folders, and a board clip to search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from act2see.micro.learn_encoder import _image_processor
+from act2see.micro.learn_generator import edit_texts
+from act2see.micro.models import build_encoder, build_generator, build_vae
+from act2see.micro.questions import make_item
+from act2see.micro.tokenizers import bert_tokenizer, clip_tokenizer
+from act2see.micro.world import write_clip
+from act2see.tools.base import Resources
+from act2see.tools.clips import Clips
+from act2see.tools.encoder import Blip2Encoder
+from act2see.tools.finder import Finder
+from act2see.tools.store import FrameStore
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Blip2Encoder:
+    import torch
+
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    tokenizer = bert_tokenizer(edit_texts())
+    build_encoder(len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _image_processor().save_pretrained(folder)
+    return Blip2Encoder(folder)
+
+
+@pytest.fixture(scope="session")
+def generator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    folder = tmp_path_factory.mktemp("generator")
+    torch.manual_seed(0)
+    build_generator(build_vae(), clip_tokenizer(edit_texts())).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Six seconds of the board world: 18 frames at 3 fps."""
+    return str(write_clip(make_item("blink", 0, seconds=6).clip, tmp_path_factory.mktemp("clip") / "clip.mp4", 96))
+
+
+@pytest.fixture
+def resources(tmp_path: Path, encoder: Blip2Encoder) -> Callable[..., Resources]:
+    """Opens one and the same cache each time, with nothing of it in memory."""
+
+    def make(keep_frames: bool = True, fps: float = 3.0, cache: Path | None = None) -> Resources:
+        cache = cache or tmp_path / "cache"
+        store = FrameStore(tmp_path / "frames")
+        return Resources(store, Finder(Clips(cache, store, 96), encoder, cache, fps, 8, keep_frames))
+
+    return make
