@@ -71,7 +71,9 @@ def test_learnt_is_exactly_what_the_model_wrote_and_its_end(packer: Packer, roll
     ]
 
 
-def test_an_open_turn_has_no_end_to_learn(packer: Packer, trace: Callable[..., Trace], frame: Callable[..., FrameRef], source: Source) -> None:
+def test_an_open_turn_has_no_end_to_learn(
+    packer: Packer, trace: Callable[..., Trace], frame: Callable[..., FrameRef], source: Source
+) -> None:
     run = trace(question=Question(text="Where?"), initial=(frame(1),), segments=(Text(text="Hm."), Frames(tag="retrieve", note="none")))
     labels = batch(packer, [render(run, PROMPT, end_of_turn=True)], source)["labels"]
     assert packer.codec.decode([i for i in labels[0].tolist() if i != IGNORED]) == "Hm."  # type: ignore[index]

@@ -103,7 +103,9 @@ segments = st.lists(
 
 @quick
 @given(segments, st.data())
-def test_the_ids_of_a_prefix_are_a_prefix_of_the_ids(packer: Packer, trace: Callable[..., Trace], parts: list[object], data: st.DataObject) -> None:
+def test_the_ids_of_a_prefix_are_a_prefix_of_the_ids(
+    packer: Packer, trace: Callable[..., Trace], parts: list[object], data: st.DataObject
+) -> None:
     cut = data.draw(st.integers(0, len(parts)))
 
     def pack(some: list[object]) -> list[int]:

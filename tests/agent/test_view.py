@@ -95,7 +95,7 @@ def store() -> Store:
 def make(store: Store, *segments: Text | Call | Frames | Answer, initial: int = 6, question: Question | None = None) -> Trace:
     return Trace(
         id="t1",
-        video=Video(path="/home/someone/clips/board.mp4", digest="9f3a", seconds=6.0, width=192, height=192, frames=72, fps=12.0),
+        video=Video(path="/videos/someone/clips/board.mp4", digest="9f3a", seconds=6.0, width=192, height=192, frames=72, fps=12.0),
         question=question or Question(text="What colour does the ring turn?", options=("red", "green", "blue")),
         initial=tuple(store.board(i, float(i)) for i in range(initial)),
         segments=segments,
@@ -152,7 +152,7 @@ def test_a_trace_is_told_in_order(store: Store) -> None:
     for words in said:
         assert words in text[at:], words
         at = text.index(words, at)
-    assert "/home/someone" not in text
+    assert "/videos/someone" not in text
     assert [tag for tag, _ in page.tags].count("h1") == 1
     chosen = [a for tag, a in page.tags if tag == "li" and a.get("class") == "chosen"]
     assert len(chosen) == 1

@@ -26,7 +26,9 @@ LOOK = "I look again. <retrieve>the circle blinks</retrieve>"
 DONE = "So it is red.</think>\n<answer>B</answer>"
 
 
-async def ask(folder: Path, *lines: str, options: tuple[str, ...] = (), ends: str = "eos", question: str = "What?", **context: Any) -> tuple[Trace, Scripted]:
+async def ask(
+    folder: Path, *lines: str, options: tuple[str, ...] = (), ends: str = "eos", question: str = "What?", **context: Any
+) -> tuple[Trace, Scripted]:
     reasoner = Scripted(*lines, ends=ends)
     config, parts = parts_in(folder, reasoner)
     graph = create_act2see(config, parts=parts)
@@ -225,7 +227,8 @@ from act2see.graphs.ask import create_act2see
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 folder, after = Path(sys.argv[1]), int(sys.argv[2])
-config, parts = parts_in(folder, Scripted("Look. <retrieve>the circle</retrieve>", "And <generate>it in blue</generate>", "So.</think><answer>B</answer>"))
+lines = "Look. <retrieve>the circle</retrieve>", "And <generate>it in blue</generate>", "So.</think><answer>B</answer>"
+config, parts = parts_in(folder, Scripted(*lines))
 
 async def main():
     async with AsyncSqliteSaver.from_conn_string(str(folder / "runs.sqlite")) as saver:
@@ -249,7 +252,9 @@ def test_kill_9_between_any_two_nodes_then_resume_gives_the_same(tmp_path: Path)
         folder.mkdir(exist_ok=True)
         root = str(Path(__file__).parents[2])
         environment = {**os.environ, "PYTHONPATH": root, "LANGGRAPH_STRICT_MSGPACK": "true"}
-        return subprocess.run([sys.executable, "-c", KILLED, str(folder), str(after)], capture_output=True, text=True, env=environment, check=False)
+        return subprocess.run(
+            [sys.executable, "-c", KILLED, str(folder), str(after)], capture_output=True, text=True, env=environment, check=False
+        )
 
     whole = start(tmp_path / "whole", 99)
     assert whole.returncode == 0, whole.stderr

@@ -136,7 +136,9 @@ def test_tools_that_cannot_be_made(tmp_path: Path, tool: dict[str, object], mess
 
 
 @pytest.mark.parametrize("part", ["reasoner", "encoder"])
-@pytest.mark.parametrize(("weights", "message"), [("./nowhere", "there is no weight folder"), ("micro:nowhere", "run `act2see micro train`")])
+@pytest.mark.parametrize(
+    ("weights", "message"), [("./nowhere", "there is no weight folder"), ("micro:nowhere", "run `act2see micro train`")]
+)
 def test_missing_weights_are_said_when_the_graph_is_built(tmp_path: Path, part: str, weights: str, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         build(tmp_path, **{part: {"weights": weights}})

@@ -14,10 +14,8 @@ import pytest
 
 from act2see.errors import StoreError
 from act2see.tools.base import Resources
-from act2see.tools.clips import Clip, Clips
-from act2see.tools.finder import Finder
-from act2see.tools.store import FrameStore
-from act2see.tools.video import VideoInfo
+from act2see.tools.clips import Clip
+from act2see.tools.video import VideoInfo, frames_at
 
 Make = Callable[..., Resources]
 QUERY = "the circle blinks"
@@ -101,9 +99,7 @@ def test_another_rate_has_an_index_of_its_own(resources: Make, clip: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["rows.faiss", "meta.json", "frames.npz"])
-def test_a_damaged_index_is_built_again_with_a_warning(
-    resources: Make, clip: str, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_index_is_built_again_with_a_warning(resources: Make, clip: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
     finder = resources().finder
     found = finder.find(clip, QUERY)
     (finder.folder(found.index_id) / name).write_bytes(b"rubbish")
@@ -174,7 +170,7 @@ def test_progress_counts_up_to_all(resources: Make, clip: str) -> None:
     assert said == [(8, 18), (16, 18), (18, 18)]
 
 
-def test_a_cache_that_cannot_be_written_says_what_to_do(resources: Make, encoder: object, clip: str, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_says_what_to_do(resources: Make, clip: str, tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file stands where the folder should be")
     with pytest.raises(StoreError, match=r"cannot write to the cache .*blocked.*ACT2SEE_CACHE"):
@@ -184,10 +180,6 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(resources: Make, encoder
     (good / "indexes").write_text("a file")
     with pytest.raises(StoreError, match=r"cannot write to the cache .*ACT2SEE_CACHE"):
         resources(cache=good).finder.find(clip, QUERY)
-    store = FrameStore(good)
-    (good / "videos").write_text("a file")
-    with pytest.raises(StoreError, match="ACT2SEE_CACHE"):
-        Finder(Clips(good, store, 96), encoder, good).index(clip)  # type: ignore[arg-type]
 
 
 def odd_clip(seconds: list[float], length: float) -> Clip:
@@ -197,9 +189,9 @@ def odd_clip(seconds: list[float], length: float) -> Clip:
 
 def test_frames_are_placed_by_timestamp() -> None:
     clip = odd_clip([0.0, 0.1, 0.2, 1.5, 1.55, 3.0], 4.0)
-    assert clip.at([0.0, 0.15, 1.49, 1.5, 2.9, 99.0]) == [0, 1, 2, 3, 4, 5]
-    assert clip.at([1.4995]) == [3], "a millisecond early is the frame itself"
-    assert clip.at([-1.0]) == [0]
+    assert frames_at(clip.seconds, [0.0, 0.15, 1.49, 1.5, 2.9, 99.0]) == [0, 1, 2, 3, 4, 5]
+    assert frames_at(clip.seconds, [1.4995]) == [3], "a millisecond early is the frame itself"
+    assert frames_at(clip.seconds, [-1.0]) == [0]
     assert clip.every(1.0) == [0, 2, 4, 5]
     assert clip.every(2.0) == [0, 2, 3, 4, 5], "a frame that stays on screen comes once"
     assert clip.spread(2) == [2, 5]

@@ -241,6 +241,7 @@ def make_playlist(path: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda p: None, "there is no file .*: check the path"),
     "a folder": (lambda p: p.mkdir(), "is a folder: name a video file"),
+    "a pipe": (lambda p: os.mkfifo(p), "is a device or a pipe: give a video file"),
     "empty": (make_empty, "is empty: copy or download it again"),
     "text": (lambda p: p.write_text("It is a nice day.\n" * 200), "is not a video .*: give a video file"),
     "noise": (lambda p: p.write_bytes(np.random.default_rng(0).bytes(5000)), "is not a video .*: give a video file"),
@@ -279,7 +280,7 @@ def test_the_digest_follows_the_content_alone(tmp_path: Path) -> None:
     assert video_digest(a) == video_digest(b) == open_video(a).digest
     b.write_bytes(a.read_bytes() + b"\0")
     assert video_digest(a) != video_digest(b)
-    for path in (tmp_path / "none.mp4", tmp_path):
+    for path in (tmp_path / "none.mp4", tmp_path, "a\0b.mp4"):
         with pytest.raises(VideoError):
             video_digest(path)
 

@@ -99,6 +99,8 @@ class Packer:
         """`(patches, channels x temporal x patch x patch)` of these frames, in order; cached by content."""
         import torch
 
+        if not frames:
+            raise ValueError("there is no frame to make patches of")
         missing = {f.digest: f for f in frames if f.digest not in self._patches}
         if missing:
             images = [source(f) for f in missing.values()]

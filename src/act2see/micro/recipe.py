@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 STAGES = ("base", "encoder", "generator", "corpus", "vlm")
-FULL = {"base": 360, "encoder": 800, "vae": 1500, "generator": 4000, "corpus": 2000, "vlm": 450}
+FULL = {"base": 360, "encoder": 800, "vae": 1500, "generator": 4000, "corpus": 1900, "vlm": 620}
 QUICK = {"base": 5, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
 
 
@@ -57,8 +57,21 @@ def train(
             makers[stage]()
             seconds[stage] = round(time.perf_counter() - started, 1)
             log.info("stage %s took %.0f s", stage, seconds[stage])
+    halve(out)
     (out / "recipe.json").write_text(json.dumps({"seed": seed, "steps": counts, "seconds": seconds}, indent=1) + "\n")
     return seconds
+
+
+def halve(folder: Path) -> None:
+    """Cast every weight file below `folder` to float16, in place."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    for file in folder.rglob("*.safetensors"):
+        tensors = load_file(file)
+        if any(t.dtype == torch.float32 for t in tensors.values()):
+            half = {k: t.half() if t.dtype == torch.float32 else t for k, t in tensors.items()}
+            save_file(half, file, metadata={"format": "pt"})
 
 
 def _base(out: Path, steps: int, seed: int, progress: Progress | None) -> None:
@@ -108,20 +121,27 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int
     packer.cached_images = 200_000
     model: Any = Qwen3VLForConditionalGeneration.from_pretrained(out / "base", dtype=torch.float32)
     traces = list(load_traces(out / "corpus" / "traces.jsonl"))
-    fit(model, _batches(traces, packer, store, batch, seed), steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
+    # First the chains without imagining, which are shorter and of which every one needs the view alone; then all.
+    plain = [t for t in traces if "tipped" not in t.question.text]
+    fit(model, _batches(plain, packer, store, batch, seed), steps // 3, rate=1e-3, warmup=40, name="vlm, first", progress=progress)
+    fit(model, _batches(traces, packer, store, batch, seed), steps - steps // 3, rate=1e-3, warmup=40, name="vlm", progress=progress)
     save(model, packer, out / "vlm")
 
 
 def _batches(traces: list[Any], packer: Any, store: Any, batch: int, seed: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless shuffled batches of traces of like length, so that little is padding."""
+    """Endless shuffled batches of traces of like length, so that little is padding; options in a new order each time."""
     from act2see.agent.prompt import Prompt
     from act2see.agent.rollout import render
+    from act2see.micro.corpus import shuffle_options
     from act2see.training.collate import collate
 
     tokenizer = packer.codec.tokenizer
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    rollouts = [render(t, Prompt(dict.fromkeys(t.versions.tools, ""), "short"), end_of_turn=True) for t in traces]
-    order = sorted(range(len(rollouts)), key=lambda i: len(packer.pack(rollouts[i]).ids))
+
+    def rollout(trace: Any) -> Any:
+        return render(trace, Prompt(dict.fromkeys(trace.versions.tools, ""), "short"), end_of_turn=True)
+
+    order = sorted(range(len(traces)), key=lambda i: len(packer.pack(rollout(traces[i])).ids))
     rng = random.Random(seed)
     while True:
         # Neighbours in length, after a jitter so that batches differ from epoch to epoch.
@@ -129,4 +149,5 @@ def _batches(traces: list[Any], packer: Any, store: Any, batch: int, seed: int) 
         groups = [jittered[i : i + batch] for i in range(0, len(jittered), batch)]
         rng.shuffle(groups)
         for group in groups:
-            yield collate(packer, [rollouts[i] for i in group], lambda ref: store.get(ref.digest), tokenizer.pad_token_id, end)
+            mixed = [rollout(shuffle_options(traces[i], rng)) for i in group]
+            yield collate(packer, mixed, lambda ref: store.get(ref.digest), tokenizer.pad_token_id, end)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from act2see.errors import StoreError
 from act2see.tools.frames import FrameRef, Initial
 from act2see.tools.store import FrameStore
-from act2see.tools.video import VideoInfo, open_video, video_digest
+from act2see.tools.video import SLACK, VideoInfo, frames_at, open_video, video_digest
 
 log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
@@ -38,18 +38,14 @@ class Clip:
     seconds: NDArray[np.float64]
     taken: dict[int, str] = field(default_factory=dict)
 
-    def at(self, times: Sequence[float]) -> list[int]:
-        """The frame on screen at each time, without repeats."""
-        found = np.searchsorted(self.seconds, np.asarray(times) + 1e-3, side="right") - 1
-        return list(dict.fromkeys(int(max(0, i)) for i in found))
-
     def every(self, fps: float) -> list[int]:
         """Frames at 0, 1/fps, 2/fps ... by timestamp."""
-        return self.at(np.arange(0.0, max(self.info.seconds, 1e-9), 1.0 / fps).tolist())
+        count = max(1, int(np.ceil((self.info.seconds - 2 * SLACK) * fps)))
+        return frames_at(self.seconds, np.arange(count) / fps)
 
     def spread(self, count: int) -> list[int]:
         """`count` frames spread evenly, in the middle of equal parts."""
-        return self.at(((np.arange(count) + 0.5) / count * self.info.seconds).tolist())
+        return frames_at(self.seconds, (np.arange(count) + 0.5) / count * self.info.seconds)
 
 
 class Clips:

@@ -60,7 +60,8 @@ class Found:
 
     @property
     def best(self) -> float:
-        return max(h.score for h in self.hits)
+        """The highest score; -1 where there is no hit."""
+        return max((h.score for h in self.hits), default=-1.0)
 
 
 class Finder:

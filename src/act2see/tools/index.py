@@ -50,22 +50,23 @@ class FrameIndex:
         """`(frames,)` scores of `(phrases, dim)`; the `best` highest are exact, and so are all of a short video."""
         total = len(self) * self.tokens
         wanted = min(total, max(_ROWS, best * self.tokens))
-        found, floors = self._search(phrases, wanted)
-        scores: Scores = found.mean(0)
-        if wanted < total and len(phrases) > 1 and np.partition(scores, -best)[-best] < floors.mean():
-            # Several phrasings can agree on a frame that is among the best rows of none.
+        by_phrase, known = self._search(phrases, wanted)
+        scores: Scores = by_phrase.mean(0)
+        if not known[:, np.argsort(-scores)[:best]].all():
+            # With several phrasings a frame can lead by a bound alone: then every row is looked at.
             scores = self._search(phrases, total)[0].mean(0)
         return scores
 
-    def _search(self, phrases: NDArray[np.float32], k: int) -> tuple[Scores, Scores]:
+    def _search(self, phrases: NDArray[np.float32], k: int) -> tuple[Scores, NDArray[np.bool_]]:
+        """Scores by phrasing, and which of them are exact; the others are bounds from above."""
         similarity, row = self.rows.search(np.ascontiguousarray(phrases, np.float32), k)
-        floors = similarity[:, -1]
-        out = np.repeat(floors[:, None], len(self), 1).astype(np.float32)
+        out = np.repeat(similarity[:, -1:], len(self), 1).astype(np.float32)
+        known = np.zeros(out.shape, bool)
         for m in range(len(phrases)):
             # Rows come best first: the first row of a frame is its best.
             frame, first = np.unique(row[m] // self.tokens, return_index=True)
-            out[m, frame] = similarity[m, first]
-        return out, floors
+            out[m, frame], known[m, frame] = similarity[m, first], True
+        return out, known
 
     def curve(self, scores: Scores, values: int = 128) -> Curve:
         """The scores over time, the best of each part."""

@@ -25,7 +25,7 @@ from act2see.agent.packing import FrameSource, Packed, Packer
 from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
 from act2see.agent.reasoners.kv import RowCache
 from act2see.agent.rollout import Rollout
-from act2see.errors import ReasonerError, WeightsError
+from act2see.errors import Act2SeeError, ReasonerError, WeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -199,13 +199,11 @@ class TransformersReasoner:
         except Exception as e:
             # The row may be half-written: it is nobody's now.
             self._rows[self._active] = _Row()
-            request.emit(
-                e if isinstance(e, ReasonerError) else ReasonerError(f"{self.name} failed: {str(e).splitlines()[0] if str(e) else e!r}")
-            )
+            request.emit(self._told(e))
             return
         row.request = request
         self._active += 1
-        self._accept(row, logits)
+        self._take(row, logits)
         self._settle()
 
     def _prefill(self, row: _Row, packed: Packed, request: _Request) -> torch.Tensor:
@@ -264,7 +262,7 @@ class TransformersReasoner:
         except Exception as e:
             for r in rows:
                 assert r.request is not None
-                r.request.emit(ReasonerError(f"{self.name} failed: {str(e).splitlines()[0]}"))
+                r.request.emit(self._told(e))
             self._rows[: self._active] = [_Row() for _ in rows]
             self._active = 0
             return
@@ -272,8 +270,21 @@ class TransformersReasoner:
         for r, row_logits in zip(rows, logits, strict=True):
             r.keys.append(r.pending)
             r.position += 1
-            self._accept(r, row_logits)
+            self._take(r, row_logits)
         self._settle()
+
+    def _take(self, row: _Row, logits: torch.Tensor) -> None:
+        """`_accept`, so that what fails in one rollout ends that one alone."""
+        request = row.request
+        try:
+            self._accept(row, logits)
+        except Exception as e:
+            row.session, row.request = "", None
+            assert request is not None
+            request.emit(self._told(e))
+
+    def _told(self, e: Exception) -> Act2SeeError:
+        return e if isinstance(e, Act2SeeError) else ReasonerError(f"{self.name} failed: {(str(e) or repr(e)).splitlines()[0]}")
 
     def _accept(self, row: _Row, logits: torch.Tensor) -> None:
         """Choose a row's next token, say its text, and end its request where that is due."""

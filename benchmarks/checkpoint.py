@@ -1,0 +1,103 @@
+"""How large a saved step is, for a 192-pixel board clip and for one of 1920 x 1080.
+
+The state holds references to frames, never pixels, so resolution must not show. Each run makes as many calls as the
+budget allows, each returning a frame and a curve of 128 values; a step is measured as `InMemorySaver` serialises it
+(msgpack, metadata included) and as JSON, and the larger counts. The initial view of a long video is what a step grows
+with: the paper preset's 256 frames are measured beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.rollout import Rollout
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.parts import Parts
+from act2see.micro.questions import make_item
+from act2see.micro.world import Clip, render, write_clip
+from benchmarks import Goal, at_most, reported
+from benchmarks.engine import Event, house
+
+GOAL_BYTES = 20_000
+
+
+class Caller:
+    """Calls until the budget is spent, with a micro chain's text; then answers."""
+
+    name = "caller"
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+
+    async def stream(
+        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> AsyncIterator[Delta | Done]:
+        seen = len(re.findall("</frame>", str(rollout)))
+        said = "The top left red circle, the middle center lit blue ring and the bottom right green square are in view. " * 4
+        text = said + (
+            f"<retrieve>what happens next, look number {seen}</retrieve>" if seen < self.calls else "</think>\n<answer>B</answer>"
+        )
+        until(text)
+        yield Delta(text)
+        yield Done("until", prefilled=200, cached=100, decoded=120)
+
+    def forget(self, session: str) -> None:
+        pass
+
+
+def write_large(clip: Clip, path: Path, seconds: int) -> Path:
+    """1920 x 1080 H.264, a frame a second: the board, repeated, between bars."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=1, options={"preset": "ultrafast", "g": "12"})
+        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        for second in range(seconds):
+            pixels = np.full((1080, 1920, 3), second % 256, np.uint8)
+            pixels[:, 420:1500] = render(clip.board(second * 12 % clip.frames), 1080)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+async def steps(clip: Path, folder: Path, **view: Any) -> list[int]:
+    """Bytes of each saved step."""
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    config, resources = house(folder, **view)
+    parts = Parts(Caller(config.budget.calls), {"retrieve": Event(resources, 1.0)}, resources)
+    saver = InMemorySaver()
+    graph = create_act2see(config, parts=parts, checkpointer=saver)
+    thread: Any = {"configurable": {"thread_id": "run"}}
+    await graph.ainvoke({"video": str(clip), "question": "Which shape blinks?", "options": ["ring", "cross", "square"]}, thread)
+    out = []
+    for saved in saver.list(thread):
+        packed = sum(len(saver.serde.dumps_typed(part)[1]) for part in (saved.checkpoint, saved.metadata))
+        out.append(max(packed, len(json.dumps(saved.checkpoint["channel_values"], ensure_ascii=False).encode())))
+    return out
+
+
+async def measure(folder: Path, frames: int) -> dict[str, Any]:
+    clip = make_item("blink", 0, "test", seconds=12).clip
+    small = await steps(write_clip(clip, folder / "small.mp4"), folder / "a")
+    large = await steps(write_large(clip, folder / "large.mp4", 12), folder / "b", max_side=448)
+    long = await steps(write_large(clip, folder / "long.mp4", frames), folder / "c", max_side=448, max_frames=frames)
+    goals: dict[str, Goal] = {
+        "bytes of the largest step, 192 x 192, 12 s": at_most(max(small), GOAL_BYTES),
+        "bytes of the largest step, 1920 x 1080, 12 s": at_most(max(large), GOAL_BYTES),
+        f"bytes of the largest step, 1920 x 1080, {frames} initial frames": reported(max(long)),
+    }
+    return {"steps": {"192 x 192": small[::-1], "1920 x 1080": large[::-1], f"{frames} frames": long[::-1]}, "goals": goals}
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(measure(Path(folder), 64 if quick else 256))

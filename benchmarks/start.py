@@ -1,0 +1,105 @@
+"""How soon something happens: the help, the first answer of a process, the next one.
+
+*Help* is `python -m act2see --help` less a bare interpreter. *Cold* is a process that imports, loads the micro models,
+opens a clip that nobody has indexed and answers; beside it stands a process that only imports torch, transformers,
+diffusers and langgraph. *Warm* is another clip in the same process. All files have been read once before, so that the
+disk is no part of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from act2see.micro.questions import Call, Item, make_item
+from act2see.micro.world import write_clip
+from benchmarks import Goal, Skipped, at_most, need, reported
+
+GOAL_HELP, GOAL_COLD, GOAL_WARM = 0.5, 1.6, 3.0
+IMPORTS = "import torch, transformers, diffusers, langgraph"
+CHILD = """
+import json, sys, time
+from act2see import ask, create_act2see
+graph = create_act2see()
+for line in sys.stdin:
+    given = json.loads(line)
+    started = time.perf_counter()
+    trace = ask(graph, given["video"], given["question"], given["options"])
+    print(json.dumps({"seconds": time.perf_counter() - started, "calls": len(trace.calls)}), flush=True)
+"""
+
+
+def seconds(*arguments: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def help_beyond(times: int) -> float:
+    """Seconds of `--help` less those of a bare interpreter: the fastest of each, taken alternately."""
+    pairs = [(seconds("-m", "act2see", "--help"), seconds("-c", "pass")) for _ in range(times + 1)]
+    return min(a for a, _ in pairs) - min(b for _, b in pairs)
+
+
+def questions(count: int) -> list[Item]:
+    """Test questions whose reference chain calls `retrieve`."""
+    blinks = (make_item("blink", i, "test") for i in range(100))
+    return [item for item in blinks if any(isinstance(s, Call) for s in item.chain)][:count]
+
+
+def answers(items: list[Item], folder: Path) -> list[dict[str, float]]:
+    """Ask in one fresh process with an empty cache; the first one's seconds begin when the process does."""
+    clips = [write_clip(item.clip, folder / "clips" / f"{item.seed}.mp4") for item in items]
+    environment = {**os.environ, "ACT2SEE_CACHE": tempfile.mkdtemp(dir=folder)}
+    out: list[dict[str, float]] = []
+    with tempfile.TemporaryFile("w+") as complaints:
+        started = time.perf_counter()
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with child:
+            for item, clip in zip(items, clips, strict=True):
+                given = {"video": str(clip), "question": item.text, "options": item.options}
+                child.stdin.write(json.dumps(given) + "\n")
+                child.stdin.flush()
+                if not (line := child.stdout.readline()):
+                    complaints.seek(0)
+                    raise RuntimeError(f"the question failed: {complaints.read().strip().splitlines()[-1:]}")
+                out.append(json.loads(line) | ({"seconds": time.perf_counter() - started} if not out else {}))
+            child.stdin.close()
+    return out
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    """Medians of three cold processes (quick: one), each with its import beside it, after one that fills the disk cache."""
+    result: dict[str, Any] = {}
+    goals: dict[str, Goal] = {"seconds of --help beyond the interpreter": at_most(help_beyond(3 if quick else 9), GOAL_HELP)}
+    try:
+        need("vlm", "encoder", "generator")
+    except Skipped as e:
+        return {"goals": goals, "skipped": f"cold and warm questions: {e}"}
+    seconds("-c", IMPORTS)
+    items, cold, imports, warm = questions(3 if quick else 6), [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        answers(items[:1], Path(folder))
+        for _ in range(1 if quick else 3):
+            imports.append(seconds("-c", IMPORTS))
+            first, *later = answers(items, Path(folder))
+            cold.append(first["seconds"])
+            warm += [a["seconds"] for a in later]
+            result["calls"] = [a["calls"] for a in (first, *later)]
+    ratio = statistics.median(c / i for c, i in zip(cold, imports, strict=True))
+    goals["seconds of a cold question, times those of the imports"] = at_most(ratio, GOAL_COLD)
+    goals["seconds of a warm question"] = at_most(statistics.median(warm), GOAL_WARM)
+    goals["seconds of a cold question"] = reported(statistics.median(cold))
+    goals["seconds of importing torch, transformers, diffusers, langgraph"] = reported(statistics.median(imports))
+    return {**result, "goals": goals}

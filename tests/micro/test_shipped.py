@@ -1,0 +1,89 @@
+"""The weights in the package: they load, reason in the grammar, call real tools, and answer the same twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from act2see import aask, create_act2see, load_config
+from act2see.agent.trace import Frames, Text, Trace
+from act2see.graphs.ask import Graph
+from act2see.micro import guard, recipe
+from act2see.micro.learn_generator import score_edit
+from act2see.micro.questions import FAMILIES, Call, make_item
+from act2see.micro.world import write_clip
+
+WEIGHTS = Path(recipe.__file__).parent / "weights"
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    return create_act2see(load_config("micro", cache=str(tmp_path_factory.mktemp("cache"))))
+
+
+def test_they_are_small_enough_to_ship() -> None:
+    assert sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file()) <= 20 << 20
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_a_question_of_each_family_is_answered_in_the_grammar(graph: Graph, tmp_path: Path, family: Any) -> None:
+    item = make_item(family, 5, "validation")
+    clip = write_clip(item.clip, tmp_path / "clip.mp4")
+    trace = await aask(graph, clip, item.text, item.options)
+    again = await aask(graph, clip, item.text, item.options)
+    assert trace.choice in item.options
+    assert isinstance(trace.segments[0], Text)
+    assert trace.segments[0].text.startswith("At 0 seconds: ")
+    assert (again.text, again.answer) == (trace.text, trace.answer)
+    assert all(s.frames or s.note for s in trace.segments if isinstance(s, Frames))
+    assert Trace.from_json(trace.to_json()) == trace
+
+
+async def test_a_second_loop_reads_nothing_twice(graph: Graph, tmp_path: Path) -> None:
+    for i in range(12):
+        item = make_item("imagine", i, "validation")
+        trace = await aask(graph, write_clip(item.clip, tmp_path / f"{i}.mp4"), item.text, item.options)
+        if len(trace.usage.loops) > 1:
+            first, second = trace.usage.loops[:2]
+            assert second.cached == first.prefilled + first.decoded - 1
+            return
+    pytest.fail("no question of twelve made the model call a tool")
+
+
+async def test_the_tools_do_what_they_are_asked(graph: Graph, tmp_path: Path) -> None:
+    from act2see.graphs.parts import build_parts
+    from act2see.tools.base import ToolContext
+
+    parts = build_parts(load_config("micro", cache=str(tmp_path)))
+    right = []
+    for family in ("blink", "imagine"):
+        for item in (make_item(family, i, "validation") for i in range(16)):
+            for call in (s for s in item.chain if isinstance(s, Call)):
+                clip = str(write_clip(item.clip, tmp_path / f"{item.seed}.mp4"))
+                frame = (await parts.tools[call.tag].call(call.query, ToolContext(clip))).frames[0]
+                if frame.imagined:
+                    assert item.clip.edit is not None
+                    right.append(all(score_edit(item.clip.at(frame.seconds), item.clip.edit, parts.resources.store.get(frame.digest))))
+                else:
+                    right.append(set(item.clip.at(frame.seconds).pieces) == set(call.expect.pieces))
+    assert len(right) >= 8
+    assert sum(right) / len(right) >= 0.8
+
+
+async def test_a_clip_that_is_no_board_is_noticed(graph: Graph, tmp_path: Path) -> None:
+    import av
+    import numpy as np
+
+    noise = np.random.default_rng(0)
+    with av.open(str(tmp_path / "other.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 192, 108, "yuv420p"
+        base = noise.integers(0, 255, (27, 48, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+        for _ in range(24):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(base, format="rgb24")))
+        container.mux(stream.encode())
+    trace = await aask(graph, tmp_path / "other.mp4", "What is this?")
+    assert trace.answer == guard.MESSAGE
+    assert not trace.calls
