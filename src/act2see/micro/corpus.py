@@ -21,7 +21,7 @@ from typing import Any
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import LETTERS, Answer, Frames, Trace
+from act2see.agent.trace import Answer, Frames, Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
@@ -87,13 +87,12 @@ def shows(item: Item, call: Call, frames: Frames, parts: Parts) -> bool:
 
 
 def shuffle_options(trace: Trace, rng: random.Random) -> Trace:
-    """The same trace with its options in another order and the letter that goes with it."""
+    """The same trace with its options in another order; the answer names its option in words."""
     options, last = list(trace.question.options), trace.segments[-1]
     if trace.choice is None or not isinstance(last, Answer):
         return trace
     rng.shuffle(options)
-    letter = LETTERS[options.index(trace.choice)]
-    answer = last.model_copy(update={"text": f"<answer>{letter}</answer>", "body": letter})
+    answer = last.model_copy(update={"text": f"<answer>{trace.choice}</answer>", "body": trace.choice})
     question = trace.question.model_copy(update={"options": tuple(options)})
     return trace.model_copy(update={"question": question, "segments": (*trace.segments[:-1], answer)})
 

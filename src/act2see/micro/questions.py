@@ -84,11 +84,12 @@ class Item:
 
     @property
     def correct(self) -> str:
-        """What stands in `<answer>`: a letter where there are options."""
+        """The letter of the true option, or the answer itself where there are none."""
         return LETTERS[self.options.index(self.answer)] if self.options else self.answer
 
     def closing(self) -> str:
-        return f" The answer is {self.answer}.</think>\n<answer>{self.correct}</answer>"
+        """Answers are given in words: finding the letter of an option is a skill that would have to be learnt too."""
+        return f" The answer is {self.answer}.</think>\n<answer>{self.answer}</answer>"
 
 
 def describe(board: Board) -> str:
