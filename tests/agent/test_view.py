@@ -304,12 +304,12 @@ def test_missing_pixels_leave_a_placeholder(store: Store) -> None:
 
 
 def test_without_a_source_the_frame_store_is_asked(store: Store) -> None:
-    from act2see.tools.store import FrameStore, default_cache
+    from act2see.tools.store import FrameStore
 
     call, frames = retrieved(store)
     trace = make(store, call, frames, initial=0)
     assert len(Page(trace._repr_html_()).classed("missing")) == 1
-    digest = FrameStore(default_cache()).put(store(frames.frames[0]))
+    digest = FrameStore().put(store(frames.frames[0]))
     kept = frames.model_copy(update={"frames": (frames.frames[0].model_copy(update={"digest": digest}),)})
     assert not Page(make(store, call, kept, initial=0)._repr_html_()).classed("missing")
 
