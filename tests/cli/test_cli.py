@@ -167,6 +167,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     reasoner = Scripted()
     doubled = replace(made, reasoner=reasoner, resources=resources, tools={t: Show(t, clips) for t in config.tools})
     monkeypatch.setitem(graph_parts._shared, config.model_dump_json(), doubled)
+    monkeypatch.setattr(graph_parts, "build_resources", lambda _: resources)
     clip = write_clip(make_item("blink", 0, "test", seconds=6).clip, tmp_path / "clip.mp4")
     return Place(tmp_path, str(clip), str(file), reasoner)
 
