@@ -52,7 +52,7 @@ class Rate:
             return 0.0, 1.0
         z, p, n = 1.96, self.value, self.n
         middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+        return max(0.0, (middle - half) / (1 + z * z / n)), (middle + half) / (1 + z * z / n)
 
     @property
     def reached(self) -> bool | None:
