@@ -23,7 +23,7 @@ import numpy as np
 
 from act2see.micro.models import IMAGE, build_generator, build_vae
 from act2see.micro.tokenizers import clip_tokenizer
-from act2see.micro.world import SHAPES, SIDES, Board, Edit, Piece, draw_board, draw_colour, read_board, render
+from act2see.micro.world import SHAPES, SIDES, Board, Edit, draw_board, draw_colour, read_board, render
 
 if TYPE_CHECKING:
     import torch
@@ -220,11 +220,6 @@ def evaluate(pipeline: StableDiffusion3Img2ImgPipeline, n: int = 256, seed: int 
         "kept": sum(k for _, k in scores) / n,
         "both": sum(s and k for s, k in scores) / n,
     }
-
-
-def blank(piece: Piece) -> Board:
-    """A board with one piece, for pictures of it alone."""
-    return Board((piece,))
 
 
 def learn(folder: Path, vae_steps: int = 1200, steps: int = 3500, seed: int = 0, progress: Progress | None = None) -> dict[str, float]:

@@ -8,7 +8,7 @@ Stages, each with its own seed and its own folder, so that one can be made again
     corpus     reference chains through the real graph, with the encoder and generator just trained
     vlm        SFT of the base model on the corpus, loss on the model's own text alone
 
-Weights are saved in float16 (they are run in float32): half the size, and no answer of the test set changes.
+Weights are saved in float16, which is half the size, and run in float32.
 """
 
 from __future__ import annotations
