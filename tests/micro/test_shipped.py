@@ -35,7 +35,7 @@ async def test_a_question_of_each_family_is_answered_in_the_grammar(graph: Graph
     again = await aask(graph, clip, item.text, item.options)
     assert trace.choice in item.options
     assert isinstance(trace.segments[0], Text)
-    assert trace.segments[0].text.startswith("At 0 seconds: ")
+    assert trace.segments[0].text.startswith("Second 0: ")
     assert (again.text, again.answer) == (trace.text, trace.answer)
     assert all(s.frames or s.note for s in trace.segments if isinstance(s, Frames))
     assert Trace.from_json(trace.to_json()) == trace

@@ -5,6 +5,9 @@ board fits is known exactly, in grades: the part of the phrase's claims that hol
 pair of a batch towards that grade, so that scores are comparable between phrases and a "no match" threshold means
 something. A query to imagine from ("the board tipped to the left") grades calm boards above blinking ones, so
 that its anchor is a calm frame.
+
+BLIP-2's first stage also captions, which is its dense supervision. Two linear read-outs play that part here, of each
+cell from the vision tower and of each shape from the query tokens; they are thrown away afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import numpy as np
 from act2see.micro.learn_generator import draw_edit, draw_source, edit_query, edit_texts, to_tensor
 from act2see.micro.models import build_encoder
 from act2see.micro.tokenizers import bert_tokenizer
-from act2see.micro.world import COLOURS, SHAPES, SIDES, Board, Edit, cell_name
+from act2see.micro.world import CELLS, COLOURS, GRID, SHAPES, SIDES, Board, Edit, cell_name
 from act2see.training.sft import Progress
 
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 
 Claim = tuple[str, ...]
 TEXT_TOKENS = 35
+RATE = 1e-3
+WHERE_AND_HOW = (*COLOURS, *map(cell_name, CELLS), "lit")
+CONTENTS = ("", *(f"{lit}{colour} {shape}" for lit in ("", "lit ") for colour in COLOURS for shape in SHAPES))
 log = logging.getLogger(__name__)
 
 
@@ -61,18 +67,19 @@ def draw_phrase(rng: random.Random, board: Board) -> tuple[str, tuple[Claim, ...
     shape = rng.choice(SHAPES) if rng.random() < 0.25 else rng.choice(board.pieces).shape
     lit = board.lit.shape if board.lit and rng.random() < 0.8 else shape
     kind = rng.random()
-    if kind < 0.25:
+    if kind < 0.22:
         return f"the {lit} blinks", (("blink", lit),)
-    if kind < 0.32:
+    if kind < 0.27:
         return "a shape blinks", (("blink", ""),)
-    if kind < 0.55:
+    if kind < 0.42:
         return f"the {shape}", (("there", shape),)
-    if kind < 0.65:
+    if kind < 0.62:
         found = board.find(shape)
-        colour = found.colour if found and rng.random() < 0.7 else rng.choice(list(COLOURS))
+        colour = found.colour if found and rng.random() < 0.8 else rng.choice(list(COLOURS))
         return rng.choice((f"the {shape} is {colour}", f"a {colour} {shape}", f"the {colour} {shape}")), (("is", shape, colour),)
-    if kind < 0.72:
-        place = cell_name(rng.choice(board.pieces).cell)
+    if kind < 0.74:
+        found = board.find(shape)
+        place = cell_name(found.cell if found and rng.random() < 0.8 else rng.choice(CELLS))
         return f"the {shape} at {place}", (("at", shape, place),)
     edit, _ = draw_edit(rng, board)
     if board.tipped and rng.random() < 0.8:
@@ -95,10 +102,33 @@ def draw_shown(rng: random.Random) -> Board:
     return draw_edit(rng, board)[0].apply(board) if rng.random() < 0.3 else board
 
 
-def train_encoder(steps: int = 800, batch: int = 64, seed: int = 0, progress: Progress | None = None) -> tuple[Any, Any, Any]:
+def contents(boards: list[Board]) -> torch.Tensor:
+    """`(n, 36)`: what each patch's cell holds, as a number in `CONTENTS`."""
+    import torch
+
+    out = torch.zeros(len(boards), GRID, GRID, dtype=torch.long)
+    for row, board in zip(out, boards, strict=True):
+        for p in board.pieces:
+            row[p.cell] = CONTENTS.index(f"{'lit ' if p.lit else ''}{p.colour} {p.shape}")
+    return out.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1)
+
+
+def facts(boards: list[Board]) -> torch.Tensor:
+    """`(n, 5, 16)`: for each shape, which of `WHERE_AND_HOW` holds; nothing holds for one that is not there."""
+    import torch
+
+    out = torch.zeros(len(boards), len(SHAPES), len(WHERE_AND_HOW))
+    for row, board in zip(out, boards, strict=True):
+        for p in board.pieces:
+            for fact in (p.colour, cell_name(p.cell), *(("lit",) if p.lit else ())):
+                row[SHAPES.index(p.shape), WHERE_AND_HOW.index(fact)] = 1
+    return out
+
+
+def train_encoder(steps: int = 1500, batch: int = 64, seed: int = 0, progress: Progress | None = None) -> tuple[Any, Any, Any]:
     """The model, its tokenizer and its image processor."""
     import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
     torch.manual_seed(seed)
     rng, noise = random.Random(seed), np.random.default_rng(seed)
@@ -106,12 +136,12 @@ def train_encoder(steps: int = 800, batch: int = 64, seed: int = 0, progress: Pr
     model: Any = build_encoder(len(tokenizer))
     scale = torch.nn.Parameter(torch.tensor(math.log(10.0)))
     bias = torch.nn.Parameter(torch.tensor(-3.0))
-    optimiser = torch.optim.AdamW([*model.parameters(), scale, bias], 1e-3, weight_decay=0.01)
-
-    def embed_frames(pixels: torch.Tensor) -> torch.Tensor:
-        seen = model.vision_model(pixel_values=pixels)[0]
-        queries = model.query_tokens.expand(len(pixels), -1, -1)
-        return normalize(model.vision_projection(model.qformer(query_embeds=queries, encoder_hidden_states=seen)[0]), dim=-1)
+    width = model.config.vision_config.hidden_size
+    of_cells = torch.nn.Linear(width, len(CONTENTS))
+    of_shapes = torch.nn.Linear(model.config.num_query_tokens * width, len(SHAPES) * len(WHERE_AND_HOW))
+    optimiser = torch.optim.AdamW(
+        [*model.parameters(), *of_cells.parameters(), *of_shapes.parameters(), scale, bias], RATE, weight_decay=0.01
+    )
 
     def embed_phrases(phrases: list[str]) -> torch.Tensor:
         tokens = tokenizer(phrases, padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")
@@ -120,19 +150,30 @@ def train_encoder(steps: int = 800, batch: int = 64, seed: int = 0, progress: Pr
         )
         return normalize(model.text_projection(read[0][:, 0]), dim=-1)
 
+    def compare(boards: list[Board], phrases: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scores of shape (phrases, boards), and what the vision tower and the query tokens made of the boards."""
+        seen = model.vision_model(pixel_values=to_tensor(boards, noise))[0]
+        queries = model.qformer(query_embeds=model.query_tokens.expand(len(seen), -1, -1), encoder_hidden_states=seen)[0]
+        frames = normalize(model.vision_projection(queries), dim=-1)
+        return torch.einsum("md,npd->nmp", embed_phrases(phrases), frames).amax(-1).T, seen[:, 1:], queries
+
     model.train()
     for step in range(steps):
         boards = [draw_shown(rng) for _ in range(batch)]
         phrases = [draw_phrase(rng, b) for b in boards]
         target = torch.tensor([[grade(c, b) for b in boards] for _, c in phrases])
-        score = torch.einsum("md,npd->nmp", embed_phrases([t for t, _ in phrases]), embed_frames(to_tensor(boards, noise))).amax(-1).T
+        score, seen, queries = compare(boards, [t for t, _ in phrases])
         logits = score * scale.exp() + bias
         # Pairs make scores comparable; ranking the frames of a phrase, and the phrases of a frame, teaches much faster.
         by_frame, by_phrase = (12 * target).softmax(1), (12 * target.T).softmax(1)
         ranking = (by_frame * -logits.log_softmax(1)).sum(1).mean() + (by_phrase * -logits.T.log_softmax(1)).sum(1).mean()
-        loss: Any = binary_cross_entropy_with_logits(logits, target) + 0.5 * ranking
+        # Four patches of eight pixels make a cell; each of them must tell what its cell holds.
+        reading = cross_entropy(of_cells(seen).flatten(0, 1), contents(boards).flatten())
+        told = of_shapes(queries.flatten(1)).view(-1, len(WHERE_AND_HOW))
+        reading = reading + binary_cross_entropy_with_logits(told, facts(boards).flatten(0, 1)) * 4
+        loss: Any = binary_cross_entropy_with_logits(logits, target) + 0.5 * ranking + reading
         for group in optimiser.param_groups:
-            group["lr"] = 1.5e-3 * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-5
+            group["lr"] = RATE * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-5
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -144,7 +185,7 @@ def train_encoder(steps: int = 800, batch: int = 64, seed: int = 0, progress: Pr
         boards = [draw_shown(rng) for _ in range(256)]
         phrases = [draw_phrase(rng, b) for b in boards]
         grades = torch.tensor([[grade(c, b) for b in boards] for _, c in phrases])
-        score = torch.einsum("md,npd->nmp", embed_phrases([t for t, _ in phrases]), embed_frames(to_tensor(boards, noise))).amax(-1).T
+        score, _, _ = compare(boards, [t for t, _ in phrases])
     # A frame that shows what a phrase claims is refused once in two hundred times.
     model.config.act2see_no_match = round(float(score[grades == 1].quantile(0.005)), 4)
     log.info("no match below %.2f; frames that fit nothing score %.2f", model.config.act2see_no_match, float(score[grades == 0].median()))
@@ -180,7 +221,7 @@ def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[st
     return {k: sum(v) / max(1, len(v)) for k, v in hits.items()}
 
 
-def learn(folder: Path, steps: int = 800, seed: int = 0, progress: Progress | None = None) -> None:
+def learn(folder: Path, steps: int = 1500, seed: int = 0, progress: Progress | None = None) -> None:
     model, tokenizer, processor = train_encoder(steps, seed=seed, progress=progress)
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)

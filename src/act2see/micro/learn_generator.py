@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ import numpy as np
 from act2see.micro.models import IMAGE, build_generator, build_vae
 from act2see.micro.tokenizers import clip_tokenizer
 from act2see.micro.world import SHAPES, SIDES, Board, Edit, draw_board, draw_colour, read_board, render
+from act2see.training.sft import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 STRENGTH = 0.3
 STEPS = 20
-Progress = Callable[[str, int, int, float], None]
 
 
 def edit_query(edit: Edit, blinking: str | None = None) -> str:

@@ -18,6 +18,7 @@ from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
 from act2see.agent.trace import Answer, Question, Text, Trace, Video
 from act2see.micro.learn_encoder import draw_shown
+from act2see.micro.learn_eyes import train_eyes
 from act2see.micro.models import IMAGE, PATCH, build_vlm
 from act2see.micro.questions import FAMILIES, Item, describe, describe_view, make_item, sentences
 from act2see.micro.tokenizers import qwen_tokenizer
@@ -85,7 +86,7 @@ def base_rollout(item: Item, frames: Drawn, rng: random.Random) -> Rollout:
 def glance_rollout(frames: Drawn, rng: random.Random) -> Rollout:
     """One frame of anything the world can show, described in full: where seeing is learnt fastest."""
     board = draw_shown(rng)
-    said = f"At 0 seconds: {describe(board)}</think>\n<answer>done</answer>"
+    said = f"Second 0: {describe(board)}</think>\n<answer>done</answer>"
     return _rollout(Question(text="What do you see?"), [frames.ref(board)], said, rng)
 
 
@@ -108,23 +109,26 @@ def glance_batches(packer: Packer, pad: int, end: int, batch: int, seed: int) ->
         yield collate(packer, [glance_rollout(frames, rng) for _ in range(batch)], frames, pad, end)
 
 
-def base_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, shortest: int = 6) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless batches of clips of one length each."""
+def base_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, seconds: tuple[int, int]) -> Iterator[dict[str, torch.Tensor]]:
+    """Endless batches of clips of one length each, drawn from `seconds` (shortest and longest); one in eight of single frames."""
     rng = random.Random(seed)
-    index = 0
+    glances = glance_batches(packer, pad, end, 48, seed)
+    index = seed % 20 * 100_000  # well below the numbers of the other splits
     while True:
+        if rng.random() < 1 / 8:
+            yield next(glances)
         frames = Drawn(rng.randrange(2**31))
-        seconds = rng.randint(shortest, 12) if rng.random() < 0.35 else rng.randint(shortest, 8)
+        length = rng.randint(*seconds)
         rollouts = []
         for _ in range(batch):
             index += 1
             family = "observe" if rng.random() < 0.5 else rng.choice(FAMILIES)
-            rollouts.append(base_rollout(make_item(family, 1_000_000 + index, "train", seconds=seconds), frames, rng))
+            rollouts.append(base_rollout(make_item(family, 100_000 + index, "train", seconds=length), frames, rng))
         yield collate(packer, rollouts, frames, pad, end)
 
 
 def train_base(
-    steps: int = 360, batch: int = 32, seed: int = 0, progress: Progress | None = None
+    steps: int = 1500, batch: int = 32, seed: int = 0, progress: Progress | None = None
 ) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
     import torch
 
@@ -133,11 +137,22 @@ def train_base(
     model = build_vlm(tokenizer)
     packer = Packer(tokenizer, image_processor(), model.config.image_token_id, cached_images=2048)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    # First single frames, many a second, then whole clips. At twice this rate seeing is not learnt at all.
-    glances = glance_batches(packer, tokenizer.pad_token_id, end, 48, seed)
-    fit(model, glances, steps, rate=1e-3, warmup=60, name="glance", progress=progress)
-    clips = base_batches(packer, tokenizer.pad_token_id, end, batch, seed)
-    fit(model, clips, steps // 3, rate=1e-3, warmup=20, name="base", progress=progress)
+    pad = tokenizer.pad_token_id
+    train_eyes(model, packer, steps // 4, seed=seed, progress=progress)
+    # First single frames, many a second, then short clips, then whole ones. At twice this rate seeing is not learnt at all.
+    glances = glance_batches(packer, pad, end, 48, seed)
+    fit(model, glances, steps // 5, rate=1e-3, warmup=60, name="frames", progress=progress)
+    fit(
+        model,
+        base_batches(packer, pad, end, batch, seed + 1, (4, 5)),
+        steps // 5,
+        rate=1e-3,
+        warmup=20,
+        name="short clips",
+        progress=progress,
+    )
+    whole = base_batches(packer, pad, end, batch, seed + 2, (6, 10))
+    fit(model, whole, steps // 2, rate=1e-3, warmup=20, name="clips", progress=progress)
     return model, packer
 
 

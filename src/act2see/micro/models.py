@@ -133,6 +133,7 @@ def build_encoder(vocabulary: int) -> Blip2ForImageTextRetrieval:
     )
     model = Blip2ForImageTextRetrieval(config)
     torch.nn.init.normal_(model.query_tokens, std=0.5)
+    torch.nn.init.normal_(model.vision_model.embeddings.position_embedding, std=0.3)
     return model
 
 

@@ -99,19 +99,18 @@ def describe(board: Board) -> str:
 
 
 def describe_view(clip: Clip) -> str:
-    """What the initial view shows: the first board, then every change with its second."""
+    """What the initial view shows: the first board, then second by second what changed, or "same".
+
+    Naming every second makes each step a comparison of two neighbouring frames, which a small model learns several
+    times faster than to jump to the next change.
+    """
     view = clip.view()
-    said = [f"At 0 seconds: {describe(view[0])}"]
+    said = [f"Second 0: {describe(view[0])}"]
     for second, (before, now) in enumerate(pairwise(view), start=1):
-        if now == before:
-            continue
-        if now.tipped != before.tipped:
-            said.append(f"At {second} seconds: {describe(now)}")
-            continue
         gone = [p.shape for p in before.pieces if now.find(p.shape) is None]
         changed = [p for p in now.ordered() if p not in before.pieces]
-        words = [str(p) for p in changed] + [f"no {s}" for s in gone]
-        said.append(f"At {second} seconds: {', '.join(words)}.")
+        words = ", ".join([str(p) for p in changed] + [f"no {s}" for s in gone]) or "same"
+        said.append(f"{second}: {describe(now)}" if now.tipped != before.tipped else f"{second}: {words}.")
     return " ".join(said)
 
 
@@ -325,11 +324,11 @@ def make_item(family: Family, index: int, split: Split = "train", options: bool 
     """The item number `index` of a split: the same every time.
 
     `options` forces four options or none (by default one in five training questions has none); `seconds`
-    forces the clip's length (6 to 12 by default).
+    forces the clip's length (6 to 10 by default).
     """
     seed = _SEED_OF[split] + index * 4 + FAMILIES.index(family)
     rng = random.Random(seed)
-    frames = FPS * (seconds or rng.randint(6, 12))
+    frames = FPS * (seconds or rng.randint(6, 10))
     held_out = split == "held_out"
     clip, kind, text, choices, answer, chain, in_view = _MAKERS[family](rng, frames, held_out)
     with_options = options if options is not None else (split != "train" or rng.random() < 0.8)

@@ -18,7 +18,7 @@ import logging
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,37 +29,80 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+LANES = (("base",), ("encoder", "generator"))
 STAGES = ("base", "encoder", "generator", "corpus", "vlm")
-FULL = {"base": 360, "encoder": 800, "vae": 1500, "generator": 4000, "corpus": 1900, "vlm": 620}
+FULL = {"base": 1600, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 2400, "vlm": 600}
 QUICK = {"base": 5, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
 
 
 def train(
     out: Path, quick: bool = False, progress: Progress | None = None, stages: Sequence[str] = STAGES, seed: int = 0
 ) -> dict[str, float]:
-    """Run `stages` into `out`; returns seconds by stage. `quick` takes a few steps of each, to see that all runs."""
+    """Run `stages` into `out`; returns seconds by stage. `quick` takes a few steps of each, to see that all runs.
+
+    The base model and the two tools need nothing of each other: they are learnt side by side, in two processes.
+    """
     unknown = [s for s in stages if s not in STAGES]
     if unknown:
         raise ConfigError(f"there is no stage {unknown[0]!r} (known: {', '.join(STAGES)})")
     counts = QUICK if quick else FULL
     out.mkdir(parents=True, exist_ok=True)
-    makers: dict[str, Callable[[], None]] = {
-        "base": lambda: _base(out, counts["base"], seed, progress),
-        "encoder": lambda: _encoder(out, counts["encoder"], seed, progress),
-        "generator": lambda: _generator(out, counts["vae"], counts["generator"], seed, progress),
-        "corpus": lambda: _corpus(out, counts["corpus"], quick),
-        "vlm": lambda: _vlm(out, counts["vlm"], seed, progress),
-    }
-    seconds = {}
-    for stage in STAGES:
+    lanes = [[s for s in lane if s in stages] for lane in LANES]
+    seconds = _side_by_side([lane for lane in lanes if lane], out, counts, seed, progress)
+    for stage in ("corpus", "vlm"):
         if stage in stages:
-            started = time.perf_counter()
-            makers[stage]()
-            seconds[stage] = round(time.perf_counter() - started, 1)
-            log.info("stage %s took %.0f s", stage, seconds[stage])
+            seconds[stage] = _run(stage, out, counts, seed, progress)
     halve(out)
     (out / "recipe.json").write_text(json.dumps({"seed": seed, "steps": counts, "seconds": seconds}, indent=1) + "\n")
     return seconds
+
+
+def _run(stage: str, out: Path, counts: dict[str, int], seed: int, progress: Progress | None) -> float:
+    """One stage; returns its seconds."""
+    started = time.perf_counter()
+    if stage == "base":
+        _base(out, counts["base"], seed, progress)
+    elif stage == "encoder":
+        _encoder(out, counts["encoder"], seed, progress)
+    elif stage == "generator":
+        _generator(out, counts["vae"], counts["generator"], seed, progress)
+    elif stage == "corpus":
+        _corpus(out, counts["corpus"])
+    else:
+        _vlm(out, counts["vlm"], seed, progress)
+    seconds = round(time.perf_counter() - started, 1)
+    log.info("stage %s took %.0f s", stage, seconds)
+    return seconds
+
+
+def _side_by_side(lanes: list[list[str]], out: Path, counts: dict[str, int], seed: int, progress: Progress | None) -> dict[str, float]:
+    """Each lane's stages one after another, the lanes at once, on an equal share of the cores."""
+    import os
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import Manager, get_context
+    from queue import Empty
+
+    if not lanes:
+        return {}
+    threads = max(1, (os.cpu_count() or 1) // len(lanes))
+    with Manager() as manager, ProcessPoolExecutor(len(lanes), mp_context=get_context("spawn")) as pool:
+        told: Any = manager.Queue()
+        jobs = [pool.submit(_lane, lane, out, counts, seed, threads, told) for lane in lanes]
+        while not (all(j.done() for j in jobs) and told.empty()):
+            try:
+                news = told.get(timeout=0.5)
+            except Empty:
+                continue
+            if progress:
+                progress(*news)
+        return {stage: seconds for job in jobs for stage, seconds in job.result().items()}
+
+
+def _lane(lane: list[str], out: Path, counts: dict[str, int], seed: int, threads: int, told: Any) -> dict[str, float]:
+    import torch
+
+    torch.set_num_threads(threads)
+    return {stage: _run(stage, out, counts, seed, lambda *news: told.put(news)) for stage in lane}
 
 
 def halve(folder: Path) -> None:
@@ -93,13 +136,13 @@ def _generator(out: Path, vae_steps: int, steps: int, seed: int, progress: Progr
     learn(out / "generator", vae_steps, steps, seed, progress)
 
 
-def _corpus(out: Path, count: int, quick: bool) -> None:
+def _corpus(out: Path, count: int) -> None:
     from act2see.micro.corpus import build_corpus, corpus_config
 
     folder = out / "corpus"
     shutil.rmtree(folder, ignore_errors=True)
     config = corpus_config(folder, out)
-    path, dropped = build_corpus(config, count, folder, processes=1 if quick else 2)
+    path, dropped = build_corpus(config, count, folder)
     log.info("%d chains, dropped: %s", len(path.read_text().splitlines()), dict(dropped))
 
 

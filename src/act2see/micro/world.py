@@ -22,7 +22,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,7 @@ HELD_OUT = frozenset(
         ("ring", "blue"),
     }
 )
+NAMELESS_SHAPES = ("diamond", "bar", "ell")  # only the vision tower's training shows these
 _GROUND, _TILE, _LIT, _BAR = (18, 18, 22), (38, 38, 46), (226, 226, 232), (255, 255, 255)
 
 Cell = tuple[int, int]
@@ -81,8 +82,11 @@ class Piece:
     lit: bool = False
 
     def __str__(self) -> str:
-        """Place first: naming the place is what makes its look easy to learn."""
-        return f"{cell_name(self.cell)} {'lit ' if self.lit else ''}{self.colour} {self.shape}"
+        """Place first: naming the place is what makes its look easy to learn. What has no name is left out."""
+        shape = self.shape if self.shape in SHAPES else "shape"
+        return " ".join(
+            w for w in (cell_name(self.cell), "lit" if self.lit else "", self.colour if self.colour in COLOURS else "", shape) if w
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,43 +203,64 @@ class Clip:
         return [self.board(f) for f in range(0, self.frames, FPS)]
 
 
-@cache
-def _sprite(shape: str, colour: str, lit: bool, size: int) -> Pixels:
+Look = tuple[float, int, int]  # scale, and shift to the right and down in quarter pixels of a cell
+_PLAIN: Look = (1.0, 0, 0)
+
+
+@lru_cache(20_000)
+def _sprite(shape: str, colour: str, lit: bool, size: int, look: Look = _PLAIN) -> Pixels:
     """One cell, drawn four times too large and reduced, so that edges are smooth at any size."""
     big = 4 * CELL
     image = Image.new("RGB", (big, big), _GROUND)
     draw = ImageDraw.Draw(image)
     inset = 10
-    draw.rounded_rectangle([inset, inset, big - inset, big - inset], 24, fill=_LIT if lit else _TILE)
     tile = _LIT if lit else _TILE
+    draw.rounded_rectangle([inset, inset, big - inset, big - inset], 24, fill=tile)
     if shape:
-        m, r, fill = big / 2, big * 0.36, COLOURS[colour]
-        if shape == "circle":
-            draw.ellipse([m - r, m - r, m + r, m + r], fill=fill)
-        elif shape == "ring":
-            draw.ellipse([m - r, m - r, m + r, m + r], fill=fill)
-            draw.ellipse([m - r * 0.5, m - r * 0.5, m + r * 0.5, m + r * 0.5], fill=tile)
+        scale, right, down = look
+        x, y, r, fill = big / 2 + right, big / 2 + down, big * 0.36 * scale, COLOURS.get(colour, colour)
+        if shape in ("circle", "ring"):
+            draw.ellipse([x - r, y - r, x + r, y + r], fill=fill)
+            if shape == "ring":
+                draw.ellipse([x - r * 0.5, y - r * 0.5, x + r * 0.5, y + r * 0.5], fill=tile)
         elif shape == "square":
             q = r * 0.94
-            draw.rectangle([m - q, m - q, m + q, m + q], fill=fill)
+            draw.rectangle([x - q, y - q, x + q, y + q], fill=fill)
         elif shape == "triangle":
-            draw.polygon([(m, m - r), (m - r, m + r), (m + r, m + r)], fill=fill)
-        else:
+            draw.polygon([(x, y - r), (x - r, y + r), (x + r, y + r)], fill=fill)
+        elif shape == "cross":
             w = r * 0.38
-            draw.rectangle([m - w, m - r, m + w, m + r], fill=fill)
-            draw.rectangle([m - r, m - w, m + r, m + w], fill=fill)
+            draw.rectangle([x - w, y - r, x + w, y + r], fill=fill)
+            draw.rectangle([x - r, y - w, x + r, y + w], fill=fill)
+        elif shape == "diamond":
+            draw.polygon([(x, y - r), (x - r, y), (x, y + r), (x + r, y)], fill=fill)
+        elif shape == "bar":
+            draw.rectangle([x - r, y - r * 0.4, x + r, y + r * 0.4], fill=fill)
+        else:  # an L
+            draw.rectangle([x - r, y - r, x - r * 0.2, y + r], fill=fill)
+            draw.rectangle([x - r, y + r * 0.2, x + r, y + r], fill=fill)
     return np.asarray(image.resize((size, size), Image.Resampling.BOX))
 
 
-def render(board: Board, size: int = SIZE) -> Pixels:
-    """The board as `(size, size, 3)` uint8; `size` is a multiple of 12."""
+def _look(shape: str, jitter: int | None) -> Look:
+    if jitter is None:
+        return _PLAIN
+    rng = random.Random(f"{jitter} {shape}")
+    return rng.choice((0.85, 0.95, 1.0, 1.05)), rng.choice((-16, 0, 16)), rng.choice((-16, 0, 16))
+
+
+def render(board: Board, size: int = SIZE, jitter: int | None = None) -> Pixels:
+    """The board as `(size, size, 3)` uint8; `size` is a multiple of 12.
+
+    With `jitter`, a seed, shapes are a little smaller and stand a little aside: for training only.
+    """
     cell = size // GRID
     out = np.empty((size, size, 3), np.uint8)
     for r, c in CELLS:
         out[r * cell : (r + 1) * cell, c * cell : (c + 1) * cell] = _sprite("", "", False, cell)
     for p in board.pieces:
         r, c = p.cell
-        out[r * cell : (r + 1) * cell, c * cell : (c + 1) * cell] = _sprite(p.shape, p.colour, p.lit, cell)
+        out[r * cell : (r + 1) * cell, c * cell : (c + 1) * cell] = _sprite(p.shape, p.colour, p.lit, cell, _look(p.shape, jitter))
     if board.tipped:
         bar = size // 24
         out[:, _edge(board.tipped, bar)] = _BAR
