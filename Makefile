@@ -13,7 +13,7 @@ CORE := .venv/.stamp-core
 DEV := .venv/.stamp-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type bench micro notebooks format setup clean
+.PHONY: help demo test lint type bench micro notebooks pictures format setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ notebooks: $(DEV) ## execute the notebooks
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; \
 	then $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 --timeout=600 notebooks; \
 	else echo "no notebooks to execute"; fi
+
+pictures: $(CORE) ## photograph a trace for the README (needs Chromium)
+	@$(BIN)/python docs/pictures.py
 
 format: $(DEV) ## format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix .

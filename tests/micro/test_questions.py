@@ -122,7 +122,7 @@ def test_what_is_needed_follows_from_the_view(made: dict[str, list[Item]], split
 
 def test_chains_end_in_the_answer_and_name_every_piece() -> None:
     item = make_item("observe", 0, "test")
-    assert item.closing() == f" The answer is {item.answer}.</think>\n<answer>{item.answer}</answer>"
+    assert item.closing() == f" {item.lead} {item.answer}.</think>\n<answer>{item.answer}</answer>"
     board = item.clip.slow[0][1]
     assert describe(board) == ", ".join(map(str, board.ordered())) + "."
     said = describe_view(item.clip)

@@ -10,6 +10,7 @@ import pytest
 from act2see import aask, create_act2see, load_config
 from act2see.agent.trace import Frames, Text, Trace
 from act2see.graphs.ask import Graph
+from act2see.graphs.parts import build_parts
 from act2see.micro import guard, recipe
 from act2see.micro.learn_generator import score_edit
 from act2see.micro.questions import FAMILIES, Call, make_item
@@ -41,6 +42,26 @@ async def test_a_question_of_each_family_is_answered_in_the_grammar(graph: Graph
     assert Trace.from_json(trace.to_json()) == trace
 
 
+async def test_a_run_taken_up_by_another_process_before_any_node_answers_the_same(graph: Graph, tmp_path: Path) -> None:
+    """The second half runs on models that have seen nothing of the first: no cache of keys, no index in memory."""
+    from langgraph.checkpoint.memory import InMemorySaver
+
+    item = next(i for i in (make_item("both", n, "validation") for n in range(20)) if len(i.needed) == 2)
+    clip = write_clip(item.clip, tmp_path / "clip.mp4")
+    whole = await aask(graph, clip, item.text, item.options)
+    config = load_config("micro", cache=str(tmp_path / "cache"))
+    given: Any = {"video": str(clip), "question": item.text, "options": list(item.options)}
+    for node in ("reason", *{c.tag for c in whole.calls}, "answer"):
+        saver = InMemorySaver()
+        run: Any = {"configurable": {"thread_id": node}}
+        await create_act2see(config, parts=build_parts(config), checkpointer=saver).ainvoke(given, run, interrupt_before=[node])
+        resumed = create_act2see(config, parts=build_parts(config), checkpointer=saver)
+        result = await resumed.ainvoke(None, run)
+        trace = Trace.model_validate(result["trace"])
+        assert (trace.text, trace.answer) == (whole.text, whole.answer)
+        assert [f.digest for f in trace.shown] == [f.digest for f in whole.shown]
+
+
 async def test_a_second_loop_reads_nothing_twice(graph: Graph, tmp_path: Path) -> None:
     for i in range(12):
         item = make_item("imagine", i, "validation")
@@ -53,7 +74,6 @@ async def test_a_second_loop_reads_nothing_twice(graph: Graph, tmp_path: Path) -
 
 
 async def test_the_tools_do_what_they_are_asked(graph: Graph, tmp_path: Path) -> None:
-    from act2see.graphs.parts import build_parts
     from act2see.tools.base import ToolContext
 
     parts = build_parts(load_config("micro", cache=str(tmp_path)))

@@ -39,7 +39,7 @@ def with_tools(item: Item, tags: Sequence[str], rng: random.Random) -> Item:
         if isinstance(step, Call) and step.tag not in tags:
             if step.tag == "retrieve":
                 answer = rng.choice(item.options) if item.options else item.answer
-                return replace(item, chain=(*chain, " I cannot look again."), answer=answer)
+                return replace(item, chain=(*chain, " I cannot look again."), answer=answer, lead="My guess is")
             return replace(item, chain=(*chain, " I cannot imagine it."))
         chain.append(step)
     return item

@@ -1,10 +1,16 @@
 """Train the micro VLM's vision tower, before there is any language: each merged token tells what its cell holds.
 
 Large VLMs start from a vision encoder that can see; this is micro's. Linear heads read shape, colour and light off a
-token separately, and are thrown away. What has no name teaches one head alone: a shape in a nameless colour teaches
-shapes, a nameless shape teaches colours. So a shape is known whatever its colour and the other way round, which is
-what pairs that training never shows are told by. Nameless looks are never near a named colour: no held-out pair is
-shown in disguise.
+token separately, and are thrown away. They also read where the token is and which cell holds the next piece in reading
+order, so that the language model need not work places out from positions.
+
+What has no name teaches one head alone: a shape in a nameless colour teaches shapes, a nameless shape teaches colours.
+So a shape is known whatever its colour and the other way round, which is what pairs that training never shows are told
+by. Nameless looks are never near a named colour: no held-out pair is shown in disguise.
+
+Afterwards the tower's output is scaled to the size of word embeddings, and the tower stays as it is. As trained it is
+forty times as large as anything that attention adds to it, such as the time of its frame: the language model then mixes
+frames up (a wrong word in twenty after 1,000 steps).
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ import numpy as np
 from act2see.agent.packing import Packer
 from act2see.micro.learn_encoder import draw_shown
 from act2see.micro.models import IMAGE
-from act2see.micro.world import CELLS, COLOURS, NAMELESS_SHAPES, SHAPES, SIDES, Board, render
+from act2see.micro.world import CELLS, COLOURS, GRID, NAMELESS_SHAPES, SHAPES, SIDES, Board, render
 from act2see.tools.frames import FrameRef
 from act2see.training.collate import equal_frames
 from act2see.training.sft import Progress, warm_cosine
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-RATE, IGNORED, EMPTY = 1e-3, -100, 0
+RATE, IGNORED, OUTPUT_RMS = 1e-3, -100, 0.2
 NAMELESS_COLOURS = tuple(
     f"#{r:02x}{g:02x}{b:02x}"
     for r, g, b in product(range(20, 256, 47), repeat=3)
@@ -51,30 +57,37 @@ def strange(board: Board, rng: random.Random) -> Board:
 
 
 def labels(boards: list[Board]) -> torch.Tensor:
-    """`(n, 9, 4)`: shape, colour, light and low side of each cell; 0 is none, what has no name is ignored."""
+    """`(n, 9, 7)`: shape, colour, light and low side of each cell, its row and column, and the cell of the next piece.
+
+    0 is none (but for rows and columns); what has no name is ignored.
+    """
     import torch
 
-    out = torch.zeros(len(boards), len(CELLS), 4, dtype=torch.long)
+    out = torch.zeros(len(boards), len(CELLS), 7, dtype=torch.long)
+    out[:, :, 4:6] = torch.tensor(CELLS)
     for row, board in zip(out, boards, strict=True):
         row[:, 3] = SIDES.index(board.tipped) + 1 if board.tipped else 0
         for p in board.pieces:
             shape = SHAPES.index(p.shape) + 1 if p.shape in SHAPES else IGNORED
             colour = list(COLOURS).index(p.colour) + 1 if p.colour in COLOURS else IGNORED
             row[CELLS.index(p.cell), :3] = torch.tensor((shape, colour, int(p.lit)))
+        for p in reversed(board.ordered()):
+            row[: CELLS.index(p.cell), 6] = CELLS.index(p.cell) + 1
     return out
 
 
 def train_eyes(
     model: Qwen3VLForConditionalGeneration, packer: Packer, steps: int, batch: int = 96, seed: int = 0, progress: Progress | None = None
 ) -> None:
-    """Train `model`'s vision tower in place."""
+    """Train `model`'s vision tower in place, DeepStack's outputs as well; leaves it frozen."""
     import torch
     from torch.nn.functional import cross_entropy
 
     rng, noise = random.Random(seed), np.random.default_rng(seed)
-    sizes = (len(SHAPES) + 1, len(COLOURS) + 1, 2, len(SIDES) + 1)
+    sizes = (len(SHAPES) + 1, len(COLOURS) + 1, 2, len(SIDES) + 1, GRID, GRID, len(CELLS) + 1)
     visual = model.model.visual
-    heads = torch.nn.Linear(model.config.text_config.hidden_size, sum(sizes))
+    outputs = [visual.merger, *visual.deepstack_merger_list]
+    heads = torch.nn.ModuleList(torch.nn.Linear(model.config.text_config.hidden_size, sum(sizes)) for _ in outputs)
     learnt = [*visual.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(learnt, RATE, weight_decay=0.01)
     grid = torch.tensor([[1, IMAGE // 8, IMAGE // 8]] * batch)
@@ -88,10 +101,16 @@ def train_eyes(
                 .astype(np.uint8)
                 for ref, b in zip(refs, boards, strict=True)
             }
-            seen = visual(packer.patches(refs, lambda ref: drawn[ref.digest]), grid).pooler_output  # noqa: B023
-            told = heads(seen).split(sizes, -1)
+            out = visual(packer.patches(refs, lambda ref: drawn[ref.digest]), grid)  # noqa: B023
+            seen = (out.pooler_output, *out.deepstack_features)
             wanted = labels(boards).flatten(0, 1).unbind(-1)
-            loss = torch.stack([cross_entropy(t, w, ignore_index=IGNORED) for t, w in zip(told, wanted, strict=True)]).sum()
+            loss = torch.stack(
+                [
+                    cross_entropy(told, want, ignore_index=IGNORED)
+                    for head, tokens in zip(heads, seen, strict=True)
+                    for told, want in zip(head(tokens).split(sizes, -1), wanted, strict=True)
+                ]
+            ).sum()
             for group in optimiser.param_groups:
                 group["lr"] = warm_cosine(step, steps, RATE, 40)
             optimiser.zero_grad()
@@ -100,3 +119,9 @@ def train_eyes(
             optimiser.step()
             if progress and (step % 25 == 0 or step == steps - 1):
                 progress("eyes", step, steps, loss.item())
+        with torch.no_grad():
+            for merger, tokens in zip(outputs, seen, strict=True):
+                scale = OUTPUT_RMS / tokens.pow(2).mean().sqrt()
+                merger.linear_fc2.weight.mul_(scale)
+                merger.linear_fc2.bias.mul_(scale)
+    visual.requires_grad_(False)

@@ -20,9 +20,9 @@ from act2see.agent.trace import Answer, Question, Text, Trace, Video
 from act2see.micro.learn_encoder import draw_shown
 from act2see.micro.learn_eyes import train_eyes
 from act2see.micro.models import IMAGE, PATCH, build_vlm
-from act2see.micro.questions import FAMILIES, Item, describe, describe_view, make_item, sentences
+from act2see.micro.questions import FAMILIES, closing, describe, describe_view, make_item, sentences
 from act2see.micro.tokenizers import qwen_tokenizer
-from act2see.micro.world import FPS, Board, render as draw
+from act2see.micro.world import FPS, Board, Clip, cell_name, render as draw
 from act2see.tools.frames import FrameRef
 from act2see.training.collate import collate
 from act2see.training.sft import Progress, fit
@@ -68,26 +68,67 @@ class Drawn:
         return pixels.clip(0, 255).astype(np.uint8)
 
 
-def base_rollout(item: Item, frames: Drawn, rng: random.Random) -> Rollout:
-    """An observation: of the item's question where its view answers it, else of what the view shows."""
-    asked = item.family == "observe" and item.in_view
-    text = item.text if asked else "What do you see?"
-    closing = item.closing() if asked else "</think>\n<answer>done</answer>"
-    said = describe_view(item.clip)
+def busy_clip(rng: random.Random, seconds: int) -> Clip:
+    """A clip that shows another board at most seconds, so that nothing said of one second can be copied from the last.
+
+    Without such clips a model learns to repeat itself, and its look at each frame stays vague.
+    """
+    board = draw_shown(rng)
+    slow = [(0, board)]
+    for second in range(1, seconds):
+        kind = rng.random()
+        if kind < 0.7:
+            board = draw_shown(rng)
+        elif kind < 0.9 and not board.tipped:
+            board = board.change(rng.choice(board.pieces).shape, cell=rng.choice(board.free))
+        slow.append((second * FPS, board))
+    return Clip(seconds * FPS, tuple(slow))
+
+
+Asked = tuple[str, str, str]  # a question, how its conclusion begins, and its answer
+
+
+def ask_shown(board: Board, rng: random.Random, when: str = "") -> Asked:
+    """A question about one board."""
+    p = rng.choice(board.pieces)
+    place, kind, led = cell_name(p.cell), rng.random(), f"{when} the" if when else "The"
+    asked = f" {when.lower()}" if when else ""
+    if kind < 0.3:
+        return f"What colour is the {p.shape}{asked}?", f"{led} {p.shape} is", p.colour
+    if kind < 0.7:
+        return f"Where is the {p.shape}{asked}?", f"{led} {p.shape} is at", place
+    return f"Which shape is at {place}{asked}?", f"{when} at {place} is the".strip().capitalize(), p.shape
+
+
+def ask_observed(clip: Clip, rng: random.Random) -> Asked:
+    """A question about the start or the end of a clip."""
+    view = clip.view()
+    return ask_shown(view[0], rng, "At the start") if rng.random() < 0.5 else ask_shown(view[-1], rng, "At the end")
+
+
+def base_rollout(clip: Clip, asked: Asked, options: tuple[str, ...], frames: Drawn, rng: random.Random) -> Rollout:
+    """A clip's initial frames, what they show second by second, and an answer that follows from it.
+
+    The clip begins at any second that leaves room for one digit, so that short clips teach every second's name.
+    """
     known: dict[Board, FrameRef] = {}
     initial = []
-    for second, board in enumerate(item.clip.view()):
+    start = rng.randint(0, 10 - len(clip.view()))
+    for second, board in enumerate(clip.view(), start):
         if board not in known:
             known[board] = frames.ref(board)
         initial.append(known[board].model_copy(update={"seconds": float(second)}))
-    return _rollout(Question(text=text, options=item.options if asked else ()), initial, said + closing, rng)
+    return _rollout(Question(text=asked[0], options=options), initial, describe_view(clip, start) + closing(*asked[1:]), rng)
 
 
 def glance_rollout(frames: Drawn, rng: random.Random) -> Rollout:
-    """One frame of anything the world can show, described in full: where seeing is learnt fastest."""
+    """One frame of anything the world can show, described in full, and conclusions: how one looks things up."""
     board = draw_shown(rng)
-    said = f"Second 0: {describe(board)}</think>\n<answer>done</answer>"
-    return _rollout(Question(text="What do you see?"), [frames.ref(board)], said, rng)
+    second = rng.randrange(10)
+    *more, (text, lead, answer) = (ask_shown(board, rng) for _ in range(5))
+    said = f"Second {second}: {describe(board)} " + " ".join(f"{begun} {found}." for _, begun, found in more) + closing(lead, answer)
+    frame = frames.ref(board).model_copy(update={"seconds": float(second)})
+    return _rollout(Question(text=text), [frame], said, rng)
 
 
 def _rollout(question: Question, initial: list[FrameRef], written: str, rng: random.Random) -> Rollout:
@@ -109,8 +150,13 @@ def glance_batches(packer: Packer, pad: int, end: int, batch: int, seed: int) ->
         yield collate(packer, [glance_rollout(frames, rng) for _ in range(batch)], frames, pad, end)
 
 
-def base_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, seconds: tuple[int, int]) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless batches of clips of one length each, drawn from `seconds` (shortest and longest); one in eight of single frames."""
+def base_batches(
+    packer: Packer, pad: int, end: int, batch: int, seed: int, seconds: tuple[int, int], busy: float = 0.6
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Endless batches of clips of one length each, drawn from `seconds` (shortest and longest), a share of them busy.
+
+    One batch in eight is of single frames.
+    """
     rng = random.Random(seed)
     glances = glance_batches(packer, pad, end, 48, seed)
     index = seed % 20 * 100_000  # well below the numbers of the other splits
@@ -122,13 +168,20 @@ def base_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, seco
         rollouts = []
         for _ in range(batch):
             index += 1
-            family = "observe" if rng.random() < 0.5 else rng.choice(FAMILIES)
-            rollouts.append(base_rollout(make_item(family, 100_000 + index, "train", seconds=length), frames, rng))
+            if rng.random() < busy:
+                clip = busy_clip(rng, length)
+                rollouts.append(base_rollout(clip, ask_observed(clip, rng), (), frames, rng))
+                continue
+            item = make_item(rng.choice(FAMILIES), 100_000 + index, "train", seconds=length)
+            if item.family == "observe" and item.in_view:
+                rollouts.append(base_rollout(item.clip, (item.text, item.lead, item.answer), item.options, frames, rng))
+            else:
+                rollouts.append(base_rollout(item.clip, ask_observed(item.clip, rng), (), frames, rng))
         yield collate(packer, rollouts, frames, pad, end)
 
 
 def train_base(
-    steps: int = 1500, batch: int = 32, seed: int = 0, progress: Progress | None = None
+    steps: int = 1700, batch: int = 32, seed: int = 0, progress: Progress | None = None
 ) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
     import torch
 
@@ -138,21 +191,15 @@ def train_base(
     packer = Packer(tokenizer, image_processor(), model.config.image_token_id, cached_images=2048)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     pad = tokenizer.pad_token_id
-    train_eyes(model, packer, steps // 4, seed=seed, progress=progress)
+    quarter = steps // 4
+    train_eyes(model, packer, quarter, seed=seed, progress=progress)
     # First single frames, many a second, then short clips, then whole ones. At twice this rate seeing is not learnt at all.
-    glances = glance_batches(packer, pad, end, 48, seed)
-    fit(model, glances, steps // 5, rate=1e-3, warmup=60, name="frames", progress=progress)
-    fit(
-        model,
-        base_batches(packer, pad, end, batch, seed + 1, (4, 5)),
-        steps // 5,
-        rate=1e-3,
-        warmup=20,
-        name="short clips",
-        progress=progress,
-    )
+    frames = glance_batches(packer, pad, end, 48, seed)
+    fit(model, frames, quarter, rate=1e-3, warmup=60, name="frames", progress=progress)
+    short = base_batches(packer, pad, end, batch, seed + 1, (2, 5), busy=1.0)
+    fit(model, short, quarter, rate=1e-3, warmup=20, name="short clips", progress=progress)
     whole = base_batches(packer, pad, end, batch, seed + 2, (6, 10))
-    fit(model, whole, steps // 2, rate=1e-3, warmup=20, name="clips", progress=progress)
+    fit(model, whole, steps - 3 * quarter, rate=1e-3, warmup=20, name="clips", progress=progress)
     return model, packer
 
 

@@ -10,7 +10,7 @@ decision to call a tool can only come from looking:
 
 A chain is a list of steps: what is said, and which tool is called with which query. What is said after a call
 describes the frame that the world expects there; the corpus drops chains whose tool returned another one.
-Chains name every piece and every visible change (dense supervision: without it the micro VLM learns slowly).
+Chains name every piece of every frame (dense supervision: without it the micro VLM learns slowly).
 
 Options never leak: the answer's letter is uniform, and distractors are things that the initial view rules
 neither in nor out (a blink's colour is never the shape's usual one; places are places the shape has visited,
@@ -22,7 +22,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Literal
 
 from act2see.micro.learn_generator import edit_query
@@ -76,6 +75,7 @@ class Item:
     answer: str
     chain: tuple[Step, ...]
     in_view: bool
+    lead: str
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -88,8 +88,15 @@ class Item:
         return LETTERS[self.options.index(self.answer)] if self.options else self.answer
 
     def closing(self) -> str:
-        """Answers are given in words: finding the letter of an option is a skill that would have to be learnt too."""
-        return f" The answer is {self.answer}.</think>\n<answer>{self.answer}</answer>"
+        return closing(self.lead, self.answer)
+
+
+def closing(lead: str, answer: str) -> str:
+    """How a chain ends: the question's own words, then the answer, so that what is asked stands beside what is found.
+
+    Answers are in words: finding the letter of an option is a skill that would have to be learnt too.
+    """
+    return f" {lead} {answer}.</think>\n<answer>{answer}</answer>"
 
 
 def describe(board: Board) -> str:
@@ -98,20 +105,14 @@ def describe(board: Board) -> str:
     return lead + ", ".join(map(str, board.ordered())) + "."
 
 
-def describe_view(clip: Clip) -> str:
-    """What the initial view shows: the first board, then second by second what changed, or "same".
+def describe_view(clip: Clip, start: int = 0) -> str:
+    """What the initial view shows: every frame in full, second by second, counted from `start`.
 
-    Naming every second makes each step a comparison of two neighbouring frames, which a small model learns several
-    times faster than to jump to the next change.
+    Naming only what changed is shorter, but makes each second a comparison of two frames, which micro does not learn
+    well (one change in ten missed after 1,000 steps); one frame at a time is what it sees without fault.
     """
-    view = clip.view()
-    said = [f"Second 0: {describe(view[0])}"]
-    for second, (before, now) in enumerate(pairwise(view), start=1):
-        gone = [p.shape for p in before.pieces if now.find(p.shape) is None]
-        changed = [p for p in now.ordered() if p not in before.pieces]
-        words = ", ".join([str(p) for p in changed] + [f"no {s}" for s in gone]) or "same"
-        said.append(f"{second}: {describe(now)}" if now.tipped != before.tipped else f"{second}: {words}.")
-    return " ".join(said)
+    said = " ".join(f"{second}: {describe(board)}" for second, board in enumerate(clip.view(), start))
+    return f"Second {said}"
 
 
 def _choose(rng: random.Random, answer: str, others: list[str], n: int = 4) -> tuple[str, ...]:
@@ -188,13 +189,17 @@ def _frame_of(clip: Clip, short: Short) -> Board:
     return clip.board((short.start + short.stop) // 2)
 
 
-def _observe(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, str, str, tuple[str, ...], str, tuple[Step, ...], bool]:
+_Made = tuple[Clip, str, str, tuple[str, ...], str, tuple[Step, ...], bool, str]  # the fields of `Item`, from `clip` on
+
+
+def _observe(rng: random.Random, frames: int, held_out: bool) -> _Made:
     board = draw_board(rng, held_out)
     mover = rng.choice(board.pieces).shape
     kind = rng.choice(("colour", "place", "which moves", "guest", "guest"))
     if kind == "which moves":
         clip = Clip(frames, _hops(rng, board, mover, frames, rng.choice((1, 2))))
-        return clip, kind, "Which shape moves?", _shapes(rng, mover, board), mover, (describe_view(clip),), True
+        options, said = _shapes(rng, mover, board), (describe_view(clip),)
+        return clip, kind, "Which shape moves?", options, mover, said, True, "The shape that moves is the"
     slow = _hops(rng, board, mover, frames, rng.choice((0, 1, 2)))
     rare = [p.shape for p in board.pieces if (p.shape, p.colour) in HELD_OUT]
     if kind == "guest":
@@ -207,24 +212,27 @@ def _observe(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, str
             query = f"the {shape}"
             chain = (f"{chain[0]} No {shape} in these frames.", Call("retrieve", query, seen), describe(seen))  # type: ignore[assignment]
         if rng.random() < 0.6 or held_out:
-            return clip, kind, f"What colour is the {shape}?", _colours(rng, guest.piece.colour), guest.piece.colour, chain, in_view
+            answer = guest.piece.colour
+            return clip, kind, f"What colour is the {shape}?", _colours(rng, answer), answer, chain, in_view, f"The {shape} is"
         place = cell_name(guest.piece.cell)
         always = {p.cell for _, b in slow for p in b.pieces}
         free = [cell_name(c) for c in CELLS if c not in always]
-        return clip, kind, f"Where is the {shape}?", _cells(rng, place, free), place, chain, in_view
+        return clip, kind, f"Where is the {shape}?", _cells(rng, place, free), place, chain, in_view, f"The {shape} is at"
     shape = rng.choice(rare) if rare else rng.choice(board.pieces).shape
     if kind == "colour":
         clip = Clip(frames, slow)
         answer = board.piece(shape).colour
-        return clip, kind, f"What colour is the {shape}?", _colours(rng, answer), answer, (describe_view(clip),), True
+        return clip, kind, f"What colour is the {shape}?", _colours(rng, answer), answer, (describe_view(clip),), True, f"The {shape} is"
     clip = Clip(frames, slow)
     end = rng.random() < 0.5
     answer = cell_name((slow[-1] if end else slow[0])[1].piece(shape).cell)
-    text = f"Where is the {shape} at the {'end' if end else 'start'}?"
-    return clip, kind, text, _cells(rng, answer, _visited(clip, shape)), answer, (describe_view(clip),), True
+    when = "at the end" if end else "at the start"
+    options = _cells(rng, answer, _visited(clip, shape))
+    lead = f"{when.capitalize()} the {shape} is at"
+    return clip, kind, f"Where is the {shape} {when}?", options, answer, (describe_view(clip),), True, lead
 
 
-def _blinking(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, str, str, tuple[str, ...], str, tuple[Step, ...], bool]:
+def _blinking(rng: random.Random, frames: int, held_out: bool) -> _Made:
     board = draw_board(rng, held_out)
     in_view = rng.random() < 0.5
     kind = rng.choice(("colour", "which", "where"))
@@ -245,11 +253,12 @@ def _blinking(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, st
     if kind == "colour":
         usual = board.piece(x).colour
         options = _colours(rng, blink.piece.colour, usual)
-        return clip, kind, f"What colour does the {x} turn when it blinks?", options, blink.piece.colour, chain, in_view
+        return clip, kind, f"What colour does the {x} turn when it blinks?", options, blink.piece.colour, chain, in_view, f"The lit {x} is"
     if kind == "which":
-        return clip, kind, "Which shape blinks?", _shapes(rng, x, board), x, chain, in_view
+        return clip, kind, "Which shape blinks?", _shapes(rng, x, board), x, chain, in_view, "The lit shape is the"
     place = cell_name(_frame_of(clip, blink).piece(y).cell)
-    return clip, kind, f"Where is the {y} when the {x} blinks?", _cells(rng, place, _visited(clip, y)), place, chain, in_view
+    options, lead = _cells(rng, place, _visited(clip, y)), f"With the {x} lit the {y} is at"
+    return clip, kind, f"Where is the {y} when the {x} blinks?", options, place, chain, in_view, lead
 
 
 def _tipping(edit: Edit) -> str:
@@ -257,14 +266,16 @@ def _tipping(edit: Edit) -> str:
     return f"{away}the board is tipped to the {edit.side}"
 
 
-def _outcome(rng: random.Random, before: Board, after: Board, when: str, prefer: str = "") -> tuple[str, str, tuple[str, ...], str]:
+def _outcome(rng: random.Random, before: Board, after: Board, when: str, prefer: str = "") -> tuple[str, str, tuple[str, ...], str, str]:
     """Ask where a piece ends up, or which piece ends up somewhere."""
     p = after.piece(prefer) if prefer and after.find(prefer) else rng.choice(after.pieces)
+    place = cell_name(p.cell)
     if rng.random() < 0.6:
-        place = cell_name(p.cell)
         near = [cell_name(q.cell) for q in after.pieces] + [cell_name(before.piece(p.shape).cell)]
-        return "where", f"Where does the {p.shape} end up when {when}?", _cells(rng, place, near), place
-    return "which", f"Which shape ends up at {cell_name(p.cell)} when {when}?", _shapes(rng, p.shape, before), p.shape
+        options, lead = _cells(rng, place, near), f"On the tipped board the {p.shape} is at"
+        return "where", f"Where does the {p.shape} end up when {when}?", options, place, lead
+    lead = f"On the tipped board at {place} is the"
+    return "which", f"Which shape ends up at {place} when {when}?", _shapes(rng, p.shape, before), p.shape, lead
 
 
 def _draw_edit(rng: random.Random, board: Board, keep: str = "") -> Edit:
@@ -272,7 +283,7 @@ def _draw_edit(rng: random.Random, board: Board, keep: str = "") -> Edit:
     return Edit(rng.choice(SIDES), rng.choice(shapes) if rng.random() < 0.35 else None)
 
 
-def _imagine(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, str, str, tuple[str, ...], str, tuple[Step, ...], bool]:
+def _imagine(rng: random.Random, frames: int, held_out: bool) -> _Made:
     board = draw_board(rng, held_out)
     edit = _draw_edit(rng, board)
     after = edit.apply(board)
@@ -286,15 +297,15 @@ def _imagine(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, str
         short = (_blink(rng, board, rng.choice(board.pieces).shape, frames, False, held_out),)
     clip = Clip(frames, slow, short, edit)
     rare = [p.shape for p in board.pieces if (p.shape, p.colour) in HELD_OUT]
-    kind, text, options, answer = _outcome(rng, board, after, _tipping(edit), rng.choice(rare) if rare else "")
+    kind, text, options, answer, lead = _outcome(rng, board, after, _tipping(edit), rng.choice(rare) if rare else "")
     said = describe_view(clip)
     chain: tuple[Step, ...] = (said,)
     if not in_view:
         chain = (f"{said} The board is not tipped in these frames.", Call("generate", edit_query(edit), after), describe(after))
-    return clip, kind, text, options, answer, chain, in_view
+    return clip, kind, text, options, answer, chain, in_view, lead
 
 
-def _both(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, str, str, tuple[str, ...], str, tuple[Step, ...], bool]:
+def _both(rng: random.Random, frames: int, held_out: bool) -> _Made:
     board = draw_board(rng, held_out)
     x = rng.choice(board.pieces).shape
     mover = rng.choice([p.shape for p in board.pieces if p.shape != x])
@@ -306,7 +317,7 @@ def _both(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, str, s
     edit = _draw_edit(rng, seen, keep=x)
     clip, after = replace(clip, edit=edit), edit.apply(seen)
     when = f"{_tipping(edit)} as the {x} blinks"
-    kind, text, options, answer = _outcome(rng, seen, after, when, mover if rng.random() < 0.5 else "")
+    kind, text, options, answer, lead = _outcome(rng, seen, after, when, mover if rng.random() < 0.5 else "")
     said = describe_view(clip)
     imagine: tuple[Step, ...] = (Call("generate", edit_query(edit, x), after), describe(after))
     if in_view:
@@ -314,7 +325,7 @@ def _both(rng: random.Random, frames: int, held_out: bool) -> tuple[Clip, str, s
     else:
         look = Call("retrieve", f"the {x} blinks", seen)
         chain = (f"{said} No {x} blinks in these frames.", look, f"{describe(seen)} The board is not tipped in this frame.", *imagine)
-    return clip, kind, text, options, answer, chain, in_view
+    return clip, kind, text, options, answer, chain, in_view, lead
 
 
 _MAKERS = {"observe": _observe, "blink": _blinking, "imagine": _imagine, "both": _both}
@@ -330,9 +341,9 @@ def make_item(family: Family, index: int, split: Split = "train", options: bool 
     rng = random.Random(seed)
     frames = FPS * (seconds or rng.randint(6, 10))
     held_out = split == "held_out"
-    clip, kind, text, choices, answer, chain, in_view = _MAKERS[family](rng, frames, held_out)
+    clip, kind, text, choices, answer, chain, in_view, lead = _MAKERS[family](rng, frames, held_out)
     with_options = options if options is not None else (split != "train" or rng.random() < 0.8)
-    return Item(family, kind, seed, clip, text, choices if with_options else (), answer, chain, in_view)
+    return Item(family, kind, seed, clip, text, choices if with_options else (), answer, chain, in_view, lead)
 
 
 def items(n: int, split: Split, families: tuple[Family, ...] = FAMILIES) -> Iterator[Item]:
@@ -351,4 +362,4 @@ def sentences() -> Iterator[str]:
             yield step if isinstance(step, str) else f"<{step.tag}>{step.query}</{step.tag}>"
         yield item.closing()
         yield "<frame><3.7 seconds></frame><frame><imagined></frame> Tools: <retrieve> <generate>. Tools: none."
-        yield "I cannot look again. I cannot imagine it."
+        yield "I cannot look again. I cannot imagine it. My guess is left. At top left is the circle."

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LANES = (("base",), ("encoder", "generator"))
 STAGES = ("base", "encoder", "generator", "corpus", "vlm")
-FULL = {"base": 1600, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 2400, "vlm": 600}
+FULL = {"base": 1700, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 2400, "vlm": 600}
 QUICK = {"base": 5, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
 
 
@@ -153,7 +153,7 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int
     from act2see.agent.packing import Packer
     from act2see.agent.trace import load_traces
     from act2see.micro.corpus import corpus_config
-    from act2see.micro.learn_vlm import save
+    from act2see.micro.learn_vlm import base_batches, save
     from act2see.tools.store import FrameStore
     from act2see.training.sft import fit
 
@@ -163,11 +163,19 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int
     packer = Packer.from_pretrained(out / "base")
     packer.cached_images = 200_000
     model: Any = Qwen3VLForConditionalGeneration.from_pretrained(out / "base", dtype=torch.float32)
+    model.model.visual.requires_grad_(False)
     traces = list(load_traces(out / "corpus" / "traces.jsonl"))
-    # First the chains without imagining, which are shorter and of which every one needs the view alone; then all.
-    plain = [t for t in traces if "tipped" not in t.question.text]
-    fit(model, _batches(plain, packer, store, batch, seed), steps // 3, rate=1e-3, warmup=40, name="vlm, first", progress=progress)
-    fit(model, _batches(traces, packer, store, batch, seed), steps - steps // 3, rate=1e-3, warmup=40, name="vlm", progress=progress)
+    tokenizer = packer.codec.tokenizer
+    observing = base_batches(packer, tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>"), batch, seed + 3, (6, 10))
+
+    def with_replay() -> Iterator[dict[str, torch.Tensor]]:
+        # A batch in five is the base model's: chains of one small world would wear away what it sees.
+        for n, chains in enumerate(_batches(traces, packer, store, batch, seed)):
+            yield chains
+            if n % 4 == 3:
+                yield next(observing)
+
+    fit(model, with_replay(), steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
     save(model, packer, out / "vlm")
 
 

@@ -1,0 +1,40 @@
+"""The recipe from nothing, a few steps of each stage: every folder that it leaves is one that the graph loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from act2see import ask, create_act2see
+from act2see.errors import ConfigError
+from act2see.graphs.parts import build_parts
+from act2see.micro import recipe
+from act2see.micro.evaluate import micro_config
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+
+
+@pytest.mark.timeout(400)
+def test_the_whole_recipe_runs_and_leaves_weights_that_answer(tmp_path: Path) -> None:
+    told: set[str] = set()
+    seconds = recipe.train(tmp_path / "weights", quick=True, progress=lambda name, *_: told.add(name))
+    assert set(seconds) == set(recipe.STAGES)
+    assert {"eyes", "frames", "short clips", "clips", "vlm"} <= told
+    assert json.loads((tmp_path / "weights" / "recipe.json").read_text())["steps"] == recipe.QUICK
+    tensors = load_file(tmp_path / "weights" / "vlm" / "model.safetensors")
+    assert {t.dtype for t in tensors.values()} == {torch.float16}
+
+    config = micro_config(tmp_path / "weights", tmp_path / "cache")
+    item = make_item("observe", 0, "test")
+    trace = ask(create_act2see(config, parts=build_parts(config)), write_clip(item.clip, tmp_path / "clip.mp4"), item.text, item.options)
+    assert trace.text and trace.usage.loops
+
+
+def test_an_unknown_stage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no stage 'encodr'"):
+        recipe.train(tmp_path, stages=("encodr",))
+    assert not any(tmp_path.iterdir())
