@@ -31,7 +31,8 @@ def test_the_whole_recipe_runs_and_leaves_weights_that_answer(tmp_path: Path) ->
     config = micro_config(tmp_path / "weights", tmp_path / "cache")
     item = make_item("observe", 0, "test")
     trace = ask(create_act2see(config, parts=build_parts(config)), write_clip(item.clip, tmp_path / "clip.mp4"), item.text, item.options)
-    assert trace.text and trace.usage.loops
+    assert trace.text
+    assert trace.usage.loops
 
 
 def test_an_unknown_stage_is_named(tmp_path: Path) -> None:
