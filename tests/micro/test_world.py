@@ -85,7 +85,7 @@ def test_an_edit_may_take_a_shape_away_first() -> None:
     edit = Edit("left", "circle")
     assert edit.apply(board) == Board((Piece("ring", "green", (0, 0)),), "left")
     assert str(edit) == "the board tipped to the left without the circle"
-    assert [cell_name(c) for c in ((0, 0), (2, 2))] == ["top left", "bottom right"]
+    assert [cell_name(c) for c in ((0, 0), (2, 2))] == ["northwest", "southeast"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

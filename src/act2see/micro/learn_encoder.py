@@ -23,7 +23,7 @@ import numpy as np
 from act2see.micro.learn_generator import draw_edit, draw_source, edit_query, edit_texts, to_tensor
 from act2see.micro.models import build_encoder
 from act2see.micro.tokenizers import bert_tokenizer
-from act2see.micro.world import CELLS, COLOURS, GRID, SHAPES, SIDES, Board, Edit, cell_name
+from act2see.micro.world import CELLS, COLOURS, GRID, SHAPES, SIDES, Board, Cell, Edit
 from act2see.training.sft import Progress
 
 if TYPE_CHECKING:
@@ -34,7 +34,15 @@ if TYPE_CHECKING:
 Claim = tuple[str, ...]
 TEXT_TOKENS = 35
 RATE = 1e-3
-WHERE_AND_HOW = (*COLOURS, *map(cell_name, CELLS), "lit")
+ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
+
+
+def in_words(cell: Cell) -> str:
+    """How a person who searches names a cell: `(0, 2)` is "top right"."""
+    return f"{ROWS[cell[0]]} {COLUMNS[cell[1]]}"
+
+
+WHERE_AND_HOW = (*COLOURS, *map(in_words, CELLS), "lit")
 CONTENTS = ("", *(f"{lit}{colour} {shape}" for lit in ("", "lit ") for colour in COLOURS for shape in SHAPES))
 log = logging.getLogger(__name__)
 
@@ -55,7 +63,7 @@ def holds(claim: Claim, board: Board) -> bool:
     found = board.find(rest[0])
     if found is None:
         return False
-    return kind == "there" or (kind == "is" and found.colour == rest[1]) or (kind == "at" and cell_name(found.cell) == rest[1])
+    return kind == "there" or (kind == "is" and found.colour == rest[1]) or (kind == "at" and in_words(found.cell) == rest[1])
 
 
 def grade(claims: tuple[Claim, ...], board: Board) -> float:
@@ -79,7 +87,7 @@ def draw_phrase(rng: random.Random, board: Board) -> tuple[str, tuple[Claim, ...
         return rng.choice((f"the {shape} is {colour}", f"a {colour} {shape}", f"the {colour} {shape}")), (("is", shape, colour),)
     if kind < 0.74:
         found = board.find(shape)
-        place = cell_name(found.cell if found and rng.random() < 0.8 else rng.choice(CELLS))
+        place = in_words(found.cell if found and rng.random() < 0.8 else rng.choice(CELLS))
         return f"the {shape} at {place}", (("at", shape, place),)
     edit, _ = draw_edit(rng, board)
     if board.tipped and rng.random() < 0.8:
@@ -120,7 +128,7 @@ def facts(boards: list[Board]) -> torch.Tensor:
     out = torch.zeros(len(boards), len(SHAPES), len(WHERE_AND_HOW))
     for row, board in zip(out, boards, strict=True):
         for p in board.pieces:
-            for fact in (p.colour, cell_name(p.cell), *(("lit",) if p.lit else ())):
+            for fact in (p.colour, in_words(p.cell), *(("lit",) if p.lit else ())):
                 row[SHAPES.index(p.shape), WHERE_AND_HOW.index(fact)] = 1
     return out
 

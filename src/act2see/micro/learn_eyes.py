@@ -8,9 +8,8 @@ What has no name teaches one head alone: a shape in a nameless colour teaches sh
 So a shape is known whatever its colour and the other way round, which is what pairs that training never shows are told
 by. Nameless looks are never near a named colour: no held-out pair is shown in disguise.
 
-Afterwards the tower's output is scaled to the size of word embeddings, and the tower stays as it is. As trained it is
-forty times as large as anything that attention adds to it, such as the time of its frame: the language model then mixes
-frames up (a wrong word in twenty after 1,000 steps).
+Afterwards the tower's output is scaled to the size of word embeddings, beside which it would be forty times as large,
+and the tower stays as it is.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def closing(lead: str, answer: str) -> str:
 
 
 def describe(board: Board) -> str:
-    """Every piece in reading order: "top left red circle, middle center lit blue ring."."""
+    """Every piece in reading order: "northwest circle red, center ring lit blue."."""
     lead = f"tipped to the {board.tipped}: " if board.tipped else ""
     return lead + ", ".join(map(str, board.ordered())) + "."
 

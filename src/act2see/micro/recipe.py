@@ -2,7 +2,7 @@
 
 Stages, each with its own seed and its own folder, so that one can be made again alone:
 
-    base       the VLM learns to see: *observe* and to name what is in view
+    base       the VLM learns to see, to describe every second of a view, and to recall what it has described
     encoder    BLIP-2 learns to score frames against phrases
     generator  the VAE, then Stable Diffusion 3 as a world model of tipping boards
     corpus     reference chains through the real graph, with the encoder and generator just trained
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LANES = (("base",), ("encoder", "generator"))
 STAGES = ("base", "encoder", "generator", "corpus", "vlm")
-FULL = {"base": 1700, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 2400, "vlm": 600}
-QUICK = {"base": 5, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
+FULL = {"base": 2200, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 2400, "vlm": 600}
+QUICK = {"base": 11, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
 
 
 def train(
@@ -153,7 +153,7 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int
     from act2see.agent.packing import Packer
     from act2see.agent.trace import load_traces
     from act2see.micro.corpus import corpus_config
-    from act2see.micro.learn_vlm import base_batches, save
+    from act2see.micro.learn_vlm import base_batches, facts_batches, save
     from act2see.tools.store import FrameStore
     from act2see.training.sft import fit
 
@@ -166,14 +166,15 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int
     model.model.visual.requires_grad_(False)
     traces = list(load_traces(out / "corpus" / "traces.jsonl"))
     tokenizer = packer.codec.tokenizer
-    observing = base_batches(packer, tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>"), batch, seed + 3, (6, 10))
+    pad, end = tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")
+    observing = base_batches(packer, pad, end, batch, seed + 3, (6, 10))
+    recalling = facts_batches(packer, pad, end, batch, seed + 4, (4, 8))
 
     def with_replay() -> Iterator[dict[str, torch.Tensor]]:
-        # A batch in five is the base model's: chains of one small world would wear away what it sees.
+        # Half of the batches are the base model's: chains alone teach too few conclusions, and wear away what it sees.
         for n, chains in enumerate(_batches(traces, packer, store, batch, seed)):
             yield chains
-            if n % 4 == 3:
-                yield next(observing)
+            yield next(observing if n % 4 == 3 else recalling)
 
     fit(model, with_replay(), steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
     save(model, packer, out / "vlm")

@@ -45,8 +45,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "orange": (244, 136, 28),
 }
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
-ROWS = ("top", "middle", "bottom")
-COLUMNS = ("left", "center", "right")
+PLACES = (("northwest", "north", "northeast"), ("west", "center", "east"), ("southwest", "south", "southeast"))
 SIDES: tuple[Side, ...] = ("left", "right")
 # Never shown in training or validation, in any role: what is left out is a pair, not a colour or a shape.
 HELD_OUT = frozenset(
@@ -65,8 +64,8 @@ Cell = tuple[int, int]
 
 
 def cell_name(cell: Cell) -> str:
-    """`(0, 2)` is "top right"."""
-    return f"{ROWS[cell[0]]} {COLUMNS[cell[1]]}"
+    """`(0, 2)` is "northeast". One word, so that it is one token: see `docs/decisions.md`."""
+    return PLACES[cell[0]][cell[1]]
 
 
 CELLS: tuple[Cell, ...] = tuple((r, c) for r in range(GRID) for c in range(GRID))
@@ -82,11 +81,12 @@ class Piece:
     lit: bool = False
 
     def __str__(self) -> str:
-        """Place first: naming the place is what makes its look easy to learn. What has no name is left out."""
-        shape = self.shape if self.shape in SHAPES else "shape"
-        return " ".join(
-            w for w in (cell_name(self.cell), "lit" if self.lit else "", self.colour if self.colour in COLOURS else "", shape) if w
-        )
+        """ "northwest circle lit red": place, shape, look.
+
+        The place first, which makes looks easy to learn; the shape in the middle, so that place and look stand beside it
+        and are found from it again.
+        """
+        return f"{cell_name(self.cell)} {self.shape} {'lit ' if self.lit else ''}{self.colour}"
 
 
 @dataclass(frozen=True, slots=True)

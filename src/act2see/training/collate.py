@@ -21,7 +21,7 @@ IGNORED = -100
 
 
 def collate(packer: Packer, rollouts: Sequence[Rollout], source: FrameSource, pad: int, end_of_turn: int) -> dict[str, torch.Tensor]:
-    """Right-padded inputs of `Qwen3VLForConditionalGeneration`: ids, labels, mask, patches, grids, types."""
+    """Right-padded inputs of `Qwen3VLForConditionalGeneration`: ids, labels, mask, types, and patches and grids if there are frames."""
     import torch
 
     packed = [packer.pack(r) for r in rollouts]
@@ -37,15 +37,11 @@ def collate(packer: Packer, rollouts: Sequence[Rollout], source: FrameSource, pa
         # The end of the turn is written by the renderer but learnt by the model.
         learnt[-1] |= p.ids[-1] == end_of_turn
         labels[row, :n] = torch.where(learnt, ids[row, :n], IGNORED)
-    frames = [f for p in packed for f in p.images]
-    return {
-        "input_ids": ids,
-        "labels": labels,
-        "attention_mask": mask,
-        "pixel_values": packer.patches(frames, source),
-        "image_grid_thw": torch.tensor([g for p in packed for g in p.grids]),
-        "mm_token_type_ids": (ids == packer.image_token_id).int(),
-    }
+    batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "mm_token_type_ids": (ids == packer.image_token_id).int()}
+    if frames := [f for p in packed for f in p.images]:
+        batch["pixel_values"] = packer.patches(frames, source)
+        batch["image_grid_thw"] = torch.tensor([g for p in packed for g in p.grids])
+    return batch
 
 
 @contextmanager
