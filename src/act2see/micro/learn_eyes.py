@@ -18,7 +18,7 @@ import math
 import random
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def train_eyes(
             out = visual(packer.patches(refs, lambda ref: drawn[ref.digest]), grid)  # noqa: B023
             seen = (out.pooler_output, *out.deepstack_features)
             wanted = labels(boards).flatten(0, 1).unbind(-1)
-            loss = torch.stack(
+            loss: Any = torch.stack(
                 [
                     cross_entropy(told, want, ignore_index=IGNORED)
                     for head, tokens in zip(heads, seen, strict=True)

@@ -196,7 +196,7 @@ def facts(view: list[Board], rng: random.Random) -> list[tuple[str, str]]:
     out.append(("A tipped board in these frames:", "yes" if any(b.tipped for b in view) else "no"))
     moved = []
     for shape in SHAPES:
-        pieces = [p for b in view if (p := b.find(shape))]
+        pieces = [found for b in view if (found := b.find(shape))]
         lit = [p for p in pieces if p.lit]
         out += [(f"A {shape} in these frames:", "yes" if pieces else "no"), (f"A {shape} blinks in these frames:", "yes" if lit else "no")]
         if len(colours := {p.colour for p in pieces if not p.lit}) == 1:
@@ -207,7 +207,7 @@ def facts(view: list[Board], rng: random.Random) -> list[tuple[str, str]]:
             moved.append(shape)
         if len(blinks := set(lit)) == 1:
             out += [(f"The lit {shape} is", blinks.pop().colour), ("The lit shape is the", shape)]
-            board = next(b for b in view if (p := b.find(shape)) and p.lit)
+            board = next(b for b in view if (found := b.find(shape)) and found.lit)
             out += [(f"With the {shape} lit the {p.shape} is at", cell_name(p.cell)) for p in board.pieces if not p.lit]
     if len(moved) == 1:
         out.append(("The shape that moves is the", moved[0]))

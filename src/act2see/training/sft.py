@@ -57,7 +57,7 @@ def fit(
             labels = batch.pop("labels")[:, 1:]
             with torch.autocast(model.device.type, torch.bfloat16, enabled=fast_bf16(model.device.type)):
                 hidden = model.model(**batch).last_hidden_state[:, :-1][labels != IGNORED]
-                loss = torch.nn.functional.cross_entropy(model.lm_head(hidden).float(), labels[labels != IGNORED])
+                loss: Any = torch.nn.functional.cross_entropy(model.lm_head(hidden).float(), labels[labels != IGNORED])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
