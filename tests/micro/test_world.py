@@ -137,6 +137,8 @@ def test_the_board_changes_over_time() -> None:
     clip = Clip(48, ((0, base), (24, later)), (Short("blink", Piece("circle", "blue", (0, 0), True), 28, 33),))
     assert clip.at(1.99) == base
     assert clip.at(2.0) == later
+    # Traces round seconds: 28 / 12 is 2.3333 there, and still shows the blink's first frame.
+    assert clip.at(2.3333) == clip.board(28) != later
     # A blink lights the shape where it is.
     assert clip.board(30) == Board((Piece("circle", "blue", (2, 2), True),))
     assert clip.at(99.0) == later

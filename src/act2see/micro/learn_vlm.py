@@ -22,7 +22,7 @@ from act2see.agent.trace import Answer, Question, Text, Trace, Video
 from act2see.micro.learn_encoder import draw_shown
 from act2see.micro.learn_eyes import train_eyes
 from act2see.micro.models import IMAGE, PATCH, build_vlm
-from act2see.micro.questions import FAMILIES, closing, describe, describe_view, make_item, sentences
+from act2see.micro.questions import FAMILIES, blinks, closing, describe, describe_view, make_item, moved, sentences
 from act2see.micro.tokenizers import qwen_tokenizer
 from act2see.micro.world import FPS, SHAPES, Board, Clip, Short, cell_name, draw_colour, render as draw
 from act2see.tools.frames import FrameRef
@@ -108,8 +108,8 @@ def ask_observed(clip: Clip, rng: random.Random) -> Asked:
     return ask_shown(view[0], rng, "At the start") if rng.random() < 0.5 else ask_shown(view[-1], rng, "At the end")
 
 
-def base_rollout(clip: Clip, asked: Asked, options: tuple[str, ...], frames: Drawn, rng: random.Random) -> Rollout:
-    """A clip's initial frames, what they show second by second, and an answer that follows from it.
+def base_rollout(clip: Clip, asked: Asked, options: tuple[str, ...], frames: Drawn, rng: random.Random, said: str = "") -> Rollout:
+    """A clip's initial frames, what they show second by second, perhaps what that comes to, and an answer that follows from it.
 
     The clip begins at any second that leaves room for one digit, so that short clips teach every second's name.
     """
@@ -120,7 +120,7 @@ def base_rollout(clip: Clip, asked: Asked, options: tuple[str, ...], frames: Dra
         if board not in known:
             known[board] = frames.ref(board)
         initial.append(known[board].model_copy(update={"seconds": float(second)}))
-    return _rollout(Question(text=asked[0], options=options), initial, *_concluded(describe_view(clip, start), *asked[1:]), rng)
+    return _rollout(Question(text=asked[0], options=options), initial, *_concluded(describe_view(clip, start) + said, *asked[1:]), rng)
 
 
 def glance_rollout(frames: Drawn, rng: random.Random) -> Rollout:
@@ -180,43 +180,50 @@ def base_batches(
                 continue
             item = make_item(rng.choice(FAMILIES), 100_000 + index, "train", seconds=length)
             if item.family == "observe" and item.in_view:
-                rollouts.append(base_rollout(item.clip, (item.text, item.lead, item.answer), item.options, frames, rng))
+                said = "".join(s for s in item.chain[1:] if isinstance(s, str))
+                rollouts.append(base_rollout(item.clip, (item.text, item.lead, item.answer), item.options, frames, rng, said))
             else:
                 rollouts.append(base_rollout(item.clip, ask_observed(item.clip, rng), (), frames, rng))
         yield collate(packer, rollouts, frames, pad, end)
 
 
-def facts(view: list[Board], rng: random.Random) -> list[tuple[str, str]]:
-    """What a described view tells, as beginnings and ends of sentences; first what is rare in clips: blinks, movers, what is not there."""
-    out = []
+Fact = tuple[str, str]  # how a sentence begins, and how it goes on
+
+
+def facts(view: list[Board], rng: random.Random, start: int = 0) -> tuple[list[list[Fact]], list[list[Fact]]]:
+    """What a described view tells: first what events ask for, then what is plain of its start and end.
+
+    Facts of one group are said one after another, for they speak of what the first has said again.
+    """
+    events = [[("A tipped board in these frames:", "yes." if any(b.tipped for b in view) else "no.")]]
+    events.append([("", moved(view[0], view[-1]))])
+    movers = [p.shape for p in view[0].pieces if (now := view[-1].find(p.shape)) and now.cell != p.cell]
+    if len(movers) == 1:
+        events[-1].append(("It is the moved", f"{movers[0]}."))
+    lit = [b for b in view if b.lit]
+    if not lit:
+        events += [[blinks(shape, view)] for shape in rng.sample(("shape", *SHAPES), 2)]
+    elif len(lit) == 1 and (x := lit[0].lit):
+        known = [("It is the lit", f"{x.shape}."), (f"The lit {x.shape} is glowing", f"{x.colour}.")]
+        known += [(f"With the {x.shape} lit the {p.shape} is at", f"{cell_name(p.cell)}.") for p in lit[0].pieces if p != x]
+        events.append([blinks(rng.choice(("shape", x.shape)), view, start), *rng.sample(known, len(known))])
+    plain = []
     for board, when in ((view[0], "At the start"), (view[-1], "At the end")):
         for p in board.pieces:
             place = cell_name(p.cell)
-            out += [(f"{when} the {p.shape} is at", place), (f"{when} the {p.shape} is", p.colour), (f"{when} at {place} is the", p.shape)]
-    out.append(("A tipped board in these frames:", "yes" if any(b.tipped for b in view) else "no"))
-    moved = []
+            plain += [(f"{when} the {p.shape} is at", place), (f"{when} the {p.shape} is", p.colour), (f"{when} at {place} is the", p.shape)]
     for shape in SHAPES:
         pieces = [found for b in view if (found := b.find(shape))]
-        lit = [p for p in pieces if p.lit]
-        out += [(f"A {shape} in these frames:", "yes" if pieces else "no"), (f"A {shape} blinks in these frames:", "yes" if lit else "no")]
+        events.append([(f"A {shape} in these frames:", "yes." if pieces else "no.")])
         if len(colours := {p.colour for p in pieces if not p.lit}) == 1:
-            out.append((f"The {shape} is", colours.pop()))
+            plain.append((f"The {shape} is", colours.pop()))
         if len(cells := {p.cell for p in pieces}) == 1:
-            out.append((f"The {shape} is at", cell_name(cells.pop())))
-        elif cells:
-            moved.append(shape)
-        if len(blinks := set(lit)) == 1:
-            out += [(f"The lit {shape} is", blinks.pop().colour), ("The lit shape is the", shape)]
-            board = next(b for b in view if (found := b.find(shape)) and found.lit)
-            out += [(f"With the {shape} lit the {p.shape} is at", cell_name(p.cell)) for p in board.pieces if not p.lit]
-    if len(moved) == 1:
-        out.append(("The shape that moves is the", moved[0]))
+            plain.append((f"The {shape} is at", cell_name(cells.pop())))
     if len(tipped := {b for b in view if b.tipped}) == 1:
         for p in tipped.pop().pieces:
             place = cell_name(p.cell)
-            out += [(f"On the tipped board the {p.shape} is at", place), (f"On the tipped board at {place} is the", p.shape)]
-    rng.shuffle(out)
-    return sorted(out, key=lambda fact: not (" lit " in fact[0] or "moves" in fact[0] or fact[0].endswith(":")))
+            plain += [(f"On the tipped board the {p.shape} is at", place), (f"On the tipped board at {place} is the", p.shape)]
+    return events, [[(begun, f"{found}.")] for begun, found in rng.sample(plain, min(10, len(plain)))]
 
 
 def with_blink(clip: Clip, rng: random.Random) -> Clip:
@@ -246,14 +253,16 @@ def facts_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, sec
             clip = busy_clip(rng, length) if busy else make_item(rng.choice(FAMILIES), 100_000 + index, "train", seconds=length).clip
             if rng.random() < 0.5:
                 clip = with_blink(clip, rng)
-            known = facts(clip.view(), rng)
-            chosen = known[:8] + rng.sample(known[8:], min(8, len(known) - 8))
-            rng.shuffle(chosen)
-            *more, (lead, answer) = chosen
-            segments = [Text(text=describe_view(clip, rng.randint(0, 10 - length)), author="graph")]
-            for begun, found in more:
-                segments += [Text(text=f" {begun}", author="graph"), Text(text=f" {found}.")]
-            segments += [Text(text=f" {lead}", author="graph"), Text(text=f" {answer}.</think>\n")]
+            start = rng.randint(0, 10 - length)
+            events, plain = facts(clip.view(), rng, start)
+            groups = [*events, *plain[1:]]
+            rng.shuffle(groups)
+            segments = [Text(text=describe_view(clip, start), author="graph")]
+            for begun, found in chain.from_iterable([*groups, plain[0]]):
+                segments += [Text(text=f" {begun}", author="graph")] if begun else []
+                segments.append(Text(text=f" {found}"))
+            segments.append(Text(text="</think>\n"))
+            answer = plain[0][0][1].rstrip(".")
             question = Question(text="What do you know?")
             rollouts.append(_rollout(question, [], segments, Answer(text=f"<answer>{answer}</answer>", body=""), rng))
         yield collate(packer, rollouts, Drawn(0), pad, end)

@@ -115,6 +115,22 @@ def describe_view(clip: Clip, start: int = 0) -> str:
     return f"Second {said}"
 
 
+def moved(first: Board, last: Board) -> str:
+    """Where each piece of `first` stood and where it stands in `last`: "From start to end: circle west to east moved circle."."""
+    said = []
+    for p in first.ordered():
+        if now := last.find(p.shape):
+            verdict = "still" if now.cell == p.cell else "moved"
+            said.append(f"{p.shape} {cell_name(p.cell)} to {cell_name(now.cell)} {verdict} {p.shape}")
+    return "From start to end: " + ", ".join(said) + "."
+
+
+def blinks(shape: str, view: list[Board], start: int = 0) -> tuple[str, str]:
+    """Whether a shape blinks in a view: how it is asked, and "no" or the second of it, in full. `shape` may be "shape" for any."""
+    seen = next((f"yes, {second}: {describe(b)}" for second, b in enumerate(view, start) if b.lit and shape in ("shape", b.lit.shape)), "no.")
+    return f"A {shape} blinks in these frames:", seen
+
+
 def _choose(rng: random.Random, answer: str, others: list[str], n: int = 4) -> tuple[str, ...]:
     """`n` options in random order; `others` are candidates in order of preference."""
     pool = [o for o in dict.fromkeys(others) if o != answer][: n - 1]
@@ -198,19 +214,19 @@ def _observe(rng: random.Random, frames: int, held_out: bool) -> _Made:
     kind = rng.choice(("colour", "place", "which moves", "guest", "guest"))
     if kind == "which moves":
         clip = Clip(frames, _hops(rng, board, mover, frames, rng.choice((1, 2))))
-        options, said = _shapes(rng, mover, board), (describe_view(clip),)
-        return clip, kind, "Which shape moves?", options, mover, said, True, "The shape that moves is the"
+        options, said = _shapes(rng, mover, board), (describe_view(clip), f" {moved(board, clip.base(frames))}")
+        return clip, kind, "Which shape moves?", options, mover, said, True, "It is the moved"
     slow = _hops(rng, board, mover, frames, rng.choice((0, 1, 2)))
     rare = [p.shape for p in board.pieces if (p.shape, p.colour) in HELD_OUT]
     if kind == "guest":
         in_view = rng.random() < 0.4
         guest = _guest(rng, slow, frames, in_view, held_out)
         clip = Clip(frames, slow, (guest,))
-        shape, chain = guest.piece.shape, (describe_view(clip),)
+        shape = guest.piece.shape
+        chain: tuple[Step, ...] = (describe_view(clip), f" A {shape} in these frames: {'yes' if in_view else 'no'}.")
         if not in_view:
             seen = _frame_of(clip, guest)
-            query = f"the {shape}"
-            chain = (f"{chain[0]} No {shape} in these frames.", Call("retrieve", query, seen), describe(seen))  # type: ignore[assignment]
+            chain = (*chain, Call("retrieve", f"the {shape}", seen), describe(seen))
         if rng.random() < 0.6 or held_out:
             answer = guest.piece.colour
             return clip, kind, f"What colour is the {shape}?", _colours(rng, answer), answer, chain, in_view, f"The {shape} is"
@@ -222,7 +238,8 @@ def _observe(rng: random.Random, frames: int, held_out: bool) -> _Made:
     if kind == "colour":
         clip = Clip(frames, slow)
         answer = board.piece(shape).colour
-        return clip, kind, f"What colour is the {shape}?", _colours(rng, answer), answer, (describe_view(clip),), True, f"The {shape} is"
+        chain = (describe_view(clip), f" A {shape} in these frames: yes.")
+        return clip, kind, f"What colour is the {shape}?", _colours(rng, answer), answer, chain, True, f"The {shape} is"
     clip = Clip(frames, slow)
     end = rng.random() < 0.5
     answer = cell_name((slow[-1] if end else slow[0])[1].piece(shape).cell)
@@ -230,6 +247,11 @@ def _observe(rng: random.Random, frames: int, held_out: bool) -> _Made:
     options = _cells(rng, answer, _visited(clip, shape))
     lead = f"{when.capitalize()} the {shape} is at"
     return clip, kind, f"Where is the {shape} {when}?", options, answer, (describe_view(clip),), True, lead
+
+
+def _looked(shape: str, clip: Clip) -> str:
+    asked, seen = blinks(shape, clip.view())
+    return f" {asked} {seen}"
 
 
 def _blinking(rng: random.Random, frames: int, held_out: bool) -> _Made:
@@ -243,19 +265,17 @@ def _blinking(rng: random.Random, frames: int, held_out: bool) -> _Made:
     slow = _hops(rng, board, mover, frames, 3 if kind == "where" else rng.choice((0, 1)))
     blink = _blink(rng, board, x, frames, in_view, held_out)
     clip = Clip(frames, slow, (blink,))
-    said = describe_view(clip)
     who = "a shape" if kind == "which" else f"the {x}"
-    chain: tuple[Step, ...] = (said,)
+    chain: tuple[Step, ...] = (describe_view(clip), _looked("shape" if kind == "which" else x, clip))
     if not in_view:
         seen = _frame_of(clip, blink)
-        no = "No shape" if kind == "which" else f"No {x}"
-        chain = (f"{said} {no} blinks in these frames.", Call("retrieve", f"{who} blinks", seen), describe(seen))
+        chain = (*chain, Call("retrieve", f"{who} blinks", seen), describe(seen))
     if kind == "colour":
         usual = board.piece(x).colour
         options = _colours(rng, blink.piece.colour, usual)
-        return clip, kind, f"What colour does the {x} turn when it blinks?", options, blink.piece.colour, chain, in_view, f"The lit {x} is"
+        return clip, kind, f"What colour does the {x} turn when it blinks?", options, blink.piece.colour, chain, in_view, f"The lit {x} is glowing"
     if kind == "which":
-        return clip, kind, "Which shape blinks?", _shapes(rng, x, board), x, chain, in_view, "The lit shape is the"
+        return clip, kind, "Which shape blinks?", _shapes(rng, x, board), x, chain, in_view, "It is the lit"
     place = cell_name(_frame_of(clip, blink).piece(y).cell)
     options, lead = _cells(rng, place, _visited(clip, y)), f"With the {x} lit the {y} is at"
     return clip, kind, f"Where is the {y} when the {x} blinks?", options, place, chain, in_view, lead
@@ -298,10 +318,9 @@ def _imagine(rng: random.Random, frames: int, held_out: bool) -> _Made:
     clip = Clip(frames, slow, short, edit)
     rare = [p.shape for p in board.pieces if (p.shape, p.colour) in HELD_OUT]
     kind, text, options, answer, lead = _outcome(rng, board, after, _tipping(edit), rng.choice(rare) if rare else "")
-    said = describe_view(clip)
-    chain: tuple[Step, ...] = (said,)
+    chain: tuple[Step, ...] = (describe_view(clip), f" A tipped board in these frames: {'yes' if in_view else 'no'}.")
     if not in_view:
-        chain = (f"{said} The board is not tipped in these frames.", Call("generate", edit_query(edit), after), describe(after))
+        chain = (*chain, Call("generate", edit_query(edit), after), describe(after))
     return clip, kind, text, options, answer, chain, in_view, lead
 
 
@@ -318,13 +337,9 @@ def _both(rng: random.Random, frames: int, held_out: bool) -> _Made:
     clip, after = replace(clip, edit=edit), edit.apply(seen)
     when = f"{_tipping(edit)} as the {x} blinks"
     kind, text, options, answer, lead = _outcome(rng, seen, after, when, mover if rng.random() < 0.5 else "")
-    said = describe_view(clip)
-    imagine: tuple[Step, ...] = (Call("generate", edit_query(edit, x), after), describe(after))
-    if in_view:
-        chain: tuple[Step, ...] = (f"{said} The board is not tipped in these frames.", *imagine)
-    else:
-        look = Call("retrieve", f"the {x} blinks", seen)
-        chain = (f"{said} No {x} blinks in these frames.", look, f"{describe(seen)} The board is not tipped in this frame.", *imagine)
+    look: tuple[Step, ...] = () if in_view else (Call("retrieve", f"the {x} blinks", seen), describe(seen))
+    imagine = (" A tipped board in these frames: no.", Call("generate", edit_query(edit, x), after), describe(after))
+    chain = (describe_view(clip), _looked(x, clip), *look, *imagine)
     return clip, kind, text, options, answer, chain, in_view, lead
 
 

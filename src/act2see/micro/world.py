@@ -81,12 +81,13 @@ class Piece:
     lit: bool = False
 
     def __str__(self) -> str:
-        """ "northwest circle lit red": place, shape, look.
+        """ "northwest circle red", and where it is lit "northwest lit circle glowing red".
 
-        The place first, which makes looks easy to learn; the shape in the middle, so that place and look stand beside it
-        and are found from it again.
+        What is asked of a piece stands right after what the question names: a shape after its place and after "lit", a
+        colour after its shape and after "glowing". Micro finds a word by its neighbour, see `docs/decisions.md`.
         """
-        return f"{cell_name(self.cell)} {self.shape} {'lit ' if self.lit else ''}{self.colour}"
+        place = cell_name(self.cell)
+        return f"{place} lit {self.shape} glowing {self.colour}" if self.lit else f"{place} {self.shape} {self.colour}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +196,8 @@ class Clip:
         return board
 
     def at(self, seconds: float) -> Board:
-        """The board in the last frame shown at or before `seconds`."""
-        return self.board(min(self.frames - 1, int(seconds * FPS + 1e-6)))
+        """The board in the last frame shown at or before `seconds`, which traces round to a tenth of a millisecond."""
+        return self.board(min(self.frames - 1, int((seconds + 1e-3) * FPS)))
 
     def view(self) -> list[Board]:
         """What the initial view shows: one board a whole second."""
