@@ -23,7 +23,7 @@ def test_the_whole_recipe_runs_and_leaves_weights_that_answer(tmp_path: Path) ->
     told: set[str] = set()
     seconds = recipe.train(tmp_path / "weights", quick=True, progress=lambda name, *_: told.add(name))
     assert set(seconds) == set(recipe.STAGES)
-    assert {"eyes", "frames", "short clips", "clips", "facts", "vlm"} <= told
+    assert {"eyes", "frames", "short clips", "clips", "recall", "facts", "vlm"} <= told
     assert json.loads((tmp_path / "weights" / "recipe.json").read_text())["steps"] == recipe.QUICK
     tensors = load_file(tmp_path / "weights" / "vlm" / "model.safetensors")
     assert {t.dtype for t in tensors.values()} == {torch.float16}

@@ -170,14 +170,28 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int
     observing = base_batches(packer, pad, end, batch, seed + 3, (6, 10))
     recalling = facts_batches(packer, pad, end, batch, seed + 4, (4, 8))
 
-    def with_replay() -> Iterator[dict[str, torch.Tensor]]:
-        # Half of the batches are the base model's: chains alone teach too few conclusions, and wear away what it sees.
-        for n, chains in enumerate(_batches(traces, packer, store, batch, seed)):
-            yield chains
-            yield next(observing if n % 4 == 3 else recalling)
+    chains = _batches(traces, packer, store, batch, seed)
+    ends = _batches([after_view(t) for t in traces], packer, store, batch, seed + 1)
 
-    fit(model, with_replay(), steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
+    def mixed() -> Iterator[dict[str, torch.Tensor]]:
+        # A chain is mostly description, which the base model knows: what comes after it, alone, is most of what is new.
+        # One batch in four is the base model's, or what it sees and recalls would wear away.
+        while True:
+            for replay in (observing, recalling):
+                yield from (next(chains), next(ends), next(ends), next(replay))
+
+    fit(model, mixed(), steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
     save(model, packer, out / "vlm")
+
+
+def after_view(trace: Any) -> Any:
+    """The trace without initial frames, their description given and not learnt: what is learnt is what follows from it."""
+    from act2see.agent.trace import Text
+
+    first, last = trace.segments[0], len(trace.initial) - 1
+    end = first.text.index(".", first.text.index(f" {last}: ")) + 1
+    parts = (Text(text=first.text[:end], author="graph"), Text(text=first.text[end:]))
+    return trace.model_copy(update={"initial": (), "segments": (*parts, *trace.segments[1:])})
 
 
 def _batches(traces: list[Any], packer: Any, store: Any, batch: int, seed: int) -> Iterator[dict[str, torch.Tensor]]:
