@@ -120,15 +120,18 @@ def test_short_events_are_in_view_exactly_when_they_should_be(kind: str, seconds
         assert clip.board(frames - 1) == base
 
 
-def test_short_events_keep_a_distance() -> None:
+@pytest.mark.parametrize("in_view", [False, True])
+def test_nothing_else_changes_during_a_short_event(in_view: bool) -> None:
     rng = random.Random(0)
     piece = Piece("circle", "green", (0, 0), True)
-    first = draw_short(rng, "blink", piece, 72, False)
+    base = Board((Piece("circle", "red", (0, 0)),))
+    slow = tuple((at * FPS, base.change("circle", cell=CELLS[at])) for at in (0, 1, 3, 4))
     for _ in range(50):
-        second = draw_short(rng, "blink", piece, 72, True, (first,))
-        assert second.start >= first.stop + 2 or first.start >= second.stop + 2
+        short = draw_short(rng, "blink", piece, 72, in_view, slow)
+        assert not any(short.start < at < short.stop for at, _ in slow)
+    everywhere = tuple((at, base) for at in range(0, 72, 2))
     with pytest.raises(ValueError, match="no room for another guest"):
-        draw_short(rng, "guest", piece, 72, True, (Short("blink", piece, 0, 72),))
+        draw_short(rng, "guest", piece, 72, in_view, everywhere)
 
 
 def test_the_board_changes_over_time() -> None:

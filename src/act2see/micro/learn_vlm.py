@@ -251,7 +251,7 @@ def facts_batches(
         rollouts = []
         for _ in range(batch):
             index += 1
-            busy = length < 4 or rng.random() < 0.2  # the families' clips have room for their events from four seconds on
+            busy = length < 5 or rng.random() < 0.2  # the families' clips have room for their events from five seconds on
             clip = busy_clip(rng, length) if busy else make_item(rng.choice(FAMILIES), 100_000 + index, "train", seconds=length).clip
             if rng.random() < 0.5:
                 clip = with_blink(clip, rng)

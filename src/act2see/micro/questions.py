@@ -37,6 +37,7 @@ from act2see.micro.world import (
     Edit,
     Piece,
     Short,
+    Slow,
     cell_name,
     draw_board,
     draw_colour,
@@ -161,7 +162,7 @@ def _shapes(rng: random.Random, answer: str, board: Board) -> tuple[str, ...]:
     return _choose(rng, answer, here + rest)
 
 
-def _hops(rng: random.Random, board: Board, mover: str, frames: int, times: int) -> tuple[tuple[int, Board], ...]:
+def _hops(rng: random.Random, board: Board, mover: str, frames: int, times: int) -> Slow:
     """The board over time while `mover` hops to `times` new cells, each on a whole second."""
     seconds = sorted(rng.sample(range(1, frames // FPS), times))
     slow, visited = [(0, board)], {board.piece(mover).cell}
@@ -177,18 +178,16 @@ def _visited(clip: Clip, shape: str) -> list[str]:
     return [cell_name(b.piece(shape).cell) for _, b in clip.slow if b.find(shape)]
 
 
-def _blink(
-    rng: random.Random, board: Board, shape: str, frames: int, in_view: bool, held_out: bool, avoid: tuple[Short, ...] = ()
-) -> Short:
-    usual = board.piece(shape).colour
+def _blink(rng: random.Random, slow: Slow, shape: str, frames: int, in_view: bool, held_out: bool) -> Short:
+    usual = slow[0][1].piece(shape).colour
     colour = draw_colour(rng, shape, False, usual)
     if held_out and rng.random() < 0.7:
         rare = next(c for s, c in HELD_OUT if s == shape)
         colour = rare if rare != usual else colour
-    return draw_short(rng, "blink", Piece(shape, colour, (0, 0), True), frames, in_view, avoid)
+    return draw_short(rng, "blink", Piece(shape, colour, (0, 0), True), frames, in_view, slow)
 
 
-def _guest(rng: random.Random, slow: tuple[tuple[int, Board], ...], frames: int, in_view: bool, held_out: bool) -> Short:
+def _guest(rng: random.Random, slow: Slow, frames: int, in_view: bool, held_out: bool) -> Short:
     board = slow[0][1]
     shape = next(s for s in rng.sample(SHAPES, len(SHAPES)) if board.find(s) is None)
     # A guest's cell must be free all the time, however the others hop.
@@ -197,7 +196,7 @@ def _guest(rng: random.Random, slow: tuple[tuple[int, Board], ...], frames: int,
     piece = Piece(shape, draw_colour(rng, shape, held_out), rng.choice(free))
     if held_out:
         piece = replace(piece, colour=next(c for s, c in HELD_OUT if s == shape))
-    return draw_short(rng, "guest", piece, frames, in_view)
+    return draw_short(rng, "guest", piece, frames, in_view, slow)
 
 
 def _frame_of(clip: Clip, short: Short) -> Board:
@@ -263,7 +262,7 @@ def _blinking(rng: random.Random, frames: int, held_out: bool) -> _Made:
     mover = y if kind == "where" else rng.choice(board.pieces).shape
     # Four places to choose from need three hops.
     slow = _hops(rng, board, mover, frames, 3 if kind == "where" else rng.choice((0, 1)))
-    blink = _blink(rng, board, x, frames, in_view, held_out)
+    blink = _blink(rng, slow, x, frames, in_view, held_out)
     clip = Clip(frames, slow, (blink,))
     who = "a shape" if kind == "which" else f"the {x}"
     chain: tuple[Step, ...] = (describe_view(clip), _looked("shape" if kind == "which" else x, clip))
@@ -308,13 +307,13 @@ def _imagine(rng: random.Random, frames: int, held_out: bool) -> _Made:
     edit = _draw_edit(rng, board)
     after = edit.apply(board)
     in_view = rng.random() < 0.4
-    slow: tuple[tuple[int, Board], ...] = ((0, board),)
+    slow: Slow = ((0, board),)
     if in_view:
         slow = (*slow, (rng.randrange(1, frames // FPS) * FPS, after))
     # A blink between the seconds now and then, so that a frame taken anywhere will not do.
     short: tuple[Short, ...] = ()
     if not in_view and rng.random() < 0.3:
-        short = (_blink(rng, board, rng.choice(board.pieces).shape, frames, False, held_out),)
+        short = (_blink(rng, slow, rng.choice(board.pieces).shape, frames, False, held_out),)
     clip = Clip(frames, slow, short, edit)
     rare = [p.shape for p in board.pieces if (p.shape, p.colour) in HELD_OUT]
     kind, text, options, answer, lead = _outcome(rng, board, after, _tipping(edit), rng.choice(rare) if rare else "")
@@ -330,7 +329,7 @@ def _both(rng: random.Random, frames: int, held_out: bool) -> _Made:
     mover = rng.choice([p.shape for p in board.pieces if p.shape != x])
     slow = _hops(rng, board, mover, frames, rng.choice((1, 2, 3)))
     in_view = rng.random() < 1 / 3
-    blink = _blink(rng, board, x, frames, in_view, held_out)
+    blink = _blink(rng, slow, x, frames, in_view, held_out)
     clip = Clip(frames, slow, (blink,))
     seen = _frame_of(clip, blink)
     edit = _draw_edit(rng, seen, keep=x)

@@ -138,6 +138,9 @@ class Board:
         return Board(tuple(moved), side)
 
 
+Slow = tuple[tuple[int, Board], ...]  # the lasting board from each frame number on
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """A counterfactual: the board tipped to `side`, perhaps with one shape taken away first."""
@@ -173,7 +176,7 @@ class Clip:
     """A clip as facts. `slow` holds the lasting board from each frame number on."""
 
     frames: int
-    slow: tuple[tuple[int, Board], ...]
+    slow: Slow
     short: tuple[Short, ...] = ()
     edit: Edit | None = field(default=None)
 
@@ -320,10 +323,11 @@ def draw_board(rng: random.Random, held_out: bool = False, pieces: int = 4) -> B
     return Board(tuple(out))
 
 
-def draw_short(rng: random.Random, kind: str, piece: Piece, frames: int, in_view: bool, avoid: tuple[Short, ...] = ()) -> Short:
+def draw_short(rng: random.Random, kind: str, piece: Piece, frames: int, in_view: bool, slow: Slow = ()) -> Short:
     """A short event of 5-7 frames (0.42-0.58 s), around a whole second or strictly between two.
 
-    Between seconds it always covers one of the two frames that sampling at 3 fps takes there.
+    Between seconds it always covers one of the two frames that sampling at 3 fps takes there. None of the slow
+    changes falls inside, so that every frame of the event shows the same board.
     """
     for _ in range(200):
         second = rng.randrange(1 if in_view else 0, frames // FPS)
@@ -335,7 +339,7 @@ def draw_short(rng: random.Random, kind: str, piece: Piece, frames: int, in_view
             length = rng.choice((5, 6)) if start % FPS >= 5 else rng.choice((5, 6, 7))
             length = min(length, FPS - start % FPS)
         new = Short(kind, piece, start, start + length)
-        if new.stop < frames - 1 and all(new.stop + 2 <= s.start or s.stop + 2 <= new.start for s in avoid):
+        if new.stop < frames - 1 and not any(new.start < at < new.stop for at, _ in slow):
             return new
     raise ValueError(f"no room for another {kind} in {frames} frames")
 
