@@ -37,3 +37,7 @@ class ReasonerError(Act2SeeError):
 
 class ToolError(Act2SeeError):
     """A tool failed in a way that the graph may retry or report to the model."""
+
+
+class SourceError(Act2SeeError):
+    """A file of training questions cannot be read at all."""

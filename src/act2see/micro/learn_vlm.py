@@ -211,7 +211,11 @@ def facts(view: list[Board], rng: random.Random, start: int = 0) -> tuple[list[l
     for board, when in ((view[0], "At the start"), (view[-1], "At the end")):
         for p in board.pieces:
             place = cell_name(p.cell)
-            plain += [(f"{when} the {p.shape} is at", place), (f"{when} the {p.shape} is", p.colour), (f"{when} at {place} is the", p.shape)]
+            plain += [
+                (f"{when} the {p.shape} is at", place),
+                (f"{when} the {p.shape} is", p.colour),
+                (f"{when} at {place} is the", p.shape),
+            ]
     for shape in SHAPES:
         pieces = [found for b in view if (found := b.find(shape))]
         events.append([(f"A {shape} in these frames:", "yes." if pieces else "no.")])

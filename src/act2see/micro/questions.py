@@ -128,7 +128,9 @@ def moved(first: Board, last: Board) -> str:
 
 def blinks(shape: str, view: list[Board], start: int = 0) -> tuple[str, str]:
     """Whether a shape blinks in a view: how it is asked, and "no" or the second of it, in full. `shape` may be "shape" for any."""
-    seen = next((f"yes, {second}: {describe(b)}" for second, b in enumerate(view, start) if b.lit and shape in ("shape", b.lit.shape)), "no.")
+    seen = next(
+        (f"yes, {second}: {describe(b)}" for second, b in enumerate(view, start) if b.lit and shape in ("shape", b.lit.shape)), "no."
+    )
     return f"A {shape} blinks in these frames:", seen
 
 
@@ -272,7 +274,16 @@ def _blinking(rng: random.Random, frames: int, held_out: bool) -> _Made:
     if kind == "colour":
         usual = board.piece(x).colour
         options = _colours(rng, blink.piece.colour, usual)
-        return clip, kind, f"What colour does the {x} turn when it blinks?", options, blink.piece.colour, chain, in_view, f"The lit {x} is glowing"
+        return (
+            clip,
+            kind,
+            f"What colour does the {x} turn when it blinks?",
+            options,
+            blink.piece.colour,
+            chain,
+            in_view,
+            f"The lit {x} is glowing",
+        )
     if kind == "which":
         return clip, kind, "Which shape blinks?", _shapes(rng, x, board), x, chain, in_view, "It is the lit"
     place = cell_name(_frame_of(clip, blink).piece(y).cell)
