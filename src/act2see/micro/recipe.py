@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LANES = (("base",), ("encoder", "generator"))
 STAGES = ("base", "encoder", "generator", "corpus", "vlm")
-FULL = {"base": 2200, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 2400, "vlm": 600}
+FULL = {"base": 2200, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 3000, "vlm": 600}
 QUICK = {"base": 11, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
 
 
