@@ -127,7 +127,7 @@ async def test_special_tokens_spelled_out_stay_text(tmp_path: Path) -> None:
 async def test_a_run_picks_among_declared_tools(tmp_path: Path) -> None:
     trace, reasoner = await ask(tmp_path, LOOK, DONE, tools=("generate",))
     assert trace.calls[0].outcome == "unknown"
-    assert "Tools: <generate>." in reasoner.rollouts[0]
+    assert "Tools: generate." in reasoner.rollouts[0]
     assert list(trace.versions.tools) == ["generate"]
     with pytest.raises(ConfigError, match="zoom"):
         await ask(tmp_path, DONE, tools=("zoom",))

@@ -37,7 +37,7 @@ class Prompt:
 
     def instruction(self, letters: bool) -> str:
         if self.style == "short":
-            return "Tools: " + (" ".join(f"<{tag}>" for tag in self.usages) or "none") + "."
+            return f"Tools: {', '.join(self.usages) or 'none'}."
         usages = "\n".join(f"<{tag}> query </{tag}>: {what}" for tag, what in self.usages.items())
         tools = WITH_TOOLS.format(usages=usages) if self.usages else ""
         return PAPER.format(tools=tools, letter=", as the letter of the option alone" if letters else "")

@@ -33,16 +33,22 @@ TAGS = ("retrieve", "generate")
 
 
 def with_tools(item: Item, tags: Sequence[str], rng: random.Random) -> Item:
-    """The item as a person would answer it with these tools alone."""
+    """The item as a person would answer it with these tools alone.
+
+    Before each call the chain says which tools there are, as the prompt does: read only when it is acted on, the prompt's
+    list was overlooked in one question of twenty, whichever tools were there.
+    """
     chain: list[Step] = []
     for step in item.chain:
+        if isinstance(step, Call):
+            chain.append(f" Tools: {', '.join(tags) or 'none'}.")
         if isinstance(step, Call) and step.tag not in tags:
             if step.tag == "retrieve":
                 answer = rng.choice(item.options) if item.options else item.answer
                 return replace(item, chain=(*chain, " I cannot look again."), answer=answer, lead="My guess is")
             return replace(item, chain=(*chain, " I cannot imagine it."))
         chain.append(step)
-    return item
+    return replace(item, chain=tuple(chain))
 
 
 class Reference:
@@ -127,8 +133,7 @@ async def make_chains(config: Config, indices: Sequence[int], folder: Path, prog
         item = make_item(FAMILIES[index % 4], index // 4, "train")
         # One in three lacks the tool that it needs most: where few do, the model gives up at random, whatever it has.
         tags = rng.choice((TAGS, TAGS, TAGS, TAGS[:1], TAGS[1:], ()))
-        if item.needed and not set(item.needed) <= set(tags):
-            item = with_tools(item, tags, rng)
+        item = with_tools(item, tags, rng)
         session = f"chain-{index}"
         reference.items[session] = item
         clip = write_clip(item.clip, folder / "clips" / f"{index}.mp4")

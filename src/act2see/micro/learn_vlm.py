@@ -275,7 +275,7 @@ def facts_batches(
 
 
 def train_base(
-    steps: int = 2200, batch: int = 32, seed: int = 0, progress: Progress | None = None
+    steps: int = 3200, batch: int = 32, seed: int = 0, progress: Progress | None = None
 ) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
     import torch
 
@@ -285,7 +285,7 @@ def train_base(
     packer = Packer(tokenizer, image_processor(), model.config.image_token_id, cached_images=2048)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     pad = tokenizer.pad_token_id
-    part = steps // 11
+    part = steps // 16
     train_eyes(model, packer, 2 * part, seed=seed, progress=progress)
     # First single frames, many a second, then short clips, then whole ones. At twice this rate seeing is not learnt at all.
     frames = glance_batches(packer, pad, end, 48, seed)
@@ -300,7 +300,7 @@ def train_base(
     few = facts_batches(packer, pad, end, batch, seed + 3, (1, 3))
     many = facts_batches(packer, pad, end, batch, seed + 4, (4, 8))
     # Clips go on between the facts: seeing is soon worn away by text alone.
-    mixed = chain.from_iterable(zip(few, many, whole, strict=False))
+    mixed = chain.from_iterable(zip(few, many, few, many, whole, strict=False))
     fit(model, mixed, steps - 9 * part, rate=1e-3, warmup=20, name="facts", progress=progress)
     return model, packer
 

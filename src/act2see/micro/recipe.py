@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LANES = (("base",), ("encoder", "generator"))
 STAGES = ("base", "encoder", "generator", "corpus", "vlm")
-FULL = {"base": 2200, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 3000, "vlm": 600}
-QUICK = {"base": 11, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
+FULL = {"base": 3200, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 3000, "vlm": 1000}
+QUICK = {"base": 16, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
 
 
 def train(
