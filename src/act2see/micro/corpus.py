@@ -36,12 +36,12 @@ def with_tools(item: Item, tags: Sequence[str], rng: random.Random) -> Item:
     """The item as a person would answer it with these tools alone.
 
     Before each call the chain says which tools there are, as the prompt does: read only when it is acted on, the prompt's
-    list was overlooked in one question of twenty, whichever tools were there.
+    list was overlooked in one question of twenty. The newline makes both the same tokens.
     """
     chain: list[Step] = []
     for step in item.chain:
         if isinstance(step, Call):
-            chain.append(f" Tools: {', '.join(tags) or 'none'}.")
+            chain.append(f"\nTools: {', '.join(tags) or 'none'}.")
         if isinstance(step, Call) and step.tag not in tags:
             if step.tag == "retrieve":
                 answer = rng.choice(item.options) if item.options else item.answer

@@ -386,5 +386,5 @@ def sentences() -> Iterator[str]:
         for step in item.chain:
             yield step if isinstance(step, str) else f"<{step.tag}>{step.query}</{step.tag}>"
         yield item.closing()
-        yield "<frame><3.7 seconds></frame><frame><imagined></frame> Tools: retrieve, generate. Tools: none."
+        yield "<frame><3.7 seconds></frame><frame><imagined></frame>\nTools: retrieve, generate.\nTools: none."
         yield "I cannot look again. I cannot imagine it. My guess is left. At top left is the circle."
