@@ -5,8 +5,8 @@ real ones, so the frames in the corpus are those that the model will meet, with 
 all. A chain whose tool returned another frame than the world expects is dropped and counted: what it says next
 would not be true of its frame.
 
-Some chains are made without a tool or without both, as their prompt says. What can then only be guessed is
-guessed (a random option), so a model without tools knows that it does not know.
+Chains are made with both tools. Which of them a chain has is drawn anew each time that it is trained on
+(`with_tools`): fixed once, it was remembered with the question and not read from the prompt.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import Answer, Frames, Trace
+from act2see.agent.trace import Answer, Call as Called, Frames, Segment, Text, Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
@@ -32,22 +32,19 @@ from act2see.micro.world import Board, read_board, write_clip
 TAGS = ("retrieve", "generate")
 
 
-def with_tools(item: Item, tags: Sequence[str], rng: random.Random) -> Item:
-    """The item as a person would answer it with these tools alone.
+def tools_line(tags: Iterable[str]) -> str:
+    """What a chain says before it calls: the prompt's own line, in the same tokens.
 
-    Before each call the chain says which tools there are, as the prompt does: read only when it is acted on, the prompt's
-    list was overlooked in one question of twenty. The newline makes both the same tokens.
+    Read only at the moment of calling, the prompt's line was overlooked.
     """
+    return f"\nTools: {', '.join(tags) or 'none'}."
+
+
+def with_lines(item: Item) -> Item:
+    """The item with the line of all tools before each call of its chain."""
     chain: list[Step] = []
     for step in item.chain:
-        if isinstance(step, Call):
-            chain.append(f"\nTools: {', '.join(tags) or 'none'}.")
-        if isinstance(step, Call) and step.tag not in tags:
-            if step.tag == "retrieve":
-                answer = rng.choice(item.options) if item.options else item.answer
-                return replace(item, chain=(*chain, " I cannot look again."), answer=answer, lead="My guess is")
-            return replace(item, chain=(*chain, " I cannot imagine it."))
-        chain.append(step)
+        chain += [tools_line(TAGS), step] if isinstance(step, Call) else [step]
     return replace(item, chain=tuple(chain))
 
 
@@ -116,6 +113,27 @@ def corpus_config(folder: Path, weights: Path) -> Config:
     )
 
 
+def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
+    """The same trace as it would have gone with these of its tools alone: what can then only be guessed is guessed."""
+    had, has = tools_line(trace.versions.tools), tools_line(tags)
+    segments: list[Segment] = []
+    for s in trace.segments:
+        if isinstance(s, Called) and s.tag not in tags:
+            last = segments.pop()
+            *_, concluded, answer = trace.segments
+            body = answer.body if isinstance(answer, Answer) else ""
+            if s.tag == "retrieve":
+                body = rng.choice(trace.question.options or (body,))
+                end = f" I cannot look again. My guess is {body}.</think>\n"
+            else:
+                end = " I cannot imagine it." + concluded.text[concluded.text.rindex(". ") + 1 :]  # type: ignore[union-attr]
+            segments += [Text(text=last.text + end), Answer(text=f"<answer>{body}</answer>", body=body)]  # type: ignore[union-attr]
+            break
+        segments.append(s.model_copy(update={"text": s.text.replace(had, has)}) if isinstance(s, Text) else s)
+    versions = trace.versions.model_copy(update={"tools": {t: v for t, v in trace.versions.tools.items() if t in tags}})
+    return trace.model_copy(update={"segments": tuple(segments), "versions": versions})
+
+
 @dataclass(slots=True)
 class Made:
     traces: list[Trace]
@@ -129,18 +147,14 @@ async def make_chains(config: Config, indices: Sequence[int], folder: Path, prog
     graph = create_act2see(config, parts=parts)
     made = Made([], Counter())
     for done, index in enumerate(indices):
-        rng = random.Random(index)
-        item = make_item(FAMILIES[index % 4], index // 4, "train")
-        # One in three lacks the tool that it needs most: where few do, the model gives up at random, whatever it has.
-        tags = rng.choice((TAGS, TAGS, TAGS, TAGS[:1], TAGS[1:], ()))
-        item = with_tools(item, tags, rng)
+        item = with_lines(make_item(FAMILIES[index % 4], index // 4, "train"))
         session = f"chain-{index}"
         reference.items[session] = item
         clip = write_clip(item.clip, folder / "clips" / f"{index}.mp4")
         result: Any = await graph.ainvoke(
             {"video": str(clip), "question": item.text, "options": list(item.options)},
             {"configurable": {"thread_id": session}},
-            context=AskContext(tools=tags, seed=index),
+            context=AskContext(seed=index),
         )
         clip.unlink()
         trace = Trace.model_validate(result["trace"])

@@ -198,7 +198,7 @@ def _batches(traces: list[Any], packer: Any, store: Any, batch: int, seed: int) 
     """Endless shuffled batches of traces of like length, so that little is padding; options in a new order each time."""
     from act2see.agent.prompt import Prompt
     from act2see.agent.rollout import render
-    from act2see.micro.corpus import shuffle_options
+    from act2see.micro.corpus import TAGS, shuffle_options, with_tools
     from act2see.training.collate import collate
 
     tokenizer = packer.codec.tokenizer
@@ -206,6 +206,9 @@ def _batches(traces: list[Any], packer: Any, store: Any, batch: int, seed: int) 
 
     def rollout(trace: Any) -> Any:
         return render(trace, Prompt(dict.fromkeys(trace.versions.tools, ""), "short"), end_of_turn=True)
+
+    def varied(trace: Any) -> Any:
+        return rollout(with_tools(shuffle_options(trace, rng), rng.choice((TAGS, TAGS, TAGS, TAGS[:1], TAGS[1:], ())), rng))
 
     order = sorted(range(len(traces)), key=lambda i: len(packer.pack(rollout(traces[i])).ids))
     rng = random.Random(seed)
@@ -215,5 +218,5 @@ def _batches(traces: list[Any], packer: Any, store: Any, batch: int, seed: int) 
         groups = [jittered[i : i + batch] for i in range(0, len(jittered), batch)]
         rng.shuffle(groups)
         for group in groups:
-            mixed = [rollout(shuffle_options(traces[i], rng)) for i in group]
+            mixed = [varied(traces[i]) for i in group]
             yield collate(packer, mixed, lambda ref: store.get(ref.digest), tokenizer.pad_token_id, end)
