@@ -1,0 +1,93 @@
+"""The corpus: a chain can be told as it would have gone with fewer tools, and says so."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace, Versions, Video
+from act2see.micro.corpus import TAGS, tools_line, with_lines, with_tools
+from act2see.micro.questions import make_item
+from act2see.micro.recipe import after_view
+
+LINE = tools_line(TAGS)
+FRAMES = Frames(tag="retrieve", note="nothing")
+
+
+def chain(*segments: Text | Call | Frames | Answer) -> Trace:
+    return Trace(
+        id="x",
+        video=Video(path="", digest="", seconds=2.0, width=48, height=48, frames=24, fps=12.0),
+        question=Question(text="Where?", options=("north", "south", "west")),
+        segments=segments,
+        versions=Versions(tools=dict.fromkeys(TAGS, "1")),
+    )
+
+
+BOTH = chain(
+    Text(text=f"Second 0: north ring red. A ring blinks in these frames: no.{LINE}"),
+    Call(text="<retrieve>the ring blinks</retrieve>", tag="retrieve", query="the ring blinks"),
+    FRAMES,
+    Text(text=f"north lit ring glowing red. A tipped board in these frames: no.{LINE}"),
+    Call(text="<generate>the board tipped</generate>", tag="generate", query="the board tipped"),
+    FRAMES,
+    Text(text="tipped to the left: west ring red. On the tipped board the ring is at west.</think>\n"),
+    Answer(text="<answer>west</answer>", body="west"),
+)
+
+
+def test_with_every_tool_nothing_changes() -> None:
+    assert with_tools(BOTH, TAGS, random.Random(0)) == BOTH
+
+
+@pytest.mark.parametrize("tags", [(), ("generate",)])
+def test_what_cannot_be_seen_is_guessed(tags: tuple[str, ...]) -> None:
+    guesses = set()
+    for seed in range(20):
+        trace = with_tools(BOTH, tags, random.Random(seed))
+        assert trace.calls == ()
+        assert tuple(trace.versions.tools) == tags
+        said, answer = trace.segments
+        assert isinstance(said, Text)
+        assert isinstance(answer, Answer)
+        end = f" A ring blinks in these frames: no.{tools_line(tags)} I cannot look again. My guess is {answer.body}.</think>\n"
+        assert said.text.endswith(end)
+        guesses.add(answer.body)
+    assert guesses == {"north", "south", "west"}
+
+
+def test_what_cannot_be_imagined_is_still_concluded() -> None:
+    trace = with_tools(BOTH, ("retrieve",), random.Random(0))
+    assert [c.tag for c in trace.calls] == ["retrieve"]
+    assert trace.text.endswith(
+        "\nTools: retrieve. I cannot imagine it. On the tipped board the ring is at west.</think>\n<answer>west</answer>"
+    )
+    assert "generate" not in trace.text
+    assert LINE not in trace.text
+
+
+def test_a_tool_that_is_not_needed_is_only_left_out_of_the_list() -> None:
+    plain = chain(Text(text="Second 0: north ring red. At the start the ring is at north.</think>\n"), BOTH.segments[-1])
+    assert with_tools(plain, (), random.Random(0)).segments == plain.segments
+
+
+def test_every_call_of_an_item_follows_the_line_of_tools() -> None:
+    item = next(i for i in (make_item("both", n) for n in range(20)) if len(i.needed) == 2)
+    steps = with_lines(item).chain
+    before = [steps[i - 1] for i, s in enumerate(steps) if not isinstance(s, str)]
+    assert before == [LINE, LINE]
+    assert item.needed == with_lines(item).needed
+
+
+def test_what_follows_the_view_is_all_that_is_learnt_of_it() -> None:
+    initial = [{"digest": f"d{n}", "width": 48, "height": 48, "seconds": float(n)} for n in range(2)]
+    said = "Second 0: north ring red. 1: north ring red. A ring in these frames: yes. The ring is red.</think>\n"
+    trace = Trace.model_validate({**chain(Text(text=said), BOTH.segments[-1]).model_dump(), "initial": initial})
+    given, learnt, answer = after_view(trace).segments
+    assert isinstance(given, Text)
+    assert isinstance(learnt, Text)
+    assert (given.text, given.author) == ("Second 0: north ring red. 1: north ring red.", "graph")
+    assert (learnt.text, learnt.author) == (" A ring in these frames: yes. The ring is red.</think>\n", "model")
+    assert given.text + learnt.text + answer.text == trace.text  # type: ignore[union-attr]
+    assert not after_view(trace).initial
