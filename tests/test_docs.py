@@ -30,4 +30,4 @@ async def test_the_tool_of_docs_tools_md(tmp_path: Path, monkeypatch: pytest.Mon
     result = await create_act2see(config, parts=parts).ainvoke(given)
     (frame,) = Trace.model_validate(result["trace"]).shown[-1:]
     assert frame.seconds == 1.5
-    assert "<middle>" in reasoner.rollouts[0]
+    assert "Tools: retrieve, generate, middle." in reasoner.rollouts[0]

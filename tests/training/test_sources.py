@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from act2see.errors import SourceError
+from act2see.micro.source import load_world
 from act2see.training.sources import (
     LOADERS,
     Loaded,
@@ -20,7 +21,6 @@ from act2see.training.sources import (
     load_jsonl,
     load_minerva,
     load_social_genome,
-    load_world,
 )
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "benchmarks"

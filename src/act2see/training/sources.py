@@ -1,4 +1,4 @@
-"""Where human reasoning comes from: MINERVA, CausalVQA, Social Genome, any JSON Lines file, the board world.
+"""Where human reasoning comes from: MINERVA, CausalVQA, Social Genome, any JSON Lines file (and `micro.source`).
 
 Every loader reads one record at a time and yields a `Sample`, or a `Problem` that names the record, the field and
 what to do. A problem may be a notice (the sample follows all the same, as with a licence that restricts use) or the
@@ -254,23 +254,6 @@ def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterat
         )
 
     yield from _read("jsonl", rows(), parse)
-
-
-def load_world(count: int, folder: Path, seed: int = 0) -> Iterator[Sample]:
-    """`count` training questions of the board world, their clips written to `folder`, their reference chains as the human ones."""
-    from act2see.micro.questions import FAMILIES, Call, make_item
-    from act2see.micro.world import write_clip
-
-    for n in range(count):
-        item = make_item(FAMILIES[n % len(FAMILIES)], seed * 1_000_000 + n // len(FAMILIES), "train")
-        clip = folder / f"{item.seed}.mp4"
-        if not clip.exists():
-            write_clip(item.clip, clip)
-        said = "".join(s for s in item.chain if not isinstance(s, Call)) + item.closing().partition("</think>")[0]
-        yield Sample(
-            id=f"world-{item.seed}", source="world", video=str(clip), question=item.text, options=item.options,
-            answer=item.answer, chain=said, licence="Apache-2.0",
-        )  # fmt: skip
 
 
 SourceName = Literal["minerva", "causalvqa", "social-genome", "jsonl"]

@@ -1,0 +1,24 @@
+"""The board world as a source of training questions: its clips, and its reference chains in place of a person's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from act2see.micro.questions import FAMILIES, Call, make_item
+from act2see.micro.world import write_clip
+from act2see.training.sources import Sample
+
+
+def load_world(count: int, folder: Path, seed: int = 0) -> Iterator[Sample]:
+    """`count` training questions of the board world, their clips written to `folder`, their reference chains as the human ones."""
+    for n in range(count):
+        item = make_item(FAMILIES[n % len(FAMILIES)], seed * 1_000_000 + n // len(FAMILIES), "train")
+        clip = folder / f"{item.seed}.mp4"
+        if not clip.exists():
+            write_clip(item.clip, clip)
+        said = "".join(s for s in item.chain if not isinstance(s, Call)) + item.closing().partition("</think>")[0]
+        yield Sample(
+            id=f"world-{item.seed}", source="world", video=str(clip), question=item.text, options=item.options,
+            answer=item.answer, chain=said, licence="Apache-2.0",
+        )  # fmt: skip
