@@ -7,9 +7,8 @@ import random
 import pytest
 
 from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace, Versions, Video
-from act2see.micro.corpus import TAGS, tools_line, with_lines, with_tools
-from act2see.micro.questions import make_item
-from act2see.micro.recipe import after_view
+from act2see.micro.corpus import after_view, tools_line, with_lines, with_tools
+from act2see.micro.questions import TAGS, make_item
 
 LINE = tools_line(TAGS)
 FRAMES = Frames(tag="retrieve", note="nothing")

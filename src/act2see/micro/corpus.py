@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
 from act2see.agent.trace import Answer, Call as Called, Frames, Segment, Text, Trace
@@ -26,10 +27,8 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.state import AskContext
-from act2see.micro.questions import FAMILIES, Call, Item, Step, make_item
+from act2see.micro.questions import FAMILIES, TAGS, Call, Item, Step, make_item
 from act2see.micro.world import Board, read_board, write_clip
-
-TAGS = ("retrieve", "generate")
 
 
 def tools_line(tags: Iterable[str]) -> str:
@@ -37,7 +36,7 @@ def tools_line(tags: Iterable[str]) -> str:
 
     Read only at the moment of calling, the prompt's line was overlooked.
     """
-    return f"\nTools: {', '.join(tags) or 'none'}."
+    return "\n" + Prompt(dict.fromkeys(tags, ""), "short").instruction(letters=False)
 
 
 def with_lines(item: Item) -> Item:
@@ -100,19 +99,6 @@ def shuffle_options(trace: Trace, rng: random.Random) -> Trace:
     return trace.model_copy(update={"question": question, "segments": (*trace.segments[:-1], answer)})
 
 
-def corpus_config(folder: Path, weights: Path) -> Config:
-    """The micro preset on freshly trained tools, with its cache in `folder`."""
-    return load_config(
-        "micro",
-        cache=str(folder / "cache"),
-        encoder={"weights": str(weights / "encoder")},
-        tools={"generate": {"options": {"weights": str(weights / "generator")}}},
-        reasoner={"weights": str(weights / "base")},
-        index={"keep_frames": False},
-        view={"guard": None},
-    )
-
-
 def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
     """The same trace as it would have gone with these of its tools alone: what can then only be guessed is guessed."""
     had, has = tools_line(trace.versions.tools), tools_line(tags)
@@ -132,6 +118,28 @@ def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
         segments.append(s.model_copy(update={"text": s.text.replace(had, has)}) if isinstance(s, Text) else s)
     versions = trace.versions.model_copy(update={"tools": {t: v for t, v in trace.versions.tools.items() if t in tags}})
     return trace.model_copy(update={"segments": tuple(segments), "versions": versions})
+
+
+def after_view(trace: Trace) -> Trace:
+    """The trace without initial frames, their description given and not learnt: what is learnt is what follows from it."""
+    first, last = trace.segments[0], len(trace.initial) - 1
+    assert isinstance(first, Text), "a chain begins with what the view shows"
+    end = first.text.index(".", first.text.index(f" {last}: ")) + 1
+    parts = (Text(text=first.text[:end], author="graph"), Text(text=first.text[end:]))
+    return trace.model_copy(update={"initial": (), "segments": (*parts, *trace.segments[1:])})
+
+
+def corpus_config(folder: Path, weights: Path) -> Config:
+    """The micro preset on freshly trained tools, with its cache in `folder`."""
+    return load_config(
+        "micro",
+        cache=str(folder / "cache"),
+        encoder={"weights": str(weights / "encoder")},
+        tools={"generate": {"options": {"weights": str(weights / "generator")}}},
+        reasoner={"weights": str(weights / "base")},
+        index={"keep_frames": False},
+        view={"guard": None},
+    )
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from act2see.agent.trace import Answer, Question, Text, Trace, Video
 from act2see.micro.learn_encoder import draw_shown
 from act2see.micro.learn_eyes import train_eyes
 from act2see.micro.models import IMAGE, PATCH, build_vlm
-from act2see.micro.questions import FAMILIES, blinks, closing, describe, describe_view, make_item, moved, sentences
+from act2see.micro.questions import FAMILIES, blinks, closing, describe, describe_view, draw_tags, make_item, moved, sentences
 from act2see.micro.tokenizers import qwen_tokenizer
 from act2see.micro.world import FPS, SHAPES, Board, Clip, Short, cell_name, draw_colour, render as draw
 from act2see.tools.frames import FrameRef
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-TAGS = ("retrieve", "generate")
-
 
 def image_processor() -> Any:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -44,12 +42,6 @@ def image_processor() -> Any:
         patch_size=PATCH, merge_size=2, temporal_patch_size=2, min_pixels=pixels, max_pixels=pixels,
         image_mean=[0.5] * 3, image_std=[0.5] * 3,
     )  # fmt: skip
-
-
-def prompt(rng: random.Random) -> Prompt:
-    """Mostly both tools, sometimes one or none: the model must read which tools it has."""
-    tags = rng.choice((TAGS, TAGS, TAGS, TAGS[:1], TAGS[1:], ()))
-    return Prompt(dict.fromkeys(tags, ""), "short")
 
 
 class Drawn:
@@ -141,7 +133,7 @@ def _rollout(question: Question, initial: list[FrameRef], segments: list[Text], 
         initial=tuple(initial),
         segments=(*segments, answer),
     )
-    return render(trace, prompt(rng), end_of_turn=True)
+    return render(trace, Prompt(dict.fromkeys(draw_tags(rng), ""), "short"), end_of_turn=True)
 
 
 def _concluded(said: str, lead: str, answer: str) -> tuple[list[Text], Answer]:

@@ -48,6 +48,7 @@ Family = Literal["observe", "blink", "imagine", "both"]
 Split = Literal["train", "validation", "test", "held_out"]
 FAMILIES: tuple[Family, ...] = ("observe", "blink", "imagine", "both")
 LETTERS = "ABCDEFGH"
+TAGS = ("retrieve", "generate")
 _SEED_OF = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "held_out": 30_000_000}
 
 
@@ -375,6 +376,11 @@ def items(n: int, split: Split, families: tuple[Family, ...] = FAMILIES) -> Iter
     """`n` items balanced over the families."""
     for i in range(n):
         yield make_item(families[i % len(families)], i // len(families), split)
+
+
+def draw_tags(rng: random.Random) -> tuple[str, ...]:
+    """Mostly both tools, sometimes one or none: a model must read which tools it has."""
+    return rng.choice((TAGS, TAGS, TAGS, TAGS[:1], TAGS[1:], ()))
 
 
 def sentences() -> Iterator[str]:

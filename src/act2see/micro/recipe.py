@@ -152,7 +152,7 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int
 
     from act2see.agent.packing import Packer
     from act2see.agent.trace import load_traces
-    from act2see.micro.corpus import corpus_config
+    from act2see.micro.corpus import after_view, corpus_config
     from act2see.micro.learn_vlm import base_batches, facts_batches, save
     from act2see.tools.store import FrameStore
     from act2see.training.sft import fit
@@ -184,21 +184,12 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int
     save(model, packer, out / "vlm")
 
 
-def after_view(trace: Any) -> Any:
-    """The trace without initial frames, their description given and not learnt: what is learnt is what follows from it."""
-    from act2see.agent.trace import Text
-
-    first, last = trace.segments[0], len(trace.initial) - 1
-    end = first.text.index(".", first.text.index(f" {last}: ")) + 1
-    parts = (Text(text=first.text[:end], author="graph"), Text(text=first.text[end:]))
-    return trace.model_copy(update={"initial": (), "segments": (*parts, *trace.segments[1:])})
-
-
 def _batches(traces: list[Any], packer: Any, store: Any, batch: int, seed: int) -> Iterator[dict[str, torch.Tensor]]:
     """Endless shuffled batches of traces of like length, so that little is padding; options in a new order each time."""
     from act2see.agent.prompt import Prompt
     from act2see.agent.rollout import render
-    from act2see.micro.corpus import TAGS, shuffle_options, with_tools
+    from act2see.micro.corpus import shuffle_options, with_tools
+    from act2see.micro.questions import draw_tags
     from act2see.training.collate import collate
 
     tokenizer = packer.codec.tokenizer
@@ -208,7 +199,7 @@ def _batches(traces: list[Any], packer: Any, store: Any, batch: int, seed: int) 
         return render(trace, Prompt(dict.fromkeys(trace.versions.tools, ""), "short"), end_of_turn=True)
 
     def varied(trace: Any) -> Any:
-        return rollout(with_tools(shuffle_options(trace, rng), rng.choice((TAGS, TAGS, TAGS, TAGS[:1], TAGS[1:], ())), rng))
+        return rollout(with_tools(shuffle_options(trace, rng), draw_tags(rng), rng))
 
     order = sorted(range(len(traces)), key=lambda i: len(packer.pack(rollout(traces[i])).ids))
     rng = random.Random(seed)

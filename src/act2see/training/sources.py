@@ -11,9 +11,9 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from act2see.agent.trace import choose
 from act2see.errors import SourceError
@@ -256,7 +256,6 @@ def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterat
     yield from _read("jsonl", rows(), parse)
 
 
-SourceName = Literal["minerva", "causalvqa", "social-genome", "jsonl"]
 LOADERS: dict[str, Loader] = {
     "minerva": load_minerva,
     "causalvqa": load_causalvqa,
@@ -270,11 +269,10 @@ class Tally:
     """What a source gave: samples, and problems by field."""
 
     samples: int = 0
-    problems: list[Problem] | None = None
+    problems: list[Problem] = field(default_factory=list)
 
     def watch(self, loaded: Iterable[Loaded]) -> Iterator[Sample]:
         """The samples alone; the rest is kept here."""
-        self.problems = self.problems or []
         for one in loaded:
             if isinstance(one, Problem):
                 self.problems.append(one)
@@ -283,8 +281,8 @@ class Tally:
                 yield one
 
     def __str__(self) -> str:
-        dropped = Counter(p.field for p in self.problems or [] if p.dropped)
-        noticed = Counter(p.field for p in self.problems or [] if not p.dropped)
+        dropped = Counter(p.field for p in self.problems if p.dropped)
+        noticed = Counter(p.field for p in self.problems if not p.dropped)
         lines = [f"{self.samples} samples"]
         lines += [f"  {n} left out: {field}" for field, n in dropped.most_common()]
         lines += [f"  {n} to look at: {field}" for field, n in noticed.most_common()]
