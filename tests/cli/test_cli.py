@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -248,6 +248,15 @@ def test_ask_saves_all_or_nothing(place: Place) -> None:
     assert [p.name for p in taken.iterdir()] == ["thesis.txt"]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as at a terminal, also where a shell's background job ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_is_resumed_with_its_own_settings(place: Place) -> None:
     whole = Trace.from_json(place.ask("--json", "--seed", "3").stdout)
     place.reasoner.interrupt_at = 1
@@ -265,6 +274,7 @@ def test_an_interrupted_run_is_resumed_with_its_own_settings(place: Place) -> No
     one_line_error(place.run("ask", "--resume", run, "--seed", "4", code=2), "settings")
 
 
+@pytest.mark.usefixtures("interruptible")
 async def test_sync_ask_works_in_a_running_loop_and_can_be_interrupted(place: Place) -> None:
     graph = create_act2see(load_config(place.config))
     events: list[str] = []
@@ -280,12 +290,9 @@ async def test_sync_ask_works_in_a_running_loop_and_can_be_interrupted(place: Pl
 
     config = load_config(place.config)
     stuck = create_act2see(config, parts=replace(graph_parts.cached_parts(config), reasoner=Endless()))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a notebook's kernel
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            ask(stuck, place.clip, QUESTION)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a notebook's kernel; pytest's own loop has taken it
+    with pytest.raises(KeyboardInterrupt):
+        ask(stuck, place.clip, QUESTION)
 
 
 async def test_resuming_needs_a_saved_run(place: Place) -> None:
