@@ -41,3 +41,7 @@ class ToolError(Act2SeeError):
 
 class SourceError(Act2SeeError):
     """A file of training questions cannot be read at all."""
+
+
+class CorpusError(Act2SeeError):
+    """A corpus or a construction run cannot be read, written, or used for what was asked."""

@@ -323,3 +323,24 @@ def test_a_frame_kept_does_not_keep_its_batch(tmp_path: Path) -> None:
 def test_the_heavy_packages_wait_until_they_are_used() -> None:
     code = "import act2see.tools.video, act2see.tools.store, sys; sys.exit(bool({'av', 'decord', 'PIL', 'fsspec'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_part_of_a_file_is_a_video_of_its_own(tmp_path: Path, backend: Backend) -> None:
+    file = write_video(tmp_path / "clip.mp4", UNEVEN)
+    part = open_video(f"{file}#t=5.05,9.05", backend=backend)
+    assert part.seconds == pytest.approx(4.0)
+    # The frame of 5.0 s is still on screen when the part begins; the one of 9.05 s comes when it is over.
+    assert part.timestamps == pytest.approx([0, 0.05, 0.15, 3.95], abs=1e-3)
+    check(part, [5, 6, 7, 8])
+    assert [number(p) for _, _, p in open_video(f"{file}#t=20", backend=backend).read([0, 1])] == [10, 11]
+    assert open_video(f"{file}#t=,0.21", backend=backend).frames == 3
+    assert len({open_video(f"{file}{t}").digest for t in ("", "#t=1,2", "#t=1,3", "#t=1")}) == 4
+    assert open_video(f"{file}#t=4,99").seconds == pytest.approx(open_video(file).seconds - 4)
+    with pytest.raises(VideoError, match="nothing from 30 s on"):
+        open_video(f"{file}#t=30,40")
+
+
+def test_a_file_that_is_named_like_a_part_is_itself(tmp_path: Path) -> None:
+    file = write_video(tmp_path / "clip.mp4", EVEN).rename(tmp_path / "clip.mp4#t=0,1")
+    assert open_video(file).frames == 60

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from act2see.errors import StoreError
 from act2see.tools.frames import FrameRef, Initial
 from act2see.tools.store import FrameStore
-from act2see.tools.video import SLACK, VideoInfo, frames_at, open_video, video_digest
+from act2see.tools.video import SLACK, VideoInfo, frames_at, open_video, split_part, video_digest
 
 log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
@@ -107,7 +107,7 @@ class Clips:
 
     def _digest(self, path: str) -> str:
         try:
-            stat = os.stat(path)
+            stat = os.stat(split_part(path)[0])
             key = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
         except OSError:
             return video_digest(path)  # says what is wrong with the path

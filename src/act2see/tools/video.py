@@ -1,5 +1,7 @@
 """Videos: opening them, choosing frames by presentation timestamp (PTS), reading those frames small.
 
+A part of a video is a media fragment (W3C): `clip.mp4#t=2,8` is a video of its own, six seconds long, that begins at 0.
+
 Seconds count from the first frame. They come from the PTS of each frame, never from an average frame rate. A
 clip is never in memory as a whole: `read` streams, and frames are resized, and set upright, while they are decoded.
 
@@ -19,21 +21,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import VideoError
 from act2see.tools.container import Table, Upright, counting, decoded, open_container, orientation, read_table, scan, seeking
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
@@ -43,6 +44,7 @@ SLACK = 1e-3  # seconds: containers round timestamps, and t = 1/3 must find the 
 _FIRST = 8  # frames decoded on opening
 _THREADS = 8  # each decoding thread holds a few full-size frames
 _BATCH, _BATCH_BYTES = 16, 32 << 20
+_FRAGMENT = re.compile(r"#t=(\d+(?:\.\d+)?)?(?:,(\d+(?:\.\d+)?))?$")
 _WHOLE = 64 << 20  # files up to here are hashed whole
 _CHUNK = 1 << 20
 
@@ -62,7 +64,10 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class VideoFile:
-    """An openable video; made by `open_video`. Holds no open file, so threads may share it."""
+    """An openable video; made by `open_video`. Holds no open file, so threads may share it.
+
+    Of a part of a file, `source` names the part, `path` the file, and `first` is the part's frame 0 in the file's numbers.
+    """
 
     path: str
     width: int
@@ -73,6 +78,12 @@ class VideoFile:
     threads: int
     _table: Table
     _upright: Upright
+    source: str
+    first: int = 0
+
+    @cached_property
+    def digest(self) -> str:
+        return video_digest(self.source)
 
     @property
     def frames(self) -> int:
@@ -81,10 +92,6 @@ class VideoFile:
     @property
     def fps(self) -> float:
         return self.frames / self.seconds if self.seconds > 0 else 0.0
-
-    @cached_property
-    def digest(self) -> str:
-        return video_digest(self.path)
 
     @property
     def decoder(self) -> Literal["decord", "pyav"]:
@@ -127,12 +134,17 @@ class VideoFile:
         if wanted and not 0 <= wanted[0] <= wanted[-1] < self.frames:
             raise IndexError(f"{self.path} has frames 0 to {self.frames - 1}, not {wanted[0]} to {wanted[-1]}")
         size = size or (self.width, self.height)
+        for i, pixels in self._read([i + self.first for i in wanted], size):
+            yield i - self.first, float(self.timestamps[i - self.first]), pixels
+
+    def _read(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, Pixels]]:
+        """By the file's own frame numbers."""
         done = 0
         if self.decoder == "decord":
             try:
                 for i, pixels in self._by_decord(wanted, size):
                     done += 1
-                    yield i, float(self.timestamps[i]), pixels
+                    yield i, pixels
             except Exception as e:  # decord raises its own error type, assertions and plain RuntimeErrors
                 log.warning("decord failed on %s after %d frames (%s); going on with PyAV", self.path, done, _first_line(e))
         yield from self._whole(wanted[done:], size)
@@ -144,15 +156,15 @@ class VideoFile:
 
         decord.logging.set_level(decord.logging.QUIET)
         reader = decord.VideoReader(os.path.abspath(self.path), width=size[0], height=size[1], num_threads=self.threads)
-        if len(reader) != self.frames:
-            raise RuntimeError(f"it counts {len(reader)} frames, not {self.frames}")
+        if len(reader) != len(self._table.seconds):
+            raise RuntimeError(f"it counts {len(reader)} frames, not {len(self._table.seconds)}")
         batch = max(1, min(_BATCH, _BATCH_BYTES // (size[0] * size[1] * 3)))
         for start in range(0, len(wanted), batch):  # it seeks by itself; a tenth quicker than frame by frame
             part = wanted[start : start + batch]
             for i, pixels in zip(part, reader.get_batch(part).asnumpy(), strict=True):
                 yield i, pixels.copy()  # who keeps one frame must not keep the batch
 
-    def _whole(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, float, Pixels]]:
+    def _whole(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, Pixels]]:
         """PyAV's frames, with the gaps filled: a gap takes the frame before it, one at the start the frame after it."""
         before: Pixels | None = None
         gaps = list(wanted)
@@ -161,14 +173,14 @@ class VideoFile:
             while gaps and gaps[0] <= i:
                 j = gaps.pop(0)
                 missing += j != i
-                yield j, float(self.timestamps[j]), pixels if j == i or before is None else before
+                yield j, pixels if j == i or before is None else before
             before = pixels
         if gaps and before is None:
             raise VideoError(f"none of the frames asked for can be decoded from {self.path}: copy or download the file again")
         for j in gaps:
             assert before is not None
             missing += 1
-            yield j, float(self.timestamps[j]), before
+            yield j, before
         if missing:
             log.warning("%s: %d of %d frames cannot be decoded; their neighbours stand in for them", self.path, missing, len(wanted))
 
@@ -191,9 +203,11 @@ def open_video(path: str | os.PathLike[str], *, backend: Backend = "auto", threa
     """Open a video. `threads` decode it (0: as many as there are cores, 8 at most).
 
     `backend` "auto" is PyAV; "decord" is decord where it gives the right frames, else PyAV.
-    Raises `VideoError` where the file is missing, a folder, empty, no video, or has no frame that can be decoded.
+    Raises `VideoError` where the file is missing, a folder, empty, no video, or has no frame that can be decoded,
+    and where the part asked for has none.
     """
-    path = os.fspath(path)
+    source = os.fspath(path)
+    path, part = split_part(source)
     _check(path)
     with open_container(path) as (container, stream):
         table = read_table(container, stream)
@@ -213,7 +227,26 @@ def open_video(path: str | os.PathLike[str], *, backend: Backend = "auto", threa
     if mirrored and table.decord:  # decord reads any display matrix as a rotation
         table = Table(table.seconds, table.last, table.pts, table.keys, table.key_dts)
     threads = threads or min(_THREADS, os.cpu_count() or 1)
-    return VideoFile(path, width, height, float(table.seconds[-1]) + table.last, table.seconds, backend, threads, table, upright)
+    times, length = table.seconds, float(table.seconds[-1]) + table.last
+    if part is None:
+        return VideoFile(path, width, height, length, times, backend, threads, table, upright, source)
+    start, stop = part[0], min(part[1], length)
+    if start >= stop - SLACK:
+        raise VideoError(f"{path} is {length:.1f} s long, so there is nothing from {start:g} s on: ask for another part")
+    first, end = frames_at(times, [start])[0], max(frames_at(times, [stop - 2 * SLACK])) + 1
+    # The frame on screen when the part begins has begun before it.
+    times = np.maximum(times[first:end] - start, 0.0)
+    return VideoFile(path, width, height, stop - start, times, backend, threads, table, upright, source, first)
+
+
+def split_part(path: str | os.PathLike[str]) -> tuple[str, tuple[float, float] | None]:
+    """The file and the part of it, in seconds, that a path means; None for the whole. A file of that very name comes first."""
+    path = os.fspath(path)
+    found = _FRAGMENT.search(path)
+    if not found or not any(found.groups()) or os.path.exists(path):
+        return path, None
+    start, stop = found.groups()
+    return path[: found.start()], (float(start or 0), float(stop) if stop else math.inf)
 
 
 def frames_at(timestamps: NDArray[np.float64], times: Sequence[float] | NDArray[np.float64]) -> list[int]:
@@ -225,6 +258,7 @@ def frames_at(timestamps: NDArray[np.float64], times: Sequence[float] | NDArray[
 def video_digest(path: str | os.PathLike[str]) -> str:
     """A content hash, 32 hex digits: of the whole file up to 64 MiB, else of its size and 64 evenly spaced MiB, the
     first and the last among them, so that a file of 10 GB takes a second. Raises `VideoError` as `open_video` does."""
+    path, part = split_part(path)
     _check(path)
     digest = hashlib.blake2b(digest_size=16)
     size = os.path.getsize(path)
@@ -237,6 +271,8 @@ def video_digest(path: str | os.PathLike[str]) -> str:
             for n in range(64):
                 f.seek((size - _CHUNK) * n // 63)
                 digest.update(f.read(_CHUNK))
+    if part:
+        digest.update(f"#t={part[0]:g},{part[1]:g}".encode())
     return digest.hexdigest()
 
 

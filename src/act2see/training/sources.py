@@ -43,6 +43,11 @@ class Sample(Record):
     trim: tuple[float, float] | None = None
     licence: str = ""
 
+    @property
+    def clip(self) -> str:
+        """The video, or the part of it that counts, as `open_video` takes it."""
+        return f"{self.video}#t={self.trim[0]:g},{self.trim[1]:g}" if self.trim else self.video
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
