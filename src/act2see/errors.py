@@ -35,6 +35,14 @@ class ReasonerError(Act2SeeError):
     """The reasoning model cannot continue."""
 
 
+class RefusedError(ReasonerError):
+    """The reasoning model will not answer this."""
+
+
+class SetupError(ReasonerError):
+    """The reasoning model cannot be reached as it is set up: no other question would fare better."""
+
+
 class ToolError(Act2SeeError):
     """A tool failed in a way that the graph may retry or report to the model."""
 

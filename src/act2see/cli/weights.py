@@ -44,7 +44,8 @@ class Needed:
 def needed_weights(config: Config) -> list[Needed]:
     """What the reasoner, the encoder and the tools load."""
     r, e = config.reasoner, config.encoder
-    found = [_needed("reasoner", r.weights, r.device, r.dtype), _needed("encoder", e.weights, e.device, e.dtype)]
+    found = [_needed("reasoner", r.weights, r.device, r.dtype)] if r.use == "transformers" else []
+    found.append(_needed("encoder", e.weights, e.device, e.dtype))
     if r.adapter:
         found.append(_needed("adapter", r.adapter, r.device, r.dtype))
     for tag, settings in config.tools.items():

@@ -32,10 +32,14 @@ class Section(BaseModel):
 
 
 class ReasonerConfig(Section):
-    """Who reasons. `weights` is a folder, a hub name, or `micro:...` for what ships in the package."""
+    """Who reasons. `weights` is a folder, a hub name, or `micro:...` for what ships in the package.
 
-    use: Literal["transformers"] = "transformers"
+    With `use: chat` it is a LangChain chat model, `provider:model`, and `options` are that model's own (its temperature ...).
+    """
+
+    use: Literal["transformers", "chat"] = "transformers"
     weights: str
+    options: dict[str, Any] = Field(default_factory=dict)
     adapter: str | None = None
     device: Device = "auto"
     dtype: str = "auto"

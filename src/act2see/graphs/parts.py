@@ -48,7 +48,26 @@ class Parts:
 def build_parts(config: Config) -> Parts:
     """Parts of their own for this configuration."""
     resources = build_resources(config)
-    return Parts(LazyReasoner(config.reasoner, resources.store), _tools(config, resources), resources, _guard(config))
+    return Parts(build_reasoner(config.reasoner, resources.store), _tools(config, resources), resources, _guard(config))
+
+
+def build_reasoner(config: ReasonerConfig, store: FrameStore) -> Reasoner:
+    """The reasoner that a config names; local weights are loaded when they are first needed."""
+    if config.use == "transformers":
+        return LazyReasoner(config, store)
+    from act2see.agent.reasoners.chat import ChatModelReasoner
+
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError as e:
+        raise ConfigError("a chat model needs LangChain: pip install 'act2see[train]' (or langchain, and the provider's package)") from e
+    try:
+        model = init_chat_model(config.weights, **config.options)
+    except ImportError as e:
+        raise ConfigError(f"reasoner.weights {config.weights!r}: {e}") from e
+    except Exception as e:  # each provider's package has its own errors for a missing key or an unknown option
+        raise ConfigError(f"reasoner.weights {config.weights!r} cannot be set up: {' '.join(str(e).split())[:300]}") from e
+    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights)
 
 
 def build_resources(config: Config) -> Resources:

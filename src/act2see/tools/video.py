@@ -233,10 +233,10 @@ def open_video(path: str | os.PathLike[str], *, backend: Backend = "auto", threa
     start, stop = part[0], min(part[1], length)
     if start >= stop - SLACK:
         raise VideoError(f"{path} is {length:.1f} s long, so there is nothing from {start:g} s on: ask for another part")
-    first, end = frames_at(times, [start])[0], max(frames_at(times, [stop - 2 * SLACK])) + 1
+    begin, end = frames_at(times, [start])[0], frames_at(times, [stop - 2 * SLACK])[0] + 1
     # The frame on screen when the part begins has begun before it.
-    times = np.maximum(times[first:end] - start, 0.0)
-    return VideoFile(path, width, height, stop - start, times, backend, threads, table, upright, source, first)
+    times = np.maximum(times[begin:end] - start, 0.0)
+    return VideoFile(path, width, height, stop - start, times, backend, threads, table, upright, source, begin)
 
 
 def split_part(path: str | os.PathLike[str]) -> tuple[str, tuple[float, float] | None]:
