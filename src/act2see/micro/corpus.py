@@ -47,6 +47,15 @@ def with_lines(item: Item) -> Item:
     return replace(item, chain=tuple(chain))
 
 
+def continued(item: Item, returned: int) -> str:
+    """How an item's chain goes on once its calls have returned so often: up to its next call, or to the end."""
+    calls = [i for i, s in enumerate(item.chain) if isinstance(s, Call)]
+    start = calls[returned - 1] + 1 if returned else 0
+    stop = calls[returned] + 1 if returned < len(calls) else len(item.chain)
+    text = "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain[start:stop])
+    return text + item.closing() if stop == len(item.chain) else text
+
+
 class Reference:
     """A reasoner that writes the reference chain of whichever item is asked."""
 
@@ -59,13 +68,7 @@ class Reference:
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
     ) -> AsyncIterator[Delta | Done]:
         item = self.items[rollout.session]
-        returned = str(rollout).count("</frame>")
-        calls = [i for i, s in enumerate(item.chain) if isinstance(s, Call)]
-        start = calls[returned - 1] + 1 if returned else 0
-        stop = calls[returned] + 1 if returned < len(calls) else len(item.chain)
-        text = "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain[start:stop])
-        if stop == len(item.chain):
-            text += item.closing()
+        text = continued(item, str(rollout).count("</frame>"))
         until(text)
         yield Delta(text)
         yield Done("until", decoded=len(text.split()))

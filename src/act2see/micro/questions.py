@@ -49,7 +49,7 @@ Split = Literal["train", "validation", "test", "held_out"]
 FAMILIES: tuple[Family, ...] = ("observe", "blink", "imagine", "both")
 LETTERS = "ABCDEFGH"
 TAGS = ("retrieve", "generate")
-_SEED_OF = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "held_out": 30_000_000}
+_SEED_OF: dict[Split, int] = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "held_out": 30_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +370,12 @@ def make_item(family: Family, index: int, split: Split = "train", options: bool 
     clip, kind, text, choices, answer, chain, in_view, lead = _MAKERS[family](rng, frames, held_out)
     with_options = options if options is not None else (split != "train" or rng.random() < 0.8)
     return Item(family, kind, seed, clip, text, choices if with_options else (), answer, chain, in_view, lead)
+
+
+def item_of(seed: int) -> Item:
+    """The item with this seed, of whichever split."""
+    split, first = max(((s, f) for s, f in _SEED_OF.items() if f <= seed), key=lambda pair: pair[1])
+    return make_item(FAMILIES[seed % 4], (seed - first) // 4, split)
 
 
 def items(n: int, split: Split, families: tuple[Family, ...] = FAMILIES) -> Iterator[Item]:
