@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from act2see.cli import ask, config, demo, doctor, find, micro, trace
+from act2see.cli import ask, config, corpus, demo, doctor, find, micro, trace
 from act2see.cli.output import INTERRUPTED, complain, quieten
 from act2see.errors import Act2SeeError
 
@@ -37,6 +37,7 @@ app.command("find")(find.find)
 app.add_typer(trace.app, name="trace")
 app.add_typer(config.app, name="config")
 app.add_typer(micro.app, name="micro")
+app.add_typer(corpus.app, name="corpus")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 
