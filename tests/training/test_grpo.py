@@ -1,0 +1,99 @@
+"""GRPO: rewards, advantages, and steps that make what earned more likelier, on the real small model and tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.training.chains import asked, chained
+from transformers import Qwen3VLForConditionalGeneration
+
+from act2see.agent.packing import Packer
+from act2see.agent.prompt import Prompt
+from act2see.agent.rollout import Rollout, render
+from act2see.agent.trace import Trace
+from act2see.errors import CorpusError
+from act2see.graphs.config import load_config
+from act2see.micro.source import load_world
+from act2see.tools.store import FrameStore
+from act2see.tools.weights import resolve_weights
+from act2see.training.collate import IGNORED, collate
+from act2see.training.grpo import GrpoSettings, Reward, Round, advantages, grpo, policy_step
+
+
+@pytest.fixture
+def model() -> Any:
+    return Qwen3VLForConditionalGeneration.from_pretrained(resolve_weights("micro:vlm"), dtype=torch.float32)
+
+
+@pytest.fixture
+def packer() -> Packer:
+    return Packer.from_pretrained(resolve_weights("micro:vlm"))
+
+
+def trace(*tags: str, **changes: Any) -> Trace:
+    made = chained(asked(0, **changes), *tags).trace
+    assert made
+    return made
+
+
+def test_a_right_answer_earns_and_each_call_costs() -> None:
+    reward = Reward(answer=1, format=0.1, call=0.05)
+    question = asked(0)
+    assert reward.of(trace(), question) == pytest.approx(1.1)
+    assert reward.of(trace("retrieve", "generate"), question) == pytest.approx(1.0)
+    assert reward.of(trace(answer="red"), question) == pytest.approx(0.1)
+    broken = trace().model_copy(update={"segments": trace().segments[-1:]})  # no thought
+    assert reward.of(broken, question) == pytest.approx(1.0)
+
+
+def test_advantages_are_within_a_group() -> None:
+    assert advantages([[1.0, 0.0], [5.0, 5.0]]) == [[0.5, -0.5], [0.0, 0.0]]
+
+
+def likelihood(model: Any, packer: Packer, store: FrameStore, rollout: Rollout) -> float:
+    tokenizer = packer.codec.tokenizer
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    batch = collate(packer, [rollout], lambda ref: store.get(ref.digest), tokenizer.pad_token_id, end)
+    labels = batch.pop("labels")[0, 1:]
+    model.model.rope_deltas = None
+    with torch.no_grad():
+        logits = model(**batch).logits[0, :-1]
+    return -float(torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED))
+
+
+def test_a_step_makes_what_earned_more_likelier_and_what_earned_less_rarer(tmp_path: Path, model: Any, packer: Packer) -> None:
+    store = FrameStore(tmp_path)
+    usages = {"retrieve": "", "generate": ""}
+    rollouts: list[Rollout] = []
+    for tags in ((), ("retrieve",)):
+        made = chained(asked(0), *tags, store=store).trace
+        assert made
+        rollouts.append(render(made, Prompt(usages, "short"), end_of_turn=True))
+    before = [likelihood(model, packer, store, r) for r in rollouts]
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
+    weighted = list(zip(rollouts, (0.5, -0.5), strict=True))
+    loss = policy_step(model, packer, lambda ref: store.get(ref.digest), weighted, optimiser, batch=1, clip=1.0)
+    after = [likelihood(model, packer, store, r) for r in rollouts]
+    assert after[0] > before[0]
+    assert after[1] < before[1]
+    # The tokens weigh alike: the mean over both rollouts' own text.
+    n = [sum(packer.pack(r).learnt) + 1 for r in rollouts]
+    assert loss == pytest.approx((-0.5 * before[0] * n[0] + 0.5 * before[1] * n[1]) / sum(n), rel=0.05)
+
+
+def test_rounds_run_through_the_real_graph(tmp_path: Path, model: Any, packer: Packer) -> None:
+    samples = list(load_world(3, tmp_path / "clips"))
+    config = load_config("micro", cache=str(tmp_path / "cache"), view={"guard": None})
+    seen: list[Round] = []
+    settings = GrpoSettings(rounds=1, questions=2, group=2, learning_rate=1e-5, temperature=0.7)
+    before = model.lm_head.weight.clone()
+    rounds = grpo(model, packer, samples, config, settings, seen.append)
+    assert rounds == seen
+    assert 0 <= rounds[0].accuracy <= 1
+    assert rounds[0].taught in (0.0, 0.5, 1.0)
+    assert torch.equal(before, model.lm_head.weight) == (rounds[0].taught == 0)
+    with pytest.raises(CorpusError, match="takes 8 questions and there are 3"):
+        grpo(model, packer, samples, config, GrpoSettings())
