@@ -51,8 +51,8 @@ def trace_html(trace: Trace, frames: FrameSource | None = None, *, fragment: boo
         "article",
         _head(trace, "h2" if fragment else "h1"),
         el("section", el(h, "The clip"), timeline(trace, links=not fragment)),
-        _initial(trace, pictures, h),
-        _chain(trace, pictures, h, links=not fragment),
+        initial_section(trace, pictures, h),
+        chain_section(trace, pictures, h, links=not fragment),
         _answer(trace, h),
         _cost(trace.usage, h),
         _foot(trace, pictures.missing),
@@ -79,7 +79,7 @@ def find_html(title: str, query: str, rows: Sequence[tuple[FrameRef, float]], fr
 
 
 def _page(body: Html, pictures: Pictures, title: str, fragment: bool) -> str:
-    style = el("style", Html(f"{_stylesheet()}\n{pictures.css()}"))
+    style = el("style", Html(f"{stylesheet()}\n{pictures.css()}"))
     if fragment:
         return str(el("div", style, body, class_="a2s fragment"))
     head = el(
@@ -95,7 +95,8 @@ def _page(body: Html, pictures: Pictures, title: str, fragment: bool) -> str:
 
 
 @cache
-def _stylesheet() -> str:
+def stylesheet() -> str:
+    """The style of a trace, every rule under `.a2s`."""
     return files("act2see.agent").joinpath("view.css").read_text(encoding="utf-8")
 
 
@@ -149,7 +150,8 @@ def _summary(trace: Trace) -> str:
     return ", ".join([f"{'Made to answer' if forced else 'Answered'} {how}", *cost]) + "."
 
 
-def _initial(trace: Trace, pictures: Pictures, h: str) -> Html | None:
+def initial_section(trace: Trace, pictures: Pictures, h: str) -> Html | None:
+    """The frames that were given at the start, under a heading of level `h`."""
     if not trace.initial:
         return None
     tiles = [
@@ -160,7 +162,8 @@ def _initial(trace: Trace, pictures: Pictures, h: str) -> Html | None:
     return el("section", el(h, "Frames given at the start"), el("ol", tiles, class_=many, role="list"))
 
 
-def _chain(trace: Trace, pictures: Pictures, h: str, links: bool) -> Html:
+def chain_section(trace: Trace, pictures: Pictures, h: str, links: bool) -> Html:
+    """The chain with its frames in place. With `links` frames have ids, so it may stand once in a page."""
     parts: list[Html | None] = []
     call: Call | None = None
     n = 1

@@ -23,17 +23,18 @@ if TYPE_CHECKING:
 
     from act2see.agent.packing import FrameSource
 
-# Characters of base64 that all pictures of a page may take together, and the sides that are tried for it.
+# Characters of base64 that all pictures of a page may take together by default, and the sides that are tried for it.
 BUDGET = 1_600_000
 SIDES = (360, 256, 192, 128, 80)
 TINY = 96
 
 
 class Pictures:
-    """The pictures of one page. `name` registers a frame; `css` holds each picture once."""
+    """The pictures of one page, or a part of it. `name` registers a frame; `css` holds each picture once."""
 
-    def __init__(self, source: FrameSource | None) -> None:
+    def __init__(self, source: FrameSource | None, budget: int = BUDGET) -> None:
         self._source = source
+        self._budget = budget
         self._images: dict[str, Image.Image | None] = {}
 
     def name(self, frame: FrameRef) -> str | None:
@@ -51,7 +52,7 @@ class Pictures:
         images = {name: image for name, image in self._images.items() if image}
         for side in SIDES:
             encoded = {name: _data(image, side) for name, image in images.items()}
-            if sum(map(len, encoded.values())) <= BUDGET:
+            if sum(map(len, encoded.values())) <= self._budget:
                 break
         rules = [f".a2s .{name}{{background-image:url({data})}}" for name, data in encoded.items()]
         tiny = [f".a2s .{name}" for name, image in images.items() if max(image.size) <= TINY]

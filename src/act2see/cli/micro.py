@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from act2see.cli.output import err, out, plain, progress_bar, say
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 app = typer.Typer(no_args_is_help=True, help="The board world: make clips, train the small models, test them.")
 
@@ -61,12 +64,17 @@ def train(
     from act2see.micro import recipe
 
     with progress_bar() as bar:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
+        tenths: dict[str, int] = {}
 
         def progress(name: str, step: int, steps: int, loss: float) -> None:
             if name not in tasks:
                 tasks[name] = bar.add_task(name)
-            bar.update(tasks[name], description=f"{name}, loss {loss:.3f}", completed=step + 1, total=steps)  # type: ignore[arg-type]
+            bar.update(tasks[name], description=f"{name}, loss {loss:.3f}", completed=step + 1, total=steps)
+            # A log has no bars: a line for each tenth, since this takes an hour.
+            if bar.disable and (tenth := 10 * (step + 1) // steps) > tenths.get(name, 0):
+                tenths[name] = tenth
+                err().print(plain(f"{name}: step {step + 1} of {steps}, loss {loss:.3f}"))
 
         seconds = recipe.train(to, quick, progress, tuple(stage) if stage else recipe.STAGES, seed)
     for name, spent in seconds.items():

@@ -104,12 +104,30 @@ class FrameStore:
         # By first byte, since file systems are slow with very many names in one folder.
         return f"{self.location}/{digest[:2]}/{digest}.png"
 
+    def png(self, digest: str) -> bytes:
+        """The picture as it is stored: a PNG file. Raises `StoreError` as `get` does."""
+        self.get(digest)  # a damaged picture is not handed on
+        return self._read(self.path(digest))
+
+    def put_png(self, digest: str, png: bytes) -> bool:
+        """Store a PNG file as it is; False, and nothing is stored, where it is not the picture of that digest."""
+        if digest in self:
+            return True
+        try:
+            pixels = _pixels(png)
+        except (OSError, SyntaxError, ValueError):  # what Pillow raises for what is no PNG, and for a broken one
+            return False
+        if frame_digest(pixels) != digest:
+            return False
+        self._write(digest, png)
+        self._remember(digest, pixels)
+        return True
+
     def export(self, digest: str, dest: str | os.PathLike[str]) -> Path:
         """Write the PNG to a local file, whole or not at all; returns its path."""
-        self.get(digest)  # a damaged picture is not handed on
-        dest = Path(dest)
+        png, dest = self.png(digest), Path(dest)
         try:
-            _write_file(dest, self._read(self.path(digest)))
+            _write_file(dest, png)
         except OSError as e:
             raise StoreError(f"cannot write {dest}: {e.strerror or e}; choose another folder") from e
         return dest

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import FrameSource, Packed, Packer
+from act2see.agent.reasoners.adapters import check_adapter
 from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
 from act2see.agent.reasoners.kv import RowCache
 from act2see.agent.rollout import Rollout
@@ -113,7 +114,7 @@ class TransformersReasoner:
         except (OSError, ValueError) as e:
             raise WeightsError(f"the reasoner's weights {weights} cannot be loaded: {str(e).splitlines()[0]}") from e
         if adapter:
-            model.load_adapter(adapter)
+            model.load_adapter(check_adapter(adapter, str(weights), model))
         return cls(model, packer, frames, name=Path(str(weights)).name, **options)
 
     async def stream(
@@ -144,6 +145,14 @@ class TransformersReasoner:
     def forget(self, session: str) -> None:
         self._inbox.put(session)
 
+    def close(self) -> None:
+        """End the worker, when no run is under way: its cache, which can be gigabytes, is then freed with this object."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._inbox.put(None)
+            thread.join()
+
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
@@ -154,27 +163,28 @@ class TransformersReasoner:
         import torch
 
         with torch.inference_mode():
-            while True:
-                self._receive(block=not self._active and not self._waiting)
+            while self._receive(block=not self._active and not self._waiting):
                 if self._waiting and (row := self._free_row(self._waiting[0].rollout.session)) is not None:
                     self._admit(self._waiting.pop(0), row)
                 if self._active:
                     self._step()
 
-    def _receive(self, block: bool) -> None:
-        """Take what has arrived; wait only where there is nothing else to do."""
+    def _receive(self, block: bool) -> bool:
+        """Take what has arrived; wait only where there is nothing else to do. False once it is closed."""
         try:
             while True:
                 item = self._inbox.get(block)
                 block = False
+                if item is None:
+                    return False
                 if isinstance(item, _Request):
                     self._waiting.append(item)
-                elif item is not None:
+                else:
                     for row in self._rows:
                         if row.session == item and row.request is None:
                             row.session, row.used = "", 0
         except queue.Empty:
-            pass
+            return True
 
     def _free_row(self, session: str) -> int | None:
         """The session's own row, else the idle one that was used longest ago; None where all are decoding."""
