@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.chains import asked, chained
+from tests.training.board_chains import asked, chained
 from transformers import Qwen3VLForConditionalGeneration
 
 from act2see.agent.packing import Packer

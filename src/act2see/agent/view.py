@@ -162,7 +162,7 @@ def initial_section(trace: Trace, pictures: Pictures, h: str) -> Html | None:
     return el("section", el(h, "Frames given at the start"), el("ol", tiles, class_=many, role="list"))
 
 
-def chain_section(trace: Trace, pictures: Pictures, h: str, links: bool) -> Html:
+def chain_section(trace: Trace, pictures: Pictures, h: str, links: bool, title: str = "Chain of thought") -> Html:
     """The chain with its frames in place. With `links` frames have ids, so it may stand once in a page."""
     parts: list[Html | None] = []
     call: Call | None = None
@@ -182,7 +182,7 @@ def chain_section(trace: Trace, pictures: Pictures, h: str, links: bool) -> Html
         parts.append(_look(call, None, n, trace, pictures, links))
     if not trace.segments:
         parts.append(el("p", "Nothing has been written yet.", class_="note"))
-    return el("section", el(h, "Chain of thought"), parts, class_="chain")
+    return el("section", el(h, title), parts, class_="chain")
 
 
 def _said(text: Text) -> Html | None:

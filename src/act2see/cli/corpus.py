@@ -12,6 +12,7 @@ from act2see.cli.chosen import ConfigFile, Preset, chosen_config
 from act2see.cli.output import err, plain, say
 
 if TYPE_CHECKING:
+    from act2see.tools.store import FrameStore
     from act2see.training.records import Chain
     from act2see.training.sources import Sample, Tally
 
@@ -141,3 +142,72 @@ def _cost(run: Any) -> str:
     c = run.cost
     dollars = f", ${c.dollars:.2f}" if c.dollars else ""
     return f"{c.requests:,} requests, {c.read:,} tokens read, {c.written:,} written{dollars}"
+
+
+@app.command("filter")
+def filter_(
+    run: Annotated[Path, typer.Argument(help="The folder of `corpus build`.")],
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A sentence encoder: a hub name, a folder, or `minilm`. Default: BAAI/bge-m3; minilm for the board world."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Similarity to the human chain that must be exceeded. Default: 0.8, the paper's; 0.9 for the board world."),
+    ] = None,
+    without_chains: Annotated[bool, typer.Option("--without-chains", help="Keep chains that have no human one to compare with.")] = False,
+    verdicts: Annotated[Path | None, typer.Option(metavar="FILE", help="What a person said on the page of `corpus review`.")] = None,
+    again: Annotated[bool, typer.Option("--stored", help="Take the similarities of the last time; needs no encoder.")] = False,
+) -> None:
+    """Keep chains that are well formed and close to what a person thought; say where the others went."""
+    from itertools import islice
+
+    from act2see.training.filtering import THRESHOLD, filter_chains
+    from act2see.training.records import read_chains, write_chains
+    from act2see.training.report import make_report
+    from act2see.training.report_files import write_report
+    from act2see.training.similarity import BGE_M3, SentenceEncoder
+    from act2see.training.verdicts import read_verdicts
+
+    made, filtered = run / "chains.jsonl", run / "filtered.jsonl"
+    # Chains about boards are alike: on MiniLM's scale 0.8 would let another board's chain pass.
+    world = all(c.sample.source == "world" for c in islice(read_chains(made), 1))
+    threshold = threshold if threshold is not None else 0.9 if world else THRESHOLD
+    judged = read_verdicts(verdicts) if verdicts else None
+    model = None if again else SentenceEncoder(encoder or ("minilm" if world else BGE_M3))
+    chains = filter_chains(
+        read_chains(filtered if again else made), model, threshold=threshold, without_chains=without_chains, verdicts=judged
+    )
+    write_chains(chains, filtered)
+    report = make_report(read_chains(filtered), threshold=threshold, encoder=model)
+    folder = write_report(report, run / "report")
+    for step in report.steps:
+        why = "; ".join(f"{n} {reason}" for reason, n in step.why.items())
+        say(f"{step.name}: {step.came} came, {step.fell} fell{f' ({why})' if why else ''}")
+    say(f"{report.kept} chains kept in {filtered}; report in {folder}")
+    say(f"next: act2see corpus review {run} (a person looks at some), then act2see corpus pack {run} --out corpus")
+
+
+@app.command("review")
+def review(
+    run: Annotated[Path, typer.Argument(help="The folder of `corpus build`, filtered.")],
+    to: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The page. Default: review.html in the folder.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many chains, drawn at random.")] = 100,
+    seed: Annotated[int, typer.Option(help="The seed of the draw.")] = 0,
+) -> None:
+    """Write a page on which a person accepts or rejects some of the kept chains."""
+    from act2see.training.records import read_chains
+    from act2see.training.review import export_review
+
+    page = to or run / "review.html"
+    store = _store(run)
+    n = export_review(read_chains(run / "filtered.jsonl"), page, lambda ref: store.get(ref.digest), count=count, seed=seed)
+    say(f"{n} chains in {page}: open it, judge, save; then act2see corpus filter {run} --stored --verdicts FILE")
+
+
+def _store(run: Path) -> FrameStore:
+    from act2see.tools.store import FrameStore
+
+    return FrameStore(run / "frames")

@@ -275,16 +275,8 @@ def _blinking(rng: random.Random, frames: int, held_out: bool) -> _Made:
     if kind == "colour":
         usual = board.piece(x).colour
         options = _colours(rng, blink.piece.colour, usual)
-        return (
-            clip,
-            kind,
-            f"What colour does the {x} turn when it blinks?",
-            options,
-            blink.piece.colour,
-            chain,
-            in_view,
-            f"The lit {x} is glowing",
-        )
+        asked, lead = f"What colour does the {x} turn when it blinks?", f"The lit {x} is glowing"
+        return clip, kind, asked, options, blink.piece.colour, chain, in_view, lead
     if kind == "which":
         return clip, kind, "Which shape blinks?", _shapes(rng, x, board), x, chain, in_view, "It is the lit"
     place = cell_name(_frame_of(clip, blink).piece(y).cell)

@@ -17,7 +17,7 @@ def load_world(count: int, folder: Path, seed: int = 0) -> Iterator[Sample]:
         clip = folder / f"{item.seed}.mp4"
         if not clip.exists():
             write_clip(item.clip, clip)
-        said = "".join(s for s in item.chain if not isinstance(s, Call)) + item.closing().partition("</think>")[0]
+        said = " ".join(s.strip() for s in (*item.chain, item.closing().partition("</think>")[0]) if not isinstance(s, Call))
         yield Sample(
             id=f"world-{item.seed}", source="world", video=str(clip), question=item.text, options=item.options,
             answer=item.answer, chain=said, licence="Apache-2.0",
