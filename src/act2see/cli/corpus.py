@@ -155,7 +155,7 @@ def filter_(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Similarity to the human chain that must be exceeded. Default: 0.8, the paper's; 0.9 for the board world."),
+        typer.Option(help="What the similarity must exceed. Default: 0.8, the paper's; the board world's is 0.9."),
     ] = None,
     without_chains: Annotated[bool, typer.Option("--without-chains", help="Keep chains that have no human one to compare with.")] = False,
     verdicts: Annotated[Path | None, typer.Option(metavar="FILE", help="What a person said on the page of `corpus review`.")] = None,
