@@ -109,3 +109,29 @@ def measure(
     if to:
         write_text(to, report.to_json() if to.suffix == ".json" else report.markdown())
         err().print(plain(f"written to {to}"), soft_wrap=True)
+
+
+@app.command("ablate")
+def ablate(
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the results go; what is there is not made again.")] = Path(
+        "ablations"
+    ),
+    quick: Annotated[bool, typer.Option("--quick", help="One seed, small corpora, few steps.")] = False,
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds. Default: 3, and 1 with --quick.")] = None,
+    page: Annotated[Path | None, typer.Option("--page", metavar="FILE", help="The table, as Markdown; its plots go beside it.")] = None,
+) -> None:
+    """Reproduce the paper's ablations on the board world. An interrupted run goes on."""
+    from dataclasses import replace
+
+    from act2see.cli.files import write_text
+    from act2see.micro import ablate as ablations
+    from act2see.micro.ablate_report import markdown, plots, read_results
+
+    sizes = ablations.QUICK if quick else ablations.Sizes()
+    sizes = replace(sizes, seeds=seeds or sizes.seeds)
+    ablations.ablate(to, sizes, lambda name, seconds: err().print(plain(f"{name}: {seconds:.0f} s")))
+    path, results = page or to / "micro.md", read_results(to)
+    command = f"act2see micro ablate{' --quick' if quick else ''}{f' --seeds {seeds}' if seeds else ''}"
+    pictures = "".join(f"![{p.stem}]({p.name})\n" for p in plots(results, path.parent))
+    write_text(path, markdown(results, command) + "\n" + pictures)
+    say(f"table and plots in {path}")

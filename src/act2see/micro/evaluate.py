@@ -11,10 +11,11 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from act2see.agent.reasoners.base import Reasoner
 from act2see.agent.trace import Frames, Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
@@ -125,9 +126,12 @@ async def ask_all(
     context: AskContext | None = None,
     progress: Callable[[int], None] | None = None,
     at_once: int = 8,
+    wrap: Callable[[Reasoner], Reasoner] | None = None,
 ) -> tuple[list[Asked], Parts]:
-    """Ask every item, several at once on one model."""
+    """Ask every item, several at once on one model; `wrap` puts another reasoner around it."""
     parts = build_parts(config)
+    if wrap:
+        parts = replace(parts, reasoner=wrap(parts.reasoner))
     graph = create_act2see(config, parts=parts)
     gate = asyncio.Semaphore(at_once)
     done = 0
