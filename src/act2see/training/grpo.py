@@ -193,9 +193,10 @@ def policy_step(
             part = packed[i : i + batch]
             inputs = collate(packer, [r for r, _ in part], source, tokenizer.pad_token_id, end)
             labels = inputs.pop("labels")[:, 1:].to(device)
+            del inputs["attention_mask"]  # as in `fit`
             model.model.rope_deltas = None
             with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device.type)):
-                hidden = model.model(**{k: v.to(device) for k, v in inputs.items()}).last_hidden_state[:, :-1]
+                hidden = model.model(**{k: v.to(device) for k, v in inputs.items()}, use_cache=False).last_hidden_state[:, :-1]
                 learnt = labels != IGNORED
                 each = torch.nn.functional.cross_entropy(model.lm_head(hidden[learnt]).float(), labels[learnt], reduction="none")
             gains = torch.tensor([a for _, a in part], device=device)[:, None].expand_as(labels)[learnt]
