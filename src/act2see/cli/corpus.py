@@ -13,6 +13,7 @@ from act2see.cli.output import err, plain, say
 
 if TYPE_CHECKING:
     from act2see.tools.store import FrameStore
+    from act2see.training.card import CorpusMeta
     from act2see.training.records import Chain
     from act2see.training.sources import Sample, Tally
 
@@ -45,6 +46,7 @@ def build(
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="At most so many questions.")] = None,
     retries: Annotated[int, typer.Option(min=0, help="How often a wrong answer is asked for again.")] = 2,
+    temperature: Annotated[float | None, typer.Option(min=0, help="Of a local teacher; a chat model has its own.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 4,
     dollars: Annotated[float | None, typer.Option("--max-dollars", help="Begin no question once so much is spent; needs --prices.")] = None,
     tokens: Annotated[int | None, typer.Option("--max-tokens", help="Begin no question once so many tokens are spent.")] = None,
@@ -67,7 +69,7 @@ def build(
     chosen, reasoner = _teacher(source, teacher, faults, seed, preset, config)
     tally = Tally()
     samples = _samples(source, file, videos, count, without_chains, seed, to, tally)
-    plan = Plan(retries=retries, seed=seed, hint=hint, prices=prices)
+    plan = Plan(retries=retries, seed=seed, hint=hint, prices=prices, temperature=temperature)
     limits = Limits(concurrency=concurrency, dollars=dollars, tokens=tokens)
     with _bar() as bar:
         task = bar.add_task("chains", total=len(samples), kept=0, dropped=0, cost="")
@@ -205,6 +207,76 @@ def review(
     store = _store(run)
     n = export_review(read_chains(run / "filtered.jsonl"), page, lambda ref: store.get(ref.digest), count=count, seed=seed)
     say(f"{n} chains in {page}: open it, judge, save; then act2see corpus filter {run} --stored --verdicts FILE")
+
+
+def _meta(run: Path, name: str) -> CorpusMeta:
+    """What the run wrote down of itself, for the card."""
+    import json
+
+    from act2see.training.card import CorpusMeta
+    from act2see.training.report import FilterReport
+
+    facts: dict[str, Any] = {"name": name} if name else {}
+    try:
+        plan = json.loads((run / "run.json").read_text(encoding="utf-8"))["plan"]
+        facts |= {"retries": plan["retries"], "ground_truth_in_prompt": plan["hint"]}
+        report = FilterReport.model_validate_json((run / "report" / "report.json").read_text(encoding="utf-8"))
+        facts |= {"threshold": report.threshold, "encoder": report.encoder.name if report.encoder else ""}
+    except FileNotFoundError:
+        pass  # chains that came from elsewhere, or were filtered by hand
+    return CorpusMeta(**facts)
+
+
+class Trainer(StrEnum):
+    """Whose format."""
+
+    trl = "trl"
+    ms_swift = "ms-swift"
+    llama_factory = "llama-factory"
+
+
+@app.command("pack")
+def pack(
+    run: Annotated[Path, typer.Argument(help="The folder of `corpus build`, filtered.")],
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="The corpus: a folder that Hugging Face datasets opens.")] = Path(
+        "corpus"
+    ),
+    files: Annotated[bool, typer.Option("--files", help="Pictures as files beside the table, not in it.")] = False,
+    name: Annotated[str, typer.Option(help="Its name, for the card.")] = "",
+) -> None:
+    """Write the kept chains as a data set, with their frames and a card."""
+    from act2see.training.corpus import write_corpus
+    from act2see.training.records import read_chains
+
+    meta = _meta(run, name)
+    info = write_corpus(read_chains(run / "filtered.jsonl"), _store(run), to, images="reference" if files else "embedded", meta=meta)
+    say(f"{info.chains} chains in {to}; next: act2see sft {to} --dry-run")
+
+
+@app.command("export")
+def export(
+    corpus: Annotated[Path, typer.Argument(help="The folder of `corpus pack`.")],
+    trainer: Annotated[Trainer, typer.Option("--for", help="Whose format.")],
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")],
+) -> None:
+    """Write a corpus in another trainer's format."""
+    from act2see.training.exports import export_corpus
+
+    say(f"{export_corpus(corpus, trainer.value, to)}")
+
+
+@app.command("import")
+def import_(
+    exported: Annotated[Path, typer.Argument(help="The folder of `corpus export`, perhaps edited.")],
+    trainer: Annotated[Trainer, typer.Option("--for", help="Whose format it is.")],
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new run's folder, to be filtered and packed.")],
+) -> None:
+    """Read an export back into a run."""
+    from act2see.training.exports import import_corpus
+    from act2see.training.records import write_chains
+
+    n = write_chains(import_corpus(exported, trainer.value, _store(to)), to / "chains.jsonl")
+    say(f"{n} chains in {to}; next: act2see corpus filter {to}")
 
 
 def _store(run: Path) -> FrameStore:

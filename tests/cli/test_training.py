@@ -1,0 +1,107 @@
+"""The training commands: one after another on the board world, as docs/training.md has them, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from act2see.cli.app import app
+from act2see.cli.sft import given
+from act2see.errors import ConfigError
+
+pytest.importorskip("trl", reason="needs the train extra")
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+@pytest.fixture(scope="module")
+def chains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "chains"
+    done = run("corpus", "build", "world", "--count", 8, "--out", folder)
+    assert done.exit_code == 0, done.output
+    assert "8 samples" in done.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(chains: Path) -> Path:
+    filtered = run("corpus", "filter", chains)
+    assert filtered.exit_code == 0, filtered.output
+    assert "format: 8 came, 0 fell" in filtered.output
+    packed = run("corpus", "pack", chains, "--out", chains.parent / "corpus")
+    assert packed.exit_code == 0, packed.output
+    return chains.parent / "corpus"
+
+
+def test_a_built_run_is_gone_on_with(chains: Path) -> None:
+    again = run("corpus", "build", "world", "--count", 8, "--out", chains)
+    assert "8 chains kept, 0 dropped" in again.output
+    other = run("corpus", "build", "world", "--count", 8, "--out", chains, "--retries", 1)
+    assert (other.exit_code, "holds a run with another plan" in other.output) == (2, True)
+
+
+def test_the_filter_reports_and_verdicts_are_heard(chains: Path, corpus: Path) -> None:
+    report = json.loads((chains / "report" / "report.json").read_text())
+    assert report["kept"] == len([1 for line in (chains / "filtered.jsonl").open() if json.loads(line)["dropped"] == ""])
+    page = run("corpus", "review", chains, "--count", 3)
+    assert "3 chains in" in page.output
+    assert "<script" in (chains / "review.html").read_text()
+    card = (corpus / "README.md").read_text()
+    assert "scripted" in card
+    assert "0.9" in card
+
+
+def test_an_export_comes_back(corpus: Path, tmp_path: Path) -> None:
+    assert run("corpus", "export", corpus, "--for", "ms-swift", "--out", tmp_path / "swift").exit_code == 0
+    back = run("corpus", "import", tmp_path / "swift", "--for", "ms-swift", "--out", tmp_path / "back")
+    assert back.exit_code == 0, back.output
+    assert (tmp_path / "back" / "chains.jsonl").read_text().count("\n") == json.loads((corpus / "act2see.json").read_text())["chains"]
+
+
+def test_a_dry_run_says_what_it_takes_and_a_run_makes_a_model(corpus: Path, tmp_path: Path) -> None:
+    dry = run("sft", corpus, "--preset", "micro", "--dry-run", "--gpus", 1, "--out", tmp_path / "dry")
+    assert dry.exit_code == 0, dry.output
+    assert "accelerate launch" in dry.output
+    assert not (tmp_path / "dry" / "model.safetensors").exists()
+    done = run("sft", corpus, "--preset", "micro", "--max-steps", 2, "--batch", 2, "--out", tmp_path / "tuned")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "tuned" / "model.safetensors").exists()
+    again = run("sft", corpus, "--preset", "micro", "--max-steps", 2, "--batch", 2, "--out", tmp_path / "tuned")
+    assert (again.exit_code, "resume it" in again.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("corpus", "build", "minerva"), "minerva needs its file"),
+        (("corpus", "build", "minerva", "none.json"), "cannot read none.json"),
+        (("corpus", "build", "jsonl", "x.jsonl", "--teacher", "scripted"), "knows the board world alone"),
+        (("corpus", "build", "world", "--faults", 2, 0, 0, 0), "from 0 to 1"),
+        (("corpus", "build", "world", "--max-dollars", 1, "--out", "{tmp}/r", "--count", 1), "needs prices"),
+        (("corpus", "filter", "nothing"), "cannot read"),
+        (("corpus", "pack", "nothing", "--out", "{tmp}/c"), "cannot read"),
+        (("sft", "nothing"), "nothing"),
+        (("sft",), "name a corpus"),
+        (("sft", "x", "--lerning-rate", "1"), "did you mean 'learning_rate'"),
+        (("sft", "x", "--learning-rate", "-1"), "learning_rate"),
+        (("sft", "x", "--mode", "loar"), "mode"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(words: tuple[object, ...], said: str, tmp_path: Path) -> None:
+    result = run(*(str(w).replace("{tmp}", str(tmp_path)) for w in words))
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+def test_settings_are_options() -> None:
+    words = ["--learning-rate", "1e-5", "--no-freeze-vision", "--lora-targets", "q_proj", "--lora-targets=v_proj", "--loss-on-frames"]
+    expected = {"learning_rate": "1e-5", "freeze_vision": False, "lora_targets": ("q_proj", "v_proj"), "loss_on_frames": True}
+    assert given(words) == expected
+    with pytest.raises(ConfigError, match="what is 'learning'"):
+        given(["learning", "1e-5"])
