@@ -56,21 +56,24 @@ def sft(
 
 
 def _run(corpus: Path, to: Path, settings: SftSettings, preset: str, config: Path | None, resume: bool, dry: Any) -> None:
+    from tempfile import TemporaryDirectory
+
     from act2see.tools.store import FrameStore
     from act2see.training.corpus import read_corpus
 
-    store = FrameStore(to / "frames")
-    chains = read_corpus(corpus, store)
     graph = chosen_config(None if config else preset, config) if settings.eval_samples else None
-    traces = (c.trace for c in chains if c.trace)
     if dry:
         from act2see.training.dryrun import dry_run
 
         gpus, gib, launch = dry
-        report = dry_run(traces, settings, corpus=str(corpus), out=str(to), graph=graph, gpus=gpus, gpu_gib=gib, launch=launch)
+        with TemporaryDirectory() as folder:  # a dry run leaves nothing
+            traces = (c.trace for c in read_corpus(corpus, FrameStore(folder)) if c.trace)
+            report = dry_run(traces, settings, corpus=str(corpus), out=str(to), graph=graph, gpus=gpus, gpu_gib=gib, launch=launch)
         out(markup=True).print(report.table())
-        say(report.command)
+        say(f"{report.command} --config {config}" if config and graph else report.command)
         return
+    store = FrameStore(to / "frames")
+    traces = (c.trace for c in read_corpus(corpus, store) if c.trace)
     from act2see.training.finetune import finetune
 
     with progress_bar() as bar:

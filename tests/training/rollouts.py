@@ -1,0 +1,59 @@
+"""Traces of board questions without clips or a graph: each board that a chain speaks of is drawn into the store."""
+
+from __future__ import annotations
+
+from act2see.agent.trace import Answer, Call, Frames, Question, Segment, Text, Trace, Versions, Video
+from act2see.micro.corpus import with_lines
+from act2see.micro.questions import TAGS, Item, make_item
+from act2see.micro.world import Board, render
+from act2see.tools.frames import FrameRef, Generated, Provenance, Retrieved
+from act2see.tools.store import FrameStore
+from act2see.training.settings import SftSettings
+
+# micro, few steps, nothing that takes time; dropout stays, so that its random numbers are part of what is tested
+QUICK = SftSettings(
+    base="micro:base", prompt="short", device="cpu", learning_rate=2e-3, batch=2, max_steps=3, log_steps=1, warmup=0,
+    schedule="constant_with_warmup", gradient_checkpointing=False, save_steps=100,
+)  # fmt: skip
+
+
+def item_of(family: str, n: int = 0) -> Item:
+    return with_lines(make_item(family, n, "train"))  # type: ignore[arg-type]
+
+
+def written(item: Item) -> str:
+    """What the model writes of a chain."""
+    return "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain) + item.closing()
+
+
+def drawn(family: str, store: FrameStore, n: int = 0) -> Trace:
+    """The reference chain of a training question, its calls answered by the boards that it expects."""
+    item = item_of(family, n)
+
+    def shown(board: Board, seconds: float, provenance: Provenance | None = None) -> FrameRef:
+        return store.ref(render(board, 48), seconds, provenance)
+
+    initial = tuple(shown(board, float(s)) for s, board in enumerate(item.clip.view()))
+    segments: list[Segment] = []
+    for step in item.chain:
+        if isinstance(step, str):
+            segments.append(Text(text=step))
+            continue
+        found: Provenance = Retrieved(query=step.query, score=0.5)
+        if step.tag == "generate":
+            found = Generated(prompt=step.query, anchor=initial[0], seed=0, strength=0.3, model="drawn")
+        segments += [
+            Call(text=f"<{step.tag}>{step.query}</{step.tag}>", tag=step.tag, query=step.query),
+            Frames(tag=step.tag, frames=(shown(step.expect, 2.5, found),)),
+        ]
+    said, _, answer = item.closing().partition("<answer>")
+    segments += [Text(text=said), Answer(text=f"<answer>{answer}", body=item.answer)]
+    seconds = float(len(initial))
+    return Trace(
+        id=f"{family}-{n}",
+        video=Video(path=f"{family}-{n}.mp4", digest=f"{family}-{n}", seconds=seconds, width=48, height=48, frames=12, fps=12.0),
+        question=Question(text=item.text, options=item.options),
+        initial=initial,
+        segments=tuple(segments),
+        versions=Versions(tools=dict.fromkeys(TAGS, "1")),
+    )
