@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +26,7 @@ from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
 from act2see.agent.rollout import Rollout, TextPiece, render
 from act2see.agent.trace import Frames, Trace
+from act2see.errors import CorpusError
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.state import AskContext
 from act2see.micro.corpus import after_view, shuffle_options, with_tools
@@ -66,12 +67,16 @@ Watch = Callable[[str, float], None]  # a stage that has ended, and its seconds
 Wrap = Callable[[Reasoner], Reasoner]
 
 
-def ablate(out: Path, sizes: Sizes, watch: Watch | None = None) -> None:
-    """Run whatever is not done yet, into `out`."""
+def ablate(out: Path, sizes: Sizes, watch: Watch | None = None, only: Sequence[str] = ()) -> None:
+    """Run whatever is not done yet, into `out`; `only` names stages, and is to hold those that they build on.
+
+    Raises `CorpusError` where `out` holds results of other sizes.
+    """
+    _same_sizes(out, sizes)
     for seed in range(sizes.seeds):
         run = _Seed(out / f"seed-{seed}", seed, sizes)
         for name, stage in run.stages().items():
-            if run.file(name).exists():
+            if run.file(name).exists() or (only and name not in only):
                 continue
             started = time.perf_counter()
             result = stage() | {"stage": name, "seed": seed, "seconds": round(time.perf_counter() - started, 1)}
@@ -81,6 +86,16 @@ def ablate(out: Path, sizes: Sizes, watch: Watch | None = None) -> None:
             part.replace(run.file(name))
             if watch:
                 watch(f"seed {seed}, {name}", result["seconds"])
+
+
+def _same_sizes(out: Path, sizes: Sizes) -> None:
+    """Write the sizes down; or see that they are those written there. More seeds may be added."""
+    file, given = out / "sizes.json", {k: v for k, v in asdict(sizes).items() if k != "seeds"}
+    if not file.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(given) + "\n", encoding="utf-8")
+    elif json.loads(file.read_text(encoding="utf-8")) != given:
+        raise CorpusError(f"{out} holds results of other sizes (was it --quick?): give another folder")
 
 
 @dataclass(slots=True)
