@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from act2see.micro.questions import item_of
 from act2see.micro.source import load_world
 from act2see.micro.teacher import Faults, ScriptedTeacher
 from act2see.training.construct import Limits, Plan, asked, construct
+from act2see.training.journal import Journal
 from act2see.training.records import Chain, read_chains
 from act2see.training.sources import Sample
 
@@ -199,8 +201,26 @@ def test_a_budget_stops_cleanly(tmp_path: Path, world: list[Sample]) -> None:
         asyncio.run(construct(world, CONFIG, tmp_path / "b", Plan(), limits, reasoner=teacher))
 
 
-def test_one_process_at_a_time(tmp_path: Path, one: list[Sample]) -> None:
-    from act2see.training.journal import Journal
+def test_a_full_disk_ends_the_run_and_what_was_written_stays_whole(
+    tmp_path: Path, one: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = Chain(sample=one[0], dropped="wrong")
+    with Journal(tmp_path) as journal:
+        journal.write(chain)
+        before = journal.path.read_bytes()
 
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(CorpusError, match=r"No space left on device\): free some space and run it again"):
+                journal.write(chain.model_copy(update={"dropped": "also"}))
+        assert journal.path.read_bytes() == before
+        journal.write(chain)
+    assert journal.path.read_bytes() == before * 2
+
+
+def test_one_process_at_a_time(tmp_path: Path, one: list[Sample]) -> None:
     with Journal(tmp_path), pytest.raises(CorpusError, match="another process"):
         run(tmp_path, one, ScriptedTeacher())
