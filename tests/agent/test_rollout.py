@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.rollout import ImagePiece, TextCodec, TextPiece, joined, render, stamp
+from act2see.agent.rollout import ImagePiece, TextCodec, TextPiece, render, stamp
 from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace
 from act2see.micro.tokenizers import QWEN_ADDED, QWEN_SPECIAL
 from act2see.tools.frames import FrameRef, Generated
@@ -143,7 +143,6 @@ def test_a_rollout_in_words(trace: Callable[..., Trace], frame: Callable[..., Fr
     assert rollout.frames == run.shown
     assert rollout.session == "run"
     assert sum(isinstance(p, ImagePiece) for p in rollout.pieces) == 2
-    assert joined(run.segments) == run.text
 
 
 def test_the_turn_is_closed_only_after_an_answer(trace: Callable[..., Trace]) -> None:

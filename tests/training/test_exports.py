@@ -20,7 +20,7 @@ from act2see.tools.store import FrameStore, frame_digest
 from act2see.training.card import CorpusMeta, pictures
 from act2see.training.corpus import INFO, write_corpus
 from act2see.training.exports import FORMATS, Kind, export_corpus, import_corpus
-from act2see.training.exports.turns import prompt_of
+from act2see.training.prompts import prompt_of
 from act2see.training.records import Chain
 
 KINDS = get_args(Kind)

@@ -15,7 +15,7 @@ nobody can inject a turn or a frame by spelling one out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -145,8 +145,3 @@ class TextCodec:
         keep = {*_MODEL_MAY, "<|im_end|>", "<|endoftext|>"}
         marks = [t for t in self._added if t.startswith("<|") and t not in keep]
         return sorted(self._added[t] for t in marks)
-
-
-def joined(segments: Iterable[Segment]) -> str:
-    """What was written, frames and notes left out."""
-    return "".join(s.text for s in segments if not isinstance(s, Frames))

@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import Packer
-from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
 from act2see.agent.trace import Trace
-from act2see.errors import ConfigError, CorpusError, StoreError
-from act2see.tools.base import find_tool
+from act2see.errors import CorpusError, StoreError
 from act2see.tools.frames import Record
 from act2see.tools.store import FrameStore
 from act2see.training.collate import collate
+from act2see.training.prompts import prompt_of
 from act2see.training.settings import SftSettings
 
 if TYPE_CHECKING:
@@ -63,15 +62,7 @@ class Reader:
 
     def rollout(self, trace: Trace) -> Rollout:
         """The closed rollout, with the prompt of the tools that the trace's run had."""
-        return render(trace, Prompt({tag: self.usage(tag) for tag in trace.versions.tools}, self.style), end_of_turn=True)
-
-    def usage(self, tag: str) -> str:
-        if tag in self.usages or self.style == "short":
-            return self.usages.get(tag, "")
-        options = find_tool(tag).Options.model_fields
-        if "usage" not in options or not isinstance(options["usage"].default, str):
-            raise ConfigError(f"the tool {tag!r} does not say what it is for: give the config that the traces were made with")
-        return str(options["usage"].default)
+        return render(trace, prompt_of(trace, self.style, self.usages), end_of_turn=True)
 
     def size(self, trace: Trace) -> Size:
         packed = self.packer.pack(self.rollout(trace))

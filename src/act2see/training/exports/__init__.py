@@ -22,7 +22,8 @@ from act2see.training.card import CorpusMeta, pictures
 from act2see.training.corpus import INFO, bring_files, read_corpus, read_info
 from act2see.training.corpus_files import read_marker, whole_folder
 from act2see.training.exports import llama_factory, ms_swift, trl
-from act2see.training.exports.turns import Turn, edited, opened, prompt_of, turns
+from act2see.training.exports.turns import Turn, edited, opened, turns
+from act2see.training.prompts import prompt_of
 from act2see.training.records import Chain, parse_chain
 
 EXPORT_VERSION = 1

@@ -11,7 +11,7 @@ placeholders stay as many.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,6 @@ from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import ImagePiece, Piece, TextPiece, render, render_segment
 from act2see.agent.trace import Segment, Text, Trace
 from act2see.errors import CorpusError
-from act2see.tools.base import find_tool
 from act2see.tools.frames import FrameRef
 from act2see.training.format_check import format_fault
 
@@ -47,12 +46,6 @@ class Turn:
     def text(self) -> str:
         """With `<image>` for each frame."""
         return "".join(IMAGE if isinstance(p, FrameRef) else p for p in self.parts)
-
-
-def prompt_of(trace: Trace, style: str, usages: Mapping[str, str]) -> Prompt:
-    """The prompt of the run: its own tools, each with the line that `usages` or else the tool's defaults give it."""
-    lines = {tag: usages.get(tag) for tag in trace.versions.tools}
-    return Prompt({tag: line or ("" if style == "short" else _usage(tag)) for tag, line in lines.items()}, style)
 
 
 def turns(trace: Trace, prompt: Prompt) -> list[Turn]:
@@ -122,10 +115,3 @@ def _parts(pieces: Iterable[Piece]) -> tuple[str | FrameRef, ...]:
         elif piece.trust != "control" or not piece.text.startswith("<|"):
             text += piece.text
     return tuple(p if isinstance(p, FrameRef) else _SPELLED.sub(f"<{_JOINER}", p) for p in [*parts, text] if p)
-
-
-def _usage(tag: str) -> str:
-    field = find_tool(tag).Options.model_fields.get("usage")
-    if field is None or not isinstance(field.default, str):
-        raise CorpusError(f"nothing says what the tool {tag!r} is for: give it in `usages` of the corpus's `meta`, in act2see.json")
-    return str(field.default)
