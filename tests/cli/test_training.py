@@ -75,6 +75,15 @@ def test_a_dry_run_says_what_it_takes_and_a_run_makes_a_model(corpus: Path, tmp_
     assert (again.exit_code, "resume it" in again.output) == (2, True)
 
 
+def test_grpo_makes_a_model(tmp_path: Path) -> None:
+    done = run(
+        *("grpo", "world", "--count", 3, "--rounds", 1, "--questions", 2, "--group", 2, "--temperature", 0.7), "--out", tmp_path / "grpo"
+    )
+    assert done.exit_code == 0, done.output
+    assert "round 1 of 1: reward" in done.output
+    assert (tmp_path / "grpo" / "model.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -87,6 +96,7 @@ def test_a_dry_run_says_what_it_takes_and_a_run_makes_a_model(corpus: Path, tmp_
         (("corpus", "pack", "nothing", "--out", "{tmp}/c"), "cannot read"),
         (("sft", "nothing"), "nothing"),
         (("sft",), "name a corpus"),
+        (("grpo", "world", "--count", 2, "--out", "{tmp}/g"), "takes 8 questions and there are 2"),
         (("sft", "x", "--lerning-rate", "1"), "did you mean 'learning_rate'"),
         (("sft", "x", "--learning-rate", "-1"), "learning_rate"),
         (("sft", "x", "--mode", "loar"), "mode"),

@@ -68,7 +68,7 @@ def build(
 
     chosen, reasoner = _teacher(source, teacher, faults, seed, preset, config)
     tally = Tally()
-    samples = _samples(source, file, videos, count, without_chains, seed, to, tally)
+    samples = draw_samples(source, file, videos, count, without_chains, seed, to, tally)
     plan = Plan(retries=retries, seed=seed, hint=hint, prices=prices, temperature=temperature)
     limits = Limits(concurrency=concurrency, dollars=dollars, tokens=tokens)
     with _bar() as bar:
@@ -109,9 +109,10 @@ def _teacher(
     return load_config(chosen, reasoner={"use": "chat", "weights": teacher or "google_genai:gemini-2.5-pro", "prompt": "paper"}), None
 
 
-def _samples(
+def draw_samples(
     source: Source, file: Path | None, videos: Path | None, count: int | None, without_chains: bool, seed: int, to: Path, tally: Tally
 ) -> list[Sample]:
+    """A source's questions, as many as are wanted; what is wrong with others is in `tally`. The board world's clips go below `to`."""
     from itertools import islice
 
     from act2see.errors import SourceError

@@ -38,7 +38,7 @@ from act2see.tools.store import FrameStore
 from act2see.training.construct import Limits, Plan, construct
 from act2see.training.filtering import filter_chains
 from act2see.training.finetune import finetune
-from act2see.training.grpo import GrpoSettings, Reward, grpo
+from act2see.training.grpo import GrpoSettings, Reward, train_folder
 from act2see.training.records import Chain, read_chains, write_chains
 from act2see.training.settings import SftSettings
 from act2see.training.sft import fast_bf16
@@ -214,23 +214,12 @@ class _Seed:
         return {"sampled": count, "own": len(kept)} | learnt | self.ask(str(self.weights("self-training")), TAGS)
 
     def grpo(self) -> Result:
-        import torch
-        from transformers import Qwen3VLForConditionalGeneration
-
-        start = str(self.weights("both"))
-        model: Any = Qwen3VLForConditionalGeneration.from_pretrained(start, dtype=torch.float32)
-        model.model.visual.requires_grad_(False)
-        torch.manual_seed(self.seed)
         settings = GrpoSettings(
             rounds=self.sizes.rounds, questions=12, group=4, learning_rate=5e-5, batch=16, seed=self.seed, reward=Reward(call=0.1)
         )
         samples = list(load_world(self.sizes.corpus, self.folder / "clips", self.seed))
-        rounds = grpo(model, Packer.from_pretrained(start), samples, self.config(start), settings)
         folder = self.weights("grpo")
-        model.save_pretrained(folder)
-        packer = Packer.from_pretrained(start)
-        packer.codec.tokenizer.save_pretrained(folder)
-        packer.image_processor.save_pretrained(folder)
+        rounds = train_folder(folder, samples, self.config(str(self.weights("both"))), settings)
         seen = [{"reward": r.reward, "accuracy": r.accuracy, "calls": r.calls} for r in rounds]
         return {"rounds": seen} | self.ask(str(folder), TAGS)
 

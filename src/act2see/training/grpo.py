@@ -19,6 +19,7 @@ import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
@@ -37,6 +38,7 @@ from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
 from act2see.tools.base import call_seed
 from act2see.tools.frames import FrameRef, Record
+from act2see.tools.weights import pick_device, resolve_weights
 from act2see.training.collate import IGNORED, collate, equal_frames
 from act2see.training.format_check import format_fault
 from act2see.training.held_out import is_right
@@ -142,6 +144,25 @@ def grpo(
         log.info("round %d: %s", number, rounds[-1])
         if on_round:
             on_round(rounds[-1])
+    return rounds
+
+
+def train_folder(
+    out: Path, samples: Sequence[Sample], config: Config, settings: GrpoSettings, on_round: Callable[[Round], None] | None = None
+) -> list[Round]:
+    """`grpo` on the weights of the config's reasoner, its vision tower frozen; the model goes to `out`, an ordinary folder."""
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+    weights = resolve_weights(config.reasoner.weights)
+    packer = Packer.from_pretrained(weights)
+    model: Any = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32).to(pick_device(config.reasoner.device))
+    model.model.visual.requires_grad_(False)
+    torch.manual_seed(settings.seed)
+    rounds = grpo(model, packer, samples, config, settings, on_round)
+    model.save_pretrained(out)
+    packer.codec.tokenizer.save_pretrained(out)
+    packer.image_processor.save_pretrained(out)
     return rounds
 
 
