@@ -16,7 +16,7 @@ from act2see.micro.questions import FAMILIES
 from act2see.micro.source import load_world
 from act2see.tools.store import FrameStore
 from act2see.training.finetune import SftResult, finetune
-from act2see.training.held_out import GraphEvaluation, Scores, added, is_right, questions_of
+from act2see.training.held_out import GraphEvaluation, Scores, added, questions_of
 from act2see.training.model_card import model_card
 from act2see.training.settings import SftSettings
 
@@ -68,13 +68,13 @@ def test_what_counts_as_right(store: FrameStore) -> None:
         return trace.model_copy(update={"segments": (Answer(text=f"<answer>{body}</answer>", body=body),)})
 
     wrong = next(o for o in question.options if o != question.answer)
-    assert is_right(saying(question.answer), question)
-    assert is_right(saying("ABCD"[question.options.index(question.answer)]), question)
-    assert not is_right(saying(wrong), question)
-    assert not is_right(saying(""), question)
+    assert question.is_right(saying(question.answer).answer)
+    assert question.is_right(saying("ABCD"[question.options.index(question.answer)]).answer)
+    assert not question.is_right(saying(wrong).answer)
+    assert not question.is_right(saying("").answer)
     free = question.model_copy(update={"options": (), "answer": "The ring"})
-    assert is_right(saying("the ring."), free)
-    assert not is_right(saying("a ring"), free)
+    assert free.is_right(saying("the ring.").answer)
+    assert not free.is_right(saying("a ring").answer)
 
 
 def test_scores_of_processes_add_up() -> None:

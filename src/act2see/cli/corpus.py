@@ -167,6 +167,7 @@ def filter_(
     """Keep chains that are well formed and close to what a person thought; say where the others went."""
     from itertools import islice
 
+    from act2see.micro.source import THRESHOLD as WORLD
     from act2see.training.filtering import THRESHOLD, filter_chains
     from act2see.training.records import read_chains, write_chains
     from act2see.training.report import make_report
@@ -175,9 +176,8 @@ def filter_(
     from act2see.training.verdicts import read_verdicts
 
     made, filtered = run / "chains.jsonl", run / "filtered.jsonl"
-    # Chains about boards are alike: on MiniLM's scale 0.8 would let another board's chain pass.
     world = all(c.sample.source == "world" for c in islice(read_chains(made), 1))
-    threshold = threshold if threshold is not None else 0.9 if world else THRESHOLD
+    threshold = threshold if threshold is not None else WORLD if world else THRESHOLD
     judged = read_verdicts(verdicts) if verdicts else None
     model = None if again else SentenceEncoder(encoder or ("minilm" if world else BGE_M3))
     chains = filter_chains(

@@ -9,6 +9,10 @@ from act2see.micro.questions import FAMILIES, Call, make_item
 from act2see.micro.world import write_clip
 from act2see.training.sources import Sample
 
+# Similarity to the human chain that a board world chain must exceed. Boards are alike: on MiniLM's scale the paper's 0.8
+# would let another board's chain pass.
+THRESHOLD = 0.9
+
 
 def load_world(count: int, folder: Path, seed: int = 0) -> Iterator[Sample]:
     """`count` training questions of the board world, their clips written to `folder`, their reference chains as the human ones."""

@@ -191,15 +191,10 @@ def judged(trace: Trace, sample: Sample) -> tuple[Outcome, str]:
         return "no answer", "nothing stands in <answer>"
     if last.forced:
         return "format", "it did not open <answer> itself"
-    given = trace.choice if sample.options else _plain(last.body)
+    given = sample.read(last.body)
     if given is None:
         return "format", f"{last.body[:60]!r} names no option"
-    right = given == (sample.answer if sample.options else _plain(sample.answer))
-    return ("right", "") if right else ("wrong", f"{given[:60]!r} for {sample.answer[:60]!r}")
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(" .")
+    return ("right", "") if sample.is_right(last.body) else ("wrong", f"{given[:60]!r} for {sample.answer[:60]!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,6 @@ from act2see.tools.frames import FrameRef, Record
 from act2see.tools.weights import pick_device, resolve_weights
 from act2see.training.collate import IGNORED, collate, equal_frames
 from act2see.training.format_check import format_fault
-from act2see.training.held_out import is_right
 from act2see.training.sft import fast_bf16
 from act2see.training.sources import Sample
 
@@ -58,7 +57,7 @@ class Reward(Record):
     call: float = 0.05
 
     def of(self, trace: Trace, sample: Sample) -> float:
-        earned = self.answer * is_right(trace, sample) + self.format * (format_fault(trace) == "")
+        earned = self.answer * sample.is_right(trace.answer) + self.format * (format_fault(trace) == "")
         return earned - self.call * len(trace.calls)
 
 
@@ -135,7 +134,7 @@ def grpo(
             Round(
                 number,
                 fmean(r for group in rewards for r in group),
-                fmean(is_right(t, s) for t, s in every),
+                fmean(s.is_right(t.answer) for t, s in every),
                 fmean(len(t.calls) for t, _ in every),
                 fmean(len({round(r, 6) for r in group}) > 1 for group in rewards),
                 loss,

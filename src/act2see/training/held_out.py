@@ -16,7 +16,7 @@ from typing import Any
 
 from act2see.agent.packing import Packer
 from act2see.agent.reasoners.transformers import TransformersReasoner
-from act2see.agent.trace import Trace, choose
+from act2see.agent.trace import Trace
 from act2see.errors import Act2SeeError, ConfigError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config
@@ -61,13 +61,6 @@ def questions_of(traces: Iterable[Trace]) -> list[Sample]:
         )
         for t in traces
     ]  # fmt: skip
-
-
-def is_right(trace: Trace, question: Sample) -> bool:
-    """By option where there are options, else by the words, whatever their case."""
-    if question.options:
-        return choose(trace.answer, question.options) == question.answer
-    return (trace.answer or "").casefold().strip(" .\n") == question.answer.casefold().strip(" .\n")
 
 
 class GraphEvaluation:
@@ -120,7 +113,7 @@ class GraphEvaluation:
                     log.warning("held-out question %s failed: %s", question.id, e)
                     return Scores(1, failed=1)
             calls = sum(c.outcome == "ok" for c in trace.calls)
-            return Scores(1, int(is_right(trace, question)), int(calls > 0), calls)
+            return Scores(1, int(question.is_right(trace.answer)), int(calls > 0), calls)
 
         try:
             return added(await asyncio.gather(*(one(q) for q in questions)))

@@ -48,6 +48,18 @@ class Sample(Record):
         """The video, or the part of it that counts, as `open_video` takes it."""
         return f"{self.video}#t={self.trim[0]:g},{self.trim[1]:g}" if self.trim else self.video
 
+    def read(self, given: str | None) -> str | None:
+        """What an answer means: the option that it names, or without options its words, plain; None where it names none."""
+        return choose(given, self.options) if self.options else _plain(given or "")
+
+    def is_right(self, given: str | None) -> bool:
+        """By option where there are options, else by the words, whatever their case."""
+        return self.read(given) == (self.answer if self.options else _plain(self.answer))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(" .")
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
