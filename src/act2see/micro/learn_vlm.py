@@ -1,7 +1,7 @@
 """Train the micro VLM: first to see (base), then to use its tools (SFT).
 
-The base model learns *observe* and to name what initial frames show, on boards drawn at its own resolution. It
-never sees a tool tag. SFT learns from traces that the real graph made with the real tools (see `corpus`).
+The base model learns to name what initial frames show, to recall it, and to answer what they hold, on boards drawn at
+its own resolution. It never sees a tool tag. SFT learns from traces that the real graph made with the real tools (see `corpus`).
 """
 
 from __future__ import annotations
@@ -100,14 +100,16 @@ def ask_observed(clip: Clip, rng: random.Random) -> Asked:
     return ask_shown(view[0], rng, "At the start") if rng.random() < 0.5 else ask_shown(view[-1], rng, "At the end")
 
 
-def base_rollout(clip: Clip, asked: Asked, options: tuple[str, ...], frames: Drawn, rng: random.Random, said: str = "") -> Rollout:
+def base_rollout(
+    clip: Clip, asked: Asked, options: tuple[str, ...], frames: Drawn, rng: random.Random, said: str = "", start: int | None = None
+) -> Rollout:
     """A clip's initial frames, what they show second by second, perhaps what that comes to, and an answer that follows from it.
 
-    The clip begins at any second that leaves room for one digit, so that short clips teach every second's name.
+    The clip begins at `start`, or at any second that leaves room for one digit, so that short clips teach every second's name.
     """
     known: dict[Board, FrameRef] = {}
     initial = []
-    start = rng.randint(0, 10 - len(clip.view()))
+    start = rng.randint(0, 10 - len(clip.view())) if start is None else start
     for second, board in enumerate(clip.view(), start):
         if board not in known:
             known[board] = frames.ref(board)
@@ -266,8 +268,35 @@ def facts_batches(
         yield collate(packer, rollouts, Drawn(0), pad, end)
 
 
+def answer_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, shown: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """Endless batches of questions whose view holds the answer: shown, or as text alone and then learnt from there on.
+
+    So SFT has to teach the calls alone, as it does where the base is a large model.
+    """
+    rng = random.Random(seed)
+    index = seed % 20 * 100_000
+    while True:
+        frames = Drawn(rng.randrange(2**31))
+        rollouts: list[Rollout] = []
+        length = rng.randint(6, 10)
+        while len(rollouts) < batch:
+            index += 1
+            item = make_item(rng.choice(FAMILIES), 100_000 + index, seconds=length)
+            if item.needed:
+                continue
+            view, *rest = (s for s in item.chain if isinstance(s, str))
+            if shown:
+                asked = (item.text, item.lead, item.answer)
+                rollouts.append(base_rollout(item.clip, asked, item.options, frames, rng, "".join(rest), start=0))
+                continue
+            concluded, answer = _concluded("".join(rest), item.lead, item.answer)
+            segments = [Text(text=view, author="graph"), *concluded]
+            rollouts.append(_rollout(Question(text=item.text, options=item.options), [], segments, answer, rng))
+        yield collate(packer, rollouts, frames, pad, end)
+
+
 def train_base(
-    steps: int = 3200, batch: int = 32, seed: int = 0, progress: Progress | None = None
+    steps: int = 3200, answers: int = 490, batch: int = 32, seed: int = 0, progress: Progress | None = None
 ) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
     import torch
 
@@ -294,6 +323,13 @@ def train_base(
     # Clips go on between the facts: seeing is soon worn away by text alone.
     mixed = chain.from_iterable(zip(few, many, few, many, whole, strict=False))
     fit(model, mixed, steps - 9 * part, rate=1e-3, warmup=20, name="facts", progress=progress)
+    # Last, to answer what its view holds. As text alone it is learnt in no time, and not carried over to frames.
+    text, shown = (answer_batches(packer, pad, end, batch, seed + 6 + s, shown=bool(s)) for s in (0, 1))
+    few = facts_batches(packer, pad, end, batch, seed + 13, (1, 3))
+    many = facts_batches(packer, pad, end, batch, seed + 14, (4, 8))
+    whole = base_batches(packer, pad, end, batch, seed + 12, (6, 10))
+    mixed = chain.from_iterable(zip(text, shown, few, whole, text, shown, many, strict=False))
+    fit(model, mixed, answers, rate=1e-3, warmup=20, name="answers", progress=progress)
     return model, packer
 
 

@@ -2,7 +2,7 @@
 
 Stages, each with its own seed and its own folder, so that one can be made again alone:
 
-    base       the VLM learns to see, to describe every second of a view, and to recall what it has described
+    base       the VLM learns to see, to describe every second of a view, and to answer from what it has described
     encoder    BLIP-2 learns to score frames against phrases
     generator  the VAE, then Stable Diffusion 3 as a world model of tipping boards
     corpus     reference chains through the real graph, with the encoder and generator just trained
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LANES = (("base",), ("encoder", "generator"))
 STAGES = ("base", "encoder", "generator", "corpus", "vlm")
-FULL = {"base": 3200, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 3000, "vlm": 1000}
-QUICK = {"base": 16, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
+FULL = {"base": 3200, "answers": 490, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 3000, "vlm": 1000}
+QUICK = {"base": 16, "answers": 2, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
 
 
 def train(
@@ -61,7 +61,7 @@ def _run(stage: str, out: Path, counts: dict[str, int], seed: int, progress: Pro
     """One stage; returns its seconds."""
     started = time.perf_counter()
     if stage == "base":
-        _base(out, counts["base"], seed, progress)
+        _base(out, counts["base"], counts["answers"], seed, progress)
     elif stage == "encoder":
         _encoder(out, counts["encoder"], seed, progress)
     elif stage == "generator":
@@ -117,10 +117,10 @@ def halve(folder: Path) -> None:
             save_file(half, file, metadata={"format": "pt"})
 
 
-def _base(out: Path, steps: int, seed: int, progress: Progress | None) -> None:
+def _base(out: Path, steps: int, answers: int, seed: int, progress: Progress | None) -> None:
     from act2see.micro.learn_vlm import save, train_base
 
-    model, packer = train_base(steps, seed=seed, progress=progress)
+    model, packer = train_base(steps, answers, seed=seed, progress=progress)
     save(model, packer, out / "base")
 
 
