@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -43,9 +44,11 @@ from act2see.training.records import Chain, read_chains, write_chains
 from act2see.training.settings import SftSettings
 from act2see.training.sft import fast_bf16
 from act2see.training.similarity import SentenceEncoder
+from act2see.training.sources import Sample
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any]
+_CONCLUDES = re.compile(r"(?<=\.)(?= \D)")  # a sentence that is not of the next second
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,14 @@ class Sizes:
 
     corpus: int = 800
     hinted: int = 100
-    steps: int = 240
-    asked: int = 200
+    steps: int = 220
+    asked: int = 160
     rounds: int = 12
     seeds: int = 3
 
 
-QUICK = Sizes(corpus=320, hinted=60, steps=120, asked=80, rounds=4, seeds=1)
+QUICK = Sizes(corpus=400, hinted=50, steps=120, asked=80, rounds=4, seeds=1)
+ENDS = 5  # how often the end of a chain is learnt for each time that it is learnt whole
 
 Watch = Callable[[str, float], None]  # a stage that has ended, and its seconds
 Wrap = Callable[[Reasoner], Reasoner]
@@ -124,7 +128,7 @@ class _Seed:
             "loss-on-frames": lambda: self.arm("loss-on-frames", self.reference(), TAGS, loss_on_frames=True),
             "frame-tokens": self.frame_tokens,
         }
-        for calls in range(5):
+        for calls in range(4):  # four are allowed anyway
             arms[f"budget-{calls}"] = lambda calls=calls: self.ask(str(self.weights("both")), TAGS, max_calls=calls)  # type: ignore[misc]
         return {**arms, "self-training": self.self_training, "grpo": self.grpo}
 
@@ -174,15 +178,17 @@ class _Seed:
         return learnt | self.ask(str(self.weights(name)), tags)
 
     def learn(self, name: str, traces: list[Trace], run: str, *, base: str = "micro:base", loss_on_frames: bool = False) -> Result:
+        # Who has learnt already goes on gently, and half as long.
+        rate, steps = (1e-3, self.sizes.steps) if base == "micro:base" else (3e-4, max(1, self.sizes.steps // 2))
         settings = SftSettings(
-            base=base, mode="full", learning_rate=1e-3 if base == "micro:base" else 3e-4, batch=32, max_steps=self.sizes.steps,
-            warmup=20, weight_decay=0.01, prompt="short", device="cpu", bf16=fast_bf16("cpu"), gradient_checkpointing=False,
+            base=base, mode="full", learning_rate=rate, batch=32, max_steps=steps, warmup=20, weight_decay=0.01,
+            prompt="short", device="cpu", bf16=fast_bf16("cpu"), gradient_checkpointing=False,
             loss_on_frames=loss_on_frames, save_steps=1_000_000, seed=self.seed,
         )  # fmt: skip
-        # A chain is mostly description, which the base model knows: each is learnt once whole, and twice from the view on.
+        # A chain is mostly description, which the base model knows: mostly what is learnt is what comes after it.
         ends = [end for t in traces if (end := _end(t))]
         result = finetune(
-            [*traces, *ends, *(t.model_copy(update={"id": f"{t.id}+"}) for t in ends)],
+            [*traces, *(t.model_copy(update={"id": f"{t.id}/{n}"}) for n in range(ENDS) for t in ends)],
             FrameStore(self.folder / run / "frames"), self.weights(name), settings, vary=shuffle_options,
         )  # fmt: skip
         return {"chains": len(traces), "steps": result.steps, "loss": result.losses[-1][1], "learning": result.seconds}
@@ -194,11 +200,14 @@ class _Seed:
         answers, _ = asyncio.run(ask_all(self.config(weights), questions, self.folder / "test-clips", context, wrap=wrap))
         return scored(answers)
 
+    def new(self) -> list[Sample]:
+        """Questions that no corpus has, half as many."""
+        first = self.sizes.corpus
+        return list(load_world(first + first // 2, self.folder / "clips", self.seed))[first:]
+
     def self_training(self) -> Result:
         """Rejection sampling: the student's own answers to new questions, filtered, are learnt beside the reference chains."""
-        folder = self.folder / "own"
-        count = self.sizes.corpus // 2
-        new = list(load_world(self.sizes.corpus + count, self.folder / "clips", self.seed))[self.sizes.corpus :]
+        folder, new = self.folder / "own", self.new()
         plan = Plan(retries=1, seed=self.seed, temperature=0.7)
         asyncio.run(construct(new, self.config(str(self.weights("both"))), folder, plan, Limits(concurrency=8)))
         kept = self._filter("own")
@@ -210,15 +219,14 @@ class _Seed:
         learnt = self.learn(
             "self-training", [*self.reference(), *(c.trace for c in kept if c.trace)], "reference", base=str(self.weights("both"))
         )
-        return {"sampled": count, "own": len(kept)} | learnt | self.ask(str(self.weights("self-training")), TAGS)
+        return {"sampled": len(new), "own": len(kept)} | learnt | self.ask(str(self.weights("self-training")), TAGS)
 
     def grpo(self) -> Result:
         settings = GrpoSettings(
             rounds=self.sizes.rounds, questions=12, group=4, learning_rate=5e-5, batch=16, seed=self.seed, reward=Reward(call=0.1)
         )
-        samples = list(load_world(self.sizes.corpus, self.folder / "clips", self.seed))
         folder = self.weights("grpo")
-        rounds = train_folder(folder, samples, self.config(str(self.weights("both"))), settings)
+        rounds = train_folder(folder, self.new(), self.config(str(self.weights("both"))), settings)
         seen = [{"reward": r.reward, "accuracy": r.accuracy, "calls": r.calls} for r in rounds]
         return {"rounds": seen} | self.ask(str(folder), TAGS)
 
@@ -288,7 +296,7 @@ def frame_writing(weights: Path, traces: Sequence[Trace], store: FrameStore) -> 
 
 
 class Inserted:
-    """A reasoner for which a frame is fetched by rule: the question itself is the query, before anything is thought."""
+    """A reasoner for which a frame is fetched by rule: once it has said what its view shows, with the question itself as query."""
 
     def __init__(self, reasoner: Reasoner) -> None:
         self.reasoner = reasoner
@@ -297,17 +305,29 @@ class Inserted:
     async def stream(
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
     ) -> AsyncIterator[Delta | Done]:
-        if "</frame>" not in str(rollout):
-            asked = next(p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.trust == "plain" and p.text.startswith("\n"))
-            call = f"<retrieve>{asked.strip().splitlines()[0]}</retrieve>"
-            until(call)
-            yield Delta(call)
-            yield Done("until")
-            return
-        stream: Any = self.reasoner.stream(rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling)
+        inserted = "</frame>" in str(rollout)
+        said, done = "", Done("eos")
+
+        def viewed(piece: str) -> bool:
+            nonlocal said
+            said += piece
+            return _CONCLUDES.search(said) is not None
+
+        stream: Any = self.reasoner.stream(
+            rollout, until=until if inserted else viewed, stops=stops, max_tokens=max_tokens, sampling=sampling
+        )
         async with aclosing(stream):
             async for item in stream:
-                yield item
+                if inserted:
+                    yield item
+                elif isinstance(item, Done):
+                    done = item
+        if not inserted:
+            asked = next(p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.trust == "plain" and p.text.startswith("\n"))
+            text = f"{_CONCLUDES.split(said)[0]}<retrieve>{asked.strip().splitlines()[0]}</retrieve>"
+            until(text)
+            yield Delta(text)
+            yield replace(done, stop="until")
 
     def forget(self, session: str) -> None:
         self.reasoner.forget(session)

@@ -145,11 +145,16 @@ def _hint(results: Results) -> str:
     )
 
 
+def _at_most(results: Results, calls: int) -> list[dict[str, Any]] | None:
+    """Four calls are what every arm is allowed."""
+    return results.get("both" if calls == 4 else f"budget-{calls}")
+
+
 def _budget(results: Results) -> str:
     rows = [
         (str(n), str(rate(r)), str(calls(r)), f"{fmean(x['tokens'] / x['asked'] for x in r):.0f}")
         for n in range(5)
-        if (r := results.get(f"budget-{n}"))
+        if (r := _at_most(results, n))
     ]
     return "## Calls allowed\n\n" + _table(("at most", "accuracy", "calls a question", "tokens a question"), rows) if rows else ""
 
@@ -193,7 +198,7 @@ def plots(results: Results, folder: Path) -> list[Path]:
         axes.tick_params(axis="x", labelsize=8)
 
     def curve(axes: Any) -> None:
-        points = [(n, rate(results[f"budget-{n}"])) for n in range(5) if f"budget-{n}" in results]
+        points = [(n, rate(r)) for n in range(5) if (r := _at_most(results, n))]
         axes.errorbar([n for n, _ in points], [m.value for _, m in points], [m.spread for _, m in points], marker="o", capsize=3)
         axes.set_xlabel("calls allowed")
         axes.set_xticks([n for n, _ in points])
