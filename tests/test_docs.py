@@ -8,21 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage
 
 from act2see.agent.trace import Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
-from tests.graphs.doubles import Scripted, clip_in
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+from tests.graphs.doubles import Scripted, clip_in, parts_in
+from tests.graphs.parents import Agent
 
 ROOT = Path(__file__).parents[1]
 
 
 async def test_the_tool_of_docs_tools_md(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = dict(re.findall(r"```(python|yaml)\n(.*?)```", (ROOT / "docs/tools.md").read_text(), re.S))
-    (tmp_path / "middle.py").write_text(blocks["python"])
-    (tmp_path / "mine.yaml").write_text(blocks["yaml"])
+    text = (ROOT / "docs/tools.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(code.splitlines()) <= 30
+    (tmp_path / "middle.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    for block in blocks:
+        (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
+        build_parts(load_config(tmp_path / "mine.yaml", cache=str(tmp_path / "cache")))
+    [mine] = [b for b in blocks if "middle" in b]
+    (tmp_path / "mine.yaml").write_text(mine, encoding="utf-8")
     config = load_config(str(tmp_path / "mine.yaml"), cache=str(tmp_path / "cache"), view={"guard": None})
     reasoner = Scripted("I look. <middle>the middle</middle>", "So.</think><answer>B</answer>")
     parts = replace(build_parts(config), reasoner=reasoner)
@@ -31,3 +42,34 @@ async def test_the_tool_of_docs_tools_md(tmp_path: Path, monkeypatch: pytest.Mon
     (frame,) = Trace.model_validate(result["trace"]).shown[-1:]
     assert frame.seconds == 1.5
     assert "Tools: retrieve, generate, middle." in reasoner.rollouts[0]
+
+
+def test_what_docs_compose_md_tells_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = "I look. <generate>it in blue</generate>", "So.</think><answer>B</answer>"
+    _, parts = parts_in(tmp_path, Scripted(*lines))
+    monkeypatch.setattr("act2see.graphs.ask.cached_parts", lambda config: parts)
+    monkeypatch.chdir(tmp_path)
+    clip_in(tmp_path)
+    call = {"name": "ask_video", "id": "1", "args": {"video": "clip.mp4", "question": "Which shape blinks?"}}
+    names: dict[str, Any] = {"model": Agent(messages=iter([AIMessage("", tool_calls=[call]), AIMessage("It is B.")]))}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/compose.md").read_text(encoding="utf-8"), re.S):
+        exec(block, names)
+    assert names["result"]["answer"] == "B"
+    assert names["verdict"] == "B"
+    assert Trace.model_validate(names["trace"]).answer == "B"
+    assert names["reply"].text.startswith("Answer: B")
+    assert "".join(lines) in (printed := capsys.readouterr().out)
+    assert printed.endswith("generate it in blue\n")
+    assert names["answer"].startswith("Answer: B")
+
+
+def test_what_docs_traces_md_tells_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clip(make_item("blink", 3, "test").clip, tmp_path / "blink.mp4")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/traces.md").read_text(encoding="utf-8"), re.S):
+        exec(block, names)
+    assert names["trace"].calls[0].tag == "retrieve"
+    assert names["diff"].parted == 2
+    assert [m.type for m in names["messages"]] == [m.type for m in names["full"]] == ["human", "ai", "tool", "ai"]
+    assert (names["without"].origin.trace, names["without"].origin.change) == (names["trace"].id, "drop")

@@ -1,9 +1,9 @@
 """Act2See: a vision-language model that looks again at a video, or imagines a frame, while it reasons.
 
-    from act2see import create_act2see, load_config
+    from act2see import ask, create_act2see
 
-    graph = create_act2see(load_config("micro"))
-    result = graph.invoke({"video": "clip.mp4", "question": "What colour was the triangle when the star blinked?"})
+    graph = create_act2see("micro")
+    trace = ask(graph, "clip.mp4", "What colour was the triangle when the star blinked?")
 
 The names below are imported from their modules when they are first used, so `import act2see` costs nothing and
 `act2see --help` starts at once.
@@ -15,11 +15,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from act2see.agent.diff import diff_traces
     from act2see.agent.trace import Question, Trace, load_traces
     from act2see.errors import Act2SeeError
     from act2see.graphs.ask import build_graph, create_act2see
+    from act2see.graphs.compose import as_node, as_tool, as_worker
     from act2see.graphs.config import Config, load_config
+    from act2see.graphs.fork import afork, areplay, fork, replay
     from act2see.graphs.run import aask, aresume, ask
+    from act2see.graphs.state import AskContext
     from act2see.tools.base import FrameTool
     from act2see.tools.frames import FrameRef
     from act2see.tools.store import FrameStore
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Act2SeeError",
+    "AskContext",
     "Config",
     "FrameRef",
     "FrameStore",
@@ -36,16 +41,25 @@ __all__ = [
     "Trace",
     "__version__",
     "aask",
+    "afork",
+    "areplay",
     "aresume",
+    "as_node",
+    "as_tool",
+    "as_worker",
     "ask",
     "build_graph",
     "create_act2see",
+    "diff_traces",
+    "fork",
     "load_config",
     "load_traces",
+    "replay",
 ]
 
 _HOMES = {
     "Act2SeeError": "act2see.errors",
+    "AskContext": "act2see.graphs.state",
     "Config": "act2see.graphs.config",
     "FrameRef": "act2see.tools.frames",
     "FrameStore": "act2see.tools.store",
@@ -53,12 +67,20 @@ _HOMES = {
     "Question": "act2see.agent.trace",
     "Trace": "act2see.agent.trace",
     "aask": "act2see.graphs.run",
+    "afork": "act2see.graphs.fork",
+    "areplay": "act2see.graphs.fork",
     "aresume": "act2see.graphs.run",
+    "as_node": "act2see.graphs.compose",
+    "as_tool": "act2see.graphs.compose",
+    "as_worker": "act2see.graphs.compose",
     "ask": "act2see.graphs.run",
     "build_graph": "act2see.graphs.ask",
     "create_act2see": "act2see.graphs.ask",
+    "diff_traces": "act2see.agent.diff",
+    "fork": "act2see.graphs.fork",
     "load_config": "act2see.graphs.config",
     "load_traces": "act2see.agent.trace",
+    "replay": "act2see.graphs.fork",
 }
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 
-class Act2SeeError(Exception):
-    """Base of every error that act2see raises on purpose; the command line prints it as one line."""
+class Act2SeeError(RuntimeError):
+    """Base of every error that act2see raises on purpose; the command line prints it as one line.
+
+    A RuntimeError, because the LangGraph server keeps to itself what exceptions say that it has never heard of.
+    """
 
 
 class ConfigError(Act2SeeError):
@@ -31,6 +34,14 @@ class QuestionError(Act2SeeError):
     """The question cannot be asked as it stands."""
 
 
+class WaitingError(Act2SeeError):
+    """A run has come to a call that a person must decide on; it goes on when the decision is there."""
+
+
+class DecisionError(Act2SeeError):
+    """What a person decided cannot be carried out as it stands. The run still waits."""
+
+
 class ReasonerError(Act2SeeError):
     """The reasoning model cannot continue."""
 
@@ -45,6 +56,10 @@ class SetupError(ReasonerError):
 
 class ToolError(Act2SeeError):
     """A tool failed in a way that the graph may retry or report to the model."""
+
+
+class TranscriptError(Act2SeeError):
+    """A subtitle file cannot be read."""
 
 
 class SourceError(Act2SeeError):

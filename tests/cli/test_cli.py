@@ -57,6 +57,11 @@ COMMANDS = [
     ["trace", "show"],
     ["trace", "html"],
     ["trace", "export"],
+    ["trace", "diff"],
+    ["trace", "fork"],
+    ["trace", "replay"],
+    ["mcp"],
+    ["ui"],
     ["config"],
     ["config", "show"],
     ["config", "check"],
@@ -115,7 +120,7 @@ class Show:
 class Colours:
     """Frames by their mean colour, phrases by the colours that they name."""
 
-    id, size = "colours", 16
+    id, size, no_match = "colours", 16, 0.2
 
     def frames(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float16]:
         mean = np.stack([p.reshape(-1, 3).mean(0) for p in pixels])

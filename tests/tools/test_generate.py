@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from act2see.errors import ToolError, WeightsError
+from act2see.micro.learn_generator import edit_texts
+from act2see.micro.tokenizers import clip_tokenizer
 from act2see.tools.base import Resources, ToolContext
 from act2see.tools.frames import Generated
 from act2see.tools.generate import Generate, target_size
@@ -104,6 +106,59 @@ async def test_a_folder_that_holds_no_pipeline(resources: Make, clip: str, tmp_p
     (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match="cannot be loaded"):
         await tool(resources(), tmp_path / "empty").call(QUERY, ToolContext(clip))
+
+
+@pytest.fixture(scope="module")
+def other_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stable Diffusion with a UNet, of random weights, saved as text-to-image, as most are on the hub."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer(edit_texts())
+    tokenizer.pad_token = "<|endoftext|>"
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            max_position_embeddings=16, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    vae = AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, **blocks)
+    folder = tmp_path_factory.mktemp("sd")
+    StableDiffusionPipeline(
+        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+async def test_any_image_to_image_pipeline_will_do(resources: Make, other_pipeline: Path, clip: str) -> None:
+    shared = resources()
+    made = tool(shared, other_pipeline, steps=4, guidance=2.0)
+    result = await made.call(QUERY, ToolContext(clip, seed=3))
+    [frame] = result.frames
+    assert isinstance(frame.provenance, Generated)
+    assert (frame.width, frame.height, frame.provenance.model) == (48, 48, other_pipeline.name)
+    assert type(made._pipeline).__name__ == "StableDiffusionImg2ImgPipeline"
+    # It starts from the anchor, and goes further from it the stronger it is.
+    source = shared.store.get(frame.provenance.anchor.digest)[::2, ::2]
+    weak, strong = (tool(shared, other_pipeline, steps=10, strength=s).imagine(source, QUERY, 0).astype(int) for s in (0.1, 0.9))
+    assert not np.array_equal(weak, strong)
+    # Aspect and seed are kept here too.
+    assert tool(shared, other_pipeline, pixels=48 * 24).imagine(np.zeros((96, 192, 3), np.uint8), QUERY, 0).shape == (24, 48, 3)
+    assert np.array_equal(made.imagine(source, QUERY, 1), made.imagine(source, QUERY, 1))
+
+
+async def test_weights_that_no_image_to_image_pipeline_takes(resources: Make, clip: str, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "MusicPipeline"}', encoding="utf-8")
+    with pytest.raises(WeightsError, match="AutoPipeline can't find a pipeline linked to MusicPipeline"):
+        await tool(resources(), tmp_path).call(QUERY, ToolContext(clip))
 
 
 def test_what_it_is(resources: Make) -> None:

@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from act2see.errors import TraceError
 from act2see.tools.frames import Curve, FrameRef, Record
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+    from act2see.tools.store import FrameStore
 
 SCHEMA_VERSION = 1
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -62,8 +68,17 @@ class Call(Record):
     outcome: Outcome = "ok"
 
 
+class Review(Record):
+    """What a person decided about a call before it was run. `query` is the one that was used in place of the call's."""
+
+    decision: Literal["accept", "replace", "supply", "refuse"]
+    by: str
+    query: str = ""
+    reason: str = ""
+
+
 class Frames(Record):
-    """What came back: frames, or a note to the model that says why there are none."""
+    """What came back: frames, or a note to the model that says why there are none. `review`: a person was asked first."""
 
     kind: Literal["frames"] = "frames"
     tag: str
@@ -71,6 +86,7 @@ class Frames(Record):
     note: str = ""
     curve: Curve | None = None
     seconds: float = 0.0
+    review: Review | None = None
 
 
 class Answer(Record):
@@ -113,6 +129,15 @@ class Versions(Record):
     seed: int = 0
 
 
+class Origin(Record):
+    """Of a forked or replayed trace: the trace that it began with, the call that it went back to (0: the beginning), and what
+    was put there instead."""
+
+    trace: str
+    at: int = 0
+    change: Literal["none", "query", "frame", "drop"] = "none"
+
+
 class Trace(Record):
     """A question, everything seen and written on the way, and the answer."""
 
@@ -124,6 +149,7 @@ class Trace(Record):
     segments: tuple[Segment, ...] = ()
     usage: Usage = Usage()
     versions: Versions = Versions()
+    origin: Origin | None = None
 
     @property
     def answer(self) -> str | None:
@@ -138,6 +164,12 @@ class Trace(Record):
     @property
     def calls(self) -> tuple[Call, ...]:
         return tuple(s for s in self.segments if isinstance(s, Call))
+
+    @property
+    def looks(self) -> tuple[tuple[Call, Frames | None], ...]:
+        """Each call with what came back; None where nothing did."""
+        pairs = zip_longest(self.segments, self.segments[1:])
+        return tuple((s, after if isinstance(after, Frames) else None) for s, after in pairs if isinstance(s, Call))
 
     @property
     def shown(self) -> tuple[FrameRef, ...]:
@@ -188,6 +220,12 @@ class Trace(Record):
         except OSError as e:
             raise TraceError(f"cannot read the trace {path}: {e.strerror}") from e
         return cls.from_json(text, str(path))
+
+    def to_messages(self, store: FrameStore | None = None) -> list[BaseMessage]:
+        """The trace as LangChain messages with standard content blocks: pictures from `store`, or without one by digest alone."""
+        from act2see.agent.messages import trace_messages
+
+        return trace_messages(self, store)
 
     def _repr_html_(self) -> str:
         from act2see.agent.view import trace_html

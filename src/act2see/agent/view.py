@@ -18,13 +18,20 @@ from act2see.agent.trace import LETTERS, Answer, Call, Frames, Outcome, Text, Tr
 from act2see.agent.view_markup import Html, el, join
 from act2see.agent.view_pictures import Pictures, picture
 from act2see.agent.view_timeline import clock, count, curve, timeline
-from act2see.tools.frames import FrameRef, Generated, Retrieved
+from act2see.tools.frames import FrameRef, Generated, Retrieved, Supplied
 
 if TYPE_CHECKING:
     from act2see.agent.packing import FrameSource
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _MARKS = re.compile(r"(</?think>)")
+
+_DECIDED = {
+    "accept": "accepted the call",
+    "replace": "gave another query",
+    "supply": "supplied a frame instead",
+    "refuse": "refused the call",
+}
 
 OUTCOMES: dict[Outcome, str] = {
     "ok": "",
@@ -46,18 +53,27 @@ def trace_html(trace: Trace, frames: FrameSource | None = None, *, fragment: boo
     (`Act2SeeError`, `LookupError`, `OSError`) becomes a placeholder.
     """
     pictures = Pictures(frames)
+    body = article(trace, pictures, fragment=fragment)
+    return _page(body, pictures, title or f"{trace.question.text[:120]} · act2see", fragment)
+
+
+def article(trace: Trace, pictures: Pictures, *, fragment: bool, running: bool = False) -> Html:
+    """The trace without its style: `stylesheet()` and `pictures.css()` go with it.
+
+    A fragment may stand anywhere in another page, several times. Of a run that is `running`, nothing is said yet about
+    its answer or its end.
+    """
     h = "h3" if fragment else "h2"
-    body = el(
+    return el(
         "article",
-        _head(trace, "h2" if fragment else "h1"),
+        _head(trace, "h2" if fragment else "h1", running),
         el("section", el(h, "The clip"), timeline(trace, links=not fragment)),
         initial_section(trace, pictures, h),
         chain_section(trace, pictures, h, links=not fragment),
-        _answer(trace, h),
+        None if running and trace.answer is None else _answer(trace, h),
         _cost(trace.usage, h),
-        _foot(trace, pictures.missing),
+        None if running else _foot(trace, pictures.missing),
     )
-    return _page(body, pictures, title or f"{trace.question.text[:120]} · act2see", fragment)
 
 
 def find_html(title: str, query: str, rows: Sequence[tuple[FrameRef, float]], frames: FrameSource | None = None) -> str:
@@ -108,7 +124,7 @@ def _figure(frame: FrameRef, pictures: Pictures, caption: Iterable[str | None], 
     return el("figure", picture(frame, pictures, what), el("figcaption", caption), **attributes)
 
 
-def _head(trace: Trace, h: str) -> Html:
+def _head(trace: Trace, h: str, running: bool) -> Html:
     video, question = trace.video, trace.question
     # The name alone: a full path says more about the person than about the clip.
     name = re.split(r"[\\/]", video.path.partition("?")[0].rstrip("\\/"))[-1] or "video"
@@ -132,7 +148,7 @@ def _head(trace: Trace, h: str) -> Html:
         el("p", join(" · ", facts), class_="eyebrow"),
         el(h, question.text, dir="auto", class_="question" if len(question.text) <= 240 else "question long"),
         el("ol", options, class_="options", role="list") if options else None,
-        el("p", _summary(trace), class_="summary"),
+        None if running else el("p", _summary(trace), class_="summary"),
     )
 
 
@@ -211,6 +227,8 @@ def _look(call: Call | None, frames: Frames | None, first: int, trace: Trace, pi
         class_="call",
     )
     outcome = None
+    if frames and (review := frames.review):
+        outcome = el("p", el("b", "A person was asked"), ": ", el("bdi", f"{review.by} {_DECIDED[review.decision]}"), ".", class_="note")
     if call and failed:
         outcome = el("p", el("b", f"Not run ({call.outcome.replace('_', ' ')})"), f": {OUTCOMES[call.outcome]}.", class_="outcome")
     shown: list[Html | None] = [_returned(f, n, trace, pictures, links) for n, f in enumerate(came, start=first)]
@@ -226,8 +244,11 @@ def _returned(frame: FrameRef, n: int, trace: Trace, pictures: Pictures, links: 
     id = f"frame-{n}" if links else None
     if not isinstance(p, Generated):
         score = f"score {_number(p.score)}" if isinstance(p, Retrieved) else None
-        caption = [el("b", str(n), class_="number"), el("b", clock(frame.seconds, total)), el("span", score) if score else None]
-        return _figure(frame, pictures, caption, f"retrieved frame {n}", id=id, class_="frame")
+        given = el("bdi", f"supplied by {p.by}") if isinstance(p, Supplied) else None
+        said = score or given or (f"a part: {frame.part}" if frame.part else None)
+        when = "not in the video" if frame.imagined else clock(frame.seconds, total)
+        caption = [el("b", str(n), class_="number"), el("b", when), el("span", said) if said else None]
+        return _figure(frame, pictures, caption, f"{'supplied' if given else 'retrieved'} frame {n}", id=id, class_="frame")
     verdict = None
     if p.faithfulness is not None and p.anchor_score is not None:
         closer = "closer" if p.faithfulness > p.anchor_score else "no closer"

@@ -21,9 +21,14 @@ class Html(str):
     __slots__ = ()
 
 
+def plain(text: str) -> str:
+    """`text` with the replacement character for what has no place in a document: not yet escaped."""
+    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def safe(text: str) -> Html:
     """`text` as the content of an element or an attribute."""
-    return text if isinstance(text, Html) else Html(html.escape(_NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)))
+    return text if isinstance(text, Html) else Html(html.escape(plain(text)))
 
 
 def el(name: str, /, *children: str | Iterable[str | None] | None, **attributes: str | float | None) -> Html:

@@ -48,14 +48,18 @@ class Pictures:
     def missing(self) -> int:
         return sum(image is None for image in self._images.values())
 
-    def css(self) -> Html:
+    def urls(self) -> dict[str, str]:
+        """Each picture by its name, as a data URL."""
         images = {name: image for name, image in self._images.items() if image}
         for side in SIDES:
             encoded = {name: _data(image, side) for name, image in images.items()}
             if sum(map(len, encoded.values())) <= self._budget:
                 break
-        rules = [f".a2s .{name}{{background-image:url({data})}}" for name, data in encoded.items()]
-        tiny = [f".a2s .{name}" for name, image in images.items() if max(image.size) <= TINY]
+        return encoded
+
+    def css(self) -> Html:
+        rules = [f".a2s .{name}{{background-image:url({data})}}" for name, data in self.urls().items()]
+        tiny = [f".a2s .{name}" for name, image in self._images.items() if image and max(image.size) <= TINY]
         if tiny:
             rules.append(f"{','.join(tiny)}{{image-rendering:pixelated}}")
         return Html("\n".join(rules))

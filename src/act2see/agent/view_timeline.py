@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from act2see.agent.trace import Frames, Trace
 from act2see.agent.view_markup import Html, el
-from act2see.tools.frames import Curve, FrameRef, Generated, Retrieved
+from act2see.tools.frames import Curve, FrameRef, Generated, Retrieved, Supplied
 
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 _LANE, _CURVE = 22, 64
@@ -90,6 +90,12 @@ def timeline(trace: Trace, links: bool) -> Html:
     )
 
 
+def _how(frame: FrameRef) -> str:
+    if isinstance(frame.provenance, Supplied):
+        return "supplied by a person after the frame" if frame.imagined else "supplied by a person"
+    return "imagined from the frame" if frame.imagined else "retrieved"
+
+
 def _key(kind: str, words: str) -> Html:
     return el("span", el("i", class_=f"key {kind}", aria_hidden="true"), words)
 
@@ -106,7 +112,7 @@ def _line(trace: Trace, scale: Scale, real: Sequence[tuple[int, FrameRef]], imag
         for n, f, lane in placed:
             x, y = f"{scale.at(spot(f))}%", top + _LANE * lane + 16
             parts.append(el("line", x1=x, x2=x, y1=base, y2=y - 8, class_=f"stem {kind}"))
-            words = f"frame {n}: {'imagined from the frame' if f.imagined else 'retrieved'} at {clock(spot(f), scale.total)}"
+            words = f"frame {n}: {_how(f)} at {clock(spot(f), scale.total)}"
             disc = el("circle", el("title", words), cx=x, cy=y, r=8, class_=kind)
             marker = [disc, el("text", str(n), x=x, y=y + 3.5, class_=f"in {kind}")]
             markers.append(el("a", marker, href=f"#frame-{n}", aria_label=words) if links else el("g", marker))
@@ -114,8 +120,7 @@ def _line(trace: Trace, scale: Scale, real: Sequence[tuple[int, FrameRef]], imag
     foot = top + 24
     parts += _ticks(scale, base, foot - 2, at_most=6)
     said = [f"Timeline of {clock(scale.total, scale.total)}", f"{count(len(trace.initial), 'frame')} given at the start"]
-    said += [f"frame {n} retrieved at {clock(spot(f), scale.total)}" for n, f in real]
-    said += [f"frame {n} imagined from the frame at {clock(spot(f), scale.total)}" for n, f in imagined]
+    said += [f"frame {n} {_how(f)} at {clock(spot(f), scale.total)}" for n, f in (*real, *imagined)]
     return _drawing([*parts, *markers], foot + 2, "; ".join(said), "group" if links else "img")
 
 
@@ -169,7 +174,7 @@ def curve(trace: Trace, segment: Frames) -> Html | None:
     ]  # fmt: skip
     chosen = []
     for frame in segment.frames:
-        kind, score = "imagined" if frame.imagined else "real", _score(frame, curve)
+        kind, score = "imagined" if frame.imagined else "real", score_of(frame, curve)
         at = f"{'anchor' if frame.imagined else 'chosen'} at {clock(spot(frame), scale.total)}"
         chosen.append(at)
         x, y = f"{scale.at(spot(frame))}%", _height(score, low, high)
@@ -190,7 +195,7 @@ def _height(value: float, low: float, high: float) -> float:
     return round(5 + (_CURVE - 9) * (1 - min(1.0, max(0.0, share))), 2)
 
 
-def _score(frame: FrameRef, curve: Curve) -> float:
+def score_of(frame: FrameRef, curve: Curve) -> float:
     """The similarity with which a frame was chosen; where it was not kept, the curve's at that time."""
     p = frame.provenance
     known = p.score if isinstance(p, Retrieved) else p.anchor_score if isinstance(p, Generated) else None

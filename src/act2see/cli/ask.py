@@ -37,13 +37,13 @@ def ask(
     resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a run that was interrupted.")] = None,
 ) -> None:
     """Ask a question about a video and watch the answer come about."""
+    from act2see.agent.saved import OURS, frames_of, save_folder
     from act2see.agent.view import trace_html
     from act2see.cli.chain import answer_lines
-    from act2see.cli.files import check_file, check_folder, write_text
     from act2see.cli.runs import Settings, run_until_done
-    from act2see.cli.saved import OURS, frames_of, save_folder
     from act2see.graphs.parts import cached_parts
     from act2see.graphs.state import AskContext
+    from act2see.tools.files import check_file, check_folder, write_text
 
     if save:
         check_folder(save, OURS)

@@ -118,8 +118,10 @@ def frame_line(frame: FrameRef, total: float) -> Text:
         score = f", score {p.faithfulness:.2f}" if p.faithfulness is not None else ""
         score += f" (its anchor {p.anchor_score:.2f})" if p.anchor_score is not None else ""
         return Text.assemble(("imagined", _IMAGINED), f" from {clock(p.anchor.seconds, total)}{score}")
-    score = f", score {p.score:.2f}" if isinstance(p, Retrieved) else ""
-    return Text.assemble((clock(frame.seconds, total), "bold green"), score)
+    said = f", score {p.score:.2f}" if isinstance(p, Retrieved) else f", a part: {frame.part}" if frame.part else ""
+    if frame.imagined:
+        return Text.assemble(("not in the video", _IMAGINED), said)
+    return Text.assemble((clock(frame.seconds, total), "bold green"), said)
 
 
 def question_lines(question: Question, chosen: str | None = None) -> Text:

@@ -35,13 +35,13 @@ def demo(to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cl
     from act2see.agent.view import trace_html
     from act2see.cli.chain import Chain, answer_lines, question_lines
     from act2see.cli.chosen import chosen_config
-    from act2see.cli.files import whole_file, write_text
     from act2see.cli.runs import run_until_done
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.parts import cached_parts
     from act2see.graphs.run import aask
     from act2see.micro.questions import make_item
     from act2see.micro.world import write_clip
+    from act2see.tools.files import whole_file, write_text
 
     config = chosen_config(None, None)
     graph = create_act2see(config)

@@ -55,8 +55,8 @@ def find(
 
     from act2see.agent.view import find_html
     from act2see.agent.view_timeline import clock
-    from act2see.cli.files import check_file, check_folder, whole_folder, write_text
     from act2see.graphs.parts import build_resources
+    from act2see.tools.files import check_file, check_folder, whole_folder, write_text
 
     if not query.strip():
         raise QuestionError("the query is empty: say what the frame shows")

@@ -32,8 +32,8 @@ def grpo(
     config: ConfigFile = None,
 ) -> None:
     """Let the config's reasoner answer questions several times each, and make what earned more likelier. All its weights learn."""
-    from act2see.cli.files import check_folder
     from act2see.errors import ConfigError
+    from act2see.tools.files import check_folder
     from act2see.training.grpo import GrpoSettings, Reward, train_folder
     from act2see.training.sources import Tally
 

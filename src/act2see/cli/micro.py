@@ -33,10 +33,10 @@ def clip(
     to: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it, as MP4.")] = None,
 ) -> None:
     """Write a clip and print its question, with the true answer."""
-    from act2see.cli.files import whole_file
     from act2see.errors import StoreError
     from act2see.micro.questions import LETTERS, make_item
     from act2see.micro.world import write_clip
+    from act2see.tools.files import whole_file
 
     path = to or Path(f"{family.value}-{seed}.mp4")
     if path.suffix != ".mp4":
@@ -89,8 +89,8 @@ def measure(
     to: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the report as .json or .md.")] = None,
 ) -> None:
     """Measure the small models on questions that they have not seen."""
-    from act2see.cli.files import check_file, write_text
     from act2see.errors import StoreError
+    from act2see.tools.files import check_file, write_text
 
     if to:
         check_file(to)
@@ -123,9 +123,9 @@ def ablate(
     """Reproduce the paper's ablations on the board world. An interrupted run goes on."""
     from dataclasses import replace
 
-    from act2see.cli.files import write_text
     from act2see.micro import ablate as ablations
     from act2see.micro.ablate_report import markdown, plots, read_results
+    from act2see.tools.files import write_text
 
     sizes = ablations.QUICK if quick else ablations.Sizes()
     sizes = replace(sizes, seeds=seeds or sizes.seeds)

@@ -1,4 +1,4 @@
-"""`act2see trace`: saved traces, in the terminal, as a page, and in other formats."""
+"""`act2see trace`: saved traces, in the terminal, as a page, in other formats; compared, asked again, forked (`cli/fork.py`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from act2see.cli import fork
+from act2see.cli.fork import Saved
 from act2see.cli.output import err, out, say
 from act2see.errors import TraceError
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from act2see.agent.trace import Trace
 
 app = typer.Typer(no_args_is_help=True, help="Look at saved traces.")
-Saved = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace file, or the folder of `ask --save`.", show_default=False)]
 
 
 @app.command("show")
@@ -35,10 +36,10 @@ def html(
     to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write the page.")] = Path("trace.html"),
 ) -> None:
     """Write a trace as one HTML page."""
+    from act2see.agent.saved import frames_of
     from act2see.agent.trace import Trace
     from act2see.agent.view import trace_html
-    from act2see.cli.files import write_text
-    from act2see.cli.saved import frames_of
+    from act2see.tools.files import write_text
 
     write_text(to, trace_html(Trace.load(trace), frames_of(trace)))
     say(str(to))
@@ -50,9 +51,9 @@ def export(
     to: Annotated[Path, typer.Option("--out", "-o", help="FILE.jsonl (of any number of traces), FILE.md, or a folder, with frames.")],
 ) -> None:
     """Write traces as JSON Lines, Markdown, or a folder with their frames."""
+    from act2see.agent.saved import frames_of, save_folder
     from act2see.agent.trace import Trace
-    from act2see.cli.files import write_text
-    from act2see.cli.saved import frames_of, save_folder
+    from act2see.tools.files import write_text
 
     loaded = [Trace.load(t) for t in traces]
     if to.suffix == ".jsonl":
@@ -66,6 +67,11 @@ def export(
     elif missing := save_folder(loaded[0], to, frames_of(traces[0])):
         err().print(f"{missing} pictures are no longer in the frame store")
     say(str(to))
+
+
+app.command("diff")(fork.diff)
+app.command("replay")(fork.replay)
+app.command("fork")(fork.fork)
 
 
 def _markdown(trace: Trace) -> str:

@@ -10,12 +10,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import act2see.tools.weights
 from act2see.errors import ConfigError, WeightsError
 from act2see.graphs.config import Config
-from act2see.tools.base import find_tool
+from act2see.tools.plugins import chosen_tool
 from act2see.tools.weights import pick_device, resolve_weights
 
 SHIPPED = Path(act2see.tools.weights.__file__).parents[1] / "micro" / "weights"
@@ -49,8 +48,11 @@ def needed_weights(config: Config) -> list[Needed]:
     if r.adapter:
         found.append(_needed("adapter", r.adapter, r.device, r.dtype))
     for tag, settings in config.tools.items():
-        kind = find_tool(settings.use)
-        options: Any = kind.Options(**settings.options)
+        try:
+            _, options = chosen_tool(settings.use, tag, settings.options)
+        except ConfigError as e:  # named among the others, so that these are seen too
+            found.append(Needed(tag, settings.use, pick_device(r.device), None, None, problem=str(e)))
+            continue
         if isinstance(name := getattr(options, "weights", None), str):
             device, dtype = getattr(options, "device", "auto"), getattr(options, "dtype", "auto")
             found.append(_needed(tag, name, device, dtype, () if getattr(options, "text_encoder_3", True) else ("text_encoder_3",)))
@@ -78,7 +80,7 @@ def _folder(name: str) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = [try_to_load_from_cache(place, f) for f in ("model_index.json", "config.json", "adapter_config.json")]
+        found = [try_to_load_from_cache(place, f) for f in ("model_index.json", "config.json", "adapter_config.json", "modules.json")]
     except HFValidationError as e:
         raise ConfigError(f"{name!r} is neither a folder nor a hub repository (owner/name)") from e
     here = next((f for f in found if isinstance(f, str)), None)
@@ -90,10 +92,14 @@ def _folder(name: str) -> Path:
 def _files(folder: Path, without: tuple[str, ...]) -> Iterator[Path]:
     """The safetensors files that a loader reads; raises `WeightsError` where one is missing."""
     pipeline = folder / "model_index.json"
+    modules = folder / "modules.json"
     parts = [folder]
+    if modules.is_file():  # of sentence-transformers: a folder for each, and not all have weights
+        named = [folder / m["path"] for m in json.loads(modules.read_text(encoding="utf-8"))]
+        parts = [p for p in named if any(p.glob("*.safetensors"))] or parts
     if pipeline.is_file():
-        named = json.loads(pipeline.read_text(encoding="utf-8"))
-        parts = [folder / p for p, kind in named.items() if isinstance(kind, list) and kind[0] and p not in without and _has_weights(p)]
+        kinds = json.loads(pipeline.read_text(encoding="utf-8"))
+        parts = [folder / p for p, kind in kinds.items() if isinstance(kind, list) and kind[0] and p not in without and _has_weights(p)]
     for part in parts:
         index = next(iter(sorted(part.glob("*.safetensors.index.json"))), None)
         if index:

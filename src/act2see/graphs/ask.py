@@ -4,7 +4,8 @@
 
 The reasoning node renders the trace, lets the model continue it up to the end of a call or of the answer, and
 routes by the tag. A malformed call goes back to the model as a note. When a budget is spent the thought is closed
-and the answer opened for the model (`</think><answer>`): it answers, it is never cut off.
+and the answer opened for the model (`</think><answer>`): it answers, it is never cut off. Where the run or the config
+says so, a call waits in the node `approve` for a person (`graphs/approval.py`).
 
 Everything that a node needs to go on is in the state, so a run that was interrupted anywhere resumes at the next
 node and gives the same answer. Nodes are async; `act2see.ask` is the sync way in.
@@ -12,6 +13,8 @@ node and gives the same answer. Nodes are async; `act2see.ask` is the sync way i
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,15 +32,16 @@ from act2see.agent.grammar import Grammar, Parser, feedback
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import render
-from act2see.agent.trace import Answer, Call, Frames, Loop, Text, Trace
-from act2see.errors import ConfigError, QuestionError, ToolError, VideoError, WeightsError
+from act2see.agent.trace import Answer, Call, Frames, Loop, Review, Text, Trace
+from act2see.errors import ConfigError, ToolError, VideoError, WeightsError
+from act2see.graphs.approval import ask_person, instead, replaced, review_of
 from act2see.graphs.config import Budget, Config, load_config
-from act2see.graphs.parts import Guard, Parts, build_parts, cached_parts
+from act2see.graphs.parts import Guard, Parts, build_parts, cached_parts, loaded
+from act2see.graphs.question import checked
 from act2see.graphs.state import AskContext, AskInput, AskOutput, AskState, run_context, trace_of
 from act2see.graphs.view import initial_view
-from act2see.tools.base import FrameTool, ToolContext, call_seed
+from act2see.tools.base import MAX_FRAMES, FrameTool, ToolContext, call_seed, checked_result
 
-MAX_QUESTION = 8_000
 Graph = CompiledStateGraph[AskState, AskContext, AskInput, AskOutput]
 Update = dict[str, Any]
 
@@ -66,7 +70,8 @@ def build_graph(parts: Parts, config: Config) -> StateGraph[AskState, AskContext
     view: Any = nodes.view
     reason: Any = nodes.reason
     graph.add_node("view", view, destinations=("reason", "answer"))
-    graph.add_node("reason", reason, destinations=("reason", "answer", *tags))
+    graph.add_node("reason", reason, destinations=("reason", "answer", "approve", *tags))
+    graph.add_node("approve", nodes.approve, destinations=("reason", *tags))
     for tag, tool in parts.tools.items():
         settings = config.tools.get(tag)
         graph.add_node(
@@ -96,9 +101,11 @@ class _Nodes:
         """Look at the question and at the initial frames."""
         started = time.perf_counter()
         context = self._context(config, runtime)
-        question, options = _checked(state)
+        question, options = checked(state)
+        approve = self._approve(context)
+        await loaded(self.parts.reasoner)
         clip, frames = await initial_view(self.parts, self.config.view, state["video"])
-        id = str(config.get("configurable", {}).get("thread_id") or uuid.uuid4().hex[:12])
+        id = _run_id(config)
         runtime.stream_writer(
             {"type": "view", "run": id, "video": clip.model_dump(mode="json"), "frames": [f.model_dump(mode="json") for f in frames]}
         )
@@ -110,9 +117,12 @@ class _Nodes:
             "info": clip.model_dump(mode="json"),
             "initial": [f.model_dump(mode="json") for f in frames],
             # A thread that is asked again starts afresh: what is there is an earlier question's.
-            "versions": self._versions(context),
+            # It loads the encoder to know its version: not in the loop, which others use too.
+            "versions": await asyncio.to_thread(self._versions, context),
             "segments": [None],
             "loops": [None],
+            "approve": approve,
+            "review": None,
         }
         if refused:
             update["segments"] = [None, Answer(text=f"<answer>{refused}</answer>", body=refused, forced=True).model_dump(mode="json")]
@@ -152,7 +162,7 @@ class _Nodes:
                 new.append(_push(trace))
                 runtime.stream_writer({"type": "token", "run": trace.id, "text": new[-1].text, "author": "graph"})
             elif call.outcome == "ok":
-                goto = call.tag
+                goto = "approve" if call.tag in (state.get("approve") or ()) else call.tag
             else:
                 note = Frames(tag=call.tag, note=feedback(call, tuple(tools)))
                 new.append(note)
@@ -190,14 +200,30 @@ class _Nodes:
         seconds = round(time.perf_counter() - started, 4)
         return Loop(prefilled=done.prefilled, cached=done.cached, decoded=done.decoded, seconds=seconds, stop=parser.stopped or done.stop)
 
+    async def approve(self, state: AskState, runtime: Runtime[AskContext]) -> Command[Any]:
+        """Wait for a person's decision about the last call, and carry it out."""
+        trace = trace_of(state)
+        decision = ask_person(trace)  # this line and those before it run twice
+        started = time.perf_counter()
+        tag = trace.calls[-1].tag
+        if frames := await asyncio.to_thread(instead, decision, trace, state["video"], self.parts.resources):
+            return _returned(frames, trace.id, started, runtime)
+        return Command(update={"review": review_of(decision).model_dump(mode="json")}, goto=tag)
+
     def tool(self, tag: str, tool: FrameTool) -> Callable[..., Awaitable[Command[Literal["reason"]]]]:
+        settings = self.config.tools.get(tag)
+
         async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
             started = time.perf_counter()
             trace = trace_of(state)
-            query = trace.calls[-1].query
+            review = _review(state)
+            query = (review and review.query) or trace.calls[-1].query
             seed = call_seed(self._seed(self._context(config, runtime)), tag, query, len(trace.calls))
-            result = await tool.call(query, ToolContext(state["video"], trace.shown, seed))
-            return _returned(tag, Frames(tag=tag, frames=result.frames, note=result.note, curve=result.curve), trace.id, started, runtime)
+            returned = await tool.call(query, ToolContext(state["video"], trace.shown, seed))
+            result = checked_result(tag, returned, self.parts.resources.store, settings.max_frames if settings else MAX_FRAMES)
+            note = " ".join(n for n in (replaced(review), result.note) if n)
+            frames = Frames(tag=tag, frames=result.frames, note=note, curve=result.curve, review=review)
+            return _returned(frames, trace.id, started, runtime)
 
         call.__name__ = tag
         return call
@@ -208,10 +234,9 @@ class _Nodes:
             cause = error.error
             if isinstance(cause, WeightsError | VideoError | ConfigError):
                 raise cause
-            said = str(cause).splitlines()[0][:200] if str(cause) else type(cause).__name__
-            return _returned(
-                tag, Frames(tag=tag, note=f"The tool failed: {said}. Go on without it."), state["id"], time.perf_counter(), runtime
-            )
+            said = str(cause).splitlines()[0][:200].rstrip(".") if str(cause) else type(cause).__name__
+            note = Frames(tag=tag, note=f"The tool failed: {said}. Go on without it.", review=_review(state))
+            return _returned(note, state["id"], time.perf_counter(), runtime)
 
         return hand_over
 
@@ -235,6 +260,14 @@ class _Nodes:
                 raise ConfigError(f"this run asks for the tool {tag!r}, and the config declares {', '.join(self.parts.tools) or 'none'}")
         return {tag: self.parts.tools[tag] for tag in self.parts.tools if tag in context.tools}
 
+    def _approve(self, context: AskContext) -> list[str]:
+        """The tags whose calls wait for a person: kept in the state, since they hold for a resumed run too."""
+        for tag in context.approve or ():
+            if tag not in self.parts.tools:
+                raise ConfigError(f"this run would approve <{tag}>, and the config declares {', '.join(self.parts.tools) or 'no tools'}")
+        always = {tag for tag, settings in self.config.tools.items() if settings.approve}
+        return [tag for tag in self.parts.tools if tag in always or tag in (context.approve or ())]
+
     def _seed(self, context: AskContext) -> int:
         return self.config.seed if context.seed is None else context.seed
 
@@ -244,7 +277,8 @@ class _Nodes:
 
     def _spent(self, trace: Trace, budget: Budget) -> bool:
         """Whether it must answer now. A run without calls left still thinks on about its last frame, without tools."""
-        return trace.usage.tokens >= budget.tokens or sum(trace.usage.node_seconds.values()) >= budget.seconds
+        seconds = sum(s for node, s in trace.usage.node_seconds.items() if node != "view")
+        return trace.usage.tokens >= budget.tokens or seconds >= budget.seconds
 
     def _versions(self, context: AskContext) -> Update:
         from importlib.metadata import version
@@ -263,11 +297,25 @@ class _Nodes:
         return await guard.refuses([self.parts.resources.store.get(f.digest) for f in frames]) if guard else None
 
 
-def _returned(tag: str, frames: Frames, run: str, started: float, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
+def _run_id(config: RunnableConfig) -> str:
+    """The thread's id. In a parent graph one thread may have several runs, at once too: there the place within it is added."""
+    configurable = config.get("configurable", {})
+    thread = configurable.get("thread_id")
+    if not thread:
+        return uuid.uuid4().hex[:12]
+    parent, nested, _ = str(configurable.get("checkpoint_ns") or "").rpartition("|")
+    return f"{thread}-{hashlib.blake2b(parent.encode(), digest_size=4).hexdigest()}" if nested else str(thread)
+
+
+def _review(state: AskState) -> Review | None:
+    return Review(**review) if (review := state.get("review")) else None
+
+
+def _returned(frames: Frames, run: str, started: float, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
     seconds = round(time.perf_counter() - started, 4)
     segment = frames.model_copy(update={"seconds": seconds}).model_dump(mode="json")
     runtime.stream_writer({"type": "frames", "run": run, "frames": segment})
-    return Command(update={"segments": [segment], "node_seconds": {tag: seconds}}, goto="reason")
+    return Command(update={"segments": [segment], "node_seconds": {frames.tag: seconds}, "review": None}, goto="reason")
 
 
 def _ended(trace: Trace) -> bool:
@@ -280,22 +328,6 @@ def _push(trace: Trace) -> Text:
     written = trace.text
     open_thought = written.rfind("</think>") <= written.rfind("<think>") if "<think>" in written else "</think>" not in written
     return Text(text="</think>\n<answer>" if open_thought else "\n<answer>", author="graph")
-
-
-def _checked(state: AskState) -> tuple[str, list[str]]:
-    """The question, tidied; or an error that says what to do."""
-    question = (state.get("question") or "").strip()
-    options = [str(o).strip() for o in state.get("options") or []]
-    if not question:
-        raise QuestionError("the question is empty: ask something about the video")
-    if len(question) > MAX_QUESTION:
-        raise QuestionError(f"the question has {len(question)} characters and may have {MAX_QUESTION}: shorten it")
-    if len(options) > 26:
-        raise QuestionError(f"there are {len(options)} options and may be 26")
-    repeated = [o for i, o in enumerate(options) if o.casefold() in {x.casefold() for x in options[:i]}]
-    if repeated or any(not o for o in options):
-        raise QuestionError(f"the option {repeated[0]!r} is given twice" if repeated else "an option is empty")
-    return question, options
 
 
 __all__ = ["AskContext", "Graph", "Parts", "build_graph", "build_parts", "create_act2see", "trace_of"]

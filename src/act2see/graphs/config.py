@@ -1,8 +1,9 @@
 """The configuration: one pydantic model, YAML files, presets, and errors that say which key is wrong.
 
 A config file may start from a preset (`preset: micro`) and change single keys; nested keys are merged, lists and
-tools' options replaced key by key. An unknown key is an error that names the nearest known one. What a run may
-change without a rebuild (budget, seed, which of the declared tools) is `AskContext`, LangGraph's own context.
+tools' options replaced key by key; `tools: {TAG: null}` leaves a tool of the preset out. An unknown key is an error that
+names the nearest known one, and so is a key that stands twice. What a run may change without a rebuild (budget, seed,
+which of the declared tools) is `AskContext`, LangGraph's own context.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
+from act2see.tools.base import MAX_FRAMES
 
 PRESETS = ("micro", "paper")
 Device = str
@@ -29,6 +31,9 @@ Count = Annotated[int, Field(ge=1)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=Section)
 
 
 class ReasonerConfig(Section):
@@ -51,8 +56,10 @@ class ReasonerConfig(Section):
 
 
 class EncoderConfig(Section):
-    """BLIP-2 for image-text retrieval."""
+    """What ranks frames by text: BLIP-2 (`blip2`), or a model with one vector a picture and a text, as CLIP and SigLIP are
+    (`transformers`, or `sentence-transformers` for checkpoints of that library)."""
 
+    use: Literal["blip2", "transformers", "sentence-transformers"] = "blip2"
     weights: str
     device: Device = "auto"
     dtype: str = "auto"
@@ -75,16 +82,21 @@ class IndexConfig(Section):
 
 
 class ToolConfig(Section):
-    """A tag's tool: its name (or dotted path, in a local file) and its options."""
+    """A tag's tool: its name (or dotted path, in a local file) and its options.
+
+    A call may last `timeout` seconds, and show `max_frames` frames.
+    """
 
     use: str
     options: dict[str, Any] = Field(default_factory=dict)
     timeout: Positive = 300.0
     retries: Annotated[int, Field(ge=0)] = 1
+    max_frames: Count = MAX_FRAMES
+    approve: bool = False
 
 
 class Budget(Section):
-    """When it is spent, the model is made to answer. `query` bounds a query's characters."""
+    """When it is spent, the model is made to answer. `seconds` begin after the view; `query` bounds a query's characters."""
 
     calls: Annotated[int, Field(ge=0)] = 4
     tokens: Count = 4096
@@ -151,25 +163,67 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
         data, where = _read(Path(source)), str(source)
     if "preset" in data:
         data = _merge(preset_data(str(data.pop("preset"))), data)
+    data = _merge(data, changes)
+    if isinstance(tools := data.get("tools"), Mapping):
+        data["tools"] = {tag: tool for tag, tool in tools.items() if tool is not None}
     try:
-        return Config.model_validate(_merge(data, changes))
+        return Config.model_validate(data)
     except ValidationError as e:
         raise ConfigError(f"{where}: {_explain(e)}") from e
 
 
+def section(kind: type[S], given: S | Mapping[str, Any] | None, where: str) -> S:
+    """Settings of a graph around this one, from data. Raises `ConfigError`, which names the key and the known ones."""
+    if isinstance(given, kind):
+        return given
+    try:
+        return kind.model_validate(dict(given or {}))
+    except ValidationError as e:
+        first = e.errors()[0]
+        key, value = ".".join(map(str, first["loc"])), str(first["input"])[:60]
+        raise ConfigError(f"{where}: {key}: {first['msg']} (got {value!r}); known keys: {', '.join(kind.model_fields)}") from e
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError as e:
         near = get_close_matches(str(path), PRESETS, n=1)
         raise ConfigError(f"there is no config file {path}" + (f"; did you mean the preset {near[0]!r}?" if near else "")) from e
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"the config file {path} cannot be read: {e}") from e
+    except _TwiceError as e:
+        raise ConfigError(f"{path}, line {e.line}: {e}") from e
     except yaml.YAMLError as e:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys and values (try `act2see config show` for an example)")
     return data
+
+
+class _TwiceError(Exception):
+    """A key that stands twice in one place."""
+
+    def __init__(self, line: int, said: str) -> None:
+        super().__init__(said)
+        self.line = line
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as PyYAML's safe loader reads it, but for a key that stands twice: there it would take the last without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Before merge keys (`<<`) are resolved: what those bring may be overridden.
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name and name in first:
+                line = key.start_mark.line + 1
+                raise _TwiceError(line, f"the key {key.value!r} stands twice, first in line {first[name]}; give each a name of its own")
+            if name:
+                first[name] = key.start_mark.line + 1
+        return node
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from act2see.agent.trace import Call, Frames, Video
 from act2see.tools.frames import FrameRef, Record
@@ -65,4 +65,7 @@ def read_event(data: Any) -> Event | None:
     """The event of a piece of custom stream data; None where it is somebody else's."""
     if not isinstance(data, dict) or data.get("type") not in ("view", "token", "call", "frames", "answer") or "run" not in data:
         return None
-    return _ADAPTER.validate_python(data)
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError:  # a parent graph may have tokens and frames of its own
+        return None

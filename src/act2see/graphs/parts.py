@@ -6,33 +6,40 @@ process share them (`cached_parts`).
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.errors import ConfigError
+from act2see.errors import ConfigError, WeightsError
 from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
-from act2see.tools.base import FrameTool, Resources, find_tool
+from act2see.graphs.state import AskState
+from act2see.tools.base import FrameTool, Resources
 from act2see.tools.clips import Clips
 from act2see.tools.finder import Encoder, Finder
+from act2see.tools.plugins import make_tool
 from act2see.tools.store import FrameStore, default_cache
 from act2see.tools.weights import pick_device, resolve_weights
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
 
 
 class Guard(Protocol):
     """Looks at the initial frames and may refuse the video, saying why: for models that know one world only."""
 
     async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None: ...
+
+
+NODES = ("view", "reason", "approve", "answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +54,12 @@ class Parts:
 
 def build_parts(config: Config) -> Parts:
     """Parts of their own for this configuration."""
+    for tag in config.tools:
+        if tag in NODES or tag in AskState.__annotations__:
+            raise ConfigError(f"tool tag {tag!r} is taken: the graph has a node or a key of that name; choose another")
     resources = build_resources(config)
-    return Parts(build_reasoner(config.reasoner, resources.store), _tools(config, resources), resources, _guard(config))
+    tools = {tag: make_tool(t.use, tag, t.options, resources) for tag, t in config.tools.items()}
+    return Parts(build_reasoner(config.reasoner, resources.store), tools, resources, _guard(config))
 
 
 def build_reasoner(config: ReasonerConfig, store: FrameStore) -> Reasoner:
@@ -57,17 +68,23 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore) -> Reasoner:
         return LazyReasoner(config, store)
     from act2see.agent.reasoners.chat import ChatModelReasoner
 
+    model = chat_model(config.weights, config.options, "reasoner.weights")
+    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights)
+
+
+def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatModel:
+    """A LangChain chat model, `provider:model`, with its own options. Raises `ConfigError`, which says `where` it was named."""
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as e:
         raise ConfigError("a chat model needs LangChain: pip install 'act2see[train]' (or langchain, and the provider's package)") from e
     try:
-        model = init_chat_model(config.weights, **config.options)
+        made: BaseChatModel = init_chat_model(name, **options)
     except ImportError as e:
-        raise ConfigError(f"reasoner.weights {config.weights!r}: {e}") from e
+        raise ConfigError(f"{where} {name!r}: {e}") from e
     except Exception as e:  # each provider's package has its own errors for a missing key or an unknown option
-        raise ConfigError(f"reasoner.weights {config.weights!r} cannot be set up: {' '.join(str(e).split())[:300]}") from e
-    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights)
+        raise ConfigError(f"{where} {name!r} cannot be set up: {' '.join(str(e).split())[:300]}") from e
+    return made
 
 
 def build_resources(config: Config) -> Resources:
@@ -93,27 +110,6 @@ def cached_parts(config: Config) -> Parts:
         return _shared[key]
 
 
-def _tools(config: Config, resources: Resources) -> dict[str, FrameTool]:
-    tools: dict[str, FrameTool] = {}
-    for tag, settings in config.tools.items():
-        kind = find_tool(settings.use)
-        try:
-            options = kind.Options(**settings.options)
-        except ValidationError as e:
-            raise ConfigError(f"tools.{tag}.options: {_explain(e, list(kind.Options.model_fields))}") from e
-        tools[tag] = kind(tag, options, resources)
-    return tools
-
-
-def _explain(error: ValidationError, known: list[str]) -> str:
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    if first["type"] != "extra_forbidden":
-        return f"{key}: {first['msg']} (got {first['input']!r})"
-    near = get_close_matches(key, known, n=1)
-    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")
-
-
 def _guard(config: Config) -> Guard | None:
     if not config.view.guard:
         return None
@@ -126,7 +122,7 @@ def _guard(config: Config) -> Guard | None:
 
 
 class LazyEncoder:
-    """A `Blip2Encoder` that loads on first use."""
+    """The configured encoder, loaded on first use."""
 
     def __init__(self, config: EncoderConfig) -> None:
         self.config = config
@@ -137,10 +133,12 @@ class LazyEncoder:
     def _encoder(self) -> Encoder:
         with self._lock:
             if self._made is None:
-                from act2see.tools.encoder import Blip2Encoder
-
-                device = pick_device(self.config.device)
-                self._made = Blip2Encoder(resolve_weights(self.config.weights), device=device, dtype=_dtype(self.config.dtype, device))
+                c = self.config
+                device = pick_device(c.device)
+                try:
+                    self._made = _encoders()[c.use](resolve_weights(c.weights), device=device, dtype=_dtype(c.dtype, device))
+                except OSError as e:  # a hub's name that is neither in the cache nor to be had
+                    raise WeightsError(f"the encoder's weights {c.weights} cannot be loaded: {str(e).splitlines()[0]}") from e
             return self._made
 
     @property
@@ -163,6 +161,14 @@ class LazyEncoder:
 
     def similarity(self, pixels: NDArray[np.uint8], text: str) -> float:
         return self._encoder().similarity(pixels, text)
+
+
+def _encoders() -> Mapping[str, Callable[..., Encoder]]:
+    """By what `encoder.use` may be."""
+    from act2see.tools.dual import DualEncoder, SentenceEncoder
+    from act2see.tools.encoder import Blip2Encoder
+
+    return {"blip2": Blip2Encoder, "transformers": DualEncoder, "sentence-transformers": SentenceEncoder}
 
 
 class LazyReasoner:
@@ -196,8 +202,6 @@ class LazyReasoner:
     async def stream(
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
     ) -> AsyncIterator[Delta | Done]:
-        import asyncio
-
         engine = await asyncio.to_thread(self.reasoner)
         async for item in engine.stream(rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling):
             yield item
@@ -205,6 +209,12 @@ class LazyReasoner:
     def forget(self, session: str) -> None:
         if self._made is not None:
             self._made.forget(session)
+
+
+async def loaded(reasoner: Reasoner) -> None:
+    """Wait until it is in memory: a run's seconds count from then on."""
+    if isinstance(reasoner, LazyReasoner):
+        await asyncio.to_thread(reasoner.reasoner)
 
 
 def _dtype(dtype: str, device: str) -> str:

@@ -6,10 +6,11 @@ strict msgpack too, and a step stays under 20 KB. The `Trace` is put together fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, NotRequired
 
 from langchain_core.runnables import RunnableConfig
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from act2see.agent.trace import Loop, Trace, Usage
@@ -53,13 +54,16 @@ class AskState(AskInput, AskOutput):
     loops: Annotated[list[dict[str, Any]], extend]
     node_seconds: Annotated[dict[str, float], add_seconds]
     versions: dict[str, Any]
+    approve: list[str]
+    review: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
 class AskContext:
     """What one run may change: LangGraph's `context`, or the same names under `configurable`.
 
-    `tools` picks among the tags that the config declares; None means all.
+    `tools` picks among the tags that the config declares; None means all. `approve` adds tags whose calls wait for a person
+    to those of the config (`tools.TAG.approve`).
     """
 
     tools: tuple[str, ...] | None = None
@@ -68,20 +72,31 @@ class AskContext:
     max_tokens: int | None = None
     max_seconds: float | None = None
     temperature: float | None = None
+    approve: tuple[str, ...] | None = field(default=None, kw_only=True)
+
+
+_CONTEXT = TypeAdapter(AskContext)
 
 
 def run_context(context: Any, config: RunnableConfig) -> AskContext:
-    """The run's settings, from whichever of the two was given; a parent graph's own context type is left alone."""
+    """The run's settings, from whichever of the two was given; a parent graph's own context type is left alone.
+
+    Raises `ConfigError` for a value of another type, as a parent's own key of the same name may have.
+    """
     names = [f.name for f in fields(AskContext)]
     given: dict[str, Any] = {n: v for n, v in (config.get("configurable") or {}).items() if n in names}
     if isinstance(context, AskContext):
         given |= {n: getattr(context, n) for n in names if getattr(context, n) is not None}
     elif isinstance(context, dict):
         given |= {n: v for n, v in context.items() if n in names and v is not None}
-    tools = given.get("tools")
-    if isinstance(tools, str):
-        raise ConfigError(f"tools must be a list of tags, not the text {tools!r}")
-    return AskContext(**{**given, "tools": tuple(tools) if tools is not None else None})
+    try:
+        return _CONTEXT.validate_python(given)
+    except ValidationError as e:
+        key, value = e.errors()[0]["loc"][0], str(e.errors()[0]["input"])[:60]
+        raise ConfigError(
+            f"the run's setting {key!r} cannot be {value!r}: {e.errors()[0]['msg'].lower()}; if it is a parent graph's own, "
+            "give this graph its settings by act2see.as_node(graph, context=AskContext(...))"
+        ) from e
 
 
 def trace_of(state: Any) -> Trace:

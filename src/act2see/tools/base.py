@@ -1,26 +1,23 @@
-"""What a frame tool is, and how one is found.
+"""What a frame tool is, and what it may return.
 
-A tool has a tag, one line that tells the model what it is for, and an async `call` that returns frames or says
-why there are none. Three things make one: a class with these, a pydantic model of its options, and a name: a
-short one (entry-point group `act2see.tools`) or, in a local config file, a dotted path `package.module:Class`.
+A tool has a tag, one line that tells the model what it is for, and an async `call` that returns frames, a note, or both.
+Three things make one: a class with these, a pydantic model of its options, and a name (`tools/plugins.py`).
 
-The graph makes one node for each configured tag. The same object serves other agents by `as_langchain_tool`.
+The graph makes one node for each configured tag, and takes what a tool returns through `checked_result`. The same object
+serves other agents by `as_langchain_tool`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
-from act2see.errors import ConfigError
+from act2see.errors import ToolError
 from act2see.tools.frames import Curve, FrameRef
 
 if TYPE_CHECKING:
@@ -28,7 +25,8 @@ if TYPE_CHECKING:
     from act2see.tools.store import FrameStore
 
 log = logging.getLogger(__name__)
-GROUP = "act2see.tools"
+MAX_FRAMES = 16
+_NOTE = 4_000  # characters of a note that reach the model
 
 
 class ToolOptions(BaseModel):
@@ -48,7 +46,7 @@ class ToolContext:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """Frames for the model, or a `note` to it that says why there are none."""
+    """Frames for the model, and a `note` to it: what was read in them, or why there are none."""
 
     frames: tuple[FrameRef, ...] = ()
     note: str = ""
@@ -61,7 +59,11 @@ class FrameTool(Protocol):
 
     tag: str
     usage: str
-    version: str
+
+    @property
+    def version(self) -> str:
+        """What a trace keeps of it; may load a model."""
+        ...
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         """Frames for `query`. Raise `ToolError` for a failure that the model should hear of."""
@@ -85,25 +87,36 @@ class ToolFactory(Protocol):
     def __call__(self, tag: str, options: Any, resources: Resources) -> FrameTool: ...
 
 
-def find_tool(name: str, *, dotted: bool = True) -> Any:
-    """The tool class of a short name or dotted path. `dotted=False` where the name comes from elsewhere than a local file."""
-    if ":" in name:
-        if not dotted:
-            raise ConfigError(f"tool {name!r}: a dotted path is allowed in a local config file only; register an entry point in {GROUP!r}")
-        module, _, attribute = name.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as e:
-            raise ConfigError(f"tool {name!r} cannot be imported: {e}") from e
-    known = {e.name: e for e in entry_points(group=GROUP)}
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"there is no tool {name!r}{hint} (known: {', '.join(sorted(known)) or 'none, is act2see installed?'})")
-    try:
-        return known[name].load()
-    except Exception as e:
-        raise ConfigError(f"tool {name!r} ({known[name].value}) cannot be imported: {e}") from e
+def checked_result(tag: str, result: Any, store: FrameStore, most: int = MAX_FRAMES) -> ToolResult:
+    """What a tool returned, fit to be shown: `most` frames, the others counted in the note; the note not endless.
+
+    Raises `ToolError` where it is no `ToolResult` of frames that are in the store.
+    """
+    if not isinstance(result, ToolResult):
+        raise ToolError(f"the tool {tag!r} returned {_kind(result)}; it must return a ToolResult of FrameRefs or of a note")
+    # Whatever the annotations say: it was made by somebody else's code.
+    given: Any = result
+    for name, kinds, must in (
+        ("frames", (tuple, list), "a tuple of FrameRefs"),
+        ("note", str, "text"),
+        ("curve", (Curve, type(None)), "a Curve"),
+    ):
+        if not isinstance(value := getattr(given, name), kinds):
+            raise ToolError(f"the tool {tag!r} returned a ToolResult whose {name} is {_kind(value)}; it must be {must}")
+    frames, note, left = tuple(given.frames[:most]), result.note, len(result.frames) - most
+    for frame in frames:
+        if not isinstance(frame, FrameRef):
+            raise ToolError(
+                f"the tool {tag!r} returned {_kind(frame)} for a frame; keep pixels by `resources.store.ref`, which gives a FrameRef"
+            )
+        if frame.digest not in store:
+            raise ToolError(f"the tool {tag!r} returned a frame whose pixels are not in the store: keep them by `resources.store.ref`")
+    if len(note) > _NOTE:
+        note = f"{note[:_NOTE]} (and {len(note) - _NOTE:,} more characters)"
+    if left > 0:
+        log.warning("the tool %r returned %d frames; the first %d are shown", tag, len(result.frames), most)
+        note = " ".join(n for n in (note, f"{left:,} more frames were found and not shown; ask for something narrower to see them.") if n)
+    return ToolResult(frames, note, result.curve)
 
 
 def call_seed(seed: int, tag: str, query: str, nth: int) -> int:
@@ -117,10 +130,14 @@ def as_langchain_tool(tool: FrameTool, store: FrameStore) -> Any:
     from langchain_core.tools import StructuredTool
 
     async def look(video: str, query: str) -> tuple[str, list[FrameRef]]:
-        result = await tool.call(query, ToolContext(video))
+        result = checked_result(tool.tag, await tool.call(query, ToolContext(video)), store)
         said = [f"{'imagined frame' if f.imagined else f'frame at {f.seconds:.1f} s'} (pixels: {f.digest})" for f in result.frames]
-        return "; ".join(said) or result.note, list(result.frames)
+        return "; ".join([*said, result.note] if result.note else said), list(result.frames)
 
     return StructuredTool.from_function(
         coroutine=look, name=tool.tag, description=tool.usage, response_format="content_and_artifact", metadata={"store": str(store)}
     )
+
+
+def _kind(value: object) -> str:
+    return "nothing (None)" if value is None else f"a {type(value).__qualname__}"

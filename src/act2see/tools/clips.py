@@ -93,8 +93,8 @@ class Clips:
             for i in frames
         ]
 
-    def decode(self, path: str, frames: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, float, Pixels]]:
-        """Stream frames at a size; opens the video."""
+    def decode(self, path: str, frames: Sequence[int], size: tuple[int, int] | None) -> Iterator[tuple[int, float, Pixels]]:
+        """Stream frames at a size (None: the video's own); opens the video."""
         self.opened += 1
         yield from open_video(path).read(frames, size)
 

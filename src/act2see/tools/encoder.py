@@ -38,7 +38,10 @@ class Blip2Encoder:
         self.device, self.dtype = device, getattr(torch, dtype)
         config = Blip2Config.from_pretrained(weights)
         if config.model_type != "blip-2":
-            raise WeightsError(f"{weights} is a {config.model_type} checkpoint; the encoder needs BLIP-2 for image-text retrieval")
+            raise WeightsError(
+                f"{weights} is a {config.model_type} checkpoint; the encoder needs BLIP-2 for image-text retrieval, "
+                "or `encoder.use: transformers` for CLIP and SigLIP"
+            )
         self.tokenizer = AutoTokenizer.from_pretrained(weights)
         # One model for both sides: the split classes would hold the Q-Former twice.
         self.model: Any = Blip2ForImageTextRetrieval.from_pretrained(weights, dtype=self.dtype).to(device).eval()
@@ -47,10 +50,10 @@ class Blip2Encoder:
         self.dim: int = config.image_text_hidden_size
         # Below this a frame does not show what the text says: calibrated with the weights, else TFVTG's 0.2.
         self.no_match: float = getattr(config, "act2see_no_match", 0.2)
-        mean, std = _normalisation(weights)
+        mean, std = normalisation(weights)
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
-        self.id = _fingerprint(self.model)
+        self.id = fingerprint(self.model)
         self._lock = threading.Lock()
 
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
@@ -59,7 +62,7 @@ class Blip2Encoder:
         from torch.nn.functional import normalize
 
         m = self.model
-        batch = torch.from_numpy(np.stack([self._square(p) for p in pixels])).to(self.device)
+        batch = torch.from_numpy(np.stack([squash(p, self.size) for p in pixels])).to(self.device)
         with self._lock, torch.inference_mode():
             x = (batch.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
             seen = m.vision_model(pixel_values=x.to(self.dtype))[0]
@@ -88,15 +91,17 @@ class Blip2Encoder:
         frame, phrase = self.frames([pixels])[0].astype(np.float32), self.phrases([text])[0]
         return float((frame @ phrase).max())
 
-    def _square(self, pixels: Pixels) -> Pixels:
-        if pixels.shape[:2] == (self.size, self.size):
-            return pixels
-        from PIL import Image
 
-        return np.asarray(Image.fromarray(pixels).resize((self.size, self.size), Image.Resampling.BICUBIC))
+def squash(pixels: Pixels, size: int) -> Pixels:
+    """A frame as a square of this side, whatever its aspect."""
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _normalisation(weights: str | Path) -> tuple[list[float], list[float]]:
+def normalisation(weights: str | Path) -> tuple[list[float], list[float]]:
     """Mean and deviation from the checkpoint's preprocessor file."""
     from transformers.utils import cached_file
 
@@ -107,7 +112,7 @@ def _normalisation(weights: str | Path) -> tuple[list[float], list[float]]:
     return config["image_mean"], config["image_std"]
 
 
-def _fingerprint(*models: torch.nn.Module) -> str:
+def fingerprint(*models: torch.nn.Module) -> str:
     """A short id of the weights in use: an index made by others must not be searched with these."""
     digest = hashlib.blake2b(digest_size=8)
     for model in models:

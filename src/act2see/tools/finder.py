@@ -29,7 +29,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Encoder(Protocol):
-    """What the finder needs of an encoder: `Blip2Encoder` is one."""
+    """What the finder needs of an encoder: `Blip2Encoder` is one. `frames` gives `(frames, vectors of each, dim)`."""
 
     @property
     def id(self) -> str: ...
@@ -82,9 +82,12 @@ class Finder:
         *,
         skip: Sequence[float] = (),
         segments: bool = False,
-        threshold: float = 0.2,
+        threshold: float | None = None,
     ) -> Found:
-        """The `k` frames that fit `query` (one phrasing or several) best, without those shown at the times `skip`."""
+        """The `k` frames that fit `query` (one phrasing or several) best, without those shown at the times `skip`.
+
+        Frames under `threshold` (by default the encoder's own `no_match`) are in no segment.
+        """
         index = self.index(video)
         phrases = self.encoder.phrases([query] if isinstance(query, str) else list(query))
         scores = index.scores(phrases, best=k + len(skip))
@@ -95,7 +98,9 @@ class Finder:
         ranked = [int(i) for i in np.argsort(-scores, kind="stable") if free[i]][:k]
         if segments:
             usable = np.where(free, scores, -1.0).astype(np.float32)
-            ranked = [s.best for s in find_segments(usable, threshold, k, round(20 * self.fps))]
+            ranked = [
+                s.best for s in find_segments(usable, self.encoder.no_match if threshold is None else threshold, k, round(20 * self.fps))
+            ]
         hits = tuple(Hit(int(index.frames[i]), float(index.seconds[i]), float(scores[i])) for i in ranked)
         return Found(hits, index.curve(scores), index.id)
 

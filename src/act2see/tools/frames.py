@@ -50,7 +50,39 @@ class Generated(Record):
     anchor_score: float | None = None
 
 
-Provenance = Annotated[Initial | Retrieved | Generated, Field(discriminator="kind")]
+class Taken(Record):
+    """A real frame that nothing ranked: a tool took it by its time, or for the text in it."""
+
+    kind: Literal["taken"] = "taken"
+    query: str
+
+
+class Cropped(Record):
+    """A part of `source`, a frame of the video or an imagined one, at more pixels than the model was shown of it.
+
+    `box` is (left, top, right, bottom) in shares of the source's width and height. A part of a part names the whole frame.
+    """
+
+    kind: Literal["cropped"] = "cropped"
+    query: str
+    source: FrameRef
+    box: tuple[float, float, float, float]
+
+
+class Supplied(Record):
+    """A frame that a person gave in answer to a call: a picture file, or the frame of the video at a time.
+
+    A picture file proves nothing about the video, so it is marked as imagined; its time is that of the frame that the
+    model saw before it. `file` is the file's name, empty for a frame of the video.
+    """
+
+    kind: Literal["supplied"] = "supplied"
+    by: str
+    query: str
+    file: str = ""
+
+
+Provenance = Annotated[Initial | Retrieved | Taken | Cropped | Generated | Supplied, Field(discriminator="kind")]
 
 
 class FrameRef(Record):
@@ -64,7 +96,16 @@ class FrameRef(Record):
 
     @property
     def imagined(self) -> bool:
-        return isinstance(self.provenance, Generated)
+        p = self.provenance.source.provenance if isinstance(self.provenance, Cropped) else self.provenance
+        return isinstance(p, Generated) or (isinstance(p, Supplied) and bool(p.file))
+
+    @property
+    def part(self) -> str:
+        """Which part of a frame this is: `from 20 to 60 % across, from 0 to 50 % down`; empty for a whole one."""
+        if not isinstance(self.provenance, Cropped):
+            return ""
+        left, top, right, bottom = (f"{100 * v:.0f}" for v in self.provenance.box)
+        return f"from {left} to {right} % across, from {top} to {bottom} % down"
 
 
 class Curve(Record):
@@ -76,3 +117,4 @@ class Curve(Record):
 
 
 Generated.model_rebuild()
+Cropped.model_rebuild()

@@ -1,14 +1,16 @@
 """The `generate` tool: imagine a frame.
 
-Retrieve first with the same query: that real frame is the anchor. Then Stable Diffusion 3 image-to-image from
-the anchor, with the query as prompt, at the anchor's own aspect (the pipeline would squash it to a square),
-with a seed of its own. What comes back carries its anchor and two similarities: of the result to the query, and
-of the anchor to the query; a person sees whether imagining did anything.
+Retrieve first with the same query: that real frame is the anchor. Then image-to-image from the anchor, with the query
+as prompt, at the anchor's own aspect (the pipeline would squash it to a square), with a seed of its own. The paper's
+pipeline is Stable Diffusion 3; any that diffusers knows as image-to-image for the weights will do. What comes back
+carries its anchor and two similarities: of the result to the query, and of the anchor to the query; a person sees
+whether imagining did anything.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import math
 import threading
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from act2see.errors import ToolError, WeightsError
+from act2see.errors import Act2SeeError, ToolError, WeightsError
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.frames import Generated
 from act2see.tools.weights import pick_device, resolve_weights
@@ -64,6 +66,8 @@ class Generate:
         source = store.get(anchor.digest)
         try:
             picture = self.imagine(source, query, context.seed)
+        except Act2SeeError:
+            raise
         except (RuntimeError, ValueError) as e:
             # Out of memory, a prompt that the pipeline refuses: the model hears of it and goes on.
             raise ToolError(f"the frame could not be imagined: {str(e).splitlines()[0]}") from e
@@ -86,35 +90,33 @@ class Generate:
         o = self.options
         with self._lock:
             pipeline = self._load()
-            multiple = pipeline.vae_scale_factor * pipeline.patch_size
+            multiple = pipeline.vae_scale_factor * getattr(pipeline, "patch_size", 1)
             width, height = target_size(source.shape[1], source.shape[0], o.pixels, multiple)
+            takes = inspect.signature(pipeline.__call__).parameters
+            # A UNet takes the picture's own size, and CLIP's text encoder its own length.
+            given = {"height": height, "width": width, "guidance_scale": o.guidance, "max_sequence_length": o.text_tokens}
+            given |= {"strength": o.strength, "num_inference_steps": o.steps}
             image = Image.fromarray(source).resize(
                 (width, height), Image.Resampling.BOX if width < source.shape[1] else Image.Resampling.LANCZOS
             )
             out = pipeline(
                 prompt=query,
                 image=image,
-                height=height,
-                width=width,
-                strength=o.strength,
-                num_inference_steps=o.steps,
-                guidance_scale=o.guidance,
-                max_sequence_length=o.text_tokens,
                 generator=torch.Generator("cpu").manual_seed(seed),
+                **{name: value for name, value in given.items() if name in takes},
             ).images[0]
         return np.asarray(out.convert("RGB"))
 
     def _load(self) -> Any:
         if self._pipeline is None:
             import torch
-            from diffusers import StableDiffusion3Img2ImgPipeline
+            from diffusers import AutoPipelineForImage2Image
 
-            o = self.options
-            without = {} if o.text_encoder_3 else {"text_encoder_3": None, "tokenizer_3": None}
+            o, weights = self.options, resolve_weights(self.options.weights)
             try:
-                pipeline: Any = StableDiffusion3Img2ImgPipeline.from_pretrained(
-                    resolve_weights(o.weights), dtype=getattr(torch, o.dtype), **without
-                )
+                parts = AutoPipelineForImage2Image.load_config(weights)
+                without = {} if o.text_encoder_3 else {p: None for p in ("text_encoder_3", "tokenizer_3") if p in parts}
+                pipeline: Any = AutoPipelineForImage2Image.from_pretrained(weights, dtype=getattr(torch, o.dtype), **without)
             except (OSError, ValueError) as e:
                 raise WeightsError(f"the generator's weights {o.weights} cannot be loaded: {str(e).splitlines()[0]}") from e
             pipeline.set_progress_bar_config(disable=True)

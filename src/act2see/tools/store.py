@@ -133,7 +133,11 @@ class FrameStore:
         return dest
 
     def __contains__(self, digest: object) -> bool:
-        return isinstance(digest, str) and _DIGEST.fullmatch(digest) is not None and self._has(digest)
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            return False
+        with self._lock:
+            held = digest in self._memory
+        return held or self._has(digest)
 
     def _has(self, digest: str) -> bool:
         path = self.path(digest)

@@ -26,7 +26,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Literal
 
@@ -209,6 +209,24 @@ def open_video(path: str | os.PathLike[str], *, backend: Backend = "auto", threa
     source = os.fspath(path)
     path, part = split_part(source)
     _check(path)
+    stat = os.stat(path)
+    table, upright, width, height = _looked_at(path, stat.st_size, stat.st_mtime_ns)
+    threads = threads or min(_THREADS, os.cpu_count() or 1)
+    times, length = table.seconds, float(table.seconds[-1]) + table.last
+    if part is None:
+        return VideoFile(path, width, height, length, times, backend, threads, table, upright, source)
+    start, stop = part[0], min(part[1], length)
+    if start >= stop - SLACK:
+        raise VideoError(f"{path} is {length:.1f} s long, so there is nothing from {start:g} s on: ask for another part")
+    begin, end = frames_at(times, [start])[0], frames_at(times, [stop - 2 * SLACK])[0] + 1
+    # The frame on screen when the part begins has begun before it.
+    times = np.maximum(times[begin:end] - start, 0.0)
+    return VideoFile(path, width, height, stop - start, times, backend, threads, table, upright, source, begin)
+
+
+@lru_cache(16)
+def _looked_at(path: str, size: int, changed: int) -> tuple[Table, Upright, int, int]:
+    """The frames of a file, how they become upright, width and height: once for all parts that are opened, as long as it is the same."""
     with open_container(path) as (container, stream):
         table = read_table(container, stream)
     with open_container(path) as (container, stream):
@@ -226,17 +244,7 @@ def open_video(path: str | os.PathLike[str], *, backend: Backend = "auto", threa
         width, height = height, width
     if mirrored and table.decord:  # decord reads any display matrix as a rotation
         table = Table(table.seconds, table.last, table.pts, table.keys, table.key_dts)
-    threads = threads or min(_THREADS, os.cpu_count() or 1)
-    times, length = table.seconds, float(table.seconds[-1]) + table.last
-    if part is None:
-        return VideoFile(path, width, height, length, times, backend, threads, table, upright, source)
-    start, stop = part[0], min(part[1], length)
-    if start >= stop - SLACK:
-        raise VideoError(f"{path} is {length:.1f} s long, so there is nothing from {start:g} s on: ask for another part")
-    begin, end = frames_at(times, [start])[0], frames_at(times, [stop - 2 * SLACK])[0] + 1
-    # The frame on screen when the part begins has begun before it.
-    times = np.maximum(times[begin:end] - start, 0.0)
-    return VideoFile(path, width, height, stop - start, times, backend, threads, table, upright, source, begin)
+    return table, upright, width, height
 
 
 def split_part(path: str | os.PathLike[str]) -> tuple[str, tuple[float, float] | None]:

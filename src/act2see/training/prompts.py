@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from act2see.agent.prompt import Prompt
 from act2see.agent.trace import Trace
 from act2see.errors import CorpusError
-from act2see.tools.base import find_tool
+from act2see.tools.plugins import find_tool
 
 
 def prompt_of(trace: Trace, style: str, usages: Mapping[str, str]) -> Prompt:

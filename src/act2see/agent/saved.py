@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from act2see.agent.trace import Trace
 from act2see.agent.view import trace_html
-from act2see.cli.files import whole_folder
 from act2see.errors import StoreError
+from act2see.tools.files import whole_folder
 from act2see.tools.frames import FrameRef, Generated
 from act2see.tools.store import FrameStore
 

@@ -1,0 +1,128 @@
+"""What it costs to run as a part of another graph: per step, over the same run alone.
+
+A scripted reasoner makes many calls of a tool that costs nothing, so that what is measured is LangGraph: each run is
+streamed as `aask` does (custom events and values) and saved after each step, in memory or in SQLite. Beside the graph alone
+stand a parent with shared keys, the adapter `as_node`, and the tool of a `ToolNode`. Runs alternate, and the fastest of each
+way counts; medians of the processor's time are reported too, since other work on the machine hardly shows in them.
+
+Predicted before the first run: 0.3 ms a step for the parent (one more level of namespaces and of streams), a ratio of 1.05; the
+same for adapter and tool, whose own cost is once a run. Seen, of the processor's time: -0.14 to 0.26 ms a step, ratios of 0.97 to
+1.08: within the noise of a machine with other work, and no way dearer than another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.compose import as_node, as_tool
+from act2see.graphs.parts import Parts
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+from benchmarks import Goal, at_most, reported
+from benchmarks.checkpoint import Caller
+from benchmarks.engine import Event, house
+
+GOAL_MS = 10.0
+CALLS = 20
+
+
+def around(node: Any, saver: Any) -> Any:
+    """A parent of one node."""
+    from langgraph.graph import START, StateGraph
+    from typing_extensions import TypedDict
+
+    class Shared(TypedDict, total=False):
+        video: str
+        question: str
+        answer: str
+        trace: dict[str, Any]
+        messages: list[Any]
+
+    parent = StateGraph(Shared)
+    parent.add_node("see", node)
+    parent.add_edge(START, "see")
+    return parent.compile(checkpointer=saver)
+
+
+@asynccontextmanager
+async def saver_in(folder: Path, kind: str) -> AsyncIterator[Any]:
+    from langgraph.checkpoint.memory import InMemorySaver
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    if kind == "memory":
+        yield InMemorySaver()
+    else:
+        async with AsyncSqliteSaver.from_conn_string(str(folder / "runs.sqlite")) as saver:
+            yield saver
+
+
+async def once(graph: Any, given: Any, thread: str) -> tuple[float, float]:
+    """Seconds, and seconds of the processor, of one run."""
+    run: Any = {"configurable": {"thread_id": thread}}
+    called = 0
+    wall, cpu = time.perf_counter(), time.process_time()
+    async for part in graph.astream(given, run, stream_mode=["custom", "values"], subgraphs=True, version="v2", durability="sync"):
+        called += part["type"] == "custom" and part["data"]["type"] == "call"
+    spent = time.perf_counter() - wall, time.process_time() - cpu
+    if called != CALLS:
+        raise RuntimeError(f"{thread}: {called} calls and not {CALLS}")
+    return spent
+
+
+async def compare(folder: Path, kind: str, rounds: int) -> tuple[int, dict[str, list[tuple[float, float]]]]:
+    """The child's steps, and the times of each way, round by round, after one round that warms up."""
+    from langchain_core.messages import AIMessage
+    from langgraph.prebuilt import ToolNode
+
+    config, resources = house(folder)
+    config = config.model_copy(update={"budget": config.budget.model_copy(update={"calls": CALLS, "tokens": 10**6})})
+    parts = Parts(Caller(CALLS), {"retrieve": Event(resources, 1.0)}, resources)
+    clip = str(write_clip(make_item("blink", 0, "test", seconds=6).clip, folder / "clip.mp4"))
+    given: Any = {"video": clip, "question": "Which shape blinks?"}
+    call = AIMessage("", tool_calls=[{"name": "ask_video", "id": "1", "args": given}])
+    times: dict[str, list[tuple[float, float]]] = {}
+    async with saver_in(folder, kind) as saver:
+        child = create_act2see(config, parts=parts)
+        ways = {
+            "alone": (create_act2see(config, parts=parts, checkpointer=saver), given),
+            "as it is": (around(child, saver), given),
+            "as_node": (around(as_node(child, options=None), saver), given),
+            "as_tool": (around(ToolNode([as_tool(child)]), saver), {"messages": [call]}),
+        }
+        for n in range(rounds + 1):
+            for way, (graph, what) in ways.items():
+                spent = await once(graph, what, f"{way} {n}")
+                if n:
+                    times.setdefault(way, []).append(spent)
+        steps = len([s async for s in ways["alone"][0].aget_state_history({"configurable": {"thread_id": "alone 1"}})]) - 1
+    return steps, times
+
+
+async def measure(folder: Path, rounds: int) -> dict[str, Any]:
+    goals: dict[str, Goal] = {}
+    kept: dict[str, Any] = {}
+    for kind in ("memory", "sqlite"):
+        (folder / kind).mkdir()
+        steps, times = await compare(folder / kind, kind, rounds)
+        kept[kind] = times
+        fastest = {way: min(wall for wall, _ in spent) for way, spent in times.items()}
+        median = {way: statistics.median(cpu for _, cpu in spent) for way, spent in times.items()}
+        for way in list(times)[1:]:
+            goals[f"{kind}: ms a step more, {way}"] = at_most(1000 * (fastest[way] - fastest["alone"]) / steps, GOAL_MS)
+            goals[f"{kind}: the same, {way}, processor's time"] = reported(1000 * (median[way] - median["alone"]) / steps)
+            goals[f"{kind}: {way}, times alone, processor's time"] = reported(median[way] / median["alone"])
+        goals[f"{kind}: ms a step alone, processor's time"] = reported(1000 * median["alone"] / steps)
+    return {"steps": steps, "runs": kept, "goals": goals}
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(measure(Path(folder), 5 if quick else 15))

@@ -1,0 +1,139 @@
+"""Asking a person before a tool is called.
+
+A node of its own stands between `reason` and the tools whose calls wait for a person. LangGraph runs an interrupted
+node again from its start, so nothing before the interrupt has an effect; and tool nodes have a time limit, retries
+and an error handler, none of which may meet a person who takes an hour or mistypes. The decision is saved before the
+tool runs: a tool that is tried again, or a process that dies in it, asks nobody twice.
+
+A decision is checked before LangGraph saves it, its picture file included. One that cannot be carried out raises
+`DecisionError`, and the run waits for another.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from act2see.agent.trace import Frames, Review, Text, Trace
+from act2see.errors import DecisionError, StoreError
+from act2see.tools.frames import FrameRef, Record, Supplied
+from act2see.tools.video import frames_at
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from act2see.tools.base import Resources
+
+MAX_PIXELS = 50_000_000
+_THOUGHT = 500
+_TAKES: dict[str, set[str]] = {"accept": set(), "replace": {"query"}, "supply": {"frame", "seconds"}, "refuse": {"reason"}}
+
+
+class Decision(Record):
+    """What a person says to a waiting call: the value of `Command(resume={...})`.
+
+    accept: call the tool. replace: call it with `query` instead. supply: show this frame instead, a picture file
+    (`frame`, its path) or the video's own at `seconds`. refuse: do not call it; the model is told the `reason`.
+    """
+
+    type: Literal["accept", "replace", "supply", "refuse"]
+    query: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    frame: str | None = None
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    reason: Annotated[str, Field(max_length=1000)] | None = None
+    by: Annotated[str, Field(min_length=1, max_length=200)] = "a person"
+
+    @model_validator(mode="after")
+    def _whole(self) -> Decision:
+        given = {k for k in ("query", "frame", "seconds", "reason") if getattr(self, k) is not None}
+        if extra := given - _TAKES[self.type]:
+            raise ValueError(f"{self.type!r} takes no {sorted(extra)[0]!r}")
+        if self.type == "supply" and len(given) != 1:
+            raise ValueError("'supply' needs either 'frame', the path of a picture, or 'seconds', a time in the video")
+        if self.type == "replace" and not (self.query or "").strip():
+            raise ValueError("'replace' needs 'query', what to look for instead")
+        if self.frame is not None:
+            try:
+                picture(self.frame).close()
+            except StoreError as e:
+                raise ValueError(str(e)) from e
+        return self
+
+
+def ask_person(trace: Trace) -> Decision:
+    """Interrupt the run until a person has decided about its last call. Raises `DecisionError` for a wrong answer."""
+    from langgraph.errors import is_invalid_resume
+    from langgraph.types import interrupt
+
+    call = trace.calls[-1]
+    said = "".join(s.text for s in trace.segments if isinstance(s, Text))[-_THOUGHT:]
+    asked = {"type": "approve", "run": trace.id, "tag": call.tag, "query": call.query, "thought": said}
+    asked |= {"video": trace.video.path, "question": trace.question.text}
+    try:
+        return interrupt(asked, response_schema=Decision)
+    except ValidationError as e:
+        if not is_invalid_resume(e):
+            raise
+        first = e.errors()[0]
+        where = f"{first['loc'][-1]}: " if first["loc"] else ""
+        wrong = DecisionError(
+            f"this decision about <{call.tag}> cannot be used ({where}{first['msg'].removeprefix('Value error, ')}); the run still waits: "
+            'resume it with {"type": "accept"}, {"type": "replace", "query": ...}, {"type": "supply", "frame": ...} or {"type": "refuse"}'
+        )
+        wrong.__dict__.update(e.__dict__)  # LangGraph's mark, which tells a wrong answer from a failed node
+        raise wrong from e
+
+
+def review_of(decision: Decision) -> Review:
+    """The decision as the trace keeps it."""
+    return Review(decision=decision.type, by=decision.by, query=(decision.query or "").strip(), reason=(decision.reason or "").strip())
+
+
+def instead(decision: Decision, trace: Trace, video: str, resources: Resources) -> Frames | None:
+    """What the model is given where its tool is not called: a person's frame, or that it was refused. Reads and stores pixels."""
+    call, review = trace.calls[-1], review_of(decision)
+    if decision.type == "refuse":
+        why = f": {review.reason.rstrip('.')}" if review.reason else ""
+        return Frames(tag=call.tag, note=f"A person refused this call{why}. Go on without it.", review=review)
+    if decision.type != "supply":
+        return None
+    if decision.seconds is not None:
+        clips = resources.finder.clips
+        frame = clips.pictures(video, frames_at(clips.clip(video).seconds, [decision.seconds]))[0]
+        frame = frame.model_copy(update={"provenance": Supplied(by=decision.by, query=call.query)})
+    else:
+        frame = _stored(Path(decision.frame or ""), decision.by, call.query, trace, resources)
+    return Frames(tag=call.tag, frames=(frame,), note="A person supplied this frame.", review=review)
+
+
+def replaced(review: Review | None) -> str:
+    """The sentence that tells the model of another query than its own."""
+    return f'A person asked for "{review.query}" instead.' if review and review.query else ""
+
+
+def _stored(file: Path, by: str, query: str, trace: Trace, resources: Resources) -> FrameRef:
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    with picture(str(file)) as opened:
+        image = ImageOps.exif_transpose(opened).convert("RGB")
+    side = resources.finder.clips.max_side
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return resources.store.ref(np.asarray(image), trace.shown[-1].seconds, Supplied(by=by, query=query, file=file.name))
+
+
+def picture(path: str) -> Image.Image:
+    """A picture file, decoded. Raises `StoreError` for what is no PNG, JPEG or WebP, or too large."""
+    from PIL import Image
+
+    try:
+        image = Image.open(path, formats=["PNG", "JPEG", "WEBP"])
+        if image.width * image.height > MAX_PIXELS:
+            raise StoreError(f"the picture {path} has {image.width} x {image.height} pixels; make it smaller")
+        image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        said = getattr(e, "strerror", None) or "it is no PNG, JPEG or WebP picture"
+        raise StoreError(f"the picture {path} cannot be read: {said}") from e
+    return image

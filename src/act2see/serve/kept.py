@@ -1,0 +1,37 @@
+"""Traces that a server keeps, so that they can be shown again by their id: one JSON file each, in the cache folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from act2see.agent.trace import Trace
+from act2see.errors import StoreError, TraceError
+
+_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # nothing else may become part of a path
+
+
+class KeptTraces:
+    """Traces by id, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def keep(self, trace: Trace) -> None:
+        """Raises `StoreError` where it cannot be written."""
+        try:
+            trace.save(self._path(trace.id))
+        except OSError as e:
+            raise StoreError(f"cannot write to {self.folder}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder") from e
+
+    def get(self, id: str) -> Trace:
+        """Raises `TraceError` where there is none, or it cannot be read."""
+        if not _ID.fullmatch(id) or not self._path(id).is_file():
+            raise self.unknown(id)
+        return Trace.load(self._path(id))
+
+    def unknown(self, id: str) -> TraceError:
+        return TraceError(f"there is no trace {id!r}: give an id that a question returned")
+
+    def _path(self, id: str) -> Path:
+        return self.folder / f"{id}.json"

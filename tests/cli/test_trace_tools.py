@@ -1,0 +1,142 @@
+"""`act2see trace diff`, `replay` and `fork`: what is printed, what is written, and with which code they end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.graphs.doubles import clip_in, parts_in
+from tests.graphs.test_fork import LINES, Seconds, Seer
+from typer.testing import CliRunner
+
+from act2see.agent.trace import Text, Trace
+from act2see.cli.app import app
+from act2see.graphs import parts as graph_parts
+from act2see.graphs.config import load_config
+from act2see.tools.store import FrameStore
+
+Run = Callable[..., Any]
+QUESTION = "[bold]When?[/bold]"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs `act2see trace ...` with a scripted model; the trace of one question lies in the folder `saved`."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("ACT2SEE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    config, parts = parts_in(tmp_path, Seer(*LINES))
+    parts = replace(parts, tools={tag: Seconds(tag, parts.resources) for tag in ("retrieve", "generate")})
+    (tmp_path / "my.yaml").write_text(config.to_yaml())
+    monkeypatch.setitem(graph_parts._shared, load_config("my.yaml").model_dump_json(), parts)
+
+    def act2see(*args: str | Path, code: int = 0) -> Any:
+        result = CliRunner().invoke(app, [str(a) for a in args])
+        assert result.exit_code == code, result.output
+        return result
+
+    act2see("ask", clip_in(tmp_path, 5), QUESTION, "--config", "my.yaml", "--save", "saved")
+    return lambda *args, **how: act2see("trace", *args, **how)
+
+
+def one_line_error(result: Any, *words: str) -> None:
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert not [w for w in words if w not in line]
+
+
+def test_fork_shows_the_answer_and_the_differences_and_saves(run: Run, tmp_path: Path) -> None:
+    shown = run("fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml", "--out", "new.json").stdout
+    old, new = Trace.load("saved"), Trace.load("new.json")
+    assert (old.answer, new.answer) == ("2.0 seconds", "4.0 seconds")
+    assert new.origin
+    assert (new.origin.trace, new.origin.at) == (old.id, 2)
+    assert QUESTION in shown
+    assert "<retrieve>second 1</retrieve>" in shown  # the kept part of the chain
+    assert f"Differences {old.id} -> {new.id}" in shown
+    assert "They part at call 2." in shown
+    assert "Answer: 2.0 seconds -> 4.0 seconds" in shown
+    rows = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "= 1 <retrieve> second 1 1 <retrieve> second 1 1.0 s, the same" in rows
+    assert "~ 2 <generate> second 2 2 <generate> second 4 2.0 s -> 4.0 s" in rows
+
+
+def test_fork_saves_under_a_name_of_its_own_or_as_a_folder(run: Run, tmp_path: Path) -> None:
+    for change in (["--drop"], ["--frame", "3.5"], ["--tool", "retrieve"]):
+        run("fork", "saved/trace.json", "--at", "2", *change, "--config", "my.yaml")
+    forks = [Trace.load(p) for p in tmp_path.glob("fork-*.json")]
+    assert sorted(t.origin.change for t in forks if t.origin) == ["drop", "frame", "query"]
+    Image.new("RGB", (64, 64), "red").save("red.png")
+    run("fork", "saved", "--at", "1", "--frame", "red.png", "--config", "my.yaml", "--out", "folder")
+    folder = Trace.load("folder")
+    assert {p.stem.rpartition("-")[2] for p in Path("folder/frames").glob("*.png")} == {f.digest for f in folder.shown}
+
+
+def test_replay_says_whether_it_is_the_same(run: Run) -> None:
+    shown = run("replay", "saved", "--config", "my.yaml").stdout
+    assert "The same: every frame, every call, every word." in shown
+    assert "Answer: 2.0 seconds, both times" in shown
+    assert not list(Path().glob("*.json"))
+    run("replay", "saved", "--config", "my.yaml", "--out", "again.json")
+    assert "The same" in run("diff", "saved", "again.json").stdout
+
+
+def test_diff_as_text_and_as_json(run: Run) -> None:
+    run("fork", "saved", "--at", "1", "--drop", "--config", "my.yaml", "--out", "new.json")
+    shown = run("diff", "saved", "new.json").stdout
+    assert "They part at what call 1 returned." in shown
+    assert "no note -> There is no such frame; go on without it." in shown
+    data = json.loads(run("diff", "saved", "new.json", "--json").stdout)
+    assert (data["parted"], data["calls"][0]["frames"][0]["kind"]) == (2, "removed")
+    old = Trace.load("saved")
+    old.model_copy(update={"segments": ()}).save("empty.json")
+    shown = run("diff", "saved", "empty.json").stdout
+    assert "They part before any call: 'Look. ' -> '(the end)'" in shown
+    assert "Answer: 2.0 seconds -> none" in shown
+    said = old.model_copy(update={"segments": (Text(text="Look [red]here"), *old.segments[1:])})
+    said.save("said.json")
+    assert "They part before any call: 'Look. ' -> 'Look [red]here'" in run("diff", "saved", "said.json").stdout
+
+
+def test_a_folder_brings_its_frames_along(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on another machine: the video and the folder of `--save`, and an empty store."""
+    config = load_config("my.yaml")
+    parts = graph_parts._shared[config.model_dump_json()]
+    elsewhere = replace(parts, resources=replace(parts.resources, store=FrameStore(tmp_path / "empty")))
+    monkeypatch.setitem(graph_parts._shared, config.model_dump_json(), elsewhere)
+    run("fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml")
+    shutil.rmtree("saved/frames")
+    elsewhere = replace(parts, resources=replace(parts.resources, store=FrameStore(tmp_path / "other")))
+    monkeypatch.setitem(graph_parts._shared, config.model_dump_json(), elsewhere)
+    monkeypatch.setenv("ACT2SEE_CACHE", str(tmp_path / "none"))
+    one_line_error(run("fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml", code=2), "6 of the 6 frames", "not in")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["fork", "saved"], ["--at N", "1 <retrieve> second 1; 2 <generate> second 2"]),
+        (["fork", "saved", "--at", "5"], ["no call number 5", "1 <retrieve> second 1"]),
+        (["fork", "saved", "--at", "1", "--tool", "zoom"], ["'zoom'", "retrieve, generate"]),
+        (["fork", "saved", "--at", "1", "--drop", "--query", "x"], ["exclude each other"]),
+        (["fork", "saved", "--at", "1", "--frame", "no.png"], ["no.png"]),
+        (["fork", "saved", "--at", "1", "--frame", "99"], ["no frame at 99 s"]),
+        (["fork", "saved", "--at", "1", "--out", "new.avi"], [".avi"]),
+        (["fork", "no.json", "--at", "1"], ["no.json"]),
+        (["replay", "my.yaml"], ["is not JSON"]),
+    ],
+    ids=lambda x: " ".join(x),
+)
+def test_errors_are_one_line(run: Run, args: list[str], words: list[str]) -> None:
+    one_line_error(run(*args, "--config", "my.yaml", code=2), *words)
+
+
+def test_diff_of_what_is_no_trace(run: Run) -> None:
+    one_line_error(run("diff", "saved", "no.json", code=2), "no.json")

@@ -1,0 +1,176 @@
+"""A person is asked before a call: what can be decided, what the model and the trace learn of it, and wrong answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+from PIL import Image
+
+from act2see.agent.trace import Frames, Review, Trace
+from act2see.agent.view import trace_html
+from act2see.errors import ConfigError, DecisionError, ToolError, WaitingError
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.compose import evidence
+from act2see.graphs.run import aask, aresume
+from act2see.graphs.state import AskContext
+from act2see.tools.frames import Retrieved, Supplied
+from tests.graphs.doubles import Scripted, clip_in, parts_in
+from tests.graphs.parents import DURABILITIES, asked, child_in, parent_of, saver_in, thread
+
+IMAGINE = "Imagine. <generate>it in blue</generate>"
+DONE = "So.</think>\n<answer>B</answer>"
+ASKED = AskContext(approve=("generate",))
+
+
+class Waits:
+    """A run over a script that has come to its `<generate>` and waits for a person."""
+
+    def __init__(self, folder: Path, *lines: str, **fails: Exception) -> None:
+        self.reasoner = Scripted(*(lines or (IMAGINE, DONE)))
+        self.config, self.parts = parts_in(folder, self.reasoner, **fails)
+        self.graph = create_act2see(self.config, parts=self.parts, checkpointer=InMemorySaver())
+        self.clip = clip_in(folder)
+        self.generate: Any = self.parts.tools["generate"]
+
+    async def __aenter__(self) -> Waits:
+        with pytest.raises(WaitingError, match=r"<generate>it in blue</generate>.*aresume\(graph, 't'"):
+            await aask(self.graph, self.clip, "What?", ["red", "blue"], context=ASKED, thread_id="t")
+        assert self.generate.queries == []
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def decide(self, **decision: Any) -> tuple[Trace, Frames]:
+        trace = await aresume(self.graph, "t", decision=decision)
+        return trace, next(s for s in trace.segments if isinstance(s, Frames))
+
+
+async def test_accepting_calls_the_tool_with_the_models_query(tmp_path: Path) -> None:
+    async with Waits(tmp_path) as run:
+        trace, frames = await run.decide(type="accept", by="Ann")
+    assert run.generate.queries == ["it in blue"]
+    assert (frames.review, frames.note) == (Review(decision="accept", by="Ann"), "")
+    assert (trace.answer, trace.choice) == ("B", "blue")
+    assert set(trace.usage.node_seconds) == {"view", "reason", "generate"}
+
+
+async def test_another_query_is_used_told_and_kept(tmp_path: Path) -> None:
+    async with Waits(tmp_path) as run:
+        trace, frames = await run.decide(type="replace", query="it in green")
+    assert run.generate.queries == ["it in green"]
+    assert trace.calls[0].query == "it in blue"
+    assert trace.text == IMAGINE + DONE
+    assert frames.review == Review(decision="replace", by="a person", query="it in green")
+    assert frames.frames[0].provenance == Retrieved(query="it in green", score=0.9)
+    assert run.reasoner.rollouts[-1].endswith('A person asked for "it in green" instead.</frame>')
+
+
+async def test_a_refusal_is_told_with_its_reason(tmp_path: Path) -> None:
+    async with Waits(tmp_path) as run:
+        _, frames = await run.decide(type="refuse", reason="It costs too much.", by="Ann")
+    assert run.generate.queries == []
+    assert frames.note == "A person refused this call: It costs too much. Go on without it."
+    assert frames.review == Review(decision="refuse", by="Ann", reason="It costs too much.")
+    assert frames.note in run.reasoner.rollouts[-1]
+
+
+async def test_a_picture_is_stored_and_marked_with_who_supplied_it(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 600, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mine.png")
+    async with Waits(tmp_path) as run:
+        trace, frames = await run.decide(type="supply", frame=str(tmp_path / "mine.png"), by="Ann")
+    (frame,) = frames.frames
+    assert frame.provenance == Supplied(by="Ann", query="it in blue", file="mine.png")
+    assert frame.imagined
+    assert run.parts.resources.store.get(frame.digest).shape == (96, 192, 3)  # as large as the video's own at most
+    assert run.reasoner.rollouts[-1].endswith("<imagined><|vision_start|><|image_pad|><|vision_end|>A person supplied this frame.</frame>")
+    assert run.generate.queries == []
+    assert '- picture that is not in the video, supplied by Ann for "it in blue"' in evidence(trace)
+    page = trace_html(trace, lambda ref: run.parts.resources.store.get(ref.digest))
+    for words in ("supplied by Ann", "A person was asked", "Ann supplied a frame instead", 'class="badge">imagined'):
+        assert words in page
+
+
+async def test_a_frame_of_the_video_can_be_supplied_by_its_time(tmp_path: Path) -> None:
+    async with Waits(tmp_path) as run:
+        _, frames = await run.decide(type="supply", seconds=1.5)
+    (frame,) = frames.frames
+    assert (frame.seconds, frame.imagined, frame.provenance) == (1.5, False, Supplied(by="a person", query="it in blue"))
+
+
+WRONG = [
+    ("yes", "dictionary"),
+    ({"query": "x"}, "type: Field required"),
+    ({"type": "allow"}, "type: Input should be 'accept'"),
+    ({"type": "accept", "query": "x"}, "'accept' takes no 'query'"),
+    ({"type": "replace"}, "'replace' needs 'query'"),
+    ({"type": "replace", "query": "  "}, "'replace' needs 'query'"),
+    ({"type": "replace", "query": "x" * 1001}, "query: String should have at most 1000"),
+    ({"type": "supply"}, "'supply' needs either"),
+    ({"type": "supply", "frame": "a.png", "seconds": 1}, "'supply' needs either"),
+    ({"type": "supply", "seconds": -1}, "seconds: Input should be greater"),
+    ({"type": "supply", "seconds": float("nan")}, "seconds: Input should be a finite"),
+    ({"type": "supply", "frame": "nowhere.png"}, "nowhere.png cannot be read: No such file"),
+    ({"type": "supply", "frame": __file__}, "it is no PNG, JPEG or WebP"),
+    ({"type": "refuse", "why": "no"}, "why: Extra inputs"),
+]
+
+
+@pytest.mark.parametrize("saver", ["memory", "sqlite"])
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_wrong_answers_are_said_and_the_run_still_waits(tmp_path: Path, saver: str, durability: Any) -> None:
+    async with saver_in(tmp_path, saver) as checkpointer:
+        parent = parent_of(child_in(tmp_path, approve=True), checkpointer)
+        await parent.ainvoke(asked(tmp_path), thread(), durability=durability)
+        for answer, says in WRONG:
+            with pytest.raises(DecisionError) as raised:
+                await parent.ainvoke(Command(resume=answer), thread(), durability=durability)
+            assert says in str(raised.value)
+            assert "\n" not in str(raised.value)
+        (waiting,) = (await parent.aget_state(thread())).interrupts
+        assert set(waiting.response_schema["properties"]) == {"type", "query", "frame", "seconds", "reason", "by"}
+        result = await parent.ainvoke(Command(resume={"type": "accept"}), thread(), durability=durability)
+        assert result["said"] == "It said B."
+
+
+async def test_a_tool_that_is_tried_again_asks_nobody_twice(tmp_path: Path) -> None:
+    async with Waits(tmp_path, generate=ToolError("out of memory")) as run:
+        _, frames = await run.decide(type="replace", query="it in green")
+    assert run.generate.queries == ["it in green", "it in green"]
+    assert frames.note == "The tool failed: out of memory. Go on without it."
+    assert frames.review == Review(decision="replace", by="a person", query="it in green")
+
+
+async def test_each_call_waits_by_itself_and_a_resumed_run_need_not_say_so_again(tmp_path: Path) -> None:
+    async with Waits(tmp_path, IMAGINE, "<retrieve>it</retrieve>", "<generate>it in red</generate>", DONE) as run:
+        with pytest.raises(WaitingError, match="it in red"):
+            await aresume(run.graph, "t", decision={"type": "replace", "query": "other"})
+        with pytest.raises(WaitingError, match="it in red"):
+            await aresume(run.graph, "t")
+        trace, _ = await run.decide(type="accept")
+    assert run.generate.queries == ["other", "it in red"]
+    said = [s.review and s.review.decision for s in trace.segments if isinstance(s, Frames)]
+    assert said == ["replace", None, "accept"]
+    with pytest.raises(DecisionError, match="waits for nobody"):
+        await aresume(run.graph, "t", decision={"type": "accept"})
+
+
+async def test_a_second_question_of_a_thread_asks_nobody_unless_it_says_so(tmp_path: Path) -> None:
+    async with Waits(tmp_path) as run:
+        trace = await aask(run.graph, run.clip, "What?", thread_id="t")
+    assert trace.answer == "B"
+    assert run.generate.queries == ["it in blue"]
+
+
+async def test_who_is_to_be_asked_can_be_wrong(tmp_path: Path) -> None:
+    config, parts = parts_in(tmp_path, Scripted(IMAGINE, DONE))
+    graph = create_act2see(config, parts=parts)
+    with pytest.raises(ConfigError, match="would approve <zoom>"):
+        await aask(graph, clip_in(tmp_path), "What?", context=AskContext(approve=("zoom",)))
+    with pytest.raises(WaitingError, match="cannot go on without a checkpointer"):
+        await aask(graph, clip_in(tmp_path), "What?", context=ASKED)

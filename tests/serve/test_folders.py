@@ -1,0 +1,228 @@
+"""Which videos may be opened: names in, resolved paths or one and the same refusal out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.graphs.doubles import clip_in
+
+from act2see.errors import ConfigError, VideoError
+from act2see.serve.download import download
+from act2see.serve.folders import FencedClips, Folders
+from act2see.serve.kept import KeptTraces
+from act2see.serve.pictures import encoded
+from act2see.tools.clips import Clips
+from act2see.tools.frames import FrameRef, Generated
+from act2see.tools.store import FrameStore
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """`videos` with a clip and a folder, and beside it `outside` with another."""
+    folder = tmp_path / "videos"
+    (folder / "trip").mkdir(parents=True)
+    (folder / "clip.mp4").write_bytes(b"one")
+    (folder / "trip" / "day 1: sea.mp4").write_bytes(b"two")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.mp4").write_bytes(b"three")
+    return folder
+
+
+def refused(folders: Folders, name: str) -> str:
+    with pytest.raises(VideoError) as e:
+        folders.path(name)
+    return str(e.value)
+
+
+def test_names_are_relative_to_a_folder_or_lead_into_it(videos: Path) -> None:
+    folders = Folders([videos])
+    assert folders.path("clip.mp4") == str(videos / "clip.mp4")
+    assert folders.path("./trip//day 1: sea.mp4") == str(videos / "trip" / "day 1: sea.mp4")
+    assert folders.path(str(videos / "clip.mp4")) == str(videos / "clip.mp4")
+    assert folders.path("clip.mp4#t=2,8") == f"{videos}/clip.mp4#t=2,8"
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing_only_inside(videos: Path) -> None:
+    assert "there is no video 'none.mp4'" in refused(Folders([videos]), "none.mp4")
+
+
+def test_all_that_lies_outside_is_refused_alike_whether_it_is_there_or_not(videos: Path) -> None:
+    (videos / "out.mp4").symlink_to(videos.parent / "outside" / "secret.mp4")
+    (videos / "gone.mp4").symlink_to(videos.parent / "outside" / "none.mp4")
+    (videos / "out").symlink_to(videos.parent / "outside")
+    (videos.parent / "videos-too").mkdir()
+    (videos.parent / "videos-too" / "clip.mp4").write_bytes(b"four")
+    (videos.parent / "way in").symlink_to(videos)
+    said = {
+        refused(Folders([videos]), name)
+        for name in (
+            "/etc/passwd",
+            "/no/such/file",
+            f"{videos.parent}/outside/secret.mp4",
+            f"{videos.parent}/outside/none.mp4",
+            f"{videos.parent}/videos-too/clip.mp4",
+            f"{videos.parent}/way in/clip.mp4",
+            "../outside/secret.mp4",
+            "../outside/none.mp4",
+            "trip/../clip.mp4",
+            "..\\outside\\secret.mp4",
+            "out.mp4",
+            "gone.mp4",
+            "out/secret.mp4",
+            "out/secret.mp4#t=1,2",
+            "clip\0.mp4",
+            "clip\ud800.mp4",
+        )
+    }
+    (message,) = said
+    assert str(videos) in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("name", ["http://localhost/clip.mp4", "HTTPS://a.b/c.mp4", "file:///etc/passwd", "ftp://a.b/c", "rtsp://a.b/c"])
+def test_urls_are_refused_unless_allowed(videos: Path, name: str) -> None:
+    assert "URLs" in refused(Folders([videos]), name)
+
+
+@pytest.mark.parametrize("name", ["concat:/etc/passwd", "data:video/mp4;base64,AAAA", "clip.mp4\n", "", "~/clip.mp4", "a" * 5000])
+def test_odd_names_are_names_of_files(videos: Path, name: str) -> None:
+    """In a folder such a file may exist; nothing else is made of the name."""
+    if name:
+        assert "there is no video" in refused(Folders([videos]), name)
+    else:
+        assert Folders([videos]).path(name) == str(videos)  # a folder: the video layer says so
+
+
+def test_links_within_and_several_folders(videos: Path) -> None:
+    outside = videos.parent / "outside"
+    (videos / "again.mp4").symlink_to(videos / "clip.mp4")
+    (outside / "clip.mp4").write_bytes(b"other")
+    folders = Folders([videos, outside])
+    assert folders.path("again.mp4") == str(videos / "clip.mp4")
+    assert folders.path("secret.mp4") == str(outside / "secret.mp4")
+    assert folders.path("clip.mp4") == str(videos / "clip.mp4")
+    # Each listed name opens the very file that it was listed for.
+    names = folders.videos()
+    assert names == ["again.mp4", "clip.mp4", "trip/day 1: sea.mp4", str(outside / "clip.mp4"), "secret.mp4"]
+    assert [Path(folders.path(n)).read_bytes() for n in names] == [b"one", b"one", b"two", b"other", b"three"]
+
+
+def test_the_list_holds_videos_that_may_be_opened_and_is_bounded(videos: Path) -> None:
+    (videos / "out.mp4").symlink_to(videos.parent / "outside" / "secret.mp4")
+    (videos / "notes.txt").write_text("no video")
+    (videos / ".hidden").mkdir()
+    (videos / ".hidden" / "clip.mp4").write_bytes(b"x")
+    assert Folders([videos]).videos() == ["clip.mp4", "trip/day 1: sea.mp4"]
+    assert Folders([videos]).videos(most=1) == ["clip.mp4"]
+
+
+def test_a_folder_that_is_itself_a_link_is_as_good(videos: Path) -> None:
+    link = videos.parent / "link"
+    link.symlink_to(videos)
+    assert Folders([link]).path("clip.mp4") == str(videos / "clip.mp4")
+    assert Folders([link]).path(f"{link}/clip.mp4") == str(videos / "clip.mp4")
+
+
+def test_folders_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no folder"):
+        Folders([tmp_path / "none"])
+    with pytest.raises(ConfigError, match="at least one"):
+        Folders([])
+
+
+def test_fenced_clips_open_nothing_else_whatever_a_graph_is_given(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    inside, outside = clip_in(tmp_path / "in"), clip_in(tmp_path / "out")
+    (tmp_path / "in" / "link.mp4").symlink_to(outside)
+    fenced = FencedClips(Clips(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192), Folders([tmp_path / "in"]))
+    assert fenced.clip(f"{inside}#t=0,1").info.seconds == pytest.approx(1.0)
+    assert len(fenced.pictures(inside, [0, 1])) == 2
+    for path in (outside, f"{tmp_path}/in/../out/clip.mp4", f"{tmp_path}/in/link.mp4", os.path.relpath(inside), "/none.mp4"):
+        with pytest.raises(VideoError, match="only videos in"):
+            fenced.clip(path)
+        with pytest.raises(VideoError, match="only videos in"):
+            fenced.pictures(path, [0])
+
+
+class _Moves(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "ftp://127.0.0.1/clip.mp4" if "ftp" in self.path else "file:///etc/passwd")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Files(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(videos: Path) -> Iterator[tuple[str, str]]:
+    """The addresses of two servers: one has the videos, one leads elsewhere."""
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), h) for h in (partial(_Files, directory=str(videos)), _Moves)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield tuple(f"http://127.0.0.1:{s.server_port}" for s in servers)  # type: ignore[misc]
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_allowed_url_is_downloaded_once(videos: Path, served: tuple[str, str], tmp_path: Path) -> None:
+    folders = Folders([videos], downloads=tmp_path / "downloads")
+    path = folders.path(f"{served[0]}/clip.mp4#t=1,2")
+    assert path.endswith("#t=1,2")
+    assert Path(path.removesuffix("#t=1,2")).read_bytes() == b"one"
+    (videos / "clip.mp4").unlink()
+    assert folders.path(f"{served[0]}/clip.mp4") == path.removesuffix("#t=1,2")
+    assert folders.resolved(path)
+    assert "downloaded" in refused(folders, f"{served[0]}/none.mp4")
+    assert "downloaded" in refused(folders, "file:///etc/passwd")
+    assert "downloaded" in refused(folders, "http:///nothing")
+
+
+def test_a_download_goes_nowhere_else_and_leaves_no_half_file(videos: Path, served: tuple[str, str], tmp_path: Path) -> None:
+    for where in ("ftp", "file"):
+        with pytest.raises(VideoError, match="cannot be downloaded"):
+            download(f"{served[1]}/{where}", tmp_path / "downloads")
+    with pytest.raises(VideoError, match="larger than 2 bytes"):
+        download(f"{served[0]}/clip.mp4", tmp_path / "downloads", largest=2)
+    assert list((tmp_path / "downloads").iterdir()) == []
+
+
+def test_kept_traces_have_harmless_names(tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text("{}")
+    kept = KeptTraces(tmp_path / "traces")
+    for id in ("../secret", "", "a/b", "a" * 65, "none", "a\0"):
+        with pytest.raises(Exception, match="there is no trace"):
+            kept.get(id)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (448, 252), (252, 448), (5, 400)])
+def test_an_imagined_frame_is_marked_in_its_pixels(size: tuple[int, int]) -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    height, width = size
+    real = FrameRef(digest="0" * 32, width=width, height=height, seconds=1)
+    made = real.model_copy(update={"provenance": Generated(prompt="x", anchor=real, seed=1, strength=0.3, model="m")})
+    grey = np.full((height, width, 3), 90, np.uint8)
+    plain, marked = (Image.open(BytesIO(encoded(f, grey)[0])).convert("RGB") for f in (real, made))
+    assert np.ptp(np.asarray(plain)) <= 4
+    assert max(plain.size) >= 192
+    assert marked.width > plain.width
+    assert marked.height > plain.height + 20
+    corner = np.asarray(marked)[1, 1].astype(int)
+    assert corner[0] > corner[1] + 80 < corner[2] + 80  # magenta, not grey

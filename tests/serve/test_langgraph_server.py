@@ -1,0 +1,209 @@
+"""`langgraph dev` with the repository's `langgraph.json`: started as a person starts it, driven as a client drives it.
+
+One server answers all tests. It starts in an empty folder, offline, and may open videos in one folder only.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from langgraph.graph import END, START, StateGraph
+from typing_extensions import TypedDict
+
+if not find_spec("langgraph_api") or not find_spec("langgraph_cli"):
+    pytest.skip("the LangGraph server is not installed: langgraph-cli[inmem]", allow_module_level=True)
+
+from langgraph.pregel.remote import RemoteGraph
+from langgraph_sdk import get_sync_client
+from langgraph_sdk.client import SyncLangGraphClient
+from mcp import Client
+from mcp.types import CallToolResult, Tool
+
+from act2see.agent.trace import Trace
+from act2see.graphs.events import read_event
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "langgraph.json"
+ITEM = make_item("blink", 0, "test")  # its blink is out of view: one retrieve
+# The first test waits for the server, and the first question for its models.
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    clip = write_clip(ITEM.clip, tmp_path_factory.mktemp("videos") / "clip.mp4")
+    return {"video": str(clip), "question": ITEM.text, "options": list(ITEM.options)}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, asked: dict[str, Any]) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    # Loading models counts as time of the first run, and a busy machine takes its time.
+    (folder / "patient.yaml").write_text("preset: micro\nbudget: {seconds: 3600}\n")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    environment = {
+        **os.environ,
+        "ACT2SEE_CACHE": str(folder / "cache"),
+        "ACT2SEE_CONFIG": str(folder / "patient.yaml"),
+        "ACT2SEE_FOLDERS": os.path.dirname(asked["video"]),
+        "LANGGRAPH_CLI_NO_ANALYTICS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "langgraph_cli", "dev", "--config", str(CONFIG), "--port", str(port), "--no-browser", "--no-reload"]
+    with open(folder / "log", "wb") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait(f"http://127.0.0.1:{port}/ok", server, folder / "log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _wait(url: str, server: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urlopen(url, timeout=5):
+                return
+        except (URLError, OSError):
+            time.sleep(0.2)
+    pytest.fail(f"the server did not start:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[SyncLangGraphClient]:
+    with get_sync_client(url=url, timeout=200) as client:
+        yield client
+
+
+def test_a_run_streams_its_thought_and_its_frames(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+    thread = client.threads.create()["thread_id"]
+    parts = list(client.runs.stream(thread, "act2see", input=asked, stream_mode=["custom", "values"]))
+    events = [event for part in parts if part.event == "custom" and (event := read_event(part.data))]
+    assert [e.type for e in events if e.type != "token"] == ["view", "call", "frames", "answer"]
+    assert sum(e.type == "token" for e in events) > 20
+    final = [part.data for part in parts if part.event == "values"][-1]
+    trace = Trace.model_validate(final["trace"])
+    assert trace.choice == ITEM.answer
+    assert "".join(e.text for e in events if e.type == "token") == trace.text
+    assert trace.id == thread
+
+    history = client.threads.get_history(thread)
+    assert [h["next"] for h in reversed(history)] == [["__start__"], ["view"], ["reason"], ["retrieve"], ["reason"], ["answer"], []]
+    assert max(len(json.dumps(h["values"])) for h in history) < 20_000
+
+
+def test_a_run_that_was_interrupted_goes_on_to_the_same_answer(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+    thread = client.threads.create()["thread_id"]
+    client.runs.wait(thread, "act2see", input=asked, interrupt_before=["retrieve"])
+    state: Any = client.threads.get_state(thread)
+    assert state["next"] == ["retrieve"]
+    assert [s["kind"] for s in state["values"]["segments"]] == ["text", "call"]
+    result: Any = client.runs.wait(thread, "act2see", input=None)
+    assert Trace.model_validate(result["trace"]).choice == ITEM.answer
+    # The same thread takes another question, with settings of its own.
+    again: Any = client.runs.wait(thread, "act2see", input=asked, context={"tools": []})
+    assert again["trace"]["versions"]["tools"] == {}
+    assert all(s["kind"] != "call" for s in again["trace"]["segments"])
+
+
+class Parent(TypedDict, total=False):
+    video: str
+    question: str
+    options: list[str]
+    answer: str
+    trace: dict[str, Any]
+
+
+def test_the_remote_graph_is_a_node_of_a_local_one(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+    graph = StateGraph(Parent)
+    graph.add_node("see", RemoteGraph("act2see", sync_client=client))
+    graph.add_edge(START, "see")
+    graph.add_edge("see", END)
+    tokens, final = "", None
+    for _, mode, data in graph.compile().stream(asked, stream_mode=["custom", "values"], subgraphs=True):
+        if mode == "custom" and (event := read_event(data)) and event.type == "token":
+            tokens += event.text
+        elif mode == "values":
+            final = data
+    assert final
+    trace = Trace.model_validate(final["trace"])
+    assert trace.choice == ITEM.answer
+    assert tokens == trace.text
+
+
+def test_mcp_lists_the_graph_with_its_small_schema_and_answers(url: str, asked: dict[str, Any]) -> None:
+    async def call() -> tuple[list[Tool], CallToolResult]:
+        async with Client(f"{url}/mcp") as c:
+            return (await c.list_tools()).tools, await c.call_tool("act2see", asked)
+
+    tools, result = asyncio.run(call())
+    (tool,) = [t for t in tools if t.name == "act2see"]
+    assert set(tool.input_schema["properties"]) == {"video", "question", "options"}
+    assert tool.input_schema["required"] == ["video", "question"]
+    assert "question about a video" in (tool.description or "")
+    assert not result.is_error
+    (content,) = result.content
+    assert content.type == "text"
+    assert Trace.model_validate(ast.literal_eval(content.text)["trace"]).choice == ITEM.answer
+
+
+def test_a_video_outside_the_folders_is_refused_in_words(client: SyncLangGraphClient, url: str, asked: dict[str, Any]) -> None:
+    def said(video: str) -> str:
+        result: Any = client.runs.wait(None, "act2see", input={**asked, "video": video}, raise_error=False)
+        return str(result["__error__"]["message"])
+
+    for video in ("/etc/passwd", "/no/such/file", f"{asked['video']}/../../log", "http://127.0.0.1/clip.mp4", "clip.mp4"):
+        assert said(video).startswith("only videos in"), video
+    assert "there is no file" in said(asked["video"].replace("clip", "none"))
+
+    async def over_mcp() -> CallToolResult:
+        async with Client(f"{url}/mcp") as c:
+            return await c.call_tool("act2see", {**asked, "video": "/etc/passwd"})
+
+    assert asyncio.run(over_mcp()).is_error
+
+
+def test_what_docs_serve_md_tells_to_type(url: str, asked: dict[str, Any]) -> None:
+    text = (ROOT / "docs/serve.md").read_text(encoding="utf-8").replace("http://127.0.0.1:2024", url)
+    names: dict[str, Any] = {"asked": asked}
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(re.sub(r"^given = .*$", "given = asked", block, flags=re.M), names)
+    names["client"].close()
+    assert names["answer"] == names["result"]["answer"] == names["remote"]
+    assert names["waiting"]["next"] == ["retrieve"]
+    assert len(names["states"]) > 7
+    assert names["said"].startswith(f"{{'answer': {names['answer']!r}")
+
+
+def test_each_graph_named_in_langgraph_json_can_be_imported_and_is_described() -> None:
+    from importlib import import_module
+
+    for name, graph in json.loads(CONFIG.read_text())["graphs"].items():
+        module, _, factory = graph["path"].partition(":")
+        assert callable(getattr(import_module(module), factory)), name
+        assert graph["description"], name

@@ -1,0 +1,165 @@
+"""The MCP server: results, progress and errors, in one process and with a scripted model."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("mcp", reason="the MCP package is not installed")
+
+from mcp import Client
+from mcp.types import CallToolResult
+from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
+
+from act2see.serve.folders import Folders
+from act2see.serve.kept import KeptTraces
+from act2see.serve.mcp import PICTURES, build_server
+from act2see.serve.progress import progress
+from act2see.tools.base import ToolContext, ToolResult
+from act2see.tools.frames import Generated
+
+LOOK = "I look. <retrieve>the circle</retrieve>"
+IMAGINE = "And <generate>it in blue</generate>"
+DONE = "So.</think>\n<answer>B</answer>"
+
+
+class Imagines(Shows):
+    """Returns `many` frames that say they are imagined."""
+
+    many = 1
+
+    async def call(self, query: str, context: ToolContext) -> ToolResult:
+        (ref,) = (await super().call(query, context)).frames
+        made = Generated(prompt=query, anchor=ref, seed=1, strength=0.3, model="m", faithfulness=0.5)
+        return ToolResult((ref.model_copy(update={"provenance": made}),) * self.many)
+
+
+def client(folder: Path, *lines: str, many: int = 1, **fails: Exception) -> Client:
+    config, parts = parts_in(folder, Scripted(*lines), **fails)
+    imagines = Imagines("generate", parts.resources, fails=fails.get("generate"))
+    imagines.many = many
+    parts.tools["generate"] = imagines  # type: ignore[index]
+    (folder / "videos").mkdir(exist_ok=True)
+    clip_in(folder / "videos")
+    return Client(build_server(config, Folders([folder / "videos"]), parts=parts, traces=KeptTraces(folder / "traces")))
+
+
+def texts(result: CallToolResult) -> list[str]:
+    return [c.text for c in result.content if c.type == "text"]
+
+
+def failed(result: CallToolResult) -> str:
+    assert result.is_error
+    (text,) = texts(result)
+    return text
+
+
+async def test_an_answer_comes_with_its_frames_and_the_imagined_one_is_marked(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    async def hear(_: float, __: float | None, message: str | None) -> None:
+        said.append(message or "")
+
+    async with client(tmp_path, LOOK, IMAGINE, DONE) as c:
+        result = await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?", "options": ["red", "blue"]}, progress_callback=hear)
+        assert [b.type for b in result.content] == ["text", "text", "image", "text", "image"]
+        answer, real, imagined = texts(result)
+        assert answer.startswith("Answer: B (blue)")
+        assert real == 'A real frame, at 0.3 s, found by "the circle" (similarity 0.90)'
+        assert imagined.startswith("IMAGINED, not in the video: made from the frame at 0.3 s")
+        pictures = [Image.open(BytesIO(base64.b64decode(b.data))) for b in result.content if b.type == "image"]
+        assert pictures[0].size == (192, 192)
+        assert pictures[1].size[0] > 192  # its border
+        assert [b.meta["act2see/frame"]["how"] for b in result.content if b.type == "image" and b.meta] == ["retrieved", "imagined"]
+        found = result.structured_content
+        assert (found["answer"], found["choice"]) == ("B", "blue")
+        assert [(f["how"], f["query"]) for f in found["frames"]] == [("retrieved", "the circle"), ("imagined", "it in blue")]
+
+        shown = await c.call_tool("show_trace", {"id": found["trace"]})
+        assert [b.type for b in shown.content] == ["text"] * 4 + ["image"] + ["text"] * 3 + ["image"] + ["text"] * 2
+        assert shown.structured_content["text"] == LOOK + IMAGINE + DONE
+        assert "- red\n- blue\nIn view at the start: frames at 0.0, 1.0, 2.0 s." in texts(shown)[0]
+    assert said[0] == "opening clip.mp4"
+    assert "retrieve: the circle" in said
+    assert said.index("retrieve: the circle") < said.index(real) < said.index(imagined)
+
+
+async def test_what_the_user_can_mend_is_said_and_nothing_outside_is_told_of(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(b"x")
+    async with client(tmp_path, DONE) as c:
+        (tmp_path / "videos" / "link.mp4").symlink_to(secret)
+        (tmp_path / "videos" / "text.mp4").write_text("no video")
+        said = {
+            failed(await c.call_tool(tool, {"video": name, "question": "?", "query": "?"}))
+            for tool in ("ask_video", "find_frames")
+            for name in (str(secret), str(tmp_path / "none.mp4"), "../secret.mp4", "../none.mp4", "link.mp4", "/etc/passwd")
+        }
+        assert {s.partition(": ")[2].partition(":")[0] for s in said} == {f"only videos in {tmp_path / 'videos'} may be opened"}
+        assert "URLs" in failed(await c.call_tool("ask_video", {"video": "http://127.0.0.1:1/a.mp4", "question": "?"}))
+        assert "the question is empty" in failed(await c.call_tool("ask_video", {"video": "clip.mp4", "question": " "}))
+        assert "the query is empty" in failed(await c.call_tool("find_frames", {"video": "clip.mp4", "query": " "}))
+        assert "is not a video" in failed(await c.call_tool("ask_video", {"video": "text.mp4", "question": "?"}))
+        assert "question" in failed(await c.call_tool("ask_video", {"video": "clip.mp4"}))
+        assert "less than or equal to 16" in failed(await c.call_tool("find_frames", {"video": "clip.mp4", "query": "x", "k": 10_000}))
+        assert "there is no trace" in failed(await c.call_tool("show_trace", {"id": "../../secret"}))
+        listed = await c.call_tool("list_videos", {})
+        assert listed.structured_content == {"videos": ["clip.mp4", "text.mp4"]}
+
+
+async def test_a_crash_keeps_its_words_to_itself(tmp_path: Path) -> None:
+    class Breaks(Scripted):
+        async def stream(self, *_: Any, **__: Any) -> Any:
+            raise KeyError("a secret of the server")
+            yield
+
+    config, parts = parts_in(tmp_path, Breaks())
+    clip_in(tmp_path)
+    async with Client(build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))) as c:
+        assert failed(await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})) == "Error executing tool ask_video"
+
+
+async def test_a_trace_of_a_server_with_other_folders_is_not_shown(tmp_path: Path) -> None:
+    async with client(tmp_path, DONE) as c:
+        id = (await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})).structured_content["trace"]
+    (tmp_path / "other").mkdir()
+    config, parts = parts_in(tmp_path, Scripted(DONE))
+    async with Client(build_server(config, Folders([tmp_path / "other"]), parts=parts, traces=KeptTraces(tmp_path / "traces"))) as c:
+        assert f"there is no trace {id!r}" in failed(await c.call_tool("show_trace", {"id": id}))
+        assert texts(await c.call_tool("list_videos", {})) == [f"There is no video in {tmp_path / 'other'}."]
+
+
+async def test_pictures_are_bounded_and_a_lost_one_is_said_to_be_lost(tmp_path: Path) -> None:
+    async with client(tmp_path, IMAGINE, "Or <generate>it in red</generate>", DONE, many=PICTURES) as c:
+        result = await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})
+        assert sum(b.type == "image" for b in result.content) == PICTURES
+        assert texts(result)[-1] == f"({PICTURES} more are not shown)"
+        assert len(result.structured_content["frames"]) == 2 * PICTURES
+        for png in (tmp_path / "frames").rglob("*.png"):
+            png.unlink()
+    async with client(tmp_path, DONE) as c:
+        shown = await c.call_tool("show_trace", {"id": result.structured_content["trace"]})
+        assert not shown.is_error
+        assert "(its picture is no longer in the frame store)" in texts(shown)
+
+
+async def test_silence_is_broken_and_the_last_word_is_sent_before_the_end() -> None:
+    heard: list[tuple[float, str | None]] = []
+
+    async def report(progress: float, total: float | None = None, message: str | None = None) -> None:
+        heard.append((progress, message))
+
+    async with progress(report, silence=0.05) as say:
+        await asyncio.to_thread(say, "loading")
+        await asyncio.sleep(0.3)
+        say("ready")
+    assert [n for n, _ in heard] == list(range(1, len(heard) + 1))
+    assert heard[0][1] == "loading"
+    assert heard[1][1] == "loading (0 s)"
+    assert heard[-1][1] == "ready"

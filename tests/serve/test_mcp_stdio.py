@@ -1,0 +1,106 @@
+"""`act2see mcp` as a desktop assistant starts it: a process of its own, spoken to over stdin and stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcp", reason="the MCP package is not installed")
+
+from mcp import Client, StdioServerParameters
+
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+
+LOUD = """
+import os, sys
+from act2see.tools.retrieve import Retrieve
+
+class Loud(Retrieve):
+    async def call(self, query, context):
+        print("this must not reach the client")
+        os.write(1, b"nor this\\n")
+        return await super().call(query, context)
+"""
+
+
+@pytest.mark.timeout(300)
+async def test_a_session_over_stdio_with_the_models_in_the_package(tmp_path: Path) -> None:
+    """A real question that needs both tools; one tool prints to stdout, which the protocol does not notice."""
+    item = make_item("both", 1, "test")
+    (tmp_path / "videos").mkdir()
+    write_clip(item.clip, tmp_path / "videos" / "clip.mp4")
+    (tmp_path / "loud.py").write_text(LOUD)
+    (tmp_path / "loud.yaml").write_text('preset: micro\ntools: {retrieve: {use: "loud:Loud"}}\nbudget: {seconds: 3600}\n')
+    environment = {"ACT2SEE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    arguments = ["-m", "act2see", "mcp", "--folder", str(tmp_path / "videos"), "--config", str(tmp_path / "loud.yaml")]
+    unread: list[Exception] = []
+
+    async def listen(message: Any) -> None:
+        if isinstance(message, Exception):
+            unread.append(message)
+
+    server = StdioServerParameters(command=sys.executable, args=arguments, env=environment)
+    async with Client(server, message_handler=listen) as c:
+        tools = {t.name: t for t in (await c.list_tools()).tools}
+        assert set(tools) == {"ask_video", "find_frames", "show_trace", "list_videos"}
+        assert set(tools["ask_video"].input_schema["properties"]) == {"video", "question", "options"}
+        assert "The board world only" in (c.instructions or "")
+        result = await c.call_tool("ask_video", {"video": "clip.mp4", "question": item.text, "options": list(item.options)})
+        found = result.structured_content
+        assert found["choice"] == item.answer
+        assert [f["how"] for f in found["frames"]] == ["retrieved", "imagined"]
+        frames = await c.call_tool("find_frames", {"video": "clip.mp4", "query": found["frames"][0]["query"], "k": 2})
+        assert frames.structured_content["match"]
+        assert frames.structured_content["frames"][0]["seconds"] == found["frames"][0]["seconds"]
+        assert sum(b.type == "image" for b in frames.content) == 2
+        shown = await c.call_tool("show_trace", {"id": found["trace"]})
+        assert shown.structured_content["choice"] == item.answer
+        assert (await c.call_tool("ask_video", {"video": "/etc/passwd", "question": "?"})).is_error
+    assert unread == []
+
+
+@pytest.mark.timeout(300)
+def test_nothing_but_the_protocol_is_on_stdout_and_the_end_of_stdin_is_the_end(tmp_path: Path) -> None:
+    hello: dict[str, Any] = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
+    asked: list[dict[str, Any]] = [
+        {"id": 1, "method": "initialize", "params": hello},
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/list"},
+        {"id": 3, "method": "tools/call", "params": {"name": "list_videos", "arguments": {}}},
+    ]
+    answers = {}
+    environment = {**os.environ, "ACT2SEE_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "act2see", "mcp", "--folder", str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as server:
+        assert server.stdin
+        assert server.stdout
+        for message in asked:
+            server.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+            server.stdin.flush()
+            if id := message.get("id"):
+                answer = json.loads(server.stdout.readline())
+                assert answer["id"] == id
+                answers[id] = answer["result"]
+        server.stdin.close()
+        assert server.stdout.read() == ""
+        assert server.wait(100) == 0
+    assert answers[1]["serverInfo"]["name"] == "act2see"
+    assert len(answers[2]["tools"]) == 4
+    assert answers[3]["structuredContent"] == {"videos": []}
+
+
+def test_a_folder_that_is_not_there_is_said_before_serving(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from act2see.cli.app import app
+
+    run = CliRunner().invoke(app, ["mcp", "--folder", str(tmp_path / "none")])
+    assert run.exit_code == 2
+    assert "there is no folder" in run.stderr
