@@ -43,7 +43,7 @@ notebooks: $(DEV) ## execute the notebooks
 	then $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 --timeout=600 notebooks; \
 	else echo "no notebooks to execute"; fi
 
-pictures: $(CORE) ## photograph a trace for the README (needs Chromium)
+pictures: $(DEV) ## photograph a trace and the web page for the README (needs Chromium)
 	@$(BIN)/python docs/pictures.py
 
 format: $(DEV) ## format the code and mend what ruff can mend

@@ -188,6 +188,18 @@ def test_a_video_outside_the_folders_is_refused_in_words(client: SyncLangGraphCl
     assert asyncio.run(over_mcp()).is_error
 
 
+def test_long_videos_and_the_assistant_are_served_too(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+    result: Any = client.runs.wait(None, "long_video", input=asked, context={"seconds": 4.0})
+    assert len(result["parts"]) == len(result["traces"]) > 1
+    assert result["answer"] in asked["options"]  # parts of four seconds are too short for micro to be right
+    error: Any = client.runs.wait(None, "long_video", input={**asked, "video": "/etc/passwd"}, raise_error=False)
+    assert error["__error__"]["message"].startswith("only videos in")
+    question = {"role": "user", "content": f"In clip.mp4, {ITEM.text[0].lower()}{ITEM.text[1:]}"}
+    messages: Any = client.runs.wait(None, "assistant", input={"messages": [question]})
+    assert [m["type"] for m in messages["messages"]] == ["human", "ai", "tool", "ai"]
+    assert f"Answer: {ITEM.answer}" in messages["messages"][-1]["content"]
+
+
 def test_what_docs_serve_md_tells_to_type(url: str, asked: dict[str, Any]) -> None:
     text = (ROOT / "docs/serve.md").read_text(encoding="utf-8").replace("http://127.0.0.1:2024", url)
     names: dict[str, Any] = {"asked": asked}

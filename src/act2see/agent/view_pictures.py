@@ -36,6 +36,7 @@ class Pictures:
         self._source = source
         self._budget = budget
         self._images: dict[str, Image.Image | None] = {}
+        self._encoded: dict[tuple[str, int], str] = {}  # by name and side: a page that grows asks for its style again
 
     def name(self, frame: FrameRef) -> str | None:
         """The class that shows this frame, or None where its pixels are gone."""
@@ -52,7 +53,7 @@ class Pictures:
         """Each picture by its name, as a data URL."""
         images = {name: image for name, image in self._images.items() if image}
         for side in SIDES:
-            encoded = {name: _data(image, side) for name, image in images.items()}
+            encoded = {name: self._data(name, image, side) for name, image in images.items()}
             if sum(map(len, encoded.values())) <= self._budget:
                 break
         return encoded
@@ -63,6 +64,11 @@ class Pictures:
         if tiny:
             rules.append(f"{','.join(tiny)}{{image-rendering:pixelated}}")
         return Html("\n".join(rules))
+
+    def _data(self, name: str, image: Image.Image, side: int) -> str:
+        if (name, side) not in self._encoded:
+            self._encoded[name, side] = _data(image, side)
+        return self._encoded[name, side]
 
     def _load(self, frame: FrameRef) -> Image.Image | None:
         from PIL import Image

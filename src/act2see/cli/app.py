@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from act2see.cli import ask, config, corpus, demo, doctor, find, grpo, micro, sft, trace
+from act2see.cli import ask, config, corpus, demo, doctor, find, grpo, mcp, micro, sft, trace, ui
 from act2see.cli.output import INTERRUPTED, complain, quieten
 from act2see.errors import Act2SeeError
 
@@ -40,6 +40,8 @@ app.add_typer(micro.app, name="micro")
 app.add_typer(corpus.app, name="corpus")
 app.command("sft", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(sft.sft)
 app.command("grpo")(grpo.grpo)
+app.command("mcp")(mcp.mcp)
+app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 

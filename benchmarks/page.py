@@ -1,0 +1,175 @@
+"""How soon the web page shows what the model wrote, and how heavy the page of a trace is, in a headless Chromium.
+
+*Latency* is from the moment at which the reasoner hands a token to the graph to the moment at which the DOM has it: a
+`MutationObserver` notes when each word of a script is first there. Both clocks are this machine's. A *first* token is one
+that follows frames (the initial view, or a retrieved one); the others are gathered for up to 0.1 s. Nothing decodes here
+but the script, so what is measured is the graph, the server and the browser.
+
+*HTML* is a trace of 20 frames: once of pictures as footage has them, once of noise, which no picture is and which
+compresses worst. It opens when it is loaded and painted for the first time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.rollout import Rollout
+from act2see.agent.trace import Answer, Call, Frames, Question, Segment, Text, Trace, Video
+from act2see.agent.view import trace_html
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.parts import Parts
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+from act2see.tools.frames import FrameRef, Initial, Retrieved
+from act2see.tools.store import frame_digest
+from benchmarks import Goal, Skipped, at_most, reported
+from benchmarks.engine import Event, house
+
+GOAL_TOKEN, GOAL_BYTES, GOAL_OPEN = 0.5, 2_000_000, 1.0
+WORDS, EVERY, CALLS = 20, 0.05, 4
+# Word N of the script, when it is first in the chain: milliseconds since 1970, in parts of one.
+WATCH = """() => { window.seen = {}; new MutationObserver(() => {
+  const now = performance.timeOrigin + performance.now();
+  for (const [word] of document.querySelector("#chain").innerText.matchAll(/w\\d+x/g)) window.seen[word] ??= now;
+}).observe(document.querySelector("#chain"), {subtree: true, childList: true, characterData: true}) }"""
+OPENED = """() => new Promise(done => { const look = () => {
+  const paint = performance.getEntriesByName("first-contentful-paint")[0], load = performance.getEntriesByType("navigation")[0];
+  paint && load.loadEventEnd ? done(Math.max(paint.startTime, load.loadEventEnd) / 1000) : setTimeout(look, 10) }; look() })"""
+
+
+class Speaker:
+    """Says numbered words at a steady pace, calls after each twenty of them, and knows when it said what."""
+
+    name = "speaker"
+
+    def __init__(self) -> None:
+        self.said: dict[str, float] = {}
+        self.first: list[str] = []
+
+    async def stream(
+        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> AsyncIterator[Delta | Done]:
+        calls = len(re.findall("</frame>", str(rollout)))
+        self.first.append(f"w{len(self.said)}x")
+        for _ in range(WORDS):
+            word = f"w{len(self.said)}x"
+            until(f"{word} ")
+            self.said[word] = time.time()
+            yield Delta(f"{word} ")
+            await asyncio.sleep(EVERY)
+        last = f"<retrieve>look {calls}</retrieve>" if calls < CALLS else "</think>\n<answer>A</answer>"
+        until(last)
+        yield Delta(last)
+        yield Done("until", decoded=WORDS + 1)
+
+    def forget(self, session: str) -> None:
+        pass
+
+
+def latencies(browser: Any, folder: Path) -> tuple[list[float], list[float]]:
+    """Seconds to the page of each first token of one run, and of the others."""
+    from act2see.serve.ui import Site, served
+    from act2see.serve.ui_runs import Runs
+    from act2see.serve.ui_shelf import Clip, Shelf
+
+    config, resources = house(folder)
+    config = config.model_copy(update={"tools": {"retrieve": config.tools["retrieve"]}})
+    speaker = Speaker()
+    parts = Parts(speaker, {"retrieve": Event(resources, 1.0)}, resources)
+    graph = create_act2see(config, parts=parts)
+    sample = Clip("sample", str(write_clip(make_item("blink", 0, "test").clip, folder / "clip.mp4")), "Which?", ("a", "b"))
+    runs = Runs(folder / "runs", lambda _: (graph, lambda ref: resources.store.get(ref.digest)))
+    with served(Site({"micro": config}, Shelf(folder / "uploads", [sample]), runs)) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_role("button", name="Ask", exact=True).wait_for()
+        page.evaluate(WATCH)
+        page.get_by_label("Question").press("Enter")
+        page.locator("[role=status]", has_text="Answered").wait_for(timeout=120_000)
+        seen: dict[str, float] = page.evaluate("window.seen")
+        page.close()
+    late = {word: seen[word] / 1000 - at for word, at in speaker.said.items()}
+    return [late[w] for w in speaker.first], [late[w] for w in speaker.said if w not in speaker.first]
+
+
+def trace_of(pixels: Sequence[np.ndarray]) -> tuple[Trace, dict[str, np.ndarray]]:
+    """A trace that shows these pictures: 16 at the start, the rest retrieved one by one."""
+    by_digest = {frame_digest(p): p for p in pixels}
+    refs = [FrameRef(digest=d, width=p.shape[1], height=p.shape[0], seconds=float(i)) for i, (d, p) in enumerate(by_digest.items())]
+    segments: list[Segment] = []
+    for n, ref in enumerate(refs[16:]):
+        found = ref.model_copy(update={"provenance": Retrieved(query=f"look {n}", score=0.5)})
+        segments += [
+            Text(text="I look again. " * 20),
+            Call(text="", tag="retrieve", query=f"look {n}"),
+            Frames(tag="retrieve", frames=(found,)),
+        ]
+    segments.append(Answer(text="<answer>A</answer>", body="A"))
+    video = Video(path="clip.mp4", digest="0", seconds=20.0, width=448, height=252, frames=500, fps=25.0)
+    initial = tuple(r.model_copy(update={"provenance": Initial()}) for r in refs[:16])
+    return Trace(id="t", video=video, question=Question(text="Which?"), initial=initial, segments=tuple(segments)), by_digest
+
+
+def pictures(noise: bool) -> list[np.ndarray]:
+    """20 of 448 x 252: noise, or smooth surfaces with some grain."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    if noise:
+        return [rng.integers(0, 256, (252, 448, 3), dtype=np.uint8) for _ in range(20)]
+    smooth = [rng.integers(0, 256, (14, 25, 3), dtype=np.uint8) for _ in range(20)]
+    large = [np.asarray(Image.fromarray(s).resize((448, 252), Image.Resampling.BICUBIC), np.int16) for s in smooth]
+    return [np.clip(a + rng.normal(0, 6, a.shape), 0, 255).astype(np.uint8) for a in large]
+
+
+def opened(browser: Any, html: Path, times: int) -> float:
+    """Seconds until the file is loaded and painted, each time in a browser context of its own: the median."""
+    taken = []
+    for _ in range(times):
+        page = browser.new_page()
+        page.goto(html.as_uri())
+        taken.append(float(page.evaluate(OPENED)))
+        page.close()
+    return statistics.median(taken)
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    """Three runs of 100 words (quick: one), each file opened five times (quick: two)."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    try:
+        import gradio  # noqa: F401
+        from playwright.sync_api import sync_playwright
+    except ImportError as e:
+        raise Skipped(f"it needs Gradio and Playwright: pip install -e '.[dev]' ({e})") from e
+    if chromium is None:
+        raise Skipped("there is no Chromium or Chrome on the PATH")
+    goals: dict[str, Goal] = {}
+    first, later = [], []
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for n in range(1 if quick else 3):
+            a, b = latencies(browser, Path(folder) / str(n))
+            first, later = first + a, later + b
+        goals["seconds from a first token to the page, the slowest"] = at_most(max(first), GOAL_TOKEN)
+        goals["seconds from a first token to the page, the median"] = reported(statistics.median(first))
+        goals["seconds from a later token to the page, the median"] = reported(statistics.median(later))
+        goals["seconds from a later token to the page, the slowest"] = reported(max(later))
+        for kind in ("footage", "noise"):
+            trace, by_digest = trace_of(pictures(kind == "noise"))
+            html = Path(folder) / f"{kind}.html"
+            html.write_text(trace_html(trace, lambda ref, known=by_digest: known[ref.digest]), encoding="utf-8")
+            goals[f"bytes of the page of 20 frames, {kind}"] = at_most(html.stat().st_size, GOAL_BYTES)
+            goals[f"seconds until it is loaded and painted, {kind}"] = at_most(opened(browser, html, 2 if quick else 5), GOAL_OPEN)
+        browser.close()
+    return {"first": [round(x, 3) for x in first], "goals": goals}

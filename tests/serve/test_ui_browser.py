@@ -1,0 +1,248 @@
+"""The page in a real headless Chromium: asked on micro and on scripts, by mouse, by keyboard, on a phone."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.graphs.doubles import Scripted, clip_in, parts_in
+
+from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.rollout import Rollout
+from act2see.agent.trace import Trace
+from act2see.cli.demo import ITEMS
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.config import Config, load_config
+from act2see.graphs.parts import cached_parts
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+from act2see.serve.ui import Site, served
+from act2see.serve.ui_runs import Runs
+from act2see.serve.ui_shelf import Clip, Shelf
+
+pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium or Chrome on the PATH"),
+    pytest.mark.timeout(300),  # a page, a server and models, on two cores that others use as well
+]
+IMG = '<img src=x onerror="window.hit=1">'
+HOSTILE = f"{IMG}<script>window.hit=1;//${{window.hit=1}}{{{{hit}}}}"
+SCRIPT = (f"{HOSTILE}<retrieve>{HOSTILE}</retrieve>", f"{HOSTILE}</think><answer>{HOSTILE}</answer>")
+WAIT = 120_000
+
+
+class Slow(Scripted):
+    """Writes words until it is stopped."""
+
+    async def stream(
+        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> AsyncIterator[Delta | Done]:
+        for n in range(10_000):
+            yield Delta(f"word{n} ")
+            await asyncio.sleep(0.02)
+        yield Done("eos")
+
+
+@dataclass
+class Visit:
+    """A browser that remembers where it asked for what, and the errors of its pages."""
+
+    address: str
+    context: Any  # one for all pages: it keeps the page's scripts, as any browser does
+    folder: Path
+    elsewhere: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def open(self, **viewport: int) -> Any:
+        page = self.context.new_page()
+        page.set_viewport_size(viewport or {"width": 1280, "height": 900})
+        page.on("request", lambda r: None if r.url.startswith((self.address, "data:", "blob:")) else self.elsewhere.append(r.url))
+        page.on("pageerror", lambda e: self.errors.append(str(e)))
+        page.goto(self.address)
+        page.get_by_role("button", name="Ask", exact=True).wait_for()
+        return page
+
+
+def choose(page: Any, label: str, option: str) -> None:
+    page.get_by_role("combobox", name=label).click()
+    page.get_by_role("option", name=option).click()
+
+
+def configure(page: Any, name: str) -> None:
+    page.get_by_role("button", name="Tools, budget").click()
+    choose(page, "Configuration", name)
+    sync_api.expect(page.get_by_label("Calls at most")).to_have_value("4", timeout=WAIT)
+
+
+def said(page: Any, what: str) -> Any:
+    """Wait until the page says so, in a line that screen readers read out."""
+    line = page.locator("[role=status], [role=alert]").filter(has_text=what)
+    line.first.wait_for()
+    return line.first
+
+
+@pytest.fixture(scope="module")
+def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
+    folder = tmp_path_factory.mktemp("page")
+    micro = load_config("micro")
+    scripted, parts = parts_in(folder / "scripted", Scripted(*SCRIPT))
+    _, slow = parts_in(folder / "slow", Slow())
+    made = {"scripted": parts, "slow": slow}
+    away = load_config("micro", name="away", reasoner={"weights": "./not/here"})
+    configs = {"micro": micro, "away": away} | {n: scripted.model_copy(update={"name": n}) for n in made}
+
+    def open_graph(config: Config) -> Any:
+        chosen = made.get(config.name) or cached_parts(config)
+        return create_act2see(config, parts=chosen), lambda ref: chosen.resources.store.get(ref.digest)
+
+    family, index = next(item for item in ITEMS if item[0] == "imagine")
+    item = make_item(family, index, "test")
+    sample = Clip("sample: imagine", str(write_clip(item.clip, folder / "imagine.mp4")), item.text, tuple(item.options))
+    runs = Runs(folder / "runs", open_graph)
+    with (
+        sync_api.sync_playwright() as playwright,
+        served(Site(configs, Shelf(folder / "uploads", [sample]), runs, max_upload=1)) as address,
+    ):
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(locale="en-US")
+        context.set_default_timeout(WAIT)
+        yield Visit(address, context, folder)
+        context.close()
+        browser.close()
+
+
+def test_an_answer_is_streamed_and_its_imagined_frame_marked_and_a_reload_keeps_it(visit: Visit) -> None:
+    page = visit.open()
+    page.evaluate(
+        """() => { window.looks = new Set(); new MutationObserver(() => looks.add(document.querySelector("#chain").innerText.length))
+        .observe(document.querySelector("#chain"), {subtree: true, childList: true, characterData: true}) }"""
+    )
+    page.get_by_label("Question").press("Enter")
+    said(page, "Answered")
+    item = make_item("imagine", dict(ITEMS)["imagine"], "test")
+    assert item.answer in said(page, "Answered").inner_text()
+    assert page.evaluate("window.looks.size") >= 5
+    imagined = page.locator("#chain .picture.imagined")
+    assert imagined.locator(".badge").inner_text() == "imagined"
+    assert imagined.evaluate("e => getComputedStyle(e).outlineStyle") == "dashed"
+    assert imagined.evaluate("e => getComputedStyle(e).backgroundImage").startswith('url("data:image/png')
+    assert imagined.get_attribute("aria-label") == "frame 1: imagined, not in the video"
+    href = page.get_by_role("link", name="Download the trace (JSON)").get_attribute("href")
+    trace = Trace.from_json(page.request.get(visit.address + href).text())
+    assert trace.choice == item.answer
+    page.reload()
+    page.get_by_role("tab", name="Past runs").click()
+    past = page.get_by_role("combobox", name="Run, the newest first")
+    sync_api.expect(past).to_have_value(re.compile(re.escape(item.text[:40])), timeout=WAIT)
+    page.locator("#past-chain .picture.imagined").wait_for()
+    page.close()
+
+
+def test_errors_are_readable_and_the_form_stays_as_it_is(visit: Visit) -> None:
+    page = visit.open()
+    question = page.get_by_label("Question")
+    question.fill("   ")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    assert said(page, "question is empty").get_attribute("role") == "alert"
+    page.locator("#upload input[type=file]").set_input_files({"name": "no <b>video.mp4", "mimeType": "video/mp4", "buffer": b"only words"})
+    assert "is not a video that can be read" in said(page, "not a video").inner_text()
+    page.locator("#upload input[type=file]").set_input_files(
+        {"name": f"big{HOSTILE}.mp4", "mimeType": "video/mp4", "buffer": bytes(1_100_000)}
+    )
+    page.get_by_text(re.compile("exceed the maximum allowed size")).first.wait_for()
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.hit") is None
+    question.fill("What is it?")
+    configure(page, "away")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    assert said(page, "there is no weight folder ./not/here").get_attribute("role") == "alert"
+    assert question.input_value() == "What is it?"
+    sync_api.expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled(timeout=WAIT)
+    page.close()
+
+
+def test_nothing_that_somebody_wrote_becomes_part_of_the_page(visit: Visit) -> None:
+    page = visit.open()
+    video = Path(clip_in(visit.folder)).read_bytes()
+    name = """"><img src=x onerror="window.hit=1">..#t=1,2.mp4"""
+    page.locator("#upload input[type=file]").set_input_files({"name": name, "mimeType": "video/mp4", "buffer": video})
+    said(page, "It is selected")
+    configure(page, "scripted")
+    page.get_by_label("Question").fill(HOSTILE)
+    page.get_by_label("Options").fill(f"{HOSTILE}\n{HOSTILE}2")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    said(page, "Answered")
+    shown = page.locator("#chain").inner_text()
+    assert shown.count(HOSTILE) == 7  # question, two options, thought, query, thought, answer
+    assert page.locator("#chain img, #chain script").count() == 0
+    page.get_by_role("tab", name="Past runs").click()
+    page.locator("#past-chain article").wait_for()
+    page.get_by_role("combobox", name="Run, the newest first").click()
+    page.get_by_role("option").first.wait_for()
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Open the page").locator("visible=true").click()
+    static = opened.value
+    static.get_by_role("heading", level=1).wait_for()
+    assert HOSTILE in static.get_by_role("heading", level=1).inner_text()
+    for each in (page, static):
+        assert each.evaluate("window.hit") is None
+        each.close()
+
+
+def test_with_the_keyboard_alone_on_a_phone(visit: Visit) -> None:
+    page = visit.open(width=390, height=844)
+    reached: list[str] = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        focus = page.evaluate("document.activeElement.closest('[id]')?.id")
+        reached += [focus] if focus in ("upload", "clip", "question", "options", "ask-button") and focus not in reached else []
+        if focus == "question":
+            page.keyboard.press("Control+A")
+            page.keyboard.type("Which?")
+    assert reached == ["upload", "clip", "question", "options", "ask-button"]
+    configure(page, "scripted")
+    page.get_by_label("Question").focus()
+    page.keyboard.press("Enter")
+    said(page, "Answered")
+    for tab, control in (("Ask", "#ask-button"), ("Past runs", "#past"), ("Compare", "#run-b")):
+        page.get_by_role("tab", name=tab).click()
+        box = page.locator(control).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+        if tab != "Ask":
+            page.locator("#past-chain article, #comparison table, #comparison p").locator("visible=true").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+    page.close()
+
+
+def test_stop_keeps_what_there_is_and_two_runs_stand_side_by_side(visit: Visit) -> None:
+    page = visit.open()
+    configure(page, "slow")
+    for tools in (True, False):
+        if not tools:
+            page.get_by_role("checkbox", name="retrieve").uncheck()
+            page.get_by_role("checkbox", name="generate").uncheck()
+        page.get_by_role("button", name="Ask", exact=True).click()
+        page.locator("#chain").get_by_text("word3").wait_for()
+        page.get_by_role("button", name="Stop").click()
+        said(page, "Stopped. What there was is kept.")
+        sync_api.expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled(timeout=WAIT)
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#comparison .a2s-column article").nth(1).wait_for()
+    left, right = (c.bounding_box() for c in page.locator("#comparison .a2s-column").all())
+    assert left["x"] + left["width"] <= right["x"]
+    sync_api.expect(page.locator("#comparison table")).to_contain_text("Configuration")
+    page.close()
+
+
+def test_nothing_was_asked_of_another_host_and_no_page_failed(visit: Visit) -> None:
+    assert visit.elsewhere == []
+    assert visit.errors == []

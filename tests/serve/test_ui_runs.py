@@ -1,0 +1,173 @@
+"""The page's runs: folded from their events, watched in time, going on by themselves, kept however they end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from tests.graphs.doubles import Scripted, clip_in, parts_in
+from tests.serve.page_runs import SCRIPT, asked, runs_in
+
+from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.rollout import Rollout
+from act2see.agent.trace import Call, Question, Text, Trace
+from act2see.errors import ToolError
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.events import TokenEvent
+from act2see.graphs.run import aask
+from act2see.graphs.state import AskContext
+from act2see.serve.ui_live import EVERY, Live
+from act2see.serve.ui_page import status
+from act2see.serve.ui_runs import Asked
+
+
+class Endless:
+    """Writes for ever, a word every few milliseconds."""
+
+    name = "endless"
+
+    async def stream(
+        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> AsyncIterator[Delta | Done]:
+        while not until("so "):
+            yield Delta("so ")
+            await asyncio.sleep(0.005)
+        yield Done("until")
+
+    def forget(self, session: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        SCRIPT,
+        ("<generate>a</generate>", "<answer>1</answer> and more"),
+        ("</retrieve><retrieve></retrieve>", "<zoom>x</zoom>", "I mean <answer> now.</think><answer> B</answer>"),
+        ("nothing but words",),
+    ],
+    ids=["call", "no text", "malformed", "forced"],
+)
+async def test_events_fold_into_the_very_trace(tmp_path: Path, script: tuple[str, ...]) -> None:
+    config, parts = parts_in(tmp_path, Scripted(*script))
+    live, looks = Live("x", Question(text="Which?"), ("retrieve", "generate")), []
+
+    def on_event(event: object) -> None:
+        live.event(event)  # type: ignore[arg-type]
+        looks.append(live.trace())
+
+    trace = await aask(create_act2see(config, parts=parts), clip_in(tmp_path), "Which?", thread_id="x", on_event=on_event)
+    folded = live.trace()
+    assert folded is not None
+    assert folded.segments == trace.segments
+    assert (folded.id, folded.video, folded.initial) == (trace.id, trace.video, trace.initial)
+    # At every look, what has been written so far is there, whole and in order.
+    texts = [look.text for look in looks if look]
+    assert all(b.startswith(a) for a, b in pairwise(texts))
+
+
+async def test_a_call_is_shown_as_one_while_it_is_written(tmp_path: Path) -> None:
+    config, parts = parts_in(tmp_path, Scripted(*SCRIPT))
+    live, seen = Live("x", Question(text="Which?"), ("retrieve",)), []
+
+    def on_event(event: object) -> None:
+        live.event(event)  # type: ignore[arg-type]
+        if (trace := live.trace()) and trace.segments and isinstance(call := trace.segments[-1], Call):
+            seen.append(call.query)
+            whole = live.trace(open_as_written=True)
+            assert whole is not None
+            assert whole.text == trace.text
+
+    await aask(create_act2see(config, parts=parts), clip_in(tmp_path), "Which?", on_event=on_event)
+    assert seen[0] != "the circle"
+    assert "the circle".startswith(seen[0])
+    assert seen[-1] == "the circle"
+
+
+async def test_the_first_token_is_not_held_back_and_the_rest_come_in_time() -> None:
+    live, looks = Live("x", Question(text="?"), ()), []
+
+    async def watch() -> None:
+        async for _ in live.watch():
+            looks.append(time.monotonic())
+
+    task = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    live.event(TokenEvent(run="x", text="a"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    assert len(looks) == 2  # the look before it, and the one at it
+    for _ in range(40):
+        live.event(TokenEvent(run="x", text="a"))
+        await asyncio.sleep(0.01)
+    live.end()
+    await task
+    assert len(looks) <= 4 + (time.monotonic() - began) / EVERY
+
+
+async def test_a_run_goes_on_without_a_watcher_and_lies_on_disk_as_ask_saves_it(tmp_path: Path) -> None:
+    config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
+    run = runs.begin(Asked(config, clip_in(tmp_path), "Which?", context=AskContext(tools=("retrieve",))))
+    assert [p.running for p in runs.past()] == [True]
+    assert run.task is not None
+    await run.task
+    assert runs.running == {}
+    folder = tmp_path / "runs" / run.id
+    assert {p.name for p in folder.iterdir()} == {"trace.json", "trace.html", "frames"}
+    [past] = runs.past()
+    assert (past.id, past.question, past.answer, past.tools) == (run.id, "Which?", "B", ("retrieve",))
+    loaded = Trace.load(folder)
+    assert loaded == run.trace == runs.load(run.id)
+    assert runs.frames(run.id)(loaded.shown[-1]).shape == (192, 192, 3)
+    assert "Answered: <bdi>B</bdi>" in status(run)
+
+
+async def test_what_was_stopped_is_kept(tmp_path: Path) -> None:
+    config, runs = runs_in(tmp_path, Endless())
+    run = runs.begin(Asked(config, clip_in(tmp_path), "Which?"))
+    async for _ in run.live.watch():
+        if (trace := run.live.trace()) and len(trace.text) > 20:
+            break
+    await runs.stop(run.id)
+    await runs.stop(run.id)  # twice does nothing
+    kept = runs.load(run.id)
+    assert kept.text.startswith("so so so ")
+    assert isinstance(kept.segments[-1], Text)
+    assert kept.answer is None
+    assert runs.past()[0].answer is None
+    assert run.stopped
+    assert "Stopped" in status(run)
+
+
+async def test_what_fails_says_so_in_a_line_and_keeps_what_there_was(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Breaks(Scripted):
+        async def stream(self, *args: object, **more: object) -> AsyncIterator[Delta | Done]:  # type: ignore[override]
+            yield Delta("I look")
+            raise RuntimeError("a secret path")
+
+    config, runs = runs_in(tmp_path, Breaks(""))
+    with caplog.at_level(logging.CRITICAL, "act2see"):
+        run = runs.begin(Asked(config, clip_in(tmp_path), "Which?"))
+        async for _ in run.live.watch():
+            pass
+    assert "something went wrong (RuntimeError)" in run.error
+    assert "secret" not in status(run)
+    assert runs.load(run.id).text == "I look"
+    none = runs.begin(Asked(config, str(tmp_path / "no.mp4"), "Which?"))
+    async for _ in none.live.watch():
+        pass
+    assert "there is no file" in none.error
+    assert 'role="alert"' in status(none)
+    assert none.trace is None
+
+
+async def test_a_failing_tool_is_told_to_the_model_and_the_run_ends(tmp_path: Path) -> None:
+    config, runs = runs_in(tmp_path, Scripted(*SCRIPT), retrieve=ToolError("no index"))
+    trace = await asked(tmp_path, runs, config)
+    assert trace.answer == "B"
