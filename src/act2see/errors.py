@@ -26,6 +26,10 @@ class WeightsError(Act2SeeError):
     """Model weights are missing or are not of the expected kind."""
 
 
+class UnreachableError(WeightsError):
+    """No hub can be reached: other weights would not be had either."""
+
+
 class TraceError(Act2SeeError):
     """A saved trace cannot be read."""
 
@@ -44,6 +48,10 @@ class DecisionError(Act2SeeError):
 
 class ReasonerError(Act2SeeError):
     """The reasoning model cannot continue."""
+
+
+class ContextError(ReasonerError):
+    """The rollout is longer than the model can read."""
 
 
 class RefusedError(ReasonerError):

@@ -31,7 +31,7 @@ def mcp(
         if (e.name or "").split(".")[0] not in ("mcp", "mcp_types"):
             raise
         raise ConfigError("`act2see mcp` needs the MCP package: pip install 'act2see[serve]'") from e
-    from act2see.serve.folders import Folders
+    from act2see.tools.folders import Folders
     from act2see.tools.store import default_cache
 
     chosen = chosen_config(preset, config)

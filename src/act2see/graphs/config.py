@@ -23,7 +23,7 @@ from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
 from act2see.tools.base import MAX_FRAMES
 
-PRESETS = ("micro", "paper")
+PRESETS = ("micro", "paper", "paper-24gb", "laptop", "api")
 Device = str
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -40,11 +40,15 @@ class ReasonerConfig(Section):
     """Who reasons. `weights` is a folder, a hub name, or `micro:...` for what ships in the package.
 
     With `use: chat` it is a LangChain chat model, `provider:model`, and `options` are that model's own (its temperature ...).
+    `continuation` is for servers that go on with an unfinished turn, as `act2see serve openai` does (docs/models.md).
+    With `vllm-http` it is the model's name on a server (`options: {url: ...}`, see docs/models.md), with `vllm` an engine in
+    this process, whose arguments `options` are.
     """
 
-    use: Literal["transformers", "chat"] = "transformers"
+    use: Literal["transformers", "chat", "vllm", "vllm-http"] = "transformers"
     weights: str
     options: dict[str, Any] = Field(default_factory=dict)
+    continuation: bool = False
     adapter: str | None = None
     device: Device = "auto"
     dtype: str = "auto"
@@ -105,6 +109,14 @@ class Budget(Section):
     query: Count = 400
 
 
+class NeedsConfig(Section):
+    """What a machine must have, in GB (10^9 bytes), for `act2see doctor`: memory of one GPU, of the CPU, and room for the weights."""
+
+    gpu: Annotated[float, Field(ge=0)] = 0
+    ram: Annotated[float, Field(ge=0)] = 0
+    disk: Annotated[float, Field(ge=0)] = 0
+
+
 class Config(Section):
     """Everything that `create_act2see` needs."""
 
@@ -116,6 +128,7 @@ class Config(Section):
     index: IndexConfig = IndexConfig()
     tools: dict[str, ToolConfig] = Field(default_factory=dict)
     budget: Budget = Budget()
+    needs: NeedsConfig = NeedsConfig()
     seed: int = 0
     cache: str | None = None
     store: str | None = None
@@ -132,7 +145,7 @@ class Config(Section):
     @property
     def hash(self) -> str:
         """A short hash of all that can change an answer."""
-        data = self.model_dump(exclude={"cache", "store", "name", "about"})
+        data = self.model_dump(exclude={"cache", "store", "name", "about", "needs"})
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 
     def to_yaml(self) -> str:

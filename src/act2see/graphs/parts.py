@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
+from act2see.agent.reasoners.preflight import Needs
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError, WeightsError
 from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
@@ -59,17 +60,36 @@ def build_parts(config: Config) -> Parts:
             raise ConfigError(f"tool tag {tag!r} is taken: the graph has a node or a key of that name; choose another")
     resources = build_resources(config)
     tools = {tag: make_tool(t.use, tag, t.options, resources) for tag, t in config.tools.items()}
-    return Parts(build_reasoner(config.reasoner, resources.store), tools, resources, _guard(config))
+    return Parts(build_reasoner(config.reasoner, resources.store, reasoner_needs(config)), tools, resources, _guard(config))
 
 
-def build_reasoner(config: ReasonerConfig, store: FrameStore) -> Reasoner:
-    """The reasoner that a config names; local weights are loaded when they are first needed."""
+def reasoner_needs(config: Config) -> Needs:
+    """The most that one run may send to the reasoner."""
+    shown = min(config.view.frames or config.view.max_frames, config.view.max_frames)
+    called = config.budget.calls * max((t.max_frames for t in config.tools.values()), default=0)
+    return Needs(shown + called, config.view.max_side, config.budget.tokens + config.budget.answer_tokens)
+
+
+def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | None = None) -> Reasoner:
+    """The reasoner that a config names; local weights are loaded, and servers asked for what is needed, before the first run."""
     if config.use == "transformers":
         return LazyReasoner(config, store)
+    if config.use == "vllm-http":
+        from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+
+        return VLLMHTTPReasoner.from_options(
+            config.weights, lambda ref: store.get(ref.digest), config.options, adapter=config.adapter, needs=needs
+        )
+    if config.use == "vllm":
+        from act2see.agent.reasoners.vllm import VLLMReasoner
+
+        given = {"dtype": config.dtype, "max_model_len": config.context, **({"images": needs.images} if needs else {}), **config.options}
+        weights = resolve_weights(config.weights)
+        return VLLMReasoner.from_pretrained(weights, lambda ref: store.get(ref.digest), adapter=config.adapter, **given)
     from act2see.agent.reasoners.chat import ChatModelReasoner
 
     model = chat_model(config.weights, config.options, "reasoner.weights")
-    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights)
+    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights, continuation=config.continuation)
 
 
 def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatModel:
@@ -77,7 +97,7 @@ def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMod
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as e:
-        raise ConfigError("a chat model needs LangChain: pip install 'act2see[train]' (or langchain, and the provider's package)") from e
+        raise ConfigError("a chat model needs LangChain: pip install 'act2see[assistant]' and the provider's package") from e
     try:
         made: BaseChatModel = init_chat_model(name, **options)
     except ImportError as e:
@@ -212,9 +232,11 @@ class LazyReasoner:
 
 
 async def loaded(reasoner: Reasoner) -> None:
-    """Wait until it is in memory: a run's seconds count from then on."""
+    """Wait until it is in memory, or its server has told its limits: a run's seconds count from then on."""
     if isinstance(reasoner, LazyReasoner):
         await asyncio.to_thread(reasoner.reasoner)
+    elif prepare := getattr(reasoner, "prepare", None):
+        await prepare()
 
 
 def _dtype(dtype: str, device: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from act2see.errors import StoreError, VideoError
-from act2see.serve.folders import Folders
+from act2see.tools.folders import Folders
 from act2see.tools.video import VideoInfo, open_video
 
 _HARMLESS = re.compile(r"[^\w .()\[\],+-]")

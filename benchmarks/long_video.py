@@ -1,0 +1,94 @@
+"""An hour of board through the long-video graph, beside a tenth of it: whether time grows with the parts, and memory does not.
+
+Each is a process of its own with an empty cache, over a clip with one blink of half a second. Time is of the processor, so that
+other work on the machine is no part of it; memory is the highest of the process, models and all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from act2see.micro.world import COLOURS, FPS, HELD_OUT, Clip, Piece, Short, draw_board, write_clip
+from benchmarks import at_least, at_most, need, reported
+
+GOAL_MEMORY, GOAL_TIME = 1.25, 1.25
+CHILD = """
+import asyncio, json, resource, sys, time
+from act2see import load_config
+from act2see.graphs.long_video import create_long_video
+graph = create_long_video(load_config("micro", budget={"seconds": 3600.0}))
+given = {"video": sys.argv[1], "question": sys.argv[2]}
+wall, cpu = time.perf_counter(), time.process_time()
+result = asyncio.run(graph.ainvoke(given))
+print(json.dumps({
+    "answer": result["answer"],
+    "evidence": [(e["part"], e["frames"]) for e in result["evidence"]],
+    "parts": len(result["parts"]),
+    "seconds": time.perf_counter() - wall,
+    "cpu": time.process_time() - cpu,
+    "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+}))
+"""
+
+
+def board(seconds: int) -> Clip:
+    """Four shapes; one hops every 17 seconds, another blinks once, between two seconds."""
+    rng = random.Random(5)
+    first = draw_board(rng)
+    blinking, hopping = first.pieces[1], first.pieces[2].shape
+    colour = next(c for c in COLOURS if c != blinking.colour and (blinking.shape, c) not in HELD_OUT)
+    slow = [(0, first)]
+    for second in range(13, seconds, 17):
+        slow.append((second * FPS, slow[-1][1].change(hopping, cell=rng.choice(slow[-1][1].free))))
+    start = FPS * int(0.61 * seconds) + 4
+    return Clip(seconds * FPS, tuple(slow), (Short("blink", Piece(blinking.shape, colour, (0, 0), True), start, start + 6),))
+
+
+def asked(seconds: int, folder: Path) -> dict[str, Any]:
+    clip = board(seconds)
+    (blink,) = clip.short
+    file = write_clip(clip, folder / f"{seconds}.mp4")
+    question = f"What colour does the {blink.piece.shape} turn when it blinks?"
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(file), question],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ACT2SEE_CACHE": str(folder / f"cache-{seconds}")},
+        check=False,
+    )
+    if child.returncode:
+        raise RuntimeError(f"the question failed: {child.stderr.strip().splitlines()[-1:]}")
+    result: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    times = [f["seconds"] for _, frames in result["evidence"] for f in frames]
+    right = result["answer"] == blink.piece.colour and any(blink.start <= t * FPS + 0.1 < blink.stop for t in times)
+    return {**result, "right": right, "minutes": seconds / 60}
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    """An hour and six minutes (quick: five minutes and one)."""
+    need("vlm", "encoder", "generator")
+    with tempfile.TemporaryDirectory() as folder:
+        short, long = (asked(s, Path(folder)) for s in ((60, 300) if quick else (360, 3600)))
+    each = (long["cpu"] - short["cpu"]) / (long["parts"] - short["parts"])
+    minutes = f"{long['minutes']:g} minutes"
+    return {
+        "runs": [short, long],
+        "goals": {
+            f"memory of {minutes}, times that of {short['minutes']:g}": at_most(long["mib"] / short["mib"], GOAL_MEMORY),
+            f"CPU time a part of {minutes}, times that of {short['minutes']:g}": at_most(
+                long["cpu"] / long["parts"] / (short["cpu"] / short["parts"]), GOAL_TIME
+            ),
+            "right answers with the right frame": at_least(short["right"] + long["right"], 2),
+            f"CPU seconds of {minutes}": reported(long["cpu"]),
+            "CPU seconds of one more part": reported(each),
+            f"seconds of {minutes}": reported(long["seconds"]),
+            f"MiB of {minutes}": reported(long["mib"]),
+        },
+    }
