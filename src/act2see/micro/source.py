@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from act2see.micro.questions import FAMILIES, Call, make_item
+from act2see.micro.questions import FAMILIES, Call, Family, make_item
 from act2see.micro.world import write_clip
 from act2see.training.sources import Sample
 
@@ -14,10 +14,10 @@ from act2see.training.sources import Sample
 THRESHOLD = 0.9
 
 
-def load_world(count: int, folder: Path, seed: int = 0) -> Iterator[Sample]:
+def load_world(count: int, folder: Path, seed: int = 0, families: Sequence[Family] = FAMILIES) -> Iterator[Sample]:
     """`count` training questions of the board world, their clips written to `folder`, their reference chains as the human ones."""
     for n in range(count):
-        item = make_item(FAMILIES[n % len(FAMILIES)], seed * 1_000_000 + n // len(FAMILIES), "train")
+        item = make_item(families[n % len(families)], seed * 1_000_000 + n // len(families), "train")
         clip = folder / f"{item.seed}.mp4"
         if not clip.exists():
             write_clip(item.clip, clip)

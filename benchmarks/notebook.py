@@ -1,0 +1,72 @@
+"""How long a notebook takes: from its first import to its first answer, and from top to bottom.
+
+The quickstart's cells are run one after another in a fresh kernel with an empty cache, as a reader runs them; the first answer is
+there when the cell that first calls `ask` is done. The kernel's own start is not counted. Then each notebook as a whole (quick: none
+but the quickstart). Seconds of the processor stand beside those of the clock, since other work on the machine hardly shows in them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import Goal, Skipped, at_most, need, reported
+
+GOAL_FIRST, GOAL_WHOLE = 15.0, 120.0
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+SPENT = "import resource; r = resource.getrusage(resource.RUSAGE_SELF); print(r.ru_utime + r.ru_stime)"
+
+
+def timed(path: Path, cache: str) -> dict[str, float]:
+    """Seconds of the clock up to the first answer and of the whole, and of the kernel's processor time at either."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook: Any = nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": cache}})
+    probe = nbformat.v4.new_code_cell(SPENT)
+    result: dict[str, float] = {}
+
+    def spent() -> float:
+        probe.outputs = []
+        client.execute_cell(probe, -1)
+        return float(probe.outputs[0]["text"])
+
+    with client.setup_kernel(env={**os.environ, "ACT2SEE_CACHE": cache}):
+        before, seconds = spent(), 0.0
+        for index, cell in enumerate(notebook.cells):
+            if cell.cell_type != "code":
+                continue
+            started = time.perf_counter()
+            client.execute_cell(cell, index)
+            seconds += time.perf_counter() - started
+            if "ask(" in cell.source and "first" not in result:
+                result |= {"first": seconds, "processor, first": spent() - before}
+        return result | {"whole": seconds, "processor, whole": spent() - before}
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    """The quickstart after a run that fills the disk cache, and then (unless quick) every notebook once."""
+    try:
+        import nbclient
+    except ImportError as e:
+        raise Skipped("executing notebooks needs nbclient: pip install 'act2see[dev]'") from e
+    need("vlm", "encoder", "generator")
+    figures: dict[str, dict[str, float]] = {}
+    paths = sorted(FOLDER.glob("*.ipynb"))
+    for path in [*paths[:1], *(paths[:1] if quick else paths)]:
+        with tempfile.TemporaryDirectory() as cache:
+            figures[path.stem] = timed(path, cache)
+    quickstart = figures[paths[0].stem]
+    longest = max(figures, key=lambda name: figures[name]["whole"])
+    goals: dict[str, Goal] = {
+        "seconds from a notebook's import to its first answer": at_most(quickstart["first"], GOAL_FIRST),
+        "of the processor, to the first answer": reported(quickstart["processor, first"]),
+        f"seconds of the longest notebook ({longest})": at_most(figures[longest]["whole"], GOAL_WHOLE),
+        "of the processor, the longest notebook": reported(figures[longest]["processor, whole"]),
+    }
+    rounded = {name: {k: round(v, 2) for k, v in values.items()} for name, values in figures.items()}
+    return {"goals": goals, "notebooks": rounded, "nbclient": nbclient.__version__}
