@@ -21,7 +21,21 @@ from rich.table import Table
 from act2see.cli.output import quieten
 from benchmarks import Skipped, machine
 
-NAMES = ("start", "loop", "batch", "query", "second", "decode", "checkpoint", "corpus", "subgraph", "long_video", "notebook", "page")
+NAMES = (
+    "start",
+    "loop",
+    "batch",
+    "generate",
+    "query",
+    "second",
+    "decode",
+    "checkpoint",
+    "corpus",
+    "subgraph",
+    "long_video",
+    "notebook",
+    "page",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -8,19 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass
 class Reply:
-    """Text in pieces, or an error; `cut` closes the connection after that many pieces."""
+    """Text in pieces, or an error; `cut` ends it after that many pieces, by `ends`: the connection is closed, or the body ended
+    politely (as a proxy does), or an error sent as an event, or nothing more is said."""
 
     pieces: tuple[str, ...] = ()
     finish: str = "stop"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
+    ends: Literal["closed", "politely", "error", "silent"] = "closed"
     silent: float = 0.0
+    error: dict[str, Any] = field(default_factory=lambda: {"message": "the script says so", "type": "scripted"})
+    model: str = "m"
 
 
 @dataclass
@@ -54,7 +58,7 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
                 reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
             over.wait(reply.silent)
             if reply.status != 200:
-                said = json.dumps({"error": {"message": "the script says so", "type": "scripted"}}).encode()
+                said = json.dumps({"error": reply.error}).encode()
                 self.send_response(reply.status)
                 for name, value in {**reply.headers, "content-length": str(len(said)), "connection": "close"}.items():
                     self.send_header(name, value)
@@ -66,12 +70,19 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
             self.send_header("transfer-encoding", "chunked")
             self.send_header("connection", "close")  # or the client keeps a socket beyond the test's event loop
             self.end_headers()
+            self.model = reply.model
             text = "".join(reply.pieces)
             end = min([i for s in body.get("stop") or [] if (i := text.find(s)) >= 0], default=len(text))
             sent = 0
             for n, piece in enumerate(reply.pieces):
                 if n == reply.cut:
                     self.close_connection = True
+                    if reply.ends == "silent":
+                        over.wait()
+                    elif reply.ends == "error":
+                        self._chunk(f"data: {json.dumps({'error': reply.error})}\n\n".encode())
+                    elif reply.ends == "politely":
+                        self._chunk(b"")
                     return
                 self._event({"content": text[sent : min(end, sent + len(piece))]})
                 sent += len(piece)
@@ -85,7 +96,7 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
             self._send({"choices": [{"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": finish}]})
 
         def _send(self, data: dict[str, Any]) -> None:
-            whole = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "m", **data}
+            whole = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": self.model, **data}
             self._chunk(f"data: {json.dumps(whole)}\n\n".encode())
 
         def _chunk(self, data: bytes) -> None:

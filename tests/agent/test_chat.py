@@ -16,7 +16,9 @@ from tests.agent.openai_server import Reply, Server, openai_server, says
 from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.reasoners.chat import ChatModelReasoner, Patience, chat_messages, retry_after
+from act2see.agent.reasoners.chat import ChatModelReasoner, Patience
+from act2see.agent.reasoners.chat_faults import retry_after
+from act2see.agent.reasoners.chat_turns import chat_messages
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see

@@ -70,6 +70,7 @@ COMMANDS = [
     ["micro", "train"],
     ["micro", "test"],
     ["doctor"],
+    ["download"],
     ["demo"],
 ]
 
@@ -398,7 +399,7 @@ def test_doctor_says_what_to_type_next(place: Place) -> None:
     result = place.run("doctor", "--config", place.config, code=1)
     assert "incomplete" in result.stdout
     paper = place.run("doctor", "--preset", "paper", code=1).stdout
-    assert "hf download Qwen/Qwen3-VL-8B-Thinking" in paper
+    assert "act2see download --preset paper" in paper
     assert "about 17.5 GB" in " ".join(paper.split())
 
 

@@ -17,11 +17,11 @@ from mcp import Client
 from mcp.types import CallToolResult
 from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
 
-from act2see.tools.folders import Folders
 from act2see.serve.kept import KeptTraces
 from act2see.serve.mcp import PICTURES, build_server
 from act2see.serve.progress import progress
 from act2see.tools.base import ToolContext, ToolResult
+from act2see.tools.folders import Folders
 from act2see.tools.frames import Generated
 
 LOOK = "I look. <retrieve>the circle</retrieve>"

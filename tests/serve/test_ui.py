@@ -14,11 +14,11 @@ from tests.serve.page_runs import SCRIPT, asked, runs_in
 from act2see.agent.trace import Trace
 from act2see.errors import ConfigError, TraceError, VideoError
 from act2see.graphs.state import AskContext
-from act2see.tools.folders import Folders
 from act2see.serve.ui import Site, build_app, listen
 from act2see.serve.ui_page import compared, label
 from act2see.serve.ui_runs import Past
 from act2see.serve.ui_shelf import Clip, Shelf
+from act2see.tools.folders import Folders
 
 HOSTILE = """<img src=x onerror="hit()"> <script>hit()</script> &amp; ${hit()} {{hit}}"""
 

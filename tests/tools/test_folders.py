@@ -14,11 +14,11 @@ import pytest
 from tests.graphs.doubles import clip_in
 
 from act2see.errors import ConfigError, VideoError
-from act2see.tools.download import download
-from act2see.tools.folders import FencedClips, Folders
 from act2see.serve.kept import KeptTraces
 from act2see.serve.pictures import encoded
 from act2see.tools.clips import Clips
+from act2see.tools.download import download
+from act2see.tools.folders import FencedClips, Folders
 from act2see.tools.frames import FrameRef, Generated
 from act2see.tools.store import FrameStore
 

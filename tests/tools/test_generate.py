@@ -14,8 +14,9 @@ from act2see.errors import ToolError, WeightsError
 from act2see.micro.learn_generator import edit_texts
 from act2see.micro.tokenizers import clip_tokenizer
 from act2see.tools.base import Resources, ToolContext
+from act2see.tools.diffusion import target_size
 from act2see.tools.frames import Generated
-from act2see.tools.generate import Generate, target_size
+from act2see.tools.generate import Generate
 
 Make = Callable[..., Resources]
 QUERY = "the board tipped to the left"
@@ -82,15 +83,15 @@ def test_the_seed_decides_the_pixels(resources: Make, generator_folder: Path) ->
 
 
 def test_the_frames_own_aspect_is_kept(resources: Make, generator_folder: Path) -> None:
-    # One pixel budget, two aspects; the micro pipeline takes no side above 48.
+    # One pixel budget, two aspects.
     made = tool(resources(), generator_folder, pixels=48 * 24)
     assert made.imagine(np.zeros((96, 192, 3), np.uint8), QUERY, 0).shape == (24, 48, 3)
     assert made.imagine(np.zeros((192, 96, 3), np.uint8), QUERY, 0).shape == (48, 24, 3)
 
 
 async def test_a_failure_of_the_pipeline_is_told_to_the_model(resources: Make, generator_folder: Path, clip: str) -> None:
-    # At this strength no step is left, which the pipeline refuses.
-    failing = tool(resources(), generator_folder, strength=2.0)
+    # The micro pipeline has no positions for so large a frame.
+    failing = tool(resources(), generator_folder, pixels=192 * 192)
     with pytest.raises(ToolError, match="the frame could not be imagined: ") as e:
         await failing.call(QUERY, ToolContext(clip))
     assert "\n" not in str(e.value)
@@ -100,6 +101,14 @@ async def test_a_failure_of_the_pipeline_is_told_to_the_model(resources: Make, g
 async def test_missing_weights(resources: Make, clip: str, weights: str) -> None:
     with pytest.raises(WeightsError, match="nowhere"):
         await tool(resources(), Path("unused"), weights=weights).call(QUERY, ToolContext(clip))
+
+
+# diffusers passes huggingface_hub an argument that it no longer knows.
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument is deprecated:UserWarning")
+async def test_weights_of_a_hub_that_is_not_to_be_had(resources: Make, clip: str) -> None:
+    with pytest.raises(WeightsError, match=r"weights nobody/nothing cannot be loaded: .*; act2see download fetches them") as e:
+        await tool(resources(), Path("unused"), weights="nobody/nothing").call(QUERY, ToolContext(clip))
+    assert "\n" not in str(e.value)
 
 
 async def test_a_folder_that_holds_no_pipeline(resources: Make, clip: str, tmp_path: Path) -> None:
@@ -145,7 +154,7 @@ async def test_any_image_to_image_pipeline_will_do(resources: Make, other_pipeli
     [frame] = result.frames
     assert isinstance(frame.provenance, Generated)
     assert (frame.width, frame.height, frame.provenance.model) == (48, 48, other_pipeline.name)
-    assert type(made._pipeline).__name__ == "StableDiffusionImg2ImgPipeline"
+    assert type(made.diffuser.pipeline()).__name__ == "StableDiffusionImg2ImgPipeline"
     # It starts from the anchor, and goes further from it the stronger it is.
     source = shared.store.get(frame.provenance.anchor.digest)[::2, ::2]
     weak, strong = (tool(shared, other_pipeline, steps=10, strength=s).imagine(source, QUERY, 0).astype(int) for s in (0.1, 0.9))
@@ -153,6 +162,34 @@ async def test_any_image_to_image_pipeline_will_do(resources: Make, other_pipeli
     # Aspect and seed are kept here too.
     assert tool(shared, other_pipeline, pixels=48 * 24).imagine(np.zeros((96, 192, 3), np.uint8), QUERY, 0).shape == (24, 48, 3)
     assert np.array_equal(made.imagine(source, QUERY, 1), made.imagine(source, QUERY, 1))
+
+
+@pytest.fixture(scope="module")
+def with_t5(generator_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stable Diffusion 3 with its third text encoder, of random weights."""
+    import torch
+    from diffusers import StableDiffusion3Img2ImgPipeline
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    torch.manual_seed(0)
+    small = StableDiffusion3Img2ImgPipeline.from_pretrained(generator_folder, text_encoder_3=None, tokenizer_3=None)
+    pieces = ["<pad>", "</s>", "<unk>", "\u2581", *"abcdefghijklmnopqrstuvwxyz"]
+    text = T5EncoderModel(T5Config(vocab_size=200, d_model=96, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
+    folder = tmp_path_factory.mktemp("sd3")
+    parts = small.components | {"text_encoder_3": text, "tokenizer_3": T5Tokenizer(vocab=[(p, -1.0) for p in pieces], extra_ids=0)}
+    StableDiffusion3Img2ImgPipeline(**parts).save_pretrained(folder)
+    return folder
+
+
+def test_t5_is_loaded_or_left_out(resources: Make, with_t5: Path) -> None:
+    source = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    frames = {}
+    for wanted in (True, False):
+        made = tool(resources(), with_t5, text_encoder_3=wanted, text_tokens=16)
+        frames[wanted] = made.imagine(source, QUERY, 1)
+        pipeline = made.diffuser.pipeline()
+        assert (pipeline.text_encoder_3 is not None, pipeline.tokenizer_3 is not None) == (wanted, wanted)
+    assert not np.array_equal(frames[True], frames[False])
 
 
 async def test_weights_that_no_image_to_image_pipeline_takes(resources: Make, clip: str, tmp_path: Path) -> None:

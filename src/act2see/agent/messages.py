@@ -78,7 +78,7 @@ def _question(question: Question) -> str:
 
 def _pictures(frames: Iterable[FrameRef], store: FrameStore | None) -> list[Block]:
     """For each frame what it is, then the picture."""
-    from act2see.agent.reasoners.chat import image_block
+    from act2see.agent.reasoners.chat_turns import image_block
 
     blocks: list[Block] = []
     for frame in frames:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from act2see.cli import ask, config, corpus, demo, doctor, find, grpo, mcp, micro, sft, trace, ui
+from act2see.cli import ask, config, corpus, demo, doctor, download, find, grpo, mcp, micro, serve, sft, trace, ui
 from act2see.cli.output import INTERRUPTED, complain, quieten
 from act2see.errors import Act2SeeError
 
@@ -42,7 +42,9 @@ app.command("sft", context_settings={"allow_extra_args": True, "ignore_unknown_o
 app.command("grpo")(grpo.grpo)
 app.command("mcp")(mcp.mcp)
 app.command("ui")(ui.ui)
+app.add_typer(serve.app, name="serve")
 app.command("doctor")(doctor.doctor)
+app.command("download")(download.download)
 app.command("demo")(demo.demo)
 
 

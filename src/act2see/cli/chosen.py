@@ -12,7 +12,9 @@ from act2see.errors import ConfigError
 if TYPE_CHECKING:
     from act2see.graphs.config import Config
 
-Preset = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="A preset: micro (the default) or paper.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="A preset: micro (the default), paper, paper-24gb, laptop or api.")
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Your own configuration, in YAML.")]
 
 

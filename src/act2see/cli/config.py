@@ -7,17 +7,24 @@ from typing import Annotated
 
 import typer
 
+from act2see.cli.chosen import Preset
 from act2see.cli.output import say
 
 app = typer.Typer(no_args_is_help=True, help="Show and check configurations.")
 
 
 @app.command("show")
-def show(source: Annotated[str, typer.Argument(metavar="PRESET|FILE", help="A preset's name or a YAML file.")] = "micro") -> None:
+def show(
+    source: Annotated[str | None, typer.Argument(metavar="PRESET|FILE", help="A preset's name or a YAML file.")] = None,
+    preset: Preset = None,
+) -> None:
     """Print a configuration, with every default, as YAML: a file to start your own from."""
+    from act2see.errors import ConfigError
     from act2see.graphs.config import load_config
 
-    typer.echo(load_config(source).to_yaml(), nl=False)
+    if source and preset:
+        raise ConfigError("name one configuration: a preset or a file")
+    typer.echo(load_config(source or preset or "micro").to_yaml(), nl=False)
 
 
 @app.command("check")

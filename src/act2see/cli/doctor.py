@@ -1,4 +1,8 @@
-"""`act2see doctor`: can this machine run a configuration, and if not, what to do next."""
+"""`act2see doctor`: can this machine run a configuration, and if not, what to do next.
+
+Nothing is loaded, fetched or asked of a server: what it says of weights that are missing comes from the catalogue, and a key is
+found or not found, never tried.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,28 @@ from act2see.cli.output import out, plain, say, size
 
 if TYPE_CHECKING:
     from act2see.cli.weights import Needed
+    from act2see.graphs.config import NeedsConfig, ReasonerConfig
 
 _PACKAGES = ("act2see", "torch", "transformers", "diffusers", "langgraph", "decord2", "av", "faiss-cpu", "peft")
 _OPTIONAL = {"faiss-cpu": "faiss-gpu", "peft": ""}  # what may stand in for it; peft is for adapters alone
+# Where LangChain's packages look for a provider's key.
+_KEYS = {
+    "anthropic": "ANTHROPIC_API_KEY",
+    "deepseek": "DEEPSEEK_API_KEY",
+    "google_genai": "GOOGLE_API_KEY",
+    "groq": "GROQ_API_KEY",
+    "mistralai": "MISTRAL_API_KEY",
+    "openai": "OPENAI_API_KEY",
+    "together": "TOGETHER_API_KEY",
+    "xai": "XAI_API_KEY",
+}
+_SMALLEST = "act2see doctor --preset laptop (no GPU), or --preset api (a key)"
+_SMALLER = "act2see doctor --preset paper-24gb, --preset laptop (no GPU), or --preset api (a key)"
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """One finding. `then` is what to type where it is not good."""
+    """One finding. `then` is what to type where it is not good, by lines."""
 
     good: bool
     what: str
@@ -40,10 +58,11 @@ def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
 
     chosen = chosen_config(preset, config)
     say(f"{chosen.name}: {chosen.about}" if chosen.about else chosen.name, "bold")
+    named = f" --config {config}" if config else f" --preset {preset}" if preset and preset != "micro" else ""
     checks = [*_packages(chosen.reasoner.adapter is not None), _cache(chosen.cache)]
     if all(c.good for c in checks):
         needed = needed_weights(chosen)
-        checks += [*_weights(needed), *_memory(needed)]
+        checks += [*_key(chosen.reasoner), *_weights(needed, named), *_disk(needed), *_memory(needed), *_machine(chosen.needs)]
     table = Table("", "", "", box=box.SIMPLE, show_header=False)
     for check in checks:
         table.add_row(plain("ok", "green") if check.good else plain("no", "bold red"), plain(check.what), plain(check.said))
@@ -51,11 +70,11 @@ def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
     wanting = [c for c in checks if not c.good]
     if not wanting:
         say("It can run. Next:", "bold green")
-        named = f" --config {config}" if config else f" --preset {preset}" if preset and preset != "micro" else ""
         say("  act2see demo" if chosen.name == "micro" and not config else f'  act2see ask VIDEO "QUESTION"{named}')
         return
     say("It cannot run yet. Next:", "bold red")
-    for then in dict.fromkeys(c.then for c in wanting):
+    lines = dict.fromkeys(line for c in wanting for line in c.then.splitlines())
+    for then in sorted(lines, key=lambda line: line.startswith("act2see download")):  # what it depends on comes first
         say(f"  {then}")
     raise typer.Exit(1)
 
@@ -76,18 +95,55 @@ def _packages(adapter: bool) -> Iterable[_Check]:
                 yield _Check(False, name, "not installed", f"pip install {name}")
 
 
-def _weights(needed: Iterable[Needed]) -> Iterable[_Check]:
+def _key(reasoner: ReasonerConfig) -> Iterable[_Check]:
+    """Whether a chat model can be set up: that needs its package and its key, and asks nobody."""
+    if reasoner.use != "chat":
+        return
+    from act2see.errors import ConfigError
+    from act2see.graphs.parts import chat_model
+
+    provider = reasoner.weights.partition(":")[0]
+    try:
+        chat_model(reasoner.weights, reasoner.options, "reasoner.weights")
+    except ConfigError as e:
+        variable = _KEYS.get(provider)
+        missing = variable is not None and "pip install" not in str(e) and not os.environ.get(variable)
+        then = f"export {variable}=... (the key of your {provider} account)" if missing else str(e)
+        yield _Check(False, "reasoner", f"{reasoner.weights}: " + (f"no key ({variable})" if missing else "cannot be set up"), then)
+    else:
+        yield _Check(True, "reasoner", f"{reasoner.weights}: it can be set up; the key is not tried, and frames are sent to the provider")
+
+
+def _weights(needed: Iterable[Needed], named: str) -> Iterable[_Check]:
     from act2see.cli.weights import SHIPPED
 
     for n in needed:
-        memory = "" if n.memory is None else f"{'about ' if n.estimated else ''}{size(n.memory)} in memory"
+        told = [] if n.memory is None else [f"{'about ' if n.estimated else ''}{size(n.memory)} in memory"]
+        if n.ram:
+            told.append(f"{size(n.ram)} offloaded")
+        if n.known:
+            told.append(n.known.licence + (", gated" if n.known.gated else ""))
         if n.folder:
-            yield _Check(True, n.part, f"{n.name}: {memory}")
+            yield _Check(True, n.part, f"{n.name}: {'; '.join(told)}")
+            continue
+        said = f"{n.name}: {n.problem}" + (f" ({'; '.join(told)})" if told else "")
+        if n.name.startswith("micro:"):
+            then = f"act2see micro train --out {SHIPPED}"
         else:
-            lead, _, then = n.problem.partition("run: ")
-            todo = then or (f"act2see micro train --out {SHIPPED}" if n.name.startswith("micro:") else n.problem)
-            said = f"{n.name}: {lead.rstrip('; ')}" + (f" ({memory})" if memory else "")
-            yield _Check(False, n.part, said, todo)
+            then = f"act2see download{named}" if n.of_hub else n.problem
+        if n.of_hub and n.known and n.known.gated:
+            then = f"hf auth login (with an account that has accepted the licence on the hub's page of {n.name})\n{then}"
+        yield _Check(False, n.part, said, then)
+
+
+def _disk(needed: Iterable[Needed]) -> Iterable[_Check]:
+    from act2see.tools.hub import cache_folder, free_space
+
+    missing = sum(n.disk or 0.0 for n in {n.name: n for n in needed}.values())
+    if missing:
+        free = free_space(cache_folder())
+        said = f"{cache_folder()}, {size(free)} free; {size(missing)} to download"
+        yield _Check(missing < free, "disk", said, f"export HF_HOME=FOLDER (one with {size(missing)} free)")
 
 
 def _memory(needed: Iterable[Needed]) -> Iterable[_Check]:
@@ -95,6 +151,8 @@ def _memory(needed: Iterable[Needed]) -> Iterable[_Check]:
     totals: dict[str, float] = {}
     for n in needed:
         totals[n.device] = totals.get(n.device, 0.0) + (n.memory or 0.0)
+        if n.ram:
+            totals["cpu"] = totals.get("cpu", 0.0) + n.ram
     for device, wanted in totals.items():
         name, has = _device(device)
         if has is None:
@@ -103,6 +161,18 @@ def _memory(needed: Iterable[Needed]) -> Iterable[_Check]:
         said = f"{name}, {size(has)}; the weights take {size(wanted)}"
         short = f"use a machine with more than {size(wanted)} of memory on its device, or smaller weights in a config file"
         yield _Check(wanted < has, device, said, short)
+
+
+def _machine(needs: NeedsConfig) -> Iterable[_Check]:
+    """What the configuration says that it needs in all, beside the weights' own sum: the cache and the activations too."""
+    for device, gb in (("cuda", needs.gpu), ("cpu", needs.ram)):
+        if not gb:
+            continue
+        name, has = _device(device)
+        said = f"{name}; {gb:g} GB wanted" if has is None else f"{name}, {size(has)}; {gb:g} GB wanted"
+        # A card of 24 GB has a little less: its driver keeps some.
+        good = has is not None and has >= 0.95e9 * gb
+        yield _Check(good, "GPU" if device == "cuda" else "memory", said, _SMALLER if needs.gpu > 24 else _SMALLEST)
 
 
 def _device(device: str) -> tuple[str, float | None]:

@@ -36,10 +36,10 @@ def ui(
         raise ConfigError("the web page needs Gradio: pip install 'act2see[ui]'") from e
     from act2see.cli.runs import run_until_done
     from act2see.graphs.config import PRESETS, load_config, preset_data
-    from act2see.tools.folders import Folders
     from act2see.serve.ui import Site, listen, serve
     from act2see.serve.ui_runs import Runs
     from act2see.serve.ui_shelf import Shelf
+    from act2see.tools.folders import Folders
     from act2see.tools.store import default_cache
 
     chosen = chosen_config(preset, config)

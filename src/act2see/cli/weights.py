@@ -1,6 +1,7 @@
-"""Which weights a configuration needs, whether they are here, and how much memory they take: for `doctor`.
+"""Which weights a configuration needs, whether they are here, and how much memory they take: for `doctor` and `download`.
 
-Nothing is loaded and nothing is fetched: the headers of safetensors files say how many parameters there are.
+Nothing is loaded and nothing is fetched: the headers of safetensors files say how many parameters there are, and the
+catalogue does for weights that are not here yet.
 """
 
 from __future__ import annotations
@@ -10,26 +11,25 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import act2see.tools.weights
 from act2see.errors import ConfigError, WeightsError
 from act2see.graphs.config import Config
+from act2see.tools.catalogue import BYTES, Known, catalogue, taken
 from act2see.tools.plugins import chosen_tool
 from act2see.tools.weights import pick_device, resolve_weights
 
 SHIPPED = Path(act2see.tools.weights.__file__).parents[1] / "micro" / "weights"
-_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-# Bytes in memory, for weights that are not here yet: parameters, from the model cards, at two bytes each.
-ESTIMATES = {
-    "Qwen/Qwen3-VL-8B-Thinking": 17.5e9,
-    "Salesforce/blip2-itm-vit-g-coco": 2.4e9,
-    "stabilityai/stable-diffusion-3.5-large": 27e9,
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """One set of weights. `folder` is None where they are missing, and `memory` (bytes) None where it is unknown."""
+    """One set of weights. `folder` is None where they are missing; bytes of memory and disk are None where they are unknown.
+
+    `memory` is on the device, `ram` what waits in the CPU's memory, `disk` what would have to be fetched. `without` are
+    parts that are not loaded.
+    """
 
     part: str
     name: str
@@ -38,6 +38,15 @@ class Needed:
     memory: float | None
     estimated: bool = False
     problem: str = ""
+    ram: float = 0.0
+    disk: float | None = 0.0
+    known: Known | None = None
+    without: tuple[str, ...] = ()
+
+    @property
+    def of_hub(self) -> bool:
+        """Whether a hub may have them."""
+        return not self.name.startswith("micro:") and resolve_weights(self.name) == self.name and not Path(self.name).is_dir()
 
 
 def needed_weights(config: Config) -> list[Needed]:
@@ -54,21 +63,29 @@ def needed_weights(config: Config) -> list[Needed]:
             found.append(Needed(tag, settings.use, pick_device(r.device), None, None, problem=str(e)))
             continue
         if isinstance(name := getattr(options, "weights", None), str):
-            device, dtype = getattr(options, "device", "auto"), getattr(options, "dtype", "auto")
-            found.append(_needed(tag, name, device, dtype, () if getattr(options, "text_encoder_3", True) else ("text_encoder_3",)))
+            found.append(_needed(tag, name, getattr(options, "device", "auto"), getattr(options, "dtype", "auto"), options))
     return found
 
 
-def _needed(part: str, name: str, device: str, dtype: str, without: tuple[str, ...] = ()) -> Needed:
+def _needed(part: str, name: str, device: str, dtype: str, options: Any = None) -> Needed:
     device = pick_device(device)
-    itemsize = _BYTES.get(dtype, 2 if device == "cuda" else 4)
+    itemsize = BYTES.get(dtype, 2 if device == "cuda" else 4)
+    without = () if getattr(options, "text_encoder_3", True) else ("text_encoder_3",)
+    known = catalogue().get(name)
+    folder, problem = None, ""
     try:
         folder = _folder(name)
-        files = list(_files(folder, without))
+        parts = {p: sum(map(_parameters, files)) for p, files in _files(folder, without)}
     except (WeightsError, OSError, ValueError) as e:
-        estimate = ESTIMATES.get(name)
-        return Needed(part, name, device, None, estimate * itemsize / 2 if estimate else None, True, str(e))
-    return Needed(part, name, device, folder, float(itemsize * sum(map(_parameters, files))))
+        problem = str(e)
+        parts = {p: n for p, n in known.parts.items() if p not in without} if known else {}
+        if not parts:
+            return Needed(part, name, device, None, None, True, problem, disk=None, known=known, without=without)
+    # On a CPU nothing is offloaded: it is there already.
+    offload = getattr(options, "offload", "none") if device != "cpu" else "none"
+    use = taken(parts, itemsize, quantised=getattr(options, "quantise", "none") != "none", offload=offload)
+    disk = known.disk(without) if problem and known else 0.0
+    return Needed(part, name, device, None if problem else folder, use.device, bool(problem), problem, use.ram, disk, known, without)
 
 
 def _folder(name: str) -> Path:
@@ -85,22 +102,23 @@ def _folder(name: str) -> Path:
         raise ConfigError(f"{name!r} is neither a folder nor a hub repository (owner/name)") from e
     here = next((f for f in found if isinstance(f, str)), None)
     if here is None:
-        raise WeightsError(f"not downloaded; run: hf download {name}")
+        raise WeightsError("not downloaded")
     return Path(here).parent
 
 
-def _files(folder: Path, without: tuple[str, ...]) -> Iterator[Path]:
-    """The safetensors files that a loader reads; raises `WeightsError` where one is missing."""
+def _files(folder: Path, without: tuple[str, ...]) -> Iterator[tuple[str, list[Path]]]:
+    """The safetensors files that a loader reads, by part; raises `WeightsError` where one is missing."""
     pipeline = folder / "model_index.json"
     modules = folder / "modules.json"
-    parts = [folder]
+    parts = {"model": folder}
     if modules.is_file():  # of sentence-transformers: a folder for each, and not all have weights
-        named = [folder / m["path"] for m in json.loads(modules.read_text(encoding="utf-8"))]
-        parts = [p for p in named if any(p.glob("*.safetensors"))] or parts
+        named = {m["path"]: folder / m["path"] for m in json.loads(modules.read_text(encoding="utf-8"))}
+        parts = {p: f for p, f in named.items() if any(f.glob("*.safetensors"))} or parts
     if pipeline.is_file():
         kinds = json.loads(pipeline.read_text(encoding="utf-8"))
-        parts = [folder / p for p, kind in kinds.items() if isinstance(kind, list) and kind[0] and p not in without and _has_weights(p)]
-    for part in parts:
+        used = [p for p, kind in kinds.items() if isinstance(kind, list) and kind[0] and p not in without and _has_weights(p)]
+        parts = {p: folder / p for p in used}
+    for name, part in parts.items():
         index = next(iter(sorted(part.glob("*.safetensors.index.json"))), None)
         if index:
             shards = {part / f for f in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
@@ -109,7 +127,7 @@ def _files(folder: Path, without: tuple[str, ...]) -> Iterator[Path]:
             shards = {f for f in part.glob("*.safetensors") if f.name.count(".") == 1}
         if not shards or not all(s.is_file() for s in shards):
             raise WeightsError(f"incomplete: safetensors files are missing in {part}")
-        yield from sorted(shards)
+        yield name, sorted(shards)
 
 
 def _has_weights(part: str) -> bool:

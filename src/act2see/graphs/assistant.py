@@ -86,7 +86,7 @@ def create_assistant(
         from langchain.agents import create_agent
         from langchain.agents.middleware import ModelCallLimitMiddleware
     except ImportError as e:
-        raise ConfigError("the assistant needs LangChain: pip install 'act2see[assistant]'") from e
+        raise ConfigError("the assistant needs LangChain: pip install 'act2see[chat]'") from e
     loaded, chosen = load_config(config), section(Assistant, settings, "assistant")
     parts = parts or cached_parts(loaded)
     folders = Folders([folder] if isinstance(folder, str | os.PathLike) else folder)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
 from act2see.agent.reasoners.preflight import Needs
 from act2see.agent.rollout import Rollout
-from act2see.errors import ConfigError, WeightsError
+from act2see.errors import ConfigError
 from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
 from act2see.graphs.state import AskState
 from act2see.tools.base import FrameTool, Resources
@@ -28,7 +28,7 @@ from act2see.tools.clips import Clips
 from act2see.tools.finder import Encoder, Finder
 from act2see.tools.plugins import make_tool
 from act2see.tools.store import FrameStore, default_cache
-from act2see.tools.weights import pick_device, resolve_weights
+from act2see.tools.weights import not_loaded, pick_device, resolve_weights
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -97,7 +97,7 @@ def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMod
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as e:
-        raise ConfigError("a chat model needs LangChain: pip install 'act2see[assistant]' and the provider's package") from e
+        raise ConfigError("a chat model needs LangChain: pip install 'act2see[chat]' and the provider's package") from e
     try:
         made: BaseChatModel = init_chat_model(name, **options)
     except ImportError as e:
@@ -158,7 +158,7 @@ class LazyEncoder:
                 try:
                     self._made = _encoders()[c.use](resolve_weights(c.weights), device=device, dtype=_dtype(c.dtype, device))
                 except OSError as e:  # a hub's name that is neither in the cache nor to be had
-                    raise WeightsError(f"the encoder's weights {c.weights} cannot be loaded: {str(e).splitlines()[0]}") from e
+                    raise not_loaded("the encoder's weights", c.weights, e) from e
             return self._made
 
     @property

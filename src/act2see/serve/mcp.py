@@ -30,10 +30,10 @@ from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.run import aask
-from act2see.tools.folders import Folders
 from act2see.serve.kept import KeptTraces
 from act2see.serve.pictures import describe, encoded
 from act2see.serve.progress import Narrator, Say, progress
+from act2see.tools.folders import Folders
 from act2see.tools.frames import FrameRef, Generated, Record, Retrieved
 from act2see.tools.store import default_cache
 

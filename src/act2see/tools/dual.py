@@ -34,7 +34,7 @@ class DualEncoder:
 
         self.device, self.dtype = device, getattr(torch, dtype)
         config = AutoConfig.from_pretrained(weights)
-        self.model: Any = AutoModel.from_pretrained(weights, dtype=self.dtype).to(device).eval()
+        self.model: Any = AutoModel.from_pretrained(weights, dtype=self.dtype, use_safetensors=True).to(device).eval()
         if not (hasattr(self.model, "get_image_features") and hasattr(self.model, "get_text_features")):
             raise WeightsError(
                 f"{weights} is a {config.model_type} checkpoint; `encoder.use: transformers` needs one that embeds pictures and texts, "
@@ -109,7 +109,9 @@ class SentenceEncoder:
             from sentence_transformers import SentenceTransformer
         except ImportError as e:
             raise ConfigError("`encoder.use: sentence-transformers` needs that package: pip install sentence-transformers") from e
-        self.model: Any = SentenceTransformer(str(weights), device=device, model_kwargs={"dtype": getattr(torch, dtype)})
+        self.model: Any = SentenceTransformer(
+            str(weights), device=device, model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True}
+        )
         if not self.model.supports("image"):
             raise WeightsError(f"{weights} embeds texts alone; the encoder needs a model for pictures and texts, as clip-ViT-B-32")
         config = getattr(self.model[0], "config", None)

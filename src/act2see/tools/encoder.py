@@ -44,7 +44,7 @@ class Blip2Encoder:
             )
         self.tokenizer = AutoTokenizer.from_pretrained(weights)
         # One model for both sides: the split classes would hold the Q-Former twice.
-        self.model: Any = Blip2ForImageTextRetrieval.from_pretrained(weights, dtype=self.dtype).to(device).eval()
+        self.model: Any = Blip2ForImageTextRetrieval.from_pretrained(weights, dtype=self.dtype, use_safetensors=True).to(device).eval()
         self.size: int = config.vision_config.image_size
         self.tokens: int = config.num_query_tokens
         self.dim: int = config.image_text_hidden_size

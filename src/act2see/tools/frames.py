@@ -37,7 +37,8 @@ class Generated(Record):
     """An imagined frame: made from `anchor`, a real one, by image-to-image generation.
 
     `faithfulness` is the similarity of the result to the prompt, `anchor_score` that of the anchor: a result
-    that is no closer to its prompt than its anchor was did not do what was asked.
+    that is no closer to its prompt than its anchor was did not do what was asked. Where consecutive seeds were tried and
+    the most similar result was kept, `scores` has the similarity of each.
     """
 
     kind: Literal["generated"] = "generated"
@@ -48,6 +49,7 @@ class Generated(Record):
     model: str
     faithfulness: float | None = None
     anchor_score: float | None = None
+    scores: tuple[float, ...] = ()
 
 
 class Taken(Record):

@@ -26,6 +26,13 @@ def resolve_weights(name: str) -> str:
     return name
 
 
+def not_loaded(what: str, name: str, error: Exception) -> WeightsError:
+    """Why weights cannot be loaded, in a line, and what to do where a hub was asked for them."""
+    said = str(error).splitlines()[0].rstrip(" .") if str(error) else type(error).__name__
+    hub = "" if Path(resolve_weights(name)).is_dir() else "; act2see download fetches them, act2see doctor says what is here"
+    return WeightsError(f"{what} {name} cannot be loaded: {said}{hub}")
+
+
 def pick_device(device: str) -> str:
     """`auto` is the first accelerator, else the CPU."""
     if device != "auto":

@@ -4,16 +4,17 @@ Most chat APIs cannot go on with a turn that holds an image. So what a tool retu
 model's next turn goes on from there, and in the trace it is one thought again: a `<think>` that a model opens anew
 with each turn is left out. Stop strings, which APIs cut off, are put back where a tag was left open.
 
+With `continuation` the server is one that goes on with an unfinished turn, as `act2see serve openai` does: it reads the
+rollout itself, and the run's temperature, seed and token limit hold. Else these are the chat model's own.
+
 Before the first word of an answer, errors that pass (rate limits, overload, lost connections) are waited for, as
-long as the server asks (`Retry-After`); one wait holds for all questions of the reasoner. Temperature, top-p and
-output limits are the chat model's own; its token counts are taken as reported.
+long as the server asks (`Retry-After`); one wait holds for all questions of the reasoner. After it nothing is sent again, for
+what was streamed would be there twice: the run ends at its last saved step. Token counts are taken as reported.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import logging
 import random
 import re
@@ -24,21 +25,22 @@ from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import FrameSource
 from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
-from act2see.agent.rollout import ImagePiece, Rollout
-from act2see.errors import ReasonerError, RefusedError, SetupError
-from act2see.tools.frames import FrameRef
+from act2see.agent.reasoners.chat_faults import CutError, passes, reasoner_error, refuses_stops, retry_after, said
+from act2see.agent.reasoners.chat_turns import chat_messages, continued_messages
+from act2see.agent.rollout import Rollout
+from act2see.errors import ConfigError, ReasonerError, RefusedError, SetupError
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
-    from langchain_core.messages import BaseMessage
 
 log = logging.getLogger(__name__)
 _OPENED = re.compile(r"\A\s*<think>\n?")
-_ANSWER_NOW = "Answer now with what you know: only <answer>your answer</answer>."
 _DRAIN = 8  # chunks read after the end of a call, for the token counts that come last
+_STOPS = 4  # as many as every API takes; where another tag ends, the reading ends and the connection with it
 _TOO_LONG = {"length", "max_tokens"}
 _REFUSED = {"safety", "content_filter", "refusal", "recitation", "prohibited_content", "blocklist", "spii", "image_safety"}
-_ASKED = re.compile(r"retry[- _]?(?:after|delay|in)\D{0,12}(\d+(?:\.\d+)?)", re.IGNORECASE)
+# Those whose streams always end with a reason: without one they were cut.
+_GIVE_REASONS = {"openai", "google_genai", "anthropic"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,69 +62,109 @@ class ChatModelReasoner:
     source: FrameSource
     name: str = "chat"
     patience: Patience = Patience()
+    continuation: bool = False
     _free: float = field(default=0.0, init=False)  # nobody sends before this time (monotonic clock)
+    _stopless: bool = field(default=False, init=False)
+    _told: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        if self.continuation and not hasattr(self.model, "extra_body"):
+            raise ConfigError(
+                f"{self.name}: reasoner.continuation needs an OpenAI-compatible server, weights `openai:NAME` and its base_url"
+            )
 
     async def stream(
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
     ) -> AsyncIterator[Delta | Done]:
-        messages = await asyncio.to_thread(chat_messages, rollout, self.source)
-        text, ended, after = "", False, 0
+        text, ended, chunks_read, after = "", False, 0, 0
         whole: Any = None
-        opening = _Opening()
-        chunks = self._chunks(messages, list(stops), random.Random(sampling.seed))
+        opening = _Opening(not self.continuation)
+        messages, settings = await asyncio.to_thread(self._request, rollout, stops, max_tokens, sampling)
+        chunks = self._chunks(messages, settings, random.Random(sampling.seed))
         try:
             async for chunk in chunks:
-                whole = chunk if whole is None else whole + chunk
+                # Of what came, only counts and reasons are put together: LangChain's sum of whole texts takes longer than a token.
+                if chunk.usage_metadata or chunk.additional_kwargs or _finish(chunk):
+                    whole = chunk if whole is None else whole + chunk
                 if ended:
                     after += 1
                     if after >= _DRAIN:
                         break
                     continue
-                said, ended = _feed(opening.read(str(chunk.text)), until)
-                text += said
-                if said:
-                    yield Delta(said)
+                chunks_read += bool(chunk.text)
+                spoken, ended = _feed(opening.read(str(chunk.text)), until)
+                text += spoken
+                if spoken:
+                    yield Delta(spoken)
                 if not ended and len(text) > 8 * max_tokens:
-                    yield _done("length", whole)
+                    yield _done("length", whole, chunks_read)
                     return
+        except ReasonerError as e:
+            if not ended:
+                raise
+            log.debug("%s, when all had been said", e)
         finally:
             await chunks.aclose()
         if not ended and (held := opening.rest()):
-            said, ended = _feed(held, until)
-            text += said
-            yield Delta(said)
+            spoken, ended = _feed(held, until)
+            text += spoken
+            yield Delta(spoken)
+        self._check_model(whole)
         reason = _finish(whole)
         if not ended and reason in _REFUSED:
             raise RefusedError(f"{self.name} refused to answer ({reason})")
-        if not ended and reason not in _TOO_LONG and (tag := _left_open(text, stops)):
+        if not ended and not self.continuation and reason not in _TOO_LONG and (tag := _left_open(text, stops)):
             until(tag)
             yield Delta(tag)
             ended = True
-        yield _done("until" if ended else "length" if reason in _TOO_LONG else "eos", whole)
+        yield _done("until" if ended else "length" if reason in _TOO_LONG else "eos", whole, chunks_read)
 
     def forget(self, session: str) -> None:
         pass
 
-    async def _chunks(self, messages: list[BaseMessage], stops: list[str], rng: random.Random) -> AsyncGenerator[Any]:
-        """The model's stream; requests that fail before its first chunk are sent again while there is hope."""
+    def _request(self, rollout: Rollout, stops: Sequence[str], max_tokens: int, sampling: Sampling) -> tuple[list[Any], dict[str, Any]]:
+        """The messages, and what is said beside them."""
+        settings: dict[str, Any] = {"stop": list(stops[: len(stops) if self.continuation else _STOPS])}
+        # Servers other than OpenAI's own are not asked for their token counts unless one insists.
+        if hasattr(self.model, "stream_usage") and "stream_usage" not in self.model.model_fields_set:
+            settings["stream_usage"] = True
+        if not self.continuation:
+            return chat_messages(rollout, self.source), settings
+        messages, plain = continued_messages(rollout, self.source)
+        extra = {"continue_final_message": True, "add_generation_prompt": False, "include_stop_str_in_output": True, "plain_parts": plain}
+        settings |= {"max_tokens": max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
+        return messages, settings | {"extra_body": {**(getattr(self.model, "extra_body", None) or {}), **extra}}
+
+    async def _chunks(self, messages: list[Any], settings: dict[str, Any], rng: random.Random) -> AsyncGenerator[Any]:
+        """The model's stream; requests that fail before its first word are sent again while there is hope."""
         for request in range(1, self.patience.requests + 1):
             await self._turn()
-            stream = self.model.astream(messages, stop=stops)
+            if self._stopless:
+                settings.pop("stop", None)
+            stream = self.model.astream(messages, **settings)
             began = False
+            last: Any = None
             try:
                 while True:
                     async with asyncio.timeout(self.patience.silence):
                         try:
                             chunk = await anext(stream)
                         except StopAsyncIteration:
+                            if _is_cut(last):
+                                raise CutError("the stream ended without its last part") from None
                             return
-                    began = True
+                    began |= bool(chunk.text)
+                    last = chunk if last is None or _finish(chunk) else last
                     yield chunk
             except Exception as e:
+                if not began and not self._stopless and refuses_stops(e):
+                    self._stopless = True
+                    log.warning("%s takes no stop strings: its stream is ended by hanging up", self.name)
+                    continue
                 wait = self._wait(e, request, rng)
                 if began or wait is None or request == self.patience.requests:
-                    raise self._error(e, began) from e
-                log.warning("%s: %s; request %d in %.1f s", self.name, _said(e), request + 1, wait)
+                    raise reasoner_error(e, self.name, began=began, silence=self.patience.silence) from e
+                log.warning("%s: %s; request %d in %.1f s", self.name, said(e), request + 1, wait)
                 self._free = max(self._free, time.monotonic() + wait)
             finally:
                 if close := getattr(stream, "aclose", None):
@@ -137,30 +179,34 @@ class ChatModelReasoner:
 
     def _wait(self, error: Exception, request: int, rng: random.Random) -> float | None:
         """Seconds until the next request, None where none would help."""
-        status = status_of(error)
-        passes = status in (408, 409, 425, 429) or (status or 0) >= 500
-        lost = status is None and (isinstance(error, OSError | TimeoutError) or re.search("Timeout|Connect|Protocol", type(error).__name__))
-        if not (passes or lost):
+        if not passes(error):
             return None
         asked = retry_after(error)
         if asked is not None:
             return asked if asked <= 10 * self.patience.longest else None
         return min(self.patience.longest, self.patience.first * 2.0 ** (request - 1)) * rng.uniform(0.75, 1.25)
 
-    def _error(self, error: Exception, began: bool) -> ReasonerError:
-        status = status_of(error)
-        if status in (401, 403, 404):
-            return SetupError(f"{self.name}: {_said(error)}: check the key, its rights and the model's name")
-        if isinstance(error, TimeoutError):
-            return ReasonerError(f"{self.name} said nothing for {self.patience.silence:g} s")
-        return ReasonerError(f"{self.name} {'broke off' if began else 'failed'}: {_said(error)}")
+    def _check_model(self, whole: Any) -> None:
+        """Whether the model that answered is the one that was asked: some servers answer with whichever they have."""
+        meta = getattr(whole, "response_metadata", None) or {}
+        asked = _short(getattr(self.model, "model_name", None) or getattr(self.model, "model", None))
+        answered = _short(meta.get("model_name"))
+        # Names grow: a version or a date is appended, a path put in front.
+        if not asked or not answered or asked.startswith(answered) or answered.startswith(asked):
+            return
+        words = f"{self.name}: {answered!r} answered, and {asked!r} was asked"
+        if self.continuation:
+            raise SetupError(f"{words}: set reasoner.weights to the model that the server has")
+        if not self._told:
+            self._told = True
+            log.warning("%s: traces name the one that was asked", words)
 
 
 class _Opening:
     """Leaves out the `<think>` with which a model opens a thought that is open."""
 
-    def __init__(self) -> None:
-        self._held: str | None = ""
+    def __init__(self, wanted: bool) -> None:
+        self._held: str | None = "" if wanted else None
 
     def read(self, text: str) -> str:
         """What can be said of what has come: nothing while it may still become `<think>`."""
@@ -172,86 +218,6 @@ class _Opening:
     def rest(self) -> str:
         held, self._held = self._held or "", None
         return _OPENED.sub("", held)
-
-
-def chat_messages(rollout: Rollout, source: FrameSource) -> list[BaseMessage]:
-    """The rollout as turns: question, thought, what a tool returned (the user's), thought ..."""
-    from langchain_core.messages import AIMessage, HumanMessage
-
-    turns: list[tuple[str, list[Any]]] = [("user", [])]
-    thinking, forced = False, False
-    for piece in rollout.pieces:
-        block: Any
-        if isinstance(piece, ImagePiece):
-            who, block = "user", image_block(piece.frame, source)
-        elif piece.trust == "control" and piece.text.startswith("<|"):
-            thinking |= "assistant" in piece.text
-            continue
-        else:
-            mine = piece.trust != "plain"
-            who, block = "model" if thinking and mine else "user", piece.text
-            forced = thinking and piece.trust == "control"
-        if turns[-1][0] != who:
-            turns.append((who, []))
-        turns[-1][1].append(block)
-    messages: list[BaseMessage] = []
-    for n, (who, blocks) in enumerate(turns):
-        if who == "user":
-            messages.append(HumanMessage(content=_blocks(blocks)))
-        else:
-            said = "".join(blocks).removesuffix("<answer>" if forced and n == len(turns) - 1 else "")
-            messages.append(AIMessage(content=said if any(m.type == "ai" for m in messages) else f"<think>\n{said}"))
-    if turns[-1][0] == "model":
-        messages.append(HumanMessage(content=_ANSWER_NOW if forced else "Go on."))
-    return messages
-
-
-def image_block(frame: FrameRef, source: FrameSource) -> dict[str, str]:
-    """A frame as LangChain's standard image block, JPEG."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(source(frame)).save(out, "JPEG", quality=92)
-    return {"type": "image", "base64": base64.b64encode(out.getvalue()).decode(), "mime_type": "image/jpeg"}
-
-
-def status_of(error: BaseException | None) -> int | None:
-    """The HTTP status behind an error, however its library keeps it."""
-    while error is not None:
-        for holder in (error, getattr(error, "response", None)):
-            for name in ("status_code", "code", "status"):
-                value = getattr(holder, name, None)
-                if isinstance(value, int) and 100 <= value < 600:
-                    return value
-        error = error.__cause__
-    return None
-
-
-def retry_after(error: BaseException | None) -> float | None:
-    """Seconds that the server asks to wait: its header, or its words."""
-    while error is not None:
-        headers: Any = getattr(getattr(error, "response", None), "headers", None) or {}
-        try:
-            return max(0.0, float(headers.get("retry-after") or headers.get("Retry-After")))
-        except (TypeError, ValueError, AttributeError):
-            pass
-        if found := _ASKED.search(str(error)):
-            return float(found[1])
-        error = error.__cause__
-    return None
-
-
-def _blocks(blocks: list[Any]) -> Any:
-    """Texts that follow one another in one block; a turn of text alone is plain text."""
-    merged: list[Any] = []
-    for block in blocks:
-        if isinstance(block, str) and merged and isinstance(merged[-1], str):
-            merged[-1] += block
-        else:
-            merged.append(block)
-    if len(merged) == 1 and isinstance(merged[0], str):
-        return merged[0]
-    return [{"type": "text", "text": b} if isinstance(b, str) else b for b in merged]
 
 
 def _feed(text: str, until: Callable[[str], bool]) -> tuple[str, bool]:
@@ -270,20 +236,28 @@ def _left_open(text: str, stops: Sequence[str]) -> str:
 
 
 def _finish(whole: Any) -> str:
+    """Why the model stopped, in the provider's words; empty where nothing was said."""
     meta = getattr(whole, "response_metadata", None) or {}
     reason = meta.get("finish_reason") or meta.get("stop_reason") or meta.get("done_reason") or ""
     if (getattr(whole, "additional_kwargs", None) or {}).get("refusal"):
         return "refusal"
+    if not reason and (blocked := (meta.get("prompt_feedback") or {}).get("block_reason")):
+        # Gemini, where it is the question that it will not read: whatever the reason is called.
+        return "safety" if "safety" in str(blocked).lower() else "prohibited_content"
     return str(getattr(reason, "name", reason)).lower()
 
 
-def _done(stop: Stop, whole: Any) -> Done:
+def _is_cut(last: Any) -> bool:
+    provider = (getattr(last, "response_metadata", None) or {}).get("model_provider")
+    return provider in _GIVE_REASONS and not _finish(last)
+
+
+def _short(name: Any) -> str:
+    return str(name or "").rpartition("/")[2].lower()
+
+
+def _done(stop: Stop, whole: Any, chunks: int) -> Done:
+    """The end; where the connection was left before the counts came, a chunk counts as a token."""
     usage: Any = getattr(whole, "usage_metadata", None) or {}
     read, cached = usage.get("input_tokens", 0), (usage.get("input_token_details") or {}).get("cache_read", 0) or 0
-    return Done(stop, prefilled=read - cached, cached=cached, decoded=usage.get("output_tokens", 0))
-
-
-def _said(error: Exception) -> str:
-    status = status_of(error)
-    first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return f"{f'status {status}, ' if status else ''}{first[:200]}"
+    return Done(stop, prefilled=read - cached, cached=cached, decoded=usage.get("output_tokens", 0) or chunks)

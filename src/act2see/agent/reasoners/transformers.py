@@ -25,8 +25,11 @@ from act2see.agent.packing import FrameSource, Packed, Packer
 from act2see.agent.reasoners.adapters import check_adapter
 from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
 from act2see.agent.reasoners.kv import RowCache
+from act2see.agent.reasoners.prefill import prefill
 from act2see.agent.rollout import Rollout
-from act2see.errors import Act2SeeError, ReasonerError, WeightsError
+from act2see.errors import Act2SeeError, ContextError, ReasonerError
+from act2see.tools.memory import in_halves, out_of_memory
+from act2see.tools.weights import not_loaded
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +87,7 @@ class TransformersReasoner:
         self._cache = RowCache(text.num_hidden_layers, rows, heads, dim, parameter.dtype, parameter.device)
         self._rows = [_Row() for _ in range(rows)]
         self._active = 0
+        self._together = rows  # how many decode in one forward; fewer once memory has run out, until all are done
         self._clock = 0
         self._forbidden = packer.codec.forbidden()
         self._ends = set(self._end_ids())
@@ -110,9 +114,11 @@ class TransformersReasoner:
 
         packer = Packer.from_pretrained(weights)
         try:
-            model: Any = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=getattr(torch, dtype)).to(device)
+            model: Any = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=getattr(torch, dtype), use_safetensors=True).to(
+                device
+            )
         except (OSError, ValueError) as e:
-            raise WeightsError(f"the reasoner's weights {weights} cannot be loaded: {str(e).splitlines()[0]}") from e
+            raise not_loaded("the reasoner's weights", str(weights), e) from e
         if adapter:
             model.load_adapter(check_adapter(adapter, str(weights), model))
         return cls(model, packer, frames, name=Path(str(weights)).name, **options)
@@ -199,7 +205,7 @@ class TransformersReasoner:
         try:
             packed = self.packer.pack(request.rollout)
             if len(packed.ids) + 1 > self.context:
-                raise ReasonerError(
+                raise ContextError(
                     f"the rollout has {len(packed.ids)} tokens and {self.name} takes {self.context}: show fewer initial frames "
                     "(view.max_frames), smaller ones, or allow fewer calls (budget.calls)"
                 )
@@ -233,35 +239,39 @@ class TransformersReasoner:
             0,
             max(0, min(len(row.keys), len(keys)) - start) if row.session == request.rollout.session else 0,
         )
-        device = next(self._model.parameters()).device
-        ids = torch.tensor([packed.ids], device=device)
-        types = (ids == self.packer.image_token_id).int()
-        grids = torch.tensor(packed.grids, device=device).reshape(-1, 3)
-        positions, _ = self._model.model.get_rope_index(ids, types, grids if len(grids) else None)
-        new = [i for i, first in enumerate(packed.starts) if first >= start]
-        vision: dict[str, Any] = {}
-        if new:
-            vision["pixel_values"] = self.packer.patches([packed.images[i] for i in new], self.frames).to(device)
-            vision["image_grid_thw"] = grids[new]
-        count = len(keys) - start
-        self._cache.aim(self._active, [start], count)
-        mask = torch.ones(count, start + count, dtype=torch.bool, device=device).tril(start)[None, None]
-        out = self._model(
-            input_ids=ids[:, start:], position_ids=positions[:, :, start:], attention_mask=mask, past_key_values=self._cache,
-            use_cache=True, logits_to_keep=1, **vision,
+        logits, position = prefill(
+            self._model, self._cache, self._active, packed, start, image=self.packer.image_token_id, merge=self.packer.merge,
+            patches=lambda new: self.packer.patches([packed.images[i] for i in new], self.frames),
         )  # fmt: skip
-        row.session, row.keys, row.position = request.rollout.session, keys, int(positions.max()) + 1
+        row.session, row.keys, row.position = request.rollout.session, keys, position
         request.generator = torch.Generator("cpu").manual_seed(request.sampling.seed)
-        return out.logits[0, -1]  # type: ignore[no-any-return]
+        return logits
 
     def _step(self) -> None:
-        """One token for every rollout that is decoding."""
+        """One token for every rollout that is decoding; in parts where memory does not hold them all."""
+        rows, everything = self._rows[: self._active], range(self._active)
+        done: list[torch.Tensor | Exception] = []
+        while len(done) < len(rows):
+            done += in_halves(self._decode, everything[len(done) : len(done) + self._together])
+        for r, logits in zip(rows, done, strict=True):
+            if isinstance(logits, Exception):
+                self._fail(r, logits)
+                continue
+            r.keys.append(r.pending)
+            r.position += 1
+            self._take(r, logits)
+        self._settle()
+        if not self._active:
+            self._together = len(self._rows)
+
+    def _decode(self, at: Sequence[int]) -> Sequence[torch.Tensor]:
+        """The next logits of rows that stand side by side."""
         import torch
 
-        rows = self._rows[: self._active]
+        rows = [self._rows[i] for i in at]
         device = next(self._model.parameters()).device
         lengths = [len(r.keys) for r in rows]
-        longest = self._cache.aim(0, lengths, 1)
+        longest = self._cache.aim(at[0], lengths, 1)
         mask = torch.arange(longest, device=device)[None] <= torch.tensor(lengths, device=device)[:, None]
         ids = torch.tensor([[r.pending] for r in rows], device=device)
         positions = torch.tensor([[r.position] for r in rows], device=device).expand(3, -1, -1)
@@ -270,30 +280,30 @@ class TransformersReasoner:
                 input_ids=ids, position_ids=positions, attention_mask=mask[:, None, None], past_key_values=self._cache, use_cache=True
             ).logits[:, -1]
         except Exception as e:
-            for r in rows:
-                assert r.request is not None
-                r.request.emit(self._told(e))
-            self._rows[: self._active] = [_Row() for _ in rows]
-            self._active = 0
-            return
+            if out_of_memory(e):
+                self._together = max(1, len(rows) // 2)
+            raise
         self.forwards += 1
-        for r, row_logits in zip(rows, logits, strict=True):
-            r.keys.append(r.pending)
-            r.position += 1
-            self._take(r, row_logits)
-        self._settle()
+        return list(logits)
 
     def _take(self, row: _Row, logits: torch.Tensor) -> None:
         """`_accept`, so that what fails in one rollout ends that one alone."""
-        request = row.request
         try:
             self._accept(row, logits)
         except Exception as e:
-            row.session, row.request = "", None
-            assert request is not None
-            request.emit(self._told(e))
+            self._fail(row, e)
+
+    def _fail(self, row: _Row, e: Exception) -> None:
+        request, row.session, row.request = row.request, "", None
+        assert request is not None
+        request.emit(self._told(e))
 
     def _told(self, e: Exception) -> Act2SeeError:
+        if out_of_memory(e):
+            return ReasonerError(
+                f"{self.name}: there is no memory for this rollout, even alone: show fewer initial frames (view.max_frames), smaller ones, "
+                "or decode fewer at once (reasoner.rows)"
+            )
         return e if isinstance(e, Act2SeeError) else ReasonerError(f"{self.name} failed: {(str(e) or repr(e)).splitlines()[0]}")
 
     def _accept(self, row: _Row, logits: torch.Tensor) -> None:

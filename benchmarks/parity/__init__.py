@@ -1,0 +1,1 @@
+"""Checks against other people's code that needs an environment of its own: outside CI, run by hand."""

@@ -1,0 +1,108 @@
+"""A rollout as the messages of a chat, in either of two forms.
+
+Most APIs cannot go on with a turn that holds an image. `chat_messages` puts what a tool returned into a user's turn, and the
+model's next turn goes on from there.
+
+Servers of open models can (`continue_final_message`). `continued_messages` sends the pieces of the rollout one by one, in two
+turns, as the model was trained on them: the server tokenises them one by one as well, so the ids are those of the rollout.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING, Any, Literal
+
+from act2see.agent.packing import FrameSource
+from act2see.agent.rollout import ImagePiece, Rollout
+from act2see.tools.frames import FrameRef
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+_ANSWER_NOW = "Answer now with what you know: only <answer>your answer</answer>."
+_BEGINS = "<|im_start|>assistant\n"
+
+
+def chat_messages(rollout: Rollout, source: FrameSource) -> list[BaseMessage]:
+    """The rollout as turns: question, thought, what a tool returned (the user's), thought ..."""
+    from langchain_core.messages import AIMessage, HumanMessage
+
+    turns: list[tuple[str, list[Any]]] = [("user", [])]
+    thinking, forced = False, False
+    for piece in rollout.pieces:
+        block: Any
+        if isinstance(piece, ImagePiece):
+            who, block = "user", image_block(piece.frame, source)
+        elif piece.trust == "control" and piece.text.startswith("<|"):
+            thinking |= "assistant" in piece.text
+            continue
+        else:
+            mine = piece.trust != "plain"
+            who, block = "model" if thinking and mine else "user", piece.text
+            forced = thinking and piece.trust == "control"
+        if turns[-1][0] != who:
+            turns.append((who, []))
+        turns[-1][1].append(block)
+    messages: list[BaseMessage] = []
+    for n, (who, blocks) in enumerate(turns):
+        if who == "user":
+            messages.append(HumanMessage(content=_blocks(blocks)))
+        else:
+            said = "".join(blocks).removesuffix("<answer>" if forced and n == len(turns) - 1 else "")
+            messages.append(AIMessage(content=said if any(m.type == "ai" for m in messages) else f"<think>\n{said}"))
+    if turns[-1][0] == "model":
+        messages.append(HumanMessage(content=_ANSWER_NOW if forced else "Go on."))
+    return messages
+
+
+def continued_messages(rollout: Rollout, source: FrameSource) -> tuple[list[BaseMessage], list[int]]:
+    """The question and the unfinished turn, a part for each piece, pictures as they are (PNG).
+
+    Beside them, which parts of the turn the model did not write: marks that are spelled out in those stay text.
+    """
+    from langchain_core.messages import AIMessage, HumanMessage
+
+    asked: list[dict[str, str]] = []
+    turn: list[dict[str, str]] = []
+    plain: list[int] = []
+    into = asked
+    for piece in rollout.pieces:
+        if isinstance(piece, ImagePiece):
+            into.append(image_block(piece.frame, source, "PNG"))
+            continue
+        text = piece.text
+        if piece.trust == "control" and text.startswith("<|"):
+            # Marks of turns and pictures are the server's to write; what stands behind the last one is the turn's beginning.
+            _, begins, text = text.partition(_BEGINS)
+            into = turn if begins else into
+        if text:
+            if into is turn and piece.trust == "plain":
+                plain.append(len(turn))
+            into.append({"type": "text", "text": text})
+    # LangChain's types know lists of `str | dict` alone.
+    content: Any = asked, turn
+    return [HumanMessage(content=content[0]), AIMessage(content=content[1])], plain
+
+
+def image_block(frame: FrameRef, source: FrameSource, kind: Literal["JPEG", "PNG"] = "JPEG") -> dict[str, str]:
+    """A frame as LangChain's standard image block."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    # A picture is sent once: a fast compression is worth more than a small one.
+    Image.fromarray(source(frame)).save(out, kind, **({"quality": 92} if kind == "JPEG" else {"compress_level": 1}))
+    return {"type": "image", "base64": base64.b64encode(out.getvalue()).decode(), "mime_type": f"image/{kind.lower()}"}
+
+
+def _blocks(blocks: list[Any]) -> Any:
+    """Texts that follow one another in one block; a turn of text alone is plain text."""
+    merged: list[Any] = []
+    for block in blocks:
+        if isinstance(block, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += block
+        else:
+            merged.append(block)
+    if len(merged) == 1 and isinstance(merged[0], str):
+        return merged[0]
+    return [{"type": "text", "text": b} if isinstance(b, str) else b for b in merged]

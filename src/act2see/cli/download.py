@@ -1,0 +1,55 @@
+"""`act2see download`: fetch the weights of a configuration, ready to be loaded.
+
+Only what is loaded is fetched (`tools/hub.py`). A gated repository does not keep the others back; a hub that cannot be
+reached does.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from act2see.cli.chosen import ConfigFile, Preset, chosen_config
+from act2see.cli.output import complain, progress_bar, say, size
+
+
+def download(
+    preset: Preset = None,
+    config: ConfigFile = None,
+    endpoint: Annotated[str | None, typer.Option("--endpoint", metavar="URL", help="Another hub (default: HF_ENDPOINT).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and how much.")] = False,
+) -> None:
+    """Fetch a preset's weights from the hub: safetensors, JSON and tokenizer files only. Run it again to go on."""
+    from act2see.cli.weights import needed_weights
+    from act2see.errors import ConfigError, UnreachableError, WeightsError
+    from act2see.tools.hub import fetch, list_files
+
+    chosen = chosen_config(preset, config)
+    wanted = {n.name: n for n in needed_weights(chosen) if n.of_hub}
+    if not wanted:
+        say(f"{chosen.name}: nothing to download, its weights are local")
+        return
+    failed = 0
+    for name, needed in wanted.items():
+        licence = f", {needed.known.licence}" if needed.known else ""
+        try:
+            files = list_files(name, without=needed.without, endpoint=endpoint)
+            say(f"{name}: {len(files.sizes)} files, {size(files.bytes)}{licence}")
+            if dry_run:
+                for file, n in sorted(files.sizes.items()):
+                    say(f"  {file} ({size(n)})")
+                continue
+            with progress_bar() as bar:
+                task = bar.add_task(name, total=files.bytes)
+                folder = fetch(files, endpoint=endpoint, report=lambda n, bar=bar, task=task: bar.advance(task, n))  # type: ignore[misc]
+            say(f"  in {folder}")
+        except UnreachableError:
+            raise
+        except (WeightsError, ConfigError) as e:
+            complain(str(e))
+            failed += 1
+    if failed:
+        raise typer.Exit(2)
+    named = f" --config {config}" if config else f" --preset {preset}" if preset else ""
+    say(f"Next: act2see doctor{named}", "bold green")

@@ -1,0 +1,147 @@
+"""A small server that speaks Gemini's protocol: generateContent, and streamGenerateContent as server-sent events.
+
+The shapes are those of the API's documentation (`GenerateContentResponse`, `PromptFeedback`, and Google's error model with
+`RetryInfo`). Each request gets the next reply of its script; nothing here has been checked against the service itself.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+USAGE = {"promptTokenCount": 100, "cachedContentTokenCount": 40, "candidatesTokenCount": 7, "totalTokenCount": 107}
+RATINGS = [{"category": "HARM_CATEGORY_DANGEROUS_CONTENT", "probability": "NEGLIGIBLE"}]
+
+
+@dataclass
+class GeminiReply:
+    """The responses of a stream, or an error; `cut` closes the connection after that many, politely or not."""
+
+    responses: tuple[dict[str, Any], ...] = ()
+    status: int = 200
+    error: dict[str, Any] = field(default_factory=dict)
+    cut: int | None = None
+    politely: bool = False
+
+
+@dataclass
+class GeminiServer:
+    url: str
+    replies: list[GeminiReply]
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    calls: list[tuple[str, str | None]] = field(default_factory=list)  # path, and the key that came with it
+
+
+def says(*pieces: str, finish: str = "STOP", **rest: Any) -> GeminiReply:
+    """Text in pieces; the last response says why it ended, and what it took."""
+    made = [response(piece) for piece in pieces[:-1]]
+    return GeminiReply((*made, response(pieces[-1] if pieces else None, finish)), **rest)
+
+
+def response(text: str | None, finish: str | None = None) -> dict[str, Any]:
+    candidate: dict[str, Any] = {"index": 0, "safetyRatings": RATINGS}
+    if text is not None:
+        candidate["content"] = {"parts": [{"text": text}], "role": "model"}
+    if finish:
+        candidate["finishReason"] = finish
+    usage = USAGE if finish else {"promptTokenCount": 100, "totalTokenCount": 100}
+    return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "gemini-2.5-flash", "responseId": "r"}
+
+
+def blocked(reason: str) -> GeminiReply:
+    """The question itself is refused: no candidates at all."""
+    said = {"promptFeedback": {"blockReason": reason}, "usageMetadata": {"promptTokenCount": 100, "totalTokenCount": 100}}
+    return GeminiReply(({**said, "modelVersion": "gemini-2.5-flash"},))
+
+
+def fails(status: int, name: str, message: str, *details: dict[str, Any]) -> GeminiReply:
+    return GeminiReply(status=status, error={"error": {"code": status, "message": message, "status": name, "details": list(details)}})
+
+
+def retry_in(seconds: str) -> GeminiReply:
+    """Over the quota, with Google's word on when to come again."""
+    return fails(
+        429,
+        "RESOURCE_EXHAUSTED",
+        "You exceeded your current quota, please check your plan and billing details.",
+        {
+            "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{"quotaId": "GenerateRequestsPerMinutePerProjectPerModel"}],
+        },
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": seconds},
+    )
+
+
+@contextmanager
+def gemini_server(*replies: GeminiReply) -> Iterator[GeminiServer]:
+    """The last reply is given again and again. Stop sequences end a text and are left out, as the service does."""
+    server: GeminiServer
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with lock:
+                server.requests.append(body)
+                server.calls.append((self.path, self.headers.get("x-goog-api-key")))
+                reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
+            if reply.status != 200:
+                self._whole(reply.status, reply.error)
+            elif ":streamGenerateContent" in self.path:
+                self._stream(reply, (body.get("generationConfig") or {}).get("stopSequences") or [])
+            else:
+                self._whole(200, reply.responses[-1])
+
+        def _whole(self, status: int, data: dict[str, Any]) -> None:
+            said = json.dumps(data).encode()
+            self.send_response(status)
+            for name, value in {"content-type": "application/json", "content-length": str(len(said)), "connection": "close"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(said)
+
+        def _stream(self, reply: GeminiReply, stops: list[str]) -> None:
+            self.send_response(200)
+            for name, value in {"content-type": "text/event-stream", "transfer-encoding": "chunked", "connection": "close"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            left = "".join(_text(r) for r in reply.responses)
+            left = left[: min([i for s in stops if (i := left.find(s)) >= 0], default=len(left))]
+            for n, made in enumerate(reply.responses):
+                if n == reply.cut:
+                    break
+                if text := _text(made):
+                    kept, left = left[: len(text)], left[len(text) :]
+                    made = json.loads(json.dumps(made))
+                    made["candidates"][0]["content"]["parts"][0]["text"] = kept
+                self._chunk(f"data: {json.dumps(made)}\r\n\r\n".encode())
+            if reply.cut is None or reply.politely:
+                self._chunk(b"")
+
+        def _chunk(self, data: bytes) -> None:
+            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        server = GeminiServer(f"http://127.0.0.1:{http.server_address[1]}", list(replies))
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+def _text(made: dict[str, Any]) -> str:
+    candidates = made.get("candidates") or [{}]
+    return "".join(part.get("text", "") for part in candidates[0].get("content", {}).get("parts", []))

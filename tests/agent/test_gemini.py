@@ -1,0 +1,130 @@
+"""The chat reasoner with LangChain's Gemini model, over HTTP, against a server that speaks Gemini's wire format."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.agent.gemini_server import GeminiReply, GeminiServer, blocked, fails, gemini_server, response, retry_in, says
+from tests.agent.test_chat import QUICK, black, write
+from tests.graphs.doubles import clip_in, parts_in
+
+from act2see.agent.reasoners.base import Done
+from act2see.agent.reasoners.chat import ChatModelReasoner, Patience
+from act2see.errors import ConfigError, ContextError, ReasonerError, RefusedError, SetupError
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.parts import chat_model
+from act2see.graphs.run import aask
+
+pytest.importorskip("langchain_google_genai", reason="needs the train extra")
+
+
+def reasoner(server: GeminiServer, patience: Patience = QUICK, source: Any = black) -> ChatModelReasoner:
+    """As `weights: google_genai:gemini-2.5-flash` with these `options` makes it."""
+    options = {"base_url": server.url, "google_api_key": "none", "max_retries": 1}
+    return ChatModelReasoner(chat_model("google_genai:gemini-2.5-flash", options, "test"), source, "gemini", patience)
+
+
+async def test_a_stream_is_read_and_its_tokens_counted() -> None:
+    with gemini_server(says("<thi", "nk>\nI see", " a dog.")) as server:
+        assert await write(reasoner(server)) == ("I see a dog.", Done("eos", prefilled=60, cached=40, decoded=7))
+        assert server.calls == [("/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse", "none")]
+        assert server.requests[0]["generationConfig"]["stopSequences"] == ["</look>"]
+
+
+async def test_the_stop_sequence_is_put_back_and_the_token_limit_is_told() -> None:
+    with gemini_server(says("Hm. <look> the", " dog </lo", "ok> and more")) as server:
+        assert (await write(reasoner(server)))[0] == "Hm. <look> the dog </look>"
+    with gemini_server(says("Hm. <look> the", finish="MAX_TOKENS")) as server:
+        assert await write(reasoner(server)) == ("Hm. <look> the", Done("length", 60, 40, 7))
+
+
+async def test_a_whole_answer_is_read_as_well() -> None:
+    """`generateContent`, which the reasoner itself never asks for; the assistant's model does."""
+    with gemini_server(says("A dog.")) as server:
+        said = await reasoner(server).model.ainvoke("What?")
+        assert (said.text, server.calls[0][0]) == ("A dog.", "/v1beta/models/gemini-2.5-flash:generateContent")
+
+
+async def test_a_thought_summary_is_no_text() -> None:
+    thought = response("I wonder.")
+    thought["candidates"][0]["content"]["parts"][0]["thought"] = True
+    with gemini_server(GeminiReply((thought, response("A dog.", "STOP")))) as server:
+        assert (await write(reasoner(server)))[0] == "A dog."
+
+
+async def test_a_candidate_without_content_is_an_empty_turn() -> None:
+    with gemini_server(says()) as server:
+        assert await write(reasoner(server)) == ("", Done("eos", 60, 40, 7))
+
+
+@pytest.mark.parametrize("reply", [blocked("SAFETY"), blocked("PROHIBITED_CONTENT"), blocked("OTHER"), says("I", finish="SAFETY")])
+async def test_a_block_is_a_refusal(reply: GeminiReply) -> None:
+    with gemini_server(reply) as server, pytest.raises(RefusedError, match="refused to answer"):
+        await write(reasoner(server))
+    assert len(server.requests) == 1
+
+
+async def test_it_waits_as_long_as_google_asks() -> None:
+    with gemini_server(retry_in("0.4s"), says("Now.")) as server:
+        started = time.monotonic()
+        assert (await write(reasoner(server)))[0] == "Now."
+        assert time.monotonic() - started >= 0.4
+        assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "words", "sent"),
+    [
+        (retry_in("86400s"), ReasonerError, "exceeded your current quota", 1),
+        (fails(503, "UNAVAILABLE", "The model is overloaded."), ReasonerError, "overloaded", 3),
+        (fails(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key."), SetupError, "check the key", 1),
+        (fails(403, "PERMISSION_DENIED", "It has not been used before."), SetupError, "its rights", 1),
+        (fails(404, "NOT_FOUND", "models/x is not found for API version v1beta"), SetupError, "the model's name", 1),
+        (
+            fails(400, "INVALID_ARGUMENT", "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576)."),
+            ContextError,
+            "show fewer initial frames",
+            1,
+        ),
+        (says("Hm.", " And", cut=1), ReasonerError, "broke off", 1),
+        (says("Hm.", " And", cut=1, politely=True), ReasonerError, "broke off.*without its last part", 1),
+    ],
+)
+async def test_errors_say_what_happened(reply: GeminiReply, kind: type[Exception], words: str, sent: int) -> None:
+    with gemini_server(reply) as server:
+        with pytest.raises(kind, match=words):
+            await write(reasoner(server))
+        assert len(server.requests) == sent
+
+
+def test_a_missing_key_is_said_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("GOOGLE_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ConfigError, match="GOOGLE_API_KEY"):
+        chat_model("google_genai:gemini-2.5-flash", {}, "reasoner.weights")
+
+
+async def test_a_question_is_answered_and_its_trace_is_one_thought(tmp_path: Path) -> None:
+    """The same grammar as from any other reasoner: text, call, frames, text, answer."""
+    script = says("<think>\nLook. <retrieve> dog </retrieve>"), says("<think>A dog.</think>\n<answer>B</answer>")
+    config, parts = parts_in(tmp_path, None)
+    with gemini_server(*script) as server:
+        engine = reasoner(server, source=lambda ref: parts.resources.store.get(ref.digest))
+        graph = create_act2see(config, parts=type(parts)(engine, parts.tools, parts.resources))
+        trace = await aask(graph, clip_in(tmp_path), "What?", ["cat", "dog"])
+    assert trace.text == "Look. <retrieve> dog </retrieve>A dog.</think>\n<answer>B</answer>"
+    assert [s.kind for s in trace.segments] == ["text", "call", "frames", "text", "answer"]
+    assert (trace.choice, trace.usage.tokens) == ("dog", 14)
+    contents = server.requests[1]["contents"]
+    assert [c["role"] for c in contents] == ["user", "model", "user"]
+    opening, picture, closing = contents[2]["parts"]
+    assert (opening["text"][:7], closing["text"]) == ("<frame>", "</frame>")
+    assert {"mimeType", "mime_type"} & picture["inlineData"].keys()  # the service takes either
+    data = picture["inlineData"]["data"].replace("-", "+").replace("_", "/")
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (192, 192)

@@ -1,0 +1,125 @@
+"""Memory runs out while the reasoner reads or decodes: it does the same in smaller parts, and says the same.
+
+The model refuses more than so many tokens in one forward, with the error that CUDA raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from act2see.agent.packing import Packer
+from act2see.agent.prompt import Prompt
+from act2see.agent.reasoners.base import Delta, Sampling
+from act2see.agent.reasoners.prefill import between
+from act2see.agent.reasoners.transformers import TransformersReasoner
+from act2see.agent.rollout import Rollout, render
+from act2see.agent.trace import Question, Trace
+from act2see.errors import ReasonerError
+from act2see.tools.frames import FrameRef
+
+PROMPT = Prompt({"retrieve": "a real frame"}, "short")
+
+
+class Limited:
+    """A model that takes `most` tokens in one forward; `sizes` are those that it took."""
+
+    def __init__(self, model: Any, most: int) -> None:
+        self._model, self.most = model, most
+        self.sizes: list[int] = []
+
+    def __call__(self, **given: Any) -> Any:
+        import torch
+
+        if (count := given["input_ids"].numel()) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.sizes.append(count)
+        return self._model(**given)
+
+    def eval(self) -> Limited:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+@pytest.fixture(scope="module")
+def model(vlm_folder: Path) -> Any:
+    import torch
+    from transformers import Qwen3VLForConditionalGeneration
+
+    return Qwen3VLForConditionalGeneration.from_pretrained(vlm_folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture
+def rollouts(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> list[Rollout]:
+    asked = [Question(text="What colour does the ring turn" + " when it blinks" * n) for n in range(3)]
+    frames = [(frame(10 + n), frame(50 + n, 1.0)) for n in range(3)]
+    return [render(trace(id=f"run-{n}", question=q, initial=f), PROMPT) for n, (q, f) in enumerate(zip(asked, frames, strict=True))]
+
+
+async def said(reasoner: TransformersReasoner, rollouts: list[Rollout]) -> list[str | Exception]:
+    async def one(rollout: Rollout) -> str:
+        parts = []
+        stream = reasoner.stream(rollout, until=lambda _: False, stops=(), max_tokens=5, sampling=Sampling())
+        async for item in stream:
+            if isinstance(item, Delta):
+                parts.append(item.text)
+        return "".join(parts)
+
+    out: list[Any] = await asyncio.gather(*map(one, rollouts), return_exceptions=True)
+    return out
+
+
+@pytest.mark.parametrize("most", [40, 9])
+async def test_reading_and_decoding_in_parts_say_the_same(
+    model: Any, packer: Packer, source: Any, rollouts: list[Rollout], most: int
+) -> None:
+    reference = await said(TransformersReasoner(model, packer, source, rows=4), rollouts)
+    # A frame is 9 tokens and is never cut.
+    assert {g[1] * g[2] // packer.merge**2 for g in packer.pack(rollouts[0]).grids} == {9}
+    small = Limited(model, most)
+    reasoner = TransformersReasoner(small, packer, source, rows=4)
+    assert await said(reasoner, rollouts) == reference
+    assert all(isinstance(r, str) and r for r in reference)
+    assert max(small.sizes) <= small.most
+
+
+async def test_decoding_is_split_by_rows(model: Any, packer: Packer, source: Any, rollouts: list[Rollout]) -> None:
+    class Narrow(Limited):
+        """Takes `most` rows."""
+
+        def __call__(self, **given: Any) -> Any:
+            import torch
+
+            if len(given["input_ids"]) > self.most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            self.sizes.append(len(given["input_ids"]))
+            return self._model(**given)
+
+    reference = await said(TransformersReasoner(model, packer, source, rows=4), rollouts)
+    narrow = Narrow(model, 1)
+    assert await said(TransformersReasoner(narrow, packer, source, rows=4), rollouts) == reference
+    assert set(narrow.sizes) == {1}
+
+
+async def test_what_does_not_fit_alone_fails_alone(model: Any, packer: Packer, source: Any, rollouts: list[Rollout]) -> None:
+    reasoner = TransformersReasoner(Limited(model, 4), packer, source, rows=4)
+    results = await said(reasoner, rollouts[:1])
+    assert isinstance(results[0], ReasonerError)
+    assert "there is no memory for this rollout, even alone" in str(results[0])
+    # And it goes on with what does.
+    reasoner._model.most = 10_000
+    assert isinstance((await said(reasoner, rollouts[:1]))[0], str)
+
+
+def test_where_a_prefill_is_cut() -> None:
+    assert between(0, 10, []) == 5
+    assert between(0, 10, [(4, 8)]) == 4
+    assert between(0, 10, [(0, 8)]) == 8
+    assert between(0, 8, [(0, 8)]) is None
+    assert between(3, 4, []) is None

@@ -1,0 +1,161 @@
+"""vLLM in process, with a double of its engine: what the engine gets, from which thread, and when it is told to stop.
+
+vLLM itself has an environment of its own; `benchmarks/parity/vllm.py` runs this class there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.agent.test_vllm_http import BEGIN, shown
+
+from act2see.agent.packing import Packer
+from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.reasoners.vllm import VLLMReasoner
+from act2see.agent.rollout import Rollout, TextPiece
+from act2see.errors import ContextError, ReasonerError, SetupError
+from act2see.tools.weights import resolve_weights
+
+CODEC = Packer.from_pretrained(resolve_weights("micro:vlm")).codec
+
+
+class Engine:
+    """`AsyncLLM` as far as it is used: `generate` streams what is new, and aborts where it is closed."""
+
+    def __init__(self, *deltas: tuple[str, str | None, str | None], fails: Exception | None = None, pace: float = 0.0) -> None:
+        self.deltas, self.fails, self.pace = deltas, fails, pace
+        self.prompts: list[dict[str, Any]] = []
+        self.params: list[dict[str, Any]] = []
+        self.loras: list[Any] = []
+        self.threads: set[str] = set()
+        self.began, self.aborted = threading.Event(), threading.Event()
+        self.down = False
+
+    async def generate(self, prompt: dict[str, Any], params: dict[str, Any], request_id: str, lora_request: Any) -> AsyncIterator[Any]:
+        self.prompts.append(prompt)
+        self.began.set()
+        self.params.append(params)
+        self.loras.append(lora_request)
+        self.threads.add(threading.current_thread().name)
+        if self.fails:
+            raise self.fails
+        try:
+            for text, finish, at in self.deltas:
+                await asyncio.sleep(self.pace)
+                one = SimpleNamespace(text=text, token_ids=[1], finish_reason=finish, stop_reason=at)
+                ids = prompt["prompt_token_ids"]
+                yield SimpleNamespace(outputs=[one], prompt_token_ids=ids, num_cached_tokens=4 * (len(self.prompts) - 1))
+        except (asyncio.CancelledError, GeneratorExit):
+            self.aborted.set()
+            raise
+
+    def shutdown(self) -> None:
+        self.down = True
+
+
+@pytest.fixture
+def made() -> Iterator[Any]:
+    engines: list[VLLMReasoner] = []
+
+    def make(engine: Engine, **settings: Any) -> VLLMReasoner:
+        reasoner = VLLMReasoner(lambda: engine, CODEC, lambda f: np.zeros((f.height, f.width, 3), np.uint8), params=dict, **settings)
+        engines.append(reasoner)
+        return reasoner
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+async def write(reasoner: VLLMReasoner, *pieces: Any, stop: str = "</answer>", tokens: int = 50) -> tuple[str, Done]:
+    heard, done = "", Done("eos")
+
+    def until(text: str) -> bool:
+        nonlocal heard
+        heard += text
+        return stop in heard
+
+    rollout, stops = Rollout((BEGIN, *pieces)), ("</retrieve>", "</answer>")
+    async for item in reasoner.stream(rollout, until=until, stops=stops, max_tokens=tokens, sampling=Sampling(0.5, 0.9, 3)):
+        if isinstance(item, Done):
+            done = item
+        else:
+            assert isinstance(item, Delta)
+    return heard, done
+
+
+async def test_the_engine_gets_ids_pixels_and_their_names(made: Any) -> None:
+    engine = Engine(("<answer>", None, None), ("B</answer>", "stop", "</answer>"))
+    text, done = await write(made(engine, adapter="a LoRA"), shown("aa"), TextPiece("<|im_start|>"))
+    assert (text, done) == ("<answer>B</answer>", Done("until", len(engine.prompts[0]["prompt_token_ids"]), 0, 2))
+    pad = CODEC.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    (prompt,) = engine.prompts
+    assert prompt["prompt_token_ids"] == [*CODEC.encode(BEGIN.text, "control"), pad, *CODEC.encode("<|im_start|>", "plain")]
+    assert prompt["multi_modal_uuids"] == {"image": ["aa" * 16]}
+    assert prompt["multi_modal_data"]["image"][0].size == (48, 48)
+    assert engine.loras == ["a LoRA"]
+    assert engine.params[0] == {
+        "temperature": 0.5, "top_p": 0.9, "seed": 3, "max_tokens": 50, "stop": ["</retrieve>", "</answer>"],
+        "include_stop_str_in_output": True, "skip_special_tokens": False,
+        "bad_words": ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
+    }  # fmt: skip
+
+
+async def test_the_end_of_the_turn_is_no_text(made: Any) -> None:
+    text, done = await write(made(Engine(("Hm.", None, None), ("<|im_end|>", "stop", None))))
+    assert (text, done.stop) == ("Hm.", "eos")
+
+
+async def test_a_stop_that_is_no_end_goes_on_with_what_was_written(made: Any) -> None:
+    engine = Engine(("a</retrieve>", "stop", "</retrieve>"))
+    text, done = await write(made(engine), tokens=2)
+    assert (text, done.stop, done.decoded) == ("a</retrieve>" * 2, "length", 2)
+    assert engine.prompts[1]["prompt_token_ids"] == engine.prompts[0]["prompt_token_ids"] + CODEC.encode("a</retrieve>", "model")
+    assert [p["max_tokens"] for p in engine.params] == [2, 1]
+
+
+async def test_leaving_early_aborts(made: Any) -> None:
+    engine = Engine(*[("<frame>", None, None)] * 500, pace=0.005)
+    _, done = await write(made(engine), stop="<frame>")
+    assert done.stop == "until"
+    assert await asyncio.to_thread(engine.aborted.wait, 5)
+
+
+async def test_a_cancelled_run_aborts(made: Any) -> None:
+    engine = Engine(*[("and ", None, None)] * 500, pace=0.005)
+    run = asyncio.ensure_future(write(made(engine), tokens=500))
+    assert await asyncio.to_thread(engine.began.wait, 5)
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    assert await asyncio.to_thread(engine.aborted.wait, 5)
+
+
+def test_questions_come_from_many_loops_and_the_engine_has_one(made: Any) -> None:
+    engine = Engine(("<answer>B</answer>", "stop", "</answer>"))
+    reasoner = made(engine)
+    assert [asyncio.run(write(reasoner))[0] for _ in range(2)] == ["<answer>B</answer>"] * 2
+    assert engine.threads == {"act2see-vllm"}
+    reasoner.close()
+    assert engine.down
+
+
+async def test_limits_say_what_to_do(made: Any) -> None:
+    long = ValueError("The decoder prompt (length 900) is longer than the maximum model length of 512.")
+    with pytest.raises(ContextError, match=r"with 1 frames is longer than vllm takes .*length 900.*view\.max_frames"):
+        await write(made(Engine(fails=long)), shown("aa"))
+    with pytest.raises(ReasonerError, match="vllm failed: EngineCore died"):
+        await write(made(Engine(fails=RuntimeError("EngineCore died"))))
+
+
+async def test_an_engine_that_cannot_start_says_why() -> None:
+    def make() -> Any:
+        raise RuntimeError("no device\nand more")
+
+    with pytest.raises(SetupError, match=r"vLLM cannot start vllm: no device$"):
+        await write(VLLMReasoner(make, CODEC, lambda f: np.zeros((1, 1, 3), np.uint8), params=dict))

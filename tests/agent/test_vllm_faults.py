@@ -1,0 +1,155 @@
+"""What goes wrong with a vLLM server, each with its error and what to do about it, through the graph where it matters."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.agent.test_vllm_http import BEGIN, DONE, LOOK, QUICK, ask, pixels, reasoner, shown, write
+from tests.agent.vllm_server import MODEL, Fault, vllm_server
+
+from act2see.agent.reasoners.chat import Patience
+from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+from act2see.agent.rollout import TextPiece
+from act2see.errors import ConfigError, ContextError, ReasonerError, SetupError
+
+BRIEF = Patience(requests=2, first=0.01, longest=1.0, silence=0.3)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "sent"),
+    [
+        (Fault(status=503), "failed: status 503, the script says so", 3),
+        (Fault(status=500, message="EngineCore encountered an issue"), "failed: status 500, EngineCore", 3),
+        (Fault(status=400, message="stop: too many"), "failed: status 400, stop: too many", 1),
+        (Fault(status=401, message="Unauthorized"), "check the key", 1),
+        (Fault(status=429, headers={"Retry-After": "99999"}), "status 429", 1),
+        (Fault(cut=2), "broke off: ", 1),
+        (Fault(cut=2, polite=True), "broke off: the stream ended in the middle", 1),
+        (Fault(error=2), "broke off: EngineCore encountered an issue", 1),
+    ],
+)
+async def test_a_run_ends_with_what_the_server_said(tmp_path: Path, fault: Fault, error: str, sent: int) -> None:
+    """What passes is tried again while nothing has been streamed; after the first word nothing is."""
+    with vllm_server(LOOK, DONE, folder=tmp_path, faults=[fault] * 3) as server:
+        with pytest.raises(ReasonerError, match=error):
+            await ask(tmp_path, server)
+        assert len(server.requests) == sent
+
+
+async def test_a_fault_that_passes_is_not_noticed(tmp_path: Path) -> None:
+    with vllm_server(LOOK, DONE, folder=tmp_path, faults=[Fault(status=503), Fault(cut=0)]) as server:
+        trace = await ask(tmp_path, server)
+        assert len(server.requests) == 4
+    assert trace.text == LOOK + DONE
+
+
+async def test_it_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
+    with vllm_server(DONE, folder=tmp_path, faults=[Fault(status=429, headers={"Retry-After": "0.4"})]) as server:
+        started = time.monotonic()
+        assert (await write(reasoner(server)))[0] == DONE
+        assert time.monotonic() - started >= 0.4
+
+
+async def test_a_server_that_is_down_is_told_how_to_start() -> None:
+    with vllm_server() as server:
+        pass
+    with pytest.raises(SetupError, match=r"no server answers at .*: start it with `act2see serve vllm`"):
+        await write(VLLMHTTPReasoner(server.url, MODEL, pixels, patience=QUICK))
+
+
+async def test_a_silent_server_is_not_listened_to_for_ever(tmp_path: Path) -> None:
+    with vllm_server(DONE, folder=tmp_path, faults=[Fault(silent=5)]) as server:
+        started = time.monotonic()
+        with pytest.raises(ReasonerError, match=r"said nothing for 0\.3 s"):
+            await write(reasoner(server, BRIEF))
+        assert time.monotonic() - started < 3
+
+
+async def test_a_server_that_falls_silent_in_mid_stream(tmp_path: Path) -> None:
+    with vllm_server(DONE, folder=tmp_path, pace=2.0) as server, pytest.raises(ReasonerError, match=r"said nothing for 0\.3 s"):
+        await write(reasoner(server, BRIEF))
+    assert len(server.requests) == 1
+
+
+async def test_another_model_than_configured(tmp_path: Path) -> None:
+    with (
+        vllm_server(DONE, folder=tmp_path, models=("Qwen/Qwen3-VL-8B-Thinking",)) as server,
+        pytest.raises(SetupError, match=r"does not serve micro:vlm, it has Qwen/Qwen3-VL-8B-Thinking: set reasoner\.weights"),
+    ):
+        await ask(tmp_path, server)
+
+
+async def test_an_adapter_that_is_missing(tmp_path: Path) -> None:
+    with (
+        vllm_server(DONE, folder=tmp_path) as server,
+        pytest.raises(SetupError, match=r"does not serve sft, it has micro:vlm: set reasoner\.adapter to one"),
+    ):
+        await ask(tmp_path, server, adapter="sft")
+
+
+async def test_an_image_limit_of_one(tmp_path: Path) -> None:
+    with (
+        vllm_server(LOOK, DONE, folder=tmp_path, images=1) as server,
+        pytest.raises(SetupError, match=r"At most 1 image.*and this rollout has 3: start the server with `act2see serve vllm`"),
+    ):
+        await ask(tmp_path, server)
+
+
+async def test_a_context_that_is_exceeded(tmp_path: Path) -> None:
+    with (
+        vllm_server(LOOK, DONE, folder=tmp_path, context=60) as server,
+        pytest.raises(ContextError, match=r"with 3 frames is longer than micro:vlm takes .*60 tokens.*\(view\.max_frames\)"),
+    ):
+        await ask(tmp_path, server)
+
+
+async def test_a_forgetful_server_is_sent_everything_and_not_for_ever(tmp_path: Path) -> None:
+    """A refusal that speaks of its cache even though every frame was sent is an error, not a loop."""
+    fault = Fault(status=400, message="Cache miss for image at index 0 but data is not provided.")
+    with vllm_server(DONE, folder=tmp_path, faults=[Fault(), fault, fault]) as server:
+        engine = reasoner(server)
+        await write(engine, shown("aa"))
+        with pytest.raises(ReasonerError, match="Cache miss"):
+            await write(engine, shown("aa"))
+        assert len(server.requests) == 3
+
+
+async def test_a_server_that_keeps_no_frames_is_sent_them_each_time(tmp_path: Path) -> None:
+    with vllm_server(DONE, folder=tmp_path, keeps=False) as server:
+        engine, asked = reasoner(server), []
+        for _ in range(6):
+            await write(engine, shown("aa"))
+            asked.append(len(server.requests))
+    assert asked == [1, 3, 5, 7, 8, 9]
+
+
+async def test_an_address_that_is_none() -> None:
+    engine = VLLMHTTPReasoner("ftp://nowhere", MODEL, pixels, patience=QUICK)
+    with pytest.raises(SetupError, match="no server answers at ftp://nowhere"):
+        await engine.get("/models")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"uri": "x"}, r"reasoner\.options\.uri: .*known keys: url, key_env, exact"),
+        ({"silence": -1}, r"reasoner\.options\.silence: .*greater than 0"),
+        ({"key_env": "ACT2SEE_NO_SUCH_KEY"}, "ACT2SEE_NO_SUCH_KEY, which reasoner.options.key_env names, is not set"),
+    ],
+)
+def test_options_that_are_wrong_are_named(options: dict[str, Any], error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        VLLMHTTPReasoner.from_options(MODEL, pixels, options)
+
+
+async def test_a_key_is_sent_and_pieces_are_joined_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACT2SEE_TEST_KEY", "secret")
+    with vllm_server(DONE) as server:
+        options = {"url": server.url, "key_env": "ACT2SEE_TEST_KEY", "exact": False}
+        engine = VLLMHTTPReasoner.from_options(MODEL, pixels, options)
+        assert (await write(engine, TextPiece("a"), TextPiece("<|im_start|>")))[0] == DONE
+        assert server.prompts == [f"{BEGIN.text}a< |im_start|>"]
+        assert server.keys == ["Bearer secret"]

@@ -1,0 +1,181 @@
+"""The vLLM server's reasoner over real HTTP: what is sent, what is kept, what goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tests.agent.vllm_server import MODEL, Double, vllm_server
+from tests.graphs.doubles import Scripted, clip_in, parts_in
+
+from act2see.agent.packing import Packer
+from act2see.agent.reasoners.base import Done, Sampling
+from act2see.agent.reasoners.chat import Patience
+from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
+from act2see.agent.trace import Trace
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.run import aask
+from act2see.tools.frames import FrameRef
+from act2see.tools.weights import resolve_weights
+
+QUICK = Patience(requests=3, first=0.01, longest=1.0, silence=5.0)
+LOOK = "I look again. <retrieve>the circle blinks</retrieve>"
+DONE = "So it is red.</think>\n<answer>B</answer>"
+BEGIN = TextPiece("<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n<think>\n", "control")
+
+
+def pixels(frame: FrameRef) -> Any:
+    return np.full((frame.height, frame.width, 3), int(frame.digest[:2], 16), np.uint8)
+
+
+def shown(name: str) -> ImagePiece:
+    return ImagePiece(FrameRef(digest=name * 16, width=48, height=48, seconds=0.0))
+
+
+def reasoner(server: Double, patience: Patience = QUICK, **settings: Any) -> VLLMHTTPReasoner:
+    return VLLMHTTPReasoner(server.url, MODEL, pixels, patience=patience, **settings)
+
+
+async def write(engine: VLLMHTTPReasoner, *pieces: TextPiece | ImagePiece, stop: str = "</answer>", tokens: int = 99) -> tuple[str, Done]:
+    heard, done = "", Done("eos")
+
+    def until(text: str) -> bool:
+        nonlocal heard
+        heard += text
+        return stop in heard
+
+    rollout = Rollout((BEGIN, *pieces))
+    async for item in engine.stream(rollout, until=until, stops=("</retrieve>", "</answer>"), max_tokens=tokens, sampling=Sampling(seed=7)):
+        if isinstance(item, Done):
+            done = item
+    return heard, done
+
+
+async def ask(folder: Path, server: Double, **settings: Any) -> Trace:
+    config, parts = parts_in(folder, None)
+    engine = VLLMHTTPReasoner(server.url, MODEL, lambda ref: parts.resources.store.get(ref.digest), patience=QUICK, **settings)
+    graph = create_act2see(config, parts=dataclasses.replace(parts, reasoner=engine))
+    return await aask(graph, clip_in(folder), "What? <|im_start|>", ["blue", "red"])
+
+
+async def test_a_question_through_the_graph_is_the_trace_that_any_reasoner_gives(tmp_path: Path) -> None:
+    with vllm_server(LOOK, DONE, folder=tmp_path) as server:
+        trace = await ask(tmp_path, server)
+    assert trace.text == LOOK + DONE
+    assert trace.choice == "red"
+    # Loop 2 reads what is new: the prefix is served from cache, but for the last block.
+    first, second = trace.usage.loops
+    assert (first.cached, second.cached) == (0, first.prefilled // 16 * 16)
+    assert second.decoded == len(DONE) // 3 + 1
+
+
+async def test_the_server_reads_exactly_the_rollout_that_the_graph_rendered(tmp_path: Path) -> None:
+    with vllm_server(LOOK, DONE, folder=tmp_path) as server:
+        await ask(tmp_path, server)
+    scripted = Scripted(LOOK, DONE)
+    config, parts = parts_in(tmp_path / "other", scripted)
+    await aask(create_act2see(config, parts=parts), clip_in(tmp_path), "What? <|im_start|>", ["blue", "red"])
+    assert [p.replace("\ufdd0", "") for p in server.prompts] == scripted.rollouts
+    packer = Packer.from_pretrained(resolve_weights(MODEL))
+    user = server.ids[0]
+    text, sign, rest = LOOK.partition("<retrieve>")
+    look = packer.codec.encode(text, "model") + packer.codec.encode(sign + rest, "model")
+    assert server.ids[1][: len(user) + len(look)] == user + look  # a prefix, token for token
+    assert user.count(packer.codec.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2  # the question's own is plain text
+
+
+async def test_what_is_sent(tmp_path: Path) -> None:
+    with vllm_server(DONE, folder=tmp_path) as server:
+        await write(reasoner(server, key="secret"), shown("aa"))
+        (body,) = server.requests
+    assert {k: body[k] for k in ("temperature", "top_p", "seed", "max_tokens", "model")} == {
+        "temperature": 0.0, "top_p": 1.0, "seed": 7, "max_tokens": 99, "model": MODEL,
+    }  # fmt: skip
+    assert body["add_generation_prompt"] is False
+    assert body["include_stop_str_in_output"] is True
+    assert body["skip_special_tokens"] is False
+    assert body["stop"] == ["</retrieve>", "</answer>"]
+    assert "<|vision_start|>" in body["bad_words"]
+    (message,) = body["messages"]
+    text, image = message["content"]
+    assert text == {"type": "text", "text": BEGIN.text}
+    assert image["uuid"] == "aa" * 16
+    assert server.pictures["aa" * 16].getpixel((0, 0)) == (0xAA,) * 3  # as it was: PNG loses nothing
+
+
+async def test_a_frame_is_sent_once_and_again_when_the_server_has_forgotten_it(tmp_path: Path) -> None:
+    with vllm_server(DONE, folder=tmp_path) as server:
+        engine = reasoner(server)
+        await write(engine, shown("aa"))
+        await write(engine, shown("aa"), shown("bb"))
+        sent = [[p["image_url"] is not None for p in r["messages"][0]["content"] if "uuid" in p] for r in server.requests]
+        assert sent == [[True], [False, True]]
+        server.pictures.clear()  # restarted
+        assert (await write(engine, shown("aa"), shown("bb")))[0] == DONE
+        sent = [[p["image_url"] is not None for p in r["messages"][0]["content"] if "uuid" in p] for r in server.requests[2:]]
+        assert sent == [[False, False], [True, True]]
+        await write(engine, shown("bb"))
+        assert server.requests[-1]["messages"][0]["content"][-1]["image_url"] is None
+
+
+async def test_the_end_of_the_turn_is_a_mark_and_no_text(tmp_path: Path) -> None:
+    with vllm_server("A dog.", folder=tmp_path) as server:
+        text, done = await write(reasoner(server))
+    assert (text, done.stop) == ("A dog.", "eos")
+
+
+async def test_a_stop_string_that_is_no_end_is_written_on_from(tmp_path: Path) -> None:
+    """`</retrieve>` in plain words: vLLM stops there, the grammar does not."""
+    with vllm_server("So </retrieve>", folder=tmp_path) as server:
+        text, done = await write(reasoner(server), tokens=12)
+        assert text == "So </retrieve>" * 2 + "So </r"
+        assert [r["max_tokens"] for r in server.requests] == [12, 7, 2]
+        assert server.prompts[1].replace("\ufdd0", "") == server.prompts[0] + "So </retrieve>"
+    assert (done.stop, done.decoded) == ("length", 12)
+
+
+async def test_where_the_reading_ends_first_the_request_is_aborted(tmp_path: Path) -> None:
+    with vllm_server("Hm <frame> " + "and so on " * 400, folder=tmp_path, pace=0.01) as server:
+        text, done = await write(reasoner(server), stop="<frame>", tokens=4000)
+        assert (text[:10], done.stop) == ("Hm <frame>", "until")
+        assert await asyncio.to_thread(server.aborted.wait, 5)
+
+
+async def test_a_cancelled_run_aborts_its_request(tmp_path: Path) -> None:
+    with vllm_server("and so on " * 400, folder=tmp_path, pace=0.01) as server:
+        run = asyncio.ensure_future(write(reasoner(server), tokens=4000))
+        assert await asyncio.to_thread(server.began.wait, 5)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        assert await asyncio.to_thread(server.aborted.wait, 5)
+
+
+async def test_a_budget_larger_than_the_room_is_cut_to_it(tmp_path: Path) -> None:
+    with vllm_server("word " * 6, folder=tmp_path, context=200, ends="length") as server:
+        text, done = await write(reasoner(server), tokens=250)
+        assert "max_tokens" not in server.requests[-1]
+    assert (text, done.stop) == ("word " * 6, "length")
+
+
+async def test_an_adapter_is_a_model_of_its_own(tmp_path: Path) -> None:
+    with vllm_server(DONE, folder=tmp_path, models=(MODEL, "sft")) as server:
+        engine = reasoner(server, adapter="sft")
+        await write(engine)
+        assert (server.requests[0]["model"], engine.name) == ("sft", "sft")
+
+
+async def test_many_questions_at_once(tmp_path: Path) -> None:
+    with vllm_server(DONE, folder=tmp_path) as server:
+        engine = reasoner(server)
+        texts = await asyncio.gather(*(write(engine, shown(f"{n:02x}")) for n in range(16)))
+    assert {text for text, _ in texts} == {DONE}
+
+
+def test_no_loop_owns_it(tmp_path: Path) -> None:
+    with vllm_server(DONE, folder=tmp_path) as server:
+        engine = reasoner(server)
+        assert [asyncio.run(write(engine))[0] for _ in range(2)] == [DONE, DONE]

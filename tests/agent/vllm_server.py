@@ -1,0 +1,245 @@
+"""A server that speaks vLLM's protocol as far as we use it, over real HTTP.
+
+It renders the prompt with the template and counts tokens with the tokenizer that it is started with, keeps pictures by
+their `uuid`, refuses in vLLM's words, stops on strings and reports what of a prompt it had read before. What it says is
+a script: the line is chosen by how often something came back, as `tests/graphs/doubles.py` does.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+from PIL import Image
+from tokenizers import Tokenizer
+
+from act2see.agent.reasoners.pieces import write_tokenizer
+from act2see.tools.weights import resolve_weights
+
+MODEL = "micro:vlm"
+TEMPLATE = files("act2see.agent").joinpath("reasoners/passthrough.jinja").read_text(encoding="utf-8")
+BLOCK = 16
+IMAGE_TOKENS = 9
+
+
+@dataclass
+class Fault:
+    """What goes wrong with one request: a status, or a stream that stops after `cut` pieces or says `error` there."""
+
+    status: int = 200
+    message: str = "the script says so"
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: int | None = None
+    polite: bool = False  # the cut stream is closed as a whole one is
+    error: int | None = None
+    silent: float = 0.0
+
+
+@dataclass
+class Double:
+    url: str
+    lines: Sequence[str]
+    tokenizer: Tokenizer
+    template: str = TEMPLATE
+    models: tuple[str, ...] = (MODEL,)
+    images: int = 999
+    context: int = 4096
+    ends: str = "eos"
+    pace: float = 0.0
+    keeps: bool = True
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    ids: list[list[int]] = field(default_factory=list)
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+    read: set[tuple[Any, ...]] = field(default_factory=set)
+    keys: list[str] = field(default_factory=list)
+    began: threading.Event = field(default_factory=threading.Event)
+    aborted: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def streamed(self) -> list[dict[str, Any]]:
+        """The requests of runs, without the preflight's."""
+        return [r for r in self.requests if r.get("stream")]
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts as the template sees them; pictures are taken in. Refuses as vLLM does, in its order."""
+    if body["model"] not in server.models:
+        raise _Refusal(404, f"The model `{body['model']}` does not exist.")
+    if "chat_template" in body:
+        raise _Refusal(400, "Chat template is passed with request, but --trust-request-chat-template is not set.")
+    assert body["add_generation_prompt"] is False
+    (message,) = body["messages"]
+    shown = [p for p in message["content"] if p["type"] == "image_url"]
+    if len(shown) > server.images:
+        raise _Refusal(400, f"At most {server.images} image(s) may be provided in one prompt.")
+    if (asked := body.get("max_tokens") or 1) > server.context:
+        raise _Refusal(
+            400, f"max_tokens={asked} cannot be greater than max_model_len={server.context}. Please request fewer output tokens."
+        )
+    texts = sum(len(server.tokenizer.encode(p["text"]).ids) for p in message["content"] if p["type"] == "text")
+    length = texts + IMAGE_TOKENS * len(shown)
+    if length > server.context:
+        raise _Refusal(
+            400,
+            f"This model's maximum context length is {server.context} tokens. However, your prompt contains {length} input tokens, which "
+            "exceeds this limit even without any output tokens. Please reduce the length of the input prompt.",
+        )
+    for n, part in enumerate(shown):
+        if part["image_url"] is not None:
+            data = base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,"))
+            server.pictures[part["uuid"]] = Image.open(io.BytesIO(data)).convert("RGB")
+        elif part["uuid"] not in server.pictures:
+            raise _Refusal(400, f"Cache miss for image at index {n} but data is not provided.")
+    if not server.keeps:
+        server.pictures.clear()
+    return [p if p["type"] == "text" else {"type": "image", "uuid": p["uuid"]} for p in message["content"]]
+
+
+def _usage(server: Double, prompt: str, names: list[str]) -> dict[str, Any]:
+    """Tokens of the prompt, and how many of them stood in whole blocks that were read before."""
+    ids = server.tokenizer.encode(prompt, add_special_tokens=False).ids
+    pad, names = server.tokenizer.token_to_id("<|image_pad|>"), list(names)
+    keys: list[Any] = []
+    for i in ids:
+        keys += [names.pop(0)] * IMAGE_TOKENS if i == pad else [i]
+    blocks = [tuple(keys[:n]) for n in range(BLOCK, len(keys) + 1, BLOCK)]
+    cached = BLOCK * sum(b in server.read for b in blocks)
+    server.read.update(blocks)
+    server.ids.append(ids)
+    return {"prompt_tokens": len(keys), "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": cached}}
+
+
+def _line(server: Double, prompt: str) -> str:
+    turn = prompt.rpartition("<think>\n")[2]
+    at = turn.count("</frame>") + len(re.findall(r"\n<answer>$", turn.replace("\ufdd0", "")))
+    return server.lines[min(at, len(server.lines) - 1)]
+
+
+@contextmanager
+def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Iterator[Double]:
+    """Started with our tokenizer, written to `folder`; without one, with the model's own."""
+    weights = Path(resolve_weights(MODEL))
+    where = write_tokenizer(str(weights), folder / "tokenizer") if folder else weights
+    server: Double
+    lock = threading.Lock()
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            assert self.path == "/v1/models"
+            cards = [{"id": m, "object": "model", "max_model_len": server.context if n == 0 else None} for n, m in enumerate(server.models)]
+            self._json(200, {"object": "list", "data": cards})
+
+        def do_POST(self) -> None:
+            assert self.path == "/v1/chat/completions"
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with lock:
+                server.requests.append(body)
+                if key := self.headers.get("authorization"):
+                    server.keys.append(key)
+                fault = server.faults.pop(0) if server.faults and body.get("stream") else Fault()
+            over.wait(fault.silent)
+            try:
+                if fault.status != 200:
+                    raise _Refusal(fault.status, fault.message)
+                with lock:
+                    parts = _parts(server, body)
+                    prompt = Environment().from_string(server.template).render(messages=[{"role": "user", "content": parts}])
+                    usage = _usage(server, prompt, [p["uuid"] for p in parts if p["type"] == "image"])
+            except _Refusal as e:
+                self._json(e.status, {"error": {"message": str(e), "type": "BadRequestError", "code": e.status}}, fault.headers)
+                return
+            if not body.get("stream"):
+                self._json(200, {"choices": [{"message": {"content": "x"}, "finish_reason": "length"}], "usage": usage})
+                return
+            server.prompts.append(prompt)
+            server.began.set()
+            try:
+                self._stream(body, usage, prompt, fault)
+            except OSError:
+                server.aborted.set()
+
+        def _stream(self, body: dict[str, Any], usage: dict[str, Any], prompt: str, fault: Fault) -> None:
+            said, stop, finish = _line(server, prompt), None, "stop"
+            for s in body["stop"]:
+                if (at := said.find(s)) >= 0 and (stop is None or at < said.find(stop)):
+                    stop = s
+            if stop is not None:
+                said = said[: said.find(stop) + len(stop)]
+            pieces = [said[i : i + 3] for i in range(0, len(said), 3)]
+            if stop is None and server.ends == "eos":
+                pieces.append("<|im_end|>")  # kept stop strings keep the end of the turn, too
+            elif stop is None:
+                finish = "length"
+            self.send_response(200)
+            for name, value in (("content-type", "text/event-stream"), ("transfer-encoding", "chunked"), ("connection", "close")):
+                self.send_header(name, value)
+            self.end_headers()
+            most = min(body.get("max_tokens") or 10**6, server.context - usage["prompt_tokens"])
+            for n, piece in enumerate(pieces[:most], start=1):
+                if n - 1 == fault.cut:
+                    self.close_connection = True
+                    if fault.polite:
+                        self._chunk(b"")
+                    return
+                if n - 1 == fault.error:
+                    self._event({"error": {"message": "EngineCore encountered an issue", "code": 500}})
+                    return
+                last = n == min(len(pieces), most)
+                ended = {"finish_reason": finish if n == len(pieces) else "length", "stop_reason": stop if n == len(pieces) else None}
+                counts = {k: v for k, v in usage.items() if k != "prompt_tokens_details"} | {"completion_tokens": n}
+                self._event({"choices": [{"index": 0, "delta": {"content": piece}, **(ended if last else {})}], "usage": counts})
+                over.wait(server.pace)
+            self._event({"choices": [], "usage": {**usage, "completion_tokens": min(len(pieces), most)}})
+            self._chunk(b"data: [DONE]\n\n")
+            self._chunk(b"")
+
+        def _event(self, data: dict[str, Any]) -> None:
+            self._chunk(f"data: {json.dumps(data)}\n\n".encode())
+
+        def _chunk(self, data: bytes) -> None:
+            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+        def _json(self, status: int, data: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+            said = json.dumps(data).encode()
+            self.send_response(status)
+            for name, value in {**(headers or {}), "content-length": str(len(said)), "connection": "close"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(said)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        url = f"http://127.0.0.1:{http.server_address[1]}/v1"
+        server = Double(url, lines or ("<answer>B</answer>",), Tokenizer.from_file(str(where / "tokenizer.json")), **settings)
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            over.set()
+            http.shutdown()
+            thread.join()

@@ -1,0 +1,166 @@
+"""`act2see doctor` and `act2see download` for the presets: what is said, what is fetched, and with which code they end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.tools.hub_server import Hub, folder_files, hub_server
+from typer.testing import CliRunner, Result
+
+from act2see.cli.app import app
+from act2see.graphs.config import PRESETS, load_config
+from act2see.tools.weights import resolve_weights
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line of a machine with an empty hub cache and no keys."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    for variable in ("GOOGLE_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("COLUMNS", "240")
+
+    def invoke(*arguments: object, code: int = 0) -> Result:
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert result.exit_code == code, result.output
+        return result
+
+    return invoke
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_show(run: Run, preset: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(run("config", "show", "--preset", preset).stdout, encoding="utf-8")
+    assert load_config(file) == load_config(preset)
+    assert run("config", "show", preset).stdout == file.read_text(encoding="utf-8")
+    run("config", "show", preset, "--preset", preset, code=2)
+
+
+def test_a_gated_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("act2see.cli.doctor._device", lambda d: ("a GPU", 85e9) if d == "cuda" else ("CPU", 64e9))
+    monkeypatch.setattr("act2see.cli.weights.pick_device", lambda _: "cuda")
+    said = run("doctor", "--preset", "paper", code=1).stdout
+    for part in (
+        "Qwen/Qwen3-VL-8B-Thinking: not downloaded (about 17.5 GB in memory; Apache-2.0)",
+        "stable-diffusion-3.5-large: not downloaded (about 27.6 GB in memory; Stability AI Community License, gated)",
+        "49.8 GB to download",
+        "a GPU, 85.0 GB; the weights take 47.5 GB",
+        "a GPU, 85.0 GB; 80 GB wanted",
+    ):
+        assert part in said
+    after = said.split("Next:")[1]
+    login, download = (after.index(f"  {what}") for what in ("hf auth login", "act2see download --preset paper"))
+    assert login < download
+    assert "--preset laptop" not in after
+
+
+def test_offloaded_parts_count_for_the_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("act2see.cli.doctor._device", lambda d: ("a GPU", 25.3e9) if d == "cuda" else ("CPU", 12e9))
+    monkeypatch.setattr("act2see.cli.weights.pick_device", lambda _: "cuda")
+    said = run("doctor", "--preset", "paper-24gb", code=1).stdout
+    assert "about 4.9 GB in memory; 6.7 GB offloaded" in said
+    assert "a GPU, 25.3 GB; the weights take 16.2 GB" in said
+    assert "a GPU, 25.3 GB; 24 GB wanted" in said
+    assert "CPU, 12.0 GB; 16 GB wanted" in said
+    assert "act2see doctor --preset laptop (no GPU), or --preset api (a key)" in said
+
+
+def test_no_gpu_for_a_preset_that_wants_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("act2see.cli.doctor._device", lambda d: ("no CUDA device", None) if d == "cuda" else ("CPU", 64e9))
+    said = run("doctor", "--preset", "paper", code=1).stdout
+    assert "no CUDA device; 80 GB wanted" in said
+    assert "act2see doctor --preset paper-24gb, --preset laptop (no GPU), or --preset api (a key)" in said
+
+
+def test_a_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("act2see.tools.hub.free_space", lambda _: 2_000_000_000)
+    said = run("doctor", "--preset", "laptop", code=1).stdout
+    assert "2.0 GB free; 10.9 GB to download" in said
+    assert "export HF_HOME=FOLDER (one with 10.9 GB free)" in said
+
+
+def test_a_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("langchain_google_genai", reason="the api preset's provider is not installed")
+    said = run("doctor", "--preset", "api", code=1).stdout
+    assert "google_genai:gemini-2.5-pro: no key (GOOGLE_API_KEY)" in said
+    assert "export GOOGLE_API_KEY=..." in said
+    monkeypatch.setenv("GOOGLE_API_KEY", "made-up")
+    said = run("doctor", "--preset", "api", code=1).stdout
+    assert "google_genai:gemini-2.5-pro: it can be set up; the key is not tried" in said
+    assert "made-up" not in said
+
+
+def test_a_provider_that_is_not_there(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: api\nreasoner: {weights: 'nobody:model'}\n", encoding="utf-8")
+    said = run("doctor", "--config", file, code=1).stdout
+    assert "nobody:model: cannot be set up" in said
+    assert "reasoner.weights 'nobody:model' cannot be set up" in said
+
+
+@pytest.fixture
+def hub(run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with hub_server() as made:
+        made.repos = {f"micro/{part}": folder_files(resolve_weights(f"micro:{part}")) for part in ("vlm", "encoder", "generator")}
+        yield made
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    file = tmp_path / "mine.yaml"
+    tools = "{generate: {options: {weights: micro/generator}}}"
+    file.write_text(f"preset: micro\nreasoner: {{weights: micro/vlm}}\nencoder: {{weights: micro/encoder}}\ntools: {tools}\n", "utf-8")
+    return file
+
+
+def test_download_then_it_can_run(run: Run, hub: Hub, mine: Path) -> None:
+    assert f"act2see download --config {mine}" in run("doctor", "--config", mine, code=1).stdout
+    dry = run("download", "--config", mine, "--endpoint", hub.url, "--dry-run").stdout
+    assert "  transformer/diffusion_pytorch_model.safetensors (" in dry
+    assert {f for f in hub.sent if f.endswith(".safetensors")} == set()
+    said = run("download", "--config", mine, "--endpoint", hub.url).stdout
+    assert "micro/vlm: 6 files, " in said
+    assert f"Next: act2see doctor --config {mine}" in said
+    assert "It can run." in run("doctor", "--config", mine).stdout
+
+
+def test_a_gated_repository_does_not_keep_the_others_back(run: Run, hub: Hub, mine: Path) -> None:
+    hub.gated.add("micro/vlm")
+    result = run("download", "--config", mine, "--endpoint", hub.url, code=2)
+    assert "error: micro/vlm is gated: sign in at" in result.stderr
+    assert "micro/generator: " in result.stdout
+    said: Any = run("doctor", "--config", mine, code=1).stdout
+    assert "micro/vlm: not downloaded" in said or "micro/vlm: incomplete" in said
+
+
+def test_a_hub_that_cannot_be_reached(run: Run, hub: Hub, mine: Path) -> None:
+    result = run("download", "--config", mine, "--endpoint", "http://127.0.0.1:1", code=2)
+    assert result.stderr.count("error:") == 1
+    assert "cannot be reached: check the connection or the proxy" in " ".join(result.stderr.split())
+
+
+def test_nothing_to_download(run: Run, hub: Hub) -> None:
+    assert "nothing to download" in run("download", "--preset", "micro").stdout
+    assert hub.sent == {}
+
+
+def test_a_repository_that_is_half_there(run: Run, hub: Hub, mine: Path, tmp_path: Path) -> None:
+    run("download", "--config", mine, "--endpoint", hub.url)
+    shutil.rmtree(next((tmp_path / "hub" / "models--micro--generator" / "snapshots").glob("*/vae")))
+    said = run("doctor", "--config", mine, code=1).stdout
+    assert "micro/generator: incomplete: safetensors files are missing in" in said
+    run("download", "--config", mine, "--endpoint", hub.url)
+    run("doctor", "--config", mine)

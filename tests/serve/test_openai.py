@@ -1,0 +1,224 @@
+"""The OpenAI-compatible server, over HTTP, with the micro checkpoint: the same words as in process, and the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("langchain_openai", reason="the OpenAI client is not installed")
+
+from openai import AsyncOpenAI, BadRequestError
+
+from act2see import aask, create_act2see, load_config
+from act2see.graphs.config import Config, ReasonerConfig
+from act2see.graphs.parts import build_parts
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+from act2see.serve.openai import Served, build_app, serving
+
+CLOSE = {"connection": "close"}  # or clients keep sockets beyond the test's event loop
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return load_config("micro", cache=str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def served(config: Config) -> Served:
+    return Served.load(config.reasoner, "micro", waiting=8)
+
+
+@pytest.fixture(scope="module")
+def url(served: Served) -> Iterator[str]:
+    with serving(build_app(served)) as address:
+        yield address
+
+
+def over_http(config: Config, url: str) -> Config:
+    options = {"base_url": url, "api_key": "none", "max_retries": 0, "default_headers": CLOSE}
+    reasoner = ReasonerConfig(use="chat", weights="openai:micro", options=options, continuation=True, prompt="short")
+    return config.model_copy(update={"reasoner": reasoner})
+
+
+@pytest.fixture
+async def client(url: str) -> Any:
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, default_headers=CLOSE) as made:
+        yield made
+
+
+def data_url(pixels: Any, kind: str = "PNG") -> str:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def shown(text: str = "Tools: none.", url: str | None = None) -> list[dict[str, Any]]:
+    picture = url or data_url(np.full((192, 192, 3), 200, np.uint8))
+    return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": text}]}]
+
+
+@pytest.mark.parametrize(("family", "index"), [("blink", 0), ("both", 3)])
+async def test_a_question_over_http_has_the_words_of_one_in_process(
+    config: Config, url: str, tmp_path: Path, family: Any, index: int
+) -> None:
+    item = make_item(family, index, "validation")
+    clip = write_clip(item.clip, tmp_path / "clip.mp4")
+    local = await aask(create_act2see(config), clip, item.text, item.options)
+    remote_config = over_http(config, url)
+    remote = await aask(create_act2see(remote_config, parts=build_parts(remote_config)), clip, item.text, item.options)
+    assert remote.text == local.text
+    assert (remote.answer, [c.tag for c in remote.calls]) == (local.answer, [c.tag for c in local.calls])
+    assert len(remote.usage.loops) > 1
+    for one, other in zip(remote.usage.loops, local.usage.loops, strict=True):
+        # What was read before a tool was called is not read again, over HTTP either.
+        assert (one.cached, one.prefilled, one.decoded) == (other.cached, other.prefilled, other.decoded)
+    assert remote.usage.loops[1].cached > remote.usage.loops[1].prefilled
+
+
+async def test_a_stream_says_what_the_whole_says_and_counts_its_tokens(client: AsyncOpenAI, url: str) -> None:
+    assert [m.id async for m in await client.models.list()] == ["micro"]
+    assert (await client.models.retrieve("micro")).model_dump()["max_model_len"] > 1000
+    asked: dict[str, Any] = {"model": "micro", "messages": shown(), "max_tokens": 24}
+    whole = await client.chat.completions.create(**asked)
+    chunks = [c async for c in await client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})]
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole.choices[0].message.content
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == whole.choices[0].finish_reason == "length"
+    first, second = whole.usage, chunks[-1].usage
+    assert first
+    assert second
+    assert (first.completion_tokens, second.completion_tokens) == (24, 24)
+    assert first.prompt_tokens == second.prompt_tokens > 16
+    assert second.prompt_tokens_details
+    assert second.prompt_tokens_details.cached_tokens == second.prompt_tokens - 1
+
+
+async def test_stop_strings_end_the_text_and_are_kept_if_asked(client: AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "micro", "messages": shown(), "max_tokens": 40}
+    text = (await client.chat.completions.create(**asked)).choices[0].message.content or ""
+    stop = text[10:14]
+    end = text.index(stop)
+    for keep in (False, True):
+        whole = await client.chat.completions.create(**asked, stop=["never there", stop], extra_body={"include_stop_str_in_output": keep})
+        assert whole.choices[0].message.content == text[: end + len(stop) * keep]
+        assert (whole.choices[0].finish_reason, whole.choices[0].model_dump()["stop_reason"]) == ("stop", stop)
+        stream = await client.chat.completions.create(**asked, stop=stop, stream=True, extra_body={"include_stop_str_in_output": keep})
+        assert "".join([c.choices[0].delta.content or "" async for c in stream]) == text[: end + len(stop) * keep]
+
+
+async def test_a_seed_gives_the_same_draw(client: AsyncOpenAI) -> None:
+    async def draw(seed: int) -> str | None:
+        made = await client.chat.completions.create(
+            model="micro",
+            messages=shown(),
+            max_tokens=24,
+            temperature=2.0,
+            seed=seed,  # type: ignore[arg-type]
+        )
+        return made.choices[0].message.content
+
+    assert await draw(1) == await draw(1) != await draw(2)
+
+
+async def test_requests_that_come_together_are_decoded_together(client: AsyncOpenAI, served: Served) -> None:
+    engine: Any = served.reasoner
+    before = engine.forwards
+    asked = [client.chat.completions.create(model="micro", messages=shown(f"{n}"), max_tokens=40) for n in range(6)]  # type: ignore[arg-type]
+    made = await asyncio.gather(*asked)
+    decoded = sum(m.usage.completion_tokens for m in made if m.usage)
+    assert engine.forwards - before < decoded / 2
+
+
+async def test_too_many_are_told_to_come_again(client: AsyncOpenAI, url: str, served: Served) -> None:
+    asked = {"model": "micro", "messages": shown(), "max_tokens": 60}
+    async with httpx.AsyncClient(headers=CLOSE) as http:
+        replies = await asyncio.gather(*(http.post(f"{url}/chat/completions", json=asked, timeout=60) for _ in range(24)))
+    refused = [r for r in replies if r.status_code == 429]
+    assert {r.status_code for r in replies} == {200, 429}
+    assert refused[0].headers["retry-after"] == "1"
+    assert refused[0].json()["error"]["code"] == "server_busy"
+    assert served.under_way == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_who_hangs_up_frees_the_row_and_the_pictures(url: str, served: Served, stream: bool) -> None:
+    engine: Any = served.reasoner
+    # Every token is likely at this temperature, so the turn does not end by itself soon.
+    asked = {"model": "micro", "messages": shown(), "max_tokens": 3000, "temperature": 2.0, "seed": 3, "stream": stream}
+    body = json.dumps(asked).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    reader, writer = await asyncio.open_connection(*url.removeprefix("http://").removesuffix("/v1").split(":"))
+    writer.write(head.encode() + body)
+    await (reader.readuntil(b"content") if stream else until(lambda: engine._active == 1))
+    assert served.under_way == 1
+    writer.close()
+    await until(lambda: served.under_way == 0 and engine._active == 0)
+    await until(lambda: len(served.pictures) == 0)
+
+
+async def until(true: Any, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+
+
+PNG = data_url(np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"messages": []}, 400, "messages: List should have at least 1 item"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
+        ({"messages": shown(url="http://127.0.0.1:1/x.png")}, 400, "fetches nothing"),
+        ({"messages": shown(url="file:///etc/hostname")}, 400, "opens no files"),
+        ({"messages": shown(url=PNG[:-9] + "!")}, 400, "base64 is damaged"),
+        ({"messages": shown(url="data:image/png;base64,AAAA")}, 400, "cannot be read"),
+        ({"messages": shown(url=data_url(np.zeros((1, 400, 3), np.uint8)))}, 400, "too narrow"),
+        ({"model": "other"}, 404, "there is no model 'other' here"),
+        ({"tools": [{"type": "function"}]}, 400, "tools is not supported"),
+        ({"n": 2}, 400, "n: Input should be 1"),
+        ({"continue_final_message": True}, 400, "needs a last message of the assistant"),
+        ({"add_generation_prompt": False}, 400, "set continue_final_message"),
+        ({"messages": shown("word " * 6000)}, 400, "show fewer initial frames"),
+    ],
+)
+async def test_what_is_wrong_is_said_in_openais_words(url: str, change: dict[str, Any], status: int, words: str) -> None:
+    async with httpx.AsyncClient(headers=CLOSE) as http:
+        for stream in (False, True):
+            asked = {"model": "micro", "messages": shown(), "max_tokens": 1, "stream": stream, **change}
+            reply = await http.post(f"{url}/chat/completions", json=asked)
+            error = reply.json()["error"]
+            assert (reply.status_code, error["type"]) == (status, "invalid_request_error")
+            assert words in error["message"]
+
+
+async def test_a_context_that_is_exceeded_has_openais_code(client: AsyncOpenAI) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        await client.chat.completions.create(model="micro", messages=shown("word " * 6000))  # type: ignore[arg-type]
+    assert caught.value.code == "context_length_exceeded"
+
+
+async def test_a_key_is_asked_for_and_pages_in_browsers_are_not_served(served: Served) -> None:
+    locked = Served(served.reasoner, served.pictures, "micro", key="right")
+    body = json.dumps({"model": "micro", "messages": shown(), "max_tokens": 1})
+    with serving(build_app(locked)) as url:
+        async with httpx.AsyncClient(headers=CLOSE) as http:
+            for key, status in (("short", 401), ("wrong", 401), ("right", 200)):
+                headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+                assert (await http.post(f"{url}/chat/completions", content=body, headers=headers)).status_code == status
+                assert (await http.get(f"{url}/models", headers=headers)).status_code == status
+            headers = {"authorization": "Bearer right", "content-type": "text/plain"}
+            assert (await http.post(f"{url}/chat/completions", content=body, headers=headers)).status_code == 415
