@@ -1,0 +1,102 @@
+"""python -m benchmarks.gpu.generator_35 [--tiny]: an imagined frame of Stable Diffusion 3.5 Large with random weights.
+
+A frame is made by `Diffuser.make`, as the generate tool does, at the paper preset's options. Told apart by hooks: the text encoders,
+the VAE's two halves, each step of the transformer. Operations of a step, with d the width, L the blocks, I image and X text tokens:
+
+    image stream    24 I d^2 a block (query, key, value, output: 8; feed-forward: 16)
+    text stream     24 X d^2 a block, 6 X d^2 in the last, which drops it
+    attention       4 (I + X)^2 d a block
+
+twice, where guidance reads the frame without its prompt too. The bound is that at the speed of a large matrix product.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from act2see.graphs.config import load_config
+from act2see.tools.diffusion import Diffuser, Job
+from act2see.tools.generate import Generate
+from benchmarks.gpu.common import arguments, bounds, make_generator, report, sync, timed, weightless
+
+
+def operations(config: Any, width: int, height: int, scale: int, text: int, batch: int) -> int:
+    """Of one step for a batch (with guidance, twice as many as frames); the formulas stand at the top."""
+    d, layers = config.num_attention_heads * config.attention_head_dim, config.num_layers
+    image = (width // scale // config.patch_size) * (height // scale // config.patch_size)
+    streams = 24 * d * d * (image * layers + text * (layers - 1)) + 6 * d * d * text
+    return int(batch * (streams + 4 * (image + text) ** 2 * d * layers))
+
+
+class Clock:
+    """Seconds of the modules' own forwards, the device's work included."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.text = self.batch = 0
+        parts = {n: getattr(pipeline, n) for n in ("text_encoder", "text_encoder_2", "text_encoder_3", "transformer")}
+        parts |= {"VAE encoder": pipeline.vae.encoder, "VAE decoder": pipeline.vae.decoder}
+        for name, part in parts.items():
+            if part is not None:
+                part.register_forward_pre_hook(self._start, with_kwargs=True)
+                part.register_forward_hook(lambda *_, name=name: self._end(name))
+
+    def _start(self, _: Any, args: Any, given: dict[str, Any]) -> None:
+        if "encoder_hidden_states" in given:
+            self.batch, self.text = given["encoder_hidden_states"].shape[:2]
+        sync()
+        self._at = time.perf_counter()
+
+    def _end(self, name: str) -> None:
+        sync()
+        self.seconds[name].append(time.perf_counter() - self._at)
+
+
+def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """The bounds, and the figures."""
+    bound = bounds(tiny)
+    options = Generate.Options(**load_config("micro" if tiny else "paper").tools["generate"].options)
+    pipeline = make_generator(tiny)
+    rows = []
+    with weightless(generator=pipeline):
+        diffuser = Diffuser(options)
+        source = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
+        size = diffuser.size(source)
+        for n in sorted({1, batch}):
+            jobs = [Job(source, "the red circle is at the top", seed) for seed in range(n)]
+            failed: list[Any] = []
+
+            def make(jobs: list[Job] = jobs, failed: list[Any] = failed) -> None:
+                failed += [m for m in diffuser.make(size, jobs) if isinstance(m, Exception)]
+
+            whole = min(timed(make, times))
+            if failed:
+                raise failed[0]
+            clock = Clock(pipeline)
+            make()
+            steps = clock.seconds.pop("transformer")
+            needed = operations(pipeline.transformer.config, *size, pipeline.vae_scale_factor, clock.text, clock.batch)
+            step = statistics.median(steps)
+            rows.append(
+                {
+                    "frames at once": n, "seconds": whole, "frames/s": n / whole, "steps": len(steps), "seconds a step": step,
+                    "teraflop a step": needed / 1e12, "share of matrix peak": needed / bound["matrix product, op/s"] / step,
+                    "other seconds": {name: sum(s) for name, s in clock.seconds.items()},
+                }
+            )  # fmt: skip
+    parts = {n: sum(p.numel() for p in m.parameters()) for n, m in pipeline.components.items() if hasattr(m, "parameters")}
+    return bound, {"size": list(size), "strength": options.strength, "parameters": parts, "frames": rows}
+
+
+def main() -> None:
+    given = arguments(__doc__ or "", 48, times=(3, 1, "frames of each kind"), batch=(2, 2, "frames at once"))
+    report(given.tiny, *run(given.tiny, given.times, given.batch))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""python -m benchmarks.gpu.trace_8b [--tiny]: one whole trace with the paper's three models, random weights, on one GPU.
+
+view -> reason -> retrieve -> reason -> generate -> reason -> answer, through `create_act2see` and the `paper` preset, on a clip of
+720p made on the spot. What the reasoner writes is a script, since random weights write no tags; its forwards are all made
+(`forced.py`). The encoder finds a frame for every query. Asked twice: the first question indexes the clip, the second finds it indexed.
+
+Decoding a token reads the weights of the language model and the head, and the keys and values so far: its floor is those bytes
+at the speed of a large copy. The floor of the other steps is reported by their own benchmarks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from act2see.agent.trace import Trace
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.config import Config, load_config
+from act2see.graphs.parts import build_parts
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip as board_clip
+from benchmarks.decode import write_clip
+from benchmarks.gpu.common import arguments, bounds, device_of, make_blip2, make_generator, make_reasoner, report, sizes, weightless
+from benchmarks.gpu.extra_look import floors
+from benchmarks.gpu.forced import Forced
+
+
+def configured(folder: Path, given: Any) -> Config:
+    """The preset, with these folders in place of the hub's names."""
+    preset = load_config("micro" if given.tiny else "paper")
+    return load_config(
+        preset,
+        reasoner={"weights": str(folder / "vlm")},
+        encoder={"weights": str(folder / "encoder")},
+        cache=str(folder / "cache"),
+        view={"max_frames": given.frames, "guard": None},
+        budget={"tokens": 4 * given.words + 256},
+    )
+
+
+def clip_of(folder: Path, given: Any) -> str:
+    """As many seconds as initial frames: one a second."""
+    if given.tiny:
+        return str(board_clip(make_item("blink", 0, "test").clip, folder / "clip.mp4"))
+    write_clip(folder / "clip.mp4", 1280, 720, -(-given.frames // 20) * 20)
+    return str(folder / "clip.mp4")
+
+
+def lines(words: int) -> tuple[tuple[str, ...], ...]:
+    """What is written in each of the three loops."""
+    thought = " ".join(["the red circle is at the top"] * max(1, words // 7))
+    return (
+        (thought, "<retrieve>the red circle blinks</retrieve>"),
+        (thought, "<generate>the red circle is at the top</generate>"),
+        (thought + "</think>", "<answer>the top</answer>"),
+    )
+
+
+async def ask(graph: Any, clip: str) -> tuple[Trace, float]:
+    started = time.perf_counter()
+    out = await graph.ainvoke({"video": clip, "question": "Where is the circle?", "options": []})
+    return Trace.model_validate(out["trace"]), time.perf_counter() - started
+
+
+def loops(engine: Forced, model: Any, trace: Trace, bound: dict[str, float]) -> list[dict[str, Any]]:
+    """Each loop's reading and decoding beside their floors."""
+    c, n = model.config.text_config, sizes(model)
+    size = next(model.parameters()).element_size()
+    decodes = iter(engine.decodes)
+    out = []
+    for (tokens, seconds), loop in zip(engine.prefills, trace.usage.loops, strict=True):
+        steps = [next(decodes) for _ in range(loop.decoded - 1)]
+        context = statistics.mean(length for length, _ in steps)
+        moved = size * (n["language"] + n["head"] + 2 * context * c.num_key_value_heads * c.head_dim * c.num_hidden_layers)
+        step = statistics.median(s for _, s in steps)
+        floor = floors(model, tokens, loop.cached, 0, bound)
+        out.append(
+            {
+                "read": tokens, "known": loop.cached, "decoded": loop.decoded, "seconds to read": seconds,
+                "floor of reading, without vision": max(floor["arithmetic"], floor["memory"]),
+                "seconds a token": step, "floor a token": moved / bound["copy, bytes/s"],
+                "share of bandwidth": moved / bound["copy, bytes/s"] / step,
+            }
+        )  # fmt: skip
+    return out
+
+
+async def both(config: Config, given: Any, folder: Path, model: Any, bound: dict[str, float]) -> dict[str, Any]:
+    parts = build_parts(config)
+    store = parts.resources.store
+    engine = Forced.from_pretrained(
+        folder / "vlm", lambda ref: store.get(ref.digest), device=device_of(given.tiny), rows=config.reasoner.rows,
+        dtype="float32" if given.tiny else "bfloat16",
+    )  # fmt: skip
+    assert isinstance(engine, Forced)
+    engine.lines = lines(given.words)
+    graph = create_act2see(config, parts=dataclasses.replace(parts, reasoner=engine))
+    clip = clip_of(folder, given)
+    _, first = await ask(graph, clip)
+    encoded = parts.resources.finder.encoded
+    engine.prefills.clear()
+    engine.decodes.clear()
+    trace, seconds = await ask(graph, clip)
+    engine.close()
+    kinds = [s.kind for s in trace.segments]
+    if kinds != ["text", "call", "frames", "text", "call", "frames", "text", "answer"] or trace.answer != "the top":
+        raise RuntimeError(f"this is not the trace that was meant: {kinds}, {trace.answer!r}")
+    if not all(s.frames for s in trace.segments if s.kind == "frames"):
+        raise RuntimeError("a tool showed no frame")
+    return {
+        "initial frames": len(trace.initial),
+        "seconds, first question": first,
+        "frames encoded for it": encoded,
+        "seconds, second question": seconds,
+        "seconds by node": dict(trace.usage.node_seconds),
+        "loops": loops(engine, model, trace, bound),
+    }
+
+
+def run(given: Any) -> tuple[dict[str, float], dict[str, Any]]:
+    """The bounds, and the figures."""
+    bound = bounds(given.tiny)
+    if not given.tiny:
+        torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model = make_reasoner(folder / "vlm", given.tiny)
+        with weightless(model, make_blip2(folder / "encoder", given.tiny), make_generator(given.tiny)):
+            return bound, asyncio.run(both(configured(folder, given), given, folder, model, bound))
+
+
+def main() -> None:
+    given = arguments(__doc__ or "", 80, frames=(120, 4, "initial frames"), words=(350, 14, "of thought in each loop"))
+    report(given.tiny, *run(given))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The GPU benchmarks' code, at micro's size on the CPU: that each runs to its end and reports what it is for. Times mean nothing here."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def report_of(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(sys, "argv", [name, "--tiny"])
+    importlib.import_module(f"benchmarks.gpu.{name}").main()
+    printed = dict(json.loads(capsys.readouterr().out))
+    assert printed["tiny"]
+    assert printed["weights"] == "random"
+    assert printed["matrix product, teraflop/s"] > 0
+    return printed
+
+
+def test_a_whole_trace(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = report_of("trace_8b", capsys, monkeypatch)
+    assert set(found["seconds by node"]) == {"view", "reason", "retrieve", "generate"}
+    assert found["frames encoded for it"] > 0
+    first, second, third = found["loops"]
+    assert first["known"] == 0
+    # All that was read and written is known in the next loop, but for the last token written.
+    assert second["known"] == first["read"] + first["decoded"] - 1
+    assert third["known"] == second["known"] + second["read"] + second["decoded"] - 1
+    assert all(0 < loop["share of bandwidth"] < 1 for loop in found["loops"])
+
+
+def test_an_extra_look(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = report_of("extra_look", capsys, monkeypatch)
+    assert found["one frame alone"]["tokens"] == 4
+    assert found["loop 2"]["repeated"] == 0
+    assert found["loop 2"]["tokens"] + found["context before"] == found["loop 2 without a cache"]["tokens"]
+    assert found["goals"]["times one frame's tokens"]["goal"] == 1.5
+
+
+def test_the_encoder(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = report_of("encoder_g", capsys, monkeypatch)
+    assert [row["batch"] for row in found["batches"]] == [1, 2, 4]
+    assert found["reference"]["batch"] == 4
+    assert found["goals"]["share of matrix peak"]["goal"] == 0.5
+
+
+def test_the_generator(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = report_of("generator_35", capsys, monkeypatch)
+    assert [row["frames at once"] for row in found["frames"]] == [1, 2]
+    assert {row["steps"] for row in found["frames"]} == {6}  # 20 at a strength of 0.3
+    assert found["frames"][1]["teraflop a step"] == pytest.approx(2 * found["frames"][0]["teraflop a step"], rel=1e-3)
+
+
+def counted(model: Any, *args: Any, **given: Any) -> int:
+    """Operations that torch counts in a forward: matrix products and convolutions, attention too where it is written out."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as mode:
+        model(*args, **given)
+    return int(mode.get_total_flops())
+
+
+def test_the_formulas_count_what_torch_counts_at_real_size() -> None:
+    """On the meta device nothing is multiplied, and torch counts all the same."""
+    import torch
+    from benchmarks.gpu import encoder_g, generator_35
+    from benchmarks.gpu.common import published
+    from diffusers import SD3Transformer2DModel
+    from transformers import Blip2Config, Blip2ForImageTextRetrieval
+
+    with torch.device("meta"):
+        blip2 = Blip2ForImageTextRetrieval(Blip2Config(**published("blip2_itm_vit_g")["config"])).eval()
+        blip2.set_attn_implementation("eager")
+        found = counted(blip2.vision_model, pixel_values=torch.empty(1, 3, 224, 224))
+        seen = torch.empty(1, 257, 1408)
+        found += counted(blip2.qformer, query_embeds=blip2.query_tokens, encoder_hidden_states=seen)
+        assert encoder_g.operations(blip2.config) == pytest.approx(found, rel=0.01)
+        transformer = SD3Transformer2DModel(**published("sd35_large")["parts"]["transformer"]["config"])
+        found = counted(
+            transformer, hidden_states=torch.empty(2, 16, 96, 168), timestep=torch.ones(2), pooled_projections=torch.empty(2, 2048),
+            encoder_hidden_states=torch.empty(2, 333, 4096),
+        )  # fmt: skip
+    assert generator_35.operations(transformer.config, 1344, 768, 8, 333, 2) == pytest.approx(found, rel=0.01)
+
+
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["encoder_g"])
+    with pytest.raises(SystemExit, match="needs a CUDA GPU with 24 GB; --tiny shows"):
+        importlib.import_module("benchmarks.gpu.encoder_g").main()
+
+
+def shrunk(name: str) -> dict[str, Any]:
+    """The published config with few layers of little width: everything else is as on a GPU."""
+    from benchmarks.gpu.common import PUBLISHED
+
+    data: dict[str, Any] = json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
+    if name == "blip2_itm_vit_g":
+        data["config"]["vision_config"] |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+        data["config"]["qformer_config"] |= {"encoder_hidden_size": 64, "num_hidden_layers": 2}
+        data["config"]["text_config"] |= {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16}
+        return data
+    c = {part: given["config"] for part, given in data["parts"].items()}
+    c["transformer"] |= {"num_attention_heads": 2, "num_layers": 2, "caption_projection_dim": 128, "joint_attention_dim": 128}
+    c["transformer"] |= {"pooled_projection_dim": 128}
+    c["vae"] |= {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1}
+    for clip in ("text_encoder", "text_encoder_2"):
+        c[clip] |= {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 64}
+    c["text_encoder_3"] |= {"d_ff": 64, "d_kv": 32, "d_model": 128, "num_heads": 2, "num_layers": 2}
+    return data
+
+
+def test_the_path_of_a_gpu_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16, three text encoders, 77 + 256 tokens: what `--tiny` does not take. Only the device is another."""
+    import numpy as np
+    import torch
+    from benchmarks.gpu import common
+    from benchmarks.gpu.generator_35 import Clock
+
+    from act2see.tools.diffusion import Diffuser, Job
+    from act2see.tools.encoder import Blip2Encoder
+    from act2see.tools.generate import Generate
+
+    monkeypatch.setattr(common, "published", shrunk)
+    monkeypatch.setattr(common, "device_of", lambda tiny: "cpu")
+    pipeline = common.make_generator(tiny=False)
+    source = np.full((36, 64, 3), 99, dtype=np.uint8)
+    with common.weightless(blip2=common.make_blip2(tmp_path, tiny=False), generator=pipeline):
+        diffuser = Diffuser(Generate.Options(pixels=64 * 64, steps=2))
+        clock = Clock(pipeline)
+        [picture] = diffuser.make(diffuser.size(source), [Job(source, "the red circle", 0)])
+        encoder = Blip2Encoder(tmp_path, dtype="bfloat16")
+    assert isinstance(picture, np.ndarray)
+    assert picture.shape == (48, 80, 3)
+    assert (clock.batch, clock.text) == (2, 77 + 256)
+    assert {part.dtype for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder_3)} == {torch.bfloat16}
+    features = encoder.frames([source])
+    assert features.shape == (1, 32, 256)
+    assert np.linalg.norm(features.astype(np.float32), axis=-1) == pytest.approx(1, abs=0.02)
+    assert encoder.no_match == -1
