@@ -161,20 +161,11 @@ class VLLMReasoner:
             name=weights.rstrip("/").rpartition("/")[2], context=given.get("max_model_len"),
         )  # fmt: skip
 
-    async def stream(
+    def stream(
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
     ) -> AsyncIterator[Delta | Done]:
         """Text as it is decoded, then `Done`. Leaving the iterator early aborts the request."""
-
-        def send(rollout: Rollout, tokens: int) -> AsyncGenerator[Chunk]:
-            return self._chunks(rollout, tokens, stops, sampling)
-
-        parts = follow(send, rollout, until, stops, max_tokens)
-        try:
-            async for part in parts:
-                yield part
-        finally:
-            await parts.aclose()
+        return follow(lambda rollout, tokens: self._chunks(rollout, tokens, stops, sampling), rollout, until, stops, max_tokens)
 
     async def prepare(self) -> None:
         """Load the model, if need be."""

@@ -119,20 +119,11 @@ class VLLMHTTPReasoner:
         patience = replace(PATIENCE, silence=given.silence, requests=given.requests)
         return cls(given.url, model, frames, adapter=adapter, key=key, exact=given.exact, needs=needs, patience=patience)
 
-    async def stream(
+    def stream(
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
     ) -> AsyncIterator[Delta | Done]:
         """Text as it is decoded, then `Done`. Leaving the iterator early aborts the request."""
-
-        def send(rollout: Rollout, tokens: int) -> AsyncGenerator[Chunk]:
-            return self._chunks(rollout, tokens, stops, sampling)
-
-        parts = follow(send, rollout, until, stops, max_tokens)
-        try:
-            async for part in parts:
-                yield part
-        finally:
-            await parts.aclose()
+        return follow(lambda rollout, tokens: self._chunks(rollout, tokens, stops, sampling), rollout, until, stops, max_tokens)
 
     async def prepare(self) -> None:
         """Before a run, once: ask the server for its limits. Raises `SetupError`, which says what to change."""
