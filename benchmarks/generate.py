@@ -27,10 +27,10 @@ def run(quick: bool = False) -> dict[str, Any]:
         assert isinstance(tool, Generate)
         source = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
         jobs = [Job(source, f"the board tipped to the {way}", i) for i, way in enumerate(("left", "right") * (COUNT // 2))]
-        size = tool.diffuser.size(source)
+        how = tool.diffuser.how(source)
 
         async def together() -> list[Any]:
-            return [made[0] for made in await asyncio.gather(*(tool.batcher.submit(size, [j]) for j in jobs))]
+            return [made[0] for made in await asyncio.gather(*(tool.diffuser.queue.submit(how, [j]) for j in jobs))]
 
         def alone() -> list[Any]:
             return [tool.imagine(j.source, j.prompt, j.seed) for j in jobs]
@@ -50,5 +50,5 @@ def run(quick: bool = False) -> dict[str, Any]:
             "largest difference of a pixel's value, of 255": at_most(most, 1),
         },
         "ratios": [round(r, 3) for r in ratios],
-        "batches": tool.batcher.batches,
+        "batches": tool.diffuser.queue.batches,
     }

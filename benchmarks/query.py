@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from act2see.tools.index import read_index, write_index
+from act2see.tools.index import IndexWriter, read_index
 from benchmarks import Goal, at_most, kib, reported
 
 FRAMES, TOKENS, DIM, FPS, BATCH = 10_800, 32, 256, 3, 540
@@ -78,7 +78,10 @@ def run(quick: bool = False) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "hour"
         started = time.perf_counter()
-        write_index(folder, "hour", batches(), {})
+        writer = IndexWriter()
+        for batch in batches():
+            writer.add(*batch)
+        writer.write(folder, "hour", {})
         writing = time.perf_counter() - started
         mib = sum(f.stat().st_size for f in folder.iterdir()) / 2**20
         command = [sys.executable, "-m", "benchmarks.query", str(folder), str(8 if quick else 40)]

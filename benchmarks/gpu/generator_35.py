@@ -66,13 +66,13 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
     with weightless(generator=pipeline):
         diffuser = Diffuser(options)
         source = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
-        size = diffuser.size(source)
+        how = diffuser.how(source)
         for n in sorted({1, batch}):
             jobs = [Job(source, "the red circle is at the top", seed) for seed in range(n)]
             failed: list[Any] = []
 
             def make(jobs: list[Job] = jobs, failed: list[Any] = failed) -> None:
-                failed += [m for m in diffuser.make(size, jobs) if isinstance(m, Exception)]
+                failed += [m for m in diffuser.make(how, jobs) if isinstance(m, Exception)]
 
             whole = min(timed(make, times))
             if failed:
@@ -80,7 +80,7 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
             clock = Clock(pipeline)
             make()
             steps = clock.seconds.pop("transformer")
-            needed = operations(pipeline.transformer.config, *size, pipeline.vae_scale_factor, clock.text, clock.batch)
+            needed = operations(pipeline.transformer.config, *how.size, pipeline.vae_scale_factor, clock.text, clock.batch)
             step = statistics.median(steps)
             rows.append(
                 {
@@ -90,7 +90,7 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
                 }
             )  # fmt: skip
     parts = {n: sum(p.numel() for p in m.parameters()) for n, m in pipeline.components.items() if hasattr(m, "parameters")}
-    return bound, {"size": list(size), "strength": options.strength, "parameters": parts, "frames": rows}
+    return bound, {"size": list(how.size), "strength": options.strength, "parameters": parts, "frames": rows}
 
 
 def main() -> None:

@@ -131,9 +131,6 @@ class Colours:
         named = np.stack([sum((np.array(rgb) for c, rgb in COLOURS.items() if c in t), np.ones(3)) for t in texts])
         return (named / np.linalg.norm(named, axis=1, keepdims=True)).astype(np.float32)
 
-    def similarity(self, pixels: NDArray[np.uint8], text: str) -> float:
-        return float(self.frames([pixels])[0, 0] @ self.phrases([text])[0])
-
 
 @dataclass
 class Place:
@@ -172,8 +169,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     resources = replace(made.resources, finder=Finder(clips, Colours(), cache))
     reasoner = Scripted()
     doubled = replace(made, reasoner=reasoner, resources=resources, tools={t: Show(t, clips) for t in config.tools})
-    monkeypatch.setitem(graph_parts._shared, config.model_dump_json(), doubled)
-    monkeypatch.setattr(graph_parts, "build_resources", lambda _: resources)
+    monkeypatch.setitem(graph_parts._shared._made, ("parts", config.model_dump_json()), doubled)
+    monkeypatch.setattr(graph_parts, "build_resources", lambda *_: resources)
     clip = write_clip(make_item("blink", 0, "test", seconds=6).clip, tmp_path / "clip.mp4")
     return Place(tmp_path, str(clip), str(file), reasoner)
 

@@ -84,7 +84,7 @@ class NoEncoder:
     def frames(self, pixels: object) -> object:
         raise AssertionError("nothing is encoded here")
 
-    phrases = similarity = frames
+    phrases = frames
 
 
 def clip_in(folder: Path, seconds: int = 3) -> str:

@@ -131,3 +131,48 @@ async def test_callers_of_other_loops_and_no_thread_left_behind() -> None:
     while any(t.name == "here-only" for t in threading.enumerate()) and time.monotonic() < end:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     assert not any(t.name == "here-only" for t in threading.enumerate())
+
+
+async def test_one_owners_many_do_not_keep_anothers_one_waiting() -> None:
+    gate = Gate()
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=2, waiting=4, gather=0)
+    film = [asyncio.create_task(batcher.submit("a", [i], "film")) for i in range(20)]
+    await begun(gate)
+    await queued(batcher, 4)  # the others of the film stand at the door
+    clip = asyncio.create_task(batcher.submit("a", [100], "clip"))
+    again = asyncio.create_task(batcher.submit("a", [101], "clip"))
+    await asyncio.sleep(0)
+    assert len(batcher._queue) == 4
+    gate.open.set()
+    assert await asyncio.gather(clip, again) == [[1000], [1010]]
+    assert await asyncio.gather(*film) == [[i * 10] for i in range(20)]
+    order = [item for _, items in gate.seen for item in items]
+    # Not before those that were in the queue, and long before those at the door.
+    assert order.index(100) <= 7
+    assert order.index(101) <= 9
+    assert [i for i in order if i < 100] == list(range(20))
+
+
+async def test_sizes_fill_a_batch_and_a_large_one_goes_alone() -> None:
+    seen: list[list[str]] = []
+    gate = threading.Event()
+
+    def work(key: str, items: Sequence[str], stop: Callable[[], bool]) -> list[int | Exception]:
+        seen.append(list(items))
+        assert gate.wait(30)
+        return [len(i) for i in items]
+
+    batcher: MicroBatcher[str, str, int] = MicroBatcher(work, most=6, size=len, gather=0)
+    first = asyncio.create_task(batcher.submit("a", ["x"]))
+    while not seen:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    rest = [asyncio.create_task(asyncio.to_thread(batcher.run, "a", text)) for text in ("abcd", "efghijkl", "mn", "opq")]
+    async with asyncio.timeout(30):
+        while len(batcher._queue) != 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    gate.set()
+    assert await first == [1]
+    assert await asyncio.gather(*rest) == [4, 8, 2, 3]
+    assert all(sum(map(len, items)) <= 6 or len(items) == 1 for items in seen)
+    assert ["efghijkl"] in seen
+    assert len(seen) == 4

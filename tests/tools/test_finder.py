@@ -36,8 +36,6 @@ class Means:
         return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float16)
     def phrases(self, texts):
         return np.full((len(texts), 3), 3 ** -0.5, np.float32)
-    def similarity(self, pixels, text):
-        return 0.0
 
 cache = Path(sys.argv[2])
 finder = Finder(Clips(cache, FrameStore(cache / "frames"), 96), Means(), cache)

@@ -68,7 +68,7 @@ async def test_an_imagined_frame_says_where_it_comes_from(resources: Make, gener
     assert (made.prompt, made.seed, made.strength, made.model) == (QUERY, 3, 0.5, generator_folder.name)
     assert made.anchor_score == round(best.score, 4)
     pixels = shared.store.get(frame.digest)
-    assert made.faithfulness == pytest.approx(shared.finder.encoder.similarity(pixels, QUERY), abs=1e-4)
+    assert made.faithfulness == pytest.approx(shared.finder.similarities([pixels], QUERY)[0], abs=1e-4)
     assert result.curve is not None
 
 

@@ -108,16 +108,16 @@ async def test_best_of_keeps_the_most_faithful_and_all_the_scores(micro: Make, c
     assert made.scores == pytest.approx(scores, abs=2e-3)
     assert made.faithfulness == max(made.scores)
     assert made.seed == 5 + made.scores.index(max(made.scores))
-    assert sorted(tool.batcher.batches) == [1, 2]
+    assert sorted(tool.diffuser.queue.batches) == [1, 2]
 
 
 async def test_questions_that_wait_share_a_call_and_get_the_frames_they_would_get_alone(micro: Make) -> None:
     tool = micro(batch=8)
     jobs = [Job(np.roll(SOURCE, i, 0), f"the board tipped to the {way}", i) for i, way in enumerate(["left", "right"] * 4)]
-    size = tool.diffuser.size(SOURCE)
+    how = tool.diffuser.how(SOURCE)
     alone = [tool.imagine(j.source, j.prompt, j.seed).astype(int) for j in jobs]
-    together = [f[0].astype(int) for f in await asyncio.gather(*(tool.batcher.submit(size, [j]) for j in jobs))]
-    assert tool.batcher.batches == [8]
+    together = [f[0].astype(int) for f in await asyncio.gather(*(tool.diffuser.queue.submit(how, [j]) for j in jobs))]
+    assert tool.diffuser.queue.batches == [8]
     # The same but for rounding: a larger matrix product adds in another order.
     assert max(np.abs(a - t).max() for a, t in zip(alone, together, strict=True)) <= 1
     assert np.abs(alone[0] - alone[1]).max() > 10
@@ -129,20 +129,20 @@ async def test_questions_of_one_graph_share_a_call(clip: str, tmp_path: Path) ->
     parts = build_parts(config)
     tool = parts.tools["generate"]
     assert isinstance(tool, Generate)
-    tool.batcher.gather = 5  # four fill a batch and wait no longer
+    tool.diffuser.queue.gather = 5  # four fill a batch and wait no longer
     reasoner = Scripted(f"<generate>{QUERY}</generate>", "So.</think><answer>B</answer>")
     graph = create_act2see(config, parts=replace(parts, reasoner=reasoner))
     given: Any = [{"video": clip, "question": f"What? {i}"} for i in range(4)]
     results = await graph.abatch(given)
     assert [r["answer"] for r in results] == ["B"] * 4
-    assert tool.batcher.batches == [4]
+    assert tool.diffuser.queue.batches == [4]
 
 
 async def test_a_cancelled_call_ends_the_denoising(micro: Make) -> None:
     tool = micro(steps=1000, strength=1.0)
-    size = await asyncio.to_thread(tool.diffuser.size, SOURCE)
+    how = await asyncio.to_thread(tool.diffuser.how, SOURCE)
     steps = count_steps(tool.diffuser)
-    call = asyncio.create_task(tool.batcher.submit(size, [Job(SOURCE, QUERY, 0)]))
+    call = asyncio.create_task(tool.diffuser.queue.submit(how, [Job(SOURCE, QUERY, 0)]))
     async with asyncio.timeout(60):
         while not steps:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -151,8 +151,8 @@ async def test_a_cancelled_call_ends_the_denoising(micro: Make) -> None:
         await call
     # It is free again at once: the next frame does not wait for a thousand steps.
     at = len(steps)
-    tool.diffuser.options = tool.options.model_copy(update=FEW)
-    await tool.batcher.submit(size, [Job(SOURCE, QUERY, 0)])
+    few = tool.diffuser.how(SOURCE, tool.options.model_copy(update=FEW))
+    await tool.diffuser.queue.submit(few, [Job(SOURCE, QUERY, 0)])
     assert len(steps) - at < 100
 
 

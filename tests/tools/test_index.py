@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from act2see.errors import StoreError
 from act2see.tools import index as module
-from act2see.tools.index import FrameIndex, read_index, write_index
+from act2see.tools.index import FrameIndex, IndexWriter, read_index
 from act2see.tools.segments import find_segments
 
 
@@ -23,8 +23,11 @@ def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
 def build(folder: Path, frames: int = 40, tokens: int = 4, dim: int = 16, id: str = "a") -> tuple[FrameIndex, np.ndarray]:
     features = unit(np.random.default_rng(0), frames, tokens, dim).astype(np.float16)
     parts = np.array_split(np.arange(frames), 3)
-    batches = [(p * 4, p / 3, features[p]) for p in parts if len(p)]
-    return write_index(folder / id, id, batches, {"video": "v"}), features
+    writer = IndexWriter()
+    for p in parts:
+        if len(p):
+            writer.add(p * 4, p / 3, features[p])
+    return writer.write(folder / id, id, {"video": "v"}), features
 
 
 def reference(phrases: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -88,7 +91,7 @@ def test_parts_of_different_indexes_are_noticed(tmp_path: Path) -> None:
 
 def test_nothing_cannot_be_indexed(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no frame to index"):
-        write_index(tmp_path / "a", "a", [], {})
+        IndexWriter().write(tmp_path / "a", "a", {})
 
 
 @pytest.mark.parametrize("frames", [1, 5, 128, 300])

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from act2see.agent.prompt import Prompt
 from act2see.agent.trace import Answer, Frames, Segment, Trace
 from act2see.tools.frames import FrameRef
+from act2see.tools.video import split_part
 
 Trust = Literal["control", "plain", "model"]
 _MODEL_MAY = frozenset({"<think>", "</think>"})
@@ -51,10 +52,12 @@ Piece = TextPiece | ImagePiece
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What the model reads. `session` names the run, so that a reasoner can keep its cache."""
+    """What the model reads. `session` names the run, so that a reasoner can keep its cache; runs of one `owner` (of one
+    video) share its turns where there are more runs than can be served at once."""
 
     pieces: tuple[Piece, ...]
     session: str = ""
+    owner: str = ""
 
     @property
     def frames(self) -> tuple[FrameRef, ...]:
@@ -101,7 +104,7 @@ def render(trace: Trace, prompt: Prompt, *, end_of_turn: bool = False) -> Rollou
         pieces += render_segment(segment)
     if end_of_turn and trace.segments and isinstance(trace.segments[-1], Answer):
         pieces.append(TextPiece("<|im_end|>", "control"))
-    return Rollout(tuple(pieces), trace.id)
+    return Rollout(tuple(pieces), trace.id, split_part(trace.video.path)[0])
 
 
 @dataclass(slots=True)

@@ -81,8 +81,11 @@ class ViewConfig(Section):
 
 
 class IndexConfig(Section):
+    """How videos are indexed; `workers` of them are decoded at the same time, the others take turns with them."""
+
     fps: Positive = 3.0
     keep_frames: bool = False
+    workers: Count = 2
 
 
 class ToolConfig(Section):
@@ -145,7 +148,7 @@ class Config(Section):
     @property
     def hash(self) -> str:
         """A short hash of all that can change an answer."""
-        data = self.model_dump(exclude={"cache", "store", "name", "about", "needs"})
+        data = self.model_dump(exclude={"cache": True, "store": True, "name": True, "about": True, "needs": True, "index": {"workers"}})
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 
     def to_yaml(self) -> str:

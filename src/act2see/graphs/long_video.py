@@ -210,14 +210,14 @@ class _Nodes:
     def _judge(
         self, pieces: Sequence[Part], traces: Mapping[int, Trace], failed: Mapping[int, str], paths: Sequence[str]
     ) -> tuple[list[PartReport], dict[int, FrameRef]]:
-        store, encoder = self.parts.resources.store, self.parts.resources.finder.encoder
+        store, finder = self.parts.resources.store, self.parts.resources.finder
         return judge(
             pieces,
             traces,
             failed,
             paths,
-            similarity=lambda frame, query: encoder.similarity(store.get(frame.digest), query),
-            no_match=encoder.no_match,
+            similarity=lambda frame, query: finder.similarities([store.get(frame.digest)], query)[0],
+            no_match=finder.encoder.no_match,
             margin=self.settings.margin,
         )
 

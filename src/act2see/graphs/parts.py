@@ -1,7 +1,7 @@
 """The working parts of a graph, made from its configuration: reasoner, tools, what the tools share.
 
-Models are loaded when they are first needed, not when the graph is built, and graphs of one configuration in one
-process share them (`cached_parts`).
+Models are loaded when they are first needed, not when the graph is built. The graphs of one process share them
+(`cached_parts`), whatever else differs in their configurations: docs/sharing.md.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from act2see.errors import ConfigError
 from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
 from act2see.graphs.state import AskState
 from act2see.tools.base import FrameTool, Resources
+from act2see.tools.batching import MicroBatcher, Stop
 from act2see.tools.clips import Clips
 from act2see.tools.finder import Encoder, Finder
+from act2see.tools.memory import in_halves
 from act2see.tools.plugins import make_tool
+from act2see.tools.sharing import Shared
 from act2see.tools.store import FrameStore, default_cache
 from act2see.tools.weights import not_loaded, pick_device, resolve_weights
 
@@ -53,14 +56,21 @@ class Parts:
     guard: Guard | None = None
 
 
-def build_parts(config: Config) -> Parts:
-    """Parts of their own for this configuration."""
+def build_parts(config: Config, shared: Shared | None = None) -> Parts:
+    """Parts for this configuration, with models of their own unless `shared` has them."""
     for tag in config.tools:
         if tag in NODES or tag in AskState.__annotations__:
             raise ConfigError(f"tool tag {tag!r} is taken: the graph has a node or a key of that name; choose another")
-    resources = build_resources(config)
+    resources = build_resources(config, shared)
     tools = {tag: make_tool(t.use, tag, t.options, resources) for tag, t in config.tools.items()}
-    return Parts(build_reasoner(config.reasoner, resources.store, reasoner_needs(config)), tools, resources, _guard(config))
+    needs = reasoner_needs(config)
+    # What a run chooses (how to sample, what the prompt says) is not the model's; where frames are kept is.
+    model = config.reasoner.model_dump_json(exclude={"temperature", "top_p", "prompt"})
+    needed = None if config.reasoner.use == "transformers" else needs
+    reasoner = resources.shared.get(
+        ("reasoner", model, resources.store.url, needed), lambda: build_reasoner(config.reasoner, resources.store, needs)
+    )
+    return Parts(reasoner, tools, resources, _guard(config))
 
 
 def reasoner_needs(config: Config) -> Needs:
@@ -107,27 +117,23 @@ def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMod
     return made
 
 
-def build_resources(config: Config) -> Resources:
+def build_resources(config: Config, shared: Shared | None = None) -> Resources:
     """The store and the finder alone: all that finding frames needs."""
+    shared = shared or Shared()
     cache = Path(config.cache).expanduser() if config.cache else default_cache()
     store = FrameStore(config.store or str(cache / "frames"))
     clips = Clips(cache, store, config.view.max_side)
-    return Resources(
-        store, Finder(clips, LazyEncoder(config.encoder), cache, config.index.fps, config.encoder.batch, config.index.keep_frames)
-    )
+    e, i = config.encoder, config.index
+    encoder = shared.get(("encoder", e.model_dump_json(exclude={"batch"})), lambda: LazyEncoder(e))
+    return Resources(store, Finder(clips, encoder, cache, i.fps, e.batch, i.keep_frames, i.workers), shared)
 
 
-_shared: dict[str, Parts] = {}
-_lock = threading.Lock()
+_shared = Shared()
 
 
 def cached_parts(config: Config) -> Parts:
     """The parts of this configuration in this process: models are loaded once, however many graphs use them."""
-    key = config.model_dump_json()
-    with _lock:
-        if key not in _shared:
-            _shared[key] = build_parts(config)
-        return _shared[key]
+    return _shared.get(("parts", config.model_dump_json()), lambda: build_parts(config, _shared))
 
 
 def _guard(config: Config) -> Guard | None:
@@ -142,12 +148,18 @@ def _guard(config: Config) -> Guard | None:
 
 
 class LazyEncoder:
-    """The configured encoder, loaded on first use."""
+    """The configured encoder, loaded on first use. Whoever asks at the same time is encoded together (`tools/batching.py`).
+
+    A frame's features do not depend on its batch, beyond the rounding of a larger matrix product.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         self.config = config
         self._lock = threading.Lock()
         self._made: Encoder | None = None
+        self.queue: MicroBatcher[str, Sequence[Any], NDArray[Any]] = MicroBatcher(
+            self._together, most=config.batch, size=len, gather=0, name="act2see-encoder"
+        )
         resolve_weights(config.weights)  # a missing folder is said now, not in the middle of a question
 
     def _encoder(self) -> Encoder:
@@ -174,13 +186,19 @@ class LazyEncoder:
         return self._encoder().no_match
 
     def frames(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float16]:
-        return self._encoder().frames(pixels)
+        return self.queue.run("frames", pixels)
 
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return self._encoder().phrases(texts)
+        return self.queue.run("phrases", texts)
 
-    def similarity(self, pixels: NDArray[np.uint8], text: str) -> float:
-        return self._encoder().similarity(pixels, text)
+    def _together(self, kind: str, asked: Sequence[Sequence[Any]], stop: Stop) -> list[NDArray[Any] | Exception]:
+        """Frames or phrases of several callers in one forward; in halves where that fails."""
+        made = iter(in_halves(getattr(self._encoder(), kind), [one for some in asked for one in some]))
+        out: list[NDArray[Any] | Exception] = []
+        for some in asked:
+            rows = [next(made) for _ in some]
+            out.append(next((r for r in rows if isinstance(r, Exception)), None) or np.stack(rows))  # type: ignore[arg-type]
+        return out
 
 
 def _encoders() -> Mapping[str, Callable[..., Encoder]]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from act2see.errors import ToolError
 from act2see.tools.frames import Curve, FrameRef
+from act2see.tools.sharing import Shared
 
 if TYPE_CHECKING:
     from act2see.tools.finder import Finder
@@ -72,10 +73,11 @@ class FrameTool(Protocol):
 
 @dataclass(slots=True)
 class Resources:
-    """What tools share: the frame store, and the finder with its encoder, indexes and opened clips."""
+    """What tools share: the frame store, the finder with its encoder, indexes and opened clips, the models of the process."""
 
     store: FrameStore
     finder: Finder
+    shared: Shared = field(default_factory=Shared)
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from act2see.errors import StoreError
 from act2see.tools.frames import FrameRef, Initial
+from act2see.tools.sharing import KeyedLocks
 from act2see.tools.store import FrameStore
 from act2see.tools.video import SLACK, VideoInfo, frames_at, open_video, split_part, video_digest
 
@@ -57,18 +58,21 @@ class Clips:
         self._clips: OrderedDict[str, Clip] = OrderedDict()
         self._digests: dict[tuple[str, int, int], str] = {}
         self._kept = kept
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._locks = KeyedLocks()  # one video's table of packets or pictures are read once, and others' are not waited for
 
     def clip(self, path: str) -> Clip:
         """Facts of a video; raises `VideoError` where it cannot be read."""
-        with self._lock:
+        with self._locks(f"facts of {os.path.abspath(path)}"):
             digest = self._digest(path)
-            if digest in self._clips:
-                self._clips.move_to_end(digest)
-                clip = self._clips[digest]
-            else:
-                clip = self._remembered(path, digest) or self._probe(path, digest)
-                self._clips[digest] = clip
+            with self._lock:
+                if digest in self._clips:
+                    self._clips.move_to_end(digest)
+                    return self._clips[digest]
+            clip = self._remembered(path, digest) or self._probe(path, digest)
+            with self._lock:
+                # The same video may have been opened under another name.
+                clip = self._clips.setdefault(digest, clip)
                 while len(self._clips) > self._kept:
                     self._clips.popitem(last=False)
             return clip
@@ -82,7 +86,7 @@ class Clips:
         """References to these frames, in the order given; the missing ones are decoded and stored."""
         clip = self.clip(path)
         width, height = self.size(clip)
-        with self._lock:
+        with self._locks(clip.info.digest):
             missing = sorted({i for i in frames if i not in clip.taken})
             if missing:
                 for i, _, pixels in self.decode(path, missing, (width, height)):
@@ -101,7 +105,7 @@ class Clips:
     def keep(self, path: str, taken: dict[int, str]) -> None:
         """Remember pictures that somebody else stored while decoding."""
         clip = self.clip(path)
-        with self._lock:
+        with self._locks(clip.info.digest):
             clip.taken.update(taken)
             self._remember(clip)
 

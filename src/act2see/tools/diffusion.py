@@ -4,8 +4,9 @@ It is whatever diffusers knows as image-to-image for the weights: Stable Diffusi
 Loaded as the options say: without the T5 text encoder, the transformer in four bits, parts kept in the CPU's memory until they are used.
 On a CPU there is nothing to offload from, and `offload` changes nothing.
 
-Each frame has a generator of its own, so its pixels do not depend on what else is in the batch, beyond the rounding of
-a larger matrix product. Where memory runs out the batch is halved, then the frame made smaller.
+One pipeline and its queue serve every tool that loads the same, whatever each asks of a frame (`How`). Each frame has a generator
+of its own, so its pixels do not depend on what else is in the batch, beyond the rounding of a larger matrix product.
+Where memory runs out the batch is halved, then the frame made smaller.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import ConfigError, ToolError
+from act2see.tools.batching import MicroBatcher
 from act2see.tools.memory import in_halves, out_of_memory, release
 from act2see.tools.weights import not_loaded, pick_device, resolve_weights
 
@@ -35,6 +37,20 @@ Size = tuple[int, int]
 _SMALLEST = 8  # a frame is made at an eighth of its pixels at the least, where there is no memory for more
 
 
+LOADING = frozenset({"weights", "device", "dtype", "quantise", "offload", "text_encoder_3"})  # options that make it another pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How frames are made, the same for all of a batch. `size` is width and height."""
+
+    size: Size
+    steps: int
+    strength: float
+    guidance: float
+    text_tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One frame to imagine."""
@@ -45,51 +61,56 @@ class Job:
 
 
 class Diffuser:
-    """One pipeline, loaded when it is first needed. Thread-safe: one call at a time."""
+    """One pipeline, loaded when it is first needed, and the queue of those who want frames. Thread-safe: one call at a time."""
 
     def __init__(self, options: Generate.Options) -> None:
         self.options = options
+        self.queue: MicroBatcher[How, Job, Pixels] = MicroBatcher(
+            self.make, most=options.batch, waiting=options.waiting, name="act2see-generate"
+        )
         self._pipeline: Any = None
         self._lock = threading.RLock()
         if options.quantise == "nf4" and find_spec("bitsandbytes") is None:
             raise ConfigError("generate: `quantise: nf4` needs bitsandbytes: pip install bitsandbytes, or set `quantise: none`")
 
-    def size(self, source: Pixels) -> Size:
-        """Width and height of the frame that is made of this one."""
-        return target_size(source.shape[1], source.shape[0], self.options.pixels, self._multiple())
+    def how(self, source: Pixels, options: Generate.Options | None = None) -> How:
+        """How a frame is made of this one: by these options, or those that the pipeline was loaded with."""
+        o = options or self.options
+        size = target_size(source.shape[1], source.shape[0], o.pixels, self._multiple())
+        return How(size, o.steps, o.strength, o.guidance, o.text_tokens)
 
-    def make(self, size: Size, jobs: Sequence[Job], stop: Callable[[], bool] = lambda: False) -> list[Pixels | Exception]:
-        """`(h, w, 3)` uint8 for each job, or why there is none. Frames may come smaller than `size` where memory ran out."""
+    def make(self, how: How, jobs: Sequence[Job], stop: Callable[[], bool] = lambda: False) -> list[Pixels | Exception]:
+        """`(h, w, 3)` uint8 for each job, or why there is none. Frames may come smaller than `how` says where memory ran out."""
         with self._lock:
             self.pipeline()
-            made = in_halves(lambda some: self._call(size, some, stop), jobs)
-            return [self._smaller(size, job, m, stop) if isinstance(m, Exception) else m for job, m in zip(jobs, made, strict=True)]
+            made = in_halves(lambda some: self._call(how, some, stop), jobs)
+            return [self._smaller(how, job, m, stop) if isinstance(m, Exception) else m for job, m in zip(jobs, made, strict=True)]
 
-    def _smaller(self, size: Size, job: Job, error: Exception, stop: Callable[[], bool]) -> Pixels | Exception:
+    def _smaller(self, how: How, job: Job, error: Exception, stop: Callable[[], bool]) -> Pixels | Exception:
         if not out_of_memory(error):
             return error
-        at = size
+        size = at = how.size
         for divisor in (2, 4, _SMALLEST):
             tried, at = at, target_size(*size, size[0] * size[1] // divisor, self._multiple())
             if at == tried:
                 continue
             log.warning("no memory for a frame of %d x %d; trying %d x %d", *tried, *at)
-            [made] = in_halves(lambda some, at=at: self._call(at, some, stop), [job])  # type: ignore[misc]
+            [made] = in_halves(lambda some, at=at: self._call(replace(how, size=at), some, stop), [job])  # type: ignore[misc]
             if not isinstance(made, Exception):
                 return made
             if not out_of_memory(made):
                 return made
         return ToolError(f"there is no memory left to imagine a frame, not even one of {at[0]} x {at[1]}")
 
-    def _call(self, size: Size, jobs: Sequence[Job], stop: Callable[[], bool]) -> list[Pixels]:
+    def _call(self, how: How, jobs: Sequence[Job], stop: Callable[[], bool]) -> list[Pixels]:
         import torch
         from PIL import Image
 
-        o, pipeline, (width, height) = self.options, self._pipeline, size
+        pipeline, (width, height) = self._pipeline, how.size
         takes = inspect.signature(pipeline.__call__).parameters
         # A UNet takes the picture's own size, and CLIP's text encoder its own length.
-        given: dict[str, Any] = {"height": height, "width": width, "guidance_scale": o.guidance, "max_sequence_length": o.text_tokens}
-        given |= {"strength": o.strength, "num_inference_steps": o.steps, "callback_on_step_end": _interrupt(stop)}
+        given: dict[str, Any] = {"height": height, "width": width, "guidance_scale": how.guidance, "max_sequence_length": how.text_tokens}
+        given |= {"strength": how.strength, "num_inference_steps": how.steps, "callback_on_step_end": _interrupt(stop)}
         images = [
             Image.fromarray(j.source).resize(
                 (width, height), Image.Resampling.BOX if width < j.source.shape[1] else Image.Resampling.LANCZOS

@@ -81,10 +81,6 @@ class DualEncoder:
             out: NDArray[np.float32] = _unit(self.model.get_text_features(**{n: tokens[n] for n in names if n in tokens})).cpu().numpy()
         return out
 
-    def similarity(self, pixels: Pixels, text: str) -> float:
-        """The cosine of one frame and one text."""
-        return _cosine(self, pixels, text)
-
     def _patches(self, x: Any) -> dict[str, Any]:
         """Pictures as NaFlex takes them: flat patches, by rows, and how many there are."""
         import torch
@@ -131,10 +127,6 @@ class SentenceEncoder:
         """`(phrases, dim)`, L2-normalised."""
         return self._encode(list(texts))
 
-    def similarity(self, pixels: Pixels, text: str) -> float:
-        """The cosine of one frame and one text."""
-        return _cosine(self, pixels, text)
-
     def _encode(self, inputs: list[Any]) -> NDArray[np.float32]:
         with self._lock:
             out = self.model.encode(inputs, batch_size=len(inputs), normalize_embeddings=True, show_progress_bar=False)
@@ -145,7 +137,3 @@ def _unit(features: Any) -> Any:
     from torch.nn.functional import normalize
 
     return normalize(getattr(features, "pooler_output", features).float(), dim=-1)
-
-
-def _cosine(encoder: DualEncoder | SentenceEncoder, pixels: Pixels, text: str) -> float:
-    return float(encoder.frames([pixels])[0, 0].astype(np.float32) @ encoder.phrases([text])[0])

@@ -86,11 +86,6 @@ class Blip2Encoder:
             out = normalize(m.text_projection(read.to(m.text_projection.weight.dtype)), dim=-1)
         return out.float().cpu().numpy()
 
-    def similarity(self, pixels: Pixels, text: str) -> float:
-        """How well one frame fits one text: the best of its query tokens."""
-        frame, phrase = self.frames([pixels])[0].astype(np.float32), self.phrases([text])[0]
-        return float((frame @ phrase).max())
-
 
 def squash(pixels: Pixels, size: int) -> Pixels:
     """A frame as a square of this side, whatever its aspect."""

@@ -21,10 +21,10 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from act2see.errors import Act2SeeError, ToolError
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
-from act2see.tools.batching import MicroBatcher
-from act2see.tools.diffusion import Diffuser, Job, Pixels, Size
+from act2see.tools.diffusion import LOADING, Diffuser, Job, Pixels
 from act2see.tools.finder import Found
 from act2see.tools.frames import FrameRef, Generated
+from act2see.tools.video import split_part
 
 log = logging.getLogger(__name__)
 Count = Annotated[int, Field(ge=1)]
@@ -35,7 +35,9 @@ class Generate:
 
     class Options(ToolOptions):
         """`strength` is the share of the `steps` that is done, from noise of that strength; a distilled (Turbo) model takes
-        few steps and a `guidance` of 0. `pixels` is the frame's area. Without `text_encoder_3` (T5) a prompt is cut at 77 tokens."""
+        few steps and a `guidance` of 0. `pixels` is the frame's area. Without `text_encoder_3` (T5) a prompt is cut at 77 tokens.
+
+        Tools that load the same pipeline share it and its queue, whose `batch` and `waiting` are those of the first."""
 
         weights: str = "stabilityai/stable-diffusion-3.5-large"
         steps: Count = 28
@@ -64,10 +66,7 @@ class Generate:
         self.tag, self.options, self.resources = tag, options, resources
         self.usage = options.usage
         self.model = Path(options.weights).name if "/" in options.weights else options.weights
-        self.diffuser = Diffuser(options)
-        self.batcher: MicroBatcher[Size, Job, Pixels] = MicroBatcher(
-            self.diffuser.make, most=options.batch, waiting=options.waiting, name=f"act2see-{tag}"
-        )
+        self.diffuser = resources.shared.get(("diffuser", options.model_dump_json(include=set(LOADING))), lambda: Diffuser(options))
 
     @property
     def version(self) -> str:
@@ -75,10 +74,12 @@ class Generate:
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         try:
+            await self.resources.finder.ready(context.video)
             found, anchor, source = await asyncio.to_thread(self._anchor, query, context)
-            size = await asyncio.to_thread(self.diffuser.size, source)
+            how = await asyncio.to_thread(self.diffuser.how, source, self.options)
             jobs = [Job(source, query, context.seed + i) for i in range(self.options.best_of)]
-            pictures = await self.batcher.submit(size, jobs)
+            # Parts of one long video take turns as one.
+            pictures = await self.diffuser.queue.submit(how, jobs, owner=split_part(context.video)[0])
             return await asyncio.to_thread(self._best, query, context, found, anchor, pictures)
         except Act2SeeError:
             raise
@@ -94,7 +95,7 @@ class Generate:
 
     def _best(self, query: str, context: ToolContext, found: Found, anchor: FrameRef, pictures: list[Pixels]) -> ToolResult:
         """Of the frames that were made, the one most similar to the query; the first of equals."""
-        scores = [round(self.resources.finder.encoder.similarity(p, query), 4) for p in pictures]
+        scores = [round(s, 4) for s in self.resources.finder.similarities(pictures, query)]
         best = scores.index(max(scores))
         provenance = Generated(
             prompt=query,
@@ -110,7 +111,7 @@ class Generate:
 
     def imagine(self, source: Pixels, query: str, seed: int) -> Pixels:
         """The anchor as it would look if `query` were true: `(h, w, 3)` uint8."""
-        [made] = self.diffuser.make(self.diffuser.size(source), [Job(source, query, seed)])
+        [made] = self.diffuser.make(self.diffuser.how(source, self.options), [Job(source, query, seed)])
         if isinstance(made, Exception):
             raise made
         return made

@@ -17,7 +17,6 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,41 +76,49 @@ class FrameIndex:
         return Curve(start=float(self.seconds[0]), step=round(step, 4), values=tuple(round(float(p.max()), 3) for p in parts))
 
 
-def write_index(
-    folder: Path, id: str, batches: Iterable[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float16]]], meta: dict[str, Any]
-) -> FrameIndex:
-    """Build an index from `(frame numbers, seconds, (n, tokens, dim) features)` batches and put it in `folder`."""
-    import faiss
+class IndexWriter:
+    """An index that grows batch by batch, and is put in its folder at the end."""
 
-    frames: list[NDArray[np.int64]] = []
-    seconds: list[NDArray[np.float64]] = []
-    rows: Any = None
-    tokens = 0
-    for numbers, times, features in batches:
-        n, tokens, dim = features.shape
-        if rows is None:
-            rows = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-        rows.add(np.ascontiguousarray(features.reshape(n * tokens, dim), np.float32))
-        frames.append(numbers)
-        seconds.append(times)
-    if rows is None:
-        raise StoreError("there is no frame to index")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        faiss.write_index(rows, str(temporary / "rows.faiss"))
-        np.savez(temporary / "frames.npz", frames=np.concatenate(frames), seconds=np.concatenate(seconds))
-        (temporary / "meta.json").write_text(json.dumps({**meta, "id": id, "tokens": tokens, "rows": rows.ntotal}))
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    except OSError as e:
-        raise StoreError(
-            f"cannot write the index to {folder.parent}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder"
-        ) from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return read_index(folder, id)
+    def __init__(self) -> None:
+        self._frames: list[NDArray[np.int64]] = []
+        self._seconds: list[NDArray[np.float64]] = []
+        self._rows: Any = None
+        self._tokens = 0
+
+    def add(self, frames: NDArray[np.int64], seconds: NDArray[np.float64], features: NDArray[np.float16]) -> None:
+        """The next frames: their numbers in the video, their times, and `(n, tokens, dim)` features."""
+        import faiss
+
+        n, self._tokens, dim = features.shape
+        if self._rows is None:
+            self._rows = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        self._rows.add(np.ascontiguousarray(features.reshape(n * self._tokens, dim), np.float32))
+        self._frames.append(frames)
+        self._seconds.append(seconds)
+
+    def write(self, folder: Path, id: str, meta: dict[str, Any]) -> FrameIndex:
+        """Put it in `folder` under this id. Raises `StoreError` where nothing was added, or nothing can be written."""
+        import faiss
+
+        if self._rows is None:
+            raise StoreError("there is no frame to index")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            faiss.write_index(self._rows, str(temporary / "rows.faiss"))
+            np.savez(temporary / "frames.npz", frames=np.concatenate(self._frames), seconds=np.concatenate(self._seconds))
+            facts = {**meta, "id": id, "tokens": self._tokens, "rows": self._rows.ntotal}
+            (temporary / "meta.json").write_text(json.dumps(facts))
+            if folder.exists():
+                shutil.rmtree(folder)
+            temporary.rename(folder)
+        except OSError as e:
+            raise StoreError(
+                f"cannot write the index to {folder.parent}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder"
+            ) from e
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return read_index(folder, id)
 
 
 def read_index(folder: Path, id: str) -> FrameIndex:

@@ -33,6 +33,7 @@ class Retrieve:
         return f"retrieve {self.resources.finder.encoder.id}"
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
+        await self.resources.finder.ready(context.video)
         return await asyncio.to_thread(self._call, query, context)
 
     def _call(self, query: str, context: ToolContext) -> ToolResult:

@@ -4,7 +4,7 @@ A worker thread owns the model. Rollouts that arrive are read (prefilled) one by
 one token each per forward; one that stops leaves the batch at once and its keys and values stay in their row.
 When it comes back with a frame, its ids are compared with what the row holds, and only what is new is read: the
 last token written, the frame, its marks. Ids are always those of the rendered rollout, so a resumed run reads
-exactly what the interrupted one had.
+exactly what the interrupted one had. Where more rollouts wait than there are rows, those of different videos take turns.
 
 Positions are given explicitly, from `get_rope_index` over the whole sequence: the model object would otherwise
 carry the offsets of whichever rollout came last.
@@ -16,6 +16,7 @@ import asyncio
 import logging
 import queue
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,8 +171,9 @@ class TransformersReasoner:
 
         with torch.inference_mode():
             while self._receive(block=not self._active and not self._waiting):
-                if self._waiting and (row := self._free_row(self._waiting[0].rollout.session)) is not None:
-                    self._admit(self._waiting.pop(0), row)
+                if self._waiting and self._active < len(self._rows):
+                    request = self._waiting.pop(self._first())
+                    self._admit(request, self._free_row(request.rollout.session))
                 if self._active:
                     self._step()
 
@@ -192,11 +194,16 @@ class TransformersReasoner:
         except queue.Empty:
             return True
 
-    def _free_row(self, session: str) -> int | None:
-        """The session's own row, else the idle one that was used longest ago; None where all are decoding."""
+    def _first(self) -> int:
+        """Who of those that wait is next: of the owner that has the fewest rows, the one that came first."""
+        rows = Counter(r.request.rollout.owner for r in self._rows[: self._active] if r.request)
+        return min(range(len(self._waiting)), key=lambda i: rows[self._waiting[i].rollout.owner])
+
+    def _free_row(self, session: str) -> int:
+        """The session's own row, else the idle one that was used longest ago."""
         idle = [i for i in range(len(self._rows)) if self._rows[i].request is None]
         own = [i for i in idle if session and self._rows[i].session == session]
-        return own[0] if own else min(idle, key=lambda i: self._rows[i].used, default=None)
+        return own[0] if own else min(idle, key=lambda i: self._rows[i].used)
 
     def _admit(self, request: _Request, at: int) -> None:
         """Read what is new of a rollout into its row and decode its first token."""

@@ -1,0 +1,100 @@
+"""One process for many questions: how long a clip waits beside a film, and what it brings to encode for many at once.
+
+*Beside a film*: the index of a six-second clip is built alone, and while that of a film of many minutes is under way. What stands
+against it is the film's own time: so long would the clip wait without turns. Models are loaded before.
+
+*At once*: 64 queries on clips that are indexed, from 64 threads, against the same one after another. Who waits is encoded together.
+
+Predicted: on two cores the clip takes turns with one other build, whose decoding and encoding go on beside its own, so two
+to three times alone; the queries gain as their text encoder does, twofold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from act2see.graphs.config import load_config
+from act2see.graphs.parts import build_resources
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+from act2see.tools.finder import Finder
+from benchmarks import Goal, at_least, at_most, need, reported
+
+GOAL_BESIDE, GOAL_AT_ONCE = 4.0, 1.0
+QUERIES, THINGS = 64, ("circle", "square", "ring", "triangle")
+
+
+def video(folder: Path, seed: int, seconds: int) -> str:
+    return str(write_clip(make_item("blink", seed, seconds=seconds).clip, folder / f"{seed}.mp4", 96))
+
+
+def fresh(folder: Path, name: str, warm: str) -> Finder:
+    """A finder that knows one clip, so that everything it uses is loaded."""
+    finder = build_resources(load_config("micro", cache=str(folder / name))).finder
+    finder.find(warm, "warm")
+    return finder
+
+
+async def beside(finder: Finder, film: str, clip: str) -> tuple[float, float]:
+    """Seconds until the clip is indexed while the film is under way, and those of the film."""
+    started = time.perf_counter()
+    loop, under_way = asyncio.get_running_loop(), asyncio.Event()
+    long = asyncio.create_task(finder.ready(film, lambda done, total: loop.call_soon_threadsafe(under_way.set)))
+    await under_way.wait()
+    asked = time.perf_counter()
+    await finder.ready(clip)
+    waited = time.perf_counter() - asked
+    if long.done():
+        raise RuntimeError("the film was over first: take a longer one")
+    await long
+    return waited, time.perf_counter() - started
+
+
+def at_once(finder: Finder, clips: list[str]) -> float:
+    """Seconds one after another, divided by seconds at once."""
+    asked = [(clips[n % len(clips)], f"the {THINGS[n % 4]} number {n}") for n in range(QUERIES)]
+    started = time.perf_counter()
+    one_by_one = [finder.find(*a).hits for a in asked]
+    middle = time.perf_counter()
+    with ThreadPoolExecutor(QUERIES) as pool:
+        together = list(pool.map(lambda a: finder.find(*a).hits, asked))
+    ratio = (middle - started) / (time.perf_counter() - middle)
+    # The last digits may differ: a larger matrix product adds in another order.
+    if [h[0].frame for h in together] != [h[0].frame for h in one_by_one]:
+        raise RuntimeError("queries at once found other frames")
+    return ratio
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    """Median of five rounds and a film of ten minutes (quick: one round, two minutes)."""
+    need("encoder")
+    rounds: list[tuple[float, float, float]] = []
+    ratios: list[float] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        film, clips = video(folder, 0, 120 if quick else 600), [video(folder, n, 6) for n in range(1, 9)]
+        for n in range(1 if quick else 5):
+            finder = fresh(folder, f"alone-{n}", clips[1])
+            started = time.perf_counter()
+            finder.index(clips[0])
+            alone = time.perf_counter() - started
+            rounds.append((alone, *asyncio.run(beside(fresh(folder, f"beside-{n}", clips[1]), film, clips[0]))))
+        for clip in clips:
+            finder.index(clip)
+        ratios = [at_once(finder, clips) for _ in range(1 if quick else 5)]
+        together = max(finder.encoder.queue.batches)  # type: ignore[attr-defined]
+    goals: dict[str, Goal] = {
+        "a clip's index beside a film's, times alone": at_most(statistics.median(b / a for a, b, _ in rounds), GOAL_BESIDE),
+        "seconds of the clip alone": reported(statistics.median(a for a, _, _ in rounds)),
+        "seconds of the clip beside the film": reported(statistics.median(b for _, b, _ in rounds)),
+        "seconds of the film": reported(statistics.median(f for _, _, f in rounds)),
+        f"{QUERIES} queries at once, times one by one": at_least(statistics.median(ratios), GOAL_AT_ONCE),
+        "most phrases encoded together": reported(together),
+    }
+    return {"rounds": rounds, "ratios": ratios, "goals": goals}

@@ -1,0 +1,271 @@
+"""One process owns the models and many graphs share them; a long video keeps nobody waiting; who is cancelled frees the device."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.config import load_config
+from act2see.graphs.parts import Parts, build_parts
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+from act2see.tools.base import Resources
+from act2see.tools.clips import Clips
+from act2see.tools.finder import Finder
+from act2see.tools.generate import Generate
+from act2see.tools.retrieve import Retrieve
+from act2see.tools.sharing import KeyedLocks, Shared
+from act2see.tools.store import FrameStore
+from tests.graphs.doubles import Scripted
+
+
+class Slow:
+    """An encoder that takes a batch when it is let, and remembers how many frames each had."""
+
+    id, size, no_match = "slow", 48, 0.0
+
+    def __init__(self) -> None:
+        self.permits = threading.Semaphore(0)
+        self.batches: list[int] = []
+        self.let_all = False
+
+    def frames(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float16]:
+        if not self.let_all:
+            assert self.permits.acquire(timeout=30)
+        self.batches.append(len(pixels))
+        mean = np.stack([p.reshape(-1, 3).mean(0) for p in pixels])[:, None] + 1.0
+        unit: NDArray[np.float16] = (mean / np.linalg.norm(mean, axis=-1, keepdims=True)).astype(np.float16)
+        return unit
+
+    def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.full((len(texts), 3), 3**-0.5, np.float32)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A minute: 180 frames to index."""
+    return str(write_clip(make_item("blink", 0, seconds=60).clip, tmp_path_factory.mktemp("film") / "film.mp4", 96))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Six seconds: 18 frames."""
+    return str(write_clip(make_item("blink", 1, seconds=6).clip, tmp_path_factory.mktemp("clip") / "clip.mp4", 96))
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Finder:
+    store = FrameStore(tmp_path / "frames")
+    return Finder(Clips(tmp_path, store, 96), Slow(), tmp_path, batch=8, workers=1)
+
+
+async def reached(seen: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not seen():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+def test_configurations_of_the_same_models_share_them(tmp_path: Path) -> None:
+    shared = Shared()
+
+    def made(**changes: Any) -> Parts:
+        return build_parts(load_config("micro", cache=str(tmp_path), **changes), shared)
+
+    one, other = made(), made(budget={"calls": 1}, reasoner={"temperature": 0.5}, index={"fps": 1}, view={"max_frames": 4})
+    assert other.reasoner is one.reasoner
+    assert other.resources.finder.encoder is one.resources.finder.encoder
+    few = made(tools={"generate": {"options": {"steps": 4, "strength": 0.9}}})
+    generate, fewer = one.tools["generate"], few.tools["generate"]
+    assert isinstance(generate, Generate)
+    assert isinstance(fewer, Generate)
+    assert fewer.diffuser is generate.diffuser
+    source = np.zeros((48, 48, 3), np.uint8)
+    assert fewer.diffuser.how(source, fewer.options).steps == 4
+    assert generate.diffuser.how(source, generate.options).steps == generate.options.steps != 4
+    # What loads something else is something else.
+    assert made(reasoner={"weights": "micro:base"}).reasoner is not one.reasoner
+    assert made(reasoner={"rows": 2}).reasoner is not one.reasoner
+    assert made(encoder={"dtype": "bfloat16"}).resources.finder.encoder is not one.resources.finder.encoder
+    assert made(store=str(tmp_path / "other")).reasoner is not one.reasoner  # it reads frames from its store
+    assert build_parts(load_config("micro", cache=str(tmp_path))).reasoner is not one.reasoner
+
+
+async def test_two_graphs_at_once_answer_as_each_alone(clip: str, tmp_path: Path) -> None:
+    shared = Shared()
+    config = load_config("micro", cache=str(tmp_path), view={"guard": None})
+    graphs = [create_act2see(c, parts=build_parts(c, shared)) for c in (config, load_config(config, budget={"calls": 1}))]
+    item = make_item("blink", 1, seconds=6)
+    given: Any = {"video": clip, "question": item.text, "options": list(item.options)}
+    alone = [(await g.ainvoke(given))["answer"] for g in graphs]
+    at_once = await asyncio.gather(*(g.ainvoke(given) for g in graphs))
+    assert [a["answer"] for a in at_once] == alone
+
+
+async def test_a_clip_does_not_wait_for_a_film(slow: Finder, film: str, clip: str) -> None:
+    encoder: Any = slow.encoder
+    long = asyncio.create_task(slow.ready(film))
+    encoder.permits.release(2)
+    await reached(lambda: len(encoder.batches) == 2)
+    short = asyncio.create_task(slow.ready(clip))
+    await asyncio.sleep(0.05)
+    encoder.permits.release(8)
+    assert len(await short) == 18
+    assert not long.done()
+    assert len(encoder.batches) <= 10  # three of them the clip's, of the film's twenty-three
+    # Facts, pictures and indexes of others are there all the while.
+    assert (await slow.ready(clip)).id == slow.index_id(clip)
+    assert len(await asyncio.to_thread(slow.clips.pictures, film, [3])) == 1
+    encoder.let_all = True
+    encoder.permits.release(1)
+    assert len(await long) == 180
+
+
+async def test_many_films_do_not_use_up_the_threads(slow: Finder, film: str, clip: str, tmp_path: Path) -> None:
+    """More wait than asyncio has threads (as many as cores, and four), and what needs one is done all the same."""
+    encoder: Any = slow.encoder
+    parts = [asyncio.create_task(slow.ready(f"{film}#t={n},{n + 9}")) for n in range(40)]
+    await reached(lambda: len(slow._building._jobs) == 40)
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: 1 + 1), 10) == 2
+    for task in parts[1:]:
+        task.cancel()
+    encoder.let_all = True
+    encoder.permits.release(1)
+    assert len(await parts[0]) == 27
+    await reached(lambda: not slow._building._jobs)
+    assert sum(encoder.batches) <= 27 + 8  # and the batch under way, if it was another's
+
+
+async def test_an_index_that_nobody_waits_for_is_given_up(slow: Finder, film: str, tmp_path: Path) -> None:
+    encoder: Any = slow.encoder
+    one, two = (asyncio.create_task(slow.ready(film)) for _ in range(2))
+    encoder.permits.release(1)
+    await reached(lambda: len(encoder.batches) == 1)
+    one.cancel()
+    encoder.permits.release(1)
+    await reached(lambda: len(encoder.batches) == 2)
+    two.cancel()
+    encoder.let_all = True
+    encoder.permits.release(1)
+    await reached(lambda: not slow._building._jobs)
+    assert len(encoder.batches) <= 4
+    assert [p.name for p in (tmp_path / "indexes").iterdir() if p.suffix != ".lock"] == []
+    assert len(await slow.ready(film)) == 180
+
+
+async def test_a_cancelled_run_frees_what_its_tools_use(slow: Finder, film: str, tmp_path: Path) -> None:
+    encoder: Any = slow.encoder
+    config = load_config("micro", cache=str(tmp_path), view={"guard": None}, tools={"generate": None})
+    parts = build_parts(config)
+    tool = Retrieve("retrieve", Retrieve.Options(), Resources(parts.resources.store, slow))
+    graph = create_act2see(config, parts=replace(parts, reasoner=Scripted("<retrieve>the circle</retrieve>"), tools={"retrieve": tool}))
+    given: Any = {"video": film, "question": "What?"}
+    run = asyncio.create_task(graph.ainvoke(given))
+    encoder.permits.release(1)
+    await reached(lambda: len(encoder.batches) == 1)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    encoder.let_all = True
+    encoder.permits.release(1)
+    await reached(lambda: not slow._building._jobs)
+    assert len(encoder.batches) <= 3
+
+
+async def test_the_encoder_takes_those_who_wait_together(clip: str, tmp_path: Path) -> None:
+    parts = build_parts(load_config("micro", cache=str(tmp_path)))
+    finder: Any = parts.resources.finder
+    await finder.ready(clip)
+    queries = [f"the {colour} circle" for colour in ("red", "blue", "green", "black")] * 4
+    alone = [finder.find(clip, q).hits for q in queries]
+    gate, encode = threading.Event(), finder.encoder._encoder().phrases
+
+    def gated(texts: Sequence[str]) -> NDArray[np.float32]:
+        assert gate.wait(30)
+        out: NDArray[np.float32] = encode(texts)
+        return out
+
+    finder.encoder._encoder().phrases = gated
+    before = len(finder.encoder.queue.batches)
+    pool = [threading.Thread(target=finder.find, args=(clip, q)) for q in queries]
+    for thread in pool:
+        thread.start()
+    queue = finder.encoder.queue
+    await reached(lambda: len(queue.batches) > before and queue.batches[before] + len(queue._queue) == len(queries))
+    gate.set()
+    for thread in pool:
+        await asyncio.to_thread(thread.join)
+    assert queue.batches[before:] == [first := queue.batches[before], len(queries) - first]
+    assert first < len(queries)
+    assert [finder.find(clip, q).hits for q in queries] == alone
+
+
+async def test_the_parts_of_a_film_leave_rows_of_the_reasoner_to_others(film: str, tmp_path: Path) -> None:
+    config = load_config("micro", cache=str(tmp_path), reasoner={"rows": 2}, view={"guard": None})
+    parts = build_parts(config)
+    order: list[str] = []
+
+    async def read(name: str, owner: str) -> None:
+        frame = parts.resources.finder.clips.pictures(film, [0])[0]
+        pieces = (
+            TextPiece("<|im_start|>user\n<|vision_start|>", "control"), ImagePiece(frame), TextPiece("<|vision_end|>", "control"),
+            TextPiece("What is there?"), TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"),
+        )  # fmt: skip
+        stream = parts.reasoner.stream(
+            Rollout(pieces, name, owner), until=lambda text: False, stops=(), max_tokens=24, sampling=Sampling(temperature=1.0)
+        )
+        async for item in stream:
+            if isinstance(item, Delta) and name not in order:
+                order.append(name)
+            assert isinstance(item, Delta | Done)
+
+    await read("warm", "warm")
+    order.clear()
+    film_parts = [asyncio.create_task(read(f"part {n}", "film")) for n in range(12)]
+    await reached(lambda: len(order) >= 1)
+    other = asyncio.create_task(read("clip", "clip"))
+    await asyncio.gather(other, *film_parts)
+    assert order.index("clip") <= 4
+    assert [n for n in order if n != "clip"] == [f"part {n}" for n in range(12)]
+
+
+def test_a_lock_is_of_one_thing_and_goes_when_nobody_holds_it() -> None:
+    locks = KeyedLocks()
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locks("film"), locks("film"):
+            inside.set()
+            assert leave.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert inside.wait(30)
+    with locks("clip"):
+        pass
+    order: list[str] = []
+
+    def follow() -> None:
+        with locks("film"):
+            order.append("taken")
+
+    taken = threading.Thread(target=follow)
+    taken.start()
+    time.sleep(0.05)
+    order.append("left")
+    leave.set()
+    thread.join(30)
+    taken.join(30)
+    assert order == ["left", "taken"]
+    assert not locks._locks
