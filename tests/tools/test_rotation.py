@@ -62,6 +62,17 @@ def test_a_short_job_does_not_wait_for_a_long_one() -> None:
     assert long.result(30) == "film made"
 
 
+def test_the_jobs_of_one_owner_are_done_in_order_and_go_round_with_others() -> None:
+    jobs, rotation = Jobs(), Rotation[str](workers=1)
+    parts = [rotation.join(n, jobs.named(f"part {n}", 3), owner="film") for n in range(5)]
+    other = rotation.join("clip", jobs.named("clip", 3))
+    jobs.allow(18)
+    assert [f.result(30) for f in (*parts, other)] == [*(f"part {n} made" for n in range(5)), "clip made"]
+    film = [s for s in jobs.steps if s != "clip"]
+    assert film == sorted(film)
+    assert jobs.ended.index("clip") <= 1
+
+
 def test_who_asks_for_what_is_under_way_waits_for_it() -> None:
     jobs, rotation = Jobs(), Rotation[str]()
     seen: list[tuple[int, int]] = []

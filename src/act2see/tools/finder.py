@@ -2,7 +2,7 @@
 
 A video is indexed once, at 3 fps, however many ask at once and in however many processes; after that a query
 costs one text encoding and one FAISS search. Videos that are indexed at the same time take turns, batch by batch, so that a
-clip does not wait for an hour's film to end; an index that nobody waits for any more is given up.
+clip does not wait for an hour's film to end (parts of one video count as one); an index that nobody waits for any more is given up.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from act2see.tools.frames import Curve
 from act2see.tools.index import FrameIndex, IndexWriter, read_index
 from act2see.tools.rotation import Progress, Rotation
 from act2see.tools.segments import find_segments
+from act2see.tools.video import split_part
 
 log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
@@ -156,7 +157,7 @@ class Finder:
             return self._keep(read_index(self.folder(id), id))
         except StoreError:
             pass  # missing or damaged: looked at again under the lock
-        return self._building.join(id, lambda: self._build(video, id), progress)
+        return self._building.join(id, lambda: self._build(video, id), progress, owner=split_part(video)[0])
 
     def _keep(self, index: FrameIndex) -> FrameIndex:
         with self._lock:

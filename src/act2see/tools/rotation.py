@@ -1,10 +1,10 @@
 """Long jobs done in turns, so that a short one that comes later does not wait for a long one to end.
 
 A job is a generator: it yields how far it is (`done, total`) after each piece of work, and returns what it made. `workers` threads
-take the job that waits longest, run it to its next yield, and put it back behind the others. A job is named by a key: who asks for
-one that is under way waits for that one. It is given up once nobody waits for it.
+go round the owners and do the next piece of each one's first job; an owner's jobs are done in order, so that its first is ready
+early. A job is named by a key: who asks for one that is under way waits for that one. It is given up once nobody waits for it.
 
-At most `most` jobs take turns, since each holds what it works with open; later ones wait until one ends. Threads live while
+At most `most` jobs are begun, since each holds what it works with open; later ones wait until one ends. Threads live while
 there is work.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -29,8 +29,11 @@ Progress = Callable[[int, int], None]
 @dataclass(eq=False, slots=True)
 class _Job(Generic[T]):
     key: Hashable
+    owner: Hashable
     steps: Job[T]
     waiters: list[tuple[Future[T], Progress | None]] = field(default_factory=list)
+    begun: bool = False
+    running: bool = False
 
     @property
     def wanted(self) -> bool:
@@ -43,32 +46,27 @@ class Rotation(Generic[T]):
     def __init__(self, *, workers: int = 2, most: int = 32, name: str = "act2see-rotation") -> None:
         self.workers, self.most, self.name = workers, most, name
         self._jobs: dict[Hashable, _Job[T]] = {}
-        self._turns: deque[_Job[T]] = deque()
-        self._later: deque[_Job[T]] = deque()
-        self._running = 0
+        self._owners: OrderedDict[Hashable, list[_Job[T]]] = OrderedDict()  # whose turn it is comes first
         self._threads = 0
         self._lock = threading.Lock()
 
-    def join(self, key: Hashable, begin: Callable[[], Job[T]], progress: Progress | None = None) -> Future[T]:
+    def join(self, key: Hashable, begin: Callable[[], Job[T]], progress: Progress | None = None, owner: Hashable = None) -> Future[T]:
         """What the job of this key will have made. Who cancels the future no longer waits for it.
 
-        `progress` is called in a thread of the rotation's own.
+        `progress` is called in a thread of the rotation's own. A job without an `owner` is one by itself.
         """
         future: Future[T] = Future()
         with self._lock:
             job = self._jobs.get(key)
             if job is None:
-                job = self._jobs[key] = _Job(key, begin())
-                self._later.append(job)
+                job = self._jobs[key] = _Job(key, key if owner is None else owner, begin())
+                self._owners.setdefault(job.owner, []).append(job)
             job.waiters.append((future, progress))
             self._start()
         return future
 
     def _start(self) -> None:
-        """Let in those that there is room for, and see that somebody works on them."""
-        while self._later and len(self._turns) + self._running < self.most:
-            self._turns.append(self._later.popleft())
-        while self._threads < min(self.workers, len(self._turns) + self._running):
+        while self._threads < min(self.workers, len(self._jobs)):
             self._threads += 1
             threading.Thread(target=self._work, name=self.name, daemon=True).start()
 
@@ -84,35 +82,47 @@ class Rotation(Generic[T]):
             else:
                 self._tell(job, done, total)
                 with self._lock:
-                    self._running -= 1
-                    self._turns.append(job)
+                    job.running = False
+                    self._owners.move_to_end(job.owner)  # behind those who came meanwhile
                 continue
             with self._lock:
-                self._running -= 1
-                del self._jobs[job.key]  # who comes now finds what it made
-                self._start()
+                self._drop(job)  # who comes now finds what it made
             for future, _ in job.waiters:
                 settle(future, made)
 
     def _next(self) -> _Job[T] | None:
-        """The job whose turn it is; none once nothing is left, which ends the thread."""
+        """The job whose turn it is; none where there is nothing to do, which ends the thread."""
         while True:
-            given_up: _Job[T] | None = None
             with self._lock:
-                if not self._turns:
+                job = self._turn()
+                if job is None:
                     self._threads -= 1
                     return None
-                job = self._turns.popleft()
                 if job.wanted:
-                    self._running += 1
+                    job.begun = job.running = True
+                    self._owners.move_to_end(job.owner)
                     return job
-                given_up = job
-                del self._jobs[job.key]
-                self._start()
+                self._drop(job)
             try:
-                given_up.steps.close()
+                job.steps.close()
             except Exception:
-                log.warning("%s was given up, and its end failed", given_up.key, exc_info=True)
+                log.warning("%s was given up, and its end failed", job.key, exc_info=True)
+
+    def _turn(self) -> _Job[T] | None:
+        room = sum(job.begun for job in self._jobs.values()) < self.most
+        for jobs in self._owners.values():
+            for job in jobs:
+                if not job.running and (job.begun or room or not job.wanted):
+                    return job
+        return None
+
+    def _drop(self, job: _Job[T]) -> None:
+        del self._jobs[job.key]
+        jobs = self._owners[job.owner]
+        jobs.remove(job)
+        if not jobs:
+            del self._owners[job.owner]
+        self._start()  # there may be room for one that has not begun
 
     def _tell(self, job: _Job[T], done: int, total: int) -> None:
         with self._lock:
