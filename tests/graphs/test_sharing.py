@@ -140,6 +140,7 @@ async def test_many_films_do_not_use_up_the_threads(slow: Finder, film: str, cli
     assert await asyncio.wait_for(asyncio.to_thread(lambda: 1 + 1), 10) == 2
     for task in parts[1:]:
         task.cancel()
+    await asyncio.gather(*parts[1:], return_exceptions=True)
     encoder.let_all = True
     encoder.permits.release(1)
     assert len(await parts[0]) == 27
@@ -156,6 +157,7 @@ async def test_an_index_that_nobody_waits_for_is_given_up(slow: Finder, film: st
     encoder.permits.release(1)
     await reached(lambda: len(encoder.batches) == 2)
     two.cancel()
+    await asyncio.gather(one, two, return_exceptions=True)
     encoder.let_all = True
     encoder.permits.release(1)
     await reached(lambda: not slow._building._jobs)
