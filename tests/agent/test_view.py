@@ -122,7 +122,9 @@ def retrieved(store: Store, seconds: float = 2.7) -> tuple[Call, Frames]:
 
 def imagined(store: Store, anchor: FrameRef) -> tuple[Call, Frames]:
     edit = Edit("right")
-    made = Generated(prompt=str(edit), anchor=anchor, seed=11, strength=0.5, model="micro-sd3", faithfulness=0.31, anchor_score=0.35)
+    made = Generated(
+        prompt=str(edit), anchor=anchor, seed=11, strength=0.5, model="micro-sd3", faithfulness=0.31, anchor_score=0.35, scores=(0.2, 0.31)
+    )
     frame = store.ref(render(edit.apply(BOARD), 48), anchor.seconds, made)
     call = Call(text=f"<generate>{edit}</generate>", tag="generate", query=str(edit))
     return call, Frames(tag="generate", frames=(frame,), curve=curve(7), seconds=0.9)
@@ -146,7 +148,14 @@ def test_a_trace_is_told_in_order(store: Store) -> None:
     page = Page(trace_html(both(store), store))
     text = page.text
     said = ["board.mp4", "6.0 s", "192", "What colour", "red", "green", "chosen", "No ring blinks", "retrieve", "2.7 s", "score 0.43"]
-    said += ["Now the board is tipped", "generate", "not in the video", "faithfulness 0.31, anchor 0.35: no closer", "seed 11"]
+    said += [
+        "Now the board is tipped",
+        "generate",
+        "not in the video",
+        "faithfulness 0.31, anchor 0.35: no closer",
+        "the best of 2 (0.20, 0.31)",
+        "seed 11",
+    ]
     said += ["So it is green.", "Answer", "B", "prefilled", "</retrieve>", "884", "0.92", "micro-vlm", "b1946", "seed"]
     at = 0
     for words in said:

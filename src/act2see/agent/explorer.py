@@ -235,9 +235,8 @@ def _facts(frame: FrameRef) -> Iterator[str]:
     elif isinstance(p, Cropped):
         yield f"a part: {frame.part}"
     elif isinstance(p, Generated):
-        if p.faithfulness is not None and p.anchor_score is not None:
-            closer = "closer" if p.faithfulness > p.anchor_score else "no closer"
-            yield f"faithfulness {p.faithfulness:.2f}, anchor {p.anchor_score:.2f}: {closer} to the query than its anchor was"
+        if p.verdict:
+            yield p.verdict
         yield f"{p.model} · strength {p.strength:g} · seed {p.seed}"
 
 

@@ -249,17 +249,10 @@ def _returned(frame: FrameRef, n: int, trace: Trace, pictures: Pictures, links: 
         when = "not in the video" if frame.imagined else clock(frame.seconds, total)
         caption = [el("b", str(n), class_="number"), el("b", when), el("span", said) if said else None]
         return _figure(frame, pictures, caption, f"{'supplied' if given else 'retrieved'} frame {n}", id=id, class_="frame")
-    verdict = None
-    if p.faithfulness is not None and p.anchor_score is not None:
-        closer = "closer" if p.faithfulness > p.anchor_score else "no closer"
-        words = f"faithfulness {_number(p.faithfulness)}, anchor {_number(p.anchor_score)}: {closer} to the query than its anchor was"
-        verdict = el("span", words)
-    elif p.faithfulness is not None:
-        verdict = el("span", f"faithfulness {_number(p.faithfulness)}")
     made = join(" · ", [p.model, f"strength {p.strength:g}", f"seed {p.seed}"])
     anchor = [el("b", clock(p.anchor.seconds, total)), el("span", "the anchor" if p.anchor.imagined else "the anchor, real")]
     named = el("span", el("b", str(n), class_="number"), " ", el("b", "not in the video"))
-    caption = [named, verdict, el("span", made, class_="muted")]
+    caption = [named, el("span", p.verdict) if p.verdict else None, el("span", made, class_="muted")]
     return el(
         "div",
         _figure(p.anchor, pictures, anchor, f"anchor of imagined frame {n}", class_="anchor"),

@@ -51,6 +51,17 @@ class Generated(Record):
     anchor_score: float | None = None
     scores: tuple[float, ...] = ()
 
+    @property
+    def verdict(self) -> str:
+        """The similarities in words; empty where nothing was measured."""
+        said = f"faithfulness {self.faithfulness:.2f}" if self.faithfulness is not None else ""
+        if self.faithfulness is not None and self.anchor_score is not None:
+            closer = "closer" if self.faithfulness > self.anchor_score else "no closer"
+            said += f", anchor {self.anchor_score:.2f}: {closer} to the query than its anchor was"
+        if self.scores:
+            said += f"; the best of {len(self.scores)} ({', '.join(f'{s:.2f}' for s in self.scores)})"
+        return said
+
 
 class Taken(Record):
     """A real frame that nothing ranked: a tool took it by its time, or for the text in it."""
