@@ -102,7 +102,7 @@ class _Nodes:
         started = time.perf_counter()
         context = self._context(config, runtime)
         question, options = checked(state)
-        approve = self._approve(context)
+        approve = self.approved(context)
         await loaded(self.parts.reasoner)
         clip, frames = await initial_view(self.parts, self.config.view, state["video"])
         id = _run_id(config)
@@ -118,7 +118,7 @@ class _Nodes:
             "initial": [f.model_dump(mode="json") for f in frames],
             # A thread that is asked again starts afresh: what is there is an earlier question's.
             # It loads the encoder to know its version: not in the loop, which others use too.
-            "versions": await asyncio.to_thread(self._versions, context),
+            "versions": await asyncio.to_thread(self.versions, context),
             "segments": [None],
             "loops": [None],
             "approve": approve,
@@ -260,7 +260,7 @@ class _Nodes:
                 raise ConfigError(f"this run asks for the tool {tag!r}, and the config declares {', '.join(self.parts.tools) or 'none'}")
         return {tag: self.parts.tools[tag] for tag in self.parts.tools if tag in context.tools}
 
-    def _approve(self, context: AskContext) -> list[str]:
+    def approved(self, context: AskContext) -> list[str]:
         """The tags whose calls wait for a person: kept in the state, since they hold for a resumed run too."""
         for tag in context.approve or ():
             if tag not in self.parts.tools:
@@ -280,7 +280,8 @@ class _Nodes:
         seconds = sum(s for node, s in trace.usage.node_seconds.items() if node != "view")
         return trace.usage.tokens >= budget.tokens or seconds >= budget.seconds
 
-    def _versions(self, context: AskContext) -> Update:
+    def versions(self, context: AskContext) -> Update:
+        """What answers in this run, for its trace; may load the encoder."""
         from importlib.metadata import version
 
         tools = {tag: t.version for tag, t in self._tools(context).items()}

@@ -63,7 +63,7 @@ async def afork(
     resources: Resources = nodes.parts.resources
     _check(trace, at, query, tag, frame, drop)
     context = _context(trace, context, tag)
-    versions, approve = nodes._versions(context), nodes._approve(context)
+    versions, approve = nodes.versions(context), nodes.approved(context)
     await asyncio.to_thread(_same_video, trace, resources.finder.clips)
     if at == 0:
         q = trace.question
