@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
+from act2see.cli.decide import Accept, By, Reason, Refuse, Replace, Supply, decided, waiting
 from act2see.cli.output import INTERRUPTED, err, out, say
-from act2see.errors import ConfigError, QuestionError
+from act2see.errors import ConfigError, QuestionError, WaitingError
 
 if TYPE_CHECKING:
     from act2see.agent.trace import Trace
@@ -31,10 +32,19 @@ def ask(
     seed: Annotated[int | None, typer.Option(help="The run's seed.")] = None,
     tools: Annotated[str | None, typer.Option(metavar="TAG,...", help="Which of the configured tools to allow.")] = None,
     no_tools: Annotated[bool, typer.Option("--no-tools", help="Answer from the first frames alone.")] = False,
+    approve: Annotated[
+        str | None, typer.Option(metavar="TAG,...", help="Tools whose calls wait for you; --resume goes on with your decision.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the trace as JSON, and nothing else, to stdout.")] = False,
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the trace, its pictures and its page to a folder.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the trace as one HTML page.")] = None,
-    resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a run that was interrupted.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a run that was interrupted, or that waits.")] = None,
+    accept: Accept = False,
+    replace: Replace = None,
+    supply: Supply = None,
+    refuse: Refuse = False,
+    reason: Reason = None,
+    by: By = None,
 ) -> None:
     """Ask a question about a video and watch the answer come about."""
     from act2see.agent.saved import OURS, frames_of, save_folder
@@ -50,20 +60,23 @@ def ask(
     if html:
         check_file(html)
     settings: Settings | None = None
+    decision = decided(accept, replace, supply, refuse, reason, by)
     if resume is None:
+        if decision is not None:
+            raise QuestionError(f"--{decision['type']} answers a run that waits: name it with --resume ID")
         if video is None or question is None:
             raise QuestionError('name a video and ask a question: act2see ask VIDEO "QUESTION"')
-        context = AskContext(tools=_tags(tools, no_tools), seed=seed, max_calls=max_calls, max_tokens=max_tokens)
+        context = AskContext(_tags(tools, no_tools), seed=seed, max_calls=max_calls, max_tokens=max_tokens, approve=_listed(approve))
         settings = Settings(chosen_config(preset, config), context)
     else:
-        changes = (video, question, option, preset, config, max_calls, max_tokens, seed, tools, no_tools or None)
+        changes = (video, question, option, preset, config, max_calls, max_tokens, seed, tools, no_tools or None, approve)
         if any(c is not None and c != [] for c in changes):
             raise QuestionError("a resumed run keeps the question and the settings that it began with: give --resume ID without them")
     # Resumed from another folder, the path must still lead to the video.
     path = os.path.abspath(video) if video else ""
     run = resume or uuid4().hex[:8]
     try:
-        trace, settings = run_until_done(_run(run, settings, path, question or "", tuple(option or ()), show=not json))
+        trace, settings = run_until_done(_run(run, settings, path, question or "", tuple(option or ()), decision, show=not json))
     except KeyboardInterrupt:
         err().print(f"\nresume with: act2see ask --resume {run}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -81,9 +94,15 @@ def ask(
 
 
 async def _run(
-    run: str, settings: Settings | None, video: str, question: str, options: tuple[str, ...], show: bool
+    run: str,
+    settings: Settings | None,
+    video: str,
+    question: str,
+    options: tuple[str, ...],
+    decision: dict[str, Any] | None,
+    show: bool,
 ) -> tuple[Trace, Settings]:
-    """A new run, or with `settings` None the rest of a saved one."""
+    """A new run, or with `settings` None the rest of a saved one, with the decision that it waits for."""
     from act2see.cli.chain import Chain, question_lines
     from act2see.cli.runs import graph_of, saved_runs, settings_of
     from act2see.graphs.run import aask, aresume
@@ -92,17 +111,22 @@ async def _run(
     async with saved_runs() as saver:
         chain = Chain(out())
         on_event = chain.event if show else None
-        if settings:
-            graph = graph_of(settings, saver)
-            return await aask(graph, video, question, options, context=settings.context, thread_id=run, on_event=on_event), settings
-        settings = await settings_of(run, saver)
+        new = settings is not None
+        settings = settings or await settings_of(run, saver)
         graph = graph_of(settings, saver)
-        so_far = (await graph.aget_state({"configurable": {"thread_id": run}})).values
-        if show and "info" in so_far:
-            trace = trace_of(so_far)
-            say(question_lines(trace.question))
-            chain.trace(trace)
-        return await aresume(graph, run, context=settings.context, on_event=on_event), settings
+        try:
+            if new:
+                trace = await aask(graph, video, question, options, context=settings.context, thread_id=run, on_event=on_event)
+                return trace, settings
+            so_far = (await graph.aget_state({"configurable": {"thread_id": run}})).values
+            if show and "info" in so_far:
+                trace = trace_of(so_far)
+                say(question_lines(trace.question))
+                chain.trace(trace)
+            return await aresume(graph, run, decision=decision, context=settings.context, on_event=on_event), settings
+        except WaitingError as e:
+            chain.close()
+            raise await waiting(graph, run) from e
 
 
 def _tags(tools: str | None, no_tools: bool) -> tuple[str, ...] | None:
@@ -110,4 +134,8 @@ def _tags(tools: str | None, no_tools: bool) -> tuple[str, ...] | None:
         raise ConfigError("--tools and --no-tools exclude each other: leave one out")
     if no_tools:
         return ()
-    return tuple(t.strip() for t in tools.split(",") if t.strip()) if tools is not None else None
+    return _listed(tools)
+
+
+def _listed(tags: str | None) -> tuple[str, ...] | None:
+    return tuple(t.strip() for t in tags.split(",") if t.strip()) if tags is not None else None

@@ -82,7 +82,7 @@ def fork(
         calls = "; ".join(f"{n} <{c.tag}> {c.query[:60]}" for n, c in enumerate(loaded.calls, start=1))
         raise QuestionError(f"say which call to go back to, with --at N (calls: {calls or 'none, so only 0, the beginning'})")
     _bring_frames(loaded, trace, cached_parts(chosen).resources.store)
-    shown = _picture_or_time(frame) if frame is not None else None
+    shown = picture_or_time(frame) if frame is not None else None
     chain = Chain(out())
     work = afork(create_act2see(chosen), loaded, at, query=query, tag=tool, frame=shown, drop=drop, on_event=chain.event)
     _finish(work, loaded, chosen, to, save=True)
@@ -136,7 +136,8 @@ def _bring_frames(trace: Trace, saved: Path, store: FrameStore) -> None:
                 store.put(pixels(frame))
 
 
-def _picture_or_time(given: str) -> str | float:
+def picture_or_time(given: str) -> str | float:
+    """A file's name, or seconds."""
     if not Path(given).exists():
         with suppress(ValueError):
             return float(given)

@@ -76,14 +76,19 @@ def ask_person(trace: Trace) -> Decision:
     except ValidationError as e:
         if not is_invalid_resume(e):
             raise
-        first = e.errors()[0]
-        where = f"{first['loc'][-1]}: " if first["loc"] else ""
         wrong = DecisionError(
-            f"this decision about <{call.tag}> cannot be used ({where}{first['msg'].removeprefix('Value error, ')}); the run still waits: "
+            f"this decision about <{call.tag}> cannot be used ({fault(e)}); the run still waits: "
             'resume it with {"type": "accept"}, {"type": "replace", "query": ...}, {"type": "supply", "frame": ...} or {"type": "refuse"}'
         )
         wrong.__dict__.update(e.__dict__)  # LangGraph's mark, which tells a wrong answer from a failed node
         raise wrong from e
+
+
+def fault(e: ValidationError) -> str:
+    """What is wrong with a decision, in a few words."""
+    first = e.errors()[0]
+    where = f"{first['loc'][-1]}: " if first["loc"] else ""
+    return f"{where}{first['msg'].removeprefix('Value error, ')}"
 
 
 def review_of(decision: Decision) -> Review:

@@ -1,0 +1,153 @@
+"""`act2see ask --resume ID` with a person's decision: what each option does, and what is said where it cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
+from typer.testing import CliRunner
+
+from act2see.agent.trace import Frames, Trace
+from act2see.cli.app import app
+from act2see.tools.frames import Supplied
+
+LINES = "Imagine. <generate>it in blue</generate>", "So.</think>\n<answer>B</answer>"
+WAITS = "a person must decide on <generate>it in blue</generate>"
+
+
+@dataclass
+class Place:
+    """A folder with a clip and a configuration in which `generate` waits for a person; the model is scripted."""
+
+    clip: str
+    generate: Shows
+    reasoner: Scripted
+
+    def ask(self, *args: str, code: int = 0) -> Any:
+        result = CliRunner().invoke(app, ["ask", *args])
+        assert result.exit_code == code, result.output
+        return result
+
+    def refused(self, *args: str) -> str:
+        """The one line of an error."""
+        (line,) = self.ask(*args, code=2).stderr.strip().splitlines()
+        assert line.startswith("error: ")
+        return str(line.removeprefix("error: "))
+
+    def wait(self) -> str:
+        """Ask, and come to the call: the run's id."""
+        said = self.refused(self.clip, "What?", "--option", "red", "--option", "blue", "--config", "my.yaml")
+        head, _, options = said.partition(" with ")
+        assert head.startswith(f"{WAITS}: act2see ask --resume ")
+        assert options == "--accept, --replace QUERY, --supply FILE|SECONDS or --refuse"
+        assert self.generate.queries == []
+        return head.split()[-1]
+
+    def decide(self, *decision: str) -> tuple[Trace, Frames]:
+        trace = Trace.from_json(self.ask("--resume", self.wait(), *decision, "--json").stdout)
+        assert (trace.answer, trace.choice) == ("B", "blue")
+        return trace, next(s for s in trace.segments if isinstance(s, Frames))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("ACT2SEE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    reasoner = Scripted(*LINES)
+    _, parts = parts_in(tmp_path, reasoner)
+    for module in ("ask", "parts"):
+        monkeypatch.setattr(f"act2see.graphs.{module}.cached_parts", lambda config: parts)
+    Path("my.yaml").write_text("preset: micro\nview: {guard: null}\ntools: {generate: {approve: true}}\n")
+    generate: Any = parts.tools["generate"]
+    return Place(clip_in(tmp_path), generate, reasoner)
+
+
+def test_accepting_calls_the_tool_and_shows_the_whole_chain(place: Place) -> None:
+    shown = place.ask("--resume", place.wait(), "--accept").stdout
+    assert "Imagine. <generate>it in blue</generate>" in shown
+    assert "Answer: B. blue" in shown
+    assert place.generate.queries == ["it in blue"]
+
+
+def test_another_query_and_who_asked_for_it(place: Place) -> None:
+    _, frames = place.decide("--replace", "it in green", "--by", "Ann")
+    assert place.generate.queries == ["it in green"]
+    assert frames.review
+    assert (frames.review.decision, frames.review.query, frames.review.by) == ("replace", "it in green", "Ann")
+
+
+def test_a_picture_of_ones_own(place: Place) -> None:
+    Image.new("RGB", (64, 64), "blue").save("mine.png")
+    _, frames = place.decide("--supply", "mine.png")
+    assert frames.frames[0].provenance == Supplied(by="a person", query="it in blue", file="mine.png")
+    assert place.generate.queries == []
+
+
+def test_the_videos_own_frame_at_a_time(place: Place) -> None:
+    _, frames = place.decide("--supply", "1.5")
+    assert (frames.frames[0].seconds, frames.frames[0].imagined) == (1.5, False)
+
+
+def test_a_refusal_with_and_without_its_reason(place: Place) -> None:
+    assert place.decide("--refuse")[1].note == "A person refused this call. Go on without it."
+    _, frames = place.decide("--refuse", "--reason", "It costs too much.")
+    assert frames.note == "A person refused this call: It costs too much. Go on without it."
+    assert place.generate.queries == []
+
+
+def test_a_waiting_run_that_gets_no_decision_says_what_it_waits_for(place: Place) -> None:
+    run = place.wait()
+    result = place.ask("--resume", run, code=2)
+    assert "Imagine. <generate>it in blue</generate>" in result.stdout
+    assert f"error: {WAITS}: act2see ask --resume {run} with --accept" in result.stderr
+    assert place.ask("--resume", run, "--json", code=2).stdout == ""
+    assert (place.generate.queries, place.reasoner.visits) == ([], 1)
+
+
+def test_the_next_call_waits_too(place: Place) -> None:
+    place.reasoner.lines = (LINES[0], "<generate>it in red</generate>", LINES[1])
+    run = place.wait()
+    assert "must decide on <generate>it in red</generate>" in place.ask("--resume", run, "--accept", code=2).stderr
+    assert "Answer: B. blue" in place.ask("--resume", run, "--accept").stdout
+    assert "waits for nobody" in place.refused("--resume", run, "--accept", "--json")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--accept", "--refuse"], "--accept and --refuse exclude each other"),
+        (["--replace", "x", "--supply", "1.5"], "--replace and --supply exclude each other"),
+        (["--reason", "no"], "--reason and --by belong to a decision: add --accept"),
+        (["--by", "Ann"], "--reason and --by belong to a decision"),
+        (["--accept", "--reason", "x"], "'accept' takes no 'reason'"),
+        (["--replace", " "], "'replace' needs 'query'"),
+        (["--supply", "nowhere.png"], "nowhere.png cannot be read: No such file"),
+        (["--supply", "my.yaml"], "it is no PNG, JPEG or WebP"),
+        (["--supply", "-1"], "seconds: Input should be greater"),
+        (["--supply", "nan"], "seconds: Input should be a finite number"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_what_is_no_decision_is_said_and_nothing_is_resumed(place: Place, options: list[str], says: str) -> None:
+    assert says in place.refused("--resume", "anybody", *options)
+    assert place.reasoner.visits == 0
+
+
+def test_a_decision_needs_a_run_that_waits(place: Place) -> None:
+    assert "--refuse answers a run that waits: name it with --resume ID" in place.refused(place.clip, "What?", "--refuse")
+    assert "no saved run 'nobody'" in place.refused("--resume", "nobody", "--accept")
+
+
+def test_a_run_may_ask_for_approval_itself(place: Place) -> None:
+    Path("my.yaml").write_text("preset: micro\nview: {guard: null}\n")
+    said = place.refused(place.clip, "What?", "--config", "my.yaml", "--approve", "generate")
+    run = said.partition(" with ")[0].split()[-1]
+    assert Trace.from_json(place.ask("--resume", run, "--accept", "--json").stdout).answer == "B"
+    assert place.generate.queries == ["it in blue"]
+    assert "<zoom>" in place.refused(place.clip, "What?", "--config", "my.yaml", "--approve", "zoom")
