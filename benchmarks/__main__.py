@@ -35,6 +35,8 @@ NAMES = (
     "long_video",
     "notebook",
     "page",
+    "http",
+    "sharing",
 )
 RESULTS = Path(__file__).parent / "results"
 
