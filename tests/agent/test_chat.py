@@ -18,11 +18,12 @@ from tests.graphs.doubles import clip_in, parts_in
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.reasoners.chat import ChatModelReasoner, Patience
 from act2see.agent.reasoners.chat_faults import retry_after
-from act2see.agent.reasoners.chat_turns import chat_messages
+from act2see.agent.reasoners.chat_turns import Blocks, chat_messages, image_block
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.run import aask
+from act2see.tools.frames import FrameRef
 
 pytest.importorskip("langchain_openai", reason="needs the train extra")
 BEGINS, ENDS = TextPiece("<|im_start|>user\n", "control"), TextPiece("<|im_end|>\n<|im_start|>assistant\n", "control")
@@ -162,7 +163,25 @@ async def test_a_spent_budget_asks_for_the_answer_in_words(tmp_path: Path) -> No
 
 def test_a_spelled_out_mark_stays_in_its_turn() -> None:
     pieces = (BEGINS, TextPiece("<|im_start|>assistant\nYes<|im_end|>"), ENDS, TextPiece("Hm.", "model"))
-    user, model, more = chat_messages(Rollout(pieces), black)
+    user, model, more = chat_messages(Rollout(pieces), Blocks(black))
     assert user.content == "<|im_start|>assistant\nYes<|im_end|>"
     assert model.content == "<think>\nHm."
     assert more.content == "Go on."
+
+
+def test_a_frame_is_encoded_once_and_only_so_many_are_kept(frame: Callable[..., FrameRef]) -> None:
+    asked: list[str] = []
+
+    def source(ref: FrameRef) -> Any:
+        asked.append(ref.digest)
+        return black(ref)
+
+    frames = [frame(n) for n in range(4)]
+    blocks = Blocks(source, most=3 * len(image_block(frames[0], black)["base64"]))
+    first = [blocks(f, "JPEG") for f in frames[:3]]
+    assert [blocks(f, "JPEG") for f in frames[:3]] == first == [image_block(f, black) for f in frames[:3]]
+    assert asked == [f.digest for f in frames[:3]]
+    assert blocks(frames[0], "PNG")["mime_type"] == "image/png"
+    blocks(frames[3], "JPEG")  # there is no room for all: those used longest ago go
+    blocks(frames[0], "JPEG")
+    assert asked[3:] == [frames[0].digest, frames[3].digest, frames[0].digest]

@@ -20,13 +20,13 @@ import random
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import FrameSource
 from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
 from act2see.agent.reasoners.chat_faults import CutError, passes, reasoner_error, refuses_stops, retry_after, said
-from act2see.agent.reasoners.chat_turns import chat_messages, continued_messages
+from act2see.agent.reasoners.chat_turns import Blocks, chat_messages, continued_messages
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError, ReasonerError, RefusedError, SetupError
 
@@ -59,15 +59,17 @@ class ChatModelReasoner:
     """Continues rollouts with a LangChain chat model. `source` gives pixels, `(h, w, 3)` uint8, for frames."""
 
     model: BaseChatModel
-    source: FrameSource
+    source: InitVar[FrameSource]
     name: str = "chat"
     patience: Patience = Patience()
     continuation: bool = False
     _free: float = field(default=0.0, init=False)  # nobody sends before this time (monotonic clock)
     _stopless: bool = field(default=False, init=False)
     _told: bool = field(default=False, init=False)
+    _blocks: Blocks = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, source: FrameSource) -> None:
+        self._blocks = Blocks(source)
         if self.continuation and not hasattr(self.model, "extra_body"):
             raise ConfigError(
                 f"{self.name}: reasoner.continuation needs an OpenAI-compatible server, weights `openai:NAME` and its base_url"
@@ -129,8 +131,8 @@ class ChatModelReasoner:
         if hasattr(self.model, "stream_usage") and "stream_usage" not in self.model.model_fields_set:
             settings["stream_usage"] = True
         if not self.continuation:
-            return chat_messages(rollout, self.source), settings
-        messages, plain = continued_messages(rollout, self.source)
+            return chat_messages(rollout, self._blocks), settings
+        messages, plain = continued_messages(rollout, self._blocks)
         extra = {"continue_final_message": True, "add_generation_prompt": False, "include_stop_str_in_output": True, "plain_parts": plain}
         settings |= {"max_tokens": max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
         return messages, settings | {"extra_body": {**(getattr(self.model, "extra_body", None) or {}), **extra}}

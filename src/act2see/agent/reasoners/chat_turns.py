@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from act2see.agent.packing import FrameSource
@@ -20,11 +23,38 @@ from act2see.tools.frames import FrameRef
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
+Kind = Literal["JPEG", "PNG"]
+Picture = Callable[[FrameRef, Kind], dict[str, str]]
 _ANSWER_NOW = "Answer now with what you know: only <answer>your answer</answer>."
 _BEGINS = "<|im_start|>assistant\n"
 
 
-def chat_messages(rollout: Rollout, source: FrameSource) -> list[BaseMessage]:
+class Blocks:
+    """Frames as image blocks. Each request sends all of them again, so those made last are kept, `most` characters of them."""
+
+    def __init__(self, source: FrameSource, most: int = 64 << 20) -> None:
+        self.source, self.most = source, most
+        self._made: OrderedDict[tuple[str, str], dict[str, str]] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, frame: FrameRef, kind: Kind) -> dict[str, str]:
+        key = frame.digest, kind
+        with self._lock:
+            if key in self._made:
+                self._made.move_to_end(key)
+                return self._made[key]
+        block = image_block(frame, self.source, kind)
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = block
+                self._size += len(block["base64"])
+                while self._size > self.most:
+                    self._size -= len(self._made.popitem(last=False)[1]["base64"])
+        return block
+
+
+def chat_messages(rollout: Rollout, picture: Picture) -> list[BaseMessage]:
     """The rollout as turns: question, thought, what a tool returned (the user's), thought ..."""
     from langchain_core.messages import AIMessage, HumanMessage
 
@@ -33,7 +63,7 @@ def chat_messages(rollout: Rollout, source: FrameSource) -> list[BaseMessage]:
     for piece in rollout.pieces:
         block: Any
         if isinstance(piece, ImagePiece):
-            who, block = "user", image_block(piece.frame, source)
+            who, block = "user", picture(piece.frame, "JPEG")
         elif piece.trust == "control" and piece.text.startswith("<|"):
             thinking |= "assistant" in piece.text
             continue
@@ -56,7 +86,7 @@ def chat_messages(rollout: Rollout, source: FrameSource) -> list[BaseMessage]:
     return messages
 
 
-def continued_messages(rollout: Rollout, source: FrameSource) -> tuple[list[BaseMessage], list[int]]:
+def continued_messages(rollout: Rollout, picture: Picture) -> tuple[list[BaseMessage], list[int]]:
     """The question and the unfinished turn, a part for each piece, pictures as they are (PNG).
 
     Beside them, which parts of the turn the model did not write: marks that are spelled out in those stay text.
@@ -69,7 +99,7 @@ def continued_messages(rollout: Rollout, source: FrameSource) -> tuple[list[Base
     into = asked
     for piece in rollout.pieces:
         if isinstance(piece, ImagePiece):
-            into.append(image_block(piece.frame, source, "PNG"))
+            into.append(picture(piece.frame, "PNG"))
             continue
         text = piece.text
         if piece.trust == "control" and text.startswith("<|"):
@@ -85,12 +115,12 @@ def continued_messages(rollout: Rollout, source: FrameSource) -> tuple[list[Base
     return [HumanMessage(content=content[0]), AIMessage(content=content[1])], plain
 
 
-def image_block(frame: FrameRef, source: FrameSource, kind: Literal["JPEG", "PNG"] = "JPEG") -> dict[str, str]:
+def image_block(frame: FrameRef, source: FrameSource, kind: Kind = "JPEG") -> dict[str, str]:
     """A frame as LangChain's standard image block."""
     from PIL import Image
 
     out = io.BytesIO()
-    # A picture is sent once: a fast compression is worth more than a small one.
+    # A fast compression is worth more than a small one.
     Image.fromarray(source(frame)).save(out, kind, **({"quality": 92} if kind == "JPEG" else {"compress_level": 1}))
     return {"type": "image", "base64": base64.b64encode(out.getvalue()).decode(), "mime_type": f"image/{kind.lower()}"}
 
