@@ -3,9 +3,10 @@
     python -m benchmarks.parity.vllm --python vllm-env/bin/python --questions 100
 
 Questions are asked through the real graph with `TransformersReasoner`; each step of it, the rollout that went in and the
-text that came out, is then given to the server over HTTP (`act2see serve vllm`'s own command) and, by this module run in
-vLLM's environment, to `VLLMReasoner` in process. Greedy, so the texts must be equal. What may be cached of a step is what
-its loops have read and written before, in whole blocks.
+text that came out, is then given to the server over HTTP (`act2see serve vllm`'s own command) and to `VLLMReasoner` in process,
+by this module run in vLLM's environment. Greedy, so the texts must be equal. What may be cached of a step is what its loops have
+read and written before, in whole blocks. The two take turns at each step, so that their times are those of one machine.
+docs/parity.md says how the environment is made, and what came out.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from act2see.agent.rollout import Rollout
 ENGINE = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 8, "max_model_len": 4096}
 FLAGS = ("--enforce-eager", "--max-num-seqs", "8")
 ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+SETTLED = 1.1  # seconds after which an engine that has nothing to do no longer spins
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +121,27 @@ async def play(steps: Sequence[Step], engine: Reasoner) -> list[Played]:
     return played
 
 
-async def play_all(steps: Sequence[Step], engine: Reasoner) -> tuple[list[Played], float]:
-    """One after the other, then up to 64 questions at once; the second is told in tokens written a second."""
-    await play(steps[:1], engine)  # an engine's first request warms it up
-    played = await play(steps, engine)
+async def take_turns(steps: Sequence[Step], engines: Sequence[Reasoner]) -> list[list[Played]]:
+    """Each step by each engine, one after the other, as the graph would ask."""
+    played: list[list[Played]] = [[] for _ in engines]
+    for engine in engines:
+        await play(steps[:1], engine)  # an engine's first request warms it up
+    for step in steps:
+        for engine, its in zip(engines, played, strict=True):
+            await asyncio.sleep(SETTLED)
+            its += await play([step], engine)
+    return played
+
+
+async def together(steps: Sequence[Step], engine: Reasoner) -> float:
+    """Up to 64 questions at once: tokens written a second."""
+    await asyncio.sleep(SETTLED)
     questions: dict[str, list[Step]] = {}
     for step in steps:
         questions.setdefault(step.rollout.session, []).append(step)
     started = time.perf_counter()
-    together = await asyncio.gather(*(play(q, engine) for q in list(questions.values())[:64]))
-    return played, sum(p.decoded for q in together for p in q) / (time.perf_counter() - started)
+    done = await asyncio.gather(*(play(q, engine) for q in list(questions.values())[:64]))
+    return sum(p.decoded for q in done for p in q) / (time.perf_counter() - started)
 
 
 def report(steps: Sequence[Step], played: Sequence[Played], block: int) -> dict[str, Any]:
@@ -136,7 +149,8 @@ def report(steps: Sequence[Step], played: Sequence[Played], block: int) -> dict[
     later = [(s, p) for s, p in zip(steps, played, strict=True) if s.known]
     known = sum(s.known for s, _ in later)
     whole = sum(s.known // block * block for s, _ in later)
-    cached = sum(min(p.cached, s.known) for s, p in later)
+    # vLLM may have read the last token, too, before it saw that the text had ended: no more than the whole blocks is counted.
+    cached = sum(min(p.cached, s.known // block * block) for s, p in later)
     differ = [(s.text, p.text) for s, p in zip(steps, played, strict=True) if s.text != p.text]
     return {
         "steps": len(steps), "equal": len(steps) - len(differ), "later steps": len(later),
@@ -146,7 +160,7 @@ def report(steps: Sequence[Step], played: Sequence[Played], block: int) -> dict[
     }  # fmt: skip
 
 
-def serve(python: Path, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+def serve(python: Path, folder: Path, loras: Sequence[str] = (), flags: Sequence[str] = FLAGS) -> tuple[subprocess.Popen[bytes], str]:
     """`act2see serve vllm` on a free port; waits until it answers."""
     import urllib.request
 
@@ -157,8 +171,9 @@ def serve(python: Path, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     config.write_text(f"preset: micro\ncache: {folder / 'cache'}\n", encoding="utf-8")
     log = (folder / "server.log").open("wb")
     command = [sys.executable, "-m", "act2see", "serve", "vllm", "--config", str(config), "--python", str(python), "--port", str(port)]
+    command += [word for lora in loras for word in ("--lora", lora)]
     # A session of its own, so that the engine's processes end with it.
-    server = subprocess.Popen([*command, "--", *FLAGS], stdout=log, stderr=log, env={**os.environ, **ENVIRONMENT}, start_new_session=True)
+    server = subprocess.Popen([*command, "--", *flags], stdout=log, stderr=log, env={**os.environ, **ENVIRONMENT}, start_new_session=True)
     for _ in range(600):
         if server.poll() is not None:
             break
@@ -170,27 +185,25 @@ def serve(python: Path, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     raise SystemExit(f"the server did not come up; its last words:\n{(folder / 'server.log').read_text(errors='replace')[-3000:]}")
 
 
-async def over_http(url: str, steps: Sequence[Step], frames: dict[str, Any]) -> tuple[list[Played], float]:
+def in_turns(saved: Path, url: str) -> tuple[list[list[Played]], list[float]]:
+    """Run in vLLM's environment: the steps over HTTP and in process, and the rates of many at once."""
     from act2see.agent.reasoners.preflight import Needs
-    from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
-
-    engine = VLLMHTTPReasoner(url, "micro:vlm", lambda f: frames[f.digest], needs=Needs(20, 192, 664))
-    await engine.prepare()
-    return await play_all(steps, engine)
-
-
-def in_process(saved: Path) -> tuple[list[Played], float]:
-    """Run in vLLM's environment."""
     from act2see.agent.reasoners.vllm import VLLMReasoner
+    from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
     from act2see.tools.weights import resolve_weights
 
     steps, frames = pickle.loads(saved.read_bytes())
-    engine = VLLMReasoner.from_pretrained(resolve_weights("micro:vlm"), lambda f: frames[f.digest], images=76, **ENGINE)
+    there = VLLMHTTPReasoner(url, "micro:vlm", lambda f: frames[f.digest], needs=Needs(76, 192, 664))
+    here = VLLMReasoner.from_pretrained(resolve_weights("micro:vlm"), lambda f: frames[f.digest], images=76, **ENGINE)
+
+    async def run() -> tuple[list[list[Played]], list[float]]:
+        await there.prepare()
+        return await take_turns(steps, (there, here)), [await together(steps, there), await together(steps, here)]
 
     try:
-        return asyncio.run(play_all(steps, engine))
+        return asyncio.run(run())
     finally:
-        engine.close()
+        here.close()
 
 
 def main() -> None:
@@ -200,37 +213,34 @@ def main() -> None:
     options.add_argument("--questions", type=int, default=100)
     options.add_argument("--block", type=int, default=128, help="vLLM's block size (128 on CPUs, 16 on GPUs)")
     options.add_argument("--folder", type=Path, help="keep steps, logs and reports here, and use the steps that are there")
-    options.add_argument("--engine", type=Path, help=argparse.SUPPRESS)
+    options.add_argument("--url", help=argparse.SUPPRESS)
     given = options.parse_args()
-    if given.engine:
-        given.engine.with_suffix(".played").write_bytes(pickle.dumps(in_process(given.engine)))
+    if given.url:
+        saved = given.folder / "steps.pickle"
+        saved.with_suffix(".played").write_bytes(pickle.dumps(in_turns(saved, given.url)))
         return
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
+        folder = (given.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         saved = folder / "steps.pickle"
         if not saved.exists():
             saved.write_bytes(pickle.dumps(asyncio.run(record(given.questions, folder))))
-        steps, frames = pickle.loads(saved.read_bytes())
-        said: dict[str, Any] = {"questions": given.questions}
+        steps, _ = pickle.loads(saved.read_bytes())
+        said: dict[str, Any] = {"questions": len({s.rollout.session for s in steps})}
         if given.python:
+            source = Path(__file__).resolve().parents[2]
+            environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(source / "src"), str(source)])}
             server, url = serve(given.python, folder)
             try:
-                played, http_rate = asyncio.run(over_http(url, steps, frames))
-                said["over HTTP"] = report(steps, played, given.block)
+                command = [str(given.python), "-m", "benchmarks.parity.vllm", "--url", url, "--folder", str(folder)]
+                subprocess.run(command, check=True, env=environment, cwd=folder)
             finally:
                 os.killpg(server.pid, 15)
                 server.wait()
-            print(json.dumps(said, indent=1), flush=True)
-            source = Path(__file__).resolve().parents[2]
-            environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(source / "src"), str(source)])}
-            command = [str(given.python), "-m", "benchmarks.parity.vllm", "--engine", str(saved)]
-            subprocess.run(command, check=True, env=environment, cwd=folder)
-            played, rate = pickle.loads(saved.with_suffix(".played").read_bytes())
-            said["in process"] = report(steps, played, given.block)
-            ratio = said["over HTTP"]["median seconds a step"] / said["in process"]["median seconds a step"]
-            said["HTTP over in-process, seconds a step"] = round(ratio, 3)
-            said["HTTP over in-process, tokens a second, questions at once"] = round(http_rate / rate, 3)
+            (there, here), (there_rate, here_rate) = pickle.loads(saved.with_suffix(".played").read_bytes())
+            said |= {"over HTTP": report(steps, there, given.block), "in process": report(steps, here, given.block)}
+            said["HTTP over in-process, seconds a step"] = round(median(a.seconds / b.seconds for a, b in zip(there, here, strict=True)), 3)
+            said["HTTP over in-process, tokens a second, questions at once"] = round(there_rate / here_rate, 3)
         print(json.dumps(said, indent=1))
 
 

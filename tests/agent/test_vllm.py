@@ -26,18 +26,26 @@ CODEC = Packer.from_pretrained(resolve_weights("micro:vlm")).codec
 
 
 class Engine:
-    """`AsyncLLM` as far as it is used: `generate` streams what is new, and aborts where it is closed."""
+    """`AsyncLLM` as far as it is used: its renderer takes ids and pictures, `generate` streams what is new, and aborts where it is
+    closed. It gives up the first `given_up` requests, as where it lacks a frame that it should have."""
 
-    def __init__(self, *deltas: tuple[str, str | None, str | None], fails: Exception | None = None, pace: float = 0.0) -> None:
-        self.deltas, self.fails, self.pace = deltas, fails, pace
+    def __init__(
+        self, *deltas: tuple[str, str | None, str | None], fails: Exception | None = None, pace: float = 0.0, given_up: int = 0
+    ) -> None:
+        self.deltas, self.fails, self.pace, self.given_up = deltas, fails, pace, given_up
+        self.renderer = self
         self.prompts: list[dict[str, Any]] = []
         self.params: list[dict[str, Any]] = []
         self.loras: list[Any] = []
         self.threads: set[str] = set()
         self.began, self.aborted = threading.Event(), threading.Event()
-        self.down = False
+        self.down = self.errored = False
+
+    async def render_cmpl_async(self, prompts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"type": "multimodal", **p} for p in prompts]
 
     async def generate(self, prompt: dict[str, Any], params: dict[str, Any], request_id: str, lora_request: Any) -> AsyncIterator[Any]:
+        assert prompt["type"] == "multimodal"
         self.prompts.append(prompt)
         self.began.set()
         self.params.append(params)
@@ -45,6 +53,10 @@ class Engine:
         self.threads.add(threading.current_thread().name)
         if self.fails:
             raise self.fails
+        if len(self.prompts) <= self.given_up:
+            one = SimpleNamespace(text="", token_ids=[], finish_reason="error", stop_reason=None)
+            yield SimpleNamespace(outputs=[one], prompt_token_ids=prompt["prompt_token_ids"], num_cached_tokens=None)
+            return
         try:
             for text, finish, at in self.deltas:
                 await asyncio.sleep(self.pace)
@@ -149,8 +161,47 @@ async def test_limits_say_what_to_do(made: Any) -> None:
     long = ValueError("The decoder prompt (length 900) is longer than the maximum model length of 512.")
     with pytest.raises(ContextError, match=r"with 1 frames is longer than vllm takes .*length 900.*view\.max_frames"):
         await write(made(Engine(fails=long)), shown("aa"))
+    full = "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)"
+    with pytest.raises(ContextError, match=r"takes \(max_tokens must be at least 1, got 0\): show fewer"):
+        await write(made(Engine(fails=ValueError(full))))
     with pytest.raises(ReasonerError, match="vllm failed: EngineCore died"):
         await write(made(Engine(fails=RuntimeError("EngineCore died"))))
+
+
+async def test_a_request_that_was_given_up_is_asked_once_more(made: Any) -> None:
+    engine = Engine(("<answer>B</answer>", "stop", "</answer>"), given_up=1)
+    assert (await write(made(engine), shown("aa")))[0] == "<answer>B</answer>"
+    assert len(engine.prompts) == 2
+    with pytest.raises(ReasonerError, match=r"vllm failed: the engine gave the request up \(error\)"):
+        await write(made(Engine(given_up=2)))
+    with pytest.raises(ReasonerError, match=r"vllm failed: the engine gave the request up \(abort\)"):
+        await write(made(Engine(("Hm", None, None), ("", "abort", None))))
+
+
+async def test_a_dead_engine_is_replaced_at_the_next_run() -> None:
+    dead, alive = Engine(("Hm", None, None)), Engine(("</answer>", "stop", "</answer>"))
+    dead.fails, dead.errored = RuntimeError("EngineCore died"), True
+    engines = [dead, alive]
+    reasoner = VLLMReasoner(lambda: engines.pop(0), CODEC, lambda f: np.zeros((1, 1, 3), np.uint8), params=dict)
+    runs = await asyncio.gather(*(write(reasoner) for _ in range(3)), return_exceptions=True)
+    assert {str(e) for e in runs if isinstance(e, ReasonerError)} <= {"vllm failed: EngineCore died", "vllm was closed"}
+    assert dead.down
+    assert (await write(reasoner))[0] == "</answer>"
+    await asyncio.to_thread(reasoner.close)
+    assert alive.down
+
+
+async def test_closed_it_leaves_no_task_behind() -> None:
+    left: list[asyncio.Task[None]] = []
+
+    def make() -> Engine:
+        left.append(asyncio.get_running_loop().create_task(asyncio.sleep(1000)))
+        return Engine(("</answer>", "stop", "</answer>"))
+
+    reasoner = VLLMReasoner(make, CODEC, lambda f: np.zeros((1, 1, 3), np.uint8), params=dict)
+    await write(reasoner)
+    await asyncio.to_thread(reasoner.close)
+    assert left[0].cancelled()
 
 
 async def test_an_engine_that_cannot_start_says_why() -> None:

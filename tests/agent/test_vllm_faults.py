@@ -28,7 +28,9 @@ BRIEF = Patience(requests=2, first=0.01, longest=1.0, silence=0.3)
         (Fault(status=429, headers={"Retry-After": "99999"}), "status 429", 1),
         (Fault(cut=2), "broke off: ", 1),
         (Fault(cut=2, polite=True), "broke off: the stream ended in the middle", 1),
-        (Fault(error=2), "broke off: EngineCore encountered an issue", 1),
+        (Fault(error=2, message="EngineCore encountered an issue"), "broke off: EngineCore encountered an issue", 1),
+        (Fault(error=0, message="Internal server error"), "failed: status 500, Internal server error", 3),
+        (Fault(abort=2), r"broke off: the server gave the request up \(abort\)", 1),
     ],
 )
 async def test_a_run_ends_with_what_the_server_said(tmp_path: Path, fault: Fault, error: str, sent: int) -> None:
@@ -40,9 +42,9 @@ async def test_a_run_ends_with_what_the_server_said(tmp_path: Path, fault: Fault
 
 
 async def test_a_fault_that_passes_is_not_noticed(tmp_path: Path) -> None:
-    with vllm_server(LOOK, DONE, folder=tmp_path, faults=[Fault(status=503), Fault(cut=0)]) as server:
+    with vllm_server(LOOK, DONE, folder=tmp_path, faults=[Fault(status=503), Fault(cut=0), Fault(), Fault(error=0)]) as server:
         trace = await ask(tmp_path, server)
-        assert len(server.requests) == 4
+        assert len(server.requests) == 5
     assert trace.text == LOOK + DONE
 
 
@@ -104,6 +106,17 @@ async def test_a_context_that_is_exceeded(tmp_path: Path) -> None:
         pytest.raises(ContextError, match=r"with 3 frames is longer than micro:vlm takes .*60 tokens.*\(view\.max_frames\)"),
     ):
         await ask(tmp_path, server)
+
+
+async def test_a_context_that_only_frames_exceed(tmp_path: Path) -> None:
+    """vLLM counts a frame as one token first, and says it in other words where their true number is too large."""
+    with (
+        vllm_server(LOOK, DONE, folder=tmp_path, context=100) as server,
+        pytest.raises(
+            ContextError, match=r"with 12 frames is longer than micro:vlm takes \(Input length \(\d+\) exceeds .* \(100\)\): show"
+        ),
+    ):
+        await write(reasoner(server), *[shown(f"{n:02x}") for n in range(12)])
 
 
 async def test_a_forgetful_server_is_sent_everything_and_not_for_ever(tmp_path: Path) -> None:

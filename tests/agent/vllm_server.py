@@ -35,7 +35,7 @@ IMAGE_TOKENS = 9
 
 @dataclass
 class Fault:
-    """What goes wrong with one request: a status, or a stream that stops after `cut` pieces or says `error` there."""
+    """What goes wrong with one request: a status, or a stream that stops after `cut` pieces, or says `error` or `abort` there."""
 
     status: int = 200
     message: str = "the script says so"
@@ -43,6 +43,7 @@ class Fault:
     cut: int | None = None
     polite: bool = False  # the cut stream is closed as a whole one is
     error: int | None = None
+    abort: int | None = None
     silent: float = 0.0
 
 
@@ -83,25 +84,27 @@ class _Refusal(Exception):
 def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
     """The parts as the template sees them; pictures are taken in. Refuses as vLLM does, in its order."""
     if body["model"] not in server.models:
-        raise _Refusal(404, f"The model `{body['model']}` does not exist.")
+        raise _Refusal(404, f"The model `{body['model']}` does not exist. Valid aliases: {', '.join(server.models)}.")
     if "chat_template" in body:
         raise _Refusal(400, "Chat template is passed with request, but --trust-request-chat-template is not set.")
     assert body["add_generation_prompt"] is False
     (message,) = body["messages"]
     shown = [p for p in message["content"] if p["type"] == "image_url"]
     if len(shown) > server.images:
-        raise _Refusal(400, f"At most {server.images} image(s) may be provided in one prompt.")
+        raise _Refusal(400, f"At most {server.images} image(s) may be provided in one prompt. (parameter=image)")
     if (asked := body.get("max_tokens") or 1) > server.context:
         raise _Refusal(
-            400, f"max_tokens={asked} cannot be greater than max_model_len={server.context}. Please request fewer output tokens."
+            400,
+            f"max_tokens={asked} cannot be greater than max_model_len={server.context}. Please request fewer output tokens. "
+            f"(parameter=max_tokens, value={asked})",
         )
     texts = sum(len(server.tokenizer.encode(p["text"]).ids) for p in message["content"] if p["type"] == "text")
-    length = texts + IMAGE_TOKENS * len(shown)
-    if length > server.context:
+    if texts + len(shown) > server.context:  # read no further than this, each picture still one token
         raise _Refusal(
             400,
-            f"This model's maximum context length is {server.context} tokens. However, your prompt contains {length} input tokens, which "
-            "exceeds this limit even without any output tokens. Please reduce the length of the input prompt.",
+            f"This model's maximum context length is {server.context} tokens. However, your prompt contains at least {server.context + 1} "
+            "input tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input prompt. "
+            f"(parameter=input_tokens, value={server.context + 1})",
         )
     for n, part in enumerate(shown):
         if part["image_url"] is not None:
@@ -109,6 +112,8 @@ def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
             server.pictures[part["uuid"]] = Image.open(io.BytesIO(data)).convert("RGB")
         elif part["uuid"] not in server.pictures:
             raise _Refusal(400, f"Cache miss for image at index {n} but data is not provided.")
+    if (length := texts + IMAGE_TOKENS * len(shown)) > server.context:
+        raise _Refusal(400, f"Input length ({length}) exceeds model's maximum context length ({server.context}).")
     if not server.keeps:
         server.pictures.clear()
     return [p if p["type"] == "text" else {"type": "image", "uuid": p["uuid"]} for p in message["content"]]
@@ -200,6 +205,8 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                 self.send_header(name, value)
             self.end_headers()
             most = min(body.get("max_tokens") or 10**6, server.context - usage["prompt_tokens"])
+            counts = {k: v for k, v in usage.items() if k != "prompt_tokens_details"}
+            self._event({"choices": [{"index": 0, "delta": {"role": "user", "content": ""}, "finish_reason": None}], "usage": counts})
             for n, piece in enumerate(pieces[:most], start=1):
                 if n - 1 == fault.cut:
                     self.close_connection = True
@@ -207,12 +214,17 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                         self._chunk(b"")
                     return
                 if n - 1 == fault.error:
-                    self._event({"error": {"message": "EngineCore encountered an issue", "code": 500}})
+                    self._event({"error": {"message": fault.message, "type": "InternalServerError", "param": None, "code": 500}})
+                    self._chunk(b"data: [DONE]\n\n")
+                    self._chunk(b"")
                     return
+                if n - 1 == fault.abort:
+                    pieces, finish, stop = [*pieces[: n - 1], ""], "abort", None
+                    most, piece = n, ""
                 last = n == min(len(pieces), most)
                 ended = {"finish_reason": finish if n == len(pieces) else "length", "stop_reason": stop if n == len(pieces) else None}
-                counts = {k: v for k, v in usage.items() if k != "prompt_tokens_details"} | {"completion_tokens": n}
-                self._event({"choices": [{"index": 0, "delta": {"content": piece}, **(ended if last else {})}], "usage": counts})
+                choice = {"index": 0, "delta": {"content": piece}, "finish_reason": None, **(ended if last else {})}
+                self._event({"choices": [choice], "usage": {**counts, "completion_tokens": n}})
                 over.wait(server.pace)
             self._event({"choices": [], "usage": {**usage, "completion_tokens": min(len(pieces), most)}})
             self._chunk(b"data: [DONE]\n\n")

@@ -18,13 +18,11 @@ import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
 from act2see.cli.output import err, plain, say
-from act2see.errors import ConfigError, WeightsError
+from act2see.errors import ConfigError
 
 if TYPE_CHECKING:
     from act2see.agent.reasoners.preflight import Needs
     from act2see.graphs.config import Config
-
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank
 
 
 def vllm(
@@ -82,6 +80,7 @@ def launcher(python: Path | None, must: bool) -> list[str]:
 def serve_arguments(config: Config, template: Path, cache: Path, loras: Any = (), host: str = "127.0.0.1", port: int = 8000) -> list[str]:
     """`serve` and all that follows. Writes the tokenizer into `cache`. Raises `WeightsError` where the weights' files cannot be read."""
     from act2see.agent.reasoners.pieces import write_tokenizer
+    from act2see.agent.reasoners.vllm_lora import lora_options
     from act2see.graphs.parts import reasoner_needs
     from act2see.tools.weights import resolve_weights
 
@@ -100,10 +99,10 @@ def serve_arguments(config: Config, template: Path, cache: Path, loras: Any = ()
     ]  # fmt: skip
     if r.dtype != "auto":
         arguments += ["--dtype", r.dtype]
+    for name, value in lora_options(list(adapters.values())).items():
+        arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     if adapters:
-        rank = max(map(_rank, adapters.values()))
-        arguments += ["--enable-lora", "--max-lora-rank", str(next((n for n in _RANKS if n >= rank), rank)), "--lora-modules"]
-        arguments += [json.dumps({"name": name, "path": folder}) for name, folder in adapters.items()]
+        arguments += ["--lora-modules", *(json.dumps({"name": name, "path": folder}) for name, folder in adapters.items())]
     return arguments
 
 
@@ -129,13 +128,6 @@ def _adapters(own: str | None, more: Any) -> dict[str, str]:
             raise ConfigError(f"--lora {pair}: write NAME=DIR")
         named[name] = resolve_weights(folder)
     return named
-
-
-def _rank(folder: str) -> int:
-    data = _json(folder, "adapter_config.json")
-    if data is None and Path(folder).is_dir():
-        raise WeightsError(f"{folder} holds no adapter_config.json: it is no PEFT adapter")
-    return int((data or {}).get("r", 64))
 
 
 def _frame_tokens(weights: str, needs: Needs) -> int:

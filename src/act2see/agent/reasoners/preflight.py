@@ -73,10 +73,10 @@ async def preflight(server: VLLMHTTPReasoner, needs: Needs) -> Limits:
     frame = await _tokens(server, _blank(needs.side)) if images != 0 else 0
     if (needed := needs.context(frame)) > context:
         room = (context - QUESTION - needs.tokens) // (frame + FRAME_TEXT)
-        less = f"show at most {room} frames in all (view.max_frames)" if room > 0 else "lower budget.tokens"
+        fewer = f"show at most {room} frames in all (view.max_frames), or smaller ones (view.max_side)"
         wrong.append(
             f"its context is {context} tokens and a run may need {needed} ({needs.images} frames of {frame}, {needs.tokens} written): "
-            f"start it with --max-model-len {needed}, or {less}, smaller ones (view.max_side)"
+            f"start it with --max-model-len {needed}, or {fewer if room > 0 else 'lower budget.tokens'}"
         )
     if wrong:
         raise SetupError(f"the vLLM server at {server.url} cannot serve this config: {'; and '.join(wrong)}")

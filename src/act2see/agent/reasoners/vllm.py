@@ -23,9 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
 from act2see.agent.reasoners.pieces import ENDS, FORBIDDEN
+from act2see.agent.reasoners.vllm_faults import bare, limit_error
+from act2see.agent.reasoners.vllm_lora import lora_options
 from act2see.agent.rollout import ImagePiece, Rollout, TextCodec, TextPiece
-from act2see.errors import ConfigError, ContextError, ReasonerError, SetupError, WeightsError
+from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError
 from act2see.tools.frames import FrameRef
+from act2see.tools.weights import resolve_weights
 
 if TYPE_CHECKING:
     from act2see.agent.packing import FrameSource
@@ -89,7 +92,12 @@ async def follow(
             stop: Stop = "until" if ended else "length" if last.finish == "length" or last.at in stops else "eos"
             yield replace(done, stop=stop)
             return
-        rollout = Rollout((*rollout.pieces, TextPiece(said, "model")), rollout.session)
+        rollout = replace(rollout, pieces=(*rollout.pieces, TextPiece(said, "model")))
+
+
+def ended_well(finish: str | None) -> bool:
+    """False where the engine has given a request up (`abort`, `error`), which is no end of a text."""
+    return finish in (None, "stop", "length")
 
 
 def _without_end(chunk: Chunk) -> str:
@@ -138,14 +146,16 @@ class VLLMReasoner:
             raise ConfigError(_NOT_HERE if (e.name or "").partition(".")[0] == "vllm" else f"vLLM cannot be imported: {e}") from e
         from transformers import AutoTokenizer
 
+        folder = resolve_weights(adapter) if adapter else None
         given = {
             "enable_prefix_caching": True,
             "limit_mm_per_prompt": {"image": images, "video": 0},
             "generation_config": "vllm",
+            **lora_options([folder] if folder else []),
             **options,
         }
         try:
-            args = arguments.AsyncEngineArgs(model=weights, enable_lora=bool(adapter), **given)
+            args = arguments.AsyncEngineArgs(model=weights, **given)
             codec = TextCodec(AutoTokenizer.from_pretrained(weights))
         except TypeError as e:
             raise ConfigError(f"reasoner.options: {e}") from e
@@ -155,7 +165,7 @@ class VLLMReasoner:
         def params(**keywords: Any) -> Any:
             return sampling.SamplingParams(output_kind=sampling.RequestOutputKind.DELTA, **keywords)
 
-        lora = requests.LoRARequest(adapter.rstrip("/").rpartition("/")[2], 1, adapter) if adapter else None
+        lora = requests.LoRARequest(folder.rstrip("/").rpartition("/")[2], 1, folder) if folder else None
         return cls(
             lambda: engine.AsyncLLM.from_engine_args(args), codec, frames, params=params, adapter=lora,
             name=weights.rstrip("/").rpartition("/")[2], context=given.get("max_model_len"),
@@ -174,14 +184,25 @@ class VLLMReasoner:
     def forget(self, session: str) -> None:
         """vLLM's caches drop what was used longest ago."""
 
-    def close(self) -> None:
-        """End the engine, when no run is under way."""
+    def close(self, only: Any = None) -> None:
+        """End the engine, and what runs on it; the next run would start another. With `only`, if it is still that one."""
         with self._lock:
+            if only not in (None, self._engine):
+                return
             loop, thread, engine = self._loop, self._thread, self._engine
             self._loop = self._thread = self._engine = None
         if loop is not None and thread is not None:
-            with suppress(Exception):
-                engine.shutdown()
+
+            async def end() -> None:
+                with suppress(Exception):
+                    engine.shutdown()
+                # The engine's own tasks wait for a process that is gone.
+                left = asyncio.all_tasks() - {asyncio.current_task()}
+                for task in left:
+                    task.cancel()
+                await asyncio.gather(*left, return_exceptions=True)
+
+            asyncio.run_coroutine_threadsafe(end(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
@@ -220,16 +241,33 @@ class VLLMReasoner:
             if not here.is_closed():
                 here.call_soon_threadsafe(arrived.put_nowait, item)
 
+        async def ask() -> str | None:
+            """Why the engine gave the request up before its first token; None where it did not."""
+            decoded, given = 0, prompt
+            # Ids and pictures as they are, vLLM takes no more one day.
+            if (renderer := getattr(engine, "renderer", None)) is not None:
+                (given,) = await renderer.render_cmpl_async([prompt])
+            # Cancelled, the generator aborts its request in the engine.
+            async for out in engine.generate(given, params, request_id=uuid.uuid4().hex, lora_request=self._adapter):
+                one = out.outputs[0]
+                decoded += len(one.token_ids)
+                if not ended_well(one.finish_reason):
+                    if decoded:
+                        raise RuntimeError(f"the engine gave the request up ({one.finish_reason})")
+                    return str(one.finish_reason)
+                at = one.stop_reason if isinstance(one.stop_reason, str) else None
+                emit(Chunk(one.text, one.finish_reason, at, len(out.prompt_token_ids or ()), out.num_cached_tokens or 0, decoded))
+            return None
+
         async def run() -> None:
-            decoded = 0
             try:
-                # Cancelled, the generator aborts its request in the engine.
-                async for out in engine.generate(prompt, params, request_id=uuid.uuid4().hex, lora_request=self._adapter):
-                    one = out.outputs[0]
-                    decoded += len(one.token_ids)
-                    at = one.stop_reason if isinstance(one.stop_reason, str) else None
-                    emit(Chunk(one.text, one.finish_reason, at, len(out.prompt_token_ids or ()), out.num_cached_tokens or 0, decoded))
+                # A frame whose first run was cancelled may be missing in the engine, which asks for it again by an error.
+                if await ask() and (why := await ask()):
+                    raise RuntimeError(f"the engine gave the request up ({why})")
                 emit(None)
+            except asyncio.CancelledError:
+                emit(ReasonerError(f"{self.name} was closed"))
+                raise
             except Exception as e:
                 emit(self._told(e, rollout))
 
@@ -237,13 +275,15 @@ class VLLMReasoner:
         try:
             while (item := await arrived.get()) is not None:
                 if isinstance(item, BaseException):
+                    if getattr(engine, "errored", False):  # its process is dead, and it will not come back
+                        await asyncio.to_thread(self.close, engine)
                     raise item
                 yield item
         finally:
             work.cancel()
 
     def _told(self, e: Exception, rollout: Rollout) -> ReasonerError:
-        said = next(iter(str(e).splitlines()), "") or type(e).__name__
+        said = bare(next(iter(str(e).splitlines()), "") or type(e).__name__)
         return limit_error(said, self.name, len(rollout.frames)) or ReasonerError(f"{self.name} failed: {said[:200]}")
 
     def _start(self) -> tuple[Any, asyncio.AbstractEventLoop]:
@@ -265,19 +305,3 @@ class VLLMReasoner:
                     raise SetupError(f"vLLM cannot start {self.name}: {(str(e) or repr(e)).splitlines()[0][:300]}") from e
                 self._loop, self._thread = loop, thread
             return self._engine, self._loop
-
-
-def limit_error(said: str, name: str, frames: int) -> ReasonerError | None:
-    """What to do about a limit of the engine that a rollout with so many frames has met, told from its words."""
-    low = said.lower()
-    if "may be provided in one prompt" in low:
-        return SetupError(
-            f"{name}: {said[:120].rstrip('.')}, and this rollout has {frames}: start the server with `act2see serve vllm`, which sets "
-            "--limit-mm-per-prompt from the config, or lower view.max_frames"
-        )
-    if "context length" in low or "max_model_len" in low or "maximum model length" in low:
-        return ContextError(
-            f"the rollout with {frames} frames is longer than {name} takes ({said[:160].rstrip('.')}): show fewer initial frames "
-            "(view.max_frames), smaller ones (view.max_side), or start the server with a larger --max-model-len"
-        )
-    return None

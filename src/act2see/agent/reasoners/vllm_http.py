@@ -30,7 +30,8 @@ from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.reasoners.chat import Patience
 from act2see.agent.reasoners.chat_faults import retry_after
 from act2see.agent.reasoners.pieces import FORBIDDEN, spelled_parts
-from act2see.agent.reasoners.vllm import Chunk, follow, limit_error
+from act2see.agent.reasoners.vllm import Chunk, ended_well, follow
+from act2see.agent.reasoners.vllm_faults import limit_error
 from act2see.agent.reasoners.vllm_wire import (
     StatusError,
     check,
@@ -38,10 +39,10 @@ from act2see.agent.reasoners.vllm_wire import (
     has_forgotten,
     has_no_room,
     image_part,
+    in_stream,
     is_local,
     is_slow,
     lost,
-    message_of,
     png,
 )
 from act2see.agent.rollout import Rollout
@@ -174,13 +175,16 @@ class VLLMHTTPReasoner:
             began = False
             try:
                 async for chunk in stream:
-                    if not began:
+                    # The first chunk names the role and says nothing.
+                    if not began and (chunk.text or chunk.finish):
                         self._remember(frames)
                         self._misses = 0 if named else self._misses
-                    began = True
+                        began = True
                     yield chunk
                 return
             except StatusError as e:
+                if began:
+                    raise self._broken(e, began) from e
                 if named and has_forgotten(e):
                     self._sent.clear()
                     self._misses += 1
@@ -192,7 +196,7 @@ class VLLMHTTPReasoner:
                     del body["max_tokens"]
                     continue
                 wait = self._wait(e, request, rng)
-                if began or wait is None:
+                if wait is None:
                     raise await self._refused(e, len(rollout.frames)) from e
                 said = f"status {e.status}"
             except (OSError, TimeoutError, lost()) as e:
@@ -227,8 +231,10 @@ class VLLMHTTPReasoner:
                 except ValueError as e:
                     raise ConnectionError("sent a line that is not JSON") from e
                 if error := data.get("error"):
-                    raise ReasonerError(f"{self.name} broke off: {message_of(error)[:200]}")
+                    raise in_stream(response, error)
                 chunk = chunk_of(data)
+                if not ended_well(chunk.finish):
+                    raise ConnectionError(f"the server gave the request up ({chunk.finish})")
                 finished |= chunk.finish is not None
                 yield chunk
         if not finished:

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from act2see.agent.reasoners.vllm import Chunk
+from act2see.agent.reasoners.vllm_faults import bare
 
 if TYPE_CHECKING:
     import httpx
 
 
 class StatusError(Exception):
-    """The server refused; `response` is what `retry_after` reads."""
+    """The server refused; `response` is what `retry_after` reads. An error in a stream has a status of its own."""
 
-    def __init__(self, response: httpx.Response, said: str) -> None:
+    def __init__(self, response: httpx.Response, said: str, status: int | None = None) -> None:
         super().__init__(said)
-        self.response, self.status, self.said = response, response.status_code, said
+        self.response, self.status, self.said = response, status or response.status_code, said
 
 
 def image_part(data: bytes, name: str) -> dict[str, Any]:
@@ -55,7 +56,13 @@ async def check(response: httpx.Response) -> None:
         said = message_of(json.loads(body))
     except ValueError:
         said = body.decode(errors="replace")
-    raise StatusError(response, " ".join(said.split())[:500])
+    raise StatusError(response, bare(" ".join(said.split()))[:500])
+
+
+def in_stream(response: httpx.Response, error: Any) -> StatusError:
+    """An error that comes as an event, after the server has said that all is well."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return StatusError(response, bare(message_of(error))[:500], code if isinstance(code, int) and code >= 400 else 500)
 
 
 def message_of(error: Any) -> str:
