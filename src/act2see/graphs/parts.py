@@ -248,6 +248,19 @@ class LazyReasoner:
         if self._made is not None:
             self._made.forget(session)
 
+    def close(self) -> None:
+        """Give its memory back, when no run is under way; the next run would load it again."""
+        with self._lock:
+            made, self._made = self._made, None
+        if close := getattr(made, "close", None):
+            close()
+
+
+async def closed(reasoner: Reasoner) -> None:
+    """End what it holds in this process, if anything: who asks with many weights, one after the other, has room for a few."""
+    if close := getattr(reasoner, "close", None):
+        await asyncio.to_thread(close)
+
 
 async def loaded(reasoner: Reasoner) -> None:
     """Wait until it is in memory, or its server has told its limits: a run's seconds count from then on."""

@@ -35,6 +35,7 @@ from act2see.micro.evaluate import Asked, ask_all
 from act2see.micro.questions import FAMILIES, TAGS, items
 from act2see.micro.source import THRESHOLD, load_world
 from act2see.micro.teacher import Faults, ScriptedTeacher
+from act2see.tools.memory import release
 from act2see.tools.store import FrameStore
 from act2see.training.construct import Limits, Plan, construct
 from act2see.training.filtering import filter_chains
@@ -87,6 +88,7 @@ def ablate(out: Path, sizes: Sizes, watch: Watch | None = None, only: Sequence[s
             part = run.file(name).with_suffix(".part")
             part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             part.replace(run.file(name))
+            release()  # what a trainer leaves goes round in circles
             if watch:
                 watch(f"seed {seed}, {name}", result["seconds"])
 

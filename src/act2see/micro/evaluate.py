@@ -19,7 +19,7 @@ from act2see.agent.reasoners.base import Reasoner
 from act2see.agent.trace import Frames, Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
-from act2see.graphs.parts import Parts, build_parts
+from act2see.graphs.parts import Parts, build_parts, closed
 from act2see.graphs.state import AskContext
 from act2see.micro.learn_generator import score_edit
 from act2see.micro.questions import FAMILIES, Call, Item, Split, make_item
@@ -129,9 +129,8 @@ async def ask_all(
     wrap: Callable[[Reasoner], Reasoner] | None = None,
 ) -> tuple[list[Asked], Parts]:
     """Ask every item, several at once on one model; `wrap` puts another reasoner around it."""
-    parts = build_parts(config)
-    if wrap:
-        parts = replace(parts, reasoner=wrap(parts.reasoner))
+    made = build_parts(config)
+    parts = replace(made, reasoner=wrap(made.reasoner)) if wrap else made
     graph = create_act2see(config, parts=parts)
     gate = asyncio.Semaphore(at_once)
     done = 0
@@ -149,7 +148,10 @@ async def ask_all(
                 progress(done)
             return Asked(item, Trace.model_validate(result["trace"]))
 
-    return list(await asyncio.gather(*(one(i) for i in items))), parts
+    try:
+        return list(await asyncio.gather(*(one(i) for i in items))), parts
+    finally:
+        await closed(made.reasoner)
 
 
 def run(n: int = 800, weights: Path | None = None, progress: Progress | None = None) -> Report:

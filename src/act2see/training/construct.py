@@ -35,7 +35,7 @@ from act2see.agent.trace import Answer, Trace
 from act2see.errors import Act2SeeError, CorpusError, RefusedError, SetupError, StoreError, VideoError, WeightsError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config
-from act2see.graphs.parts import Parts, build_parts
+from act2see.graphs.parts import Parts, build_parts, closed
 from act2see.graphs.state import AskContext
 from act2see.tools.base import call_seed
 from act2see.tools.frames import Record
@@ -239,6 +239,7 @@ async def construct(
             for w in workers:
                 w.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+            await closed(parts.reasoner)
         return state.run()
 
 
