@@ -57,13 +57,18 @@ def test_the_path_of_a_part_opens_it_also_within_a_part(tmp_path: Path) -> None:
     assert open_video(inner).seconds == pytest.approx(3)
 
 
-def test_cuts_are_found_at_their_times(tmp_path: Path) -> None:
+def test_cuts_are_found_at_their_times(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("scenedetect")
     slow = ((0, FULL), (4 * FPS, BARE), (9 * FPS, FULL))
     clip = str(write_clip(Clip(12 * FPS, slow), tmp_path / "clip.mp4"))
     assert find_cuts(clip, 12) == pytest.approx([4, 9], abs=0.1)
     assert find_cuts(f"{clip}#t=3,11", 8) == pytest.approx([1, 6], abs=0.1)
     assert find_cuts(f"{clip}#t=5,8", 3) == []
+    capfd.readouterr()
+    (tmp_path / "text.mp4").write_text("no video " * 99)
+    with pytest.raises(VideoError):
+        open_video(tmp_path / "text.mp4")
+    assert capfd.readouterr().err == ""  # FFmpeg stays as silent as it was
 
 
 def test_what_scenes_need_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,8 @@ def find_cuts(video: str, length: float) -> list[float]:
 
     Raises `ConfigError` without PySceneDetect, `VideoError` where it cannot read the video.
     """
+    import av
+
     try:
         from scenedetect import AdaptiveDetector, VideoOpenFailure, detect
     except ImportError as e:
@@ -71,6 +73,8 @@ def find_cuts(video: str, length: float) -> list[float]:
         found = detect(path, AdaptiveDetector(min_scene_len=_SHORTEST), start_time=first, end_time=first + length, backend="pyav")
     except (VideoOpenFailure, OSError) as e:
         raise VideoError(f"no scenes can be found in {path} ({e}): split it by time") from e
+    finally:
+        av.logging.set_level(None)  # PySceneDetect lets FFmpeg write to stderr, in the whole process and from then on
     return [start.seconds - first for start, _ in found[1:]]
 
 
