@@ -19,7 +19,9 @@ DECLARED = """
 
 # act2see: this build's library does not load beside torch for CPUs; these are what `import torchvision` asks for.
 if not _has_ops():
-    _declared = torch.library.Library("torchvision", "DEF")
+    from torch import library as _operators
+
+    _declared = _operators.Library("torchvision", "DEF")
     for _name in ("nms", "qnms"):
         _declared.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 """
