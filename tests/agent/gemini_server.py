@@ -11,8 +11,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.serving import Quiet, serving
 
 USAGE = {"promptTokenCount": 100, "cachedContentTokenCount": 40, "candidatesTokenCount": 7, "totalTokenCount": 107}
 RATINGS = [{"category": "HARM_CATEGORY_DANGEROUS_CONTENT", "probability": "NEGLIGIBLE"}]
@@ -83,38 +84,22 @@ def gemini_server(*replies: GeminiReply) -> Iterator[GeminiServer]:
     server: GeminiServer
     lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
+    class Handler(Quiet):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = self.body()
             with lock:
                 server.requests.append(body)
                 server.calls.append((self.path, self.headers.get("x-goog-api-key")))
                 reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
             if reply.status != 200:
-                self._whole(reply.status, reply.error)
+                self.whole(reply.status, reply.error)
             elif ":streamGenerateContent" in self.path:
                 self._stream(reply, (body.get("generationConfig") or {}).get("stopSequences") or [])
             else:
-                self._whole(200, reply.responses[-1])
-
-        def _whole(self, status: int, data: dict[str, Any]) -> None:
-            said = json.dumps(data).encode()
-            self.send_response(status)
-            for name, value in {"content-type": "application/json", "content-length": str(len(said)), "connection": "close"}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(said)
+                self.whole(200, reply.responses[-1])
 
         def _stream(self, reply: GeminiReply, stops: list[str]) -> None:
-            self.send_response(200)
-            for name, value in {"content-type": "text/event-stream", "transfer-encoding": "chunked", "connection": "close"}.items():
-                self.send_header(name, value)
-            self.end_headers()
+            self.stream()
             left = "".join(_text(r) for r in reply.responses)
             left = left[: min([i for s in stops if (i := left.find(s)) >= 0], default=len(left))]
             for n, made in enumerate(reply.responses):
@@ -124,22 +109,13 @@ def gemini_server(*replies: GeminiReply) -> Iterator[GeminiServer]:
                     kept, left = left[: len(text)], left[len(text) :]
                     made = json.loads(json.dumps(made))
                     made["candidates"][0]["content"]["parts"][0]["text"] = kept
-                self._chunk(f"data: {json.dumps(made)}\r\n\r\n".encode())
+                self.chunk(f"data: {json.dumps(made)}\r\n\r\n".encode())
             if reply.cut is None or reply.politely:
-                self._chunk(b"")
+                self.chunk(b"")
 
-        def _chunk(self, data: bytes) -> None:
-            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        server = GeminiServer(f"http://127.0.0.1:{http.server_address[1]}", list(replies))
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
+    with serving(Handler) as address:
+        server = GeminiServer(address, list(replies))
+        yield server
 
 
 def _text(made: dict[str, Any]) -> str:

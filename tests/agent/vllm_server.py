@@ -15,13 +15,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 from PIL import Image
+from tests.serving import Quiet, serving
 from tokenizers import Tokenizer
 
 from act2see.agent.reasoners.pieces import write_tokenizer
@@ -148,20 +148,15 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
     lock = threading.Lock()
     over = threading.Event()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
+    class Handler(Quiet):
         def do_GET(self) -> None:
             assert self.path == "/v1/models"
             cards = [{"id": m, "object": "model", "max_model_len": server.context if n == 0 else None} for n, m in enumerate(server.models)]
-            self._json(200, {"object": "list", "data": cards})
+            self.whole(200, {"object": "list", "data": cards})
 
         def do_POST(self) -> None:
             assert self.path == "/v1/chat/completions"
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = self.body()
             with lock:
                 server.requests.append(body)
                 if key := self.headers.get("authorization"):
@@ -176,10 +171,10 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                     prompt = Environment().from_string(server.template).render(messages=[{"role": "user", "content": parts}])
                     usage = _usage(server, prompt, [p["uuid"] for p in parts if p["type"] == "image"])
             except _Refusal as e:
-                self._json(e.status, {"error": {"message": str(e), "type": "BadRequestError", "code": e.status}}, fault.headers)
+                self.whole(e.status, {"error": {"message": str(e), "type": "BadRequestError", "code": e.status}}, fault.headers)
                 return
             if not body.get("stream"):
-                self._json(200, {"choices": [{"message": {"content": "x"}, "finish_reason": "length"}], "usage": usage})
+                self.whole(200, {"choices": [{"message": {"content": "x"}, "finish_reason": "length"}], "usage": usage})
                 return
             server.prompts.append(prompt)
             server.began.set()
@@ -200,10 +195,7 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                 pieces.append("<|im_end|>")  # kept stop strings keep the end of the turn, too
             elif stop is None:
                 finish = "length"
-            self.send_response(200)
-            for name, value in (("content-type", "text/event-stream"), ("transfer-encoding", "chunked"), ("connection", "close")):
-                self.send_header(name, value)
-            self.end_headers()
+            self.stream()
             most = min(body.get("max_tokens") or 10**6, server.context - usage["prompt_tokens"])
             counts = {k: v for k, v in usage.items() if k != "prompt_tokens_details"}
             self._event({"choices": [{"index": 0, "delta": {"role": "user", "content": ""}, "finish_reason": None}], "usage": counts})
@@ -211,12 +203,12 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                 if n - 1 == fault.cut:
                     self.close_connection = True
                     if fault.polite:
-                        self._chunk(b"")
+                        self.chunk(b"")
                     return
                 if n - 1 == fault.error:
                     self._event({"error": {"message": fault.message, "type": "InternalServerError", "param": None, "code": 500}})
-                    self._chunk(b"data: [DONE]\n\n")
-                    self._chunk(b"")
+                    self.chunk(b"data: [DONE]\n\n")
+                    self.chunk(b"")
                     return
                 if n - 1 == fault.abort:
                     pieces, finish, stop = [*pieces[: n - 1], ""], "abort", None
@@ -227,31 +219,15 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                 self._event({"choices": [choice], "usage": {**counts, "completion_tokens": n}})
                 over.wait(server.pace)
             self._event({"choices": [], "usage": {**usage, "completion_tokens": min(len(pieces), most)}})
-            self._chunk(b"data: [DONE]\n\n")
-            self._chunk(b"")
+            self.chunk(b"data: [DONE]\n\n")
+            self.chunk(b"")
 
         def _event(self, data: dict[str, Any]) -> None:
-            self._chunk(f"data: {json.dumps(data)}\n\n".encode())
+            self.chunk(f"data: {json.dumps(data)}\n\n".encode())
 
-        def _chunk(self, data: bytes) -> None:
-            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-
-        def _json(self, status: int, data: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-            said = json.dumps(data).encode()
-            self.send_response(status)
-            for name, value in {**(headers or {}), "content-length": str(len(said)), "connection": "close"}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(said)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        url = f"http://127.0.0.1:{http.server_address[1]}/v1"
-        server = Double(url, lines or ("<answer>B</answer>",), Tokenizer.from_file(str(where / "tokenizer.json")), **settings)
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with serving(Handler) as address:
+        server = Double(f"{address}/v1", lines or ("<answer>B</answer>",), Tokenizer.from_file(str(where / "tokenizer.json")), **settings)
         try:
             yield server
         finally:
             over.set()
-            http.shutdown()
-            thread.join()
