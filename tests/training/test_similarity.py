@@ -76,7 +76,7 @@ def test_a_long_text_is_read_to_its_end_and_counted(minilm: SentenceEncoder) -> 
     head = steps(15)
     end = long + " " + " ".join(["The stock market closed lower on Friday."] * 45)
     same, cut, another = similarities(minilm, [(long, long), (long, head), (long, end)])
-    assert minilm.longer - before == 5
+    assert minilm.longer - before == 2  # `head` fits, and `long` is read once
     assert same == 1.0
     assert cut > 0.9
     # Cut off after one window, this text would be the same as the other.

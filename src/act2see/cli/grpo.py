@@ -34,6 +34,7 @@ def grpo(
     """Let the config's reasoner answer questions several times each, and make what earned more likelier. All its weights learn."""
     from act2see.errors import ConfigError
     from act2see.tools.files import check_folder
+    from act2see.tools.memory import keep_freed
     from act2see.training.grpo import GrpoSettings, Reward, train_folder
     from act2see.training.sources import Tally
 
@@ -53,5 +54,6 @@ def grpo(
     def show(r: Round) -> None:
         say(f"round {r.number + 1} of {rounds}: reward {r.reward:.3f}, {r.accuracy:.0%} right, {r.calls:.2f} calls a question")
 
+    keep_freed()
     train_folder(to, samples, chosen, settings, show)
     say(f"in {to}: name it as `reasoner: {{weights: {to}}}` in a config file")

@@ -62,7 +62,9 @@ def train(
 ) -> None:
     """Train the small models from nothing."""
     from act2see.micro import recipe
+    from act2see.tools.memory import keep_freed
 
+    keep_freed()
     with progress_bar() as bar:
         tasks: dict[str, TaskID] = {}
         tenths: dict[str, int] = {}
@@ -126,7 +128,9 @@ def ablate(
     from act2see.micro import ablate as ablations
     from act2see.micro.ablate_report import markdown, plots, read_results
     from act2see.tools.files import write_text
+    from act2see.tools.memory import keep_freed
 
+    keep_freed()
     sizes = ablations.QUICK if quick else ablations.Sizes()
     sizes = replace(sizes, seeds=seeds or sizes.seeds)
     ablations.ablate(to, sizes, lambda name, seconds: err().print(plain(f"{name}: {seconds:.0f} s")))

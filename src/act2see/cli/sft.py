@@ -74,8 +74,10 @@ def _run(corpus: Path, to: Path, settings: SftSettings, preset: str, config: Pat
         return
     store = FrameStore(to / "frames")
     traces = (c.trace for c in read_corpus(corpus, store) if c.trace)
+    from act2see.tools.memory import keep_freed
     from act2see.training.finetune import finetune
 
+    keep_freed()
     with progress_bar() as bar:
         task = bar.add_task("sft", total=None)
 

@@ -60,8 +60,11 @@ def similarities(encoder: Encoder, pairs: Sequence[tuple[str, str]]) -> list[flo
     """The cosine of each pair, from -1 to 1."""
     if not pairs:
         return []
-    vectors = encoder.encode([text for pair in pairs for text in pair]).astype(np.float64)
-    return [round(float(v), _DIGITS) for v in np.clip((vectors[::2] * vectors[1::2]).sum(-1), -1, 1)]
+    # Each text once: several chains of a question share its human one.
+    rows = {text: i for i, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair))}
+    vectors = encoder.encode(list(rows)).astype(np.float64)
+    ours, human = (vectors[[rows[pair[side]] for pair in pairs]] for side in (0, 1))
+    return [round(float(v), _DIGITS) for v in np.clip((ours * human).sum(-1), -1, 1)]
 
 
 class SentenceEncoder:

@@ -1,0 +1,30 @@
+"""A process that keeps what it frees has its pages again without the kernel; `in_halves` is tested where it is used."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Prints how many pages the kernel had to give for the tenth to twentieth block of 64 MiB, each freed before the next.
+FAULTS = """
+import resource, sys
+import torch
+from act2see.tools.memory import keep_freed
+if sys.argv[1] == "keep":
+    keep_freed()
+for i in range(20):
+    if i == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is of the GNU C library")
+def test_what_was_freed_is_not_asked_of_the_kernel_again() -> None:
+    def faults(how: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+
+    assert faults("keep") < 1_000
+    assert faults("leave") > 10_000
