@@ -31,7 +31,7 @@ from act2see.errors import CorpusError
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.state import AskContext
 from act2see.micro.corpus import after_view, shuffle_options, with_tools
-from act2see.micro.evaluate import Asked, ask_all
+from act2see.micro.evaluate import Asked, ask_all, one_thread
 from act2see.micro.questions import FAMILIES, TAGS, items
 from act2see.micro.source import THRESHOLD, load_world
 from act2see.micro.teacher import Faults, ScriptedTeacher
@@ -149,8 +149,9 @@ class _Seed:
         samples = list(load_world(count or self.sizes.corpus, self.folder / "clips", self.seed))
         teacher = ScriptedTeacher(faults, self.seed)
         plan = Plan(retries=0, seed=self.seed, hint=hint)
-        asyncio.run(construct(samples, self.config(), folder, plan, Limits(concurrency=2), reasoner=teacher))
-        chains = [c for c in read_chains(folder / "chains.jsonl") if c.trace]
+        with one_thread():
+            asyncio.run(construct(samples, self.config(), folder, plan, Limits(concurrency=8), reasoner=teacher))
+        chains = self.chains(name)
         called = sum(any(isinstance(s, Frames) and s.frames for s in c.trace.segments) for c in chains if c.trace)
         kept = self._filter(name)
         return {"made": len(chains), "called": called, "right": sum(not c.dropped for c in chains), "kept": len(kept)}
@@ -159,13 +160,17 @@ class _Seed:
         folder = self.folder / name
         done = filter_chains(read_chains(folder / "chains.jsonl"), SentenceEncoder("minilm"), threshold=THRESHOLD)
         write_chains(done, folder / "filtered.jsonl")
-        return [c for c in read_chains(folder / "filtered.jsonl") if not c.dropped]
+        return [c for c in self.chains(name, "filtered.jsonl") if not c.dropped]
+
+    def chains(self, name: str, file: str = "chains.jsonl") -> list[Chain]:
+        """Those with a trace, in an order that does not depend on which was done first."""
+        return sorted((c for c in read_chains(self.folder / name / file) if c.trace), key=lambda c: c.sample.id)
 
     def traces(self, name: str) -> list[Trace]:
-        return [c.trace for c in read_chains(self.folder / name / "chains.jsonl") if c.trace]
+        return [c.trace for c in self.chains(name) if c.trace]
 
     def filtered(self, name: str) -> list[Trace]:
-        return [c.trace for c in read_chains(self.folder / name / "filtered.jsonl") if c.trace and not c.dropped]
+        return [c.trace for c in self.chains(name, "filtered.jsonl") if c.trace and not c.dropped]
 
     def reference(self, tags: Sequence[str] = TAGS) -> list[Trace]:
         """The reference chains as they would have gone with these tools alone."""
@@ -211,7 +216,8 @@ class _Seed:
         """Rejection sampling: the student's own answers to new questions, filtered, are learnt beside the reference chains."""
         folder, new = self.folder / "own", self.new()
         plan = Plan(retries=1, seed=self.seed, temperature=0.7)
-        asyncio.run(construct(new, self.config(str(self.weights("both"))), folder, plan, Limits(concurrency=8)))
+        with one_thread():
+            asyncio.run(construct(new, self.config(str(self.weights("both"))), folder, plan, Limits(concurrency=32)))
         kept = self._filter("own")
         frames = FrameStore(folder / "frames")
         reference = FrameStore(self.folder / "reference" / "frames")

@@ -10,7 +10,8 @@ import asyncio
 import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,13 +120,26 @@ def micro_config(weights: Path | None, cache: Path, vlm: str = "vlm") -> Config:
     )
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Threads that begin in here compute alone: models of this size lose more by waiting for one another's part of a product."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 async def ask_all(
     config: Config,
     items: Sequence[Item],
     folder: Path,
     context: AskContext | None = None,
     progress: Callable[[int], None] | None = None,
-    at_once: int = 8,
+    at_once: int = 32,
     wrap: Callable[[Reasoner], Reasoner] | None = None,
 ) -> tuple[list[Asked], Parts]:
     """Ask every item, several at once on one model; `wrap` puts another reasoner around it."""
@@ -149,7 +163,8 @@ async def ask_all(
             return Asked(item, Trace.model_validate(result["trace"]))
 
     try:
-        return list(await asyncio.gather(*(one(i) for i in items))), parts
+        with one_thread():
+            return list(await asyncio.gather(*(one(i) for i in items))), parts
     finally:
         await closed(made.reasoner)
 

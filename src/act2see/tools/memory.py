@@ -16,7 +16,7 @@ from typing import TypeVar
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
-_KEEP = {-4: 0, -1: 2**31 - 1, -2: 2**26}  # malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+_KEEP = {-3: 2**25, -1: 2**30}  # malloc.h: M_MMAP_THRESHOLD (32 MiB is the most), M_TRIM_THRESHOLD
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -43,10 +43,11 @@ def release() -> None:
 
 
 def keep_freed() -> None:
-    """From now on this process keeps the memory that it frees. Nothing happens where the C library is not GNU's.
+    """From now on this process keeps the memory that it frees, up to a GiB. Nothing happens where the C library is not GNU's.
 
-    GNU's allocator gives a large block back to the kernel, which clears each page of it when the next step asks again:
-    a tenth of a step of training on a processor. It concerns the whole process, so commands call it, and libraries do not.
+    GNU's allocator gives a block of some size back to the kernel, which clears each page of it when the next step asks
+    again: a tenth of a step of training on a processor. Blocks above 32 MiB still go back. It concerns the whole process,
+    so commands call it, and libraries do not.
     """
     import ctypes
 
