@@ -7,6 +7,8 @@ against it is the film's own time: so long would the clip wait without turns. Mo
 
 Predicted: on two cores the clip takes turns with one other build, whose decoding and encoding go on beside its own, so two
 to three times alone; the queries gain as their text encoder does, twofold.
+
+Seen: 1.23 times alone, where the film takes forty times; the queries 3.6 times faster.
 """
 
 from __future__ import annotations
