@@ -20,10 +20,10 @@ Predicted before the first run: 1.12 for a step, 1.15 for the first of a questio
 an engine that needs the interpreter too.
 
 Seen: 1.19 for a step, 1.12 for the first of a question, 1.24 for the others, whose time in process is a quarter of it; 0.96 of
-the engine's tokens at 64. By the processor's time, where other work made the clock useless: a request costs 16 ms before its first word however
-much is written (pictures as PNG 4, LangChain and OpenAI's client 9, reading it in the server 3), then a token 0.3 ms in the client
-and 0.04 in the server, so that a step of 30 tokens pays more than one of 200. The graph's own thread takes 10 ms a question more
-than 64 bare streams do: most of it is LangGraph's, a tenth is validation, and the grammar does not show.
+the engine's tokens at 64. By the processor's time a request costs 16 ms before its first word however much is written (pictures
+as PNG 4, LangChain and OpenAI's client 9, reading it in the server 3), then a token 0.3 ms in the client and 0.04 in the server,
+so that a step of 30 tokens pays more than one of 200. The graph's own thread takes 10 ms a question more than 64 bare streams do:
+most of it is LangGraph's, a tenth is validation, and the grammar does not show.
 """
 
 from __future__ import annotations
