@@ -47,6 +47,8 @@ class LogFailures:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        from starlette.requests import ClientDisconnect
+
         begun = False
 
         async def watched_send(message: MutableMapping[str, Any]) -> None:
@@ -56,6 +58,8 @@ class LogFailures:
 
         try:
             await self.app(scope, receive, watched_send)
+        except ClientDisconnect:
+            return  # it hung up while it was sending: nobody is left to tell
         except Exception as e:
             id = log_failure(f"{scope['method']} {scope['path']}", e)
             if begun:
