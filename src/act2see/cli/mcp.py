@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -40,4 +43,8 @@ def mcp(
         err().print("an MCP client is expected on stdin and stdout; stop with Ctrl-C")
     # The thread that waits for stdin cannot be told to stop, and Python's own handler would wait for it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    server.run("stdio")
+    # The loop is not closed: that would wait for threads that are at work on a video, though nobody waits for what they make.
+    asyncio.Runner().run(server.run_stdio_async())
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(0)

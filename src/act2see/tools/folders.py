@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from act2see.errors import ConfigError, VideoError
@@ -38,10 +38,10 @@ class Folders:
         self.downloads = downloads
         self._roots = tuple(os.path.realpath(f) for f in (*self.folders, *((downloads,) if downloads else ())))
 
-    def path(self, name: str) -> str:
-        """The file that a name means, resolved, its part (`#t=`) kept; may download. Raises `VideoError`."""
+    def path(self, name: str, stop: Callable[[], bool] = lambda: False) -> str:
+        """The file that a name means, resolved, its part (`#t=`) kept; may download, until `stop` says so. Raises `VideoError`."""
         if _URL.match(name):
-            return self._downloaded(name)
+            return self._downloaded(name, stop)
         inside = [real for candidate in self._candidates(name) if (real := self.resolved(candidate))]
         if not inside:
             urls = "or an http(s) address" if self.downloads else "addresses (URLs) are not opened"
@@ -91,11 +91,11 @@ class Folders:
         name = os.path.relpath(path, folder)
         return name if self.path(name) == os.path.realpath(path) else path
 
-    def _downloaded(self, url: str) -> str:
+    def _downloaded(self, url: str, stop: Callable[[], bool]) -> str:
         if self.downloads is None:
             raise VideoError(f"addresses (URLs) are not opened, only videos in {self}: give a name relative to it")
         address, mark, part = url.partition("#")
-        return f"{download(address, self.downloads)}{mark}{part}"
+        return f"{download(address, self.downloads, stop=stop)}{mark}{part}"
 
 
 class FencedClips(Clips):
