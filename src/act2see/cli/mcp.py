@@ -30,6 +30,7 @@ def mcp(
 
     try:
         from act2see.serve.mcp import build_server
+        from act2see.serve.mcp_stdio import run_stdio
     except ModuleNotFoundError as e:
         if (e.name or "").split(".")[0] not in ("mcp", "mcp_types"):
             raise
@@ -44,7 +45,7 @@ def mcp(
     # The thread that waits for stdin cannot be told to stop, and Python's own handler would wait for it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # The loop is not closed: that would wait for threads that are at work on a video, though nobody waits for what they make.
-    asyncio.Runner().run(server.run_stdio_async())
+    asyncio.Runner().run(run_stdio(server))
     logging.shutdown()
     sys.stderr.flush()
     os._exit(0)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -188,7 +189,9 @@ class _Tools:
 
     async def _list(self) -> CallToolResult:
         names = await asyncio.to_thread(self.folders.videos)
-        return _result(Videos(videos=tuple(names)), [TextContent(text="\n".join(names) or f"There is no video in {self.folders}.")])
+        lines = [*names] or [f"There is no video in {self.folders}."]
+        lines += [f"({name} is left out: its name is not UTF-8; rename it)" for name in await asyncio.to_thread(self.folders.misnamed)]
+        return _result(Videos(videos=tuple(names)), [TextContent(text="\n".join(lines))])
 
     async def _path(self, video: str) -> str:
         """The file that a name means; it may be downloaded, until the call is cancelled."""
@@ -239,9 +242,7 @@ class _Tools:
             except StoreError:
                 content.append(TextContent(text="(its picture is no longer in the frame store)"))
                 continue
-            content.append(
-                ImageContent(data=base64.b64encode(data).decode(), mime_type=kind, _meta={"act2see/frame": _look(frame).model_dump()})
-            )
+            content.append(ImageContent(data=base64.b64encode(data).decode(), mime_type=kind, _meta={"act2see/frame": _json(_look(frame))}))
         if (left := len(frames) - max(0, most)) > 0:
             content.append(TextContent(text=f"({left} more are not shown)"))
         return content
@@ -261,7 +262,17 @@ def _looked(frames: Iterable[FrameRef]) -> tuple[Looked, ...]:
 
 
 def _result(structured: Record, content: list[ContentBlock]) -> CallToolResult:
-    return CallToolResult(content=content, structured_content=structured.model_dump(mode="json"))
+    """What is sent. Half a surrogate pair in it, from a model perhaps, would end the server: it is replaced."""
+    words = [c.model_copy(update={"text": _unicode(c.text)}) if isinstance(c, TextContent) else c for c in content]
+    return CallToolResult(content=words, structured_content=_json(structured))
+
+
+def _json(record: Record) -> Any:
+    return json.loads(_unicode(json.dumps(record.model_dump(mode="json"), ensure_ascii=False)))
+
+
+def _unicode(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 async def _ended(tool: str, work: Coroutine[Any, Any, T]) -> T:
@@ -271,6 +282,6 @@ async def _ended(tool: str, work: Coroutine[Any, Any, T]) -> T:
     except (ToolError, MCPError):
         raise
     except Act2SeeError as e:
-        raise ToolError(str(e)) from e
+        raise ToolError(_unicode(str(e))) from e
     except Exception as e:
         raise ToolError(failure_message(log_failure(f"the tool {tool}", e))) from e
