@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -167,6 +168,54 @@ def test_a_call_that_its_client_gives_up_ends_and_so_does_a_server_whose_client_
         assert server.process.wait(60) == 0
     assert events.read_text().split() == ["begun", "cancelled", "ended"] * 2
     assert not (tmp_path / "cache" / "traces").exists()
+
+
+@pytest.mark.timeout(300)
+def test_text_that_is_no_unicode_does_not_end_the_server(tmp_path: Path) -> None:
+    videos = os.fsencode(tmp_path) + b"/videos"
+    os.mkdir(videos)
+    for name in (b"clip.mp4", b"caf\xe9.mp4"):
+        with open(videos + b"/" + name, "wb") as file:
+            file.write(b"no video")
+    call = '{"jsonrpc": "2.0", "id": ID, "method": "tools/call", "params": {"name": "NAME", "arguments": ARGUMENTS}}'
+    with Server(tmp_path, "--folder", os.fsdecode(videos)) as server:
+        listed = server.call("list_videos", {}, 2)
+        assert listed["structuredContent"] == {"videos": ["clip.mp4"]}
+        assert "caf\\udce9.mp4 is left out: its name is not UTF-8" in listed["content"][0]["text"]
+        for id, name, arguments in (
+            (3, "ask_video", r'{"video": "a\ud800.mp4", "question": "?"}'),
+            (4, "ask_video", r'{"video": "clip.mp4", "question": "a\udfff"}'),
+            (5, "find_frames", r'{"video": "clip.mp4", "query": "\ud83d"}'),
+            (6, "show_trace", r'{"id": "\ud800"}'),
+            (7, "no\\ud800", "{}"),
+        ):
+            server.write(call.replace("ID", str(id), 1).replace("NAME", name).replace("ARGUMENTS", arguments))
+            answer = server.read()
+            assert (answer["id"], answer["error"]["code"]) == (id, -32600)
+            assert "Unicode" in answer["error"]["message"]
+        for line in ("no JSON", "[" * 50_000, "\0"):
+            server.write(line)
+            assert server.read()["error"]["code"] == -32700
+        for line in ("", r'{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "\ud800"}}'):
+            server.write(line)  # not answered
+        for id, name, arguments in (
+            (8, "ask_video", {"video": "a\0.mp4", "question": "?"}),
+            (9, "find_frames", {"video": "clip.mp4\0", "query": "x"}),
+            (10, "show_trace", {"id": "a\0b"}),
+        ):
+            result = server.call(name, arguments, id)
+            assert result["isError"]
+            assert re.search("only videos in|there is no trace", result["content"][0]["text"])
+        assert server.call("list_videos", {}, 11)["structuredContent"] == {"videos": ["clip.mp4"]}
+
+
+def test_a_folder_whose_name_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/\xff"
+    os.mkdir(folder)
+    command = [sys.executable, "-m", "act2see", "mcp", "--folder", os.fsdecode(folder)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert run.returncode == 2
+    assert "is not UTF-8: rename it" in run.stderr
 
 
 def wait_for(events: Path, expected: list[str], server: Server) -> None:

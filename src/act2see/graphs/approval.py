@@ -21,7 +21,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from act2see.agent.trace import Frames, Review, Text, Trace
 from act2see.errors import DecisionError, StoreError
-from act2see.tools.files import read_file
+from act2see.tools.files import is_text, read_file
 from act2see.tools.folders import FencedClips, Folders
 from act2see.tools.frames import FrameRef, Record, Supplied
 from act2see.tools.video import frames_at
@@ -56,6 +56,9 @@ class Decision(Record):
         given = {k for k in ("query", "frame", "seconds", "reason") if getattr(self, k) is not None}
         if extra := given - _TAKES[self.type]:
             raise ValueError(f"{self.type!r} takes no {sorted(extra)[0]!r}")
+        for key in ("query", "frame", "reason", "by"):
+            if "\0" in (text := getattr(self, key) or "") or not is_text(text):
+                raise ValueError(f"{key!r} holds a null character, or half a surrogate pair: give Unicode text")
         if self.type == "supply" and len(given) != 1:
             raise ValueError("'supply' needs either 'frame', the path of a picture, or 'seconds', a time in the video")
         if self.type == "replace" and not (self.query or "").strip():
