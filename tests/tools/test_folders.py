@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.graphs.doubles import clip_in
 
+from act2see.agent.trace import Question, Trace, Video
 from act2see.errors import ConfigError, StoreError, VideoError
 from act2see.serve.kept import KeptTraces
 from act2see.serve.pictures import encoded
@@ -270,6 +271,20 @@ def test_kept_traces_have_harmless_names(tmp_path: Path) -> None:
     for id in ("../secret", "", "a/b", "a" * 65, "none", "a\0"):
         with pytest.raises(Exception, match="there is no trace"):
             kept.get(id)
+
+
+def test_a_trace_that_cannot_be_kept_is_said_to_be(tmp_path: Path) -> None:
+    video = Video(path="clip.mp4", digest="0" * 32, seconds=1.0, width=2, height=2, frames=1, fps=1.0)
+    trace = Trace(id="a", video=video, question=Question(text="?"), initial=())
+    kept = KeptTraces(tmp_path / "traces")
+    kept.keep(trace)
+    assert kept.get("a") == trace
+    for wrong in ({"id": "../a"}, {"id": ""}, {"id": "a\0"}, {"question": Question.model_construct(text="\ud800", options=())}):
+        with pytest.raises(StoreError, match=r"cannot be (kept|written)"):
+            kept.keep(trace.model_copy(update=wrong))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="ACT2SEE_CACHE"):
+        KeptTraces(tmp_path / "file").keep(trace)
 
 
 @pytest.mark.parametrize("size", [(48, 48), (448, 252), (252, 448), (5, 400)])
