@@ -104,6 +104,16 @@ def test_only_pages_of_the_server_itself_and_of_added_hosts_may_ask(origin: str,
     assert request(app, ("host", "localhost:8000"), ("origin", "http://localhost:8000"), ("origin", origin))[0] == status
 
 
+def test_the_address_that_is_listened_on_opens_no_other_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACT2SEE_HOSTS", raising=False)
+    for bound in ("127.0.0.1", "localhost", "0.0.0.0", "::", "::1", "192.168.1.5", ""):
+        assert allowed_hosts(bound=bound) == set()
+    app = AllowedHosts(hello, allowed_hosts(bound="box.lan"))
+    assert request(app, ("host", "box.lan:8000"), ("origin", "http://box.lan:8000"))[0] == 200
+    assert request(app, ("host", "box.lan"), ("origin", "https://box.lan"))[0] == 200
+    assert request(app, ("host", "box.lan:8000"), ("origin", "http://localhost:3000"))[0] == 403
+
+
 def test_a_request_has_one_host() -> None:
     assert request(AllowedHosts(hello))[0] == 421
     assert request(AllowedHosts(hello), ("host", "localhost"), ("host", "evil.example"))[0] == 421

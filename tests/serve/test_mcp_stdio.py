@@ -171,6 +171,18 @@ def test_a_call_that_its_client_gives_up_ends_and_so_does_a_server_whose_client_
 
 
 @pytest.mark.timeout(300)
+def test_a_client_that_is_gone_ends_the_server_without_a_traceback(tmp_path: Path) -> None:
+    with Server(tmp_path, "--folder", str(tmp_path)) as server:
+        assert server.process.stdin
+        assert server.process.stdout
+        server.process.stdout.close()
+        server.send("tools/list", {}, 2)
+        server.process.stdin.close()
+        assert server.process.wait(60) == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.timeout(300)
 def test_text_that_is_no_unicode_does_not_end_the_server(tmp_path: Path) -> None:
     videos = os.fsencode(tmp_path) + b"/videos"
     os.mkdir(videos)

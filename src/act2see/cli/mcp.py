@@ -45,7 +45,10 @@ def mcp(
     # The thread that waits for stdin cannot be told to stop, and Python's own handler would wait for it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # The loop is not closed: that would wait for threads that are at work on a video, though nobody waits for what they make.
-    asyncio.Runner().run(run_stdio(server))
+    try:
+        asyncio.Runner().run(run_stdio(server))
+    except* BrokenPipeError:
+        pass  # the client has closed our stdout: it is gone
     logging.shutdown()
     sys.stderr.flush()
     os._exit(0)

@@ -50,7 +50,7 @@ def openai(
     from act2see.serve.openai import Served, build_app, serve
     from act2see.serve.ui import listen
 
-    hosts = allowed_hosts(host, *(allow_host or ()))
+    hosts = allowed_hosts(*(allow_host or ()), bound=host)
     chosen = chosen_config(preset, config)
     reasoner, called = chosen.reasoner, name or chosen.name
     if weights is not None:
