@@ -46,7 +46,8 @@ async def progress(report: Report, silence: float = SILENCE) -> AsyncIterator[Sa
                     return
                 last, since = message, time.monotonic()
             count += 1
-            await report(count, message=message)
+            # Half a surrogate pair, from a model perhaps, cannot be sent.
+            await report(count, message=message.encode("utf-8", "replace").decode())
 
     def say(message: str | None) -> None:
         loop.call_soon_threadsafe(said.put_nowait, message)

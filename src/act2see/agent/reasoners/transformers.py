@@ -376,7 +376,7 @@ class TransformersReasoner:
 def _keys(packed: Packed) -> list[int]:
     """Ids that also tell frames apart: two pictures have the same vision tokens but not the same content."""
     keys = list(packed.ids)
-    ends = [*packed.starts[1:], len(keys)]
+    ends = [*packed.starts, len(keys)][1:]  # a frame's tokens end before the next frame; a chat of text alone has none
     for frame, first, stop in zip(packed.images, packed.starts, ends, strict=True):
         mark = -1 - int(frame.digest[:12], 16)
         at = first
