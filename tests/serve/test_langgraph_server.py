@@ -24,6 +24,7 @@ from urllib.request import urlopen
 
 import httpx
 import pytest
+from langchain_core.messages import HumanMessage
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
@@ -39,8 +40,10 @@ from PIL import Image
 
 from act2see.agent.trace import Frames, Trace
 from act2see.errors import VideoError
+from act2see.graphs.compose import as_node, as_tool, as_worker
 from act2see.graphs.events import read_event
 from act2see.graphs.parts import cached_parts
+from act2see.graphs.state import AskContext
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.serve.graphs import served_config
@@ -123,6 +126,35 @@ def test_a_run_streams_its_thought_and_its_frames(client: SyncLangGraphClient, a
     history = client.threads.get_history(thread)
     assert [h["next"] for h in reversed(history)] == [["__start__"], ["view"], ["reason"], ["retrieve"], ["reason"], ["answer"], []]
     assert max(len(json.dumps(h["values"])) for h in history) < 20_000
+
+
+def test_the_adapters_take_a_graph_on_the_server(url: str, asked: dict[str, Any]) -> None:
+    remote = RemoteGraph("act2see", url=url)
+    message = as_tool(remote).invoke({"type": "tool_call", "id": "1", "name": "ask_video", "args": asked})
+    assert message.status == "success"
+    assert Trace.model_validate(message.artifact).choice == ITEM.answer
+    gone = as_tool(remote).invoke({"type": "tool_call", "id": "1", "name": "ask_video", "args": {**asked, "video": "none.mp4"}})
+    assert gone.status == "error"
+    assert "none.mp4" in gone.content
+
+    async def asynchronously() -> tuple[str, dict[str, Any]]:
+        worker = as_worker(RemoteGraph("act2see", url=url), context=AskContext(tools=(), seed=3))
+        said = await worker.ainvoke({"messages": [HumanMessage(asked["question"])], "video": asked["video"]})
+        node = as_node(RemoteGraph("act2see", url=url))
+        return said["trace"]["versions"], await node.ainvoke(asked)
+
+    versions, update = asyncio.run(asynchronously())
+    assert (versions["seed"], versions["tools"]) == (3, {})
+    assert Trace.model_validate(update["trace"]).choice == ITEM.answer
+
+
+def test_the_configurable_of_a_client_is_its_own(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+    config: Any = {"configurable": {"temperature": 0.9, "max_tokens": 1, "seed": 9}}
+    result: Any = client.runs.wait(None, "act2see", input=asked, config=config)
+    assert Trace.model_validate(result["trace"]).choice == ITEM.answer
+    ours: Any = {"configurable": {"act2see": {"tools": [], "seed": 9}}}
+    versions = client.runs.wait(None, "act2see", input=asked, config=ours)["trace"]["versions"]  # type: ignore[call-overload,index]
+    assert (versions["seed"], versions["tools"]) == (9, {})
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_answer(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:

@@ -43,6 +43,7 @@ from act2see.serve.progress import Narrator, progress
 from act2see.tools.folders import Folders
 from act2see.tools.frames import FrameRef, Generated, Record, Retrieved
 from act2see.tools.store import default_cache
+from act2see.tools.text import clean_text
 
 PICTURES = 16  # in one result: an assistant's context is not endless
 MOST = 16
@@ -263,16 +264,12 @@ def _looked(frames: Iterable[FrameRef]) -> tuple[Looked, ...]:
 
 def _result(structured: Record, content: list[ContentBlock]) -> CallToolResult:
     """What is sent. Half a surrogate pair in it, from a model perhaps, would end the server: it is replaced."""
-    words = [c.model_copy(update={"text": _unicode(c.text)}) if isinstance(c, TextContent) else c for c in content]
+    words = [c.model_copy(update={"text": clean_text(c.text)}) if isinstance(c, TextContent) else c for c in content]
     return CallToolResult(content=words, structured_content=_json(structured))
 
 
 def _json(record: Record) -> Any:
-    return json.loads(_unicode(json.dumps(record.model_dump(mode="json"), ensure_ascii=False)))
-
-
-def _unicode(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+    return json.loads(clean_text(json.dumps(record.model_dump(mode="json"), ensure_ascii=False)))
 
 
 async def _ended(tool: str, work: Coroutine[Any, Any, T]) -> T:
@@ -282,6 +279,6 @@ async def _ended(tool: str, work: Coroutine[Any, Any, T]) -> T:
     except (ToolError, MCPError):
         raise
     except Act2SeeError as e:
-        raise ToolError(_unicode(str(e))) from e
+        raise ToolError(clean_text(str(e))) from e
     except Exception as e:
         raise ToolError(failure_message(log_failure(f"the tool {tool}", e))) from e
