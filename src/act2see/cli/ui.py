@@ -23,7 +23,9 @@ def ui(
     host: Annotated[str, typer.Option(help="The address to listen on; anybody who reaches it may ask and see all runs.")] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Another name that the page is reached by; may be given several times."),
+        typer.Option(
+            metavar="NAME", help="Another name that the page is reached by, and whose pages may use it; may be given several times."
+        ),
     ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port (default: the first free one from 7860 on).")] = None,
     folder: Annotated[
@@ -48,7 +50,7 @@ def ui(
     from act2see.tools.folders import Folders
     from act2see.tools.store import default_cache
 
-    hosts = sorted(allowed_hosts(host, *(allow_host or ())))
+    hosts = sorted(allowed_hosts(*(allow_host or ()), bound=host))
     chosen = chosen_config(preset, config)
     configs = {chosen.name: chosen} | {name: load_config(preset_data(name)) for name in PRESETS if name != chosen.name}
     kept = (runs or default_cache() / "runs").expanduser().absolute()

@@ -29,11 +29,13 @@ _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s:/?#@\[\]\\,]+)(?::(?P<port>[0
 _SHOWN = 100  # characters of a refused name
 
 
-def allowed_hosts(*hosts: str) -> frozenset[str]:
+def allowed_hosts(*hosts: str, bound: str = "") -> frozenset[str]:
     """The hosts of `ACT2SEE_HOSTS` and these, in the form in which requests are compared with them.
 
     Args:
         hosts: Names or addresses, such as `video.example.org` or `192.168.1.5`. The addresses that mean "any" are left out.
+        bound: What the server listens on. A name is added; a loopback name or an address is not, since each connection tells it,
+            and pages at other ports of a host that is added may use the server.
 
     Raises:
         ConfigError: One of them is no host name.
@@ -48,6 +50,8 @@ def allowed_hosts(*hosts: str) -> frozenset[str]:
         if parsed is None or "*" in parsed[0]:
             raise ConfigError(f"{host!r} is no host name: name each host alone, such as video.example.org, in --allow-host or {VARIABLE}")
         names.add(parsed[0])
+    if (own := parse_host(bound)) and own[0] != "localhost" and not _is_address(own[0]):
+        names.add(own[0])
     return frozenset(names)
 
 
@@ -80,7 +84,7 @@ class AllowedHosts:
             return 421, "host_not_allowed", f"this server does not answer to the host {named}: start it with {_remedy(host)}"
         for given_origin in _header(scope, b"origin"):
             origin = parse_origin(given_origin)
-            own = origin is not None and origin[1] == host[1] and _is_own(origin[0], scope)
+            own = origin is not None and (origin == host or (origin[1] == host[1] and _is_own(origin[0], scope)))
             if not own and (origin is None or origin[0] not in self.hosts):
                 why = f"this server does not answer to pages of {_shown(given_origin)}"
                 return 403, "origin_not_allowed", f"{why}: start it with {_remedy(origin)}"
@@ -119,6 +123,14 @@ def _is_own(name: str, scope: MutableMapping[str, Any]) -> bool:
         return address.is_loopback or address == ip_address(own.removeprefix("::ffff:"))
     except ValueError:
         return False
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _header(scope: MutableMapping[str, Any], name: bytes) -> list[str]:
