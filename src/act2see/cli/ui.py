@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,6 +67,7 @@ def ui(
     # Gradio receives uploads in a folder that all its pages share; a folder of our own is on the disk that they are kept on.
     with listen(host, port) as listening, tempfile.TemporaryDirectory(prefix=".receiving-", dir=kept) as receiving:
         os.environ.setdefault("GRADIO_TEMP_DIR", receiving)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the folder goes when a service is stopped
         err().print("starting ...")
         try:
             run_until_done(serve(site, listening, lambda url: say(f"open {url} (Ctrl-C stops it)")))
