@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from act2see.tools.base import FrameTool, Resources
 from act2see.tools.batching import MicroBatcher, Stop
 from act2see.tools.clips import Clips
 from act2see.tools.finder import Encoder, Finder
+from act2see.tools.forks import Lock, check_inherited, natively, renew_after_fork
 from act2see.tools.memory import in_halves
 from act2see.tools.plugins import make_tool
 from act2see.tools.sharing import Shared
@@ -155,13 +155,20 @@ class LazyEncoder:
 
     def __init__(self, config: EncoderConfig) -> None:
         self.config = config
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._made: Encoder | None = None
+        self._inherited = False  # from the process that this one was forked from
+        renew_after_fork(self)
         self.queue: MicroBatcher[str, Sequence[Any], NDArray[Any]] = MicroBatcher(
             self._together, most=config.batch, size=len, gather=0, name="act2see-encoder"
         )
         resolve_weights(config.weights)  # a missing folder is said now, not in the middle of a question
 
+    def renew(self) -> None:
+        """In a forked child: the model is as it was, and may be out of reach."""
+        self._inherited = self._made is not None
+
+    @natively
     def _encoder(self) -> Encoder:
         with self._lock:
             if self._made is None:
@@ -193,6 +200,8 @@ class LazyEncoder:
 
     def _together(self, kind: str, asked: Sequence[Sequence[Any]], stop: Stop) -> list[NDArray[Any] | Exception]:
         """Frames or phrases of several callers in one forward; in halves where that fails."""
+        if self._inherited:
+            check_inherited("the encoder", pick_device(self.config.device))
         made = iter(in_halves(getattr(self._encoder(), kind), [one for some in asked for one in some]))
         out: list[NDArray[Any] | Exception] = []
         for some in asked:
@@ -215,9 +224,10 @@ class LazyReasoner:
     def __init__(self, config: ReasonerConfig, store: FrameStore) -> None:
         self.config, self.store = config, store
         self.name = Path(resolve_weights(config.weights)).name
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._made: Reasoner | None = None
 
+    @natively
     def reasoner(self) -> Reasoner:
         """The engine itself, loaded if need be."""
         with self._lock:

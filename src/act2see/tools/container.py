@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import VideoError
+from act2see.tools.forks import native
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -58,8 +59,9 @@ class Upright:
 
 @contextmanager
 def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    import av
-    from av.stream import Disposition
+    with native():
+        import av
+        from av.stream import Disposition
 
     try:
         container = av.open(os.path.abspath(path), options={"protocol_whitelist": "file"}, metadata_errors="ignore")

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ValidationError
 
 from act2see.errors import Act2SeeError, ConfigError, ToolError
 from act2see.tools.base import FrameTool, Resources, ToolContext, ToolResult
+from act2see.tools.forks import Lock, renew_after_fork
 
 GROUP = "act2see.tools"
 _ANSWERS = 1.0  # seconds within which a loop that is not blocked does something
@@ -99,11 +100,16 @@ class Apart:
         self.tag, self.tool = tag, tool
         self.usage: str = tool.usage
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        renew_after_fork(self)
 
     @property
     def version(self) -> str:
         return str(self.tool.version)
+
+    def renew(self) -> None:
+        """In a forked child: a loop of its own. The tool itself is as it was."""
+        self._loop = None
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         loop = await self._home()

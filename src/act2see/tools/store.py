@@ -13,7 +13,6 @@ import hashlib
 import io
 import os
 import re
-import threading
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import StoreError
+from act2see.tools.forks import Lock, natively, renew_after_fork
 from act2see.tools.frames import FrameRef, Initial, Provenance
 
 Pixels = NDArray[np.uint8]
@@ -60,7 +60,13 @@ class FrameStore:
         self.url = where
         self._memory: OrderedDict[str, Pixels] = OrderedDict()
         self._bytes, self._most = 0, memory_bytes
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """In a forked child: connections of its own."""
+        if self._remote is not None:
+            self._remote, self.location = _remote(self.url)
 
     def __repr__(self) -> str:
         return f"FrameStore({self.url!r})"
@@ -196,6 +202,7 @@ def _write_file(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+@natively
 def _png(pixels: Pixels) -> bytes:
     from PIL import Image
 
@@ -204,6 +211,7 @@ def _png(pixels: Pixels) -> bytes:
     return out.getvalue()
 
 
+@natively
 def _pixels(png: bytes) -> Pixels:
     from PIL import Image
 
