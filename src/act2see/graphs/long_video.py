@@ -42,6 +42,7 @@ from act2see.graphs.question import checked
 from act2see.graphs.scenes import Part, by_scene, by_time, find_cuts, part_path
 from act2see.graphs.state import AskContext, AskInput, extend
 from act2see.tools.frames import FrameRef
+from act2see.tools.video import absolute_path
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -205,7 +206,7 @@ class _Nodes:
             parts = by_time(length, seconds, settings.overlap)
         else:
             parts = by_scene(find_cuts(video, length), length, seconds, settings.overlap)
-        return [(p.start, p.stop, part_path(video, p, length)) for p in parts]
+        return [(p.start, p.stop, part_path(absolute_path(video), p, length)) for p in parts]
 
     def _judge(
         self, pieces: Sequence[Part], traces: Mapping[int, Trace], failed: Mapping[int, str], paths: Sequence[str]

@@ -32,11 +32,11 @@ _COMPRESSION = 1  # PNG: a quarter of the default's time for a seventh more byte
 
 
 def default_cache() -> Path:
-    """Where frames and indexes are kept: ACT2SEE_CACHE, else act2see in XDG_CACHE_HOME, else ~/.cache/act2see."""
+    """Where frames and indexes are kept, absolute: ACT2SEE_CACHE, else act2see in XDG_CACHE_HOME, else ~/.cache/act2see."""
     if chosen := os.environ.get("ACT2SEE_CACHE"):
-        return Path(chosen).expanduser()
+        return Path(chosen).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "act2see"
+    return (Path(base).absolute() if base else Path.home() / ".cache") / "act2see"
 
 
 def frame_digest(pixels: Pixels) -> str:
@@ -56,7 +56,8 @@ class FrameStore:
         if "://" in where and not where.startswith("file://"):
             self._remote, self.location = _remote(where)
         else:
-            self.location = os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
+            # Absolute, so that it stays the same store when the working folder changes.
+            self.location = where = os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
         self.url = where
         self._memory: OrderedDict[str, Pixels] = OrderedDict()
         self._bytes, self._most = 0, memory_bytes

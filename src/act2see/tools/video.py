@@ -210,7 +210,7 @@ def open_video(path: str | os.PathLike[str], *, backend: Backend = "auto", threa
     path, part = split_part(source)
     _check(path)
     stat = os.stat(path)
-    table, upright, width, height = _looked_at(path, stat.st_size, stat.st_mtime_ns)
+    table, upright, width, height = _looked_at(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
     threads = threads or min(_THREADS, os.cpu_count() or 1)
     times, length = table.seconds, float(table.seconds[-1]) + table.last
     if part is None:
@@ -255,6 +255,14 @@ def split_part(path: str | os.PathLike[str]) -> tuple[str, tuple[float, float] |
         return path, None
     start, stop = found.groups()
     return path[: found.start()], (float(start or 0), float(stop) if stop else math.inf)
+
+
+def absolute_path(path: str | os.PathLike[str]) -> str:
+    """The same video (or part of one) from any working folder."""
+    path = os.fspath(path)
+    plain, joined = os.path.abspath(path), path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    # After a link to a folder, `..` leads elsewhere than its letters say.
+    return plain if os.path.realpath(plain) == os.path.realpath(joined) else joined
 
 
 def frames_at(timestamps: NDArray[np.float64], times: Sequence[float] | NDArray[np.float64]) -> list[int]:
