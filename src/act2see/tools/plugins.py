@@ -43,7 +43,7 @@ def find_tool(name: str, *, dotted: bool = True, folder: str | None = None) -> A
         module, _, attribute = name.partition(":")
         try:
             return getattr(import_beside(module, folder), attribute)
-        except Exception as e:  # importing runs the module, which may raise anything
+        except (Exception, SystemExit) as e:  # importing runs the module, which may raise anything
             looked = f"; {folder} was looked in first" if folder and isinstance(e, ModuleNotFoundError) else ""
             raise ConfigError(f"tool {name!r} cannot be imported: {plain_names(_first_line(e))}{looked}") from e
     # None is loaded but the one that is asked for: a package that is broken stands in nobody else's way.
@@ -174,7 +174,7 @@ def _offer(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version} ({entry.value})" if entry.dist else entry.value
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
