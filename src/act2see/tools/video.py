@@ -26,7 +26,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import islice
 from typing import Literal
 
@@ -81,8 +81,9 @@ class VideoFile:
     source: str
     first: int = 0
 
-    @cached_property
+    @property
     def digest(self) -> str:
+        # Not cached: until Python 3.12 a cached property has a lock, which would stay held in a process that is forked meanwhile.
         return video_digest(self.source)
 
     @property
