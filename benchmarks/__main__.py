@@ -30,6 +30,7 @@ NAMES = (
     "second",
     "decode",
     "checkpoint",
+    "interruptions",
     "corpus",
     "subgraph",
     "long_video",

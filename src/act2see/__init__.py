@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from act2see.graphs.compose import as_node, as_tool, as_worker
     from act2see.graphs.config import Config, load_config
     from act2see.graphs.fork import afork, areplay, fork, replay
-    from act2see.graphs.run import aask, aresume, ask
+    from act2see.graphs.run import aask, aresume, ask, resume
     from act2see.graphs.state import AskContext
     from act2see.tools.base import FrameTool
     from act2see.tools.frames import FrameRef
@@ -55,6 +55,7 @@ __all__ = [
     "load_config",
     "load_traces",
     "replay",
+    "resume",
 ]
 
 _HOMES = {
@@ -81,6 +82,7 @@ _HOMES = {
     "load_config": "act2see.graphs.config",
     "load_traces": "act2see.agent.trace",
     "replay": "act2see.graphs.fork",
+    "resume": "act2see.graphs.run",
 }
 
 

@@ -172,5 +172,5 @@ async def test_who_is_to_be_asked_can_be_wrong(tmp_path: Path) -> None:
     graph = create_act2see(config, parts=parts)
     with pytest.raises(ConfigError, match="would approve <zoom>"):
         await aask(graph, clip_in(tmp_path), "What?", context=AskContext(approve=("zoom",)))
-    with pytest.raises(WaitingError, match="cannot go on without a checkpointer"):
+    with pytest.raises(ConfigError, match=r"must be saved.*checkpointer"):
         await aask(graph, clip_in(tmp_path), "What?", context=ASKED)

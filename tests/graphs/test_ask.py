@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,14 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from act2see.agent.trace import Answer, Call, Frames, Text, Trace
-from act2see.errors import ConfigError, QuestionError, ToolError, VideoError, WeightsError
+from act2see.errors import ConfigError, QuestionError, SetupError, StoreError, ToolError, VideoError, WeightsError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.events import read_event
+from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+from act2see.tools.base import ToolResult
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 LOOK = "I look again. <retrieve>the circle blinks</retrieve>"
@@ -133,10 +139,10 @@ async def test_a_run_picks_among_declared_tools(tmp_path: Path) -> None:
         await ask(tmp_path, DONE, tools=("zoom",))
 
 
-async def test_configurable_does_for_older_callers(tmp_path: Path) -> None:
+async def test_configurable_may_hold_the_settings_under_our_name(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(LOOK, DONE))
     given: Any = {"video": clip_in(tmp_path), "question": "What?"}
-    result = await create_act2see(config, parts=parts).ainvoke(given, {"configurable": {"tools": ["generate"], "seed": 7}})
+    result = await create_act2see(config, parts=parts).ainvoke(given, {"configurable": {"act2see": {"tools": ["generate"], "seed": 7}}})
     trace = Trace.model_validate(result["trace"])
     assert (trace.calls[0].outcome, trace.versions.seed) == ("unknown", 7)
 
@@ -151,11 +157,69 @@ async def test_a_tool_that_fails_is_told_to_the_model(tmp_path: Path) -> None:
     assert len(parts.tools["retrieve"].queries) == 2  # type: ignore[attr-defined]
 
 
-async def test_what_the_user_must_mend_is_raised(tmp_path: Path) -> None:
-    config, parts = parts_in(tmp_path, Scripted(LOOK, DONE), retrieve=WeightsError("no weights"))
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/x")
+
+
+@pytest.mark.parametrize(
+    ("fails", "kind", "says"),
+    [
+        (WeightsError("no weights"), WeightsError, "no weights"),
+        (ConfigError("no such key"), ConfigError, "no such key"),
+        (StoreError("cannot write frames"), StoreError, "cannot write frames"),
+        (SetupError("the key is wrong"), SetupError, "the key is wrong"),
+        (FULL, StoreError, "/cache/x: No space left on device; free some space"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), StoreError, "Read-only file system"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), StoreError, "mend the rights"),
+        (caused(ToolError("it failed"), FULL), StoreError, "No space left"),
+        (RuntimeError("write error: No space left on device"), StoreError, "write error"),
+        (RuntimeError("database or disk is full"), StoreError, "disk is full"),
+    ],
+)
+async def test_what_the_user_must_mend_ends_the_run(tmp_path: Path, fails: Exception, kind: type[Exception], says: str) -> None:
+    config, parts = parts_in(tmp_path, Scripted(LOOK, DONE), retrieve=fails)
     given: Any = {"video": clip_in(tmp_path), "question": "What?"}
-    with pytest.raises(WeightsError, match="no weights"):
+    with pytest.raises(kind, match=says):
         await create_act2see(config, parts=parts).ainvoke(given)
+    with pytest.raises(kind, match=says):
+        await asyncio.to_thread(create_act2see(config, parts=parts).invoke, given)
+    assert len(parts.tools["retrieve"].queries) == 2  # type: ignore[attr-defined]  # once a run: another try would not help
+
+
+@pytest.mark.parametrize("fails", [ConnectionError(errno.ECONNRESET, "reset"), FileNotFoundError(errno.ENOENT, "no file"), KeyError("x")])
+async def test_a_tool_that_is_out_of_order_does_not(tmp_path: Path, fails: Exception) -> None:
+    config, parts = parts_in(tmp_path, Scripted(LOOK, DONE), retrieve=fails)
+    given: Any = {"video": clip_in(tmp_path), "question": "What?"}
+    assert (await create_act2see(config, parts=parts).ainvoke(given))["answer"] == "B"
+
+
+FULL_DISK = """
+import resource, sys
+from act2see import ask, create_act2see, load_config
+from act2see.errors import StoreError
+
+def fill(event):
+    if event.type == "call":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+graph = create_act2see(load_config("micro", cache=sys.argv[2]))
+try:
+    print("answered", ask(graph, sys.argv[1], "What colour does the triangle turn when it blinks?", on_event=fill).answer)
+except StoreError as e:
+    print(e)
+"""
+
+
+def test_a_disk_that_is_full_when_the_index_is_written_ends_the_run(tmp_path: Path) -> None:
+    """A limit on file size fails a write half-way, as a full disk does."""
+    clip = write_clip(make_item("blink", 0, "test").clip, tmp_path / "blink.mp4")
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(clip), str(tmp_path / "cache")], capture_output=True, text=True, check=True)
+    assert "cannot write" in done.stdout
+    assert "free some space" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -172,6 +236,45 @@ async def test_questions_that_cannot_be_asked(tmp_path: Path, change: dict[str, 
     given: Any = {"video": clip_in(tmp_path), "question": "What?", **change}
     with pytest.raises(QuestionError, match=says):
         await create_act2see(config, parts=parts).ainvoke(given)
+
+
+async def test_characters_that_no_trace_can_hold_are_left_out_of_the_question(tmp_path: Path) -> None:
+    trace, reasoner = await ask(tmp_path, DONE, question="What\ud83d is\0 it?", options=("caf\udce9", "b\0"))
+    assert (trace.question.text, trace.question.options) == ("What\ufffd is it?", ("caf\ufffd", "b"))
+    assert Trace.from_json(trace.to_json()) == trace
+    assert "What\ufffd is it?" in reasoner.rollouts[0]
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.mp4", "a\ud800.mp4", "a\0.mp4", "clip.mp4#t=\udce9", "clip.mp4#t=1\0,2"])
+async def test_a_path_that_cannot_be_kept_is_refused(tmp_path: Path, name: str) -> None:
+    config, parts = parts_in(tmp_path, Scripted(DONE))
+    clip_in(tmp_path)
+    if "\ud800" not in name and "\0" not in name:
+        (tmp_path / name).write_bytes((tmp_path / "clip.mp4").read_bytes())  # it is there, under a name that is not UTF-8
+    graph = create_act2see(config, parts=parts)
+    with pytest.raises(VideoError, match="cannot be opened: it"):
+        await graph.ainvoke({"video": str(tmp_path / name), "question": "What?"})
+
+
+@pytest.mark.parametrize("id", ["a\0", "caf\udce9", 7])
+async def test_a_thread_id_that_cannot_be_kept_is_refused(tmp_path: Path, id: Any) -> None:
+    config, parts = parts_in(tmp_path, Scripted(DONE))
+    graph = create_act2see(config, parts=parts)
+    with pytest.raises(QuestionError, match="thread_id"):
+        await aask(graph, clip_in(tmp_path), "What?", thread_id=id)
+
+
+async def test_a_note_of_a_tool_is_cleaned(tmp_path: Path) -> None:
+    class Notes:
+        tag, version, usage = "retrieve", "notes 1", "a note"
+
+        async def call(self, query: str, context: Any) -> ToolResult:
+            return ToolResult(note="read: \udce9\0")
+
+    config, parts = parts_in(tmp_path, Scripted(LOOK, DONE))
+    graph = create_act2see(config, parts=replace(parts, tools={"retrieve": Notes()}))
+    result = await graph.ainvoke({"video": clip_in(tmp_path), "question": "What?"})
+    assert [s["note"] for s in result["trace"]["segments"] if s["kind"] == "frames"] == ["read: \ufffd"]
 
 
 async def test_a_missing_video(tmp_path: Path) -> None:
@@ -224,6 +327,8 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from act2see.graphs.ask import create_act2see
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 folder, after = Path(sys.argv[1]), int(sys.argv[2])

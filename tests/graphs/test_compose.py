@@ -15,7 +15,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
 from act2see.agent.trace import Trace
-from act2see.errors import ConfigError, DecisionError, QuestionError
+from act2see.errors import DecisionError, QuestionError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node, as_tool, as_worker, evidence, question_in
 from act2see.graphs.events import read_event
@@ -64,13 +64,17 @@ def test_a_sync_parent_can_have_it_too(tmp_path: Path) -> None:
     assert worker.invoke({"messages": [HumanMessage("Which?")], "video": given.file})["messages"][-1].text.startswith("Answer: B")
 
 
-def test_a_sync_saver_is_named_where_it_cannot_work(tmp_path: Path) -> None:
+def test_a_sync_saver_saves_sync_runs(tmp_path: Path) -> None:
+    given, lines = Case(clip_in(tmp_path), "Which?"), ("<generate>it</generate>", "<answer>B</answer>")
     with SqliteSaver.from_conn_string(str(tmp_path / "runs.sqlite")) as saver:
         parent = StateGraph(Case)
-        parent.add_node("see", as_node(child_in(tmp_path), video="file", question="ask", options=None, answer="verdict", trace=None))
+        parent.add_node(
+            "see", as_node(child_in(tmp_path, *lines, approve=True), video="file", question="ask", options=None, answer="verdict")
+        )
         parent.add_edge(START, "see")
-        with pytest.raises(ConfigError, match="use AsyncSqliteSaver and ainvoke"):
-            parent.compile(checkpointer=saver).invoke(Case(clip_in(tmp_path), "Which?"), thread())
+        app: Any = parent.compile(checkpointer=saver)
+        assert app.invoke(given, thread())["__interrupt__"][0].value["tag"] == "generate"
+        assert app.invoke(Command(resume={"type": "accept"}), thread())["verdict"] == "B"
 
 
 async def test_a_tool_gives_text_for_the_agent_and_the_trace_for_the_program(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ async def test_a_run_that_was_cut_short_asks_no_part_again(tmp_path: Path, kind:
         async def fails() -> None:
             """A process that ends here would have lost nothing."""
             state = await saver.aget_tuple(thread())
-            saved.append(sum(channel == "traces" for _, channel, _ in state.pending_writes))
+            saved.append(sum(channel == "answered" for _, channel, _ in state.pending_writes))
             raise RuntimeError("the power failed")
 
         first = Watches({2: "<answer>red</answer>", 4: fails})
@@ -169,7 +169,7 @@ async def test_what_is_wrong_is_said_before_any_part_is_asked(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="cannot overlap by 3 s"):
         await graph.ainvoke(given, context=LongVideoContext(overlap=3))
     with pytest.raises(ConfigError, match=r"long video: by: .*known keys: by, seconds"):
-        await graph.ainvoke(given, {"configurable": {"by": "colour"}})
+        await graph.ainvoke(given, {"configurable": {"act2see": {"by": "colour"}}})
     with pytest.raises(ConfigError, match=r"long video: second: .*known keys: by, seconds"):
         create_long_video("micro", {"second": 4})
     assert reasoner.asked == []

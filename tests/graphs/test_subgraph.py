@@ -130,17 +130,35 @@ async def test_a_parents_own_context_is_left_alone(tmp_path: Path) -> None:
     assert result["trace"]["versions"]["seed"] == 0
 
 
-async def test_settings_of_the_parent_with_our_names_but_other_types_are_named(tmp_path: Path) -> None:
-    parent, theirs = StateGraph(Shared), {"tools": "search the web"}
-    parent.add_node("see", child_in(tmp_path))
-    parent.add_edge(START, "see")
-    with pytest.raises(ConfigError, match=r"'tools'.*as_node\(graph, context="):
-        await parent.compile().ainvoke(asked(tmp_path), context=theirs)
-    with pytest.raises(ConfigError, match="'tools'"):
-        await parent.compile().ainvoke(asked(tmp_path), {"configurable": theirs})
-    adapted = parent_of(as_node(child_in(tmp_path), context=AskContext(seed=5)))
-    result = await adapted.ainvoke(asked(tmp_path), context=theirs)
-    assert result["trace"]["versions"]["seed"] == 5
+THEIRS = {"tools": "search the web", "temperature": 0.7, "max_tokens": 3, "seed": 9, "approve": "all"}
+
+
+@pytest.mark.parametrize("where", ["context", "configurable"])
+async def test_settings_of_the_parent_under_our_names_are_its_own(tmp_path: Path, where: str) -> None:
+    given: Any = {"context": THEIRS} if where == "context" else {"config": {"configurable": THEIRS}}
+    result = await parent_of(child_in(tmp_path)).ainvoke(asked(tmp_path), **given)
+    assert result["answer"] == "B"
+    assert (result["trace"]["versions"]["seed"], len(result["trace"]["versions"]["tools"])) == (0, 2)
+    adapted = await parent_of(as_node(child_in(tmp_path), context=AskContext(seed=5))).ainvoke(asked(tmp_path), **given)
+    assert (adapted["answer"], adapted["trace"]["versions"]["seed"]) == ("B", 5)
+
+
+@pytest.mark.parametrize("where", ["context", "configurable"])
+@pytest.mark.parametrize("settings", [{"seed": 5, "tools": ["retrieve"]}, AskContext(("retrieve",), 5)])
+async def test_a_parent_may_hold_our_settings_under_our_name(tmp_path: Path, where: str, settings: Any) -> None:
+    theirs = THEIRS | {"act2see": settings}
+    given: Any = {"context": theirs} if where == "context" else {"config": {"configurable": theirs}}
+    result = await parent_of(child_in(tmp_path)).ainvoke(asked(tmp_path), **given)
+    assert (result["trace"]["versions"]["seed"], list(result["trace"]["versions"]["tools"])) == (5, ["retrieve"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"seeds": 5}, "no setting 'seeds'"), ({"seed": "five"}, "'seed' cannot be 'five'"), ("seed", "must be names and values")],
+)
+async def test_settings_that_cannot_be_are_named(tmp_path: Path, settings: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        await parent_of(child_in(tmp_path)).ainvoke(asked(tmp_path), {"configurable": {"act2see": settings}})
 
 
 @pytest.mark.parametrize(

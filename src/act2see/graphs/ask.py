@@ -8,7 +8,8 @@ and the answer opened for the model (`</think><answer>`): it answers, it is neve
 says so, a call waits in the node `approve` for a person (`graphs/approval.py`).
 
 Everything that a node needs to go on is in the state, so a run that was interrupted anywhere resumes at the next
-node and gives the same answer. Nodes are async; `act2see.ask` is the sync way in.
+node and gives the same answer. Nodes are asynchronous. Called synchronously (`graph.invoke`, `stream`, `batch`), each runs on the
+process's background loop while its thread waits.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,24 +27,28 @@ from langgraph.errors import NodeError
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Command, RetryPolicy, TimeoutPolicy
+from langgraph.types import Command, RetryPolicy
 
 from act2see.agent.grammar import Grammar, Parser, feedback
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import render
 from act2see.agent.trace import Answer, Call, Frames, Loop, Review, Text, Trace
-from act2see.errors import ConfigError, ToolError, VideoError, WeightsError
+from act2see.errors import ConfigError, ToolError
 from act2see.graphs.approval import ask_person, instead, replaced, review_of
 from act2see.graphs.config import Budget, Config, load_config
+from act2see.graphs.nodes import both_ways, in_time, is_saved
 from act2see.graphs.parts import Guard, Parts, build_parts, cached_parts, loaded
 from act2see.graphs.question import checked
 from act2see.graphs.state import AskContext, AskInput, AskOutput, AskState, run_context, trace_of
 from act2see.graphs.view import initial_view
 from act2see.tools.base import MAX_FRAMES, FrameTool, ToolContext, call_seed, checked_result
+from act2see.tools.faults import to_user_error
+from act2see.tools.text import clean_text
 
 Graph = CompiledStateGraph[AskState, AskContext, AskInput, AskOutput]
 Update = dict[str, Any]
+DEFAULT_TIMEOUT = 300.0  # seconds that a tool's call may last where the config does not say
 
 
 def create_act2see(
@@ -66,30 +71,27 @@ def build_graph(parts: Parts, config: Config) -> StateGraph[AskState, AskContext
         AskState, context_schema=AskContext, input_schema=AskInput, output_schema=AskOutput
     )
     tags = tuple(parts.tools)
-    # LangGraph passes config and runtime to one node; its types know nodes with either.
-    view: Any = nodes.view
-    reason: Any = nodes.reason
-    graph.add_node("view", view, destinations=("reason", "answer"))
-    graph.add_node("reason", reason, destinations=("reason", "answer", "approve", *tags))
-    graph.add_node("approve", nodes.approve, destinations=("reason", *tags))
+    graph.add_node("view", both_ways(nodes.view), destinations=("reason", "answer"))
+    graph.add_node("reason", both_ways(nodes.reason), destinations=("reason", "answer", "approve", *tags))
+    graph.add_node("approve", both_ways(nodes.approve), destinations=("reason", *tags))
     for tag, tool in parts.tools.items():
         settings = config.tools.get(tag)
         graph.add_node(
             tag,
-            nodes.tool(tag, tool),
+            both_ways(nodes.tool(tag, tool)),
             destinations=("reason",),
             retry_policy=RetryPolicy(max_attempts=1 + (settings.retries if settings else 1), initial_interval=0.1, retry_on=_transient),
-            timeout=TimeoutPolicy(run_timeout=settings.timeout if settings else 300.0),
-            error_handler=nodes.failed(tag),
+            error_handler=both_ways(nodes.failed(tag)),
         )
-    graph.add_node("answer", nodes.answer)
+    graph.add_node("answer", both_ways(nodes.answer))
     graph.add_edge(START, "view")
     graph.set_finish_point("answer")
     return graph
 
 
 def _transient(error: Exception) -> bool:
-    return isinstance(error, OSError | ToolError) and not isinstance(error, TimeoutError)
+    """Whether another try may help."""
+    return isinstance(error, OSError | ToolError) and not isinstance(error, TimeoutError) and to_user_error(error) is None
 
 
 @dataclass(slots=True)
@@ -103,17 +105,21 @@ class _Nodes:
         context = self._context(config, runtime)
         question, options = checked(state)
         approve = self.approved(context)
+        if approve and not is_saved(config):
+            raise ConfigError(
+                f"calls of <{approve[0]}> wait for a person, and a run that waits must be saved: compile the outermost graph with a "
+                "checkpointer, such as create_act2see(config, checkpointer=InMemorySaver())"
+            )
         await loaded(self.parts.reasoner)
         clip, frames = await initial_view(self.parts, self.config.view, state["video"])
-        id = _run_id(config)
+        id = _run_id(config, state.get("id"))
         runtime.stream_writer(
             {"type": "view", "run": id, "video": clip.model_dump(mode="json"), "frames": [f.model_dump(mode="json") for f in frames]}
         )
         refused = await self._guarded(frames)
         update: Update = {
             "id": id,
-            "question": question,
-            "options": options,
+            "asked": {"question": question, "options": options},
             "info": clip.model_dump(mode="json"),
             "initial": [f.model_dump(mode="json") for f in frames],
             # A thread that is asked again starts afresh: what is there is an earlier question's.
@@ -210,8 +216,9 @@ class _Nodes:
             return _returned(frames, trace.id, started, runtime)
         return Command(update={"review": review_of(decision).model_dump(mode="json")}, goto=tag)
 
-    def tool(self, tag: str, tool: FrameTool) -> Callable[..., Awaitable[Command[Literal["reason"]]]]:
+    def tool(self, tag: str, tool: FrameTool) -> Callable[..., Coroutine[Any, Any, Command[Literal["reason"]]]]:
         settings = self.config.tools.get(tag)
+        seconds = settings.timeout if settings else DEFAULT_TIMEOUT
 
         async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
             started = time.perf_counter()
@@ -219,7 +226,7 @@ class _Nodes:
             review = _review(state)
             query = (review and review.query) or trace.calls[-1].query
             seed = call_seed(self._seed(self._context(config, runtime)), tag, query, len(trace.calls))
-            returned = await tool.call(query, ToolContext(trace.video.path, trace.shown, seed))
+            returned = await in_time(tool.call(query, ToolContext(trace.video.path, trace.shown, seed)), seconds)
             result = checked_result(tag, returned, self.parts.resources.store, settings.max_frames if settings else MAX_FRAMES)
             note = " ".join(n for n in (replaced(review), result.note) if n)
             frames = Frames(tag=tag, frames=result.frames, note=note, curve=result.curve, review=review)
@@ -228,12 +235,12 @@ class _Nodes:
         call.__name__ = tag
         return call
 
-    def failed(self, tag: str) -> Callable[..., Awaitable[Command[Literal["reason"]]]]:
+    def failed(self, tag: str) -> Callable[..., Coroutine[Any, Any, Command[Literal["reason"]]]]:
         async def hand_over(state: AskState, error: NodeError, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
             """What a tool could not do is told to the model, which goes on; what the user must mend is raised."""
             cause = error.error
-            if isinstance(cause, WeightsError | VideoError | ConfigError):
-                raise cause
+            if theirs := to_user_error(cause):
+                raise theirs from cause
             said = str(cause).splitlines()[0][:200].rstrip(".") if str(cause) else type(cause).__name__
             note = Frames(tag=tag, note=f"The tool failed: {said}. Go on without it.", review=_review(state))
             return _returned(note, state["id"], time.perf_counter(), runtime)
@@ -298,14 +305,25 @@ class _Nodes:
         return await guard.refuses([self.parts.resources.store.get(f.digest) for f in frames]) if guard else None
 
 
-def _run_id(config: RunnableConfig) -> str:
-    """The thread's id. In a parent graph one thread may have several runs, at once too: there the place within it is added."""
+def _run_id(config: RunnableConfig, previous: str | None) -> str:
+    """The run's own id: that of its thread, and for what is not the thread's only run a suffix.
+
+    In a parent graph one thread may have several runs, at once too: the suffix is of the place within it. A thread that is asked
+    again has a `previous` run, from whose id the suffix is made, so that a resumed run has the id that it began with.
+    """
     configurable = config.get("configurable", {})
     thread = configurable.get("thread_id")
     if not thread:
         return uuid.uuid4().hex[:12]
+    id = clean_text(str(thread))
     parent, nested, _ = str(configurable.get("checkpoint_ns") or "").rpartition("|")
-    return f"{thread}-{hashlib.blake2b(parent.encode(), digest_size=4).hexdigest()}" if nested else str(thread)
+    if nested:
+        id = f"{id}-{_short_hash(parent)}"
+    return f"{id}-{_short_hash(previous)}" if previous else id
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.blake2b(clean_text(text).encode(), digest_size=4).hexdigest()
 
 
 def _review(state: AskState) -> Review | None:

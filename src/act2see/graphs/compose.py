@@ -2,7 +2,10 @@
 
 A parent that has `video`, `question` and `options` in its state takes the compiled graph as a node, as it is. The
 three here are for all others, and run that same graph: its events, interrupts and checkpoints pass through whatever
-is around it, and it is saved by the parent's checkpointer. Each works in sync graphs too.
+is around it, and it is saved by the parent's checkpointer. Each works in synchronous graphs too.
+
+They take any runnable that is asked and answers in the same way: the graph of `create_long_video` as well, a graph on a
+LangGraph server (`RemoteGraph`), and either of these with a configuration or with retries (`with_config`, `with_retry`).
 
 What the tool and the worker say is text with its evidence: the frames that came back, when they stand in the video,
 and which of them are imagined. The trace goes along as JSON data, which every checkpointer takes.
@@ -10,31 +13,35 @@ and which of them are imagined. The trace goes along as JSON data, which every c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.pregel import Pregel
+from langgraph.pregel.remote import RemoteException
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from act2see import errors
 from act2see.agent.trace import Trace
-from act2see.errors import Act2SeeError, ConfigError, QuestionError
-from act2see.graphs.ask import Graph
-from act2see.graphs.run import run_sync
+from act2see.errors import Act2SeeError, ConfigError, QuestionError, ReasonerError, WaitingError
+from act2see.graphs.run import waiting_for
 from act2see.graphs.state import AskContext, AskInput
 from act2see.tools.frames import Cropped, FrameRef, Generated, Retrieved, Supplied, Taken
 
 if TYPE_CHECKING:
     from langchain_core.tools import StructuredTool
 
-T = TypeVar("T")
+Answering = Runnable[Any, Any]
+"""A graph that takes `video`, `question` and `options`, and gives an `answer`."""
 From = str | Callable[[Any], Any]
 
 DESCRIPTION = (
@@ -44,7 +51,7 @@ DESCRIPTION = (
 
 
 def as_node(
-    graph: Graph,
+    graph: Answering,
     *,
     video: From = "video",
     question: From = "question",
@@ -57,22 +64,27 @@ def as_node(
 
     `video`, `question` and `options` are names of the parent's keys, or functions of its state; a parent need not have
     `options`. The answer (text) and the trace (JSON data) go to the keys named by `answer` and `trace`, or nowhere with None.
-    With `context` the run has these settings whatever the parent's own context is. Raises `QuestionError`, in the run, where
-    a key is missing.
+    With `context` the run has these settings whatever the parent's own context is. A graph that gives no trace, as that of long
+    videos, writes none.
+
+    Raises:
+        ConfigError: what was given is no graph that answers questions.
+        QuestionError: in the run, where a key is missing.
     """
+    _require_answering(graph)
 
     def given(state: Any) -> AskInput:
         listed = _take(state, options, "options", None) if options is not None else None
         return {"video": _take(state, video, "video"), "question": _take(state, question, "question"), "options": listed or []}
 
     def update(result: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: result[name] for key, name in ((answer, "answer"), (trace, "trace")) if key is not None}
+        return {key: result[name] for key, name in ((answer, "answer"), (trace, "trace")) if key is not None and name in result}
 
     async def anode(state: Any) -> dict[str, Any]:
-        return update(await graph.ainvoke(given(state), _own(graph), context=context))
+        return update(await _ask_async(graph, given(state), context))
 
     def node(state: Any) -> dict[str, Any]:
-        return update(_sync(graph.ainvoke(given(state), _own(graph), context=context)))
+        return update(_ask_sync(graph, given(state), context))
 
     return RunnableLambda(node, anode, name=graph.get_name())
 
@@ -85,29 +97,40 @@ class AskArguments(BaseModel):
     options: list[str] = Field(default_factory=list, description="the answers to choose from, if there is a choice")
 
 
-def as_tool(graph: Graph, *, name: str = "ask_video", description: str = DESCRIPTION, context: AskContext | None = None) -> StructuredTool:
+def as_tool(
+    graph: Answering, *, name: str = "ask_video", description: str = DESCRIPTION, context: AskContext | None = None
+) -> StructuredTool:
     """The graph as a LangChain tool, for `create_agent`, `ToolNode` and by itself, sync and async.
 
-    Content is `evidence(trace)`, artifact the trace as JSON data (`Trace.model_validate`). What is wrong with a question, a
-    video or the set-up becomes a message of status "error" that the agent reads.
+    Content is `evidence(trace)`, artifact the trace as JSON data (`Trace.model_validate`); for a graph without a trace, as that
+    of long videos, the artifact is all that it gives. What is wrong with a question, a video or the set-up becomes a message
+    of status "error" that the agent reads.
+
+    Raises:
+        ConfigError: what was given is no graph that answers questions.
     """
     from langchain_core.tools import StructuredTool, ToolException
 
-    async def asked(video: str, question: str, options: Sequence[str]) -> tuple[str, dict[str, Any]]:
-        given: AskInput = {"video": video, "question": question, "options": list(options)}
+    _require_answering(graph)
+
+    def said(result: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        return _evidence_in(result), result.get("trace") or dict(result)
+
+    async def acall(video: str, question: str, options: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
         try:
-            result = await graph.ainvoke(given, _own(graph), context=context)
+            return said(await _ask_async(graph, {"video": video, "question": question, "options": list(options)}, context))
         except Act2SeeError as e:
             if _wrong_decision(e):
                 raise
             raise ToolException(str(e)) from e
-        return evidence(Trace.model_validate(result["trace"])), result["trace"]
-
-    async def acall(video: str, question: str, options: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
-        return await asked(video, question, options)
 
     def call(video: str, question: str, options: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
-        return _sync(asked(video, question, options))
+        try:
+            return said(_ask_sync(graph, {"video": video, "question": question, "options": list(options)}, context))
+        except Act2SeeError as e:
+            if _wrong_decision(e):
+                raise
+            raise ToolException(str(e)) from e
 
     return StructuredTool.from_function(
         call,
@@ -135,7 +158,7 @@ class WorkerState(WorkerInput):
 
 
 def as_worker(
-    graph: Graph, *, name: str = "act2see", context: AskContext | None = None, checkpointer: Any = None
+    graph: Answering, *, name: str = "act2see", context: AskContext | None = None, checkpointer: Any = None
 ) -> CompiledStateGraph[WorkerState, None, WorkerInput, WorkerState]:
     """The graph as a worker over `messages`: answers the last human message, and replies as an `AIMessage` of this name.
 
@@ -147,23 +170,29 @@ def as_worker(
     wrong with a question, a video or the set-up is said in the reply, with `response_metadata["act2see"]["error"]`.
     """
 
-    async def reply(state: WorkerState) -> dict[str, Any]:
-        try:
-            result = await graph.ainvoke(question_in(state), _own(graph), context=context)
-        except Act2SeeError as e:
-            if _wrong_decision(e):
-                raise
-            said = {"act2see": {"error": type(e).__name__}}
-            return {"messages": [AIMessage(f"I cannot answer: {e}", name=name, response_metadata=said)], "trace": None}
-        trace = Trace.model_validate(result["trace"])
-        message = AIMessage(evidence(trace), name=name, response_metadata={"act2see": references(trace)})
-        return {"messages": [message], "trace": result["trace"]}
+    _require_answering(graph)
+
+    def reply(result: Mapping[str, Any]) -> dict[str, Any]:
+        metadata = {"act2see": _references_in(result)}
+        return {"messages": [AIMessage(_evidence_in(result), name=name, response_metadata=metadata)], "trace": result.get("trace")}
+
+    def apologise(error: Act2SeeError) -> dict[str, Any]:
+        if _wrong_decision(error):
+            raise error
+        metadata = {"act2see": {"error": type(error).__name__}}
+        return {"messages": [AIMessage(f"I cannot answer: {error}", name=name, response_metadata=metadata)], "trace": None}
 
     async def anode(state: WorkerState) -> dict[str, Any]:
-        return await reply(state)
+        try:
+            return reply(await _ask_async(graph, question_in(state), context))
+        except Act2SeeError as e:
+            return apologise(e)
 
     def node(state: WorkerState) -> dict[str, Any]:
-        return _sync(reply(state))
+        try:
+            return reply(_ask_sync(graph, question_in(state), context))
+        except Act2SeeError as e:
+            return apologise(e)
 
     worker = StateGraph(WorkerState, input_schema=WorkerInput)
     worker.add_node("reply", RunnableLambda(node, anode, name="reply"))
@@ -199,6 +228,26 @@ def evidence(trace: Trace) -> str:
     if any(f.imagined for f in later):
         lines.append("Imagined frames show what might be; they are not in the video.")
     return "\n".join(lines)
+
+
+def _evidence_in(result: Mapping[str, Any]) -> str:
+    """The evidence of a graph's result: of its trace, or of the parts of a long video."""
+    if result.get("trace"):
+        return evidence(Trace.model_validate(result["trace"]))
+    lines = [f"Answer: {str(result['answer']).strip() or 'none'}"]
+    if result.get("found") is False:
+        lines.append("No part of the video shows it; the answer is a guess.")
+    for part in result.get("evidence") or ():
+        lines.append(f"- from {part['start']:.1f} s to {part['stop']:.1f} s of the video:")
+        lines += [f"  {line}" for line in part["text"].splitlines()]
+    return "\n".join(lines)
+
+
+def _references_in(result: Mapping[str, Any]) -> dict[str, Any]:
+    if result.get("trace"):
+        return references(Trace.model_validate(result["trace"]))
+    frames = [frame for part in result.get("evidence") or () for frame in part["frames"]]
+    return {"answer": result["answer"], "found": result.get("found"), "frames": frames}
 
 
 def references(trace: Trace) -> dict[str, Any]:
@@ -244,23 +293,73 @@ def _video(message: HumanMessage) -> str | None:
     return found
 
 
-def _own(graph: Graph) -> RunnableConfig:
+async def _ask_async(graph: Answering, given: AskInput, context: AskContext | None) -> Mapping[str, Any]:
+    try:
+        return _finished(await graph.ainvoke(given, _own_config(graph), **_context(context)))
+    except RemoteException as e:
+        raise _from_server(e) from e
+
+
+def _ask_sync(graph: Answering, given: AskInput, context: AskContext | None) -> Mapping[str, Any]:
+    try:
+        return _finished(graph.invoke(given, _own_config(graph), **_context(context)))
+    except RemoteException as e:
+        raise _from_server(e) from e
+
+
+def _context(context: AskContext | None) -> dict[str, Any]:
+    return {"context": context} if context is not None else {}
+
+
+def _finished(result: Any) -> Mapping[str, Any]:
+    """The result of a run that has ended."""
+    if isinstance(result, Mapping) and "answer" in result:
+        return result
+    if isinstance(result, Mapping) and (interrupts := result.get("__interrupt__")):
+        raise WaitingError(
+            f"{waiting_for(interrupts[0])}: call this from a graph that has a checkpointer and is run with a thread_id, and resume that one"
+        )
+    raise ConfigError("the graph ended without an answer: the adapters take graphs that create_act2see or create_long_video made")
+
+
+def _require_answering(graph: Any) -> None:
+    """Raise `ConfigError` for what cannot be asked, before anybody asks it."""
+    makes = "the adapters take a compiled graph of create_act2see or create_long_video, or a RemoteGraph of one"
+    if not isinstance(graph, Runnable):
+        raise ConfigError(f"a {type(graph).__name__} cannot be asked (is it to be compiled first?): {makes}")
+    inner = _innermost(graph)
+    if isinstance(inner, Pregel):
+        given, outputs = inner.get_input_jsonschema().get("properties", {}), inner.output_channels
+        if not {"video", "question"} <= set(given) or "answer" not in outputs:
+            raise ConfigError(f"the graph {inner.get_name()!r} does not take a video and a question and give an answer: {makes}")
+
+
+def _innermost(graph: Any) -> Any:
+    """The graph within `with_config`, `with_retry` and the like."""
+    while isinstance(graph, RunnableBindingBase):
+        graph = graph.bound
+    return graph
+
+
+def _own_config(graph: Answering) -> RunnableConfig:
     """What the graph's run does not take from the one around it."""
     # LangChain allows 25 steps where it calls something; the budget ends a run here, and a parent's limit is for its own steps.
     config: RunnableConfig = {"recursion_limit": 10_000}
-    saves = graph.checkpointer not in (None, False, True)
+    saves = getattr(_innermost(graph), "checkpointer", None) not in (None, False, True)
     if saves and "thread_id" not in ensure_config().get("configurable", {}):
         config["configurable"] = {"thread_id": uuid4().hex[:12]}  # called by hand
     return config
 
 
-def _sync(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        return run_sync(work)
-    except NotImplementedError as e:
-        if "async" not in str(e):
-            raise
-        raise ConfigError("this graph works asynchronously and its checkpointer does not: use AsyncSqliteSaver and ainvoke") from e
+def _from_server(error: RemoteException) -> Act2SeeError:
+    """What a LangGraph server says of a run that failed: `{"error": the error's class, "message": ...}`."""
+    said = error.args[0] if error.args else ""
+    if not isinstance(said, Mapping):
+        return ReasonerError(f"the LangGraph server failed: {' '.join(str(said).split())[:300]}")
+    kind = getattr(errors, str(said.get("error")), None)
+    if isinstance(kind, type) and issubclass(kind, Act2SeeError):
+        return kind(str(said.get("message")))
+    return ReasonerError(f"the LangGraph server failed: {said.get('error')}: {' '.join(str(said.get('message')).split())[:300]}")
 
 
 def _wrong_decision(error: Exception) -> bool:

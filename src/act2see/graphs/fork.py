@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,13 @@ from act2see.errors import ConfigError, QuestionError, StoreError, VideoError
 from act2see.graphs.approval import Decision, instead, picture
 from act2see.graphs.ask import Graph
 from act2see.graphs.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
-from act2see.graphs.run import OnEvent, aask, aresume, run_sync
+from act2see.graphs.run import OnEvent, aask, aresume
 from act2see.graphs.state import AskContext
+from act2see.tools.background import run_sync, run_sync_with_events
 from act2see.tools.base import Resources
 from act2see.tools.clips import Clips
 from act2see.tools.store import FrameStore
+from act2see.tools.text import clean_text
 
 DROPPED = "There is no such frame; go on without it."
 
@@ -118,13 +120,17 @@ def fork(
     context: AskContext | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """`afork` for sync code, in scripts and in notebooks alike."""
-    return run_sync(afork(graph, trace, at, query=query, tag=tag, frame=frame, drop=drop, context=context, on_event=on_event))
+    """`afork` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's thread."""
+
+    def work(report: OnEvent | None) -> Coroutine[Any, Any, Trace]:
+        return afork(graph, trace, at, query=query, tag=tag, frame=frame, drop=drop, context=context, on_event=report)
+
+    return run_sync(work(None)) if on_event is None else run_sync_with_events(work, on_event)
 
 
 def replay(graph: Graph, trace: Trace, *, context: AskContext | None = None, on_event: OnEvent | None = None) -> Trace:
-    """`areplay` for sync code, in scripts and in notebooks alike."""
-    return run_sync(areplay(graph, trace, context=context, on_event=on_event))
+    """`areplay` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's thread."""
+    return fork(graph, trace, 0, context=context, on_event=on_event)
 
 
 def trace_events(trace: Trace) -> Iterator[Event]:
@@ -190,7 +196,7 @@ def _place(trace: Trace, at: int) -> int:
 def _made(call: Call, kept: Trace, query: str | None, tag: str | None, grammar: Grammar) -> Call:
     """The call as it is made now, read by the grammar as if the model had written it."""
     changed = query is not None or tag is not None
-    name, asked = tag or call.tag, call.query if query is None else " ".join(query.split())
+    name, asked = tag or call.tag, call.query if query is None else " ".join(clean_text(query).split())
     if name not in grammar.tags and (changed or call.outcome not in ("unknown", "forged")):
         have = ", ".join(grammar.tags) or "no tool"
         raise ConfigError(f"the call is of <{name}>, and this run has {have}: choose a configuration or a context with that tool")
@@ -251,7 +257,7 @@ def _state(kept: Trace) -> dict[str, Any]:
         "id": kept.id,
         "video": kept.video.path,
         "question": kept.question.text,
-        "options": list(kept.question.options),
+        "asked": {"question": kept.question.text, "options": list(kept.question.options)},
         "info": data["video"],
         "initial": data["initial"],
         "segments": [None, *data["segments"]],

@@ -11,6 +11,7 @@ How answers are merged is `graphs/merge.py`. With a chat model that one writes t
 holds to have found something; it must name the parts that it relies on, and these become the evidence.
 
 State holds references and traces, some 15 KB a part, so an hour is a few megabytes. Memory is that of `at_once` questions.
+What came in and what goes out belongs to one run of a thread, as in `graphs/state.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.channels import EphemeralValue
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
@@ -32,21 +34,24 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from act2see.agent.trace import LETTERS, Trace, choose
-from act2see.errors import ConfigError, ReasonerError, RefusedError, SetupError, ToolError, VideoError
+from act2see.errors import Act2SeeError, ConfigError, ReasonerError, SetupError, ToolError, VideoError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node
 from act2see.graphs.config import Config, Count, Positive, Section, load_config, section
 from act2see.graphs.merge import PartReport, evidence_of, judge, vote
+from act2see.graphs.nodes import both_ways
 from act2see.graphs.parts import Parts, cached_parts, chat_model
 from act2see.graphs.question import checked
 from act2see.graphs.scenes import Part, by_scene, by_time, find_cuts, part_path
-from act2see.graphs.state import AskContext, AskInput, extend
+from act2see.graphs.state import AskContext, AskInput, extend, settings_in
+from act2see.tools.background import run_in_background
 from act2see.tools.frames import FrameRef
 from act2see.tools.video import absolute_path
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+_OF_ONE_PART = (VideoError, ToolError, ReasonerError)
 _MOST_READ = 40  # parts that a chat model is given
 
 
@@ -84,17 +89,18 @@ class LongOutput(TypedDict):
     `traces` the traces of those that could be asked, with times of the part: `trace.video.path` names it. All as JSON data.
     """
 
-    answer: str
-    found: bool
-    evidence: list[dict[str, Any]]
-    parts: list[dict[str, Any]]
-    traces: Annotated[list[dict[str, Any]], extend]
+    answer: Annotated[str, EphemeralValue]
+    found: Annotated[bool, EphemeralValue]
+    evidence: Annotated[list[dict[str, Any]], EphemeralValue]
+    parts: Annotated[list[dict[str, Any]], EphemeralValue]
+    traces: Annotated[list[dict[str, Any]], EphemeralValue]
 
 
 class LongState(AskInput, LongOutput):
-    """`pieces`: start and stop in seconds, and what to open."""
+    """`pieces`: start and stop in seconds, and what to open. `answered`: the traces that there are so far."""
 
     pieces: list[tuple[float, float, str]]
+    answered: Annotated[list[dict[str, Any]], extend]
     failed: Annotated[list[dict[str, Any]], extend]
 
 
@@ -128,10 +134,9 @@ def create_long_video(
     graph: StateGraph[LongState, LongVideoContext, AskInput, LongOutput] = StateGraph(
         LongState, context_schema=LongVideoContext, input_schema=AskInput, output_schema=LongOutput
     )
-    split: Any = nodes.split  # LangGraph passes config and runtime to one node; its types know nodes with either
-    graph.add_node("split", split, destinations=("part",))
-    graph.add_node("part", nodes.part)
-    graph.add_node("merge", nodes.merge)
+    graph.add_node("split", both_ways(nodes.split), destinations=("part",))
+    graph.add_node("part", both_ways(nodes.part, nodes.part_sync), input_schema=PartState)
+    graph.add_node("merge", both_ways(nodes.merge))
     graph.add_edge(START, "split")
     graph.add_edge("part", "merge")
     graph.set_finish_point("merge")
@@ -160,27 +165,42 @@ class _Nodes:
         given = {"question": question, "options": options}
         sends = [Send("part", {"video": path, "number": n, **given}) for n, (_, _, path) in enumerate(pieces)]
         # A thread that is asked again starts afresh: a leading None.
-        return Command(update={"pieces": pieces, "traces": [None], "failed": [None], **given}, goto=sends)
+        return Command(update={"pieces": pieces, "answered": [None], "failed": [None]}, goto=sends)
 
     async def part(self, state: PartState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
         """Ask one part. Its failure is its own; what would fail for every part is raised."""
         # Not LangGraph's max_concurrency: what saves a finished part would then wait behind all parts that have not begun.
         async with self._turn():
             try:
-                trace = (await self.see.ainvoke(state))["trace"]
-            except SetupError:
-                raise
-            except (VideoError, ToolError, ReasonerError, RefusedError) as e:
-                runtime.stream_writer({"type": "part", "part": state["number"], "error": str(e)})
-                return {"failed": [{"part": state["number"], "error": str(e), "kind": type(e).__name__}]}
+                result = await self.see.ainvoke(state)
+            except _OF_ONE_PART as e:
+                return self._failed(state, e, runtime)
+        return self._answered(state, result, runtime)
+
+    def part_sync(self, state: PartState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
+        """`part` in a synchronous run, whose saver may be synchronous as well. LangGraph's threads bound how many go on at once."""
+        try:
+            result = self.see.invoke(state)
+        except _OF_ONE_PART as e:
+            return self._failed(state, e, runtime)
+        return self._answered(state, result, runtime)
+
+    def _answered(self, state: PartState, result: Mapping[str, Any], runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
+        trace = result["trace"]
         runtime.stream_writer({"type": "part", "part": state["number"], "run": trace["id"], "answer": Trace.model_validate(trace).answer})
-        return {"traces": [trace]}
+        return {"answered": [trace]}
+
+    def _failed(self, state: PartState, error: Act2SeeError, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
+        if isinstance(error, SetupError):
+            raise error
+        runtime.stream_writer({"type": "part", "part": state["number"], "error": str(error)})
+        return {"failed": [{"part": state["number"], "error": str(error), "kind": type(error).__name__}]}
 
     async def merge(self, state: LongState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
         """One answer from all."""
         pieces, paths = [Part(start, stop) for start, stop, _ in state["pieces"]], [path for _, _, path in state["pieces"]]
         numbers = {path: n for n, path in enumerate(paths)}
-        traces = {numbers[t.video.path]: t for t in map(Trace.model_validate, state["traces"])}
+        traces = {numbers[t.video.path]: t for t in map(Trace.model_validate, state["answered"])}
         failed = {f["part"]: f["error"] for f in state["failed"]}
         if not traces:
             kind = VideoError if all(f["kind"] == "VideoError" for f in state["failed"]) else ReasonerError
@@ -196,6 +216,8 @@ class _Nodes:
             "found": found,
             "evidence": [e.model_dump(mode="json") for e in shown],
             "parts": [r.model_dump(mode="json") for r in reports],
+            "traces": state["answered"],
+            "answered": [None],  # a checkpoint holds them once
         }
 
     def _pieces(self, video: str, settings: LongVideo) -> list[tuple[float, float, str]]:
@@ -224,13 +246,10 @@ class _Nodes:
 
     def _of_run(self, context: Any, config: RunnableConfig) -> LongVideo:
         """The settings with what this run changes; a parent graph's own context is left alone."""
-        names = {f.name for f in fields(LongVideoContext)} - {f.name for f in fields(AskContext)}
-        given = {n: v for n, v in (config.get("configurable") or {}).items() if n in names}
-        if isinstance(context, LongVideoContext):
-            given |= {n: getattr(context, n) for n in names}
-        elif isinstance(context, dict):
-            given |= {n: v for n, v in context.items() if n in names}
-        return section(LongVideo, self.settings.model_dump() | {n: v for n, v in given.items() if v is not None}, "long video")
+        given = {**settings_in(config.get("configurable"), LongVideoContext), **settings_in(context, LongVideoContext)}
+        ours = {f.name for f in fields(LongVideoContext)} - {f.name for f in fields(AskContext)}
+        changed = {name: value for name, value in given.items() if name in ours}
+        return section(LongVideo, self.settings.model_dump() | changed, "long video")
 
     def _turn(self) -> asyncio.Semaphore:
         """For whichever runs this graph has in this loop: a semaphore belongs to one."""
@@ -270,7 +289,7 @@ async def _written(
         letter=", as the letter of the option alone" if question.options else "",
     )
     try:
-        reply = (await model.ainvoke(said)).text
+        reply = (await run_in_background(model.ainvoke(said))).text
     except Exception as e:  # each provider's package has its own errors
         raise ReasonerError(
             f"the chat model that merges failed: {' '.join(str(e).split())[:300]}; the parts are asked, resume to merge"

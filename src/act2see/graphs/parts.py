@@ -44,6 +44,7 @@ class Guard(Protocol):
     async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None: ...
 
 
+_SILENCE, _CONNECT = 600.0, 5.0  # seconds: until a model says something, and until its host answers at all
 NODES = ("view", "reason", "approve", "answer")
 
 
@@ -100,7 +101,7 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
     from act2see.agent.reasoners.chat import ChatModelReasoner
 
     model = chat_model(config.weights, config.options, "reasoner.weights")
-    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights, continuation=config.continuation)
+    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights, continuation=config.continuation, in_background=True)
 
 
 def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatModel:
@@ -109,6 +110,12 @@ def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMod
         from langchain.chat_models import init_chat_model
     except ImportError as e:
         raise ConfigError("a chat model needs LangChain: pip install 'act2see[chat]' and the provider's package") from e
+    if name.startswith("openai:"):
+        import httpx
+
+        # LangChain shares one HTTP client among all its OpenAI models of one address, unless their timeout cannot be hashed. Ours
+        # runs on the background loop and must not meet the connections that the embedding application's models opened on another.
+        options = {"timeout": httpx.Timeout(_SILENCE, connect=_CONNECT), **options}
     try:
         made: BaseChatModel = init_chat_model(name, **options)
     except ImportError as e:

@@ -1,35 +1,33 @@
 """Ask a question, or go on with an interrupted one: the short way through a compiled graph.
 
 `aask` streams the run, hands each event to `on_event` and returns the trace; `aresume` does the same from the last
-saved step. `ask` is the sync way in. A notebook's event loop is already running and cannot be waited for, so there
-the run gets a thread with a loop of its own.
+saved step. `ask` and `resume` are the synchronous ways in, for scripts and notebooks alike.
 
 A graph with a checkpointer saves each step before the next begins: a process that is killed loses one step at most.
-A run that comes to a call which a person must approve raises `WaitingError`; `aresume` takes the decision.
+A run that comes to a point at which a person must decide raises `WaitingError`; `aresume` takes the decision.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike, fspath
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.types import Command
+from langgraph.types import Command, Interrupt
 
 from act2see.agent.trace import Trace
-from act2see.errors import DecisionError, StoreError, WaitingError
+from act2see.errors import ConfigError, DecisionError, QuestionError, StoreError, WaitingError
 from act2see.graphs.ask import Graph
 from act2see.graphs.events import Event, read_event
 from act2see.graphs.state import AskContext, AskInput
+from act2see.tools.background import run_sync, run_sync_with_events
+from act2see.tools.text import clean_text
 
 OnEvent = Callable[[Event], None]
-T = TypeVar("T")
 
 
 async def aask(
@@ -42,37 +40,54 @@ async def aask(
     thread_id: str | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """The trace of one question. `thread_id` names the run, for a checkpointer and in the trace; by default a fresh one.
+    """The trace of one question.
 
-    Raises `QuestionError`, `VideoError` and the other `Act2SeeError`s as the graph does; `WaitingError` where a person must decide.
+    `thread_id` names the run, for a checkpointer and in the trace; by default it is a fresh one. A thread that is asked
+    again has a new run, whose id begins with that of the thread.
+
+    Raises:
+        QuestionError, VideoError, ...: as the graph does.
+        WaitingError: a person must decide.
     """
     given: AskInput = {"video": fspath(video), "question": question, "options": list(options)}
-    return await _stream(graph, given, _thread(thread_id or uuid4().hex[:12]), context, on_event)
+    return await _stream(graph, given, thread_id or uuid4().hex[:12], context, on_event)
 
 
 async def aresume(
     graph: Graph,
     thread_id: str,
     *,
-    decision: Mapping[str, Any] | None = None,
+    decision: Any = None,
     context: AskContext | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """Go on from the last saved step; a finished run gives its trace at once. Raises `StoreError` for an unknown id.
+    """Go on from the last saved step; a finished run gives its trace at once.
 
-    `decision` is what a person says to the call that the run waits with: the fields of `act2see.graphs.approval.Decision`.
-    Raises `DecisionError` where it cannot be used or none is waited for; `WaitingError` at the next call that needs one.
+    `decision` answers what the run waits for: for a call that must be approved, the fields of
+    `act2see.graphs.approval.Decision`; for a tool that interrupts by itself, whatever that tool expects.
     `context` must be that of the run's beginning: apart from what is to be approved, it is not part of what is saved.
+
+    Raises:
+        StoreError: there is no such run.
+        DecisionError: the decision cannot be used, or none is waited for.
+        WaitingError: the next point at which a person must decide.
     """
-    config = _thread(thread_id)
-    saved = await graph.aget_state(config)
+    if graph.checkpointer in (None, False, True):
+        raise ConfigError("this graph saves no runs: give it a checkpointer, create_act2see(config, checkpointer=...)")
+    with _explain_sync_saver(graph):
+        saved = await graph.aget_state(_thread(thread_id))
     if saved.created_at is None:
         raise StoreError(f"there is no saved run {thread_id!r}: check the id, or ask the question again")
     if decision is not None and not saved.interrupts:
         raise DecisionError(f"the run {thread_id!r} waits for nobody: resume it without a decision")
-    if not saved.next:
-        return Trace.model_validate(saved.values["trace"])
-    return await _stream(graph, Command(resume=dict(decision)) if decision is not None else None, config, context, on_event)
+    # `next` lists the nodes that have yet to run. It is also empty between the end of a node and the checkpoint that
+    # takes its writes in; then there is still a task, and the run is not over.
+    if not saved.tasks:
+        return _trace_in(saved.values)
+    given: Command[Any] | None = None
+    if decision is not None:
+        given = Command(resume=dict(decision) if isinstance(decision, Mapping) else decision)
+    return await _stream(graph, given, thread_id, context, on_event)
 
 
 def ask(
@@ -85,61 +100,79 @@ def ask(
     thread_id: str | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """`aask` for sync code, in scripts and in notebooks alike. In a running loop, `on_event` is called in another thread."""
-    return run_sync(aask(graph, video, question, options, context=context, thread_id=thread_id, on_event=on_event))
+    """`aask` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's thread."""
+    if on_event is None:
+        return run_sync(aask(graph, video, question, options, context=context, thread_id=thread_id))
+    return run_sync_with_events(
+        lambda report: aask(graph, video, question, options, context=context, thread_id=thread_id, on_event=report), on_event
+    )
 
 
-def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for a run, whether or not a loop is running here."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    return _in_thread(work)
+def resume(
+    graph: Graph, thread_id: str, *, decision: Any = None, context: AskContext | None = None, on_event: OnEvent | None = None
+) -> Trace:
+    """`aresume` for synchronous code. `on_event` is called in the caller's thread."""
+    if on_event is None:
+        return run_sync(aresume(graph, thread_id, decision=decision, context=context))
+    return run_sync_with_events(lambda report: aresume(graph, thread_id, decision=decision, context=context, on_event=report), on_event)
 
 
-def _in_thread(work: Coroutine[Any, Any, T]) -> T:
-    """Run it in a loop of another thread. Interrupting the wait, as a notebook's stop button does, stops the run."""
-    stop: Future[Callable[[], object]] = Future()
-
-    async def main() -> T:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        stop.set_result(lambda: loop.call_soon_threadsafe(task.cancel))
-        return await work
-
-    with ThreadPoolExecutor(1, "act2see-ask") as thread:
-        done = thread.submit(contextvars.copy_context().run, asyncio.run, main())
-        try:
-            return done.result()
-        except KeyboardInterrupt:
-            with suppress(RuntimeError):  # it ended by itself in the meantime
-                stop.result()()
-            raise
+def waiting_for(interrupt: Interrupt) -> str:
+    """What a run waits for, in a line: a call that must be approved, or what a tool asked when it interrupted the run."""
+    asked = interrupt.value
+    if isinstance(asked, Mapping) and asked.get("type") == "approve":
+        return f"a person must decide on <{asked['tag']}>{asked['query']}</{asked['tag']}>"
+    return f"a tool waits for an answer to {' '.join(str(asked).split())[:200]!r}"
 
 
 def _thread(thread_id: str) -> RunnableConfig:
+    if not isinstance(thread_id, str) or not thread_id or clean_text(thread_id) != thread_id:
+        raise QuestionError("a thread_id is text without NUL or lone surrogates: give another, or none")
     return {"configurable": {"thread_id": thread_id}}
 
 
 async def _stream(
-    graph: Graph, given: AskInput | Command[Any] | None, config: RunnableConfig, context: AskContext | None, on_event: OnEvent | None
+    graph: Graph, given: AskInput | Command[Any] | None, thread_id: str, context: AskContext | None, on_event: OnEvent | None
 ) -> Trace:
     final: Any = None
-    waiting: Any = ()
+    interrupts: tuple[Interrupt, ...] = ()
     # LangGraph warns of a durability that nothing can give.
     durability: Any = "sync" if graph.checkpointer else None
-    async for part in graph.astream(given, config, context=context, stream_mode=["custom", "values"], version="v2", durability=durability):
-        if part["type"] == "values":
-            final, waiting = part["data"], part["interrupts"]
-        elif part["type"] == "custom" and on_event and (event := read_event(part["data"])):
-            on_event(event)
-    if waiting:
-        asked = waiting[0].value
+    parts = graph.astream(given, _thread(thread_id), context=context, stream_mode=["custom", "values"], version="v2", durability=durability)
+    with _explain_sync_saver(graph):
+        async for part in parts:
+            if part["type"] == "values":
+                final, interrupts = part["data"], part["interrupts"]
+            elif part["type"] == "custom" and on_event and (event := read_event(part["data"])):
+                on_event(event)
+    if interrupts:
         how = (
-            f"go on with aresume(graph, {asked['run']!r}, decision=...)"
-            if graph.checkpointer
-            else "and cannot go on without a checkpointer"
+            f"go on with aresume(graph, {thread_id!r}, decision=...)" if graph.checkpointer else "this cannot go on without a checkpointer"
         )
-        raise WaitingError(f"a person must decide on <{asked['tag']}>{asked['query']}</{asked['tag']}>: {how}")
-    return Trace.model_validate(final["trace"])
+        raise WaitingError(f"{waiting_for(interrupts[0])}: {how}")
+    return _trace_in(final)
+
+
+def _trace_in(values: Any) -> Trace:
+    if not isinstance(values, Mapping) or "trace" not in values:
+        raise ConfigError("this graph gives no trace: aask and aresume take a graph that create_act2see made; use ainvoke for others")
+    return Trace.model_validate(values["trace"])
+
+
+@contextmanager
+def _explain_sync_saver(graph: Graph) -> Iterator[None]:
+    """A checkpointer without asynchronous methods becomes a `ConfigError` that names the one to use."""
+    try:
+        yield
+    except NotImplementedError as e:
+        if not _is_raised_by_saver(e):
+            raise
+        raise ConfigError(
+            f"{type(graph.checkpointer).__name__} works synchronously: use graph.invoke(...), or give the graph its asynchronous "
+            "counterpart (AsyncSqliteSaver, AsyncPostgresSaver)"
+        ) from e
+
+
+def _is_raised_by_saver(error: NotImplementedError) -> bool:
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and str(frames[-1][0].f_globals.get("__name__")).startswith("langgraph.checkpoint")

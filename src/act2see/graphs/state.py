@@ -2,19 +2,24 @@
 
 Frames are references and segments are dictionaries, so that every checkpoint saver takes them as they are, under
 strict msgpack too, and a step stays under 20 KB. The `Trace` is put together from these when it is wanted.
+
+A thread may be asked again. What came in and what goes out belongs to one run, so `options`, `answer` and `trace` are
+ephemeral: LangGraph drops them when the next run begins. What a run needs of its input to the end is in `asked`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, NotRequired
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels import EphemeralValue
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from act2see.agent.trace import Loop, Trace, Usage
-from act2see.errors import ConfigError
+from act2see.errors import ConfigError, StoreError
 
 
 def extend(old: list[Any], new: list[Any]) -> list[Any]:
@@ -34,20 +39,21 @@ class AskInput(TypedDict):
 
     video: str
     question: str
-    options: NotRequired[list[str]]
+    options: NotRequired[Annotated[list[str], EphemeralValue]]
 
 
 class AskOutput(TypedDict):
     """`answer` is the body of `<answer>`; `trace` is a `Trace` as JSON data."""
 
-    answer: str
-    trace: dict[str, Any]
+    answer: Annotated[str, EphemeralValue]
+    trace: Annotated[dict[str, Any], EphemeralValue]
 
 
 class AskState(AskInput, AskOutput):
-    """The run so far."""
+    """The run so far. `asked` is the question with its options, as they were checked."""
 
     id: str
+    asked: dict[str, Any]
     info: dict[str, Any]
     initial: list[dict[str, Any]]
     segments: Annotated[list[dict[str, Any]], extend]
@@ -60,7 +66,7 @@ class AskState(AskInput, AskOutput):
 
 @dataclass(frozen=True, slots=True)
 class AskContext:
-    """What one run may change: LangGraph's `context`, or the same names under `configurable`.
+    """What one run may change: LangGraph's `context`, or `configurable: {"act2see": {...}}` with these names.
 
     `tools` picks among the tags that the config declares; None means all. `approve` adds tags whose calls wait for a person
     to those of the config (`tools.TAG.approve`).
@@ -78,34 +84,57 @@ class AskContext:
 _CONTEXT = TypeAdapter(AskContext)
 
 
-def run_context(context: Any, config: RunnableConfig) -> AskContext:
-    """The run's settings, from whichever of the two was given; a parent graph's own context type is left alone.
+CONTEXT_KEY = "act2see"
+"""The one key under which a parent's `configurable`, or its own context, may hold our settings."""
 
-    Raises `ConfigError` for a value of another type, as a parent's own key of the same name may have.
+
+def run_context(context: Any, config: RunnableConfig) -> AskContext:
+    """The run's settings, from whichever of the two was given.
+
+    A parent graph has a `configurable` and perhaps a context of its own, with names such as `temperature` that mean its own
+    model. They are left alone, but for what stands under `act2see`.
+
+    Raises:
+        ConfigError: a setting that does not exist, or of another type.
     """
-    names = [f.name for f in fields(AskContext)]
-    given: dict[str, Any] = {n: v for n, v in (config.get("configurable") or {}).items() if n in names}
-    if isinstance(context, AskContext):
-        given |= {n: getattr(context, n) for n in names if getattr(context, n) is not None}
-    elif isinstance(context, dict):
-        given |= {n: v for n, v in context.items() if n in names and v is not None}
+    given = {**settings_in(config.get("configurable"), AskContext), **settings_in(context, AskContext)}
     try:
         return _CONTEXT.validate_python(given)
     except ValidationError as e:
         key, value = e.errors()[0]["loc"][0], str(e.errors()[0]["input"])[:60]
-        raise ConfigError(
-            f"the run's setting {key!r} cannot be {value!r}: {e.errors()[0]['msg'].lower()}; if it is a parent graph's own, "
-            "give this graph its settings by act2see.as_node(graph, context=AskContext(...))"
-        ) from e
+        raise ConfigError(f"the run's setting {key!r} cannot be {value!r}: {e.errors()[0]['msg'].lower()}") from e
+
+
+def settings_in(source: Any, kind: type[AskContext]) -> dict[str, Any]:
+    """The settings of this kind that a context or a `configurable` holds. Raises `ConfigError` for an unknown name."""
+    names = [f.name for f in fields(kind)]
+    if not isinstance(source, AskContext):
+        source = source.get(CONTEXT_KEY) if isinstance(source, Mapping) else getattr(source, CONTEXT_KEY, None)
+    if isinstance(source, AskContext):
+        held = {f.name: getattr(source, f.name) for f in fields(source)}
+        return {name: held[name] for name in names if held.get(name) is not None}
+    if source is None:
+        return {}
+    if not isinstance(source, Mapping):
+        raise ConfigError(f"the run's settings under {CONTEXT_KEY!r} must be names and values, or an AskContext")
+    # One mapping may hold the settings of a graph and of the one inside it, as with long videos.
+    kinds: list[type[AskContext]] = [AskContext, *AskContext.__subclasses__()]
+    known = {f.name for one in kinds for f in fields(one)}
+    if unknown := sorted(set(source) - known, key=str):
+        raise ConfigError(f"there is no setting {unknown[0]!r} of a run (known: {', '.join(sorted(known))})")
+    return {name: source[name] for name in names if source.get(name) is not None}
 
 
 def trace_of(state: Any) -> Trace:
-    """The trace of a state, finished or not."""
+    """The trace of a state, finished or not. Raises `StoreError` for a state that another version saved."""
+    if "asked" not in state:
+        raise StoreError("this run was saved by an earlier version of act2see: ask the question again")
+    asked = state["asked"]
     return Trace.model_validate(
         {
             "id": state["id"],
             "video": state["info"],
-            "question": {"text": state["question"], "options": tuple(state.get("options") or ())},
+            "question": {"text": asked["question"], "options": tuple(asked["options"])},
             "initial": state.get("initial", []),
             "segments": state.get("segments", []),
             "usage": Usage(

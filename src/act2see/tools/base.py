@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from act2see.errors import ToolError
 from act2see.tools.frames import Curve, FrameRef
 from act2see.tools.sharing import Shared
+from act2see.tools.text import clean_text
 
 if TYPE_CHECKING:
     from act2see.tools.finder import Finder
@@ -105,7 +106,7 @@ def checked_result(tag: str, result: Any, store: FrameStore, most: int = MAX_FRA
     ):
         if not isinstance(value := getattr(given, name), kinds):
             raise ToolError(f"the tool {tag!r} returned a ToolResult whose {name} is {_kind(value)}; it must be {must}")
-    frames, note, left = tuple(given.frames[:most]), result.note, len(result.frames) - most
+    frames, note, left = tuple(given.frames[:most]), clean_text(result.note), len(result.frames) - most
     for frame in frames:
         if not isinstance(frame, FrameRef):
             raise ToolError(
@@ -132,7 +133,7 @@ def as_langchain_tool(tool: FrameTool, store: FrameStore) -> Any:
     from langchain_core.tools import StructuredTool
 
     async def look(video: str, query: str) -> tuple[str, list[FrameRef]]:
-        result = checked_result(tool.tag, await tool.call(query, ToolContext(video)), store)
+        result = checked_result(tool.tag, await tool.call(clean_text(query), ToolContext(video)), store)
         said = [f"{'imagined frame' if f.imagined else f'frame at {f.seconds:.1f} s'} (pixels: {f.digest})" for f in result.frames]
         return "; ".join([*said, result.note] if result.note else said), list(result.frames)
 

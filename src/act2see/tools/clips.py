@@ -113,7 +113,7 @@ class Clips:
         try:
             stat = os.stat(split_part(path)[0])
             key = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a character that no path can have
             return video_digest(path)  # says what is wrong with the path
         if key not in self._digests:
             self._digests[key] = video_digest(path)

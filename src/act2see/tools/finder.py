@@ -29,6 +29,7 @@ from act2see.tools.frames import Curve
 from act2see.tools.index import FrameIndex, IndexWriter, read_index
 from act2see.tools.rotation import Progress, Rotation
 from act2see.tools.segments import find_segments
+from act2see.tools.text import clean_text
 from act2see.tools.video import split_part
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class Finder:
         Frames under `threshold` (by default the encoder's own `no_match`) are in no segment.
         """
         index = self.index(video)
-        phrases = self.encoder.phrases([query] if isinstance(query, str) else list(query))
+        phrases = self.encoder.phrases([clean_text(one) for one in ([query] if isinstance(query, str) else query)])
         scores = index.scores(phrases, best=k + len(skip))
         free = np.ones(len(index), bool)
         if len(skip):

@@ -106,9 +106,10 @@ class IndexWriter:
 
         if self._rows is None:
             raise StoreError("there is no frame to index")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        temporary: Path | None = None
         try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             faiss.write_index(self._rows, str(temporary / "rows.faiss"))
             np.savez(temporary / "frames.npz", frames=np.concatenate(self._frames), seconds=np.concatenate(self._seconds))
             facts = {**meta, "id": id, "tokens": self._tokens, "rows": self._rows.ntotal}
@@ -116,12 +117,14 @@ class IndexWriter:
             if folder.exists():
                 shutil.rmtree(folder)
             temporary.rename(folder)
-        except OSError as e:
+        except (OSError, RuntimeError) as e:  # faiss has no error of its own for a file that it cannot write
+            why = getattr(e, "strerror", None) or " ".join(str(e).split())
             raise StoreError(
-                f"cannot write the index to {folder.parent}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder"
+                f"cannot write the index to {folder.parent}: {why}; free some space or set ACT2SEE_CACHE to another folder"
             ) from e
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
         return read_index(folder, id)
 
 

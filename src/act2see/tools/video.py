@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from act2see.errors import VideoError
 from act2see.tools.container import Table, Upright, counting, decoded, open_container, orientation, read_table, scan, seeking
+from act2see.tools.text import clean_text, unfit_for_path
 
 log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
@@ -294,6 +295,8 @@ def video_digest(path: str | os.PathLike[str]) -> str:
 
 
 def _check(path: str | os.PathLike[str]) -> None:
+    if why := unfit_for_path(os.fspath(path)):
+        raise VideoError(f"{clean_text(os.fspath(path))} cannot be opened: {why}")
     if os.path.isdir(path):
         raise VideoError(f"{os.fspath(path)} is a folder: name a video file in it")
     if os.path.exists(path) and not os.path.isfile(path):
@@ -301,7 +304,7 @@ def _check(path: str | os.PathLike[str]) -> None:
     try:
         with open(path, "rb") as f:
             empty = not f.read(1)
-    except (FileNotFoundError, ValueError) as e:  # ValueError: a null character
+    except FileNotFoundError as e:
         raise VideoError(f"there is no file {os.fspath(path)}: check the path") from e
     except OSError as e:
         raise VideoError(f"{os.fspath(path)} cannot be read ({e.strerror}): check its permissions") from e

@@ -17,7 +17,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -36,6 +35,7 @@ from act2see.graphs.config import Config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
+from act2see.tools.background import run_sync
 from act2see.tools.base import call_seed
 from act2see.tools.frames import FrameRef, Record
 from act2see.tools.weights import pick_device, resolve_weights
@@ -119,7 +119,7 @@ def grpo(
     rounds = []
     for number in range(settings.rounds):
         drawn = rng.sample(list(samples), settings.questions)
-        groups = _in_thread(_rollouts(model, packer, parts, config, drawn, settings, number))
+        groups = run_sync(_rollouts(model, packer, parts, config, drawn, settings, number))
         kept = [(s, [t for t in group if t]) for s, group in zip(drawn, groups, strict=True)]
         rewards = [[settings.reward.of(t, s) for t in group] for s, group in kept]
         weighted = [
@@ -228,9 +228,3 @@ def policy_step(
     optimiser.zero_grad(set_to_none=True)
     model.eval()
     return loss
-
-
-def _in_thread(work: Any) -> Any:
-    """Run it in a loop of its own, in a thread: a notebook's loop is running in this one."""
-    with ThreadPoolExecutor(1, "act2see-grpo") as thread:
-        return thread.submit(asyncio.run, work).result()

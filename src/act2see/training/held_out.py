@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from act2see.graphs.config import Config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
+from act2see.tools.background import run_sync
 from act2see.tools.video import split_part
 from act2see.training.sources import Sample
 
@@ -83,12 +83,10 @@ class GraphEvaluation:
     def __call__(self, model: Any, name: str, *, rank: int = 0, world: int = 1) -> Scores:
         """Scores of this process' share of the questions. `model` is a Qwen3-VL, in training or not, and stays so."""
         was_training = bool(model.training)
-        # A thread, for a notebook's own loop is running in this one.
-        with ThreadPoolExecutor(1, "act2see-evaluate") as thread:
-            try:
-                return thread.submit(asyncio.run, self._ask(model, name, self.questions[rank::world])).result()
-            finally:
-                model.train(was_training)
+        try:
+            return run_sync(self._ask(model, name, self.questions[rank::world]))
+        finally:
+            model.train(was_training)
 
     async def _ask(self, model: Any, name: str, questions: Sequence[Sample]) -> Scores:
         if self._parts is None:

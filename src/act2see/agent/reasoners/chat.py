@@ -29,6 +29,7 @@ from act2see.agent.reasoners.chat_faults import CutError, passes, reasoner_error
 from act2see.agent.reasoners.chat_turns import Blocks, chat_messages, continued_messages
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError, ReasonerError, RefusedError, SetupError
+from act2see.tools.background import relay
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -63,6 +64,9 @@ class ChatModelReasoner:
     name: str = "chat"
     patience: Patience = Patience()
     continuation: bool = False
+    in_background: bool = False
+    """Whether requests run on the process's background loop, whichever loop the caller is in. A client keeps connections, and they
+    belong to the loop that opened them; so a model that is not shared with anybody else can serve callers from many loops."""
     _free: float = field(default=0.0, init=False)  # nobody sends before this time (monotonic clock)
     _stopless: bool = field(default=False, init=False)
     _told: bool = field(default=False, init=False)
@@ -83,6 +87,8 @@ class ChatModelReasoner:
         opening = _Opening(not self.continuation)
         messages, settings = await asyncio.to_thread(self._request, rollout, stops, max_tokens, sampling)
         chunks = self._chunks(messages, settings, random.Random(sampling.seed))
+        if self.in_background:
+            chunks = relay(chunks)
         try:
             async for chunk in chunks:
                 # Of what came, only counts and reasons are put together: LangChain's sum of whole texts takes longer than a token.

@@ -1,0 +1,306 @@
+"""Whether a run that is interrupted anywhere goes on and gives the same answer.
+
+A run with two calls is interrupted at one event of its stream (a token, a call, a frame, a node's end, a checkpoint), by SIGINT
+or SIGKILL, and resumed; the answer, the calls and the frames must be those of the run that nobody interrupted. This is done
+for the savers in memory and in SQLite, for each durability, and through the command line. Where nothing was saved yet
+(`durability="exit"` saves at the end alone) the question is asked again in the same thread.
+
+Each run has a process of its own: a process that has loaded the models, and never used them, forks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from act2see.agent.trace import Frames, Trace
+from benchmarks import Goal, at_least, need, reported
+
+Saver = Literal["memory", "sqlite"]
+Durability = Literal["sync", "async", "exit"]
+MODES = ["custom", "values", "updates", "tasks", "checkpoints"]
+THREAD: Any = {"configurable": {"thread_id": "t"}}
+Builder = Callable[[Any], Any]
+"""A graph with this checkpointer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """Where and how a run is interrupted: at event number `at`, counted from 1."""
+
+    saver: Saver
+    durability: Durability
+    by: Literal["SIGINT", "SIGKILL"]
+    at: int
+
+
+def outcome(trace: Trace) -> list[Any]:
+    """What must be the same: everything written, called and shown."""
+    return [s.model_dump_json(include={"kind", "text", "query", "tag", "body", "note"}) for s in trace.segments] + [
+        f.digest for s in trace.segments if isinstance(s, Frames) for f in s.frames
+    ]
+
+
+def kinds_of_events(build: Builder, given: dict[str, Any], folder: Path) -> tuple[list[Any], list[str]]:
+    """The outcome of a run that nobody interrupts, and what each of its events is."""
+
+    def whole() -> Any:
+        kinds: list[str] = []
+
+        async def main() -> Any:
+            async with opened("memory", folder) as saver:
+                graph = build(saver)
+                async for part in graph.astream(given, THREAD, stream_mode=MODES, version="v2", durability="sync"):
+                    kinds.append(part["data"]["type"] if part["type"] == "custom" else part["type"])
+                trace = Trace.model_validate((await graph.aget_state(THREAD)).values["trace"])
+                if len(trace.calls) != 2:
+                    raise RuntimeError(f"the run has {len(trace.calls)} calls, and two are wanted")
+                return outcome(trace)
+
+        return asyncio.run(main()), kinds
+
+    result = in_child(whole)
+    return result[0], result[1]
+
+
+def survives(build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]) -> str:
+    """An empty text where the resumed run comes to the same, else what went wrong."""
+    if how.saver == "memory":
+        return in_child(lambda: asyncio.run(_in_one_process(build, given, folder, how, expected)))
+    status = in_child(lambda: asyncio.run(_run_into(build, given, folder, how)), dies=True)
+    if status not in (-signal.SIGKILL, 130):
+        return f"the process ended with {status}"
+    return in_child(lambda: asyncio.run(_resumed(build, given, folder, how, expected)))
+
+
+async def _run_into(build: Builder, given: dict[str, Any], folder: Path, how: Interruption) -> None:
+    async with opened(how.saver, folder) as saver:
+        await _follow(build(saver), given, how)
+
+
+async def _follow(graph: Any, given: dict[str, Any], how: Interruption) -> None:
+    """Stream the run up to the event, and be killed there."""
+    events = 0
+    async for _ in graph.astream(given, THREAD, stream_mode=MODES, version="v2", durability=how.durability):
+        events += 1
+        if events == how.at:
+            os.kill(os.getpid(), getattr(signal, how.by))
+            await asyncio.sleep(60)  # SIGINT comes as a cancellation
+
+
+async def _in_one_process(build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]) -> str:
+    async with opened("memory", folder) as saver:
+        graph = build(saver)
+        running = asyncio.create_task(_follow_until_cancelled(graph, given, how))
+        with suppress(asyncio.CancelledError):
+            await running
+        return await _compared(graph, given, how, expected)
+
+
+async def _follow_until_cancelled(graph: Any, given: dict[str, Any], how: Interruption) -> None:
+    events = 0
+    task = asyncio.current_task()
+    assert task is not None
+    async for _ in graph.astream(given, THREAD, stream_mode=MODES, version="v2", durability=how.durability):
+        events += 1
+        if events == how.at:
+            task.cancel()
+            await asyncio.sleep(0)
+
+
+async def _resumed(build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]) -> str:
+    async with opened(how.saver, folder) as saver:
+        return await _compared(build(saver), given, how, expected)
+
+
+async def _compared(graph: Any, given: dict[str, Any], how: Interruption, expected: Sequence[Any]) -> str:
+    from act2see import aask, aresume
+    from act2see.errors import StoreError
+
+    try:
+        trace = await aresume(graph, "t")
+    except StoreError as e:
+        if "no saved run" not in str(e) or (how.durability == "sync" and how.at > 3):
+            return f"{type(e).__name__}: {e}"
+        trace = await aask(graph, given["video"], given["question"], given["options"], thread_id="t")
+    except Exception as e:
+        return f"{type(e).__name__}: {e}"
+    return "" if outcome(trace) == list(expected) else f"it came to {trace.answer!r}, {len(trace.calls)} calls"
+
+
+@asynccontextmanager
+async def opened(kind: Saver, folder: Path) -> Any:
+    from langgraph.checkpoint.memory import InMemorySaver
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    if kind == "memory":
+        yield InMemorySaver()
+        return
+    async with AsyncSqliteSaver.from_conn_string(str(folder / "runs.sqlite")) as saver:
+        yield saver
+
+
+def in_child(work: Callable[[], Any], dies: bool = False) -> Any:
+    """What `work` returns in a forked process; with `dies`, how that process ended."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.close(read)
+            with os.fdopen(write, "w") as pipe:
+                json.dump(work(), pipe)
+            code = 0
+        except KeyboardInterrupt:
+            code = 130
+        except BaseException as e:
+            sys.stderr.write(f"{type(e).__name__}: {e}\n")
+        os._exit(code)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if dies:
+        return status
+    return json.loads(said) if status == 0 else f"the process ended with {status}"
+
+
+def interruptions(kinds: Sequence[str], tokens: int) -> Iterator[Interruption]:
+    """One for each event but tokens, of which every so many are taken, in each saver, durability and signal."""
+    seen = 0
+    for at, kind in enumerate(kinds, start=1):
+        seen += kind == "token"
+        if kind == "token" and seen % tokens != 1:
+            continue
+        for durability in ("sync", "async", "exit"):
+            yield Interruption("memory", durability, "SIGINT", at)
+            yield Interruption("sqlite", durability, "SIGINT", at)
+            yield Interruption("sqlite", durability, "SIGKILL", at)
+
+
+def try_all(build: Builder, given: dict[str, Any], folder: Path, tokens: int, every: int = 1) -> dict[str, Any]:
+    """Interrupt the run at its events, every so many of them; how many there were, and what failed."""
+    expected, kinds = kinds_of_events(build, given, folder)
+    tried = list(interruptions(kinds, tokens))[::every]
+    failed: list[str] = []
+    for n, how in enumerate(tried):
+        place = folder / f"run-{n}"
+        place.mkdir()
+        if wrong := survives(build, given, place, how, expected):
+            failed.append(f"{how.saver}, {how.durability}, {how.by} at event {how.at} ({kinds[how.at - 1]}): {wrong}")
+    return {"events": len(kinds), "tried": len(tried), "failed": failed}
+
+
+def through_the_command_line(video: Path, question: str, options: Sequence[str], cache: Path, points: int) -> dict[str, Any]:
+    """`act2see ask`, interrupted once it has printed so many characters, then `act2see ask --resume`."""
+    environment = {**os.environ, "ACT2SEE_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "act2see", "ask"]
+    asking = [*command, str(video), question, *(x for o in options for x in ("--option", o))]
+    whole = subprocess.run(asking, env=environment, capture_output=True, check=True, text=True).stdout
+    last = _last_line(whole)
+    tried, failed = 0, []
+    for n in range(points):
+        for by in ("SIGINT", "SIGKILL"):
+            tried += 1
+            wrong = _cut_and_resumed(asking, command, environment, cache, at=len(whole.encode()) * n // points, by=by, last=last)
+            if wrong:
+                failed.append(f"command line, {by} after {n} of {points} of the output: {wrong}")
+    return {"tried": tried, "failed": failed}
+
+
+def _cut_and_resumed(
+    asking: Sequence[str], command: Sequence[str], environment: dict[str, str], cache: Path, *, at: int, by: str, last: str
+) -> str:
+    import sqlite3
+
+    runs = cache / "runs.sqlite"
+
+    def known() -> set[str]:
+        if not runs.exists():
+            return set()
+        with sqlite3.connect(runs) as connection:
+            return {row[0] for row in connection.execute("select distinct thread_id from checkpoints")}
+
+    before = known()
+    with subprocess.Popen(asking, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        read = 0
+        while read <= at and (piece := process.stdout.read1(64)):  # type: ignore[attr-defined]
+            read += len(piece)
+        process.send_signal(getattr(signal, by))
+        rest = process.stdout.read().decode()
+        said = process.stderr.read().decode()
+    new = known() - before
+    if not new:
+        return "" if process.returncode in (130, -signal.SIGKILL) else f"nothing was saved; it said {said[-300:]!r}"
+    if process.returncode == 0:
+        return "" if _last_line(rest) == last else "it ended before the signal, with another answer"
+    resumed = subprocess.run([*command, "--resume", new.pop()], env=environment, capture_output=True, text=True, check=False)
+    if resumed.returncode != 0:
+        return f"exit code {resumed.returncode}: {resumed.stderr[-300:]}"
+    return "" if _last_line(resumed.stdout) == last else f"another answer: {_last_line(resumed.stdout)!r}, not {last!r}"
+
+
+def _last_line(said: str) -> str:
+    """The line with the answer."""
+    return next((line for line in reversed(said.splitlines()) if line.startswith("answer")), "")
+
+
+def build_micro(cache: Path) -> Builder:
+    """The micro graph, its models loaded and not used."""
+    from act2see import create_act2see, load_config
+    from act2see.graphs.parts import build_parts
+
+    config = load_config("micro", cache=str(cache))
+    parts = build_parts(config)
+    parts.reasoner.reasoner()  # type: ignore[attr-defined]
+    assert parts.resources.finder.encoder.id
+    return lambda saver: create_act2see(config, checkpointer=saver, parts=parts)
+
+
+def main(folder: Path, quick: bool) -> dict[str, Any]:
+    from act2see.micro.questions import make_item
+    from act2see.micro.world import write_clip
+
+    item = make_item("both", 1, "test")
+    clip = write_clip(item.clip, folder / "clip.mp4")
+    given = {"video": str(clip), "question": item.text, "options": list(item.options)}
+    result = try_all(build_micro(folder / "cache"), given, folder, tokens=24, every=12 if quick else 1)
+    typed = through_the_command_line(clip, item.text, item.options, folder / "typed", points=2 if quick else 8)
+    return {"code": result, "command line": typed}
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    need("vlm", "encoder", "generator")
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "LANGGRAPH_STRICT_MSGPACK": "true"}
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.interruptions", folder, *(["--quick"] if quick else [])],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise RuntimeError(f"the runs could not be interrupted: {done.stderr[-2000:]}")
+        measured = json.loads(done.stdout.splitlines()[-1])
+    tried = sum(part["tried"] for part in measured.values())
+    failed = [line for part in measured.values() for line in part["failed"]]
+    goals: dict[str, Goal] = {
+        "interruptions tried": at_least(tried, 40 if quick else 200),
+        "of these, resumed to the same answer, %": at_least(100 * (tried - len(failed)) / tried, 100),
+        "through the command line": reported(measured["command line"]["tried"]),
+    }
+    return {**measured, "goals": goals}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), "--quick" in sys.argv)))

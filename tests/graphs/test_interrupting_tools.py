@@ -1,0 +1,94 @@
+"""A tool that interrupts the run by itself, to ask a person: through `ask`, `aresume`, and graphs around it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command, interrupt
+
+from act2see.agent.trace import Frames
+from act2see.errors import WaitingError
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.compose import as_tool
+from act2see.graphs.run import aask, aresume
+from act2see.tools.base import ToolContext, ToolResult
+from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
+from tests.graphs.parents import parent_of, saver_in, thread
+
+LINES = ("I ask. <retrieve>the circle</retrieve>", "So.</think><answer>B</answer>")
+
+
+class Asks(Shows):
+    """Asks which moment is meant, and shows the frame at that one."""
+
+    async def call(self, query: str, context: ToolContext) -> ToolResult:
+        second = interrupt(self.question)
+        sure = interrupt({"sure": second}) if self.twice else True
+        self.frame = round(12 * float(second))
+        result = await super().call(query, context)
+        return replace(result, note=f"sure: {sure}")
+
+    question: Any = "which second?"
+    twice = False
+
+
+def asking(folder: Path, saver: Any = None, **change: Any) -> Any:
+    config, parts = parts_in(folder, Scripted(*LINES))
+    tool = Asks("retrieve", parts.resources)
+    for name, value in change.items():
+        setattr(tool, name, value)
+    return create_act2see(config, parts=replace(parts, tools={"retrieve": tool}), checkpointer=saver)
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("question", ["which second?", 7, ["a", "b"], {"type": "choose"}, None])
+async def test_it_is_asked_and_answered(tmp_path: Path, kind: str, question: Any) -> None:
+    async with saver_in(tmp_path, kind) as saver:
+        graph = asking(tmp_path, saver, question=question)
+        with pytest.raises(WaitingError, match=r"a tool waits for an answer to .*aresume\(graph, 't', decision=\.\.\.\)"):
+            await aask(graph, clip_in(tmp_path), "Which?", thread_id="t")
+        with pytest.raises(WaitingError):
+            await aresume(graph, "t")
+        trace = await aresume(graph, "t", decision=0)
+        assert trace.answer == "B"
+        assert [f.seconds for s in trace.segments if isinstance(s, Frames) for f in s.frames] == [0.0]
+
+
+async def test_it_may_ask_twice(tmp_path: Path) -> None:
+    graph = asking(tmp_path, InMemorySaver(), twice=True)
+    with pytest.raises(WaitingError, match="which second"):
+        await aask(graph, clip_in(tmp_path), "Which?", thread_id="t")
+    with pytest.raises(WaitingError, match="sure"):
+        await aresume(graph, "t", decision="1")
+    trace = await aresume(graph, "t", decision=False)
+    (frames,) = (s for s in trace.segments if isinstance(s, Frames))
+    assert (frames.note, frames.frames[0].seconds) == ("sure: False", 1.0)
+
+
+async def test_without_a_checkpointer_it_says_that_one_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(WaitingError, match="cannot go on without a checkpointer"):
+        await aask(asking(tmp_path), clip_in(tmp_path), "Which?")
+    with pytest.raises(WaitingError, match="from a graph that has a checkpointer"):
+        await _by_hand(tmp_path)
+
+
+async def _by_hand(folder: Path) -> None:
+    """The tool of an agent, called by no agent."""
+    tool = as_tool(asking(folder))
+    tool.handle_tool_error = False
+    try:
+        await tool.ainvoke({"video": clip_in(folder), "question": "Which?"})
+    except Exception as e:
+        raise e.__cause__ or e from None
+
+
+async def test_it_is_asked_through_a_parent(tmp_path: Path) -> None:
+    parent = parent_of(asking(tmp_path), InMemorySaver())
+    given: Any = {"video": clip_in(tmp_path), "question": "Which?", "options": []}
+    assert (await parent.ainvoke(given, thread()))["__interrupt__"][0].value == "which second?"
+    assert (await parent.ainvoke(Command(resume=1), thread()))["answer"] == "B"
+    assert parent_of(asking(tmp_path), InMemorySaver()).invoke(given, thread())["__interrupt__"][0].value == "which second?"

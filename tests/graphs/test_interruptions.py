@@ -1,0 +1,44 @@
+"""A run that is interrupted at any event goes on and gives the same answer.
+
+Run as a program, it interrupts a scripted run with two calls at its events and prints what failed: a process of its own, since it
+forks for each interruption. `python -m benchmarks interruptions` does the same on the micro models, and through the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from benchmarks.interruptions import try_all
+
+from act2see.graphs.ask import create_act2see
+from tests.graphs.doubles import Scripted, clip_in, parts_in
+from tests.graphs.parents import LINES
+
+
+def interrupt_everywhere(folder: Path) -> dict[str, object]:
+    config, parts = parts_in(folder, Scripted(*LINES))
+    given = {"video": clip_in(folder), "question": "Which colour?", "options": ["blue", "red"]}
+    return try_all(lambda saver: create_act2see(config, parts=parts, checkpointer=saver), given, folder, tokens=40)
+
+
+@pytest.mark.timeout(600)  # some 300 runs, each of them twice
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each run is a forked process")
+def test_an_interruption_at_any_event_changes_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.graphs.test_interruptions", str(tmp_path)],
+        cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["tried"] >= 200
+    assert result["failed"] == []
+
+
+if __name__ == "__main__":
+    print(json.dumps(interrupt_everywhere(Path(sys.argv[1]))))
