@@ -193,3 +193,41 @@ def test_a_job_of_the_parent_goes_on_there_and_begins_anew_in_the_child() -> Non
     print(future.result(), waits.result())
     """
     assert run(code) == ["('made', [1])", "made other"]
+
+
+def test_a_chat_models_connections_are_the_parents() -> None:
+    code = """
+    import asyncio
+    from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+    from langchain_core.messages import AIMessage
+    from act2see.agent.reasoners.base import Sampling
+    from act2see.agent.reasoners.chat import ChatModelReasoner
+    from act2see.agent.rollout import Rollout, TextPiece
+
+    def reasoner():
+        return ChatModelReasoner(GenericFakeChatModel(messages=iter([AIMessage("B")] * 2)), None)
+
+    def ask(engine):
+        async def write():
+            rollout = Rollout((TextPiece("What?", "plain"),))
+            said = engine.stream(rollout, until=lambda _: False, stops=(), max_tokens=9, sampling=Sampling())
+            return [item async for item in said][0].text
+        return asyncio.run(write())
+
+    asked, new = reasoner(), reasoner()
+    print(ask(asked), in_child(lambda: ask(new)), ask(asked))
+    print(in_child(lambda: ask(asked)))
+    """
+    first, second = run(code)
+    assert first == "B 'B' B"
+    assert second.startswith("SetupError: chat: the connections to it belong to the process that this one was forked from")
+    assert second.endswith('fork before the first question, or start processes by "spawn"')
+
+
+def test_a_model_on_an_accelerator_is_the_parents() -> None:
+    code = """
+    from act2see.tools.forks import check_inherited
+    check_inherited("m", "cpu")
+    print(in_child(lambda: check_inherited("m", "cuda")))
+    """
+    assert run(code)[0].startswith("SetupError: m was loaded on cuda by the process that this one was forked from")
