@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from act2see.agent.trace import Answer, Call, Frames, Loop, Question, Text, Trace, Usage, Versions, Video
 from act2see.agent.view import OUTCOMES, find_html, trace_html
+from act2see.agent.view_index import Entry, index_html
 from act2see.agent.view_timeline import Scale, clock
 from act2see.errors import StoreError
 from act2see.micro.world import Board, Edit, Piece, render
@@ -285,6 +286,40 @@ def test_forced_and_unlisted_answers_are_marked(store: Store) -> None:
     assert "Forced: the budget was spent" in text
     assert "names none of the options" in text
     assert "chosen" not in text
+
+
+def test_a_refused_video_is_not_called_a_spent_budget(store: Store) -> None:
+    """As a configuration's guard ends a run: a forced answer, and nothing else."""
+    words = "I cannot tell: this clip does not show a board."
+    refused = make(store, Answer(text=f"<answer>{words}</answer>", body=words, forced=True))
+    refused = refused.model_copy(update={"usage": Usage(node_seconds={"view": 0.5, "answer": 0.0})})
+    for fragment in (False, True):
+        text = Page(trace_html(refused, store, fragment=fragment)).text
+        assert words in text
+        assert "refused before the model was asked" in text
+        for absent in ("budget", "Forced", "forced", "Made to answer", "Chain of thought", "names none of the options", "loop"):
+            assert absent not in text, absent
+    # With words of the model or of the graph it is the budget after all.
+    assert "Forced" in Page(trace_html(make(store, Text(text="</think>", author="graph"), *refused.segments), store)).text
+
+
+def test_a_page_leads_back_to_the_page_of_all(store: Store) -> None:
+    page = Page(trace_html(both(store), store, back='index.html?"<x>'))
+    assert [a["href"] for tag, a in page.tags if tag == "a" and "index" in a["href"]] == ['index.html?"<x>']
+    assert not any(tag == "nav" for tag, _ in Page(trace_html(both(store), store)).tags)
+
+
+def test_the_page_of_all_shows_a_real_frame_of_each_and_marks_what_is_imagined(store: Store) -> None:
+    plain = make(store, Answer(text="<answer>B</answer>", body="B"))
+    entries = [Entry(both(store), "both.html", "right"), Entry(plain, "plain.html"), Entry(make(store), "none.html", HOSTILE)]
+    html = index_html("all", "about", entries, store)
+    page = Page(html)
+    assert [a["href"] for tag, a in page.tags if tag == "a"] == ["both.html", "plain.html", "none.html"]
+    said = [a["aria-label"] for _, a in page.tags if a.get("role") == "img"]
+    assert [s.split(": ")[1].split(",")[0] for s in said] == ["real", "imagined", "real", "real"]
+    assert html.count('class="badge"') == 1
+    assert "<script" not in html
+    assert "no answer" in page.text
 
 
 def test_unfinished_traces_are_shown_as_far_as_they_are(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import evidence
 from act2see.graphs.run import aask, aresume
 from act2see.graphs.state import AskContext
+from act2see.tools.files import read_file
+from act2see.tools.folders import FencedClips, Folders
 from act2see.tools.frames import Retrieved, Supplied
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tests.graphs.parents import DURABILITIES, asked, child_in, parent_of, saver_in, thread
@@ -118,6 +121,11 @@ WRONG = [
     ({"type": "supply", "frame": "nowhere.png"}, "nowhere.png cannot be read: No such file"),
     ({"type": "supply", "frame": __file__}, "it is no PNG, JPEG or WebP"),
     ({"type": "refuse", "why": "no"}, "why: Extra inputs"),
+    ({"type": "supply", "frame": "a\0.png"}, "'frame' holds a null character"),
+    ({"type": "supply", "frame": "\ud800.png"}, "'frame' holds a null character, or half a surrogate pair"),
+    ({"type": "replace", "query": "a\ud800"}, "query: Input should be a valid string"),
+    ({"type": "refuse", "reason": "\udfff"}, "reason: Input should be a valid string"),
+    ({"type": "accept", "by": "Ann\0"}, "'by' holds"),
 ]
 
 
@@ -136,6 +144,64 @@ async def test_wrong_answers_are_said_and_the_run_still_waits(tmp_path: Path, sa
         assert set(waiting.response_schema["properties"]) == {"type", "query", "frame", "seconds", "reason", "by"}
         result = await parent.ainvoke(Command(resume={"type": "accept"}), thread(), durability=durability)
         assert result["said"] == "It said B."
+
+
+async def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    async with Waits(tmp_path) as run:
+        for path in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
+            with pytest.raises(DecisionError, match=r"cannot be read: (it is no regular file|Is a directory)"):
+                await run.decide(type="supply", frame=str(path))
+        await run.decide(type="accept")
+
+
+async def test_where_videos_are_fenced_in_so_are_pictures_and_nothing_is_told_of_others(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside.png"
+    inside.mkdir()
+    for path in (outside, inside / "mine.png"):
+        Image.new("RGB", (40, 30), "red").save(path)
+    (inside / "link.png").symlink_to(outside)
+    (inside / "text.png").write_text("no picture")
+    os.mkfifo(inside / "pipe.png")
+    async with Waits(tmp_path) as run:
+        finder = run.parts.resources.finder
+        finder.clips = FencedClips(finder.clips, Folders([inside]))
+        said = set()
+        for name in (
+            outside,
+            "/no/such.png",
+            inside / "link.png",
+            inside / "pipe.png",
+            inside / "none.png",
+            "/dev/zero",
+            "../outside.png",
+            "",
+        ):
+            with pytest.raises(DecisionError) as e:
+                await run.decide(type="supply", frame=str(name))
+            said.add(str(e.value))
+        assert len(said) == 1
+        assert f"only pictures in {inside} may be opened" in said.pop()
+        with pytest.raises(DecisionError, match="it is no PNG, JPEG or WebP picture"):
+            await run.decide(type="supply", frame=str(inside / "text.png"))
+        _, frames = await run.decide(type="supply", frame=str(inside / "mine.png"))
+    assert frames.frames[0].provenance == Supplied(by="a person", query="it in blue", file="mine.png")
+
+
+async def test_the_picture_that_was_checked_is_the_one_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read once: whoever changes the file meanwhile changes nothing."""
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "mine.png")
+    reads = 0
+
+    def counted(*given: Any, **options: Any) -> bytes:
+        nonlocal reads
+        reads += 1
+        return read_file(*given, **options)
+
+    monkeypatch.setattr("act2see.graphs.approval.read_file", counted)
+    async with Waits(tmp_path) as run:
+        await run.decide(type="supply", frame=str(tmp_path / "mine.png"))
+    assert reads == 1
 
 
 async def test_a_tool_that_is_tried_again_asks_nobody_twice(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import httpx
 import pytest
+from langchain_core.messages import HumanMessage
 from langgraph.graph import END, START, StateGraph
 from typing_extensions import TypedDict
 
@@ -33,11 +36,18 @@ from langgraph_sdk import get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 from mcp import Client
 from mcp.types import CallToolResult, Tool
+from PIL import Image
 
-from act2see.agent.trace import Trace
+from act2see.agent.trace import Frames, Trace
+from act2see.errors import VideoError
+from act2see.graphs.compose import as_node, as_tool, as_worker
 from act2see.graphs.events import read_event
+from act2see.graphs.parts import cached_parts
+from act2see.graphs.state import AskContext
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
+from act2see.serve.graphs import served_config
+from act2see.tools.frames import Supplied
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "langgraph.json"
@@ -65,6 +75,7 @@ def url(tmp_path_factory: pytest.TempPathFactory, asked: dict[str, Any]) -> Iter
         "ACT2SEE_CACHE": str(folder / "cache"),
         "ACT2SEE_CONFIG": str(folder / "patient.yaml"),
         "ACT2SEE_FOLDERS": os.path.dirname(asked["video"]),
+        "ACT2SEE_HOSTS": "studio.example.org",
         "LANGGRAPH_CLI_NO_ANALYTICS": "1",
         "OMP_NUM_THREADS": "1",
     }
@@ -115,6 +126,35 @@ def test_a_run_streams_its_thought_and_its_frames(client: SyncLangGraphClient, a
     history = client.threads.get_history(thread)
     assert [h["next"] for h in reversed(history)] == [["__start__"], ["view"], ["reason"], ["retrieve"], ["reason"], ["answer"], []]
     assert max(len(json.dumps(h["values"])) for h in history) < 20_000
+
+
+def test_the_adapters_take_a_graph_on_the_server(url: str, asked: dict[str, Any]) -> None:
+    remote = RemoteGraph("act2see", url=url)
+    message = as_tool(remote).invoke({"type": "tool_call", "id": "1", "name": "ask_video", "args": asked})
+    assert message.status == "success"
+    assert Trace.model_validate(message.artifact).choice == ITEM.answer
+    gone = as_tool(remote).invoke({"type": "tool_call", "id": "1", "name": "ask_video", "args": {**asked, "video": "none.mp4"}})
+    assert gone.status == "error"
+    assert "none.mp4" in gone.content
+
+    async def asynchronously() -> tuple[str, dict[str, Any]]:
+        worker = as_worker(RemoteGraph("act2see", url=url), context=AskContext(tools=(), seed=3))
+        said = await worker.ainvoke({"messages": [HumanMessage(asked["question"])], "video": asked["video"]})
+        node = as_node(RemoteGraph("act2see", url=url))
+        return said["trace"]["versions"], await node.ainvoke(asked)
+
+    versions, update = asyncio.run(asynchronously())
+    assert (versions["seed"], versions["tools"]) == (3, {})
+    assert Trace.model_validate(update["trace"]).choice == ITEM.answer
+
+
+def test_the_configurable_of_a_client_is_its_own(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+    config: Any = {"configurable": {"temperature": 0.9, "max_tokens": 1, "seed": 9}}
+    result: Any = client.runs.wait(None, "act2see", input=asked, config=config)
+    assert Trace.model_validate(result["trace"]).choice == ITEM.answer
+    ours: Any = {"configurable": {"act2see": {"tools": [], "seed": 9}}}
+    versions = client.runs.wait(None, "act2see", input=asked, config=ours)["trace"]["versions"]  # type: ignore[call-overload,index]
+    assert (versions["seed"], versions["tools"]) == (9, {})
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_answer(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
@@ -186,6 +226,104 @@ def test_a_video_outside_the_folders_is_refused_in_words(client: SyncLangGraphCl
             return await c.call_tool("act2see", {**asked, "video": "/etc/passwd"})
 
     assert asyncio.run(over_mcp()).is_error
+
+
+def test_a_picture_that_a_person_supplies_goes_through_the_door_of_videos(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+    """Neither what exists outside is told, nor does a pipe hold up other requests."""
+    folder = Path(asked["video"]).parent
+    Image.new("RGB", (40, 30), "red").save(folder / "mine.png")
+    Image.new("RGB", (40, 30), "red").save(folder.parent / "outside.png")
+    (folder / "link.png").symlink_to(folder.parent / "outside.png")
+    os.mkfifo(folder / "pipe.png")
+    thread = client.threads.create()["thread_id"]
+    client.runs.wait(thread, "act2see", input=asked, context={"approve": ["retrieve"]})
+    said = set()
+    outside = ("/etc/passwd", "/no/such/file.png", f"{folder.parent}/outside.png", "../outside.png", "/dev/zero", "/proc/self/environ")
+    for frame in (
+        *outside,
+        f"{folder}/link.png",
+        f"{folder}/pipe.png",
+        f"{folder}/none.png",
+        str(folder),
+        "http://127.0.0.1/a.png",
+    ):
+        decision = {"resume": {"type": "supply", "frame": frame}}
+        result: Any = client.runs.wait(thread, "act2see", command=decision, raise_error=False)
+        said.add(result["__error__"]["message"])
+    assert len(said) == 1, said
+    message = said.pop()
+    assert f"only pictures in {folder} may be opened: there is no picture of that name" in message
+    result = client.runs.wait(thread, "act2see", command={"resume": {"type": "supply", "frame": f"{folder}/mine.png"}})
+    frames = next(s for s in Trace.model_validate(result["trace"]).segments if isinstance(s, Frames))
+    assert frames.frames[0].provenance == Supplied(by="a person", query=frames.frames[0].provenance.query, file="mine.png")  # type: ignore[union-attr]
+
+
+def test_only_the_servers_own_hosts_and_added_pages_are_answered(url: str) -> None:
+    def asked(method: str, path: str, **headers: str) -> httpx.Response:
+        given = {"connection": "close", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        return httpx.request(method, f"{url}{path}", headers=given, content=b"{}" if method == "POST" else None)
+
+    preflight = {"access_control_request_method": "POST", "access_control_request_headers": "content-type"}
+    for path in ("/ok", "/info", "/docs", "/threads/search", "/mcp"):
+        method = "POST" if path in ("/threads/search", "/mcp") else "GET"
+        assert asked(method, path, host="rebound.example").status_code == 421, path
+        for origin in ("https://evil.example", "null", "http://localhost:3000"):
+            for reply in (asked(method, path, origin=origin), asked("OPTIONS", path, origin=origin, **preflight)):
+                assert reply.status_code == 403, path
+                assert reply.json()["error"]["code"] == "origin_not_allowed"
+                assert "access-control-allow-origin" not in reply.headers
+        assert asked(method, path).status_code < 500
+        assert asked(method, path, origin=url).status_code < 500
+    assert asked("POST", "/threads/search", origin=url, content_type="application/json").status_code == 200
+    assert asked("GET", "/info", host="studio.example.org").status_code == 200
+    for reply in (
+        asked("GET", "/info", origin="https://studio.example.org"),
+        asked("OPTIONS", "/info", origin="https://studio.example.org", **preflight),
+    ):
+        assert reply.status_code == 200
+        assert reply.headers.get_list("access-control-allow-origin") == ["https://studio.example.org"]
+
+
+def test_text_that_is_no_unicode_is_refused_or_cleaned_and_nothing_is_a_500(
+    url: str, client: SyncLangGraphClient, asked: dict[str, Any]
+) -> None:
+    assistants = ("act2see", "long_video", "assistant")
+    for name in assistants:
+        for odd in (r"a\ud800b", r"a\u0000b"):
+            given = {
+                **asked,
+                "question": "ODD",
+                "options": ["ODD", "x"],
+                "video": "ODD",
+                "messages": [{"role": "user", "content": "In ODD.mp4, ODD?"}],
+            }
+            body = json.dumps({"assistant_id": name, "input": given}).replace("ODD", odd)
+            reply = httpx.post(
+                f"{url}/runs/wait", content=body, headers={"content-type": "application/json", "connection": "close"}, timeout=200
+            )
+            assert reply.status_code < 500, (name, odd, reply.text)
+    reply = httpx.post(
+        f"{url}/threads", content=rb'{"metadata": {"a": "\ud800"}}', headers={"content-type": "application/json", "connection": "close"}
+    )
+    assert reply.status_code < 500
+    folder = os.fsencode(os.path.dirname(asked["video"]))
+    shutil.copy(asked["video"], folder + b"/caf\xe9.mp4")
+    messages: Any = client.runs.wait(
+        None, "assistant", input={"messages": [{"role": "user", "content": "In which clip does the circle blink?"}]}
+    )
+    assert any("Skipped caf\\udce9.mp4: its name is not UTF-8" in m["content"] for m in messages["messages"])
+
+
+def test_without_folders_only_the_one_that_the_server_was_started_in_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACT2SEE_FOLDERS", raising=False)
+    (tmp_path / "mine.yaml").write_text(f"preset: micro\ncache: {tmp_path}/cache\n")
+    monkeypatch.setenv("ACT2SEE_CONFIG", str(tmp_path / "mine.yaml"))
+    monkeypatch.chdir(tmp_path)
+    finder = cached_parts(served_config.__wrapped__()).resources.finder
+    inside = write_clip(ITEM.clip, tmp_path / "clip.mp4")
+    assert finder.clips.clip(str(inside)).info.seconds > 1
+    with pytest.raises(VideoError, match=f"only videos in {tmp_path} may be opened"):
+        finder.clips.clip("/etc/passwd")
 
 
 def test_long_videos_and_the_assistant_are_served_too(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:

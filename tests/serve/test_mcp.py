@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
+import threading
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import anyio
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,8 +19,9 @@ pytest.importorskip("mcp", reason="the MCP package is not installed")
 
 from mcp import Client
 from mcp.types import CallToolResult
-from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
+from tests.graphs.doubles import NoEncoder, Scripted, Shows, clip_in, parts_in
 
+from act2see.agent.reasoners.base import Delta
 from act2see.serve.kept import KeptTraces
 from act2see.serve.mcp import PICTURES, build_server
 from act2see.serve.progress import progress
@@ -113,7 +118,7 @@ async def test_what_the_user_can_mend_is_said_and_nothing_outside_is_told_of(tmp
         assert listed.structured_content == {"videos": ["clip.mp4", "text.mp4"]}
 
 
-async def test_a_crash_keeps_its_words_to_itself(tmp_path: Path) -> None:
+async def test_a_crash_keeps_its_words_to_itself_and_is_logged_under_an_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Breaks(Scripted):
         async def stream(self, *_: Any, **__: Any) -> Any:
             raise KeyError("a secret of the server")
@@ -122,7 +127,85 @@ async def test_a_crash_keeps_its_words_to_itself(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Breaks())
     clip_in(tmp_path)
     async with Client(build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))) as c:
-        assert failed(await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})) == "Error executing tool ask_video"
+        said = failed(await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"}))
+    id = re.fullmatch(r"Error executing tool ask_video: the server failed \(error ([0-9a-f]{12})\); its log says why, under this id", said)
+    assert id
+    (record,) = [r for r in caplog.records if id[1] in r.getMessage()]
+    assert record.exc_info
+    assert "a secret of the server" in caplog.text
+
+
+async def test_an_answer_is_not_lost_when_its_trace_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "traces").write_text("a file where the folder should be")
+    async with client(tmp_path, DONE) as c:
+        result = await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})
+    assert not result.is_error
+    assert result.structured_content["answer"] == "B"
+    assert "it is not kept" in texts(result)[0]
+
+
+class Writes(Scripted):
+    """Writes for ever, and notes how it ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.ended = asyncio.Event(), asyncio.Event()
+
+    async def stream(self, *_: Any, **__: Any) -> Any:
+        try:
+            while True:
+                yield Delta("word ")
+                self.begun.set()
+                await asyncio.sleep(0.001)
+        finally:
+            self.ended.set()
+
+
+async def test_a_call_that_is_given_up_ends_in_the_reasoner(tmp_path: Path) -> None:
+    writes = Writes()
+    config, parts = parts_in(tmp_path, writes)
+    clip_in(tmp_path)
+    async with Client(build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))) as c:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(c.call_tool, "ask_video", {"video": "clip.mp4", "question": "?"})
+                await writes.begun.wait()
+                scope.cancel()
+        await writes.ended.wait()
+        assert (await c.call_tool("list_videos", {})).structured_content == {"videos": ["clip.mp4"]}
+    assert not (tmp_path / "traces").exists()
+
+
+class SlowEncoder(NoEncoder):
+    """Encodes a batch when it is let, and counts them."""
+
+    def __init__(self) -> None:
+        self.let, self.asked, self.loop = threading.Semaphore(0), asyncio.Event(), asyncio.get_running_loop()
+
+    def frames(self, pixels: Any) -> Any:
+        self.loop.call_soon_threadsafe(self.asked.set)
+        self.let.acquire()
+        return np.zeros((len(pixels), 1, 4), np.float16)
+
+
+async def test_an_index_that_its_only_client_gives_up_is_not_built_to_its_end(tmp_path: Path) -> None:
+    config, parts = parts_in(tmp_path, Scripted(DONE))
+    finder, encoder = parts.resources.finder, SlowEncoder()
+    finder.encoder, finder.batch = encoder, 1  # type: ignore[assignment]
+    clip_in(tmp_path)
+    async with Client(build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))) as c:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(c.call_tool, "find_frames", {"video": "clip.mp4", "query": "x"})
+                await encoder.asked.wait()
+                scope.cancel()
+        assert (await c.call_tool("list_videos", {})).structured_content == {"videos": ["clip.mp4"]}
+        building = [t for t in threading.enumerate() if t.name == "act2see-index"]
+        encoder.let.release(100)
+        for thread in building:
+            await asyncio.to_thread(thread.join)
+    assert 1 <= finder.encoded < 9
+    assert not list((tmp_path / "cache" / "indexes").glob("*fps"))
 
 
 async def test_a_trace_of_a_server_with_other_folders_is_not_shown(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,173 @@ async def test_a_session_over_stdio_with_the_models_in_the_package(tmp_path: Pat
         assert shown.structured_content["choice"] == item.answer
         assert (await c.call_tool("ask_video", {"video": "/etc/passwd", "question": "?"})).is_error
     assert unread == []
+
+
+SLOW = """
+import asyncio, os, threading
+from act2see.tools.retrieve import Retrieve
+
+def note(event):
+    with open(os.environ["EVENTS"], "a") as file:
+        print(event, file=file)
+
+class Slow(Retrieve):
+    async def call(self, query, context):
+        calls = open(os.environ["EVENTS"]).read().count("begun") if os.path.exists(os.environ["EVENTS"]) else 0
+        note("begun")
+        try:
+            if calls:
+                await asyncio.to_thread(threading.Event().wait)  # a thread that nobody can stop
+            else:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            note("cancelled")
+            raise
+        finally:
+            note("ended")
+"""
+
+
+class Server:
+    """`act2see mcp` over pipes, spoken to message by message."""
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        command = [sys.executable, "-m", "act2see", "mcp", *arguments]
+        settings = {**os.environ, "ACT2SEE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", **environment}
+        self.log = folder / "log"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=settings, text=True)
+        self.ask("initialize", {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}, 1)
+        self.send("notifications/initialized", {})
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                with suppress(BrokenPipeError):  # what was not read is flushed when it is closed
+                    pipe.close()
+
+    def send(self, method: str, params: dict[str, Any], id: int | None = None) -> None:
+        message = {"jsonrpc": "2.0", "method": method, "params": params, **({} if id is None else {"id": id})}
+        self.write(json.dumps(message))
+
+    def write(self, line: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line, self.log.read_text()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def ask(self, method: str, params: dict[str, Any], id: int) -> dict[str, Any]:
+        """The answer to a request; answers to others would be a fault."""
+        self.send(method, params, id)
+        answer = self.read()
+        assert answer["id"] == id, answer
+        return answer
+
+    def call(self, tool: str, arguments: dict[str, Any], id: int) -> dict[str, Any]:
+        result: dict[str, Any] = self.ask("tools/call", {"name": tool, "arguments": arguments}, id)["result"]
+        return result
+
+
+@pytest.mark.timeout(300)
+def test_a_call_that_its_client_gives_up_ends_and_so_does_a_server_whose_client_leaves(tmp_path: Path) -> None:
+    item = make_item("blink", 0, "test")
+    (tmp_path / "videos").mkdir()
+    write_clip(item.clip, tmp_path / "videos" / "clip.mp4")
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "slow.yaml").write_text('preset: micro\ntools: {retrieve: {use: "slow:Slow", timeout: 3600}}\nbudget: {seconds: 3600}\n')
+    events = tmp_path / "events"
+    arguments = ["--folder", str(tmp_path / "videos"), "--config", str(tmp_path / "slow.yaml")]
+    asked = {"video": "clip.mp4", "question": item.text, "options": list(item.options)}
+    with Server(tmp_path, *arguments, EVENTS=str(events), PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}") as server:
+        server.send("tools/call", {"name": "ask_video", "arguments": asked}, 2)
+        wait_for(events, ["begun"], server)
+        server.send("notifications/cancelled", {"requestId": 2, "reason": "the user pressed stop"})
+        wait_for(events, ["begun", "cancelled", "ended"], server)
+        assert server.call("list_videos", {}, 3)["structuredContent"] == {"videos": ["clip.mp4"]}
+        server.send("tools/call", {"name": "ask_video", "arguments": asked}, 4)
+        wait_for(events, ["begun", "cancelled", "ended", "begun"], server)
+        assert server.process.stdin
+        server.process.stdin.close()
+        assert server.process.wait(60) == 0
+    assert events.read_text().split() == ["begun", "cancelled", "ended"] * 2
+    assert not (tmp_path / "cache" / "traces").exists()
+
+
+@pytest.mark.timeout(300)
+def test_a_client_that_is_gone_ends_the_server_without_a_traceback(tmp_path: Path) -> None:
+    with Server(tmp_path, "--folder", str(tmp_path)) as server:
+        assert server.process.stdin
+        assert server.process.stdout
+        server.process.stdout.close()
+        server.send("tools/list", {}, 2)
+        server.process.stdin.close()
+        assert server.process.wait(60) == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.timeout(300)
+def test_text_that_is_no_unicode_does_not_end_the_server(tmp_path: Path) -> None:
+    videos = os.fsencode(tmp_path) + b"/videos"
+    os.mkdir(videos)
+    for name in (b"clip.mp4", b"caf\xe9.mp4"):
+        with open(videos + b"/" + name, "wb") as file:
+            file.write(b"no video")
+    call = '{"jsonrpc": "2.0", "id": ID, "method": "tools/call", "params": {"name": "NAME", "arguments": ARGUMENTS}}'
+    with Server(tmp_path, "--folder", os.fsdecode(videos)) as server:
+        listed = server.call("list_videos", {}, 2)
+        assert listed["structuredContent"] == {"videos": ["clip.mp4"]}
+        assert "caf\\udce9.mp4 is left out: its name is not UTF-8" in listed["content"][0]["text"]
+        for id, name, arguments in (
+            (3, "ask_video", r'{"video": "a\ud800.mp4", "question": "?"}'),
+            (4, "ask_video", r'{"video": "clip.mp4", "question": "a\udfff"}'),
+            (5, "find_frames", r'{"video": "clip.mp4", "query": "\ud83d"}'),
+            (6, "show_trace", r'{"id": "\ud800"}'),
+            (7, "no\\ud800", "{}"),
+        ):
+            server.write(call.replace("ID", str(id), 1).replace("NAME", name).replace("ARGUMENTS", arguments))
+            answer = server.read()
+            assert (answer["id"], answer["error"]["code"]) == (id, -32600)
+            assert "Unicode" in answer["error"]["message"]
+        for line in ("no JSON", "[" * 50_000, "\0"):
+            server.write(line)
+            assert server.read()["error"]["code"] == -32700
+        for line in ("", r'{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "\ud800"}}'):
+            server.write(line)  # not answered
+        for id, name, arguments in (
+            (8, "ask_video", {"video": "a\0.mp4", "question": "?"}),
+            (9, "find_frames", {"video": "clip.mp4\0", "query": "x"}),
+            (10, "show_trace", {"id": "a\0b"}),
+        ):
+            result = server.call(name, arguments, id)
+            assert result["isError"]
+            assert re.search("only videos in|there is no trace", result["content"][0]["text"])
+        assert server.call("list_videos", {}, 11)["structuredContent"] == {"videos": ["clip.mp4"]}
+
+
+def test_a_folder_whose_name_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/\xff"
+    os.mkdir(folder)
+    command = [sys.executable, "-m", "act2see", "mcp", "--folder", os.fsdecode(folder)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert run.returncode == 2
+    assert "is not UTF-8: rename it" in run.stderr
+
+
+def wait_for(events: Path, expected: list[str], server: Server) -> None:
+    while not events.exists() or events.read_text().split() != expected:
+        assert server.process.poll() is None, server.log.read_text()
+        time.sleep(0.02)
 
 
 @pytest.mark.timeout(300)

@@ -23,11 +23,15 @@ pytest.importorskip("langchain_openai", reason="the OpenAI client is not install
 from openai import AsyncOpenAI, BadRequestError
 
 from act2see import aask, create_act2see, load_config
+from act2see.agent.reasoners.base import Delta
+from act2see.errors import ConfigError, ReasonerError
 from act2see.graphs.config import Config
 from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
+from act2see.serve.hosts import allowed_hosts
 from act2see.serve.openai import Served, build_app, serving
+from act2see.serve.openai_rollout import Pictures
 
 CLOSE = {"connection": "close"}  # or clients keep sockets beyond the test's event loop
 
@@ -71,6 +75,141 @@ def data_url(pixels: Any, kind: str = "PNG") -> str:
 def shown(text: str = "Tools: none.", url: str | None = None) -> list[dict[str, Any]]:
     picture = url or data_url(np.full((192, 192, 3), 200, np.uint8))
     return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": text}]}]
+
+
+TEXT_ONLY: list[list[dict[str, Any]]] = [
+    [{"role": "user", "content": "hi"}],
+    [{"role": "user", "content": ""}],
+    [{"role": "user", "content": []}],
+    [{"role": "user", "content": [{"type": "text", "text": ""}]}],
+    [{"role": "user", "content": "a\x00b"}],
+    [{"role": "system", "content": "Be brief."}],
+    [{"role": "developer", "content": "Be brief."}],
+    [{"role": "assistant", "content": "I am"}],
+    [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}],
+]
+
+
+@pytest.mark.parametrize("messages", TEXT_ONLY)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_chat_without_a_picture_is_answered(url: str, messages: list[dict[str, Any]], stream: bool) -> None:
+    """Twice: the second one finds the first in the cache."""
+    variants: list[dict[str, Any]] = [{}, {}]
+    if messages[-1]["role"] == "assistant":
+        variants += [{"continue_final_message": True}] * 2
+    async with httpx.AsyncClient(headers=CLOSE) as http:
+        for more in variants:
+            asked = {"model": "micro", "messages": messages, "max_tokens": 4, "stream": stream, **more}
+            reply = await http.post(f"{url}/chat/completions", json=asked, timeout=60)
+            assert reply.status_code == 200, reply.text
+            if stream:
+                assert reply.text.endswith("data: [DONE]\n\n")
+                assert "error" not in reply.text
+            else:
+                assert reply.json()["usage"]["completion_tokens"] >= 1
+
+
+async def test_a_picture_after_a_text_and_a_text_after_a_picture_are_read_in_one_session(client: AsyncOpenAI) -> None:
+    begin = [{"role": "user", "content": "Look."}, *shown()]
+    turns: list[list[dict[str, Any]]] = [begin[:1], begin, [*begin, {"role": "user", "content": "And?"}], begin[:1]]
+    for messages in turns:
+        made = await client.chat.completions.create(model="micro", messages=messages, max_tokens=4)  # type: ignore[arg-type]
+        assert made.usage
+        assert made.usage.completion_tokens
+
+
+class Broken:
+    """A reasoner that fails before or after its first word."""
+
+    name = "broken"
+
+    def __init__(self, error: Exception, words: int = 0) -> None:
+        self.error, self.words = error, words
+
+    async def stream(self, *_: Any, **__: Any) -> Any:
+        for _n in range(self.words):
+            yield Delta("word ")
+        raise self.error
+
+
+@pytest.mark.parametrize("words", [0, 1])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("error", [ReasonerError("out of memory"), KeyError("a secret of the server")])
+async def test_every_500_is_logged_with_the_id_that_the_client_gets(
+    caplog: pytest.LogCaptureFixture, error: Exception, stream: bool, words: int
+) -> None:
+    broken: Any = Broken(error, words)
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    with serving(build_app(Served(broken, Pictures(), "m"))) as url:
+        async with httpx.AsyncClient(headers=CLOSE) as http:
+            reply = await http.post(f"{url}/chat/completions", json=body)
+    if stream and words:
+        assert reply.status_code == 200  # it had begun
+        said = json.loads(reply.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]
+    else:
+        assert reply.status_code == 500
+        said = reply.json()["error"]
+    assert said["type"] == "server_error"
+    assert ("out of memory" in said["message"]) == isinstance(error, ReasonerError)
+    assert "secret" not in said["message"]
+    id = re.search(r"error ([0-9a-f]{12})", said["message"])
+    assert id
+    (record,) = [r for r in caplog.records if id[1] in r.getMessage()]
+    assert record.exc_info
+    assert record.exc_info[1] is error
+
+
+async def test_only_the_servers_own_hosts_and_pages_are_answered(served: Served) -> None:
+    with serving(build_app(served, allowed_hosts("video.example.org"))) as url:
+        own = url.removesuffix("/v1")
+        async with httpx.AsyncClient(headers=CLOSE) as http:
+            for headers, status in (
+                ({}, 200),
+                ({"host": "video.example.org"}, 200),
+                ({"host": "rebound.example"}, 421),
+                ({"origin": own}, 200),
+                ({"origin": "https://evil.example"}, 403),
+                ({"origin": "null"}, 403),
+            ):
+                body = {"model": "micro", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+                reply = await http.post(f"{url}/chat/completions", json=body, headers=headers)
+                assert reply.status_code == status, (headers, reply.text)
+                assert (await http.get(f"{url}/models", headers=headers)).status_code == status
+                assert (await http.get(f"{own}/health", headers=headers)).status_code == status
+            preflight = {"origin": "https://evil.example", "access-control-request-method": "POST"}
+            assert "access-control-allow-origin" not in (await http.options(f"{url}/chat/completions", headers=preflight)).headers
+
+
+ODD = [
+    rb'{"model": "micro", "messages": [{"role": "user", "content": "a\ud800b"}]}',
+    rb'{"model": "\udfff", "messages": [{"role": "user", "content": "a"}]}',
+    rb'{"model": "micro", "stop": ["\ud800"], "messages": [{"role": "user", "content": "a"}]}',
+    rb'{"model": "micro", "\ud800": 1, "messages": [{"role": "user", "content": "a"}]}',
+    b'{"model": "micro", "messages": [{"role": "user", "content": "\xff"}]}',
+    b'{"model": "micro", "temperature": NaN, "messages": [{"role": "user", "content": "a"}]}',
+    b'{"model": "micro", "top_p": NaN, "messages": [{"role": "user", "content": "a"}]}',
+    b'{"model": "micro", "max_tokens": 1e999, "messages": [{"role": "user", "content": "a"}]}',
+    b'{"model": "micro", "seed": ' + b"9" * 10_000 + b', "messages": [{"role": "user", "content": "a"}]}',
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b"",
+]
+
+
+async def test_text_that_is_no_unicode_and_numbers_that_are_none_are_refused(url: str) -> None:
+    async with httpx.AsyncClient(headers={**CLOSE, "content-type": "application/json"}) as http:
+        for body in ODD:
+            reply = await http.post(f"{url}/chat/completions", content=body)
+            assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error"), body[:80]
+        for name in ("%00", "%ff", "%ed%a0%80", "a%0Ab", "..%2f..%2fetc"):
+            assert (await http.get(f"{url}/models/{name}")).status_code == 404
+        assert (await http.post(f"{url}/chat/completions", json={"model": "a\x00", "messages": shown()})).status_code == 404
+
+
+def test_a_name_that_no_client_can_say_is_refused(config: Config) -> None:
+    for name in ("\udcff", "a\x00", "a\nb"):
+        with pytest.raises(ConfigError, match="give it another with --name"):
+            Served.load(config.reasoner, name)
 
 
 @pytest.mark.parametrize(("family", "index"), [("blink", 0), ("both", 3)])
@@ -161,7 +300,7 @@ async def test_who_hangs_up_frees_the_row_and_the_pictures(url: str, served: Ser
     # Every token is likely at this temperature, so the turn does not end by itself soon.
     asked = {"model": "micro", "messages": shown(), "max_tokens": 3000, "temperature": 2.0, "seed": 3, "stream": stream}
     body = json.dumps(asked).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     reader, writer = await asyncio.open_connection(*url.removeprefix("http://").removesuffix("/v1").split(":"))
     writer.write(head.encode() + body)
     await (reader.readuntil(b"content") if stream else until(lambda: engine._active == 1))

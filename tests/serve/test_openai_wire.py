@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def test_what_docs_models_md_shows_is_right(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.timeout(300)  # it starts a process that loads a model, and a busy machine takes its time
 def test_the_command_serves_until_it_is_interrupted() -> None:
-    command = [sys.executable, "-m", "act2see", "serve", "openai", "--port", "0", "--weights", "micro:vlm"]
+    command = [sys.executable, "-m", "act2see", "serve", "openai", "--port", "0", "--weights", "micro:vlm", "--allow-host", "a.example"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout
@@ -138,6 +139,15 @@ def test_the_command_serves_until_it_is_interrupted() -> None:
             with urllib.request.urlopen(rest.split()[0] + "/models", timeout=10) as reply:
                 models = json.load(reply)["data"]
             assert [name] == [m["id"] for m in models] == ["vlm"]
+            for host, status in (("a.example", 200), ("b.example", 421)):
+                request = urllib.request.Request(rest.split()[0] + "/models", headers={"host": host})
+                try:
+                    with urllib.request.urlopen(request, timeout=10) as reply:
+                        answered = reply.status
+                except urllib.error.HTTPError as e:
+                    answered = e.code
+                    e.close()
+                assert answered == status
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 130
         finally:

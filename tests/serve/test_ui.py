@@ -12,6 +12,7 @@ from tests.graphs.doubles import Scripted, clip_in
 from tests.serve.page_runs import SCRIPT, asked, runs_in
 
 from act2see.agent.trace import Trace
+from act2see.cli.ui import ui
 from act2see.errors import ConfigError, TraceError, VideoError
 from act2see.graphs.state import AskContext
 from act2see.serve.ui import Site, build_app, listen
@@ -43,10 +44,11 @@ async def test_the_history_is_newest_first_and_leaves_out_what_cannot_be_read(tm
     assert "<td>mine</td><td>mine</td>" in page
 
 
-def test_an_upload_is_opened_first_and_its_name_is_harmless(tmp_path: Path) -> None:
+def test_an_upload_is_opened_first_and_its_name_is_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf = Shelf(tmp_path / "uploads")
     sent = tmp_path / "in"
     sent.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(sent))
     name = """a'b"><img src=x onerror=hit()>#t=1,2 …; $(x).mp4"""
     Path(clip_in(tmp_path)).replace(sent / name)
     clip, info = shelf.take(str(sent / name))
@@ -111,6 +113,13 @@ async def test_the_server_hands_out_runs_and_clips_by_key_alone(tmp_path: Path) 
 def test_a_line_of_the_history_is_text_and_short() -> None:
     past = Past("id", datetime.datetime(2026, 1, 2, 3, 4), HOSTILE, HOSTILE, (), "h")
     assert label(past, {"h": "mine"}) == f"2026-01-02 03:04:00 · mine · no tools · “{HOSTILE[:30]}” · {HOSTILE[:69]}…"
+
+
+def test_a_host_that_is_no_name_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    with pytest.raises(ConfigError, match="is no host name"):
+        ui(runs=tmp_path, allow_host=["https://video.example/"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_taken_port_is_said_and_the_next_free_one_found() -> None:

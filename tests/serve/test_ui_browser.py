@@ -67,7 +67,8 @@ class Visit:
         page.on("request", lambda r: None if r.url.startswith((self.address, "data:", "blob:")) else self.elsewhere.append(r.url))
         page.on("pageerror", lambda e: self.errors.append(str(e)))
         page.goto(self.address)
-        page.get_by_role("button", name="Ask", exact=True).wait_for()
+        # Until then the page's scripts may not listen yet.
+        sync_api.expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled(timeout=WAIT)
         return page
 
 
@@ -76,8 +77,25 @@ def choose(page: Any, label: str, option: str) -> None:
     page.get_by_role("option", name=option).click()
 
 
-def configure(page: Any, name: str) -> None:
-    page.get_by_role("button", name="Tools, budget").click()
+def noise(path: Path, seed: int = 0) -> str:
+    """A video that shows no board."""
+    import av
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
+        for _ in range(24):
+            frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8), format="rgb24")
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return str(path)
+
+
+def configure(page: Any, name: str, opened: bool = False) -> None:
+    if not opened:
+        page.get_by_role("button", name="Tools, budget").click()
     choose(page, "Configuration", name)
     sync_api.expect(page.get_by_label("Calls at most")).to_have_value("4", timeout=WAIT)
 
@@ -87,6 +105,12 @@ def said(page: Any, what: str) -> Any:
     line = page.locator("[role=status], [role=alert]").filter(has_text=what)
     line.first.wait_for()
     return line.first
+
+
+def beside(page: Any, message: str, control: str) -> None:
+    """The message stands right below the control."""
+    box, below = page.locator(control).bounding_box(), page.locator(message).bounding_box()
+    assert box["y"] < below["y"] <= box["y"] + box["height"] + 40
 
 
 @pytest.fixture(scope="module")
@@ -146,14 +170,58 @@ def test_an_answer_is_streamed_and_its_imagined_frame_marked_and_a_reload_keeps_
     page.close()
 
 
+def test_an_empty_page_says_what_to_do(visit: Visit) -> None:
+    page = visit.open()
+    assert "Pick a video" in page.locator("#chain").inner_text()
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_text("Ask twice").locator("visible=true").wait_for()
+    page.close()
+
+
+def test_ones_own_video_brings_no_question_and_micro_says_that_it_does_not_know_it(visit: Visit) -> None:
+    page = visit.open()
+    question, options = page.get_by_label("Question"), page.get_by_label("Options")
+    assert options.input_value()
+    page.locator("#upload input[type=file]").set_input_files(noise(visit.folder / "noise.mp4"))
+    said(page, "It is selected")
+    sync_api.expect(options).to_have_value("", timeout=WAIT)
+    sync_api.expect(question).to_have_value("", timeout=WAIT)
+    question.fill("What is this?")
+    options.fill("a\nb")
+    page.locator("#upload input[type=file]").set_input_files(noise(visit.folder / "again.mp4", seed=1))
+    sync_api.expect(page.get_by_role("combobox", name="Video")).to_have_value("upload: again.mp4", timeout=WAIT)
+    page.locator("video[aria-label*=again]").wait_for()
+    assert (question.input_value(), options.input_value()) == ("What is this?", "a\nb")  # one's own words stay
+    question.press("Enter")
+    said(page, "Not answered: I cannot tell")
+    for absent in ("budget", "Forced", "Chain of thought", "none of the options"):
+        assert absent not in page.locator("#answering").inner_text()
+    page.close()
+
+
+def test_on_a_phone_the_answer_comes_into_view_and_an_error_too(visit: Visit) -> None:
+    page = visit.open(width=390, height=844)
+    configure(page, "scripted")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    said(page, "Answered")
+    assert 0 <= said(page, "Answered").bounding_box()["y"] < 200
+    configure(page, "away", opened=True)
+    page.get_by_role("button", name="Ask", exact=True).click()
+    alert = said(page, "there is no weight folder")
+    sync_api.expect(alert).to_be_in_viewport(timeout=WAIT)
+    page.close()
+
+
 def test_errors_are_readable_and_the_form_stays_as_it_is(visit: Visit) -> None:
     page = visit.open()
     question = page.get_by_label("Question")
     question.fill("   ")
     page.get_by_role("button", name="Ask", exact=True).click()
     assert said(page, "question is empty").get_attribute("role") == "alert"
+    beside(page, "#said", "#ask-button")
     page.locator("#upload input[type=file]").set_input_files({"name": "no <b>video.mp4", "mimeType": "video/mp4", "buffer": b"only words"})
     assert "is not a video that can be read" in said(page, "not a video").inner_text()
+    beside(page, "#upload-said", "#upload")
     page.locator("#upload input[type=file]").set_input_files(
         {"name": f"big{HOSTILE}.mp4", "mimeType": "video/mp4", "buffer": bytes(1_100_000)}
     )
@@ -164,6 +232,7 @@ def test_errors_are_readable_and_the_form_stays_as_it_is(visit: Visit) -> None:
     configure(page, "away")
     page.get_by_role("button", name="Ask", exact=True).click()
     assert said(page, "there is no weight folder ./not/here").get_attribute("role") == "alert"
+    beside(page, "#said", "#ask-button")
     assert question.input_value() == "What is it?"
     sync_api.expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled(timeout=WAIT)
     page.close()

@@ -152,12 +152,14 @@ async def test_what_fails_says_so_in_a_line_and_keeps_what_there_was(tmp_path: P
             raise RuntimeError("a secret path")
 
     config, runs = runs_in(tmp_path, Breaks(""))
-    with caplog.at_level(logging.CRITICAL, "act2see"):
+    with caplog.at_level(logging.ERROR, "act2see"):
         run = runs.begin(Asked(config, clip_in(tmp_path), "Which?"))
         async for _ in run.live.watch():
             pass
     assert "something went wrong (RuntimeError)" in run.error
     assert "secret" not in status(run)
+    id = run.error.rpartition(" ")[2]
+    assert any(id in r.getMessage() and r.exc_info for r in caplog.records)
     assert runs.load(run.id).text == "I look"
     none = runs.begin(Asked(config, str(tmp_path / "no.mp4"), "Which?"))
     async for _ in none.live.watch():

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from tests.graphs.doubles import clip_in
 
-from act2see.errors import ConfigError, VideoError
+from act2see.agent.trace import Question, Trace, Video
+from act2see.errors import ConfigError, StoreError, VideoError
 from act2see.serve.kept import KeptTraces
 from act2see.serve.pictures import encoded
 from act2see.tools.clips import Clips
 from act2see.tools.download import download
+from act2see.tools.files import read_file
 from act2see.tools.folders import FencedClips, Folders
 from act2see.tools.frames import FrameRef, Generated
 from act2see.tools.store import FrameStore
@@ -49,11 +51,10 @@ def test_names_are_relative_to_a_folder_or_lead_into_it(videos: Path) -> None:
     assert folders.path("clip.mp4#t=2,8") == f"{videos}/clip.mp4#t=2,8"
 
 
-def test_a_file_that_is_not_there_is_said_to_be_missing_only_inside(videos: Path) -> None:
-    assert "there is no video 'none.mp4'" in refused(Folders([videos]), "none.mp4")
-
-
-def test_all_that_lies_outside_is_refused_alike_whether_it_is_there_or_not(videos: Path) -> None:
+def test_all_that_lies_outside_or_is_no_video_file_is_refused_alike_whether_it_is_there_or_not(videos: Path) -> None:
+    os.mkfifo(videos / "pipe.mp4")
+    (videos / "zero.mp4").symlink_to("/dev/zero")
+    (videos / "fd.mp4").symlink_to("/proc/self/fd/0")
     (videos / "out.mp4").symlink_to(videos.parent / "outside" / "secret.mp4")
     (videos / "gone.mp4").symlink_to(videos.parent / "outside" / "none.mp4")
     (videos / "out").symlink_to(videos.parent / "outside")
@@ -79,6 +80,26 @@ def test_all_that_lies_outside_is_refused_alike_whether_it_is_there_or_not(video
             "out/secret.mp4#t=1,2",
             "clip\0.mp4",
             "clip\ud800.mp4",
+            "/dev/zero",
+            "/proc/self/environ",
+            "none.mp4",
+            "none.mp4#t=1,2",
+            "pipe.mp4",
+            "zero.mp4",
+            "fd.mp4",
+            "trip",
+            ".",
+            "",
+            str(videos),
+            "concat:clip.mp4|../outside/secret.mp4",
+            "subfile,,start,0,end,0,,:clip.mp4",
+            "file:clip.mp4",
+            "pipe:0",
+            "cache:clip.mp4",
+            "data:video/mp4;base64,AAAA",
+            "~/clip.mp4",
+            "clip.mp4\n",
+            "a" * 5000,
         )
     }
     (message,) = said
@@ -89,15 +110,6 @@ def test_all_that_lies_outside_is_refused_alike_whether_it_is_there_or_not(video
 @pytest.mark.parametrize("name", ["http://localhost/clip.mp4", "HTTPS://a.b/c.mp4", "file:///etc/passwd", "ftp://a.b/c", "rtsp://a.b/c"])
 def test_urls_are_refused_unless_allowed(videos: Path, name: str) -> None:
     assert "URLs" in refused(Folders([videos]), name)
-
-
-@pytest.mark.parametrize("name", ["concat:/etc/passwd", "data:video/mp4;base64,AAAA", "clip.mp4\n", "", "~/clip.mp4", "a" * 5000])
-def test_odd_names_are_names_of_files(videos: Path, name: str) -> None:
-    """In a folder such a file may exist; nothing else is made of the name."""
-    if name:
-        assert "there is no video" in refused(Folders([videos]), name)
-    else:
-        assert Folders([videos]).path(name) == str(videos)  # a folder: the video layer says so
 
 
 def test_links_within_and_several_folders(videos: Path) -> None:
@@ -123,6 +135,51 @@ def test_the_list_holds_videos_that_may_be_opened_and_is_bounded(videos: Path) -
     assert Folders([videos]).videos(most=1) == ["clip.mp4"]
 
 
+def test_names_that_are_no_unicode_are_left_out_and_told(videos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in (b"caf\xe9.mp4", b"\xff.txt"):
+        (Path(os.fsdecode(os.fsencode(videos) + b"/" + name))).write_bytes(b"x")
+    bytes_folder = Path(os.fsdecode(os.fsencode(videos) + b"/\xfe"))
+    bytes_folder.mkdir()
+    (bytes_folder / "clip.mp4").write_bytes(b"x")
+    (videos / "link.mp4").symlink_to(bytes_folder / "clip.mp4")
+    folders = Folders([videos])
+    assert folders.videos() == folders.videos() == ["clip.mp4", "trip/day 1: sea.mp4"]
+    assert folders.misnamed() == ["caf\\udce9.mp4", "\\udcfe/clip.mp4"]
+    assert caplog.text.count("caf\\udce9.mp4 is left out") == 1
+    assert refused(folders, os.fsdecode(b"caf\xe9.mp4")) == refused(folders, "link.mp4") == refused(folders, "none.mp4")
+    with pytest.raises(ConfigError, match=r"\\udcfe is not UTF-8: rename it"):
+        Folders([bytes_folder])
+    with pytest.raises(ConfigError, match=r"there is no folder .*\\udcff"):
+        Folders([os.fsdecode(b"/\xff")])
+
+
+def test_pictures_go_through_the_same_door_as_videos(videos: Path) -> None:
+    (videos / "mine.png").write_bytes(b"picture")
+    (videos.parent / "outside" / "secret.png").write_bytes(b"secret")
+    (videos / "link.png").symlink_to(videos.parent / "outside" / "secret.png")
+    os.mkfifo(videos / "pipe.png")
+    folders = Folders([videos])
+    assert folders.read_picture("mine.png", 7) == folders.read_picture(f"{videos}/mine.png", 7) == b"picture"
+    with pytest.raises(StoreError, match="more than 0 MiB"):
+        folders.read_picture("mine.png", 6)
+    said = set()
+    for name in (
+        "none.png", "link.png", "pipe.png", "../outside/secret.png", f"{videos.parent}/outside/secret.png", "/no/such.png", "/dev/zero",
+        "/proc/self/environ", "trip", "", "a\0.png", "\ud800.png", "http://127.0.0.1/a.png", "mine.png#t=1,2",
+    ):  # fmt: skip
+        with pytest.raises(StoreError) as e:
+            folders.read_picture(name, 7)
+        said.add(str(e.value))
+    assert len(said) == 1
+
+
+def test_a_file_is_read_only_if_it_is_a_regular_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        with pytest.raises(OSError, match=r"regular|directory"):
+            read_file(name, 10)
+
+
 def test_a_folder_that_is_itself_a_link_is_as_good(videos: Path) -> None:
     link = videos.parent / "link"
     link.symlink_to(videos)
@@ -145,11 +202,18 @@ def test_fenced_clips_open_nothing_else_whatever_a_graph_is_given(tmp_path: Path
     fenced = FencedClips(Clips(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192), Folders([tmp_path / "in"]))
     assert fenced.clip(f"{inside}#t=0,1").info.seconds == pytest.approx(1.0)
     assert len(fenced.pictures(inside, [0, 1])) == 2
-    for path in (outside, f"{tmp_path}/in/../out/clip.mp4", f"{tmp_path}/in/link.mp4", os.path.relpath(inside), "/none.mp4"):
-        with pytest.raises(VideoError, match="only videos in"):
-            fenced.clip(path)
-        with pytest.raises(VideoError, match="only videos in"):
-            fenced.pictures(path, [0])
+    os.mkfifo(tmp_path / "in" / "pipe.mp4")
+    said = set()
+    for path in (
+        outside, f"{tmp_path}/in/../out/clip.mp4", f"{tmp_path}/in/link.mp4", os.path.relpath(inside), "/none.mp4", "/dev/zero",
+        f"{tmp_path}/in/none.mp4", f"{tmp_path}/in/pipe.mp4", f"{tmp_path}/in/pipe.mp4#t=1,2", str(tmp_path / "in"), f"{inside}\0",
+        f"{inside}\ud800", f"concat:{inside}", f"file://{inside}", f"http://127.0.0.1/{inside}", "",
+    ):  # fmt: skip
+        for look in (fenced.clip, lambda p: fenced.pictures(p, [0])):
+            with pytest.raises(VideoError, match="only videos in") as e:
+                look(path)  # type: ignore[operator]
+            said.add(str(e.value))
+    assert len(said) == 1
 
 
 class _Moves(BaseHTTPRequestHandler):
@@ -207,6 +271,20 @@ def test_kept_traces_have_harmless_names(tmp_path: Path) -> None:
     for id in ("../secret", "", "a/b", "a" * 65, "none", "a\0"):
         with pytest.raises(Exception, match="there is no trace"):
             kept.get(id)
+
+
+def test_a_trace_that_cannot_be_kept_is_said_to_be(tmp_path: Path) -> None:
+    video = Video(path="clip.mp4", digest="0" * 32, seconds=1.0, width=2, height=2, frames=1, fps=1.0)
+    trace = Trace(id="a", video=video, question=Question(text="?"), initial=())
+    kept = KeptTraces(tmp_path / "traces")
+    kept.keep(trace)
+    assert kept.get("a") == trace
+    for wrong in ({"id": "../a"}, {"id": ""}, {"id": "a\0"}, {"question": Question.model_construct(text="\ud800", options=())}):
+        with pytest.raises(StoreError, match=r"cannot be (kept|written)"):
+            kept.keep(trace.model_copy(update=wrong))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="ACT2SEE_CACHE"):
+        KeptTraces(tmp_path / "file").keep(trace)
 
 
 @pytest.mark.parametrize("size", [(48, 48), (448, 252), (252, 448), (5, 400)])

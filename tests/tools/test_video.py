@@ -266,6 +266,22 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path, what: str, back
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.mp4", "ffconcat version 1.0\nfile pipe.ts\n"),
+        ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\npipe.ts\n#EXT-X-ENDLIST\n"),
+        ("a.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
+        ("a.mpd", '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>\n'),
+    ],
+)
+def test_a_playlist_opens_none_of_the_files_that_it_names(tmp_path: Path, name: str, text: str) -> None:
+    os.mkfifo(tmp_path / "pipe.ts")  # who opened it would wait for ever
+    (tmp_path / name).write_text(text)
+    with pytest.raises(VideoError, match="is a playlist"):
+        open_video(tmp_path / name)
+
+
 def test_indices_outside_the_video_are_refused(tmp_path: Path) -> None:
     video = open_video(write_video(tmp_path / "clip.mp4", EVEN[:3]))
     for bad in ([3], [-1, 0]):

@@ -40,7 +40,7 @@ class Packed:
     def keys(self) -> list[int]:
         """Ids that also tell frames apart: two pictures have the same vision tokens but not the same content."""
         keys = list(self.ids)
-        ends = [*self.starts[1:], len(keys)]
+        ends = [*self.starts, len(keys)][1:]  # a frame's tokens end before the next frame; a chat of text alone has none
         for frame, first, stop in zip(self.images, self.starts, ends, strict=True):
             mark = -1 - int(frame.digest[:12], 16)
             at = first

@@ -46,15 +46,19 @@ OUTCOMES: dict[Outcome, str] = {
 }
 
 
-def trace_html(trace: Trace, frames: FrameSource | None = None, *, fragment: bool = False, title: str | None = None) -> str:
+def trace_html(
+    trace: Trace, frames: FrameSource | None = None, *, fragment: bool = False, title: str | None = None, back: str | None = None
+) -> str:
     """The trace as one HTML file, or with `fragment` as a `<div>` for notebooks.
 
     `frames` gives pixels, `(h, w, 3)` uint8; by default the frame store does. A frame that it does not have
-    (`Act2SeeError`, `LookupError`, `OSError`) becomes a placeholder.
+    (`Act2SeeError`, `LookupError`, `OSError`) becomes a placeholder. `back` is the address of a page of several traces
+    (`index_html`) that this one leads back to.
     """
     pictures = Pictures(frames)
-    body = article(trace, pictures, fragment=fragment)
-    return _page(body, pictures, title or f"{trace.question.text[:120]} · act2see", fragment)
+    way = el("nav", el("a", "\N{LEFTWARDS ARROW} all questions", href=back)) if back else ""
+    body = Html(way + article(trace, pictures, fragment=fragment))
+    return page(body, pictures, title or f"{trace.question.text[:120]} · act2see", fragment)
 
 
 def article(trace: Trace, pictures: Pictures, *, fragment: bool, running: bool = False) -> Html:
@@ -64,12 +68,13 @@ def article(trace: Trace, pictures: Pictures, *, fragment: bool, running: bool =
     its answer or its end.
     """
     h = "h3" if fragment else "h2"
+    only_answer = len(trace.segments) == 1 and isinstance(trace.segments[0], Answer)
     return el(
         "article",
         _head(trace, "h2" if fragment else "h1", running),
         el("section", el(h, "The clip"), timeline(trace, links=not fragment)),
         initial_section(trace, pictures, h),
-        chain_section(trace, pictures, h, links=not fragment),
+        chain_section(trace, pictures, h, links=not fragment) if running or not only_answer else None,
         None if running and trace.answer is None else _answer(trace, h),
         _cost(trace.usage, h),
         None if running else _foot(trace, pictures.missing),
@@ -81,7 +86,7 @@ def find_html(title: str, query: str, rows: Sequence[tuple[FrameRef, float]], fr
     pictures = Pictures(frames)
     longest = max((f.seconds for f, _ in rows if math.isfinite(f.seconds)), default=0.0)
     found = [
-        el("li", _figure(f, pictures, [el("b", clock(f.seconds, longest)), el("span", f"score {_number(score)}")], f"found frame {n}"))
+        el("li", figure(f, pictures, [el("b", clock(f.seconds, longest)), el("span", f"score {_number(score)}")], f"found frame {n}"))
         for n, (f, score) in enumerate(rows, start=1)
     ]
     body = el(
@@ -91,10 +96,11 @@ def find_html(title: str, query: str, rows: Sequence[tuple[FrameRef, float]], fr
         if found
         else el("p", "No frame was found.", class_="note"),
     )
-    return _page(body, pictures, f"{query[:120]} · {title[:120]}", fragment=False)
+    return page(body, pictures, f"{query[:120]} · {title[:120]}", fragment=False)
 
 
-def _page(body: Html, pictures: Pictures, title: str, fragment: bool) -> str:
+def page(body: Html, pictures: Pictures, title: str, fragment: bool) -> str:
+    """A body with its style, as one HTML file or, with `fragment`, as a `<div>`."""
     style = el("style", Html(f"{stylesheet()}\n{pictures.css()}"))
     if fragment:
         return str(el("div", style, body, class_="a2s fragment"))
@@ -120,7 +126,8 @@ def _number(value: float | None) -> str:
     return f"{value:.2f}" if value is not None and math.isfinite(value) else "?"
 
 
-def _figure(frame: FrameRef, pictures: Pictures, caption: Iterable[str | None], what: str, **attributes: str | None) -> Html:
+def figure(frame: FrameRef, pictures: Pictures, caption: Iterable[str | None], what: str, **attributes: str | None) -> Html:
+    """A frame with words below it; `what` opens its description for those who do not see it."""
     return el("figure", picture(frame, pictures, what), el("figcaption", caption), **attributes)
 
 
@@ -152,7 +159,14 @@ def _head(trace: Trace, h: str, running: bool) -> Html:
     )
 
 
+def is_refusal(trace: Trace) -> bool:
+    """Whether the video was refused before the model was asked: the answer says why, and no budget was spent."""
+    return len(trace.segments) == 1 and isinstance(only := trace.segments[0], Answer) and only.forced and not trace.usage.loops
+
+
 def _summary(trace: Trace) -> str:
+    if is_refusal(trace):
+        return "Not answered: the video was refused before the model was asked."
     later = trace.shown[len(trace.initial) :]
     imagined = sum(f.imagined for f in later)
     seen = [count(len(later) - imagined, "retrieved frame")] if len(later) > imagined else []
@@ -171,7 +185,7 @@ def initial_section(trace: Trace, pictures: Pictures, h: str) -> Html | None:
     if not trace.initial:
         return None
     tiles = [
-        el("li", _figure(f, pictures, [clock(f.seconds, trace.video.seconds)], f"frame given at the start, number {n}"))
+        el("li", figure(f, pictures, [clock(f.seconds, trace.video.seconds)], f"frame given at the start, number {n}"))
         for n, f in enumerate(trace.initial, start=1)
     ]
     many = "tiles many" if len(tiles) > 24 else "tiles"
@@ -248,16 +262,16 @@ def _returned(frame: FrameRef, n: int, trace: Trace, pictures: Pictures, links: 
         said = score or given or (f"a part: {frame.part}" if frame.part else None)
         when = "not in the video" if frame.imagined else clock(frame.seconds, total)
         caption = [el("b", str(n), class_="number"), el("b", when), el("span", said) if said else None]
-        return _figure(frame, pictures, caption, f"{'supplied' if given else 'retrieved'} frame {n}", id=id, class_="frame")
+        return figure(frame, pictures, caption, f"{'supplied' if given else 'retrieved'} frame {n}", id=id, class_="frame")
     made = join(" · ", [p.model, f"strength {p.strength:g}", f"seed {p.seed}"])
     anchor = [el("b", clock(p.anchor.seconds, total)), el("span", "the anchor" if p.anchor.imagined else "the anchor, real")]
     named = el("span", el("b", str(n), class_="number"), " ", el("b", "not in the video"))
     caption = [named, el("span", p.verdict) if p.verdict else None, el("span", made, class_="muted")]
     return el(
         "div",
-        _figure(p.anchor, pictures, anchor, f"anchor of imagined frame {n}", class_="anchor"),
+        figure(p.anchor, pictures, anchor, f"anchor of imagined frame {n}", class_="anchor"),
         el("span", "→", class_="arrow", aria_hidden="true"),
-        _figure(frame, pictures, caption, f"frame {n}", class_="frame"),
+        figure(frame, pictures, caption, f"frame {n}", class_="frame"),
         id=id,
         class_="pair",
     )
@@ -268,6 +282,8 @@ def _answer(trace: Trace, h: str) -> Html:
     if answer is None:
         return el("section", el(h, "Answer"), el("p", "There is none: this run is not finished.", class_="note"), class_="answer")
     choice, body = trace.choice, answer.body.strip()
+    if is_refusal(trace):
+        return el("section", el(h, "No answer"), el("p", el("bdi", body), class_="body"), class_="answer")
     unlisted = bool(trace.question.options) and choice is None
     return el(
         "section",

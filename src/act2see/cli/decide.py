@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from act2see.errors import DecisionError, WaitingError
+from act2see.errors import DecisionError, StoreError, WaitingError
 
 if TYPE_CHECKING:
     from act2see.graphs.ask import Graph
@@ -35,7 +35,7 @@ def decided(
     from pydantic import ValidationError
 
     from act2see.cli.fork import picture_or_time
-    from act2see.graphs.approval import Decision, fault
+    from act2see.graphs.approval import Decision, fault, picture
 
     named = {"accept": accept, "replace": replace is not None, "supply": supply is not None, "refuse": refuse}
     kinds = [kind for kind, given in named.items() if given]
@@ -52,9 +52,12 @@ def decided(
         given |= {"frame": os.path.abspath(shown)} if isinstance(shown, str) else {"seconds": shown}
     given = {k: v for k, v in given.items() if v is not None}
     try:
-        Decision.model_validate(given)
-    except ValidationError as e:
-        raise DecisionError(f"--{kinds[0]}: this decision cannot be used ({fault(e)}); nothing was resumed") from e
+        decision = Decision.model_validate(given)
+        if decision.frame is not None:
+            picture(decision.frame).close()
+    except (ValidationError, StoreError) as e:
+        why = fault(e) if isinstance(e, ValidationError) else str(e)
+        raise DecisionError(f"--{kinds[0]}: this decision cannot be used ({why}); nothing was resumed") from e
     return given
 
 

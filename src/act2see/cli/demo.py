@@ -5,7 +5,6 @@ One clip of each family is written, indexed and asked about as any other video w
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,21 +17,14 @@ if TYPE_CHECKING:
 
 # Of the test split: the first item of each family that needs its tools, and for *observe* the first that needs none.
 ITEMS: tuple[tuple[Family, int], ...] = (("observe", 1), ("blink", 0), ("imagine", 3), ("both", 1))
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>act2see demo</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem}}li{{margin:1rem 0}}</style></head>
-<body><h1>act2see demo</h1><p>Each page shows one chain of thought, with every frame that was retrieved or imagined.</p>
-<ul>
-{rows}
-</ul></body></html>
-"""
+ABOUT = "Each page shows one chain of thought, with every frame that was retrieved or imagined."
 
 
 def demo(to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where clips and pages go.")] = Path("act2see-demo")) -> None:
     """Ask four questions of four clips with the models in the package, and write a page for each."""
     from act2see.agent.trace import Question
     from act2see.agent.view import trace_html
+    from act2see.agent.view_index import Entry, index_html
     from act2see.cli.chain import Chain, answer_lines, question_lines
     from act2see.cli.chosen import chosen_config
     from act2see.cli.runs import run_until_done
@@ -46,7 +38,7 @@ def demo(to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cl
     config = chosen_config(None, None)
     graph = create_act2see(config)
     store = cached_parts(config).resources.store
-    rows = []
+    entries = []
     for family, index in ITEMS:
         item = make_item(family, index, "test")
         clip = to / "clips" / f"{family}.mp4"
@@ -62,9 +54,8 @@ def demo(to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cl
         say(answer_lines(trace))
         right = trace.choice == item.answer
         say("right" if right else f"wrong: it is {item.answer}", "bold green" if right else "bold red")
-        write_text(to / f"{family}.html", trace_html(trace, lambda ref: store.get(ref.digest)))
-        verdict = "right" if right else f"wrong, it is {item.answer}"
-        said = f"{escape(trace.choice or trace.answer or 'no answer')} ({escape(verdict)})"
-        rows.append(f'<li><a href="{family}.html">{escape(item.text)}</a><br>{said}</li>')
-    write_text(to / "index.html", _PAGE.format(rows="\n".join(rows)))
+        page = f"{family}.html"
+        write_text(to / page, trace_html(trace, lambda ref: store.get(ref.digest), back="index.html"))
+        entries.append(Entry(trace, page, "right" if right else f"wrong, it is {item.answer}"))
+    write_text(to / "index.html", index_html("act2see demo", ABOUT, entries, lambda ref: store.get(ref.digest)))
     say(f"\nopen {(to / 'index.html').absolute()}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +30,7 @@ def mcp(
 
     try:
         from act2see.serve.mcp import build_server
+        from act2see.serve.mcp_stdio import run_stdio
     except ModuleNotFoundError as e:
         if (e.name or "").split(".")[0] not in ("mcp", "mcp_types"):
             raise
@@ -40,4 +44,11 @@ def mcp(
         err().print("an MCP client is expected on stdin and stdout; stop with Ctrl-C")
     # The thread that waits for stdin cannot be told to stop, and Python's own handler would wait for it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    server.run("stdio")
+    # The loop is not closed: that would wait for threads that are at work on a video, though nobody waits for what they make.
+    try:
+        asyncio.Runner().run(run_stdio(server))
+    except* BrokenPipeError:
+        pass  # the client has closed our stdout: it is gone
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(0)

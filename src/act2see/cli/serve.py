@@ -28,6 +28,10 @@ def openai(
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="What clients call the model (default: the preset's name).")] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Another name that clients reach it by, and whose pages may use it; may be given several times."),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")] = 8000,
     api_key: Annotated[
         str | None,
@@ -42,9 +46,11 @@ def openai(
     except ImportError as e:
         raise ConfigError("`act2see serve openai` needs a web server: pip install 'act2see[serve]'") from e
     from act2see.cli.runs import run_until_done
+    from act2see.serve.hosts import allowed_hosts
     from act2see.serve.openai import Served, build_app, serve
     from act2see.serve.ui import listen
 
+    hosts = allowed_hosts(*(allow_host or ()), bound=host)
     chosen = chosen_config(preset, config)
     reasoner, called = chosen.reasoner, name or chosen.name
     if weights is not None:
@@ -57,7 +63,7 @@ def openai(
         at = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
         say(f"{called} is at {at} (Ctrl-C stops it)")
         with suppress(KeyboardInterrupt):  # it has ended in good order by then, and may or may not say so by this
-            run_until_done(serve(build_app(served), listening))
+            run_until_done(serve(build_app(served, hosts), listening))
         raise typer.Exit(INTERRUPTED)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +23,12 @@ def ui(
     preset: Preset = None,
     config: ConfigFile = None,
     host: Annotated[str, typer.Option(help="The address to listen on; anybody who reaches it may ask and see all runs.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Another name that the page is reached by, and whose pages may use it; may be given several times."
+        ),
+    ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port (default: the first free one from 7860 on).")] = None,
     folder: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="A folder of videos to offer; may be given several times.")
@@ -36,12 +45,14 @@ def ui(
         raise ConfigError("the web page needs Gradio: pip install 'act2see[ui]'") from e
     from act2see.cli.runs import run_until_done
     from act2see.graphs.config import PRESETS, load_config, preset_data
+    from act2see.serve.hosts import allowed_hosts
     from act2see.serve.ui import Site, listen, serve
     from act2see.serve.ui_runs import Runs
     from act2see.serve.ui_shelf import Shelf
     from act2see.tools.folders import Folders
     from act2see.tools.store import default_cache
 
+    hosts = sorted(allowed_hosts(*(allow_host or ()), bound=host))
     chosen = chosen_config(preset, config)
     configs = {chosen.name: chosen} | {name: load_config(preset_data(name)) for name in PRESETS if name != chosen.name}
     kept = (runs or default_cache() / "runs").expanduser().absolute()
@@ -52,12 +63,16 @@ def ui(
     shelf = Shelf(kept / "uploads", samples(default_cache() / "samples"), Folders(folder) if folder else None)
     # Gradio asks matplotlib for its backend at the first event; where it has to look for one, the page stands still for a second.
     os.environ.setdefault("MPLBACKEND", "agg")
-    listening = listen(host, port)
-    err().print("starting ...")
-    try:
-        run_until_done(serve(Site(configs, shelf, Runs(kept), max_upload), listening, lambda url: say(f"open {url} (Ctrl-C stops it)")))
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    site = Site(configs, shelf, Runs(kept), max_upload, hosts)
+    # Gradio receives uploads in a folder that all its pages share; a folder of our own is on the disk that they are kept on.
+    with listen(host, port) as listening, tempfile.TemporaryDirectory(prefix=".receiving-", dir=kept) as receiving:
+        os.environ.setdefault("GRADIO_TEMP_DIR", receiving)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the folder goes when a service is stopped
+        err().print("starting ...")
+        try:
+            run_until_done(serve(site, listening, lambda url: say(f"open {url} (Ctrl-C stops it)")))
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def samples(folder: Path) -> list[Clip]:

@@ -6,18 +6,23 @@ and an error handler, none of which may meet a person who takes an hour or misty
 tool runs: a tool that is tried again, or a process that dies in it, asks nobody twice.
 
 A decision is checked before LangGraph saves it, its picture file included. One that cannot be carried out raises
-`DecisionError`, and the run waits for another.
+`DecisionError`, and the run waits for another. A picture's path may come from a client of a server: it goes through the same
+door as videos (`tools/folders.py`), where there is one, and is read once, when the decision is checked. `ask_person` reads files,
+so it must not be called in an event loop.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+import io
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from act2see.agent.trace import Frames, Review, Text, Trace
 from act2see.errors import DecisionError, StoreError
+from act2see.tools.files import is_text, read_file
+from act2see.tools.folders import FencedClips, Folders
 from act2see.tools.frames import FrameRef, Record, Supplied
 from act2see.tools.video import frames_at
 
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from act2see.tools.base import Resources
 
 MAX_PIXELS = 50_000_000
+MAX_BYTES = 64 << 20
 _THOUGHT = 500
 _TAKES: dict[str, set[str]] = {"accept": set(), "replace": {"query"}, "supply": {"frame", "seconds"}, "refuse": {"reason"}}
 
@@ -50,20 +56,25 @@ class Decision(Record):
         given = {k for k in ("query", "frame", "seconds", "reason") if getattr(self, k) is not None}
         if extra := given - _TAKES[self.type]:
             raise ValueError(f"{self.type!r} takes no {sorted(extra)[0]!r}")
+        for key in ("query", "frame", "reason", "by"):
+            if "\0" in (text := getattr(self, key) or "") or not is_text(text):
+                raise ValueError(f"{key!r} holds a null character, or half a surrogate pair: give Unicode text")
         if self.type == "supply" and len(given) != 1:
             raise ValueError("'supply' needs either 'frame', the path of a picture, or 'seconds', a time in the video")
         if self.type == "replace" and not (self.query or "").strip():
             raise ValueError("'replace' needs 'query', what to look for instead")
-        if self.frame is not None:
-            try:
-                picture(self.frame).close()
-            except StoreError as e:
-                raise ValueError(str(e)) from e
         return self
 
 
-def ask_person(trace: Trace) -> Decision:
-    """Interrupt the run until a person has decided about its last call. Raises `DecisionError` for a wrong answer."""
+def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Image | None]:
+    """Interrupt the run until a person has decided about its last call.
+
+    Returns:
+        The decision, and the picture that it supplies.
+
+    Raises:
+        DecisionError: The decision cannot be carried out. Nothing is saved of it, and the run still waits.
+    """
     from langgraph.errors import is_invalid_resume
     from langgraph.types import interrupt
 
@@ -71,8 +82,20 @@ def ask_person(trace: Trace) -> Decision:
     said = "".join(s.text for s in trace.segments if isinstance(s, Text))[-_THOUGHT:]
     asked = {"type": "approve", "run": trace.id, "tag": call.tag, "query": call.query, "thought": said}
     asked |= {"video": trace.video.path, "question": trace.question.text}
+    supplied: Image.Image | None = None
+
+    def read_picture(decision: Decision) -> Decision:
+        nonlocal supplied
+        try:
+            supplied = picture(decision.frame, folders_of(resources)) if decision.frame is not None else None
+        except StoreError as e:
+            raise ValueError(str(e)) from e
+        return decision
+
+    schema: Any = Annotated[Decision, AfterValidator(read_picture)]
     try:
-        return interrupt(asked, response_schema=Decision)
+        decision: Decision = interrupt(asked, response_schema=schema)
+        return decision, supplied
     except ValidationError as e:
         if not is_invalid_resume(e):
             raise
@@ -96,8 +119,11 @@ def review_of(decision: Decision) -> Review:
     return Review(decision=decision.type, by=decision.by, query=(decision.query or "").strip(), reason=(decision.reason or "").strip())
 
 
-def instead(decision: Decision, trace: Trace, video: str, resources: Resources) -> Frames | None:
-    """What the model is given where its tool is not called: a person's frame, or that it was refused. Reads and stores pixels."""
+def instead(decision: Decision, trace: Trace, video: str, resources: Resources, supplied: Image.Image | None = None) -> Frames | None:
+    """What the model is given where its tool is not called: a person's frame, or that it was refused. Reads and stores pixels.
+
+    `supplied` is the decision's picture where it has been read already.
+    """
     call, review = trace.calls[-1], review_of(decision)
     if decision.type == "refuse":
         why = f": {review.reason.rstrip('.')}" if review.reason else ""
@@ -109,7 +135,9 @@ def instead(decision: Decision, trace: Trace, video: str, resources: Resources) 
         frame = clips.pictures(video, frames_at(clips.clip(video).seconds, [decision.seconds]))[0]
         frame = frame.model_copy(update={"provenance": Supplied(by=decision.by, query=call.query)})
     else:
-        frame = _stored(Path(decision.frame or ""), decision.by, call.query, trace, resources)
+        given = supplied or picture(decision.frame or "", folders_of(resources))
+        made = Supplied(by=decision.by, query=call.query, file=os.path.basename(decision.frame or ""))
+        frame = _stored(given, made, trace, resources)
     return Frames(tag=call.tag, frames=(frame,), note="A person supplied this frame.", review=review)
 
 
@@ -118,23 +146,33 @@ def replaced(review: Review | None) -> str:
     return f'A person asked for "{review.query}" instead.' if review and review.query else ""
 
 
-def _stored(file: Path, by: str, query: str, trace: Trace, resources: Resources) -> FrameRef:
+def folders_of(resources: Resources) -> Folders | None:
+    """The folders that files from outside must lie in; None where any file may be opened."""
+    clips = resources.finder.clips
+    return clips.folders if isinstance(clips, FencedClips) else None
+
+
+def _stored(given: Image.Image, made: Supplied, trace: Trace, resources: Resources) -> FrameRef:
     import numpy as np
     from PIL import Image, ImageOps
 
-    with picture(str(file)) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+    image = ImageOps.exif_transpose(given).convert("RGB")
     side = resources.finder.clips.max_side
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return resources.store.ref(np.asarray(image), trace.shown[-1].seconds, Supplied(by=by, query=query, file=file.name))
+    return resources.store.ref(np.asarray(image), trace.shown[-1].seconds, made)
 
 
-def picture(path: str) -> Image.Image:
-    """A picture file, decoded. Raises `StoreError` for what is no PNG, JPEG or WebP, or too large."""
+def picture(path: str, folders: Folders | None = None) -> Image.Image:
+    """A picture file, decoded: one in `folders`, where these are given. Reads the file.
+
+    Raises:
+        StoreError: It may not be opened, is no regular file, is no PNG, JPEG or WebP, or is too large.
+    """
     from PIL import Image
 
     try:
-        image = Image.open(path, formats=["PNG", "JPEG", "WEBP"])
+        data = read_file(path, MAX_BYTES) if folders is None else folders.read_picture(path, MAX_BYTES)
+        image = Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"])
         if image.width * image.height > MAX_PIXELS:
             raise StoreError(f"the picture {path} has {image.width} x {image.height} pixels; make it smaller")
         image.load()

@@ -209,10 +209,11 @@ class _Nodes:
     async def approve(self, state: AskState, runtime: Runtime[AskContext]) -> Command[Any]:
         """Wait for a person's decision about the last call, and carry it out."""
         trace = trace_of(state)
-        decision = ask_person(trace)  # this line and those before it run twice
+        # In a thread, since it reads the picture of a decision. This line and those before it run twice.
+        decision, supplied = await asyncio.to_thread(ask_person, trace, self.parts.resources)
         started = time.perf_counter()
         tag = trace.calls[-1].tag
-        if frames := await asyncio.to_thread(instead, decision, trace, trace.video.path, self.parts.resources):
+        if frames := await asyncio.to_thread(instead, decision, trace, trace.video.path, self.parts.resources, supplied):
             return _returned(frames, trace.id, started, runtime)
         return Command(update={"review": review_of(decision).model_dump(mode="json")}, goto=tag)
 

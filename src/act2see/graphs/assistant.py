@@ -169,8 +169,8 @@ def transcript_reader(folders: Folders, most: int = 200) -> StructuredTool:
         read, texts, lines = 0, [], []
         for name in [video] if video else folders.videos(most):
             for file in subtitles_of(folders.path(name)):
-                if not folders.resolved(str(file)):
-                    continue  # a link that leads out of the folder
+                if not folders.find(str(file)):
+                    continue  # a link that leads out of the folder, or no regular file
                 try:
                     transcript = read_transcript(file)
                 except TranscriptError as e:

@@ -61,7 +61,8 @@ def search_folder(
     Raises `StoreError` where an index cannot be written.
     """
     names = folders.videos(most + 1)
-    ranked, skipped = [], []
+    ranked = []
+    skipped = [(name, "its name is not UTF-8: rename it") for name in folders.misnamed()]
     for n, name in enumerate(names[:most]):
         try:
             hits = finder.find(folders.path(name), query, k=frames).hits

@@ -22,6 +22,7 @@ from langgraph.types import Command, Interrupt
 from act2see.agent.trace import Trace
 from act2see.errors import ConfigError, DecisionError, QuestionError, StoreError, WaitingError
 from act2see.graphs.ask import Graph
+from act2see.graphs.cancel import cancel_once
 from act2see.graphs.events import Event, read_event
 from act2see.graphs.state import AskContext, AskInput
 from act2see.tools.background import run_sync, run_sync_with_events
@@ -50,7 +51,7 @@ async def aask(
         WaitingError: a person must decide.
     """
     given: AskInput = {"video": fspath(video), "question": question, "options": list(options)}
-    return await _stream(graph, given, thread_id or uuid4().hex[:12], context, on_event)
+    return await cancel_once(_stream(graph, given, thread_id or uuid4().hex[:12], context, on_event))
 
 
 async def aresume(
@@ -87,7 +88,7 @@ async def aresume(
     given: Command[Any] | None = None
     if decision is not None:
         given = Command(resume=dict(decision) if isinstance(decision, Mapping) else decision)
-    return await _stream(graph, given, thread_id, context, on_event)
+    return await cancel_once(_stream(graph, given, thread_id, context, on_event))
 
 
 def ask(

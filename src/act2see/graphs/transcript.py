@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from act2see.errors import TranscriptError
+from act2see.tools.files import printable, read_file
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".srt", ".vtt")
@@ -86,12 +87,11 @@ def read_transcript(path: str | os.PathLike[str]) -> Transcript:
     """Read a subtitle file. Raises `TranscriptError` where it is missing, too large, or has no line."""
     name = os.fspath(path)
     try:
-        with open(path, "rb") as f:
-            data = f.read(_LARGEST + 1)
+        data = read_file(path, _LARGEST)
     except OSError as e:
         raise TranscriptError(f"the subtitles {name} cannot be read ({e.strerror}): check the file") from e
-    if len(data) > _LARGEST:
-        raise TranscriptError(f"the subtitles {name} have more than {_LARGEST >> 20} MiB: is that a subtitle file?")
+    except ValueError as e:  # a null character, half a surrogate pair
+        raise TranscriptError(f"there are no subtitles {printable(name)!r}: check the name") from e
     lines, skipped = parse(_decoded(data))
     if not lines:
         raise TranscriptError(f"there is no line with a time in {name}: give a SubRip (.srt) or WebVTT (.vtt) file")

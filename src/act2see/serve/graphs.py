@@ -5,8 +5,8 @@ the graph is built at the first time and kept, its models are loaded by the firs
 the store are the server's own, so no graph here brings a checkpointer.
 
 Three variables of the environment say what is served: `ACT2SEE_CONFIG`, a preset's name or a YAML file (default: micro);
-`ACT2SEE_FOLDERS`, the folders (separated as in PATH) in which videos may be opened; without it, any that the server can read,
-and the assistant's folder is the one in which the server was started; `ACT2SEE_MODEL`, the chat model (`provider:model`) that
+`ACT2SEE_FOLDERS`, the folders (separated as in PATH) in which videos, pictures and subtitles may be opened; without it, the one in
+which the server was started, since whoever reaches the server names the paths; `ACT2SEE_MODEL`, the chat model (`provider:model`) that
 supervises the assistant and merges the parts of long videos; without it, both go by rules and work offline.
 """
 
@@ -54,21 +54,21 @@ async def assistant() -> CompiledStateGraph[Any, Any, Any, Any]:
 
 @cache
 def _assistant() -> CompiledStateGraph[Any, Any, Any, Any]:
-    return create_assistant(served_config(), _folders() or ".", {"model": _model()})
+    return create_assistant(served_config(), _folders(), {"model": _model()})
 
 
 @cache
 def served_config() -> Config:
-    """The configuration that is served; its parts open only the videos that they may. Raises `ConfigError`."""
+    """The configuration that is served; its parts open only the files that they may. Raises `ConfigError`."""
     config = load_config(os.environ.get("ACT2SEE_CONFIG") or None)
-    if folders := _folders():
-        finder = cached_parts(config).resources.finder
-        finder.clips = FencedClips(finder.clips, Folders(folders))
+    finder = cached_parts(config).resources.finder
+    finder.clips = FencedClips(finder.clips, Folders(_folders()))
     return config
 
 
 def _folders() -> list[str]:
-    return [f for f in os.environ.get("ACT2SEE_FOLDERS", "").split(os.pathsep) if f]
+    named = [f for f in os.environ.get("ACT2SEE_FOLDERS", "").split(os.pathsep) if f]
+    return named or [os.getcwd()]
 
 
 def _model() -> str | None:

@@ -8,14 +8,14 @@ hangs up is noticed, and the row is free after the next token.
 How a chat becomes a rollout, and how an assistant's turn is gone on with, is told in `serve/openai_rollout.py`.
 
 Nobody is asked who they are unless a key is set. Requests must say that they are JSON, which a page in a browser cannot do to
-another address unasked.
+another address unasked, and must be for a host of the list in `serve/hosts.py`. Each 500 has an id, under which the log has
+its traceback.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import secrets
 import socket
 import threading
@@ -29,6 +29,8 @@ from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
 from act2see.errors import Act2SeeError, ConfigError, ContextError
 from act2see.graphs.config import ReasonerConfig
 from act2see.graphs.parts import LazyReasoner, build_reasoner
+from act2see.serve.failures import LogFailures, failure_message, log_failure
+from act2see.serve.hosts import AllowedHosts
 from act2see.serve.openai_rollout import Pictures, Prompted, prompted
 from act2see.serve.openai_wire import ChatRequest, ProtocolError, Reply, StopStrings, read_request
 
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import JSONResponse, Response
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_BODY = 128 << 20
 PORT = 8000
@@ -73,7 +74,14 @@ class Served:
 
     @classmethod
     def load(cls, config: ReasonerConfig, name: str, *, key: str | None = None, waiting: int = 256) -> Served:
-        """With the weights of a configuration, in memory. Raises `WeightsError`, and `ConfigError` where they are not local."""
+        """With the weights of a configuration, in memory.
+
+        Raises:
+            WeightsError: The weights cannot be loaded.
+            ConfigError: They are not local, or the name is not Unicode text, in which case no client could say it.
+        """
+        if not name.isprintable():
+            raise ConfigError(f"clients cannot say the model name {name!r}: give it another with --name")
         pictures = Pictures()
         store: Any = pictures
         lazy = build_reasoner(config, store) if config.use == "transformers" else None
@@ -125,15 +133,16 @@ class Served:
             await stream.aclose()
 
 
-def build_app(served: Served) -> Starlette:
-    """The server as an ASGI app."""
+def build_app(served: Served, hosts: frozenset[str] = frozenset()) -> Starlette:
+    """The server as an ASGI app. `hosts`, from `allowed_hosts`, are those that it answers to beside its own addresses."""
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
     from starlette.responses import JSONResponse, StreamingResponse
     from starlette.routing import Route
 
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        e = told(error)
+        e = to_protocol_error(error, f"{request.method} {request.url.path}")
         headers = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}}.get(e.status)
         return JSONResponse(e.body, e.status, headers)
 
@@ -168,7 +177,11 @@ def build_app(served: Served) -> Starlette:
         Route("/v1/models/{name:path}", model),
         Route("/v1/chat/completions", completions, methods=["POST"]),
     ]
-    return Starlette(routes=routes, exception_handlers={ProtocolError: failed, Act2SeeError: failed, HTTPException: failed})
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(AllowedHosts, hosts), Middleware(LogFailures)],
+        exception_handlers={ProtocolError: failed, Act2SeeError: failed, HTTPException: failed},
+    )
 
 
 async def _whole(chat: ChatRequest, items: AsyncGenerator[Delta | End]) -> dict[str, Any]:
@@ -197,7 +210,7 @@ async def _events(chat: ChatRequest, first: Delta | End, items: AsyncGenerator[D
                 begins = False
                 item = await anext(items, None)
         except Exception as e:  # the status has been sent: the error is an event
-            yield _event(told(e).body)
+            yield _event(to_protocol_error(e, "a streamed answer").body)
             return  # without [DONE]: the answer is not whole
     yield _DONE
 
@@ -248,20 +261,20 @@ def _check_model(served: Served, name: str) -> None:
         raise ProtocolError(404, f"there is no model {name!r} here; this server has {served.name!r}", "model_not_found", "model")
 
 
-def told(error: Exception) -> ProtocolError:
-    """Any error as the protocol's."""
+def to_protocol_error(error: Exception, what: str) -> ProtocolError:
+    """Any error as the protocol's. One that is the server's own (500) is logged, as the failure of `what`, and has an id."""
     from starlette.exceptions import HTTPException
 
-    if isinstance(error, ProtocolError):
-        return error
     if isinstance(error, HTTPException):
         return ProtocolError(error.status_code, str(error.detail))
     if isinstance(error, ContextError):
         return ProtocolError(400, str(error), "context_length_exceeded", "messages")
-    if isinstance(error, Act2SeeError):
-        return ProtocolError(500, str(error))
-    log.error("a request failed", exc_info=error)
-    return ProtocolError(500, "the server failed; its log says why")
+    if isinstance(error, ProtocolError) and error.status != 500:
+        return error
+    id = log_failure(what, error)
+    if isinstance(error, Act2SeeError | ProtocolError):
+        return ProtocolError(500, f"{error} (error {id})")
+    return ProtocolError(500, failure_message(id))
 
 
 async def serve(app: Starlette, listening: socket.socket) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from act2see.graphs.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
 from act2see.serve.pictures import describe
+from act2see.tools.text import clean_text
 
 SILENCE = 5.0  # seconds
 _PIECE = 0.5  # seconds of thought in a message
@@ -46,7 +47,8 @@ async def progress(report: Report, silence: float = SILENCE) -> AsyncIterator[Sa
                     return
                 last, since = message, time.monotonic()
             count += 1
-            await report(count, message=message)
+            # Half a surrogate pair, from a model perhaps, cannot be sent.
+            await report(count, message=clean_text(message))
 
     def say(message: str | None) -> None:
         loop.call_soon_threadsafe(said.put_nowait, message)

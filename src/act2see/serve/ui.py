@@ -2,32 +2,37 @@
 
 Gradio draws the controls and carries the updates; traces are drawn by `act2see.agent.view`. The page needs nothing from
 elsewhere and may fetch nothing from elsewhere: a content policy on every answer says so to the browser. The server knows
-videos and runs by key, never by a path from the browser.
+videos and runs by key, never by a path from the browser; `ui_door` keeps everything else that Gradio would answer outside.
 
-Whoever reaches the address may ask and see all runs: there are no accounts. So it listens on this machine alone unless it is
-told otherwise.
+Whoever reaches the address may ask and see all runs: there are no accounts. So it listens on this machine alone, and answers
+to this machine's names alone, unless it is told otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
 import mimetypes
+import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from act2see.agent.view import stylesheet, trace_html
 from act2see.errors import Act2SeeError, ConfigError
 from act2see.graphs.config import Config
+from act2see.serve.failures import LogFailures
+from act2see.serve.hosts import AllowedHosts, allowed_hosts
 from act2see.serve.ui_controls import Controls
+from act2see.serve.ui_door import Door, Inside
 from act2see.serve.ui_page import CLIPS, RUNS
-from act2see.serve.ui_runs import Runs
+from act2see.serve.ui_runs import Runs, error_line
 from act2see.serve.ui_shelf import Shelf
 
 if TYPE_CHECKING:
@@ -46,16 +51,24 @@ _HEADERS = [(b"content-security-policy", _POLICY.encode()), (b"x-content-type-op
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the page offers: configurations by name (the first is selected), videos, runs."""
+    """What the page offers: configurations by name (the first is selected), videos, runs.
+
+    `hosts` are names that it answers to, besides those of this machine.
+    """
 
     configs: Mapping[str, Config]
     shelf: Shelf
     runs: Runs
     max_upload: int = MAX_UPLOAD
+    hosts: Sequence[str] = ()
 
 
 def build_app(site: Site) -> FastAPI:
-    """The page as an ASGI app. Call it in a running event loop: Gradio makes loops of its own otherwise."""
+    """The page as an ASGI app. Call it in a running event loop: Gradio makes loops of its own otherwise.
+
+    Raises:
+        ConfigError: One of the site's hosts is no host name.
+    """
     import gradio as gr
     from fastapi import FastAPI, HTTPException
     from fastapi.responses import FileResponse, HTMLResponse, Response
@@ -65,7 +78,7 @@ def build_app(site: Site) -> FastAPI:
     @app.get(f"/{CLIPS}/{{key}}")
     def clip(key: str) -> Response:
         found = site.shelf.clips().get(key)
-        if found is None:
+        if found is None or not os.path.isfile(found.path):
             raise HTTPException(404, "there is no such video")
         # Whatever a name ends in, the browser is told that it is a video: a page that is also one must not be opened as a page.
         kind = mimetypes.guess_type(found.path)[0] or ""
@@ -85,7 +98,18 @@ def build_app(site: Site) -> FastAPI:
         except Act2SeeError as e:
             raise HTTPException(404, str(e)) from e
 
-    blocks = gr.Blocks(title="Act2See", analytics_enabled=False)
+    class Blocks(gr.Blocks):
+        async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            """Where a handler has no place of its own for an error: Gradio would print it, and show its text as HTML."""
+            try:
+                return await super().process_api(*args, **kwargs)
+            except gr.Error:
+                raise
+            except Exception as e:
+                raise gr.Error(escape(error_line(e, "an event of the page")), print_exception=False) from e
+
+    hosts = allowed_hosts(*site.hosts)
+    blocks = Blocks(title="Act2See", analytics_enabled=False)
     with blocks:
         Controls(site.configs, site.shelf, site.runs, site.max_upload).draw(blocks)
     # After every event Gradio would make a table, with pandas, of all events so far, for a monitor that is off.
@@ -104,9 +128,20 @@ def build_app(site: Site) -> FastAPI:
         pwa=False,
         mcp_server=False,
         enable_monitoring=False,
+        show_error=False,
     )
+    # Gradio checks that a file was uploaded only where its own server was launched. The door has checked it before.
+    blocks.has_launched = True
     mounted = [getattr(route, "app", None) for route in app.routes]
-    app.state.stops = [m.stop_event for m in mounted if m is not None and hasattr(m, "stop_event")]
+    gradio_app = next(m for m in mounted if m is not None and hasattr(m, "stop_event"))
+    app.state.stop = gradio_app.stop_event
+    # In Gradio's app too, whose own middleware would answer a failure without an id. The last one added is the first to see a request.
+    gradio_app.add_middleware(Inside)
+    gradio_app.add_middleware(LogFailures)
+    events = {id: [isinstance(control, gr.File) for control in event.inputs] for id, event in blocks.fns.items() if event.fn}
+    app.add_middleware(Door, events=events)
+    app.add_middleware(AllowedHosts, hosts=hosts)
+    app.add_middleware(LogFailures)
     app.add_middleware(_Policy)
     return app
 
@@ -177,8 +212,7 @@ def _server(site: Site) -> uvicorn.Server:
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # A page that is open holds connections for ever: one until Gradio's stop event, one while a run goes on.
             await site.runs.close()
-            for stop in app.state.stops:
-                stop.set()
+            app.state.stop.set()
             await super().shutdown(sockets)
 
     app = build_app(site)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from act2see.agent.trace import Call, Trace
-from act2see.agent.view import article
-from act2see.agent.view_markup import Html, el
+from act2see.agent.view import article, is_refusal
+from act2see.agent.view_markup import Html, el, plain
 from act2see.agent.view_pictures import Pictures
 from act2see.agent.view_timeline import clock, count
 from act2see.serve.ui_runs import Past, Run, Runs
@@ -32,19 +32,39 @@ def status(run: Run) -> Html:
         said: Html = alert(run.error)
     elif run.stopped:
         said = _line("Stopped. What there was is kept." if trace else "Stopped before the video was open.")
+    elif run.done and trace and is_refusal(trace):
+        said = _line("Not answered: ", el("bdi", trace.answer or ""))
     elif run.done:
         said = _line("Answered: ", el("bdi", (trace and (trace.choice or trace.answer)) or "(empty)"))
     elif trace is None:
-        said = _line("Opening the video and loading the models …", busy=True)
+        said = _line("Opening the video and loading the models …", kind="busy a2s-begun")
     elif trace.segments and isinstance(last := trace.segments[-1], Call):
-        said = _line(f"Calling {last.tag} …", busy=True)
+        said = _line(f"Calling {last.tag} …", kind="busy")
     else:
-        said = _line("Thinking …", busy=True)
+        said = _line("Thinking …", kind="busy")
     return Html(said + links(run.id)) if run.done and trace else said
 
 
-def _line(*words: str, busy: bool = False) -> Html:
-    return el("p", words, role="status", class_="a2s-status busy" if busy else "a2s-status")
+def _line(*words: str, kind: str = "") -> Html:
+    return el("p", words, role="status", class_=f"a2s-status {kind}".strip())
+
+
+def nothing_asked(config: str, guarded: bool) -> Html:
+    """What stands in the place of an answer before anything was asked. `guarded`: the configuration refuses some videos."""
+    steps = [
+        "Pick a video, or upload one of your own.",
+        "Type a question about it. Options, if you give any, are the answers to choose from.",
+        "Press Ask, or Enter. The thought appears here as it is written, with each frame that was retrieved or imagined.",
+    ]
+    note = f"The configuration {config} knows one kind of video alone: coloured shapes on a 3 \N{MULTIPLICATION SIGN} 3 board. "
+    others = "For your own footage choose another one under “Tools, budget, configuration”."
+    return el(
+        "div",
+        el("h2", "Nothing has been asked yet"),
+        el("ol", (el("li", s) for s in steps)),
+        el("p", note, others) if guarded else None,
+        class_="a2s-empty",
+    )
 
 
 def links(id: str) -> Html:
@@ -101,7 +121,7 @@ def _facts(trace: Trace, names: Mapping[str, str]) -> dict[str, str]:
     imagined = sum(f.imagined for f in later)
     v = trace.versions
     return {
-        "Answer": "none" if trace.answer is None else trace.choice or trace.answer or "(empty)",
+        "Answer": _answer(trace),
         "Question": trace.question.text,
         "Configuration": names.get(v.config, v.config or "?"),
         "Tools": ", ".join(v.tools) or "none",
@@ -112,15 +132,23 @@ def _facts(trace: Trace, names: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def _answer(trace: Trace) -> str:
+    if trace.answer is None:
+        return "none"
+    return f"none: {trace.answer}" if is_refusal(trace) else trace.choice or trace.answer or "(empty)"
+
+
 def label(past: Past, names: Mapping[str, str]) -> str:
     """A line of the history, as text."""
-    question = past.question if len(past.question) <= 70 else f"{past.question[:69]}…"
+    asked = plain(past.question)
+    question = asked if len(asked) <= 70 else f"{asked[:69]}…"
     if past.running:
         return f"under way · {question}"
-    answer = "no answer" if past.answer is None else f"“{past.answer[:30]}”"
+    answer = "no answer" if past.answer is None else f"“{plain(past.answer[:30])}”"
     how = [names[past.config]] if past.config in names else []
+    tools = plain(", ".join(past.tools)) or "no tools"
     # What tells runs of one question apart comes before the question: a narrow list cuts off its end.
-    return " · ".join([f"{past.when:%Y-%m-%d %H:%M:%S}", *how, ", ".join(past.tools) or "no tools", answer, question])
+    return " · ".join([f"{past.when:%Y-%m-%d %H:%M:%S}", *how, tools, answer, question])
 
 
 def player(key: str, name: str) -> Html:

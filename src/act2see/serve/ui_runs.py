@@ -21,7 +21,9 @@ from act2see.agent.trace import Question, Trace
 from act2see.errors import Act2SeeError, StoreError, TraceError
 from act2see.graphs.config import Config
 from act2see.graphs.state import AskContext
+from act2see.serve.failures import log_failure
 from act2see.serve.ui_live import Live
+from act2see.serve.ui_shelf import shown_name
 
 if TYPE_CHECKING:
     from act2see.agent.packing import FrameSource
@@ -128,17 +130,14 @@ class Runs:
             )
         except asyncio.CancelledError:
             run.stopped = True
-        except Act2SeeError as e:
-            run.error = " ".join(str(e).split())
         except Exception as e:
-            log.exception("run %s failed", run.id)
-            run.error = f"something went wrong ({type(e).__name__}): what was logged where `act2see ui` runs says more"
+            run.error = error_line(e, f"run {run.id}")
         run.trace = run.trace or run.live.trace(open_as_written=True)
         try:
             if run.trace and run.frames:
                 await asyncio.to_thread(save_folder, run.trace, self.folder / run.id, run.frames)
-        except Act2SeeError as e:
-            run.error = " ".join(f"{run.error} {e}".split())
+        except Exception as e:
+            run.error = f"{run.error} {error_line(e, f'saving run {run.id}')}".strip()
         finally:
             run.done = True
             self.running.pop(run.id, None)
@@ -170,19 +169,27 @@ class Runs:
     def _folder(self, id: str) -> Path:
         """Only the name of a folder that is here is an id: no path can be made of anything else."""
         for path in self._folders():
-            if path.name == id:
+            if shown_name(path.name) == id:
                 return path
         raise TraceError(f"there is no run {id!r} in {self.folder}: was its folder moved or deleted?")
 
     def _past(self, path: Path) -> Past | None:
         try:
             changed = (path / OURS).stat().st_mtime
-            if path.name not in self._known or self._known[path.name][0] != changed:
+            id = shown_name(path.name)
+            if id not in self._known or self._known[id][0] != changed:
                 trace = Trace.load(path)
                 when = datetime.datetime.fromtimestamp(changed)
-                past = Past(path.name, when, trace.question.text, trace.answer, tuple(trace.versions.tools), trace.versions.config)
-                self._known[path.name] = changed, past
-        except (Act2SeeError, OSError) as e:
-            log.warning("the run in %s cannot be read: %s", path, e)
+                past = Past(id, when, trace.question.text, trace.answer, tuple(trace.versions.tools), trace.versions.config)
+                self._known[id] = changed, past
+        except (Act2SeeError, OSError, ValueError, OverflowError) as e:
+            log.warning("the run in %s cannot be read: %s", ascii(str(path)), ascii(str(e)))
             return None
-        return self._known[path.name][1]
+        return self._known[id][1]
+
+
+def error_line(error: Exception, what: str) -> str:
+    """What the page says of an error: an expected one in its own words, in one line; any other is logged under an id."""
+    if isinstance(error, Act2SeeError):
+        return " ".join(str(error).split())
+    return f"something went wrong ({type(error).__name__}): the log of `act2see ui` says why, under error {log_failure(what, error)}"

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 # They name other files or addresses, which a video that somebody sent must not make us open.
-_PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf"})
+_PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf", "vobsub", "avisynth", "vapoursynth"})
+_PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0")  # how those begin that people come across
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +64,20 @@ def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         import av
         from av.stream import Disposition
 
+    # Playlists are refused before they are opened: opening one opens the files that it names, a pipe that never ends among them.
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS))}
     try:
-        container = av.open(os.path.abspath(path), options={"protocol_whitelist": "file"}, metadata_errors="ignore")
+        container = av.open(os.path.abspath(path), options=options, metadata_errors="ignore")
     except av.error.FFmpegError as e:
         with open(path, "rb") as f:
-            cut = f.read(8)[4:] == b"ftyp"
+            begin = f.read(512)
+        if begin.startswith(_PLAYLIST_MARKS) or (begin.startswith(b"<?xml") and b"<MPD" in begin):
+            raise VideoError(f"{path} is a playlist, not a video: give the video file itself") from e
+        cut = begin[4:8] == b"ftyp"
         why = "is cut off before its table of frames" if cut else "is not a video that can be read"
         do = "copy or download it again" if cut else "give a video file, such as MP4, MOV, MKV or WebM"
         raise VideoError(f"{path} {why}: {do}") from e
     with container:
-        if _PLAYLISTS & set(container.format.name.split(",")):
-            raise VideoError(f"{path} is a playlist, not a video: give the video file itself")
         # The cover picture of a song is a video stream to FFmpeg.
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:

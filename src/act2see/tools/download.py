@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib import request
@@ -21,8 +22,15 @@ _SECONDS = 30.0  # without a byte
 _CHUNK = 1 << 20
 
 
-def download(url: str, folder: Path, *, largest: int = LARGEST) -> Path:
-    """The file of an address, in `folder`. Raises `VideoError` where it cannot be had, or is larger than `largest` bytes."""
+def download(url: str, folder: Path, *, largest: int = LARGEST, stop: Callable[[], bool] = lambda: False) -> Path:
+    """Download the file of an address into `folder`, unless it is there.
+
+    Args:
+        stop: Asked after each MiB; once it returns true, the download is given up.
+
+    Raises:
+        VideoError: It cannot be had, is larger than `largest` bytes, or was given up.
+    """
     path = folder / (hashlib.blake2b(url.encode("utf-8", "replace"), digest_size=16).hexdigest() + ".video")
     if path.exists():
         return path
@@ -35,6 +43,8 @@ def download(url: str, folder: Path, *, largest: int = LARGEST) -> Path:
                 got += len(block)
                 if got > largest:
                     raise VideoError(f"{url} is larger than {largest} bytes: download it yourself, into a folder that may be opened")
+                if stop():
+                    raise VideoError(f"the download of {url} was given up: nobody waits for it any more")
                 file.write(block)
         temporary.replace(path)
     except (OSError, http.client.HTTPException, ValueError) as e:

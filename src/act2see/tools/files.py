@@ -1,8 +1,13 @@
-"""Files for people: written beside their place and renamed into it, so that nothing is ever half there."""
+"""Files for people: written beside their place and renamed into it, so that nothing is ever half there.
+
+And files from people: only regular ones are read, since a pipe or a device can wait, or go on, for ever.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,3 +70,42 @@ def write_text(path: Path, text: str) -> None:
     """The whole text or nothing."""
     with whole_file(path) as new:
         new.write_text(text, encoding="utf-8", errors="replace")
+
+
+def read_file(path: str | os.PathLike[str], largest: int, *, follow: bool = True) -> bytes:
+    """The bytes of a regular file; a pipe, a device or a socket in its place is neither waited for nor read.
+
+    Args:
+        largest: How many bytes it may have.
+        follow: Whether the path may be a symbolic link.
+
+    Raises:
+        OSError: It cannot be opened, is no regular file, or is too large.
+        ValueError: No file can have this name (a null character, half a surrogate pair).
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+    # Opening a pipe waits for a writer, opening a terminal may take it over.
+    flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    if not follow:
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(None, "it is no regular file", os.fspath(path))
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise OSError(None, f"it has more than {largest >> 20} MiB", os.fspath(path))
+    return data
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is Unicode text. Names of any bytes exist, which JSON and most formats cannot hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(name: str) -> str:
+    """A name in which what is no Unicode text is written as an escape: `caf\\udce9.mp4`."""
+    return name.encode("utf-8", "backslashreplace").decode()

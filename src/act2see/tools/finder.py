@@ -140,8 +140,13 @@ class Finder:
             found.cancel()
 
     async def ready(self, video: str, progress: Progress | None = None) -> FrameIndex:
-        """`index`, waiting without a thread. Who is cancelled no longer waits, and what nobody waits for is not built."""
-        found = await asyncio.to_thread(self._begin, video, progress)
+        """`index`, waiting without a thread. Cancelling withdraws the request; an index that nobody awaits is dropped."""
+        begun = asyncio.ensure_future(asyncio.to_thread(self._begin, video, progress))
+        try:
+            found = await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            begun.add_done_callback(_withdraw)  # the thread is looking at the video and is about to ask for the index
+            raise
         return found if isinstance(found, FrameIndex) else await asyncio.wrap_future(found)
 
     def folder(self, id: str) -> Path:
@@ -214,6 +219,11 @@ class Finder:
         yield len(frames), len(frames)
         if kept:
             self.clips.keep(video, kept)
+
+
+def _withdraw(begun: asyncio.Future[FrameIndex | Future[FrameIndex]]) -> None:
+    if not begun.cancelled() and begun.exception() is None and isinstance(building := begun.result(), Future):
+        building.cancel()
 
 
 def _acquired(lock: FileLock) -> bool:

@@ -1,0 +1,71 @@
+"""The page as an attacker meets it: raw HTTP, any value in any event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from act2see.serve.ui import Site, served
+
+SESSION = "attack"
+
+
+@dataclass
+class Client:
+    """Talks to the page; `functions` are its events by the name of the handler's outputs and inputs, as the page tells them."""
+
+    http: httpx.Client
+    config: dict[str, Any]
+
+    def function(self, *inputs: str) -> int:
+        """The id of the first event that takes these controls, by their `elem_id`."""
+        ids = {c["id"]: c["props"].get("elem_id") for c in self.config["components"]}
+        for event in self.config["dependencies"]:
+            if event["backend_fn"] and [ids.get(i) for i in event["inputs"] if ids.get(i)] == list(inputs):
+                return int(event["id"])
+        raise AssertionError(f"no event takes {inputs}")
+
+    def join(self, function: Any, data: Any, **more: Any) -> httpx.Response:
+        """Ask for an event. JSON is written as Python does it: NaN and halves of surrogate pairs go through."""
+        body = json.dumps({"data": data, "fn_index": function, "session_hash": SESSION, **more})
+        return self.http.post("/gradio_api/queue/join", content=body, headers={"content-type": "application/json"})
+
+    def outcome(self, function: int, data: Any, **more: Any) -> str:
+        """What became of an event, as text: the refusal, or all that the page was told until the event had ended."""
+        answer = self.join(function, data, **more)
+        assert answer.status_code in (200, 400), (answer.status_code, answer.text)
+        if answer.status_code == 400:
+            return str(answer.json()["detail"])
+        told = ""
+        with self.http.stream("GET", "/gradio_api/queue/data", params={"session_hash": SESSION}) as stream:
+            for line in stream.iter_lines():
+                told += line
+                if '"process_completed"' in line:
+                    break
+        return told
+
+    def upload(self, name: str | bytes, content: bytes) -> httpx.Response:
+        """Send a file under a name that may be any bytes."""
+        raw = name.encode("utf-8", "surrogatepass") if isinstance(name, str) else name
+        head = b'--b\r\nContent-Disposition: form-data; name="files"; filename="' + raw + b'"\r\n\r\n'
+        return self.form(head + content + b"\r\n--b--\r\n")
+
+    def form(self, body: bytes, kind: str = "multipart/form-data; boundary=b") -> httpx.Response:
+        return self.http.post("/gradio_api/upload", content=body, headers={"content-type": kind})
+
+
+@contextmanager
+def attacked(site: Site) -> Iterator[Client]:
+    """A page that is served on this machine, and a client of it. Nothing that it does may take ten seconds."""
+    with served(site) as address, httpx.Client(base_url=address, timeout=30) as http:
+        yield Client(http, http.get("/config").json())
+
+
+def file_at(path: object, **more: object) -> dict[str, object]:
+    """An uploaded file, as a browser names one."""
+    return {"path": path, "meta": {"_type": "gradio.FileData"}, **more}
