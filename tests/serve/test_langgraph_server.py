@@ -32,7 +32,7 @@ if not find_spec("langgraph_api") or not find_spec("langgraph_cli"):
     pytest.skip("the LangGraph server is not installed: langgraph-cli[inmem]", allow_module_level=True)
 
 from langgraph.pregel.remote import RemoteGraph
-from langgraph_sdk import get_sync_client
+from langgraph_sdk import get_client, get_sync_client
 from langgraph_sdk.client import SyncLangGraphClient
 from mcp import Client
 from mcp.types import CallToolResult, Tool
@@ -128,33 +128,43 @@ def test_a_run_streams_its_thought_and_its_frames(client: SyncLangGraphClient, a
     assert max(len(json.dumps(h["values"])) for h in history) < 20_000
 
 
-def test_the_adapters_take_a_graph_on_the_server(url: str, asked: dict[str, Any]) -> None:
-    remote = RemoteGraph("act2see", url=url)
+def test_the_adapters_take_a_graph_on_the_server(url: str, client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+    remote = RemoteGraph("act2see", sync_client=client)
     message = as_tool(remote).invoke({"type": "tool_call", "id": "1", "name": "ask_video", "args": asked})
     assert message.status == "success"
     assert Trace.model_validate(message.artifact).choice == ITEM.answer
     gone = as_tool(remote).invoke({"type": "tool_call", "id": "1", "name": "ask_video", "args": {**asked, "video": "none.mp4"}})
     assert gone.status == "error"
-    assert "none.mp4" in gone.content
+    assert "may be opened: there is no file of that name" in gone.content
 
     async def asynchronously() -> tuple[str, dict[str, Any]]:
-        worker = as_worker(RemoteGraph("act2see", url=url), context=AskContext(tools=(), seed=3))
-        said = await worker.ainvoke({"messages": [HumanMessage(asked["question"])], "video": asked["video"]})
-        node = as_node(RemoteGraph("act2see", url=url))
-        return said["trace"]["versions"], await node.ainvoke(asked)
+        async with get_client(url=url) as client:
+            there = RemoteGraph("act2see", client=client)
+            worker = as_worker(there, context=AskContext(tools=(), seed=3))
+            said = await worker.ainvoke({"messages": [HumanMessage(asked["question"])], "video": asked["video"]})
+            return said["trace"]["versions"], await as_node(there).ainvoke(asked)
 
     versions, update = asyncio.run(asynchronously())
     assert (versions["seed"], versions["tools"]) == (3, {})
     assert Trace.model_validate(update["trace"]).choice == ITEM.answer
 
 
-def test_the_configurable_of_a_client_is_its_own(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
-    config: Any = {"configurable": {"temperature": 0.9, "max_tokens": 1, "seed": 9}}
-    result: Any = client.runs.wait(None, "act2see", input=asked, config=config)
+async def test_a_parents_configurable_does_not_reach_the_server(url: str, asked: dict[str, Any]) -> None:
+    class State(TypedDict, total=False):
+        video: str
+        question: str
+        options: list[str]
+        answer: str
+        trace: dict[str, Any]
+
+    theirs: Any = {"configurable": {"temperature": 0.9, "max_tokens": 1, "seed": 9, "thread_id": "mine"}}
+    async with get_client(url=url) as client:
+        parent = StateGraph(State)
+        parent.add_node("see", as_node(RemoteGraph("act2see", client=client), context=AskContext(seed=3)))
+        parent.add_edge(START, "see")
+        result = await parent.compile().ainvoke(asked, theirs)
     assert Trace.model_validate(result["trace"]).choice == ITEM.answer
-    ours: Any = {"configurable": {"act2see": {"tools": [], "seed": 9}}}
-    versions = client.runs.wait(None, "act2see", input=asked, config=ours)["trace"]["versions"]  # type: ignore[call-overload,index]
-    assert (versions["seed"], versions["tools"]) == (9, {})
+    assert result["trace"]["versions"]["seed"] == 3
 
 
 def test_a_run_that_was_interrupted_goes_on_to_the_same_answer(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
