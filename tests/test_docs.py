@@ -22,17 +22,16 @@ from tests.graphs.parents import Agent
 ROOT = Path(__file__).parents[1]
 
 
-async def test_the_tool_of_docs_tools_md(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_tool_of_docs_tools_md(tmp_path: Path) -> None:
     text = (ROOT / "docs/tools.md").read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(.*?)```", text, re.S)
     assert len(code.splitlines()) <= 30
     (tmp_path / "middle.py").write_text(code, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.S)
     for block in blocks:
         (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
         build_parts(load_config(tmp_path / "mine.yaml", cache=str(tmp_path / "cache")))
-    [mine] = [b for b in blocks if "middle" in b]
+    [mine] = [b for b in blocks if "middle:Middle" in b]
     (tmp_path / "mine.yaml").write_text(mine, encoding="utf-8")
     config = load_config(str(tmp_path / "mine.yaml"), cache=str(tmp_path / "cache"), view={"guard": None})
     reasoner = Scripted("I look. <middle>the middle</middle>", "So.</think><answer>B</answer>")

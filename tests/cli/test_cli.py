@@ -169,7 +169,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     resources = replace(made.resources, finder=Finder(clips, Colours(), cache))
     reasoner = Scripted()
     doubled = replace(made, reasoner=reasoner, resources=resources, tools={t: Show(t, clips) for t in config.tools})
-    monkeypatch.setitem(graph_parts._shared._made, ("parts", config.model_dump_json()), doubled)
+    monkeypatch.setitem(graph_parts._shared._made, graph_parts.parts_key(config), doubled)
     monkeypatch.setattr(graph_parts, "build_resources", lambda *_: resources)
     clip = write_clip(make_item("blink", 0, "test", seconds=6).clip, tmp_path / "clip.mp4")
     return Place(tmp_path, str(clip), str(file), reasoner)

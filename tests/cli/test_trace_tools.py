@@ -35,7 +35,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     config, parts = parts_in(tmp_path, Seer(*LINES))
     parts = replace(parts, tools={tag: Seconds(tag, parts.resources) for tag in ("retrieve", "generate")})
     (tmp_path / "my.yaml").write_text(config.to_yaml())
-    monkeypatch.setitem(graph_parts._shared._made, ("parts", load_config("my.yaml").model_dump_json()), parts)
+    monkeypatch.setitem(graph_parts._shared._made, graph_parts.parts_key(load_config("my.yaml")), parts)
 
     def act2see(*args: str | Path, code: int = 0) -> Any:
         result = CliRunner().invoke(app, [str(a) for a in args])
@@ -110,11 +110,11 @@ def test_a_folder_brings_its_frames_along(run: Run, tmp_path: Path, monkeypatch:
     config = load_config("my.yaml")
     parts = graph_parts.cached_parts(config)
     elsewhere = replace(parts, resources=replace(parts.resources, store=FrameStore(tmp_path / "empty")))
-    monkeypatch.setitem(graph_parts._shared._made, ("parts", config.model_dump_json()), elsewhere)
+    monkeypatch.setitem(graph_parts._shared._made, graph_parts.parts_key(config), elsewhere)
     run("fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml")
     shutil.rmtree("saved/frames")
     elsewhere = replace(parts, resources=replace(parts.resources, store=FrameStore(tmp_path / "other")))
-    monkeypatch.setitem(graph_parts._shared._made, ("parts", config.model_dump_json()), elsewhere)
+    monkeypatch.setitem(graph_parts._shared._made, graph_parts.parts_key(config), elsewhere)
     monkeypatch.setenv("ACT2SEE_CACHE", str(tmp_path / "none"))
     one_line_error(run("fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml", code=2), "6 of the 6 frames", "not in")
 

@@ -58,6 +58,35 @@ def test_another_tool_under_a_tag_drops_the_old_ones_options() -> None:
     assert kept.tools["generate"].options == {**load_config("micro").tools["generate"].options, "steps": 3}
 
 
+def test_another_engine_keeps_what_is_the_runs_and_brings_what_is_its_own() -> None:
+    base = load_config("paper", reasoner={"prompt": "short", "temperature": 0.6, "top_p": 0.9, "adapter": "owner/lora"})
+    chat = load_config(base, reasoner={"use": "chat", "weights": "openai:m", "options": {"max_retries": 0}}).reasoner
+    assert (chat.prompt, chat.temperature, chat.top_p, chat.rows) == ("short", 0.6, 0.9, 2)
+    assert (chat.options, chat.adapter, chat.dtype) == ({"max_retries": 0}, None, "auto")
+    # And back: another model's options, and that it goes on with a turn, mean nothing to this one.
+    back = load_config({"preset": "api", "reasoner": {"options": {"max_retries": 0}, "continuation": True}})
+    local = load_config(back, reasoner={"use": "transformers", "weights": "owner/vlm"}).reasoner
+    assert (local.options, local.continuation, local.prompt) == ({}, False, "paper")
+    assert load_config("micro", reasoner={"use": "chat", "weights": "openai:micro"}).reasoner.prompt == "short"
+    with pytest.raises(ConfigError, match=r"reasoner\.weights"):
+        load_config("micro", reasoner={"use": "chat"})
+
+
+def test_another_encoder_and_another_tool_keep_what_is_not_theirs() -> None:
+    encoder = load_config(load_config("micro", encoder={"batch": 4}), encoder={"use": "transformers", "weights": "owner/clip"}).encoder
+    assert (encoder.batch, encoder.device, encoder.dtype) == (4, "auto", "auto")
+    settings = {"timeout": 5, "retries": 0, "max_frames": 2, "approve": True}
+    base = load_config("micro", tools={"generate": settings})
+    tool = load_config(base, tools={"generate": {"use": "retrieve", "retries": 2}}).tools["generate"]
+    assert tool.model_dump() == {**settings, "use": "retrieve", "options": {}, "retries": 2}
+
+
+def test_the_default_engine_by_name_is_the_same_engine() -> None:
+    # The micro preset does not say `use: blip2`, which is the default.
+    assert load_config("micro", encoder={"use": "blip2"}) == load_config("micro")
+    assert load_config({"reasoner": {"weights": "a/b"}, "encoder": {"weights": "c/d"}}, reasoner={"use": "transformers"}).reasoner.weights
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

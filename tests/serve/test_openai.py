@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 pytest.importorskip("langchain_openai", reason="the OpenAI client is not installed")
@@ -24,7 +25,7 @@ from openai import AsyncOpenAI, BadRequestError
 from act2see import aask, create_act2see, load_config
 from act2see.agent.reasoners.base import Delta
 from act2see.errors import ConfigError, ReasonerError
-from act2see.graphs.config import Config, ReasonerConfig
+from act2see.graphs.config import Config
 from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
@@ -52,9 +53,11 @@ def url(served: Served) -> Iterator[str]:
 
 
 def over_http(config: Config, url: str) -> Config:
-    options = {"base_url": url, "api_key": "none", "max_retries": 0, "default_headers": CLOSE}
-    reasoner = ReasonerConfig(use="chat", weights="openai:micro", options=options, continuation=True, prompt="short")
-    return config.model_copy(update={"reasoner": reasoner})
+    """The configuration that docs/models.md shows, with the address of the server here."""
+    text = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
+    [shown] = [yaml.safe_load(b) for b in re.findall(r"```yaml\n(.*?)```", text, re.S) if "continuation" in b]
+    shown["reasoner"]["options"] |= {"base_url": url, "default_headers": CLOSE}
+    return load_config(shown, cache=config.cache)
 
 
 @pytest.fixture

@@ -37,6 +37,18 @@ class Packed:
     grids: list[tuple[int, int, int]]
     starts: list[int]
 
+    def keys(self) -> list[int]:
+        """Ids that also tell frames apart: two pictures have the same vision tokens but not the same content."""
+        keys = list(self.ids)
+        ends = [*self.starts, len(keys)][1:]  # a frame's tokens end before the next frame; a chat of text alone has none
+        for frame, first, stop in zip(self.images, self.starts, ends, strict=True):
+            mark = -1 - int(frame.digest[:12], 16)
+            at = first
+            while at < stop and self.ids[at] == self.ids[first]:
+                keys[at] = mark
+                at += 1
+        return keys
+
 
 class Packer:
     """Packs rollouts for Qwen3-VL checkpoints of any size."""

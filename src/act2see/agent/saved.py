@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from act2see.agent.trace import Trace
 from act2see.agent.view import trace_html
-from act2see.errors import StoreError
+from act2see.errors import StoreError, VideoError
 from act2see.tools.files import whole_folder
 from act2see.tools.frames import FrameRef, Generated
 from act2see.tools.store import FrameStore
+from act2see.tools.video import split_part, video_digest
 
 if TYPE_CHECKING:
     from act2see.agent.packing import FrameSource, Pixels
@@ -54,6 +56,25 @@ def frames_of(path: Path, store: FrameStore | None = None) -> FrameSource:
             return np.asarray(image.convert("RGB"))
 
     return frames
+
+
+def find_video(trace: Trace, path: Path) -> Trace:
+    """The trace with its video where it is now: where it was asked, else near `path`, the saved trace, as when both were moved.
+
+    Near is in the trace's folder or the one around it, under the old name. Only a video of the same content is taken; where there
+    is none, the trace is as it was, and whoever opens the video says what is wrong.
+    """
+    was, _ = split_part(trace.video.path)
+    part = trace.video.path[len(was) :]
+    folder = (path if path.is_dir() else path.parent).absolute()
+    name = re.split(r"[\\/]", was)[-1]
+    for candidate in dict.fromkeys([was, *(str(place / n) for place in (folder, folder.parent) for n in (was, name))]):
+        try:
+            if video_digest(candidate + part) == trace.video.digest:
+                return trace.model_copy(update={"video": trace.video.model_copy(update={"path": candidate + part})})
+        except VideoError:
+            continue
+    return trace
 
 
 def _pictures(trace: Trace) -> Iterator[FrameRef]:

@@ -46,13 +46,14 @@ def diff(
 
 def replay(trace: Saved, to: Out = None, preset: Preset = None, config: ConfigFile = None) -> None:
     """Ask a trace's question again, with its seed and tools, and say whether it comes out the same."""
+    from act2see.agent.saved import find_video
     from act2see.agent.trace import Trace
     from act2see.cli.chain import Chain
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.fork import areplay
 
     _check_out(to)
-    loaded, chosen = Trace.load(trace), chosen_config(preset, config)
+    loaded, chosen = find_video(Trace.load(trace), trace), chosen_config(preset, config)
     _finish(areplay(create_act2see(chosen), loaded, on_event=Chain(out()).event), loaded, chosen, to)
 
 
@@ -70,6 +71,7 @@ def fork(
     config: ConfigFile = None,
 ) -> None:
     """Go back to a call of a trace, change it, and let the model go on from there."""
+    from act2see.agent.saved import find_video
     from act2see.agent.trace import Trace
     from act2see.cli.chain import Chain
     from act2see.graphs.ask import create_act2see
@@ -77,7 +79,7 @@ def fork(
     from act2see.graphs.parts import cached_parts
 
     _check_out(to)
-    loaded, chosen = Trace.load(trace), chosen_config(preset, config)
+    loaded, chosen = find_video(Trace.load(trace), trace), chosen_config(preset, config)
     if at is None:
         calls = "; ".join(f"{n} <{c.tag}> {c.query[:60]}" for n, c in enumerate(loaded.calls, start=1))
         raise QuestionError(f"say which call to go back to, with --at N (calls: {calls or 'none, so only 0, the beginning'})")

@@ -58,7 +58,7 @@ def needed_weights(config: Config) -> list[Needed]:
         found.append(_needed("adapter", r.adapter, r.device, r.dtype))
     for tag, settings in config.tools.items():
         try:
-            _, options = chosen_tool(settings.use, tag, settings.options)
+            _, options = chosen_tool(settings.use, tag, settings.options, config.folder)
         except ConfigError as e:  # named among the others, so that these are seen too
             found.append(Needed(tag, settings.use, pick_device(r.device), None, None, problem=str(e)))
             continue

@@ -213,7 +213,7 @@ class _Nodes:
         decision, supplied = await asyncio.to_thread(ask_person, trace, self.parts.resources)
         started = time.perf_counter()
         tag = trace.calls[-1].tag
-        if frames := await asyncio.to_thread(instead, decision, trace, state["video"], self.parts.resources, supplied):
+        if frames := await asyncio.to_thread(instead, decision, trace, trace.video.path, self.parts.resources, supplied):
             return _returned(frames, trace.id, started, runtime)
         return Command(update={"review": review_of(decision).model_dump(mode="json")}, goto=tag)
 
@@ -227,7 +227,7 @@ class _Nodes:
             review = _review(state)
             query = (review and review.query) or trace.calls[-1].query
             seed = call_seed(self._seed(self._context(config, runtime)), tag, query, len(trace.calls))
-            returned = await in_time(tool.call(query, ToolContext(state["video"], trace.shown, seed)), seconds)
+            returned = await in_time(tool.call(query, ToolContext(trace.video.path, trace.shown, seed)), seconds)
             result = checked_result(tag, returned, self.parts.resources.store, settings.max_frames if settings else MAX_FRAMES)
             note = " ".join(n for n in (replaced(review), result.note) if n)
             frames = Frames(tag=tag, frames=result.frames, note=note, curve=result.curve, review=review)

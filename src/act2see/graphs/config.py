@@ -1,8 +1,9 @@
 """The configuration: one pydantic model, YAML files, presets, and errors that say which key is wrong.
 
 A config file may start from a preset (`preset: micro`) and change single keys; nested keys are merged, lists and
-tools' options replaced key by key; `tools: {TAG: null}` leaves a tool of the preset out. An unknown key is an error that
-names the nearest known one, and so is a key that stands twice. What a run may change without a rebuild (budget, seed,
+tools' options replaced key by key; `tools: {TAG: null}` leaves a tool of the preset out. Another engine, encoder or tool (`use`)
+brings weights and options of its own, and keeps what is the run's. Relative paths are made absolute (`graphs/places.py`). An unknown
+key is an error that names the nearest known one, and so is a key that stands twice. What a run may change without a rebuild (budget, seed,
 which of the declared tools) is `AskContext`, LangGraph's own context.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.resources import files
@@ -21,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
+from act2see.graphs.places import place_paths
 from act2see.tools.base import MAX_FRAMES
 
 PRESETS = ("micro", "paper", "paper-24gb", "laptop", "api")
@@ -121,7 +124,7 @@ class NeedsConfig(Section):
 
 
 class Config(Section):
-    """Everything that `create_act2see` needs."""
+    """Everything that `create_act2see` needs. Modules of tools (`use: "depth:Depth"`) are looked for in `folder` first."""
 
     name: str = "custom"
     about: str = ""
@@ -135,6 +138,7 @@ class Config(Section):
     seed: int = 0
     cache: str | None = None
     store: str | None = None
+    folder: str | None = None
 
     @field_validator("tools")
     @classmethod
@@ -148,7 +152,8 @@ class Config(Section):
     @property
     def hash(self) -> str:
         """A short hash of all that can change an answer."""
-        data = self.model_dump(exclude={"cache": True, "store": True, "name": True, "about": True, "needs": True, "index": {"workers"}})
+        left_out: Any = {key: True for key in ("cache", "store", "folder", "name", "about", "needs")} | {"index": {"workers"}}
+        data = self.model_dump(exclude=left_out)
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 
     def to_yaml(self) -> str:
@@ -166,8 +171,10 @@ def preset_data(name: str) -> dict[str, Any]:
 def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, **changes: Any) -> Config:
     """A configuration from a preset's name, a YAML file, data, or nothing (the `micro` preset).
 
-    `changes` are top-level keys merged last: `load_config("micro", budget={"calls": 2})`.
+    `changes` are top-level keys merged last: `load_config("micro", budget={"calls": 2})`. Relative paths in a file are relative to its
+    folder, others to the working folder.
     """
+    file: Path | None = None
     if isinstance(source, Config):
         data: dict[str, Any] = source.model_dump()
         where = "config"
@@ -176,10 +183,16 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
     elif isinstance(source, Mapping):
         data, where = dict(source), "config"
     else:
-        data, where = _read(Path(source)), str(source)
-    if "preset" in data:
-        data = _merge(preset_data(str(data.pop("preset"))), data)
-    data = _merge(data, changes)
+        file = Path(source)
+        data, where = _read(file), str(source)
+    base = preset_data(str(data.pop("preset"))) if "preset" in data else {}
+    folder = str(file.absolute().parent) if file else os.curdir
+    if isinstance(named := data.get("folder"), str):
+        data["folder"] = folder = os.path.abspath(os.path.join(folder, os.path.expanduser(named)))
+    data = _merge(base, place_paths(data, folder, _engine(base)))
+    data = _merge(data, place_paths(changes, os.curdir, _engine(data)))
+    if file and data.get("folder") is None and _names_modules(data):
+        data["folder"] = folder
     if isinstance(tools := data.get("tools"), Mapping):
         data["tools"] = {tag: tool for tag, tool in tools.items() if tool is not None}
     try:
@@ -242,14 +255,44 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+# What another `use` does not take over: options are those of the old engine, encoder or tool, and the rest goes with its weights.
+_OF_USE = frozenset({"options", "weights", "adapter", "device", "dtype", "context", "continuation"})
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
     out = dict(base)
     for key, value in over.items():
-        known = out.get(key)
-        # Another tool under the same tag starts from its own defaults, not from the old tool's options.
-        swapped = isinstance(value, Mapping) and isinstance(known, dict) and "use" in value and value["use"] != known.get("use")
-        out[key] = _merge(known, value) if isinstance(value, Mapping) and isinstance(known, dict) and not swapped else value
+        known, here = out.get(key), (*path, str(key))
+        if not (isinstance(value, Mapping) and isinstance(known, dict)):
+            out[key] = value
+            continue
+        if _is_swap(here, known, value):
+            known = {k: v for k, v in known.items() if k not in _OF_USE}
+        out[key] = _merge(known, value, here)
     return out
+
+
+def _is_swap(path: tuple[str, ...], known: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    """Whether `over` names another engine, encoder or tool than the section has."""
+    kinds: dict[tuple[str, ...], type[Section]] = {("reasoner",): ReasonerConfig, ("encoder",): EncoderConfig}
+    if path not in kinds and not (len(path) == 2 and path[0] == "tools"):
+        return False
+    default = kinds[path].model_fields["use"].default if path in kinds else None
+    return "use" in over and over["use"] != known.get("use", default)
+
+
+def _engine(data: Mapping[str, Any]) -> str:
+    """The `reasoner.use` of data that need not be right."""
+    section = data.get("reasoner")
+    return str(section.get("use", "transformers")) if isinstance(section, Mapping) else "transformers"
+
+
+def _names_modules(data: Mapping[str, Any]) -> bool:
+    """Whether a tool, or the guard, is named by a module that is not one of the package."""
+    tools, view = data.get("tools"), data.get("view")
+    names = [t.get("use") for t in tools.values() if isinstance(t, Mapping)] if isinstance(tools, Mapping) else []
+    names += [view.get("guard")] if isinstance(view, Mapping) else []
+    return any(isinstance(n, str) and ":" in n and not n.startswith("act2see.") for n in names)
 
 
 def _explain(error: ValidationError) -> str:

@@ -46,6 +46,7 @@ from act2see.graphs.scenes import Part, by_scene, by_time, find_cuts, part_path
 from act2see.graphs.state import AskContext, AskInput, extend, settings_in
 from act2see.tools.background import run_in_background
 from act2see.tools.frames import FrameRef
+from act2see.tools.video import absolute_path
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -227,7 +228,7 @@ class _Nodes:
             parts = by_time(length, seconds, settings.overlap)
         else:
             parts = by_scene(find_cuts(video, length), length, seconds, settings.overlap)
-        return [(p.start, p.stop, part_path(video, p, length)) for p in parts]
+        return [(p.start, p.stop, part_path(absolute_path(video), p, length)) for p in parts]
 
     def _judge(
         self, pieces: Sequence[Part], traces: Mapping[int, Trace], failed: Mapping[int, str], paths: Sequence[str]

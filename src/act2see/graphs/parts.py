@@ -7,8 +7,6 @@ Models are loaded when they are first needed, not when the graph is built. The g
 from __future__ import annotations
 
 import asyncio
-import importlib
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +20,14 @@ from act2see.agent.reasoners.preflight import Needs
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError
 from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
+from act2see.graphs.places import local_path
 from act2see.graphs.state import AskState
 from act2see.tools.base import FrameTool, Resources
 from act2see.tools.batching import MicroBatcher, Stop
+from act2see.tools.beside import import_beside
 from act2see.tools.clips import Clips
 from act2see.tools.finder import Encoder, Finder
+from act2see.tools.forks import Lock, check_inherited, natively, renew_after_fork
 from act2see.tools.memory import in_halves
 from act2see.tools.plugins import make_tool
 from act2see.tools.sharing import Shared
@@ -63,7 +64,7 @@ def build_parts(config: Config, shared: Shared | None = None) -> Parts:
         if tag in NODES or tag in AskState.__annotations__:
             raise ConfigError(f"tool tag {tag!r} is taken: the graph has a node or a key of that name; choose another")
     resources = build_resources(config, shared)
-    tools = {tag: make_tool(t.use, tag, t.options, resources) for tag, t in config.tools.items()}
+    tools = {tag: make_tool(t.use, tag, t.options, resources, config.folder) for tag, t in config.tools.items()}
     needs = reasoner_needs(config)
     # What a run chooses (how to sample, what the prompt says) is not the model's; where frames are kept is.
     model = config.reasoner.model_dump_json(exclude={"temperature", "top_p", "prompt"})
@@ -124,11 +125,17 @@ def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMod
     return made
 
 
+def storage(config: Config) -> tuple[Path, str]:
+    """Where a graph that is built now keeps its indexes and its frames: an absolute path, and a path or URL."""
+    cache = Path(config.cache).expanduser().absolute() if config.cache else default_cache()
+    return cache, local_path(config.store) if config.store else str(cache / "frames")
+
+
 def build_resources(config: Config, shared: Shared | None = None) -> Resources:
     """The store and the finder alone: all that finding frames needs."""
     shared = shared or Shared()
-    cache = Path(config.cache).expanduser() if config.cache else default_cache()
-    store = FrameStore(config.store or str(cache / "frames"))
+    cache, place = storage(config)
+    store = FrameStore(place)
     clips = Clips(cache, store, config.view.max_side)
     e, i = config.encoder, config.index
     encoder = shared.get(("encoder", e.model_dump_json(exclude={"batch"})), lambda: LazyEncoder(e))
@@ -139,8 +146,16 @@ _shared = Shared()
 
 
 def cached_parts(config: Config) -> Parts:
-    """The parts of this configuration in this process: models are loaded once, however many graphs use them."""
-    return _shared.get(("parts", config.model_dump_json()), lambda: build_parts(config, _shared))
+    """The parts of this configuration in this process: models are loaded once, however many graphs use them.
+
+    Where the configuration leaves the cache to `ACT2SEE_CACHE`, that is read now, and another one gives other parts.
+    """
+    return _shared.get(parts_key(config), lambda: build_parts(config, _shared))
+
+
+def parts_key(config: Config) -> tuple[str, ...]:
+    """What the parts of one process are kept by."""
+    return ("parts", config.model_dump_json(), *map(str, storage(config)))
 
 
 def _guard(config: Config) -> Guard | None:
@@ -148,7 +163,7 @@ def _guard(config: Config) -> Guard | None:
         return None
     module, _, name = config.view.guard.partition(":")
     try:
-        made: Guard = getattr(importlib.import_module(module), name)()
+        made: Guard = getattr(import_beside(module, config.folder), name)()
     except (ImportError, AttributeError, ValueError) as e:
         raise ConfigError(f"view.guard {config.view.guard!r} cannot be imported: {e}") from e
     return made
@@ -162,13 +177,20 @@ class LazyEncoder:
 
     def __init__(self, config: EncoderConfig) -> None:
         self.config = config
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._made: Encoder | None = None
+        self._inherited = False  # from the process that this one was forked from
+        renew_after_fork(self)
         self.queue: MicroBatcher[str, Sequence[Any], NDArray[Any]] = MicroBatcher(
             self._together, most=config.batch, size=len, gather=0, name="act2see-encoder"
         )
         resolve_weights(config.weights)  # a missing folder is said now, not in the middle of a question
 
+    def renew(self) -> None:
+        """In a forked child: the model is as it was, and may be out of reach."""
+        self._inherited = self._made is not None
+
+    @natively
     def _encoder(self) -> Encoder:
         with self._lock:
             if self._made is None:
@@ -200,6 +222,8 @@ class LazyEncoder:
 
     def _together(self, kind: str, asked: Sequence[Sequence[Any]], stop: Stop) -> list[NDArray[Any] | Exception]:
         """Frames or phrases of several callers in one forward; in halves where that fails."""
+        if self._inherited:
+            check_inherited("the encoder", pick_device(self.config.device))
         made = iter(in_halves(getattr(self._encoder(), kind), [one for some in asked for one in some]))
         out: list[NDArray[Any] | Exception] = []
         for some in asked:
@@ -222,9 +246,10 @@ class LazyReasoner:
     def __init__(self, config: ReasonerConfig, store: FrameStore) -> None:
         self.config, self.store = config, store
         self.name = Path(resolve_weights(config.weights)).name
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._made: Reasoner | None = None
 
+    @natively
     def reasoner(self) -> Reasoner:
         """The engine itself, loaded if need be."""
         with self._lock:

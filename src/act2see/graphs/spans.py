@@ -14,7 +14,6 @@ times and scores. Nor are messages of errors recorded then: they quote paths and
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
 from act2see.errors import ConfigError
+from act2see.tools.forks import Lock
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -79,7 +79,7 @@ class Spans(BaseCallbackHandler):
         self._started: dict[UUID, _Started] = {}
         self._runs: dict[UUID, _Run] = {}
         self._nodes: dict[UUID, _Node] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def on_chain_start(
         self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, metadata: Any = None, **kwargs: Any

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.micro.models import IMAGE
+from act2see.tools.forks import natively
 from act2see.tools.weights import resolve_weights
 
 # Mean absolute error in [0, 1]: clips of boards reach 0.014 at most, two clips of real footage 0.14 and 0.16.
@@ -37,6 +38,7 @@ class BoardGuard:
 
         return AutoencoderKL.from_pretrained(resolve_weights(self.weights), subfolder="vae", dtype=torch.float32).eval()
 
+    @natively
     def error(self, frames: Sequence[NDArray[np.uint8]]) -> float:
         """The mean reconstruction error of the worst frame."""
         import torch

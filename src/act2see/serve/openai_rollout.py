@@ -18,7 +18,6 @@ import binascii
 import hashlib
 import io
 import re
-import threading
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from act2see.agent.rollout import ImagePiece, Piece, Rollout, TextPiece
 from act2see.serve.openai_wire import ChatRequest, ImagePart, ProtocolError
+from act2see.tools.forks import Lock
 from act2see.tools.frames import FrameRef
 from act2see.tools.store import frame_digest
 
@@ -42,7 +42,7 @@ class Pictures:
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[str, Pixels] = WeakValueDictionary()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def add(self, pixels: Pixels) -> tuple[FrameRef, Pixels]:
         """A reference, and the array to hold on to: one for all requests that show the same picture."""

@@ -20,6 +20,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from act2see.tools.forks import renew_after_fork
+
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 R = TypeVar("R")
@@ -61,6 +63,7 @@ class MicroBatcher(Generic[K, T, R]):
         self._turns: dict[Hashable, int] = {}  # where an owner's next request stands, for owners that are ahead of `_now`
         self._working = False
         self._changed = threading.Condition()
+        renew_after_fork(self)
 
     async def submit(self, key: K, items: Sequence[T], owner: Hashable = None) -> list[R]:
         """The results of `items`, in order. Raises the first that failed; the others are then taken back.
@@ -84,6 +87,12 @@ class MicroBatcher(Generic[K, T, R]):
             return request.result.result()
         finally:
             self._leave([request])
+
+    def renew(self) -> None:
+        """In a forked child: an empty queue and no worker. The requests of the parent are answered there."""
+        self._changed = threading.Condition()
+        self._queue, self._door, self._turns = [], [], {}
+        self._now, self._working = 0, False
 
     def _enter(self, key: K, item: T, owner: Hashable) -> _Request[K, T, R]:
         """Into the queue, or to the door where that is full."""

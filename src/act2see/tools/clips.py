@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import tempfile
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import StoreError
+from act2see.tools.forks import Lock
 from act2see.tools.frames import FrameRef, Initial
 from act2see.tools.sharing import KeyedLocks
 from act2see.tools.store import FrameStore
@@ -58,7 +58,7 @@ class Clips:
         self._clips: OrderedDict[str, Clip] = OrderedDict()
         self._digests: dict[tuple[str, int, int], str] = {}
         self._kept = kept
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._locks = KeyedLocks()  # one video's table of packets or pictures are read once, and others' are not waited for
 
     def clip(self, path: str) -> Clip:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import VideoError
+from act2see.tools.forks import native
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -59,8 +60,9 @@ class Upright:
 
 @contextmanager
 def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    import av
-    from av.stream import Disposition
+    with native():
+        import av
+        from av.stream import Disposition
 
     # Playlists are refused before they are opened: opening one opens the files that it names, a pipe that never ends among them.
     options = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS))}

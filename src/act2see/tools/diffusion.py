@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from act2see.errors import ConfigError, ToolError
 from act2see.tools.batching import MicroBatcher
+from act2see.tools.forks import RLock, check_inherited, natively, renew_after_fork
 from act2see.tools.memory import in_halves, out_of_memory, release
 from act2see.tools.weights import not_loaded, pick_device, resolve_weights
 
@@ -69,9 +69,15 @@ class Diffuser:
             self.make, most=options.batch, waiting=options.waiting, name="act2see-generate"
         )
         self._pipeline: Any = None
-        self._lock = threading.RLock()
+        self._lock = RLock()
+        self._inherited = False  # from the process that this one was forked from
+        renew_after_fork(self)
         if options.quantise == "nf4" and find_spec("bitsandbytes") is None:
             raise ConfigError("generate: `quantise: nf4` needs bitsandbytes: pip install bitsandbytes, or set `quantise: none`")
+
+    def renew(self) -> None:
+        """In a forked child: the pipeline is as it was, and may be out of reach."""
+        self._inherited = self._pipeline is not None
 
     def how(self, source: Pixels, options: Generate.Options | None = None) -> How:
         """How a frame is made of this one: by these options, or those that the pipeline was loaded with."""
@@ -102,6 +108,7 @@ class Diffuser:
                 return made
         return ToolError(f"there is no memory left to imagine a frame, not even one of {at[0]} x {at[1]}")
 
+    @natively
     def _call(self, how: How, jobs: Sequence[Job], stop: Callable[[], bool]) -> list[Pixels]:
         import torch
         from PIL import Image
@@ -131,6 +138,8 @@ class Diffuser:
 
     def pipeline(self) -> Any:
         """The pipeline, loaded if need be. Raises `WeightsError`, or `ToolError` where there is no memory for it."""
+        if self._inherited:
+            check_inherited("the generator", pick_device(self.options.device))
         with self._lock:
             if self._pipeline is None:
                 full = False
@@ -145,6 +154,7 @@ class Diffuser:
                     raise ToolError("there is no memory for the generator's weights (`offload: model` or `quantise: nf4` take less)")
             return self._pipeline
 
+    @natively
     def _load(self) -> Any:
         import torch
         from diffusers import AutoPipelineForImage2Image

@@ -10,7 +10,6 @@ sides of a wide frame are seen too. No threshold is known for these models, so e
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from act2see.errors import ConfigError, WeightsError
 from act2see.tools.encoder import fingerprint, normalisation, squash
+from act2see.tools.forks import Lock, natively
 
 Pixels = NDArray[np.uint8]
 PASSES = -1.0  # a cosine is never under it
@@ -53,8 +53,9 @@ class DualEncoder:
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
         self.id = f"{self.kind}-{fingerprint(self.model)}"
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
+    @natively
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
         """`(frames, 1, dim)`, L2-normalised, fp16. Frames of another size are squashed to the model's."""
         import torch
@@ -66,6 +67,7 @@ class DualEncoder:
             out: NDArray[np.float16] = _unit(self.model.get_image_features(**given))[:, None].to(torch.float16).cpu().numpy()
         return out
 
+    @natively
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """`(phrases, dim)`, L2-normalised; text is cut where the model's ends."""
         import torch
@@ -114,7 +116,7 @@ class SentenceEncoder:
         self.size: int = getattr(getattr(config, "vision_config", None), "image_size", 224)
         self.no_match: float = getattr(config, "act2see_no_match", PASSES)
         self.id = f"st-{fingerprint(self.model)}"
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
         """`(frames, 1, dim)`, L2-normalised, fp16. Frames of another size are squashed to the model's."""
@@ -127,6 +129,7 @@ class SentenceEncoder:
         """`(phrases, dim)`, L2-normalised."""
         return self._encode(list(texts))
 
+    @natively
     def _encode(self, inputs: list[Any]) -> NDArray[np.float32]:
         with self._lock:
             out = self.model.encode(inputs, batch_size=len(inputs), normalize_embeddings=True, show_progress_bar=False)

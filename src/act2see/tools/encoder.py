@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import WeightsError
+from act2see.tools.forks import Lock, natively
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +54,9 @@ class Blip2Encoder:
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
         self.id = fingerprint(self.model)
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
+    @natively
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
         """`(frames, query tokens, dim)`, L2-normalised, fp16. Frames of another size are squashed to the model's."""
         import torch
@@ -71,6 +72,7 @@ class Blip2Encoder:
             out = normalize(m.vision_projection(read.to(m.vision_projection.weight.dtype)), dim=-1)
         return out.to(torch.float16).cpu().numpy()
 
+    @natively
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """`(phrases, dim)`, L2-normalised; text beyond 35 tokens is cut, as the weights were trained."""
         import torch

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from act2see.errors import StoreError
 from act2see.tools.clips import Clips
+from act2see.tools.forks import Lock
 from act2see.tools.frames import Curve
 from act2see.tools.index import FrameIndex, IndexWriter, read_index
 from act2see.tools.rotation import Progress, Rotation
@@ -88,7 +88,7 @@ class Finder:
         self.fps, self.batch, self.keep_frames = fps, batch, keep_frames
         self.encoded = 0
         self._open: OrderedDict[str, FrameIndex] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._building: Rotation[FrameIndex] = Rotation(workers=workers, name="act2see-index")
 
     def find(

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import StoreError
+from act2see.tools.forks import natively
 from act2see.tools.frames import Curve
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class FrameIndex:
             scores = self._search(phrases, total)[0].mean(0)
         return scores
 
+    @natively
     def _search(self, phrases: NDArray[np.float32], k: int) -> tuple[Scores, NDArray[np.bool_]]:
         """Scores by phrasing, and which of them are exact; the others are bounds from above."""
         similarity, row = self.rows.search(np.ascontiguousarray(phrases, np.float32), k)
@@ -85,6 +87,7 @@ class IndexWriter:
         self._rows: Any = None
         self._tokens = 0
 
+    @natively
     def add(self, frames: NDArray[np.int64], seconds: NDArray[np.float64], features: NDArray[np.float16]) -> None:
         """The next frames: their numbers in the video, their times, and `(n, tokens, dim)` features."""
         import faiss
@@ -96,6 +99,7 @@ class IndexWriter:
         self._frames.append(frames)
         self._seconds.append(seconds)
 
+    @natively
     def write(self, folder: Path, id: str, meta: dict[str, Any]) -> FrameIndex:
         """Put it in `folder` under this id. Raises `StoreError` where nothing was added, or nothing can be written."""
         import faiss
@@ -124,6 +128,7 @@ class IndexWriter:
         return read_index(folder, id)
 
 
+@natively
 def read_index(folder: Path, id: str) -> FrameIndex:
     """Open an index, memory-mapped. Raises `StoreError` where it is missing, damaged or another one's."""
     import faiss

@@ -14,7 +14,6 @@ import asyncio
 import json
 import logging
 import re
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -29,6 +28,7 @@ from pydantic import Field
 from act2see.errors import ConfigError
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.files import write_text
+from act2see.tools.forks import Lock, leak, natively, renew_after_fork
 from act2see.tools.frames import Taken
 from act2see.tools.video import frames_at
 
@@ -71,7 +71,8 @@ class Ocr:
                 raise ConfigError(f"the tool {tag!r} needs {package}, which is not installed: pip install 'act2see[ocr]'")
         self._engine: Any = None
         self._read: dict[str, list[Seen]] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        renew_after_fork(self)
 
     @property
     def version(self) -> str:
@@ -145,6 +146,12 @@ class Ocr:
         write_text(file, json.dumps([[s.text, s.runs] for s in lines], ensure_ascii=False))
         return lines
 
+    def renew(self) -> None:
+        """In a forked child: another session, with threads of its own."""
+        leak(self._engine)
+        self._engine = None
+
+    @natively
     def read(self, pixels: Pixels) -> list[str]:
         """The lines of one picture, `(height, width, 3)` uint8 RGB, from the top."""
         if self._engine is None:

@@ -1,6 +1,7 @@
 """Where tools come from: found by name, made from their options, looked at before anything is asked.
 
-A name is a short one (entry-point group `act2see.tools`) or, in a local config file, a dotted path `package.module:Class`.
+A name is a short one (entry-point group `act2see.tools`) or, in a local config file, a dotted path `package.module:Class`; its
+module is looked for beside the file first (`tools/beside.py`).
 Nothing is imported but the tools that a config names, so a broken package stands in the way of nobody who does not use it.
 
 A tool of another package runs `Apart`: in an event loop and a thread of its own. One that blocks there, in `async` code
@@ -11,7 +12,6 @@ there is one, and the next call gets another. Our own tools know that they must 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import threading
 import weakref
@@ -25,21 +25,27 @@ from pydantic import BaseModel, ValidationError
 
 from act2see.errors import Act2SeeError, ConfigError, ToolError
 from act2see.tools.base import FrameTool, Resources, ToolContext, ToolResult
+from act2see.tools.beside import import_beside, plain_names
+from act2see.tools.forks import Lock, renew_after_fork
 
 GROUP = "act2see.tools"
 _ANSWERS = 1.0  # seconds within which a loop that is not blocked does something
 
 
-def find_tool(name: str, *, dotted: bool = True) -> Any:
-    """The tool class of a short name or dotted path. `dotted=False` where the name comes from elsewhere than a local file."""
+def find_tool(name: str, *, dotted: bool = True, folder: str | None = None) -> Any:
+    """The tool class of a short name or dotted path. `dotted=False` where the name comes from elsewhere than a local file.
+
+    The module of a dotted path is looked for in `folder`, the config file's own, and then wherever Python looks.
+    """
     if ":" in name:
         if not dotted:
             raise ConfigError(f"tool {name!r}: a dotted path is allowed in a local config file only; register an entry point in {GROUP!r}")
         module, _, attribute = name.partition(":")
         try:
-            return getattr(importlib.import_module(module), attribute)
-        except Exception as e:  # importing runs the module, which may raise anything
-            raise ConfigError(f"tool {name!r} cannot be imported: {_first_line(e)}") from e
+            return getattr(import_beside(module, folder), attribute)
+        except (Exception, SystemExit) as e:  # importing runs the module, which may raise anything
+            looked = f"; {folder} was looked in first" if folder and isinstance(e, ModuleNotFoundError) else ""
+            raise ConfigError(f"tool {name!r} cannot be imported: {plain_names(_first_line(e))}{looked}") from e
     # None is loaded but the one that is asked for: a package that is broken stands in nobody else's way.
     known = {(e.name, e.value): e for e in entry_points(group=GROUP)}
     found = [e for e in known.values() if e.name == name]
@@ -61,9 +67,9 @@ def find_tool(name: str, *, dotted: bool = True) -> Any:
         ) from e
 
 
-def chosen_tool(name: str, tag: str, options: Mapping[str, Any]) -> tuple[type[Any], BaseModel]:
+def chosen_tool(name: str, tag: str, options: Mapping[str, Any], folder: str | None = None) -> tuple[type[Any], BaseModel]:
     """The class of this name and its options for this tag. Raises `ConfigError` that says what is wrong with either."""
-    kind = find_tool(name)
+    kind = find_tool(name, folder=folder)
     schema = getattr(kind, "Options", None)
     if not (isinstance(kind, type) and isinstance(schema, type) and issubclass(schema, BaseModel)):
         raise ConfigError(f"tools.{tag}: {name!r} is no tool: a tool is a class with `Options`, a pydantic model, in it")
@@ -73,9 +79,9 @@ def chosen_tool(name: str, tag: str, options: Mapping[str, Any]) -> tuple[type[A
         raise ConfigError(f"tools.{tag}.options: {_explain(e, list(schema.model_fields))}") from e
 
 
-def make_tool(name: str, tag: str, options: Mapping[str, Any], resources: Resources) -> FrameTool:
+def make_tool(name: str, tag: str, options: Mapping[str, Any], resources: Resources, folder: str | None = None) -> FrameTool:
     """The tool of this name, made and looked at. Raises `ConfigError` that says what is wrong with it."""
-    kind, given = chosen_tool(name, tag, options)
+    kind, given = chosen_tool(name, tag, options, folder)
     try:
         made: Any = kind(tag, given, resources)
     except Act2SeeError:
@@ -99,11 +105,16 @@ class Apart:
         self.tag, self.tool = tag, tool
         self.usage: str = tool.usage
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        renew_after_fork(self)
 
     @property
     def version(self) -> str:
         return str(self.tool.version)
+
+    def renew(self) -> None:
+        """In a forked child: a loop of its own. The tool itself is as it was."""
+        self._loop = None
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         loop = await self._home()
@@ -163,7 +174,7 @@ def _offer(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version} ({entry.value})" if entry.dist else entry.value
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 

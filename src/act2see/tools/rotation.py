@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from act2see.tools.batching import settle
+from act2see.tools.forks import Lock, leak, renew_after_fork
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,7 +49,8 @@ class Rotation(Generic[T]):
         self._jobs: dict[Hashable, _Job[T]] = {}
         self._owners: OrderedDict[Hashable, list[_Job[T]]] = OrderedDict()  # whose turn it is comes first
         self._threads = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        renew_after_fork(self)
 
     def join(self, key: Hashable, begin: Callable[[], Job[T]], progress: Progress | None = None, owner: Hashable = None) -> Future[T]:
         """What the job of this key will have made. Who cancels the future no longer waits for it.
@@ -64,6 +66,11 @@ class Rotation(Generic[T]):
             job.waiters.append((future, progress))
             self._start()
         return future
+
+    def renew(self) -> None:
+        """In a forked child: no job and no thread. The parent goes on with its jobs."""
+        leak(self._jobs)  # closed here, a job would wait for the decoder's threads, which are the parent's
+        self._jobs, self._owners, self._threads = {}, OrderedDict(), 0
 
     def _start(self) -> None:
         while self._threads < min(self.workers, len(self._jobs)):

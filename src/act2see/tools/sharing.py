@@ -12,6 +12,8 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from act2see.tools.forks import Lock, RLock, renew_after_fork
+
 T = TypeVar("T")
 
 
@@ -20,7 +22,7 @@ class Shared:
 
     def __init__(self) -> None:
         self._made: dict[Hashable, Any] = {}
-        self._lock = threading.RLock()  # what is made may use what is made
+        self._lock = RLock()  # what is made may use what is made
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """What is there under this key, or what `make` gives; it should be quick, and load models later."""
@@ -37,7 +39,12 @@ class KeyedLocks:
     def __init__(self) -> None:
         self._locks: dict[Hashable, threading.RLock] = {}
         self._users: Counter[Hashable] = Counter()
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """In a forked child nobody holds one."""
+        self._locks, self._users = {}, Counter()
 
     @contextmanager
     def __call__(self, key: Hashable) -> Iterator[None]:

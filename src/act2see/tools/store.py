@@ -13,7 +13,6 @@ import hashlib
 import io
 import os
 import re
-import threading
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import StoreError
+from act2see.tools.forks import Lock, natively, renew_after_fork
 from act2see.tools.frames import FrameRef, Initial, Provenance
 
 Pixels = NDArray[np.uint8]
@@ -32,11 +32,11 @@ _COMPRESSION = 1  # PNG: a quarter of the default's time for a seventh more byte
 
 
 def default_cache() -> Path:
-    """Where frames and indexes are kept: ACT2SEE_CACHE, else act2see in XDG_CACHE_HOME, else ~/.cache/act2see."""
+    """Where frames and indexes are kept, absolute: ACT2SEE_CACHE, else act2see in XDG_CACHE_HOME, else ~/.cache/act2see."""
     if chosen := os.environ.get("ACT2SEE_CACHE"):
-        return Path(chosen).expanduser()
+        return Path(chosen).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "act2see"
+    return (Path(base).absolute() if base else Path.home() / ".cache") / "act2see"
 
 
 def frame_digest(pixels: Pixels) -> str:
@@ -56,11 +56,18 @@ class FrameStore:
         if "://" in where and not where.startswith("file://"):
             self._remote, self.location = _remote(where)
         else:
-            self.location = os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
+            # Absolute, so that it stays the same store when the working folder changes.
+            self.location = where = os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
         self.url = where
         self._memory: OrderedDict[str, Pixels] = OrderedDict()
         self._bytes, self._most = 0, memory_bytes
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """In a forked child: connections of its own."""
+        if self._remote is not None:
+            self._remote, self.location = _remote(self.url)
 
     def __repr__(self) -> str:
         return f"FrameStore({self.url!r})"
@@ -196,6 +203,7 @@ def _write_file(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+@natively
 def _png(pixels: Pixels) -> bytes:
     from PIL import Image
 
@@ -204,6 +212,7 @@ def _png(pixels: Pixels) -> bytes:
     return out.getvalue()
 
 
+@natively
 def _pixels(png: bytes) -> Pixels:
     from PIL import Image
 

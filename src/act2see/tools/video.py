@@ -26,7 +26,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import islice
 from typing import Literal
 
@@ -82,8 +82,9 @@ class VideoFile:
     source: str
     first: int = 0
 
-    @cached_property
+    @property
     def digest(self) -> str:
+        # Not cached: until Python 3.12 a cached property has a lock, which would stay held in a process that is forked meanwhile.
         return video_digest(self.source)
 
     @property
@@ -211,7 +212,7 @@ def open_video(path: str | os.PathLike[str], *, backend: Backend = "auto", threa
     path, part = split_part(source)
     _check(path)
     stat = os.stat(path)
-    table, upright, width, height = _looked_at(path, stat.st_size, stat.st_mtime_ns)
+    table, upright, width, height = _looked_at(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
     threads = threads or min(_THREADS, os.cpu_count() or 1)
     times, length = table.seconds, float(table.seconds[-1]) + table.last
     if part is None:
@@ -256,6 +257,14 @@ def split_part(path: str | os.PathLike[str]) -> tuple[str, tuple[float, float] |
         return path, None
     start, stop = found.groups()
     return path[: found.start()], (float(start or 0), float(stop) if stop else math.inf)
+
+
+def absolute_path(path: str | os.PathLike[str]) -> str:
+    """The same video (or part of one) from any working folder."""
+    path = os.fspath(path)
+    plain, joined = os.path.abspath(path), path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    # After a link to a folder, `..` leads elsewhere than its letters say.
+    return plain if os.path.realpath(plain) == os.path.realpath(joined) else joined
 
 
 def frames_at(timestamps: NDArray[np.float64], times: Sequence[float] | NDArray[np.float64]) -> list[int]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import re
 import time
@@ -67,6 +68,7 @@ class ChatModelReasoner:
     in_background: bool = False
     """Whether requests run on the process's background loop, whichever loop the caller is in. A client keeps connections, and they
     belong to the loop that opened them; so a model that is not shared with anybody else can serve callers from many loops."""
+    _process: int = field(default=0, init=False)  # that has sent a request
     _free: float = field(default=0.0, init=False)  # nobody sends before this time (monotonic clock)
     _stopless: bool = field(default=False, init=False)
     _told: bool = field(default=False, init=False)
@@ -82,6 +84,7 @@ class ChatModelReasoner:
     async def stream(
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
     ) -> AsyncIterator[Delta | Done]:
+        self._check_process()
         text, ended, chunks_read, after = "", False, 0, 0
         whole: Any = None
         opening = _Opening(not self.continuation)
@@ -129,6 +132,14 @@ class ChatModelReasoner:
 
     def forget(self, session: str) -> None:
         pass
+
+    def _check_process(self) -> None:
+        self._process = self._process or os.getpid()
+        if self._process != os.getpid():
+            raise SetupError(
+                f"{self.name}: the connections to it belong to the process that this one was forked from, where it has been asked: "
+                'fork before the first question, or start processes by "spawn"'
+            )
 
     def _request(self, rollout: Rollout, stops: Sequence[str], max_tokens: int, sampling: Sampling) -> tuple[list[Any], dict[str, Any]]:
         """The messages, and what is said beside them."""

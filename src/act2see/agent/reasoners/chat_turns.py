@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import base64
 import io
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from act2see.agent.packing import FrameSource
 from act2see.agent.rollout import ImagePiece, Rollout
+from act2see.tools.forks import Lock
 from act2see.tools.frames import FrameRef
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Blocks:
         self.source, self.most = source, most
         self._made: OrderedDict[tuple[str, str], dict[str, str]] = OrderedDict()
         self._size = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def __call__(self, frame: FrameRef, kind: Kind) -> dict[str, str]:
         key = frame.digest, kind

@@ -29,6 +29,7 @@ from act2see.agent.reasoners.kv import RowCache
 from act2see.agent.reasoners.prefill import prefill
 from act2see.agent.rollout import Rollout
 from act2see.errors import Act2SeeError, ContextError, ReasonerError
+from act2see.tools.forks import Lock, check_inherited, native, renew_after_fork
 from act2see.tools.memory import in_halves, out_of_memory
 from act2see.tools.weights import not_loaded
 
@@ -95,7 +96,9 @@ class TransformersReasoner:
         self._inbox: queue.SimpleQueue[_Request | str | None] = queue.SimpleQueue()
         self._waiting: list[_Request] = []
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        self._inherited = False  # from the process that this one was forked from
+        renew_after_fork(self)
         self.forwards = 0  # decoding forwards so far: what batching is measured by
 
     @classmethod
@@ -135,6 +138,8 @@ class TransformersReasoner:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(arrived.put_nowait, item)
 
+        if self._inherited:
+            check_inherited(self.name, next(self._model.parameters()).device.type)
         request = _Request(rollout, until, max_tokens, sampling, emit)
         self._start()
         self._inbox.put(request)
@@ -160,6 +165,12 @@ class TransformersReasoner:
             self._inbox.put(None)
             thread.join()
 
+    def renew(self) -> None:
+        """In a forked child: a worker of its own and empty rows. The requests of the parent are answered there."""
+        self._inbox, self._waiting, self._thread = queue.SimpleQueue(), [], None
+        self._rows, self._active, self._together = [_Row() for _ in self._rows], 0, len(self._rows)
+        self._inherited = True
+
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
@@ -171,11 +182,12 @@ class TransformersReasoner:
 
         with torch.inference_mode():
             while self._receive(block=not self._active and not self._waiting):
-                if self._waiting and self._active < len(self._rows):
-                    request = self._waiting.pop(self._first())
-                    self._admit(request, self._free_row(request.rollout.session))
-                if self._active:
-                    self._step()
+                with native():
+                    if self._waiting and self._active < len(self._rows):
+                        request = self._waiting.pop(self._first())
+                        self._admit(request, self._free_row(request.rollout.session))
+                    if self._active:
+                        self._step()
 
     def _receive(self, block: bool) -> bool:
         """Take what has arrived; wait only where there is nothing else to do. False once it is closed."""
@@ -232,7 +244,7 @@ class TransformersReasoner:
     def _prefill(self, row: _Row, packed: Packed, request: _Request) -> torch.Tensor:
         import torch
 
-        keys = _keys(packed)
+        keys = packed.keys()
         same = _common(row.keys, keys) if row.session == request.rollout.session else 0
         start = min(same, len(keys) - 1)
         for first, grid in zip(packed.starts, packed.grids, strict=True):
@@ -371,19 +383,6 @@ class TransformersReasoner:
         tokenizer = self.packer.codec.tokenizer
         marks = [tokenizer.convert_tokens_to_ids(t) for t in ("<|im_end|>", "<|endoftext|>")]
         return [i for i in (*marks, tokenizer.eos_token_id) if isinstance(i, int)]
-
-
-def _keys(packed: Packed) -> list[int]:
-    """Ids that also tell frames apart: two pictures have the same vision tokens but not the same content."""
-    keys = list(packed.ids)
-    ends = [*packed.starts, len(keys)][1:]  # a frame's tokens end before the next frame; a chat of text alone has none
-    for frame, first, stop in zip(packed.images, packed.starts, ends, strict=True):
-        mark = -1 - int(frame.digest[:12], 16)
-        at = first
-        while at < stop and packed.ids[at] == packed.ids[first]:
-            keys[at] = mark
-            at += 1
-    return keys
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

@@ -27,6 +27,7 @@ from act2see.agent.reasoners.vllm_faults import bare, limit_error
 from act2see.agent.reasoners.vllm_lora import lora_options
 from act2see.agent.rollout import ImagePiece, Rollout, TextCodec, TextPiece
 from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError
+from act2see.tools.forks import Lock, leak, renew_after_fork
 from act2see.tools.frames import FrameRef
 from act2see.tools.weights import resolve_weights
 
@@ -129,7 +130,8 @@ class VLLMReasoner:
         self.name, self.context = name, context
         self._make, self._codec, self._frames, self._params, self._adapter = make_engine, codec, frames, params, adapter
         self._image = int(codec.tokenizer.convert_tokens_to_ids("<|image_pad|>"))
-        self._lock = threading.Lock()
+        self._lock = Lock()
+        renew_after_fork(self)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._engine: Any = None
@@ -170,6 +172,11 @@ class VLLMReasoner:
             lambda: engine.AsyncLLM.from_engine_args(args), codec, frames, params=params, adapter=lora,
             name=weights.rstrip("/").rpartition("/")[2], context=given.get("max_model_len"),
         )  # fmt: skip
+
+    def renew(self) -> None:
+        """In a forked child: no engine yet. The one of the parent is neither used nor ended here."""
+        leak((self._engine, self._loop))
+        self._engine = self._loop = self._thread = None
 
     def stream(
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling

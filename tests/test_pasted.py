@@ -1,0 +1,147 @@
+"""What README and docs/tools.md tell to type, typed: files are written as the text says, commands run in a shell.
+
+The command is the installed one's module, and Python does not look in the working folder, as it does not for an installed command.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="the documentation's commands are for a POSIX shell"),
+    pytest.mark.timeout(600),  # each command is a process that loads models
+]
+
+
+@dataclass(frozen=True)
+class Shell:
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, commands: str, folder: Path | None = None) -> str:
+        """What the commands print; each must succeed."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", commands],
+            cwd=folder or self.folder, env=self.environment, capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    command = tmp_path / "bin" / "act2see"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m act2see "$@"\n')
+    command.chmod(0o755)
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+    given = {"PATH": path, "PYTHONSAFEPATH": "1", "NO_COLOR": "1", "COLUMNS": "200", "ACT2SEE_CACHE": str(tmp_path / "cache")}
+    return Shell(folder, {**os.environ, **given})
+
+
+def blocks(file: str, kind: str, heading: str | None = None) -> list[str]:
+    """The code of this kind in a Markdown file, or in the section of that heading."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    if heading:
+        [text] = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.S | re.M)
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.S)
+
+
+def python(shell: Shell, code: str, folder: Path | None = None) -> str:
+    """What a script prints. As a file in the folder, so that it finds what lies beside it, as a user's does."""
+    file = (folder or shell.folder) / "script.py"
+    file.write_text(code)
+    return shell.run(f'exec "{sys.executable}" script.py', folder)
+
+
+def middle() -> str:
+    """The tool that docs/tools.md writes."""
+    [code] = [b for b in blocks("docs/tools.md", "python") if "class Middle" in b]
+    return code
+
+
+def test_the_commands_and_the_code_of_readmes_use(shell: Shell) -> None:
+    [commands] = blocks("README.md", "bash", "Use")
+    # The last one serves a page until it is stopped.
+    said = shell.run("\n".join(line for line in commands.splitlines() if not line.startswith("act2see ui")))
+    assert "Answer: northwest" in said
+    assert (shell.folder / "run" / "trace.json").is_file()
+    assert list(shell.folder.glob("fork-*.json"))
+    [code] = blocks("README.md", "python", "Use")
+    assert python(shell, f"{code}\nprint(repr(trace.answer), len(trace.calls))").strip().endswith(" 1")
+
+
+def test_the_configuration_of_readme(shell: Shell) -> None:
+    [text] = blocks("README.md", "yaml", "Swap a part")
+    (shell.folder / "mine.yaml").write_text(text)
+    # A tool of one's own that it names is "any class": the one that docs/tools.md writes, where the name says.
+    for tool in yaml.safe_load(text)["tools"].values():
+        module, dotted, name = tool["use"].partition(":")
+        if dotted:
+            file = shell.folder / f"{module.replace('.', '/')}.py"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(middle().replace("Middle", name))
+    elsewhere = shell.folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    mine = shell.folder / "mine.yaml"
+    assert shell.run(f"act2see config check {mine}", elsewhere).startswith("ok: ")
+    asked = f'act2see ask blink.mp4 "Where is the triangle when the circle blinks?" --config {mine}'
+    said = shell.run(f"act2see micro clip --family blink --seed 3 --out blink.mp4\n{asked}", elsewhere)
+    assert "Answer: northwest" in said
+    assert sorted(f.name for f in shell.folder.iterdir() if f.suffix == ".yaml") == ["mine.yaml"]
+
+
+def test_the_tool_of_docs_tools_md(shell: Shell) -> None:
+    [settings] = blocks("docs/tools.md", "yaml", "Write one")
+    [commands] = blocks("docs/tools.md", "bash", "Write one")
+    (shell.folder / "middle.py").write_text(middle())
+    (shell.folder / "mine.yaml").write_text(settings)
+    said = shell.run(commands)
+    assert "ok: mine.yaml (micro, tools: retrieve, generate, middle)" in said
+    assert "Answer: northwest" in said
+    assert "<middle>" in said
+    [forked] = shell.folder.glob("fork-*.json")
+    assert '"kind":"taken"' in forked.read_text()
+    # The same from elsewhere, and as a server takes it; another folder has a tool of that name too.
+    other = shell.folder.parent / "other"
+    other.mkdir()
+    (other / "middle.py").write_text(middle().replace("the frame in the middle of the video", "another"))
+    (other / "mine.yaml").write_text(settings)
+    code = f"""
+import asyncio, sys
+from act2see import load_config
+from act2see.graphs.parts import build_parts
+from act2see.serve.graphs import act2see
+
+paths = list(sys.path)
+served = asyncio.run(act2see())
+print("middle" in served.nodes)
+print([build_parts(load_config(f)).tools["middle"].usage for f in ({str(shell.folder / "mine.yaml")!r}, {str(other / "mine.yaml")!r})])
+print(sys.path == paths, "middle" in sys.modules)
+"""
+    shell.environment["ACT2SEE_CONFIG"] = str(shell.folder / "mine.yaml")
+    place = shell.folder.parent / "place"
+    place.mkdir()
+    assert python(shell, code, place).splitlines() == ["True", "['the frame in the middle of the video', 'another']", "True False"]
+
+
+def test_every_configuration_of_docs_tools_md(shell: Shell) -> None:
+    (shell.folder / "middle.py").write_text(middle())
+    found = blocks("docs/tools.md", "yaml")
+    for n, text in enumerate(found):
+        (shell.folder / f"{n}.yaml").write_text(text)
+    assert len(found) >= 4
+    said = shell.run("\n".join(f"act2see config check {n}.yaml" for n in range(len(found))))
+    assert [line.partition(" (")[0] for line in said.splitlines()] == [f"ok: {n}.yaml" for n in range(len(found))]
