@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
+
+from act2see.tools.forks import renew_after_fork
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -38,14 +39,12 @@ class _Background:
                 self._thread = threading.Thread(target=_run_for_ever, args=(self._loop,), name="act2see-loop", daemon=True)
                 self._thread.start()
                 atexit.register(self.stop)
-                if hasattr(os, "register_at_fork"):
-                    os.register_at_fork(after_in_child=self._forget)
+                renew_after_fork(self)
             return self._loop
 
     def stop(self) -> None:
         """End the loop, at the end of the process: what it still runs is dropped."""
         loop, thread = self._loop, self._thread
-        self._loop = self._thread = None
         if loop is None or thread is None or not thread.is_alive():
             return
         loop.call_soon_threadsafe(loop.stop)
@@ -53,8 +52,8 @@ class _Background:
         if not thread.is_alive():
             loop.close()
 
-    def _forget(self) -> None:
-        """In a forked child: the thread is the parent's, and the lock may have been held by one of its threads."""
+    def renew(self) -> None:
+        """In a forked child: the thread is the parent's, and one of its threads may hold the lock."""
         self._lock = threading.Lock()
         self._loop = self._thread = None
 

@@ -28,6 +28,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import wraps
+from importlib import import_module
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -151,6 +152,10 @@ class _Process:
             if self._watched or not hasattr(os, "register_at_fork"):  # Windows has no fork
                 return
             self._watched = True
+        # Python calls the hook that was registered last first. These modules have hooks that take a lock for the time of the fork, and
+        # native work may be waiting for one: so theirs are registered before ours, and ours has waited before they are called.
+        for name in ("concurrent.futures.thread", "filelock"):
+            import_module(name)
         os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._renew)
 
     def enter(self) -> None:
