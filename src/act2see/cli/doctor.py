@@ -24,17 +24,6 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("act2see", "torch", "transformers", "diffusers", "langgraph", "decord2", "av", "faiss-cpu", "peft")
 _OPTIONAL = {"faiss-cpu": "faiss-gpu", "peft": ""}  # what may stand in for it; peft is for adapters alone
-# Where LangChain's packages look for a provider's key.
-_KEYS = {
-    "anthropic": "ANTHROPIC_API_KEY",
-    "deepseek": "DEEPSEEK_API_KEY",
-    "google_genai": "GOOGLE_API_KEY",
-    "groq": "GROQ_API_KEY",
-    "mistralai": "MISTRAL_API_KEY",
-    "openai": "OPENAI_API_KEY",
-    "together": "TOGETHER_API_KEY",
-    "xai": "XAI_API_KEY",
-}
 _SMALLEST = "act2see doctor --preset laptop (no GPU), or --preset api (a key)"
 _SMALLER = "act2see doctor --preset paper-24gb, --preset laptop (no GPU), or --preset api (a key)"
 
@@ -99,17 +88,15 @@ def _key(reasoner: ReasonerConfig) -> Iterable[_Check]:
     """Whether a chat model can be set up: that needs its package and its key, and asks nobody."""
     if reasoner.use != "chat":
         return
+    from act2see.agent.reasoners.chat_setup import chat_model, missing_key
     from act2see.errors import ConfigError
-    from act2see.graphs.parts import chat_model
 
-    provider = reasoner.weights.partition(":")[0]
     try:
         chat_model(reasoner.weights, reasoner.options, "reasoner.weights")
     except ConfigError as e:
-        variable = _KEYS.get(provider)
-        missing = variable is not None and "pip install" not in str(e) and not os.environ.get(variable)
-        then = f"export {variable}=... (the key of your {provider} account)" if missing else str(e)
-        yield _Check(False, "reasoner", f"{reasoner.weights}: " + (f"no key ({variable})" if missing else "cannot be set up"), then)
+        variable = missing_key(reasoner.weights, reasoner.options, str(e)) if "pip install" not in str(e) else None
+        then = f"export {variable}=... (the key of your account there)" if variable else str(e)
+        yield _Check(False, "reasoner", f"{reasoner.weights}: " + (f"no key ({variable})" if variable else "cannot be set up"), then)
     else:
         yield _Check(True, "reasoner", f"{reasoner.weights}: it can be set up; the key is not tried, and frames are sent to the provider")
 

@@ -38,6 +38,7 @@ from act2see.graphs.approval import ask_person, instead, replaced, review_of
 from act2see.graphs.config import Budget, Config, load_config
 from act2see.graphs.parts import Guard, Parts, build_parts, cached_parts, loaded
 from act2see.graphs.question import checked
+from act2see.graphs.ready import check_ready
 from act2see.graphs.state import AskContext, AskInput, AskOutput, AskState, run_context, trace_of
 from act2see.graphs.view import initial_view
 from act2see.tools.base import MAX_FRAMES, FrameTool, ToolContext, call_seed, checked_result
@@ -103,6 +104,7 @@ class _Nodes:
         context = self._context(config, runtime)
         question, options = checked(state)
         approve = self.approved(context)
+        await check_ready(self.config, self.parts, tuple(self._tools(context)))
         await loaded(self.parts.reasoner)
         clip, frames = await initial_view(self.parts, self.config.view, state["video"])
         id = _run_id(config)

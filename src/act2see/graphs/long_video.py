@@ -31,13 +31,14 @@ from langgraph.types import Command, Send
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from act2see.agent.reasoners.chat_setup import chat_model
 from act2see.agent.trace import LETTERS, Trace, choose
 from act2see.errors import ConfigError, ReasonerError, RefusedError, SetupError, ToolError, VideoError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node
 from act2see.graphs.config import Config, Count, Positive, Section, load_config, section
 from act2see.graphs.merge import PartReport, evidence_of, judge, vote
-from act2see.graphs.parts import Parts, cached_parts, chat_model
+from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.question import checked
 from act2see.graphs.scenes import Part, by_scene, by_time, find_cuts, part_path
 from act2see.graphs.state import AskContext, AskInput, extend

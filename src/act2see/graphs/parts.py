@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import importlib
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
+from act2see.agent.reasoners.chat_setup import chat_model, provider_of
 from act2see.agent.reasoners.preflight import Needs
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError
@@ -31,10 +32,7 @@ from act2see.tools.memory import in_halves
 from act2see.tools.plugins import make_tool
 from act2see.tools.sharing import Shared
 from act2see.tools.store import FrameStore, default_cache
-from act2see.tools.weights import not_loaded, pick_device, resolve_weights
-
-if TYPE_CHECKING:
-    from langchain_core.language_models import BaseChatModel
+from act2see.tools.weights import Wanted, local_weights, not_loaded, pick_device, resolve_weights
 
 
 class Guard(Protocol):
@@ -94,27 +92,13 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
         from act2see.agent.reasoners.vllm import VLLMReasoner
 
         given = {"dtype": config.dtype, "max_model_len": config.context, **({"images": needs.images} if needs else {}), **config.options}
-        weights = resolve_weights(config.weights)
+        weights = local_weights("the reasoner's weights", config.weights)
         return VLLMReasoner.from_pretrained(weights, lambda ref: store.get(ref.digest), adapter=config.adapter, **given)
     from act2see.agent.reasoners.chat import ChatModelReasoner
 
     model = chat_model(config.weights, config.options, "reasoner.weights")
-    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights, continuation=config.continuation)
-
-
-def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatModel:
-    """A LangChain chat model, `provider:model`, with its own options. Raises `ConfigError`, which says `where` it was named."""
-    try:
-        from langchain.chat_models import init_chat_model
-    except ImportError as e:
-        raise ConfigError("a chat model needs LangChain: pip install 'act2see[chat]' and the provider's package") from e
-    try:
-        made: BaseChatModel = init_chat_model(name, **options)
-    except ImportError as e:
-        raise ConfigError(f"{where} {name!r}: {e}") from e
-    except Exception as e:  # each provider's package has its own errors for a missing key or an unknown option
-        raise ConfigError(f"{where} {name!r} cannot be set up: {' '.join(str(e).split())[:300]}") from e
-    return made
+    provider = provider_of(config.weights, config.options)
+    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights, continuation=config.continuation, provider=provider)
 
 
 def build_resources(config: Config, shared: Shared | None = None) -> Resources:
@@ -166,12 +150,17 @@ class LazyEncoder:
         with self._lock:
             if self._made is None:
                 c = self.config
-                device = pick_device(c.device)
+                weights, device = local_weights("the encoder's weights", c.weights), pick_device(c.device)
                 try:
-                    self._made = _encoders()[c.use](resolve_weights(c.weights), device=device, dtype=_dtype(c.dtype, device))
-                except OSError as e:  # a hub's name that is neither in the cache nor to be had
+                    self._made = _encoders()[c.use](weights, device=device, dtype=_dtype(c.dtype, device))
+                except OSError as e:
                     raise not_loaded("the encoder's weights", c.weights, e) from e
             return self._made
+
+    def wanted(self) -> Iterator[Wanted]:
+        """The weights that would be loaded now."""
+        if self._made is None:
+            yield Wanted("encoder", self.config.weights)
 
     @property
     def id(self) -> str:
@@ -225,6 +214,7 @@ class LazyReasoner:
                 from act2see.agent.reasoners.transformers import TransformersReasoner
 
                 c = self.config
+                local_weights("the reasoner's weights", c.weights)
                 device = pick_device(c.device)
                 self._made = TransformersReasoner.from_pretrained(
                     resolve_weights(c.weights),
@@ -236,6 +226,13 @@ class LazyReasoner:
                     context=c.context,
                 )
             return self._made
+
+    def wanted(self) -> Iterator[Wanted]:
+        """The weights that would be loaded now."""
+        if self._made is None:
+            yield Wanted("reasoner", self.config.weights)
+            if self.config.adapter:
+                yield Wanted("adapter", self.config.adapter)
 
     async def stream(
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling

@@ -15,7 +15,7 @@ import inspect
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from act2see.errors import ConfigError, ToolError
 from act2see.tools.batching import MicroBatcher
 from act2see.tools.memory import in_halves, out_of_memory, release
-from act2see.tools.weights import not_loaded, pick_device, resolve_weights
+from act2see.tools.weights import Wanted, local_weights, not_loaded, pick_device
 
 if TYPE_CHECKING:
     from act2see.tools.generate import Generate
@@ -72,6 +72,11 @@ class Diffuser:
         self._lock = threading.RLock()
         if options.quantise == "nf4" and find_spec("bitsandbytes") is None:
             raise ConfigError("generate: `quantise: nf4` needs bitsandbytes: pip install bitsandbytes, or set `quantise: none`")
+
+    def wanted(self, part: str) -> Iterator[Wanted]:
+        """The weights that would be loaded now."""
+        if self._pipeline is None:
+            yield Wanted(part, self.options.weights, () if self.options.text_encoder_3 else ("text_encoder_3",))
 
     def how(self, source: Pixels, options: Generate.Options | None = None) -> How:
         """How a frame is made of this one: by these options, or those that the pipeline was loaded with."""
@@ -149,7 +154,8 @@ class Diffuser:
         import torch
         from diffusers import AutoPipelineForImage2Image
 
-        o, weights = self.options, resolve_weights(self.options.weights)
+        o = self.options
+        weights = local_weights("the generator's weights", o.weights, () if o.text_encoder_3 else ("text_encoder_3",))
         try:
             parts = AutoPipelineForImage2Image.load_config(weights)
             # Weights saved without a T5 must be told so as well.

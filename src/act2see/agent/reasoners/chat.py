@@ -63,6 +63,8 @@ class ChatModelReasoner:
     name: str = "chat"
     patience: Patience = Patience()
     continuation: bool = False
+    provider: str = ""  # where it is known, the server is asked before the first run whether it is there and takes the key
+    _asked: bool = field(default=False, init=False)
     _free: float = field(default=0.0, init=False)  # nobody sends before this time (monotonic clock)
     _stopless: bool = field(default=False, init=False)
     _told: bool = field(default=False, init=False)
@@ -74,6 +76,14 @@ class ChatModelReasoner:
             raise ConfigError(
                 f"{self.name}: reasoner.continuation needs an OpenAI-compatible server, weights `openai:NAME` and its base_url"
             )
+
+    async def prepare(self) -> None:
+        """Before a run, until it went well once: ask the server for its models. Raises `SetupError`."""
+        if self.provider and not self._asked:
+            from act2see.agent.reasoners.chat_probe import probe
+
+            await probe(self.model, self.name, self.provider)
+            self._asked = True
 
     async def stream(
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
