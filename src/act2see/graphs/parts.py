@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
-from act2see.agent.reasoners.chat_setup import chat_model, provider_of
+from act2see.agent.reasoners.chat_setup import chat_model, patient
 from act2see.agent.reasoners.preflight import Needs
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError
@@ -96,9 +96,8 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
         return VLLMReasoner.from_pretrained(weights, lambda ref: store.get(ref.digest), adapter=config.adapter, **given)
     from act2see.agent.reasoners.chat import ChatModelReasoner
 
-    model = chat_model(config.weights, config.options, "reasoner.weights")
-    provider = provider_of(config.weights, config.options)
-    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights, continuation=config.continuation, provider=provider)
+    model = chat_model(config.weights, patient(config.weights, config.options), "reasoner.weights")
+    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights, continuation=config.continuation, ask_first=True)
 
 
 def build_resources(config: Config, shared: Shared | None = None) -> Resources:

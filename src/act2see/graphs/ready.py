@@ -30,11 +30,11 @@ async def check_ready(config: Config, parts: Parts | None = None, tools: Collect
         WeightsError: Weights are missing; the message has the command that fetches them.
         SetupError: A server cannot be reached, or refuses the key.
     """
-    parts = parts or await asyncio.to_thread(cached_parts, config)
-    missing = await asyncio.to_thread(missing_weights, parts, tools)
+    chosen = await asyncio.to_thread(cached_parts, config) if parts is None else parts
+    missing = await asyncio.to_thread(missing_weights, chosen, tools)
     wrong: Act2SeeError | None = missing_error(missing, config) if missing else None
     # Both are said at once: who has fetched gigabytes does not want to hear only then that the key is wrong.
-    if prepare := getattr(parts.reasoner, "prepare", None):
+    if prepare := getattr(chosen.reasoner, "prepare", None):
         try:
             await prepare()
         except SetupError as e:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import FrameSource
 from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
-from act2see.agent.reasoners.chat_faults import CutError, passes, reasoner_error, refuses_stops, retry_after, said
+from act2see.agent.reasoners.chat_faults import CutError, passes, reasoner_error, refuses_stops, retry_after, said, status_of
 from act2see.agent.reasoners.chat_turns import Blocks, chat_messages, continued_messages
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError, ReasonerError, RefusedError, SetupError
@@ -46,12 +46,13 @@ _GIVE_REASONS = {"openai", "google_genai", "anthropic"}
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How often a request is sent, how long is waited in between where the server does not say (doubled each time), and
-    how long a silent server is listened to; seconds."""
+    how long a silent server is listened to; seconds. `absent`: how long a server that has never answered is looked for."""
 
     requests: int = 6
     first: float = 1.0
     longest: float = 120.0
     silence: float = 300.0
+    absent: float = 8.0
 
 
 @dataclass(slots=True)
@@ -63,8 +64,9 @@ class ChatModelReasoner:
     name: str = "chat"
     patience: Patience = Patience()
     continuation: bool = False
-    provider: str = ""  # where it is known, the server is asked before the first run whether it is there and takes the key
+    ask_first: bool = False  # before the first run the server is asked whether it is there and takes the key
     _asked: bool = field(default=False, init=False)
+    _met: bool = field(default=False, init=False)  # it has answered, if only with an error
     _free: float = field(default=0.0, init=False)  # nobody sends before this time (monotonic clock)
     _stopless: bool = field(default=False, init=False)
     _told: bool = field(default=False, init=False)
@@ -79,10 +81,10 @@ class ChatModelReasoner:
 
     async def prepare(self) -> None:
         """Before a run, until it went well once: ask the server for its models. Raises `SetupError`."""
-        if self.provider and not self._asked:
+        if self.ask_first and not self._asked:
             from act2see.agent.reasoners.chat_probe import probe
 
-            await probe(self.model, self.name, self.provider)
+            await probe(self.model, self.name)
             self._asked = True
 
     async def stream(
@@ -149,6 +151,7 @@ class ChatModelReasoner:
 
     async def _chunks(self, messages: list[Any], settings: dict[str, Any], rng: random.Random) -> AsyncGenerator[Any]:
         """The model's stream; requests that fail before its first word are sent again while there is hope."""
+        started = time.monotonic()
         for request in range(1, self.patience.requests + 1):
             await self._turn()
             if self._stopless:
@@ -166,6 +169,7 @@ class ChatModelReasoner:
                                 raise CutError("the stream ended without its last part") from None
                             return
                     began |= bool(chunk.text)
+                    self._met = True
                     last = chunk if last is None or _finish(chunk) else last
                     yield chunk
             except Exception as e:
@@ -174,6 +178,10 @@ class ChatModelReasoner:
                     log.warning("%s takes no stop strings: its stream is ended by hanging up", self.name)
                     continue
                 wait = self._wait(e, request, rng)
+                self._met |= status_of(e) is not None
+                # Of a server that has answered before, one takes it that it comes back.
+                if wait is not None and not self._met and time.monotonic() + wait - started > self.patience.absent:
+                    wait = None
                 if began or wait is None or request == self.patience.requests:
                     raise reasoner_error(e, self.name, began=began, silence=self.patience.silence) from e
                 log.warning("%s: %s; request %d in %.1f s", self.name, said(e), request + 1, wait)

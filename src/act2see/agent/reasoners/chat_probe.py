@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from act2see.agent.reasoners.chat_setup import KEYS
+from act2see.agent.reasoners.chat_setup import KEYS, provider_of
 from act2see.errors import SetupError
 
 log = logging.getLogger(__name__)
@@ -34,13 +34,15 @@ class Address:
     pulled: str = ""  # the model that an Ollama server must have
 
 
-async def probe(model: Any, name: str, provider: str, seconds: float = SECONDS) -> None:
+async def probe(model: Any, name: str, seconds: float = SECONDS) -> None:
     """Raises `SetupError` where the server cannot be reached or refuses the key. `model` is a LangChain chat model."""
+    provider = provider_of(model)
     address = address_of(model, provider)
     if address is None:
         return
     done: Future[str | None] = Future()
     threading.Thread(target=_ask, args=(done, address, name, provider, seconds), name="act2see-probe", daemon=True).start()
+    wrong: str | None
     try:
         wrong = await asyncio.wait_for(asyncio.wrap_future(done), 2 * seconds)
     except TimeoutError:
@@ -68,11 +70,10 @@ def address_of(model: Any, provider: str) -> Address | None:
     if provider == "groq":
         return _bearer(f"{(_text(model, 'groq_api_base') or 'https://api.groq.com').rstrip('/')}/openai/v1", _secret(model, "groq_api_key"))
     # The packages of many providers use OpenAI's client; Azure's signs in by headers of its own.
-    client = getattr(model, "root_async_client", None)
-    key = getattr(client, "api_key", None)
-    if client is None or "azure" in type(client).__name__.lower() or not isinstance(key, str):
+    client: Any = getattr(model, "root_async_client", None)
+    if client is None or "azure" in type(client).__name__.lower() or not isinstance(client.api_key, str):
         return None
-    return _bearer(str(client.base_url), key)
+    return _bearer(str(client.base_url), client.api_key)
 
 
 def _bearer(base: str, key: str) -> Address | None:
@@ -118,7 +119,7 @@ def _host(url: str) -> str:
 
 
 def _secret(model: Any, name: str) -> str:
-    value = getattr(model, name, None)
+    value: Any = getattr(model, name, None)
     return str(value.get_secret_value()) if hasattr(value, "get_secret_value") else ""
 
 

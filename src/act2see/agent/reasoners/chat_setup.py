@@ -48,8 +48,9 @@ def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMod
         from langchain.chat_models import init_chat_model
     except ImportError as e:
         raise ConfigError("a chat model needs LangChain: pip install 'act2see[chat]' and the provider's package") from e
-    provider = provider_of(name, options)
-    if (variable := _spoilt_key(provider, options)) is not None:
+    if not name.rpartition(":")[2].strip():
+        raise ConfigError(f"{where} {name!r} names no model: name it as provider:model, as in openai:gpt-4o")
+    if (variable := _spoilt_key(_named_provider(name, options), options)) is not None:
         raise ConfigError(f"{where} {name!r}: the key in {variable} holds a space or a character that no key has: copy it again")
     try:
         with warnings.catch_warnings():
@@ -64,15 +65,26 @@ def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMod
         if variable is not None:
             raise ConfigError(_no_key(where, name, variable)) from e
         raise ConfigError(f"{where} {name!r} cannot be set up: {_line(e)}") from e
-    if provider in _SILENT and not any(options.get(o) for o in _ADDRESSES) and (variable := missing_key(name, options)) is not None:
+    provider = provider_of(made)
+    if provider in _SILENT and not any(options.get(o) for o in _ADDRESSES) and (variable := missing_key(f"{provider}:", options)):
         raise ConfigError(_no_key(where, name, variable))
     return made
 
 
-def provider_of(name: str, options: Mapping[str, Any] | None = None) -> str:
+def provider_of(model: BaseChatModel) -> str:
+    """The provider whose package a chat model is of, as LangChain calls it: `openai` for `langchain_openai.ChatOpenAI`."""
+    return type(model).__module__.partition(".")[0].removeprefix("langchain_")
+
+
+def _named_provider(name: str, options: Mapping[str, Any]) -> str:
     """The provider that a model's name or its options name; empty where LangChain has to guess it."""
-    named = (options or {}).get("model_provider") or (name.partition(":")[0] if ":" in name else "")
+    named = options.get("model_provider") or (name.partition(":")[0] if ":" in name else "")
     return str(named).replace("-", "_").lower()
+
+
+def patient(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for a reasoner, which waits by itself: Google's package would look half a minute for a server that is not there."""
+    return {"max_retries": 1, **options} if _named_provider(name, options) == "google_genai" else dict(options)
 
 
 def missing_key(name: str, options: Mapping[str, Any], said: str = "") -> str | None:
@@ -82,7 +94,7 @@ def missing_key(name: str, options: Mapping[str, Any], said: str = "") -> str | 
     """
     if _given_keys(options):
         return None
-    known = KEYS.get(provider_of(name, options))
+    known = KEYS.get(_named_provider(name, options))
     if known is None and _SAYS_KEY.search(said):
         found = _VARIABLE.findall(said)
         known = tuple(dict.fromkeys(found))
