@@ -139,9 +139,10 @@ def answer_lines(trace: Trace) -> Text:
     if choice:
         body = f"{LETTERS[trace.question.options.index(choice)]}. {choice}"
     lines = [Text.assemble(("Answer: ", "bold"), plain(body, "bold green") if body else ("(empty)", _NOTE))]
-    if trace.question.options and choice is None:
+    refused = not trace.usage.loops  # the models know nothing of this video, and were not asked
+    if trace.question.options and choice is None and not refused:
         lines.append(Text("It names none of the options.", _NOTE))
-    if trace.usage.loops and any(isinstance(s, Answer) and s.forced for s in trace.segments):
+    if not refused and any(isinstance(s, Answer) and s.forced for s in trace.segments):
         lines.append(Text("The budget was spent, so the model was made to answer.", _NOTE))
     seconds = sum(trace.usage.node_seconds.values())
     lines.append(Text(f"{count(len(trace.calls), 'call')}, {count(trace.usage.tokens, 'token')}, {seconds:.1f} s", "dim"))

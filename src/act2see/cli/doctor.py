@@ -152,30 +152,21 @@ def _memory(needed: Iterable[Needed]) -> Iterable[_Check]:
 
 def _machine(needs: NeedsConfig) -> Iterable[_Check]:
     """What the configuration says that it needs in all, beside the weights' own sum: the cache and the activations too."""
+    from act2see.graphs.machine import enough
+
     for device, gb in (("cuda", needs.gpu), ("cpu", needs.ram)):
         if not gb:
             continue
         name, has = _device(device)
         said = f"{name}; {gb:g} GB wanted" if has is None else f"{name}, {size(has)}; {gb:g} GB wanted"
-        # A card of 24 GB has a little less: its driver keeps some.
-        good = has is not None and has >= 0.95e9 * gb
-        yield _Check(good, "GPU" if device == "cuda" else "memory", said, _SMALLER if needs.gpu > 24 else _SMALLEST)
+        yield _Check(enough(has, gb), "GPU" if device == "cuda" else "memory", said, _SMALLER if needs.gpu > 24 else _SMALLEST)
 
 
 def _device(device: str) -> tuple[str, float | None]:
     """A device's name and memory in bytes; None where there is no such device."""
-    import torch
+    from act2see.graphs.machine import device_memory
 
-    if device.startswith("cuda"):
-        try:
-            properties = torch.cuda.get_device_properties(device)
-        except (AssertionError, RuntimeError):
-            return "no CUDA device", None
-        return str(properties.name), float(properties.total_memory)
-    if device == "mps" and not torch.backends.mps.is_available():
-        return "no Apple GPU", None
-    kind = "Apple GPU" if device == "mps" else f"CPU, {os.cpu_count()} cores"
-    return kind, float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return device_memory(device)
 
 
 def _cache(named: str | None) -> _Check:

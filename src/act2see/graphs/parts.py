@@ -68,7 +68,7 @@ def build_parts(config: Config, shared: Shared | None = None) -> Parts:
     reasoner = resources.shared.get(
         ("reasoner", model, resources.store.url, needed), lambda: build_reasoner(config.reasoner, resources.store, needs)
     )
-    return Parts(reasoner, tools, resources, _guard(config))
+    return Parts(reasoner, tools, resources, build_guard(config))
 
 
 def reasoner_needs(config: Config) -> Needs:
@@ -119,7 +119,8 @@ def cached_parts(config: Config) -> Parts:
     return _shared.get(("parts", config.model_dump_json()), lambda: build_parts(config, _shared))
 
 
-def _guard(config: Config) -> Guard | None:
+def build_guard(config: Config) -> Guard | None:
+    """What `view.guard` names. Raises `ConfigError` where it cannot be imported."""
     if not config.view.guard:
         return None
     module, _, name = config.view.guard.partition(":")
