@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from act2see.graphs.machine import recommended
 from act2see.micro.models import IMAGE
+from act2see.tools.quiet import quiet
 from act2see.tools.weights import resolve_weights
 
 # Mean absolute error in [0, 1]: clips of boards reach 0.014 at most, two clips of real footage 0.14 and 0.16.
@@ -31,9 +32,11 @@ class BoardGuard:
     @cached_property
     def _vae(self) -> Any:
         import torch
-        from diffusers import AutoencoderKL
 
-        return AutoencoderKL.from_pretrained(resolve_weights(self.weights), subfolder="vae", dtype=torch.float32).eval()
+        with quiet("diffusers"):
+            from diffusers import AutoencoderKL
+
+            return AutoencoderKL.from_pretrained(resolve_weights(self.weights), subfolder="vae", dtype=torch.float32).eval()
 
     def error(self, frames: Sequence[NDArray[np.uint8]]) -> float:
         """The mean reconstruction error of the worst frame."""

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from act2see.errors import ConfigError, ToolError
 from act2see.tools.batching import MicroBatcher
 from act2see.tools.memory import in_halves, out_of_memory, release
+from act2see.tools.quiet import quiet
 from act2see.tools.weights import Wanted, local_weights, not_loaded, pick_device
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Diffuser:
                 return made
         return ToolError(f"there is no memory left to imagine a frame, not even one of {at[0]} x {at[1]}")
 
+    @quiet("diffusers")
     def _call(self, how: How, jobs: Sequence[Job], stop: Callable[[], bool]) -> list[Pixels]:
         import torch
         from PIL import Image
@@ -150,6 +152,7 @@ class Diffuser:
                     raise ToolError("there is no memory for the generator's weights (`offload: model` or `quantise: nf4` take less)")
             return self._pipeline
 
+    @quiet("diffusers")
     def _load(self) -> Any:
         import torch
         from diffusers import AutoPipelineForImage2Image
