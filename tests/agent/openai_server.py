@@ -34,6 +34,7 @@ class Server:
     replies: list[Reply]
     requests: list[dict[str, Any]] = field(default_factory=list)
     key: str | None = None  # where one is set, others are refused
+    models: tuple[int, dict[str, Any]] = (200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
 
 
 def says(*pieces: str, **rest: Any) -> Reply:
@@ -50,7 +51,7 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
     class Handler(Quiet):
         def do_GET(self) -> None:
             if not self._refused():
-                self.whole(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
+                self.whole(*server.models)
 
         def _refused(self) -> bool:
             if server.key is None or self.headers.get("authorization") == f"Bearer {server.key}":

@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from act2see.agent.reasoners.chat_setup import KEYS, chat_model
 from act2see.agent.trace import Trace
 from act2see.cli.app import app
 from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError
+from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import build_parts
 from act2see.graphs.ready import check_ready
+from act2see.graphs.run import aask
 from act2see.tools.weights import resolve_weights
 from tests.agent.gemini_server import gemini_server, says as gemini_says
 from tests.agent.openai_server import Reply, openai_server, says
 from tests.agent.test_chat import black, write
-from tests.graphs.doubles import clip_in
+from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
 
 Ask = Callable[..., Result]
 ANSWER = "A dog.</think>\n<answer>B</answer>"
@@ -37,7 +40,6 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("ACT2SEE_CACHE", str(tmp_path / "cache"))
     for variable in {v for known in KEYS.values() for v in known}:
         monkeypatch.delenv(variable, raising=False)
     clip = clip_in(tmp_path)
@@ -73,7 +75,7 @@ def unused_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("preset", ["laptop", "paper", "paper-24gb"])
 def test_missing_weights_are_told_before_any_work(ask: Ask, preset: str, tmp_path: Path) -> None:
-    line = one_line(ask("--preset", preset))
+    line = one_line(ask("--config", config_in(tmp_path, preset=preset, cache=str(tmp_path / "cache"))))
     assert line.endswith(f"are not downloaded; fetch them with: act2see download --preset {preset}")
     assert load_config(preset).reasoner.weights in line
     assert load_config(preset).encoder.weights in line
@@ -182,6 +184,17 @@ async def test_a_server_without_a_list_of_models_is_asked_all_the_same(tmp_path:
         assert (await write(parts.reasoner))[0].endswith("<answer>B</answer>")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("status", "said"), [(403, "Missing scopes: api.model.read"), (401, "insufficient permissions"), (500, "oh")])
+async def test_a_key_that_may_not_list_models_is_good_enough(tmp_path: Path, status: int, said: str) -> None:
+    pytest.importorskip("langchain_openai", reason="needs the chat extra")
+    with openai_server(says(ANSWER)) as server:
+        server.models = status, {"error": {"message": said}}
+        config = _chat_config(tmp_path, server.url)
+        parts = build_parts(config)
+        await check_ready(config, parts)
+        assert (await write(parts.reasoner))[0].endswith("<answer>B</answer>")  # type: ignore[arg-type]
+
+
 async def test_a_server_that_was_never_there_is_not_waited_for_and_one_that_was_is(unused_port: int) -> None:
     pytest.importorskip("langchain_openai", reason="needs the chat extra")
 
@@ -197,6 +210,28 @@ async def test_a_server_that_was_never_there_is_not_waited_for_and_one_that_was_
     with openai_server(Reply(status=503), Reply(status=503), says("Now.")) as server:
         assert (await write(engine(server.url)))[0] == "Now."
         assert len(server.requests) == 3
+
+
+async def test_loading_is_no_part_of_answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only loading advances."""
+    now = [0.0]
+
+    class Loads(Scripted):
+        async def prepare(self) -> None:
+            now[0] += 100
+
+    class Imagines(Shows):
+        def load_models(self) -> None:
+            now[0] += 1000
+
+    config, parts = parts_in(tmp_path, Loads("Look. <generate> it </generate>", "So.</think><answer>B</answer>"))
+    parts = replace(parts, tools={**parts.tools, "generate": Imagines("generate", parts.resources)})
+    graph = create_act2see(config, parts=parts)
+    monkeypatch.setattr("act2see.graphs.ask.time.perf_counter", lambda: now[0])
+    trace = await aask(graph, clip_in(tmp_path), "What?")
+    assert [c.tag for c in trace.calls] == ["generate"]
+    assert now[0] >= 1100
+    assert sum(trace.usage.node_seconds.values()) == 0
 
 
 async def test_a_key_that_is_refused_later_ends_at_once() -> None:

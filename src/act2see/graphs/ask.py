@@ -100,17 +100,21 @@ class _Nodes:
 
     async def view(self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[Literal["reason", "answer"]]:
         """Look at the question and at the initial frames."""
-        started = time.perf_counter()
         context = self._context(config, runtime)
         question, options = checked(state)
         approve = self.approved(context)
         await check_ready(self.config, self.parts, tuple(self._tools(context)))
-        await loaded(self.parts.reasoner)
+        started = time.perf_counter()
         clip, frames = await initial_view(self.parts, self.config.view, state["video"])
+        seconds = time.perf_counter() - started
         id = _run_id(config)
         runtime.stream_writer(
             {"type": "view", "run": id, "video": clip.model_dump(mode="json"), "frames": [f.model_dump(mode="json") for f in frames]}
         )
+        # Models are loaded when the video is known to be one, and that is no part of looking at it. The encoder tells its version:
+        # not in the loop, which others use too.
+        await loaded(self.parts.reasoner)
+        versions = await asyncio.to_thread(self.versions, context)
         refused = await self._guarded(frames)
         update: Update = {
             "id": id,
@@ -119,8 +123,7 @@ class _Nodes:
             "info": clip.model_dump(mode="json"),
             "initial": [f.model_dump(mode="json") for f in frames],
             # A thread that is asked again starts afresh: what is there is an earlier question's.
-            # It loads the encoder to know its version: not in the loop, which others use too.
-            "versions": await asyncio.to_thread(self.versions, context),
+            "versions": versions,
             "segments": [None],
             "loops": [None],
             "approve": approve,
@@ -128,7 +131,7 @@ class _Nodes:
         }
         if refused:
             update["segments"] = [None, Answer(text=f"<answer>{refused}</answer>", body=refused, forced=True).model_dump(mode="json")]
-        update["node_seconds"] = {"view": time.perf_counter() - started}
+        update["node_seconds"] = {"view": seconds}
         return Command(update=update, goto="answer" if refused else "reason")
 
     async def reason(self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[str]:
@@ -216,6 +219,8 @@ class _Nodes:
         settings = self.config.tools.get(tag)
 
         async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
+            if load := getattr(tool, "load_models", None):
+                await asyncio.to_thread(load)
             started = time.perf_counter()
             trace = trace_of(state)
             review = _review(state)

@@ -74,6 +74,10 @@ class Generate:
     def version(self) -> str:
         return f"generate {self.model}"
 
+    def load_models(self) -> None:
+        """Load the pipeline, if need be: a call's seconds count from then on."""
+        self.diffuser.pipeline()
+
     def wanted(self) -> Iterator[Wanted]:
         """The weights that a call would load now: its own, and those that find the anchor."""
         yield from self.diffuser.wanted(self.tag)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -102,7 +103,9 @@ def _wrong(address: Address, name: str, provider: str, seconds: float) -> str | 
     except httpx.HTTPError as e:
         log.debug("asking %s for its models: %s", host, e)  # slow, or cut off: that passes
         return None
-    if response.status_code in (401, 403) or (response.status_code == 400 and "api key" in response.text.lower()):
+    # A key may be good for questions alone, and not for the list: that is told by other codes, or in words.
+    restricted = re.search("scope|permission", response.text, re.IGNORECASE)
+    if (response.status_code == 401 and not restricted) or (response.status_code == 400 and "api key" in response.text.lower()):
         variable = next((v for v in KEYS.get(provider, ()) if os.environ.get(v)), None) or next(iter(KEYS.get(provider, ())), None)
         mend = f"export {variable}=... (a key that is right)" if variable else "check the key in the options"
         return f"{name}: {host} refuses the key (status {response.status_code}): {mend}"
