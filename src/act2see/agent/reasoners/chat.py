@@ -92,7 +92,7 @@ class ChatModelReasoner:
     ) -> AsyncIterator[Delta | Done]:
         text, ended, chunks_read, after = "", False, 0, 0
         whole: Any = None
-        opening = _Opening(not self.continuation)
+        opening, halves = _Opening(not self.continuation), _Halves()
         messages, settings = await asyncio.to_thread(self._request, rollout, stops, max_tokens, sampling)
         chunks = self._chunks(messages, settings, random.Random(sampling.seed))
         try:
@@ -106,7 +106,7 @@ class ChatModelReasoner:
                         break
                     continue
                 chunks_read += bool(chunk.text)
-                spoken, ended = _feed(opening.read(str(chunk.text)), until)
+                spoken, ended = _feed(opening.read(halves.read(str(chunk.text))), until)
                 text += spoken
                 if spoken:
                     yield Delta(spoken)
@@ -119,7 +119,7 @@ class ChatModelReasoner:
             log.debug("%s, when all had been said", e)
         finally:
             await chunks.aclose()
-        if not ended and (held := opening.rest()):
+        if not ended and (held := opening.read(halves.rest()) + opening.rest()):
             spoken, ended = _feed(held, until)
             text += spoken
             yield Delta(spoken)
@@ -238,6 +238,28 @@ class _Opening:
     def rest(self) -> str:
         held, self._held = self._held or "", None
         return _OPENED.sub("", held)
+
+
+class _Halves:
+    """Puts characters together that a server split between two chunks, as JSON's escapes allow. Half a one alone is no text:
+    neither a checkpoint nor a trace could keep it."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def read(self, text: str) -> str:
+        text, self._held = self._held + text, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._held = text[:-1], text[-1]
+        return _whole(text)
+
+    def rest(self) -> str:
+        held, self._held = self._held, ""
+        return _whole(held)
+
+
+def _whole(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _feed(text: str, until: Callable[[str], bool]) -> tuple[str, bool]:
