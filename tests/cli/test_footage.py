@@ -36,14 +36,21 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPat
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("ACT2SEE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("act2see.graphs.machine.device_memory", lambda d: NO_GPU if d == "cuda" else ("CPU", 32e9))
     monkeypatch.setattr("act2see.tools.hub.free_space", lambda _: 100_000_000_000)
     return monkeypatch
 
 
-def test_a_refusal_names_what_this_machine_can_run(machine: pytest.MonkeyPatch, footage: str) -> None:
-    result = CliRunner().invoke(app, ["ask", footage, "What is this?", "-o", "a street", "-o", "a board"])
+@pytest.fixture
+def config(tmp_path: Path) -> list[str]:
+    """Micro with a cache of its own."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"preset: micro\ncache: {tmp_path / 'cache'}\n", encoding="utf-8")
+    return ["--config", str(file)]
+
+
+def test_a_refusal_names_what_this_machine_can_run(machine: pytest.MonkeyPatch, footage: str, config: list[str]) -> None:
+    result = CliRunner().invoke(app, ["ask", footage, "What is this?", "-o", "a street", "-o", "a board", *config])
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
     assert "this machine can run the preset laptop: `act2see download --preset laptop`, then ask again with `--preset laptop`." in said
@@ -74,13 +81,13 @@ def test_weights_that_are_here_are_not_to_be_downloaded(machine: pytest.MonkeyPa
     assert recommended() == "For other footage this machine can run the preset laptop: ask again with `--preset laptop`."
 
 
-def test_find_says_that_the_scores_mean_nothing(machine: pytest.MonkeyPatch, footage: str, tmp_path: Path) -> None:
-    found = CliRunner().invoke(app, ["find", footage, "a street"])
+def test_find_says_that_the_scores_mean_nothing(machine: pytest.MonkeyPatch, footage: str, config: list[str], tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["find", footage, "a street", *config])
     assert found.exit_code == 0, found.output
     assert "These scores mean nothing: this clip does not show a 3 x 3 board" in found.stdout
     assert "--preset laptop" in found.stdout
     board = tmp_path / "blink.mp4"
     CliRunner().invoke(app, ["micro", "clip", "--out", str(board)])
-    found = CliRunner().invoke(app, ["find", str(board), "a shape blinks"])
+    found = CliRunner().invoke(app, ["find", str(board), "a shape blinks", *config])
     assert found.exit_code == 0, found.output
     assert "mean nothing" not in found.output

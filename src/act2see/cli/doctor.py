@@ -7,6 +7,7 @@ found or not found, never tried.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import out, plain, say, size
+from act2see.cli.output import out, plain, program, say, size
 
 if TYPE_CHECKING:
     from act2see.cli.weights import Needed
@@ -59,12 +60,12 @@ def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
     wanting = [c for c in checks if not c.good]
     if not wanting:
         say("It can run. Next:", "bold green")
-        say("  act2see demo" if chosen.name == "micro" and not config else f'  act2see ask VIDEO "QUESTION"{named}')
+        say(f"  {program()} demo" if chosen.name == "micro" and not config else f'  {program()} ask VIDEO "QUESTION"{named}')
         return
     say("It cannot run yet. Next:", "bold red")
     lines = dict.fromkeys(line for c in wanting for line in c.then.splitlines())
     for then in sorted(lines, key=lambda line: line.startswith("act2see download")):  # what it depends on comes first
-        say(f"  {then}")
+        say(f"  {re.sub('^act2see ', f'{program()} ', then)}")
     raise typer.Exit(1)
 
 

@@ -25,6 +25,9 @@ def download(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and how much.")] = False,
 ) -> None:
     """Fetch weights from the hub: safetensors, JSON and tokenizer files only. Run it again to go on."""
+    from functools import partial
+
+    from act2see.cli.runs import not_waited_for
     from act2see.cli.weights import Needed, needed_weights
     from act2see.errors import ConfigError, UnreachableError, WeightsError
     from act2see.tools.catalogue import catalogue
@@ -45,7 +48,7 @@ def download(
     for name, needed in wanted.items():
         licence = f", {needed.known.licence}" if needed.known else ""
         try:
-            files = list_files(name, without=needed.without, endpoint=endpoint)
+            files = not_waited_for(partial(list_files, name, without=needed.without, endpoint=endpoint))
             say(f"{name}: {len(files.sizes)} files, {size(files.bytes)}{licence}")
             if dry_run:
                 for file, n in sorted(files.sizes.items()):
@@ -53,7 +56,8 @@ def download(
                 continue
             with progress_bar() as bar:
                 task = bar.add_task(name, total=files.bytes)
-                folder = fetch(files, endpoint=endpoint, report=lambda n, bar=bar, task=task: bar.advance(task, n))  # type: ignore[misc]
+                report = partial(bar.advance, task)
+                folder = not_waited_for(partial(fetch, files, endpoint=endpoint, report=report))
             say(f"  in {folder}")
         except UnreachableError:
             raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import err, out, plain, progress_bar, say, size
+from act2see.cli.output import note, out, plain, progress_bar, say, size
 from act2see.errors import QuestionError
 
 if TYPE_CHECKING:
@@ -91,10 +91,10 @@ def find(
             for n, (frame, score) in enumerate(rows, start=1):
                 store.export(frame.digest, folder / f"{n:02d}-{frame.seconds:.1f}s-{score:.2f}.png")
             (folder / _OURS).write_text(page, encoding="utf-8", errors="replace")
-        err().print(f"written to {to}", soft_wrap=True)
+        note(f"written to {to}")
     if html:
         write_text(html, page)
-        err().print(f"written to {html}", soft_wrap=True)
+        note(f"written to {html}")
 
 
 def _refused(config: Config, resources: Resources, video: str) -> str | None:

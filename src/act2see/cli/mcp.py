@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +10,13 @@ from typing import Annotated
 import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import err
+from act2see.cli.output import INTERRUPTED, err
 from act2see.errors import ConfigError
+
+
+def _leave(*_: object) -> None:
+    os.write(2, b"stopped\n")
+    os._exit(INTERRUPTED)
 
 
 def mcp(
@@ -39,5 +45,5 @@ def mcp(
     if sys.stdin.isatty():
         err().print("an MCP client is expected on stdin and stdout; stop with Ctrl-C")
     # The thread that waits for stdin cannot be told to stop, and Python's own handler would wait for it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, _leave)
     server.run("stdio")
