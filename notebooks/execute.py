@@ -7,7 +7,6 @@ machine, or that grows past 600 KB is not written.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import tempfile
@@ -18,12 +17,6 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 LIMIT = 600_000
 WIDGET = "application/vnd.jupyter.widget-view+json"
-QUIET = {
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TQDM_DISABLE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DIFFUSERS_VERBOSITY": "error",
-}
 
 
 def execute(path: Path) -> Any:
@@ -67,7 +60,6 @@ def faults(text: str) -> list[str]:
 def main(names: list[str]) -> int:
     import nbformat
 
-    os.environ.update(QUIET)
     bad = 0
     for path in sorted(p for p in HERE.glob("*.ipynb") if not names or any(n in p.name for n in names)):
         started = time.perf_counter()

@@ -11,8 +11,7 @@ The names below are imported from their modules when they are first used, so `im
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than all of this: Ctrl-C is dealt with once `main` runs
 
 if TYPE_CHECKING:
     from act2see.agent.diff import diff_traces
@@ -87,6 +86,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    from importlib import import_module
+
     if name == "__version__":
         value: object = _version()
     elif name in _HOMES:

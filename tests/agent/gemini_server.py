@@ -36,6 +36,7 @@ class GeminiServer:
     replies: list[GeminiReply]
     requests: list[dict[str, Any]] = field(default_factory=list)
     calls: list[tuple[str, str | None]] = field(default_factory=list)  # path, and the key that came with it
+    key: str | None = None  # where one is set, others are refused
 
 
 def says(*pieces: str, finish: str = "STOP", **rest: Any) -> GeminiReply:
@@ -85,6 +86,12 @@ def gemini_server(*replies: GeminiReply) -> Iterator[GeminiServer]:
     lock = threading.Lock()
 
     class Handler(Quiet):
+        def do_GET(self) -> None:
+            if server.key is not None and self.headers.get("x-goog-api-key") != server.key:
+                self.whole(400, fails(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.").error)
+            else:
+                self.whole(200, {"models": [{"name": "models/gemini-2.5-flash"}]})
+
         def do_POST(self) -> None:
             body = self.body()
             with lock:

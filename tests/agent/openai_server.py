@@ -33,6 +33,8 @@ class Server:
     url: str
     replies: list[Reply]
     requests: list[dict[str, Any]] = field(default_factory=list)
+    key: str | None = None  # where one is set, others are refused
+    models: tuple[int, dict[str, Any]] = (200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
 
 
 def says(*pieces: str, **rest: Any) -> Reply:
@@ -47,8 +49,20 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
     over = threading.Event()
 
     class Handler(Quiet):
+        def do_GET(self) -> None:
+            if not self._refused():
+                self.whole(*server.models)
+
+        def _refused(self) -> bool:
+            if server.key is None or self.headers.get("authorization") == f"Bearer {server.key}":
+                return False
+            self.whole(401, {"error": {"message": "Incorrect API key provided: x.", "code": "invalid_api_key"}})
+            return True
+
         def do_POST(self) -> None:
             body = self.body()
+            if self._refused():
+                return
             with lock:
                 server.requests.append(body)
                 reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]

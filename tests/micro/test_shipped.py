@@ -105,5 +105,5 @@ async def test_a_clip_that_is_no_board_is_noticed(graph: Graph, tmp_path: Path) 
             container.mux(stream.encode(av.VideoFrame.from_ndarray(base, format="rgb24")))
         container.mux(stream.encode())
     trace = await aask(graph, tmp_path / "other.mp4", "What is this?")
-    assert trace.answer == guard.MESSAGE
+    assert (trace.answer or "").startswith(guard.MESSAGE)
     assert not trace.calls

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+_SUMMARY = ("answer", "choice", "options")  # what `to_json(summary=True)` says twice
+_REPR_CALLS, _REPR_WIDTH = 3, 100
+
 Outcome = Literal["ok", "unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged", "over_budget"]
 
 
@@ -182,8 +185,13 @@ class Trace(Record):
         """Everything written after the prompt, in order; frames and notes left out."""
         return "".join(s.text for s in self.segments if not isinstance(s, Frames))
 
-    def to_json(self) -> str:
-        return self.model_dump_json(exclude_defaults=False)
+    def to_json(self, *, summary: bool = False) -> str:
+        """In one line. With `summary`, `answer`, `choice` and `options` stand on top, for whoever wants no more; `from_json` reads both."""
+        whole = self.model_dump_json()
+        if not summary:
+            return whole
+        top = {"answer": self.answer, "choice": self.choice, "options": self.question.options}
+        return f"{json.dumps(top, ensure_ascii=False)[:-1]}, {whole[1:]}"
 
     def save(self, path: str | Path) -> Path:
         path = Path(path)
@@ -197,6 +205,8 @@ class Trace(Record):
             data: Any = json.loads(text)
         except ValueError as e:
             raise TraceError(f"{where} is not JSON ({e}); a trace is what `act2see ask --save` wrote") from e
+        if isinstance(data, dict):
+            data = {key: value for key, value in data.items() if key not in _SUMMARY}
         version = data.get("schema_version") if isinstance(data, dict) else None
         if version != SCHEMA_VERSION:
             raise TraceError(
@@ -227,10 +237,50 @@ class Trace(Record):
 
         return trace_messages(self, store)
 
+    def __repr__(self) -> str:
+        """In at most ten lines: what was asked, looked at and answered. `to_json` has everything."""
+        shown = [(call, frames) for call, frames in self.looks if call.outcome == "ok"]
+        lines = [f"Trace {self.id}: {self.question.text}"]
+        if self.question.options:
+            lines.append("  " + ", ".join(f"{a}. {o}" for a, o in zip(LETTERS, self.question.options, strict=False)))
+        v = self.video
+        lines.append(f"  {Path(v.path).name}, {v.seconds:.1f} s, {v.width} x {v.height}, {len(self.initial)} frames in view")
+        for call, frames in shown[:_REPR_CALLS]:
+            lines.append(f"  {call.tag} {call.query!r}: {_came_back(frames)}")
+        if len(shown) > _REPR_CALLS:
+            lines.append(f"  ... and {len(shown) - _REPR_CALLS} more calls")
+        chosen = f" ({self.choice})" if self.choice and self.choice != self.answer else ""
+        lines.append("  not finished" if self.answer is None else f"  answer: {self.answer}{chosen}")
+        seconds = sum(self.usage.node_seconds.values())
+        lines.append(f"  calls: {len(self.calls)}, tokens: {self.usage.tokens}, {seconds:.1f} s, {self.versions.reasoner}".rstrip(", "))
+        return "\n".join(_in_line(line) for line in lines)
+
+    __str__ = __repr__
+
+    def __rich_repr__(self) -> Iterator[Any]:
+        yield "id", self.id
+        yield "question", self.question.text
+        yield "answer", self.answer
+
     def _repr_html_(self) -> str:
         from act2see.agent.view import trace_html
 
         return trace_html(self, fragment=True)
+
+
+def _came_back(frames: Frames | None) -> str:
+    """What a call brought, in a few words."""
+    if frames is None:
+        return "nothing"
+    seen = ", ".join(f"{'imagined from ' if f.imagined else ''}{f.seconds:.1f} s" for f in frames.frames[:4])
+    more = f" and {len(frames.frames) - 4} more" if len(frames.frames) > 4 else ""
+    return f"{seen}{more}" or frames.note
+
+
+def _in_line(text: str) -> str:
+    """In one line that fits a screen, with nothing in it that a terminal would obey."""
+    shown = "".join(c if c.isprintable() else " " for c in text)
+    return shown if len(shown) <= _REPR_WIDTH else f"{shown[: _REPR_WIDTH - 4]} ..."
 
 
 def load_traces(path: str | Path) -> Iterator[Trace]:

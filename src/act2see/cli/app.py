@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from act2see.cli import ask, config, corpus, demo, doctor, download, find, grpo, mcp, micro, serve, sft, trace, ui
-from act2see.cli.output import INTERRUPTED, complain, quieten
+from act2see.cli.help import Group, set_classes
+from act2see.cli.output import check_words, complain, interrupted, quieten
 from act2see.errors import Act2SeeError
 
 
-class _Commands(TyperGroup):
+class _Commands(Group):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Before anything is done with them: the words of the command line are text."""
+        with _one_line(ctx):
+            check_words(args)
+            parsed: list[str] = super().parse_args(ctx, args)
+            return parsed
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _one_line(ctx):
             return super().invoke(ctx)
-        except Act2SeeError as e:
-            complain(str(e))
-            raise typer.Exit(2) from e
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _one_line(ctx: Any) -> Iterator[None]:
+    """Errors that we expect, and those of a command line that cannot be read, in a line each."""
+    try:
+        yield
+    except Act2SeeError as e:
+        complain(str(e))
+        raise typer.Exit(2) from e
+    except KeyboardInterrupt:
+        raise interrupted() from None
+    except Exception as e:
+        # Typer brings its own copy of click, whose exceptions have no public name. One of them asks for the help.
+        said = getattr(e, "format_message", None)
+        if said is None or "NoArgs" in type(e).__name__:
+            raise
+        path = getattr(getattr(e, "ctx", None) or ctx, "command_path", "act2see")
+        what = str(said()).replace("Value error, ", "").rstrip(".")
+        complain(f"{what}; see {path} --help")
+        raise typer.Exit(2) from e
 
 
 app = typer.Typer(
+    name="act2see",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
@@ -46,6 +71,7 @@ app.add_typer(serve.app, name="serve")
 app.command("doctor")(doctor.doctor)
 app.command("download")(download.download)
 app.command("demo")(demo.demo)
+set_classes(app)
 
 
 def _version(wanted: bool) -> None:

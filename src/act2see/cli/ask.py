@@ -10,11 +10,13 @@ from uuid import uuid4
 import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
+from act2see.cli.complete import runs
 from act2see.cli.decide import Accept, By, Reason, Refuse, Replace, Supply, decided, waiting
-from act2see.cli.output import INTERRUPTED, err, out, say
+from act2see.cli.output import interrupted, note, out, print_json, program, say
 from act2see.errors import ConfigError, QuestionError, WaitingError
 
 if TYPE_CHECKING:
+    from act2see.agent.packing import FrameSource
     from act2see.agent.trace import Trace
     from act2see.cli.runs import Settings
 
@@ -35,10 +37,12 @@ def ask(
     approve: Annotated[
         str | None, typer.Option(metavar="TAG,...", help="Tools whose calls wait for you; --resume goes on with your decision.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the trace as JSON, and nothing else, to stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the answer and its trace as JSON, and nothing else, to stdout.")] = False,
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the trace, its pictures and its page to a folder.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the trace as one HTML page.")] = None,
-    resume: Annotated[str | None, typer.Option(metavar="ID", help="Go on with a run that was interrupted, or that waits.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="ID", autocompletion=runs, help="Go on with a run that was interrupted, or that waits.")
+    ] = None,
     accept: Accept = False,
     replace: Replace = None,
     supply: Supply = None,
@@ -47,13 +51,12 @@ def ask(
     by: By = None,
 ) -> None:
     """Ask a question about a video and watch the answer come about."""
-    from act2see.agent.saved import OURS, frames_of, save_folder
-    from act2see.agent.view import trace_html
+    from act2see.agent.saved import OURS, frames_of
     from act2see.cli.chain import answer_lines
-    from act2see.cli.runs import Settings, run_until_done
+    from act2see.cli.runs import Settings, run_until_done, saved_ids
     from act2see.graphs.parts import cached_parts
     from act2see.graphs.state import AskContext
-    from act2see.tools.files import check_file, check_folder, write_text
+    from act2see.tools.files import check_file, check_folder
 
     if save:
         check_folder(save, OURS)
@@ -78,19 +81,28 @@ def ask(
     try:
         trace, settings = run_until_done(_run(run, settings, path, question or "", tuple(option or ()), decision, show=not json))
     except KeyboardInterrupt:
-        err().print(f"\nresume with: act2see ask --resume {run}", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
-    if json:
-        typer.echo(trace.to_json())
-    else:
-        say(answer_lines(trace))
+        raise interrupted(f"resume with: {program()} ask --resume {run}" if saved_ids(run) else "interrupted") from None
     frames = frames_of(Path(os.devnull), cached_parts(settings.config).resources.store)
+    try:
+        if json:
+            print_json(trace.to_json(summary=True))
+        else:
+            say(answer_lines(trace), prose=True)
+    finally:  # whoever reads the output may have hung up: what is to be kept is kept
+        _keep(trace, frames, save, html)
+
+
+def _keep(trace: Trace, frames: FrameSource, save: Path | None, html: Path | None) -> None:
+    from act2see.agent.saved import save_folder
+    from act2see.agent.view import trace_html
+    from act2see.tools.files import write_text
+
     if save:
         save_folder(trace, save, frames)
-        err().print(f"saved in {save}", soft_wrap=True)
+        note(f"saved in {save}")
     if html:
         write_text(html, trace_html(trace, frames))
-        err().print(f"written to {html}", soft_wrap=True)
+        note(f"written to {html}")
 
 
 async def _run(
@@ -109,10 +121,10 @@ async def _run(
     from act2see.graphs.state import trace_of
 
     async with saved_runs() as saver:
-        chain = Chain(out())
-        on_event = chain.event if show else None
         new = settings is not None
         settings = settings or await settings_of(run, saver)
+        chain = Chain(out(), loads=settings.config.reasoner.use == "transformers")
+        on_event = chain.event if show else None
         graph = graph_of(settings, saver)
         try:
             if new:
@@ -121,12 +133,14 @@ async def _run(
             so_far = (await graph.aget_state({"configurable": {"thread_id": run}})).values
             if show and "info" in so_far:
                 trace = trace_of(so_far)
-                say(question_lines(trace.question))
+                say(question_lines(trace.question), prose=True)
                 chain.trace(trace)
             return await aresume(graph, run, decision=decision, context=settings.context, on_event=on_event), settings
         except WaitingError as e:
             chain.close()
             raise await waiting(graph, run) from e
+        finally:
+            chain.close()
 
 
 def _tags(tools: str | None, no_tools: bool) -> tuple[str, ...] | None:

@@ -6,35 +6,48 @@ import re
 from pathlib import Path
 
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 from rich.text import Text
 
 from act2see.agent.trace import LETTERS, Answer, Call, Frames, Question, Trace, Video
 from act2see.agent.view_timeline import clock, count
 from act2see.cli.output import plain
+from act2see.cli.wrapping import Breaker, break_lines
 from act2see.graphs.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
 from act2see.tools.frames import FrameRef, Generated, Retrieved
 
-_OPENING = re.compile(r"</?[a-z0-9_]{0,32}\Z")
-_TAG = re.compile(r"(</?)([a-z0-9_]{1,32})>")
+_OPENING = re.compile(r"<(?:/?[a-z0-9_]{0,32}|\|[a-z0-9_|]{0,32})\Z")
+_TAG = re.compile(r"<(/?)([a-z0-9_]{1,32})>|<\|[a-z0-9_]{1,32}\|>")
+_HIDDEN = {"think", "answer", "frame", "video", "image", ""}  # what they mean is shown otherwise; calls are shown as written
 _ARROW = ("  => ", "dim")
 _CALL, _IMAGINED, _GRAPH, _NOTE = "bold cyan", "bold magenta", "dim italic", "yellow"
+LOADING = "loading models ..."
 
 
 class Chain:
-    """Prints one chain, from a run's events or from a saved trace."""
+    """Prints one chain, from a run's events or from a saved trace. `loads`: whether models are loaded before the first word."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, loads: bool = False) -> None:
         self.console = console
         self.seconds = 0.0  # the video's length: how times are written
+        self._loads = loads and console.is_terminal
+        self._status = False  # the cursor is behind a word that goes when the next one comes
+        self._breaker = Breaker(console.width if console.is_terminal else None)
         self._held = ""  # the beginning of what may be a tag
         self._call = ""  # the tag of the call that is open
+        self._answering = False  # the answer is shown by itself, when it is whole
         self._fresh = True  # the cursor is at the start of a line
+        self._begun = False  # the chain has words
 
     def event(self, event: Event) -> None:
         """Show an event of a run; `ask` shows the answer itself."""
         match event:
             case ViewEvent():
                 self.view(event.video, len(event.frames), event.run)
+                if self._loads:
+                    self.console.print(Text(LOADING, "dim"), end="")
+                    self._status = True
             case TokenEvent():
                 self.text(event.text, event.author == "graph")
             case FramesEvent():
@@ -42,7 +55,7 @@ class Chain:
             case AnswerEvent():
                 self.close()
             case CallEvent():
-                pass  # its text has been shown as it came
+                self._print(self._breaker.flush())  # its text has been shown as it came, but for its last word
 
     def view(self, video: Video, frames: int, run: str) -> None:
         self.seconds = video.seconds
@@ -71,6 +84,9 @@ class Chain:
         """End the line that is being written."""
         self._write(self._held, False)
         self._held = self._call = ""
+        self._answering = False
+        self._print(self._breaker.flush())
+        self._clear()
         if not self._fresh:
             self._line(Text())
 
@@ -91,24 +107,45 @@ class Chain:
         at = 0
         for tag in _TAG.finditer(text):
             styled += self._styled(text[at : tag.start()], by_graph)
-            closing, name = tag[1] == "</", tag[2]
-            if name in ("think", "answer"):
-                styled += plain(tag[0], "dim")
-            else:
+            closing, name = tag[1] == "/", tag[2] or ""
+            if name == "answer":
+                self._answering = not closing
+            if name not in _HIDDEN and not self._answering:
                 styled += plain(tag[0], _CALL)
                 self._call = "" if closing else name
             at = tag.end()
         styled += self._styled(text[at:], by_graph)
-        if styled.plain:
-            self.console.print(styled, end="", soft_wrap=True)
-            self._fresh = styled.plain.endswith("\n")
+        if not self._begun:
+            styled = styled[len(styled.plain) - len(styled.plain.lstrip("\n")) :]
+        self._print(self._breaker.feed(styled))
 
     def _styled(self, text: str, by_graph: bool) -> Text:
+        if self._answering:
+            return Text()
         return plain(text, _CALL if self._call else _GRAPH if by_graph else "")
 
+    def _print(self, text: Text) -> None:
+        if text.plain:
+            self._clear()
+            self.console.print(text, end="", soft_wrap=True)
+            self._fresh = text.plain.endswith("\n")
+            self._begun = True
+
     def _line(self, line: Text) -> None:
-        self.console.print(line, soft_wrap=True)
+        self._clear()
+        self.console.print(break_lines(line, self.console), soft_wrap=True)
+        self._breaker.column = 0
         self._fresh = True
+
+    def _clear(self) -> None:
+        """Take away the word that said what is waited for."""
+        if not self._status:
+            return
+        self._status = False
+        if self.console.is_dumb_terminal:
+            self.console.print()
+        else:
+            self.console.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
 
 
 def frame_line(frame: FrameRef, total: float) -> Text:
@@ -139,9 +176,10 @@ def answer_lines(trace: Trace) -> Text:
     if choice:
         body = f"{LETTERS[trace.question.options.index(choice)]}. {choice}"
     lines = [Text.assemble(("Answer: ", "bold"), plain(body, "bold green") if body else ("(empty)", _NOTE))]
-    if trace.question.options and choice is None:
+    refused = not trace.usage.loops  # the models know nothing of this video, and were not asked
+    if trace.question.options and choice is None and not refused:
         lines.append(Text("It names none of the options.", _NOTE))
-    if trace.usage.loops and any(isinstance(s, Answer) and s.forced for s in trace.segments):
+    if not refused and any(isinstance(s, Answer) and s.forced for s in trace.segments):
         lines.append(Text("The budget was spent, so the model was made to answer.", _NOTE))
     seconds = sum(trace.usage.node_seconds.values())
     lines.append(Text(f"{count(len(trace.calls), 'call')}, {count(trace.usage.tokens, 'token')}, {seconds:.1f} s", "dim"))

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from act2see.cli.complete import presets
 from act2see.errors import ConfigError
 
 if TYPE_CHECKING:
     from act2see.graphs.config import Config
 
 Preset = Annotated[
-    str | None, typer.Option("--preset", metavar="NAME", help="A preset: micro (the default), paper, paper-24gb, laptop or api.")
+    str | None,
+    typer.Option(
+        "--preset", metavar="NAME", autocompletion=presets, help="A preset: micro (the default), paper, paper-24gb, laptop or api."
+    ),
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Your own configuration, in YAML.")]
 

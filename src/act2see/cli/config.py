@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from act2see.cli.chosen import Preset
-from act2see.cli.output import say
+from act2see.cli.complete import sources
+from act2see.cli.output import say, writable
 
 app = typer.Typer(no_args_is_help=True, help="Show and check configurations.")
 
 
 @app.command("show")
 def show(
-    source: Annotated[str | None, typer.Argument(metavar="PRESET|FILE", help="A preset's name or a YAML file.")] = None,
+    source: Annotated[
+        str | None, typer.Argument(metavar="PRESET|FILE", autocompletion=sources, help="A preset's name or a YAML file.")
+    ] = None,
     preset: Preset = None,
 ) -> None:
     """Print a configuration, with every default, as YAML: a file to start your own from."""
@@ -24,7 +27,8 @@ def show(
 
     if source and preset:
         raise ConfigError("name one configuration: a preset or a file")
-    typer.echo(load_config(source or preset or "micro").to_yaml(), nl=False)
+    text = load_config(source or preset or "micro").to_yaml()
+    typer.echo(text if writable(text) else load_config(source or preset or "micro").to_yaml(ascii=True), nl=False)
 
 
 @app.command("check")

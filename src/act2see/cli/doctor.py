@@ -7,6 +7,7 @@ found or not found, never tried.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import out, plain, say, size
+from act2see.cli.output import out, plain, program, say, size
 
 if TYPE_CHECKING:
     from act2see.cli.weights import Needed
@@ -24,17 +25,6 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("act2see", "torch", "transformers", "diffusers", "langgraph", "decord2", "av", "faiss-cpu", "peft")
 _OPTIONAL = {"faiss-cpu": "faiss-gpu", "peft": ""}  # what may stand in for it; peft is for adapters alone
-# Where LangChain's packages look for a provider's key.
-_KEYS = {
-    "anthropic": "ANTHROPIC_API_KEY",
-    "deepseek": "DEEPSEEK_API_KEY",
-    "google_genai": "GOOGLE_API_KEY",
-    "groq": "GROQ_API_KEY",
-    "mistralai": "MISTRAL_API_KEY",
-    "openai": "OPENAI_API_KEY",
-    "together": "TOGETHER_API_KEY",
-    "xai": "XAI_API_KEY",
-}
 _SMALLEST = "act2see doctor --preset laptop (no GPU), or --preset api (a key)"
 _SMALLER = "act2see doctor --preset paper-24gb, --preset laptop (no GPU), or --preset api (a key)"
 
@@ -70,12 +60,12 @@ def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
     wanting = [c for c in checks if not c.good]
     if not wanting:
         say("It can run. Next:", "bold green")
-        say("  act2see demo" if chosen.name == "micro" and not config else f'  act2see ask VIDEO "QUESTION"{named}')
+        say(f"  {program()} demo" if chosen.name == "micro" and not config else f'  {program()} ask VIDEO "QUESTION"{named}')
         return
     say("It cannot run yet. Next:", "bold red")
     lines = dict.fromkeys(line for c in wanting for line in c.then.splitlines())
     for then in sorted(lines, key=lambda line: line.startswith("act2see download")):  # what it depends on comes first
-        say(f"  {then}")
+        say(f"  {re.sub('^act2see ', f'{program()} ', then)}")
     raise typer.Exit(1)
 
 
@@ -99,17 +89,15 @@ def _key(reasoner: ReasonerConfig) -> Iterable[_Check]:
     """Whether a chat model can be set up: that needs its package and its key, and asks nobody."""
     if reasoner.use != "chat":
         return
+    from act2see.agent.reasoners.chat_setup import chat_model, missing_key
     from act2see.errors import ConfigError
-    from act2see.graphs.parts import chat_model
 
-    provider = reasoner.weights.partition(":")[0]
     try:
         chat_model(reasoner.weights, reasoner.options, "reasoner.weights")
     except ConfigError as e:
-        variable = _KEYS.get(provider)
-        missing = variable is not None and "pip install" not in str(e) and not os.environ.get(variable)
-        then = f"export {variable}=... (the key of your {provider} account)" if missing else str(e)
-        yield _Check(False, "reasoner", f"{reasoner.weights}: " + (f"no key ({variable})" if missing else "cannot be set up"), then)
+        variable = missing_key(reasoner.weights, reasoner.options, str(e)) if "pip install" not in str(e) else None
+        then = f"export {variable}=... (the key of your account there)" if variable else str(e)
+        yield _Check(False, "reasoner", f"{reasoner.weights}: " + (f"no key ({variable})" if variable else "cannot be set up"), then)
     else:
         yield _Check(True, "reasoner", f"{reasoner.weights}: it can be set up; the key is not tried, and frames are sent to the provider")
 
@@ -165,30 +153,21 @@ def _memory(needed: Iterable[Needed]) -> Iterable[_Check]:
 
 def _machine(needs: NeedsConfig) -> Iterable[_Check]:
     """What the configuration says that it needs in all, beside the weights' own sum: the cache and the activations too."""
+    from act2see.graphs.machine import enough
+
     for device, gb in (("cuda", needs.gpu), ("cpu", needs.ram)):
         if not gb:
             continue
         name, has = _device(device)
         said = f"{name}; {gb:g} GB wanted" if has is None else f"{name}, {size(has)}; {gb:g} GB wanted"
-        # A card of 24 GB has a little less: its driver keeps some.
-        good = has is not None and has >= 0.95e9 * gb
-        yield _Check(good, "GPU" if device == "cuda" else "memory", said, _SMALLER if needs.gpu > 24 else _SMALLEST)
+        yield _Check(enough(has, gb), "GPU" if device == "cuda" else "memory", said, _SMALLER if needs.gpu > 24 else _SMALLEST)
 
 
 def _device(device: str) -> tuple[str, float | None]:
     """A device's name and memory in bytes; None where there is no such device."""
-    import torch
+    from act2see.graphs.machine import device_memory
 
-    if device.startswith("cuda"):
-        try:
-            properties = torch.cuda.get_device_properties(device)
-        except (AssertionError, RuntimeError):
-            return "no CUDA device", None
-        return str(properties.name), float(properties.total_memory)
-    if device == "mps" and not torch.backends.mps.is_available():
-        return "no Apple GPU", None
-    kind = "Apple GPU" if device == "mps" else f"CPU, {os.cpu_count()} cores"
-    return kind, float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return device_memory(device)
 
 
 def _cache(named: str | None) -> _Check:

@@ -15,18 +15,32 @@ from act2see.cli.output import complain, progress_bar, say, size
 
 
 def download(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Weights by their names on the hub; else those of a preset.", show_default=False),
+    ] = None,
     preset: Preset = None,
     config: ConfigFile = None,
     endpoint: Annotated[str | None, typer.Option("--endpoint", metavar="URL", help="Another hub (default: HF_ENDPOINT).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and how much.")] = False,
 ) -> None:
-    """Fetch a preset's weights from the hub: safetensors, JSON and tokenizer files only. Run it again to go on."""
-    from act2see.cli.weights import needed_weights
+    """Fetch weights from the hub: safetensors, JSON and tokenizer files only. Run it again to go on."""
+    from functools import partial
+
+    from act2see.cli.runs import not_waited_for
+    from act2see.cli.weights import Needed, needed_weights
     from act2see.errors import ConfigError, UnreachableError, WeightsError
+    from act2see.tools.catalogue import catalogue
     from act2see.tools.hub import fetch, list_files
 
+    if names and (preset or config):
+        raise ConfigError("name weights, or a preset, or a config file: not several of them")
     chosen = chosen_config(preset, config)
-    wanted = {n.name: n for n in needed_weights(chosen) if n.of_hub}
+    named = [Needed("weights", n, "", None, None, known=catalogue().get(n)) for n in names or ()]
+    wanted = {n.name: n for n in named or needed_weights(chosen) if n.of_hub}
+    if not wanted and names:
+        say(f"nothing to download: {', '.join(names)} is not on a hub")
+        return
     if not wanted:
         say(f"{chosen.name}: nothing to download, its weights are local")
         return
@@ -34,7 +48,7 @@ def download(
     for name, needed in wanted.items():
         licence = f", {needed.known.licence}" if needed.known else ""
         try:
-            files = list_files(name, without=needed.without, endpoint=endpoint)
+            files = not_waited_for(partial(list_files, name, without=needed.without, endpoint=endpoint))
             say(f"{name}: {len(files.sizes)} files, {size(files.bytes)}{licence}")
             if dry_run:
                 for file, n in sorted(files.sizes.items()):
@@ -42,7 +56,8 @@ def download(
                 continue
             with progress_bar() as bar:
                 task = bar.add_task(name, total=files.bytes)
-                folder = fetch(files, endpoint=endpoint, report=lambda n, bar=bar, task=task: bar.advance(task, n))  # type: ignore[misc]
+                report = partial(bar.advance, task)
+                folder = not_waited_for(partial(fetch, files, endpoint=endpoint, report=report))
             say(f"  in {folder}")
         except UnreachableError:
             raise
@@ -51,5 +66,6 @@ def download(
             failed += 1
     if failed:
         raise typer.Exit(2)
-    named = f" --config {config}" if config else f" --preset {preset}" if preset else ""
-    say(f"Next: act2see doctor{named}", "bold green")
+    given = f" --config {config}" if config else f" --preset {preset}" if preset else ""
+    if not names:
+        say(f"Next: act2see doctor{given}", "bold green")

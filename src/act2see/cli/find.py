@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import err, out, plain, progress_bar, say, size
+from act2see.cli.output import note, out, plain, progress_bar, say, size
 from act2see.errors import QuestionError
 
 if TYPE_CHECKING:
+    from act2see.graphs.config import Config
+    from act2see.tools.base import Resources
     from act2see.tools.finder import Finder
     from act2see.tools.frames import FrameRef
     from act2see.tools.index import FrameIndex
@@ -64,11 +66,14 @@ def find(
         check_folder(to, _OURS)
     if html:
         check_file(html)
-    resources = build_resources(chosen_config(preset, config))
+    chosen = chosen_config(preset, config)
+    resources = build_resources(chosen)
     finder, store = resources.finder, resources.store
     length = finder.clips.clip(video).info.seconds
     _indexed(finder, video)
     hits = finder.find(video, query, top, segments=segments).hits
+    if refused := _refused(chosen, resources, video):
+        say(f"These scores mean nothing: {refused}", "yellow")
     if not hits:
         say("No frame was found: nothing in this video is similar enough.", "yellow")
     table = Table("", "time", "score", "frame", box=box.SIMPLE, title=plain(query), title_justify="left")
@@ -86,10 +91,24 @@ def find(
             for n, (frame, score) in enumerate(rows, start=1):
                 store.export(frame.digest, folder / f"{n:02d}-{frame.seconds:.1f}s-{score:.2f}.png")
             (folder / _OURS).write_text(page, encoding="utf-8", errors="replace")
-        err().print(f"written to {to}", soft_wrap=True)
+        note(f"written to {to}")
     if html:
         write_text(html, page)
-        err().print(f"written to {html}", soft_wrap=True)
+        note(f"written to {html}")
+
+
+def _refused(config: Config, resources: Resources, video: str) -> str | None:
+    """Why this configuration's models know nothing of this video: models of one world still score whatever they are shown."""
+    from act2see.cli.runs import run_until_done
+    from act2see.graphs.parts import build_guard
+
+    guard = build_guard(config)
+    if guard is None:
+        return None
+    clip = resources.finder.clips.clip(video)
+    shown = resources.finder.clips.pictures(video, clip.spread(3))
+    said = run_until_done(guard.refuses([resources.store.get(f.digest) for f in shown]))
+    return said.removeprefix("I cannot tell: ") if said else None
 
 
 def _indexed(finder: Finder, video: str) -> FrameIndex:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import err, out, say
+from act2see.cli.output import note, out, print_json, say
 from act2see.errors import QuestionError, StoreError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from act2see.agent.trace import Trace
+    from act2see.cli.chain import Chain
     from act2see.graphs.config import Config
     from act2see.tools.store import FrameStore
 
@@ -39,7 +40,7 @@ def diff(
     a, b = Trace.load(first), Trace.load(second)
     found = diff_traces(a, b)
     if json:
-        typer.echo(found.to_json())
+        print_json(found.to_json())
     else:
         show_diff(out(), found, a, b)
 
@@ -48,13 +49,12 @@ def replay(trace: Saved, to: Out = None, preset: Preset = None, config: ConfigFi
     """Ask a trace's question again, with its seed and tools, and say whether it comes out the same."""
     from act2see.agent.saved import find_video
     from act2see.agent.trace import Trace
-    from act2see.cli.chain import Chain
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.fork import areplay
 
     _check_out(to)
     loaded, chosen = find_video(Trace.load(trace), trace), chosen_config(preset, config)
-    _finish(areplay(create_act2see(chosen), loaded, on_event=Chain(out()).event), loaded, chosen, to)
+    _finish(areplay(create_act2see(chosen), loaded, on_event=_chain(chosen).event), loaded, chosen, to)
 
 
 def fork(
@@ -73,7 +73,6 @@ def fork(
     """Go back to a call of a trace, change it, and let the model go on from there."""
     from act2see.agent.saved import find_video
     from act2see.agent.trace import Trace
-    from act2see.cli.chain import Chain
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.fork import afork
     from act2see.graphs.parts import cached_parts
@@ -85,9 +84,15 @@ def fork(
         raise QuestionError(f"say which call to go back to, with --at N (calls: {calls or 'none, so only 0, the beginning'})")
     _bring_frames(loaded, trace, cached_parts(chosen).resources.store)
     shown = picture_or_time(frame) if frame is not None else None
-    chain = Chain(out())
-    work = afork(create_act2see(chosen), loaded, at, query=query, tag=tool, frame=shown, drop=drop, on_event=chain.event)
+    on_event = _chain(chosen).event
+    work = afork(create_act2see(chosen), loaded, at, query=query, tag=tool, frame=shown, drop=drop, on_event=on_event)
     _finish(work, loaded, chosen, to, save=True)
+
+
+def _chain(config: Config) -> Chain:
+    from act2see.cli.chain import Chain
+
+    return Chain(out(), loads=config.reasoner.use == "transformers")
 
 
 def _finish(work: Coroutine[Any, Any, Trace], before: Trace, config: Config, to: Path | None, save: bool = False) -> None:
@@ -100,9 +105,9 @@ def _finish(work: Coroutine[Any, Any, Trace], before: Trace, config: Config, to:
     from act2see.graphs.parts import cached_parts
     from act2see.tools.files import write_text
 
-    say(question_lines(before.question))
+    say(question_lines(before.question), prose=True)
     new = run_until_done(work)
-    say(answer_lines(new))
+    say(answer_lines(new), prose=True)
     say("")
     show_diff(out(), diff_traces(before, new), before, new)
     if to is None and save:
@@ -113,7 +118,7 @@ def _finish(work: Coroutine[Any, Any, Trace], before: Trace, config: Config, to:
         write_text(to, new.to_json() + "\n")
     else:
         save_folder(new, to, frames_of(to, cached_parts(config).resources.store))
-    err().print(f"saved in {to}", soft_wrap=True)
+    note(f"saved in {to}")
 
 
 def _check_out(to: Path | None) -> None:

@@ -12,8 +12,13 @@ from typing import Annotated
 import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import err
+from act2see.cli.output import INTERRUPTED, err
 from act2see.errors import ConfigError
+
+
+def _leave(*_: object) -> None:
+    os.write(2, b"stopped\n")
+    os._exit(INTERRUPTED)
 
 
 def mcp(
@@ -43,7 +48,7 @@ def mcp(
     if sys.stdin.isatty():
         err().print("an MCP client is expected on stdin and stdout; stop with Ctrl-C")
     # The thread that waits for stdin cannot be told to stop, and Python's own handler would wait for it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, _leave)
     # The loop is not closed: that would wait for threads that are at work on a video, though nobody waits for what they make.
     try:
         asyncio.Runner().run(run_stdio(server))

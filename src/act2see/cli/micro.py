@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.output import err, out, plain, progress_bar, say
+from act2see.cli.output import err, out, plain, program, progress_bar, say
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -50,7 +50,7 @@ def clip(
         say(f"  {letter}. {option}")
     say(f"answer: {item.correct}. {item.answer}")
     say("ask it:", "dim")
-    say("  " + shlex.join(["act2see", "ask", str(path), item.text, *(word for o in item.options for word in ("--option", o))]))
+    say(f"  {program()} " + shlex.join(["ask", str(path), item.text, *(word for o in item.options for word in ("--option", o))]))
 
 
 @app.command("train")

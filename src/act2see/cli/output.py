@@ -7,12 +7,15 @@ that nothing in them is read as a style or as an escape sequence. Results go to 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
+
+from act2see.errors import QuestionError
 
 INTERRUPTED = 130  # as a shell gives it for SIGINT
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -34,9 +37,111 @@ def plain(text: str, style: str = "") -> Text:
     return Text(_CONTROL.sub("", text), style)
 
 
-def say(text: str | Text, style: str = "", *, end: str = "\n") -> None:
-    """Print a line to stdout; a long one is left to the terminal to break, so that a path can be copied."""
-    out().print(plain(text, style) if isinstance(text, str) else text, soft_wrap=True, end=end)
+def say(text: str | Text, style: str = "", *, end: str = "\n", prose: bool = False) -> None:
+    """Print a line to stdout. A long one is left to the terminal to break, so that a path or a command can be copied; `prose` is
+    broken between words."""
+    from act2see.cli.wrapping import break_lines
+
+    console, line = out(), plain(text, style) if isinstance(text, str) else text
+    console.print(break_lines(line, console) if prose else line, soft_wrap=True, end=end)
+
+
+def program() -> str:
+    """How this program was started, so that a command which is shown can be pasted: its name where the shell finds it by that."""
+    import os
+    import shlex
+    import shutil
+    import sys
+
+    started = sys.argv[0]
+    if os.path.basename(started) == "__main__.py" and os.path.basename(os.path.dirname(started)) == "act2see":
+        return f"{shlex.quote(_from_here(sys.executable))} -m act2see"
+    found = shutil.which("act2see")
+    if os.path.basename(started) != "act2see" or (found and os.path.exists(started) and os.path.samefile(found, started)):
+        return "act2see"
+    return shlex.quote(_from_here(started))
+
+
+def _from_here(path: str) -> str:
+    """A path below the working folder from there, another one in full."""
+    import os
+
+    whole = os.path.abspath(path)
+    below = os.path.relpath(whole)
+    return whole if below.startswith(os.pardir) else below
+
+
+def note(text: str) -> None:
+    """A line to stderr: what was written where, what is under way."""
+    err().print(plain(text), soft_wrap=True)
+
+
+def writable(text: str) -> bool:
+    """Whether stdout's encoding has all of it."""
+    import sys
+
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def print_json(text: str) -> None:
+    """JSON to stdout. Where its encoding lacks a character, all of them are escaped: a question mark would be another answer."""
+    import json
+    import sys
+
+    if not writable(text):
+        text = json.dumps(json.loads(text))
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def interrupted(said: str = "interrupted") -> typer.Exit:
+    """What a command raises after Ctrl-C: it ends with code 130, and one line."""
+    err().print(f"\n{said}" if err().is_terminal else said, soft_wrap=True)  # the terminal has written ^C
+    return typer.Exit(INTERRUPTED)
+
+
+def expect_interruption() -> None:
+    """For a process that is ours: after Ctrl-C, threads and callbacks that come too late end without a word."""
+    import logging
+    import signal
+    import sys
+    import threading
+
+    late = re.compile("Event loop is closed|Task was destroyed but it is pending|coroutine ignored GeneratorExit")
+
+    def told(record: logging.LogRecord) -> bool:
+        return not late.search(f"{record.msg} {record.exc_info[1] if record.exc_info else ''}")
+
+    for name in ("asyncio", "concurrent.futures"):
+        logging.getLogger(name).addFilter(told)
+    in_threads, dropped = threading.excepthook, sys.unraisablehook
+
+    def thread_hook(args: threading.ExceptHookArgs) -> None:
+        if not late.search(str(args.exc_value)):
+            in_threads(args)
+
+    def dropped_hook(args: sys.UnraisableHookArgs) -> None:
+        if isinstance(args.exc_value, KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)  # it came where nothing can be raised: once more, a moment later
+        elif not late.search(str(args.exc_value)):
+            dropped(args)
+
+    threading.excepthook, sys.unraisablehook = thread_hook, dropped_hook
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Raise `QuestionError` for what came from the command line and is no text: bytes that are not UTF-8, or a zero byte.
+
+    Nothing of it could be saved: an answer would be lost after the run.
+    """
+    for word in words:
+        if "\0" in word or any("\ud800" <= c <= "\udfff" for c in word):
+            shown = "".join("?" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in word)
+            raise QuestionError(f"{shown!r} is not text in UTF-8: write it in UTF-8, and give a file with such a name another one")
 
 
 def complain(message: str) -> None:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -76,9 +79,39 @@ async def settings_of(run: str, saver: AsyncSqliteSaver) -> Settings:
     return Settings(load_config(kept["config"]), context)
 
 
+def saved_ids(run: str | None = None) -> list[str]:
+    """The ids of the latest saved runs, or of this one, if it is saved. Never fails, and waits for nobody."""
+    newest = "SELECT thread_id FROM checkpoints WHERE checkpoint_ns = '' AND ? IN ('', thread_id) GROUP BY thread_id"
+    with (
+        suppress(sqlite3.Error, OSError),
+        closing(sqlite3.connect(f"{runs_file().absolute().as_uri()}?mode=ro", uri=True, timeout=0.5)) as file,
+    ):
+        return [str(id) for (id,) in file.execute(f"{newest} ORDER BY MAX(checkpoint_id) DESC LIMIT 30", (run or "",))]
+    return []
+
+
+def not_waited_for(work: Callable[[], T]) -> T:
+    """The result of `work`, done in a thread that Ctrl-C does not wait for: for libraries that would wait for threads of theirs."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as e:
+            done.set_exception(e)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result()
+
+
 def run_until_done(work: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run`, except that Ctrl-C does not wait for the threads in which models work."""
     runner = asyncio.Runner()
+    handler = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if main and callable(handler):
+        # asyncio cancels the work at the first Ctrl-C, but only in place of Python's own handler.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         result = runner.run(work)
     except KeyboardInterrupt:
@@ -87,5 +120,8 @@ def run_until_done(work: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         runner.close()
         raise
+    finally:
+        if main and callable(handler):
+            signal.signal(signal.SIGINT, handler)
     runner.close()
     return result

@@ -13,7 +13,7 @@ import typer
 
 from act2see.cli import serve_vllm
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import INTERRUPTED, err, say
+from act2see.cli.output import interrupted, note, say
 from act2see.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Serve a model to other programs.")
@@ -58,13 +58,13 @@ def openai(
         reasoner = reasoner.model_copy(update={"weights": weights, "adapter": None})
         called = name or PurePath(weights.replace(":", "/")).name
     with listen(host, port) as listening:
-        err().print(f"loading {reasoner.weights} ...")
+        note(f"loading {reasoner.weights} ...")
         served = Served.load(reasoner, called, key=api_key, waiting=waiting)
         at = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
         say(f"{called} is at {at} (Ctrl-C stops it)")
         with suppress(KeyboardInterrupt):  # it has ended in good order by then, and may or may not say so by this
             run_until_done(serve(build_app(served, hosts), listening))
-        raise typer.Exit(INTERRUPTED)
+        raise interrupted("stopped")
 
 
 app.command("vllm", context_settings={"allow_extra_args": True})(serve_vllm.vllm)

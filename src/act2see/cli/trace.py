@@ -9,7 +9,7 @@ import typer
 
 from act2see.cli import fork
 from act2see.cli.fork import Saved
-from act2see.cli.output import err, out, say
+from act2see.cli.output import note, out, say
 from act2see.errors import TraceError
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def show(trace: Saved) -> None:
     from act2see.cli.chain import Chain, answer_lines, question_lines
 
     loaded = Trace.load(trace)
-    say(question_lines(loaded.question, loaded.choice))
+    say(question_lines(loaded.question, loaded.choice), prose=True)
     Chain(out()).trace(loaded)
-    say(answer_lines(loaded))
+    say(answer_lines(loaded), prose=True)
 
 
 @app.command("html")
@@ -65,7 +65,7 @@ def export(
     elif to.suffix == ".md":
         write_text(to, _markdown(loaded[0]))
     elif missing := save_folder(loaded[0], to, frames_of(traces[0])):
-        err().print(f"{missing} pictures are no longer in the frame store")
+        note(f"{missing} pictures are no longer in the frame store")
     say(str(to))
 
 

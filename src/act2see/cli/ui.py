@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import INTERRUPTED, err, say
+from act2see.cli.output import err, interrupted, say
 from act2see.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def ui(
         try:
             run_until_done(serve(site, listening, lambda url: say(f"open {url} (Ctrl-C stops it)")))
         except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
+            raise interrupted("stopped") from None
 
 
 def samples(folder: Path) -> list[Clip]:

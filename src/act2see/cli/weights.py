@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from act2see.errors import ConfigError, WeightsError
 from act2see.graphs.config import Config
 from act2see.tools.catalogue import BYTES, Known, catalogue, taken
 from act2see.tools.plugins import chosen_tool
-from act2see.tools.weights import pick_device, resolve_weights
+from act2see.tools.weights import find_weights, is_of_hub, pick_device, weight_files
 
 SHIPPED = Path(act2see.tools.weights.__file__).parents[1] / "micro" / "weights"
 
@@ -46,7 +45,7 @@ class Needed:
     @property
     def of_hub(self) -> bool:
         """Whether a hub may have them."""
-        return not self.name.startswith("micro:") and resolve_weights(self.name) == self.name and not Path(self.name).is_dir()
+        return is_of_hub(self.name)
 
 
 def needed_weights(config: Config) -> list[Needed]:
@@ -74,8 +73,8 @@ def _needed(part: str, name: str, device: str, dtype: str, options: Any = None) 
     known = catalogue().get(name)
     folder, problem = None, ""
     try:
-        folder = _folder(name)
-        parts = {p: sum(map(_parameters, files)) for p, files in _files(folder, without)}
+        folder = find_weights(name)
+        parts = {p: sum(map(_parameters, files)) for p, files in weight_files(folder, without)}
     except (WeightsError, OSError, ValueError) as e:
         problem = str(e)
         parts = {p: n for p, n in known.parts.items() if p not in without} if known else {}
@@ -86,52 +85,6 @@ def _needed(part: str, name: str, device: str, dtype: str, options: Any = None) 
     use = taken(parts, itemsize, quantised=getattr(options, "quantise", "none") != "none", offload=offload)
     disk = known.disk(without) if problem and known else 0.0
     return Needed(part, name, device, None if problem else folder, use.device, bool(problem), problem, use.ram, disk, known, without)
-
-
-def _folder(name: str) -> Path:
-    """Where they are; raises `WeightsError` where they are not."""
-    place = resolve_weights(name)
-    if Path(place).is_dir():
-        return Path(place)
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = [try_to_load_from_cache(place, f) for f in ("model_index.json", "config.json", "adapter_config.json", "modules.json")]
-    except HFValidationError as e:
-        raise ConfigError(f"{name!r} is neither a folder nor a hub repository (owner/name)") from e
-    here = next((f for f in found if isinstance(f, str)), None)
-    if here is None:
-        raise WeightsError("not downloaded")
-    return Path(here).parent
-
-
-def _files(folder: Path, without: tuple[str, ...]) -> Iterator[tuple[str, list[Path]]]:
-    """The safetensors files that a loader reads, by part; raises `WeightsError` where one is missing."""
-    pipeline = folder / "model_index.json"
-    modules = folder / "modules.json"
-    parts = {"model": folder}
-    if modules.is_file():  # of sentence-transformers: a folder for each, and not all have weights
-        named = {m["path"]: folder / m["path"] for m in json.loads(modules.read_text(encoding="utf-8"))}
-        parts = {p: f for p, f in named.items() if any(f.glob("*.safetensors"))} or parts
-    if pipeline.is_file():
-        kinds = json.loads(pipeline.read_text(encoding="utf-8"))
-        used = [p for p, kind in kinds.items() if isinstance(kind, list) and kind[0] and p not in without and _has_weights(p)]
-        parts = {p: folder / p for p in used}
-    for name, part in parts.items():
-        index = next(iter(sorted(part.glob("*.safetensors.index.json"))), None)
-        if index:
-            shards = {part / f for f in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-        else:
-            # A variant (`model.fp16.safetensors`) is a second copy of the same weights.
-            shards = {f for f in part.glob("*.safetensors") if f.name.count(".") == 1}
-        if not shards or not all(s.is_file() for s in shards):
-            raise WeightsError(f"incomplete: safetensors files are missing in {part}")
-        yield name, sorted(shards)
-
-
-def _has_weights(part: str) -> bool:
-    return not part.startswith(("tokenizer", "scheduler", "feature_extractor", "image_encoder"))
 
 
 def _parameters(file: Path) -> int:

@@ -40,6 +40,7 @@ from act2see.graphs.config import Budget, Config, load_config
 from act2see.graphs.nodes import both_ways, in_time, is_saved
 from act2see.graphs.parts import Guard, Parts, build_parts, cached_parts, loaded
 from act2see.graphs.question import checked
+from act2see.graphs.ready import check_ready
 from act2see.graphs.state import AskContext, AskInput, AskOutput, AskState, run_context, trace_of
 from act2see.graphs.view import initial_view
 from act2see.tools.base import MAX_FRAMES, FrameTool, ToolContext, call_seed, checked_result
@@ -101,7 +102,6 @@ class _Nodes:
 
     async def view(self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[Literal["reason", "answer"]]:
         """Look at the question and at the initial frames."""
-        started = time.perf_counter()
         context = self._context(config, runtime)
         question, options = checked(state)
         approve = self.approved(context)
@@ -110,12 +110,18 @@ class _Nodes:
                 f"calls of <{approve[0]}> wait for a person, and a run that waits must be saved: compile the outermost graph with a "
                 "checkpointer, such as create_act2see(config, checkpointer=InMemorySaver())"
             )
-        await loaded(self.parts.reasoner)
+        await check_ready(self.config, self.parts, tuple(self._tools(context)))
+        started = time.perf_counter()
         clip, frames = await initial_view(self.parts, self.config.view, state["video"])
+        seconds = time.perf_counter() - started
         id = _run_id(config, state.get("id"))
         runtime.stream_writer(
             {"type": "view", "run": id, "video": clip.model_dump(mode="json"), "frames": [f.model_dump(mode="json") for f in frames]}
         )
+        # Models are loaded when the video is known to be one, and that is no part of looking at it. The encoder tells its version:
+        # not in the loop, which others use too.
+        await loaded(self.parts.reasoner)
+        versions = await asyncio.to_thread(self.versions, context)
         refused = await self._guarded(frames)
         update: Update = {
             "id": id,
@@ -123,8 +129,7 @@ class _Nodes:
             "info": clip.model_dump(mode="json"),
             "initial": [f.model_dump(mode="json") for f in frames],
             # A thread that is asked again starts afresh: what is there is an earlier question's.
-            # It loads the encoder to know its version: not in the loop, which others use too.
-            "versions": await asyncio.to_thread(self.versions, context),
+            "versions": versions,
             "segments": [None],
             "loops": [None],
             "approve": approve,
@@ -132,7 +137,7 @@ class _Nodes:
         }
         if refused:
             update["segments"] = [None, Answer(text=f"<answer>{refused}</answer>", body=refused, forced=True).model_dump(mode="json")]
-        update["node_seconds"] = {"view": time.perf_counter() - started}
+        update["node_seconds"] = {"view": seconds}
         return Command(update=update, goto="answer" if refused else "reason")
 
     async def reason(self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[str]:
@@ -222,6 +227,8 @@ class _Nodes:
         seconds = settings.timeout if settings else DEFAULT_TIMEOUT
 
         async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
+            if load := getattr(tool, "load_models", None):
+                await asyncio.to_thread(load)
             started = time.perf_counter()
             trace = trace_of(state)
             review = _review(state)

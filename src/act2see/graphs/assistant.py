@@ -24,13 +24,14 @@ from langgraph.config import get_stream_writer
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, Field
 
+from act2see.agent.reasoners.chat_setup import chat_model
 from act2see.agent.trace import Trace
 from act2see.errors import Act2SeeError, ConfigError, TranscriptError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.compose import as_tool
 from act2see.graphs.config import Config, Count, Section, load_config, section
 from act2see.graphs.librarian import search_folder
-from act2see.graphs.parts import Parts, cached_parts, chat_model
+from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.state import AskContext
 from act2see.graphs.supervisor import ScriptedSupervisor
 from act2see.graphs.transcript import read_transcript, subtitles_of

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -156,8 +156,9 @@ class Config(Section):
         data = self.model_dump(exclude=left_out)
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 
-    def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True)
+    def to_yaml(self, *, ascii: bool = False) -> str:
+        """As a file to start from; `ascii` escapes what is not."""
+        return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=not ascii)
 
 
 def preset_data(name: str) -> dict[str, Any]:
@@ -195,10 +196,25 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
         data["folder"] = folder
     if isinstance(tools := data.get("tools"), Mapping):
         data["tools"] = {tag: tool for tag, tool in tools.items() if tool is not None}
+    if spoilt := next(_spoilt(data), None):
+        raise ConfigError(f"{where}: {spoilt!a} holds a zero byte or half a character, which no file could keep: write it as text")
     try:
         return Config.model_validate(data)
     except ValidationError as e:
         raise ConfigError(f"{where}: {_explain(e)}") from e
+
+
+def _spoilt(data: Any) -> Iterator[str]:
+    """Keys and values that are no text: what YAML's escapes can make, and a checkpoint, a trace or a path cannot hold."""
+    left, seen = [data], set()
+    while left:
+        part = left.pop()
+        if isinstance(part, str):
+            if "\0" in part or any("\ud800" <= c <= "\udfff" for c in part):
+                yield part
+        elif isinstance(part, Mapping | list | tuple) and id(part) not in seen:
+            seen.add(id(part))  # an alias may stand for the same thing a million times, or for what it is in
+            left += [*part.keys(), *part.values()] if isinstance(part, Mapping) else part
 
 
 def section(kind: type[S], given: S | Mapping[str, Any] | None, where: str) -> S:

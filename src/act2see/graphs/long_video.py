@@ -33,6 +33,7 @@ from langgraph.types import Command, Send
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from act2see.agent.reasoners.chat_setup import chat_model
 from act2see.agent.trace import LETTERS, Trace, choose
 from act2see.errors import Act2SeeError, ConfigError, ReasonerError, SetupError, ToolError, VideoError
 from act2see.graphs.ask import create_act2see
@@ -40,7 +41,7 @@ from act2see.graphs.compose import as_node
 from act2see.graphs.config import Config, Count, Positive, Section, load_config, section
 from act2see.graphs.merge import PartReport, evidence_of, judge, vote
 from act2see.graphs.nodes import both_ways
-from act2see.graphs.parts import Parts, cached_parts, chat_model
+from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.question import checked
 from act2see.graphs.scenes import Part, by_scene, by_time, find_cuts, part_path
 from act2see.graphs.state import AskContext, AskInput, extend, settings_in

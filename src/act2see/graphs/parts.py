@@ -7,15 +7,16 @@ Models are loaded when they are first needed, not when the graph is built. The g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
+from act2see.agent.reasoners.chat_setup import chat_model, patient
 from act2see.agent.reasoners.preflight import Needs
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError
@@ -32,10 +33,7 @@ from act2see.tools.memory import in_halves
 from act2see.tools.plugins import make_tool
 from act2see.tools.sharing import Shared
 from act2see.tools.store import FrameStore, default_cache
-from act2see.tools.weights import not_loaded, pick_device, resolve_weights
-
-if TYPE_CHECKING:
-    from langchain_core.language_models import BaseChatModel
+from act2see.tools.weights import Wanted, local_weights, not_loaded, pick_device, resolve_weights
 
 
 class Guard(Protocol):
@@ -44,7 +42,6 @@ class Guard(Protocol):
     async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None: ...
 
 
-_SILENCE, _CONNECT = 600.0, 5.0  # seconds: until a model says something, and until its host answers at all
 NODES = ("view", "reason", "approve", "answer")
 
 
@@ -72,7 +69,7 @@ def build_parts(config: Config, shared: Shared | None = None) -> Parts:
     reasoner = resources.shared.get(
         ("reasoner", model, resources.store.url, needed), lambda: build_reasoner(config.reasoner, resources.store, needs)
     )
-    return Parts(reasoner, tools, resources, _guard(config))
+    return Parts(reasoner, tools, resources, build_guard(config))
 
 
 def reasoner_needs(config: Config) -> Needs:
@@ -96,33 +93,19 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
         from act2see.agent.reasoners.vllm import VLLMReasoner
 
         given = {"dtype": config.dtype, "max_model_len": config.context, **({"images": needs.images} if needs else {}), **config.options}
-        weights = resolve_weights(config.weights)
+        weights = local_weights("the reasoner's weights", config.weights)
         return VLLMReasoner.from_pretrained(weights, lambda ref: store.get(ref.digest), adapter=config.adapter, **given)
     from act2see.agent.reasoners.chat import ChatModelReasoner
 
-    model = chat_model(config.weights, config.options, "reasoner.weights")
-    return ChatModelReasoner(model, lambda ref: store.get(ref.digest), config.weights, continuation=config.continuation, in_background=True)
-
-
-def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatModel:
-    """A LangChain chat model, `provider:model`, with its own options. Raises `ConfigError`, which says `where` it was named."""
-    try:
-        from langchain.chat_models import init_chat_model
-    except ImportError as e:
-        raise ConfigError("a chat model needs LangChain: pip install 'act2see[chat]' and the provider's package") from e
-    if name.startswith("openai:"):
-        import httpx
-
-        # LangChain shares one HTTP client among all its OpenAI models of one address, unless their timeout cannot be hashed. Ours
-        # runs on the background loop and must not meet the connections that the embedding application's models opened on another.
-        options = {"timeout": httpx.Timeout(_SILENCE, connect=_CONNECT), **options}
-    try:
-        made: BaseChatModel = init_chat_model(name, **options)
-    except ImportError as e:
-        raise ConfigError(f"{where} {name!r}: {e}") from e
-    except Exception as e:  # each provider's package has its own errors for a missing key or an unknown option
-        raise ConfigError(f"{where} {name!r} cannot be set up: {' '.join(str(e).split())[:300]}") from e
-    return made
+    model = chat_model(config.weights, patient(config.weights, config.options), "reasoner.weights")
+    return ChatModelReasoner(
+        model,
+        lambda ref: store.get(ref.digest),
+        config.weights,
+        continuation=config.continuation,
+        in_background=True,
+        ask_first=True,
+    )
 
 
 def storage(config: Config) -> tuple[Path, str]:
@@ -158,7 +141,8 @@ def parts_key(config: Config) -> tuple[str, ...]:
     return ("parts", config.model_dump_json(), *map(str, storage(config)))
 
 
-def _guard(config: Config) -> Guard | None:
+def build_guard(config: Config) -> Guard | None:
+    """What `view.guard` names. Raises `ConfigError` where it cannot be imported."""
     if not config.view.guard:
         return None
     module, _, name = config.view.guard.partition(":")
@@ -195,12 +179,17 @@ class LazyEncoder:
         with self._lock:
             if self._made is None:
                 c = self.config
-                device = pick_device(c.device)
+                weights, device = local_weights("the encoder's weights", c.weights), pick_device(c.device)
                 try:
-                    self._made = _encoders()[c.use](resolve_weights(c.weights), device=device, dtype=_dtype(c.dtype, device))
-                except OSError as e:  # a hub's name that is neither in the cache nor to be had
+                    self._made = _encoders()[c.use](weights, device=device, dtype=_dtype(c.dtype, device))
+                except OSError as e:
                     raise not_loaded("the encoder's weights", c.weights, e) from e
             return self._made
+
+    def wanted(self) -> Iterator[Wanted]:
+        """The weights that would be loaded now."""
+        if self._made is None:
+            yield Wanted("encoder", self.config.weights)
 
     @property
     def id(self) -> str:
@@ -257,6 +246,7 @@ class LazyReasoner:
                 from act2see.agent.reasoners.transformers import TransformersReasoner
 
                 c = self.config
+                local_weights("the reasoner's weights", c.weights)
                 device = pick_device(c.device)
                 self._made = TransformersReasoner.from_pretrained(
                     resolve_weights(c.weights),
@@ -268,6 +258,13 @@ class LazyReasoner:
                     context=c.context,
                 )
             return self._made
+
+    def wanted(self) -> Iterator[Wanted]:
+        """The weights that would be loaded now."""
+        if self._made is None:
+            yield Wanted("reasoner", self.config.weights)
+            if self.config.adapter:
+                yield Wanted("adapter", self.config.adapter)
 
     async def stream(
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling

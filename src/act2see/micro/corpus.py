@@ -192,17 +192,17 @@ def _worker(data: dict[str, Any], indices: list[int], folder: str, out: str) -> 
 
 def build_corpus(config: Config, count: int, folder: Path, processes: int = 2) -> tuple[Path, Counter[str]]:
     """`count` chains in `folder/traces.jsonl`, made by several processes; also what was dropped, by tool."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from act2see.micro.processes import deaf, pool_of
 
     folder.mkdir(parents=True, exist_ok=True)
     parts = [folder / f"part-{p}.jsonl" for p in range(processes)]
     dropped: Counter[str] = Counter()
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        jobs = [
-            pool.submit(_worker, config.model_dump(), list(range(p, count, processes)), str(folder), str(parts[p]))
-            for p in range(processes)
-        ]
+    with pool_of(processes) as pool:
+        with deaf():
+            jobs = [
+                pool.submit(_worker, config.model_dump(), list(range(p, count, processes)), str(folder), str(parts[p]))
+                for p in range(processes)
+            ]
         for job in jobs:
             dropped.update(job.result())
     merged = folder / "traces.jsonl"

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from act2see.graphs.machine import recommended
 from act2see.micro.models import IMAGE
 from act2see.tools.forks import natively
+from act2see.tools.quiet import quiet
 from act2see.tools.weights import resolve_weights
 
 # Mean absolute error in [0, 1]: clips of boards reach 0.014 at most, two clips of real footage 0.14 and 0.16.
 LARGEST_ERROR = 0.03
-MESSAGE = (
-    "I cannot tell: this clip does not show a 3 x 3 board, and the micro models know nothing else. "
-    "For real footage use the paper preset: act2see doctor --preset paper says what it needs."
-)
+MESSAGE = "I cannot tell: this clip does not show a 3 x 3 board, and the micro models know nothing else."
 
 
 class BoardGuard:
@@ -34,9 +33,11 @@ class BoardGuard:
     @cached_property
     def _vae(self) -> Any:
         import torch
-        from diffusers import AutoencoderKL
 
-        return AutoencoderKL.from_pretrained(resolve_weights(self.weights), subfolder="vae", dtype=torch.float32).eval()
+        with quiet("diffusers"):
+            from diffusers import AutoencoderKL
+
+            return AutoencoderKL.from_pretrained(resolve_weights(self.weights), subfolder="vae", dtype=torch.float32).eval()
 
     @natively
     def error(self, frames: Sequence[NDArray[np.uint8]]) -> float:
@@ -52,5 +53,7 @@ class BoardGuard:
 
     async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None:
         chosen = [frames[0], frames[len(frames) // 2], frames[-1]]
-        error = await asyncio.to_thread(self.error, chosen)
-        return MESSAGE if error > LARGEST_ERROR else None
+        if await asyncio.to_thread(self.error, chosen) <= LARGEST_ERROR:
+            return None
+        # What this machine can run instead: it looks for the weights, and at the disk.
+        return f"{MESSAGE} {await asyncio.to_thread(recommended)}"

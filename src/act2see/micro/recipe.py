@@ -78,16 +78,18 @@ def _run(stage: str, out: Path, counts: dict[str, int], seed: int, progress: Pro
 def _side_by_side(lanes: list[list[str]], out: Path, counts: dict[str, int], seed: int, progress: Progress | None) -> dict[str, float]:
     """Each lane's stages one after another, the lanes at once, on an equal share of the cores."""
     import os
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import Manager, get_context
+    from multiprocessing import Manager
     from queue import Empty
+
+    from act2see.micro.processes import deaf, pool_of
 
     if not lanes:
         return {}
     threads = max(1, (os.cpu_count() or 1) // len(lanes))
-    with Manager() as manager, ProcessPoolExecutor(len(lanes), mp_context=get_context("spawn")) as pool:
+    with Manager() as manager, pool_of(len(lanes)) as pool:
         told: Any = manager.Queue()
-        jobs = [pool.submit(_lane, lane, out, counts, seed, threads, told) for lane in lanes]
+        with deaf():
+            jobs = [pool.submit(_lane, lane, out, counts, seed, threads, told) for lane in lanes]
         while not (all(j.done() for j in jobs) and told.empty()):
             try:
                 news = told.get(timeout=0.5)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,8 @@ from act2see.errors import ConfigError, ToolError
 from act2see.tools.batching import MicroBatcher
 from act2see.tools.forks import RLock, check_inherited, natively, renew_after_fork
 from act2see.tools.memory import in_halves, out_of_memory, release
-from act2see.tools.weights import not_loaded, pick_device, resolve_weights
+from act2see.tools.quiet import quiet
+from act2see.tools.weights import Wanted, local_weights, not_loaded, pick_device
 
 if TYPE_CHECKING:
     from act2see.tools.generate import Generate
@@ -79,6 +80,11 @@ class Diffuser:
         """In a forked child: the pipeline is as it was, and may be out of reach."""
         self._inherited = self._pipeline is not None
 
+    def wanted(self, part: str) -> Iterator[Wanted]:
+        """The weights that would be loaded now."""
+        if self._pipeline is None:
+            yield Wanted(part, self.options.weights, () if self.options.text_encoder_3 else ("text_encoder_3",))
+
     def how(self, source: Pixels, options: Generate.Options | None = None) -> How:
         """How a frame is made of this one: by these options, or those that the pipeline was loaded with."""
         o = options or self.options
@@ -109,6 +115,7 @@ class Diffuser:
         return ToolError(f"there is no memory left to imagine a frame, not even one of {at[0]} x {at[1]}")
 
     @natively
+    @quiet("diffusers")
     def _call(self, how: How, jobs: Sequence[Job], stop: Callable[[], bool]) -> list[Pixels]:
         import torch
         from PIL import Image
@@ -155,11 +162,13 @@ class Diffuser:
             return self._pipeline
 
     @natively
+    @quiet("diffusers")
     def _load(self) -> Any:
         import torch
         from diffusers import AutoPipelineForImage2Image
 
-        o, weights = self.options, resolve_weights(self.options.weights)
+        o = self.options
+        weights = local_weights("the generator's weights", o.weights, () if o.text_encoder_3 else ("text_encoder_3",))
         try:
             parts = AutoPipelineForImage2Image.load_config(weights)
             # Weights saved without a T5 must be told so as well.

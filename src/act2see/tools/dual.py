@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from act2see.errors import ConfigError, WeightsError
 from act2see.tools.encoder import fingerprint, normalisation, squash
 from act2see.tools.forks import Lock, natively
+from act2see.tools.quiet import quiet
 
 Pixels = NDArray[np.uint8]
 PASSES = -1.0  # a cosine is never under it
@@ -28,6 +29,7 @@ PASSES = -1.0  # a cosine is never under it
 class DualEncoder:
     """CLIP, SigLIP and their like, by transformers. Thread-safe: one forward at a time."""
 
+    @quiet()
     def __init__(self, weights: str | Path, *, device: str = "cpu", dtype: str = "float32") -> None:
         import torch
         from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -100,6 +102,7 @@ class DualEncoder:
 class SentenceEncoder:
     """A sentence-transformers model that embeds pictures and texts. Thread-safe: one forward at a time."""
 
+    @quiet()
     def __init__(self, weights: str | Path, *, device: str = "cpu", dtype: str = "float32") -> None:
         import torch
 

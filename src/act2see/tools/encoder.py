@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from act2see.errors import WeightsError
 from act2see.tools.forks import Lock, natively
+from act2see.tools.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,7 @@ TEXT_TOKENS = 35
 class Blip2Encoder:
     """Encodes frames and phrases. Thread-safe: one forward at a time."""
 
+    @quiet()
     def __init__(self, weights: str | Path, *, device: str = "cpu", dtype: str = "float32") -> None:
         import torch
         from transformers import AutoTokenizer, Blip2Config, Blip2ForImageTextRetrieval

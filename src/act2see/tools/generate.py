@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +26,7 @@ from act2see.tools.diffusion import LOADING, Diffuser, Job, Pixels
 from act2see.tools.finder import Found
 from act2see.tools.frames import FrameRef, Generated
 from act2see.tools.video import split_part
+from act2see.tools.weights import Wanted, wanted_by
 
 log = logging.getLogger(__name__)
 Count = Annotated[int, Field(ge=1)]
@@ -71,6 +73,15 @@ class Generate:
     @property
     def version(self) -> str:
         return f"generate {self.model}"
+
+    def load_models(self) -> None:
+        """Load the pipeline, if need be: a call's seconds count from then on."""
+        self.diffuser.pipeline()
+
+    def wanted(self) -> Iterator[Wanted]:
+        """The weights that a call would load now: its own, and those that find the anchor."""
+        yield from self.diffuser.wanted(self.tag)
+        yield from wanted_by(self.resources.finder.encoder)
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         try:

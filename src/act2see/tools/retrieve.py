@@ -8,10 +8,12 @@ encoder's weights unless `no_match` sets another.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Literal
 
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.frames import FrameRef, Retrieved
+from act2see.tools.weights import Wanted, wanted_by
 
 
 class Retrieve:
@@ -31,6 +33,10 @@ class Retrieve:
     @property
     def version(self) -> str:
         return f"retrieve {self.resources.finder.encoder.id}"
+
+    def wanted(self) -> Iterator[Wanted]:
+        """The weights that a call would load now."""
+        return wanted_by(self.resources.finder.encoder)
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         await self.resources.finder.ready(context.video)

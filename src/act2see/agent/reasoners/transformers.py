@@ -31,6 +31,7 @@ from act2see.agent.rollout import Rollout
 from act2see.errors import Act2SeeError, ContextError, ReasonerError
 from act2see.tools.forks import Lock, check_inherited, native, renew_after_fork
 from act2see.tools.memory import in_halves, out_of_memory
+from act2see.tools.quiet import quiet
 from act2see.tools.weights import not_loaded
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class TransformersReasoner:
         self.forwards = 0  # decoding forwards so far: what batching is measured by
 
     @classmethod
+    @quiet()
     def from_pretrained(
         cls,
         weights: str | Path,

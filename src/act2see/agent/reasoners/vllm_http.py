@@ -91,7 +91,7 @@ class VLLMHTTPReasoner:
         exact: bool = True,
         needs: Needs | None = None,
         patience: Patience = PATIENCE,
-        connect: float = 10.0,
+        connect: float = 5.0,
         kept: int = 4096,
     ) -> None:
         self.url, self.model, self.exact, self.needs = url.rstrip("/"), model, exact, needs

@@ -1,0 +1,192 @@
+"""What a terminal shows: words are not broken, control tags are hidden, help is whole, and nothing waits unsaid."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console
+from tests.cli.test_cli import Place, place  # noqa: F401
+from typer.testing import CliRunner
+
+import act2see
+from act2see.agent.trace import Call, Frames, Trace, Video
+from act2see.cli.app import app
+from act2see.cli.chain import LOADING, Chain
+from act2see.cli.output import program
+from act2see.graphs.events import AnswerEvent, CallEvent, FramesEvent, TokenEvent, ViewEvent
+from act2see.tools.frames import FrameRef, Retrieved
+
+SOURCES = str(Path(act2see.__file__).parents[1])
+VIDEO = Video(path="clip.mp4", digest="d", seconds=6.0, width=192, height=192, frames=72, fps=12)
+FRAME = FrameRef(digest="0" * 32, seconds=1.7, width=192, height=192, provenance=Retrieved(query="ring", score=0.41))
+TEXT = (
+    "<think>\nThe cross stands in the northwest, the ring beside it. <retrieve>the ring blinks</retrieve>",
+    "Now it is somewhere else: averyveryverylongwordthatdoesnotfitintoanylinewhatever and on. <|im_start|>Übergrößenträger "
+    "ユニコードの文字には空白がないので どこで切ってもよい。</think>\n<answer>B, because of what was seen</answer>",
+)
+
+
+def shown(width: int, *, terminal: bool = True, size: int = 3, loads: bool = False) -> str:
+    """A chain as it is written, its text in pieces of this size."""
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=terminal, color_system=None, highlight=False, legacy_windows=False)
+    chain = Chain(console, loads=loads)
+    chain.event(ViewEvent(run="r", video=VIDEO, frames=()))
+    for n, text in enumerate(TEXT):
+        for i in range(0, len(text), size):
+            chain.event(TokenEvent(run="r", text=text[i : i + size]))
+        if n == 0:
+            chain.event(CallEvent(run="r", call=Call(text="", tag="retrieve", query="the ring blinks")))
+            chain.event(FramesEvent(run="r", frames=Frames(tag="retrieve", frames=(FRAME,))))
+    chain.event(AnswerEvent(run="r", answer="B"))
+    return file.getvalue()
+
+
+def cells(line: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(line)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("width", [20, 40, 79])
+def test_words_are_broken_where_the_line_ends_and_only_there(width: int, size: int) -> None:
+    text = shown(width, size=size)
+    assert max(cells(line) for line in text.splitlines()) <= width
+    words = {"The", "cross", "stands", "northwest,", "beside", "somewhere", "else:", "and", "on.", "Übergrößenträger"}
+    assert words <= set(text.split())
+    assert shown(width, size=size) == shown(width, size=2)
+
+
+def test_where_there_is_no_terminal_nothing_is_broken() -> None:
+    text = shown(40, terminal=False)
+    assert "The cross stands in the northwest, the ring beside it. <retrieve>the ring blinks</retrieve>" in text.splitlines()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_control_tags_are_hidden_and_calls_are_not(terminal: bool) -> None:
+    text = " ".join(shown(200, terminal=terminal).split())
+    for tag in ("think>", "answer>", "<|im_start|>", "because of what was seen"):
+        assert tag not in text
+    assert "<retrieve>the ring blinks</retrieve>" in text
+    assert "=> 1.7 s, score 0.41" in text
+    assert not shown(200, terminal=terminal).splitlines()[1].isspace()
+
+
+def test_what_is_waited_for_is_said_and_taken_away() -> None:
+    assert f"{LOADING}\r\x1b[2KThe cross" in shown(79, loads=True)
+    assert LOADING not in shown(79, terminal=False, loads=True)
+
+
+def test_question_and_answer_are_broken_between_words() -> None:
+    code = """
+from act2see.agent.trace import Question
+from act2see.cli.chain import question_lines
+from act2see.cli.output import say
+say(question_lines(Question(text="Where does the triangle stand when the circle blinks?")), prose=True)
+say("a/long/path/that/stays/one/line/so/that/it/can/be/copied")
+"""
+    lines = [line.strip() for line in in_terminal(30, "-c", code).splitlines()]
+    path = "a/long/path/that/stays/one/line/so/that/it/can/be/copied"
+    assert lines == ["Where does the triangle stand", "when the circle blinks?", path]
+
+
+def in_terminal(width: int, *arguments: str) -> str:
+    """What Python writes to a terminal of this width."""
+    pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
+    import fcntl
+    import struct
+    import termios
+
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+    environment |= {"PYTHONPATH": SOURCES, "TERM": "xterm", "NO_COLOR": "1"}
+    with subprocess.Popen([sys.executable, *arguments], stdin=its, stdout=its, stderr=its, env=environment) as process:
+        os.close(its)
+        said = b"".join(iter(lambda: _read(ours), b""))
+    os.close(ours)
+    assert process.returncode == 0, said
+    return re.sub(r"\x1b\[[0-9;]*m", "", said.decode())
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # so Linux tells that the other end is closed
+        return b""
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, sub in getattr(command, "commands", {}).items():
+        yield from commands(sub, (*path, name))
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_help_is_whole(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    for path in commands(typer.main.get_command(app)):
+        said = CliRunner().invoke(app, [*path, "--help"]).output
+        assert "Usage:" in said
+        assert max(len(line) for line in said.splitlines()) <= width, path
+        assert not re.search(r"…|<(bool|int|float|str|path)", said), path
+    said = CliRunner().invoke(app, ["corpus", "build", "--help"]).output
+    assert "--ground-truth-in-prompt" in said
+    assert "google_genai:gemini-2.5-pro" in "".join(said.split()) or width == 40
+
+
+def test_a_command_line_that_cannot_be_read_is_one_line() -> None:
+    for line in ("ask --nosuch", "nosuch", "ask x y --seed z", "find x", "micro clip --family z"):
+        result = CliRunner().invoke(app, line.split())
+        assert result.exit_code == 2
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert re.match(r"error: .*; see act2see.* --help$", result.stderr.strip())
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("act2see ask --preset pa", ["paper", "paper-24gb"]),
+        ("act2see config show la", ["laptop"]),
+        ("act2see micro clip --family o", ["observe"]),
+        ("act2see tra", ["trace"]),
+        ("act2see ask --resume ", []),
+    ],
+)
+def test_tab_completes(tmp_path: Path, words: str, offered: list[str]) -> None:
+    environment = {**os.environ, "PYTHONPATH": SOURCES, "ACT2SEE_CACHE": str(tmp_path)}
+    environment |= {"_ACT2SEE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    run = subprocess.run([sys.executable, "-m", "act2see"], env=environment, capture_output=True, text=True, check=False)
+    assert run.stdout.split() == offered, run.stderr
+
+
+def test_tab_completes_saved_runs(place: Place) -> None:  # noqa: F811
+    from act2see.cli.complete import runs
+
+    run = Trace.from_json(place.ask("--json").stdout).id
+    assert run in runs()
+
+
+def test_the_program_is_named_as_the_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / ".venv" / "bin" / "act2see"
+    script.parent.mkdir(parents=True)
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert program() == ".venv/bin/act2see"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert program() == "act2see"
+    monkeypatch.setattr(sys, "argv", [f"{SOURCES}/act2see/__main__.py"])
+    assert program() == f"{sys.executable} -m act2see"

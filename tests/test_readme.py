@@ -1,0 +1,84 @@
+"""README is true: its commands and options exist, its code runs, its links lead somewhere, its extras are the package's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import act2see
+from act2see.cli.app import app
+from act2see.graphs.config import PRESETS
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def typed(page: Path) -> Iterator[list[str]]:
+    """The words of each `act2see` command that a page shows in a block, without its comment."""
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["act2see"]:
+                yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_every_option_exists(page: Path) -> None:
+    for words in typed(page):
+        command: Any = typer.main.get_command(app)
+        given = list(words)
+        while given and given[0] in getattr(command, "commands", {}):
+            command = command.commands[given.pop(0)]
+        assert not getattr(command, "commands", None) or not given or given[0].startswith("-"), words
+        known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
+        known |= {"--install-completion", "--show-completion"} if not words[:1] or words[0].startswith("-") else set()
+        if command.name in ("sft", "vllm"):
+            continue  # they take the options of others, too
+        assert {w for w in given if w.startswith("--")} <= known, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+        target, _, part = (link[0] or link[1]).partition("#")
+        if "://" in target:
+            continue
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        if part and there.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.M)
+            assert part in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}, part
+
+
+def test_extras_and_presets_are_those_there_are() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
+    assert {name for name, packages in extras.items() if packages} - {"dev"} <= named
+    assert set(PRESETS) <= named
+    assert any(p.startswith("jupyterlab") for p in extras["notebook"])
+
+
+def test_the_code_of_embed_it_runs(tmp_path: Path) -> None:
+    write_clip(make_item("blink", 3, "test").clip, tmp_path / "blink.mp4")
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Embed it")[2]
+    [code] = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.S)
+    environment = {**os.environ, "PYTHONPATH": str(Path(act2see.__file__).parents[1]), "ACT2SEE_CACHE": str(tmp_path / "cache")}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip()
+    assert not run.stderr
