@@ -227,7 +227,7 @@ def test_a_folder_whose_name_is_no_unicode_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "act2see", "mcp", "--folder", os.fsdecode(folder)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert run.returncode == 2
-    assert "is not UTF-8: rename it" in run.stderr
+    assert "is not text in UTF-8" in run.stderr
 
 
 def wait_for(events: Path, expected: list[str], server: Server) -> None:

@@ -146,17 +146,25 @@ def _wait_for(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) -> T
         # Asked from within a run, by a tool say. The loop cannot wait for itself, so this run gets a loop of its own.
         return _wait_apart(work, wait)
     task: Future[asyncio.Task[Any]] = Future()
+    interrupted = threading.Event()
 
     async def main() -> T:
         task.set_result(cast("asyncio.Task[Any]", asyncio.current_task()))
+        if interrupted.is_set():
+            work.close()
+            raise asyncio.CancelledError
         return await work
 
-    running = asyncio.run_coroutine_threadsafe(main(), loop)
+    running: Future[T] | None = None
     try:
+        running = asyncio.run_coroutine_threadsafe(main(), loop)
         return wait(running)
     except BaseException:
-        if not running.done():
+        # An interrupt may come at any line. Either the task has begun and is cancelled here, or it sees that it is not to begin.
+        interrupted.set()
+        if task.done():
             loop.call_soon_threadsafe(task.result().cancel)
+        if running is not None:
             # Whatever it still says: the caller gets what interrupted the wait.
             with suppress(Exception, CancelledError):
                 running.result()

@@ -17,6 +17,7 @@ No hook is registered before the first of these objects is made, and a process t
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import ctypes
 import logging
 import os
@@ -28,12 +29,16 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import wraps
-from importlib import import_module
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+import filelock
+
 from act2see.errors import SetupError
 
+# Python calls the fork hook that was registered last first. These modules have hooks that take a lock for the time of the fork, and native
+# work may be waiting for one: so theirs are registered before ours, and ours has waited before they are called.
+_HOOKED_BEFORE = (concurrent.futures.thread, filelock)
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -152,10 +157,6 @@ class _Process:
             if self._watched or not hasattr(os, "register_at_fork"):  # Windows has no fork
                 return
             self._watched = True
-        # Python calls the hook that was registered last first. These modules have hooks that take a lock for the time of the fork, and
-        # native work may be waiting for one: so theirs are registered before ours, and ours has waited before they are called.
-        for name in ("concurrent.futures.thread", "filelock"):
-            import_module(name)
         os.register_at_fork(before=self._close, after_in_parent=self._open, after_in_child=self._renew)
 
     def enter(self) -> None:
