@@ -204,7 +204,7 @@ def sizes(model: Any) -> dict[str, int]:
 
 @contextlib.contextmanager
 def weightless(reasoner: Any = None, blip2: Any = None, generator: Any = None) -> Iterator[None]:
-    """Loaders get these models where they would read weights, and no run looks for the files."""
+    """Loaders get these models where they would read weights, and nobody looks for the files."""
     from transformers import Blip2ForImageTextRetrieval, Qwen3VLForConditionalGeneration
 
     from act2see.tools.diffusion import Diffuser
@@ -213,6 +213,6 @@ def weightless(reasoner: Any = None, blip2: Any = None, generator: Any = None) -
         mock.patch.object(Qwen3VLForConditionalGeneration, "from_pretrained", return_value=reasoner),
         mock.patch.object(Blip2ForImageTextRetrieval, "from_pretrained", return_value=blip2),
         mock.patch.object(Diffuser, "_load", return_value=generator),
-        mock.patch("act2see.graphs.ready.missing_weights", return_value=[]),
+        mock.patch("act2see.tools.weights.weight_files", return_value=[]),
     ):
         yield
