@@ -53,7 +53,7 @@ def test_a_refusal_names_what_this_machine_can_run(machine: pytest.MonkeyPatch, 
     result = CliRunner().invoke(app, ["ask", footage, "What is this?", "-o", "a street", "-o", "a board", *config])
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
-    assert "this machine can run the preset laptop: `act2see download --preset laptop`, then ask again with `--preset laptop`." in said
+    assert "this machine can run the preset laptop: `act2see download --preset laptop`, then ask again with the preset laptop." in said
     for wrong in ("budget", "made to answer", "none of the options", "paper"):
         assert wrong not in said
 
@@ -78,7 +78,7 @@ def test_what_is_recommended(machine: pytest.MonkeyPatch, gpu: tuple[str, float 
 def test_weights_that_are_here_are_not_to_be_downloaded(machine: pytest.MonkeyPatch) -> None:
     machine.setattr("act2see.graphs.machine.what_is_missing", lambda _: "")
     machine.setattr("act2see.tools.hub.free_space", lambda _: 0)
-    assert recommended() == "For other footage this machine can run the preset laptop: ask again with `--preset laptop`."
+    assert recommended() == "For other footage this machine can run the preset laptop: ask again with the preset laptop."
 
 
 def test_find_says_that_the_scores_mean_nothing(machine: pytest.MonkeyPatch, footage: str, config: list[str], tmp_path: Path) -> None:

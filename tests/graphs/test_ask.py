@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from act2see.graphs.state import AskContext
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.base import ToolResult
+from act2see.tools.frames import Taken
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 LOOK = "I look again. <retrieve>the circle blinks</retrieve>"
@@ -162,6 +164,11 @@ def caused(error: Exception, cause: Exception) -> Exception:
     return error
 
 
+def while_handling(error: Exception, context: Exception) -> Exception:
+    error.__context__ = context
+    return error
+
+
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/x")
 
 
@@ -176,6 +183,9 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/x")
         (OSError(errno.EROFS, os.strerror(errno.EROFS)), StoreError, "Read-only file system"),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), StoreError, "mend the rights"),
         (caused(ToolError("it failed"), FULL), StoreError, "No space left"),
+        (while_handling(ToolError("could not save my file"), FULL), StoreError, "No space left"),
+        (ExceptionGroup("two tasks", [KeyError("x"), FULL]), StoreError, "No space left"),
+        (NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/cache"), StoreError, "/cache: Not a directory"),
         (RuntimeError("write error: No space left on device"), StoreError, "write error"),
         (RuntimeError("database or disk is full"), StoreError, "disk is full"),
     ],
@@ -190,11 +200,27 @@ async def test_what_the_user_must_mend_ends_the_run(tmp_path: Path, fails: Excep
     assert len(parts.tools["retrieve"].queries) == 2  # type: ignore[attr-defined]  # once a run: another try would not help
 
 
-@pytest.mark.parametrize("fails", [ConnectionError(errno.ECONNRESET, "reset"), FileNotFoundError(errno.ENOENT, "no file"), KeyError("x")])
-async def test_a_tool_that_is_out_of_order_does_not(tmp_path: Path, fails: Exception) -> None:
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+OUT_OF_ORDER = [
+    (ConnectionError(errno.ECONNRESET, "reset"), "[Errno 104] reset"),
+    (FileNotFoundError(errno.ENOENT, "no file"), "[Errno 2] no file"),
+    (ToolError("the server said: 413 No space left on device"), "the server said: 413 No space left on device"),
+    (ToolError("\n\n  bad \ud800 \0thing.\nand more"), "bad \ufffd thing"),
+    (Unspeakable(), "Unspeakable"),
+]
+
+
+@pytest.mark.parametrize(("fails", "said"), OUT_OF_ORDER)
+async def test_a_tool_that_is_out_of_order_does_not(tmp_path: Path, fails: Exception, said: str) -> None:
     config, parts = parts_in(tmp_path, Scripted(LOOK, DONE), retrieve=fails)
     given: Any = {"video": clip_in(tmp_path), "question": "What?"}
-    assert (await create_act2see(config, parts=parts).ainvoke(given))["answer"] == "B"
+    result = await create_act2see(config, parts=parts).ainvoke(given)
+    assert result["answer"] == "B"
+    assert [s["note"] for s in result["trace"]["segments"] if s["kind"] == "frames"] == [f"The tool failed: {said}. Go on without it."]
 
 
 FULL_DISK = """
@@ -264,17 +290,39 @@ async def test_a_thread_id_that_cannot_be_kept_is_refused(tmp_path: Path, id: An
         await aask(graph, clip_in(tmp_path), "What?", thread_id=id)
 
 
-async def test_a_note_of_a_tool_is_cleaned(tmp_path: Path) -> None:
+async def test_what_a_tool_writes_is_cleaned(tmp_path: Path) -> None:
+    config, parts = parts_in(tmp_path, Scripted(LOOK, DONE))
+
     class Notes:
         tag, version, usage = "retrieve", "notes 1", "a note"
 
         async def call(self, query: str, context: Any) -> ToolResult:
-            return ToolResult(note="read: \udce9\0")
+            frame = parts.resources.finder.clips.pictures(context.video, [4])[0]
+            return ToolResult((frame.model_copy(update={"provenance": Taken(query="q\ud800\0")}),), note="read: \udce9\0")
 
-    config, parts = parts_in(tmp_path, Scripted(LOOK, DONE))
     graph = create_act2see(config, parts=replace(parts, tools={"retrieve": Notes()}))
     result = await graph.ainvoke({"video": clip_in(tmp_path), "question": "What?"})
-    assert [s["note"] for s in result["trace"]["segments"] if s["kind"] == "frames"] == ["read: \ufffd"]
+    trace = Trace.model_validate(result["trace"])
+    (frames,) = (s for s in trace.segments if isinstance(s, Frames))
+    assert (frames.note, frames.frames[0].provenance) == ("read: \ufffd", Taken(query="q\ufffd"))
+    assert Trace.from_json(trace.to_json()) == trace
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_calls": -1},
+        {"max_tokens": 0},
+        {"max_seconds": math.nan},
+        {"max_seconds": 0.0},
+        {"temperature": -1.0},
+        {"temperature": math.inf},
+    ],
+)
+async def test_settings_of_a_run_that_make_no_sense_are_named(tmp_path: Path, settings: dict[str, Any]) -> None:
+    (name,) = settings
+    with pytest.raises(ConfigError, match=f"'{name}' cannot be"):
+        await ask(tmp_path, DONE, **settings)
 
 
 async def test_a_missing_video(tmp_path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command, interrupt
 
 from act2see.agent.trace import Frames
-from act2see.errors import WaitingError
+from act2see.errors import ConfigError, DecisionError, WaitingError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_tool
+from act2see.graphs.long_video import create_long_video
 from act2see.graphs.run import aask, aresume
 from act2see.tools.base import ToolContext, ToolResult
 from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
@@ -56,6 +60,52 @@ async def test_it_is_asked_and_answered(tmp_path: Path, kind: str, question: Any
         trace = await aresume(graph, "t", decision=0)
         assert trace.answer == "B"
         assert [f.seconds for s in trace.segments if isinstance(s, Frames) for f in s.frames] == [0.0]
+
+
+async def test_decisions_that_cannot_be_saved_are_refused_and_the_run_still_waits(tmp_path: Path) -> None:
+    graph = asking(tmp_path, InMemorySaver())
+    with pytest.raises(WaitingError):
+        await aask(graph, clip_in(tmp_path), "Which?", thread_id="t")
+    for decision, says in (({}, "empty decision"), (object(), "cannot be saved")):
+        with pytest.raises(DecisionError, match=says):
+            await aresume(graph, "t", decision=decision)
+    assert (await aresume(graph, "t", decision="0")).answer == "B"
+
+
+async def test_a_graph_that_pauses_by_itself_says_so(tmp_path: Path) -> None:
+    config, parts = parts_in(tmp_path, Scripted(*LINES))
+    graph = create_act2see(config, parts=parts, checkpointer=InMemorySaver())
+    graph.interrupt_before_nodes = ["retrieve"]
+    with pytest.raises(WaitingError, match="has paused"):
+        await aask(graph, clip_in(tmp_path), "Which?", thread_id="t")
+    graph.interrupt_before_nodes = []
+    assert (await aresume(graph, "t")).answer == "B"
+
+
+async def test_a_graph_without_a_trace_is_refused_before_it_runs(tmp_path: Path) -> None:
+    config, parts = parts_in(tmp_path, Scripted(*LINES))
+    with pytest.raises(ConfigError, match="gives no trace"):
+        await aask(create_long_video(config, parts=parts), clip_in(tmp_path), "Which?")
+    assert parts.reasoner.visits == 0  # type: ignore[attr-defined]
+
+
+def test_a_saver_of_another_loop_is_named(tmp_path: Path) -> None:
+    async def saved() -> Any:
+        connection = await aiosqlite.connect(str(tmp_path / "runs.sqlite"))
+        return AsyncSqliteSaver(connection)
+
+    async def ask(graph: Any, close: bool = False) -> Any:
+        try:
+            return await aask(graph, clip_in(tmp_path), "Which?")
+        finally:
+            if close:
+                await graph.checkpointer.conn.close()
+
+    config, parts = parts_in(tmp_path, Scripted(LINES[1]))
+    graph = create_act2see(config, parts=parts, checkpointer=asyncio.run(saved()))
+    assert asyncio.run(ask(graph)).answer == "B"
+    with pytest.raises(ConfigError, match="AsyncSqliteSaver belongs to the event loop"):
+        asyncio.run(ask(graph, close=True))
 
 
 async def test_it_may_ask_twice(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
 
-from act2see.errors import VideoError
+from act2see.errors import QuestionError, VideoError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.long_video import create_long_video
 from act2see.graphs.run import aresume
@@ -43,6 +44,32 @@ async def test_a_second_question_has_its_own_options_and_id(tmp_path: Path, kind
         assert ids[0] == "t"
         assert all(id.startswith("t-") for id in ids[1:])
         assert (await aresume(graph, "t")).id == ids[2]
+
+
+@pytest.mark.parametrize("given", [{"question": "Two?"}, {"video": "clip.mp4"}, {"options": ["a"], "question": "Two?"}])
+async def test_a_second_question_inherits_neither_video_nor_question(tmp_path: Path, given: Any) -> None:
+    async with saver_in(tmp_path, "memory") as saver:
+        config, parts = parts_in(tmp_path, Scripted(ANSWER))
+        clip = clip_in(tmp_path)
+        for graph in (
+            create_act2see(config, parts=parts, checkpointer=saver),
+            create_long_video(config, {"seconds": 4}, parts=parts, checkpointer=InMemorySaver()),
+        ):
+            await graph.ainvoke({"video": clip, "question": "One?", "options": OPTIONS}, thread())
+            with pytest.raises(QuestionError, match=r"missing|empty"):
+                await graph.ainvoke({key: clip if key == "video" else value for key, value in given.items()}, thread())
+
+
+async def test_runs_from_one_earlier_checkpoint_have_ids_of_their_own(tmp_path: Path, kind: str) -> None:
+    config, parts = parts_in(tmp_path, Scripted(ANSWER))
+    given: Any = {"video": clip_in(tmp_path), "question": "One?", "options": OPTIONS}
+    async with saver_in(tmp_path, kind) as saver:
+        graph: Any = create_act2see(config, parts=parts, checkpointer=saver)
+        first = await graph.ainvoke(given, thread())
+        after = (await graph.aget_state(thread())).config
+        second = await graph.ainvoke({**given, "question": "Two?"}, thread())
+        third = await graph.ainvoke({**given, "question": "Three?"}, after)
+        assert len({r["trace"]["id"] for r in (first, second, third)}) == 3
 
 
 async def test_while_the_second_waits_there_is_no_answer_of_the_first(tmp_path: Path, kind: str) -> None:

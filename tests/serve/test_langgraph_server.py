@@ -167,6 +167,26 @@ async def test_a_parents_configurable_does_not_reach_the_server(url: str, asked:
     assert result["trace"]["versions"]["seed"] == 3
 
 
+def test_a_configurable_is_the_callers_own(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+    class State(TypedDict, total=False):
+        video: str
+        question: str
+        options: list[str]
+        answer: str
+        trace: dict[str, Any]
+
+    theirs: Any = {"configurable": {"temperature": 0.9, "max_tokens": 1, "seed": "abc", "model": "theirs"}}
+    parent = StateGraph(State)
+    parent.add_node("see", RemoteGraph("act2see", sync_client=client))
+    parent.add_edge(START, "see")
+    assert Trace.model_validate(parent.compile().invoke(asked, theirs)["trace"]).choice == ITEM.answer
+    assert Trace.model_validate(client.runs.wait(None, "act2see", input=asked, config=theirs)["trace"]).choice == ITEM.answer  # type: ignore[call-overload,index]
+    assistant = client.assistants.create("act2see", config=theirs)["assistant_id"]
+    assert Trace.model_validate(client.runs.wait(None, assistant, input=asked)["trace"]).choice == ITEM.answer  # type: ignore[call-overload,index]
+    ours: Any = {"configurable": {"act2see": {"seed": 9}}}
+    assert client.runs.wait(None, "act2see", input=asked, config=ours)["trace"]["versions"]["seed"] == 9  # type: ignore[call-overload,index]
+
+
 def test_a_run_that_was_interrupted_goes_on_to_the_same_answer(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
     thread = client.threads.create()["thread_id"]
     client.runs.wait(thread, "act2see", input=asked, interrupt_before=["retrieve"])

@@ -116,7 +116,7 @@ class Packer:
         missing = {f.digest: f for f in frames if f.digest not in self._patches}
         if missing:
             images = [source(f) for f in missing.values()]
-            made = self.image_processor(images=images, return_tensors="pt")
+            made = self.image_processor(images=images, input_data_format="channels_last", return_tensors="pt")
             sizes = made["image_grid_thw"].prod(-1).tolist()
             for digest, part in zip(missing, made["pixel_values"].split(sizes), strict=True):
                 self._patches[digest] = part

@@ -229,6 +229,8 @@ class Trace(Record):
             text = path.read_text(encoding="utf-8")
         except OSError as e:
             raise TraceError(f"cannot read the trace {path}: {e.strerror}") from e
+        except UnicodeDecodeError as e:
+            raise TraceError(f"{path} is no trace: name the folder or the trace.json that `act2see ask --save` wrote") from e
         return cls.from_json(text, str(path))
 
     def to_messages(self, store: FrameStore | None = None) -> list[BaseMessage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from act2see.cli import ask, config, corpus, demo, doctor, download, find, grpo,
 from act2see.cli.help import Group, set_classes
 from act2see.cli.output import check_words, complain, interrupted, quieten
 from act2see.errors import Act2SeeError
+from act2see.tools.faults import to_user_error
 
 
 class _Commands(Group):
@@ -37,6 +39,11 @@ def _one_line(ctx: Any) -> Iterator[None]:
         raise typer.Exit(2) from e
     except KeyboardInterrupt:
         raise interrupted() from None
+    except OSError as e:
+        if e.errno == errno.EPIPE or (theirs := to_user_error(e)) is None:
+            raise  # nobody reads any more, or it is a fault of ours
+        complain(str(theirs))
+        raise typer.Exit(2) from e
     except Exception as e:
         # Typer brings its own copy of click, whose exceptions have no public name. One of them asks for the help.
         said = getattr(e, "format_message", None)

@@ -11,7 +11,7 @@ import typer
 
 from act2see.cli.chosen import ConfigFile, Preset, chosen_config
 from act2see.cli.complete import runs
-from act2see.cli.decide import Accept, By, Reason, Refuse, Replace, Supply, decided, waiting
+from act2see.cli.decide import Accept, Answer, By, Reason, Refuse, Replace, Supply, decided, waiting
 from act2see.cli.output import interrupted, note, out, print_json, program, say
 from act2see.errors import ConfigError, QuestionError, WaitingError
 
@@ -49,6 +49,7 @@ def ask(
     refuse: Refuse = False,
     reason: Reason = None,
     by: By = None,
+    answer: Answer = None,
 ) -> None:
     """Ask a question about a video and watch the answer come about."""
     from act2see.agent.saved import OURS, frames_of
@@ -63,10 +64,11 @@ def ask(
     if html:
         check_file(html)
     settings: Settings | None = None
-    decision = decided(accept, replace, supply, refuse, reason, by)
+    decision = decided(accept, replace, supply, refuse, reason, by, answer)
     if resume is None:
         if decision is not None:
-            raise QuestionError(f"--{decision['type']} answers a run that waits: name it with --resume ID")
+            given = f"--{decision['type']}" if answer is None else "--answer"
+            raise QuestionError(f"{given} answers a run that waits: name it with --resume ID")
         if video is None or question is None:
             raise QuestionError('name a video and ask a question: act2see ask VIDEO "QUESTION"')
         context = AskContext(_tags(tools, no_tools), seed=seed, max_calls=max_calls, max_tokens=max_tokens, approve=_listed(approve))
@@ -111,7 +113,7 @@ async def _run(
     video: str,
     question: str,
     options: tuple[str, ...],
-    decision: dict[str, Any] | None,
+    decision: Any,
     show: bool,
 ) -> tuple[Trace, Settings]:
     """A new run, or with `settings` None the rest of a saved one, with the decision that it waits for."""

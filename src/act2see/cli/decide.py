@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from act2see.graphs.ask import Graph
 
 _PANEL = "With --resume, where a call waits for a person"
+_ANSWER = "--answer TEXT"
 _OPTIONS = "--accept, --replace QUERY, --supply FILE|SECONDS or --refuse"
 
 Accept = Annotated[bool, typer.Option("--accept", help="Call the tool.", rich_help_panel=_PANEL)]
@@ -25,22 +27,30 @@ Refuse = Annotated[bool, typer.Option("--refuse", help="Do not call it.", rich_h
 Reason = Annotated[
     str | None, typer.Option("--reason", metavar="TEXT", help="Why it is refused; the model is told.", rich_help_panel=_PANEL)
 ]
+Answer = Annotated[
+    str | None,
+    typer.Option("--answer", metavar="TEXT", help="Answer what a tool asks: text, or JSON for other values.", rich_help_panel=_PANEL),
+]
 By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who decides; the trace keeps it.", rich_help_panel=_PANEL)]
 
 
 def decided(
-    accept: bool, replace: str | None, supply: str | None, refuse: bool, reason: str | None, by: str | None
-) -> dict[str, Any] | None:
+    accept: bool, replace: str | None, supply: str | None, refuse: bool, reason: str | None, by: str | None, answer: str | None
+) -> Any:
     """The decision that the options make, checked; None where they make none. Raises `DecisionError`."""
     from pydantic import ValidationError
 
     from act2see.cli.fork import picture_or_time
     from act2see.graphs.approval import Decision, fault, picture
 
-    named = {"accept": accept, "replace": replace is not None, "supply": supply is not None, "refuse": refuse}
+    named = {"accept": accept, "replace": replace is not None, "supply": supply is not None, "refuse": refuse, "answer": answer is not None}
     kinds = [kind for kind, given in named.items() if given]
     if len(kinds) > 1:
         raise DecisionError(f"{' and '.join(f'--{k}' for k in kinds)} exclude each other: a call gets one decision")
+    if answer is not None:
+        if reason is not None or by is not None:
+            raise DecisionError("--reason and --by belong to a decision about a call, and --answer is for a tool that asks: leave them out")
+        return _json_or_text(answer)
     if not kinds:
         if reason is not None or by is not None:
             raise DecisionError(f"--reason and --by belong to a decision: add {_OPTIONS}")
@@ -63,7 +73,17 @@ def decided(
 
 async def waiting(graph: Graph, run: str) -> WaitingError:
     """What a saved run waits for, and how to go on from here."""
+    from act2see.graphs.run import is_approval, waiting_for
+
     saved = await graph.aget_state({"configurable": {"thread_id": run}})
-    asked = saved.interrupts[0].value
-    call = f"<{asked['tag']}>{asked['query']}</{asked['tag']}>"
-    return WaitingError(f"a person must decide on {call}: act2see ask --resume {run} with {_OPTIONS}")
+    waits = saved.interrupts[0]
+    options = _OPTIONS if is_approval(waits) else _ANSWER
+    return WaitingError(f"{waiting_for(waits)}: act2see ask --resume {run} with {options}")
+
+
+def _json_or_text(answer: str) -> Any:
+    """`3`, `true`, `{"a": 1}` as JSON; all else as it is."""
+    try:
+        return json.loads(answer)
+    except ValueError:
+        return answer

@@ -63,6 +63,9 @@ def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
         say(f"  {program()} demo" if chosen.name == "micro" and not config else f'  {program()} ask VIDEO "QUESTION"{named}')
         return
     say("It cannot run yet. Next:", "bold red")
+    if any(c.what in ("GPU", "memory") for c in wanting):
+        # What this machine has no room for need not be fetched.
+        wanting = [c for c in wanting if "act2see download" not in c.then]
     lines = dict.fromkeys(line for c in wanting for line in c.then.splitlines())
     for then in sorted(lines, key=lambda line: line.startswith("act2see download")):  # what it depends on comes first
         say(f"  {re.sub('^act2see ', f'{program()} ', then)}")

@@ -86,6 +86,8 @@ def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Imag
 
     def read_picture(decision: Decision) -> Decision:
         nonlocal supplied
+        if decision.seconds is not None and decision.seconds > trace.video.seconds:
+            raise ValueError(f"'seconds' is {decision.seconds:g}, and the video lasts {trace.video.seconds:.1f} s")
         try:
             supplied = picture(decision.frame, folders_of(resources)) if decision.frame is not None else None
         except StoreError as e:

@@ -37,6 +37,7 @@ from act2see.agent.trace import Answer, Call, Frames, Loop, Review, Text, Trace
 from act2see.errors import ConfigError, ToolError
 from act2see.graphs.approval import ask_person, instead, replaced, review_of
 from act2see.graphs.config import Budget, Config, load_config
+from act2see.graphs.drawing import drawn
 from act2see.graphs.nodes import both_ways, in_time, is_saved
 from act2see.graphs.parts import Guard, Parts, build_parts, cached_parts, loaded
 from act2see.graphs.question import checked
@@ -45,7 +46,7 @@ from act2see.graphs.state import AskContext, AskInput, AskOutput, AskState, run_
 from act2see.graphs.view import initial_view
 from act2see.tools.base import MAX_FRAMES, FrameTool, ToolContext, call_seed, checked_result
 from act2see.tools.faults import to_user_error
-from act2see.tools.text import clean_text
+from act2see.tools.text import clean_text, first_line
 
 Graph = CompiledStateGraph[AskState, AskContext, AskInput, AskOutput]
 Update = dict[str, Any]
@@ -62,7 +63,7 @@ def create_act2see(
     """
     loaded = load_config(config)
     parts = parts or cached_parts(loaded)
-    return build_graph(parts, loaded).compile(checkpointer=checkpointer, name="act2see")
+    return drawn(build_graph(parts, loaded).compile(checkpointer=checkpointer, name="act2see"))
 
 
 def build_graph(parts: Parts, config: Config) -> StateGraph[AskState, AskContext, AskInput, AskOutput]:
@@ -249,8 +250,7 @@ class _Nodes:
             cause = error.error
             if theirs := to_user_error(cause):
                 raise theirs from cause
-            said = str(cause).splitlines()[0][:200].rstrip(".") if str(cause) else type(cause).__name__
-            note = Frames(tag=tag, note=f"The tool failed: {said}. Go on without it.", review=_review(state))
+            note = Frames(tag=tag, note=f"The tool failed: {first_line(cause).rstrip('.')}. Go on without it.", review=_review(state))
             return _returned(note, state["id"], time.perf_counter(), runtime)
 
         return hand_over
@@ -327,7 +327,8 @@ def _run_id(config: RunnableConfig, previous: str | None) -> str:
     parent, nested, _ = str(configurable.get("checkpoint_ns") or "").rpartition("|")
     if nested:
         id = f"{id}-{_short_hash(parent)}"
-    return f"{id}-{_short_hash(previous)}" if previous else id
+    # A thread may go back to an earlier checkpoint and be asked from there: LangGraph's name of this very task tells the two apart.
+    return f"{id}-{_short_hash(previous + str(configurable.get('checkpoint_ns')))}" if previous else id
 
 
 def _short_hash(text: str) -> str:

@@ -34,5 +34,5 @@ async def cancel_once(work: Coroutine[Any, Any, T]) -> T:
         if not task.done():
             log.warning("a run was cancelled and does not end: %r", task)
         elif not task.cancelled() and (error := task.exception()):
-            log.warning("a run was cancelled, and its end failed", exc_info=error)
+            log.debug("a run was cancelled, and its end failed", exc_info=error)
         raise

@@ -255,8 +255,6 @@ def _state(kept: Trace) -> dict[str, Any]:
     data = kept.model_dump(mode="json")
     return {
         "id": kept.id,
-        "video": kept.video.path,
-        "question": kept.question.text,
         "asked": {"question": kept.question.text, "options": list(kept.question.options)},
         "info": data["video"],
         "initial": data["initial"],

@@ -39,6 +39,7 @@ from act2see.errors import Act2SeeError, ConfigError, ReasonerError, SetupError,
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node
 from act2see.graphs.config import Config, Count, Positive, Section, load_config, section
+from act2see.graphs.drawing import drawn
 from act2see.graphs.merge import PartReport, evidence_of, judge, vote
 from act2see.graphs.nodes import both_ways
 from act2see.graphs.parts import Parts, cached_parts
@@ -47,7 +48,7 @@ from act2see.graphs.scenes import Part, by_scene, by_time, find_cuts, part_path
 from act2see.graphs.state import AskContext, AskInput, extend, settings_in
 from act2see.tools.background import run_in_background
 from act2see.tools.frames import FrameRef
-from act2see.tools.video import absolute_path
+from act2see.tools.video import absolute_path, split_part
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -141,7 +142,7 @@ def create_long_video(
     graph.add_edge(START, "split")
     graph.add_edge("part", "merge")
     graph.set_finish_point("merge")
-    return graph.compile(checkpointer=checkpointer, name="long_video")
+    return drawn(graph.compile(checkpointer=checkpointer, name="long_video"))
 
 
 @dataclass(slots=True)
@@ -205,7 +206,7 @@ class _Nodes:
         failed = {f["part"]: f["error"] for f in state["failed"]}
         if not traces:
             kind = VideoError if all(f["kind"] == "VideoError" for f in state["failed"]) else ReasonerError
-            raise kind(f"none of the {len(pieces)} parts of {state['video']} could be asked; the first: {failed[min(failed)]}")
+            raise kind(f"none of the {len(pieces)} parts of {split_part(paths[0])[0]} could be asked; the first: {failed[min(failed)]}")
         reports, best = await asyncio.to_thread(self._judge, pieces, traces, failed, paths)
         answer, found, relied = vote(reports, traces)
         if self.model:

@@ -45,7 +45,7 @@ def recommended() -> str:
         best = here[0]
         others = f" ({' and '.join(here[1:])} would run too)" if here[1:] else ""
         fetch = f"`act2see download --preset {best}`, then " if _missing(load_config(best)) else ""
-        return f"For other footage this machine can run the preset {best}{others}: {fetch}ask again with `--preset {best}`."
+        return f"For other footage this machine can run the preset {best}{others}: {fetch}ask again with the preset {best}."
     if fits:
         return (
             "For other footage this machine can run the preset api alone, in which a chat model answers, for a key: "

@@ -17,16 +17,17 @@ from typing import Any
 from uuid import uuid4
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Command, Interrupt
 
 from act2see.agent.trace import Trace
-from act2see.errors import ConfigError, DecisionError, QuestionError, StoreError, WaitingError
+from act2see.errors import Act2SeeError, ConfigError, DecisionError, QuestionError, StoreError, WaitingError
 from act2see.graphs.ask import Graph
 from act2see.graphs.cancel import cancel_once
 from act2see.graphs.events import Event, read_event
 from act2see.graphs.state import AskContext, AskInput
 from act2see.tools.background import run_sync, run_sync_with_events
-from act2see.tools.text import clean_text
+from act2see.tools.text import clean_data, clean_text
 
 OnEvent = Callable[[Event], None]
 
@@ -84,10 +85,10 @@ async def aresume(
     # `next` lists the nodes that have yet to run. It is also empty between the end of a node and the checkpoint that
     # takes its writes in; then there is still a task, and the run is not over.
     if not saved.tasks:
-        return _trace_in(saved.values)
+        return _trace_in(saved.values, graph)
     given: Command[Any] | None = None
     if decision is not None:
-        given = Command(resume=dict(decision) if isinstance(decision, Mapping) else decision)
+        given = Command(resume=_resumable(decision))
     return await cancel_once(_stream(graph, given, thread_id, context, on_event))
 
 
@@ -118,16 +119,38 @@ def resume(
     return run_sync_with_events(lambda report: aresume(graph, thread_id, decision=decision, context=context, on_event=report), on_event)
 
 
+def is_approval(interrupt: Interrupt) -> bool:
+    """Whether a run waits with a call that must be approved, and not with a question of a tool's own."""
+    asked = interrupt.value
+    return isinstance(asked, Mapping) and asked.get("type") == "approve" and {"tag", "query"} <= asked.keys()
+
+
 def waiting_for(interrupt: Interrupt) -> str:
     """What a run waits for, in a line: a call that must be approved, or what a tool asked when it interrupted the run."""
     asked = interrupt.value
-    if isinstance(asked, Mapping) and asked.get("type") == "approve":
+    if is_approval(interrupt):
         return f"a person must decide on <{asked['tag']}>{asked['query']}</{asked['tag']}>"
     return f"a tool waits for an answer to {' '.join(str(asked).split())[:200]!r}"
 
 
+def _resumable(decision: Any) -> Any:
+    """A decision as it can be saved. Raises `DecisionError`."""
+    decision = clean_data(dict(decision) if isinstance(decision, Mapping) else decision)
+    if decision == {}:
+        raise DecisionError("an empty decision says nothing, and LangGraph reads it as none: give its fields; the run still waits")
+    try:
+        JsonPlusSerializer().dumps_typed(decision)
+    except Exception as e:  # each kind of value has its own error
+        raise DecisionError(
+            f"this decision cannot be saved ({' '.join(str(e).split())[:200]}): give plain data; the run still waits"
+        ) from e
+    return decision
+
+
 def _thread(thread_id: str) -> RunnableConfig:
-    if not isinstance(thread_id, str) or not thread_id or clean_text(thread_id) != thread_id:
+    if not isinstance(thread_id, str):
+        raise QuestionError(f"a thread_id is text, not {type(thread_id).__name__}: give str(...)")
+    if not thread_id or clean_text(thread_id) != thread_id:
         raise QuestionError("a thread_id is text without NUL or lone surrogates: give another, or none")
     return {"configurable": {"thread_id": thread_id}}
 
@@ -135,6 +158,7 @@ def _thread(thread_id: str) -> RunnableConfig:
 async def _stream(
     graph: Graph, given: AskInput | Command[Any] | None, thread_id: str, context: AskContext | None, on_event: OnEvent | None
 ) -> Trace:
+    _require_trace(graph)
     final: Any = None
     interrupts: tuple[Interrupt, ...] = ()
     # LangGraph warns of a durability that nothing can give.
@@ -151,13 +175,19 @@ async def _stream(
             f"go on with aresume(graph, {thread_id!r}, decision=...)" if graph.checkpointer else "this cannot go on without a checkpointer"
         )
         raise WaitingError(f"{waiting_for(interrupts[0])}: {how}")
-    return _trace_in(final)
+    return _trace_in(final, graph)
 
 
-def _trace_in(values: Any) -> Trace:
-    if not isinstance(values, Mapping) or "trace" not in values:
-        raise ConfigError("this graph gives no trace: aask and aresume take a graph that create_act2see made; use ainvoke for others")
+def _trace_in(values: Any, graph: Graph) -> Trace:
+    _require_trace(graph)
+    if "trace" not in values:
+        raise WaitingError("the run has paused where the graph was compiled to (interrupt_before, interrupt_after): resume it")
     return Trace.model_validate(values["trace"])
+
+
+def _require_trace(graph: Graph) -> None:
+    if "trace" not in graph.output_channels:
+        raise ConfigError("this graph gives no trace: aask and aresume take a graph that create_act2see made; use ainvoke for others")
 
 
 @contextmanager
@@ -172,8 +202,15 @@ def _explain_sync_saver(graph: Graph) -> Iterator[None]:
             f"{type(graph.checkpointer).__name__} works synchronously: use graph.invoke(...), or give the graph its asynchronous "
             "counterpart (AsyncSqliteSaver, AsyncPostgresSaver)"
         ) from e
+    except RuntimeError as e:
+        if isinstance(e, Act2SeeError) or "loop" not in str(e) or not _is_raised_by_saver(e):
+            raise
+        raise ConfigError(
+            f"{type(graph.checkpointer).__name__} belongs to the event loop in which it was first used: make one in each loop, or ask "
+            "from that one alone (ask and resume share one loop)"
+        ) from e
 
 
-def _is_raised_by_saver(error: NotImplementedError) -> bool:
-    frames = list(traceback.walk_tb(error.__traceback__))
-    return bool(frames) and str(frames[-1][0].f_globals.get("__name__")).startswith("langgraph.checkpoint")
+def _is_raised_by_saver(error: Exception) -> bool:
+    frames = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(str(name).startswith("langgraph.checkpoint") for name in frames[-4:])

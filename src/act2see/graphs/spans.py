@@ -127,12 +127,13 @@ class Spans(BaseCallbackHandler):
         return self._tracer.start_span(title, self._within(run.span), attributes=given)
 
     def _of_question(self, state: Attributes) -> Attributes:
-        question, options = str(state.get("question") or ""), state.get("options") or []
+        asked = state if state.get("question") else state.get("asked") or {}
+        question, options = str(asked.get("question") or ""), asked.get("options") or []
         given: Attributes = {"act2see.question.length": len(question), "act2see.options": len(options)}
         given |= {"gen_ai.conversation.id": state["id"]} if state.get("id") else {}
         if self.payloads:
             given |= {"act2see.question": question, "act2see.question.options": [str(o) for o in options]}
-            given["act2see.video"] = str(state.get("video") or "")
+            given["act2see.video"] = str(state.get("video") or (state.get("info") or {}).get("path") or "")
         return given
 
     def _end(self, run_id: UUID, outputs: Any, error: BaseException | None = None) -> None:
@@ -200,11 +201,11 @@ class Spans(BaseCallbackHandler):
 
 def _kind(node: str, state: Any) -> str | None:
     """Which of this graph's nodes it is, by the state that it is given; None for a node of another graph."""
-    if not isinstance(state, dict) or not {"video", "question"} <= state.keys():
+    if not isinstance(state, dict):
         return None
-    if node == "view":
+    if node == "view" and {"video", "question"} <= state.keys():
         return "view"
-    if not {"segments", "initial", "info"} <= state.keys():
+    if not {"asked", "segments", "initial", "info"} <= state.keys():
         return None
     if node in ("reason", "answer"):
         return node

@@ -3,8 +3,8 @@
 Frames are references and segments are dictionaries, so that every checkpoint saver takes them as they are, under
 strict msgpack too, and a step stays under 20 KB. The `Trace` is put together from these when it is wanted.
 
-A thread may be asked again. What came in and what goes out belongs to one run, so `options`, `answer` and `trace` are
-ephemeral: LangGraph drops them when the next run begins. What a run needs of its input to the end is in `asked`.
+A thread may be asked again. What came in and what goes out belongs to one run, so input and output
+are ephemeral: LangGraph drops them when the next run begins. What a run needs of its input to the end is in `asked` and `info`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, NotRequired
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import EphemeralValue
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from act2see.agent.trace import Loop, Trace, Usage
@@ -37,8 +37,8 @@ def add_seconds(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
 class AskInput(TypedDict):
     """The question: what `as_tool` and other systems fill in."""
 
-    video: str
-    question: str
+    video: Annotated[str, EphemeralValue]
+    question: Annotated[str, EphemeralValue]
     options: NotRequired[Annotated[list[str], EphemeralValue]]
 
 
@@ -74,10 +74,10 @@ class AskContext:
 
     tools: tuple[str, ...] | None = None
     seed: int | None = None
-    max_calls: int | None = None
-    max_tokens: int | None = None
-    max_seconds: float | None = None
-    temperature: float | None = None
+    max_calls: Annotated[int, Field(ge=0)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     approve: tuple[str, ...] | None = field(default=None, kw_only=True)
 
 

@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from act2see.serve.failures import LogFailures
 from act2see.serve.hosts import AllowedHosts, allowed_hosts
+from act2see.serve.own_settings import OwnSettings
 
 # Headers of answers that the SDK reads in a browser.
 _READ = ["x-pagination-total", "x-pagination-next", "content-location", "location", "mcp-session-id"]
@@ -49,7 +50,7 @@ def build_app() -> Starlette:
                 expose_headers=_READ,
             )
         )
-    return Starlette(middleware=[*middleware, Middleware(LogFailures)])
+    return Starlette(middleware=[*middleware, Middleware(LogFailures), Middleware(OwnSettings)])
 
 
 app = build_app()

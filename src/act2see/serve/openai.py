@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
+from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import Act2SeeError, ConfigError, ContextError
 from act2see.graphs.config import ReasonerConfig
 from act2see.graphs.parts import LazyReasoner, build_reasoner
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_BODY = 128 << 20
+_CHARACTERS = 16  # more than that a token does not hold in any text that people write
 PORT = 8000
 _DONE = b"data: [DONE]\n\n"
 
@@ -95,8 +97,20 @@ class Served:
     def model(self) -> dict[str, Any]:
         return {"id": self.name, "object": "model", "created": self.started, "owned_by": "act2see", "max_model_len": self.context}
 
+    def _check_length(self, rollout: Rollout) -> None:
+        """Raise `ProtocolError` for text that is far longer than the context, before it is cut into tokens: others wait for that."""
+        characters = sum(len(piece.text) for piece in rollout.pieces if isinstance(piece, TextPiece))
+        if self.context and characters > self.context * _CHARACTERS:
+            raise ProtocolError(
+                400,
+                f"the chat has {characters:,} characters, and this model's context is {self.context:,} tokens: send less",
+                "context_length_exceeded",
+                "messages",
+            )
+
     async def answer(self, chat: ChatRequest, given: Prompted) -> AsyncGenerator[Delta | End]:
         """The text that the model writes, up to a stop string, then its end."""
+        self._check_length(given.rollout)
         if self.under_way >= self.waiting:
             raise ProtocolError(429, f"{self.under_way} requests are under way: try again in a second", "server_busy")
         self.under_way += 1

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from act2see.errors import ToolError
 from act2see.tools.frames import Curve, FrameRef
 from act2see.tools.sharing import Shared
-from act2see.tools.text import clean_text
+from act2see.tools.text import clean_data, clean_text
 
 if TYPE_CHECKING:
     from act2see.tools.finder import Finder
@@ -114,12 +114,20 @@ def checked_result(tag: str, result: Any, store: FrameStore, most: int = MAX_FRA
             )
         if frame.digest not in store:
             raise ToolError(f"the tool {tag!r} returned a frame whose pixels are not in the store: keep them by `resources.store.ref`")
+    frames = tuple(_cleaned(frame) for frame in frames)
     if len(note) > _NOTE:
         note = f"{note[:_NOTE]} (and {len(note) - _NOTE:,} more characters)"
     if left > 0:
         log.warning("the tool %r returned %d frames; the first %d are shown", tag, len(result.frames), most)
         note = " ".join(n for n in (note, f"{left:,} more frames were found and not shown; ask for something narrower to see them.") if n)
     return ToolResult(frames, note, result.curve)
+
+
+def _cleaned(frame: FrameRef) -> FrameRef:
+    """The frame, with text in its provenance that can be kept."""
+    data = frame.model_dump()
+    cleaned = clean_data(data)
+    return frame if cleaned == data else FrameRef.model_validate(cleaned)
 
 
 def call_seed(seed: int, tag: str, query: str, nth: int) -> int:

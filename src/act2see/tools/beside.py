@@ -32,6 +32,9 @@ def import_beside(name: str, folder: str | None) -> ModuleType:
 
     Raises whatever importing it raises.
     """
+    if "/" in name or "\\" in name or name.startswith(".") or name.endswith(".py"):
+        module = os.path.basename(name).removesuffix(".py") or "odd"
+        raise ImportError(f"{name!r} is the name of a file: name the module, as in {module}:Class")
     if folder is None or not _is_there(name, folder) or _is_found_anyway(name, folder):
         return importlib.import_module(name)
     return importlib.import_module(f"{_root(folder)}.{name}")

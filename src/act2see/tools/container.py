@@ -164,7 +164,7 @@ def _seconds(pts: NDArray[np.int64], last: int, stream: VideoStream) -> tuple[ND
 def orientation(frame: VideoFrame) -> tuple[Upright, bool]:
     """How to set this frame upright, and whether that takes a mirror. Angles other than quarter turns are left alone."""
     # Of a small copy: a frame and its side data refer to each other, which keeps the picture until the next collection.
-    matrix: Any = frame.reformat(16, 16).side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.reformat(16, 16, format="rgb24").side_data.get("DISPLAYMATRIX")
     if matrix is not None:
         a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = ax + cy, y' = bx + dy
         if a and d and not (b or c):

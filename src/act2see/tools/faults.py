@@ -11,16 +11,14 @@ import os
 from collections.abc import Iterator
 
 from act2see.errors import Act2SeeError, ConfigError, QuestionError, SetupError, StoreError, VideoError, WeightsError
+from act2see.tools.text import first_line
 
 _OURS = (ConfigError, QuestionError, SetupError, StoreError, VideoError, WeightsError)
-_STORAGE = {
-    getattr(errno, name)
-    for name in ("EACCES", "EDQUOT", "EFBIG", "EIO", "EMFILE", "ENFILE", "ENOSPC", "EPERM", "EROFS", "ESTALE")
-    if hasattr(errno, name)
-}
+_NUMBERS = "EACCES EDQUOT EFBIG EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENOSPC ENOTDIR EPERM EROFS ESTALE"
+_STORAGE = {getattr(errno, name) for name in _NUMBERS.split() if hasattr(errno, name)}
 # What libraries say that raise an error of their own: faiss, safetensors, SQLite.
-_WORDS = [os.strerror(number).lower() for number in (errno.ENOSPC, errno.EROFS, errno.EFBIG)]
-_WORDS += ["disk is full", "disk quota exceeded"]
+_WORDS = [os.strerror(number).lower() for number in (errno.ENOSPC, errno.EROFS, errno.EIO)]
+_WORDS += ["disk is full", "disk quota exceeded", "readonly database", "unable to open database"]
 
 
 def to_user_error(error: BaseException) -> Act2SeeError | None:
@@ -31,9 +29,9 @@ def to_user_error(error: BaseException) -> Act2SeeError | None:
         if isinstance(one, OSError) and one.errno in _STORAGE:
             place = f"{one.filename}: " if isinstance(one.filename, str) else ""
             return _storage_error(f"{place}{one.strerror or one}")
-        said = str(one)
-        if any(words in said.lower() for words in _WORDS):
-            return _storage_error(" ".join(said.split())[:200])
+        # A tool that raises our own error has put it into words, and may be quoting somebody else's disk.
+        if not isinstance(one, Act2SeeError) and any(words in first_line(one, 1000).lower() for words in _WORDS):
+            return _storage_error(first_line(one))
     return None
 
 
@@ -42,9 +40,18 @@ def _storage_error(said: str) -> StoreError:
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from or while handling, and the members of groups; each once."""
     seen: set[int] = set()
-    one: BaseException | None = error
-    while one is not None and id(one) not in seen:
+    left: list[BaseException] = [error]
+    while left:
+        one = left.pop(0)
+        if id(one) in seen:
+            continue
         seen.add(id(one))
         yield one
-        one = one.__cause__
+        if one.__cause__ is not None:
+            left.append(one.__cause__)
+        elif one.__context__ is not None and not one.__suppress_context__:
+            left.append(one.__context__)
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions

@@ -262,7 +262,13 @@ def split_part(path: str | os.PathLike[str]) -> tuple[str, tuple[float, float] |
 def absolute_path(path: str | os.PathLike[str]) -> str:
     """The same video (or part of one) from any working folder."""
     path = os.fspath(path)
-    plain, joined = os.path.abspath(path), path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        if not os.path.isabs(path):
+            raise VideoError(f"{clean_text(path)} cannot be found: the working folder is gone; give an absolute path") from None
+        return path
+    plain, joined = os.path.abspath(path), path if os.path.isabs(path) else os.path.join(here, path)
     # After a link to a folder, `..` leads elsewhere than its letters say.
     return plain if os.path.realpath(plain) == os.path.realpath(joined) else joined
 

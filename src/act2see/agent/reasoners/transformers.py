@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+_COLDEST = 1e-4  # a temperature below it is greedy: logits divided by less overflow
 
 
 @dataclass(slots=True)
@@ -360,7 +361,7 @@ class TransformersReasoner:
 
         logits = logits.float().cpu()
         logits[self._forbidden] = -torch.inf
-        if request.sampling.temperature <= 0:
+        if request.sampling.temperature < _COLDEST:
             return int(logits.argmax())
         chances = (logits / request.sampling.temperature).softmax(-1)
         if request.sampling.top_p < 1:
