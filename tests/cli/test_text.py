@@ -17,7 +17,7 @@ from tests.cli.test_cli import Place, one_line_error, place  # noqa: F401
 import act2see
 from act2see.agent.trace import Trace
 from act2see.cli.app import app
-from act2see.errors import ConfigError
+from act2see.errors import ConfigError, TraceError
 from act2see.graphs.config import load_config
 
 SOURCES = str(Path(act2see.__file__).parents[1])
@@ -118,3 +118,33 @@ async def test_a_character_that_a_server_split_is_put_together(pieces: tuple[str
         said = (await write(reasoner(server)))[0]
     assert said == text
     said.encode()
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_a_reader_that_leaves_ends_the_run_without_a_word(place: Place, json_too: bool) -> None:  # noqa: F811
+    ask = [sys.executable, "-m", "act2see", "ask", place.clip, "What?", "--no-tools", *(["--json"] if json_too else [])]
+    environment = {**os.environ, "PYTHONPATH": SOURCES, "ACT2SEE_CACHE": str(place.folder / "cache"), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(ask, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        complaints = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert "Traceback" not in complaints
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("json_too", [False, True])
+def test_an_output_that_cannot_be_written_is_told_in_a_line(place: Place, json_too: bool) -> None:  # noqa: F811
+    ask = [sys.executable, "-m", "act2see", "ask", place.clip, "What?", "--no-tools", *(["--json"] if json_too else [])]
+    environment = {**os.environ, "PYTHONPATH": SOURCES, "ACT2SEE_CACHE": str(place.folder / "cache")}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(ask, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [done.stderr.splitlines()[-1]]
+    assert "No space left on device" in done.stderr
+
+
+def test_a_video_named_as_a_trace_is_told_in_a_line(place: Place) -> None:  # noqa: F811
+    with pytest.raises(TraceError, match="is no trace: name the folder"):
+        Trace.load(place.clip)

@@ -109,6 +109,28 @@ async def test_a_chat_without_a_picture_is_answered(url: str, messages: list[dic
                 assert reply.json()["usage"]["completion_tokens"] >= 1
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 100), (4, 4), (4, 100), (3, 7)])
+async def test_pictures_a_few_pixels_high_are_read(client: AsyncOpenAI, size: tuple[int, int]) -> None:
+    picture = data_url(np.full((*size, 3), 200, np.uint8))
+    reply = await client.chat.completions.create(model="micro", max_tokens=3, messages=shown(url=picture))  # type: ignore[arg-type]
+    assert reply.choices[0].message.content
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-38, 1e-5, 0.0])
+async def test_a_temperature_near_zero_is_greedy(client: AsyncOpenAI, temperature: float) -> None:
+    asked: Any = {"model": "micro", "max_tokens": 8, "messages": shown()}
+    cold = await client.chat.completions.create(**asked, temperature=temperature)
+    greedy = await client.chat.completions.create(**asked, temperature=0)
+    assert cold.choices[0].message.content == greedy.choices[0].message.content
+
+
+async def test_a_text_of_megabytes_is_refused_before_it_is_cut_into_tokens(served: Served, client: AsyncOpenAI, monkeypatch: Any) -> None:
+    asked: Any = {"model": "micro", "max_tokens": 1, "messages": [{"role": "user", "content": "word " * 1_000_000}]}
+    monkeypatch.setattr(served.reasoner, "stream", None)  # nothing is asked of the model
+    with pytest.raises(BadRequestError, match=r"5,000,\d+ characters"):
+        await client.chat.completions.create(**asked)
+
+
 async def test_a_picture_after_a_text_and_a_text_after_a_picture_are_read_in_one_session(client: AsyncOpenAI) -> None:
     begin = [{"role": "user", "content": "Look."}, *shown()]
     turns: list[list[dict[str, Any]]] = [begin[:1], begin, [*begin, {"role": "user", "content": "And?"}], begin[:1]]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from tests.tools.videos import claim_hours, cut_start, damage, hold_last, number, truncate, write_sound, write_video
+from tests.tools.videos import claim_hours, cut_start, damage, hold_last, number, truncate, write_palette, write_sound, write_video
 
 from act2see.errors import VideoError
 from act2see.tools.video import Backend, VideoFile, VideoInfo, open_video, video_digest
@@ -360,3 +360,8 @@ def test_a_part_of_a_file_is_a_video_of_its_own(tmp_path: Path, backend: Backend
 def test_a_file_that_is_named_like_a_part_is_itself(tmp_path: Path) -> None:
     file = write_video(tmp_path / "clip.mp4", EVEN).rename(tmp_path / "clip.mp4#t=0,1")
     assert open_video(file).frames == 60
+
+
+def test_pictures_with_a_palette_are_read(tmp_path: Path) -> None:
+    video = open_video(write_palette(tmp_path / "palette.mov", 6))
+    assert [number(pixels) for _, _, pixels in video.read(range(6), None)] == list(range(6))

@@ -6,6 +6,7 @@ left; the lower half is red on the left and blue on the right, so that a frame o
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
@@ -15,6 +16,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 from numpy.typing import NDArray
+from PIL import Image
 
 Pixels = NDArray[np.uint8]
 BITS = 8
@@ -168,4 +170,20 @@ def damage(path: Path, start: float, stop: float) -> Path:
 def truncate(path: Path, part: float) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: round(len(data) * part)])
+    return path
+
+
+def write_palette(path: Path, frames: int) -> Path:
+    """A MOV of PNG pictures that have a palette (`pal8`), which no encoder here writes."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "rgb24"
+        stream.time_base = Fraction(1, 4)
+        for n in range(frames):
+            out = io.BytesIO()
+            Image.fromarray(picture(n)).convert("P", palette=Image.Palette.ADAPTIVE).save(out, "PNG")
+            packet = av.Packet(out.getvalue())
+            packet.stream, packet.time_base, packet.pts, packet.dts, packet.duration = stream, Fraction(1, 4), n, n, 1
+            packet.is_keyframe = True
+            container.mux(packet)
     return path
