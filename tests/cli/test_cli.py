@@ -392,12 +392,16 @@ def test_micro_clip(place: Place) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["both.mp4"]
 
 
-def test_doctor_says_what_to_type_next(place: Place) -> None:
+@pytest.mark.parametrize("gpu", [("a GPU", 85e9), ("no CUDA device", None)])
+def test_doctor_says_what_to_type_next(place: Place, monkeypatch: pytest.MonkeyPatch, gpu: tuple[str, float | None]) -> None:
     result = place.run("doctor", "--config", place.config, code=1)
     assert "incomplete" in result.stdout
+    monkeypatch.setattr("act2see.graphs.machine.device_memory", lambda device: gpu if device == "cuda" else ("CPU", 200e9))
     paper = place.run("doctor", "--preset", "paper", code=1).stdout
-    assert "act2see download --preset paper" in paper
     assert "about 17.5 GB" in " ".join(paper.split())
+    # What a machine has no room for is not to be fetched.
+    assert ("act2see download --preset paper" in paper) == (gpu[1] is not None)
+    assert ("act2see doctor --preset paper-24gb" in paper) == (gpu[1] is None)
 
 
 @needs_weights

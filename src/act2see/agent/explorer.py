@@ -24,7 +24,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from act2see.agent.trace import LETTERS, Answer, Call, Frames, Text, Trace
-from act2see.agent.view import OUTCOMES, is_refusal, stylesheet, trace_html
+from act2see.agent.view import OUTCOMES, stylesheet, trace_html
 from act2see.agent.view_markup import plain
 from act2see.agent.view_pictures import BUDGET, Pictures, stored_frames
 from act2see.agent.view_timeline import Scale, clock, score_of, spot
@@ -117,7 +117,7 @@ def _steps(trace: Trace, pictures: Pictures, finder: Finder | None) -> Iterator[
             yield {"kind": "text", "text": _short(segment.text, _TEXT), "author": segment.author}
         elif isinstance(segment, Answer):
             choice = trace.choice if trace.choice != segment.body.strip() else None
-            forced = segment.forced and not is_refusal(trace)
+            forced = segment.forced and not trace.refused
             yield {"kind": "answer", "text": _short(segment.body, _TEXT), "choice": choice and plain(choice), "forced": forced}
         elif isinstance(segment, Call):
             calls += 1

@@ -165,6 +165,12 @@ class Trace(Record):
         return choose(self.answer, self.question.options)
 
     @property
+    def refused(self) -> bool:
+        """Whether the video was refused before the model was asked: the answer says why, and no budget was spent."""
+        only = self.segments[0] if len(self.segments) == 1 else None
+        return isinstance(only, Answer) and only.forced and not self.usage.loops
+
+    @property
     def calls(self) -> tuple[Call, ...]:
         return tuple(s for s in self.segments if isinstance(s, Call))
 

@@ -159,13 +159,8 @@ def _head(trace: Trace, h: str, running: bool) -> Html:
     )
 
 
-def is_refusal(trace: Trace) -> bool:
-    """Whether the video was refused before the model was asked: the answer says why, and no budget was spent."""
-    return len(trace.segments) == 1 and isinstance(only := trace.segments[0], Answer) and only.forced and not trace.usage.loops
-
-
 def _summary(trace: Trace) -> str:
-    if is_refusal(trace):
+    if trace.refused:
         return "Not answered: the video was refused before the model was asked."
     later = trace.shown[len(trace.initial) :]
     imagined = sum(f.imagined for f in later)
@@ -282,7 +277,7 @@ def _answer(trace: Trace, h: str) -> Html:
     if answer is None:
         return el("section", el(h, "Answer"), el("p", "There is none: this run is not finished.", class_="note"), class_="answer")
     choice, body = trace.choice, answer.body.strip()
-    if is_refusal(trace):
+    if trace.refused:
         return el("section", el(h, "No answer"), el("p", el("bdi", body), class_="body"), class_="answer")
     unlisted = bool(trace.question.options) and choice is None
     return el(

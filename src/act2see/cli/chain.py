@@ -176,7 +176,7 @@ def answer_lines(trace: Trace) -> Text:
     if choice:
         body = f"{LETTERS[trace.question.options.index(choice)]}. {choice}"
     lines = [Text.assemble(("Answer: ", "bold"), plain(body, "bold green") if body else ("(empty)", _NOTE))]
-    refused = not trace.usage.loops  # the models know nothing of this video, and were not asked
+    refused = trace.refused  # the models know nothing of this video, and were not asked
     if trace.question.options and choice is None and not refused:
         lines.append(Text("It names none of the options.", _NOTE))
     if not refused and any(isinstance(s, Answer) and s.forced for s in trace.segments):

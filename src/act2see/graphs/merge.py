@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from act2see.agent.trace import Answer, Text, Trace
+from act2see.agent.trace import Text, Trace
 from act2see.graphs.compose import evidence, references
 from act2see.graphs.scenes import Part
 from act2see.tools.frames import Cropped, FrameRef, Generated, Record, Retrieved
@@ -201,8 +201,7 @@ def _later(frame: FrameRef, start: float) -> FrameRef:
 
 
 def _by_words(trace: Trace) -> Verdict:
-    refused = len(trace.segments) == 1 and isinstance(only := trace.segments[0], Answer) and only.forced and not trace.usage.loops
-    if refused or not (trace.answer or "").strip():
+    if trace.refused or not (trace.answer or "").strip():
         return "silent"
     asked = searches(trace)
     return "absent" if says_absent(trace) or (asked and not any(frames for _, frames in asked)) else "found"

@@ -117,10 +117,10 @@ class Controls:
         self.run = gr.State("")
         self.sample = gr.State(first.key if first and first.question else "")  # whose question and options were filled in
         form = [self.clip, self.question, self.options, self.config, self.tools, self.calls, self.tokens, self.seed]
-        shown = [*self.view.parts, self.said, self.ask_button, self.stop_button, self.run]
+        shown = [*self.view.parts, self.said, self.upload_said, self.ask_button, self.stop_button, self.run]
         filled = [self.sample, self.question]
         _on(self.upload.upload, self.uploaded, [self.upload], [self.upload, self.clip, self.upload_said])
-        _on(self.clip.change, self.picked, [self.clip, *filled], [self.player, *filled, self.options])
+        _on(self.clip.change, self.picked, [self.clip, *filled], [self.player, *filled, self.options, self.said])
         _on(self.config.change, self.configured, [self.config], [self.tools, self.calls, self.tokens, self.seed])
         _on([self.ask_button.click, self.question.submit], self.asked, [self.run, *form], shown)
         _on(self.stop_button.click, self.stopped, [self.run], [])
@@ -171,7 +171,8 @@ class Controls:
         clip, before = clips.get(_text(key)), clips.get(sample)
         if clip is None:
             return {self.player: ""}
-        updates: Updates = {self.player: player(clip.key, clip.label), self.sample: clip.key if clip.question else ""}
+        # What was wrong was said of the video before.
+        updates: Updates = {self.player: player(clip.key, clip.label), self.sample: clip.key if clip.question else "", self.said: ""}
         if clip.question:
             updates |= {self.question: clip.question, self.options: "\n".join(clip.options)}
         elif before:
@@ -202,7 +203,7 @@ class Controls:
         except Exception as e:
             yield {self.said: alert(error_line(e, "a question"))}
             return
-        cleared = {**self.view.cleared(status(run)), self.said: ""}
+        cleared = {**self.view.cleared(status(run)), self.said: "", self.upload_said: ""}
         yield {**cleared, self.ask_button: gr.Button(interactive=False), self.stop_button: gr.Button(interactive=True), self.run: run.id}
         ended = {self.ask_button: gr.Button(interactive=True), self.stop_button: gr.Button(interactive=False), self.run: ""}
         try:

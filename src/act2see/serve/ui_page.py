@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from act2see.agent.trace import Call, Trace
-from act2see.agent.view import article, is_refusal
+from act2see.agent.view import article
 from act2see.agent.view_markup import Html, el, plain
 from act2see.agent.view_pictures import Pictures
 from act2see.agent.view_timeline import clock, count
@@ -32,7 +32,7 @@ def status(run: Run) -> Html:
         said: Html = alert(run.error)
     elif run.stopped:
         said = _line("Stopped. What there was is kept." if trace else "Stopped before the video was open.")
-    elif run.done and trace and is_refusal(trace):
+    elif run.done and trace and trace.refused:
         said = _line("Not answered: ", el("bdi", trace.answer or ""))
     elif run.done:
         said = _line("Answered: ", el("bdi", (trace and (trace.choice or trace.answer)) or "(empty)"))
@@ -92,7 +92,7 @@ def past_run(id: str, runs: Runs) -> Html:
     """A run on disk, with its pictures. Raises `TraceError`."""
     trace, pictures = runs.load(id), Pictures(runs.frames(id))
     shown = chain(trace, pictures)
-    return Html(links(id) + style(pictures) + shown)
+    return Html(style(pictures) + shown + links(id))
 
 
 def compared(ids: tuple[str, str], runs: Runs, names: Mapping[str, str]) -> Html:
@@ -135,7 +135,7 @@ def _facts(trace: Trace, names: Mapping[str, str]) -> dict[str, str]:
 def _answer(trace: Trace) -> str:
     if trace.answer is None:
         return "none"
-    return f"none: {trace.answer}" if is_refusal(trace) else trace.choice or trace.answer or "(empty)"
+    return f"none: {trace.answer}" if trace.refused else trace.choice or trace.answer or "(empty)"
 
 
 def label(past: Past, names: Mapping[str, str]) -> str:
