@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from act2see.errors import Act2SeeError, SetupError, WeightsError
 from act2see.graphs.config import PRESETS, Config, load_config
 from act2see.graphs.parts import Parts, cached_parts
+from act2see.tools.forks import natively
 from act2see.tools.weights import Wanted, is_of_hub, wanted_by, what_is_missing
 
 
@@ -45,6 +46,7 @@ async def check_ready(config: Config, parts: Parts | None = None, tools: Collect
         raise wrong
 
 
+@natively  # it imports the hub's library
 def missing_weights(parts: Parts, tools: Collection[str] | None = None) -> list[tuple[Wanted, str]]:
     """The weights that a run would load and that are not here, each with what is wrong with it."""
     found = ((w, what_is_missing(w)) for w in dict.fromkeys(_wanted(parts, tools)))

@@ -18,10 +18,11 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
-from act2see.tools.forks import renew_after_fork
+from act2see.tools.forks import pause_at_fork, renew_after_fork
 
 T = TypeVar("T")
 E = TypeVar("E")
+_PAUSE = 10.0  # seconds that a fork and the loop wait for each other at most
 
 
 class _Background:
@@ -31,6 +32,7 @@ class _Background:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._paused: threading.Event | None = None  # set when the loop may go on
 
     def loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -40,6 +42,7 @@ class _Background:
                 self._thread.start()
                 atexit.register(self.stop)
                 renew_after_fork(self)
+                pause_at_fork(self)
             return self._loop
 
     def stop(self) -> None:
@@ -52,10 +55,31 @@ class _Background:
         if not thread.is_alive():
             loop.close()
 
+    def pause(self) -> None:
+        """Before a fork: the loop waits between two callbacks, where it holds no lock of any library."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None or not thread.is_alive() or thread is threading.current_thread():
+            return
+        reached, go_on = threading.Event(), threading.Event()
+
+        def wait_for_fork() -> None:
+            reached.set()
+            go_on.wait(_PAUSE)
+
+        self._paused = go_on
+        loop.call_soon_threadsafe(wait_for_fork)
+        reached.wait(_PAUSE)
+
+    def go_on(self) -> None:
+        """After a fork, in the parent."""
+        paused, self._paused = self._paused, None
+        if paused is not None:
+            paused.set()
+
     def renew(self) -> None:
         """In a forked child: the thread is the parent's, and one of its threads may hold the lock."""
         self._lock = threading.Lock()
-        self._loop = self._thread = None
+        self._loop = self._thread = self._paused = None
 
 
 def _run_for_ever(loop: asyncio.AbstractEventLoop) -> None:

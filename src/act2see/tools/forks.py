@@ -1,13 +1,16 @@
 """What must be done where a process forks after a question: prefork servers (`gunicorn --preload`), `multiprocessing` with "fork".
 
-The child has a copy of all memory and a single thread, the one that forked. Three things would hang there, and each has its
+The child has a copy of all memory and a single thread, the one that forked. Five things would hang there, and each has its
 remedy here:
 
 - Threads that are gone, and locks that they held. An object that owns threads or queues calls `renew_after_fork(self)` and
   makes them anew in the child; a `Lock` or `RLock` of this module is free again there. What was asked in the parent is
   answered in the parent alone.
-- Native code that was interrupted in the middle: a library half imported, a cache half written. `native()` marks such work, and
+- Imports of other threads, whose modules' locks nobody would release: a fork waits until there are none.
+- Native code that was interrupted in the middle: a cache half written. `native()` marks such work, and
   a fork waits until no other thread is in it, for a minute at most.
+- Other libraries' locks (of `functools.cached_property`, say) that an event loop holds for a moment. What calls `pause_at_fork(self)`
+  stands still between two callbacks while the process forks.
 - OpenMP. A thread that had helpers in the parent waits in the child for helpers that are not there, and the thread that forked
   is the only one that may have had any. What is marked `@natively` and called there is done in a fresh thread, which starts
   helpers of its own.
@@ -19,9 +22,11 @@ from __future__ import annotations
 
 import concurrent.futures.thread
 import ctypes
+import importlib
 import logging
 import os
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -43,11 +48,26 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 _LONGEST = 60.0  # seconds that a fork waits for native code
+_IMPORTS = 10.0  # and for other threads' imports
 
 
 class Renewable(Protocol):
     def renew(self) -> None:
         """Make threads, queues and locks anew, in a child. No other thread runs there yet."""
+
+
+class Pausable(Protocol):
+    def pause(self) -> None:
+        """Before a fork, called in the thread that forks: stand still where no lock is held."""
+
+    def go_on(self) -> None:
+        """After the fork, in the parent."""
+
+
+def pause_at_fork(owner: Pausable) -> None:
+    """Let `owner` stand still at every fork while it is alive."""
+    _process.watch()
+    _process.pausables.add(owner)
 
 
 def renew_after_fork(owner: Renewable) -> None:
@@ -145,6 +165,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.owners: weakref.WeakSet[Renewable] = weakref.WeakSet()
+        self.pausables: weakref.WeakSet[Pausable] = weakref.WeakSet()
         self.survivor: int | None = None  # in a child: the thread that forked
         self._inside: Counter[int] = Counter()  # threads in native code, and how deep
         self._forks = 0  # that wait, or are under way
@@ -181,8 +202,13 @@ class _Process:
             self._forks += 1
             if not self._changed.wait_for(lambda: not self._inside.keys() - {me}, _LONGEST):
                 log.warning("a process forks while a model is at work in another thread: its child may hang")
+        for one in list(self.pausables):
+            one.pause()
+        _wait_for_imports()
 
     def _open(self) -> None:
+        for one in list(self.pausables):
+            one.go_on()
         with self._changed:
             self._forks -= 1
             self._changed.notify_all()
@@ -197,6 +223,18 @@ class _Process:
                 owner.renew()
             except Exception:  # Python would only print it, and the others must be renewed all the same
                 log.exception("%r cannot be used in a forked process", owner)
+
+
+def _wait_for_imports() -> None:
+    """Until no other thread is importing a module: a child would wait for ever for the lock of one that is half imported."""
+    me, end = threading.get_ident(), time.monotonic() + _IMPORTS
+    while time.monotonic() < end:
+        # Python has no public name for these; without them nothing is waited for.
+        references = list(getattr(importlib._bootstrap, "_module_locks", {}).values())
+        owners = {getattr(reference(), "owner", None) for reference in references}
+        if not owners - {None, me}:
+            return
+        time.sleep(0.002)
 
 
 # A fork concerns the whole process, so there is one of these.

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import importlib
 import logging
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from act2see.tools.forks import Lock
+
 _NOTED = ("accelerate", "huggingface_hub", "peft", "sentence_transformers")  # they have loggers, and no bars of their own
 _WARNING = r"(transformers|diffusers|accelerate|huggingface_hub|peft|tokenizers|torch|act2see)(\.|$)"  # whom a warning is blamed on
 
-_lock = threading.Lock()
+_lock = Lock()
 _silenced: dict[str, tuple[int, Callable[[], None]]] = {}  # how often, and what undoes it: blocks of several threads overlap
 
 
