@@ -2,7 +2,8 @@
 
 A run with two calls is interrupted at one event of its stream (a token, a call, a frame, a node's end, a checkpoint), by SIGINT
 or SIGKILL, and resumed; the answer, the calls and the frames must be those of the run that nobody interrupted. This is done
-for the savers in memory and in SQLite, for each durability, and through the command line. Where nothing was saved yet
+for the savers in memory and in SQLite, for each durability, at every event of a run whose model has a script, at some of a run on the
+micro models, and through the command line. Where nothing was saved yet
 (`durability="exit"` saves at the end alone) the question is asked again in the same thread.
 
 Each run has a process of its own: a process that has loaded the models, and never used them, forks it.
@@ -17,12 +18,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.rollout import Rollout
 from act2see.agent.trace import Frames, Trace
 from benchmarks import Goal, at_least, need, reported
 
@@ -208,6 +211,8 @@ def through_the_command_line(video: Path, question: str, options: Sequence[str],
     asking = [*command, str(video), question, *(x for o in options for x in ("--option", o))]
     whole = subprocess.run(asking, env=environment, capture_output=True, check=True, text=True).stdout
     last = _last_line(whole)
+    if not last:
+        raise RuntimeError(f"the run that nobody interrupted has no answer: {whole[-300:]!r}")
     tried, failed = 0, []
     for n in range(points):
         for by in ("SIGINT", "SIGKILL"):
@@ -253,8 +258,8 @@ def _cut_and_resumed(
 
 
 def _last_line(said: str) -> str:
-    """The line with the answer."""
-    return next((line for line in reversed(said.splitlines()) if line.startswith("answer")), "")
+    """The line with the answer; empty where there is none."""
+    return next((line for line in reversed(said.splitlines()) if line.startswith("Answer:")), "")
 
 
 def build_micro(cache: Path) -> Builder:
@@ -269,38 +274,81 @@ def build_micro(cache: Path) -> Builder:
     return lambda saver: create_act2see(config, checkpointer=saver, parts=parts)
 
 
-def main(folder: Path, quick: bool) -> dict[str, Any]:
+class Speaks:
+    """Writes two calls and an answer, a few characters at a time; which comes next depends on the rollout alone."""
+
+    name = "speaks"
+    lines = ("I look. <retrieve>the circle</retrieve>", "And <generate>the circle in blue</generate>", "So.</think>\n<answer>B</answer>")
+
+    async def stream(
+        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> AsyncIterator[Delta | Done]:
+        line = self.lines[str(rollout).count("</frame>")]
+        for at in range(0, len(line), 3):
+            yield Delta(line[at : at + 3])
+            if until(line[at : at + 3]):
+                break
+        yield Done("until", decoded=len(line) // 3 + 1)
+
+    def forget(self, session: str) -> None:
+        pass
+
+
+def build_scripted(folder: Path) -> Builder:
+    """A graph whose model has a script: so light that each of its events can be tried."""
+    from act2see import create_act2see
+    from act2see.graphs.parts import Parts
+    from benchmarks.engine import Event, house
+
+    config, resources = house(folder)
+    tools = {tag: Event(resources, 1.0) for tag in ("retrieve", "generate")}
+    parts: Any = Parts(Speaks(), tools, resources)
+    return lambda saver: create_act2see(config, checkpointer=saver, parts=parts)
+
+
+def main(folder: Path, quick: bool, what: str) -> dict[str, Any]:
+    """The scripted run and the command line, or the run on the micro models: they are tried side by side."""
     from act2see.micro.questions import make_item
     from act2see.micro.world import write_clip
 
     item = make_item("both", 1, "test")
     clip = write_clip(item.clip, folder / "clip.mp4")
     given = {"video": str(clip), "question": item.text, "options": list(item.options)}
-    result = try_all(build_micro(folder / "cache"), given, folder, tokens=24, every=12 if quick else 1)
-    typed = through_the_command_line(clip, item.text, item.options, folder / "typed", points=2 if quick else 8)
-    return {"code": result, "command line": typed}
+    if what == "micro":
+        return try_all(build_micro(folder / "cache"), given, folder, tokens=48, every=24 if quick else 6)
+    result = try_all(build_scripted(folder), given, folder, tokens=10, every=12 if quick else 1)
+    typed = through_the_command_line(clip, item.text, item.options, folder / "typed", points=2 if quick else 6)
+    return {**result, "typed": typed["tried"], "tried": result["tried"] + typed["tried"], "failed": result["failed"] + typed["failed"]}
 
 
 def run(quick: bool = False) -> dict[str, Any]:
     need("vlm", "encoder", "generator")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LANGGRAPH_STRICT_MSGPACK": "true"}
+    command = [sys.executable, "-m", "benchmarks.interruptions", *(["--quick"] if quick else [])]
+    parts: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "LANGGRAPH_STRICT_MSGPACK": "true"}
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.interruptions", folder, *(["--quick"] if quick else [])],
-            env=environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise RuntimeError(f"the runs could not be interrupted: {done.stderr[-2000:]}")
-        measured = json.loads(done.stdout.splitlines()[-1])
-    tried = sum(part["tried"] for part in measured.values())
-    failed = [line for part in measured.values() for line in part["failed"]]
+        running: dict[str, subprocess.Popen[str]] = {}
+        for what in ("scripted", "micro"):
+            place = Path(folder) / what
+            place.mkdir()
+            with open(place / "said", "w") as said:
+                running[what] = subprocess.Popen([*command, what, str(place)], env=environment, stdout=said, stderr=said, text=True)
+        for what, process in running.items():
+            process.wait()
+            told = (Path(folder) / what / "said").read_text()
+            if process.returncode != 0:
+                raise RuntimeError(f"the runs could not be interrupted: {told[-2000:]}")
+            parts[what] = json.loads(told.splitlines()[-1])
+    tried = sum(part["tried"] for part in parts.values())
+    failed = [line for part in parts.values() for line in part["failed"]]
     goals: dict[str, Goal] = {
         "interruptions tried": at_least(tried, 40 if quick else 200),
         "of these, resumed to the same answer, %": at_least(100 * (tried - len(failed)) / tried, 100),
-        "through the command line": reported(measured["command line"]["tried"]),
+        "of these, on the micro models": reported(parts["micro"]["tried"] + parts["scripted"]["typed"]),
+        "of these, through the command line": reported(parts["scripted"]["typed"]),
     }
-    return {**measured, "goals": goals}
+    return {"events": {what: part["events"] for what, part in parts.items()}, "failed": failed, "goals": goals}
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), "--quick" in sys.argv)))
+    print(json.dumps(main(Path(sys.argv[-1]), "--quick" in sys.argv, sys.argv[-2])))
