@@ -311,6 +311,8 @@ def main(folder: Path, quick: bool, what: str) -> dict[str, Any]:
     from act2see.micro.questions import make_item
     from act2see.micro.world import write_clip
 
+    # A shell that starts this in the background has it ignore SIGINT, and its children too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     item = make_item("both", 1, "test")
     clip = write_clip(item.clip, folder / "clip.mp4")
     given = {"video": str(clip), "question": item.text, "options": list(item.options)}
