@@ -22,6 +22,7 @@ from act2see.tools.clips import Clips
 from act2see.tools.finder import Finder
 from act2see.tools.frames import Curve, FrameRef, Retrieved
 from act2see.tools.store import FrameStore, Pixels
+from act2see.tools.video import frames_at
 from act2see.tools.weights import resolve_weights
 from benchmarks import have
 
@@ -63,7 +64,7 @@ class Event:
         self.clips, self.seconds = resources.finder.clips, seconds
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
-        frame = self.clips.pictures(context.video, self.clips.clip(context.video).at([self.seconds]))[0]
+        frame = self.clips.pictures(context.video, frames_at(self.clips.clip(context.video).seconds, [self.seconds]))[0]
         curve = Curve(start=0.0, step=0.094, values=tuple(0.123 for _ in range(128)))
         return ToolResult((frame.model_copy(update={"provenance": Retrieved(query=query, score=0.9123)}),), curve=curve)
 

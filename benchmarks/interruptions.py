@@ -193,6 +193,8 @@ def interruptions(kinds: Sequence[str], tokens: int) -> Iterator[Interruption]:
 
 def try_all(build: Builder, given: dict[str, Any], folder: Path, tokens: int, every: int = 1) -> dict[str, Any]:
     """Interrupt the run at its events, every so many of them; how many there were, and what failed."""
+    # A shell that starts this in the background has it ignore SIGINT, and its children too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     expected, kinds = kinds_of_events(build, given, folder)
     tried = list(interruptions(kinds, tokens))[::every]
     failed: list[str] = []
@@ -311,8 +313,6 @@ def main(folder: Path, quick: bool, what: str) -> dict[str, Any]:
     from act2see.micro.questions import make_item
     from act2see.micro.world import write_clip
 
-    # A shell that starts this in the background has it ignore SIGINT, and its children too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     item = make_item("both", 1, "test")
     clip = write_clip(item.clip, folder / "clip.mp4")
     given = {"video": str(clip), "question": item.text, "options": list(item.options)}

@@ -6,11 +6,13 @@ forks for each interruption. `python -m benchmarks interruptions` does the same 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.interruptions import try_all
@@ -21,9 +23,20 @@ from tests.graphs.parents import LINES
 
 
 def interrupt_everywhere(folder: Path) -> dict[str, object]:
-    config, parts = parts_in(folder, Scripted(*LINES))
-    given = {"video": clip_in(folder), "question": "Which colour?", "options": ["blue", "red"]}
-    return try_all(lambda saver: create_act2see(config, parts=parts, checkpointer=saver), given, folder, tokens=40)
+    """Everywhere in a run whose tools work, and at some events of one in which a tool fails: a checkpoint keeps its error as text."""
+    result: dict[str, object] = {"tried": 0, "failed": []}
+    for fails, every in (({}, 1), ({"generate": OSError(errno.ECONNRESET, "the server hung up")}, 5)):
+        place = folder / str(every)
+        place.mkdir()
+        config, parts = parts_in(place, Scripted(*LINES), **fails)
+        given = {"video": clip_in(place), "question": "Which colour?", "options": ["blue", "red"]}
+
+        def build(saver: Any, config: Any = config, parts: Any = parts) -> Any:
+            return create_act2see(config, parts=parts, checkpointer=saver)
+
+        one = try_all(build, given, place, tokens=40, every=every)
+        result = {"tried": result["tried"] + one["tried"], "failed": [*result["failed"], *one["failed"]]}  # type: ignore[operator,misc]
+    return result
 
 
 @pytest.mark.timeout(600)  # some 300 runs, each of them twice

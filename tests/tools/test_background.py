@@ -88,8 +88,10 @@ def test_events_are_told_in_the_callers_thread_and_an_error_there_ends_the_work(
 
 
 INTERRUPTED = """
-import asyncio, sys
+import asyncio, signal, sys
 from act2see.tools.background import run_sync
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 async def work():
     try:

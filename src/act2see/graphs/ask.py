@@ -45,7 +45,7 @@ from act2see.graphs.ready import check_ready
 from act2see.graphs.state import AskContext, AskInput, AskOutput, AskState, run_context, trace_of
 from act2see.graphs.view import initial_view
 from act2see.tools.base import MAX_FRAMES, FrameTool, ToolContext, call_seed, checked_result
-from act2see.tools.faults import to_user_error
+from act2see.tools.faults import restored, to_user_error
 from act2see.tools.text import clean_text, first_line
 
 Graph = CompiledStateGraph[AskState, AskContext, AskInput, AskOutput]
@@ -247,7 +247,7 @@ class _Nodes:
     def failed(self, tag: str) -> Callable[..., Coroutine[Any, Any, Command[Literal["reason"]]]]:
         async def hand_over(state: AskState, error: NodeError, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
             """What a tool could not do is told to the model, which goes on; what the user must mend is raised."""
-            cause = error.error
+            cause = restored(error.error)
             if theirs := to_user_error(cause):
                 raise theirs from cause
             note = Frames(tag=tag, note=f"The tool failed: {first_line(cause).rstrip('.')}. Go on without it.", review=_review(state))

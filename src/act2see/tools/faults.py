@@ -6,11 +6,14 @@ full disk or missing weights: the answer would be a guess, and nobody would lear
 
 from __future__ import annotations
 
+import ast
+import builtins
 import errno
 import os
 from collections.abc import Iterator
 
-from act2see.errors import Act2SeeError, ConfigError, QuestionError, SetupError, StoreError, VideoError, WeightsError
+from act2see import errors
+from act2see.errors import Act2SeeError, ConfigError, QuestionError, SetupError, StoreError, ToolError, VideoError, WeightsError
 from act2see.tools.text import first_line
 
 _OURS = (ConfigError, QuestionError, SetupError, StoreError, VideoError, WeightsError)
@@ -55,3 +58,18 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
             left.append(one.__context__)
         if isinstance(one, BaseExceptionGroup):
             left += one.exceptions
+
+
+def restored(error: BaseException | str) -> BaseException:
+    """An error as it was raised: a run that is resumed has it as the text that a checkpoint keeps, such as `OSError(28, 'full')`."""
+    if isinstance(error, BaseException):
+        return error
+    name, _, rest = error.partition("(")
+    kind = getattr(errors, name, None) or getattr(builtins, name, None)
+    try:
+        arguments = ast.literal_eval(f"({rest.removesuffix(')')},)") if rest.removesuffix(")") else ()
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            return kind(*arguments)
+        return ToolError(" ".join(str(one) for one in arguments) or name)
+    except (ValueError, SyntaxError, TypeError):  # its arguments are no plain data
+        return ToolError(error)
