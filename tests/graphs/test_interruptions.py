@@ -25,7 +25,7 @@ from tests.graphs.parents import LINES
 def interrupt_everywhere(folder: Path) -> dict[str, object]:
     """Everywhere in a run whose tools work, and at some events of one in which a tool fails: a checkpoint keeps its error as text."""
     result: dict[str, object] = {"tried": 0, "failed": []}
-    for fails, every in (({}, 1), ({"generate": OSError(errno.ECONNRESET, "the server hung up")}, 5)):
+    for fails, every in (({}, 1), ({"generate": OSError(errno.ECONNRESET, "the server hung up")}, 7)):
         place = folder / str(every)
         place.mkdir()
         config, parts = parts_in(place, Scripted(*LINES), **fails)
