@@ -191,6 +191,23 @@ async def test_a_dead_engine_is_replaced_at_the_next_run() -> None:
     assert alive.down
 
 
+async def test_a_question_that_meets_a_closed_engine_is_told_so() -> None:
+    made = threading.Event()
+
+    def make() -> Engine:
+        made.set()
+        return Engine(("</answer>", "stop", "</answer>"))
+
+    reasoner = VLLMReasoner(make, CODEC, lambda f: np.zeros((1, 1, 3), np.uint8), params=dict)
+    asked = asyncio.ensure_future(write(reasoner))
+    # This loop stands still from the moment at which the engine is made until it is closed: the question has found it, and comes too late.
+    while not made.wait(0.001):  # noqa: ASYNC110  (an event of this loop would let the question go on)
+        await asyncio.sleep(0)
+    reasoner.close()
+    with pytest.raises(ReasonerError, match="vllm was closed"):
+        await asked
+
+
 async def test_closed_it_leaves_no_task_behind() -> None:
     left: list[asyncio.Task[None]] = []
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -267,18 +268,21 @@ class VLLMReasoner:
             return None
 
         async def run() -> None:
-            try:
-                # A frame whose first run was cancelled may be missing in the engine, which asks for it again by an error.
-                if await ask() and (why := await ask()):
-                    raise RuntimeError(f"the engine gave the request up ({why})")
-                emit(None)
-            except asyncio.CancelledError:
-                emit(ReasonerError(f"{self.name} was closed"))
-                raise
-            except Exception as e:
-                emit(self._told(e, rollout))
+            # A frame whose first run was cancelled may be missing in the engine, which asks for it again by an error.
+            if await ask() and (why := await ask()):
+                raise RuntimeError(f"the engine gave the request up ({why})")
 
-        work = asyncio.run_coroutine_threadsafe(run(), loop)
+        def finish(work: Future[None]) -> None:
+            # Of the future, not within `run`: a task that is cancelled before its first step runs none of its lines.
+            if work.cancelled():
+                emit(ReasonerError(f"{self.name} was closed"))
+            elif error := work.exception():
+                emit(self._told(error, rollout))
+            else:
+                emit(None)
+
+        work = self._submit(run, loop)
+        work.add_done_callback(finish)
         try:
             while (item := await arrived.get()) is not None:
                 if isinstance(item, BaseException):
@@ -289,7 +293,17 @@ class VLLMReasoner:
         finally:
             work.cancel()
 
-    def _told(self, e: Exception, rollout: Rollout) -> ReasonerError:
+    def _submit(self, run: Callable[[], Coroutine[Any, Any, None]], loop: asyncio.AbstractEventLoop) -> Future[None]:
+        """Schedule `run` on the engine's loop. Raises `ReasonerError` if the engine was closed since it was looked up.
+
+        Under the lock, so that `close` finds every task that it must cancel: none is scheduled on a loop that is being stopped.
+        """
+        with self._lock:
+            if loop is not self._loop:
+                raise ReasonerError(f"{self.name} was closed")
+            return asyncio.run_coroutine_threadsafe(run(), loop)
+
+    def _told(self, e: BaseException, rollout: Rollout) -> ReasonerError:
         said = bare(next(iter(str(e).splitlines()), "") or type(e).__name__)
         return limit_error(said, self.name, len(rollout.frames)) or ReasonerError(f"{self.name} failed: {said[:200]}")
 
