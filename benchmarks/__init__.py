@@ -36,7 +36,7 @@ def reported(value: float) -> Goal:
 def have(part: str) -> bool:
     """Whether the micro weights `vlm`, `encoder` or `generator` are in this installation."""
     from act2see.errors import WeightsError
-    from act2see.tools.weights import resolve_weights
+    from act2see.tools.runtime.weights import resolve_weights
 
     try:
         return Path(resolve_weights(f"micro:{part}")).is_dir()

@@ -25,10 +25,11 @@ def chains(count: int, store: Any) -> Iterator[Any]:
     """`count` chains of two initial frames and a retrieved one, with as much text as a micro chain."""
     import numpy as np
 
-    from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace, Versions, Video
     from act2see.tools.frames import Retrieved
-    from act2see.training.records import Attempt, Chain
-    from act2see.training.sources import Sample
+    from act2see.trace.record import Answer, Call, Frames, Question, Text, Versions, Video
+    from act2see.trace.trace import Trace
+    from act2see.training.corpus.records import Attempt, Chain
+    from act2see.training.corpus.sources import Sample
 
     said = "The top left red circle, the middle center lit blue ring and the bottom right green square are in view. " * 4
     for n in range(count):
@@ -57,8 +58,8 @@ def chains(count: int, store: Any) -> Iterator[Any]:
 
 def build(count: int, folder: Path) -> dict[str, float]:
     """MiB above the baseline at the most, for writing and then for reading into an empty store."""
-    from act2see.tools.store import FrameStore
-    from act2see.training.corpus import read_corpus, write_corpus
+    from act2see.tools.video.store import FrameStore
+    from act2see.training.corpus.dataset import read_corpus, write_corpus
 
     def write(records: int, name: str) -> None:
         store = FrameStore(folder / f"{name}-frames")

@@ -77,7 +77,7 @@ def write_clip(path: Path, width: int, height: int, seconds: int) -> None:
 
 
 def ours(path: str, backend: Any = "auto") -> int:
-    from act2see.tools.video import open_video
+    from act2see.tools.video.reader import open_video
 
     video = open_video(path, backend=backend)
     return sum(1 for _ in video.read(video.sample_indices(FPS), video.fit(SIDE)))
@@ -120,7 +120,7 @@ def measure(method: str, path: str) -> dict[str, float]:
     import decord
     import PIL.Image
 
-    import act2see.tools.video
+    import act2see.tools.video.reader
 
     del av, decord, PIL, act2see
     before, start, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()

@@ -18,12 +18,12 @@ from act2see.agent.rollout import Rollout
 from act2see.graphs.config import Config, load_config
 from act2see.micro.questions import Item, sentences
 from act2see.tools.base import Resources, ToolContext, ToolResult
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.frames import Curve, FrameRef, Retrieved
-from act2see.tools.store import FrameStore, Pixels
-from act2see.tools.video import frames_at
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import Clips
+from act2see.tools.video.reader import frames_at
+from act2see.tools.video.store import FrameStore, Pixels
 from benchmarks import have
 
 
@@ -79,9 +79,9 @@ def reasoner(store: FrameStore) -> Watched:
         return Watched.from_pretrained(resolve_weights("micro:vlm"), source)  # type: ignore[return-value]
     import torch
 
-    from act2see.micro.learn_vlm import image_processor
-    from act2see.micro.models import build_vlm
-    from act2see.micro.tokenizers import qwen_tokenizer
+    from act2see.micro.recipe.learn_vlm import image_processor
+    from act2see.micro.recipe.models import build_vlm
+    from act2see.micro.recipe.tokenizers import qwen_tokenizer
 
     torch.manual_seed(0)
     tokenizer = qwen_tokenizer(sentences())

@@ -50,7 +50,7 @@ from act2see.graphs.parts import LazyReasoner, build_parts, build_reasoner
 from act2see.micro.questions import items
 from act2see.micro.world import write_clip
 from act2see.tools.base import FrameTool, ToolContext, ToolResult
-from act2see.tools.store import FrameStore
+from act2see.tools.video.store import FrameStore
 from benchmarks import Goal, at_least, at_most, need, reported
 
 GOAL_STEP, GOAL_SHARE, AT_ONCE = 1.2, 0.9, 64

@@ -26,7 +26,8 @@ from typing import Any, Literal
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import Frames, Trace
+from act2see.trace.record import Frames
+from act2see.trace.trace import Trace
 from benchmarks import Goal, at_least, need, reported
 
 Saver = Literal["memory", "sqlite"]

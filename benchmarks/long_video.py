@@ -22,7 +22,7 @@ GOAL_MEMORY, GOAL_TIME = 1.25, 1.25
 CHILD = """
 import asyncio, json, resource, sys, time
 from act2see import load_config
-from act2see.graphs.long_video import create_long_video
+from act2see.graphs.long_video.graph import create_long_video
 graph = create_long_video(load_config("micro", budget={"seconds": 3600.0}))
 given = {"video": sys.argv[1], "question": sys.argv[2]}
 wall, cpu = time.perf_counter(), time.process_time()

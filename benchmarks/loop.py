@@ -19,11 +19,12 @@ from typing import Any
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Done, Sampling
 from act2see.agent.rollout import render
-from act2see.agent.trace import Frames, Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import Parts
 from act2see.micro.questions import Call, Item, make_item
 from act2see.micro.world import FPS, write_clip
+from act2see.trace.record import Frames
+from act2see.trace.trace import Trace
 from benchmarks import Goal, at_most, have, reported
 from benchmarks.engine import Event, Watched, house, reasoner
 

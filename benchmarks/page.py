@@ -25,14 +25,15 @@ import numpy as np
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import Answer, Call, Frames, Question, Segment, Text, Trace, Video
-from act2see.agent.view import trace_html
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import Parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.frames import FrameRef, Initial, Retrieved
-from act2see.tools.store import frame_digest
+from act2see.tools.video.store import frame_digest
+from act2see.trace.page import trace_html
+from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, Video
+from act2see.trace.trace import Trace
 from benchmarks import Goal, Skipped, at_most, reported
 from benchmarks.engine import Event, house
 
@@ -79,9 +80,9 @@ class Speaker:
 
 def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list[float]]:
     """Seconds to the page of each first token, and of the others: so many questions to one server, each on a page of its own."""
-    from act2see.serve.ui import Site, served
-    from act2see.serve.ui_runs import Runs
-    from act2see.serve.ui_shelf import Clip, Shelf
+    from act2see.serve.ui.runs import Runs
+    from act2see.serve.ui.server import Site, served
+    from act2see.serve.ui.shelf import Clip, Shelf
 
     config, resources = house(folder)
     config = config.model_copy(update={"tools": {"retrieve": config.tools["retrieve"]}})

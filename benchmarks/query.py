@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from act2see.tools.index import IndexWriter, read_index
+from act2see.tools.search.index import IndexWriter, read_index
 from benchmarks import Goal, at_most, kib, reported
 
 FRAMES, TOKENS, DIM, FPS, BATCH = 10_800, 32, 256, 3, 540

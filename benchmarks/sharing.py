@@ -25,7 +25,7 @@ from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_resources
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
-from act2see.tools.finder import Finder
+from act2see.tools.search.finder import Finder
 from benchmarks import Goal, at_least, at_most, need, reported
 
 GOAL_BESIDE, GOAL_AT_ONCE = 4.0, 1.0

@@ -12,16 +12,16 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from act2see import ask, create_act2see
-from act2see.agent.view import trace_html
 from act2see.cli.demo import ITEMS
 from act2see.cli.ui import samples
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import cached_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
-from act2see.serve.ui import Site, served
-from act2see.serve.ui_runs import Runs
-from act2see.serve.ui_shelf import Shelf
+from act2see.serve.ui.runs import Runs
+from act2see.serve.ui.server import Site, served
+from act2see.serve.ui.shelf import Shelf
+from act2see.trace.page import trace_html
 
 IMAGES = Path(__file__).parent / "img"
 

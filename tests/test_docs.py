@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 
-from act2see.agent.trace import Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tests.graphs.parents import Agent
 

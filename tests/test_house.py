@@ -23,13 +23,14 @@ PACKAGE = ROOT / "src" / "act2see"
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "tools": {"errors"},
-    "agent": {"errors", "tools"},
-    "graphs": {"errors", "tools", "agent"},
-    "training": {"errors", "tools", "agent", "graphs"},
-    "evaluation": {"errors", "tools", "agent", "graphs"},
-    "micro": {"errors", "tools", "agent", "graphs", "training"},
-    "serve": {"errors", "tools", "agent", "graphs"},
-    "cli": {"errors", "tools", "agent", "graphs", "training", "evaluation", "micro", "serve"},
+    "trace": {"errors", "tools"},
+    "agent": {"errors", "tools", "trace"},
+    "graphs": {"errors", "tools", "trace", "agent"},
+    "training": {"errors", "tools", "trace", "agent", "graphs"},
+    "evaluation": {"errors", "tools", "trace", "agent", "graphs"},
+    "micro": {"errors", "tools", "trace", "agent", "graphs", "training"},
+    "serve": {"errors", "tools", "trace", "agent", "graphs"},
+    "cli": {"errors", "tools", "trace", "agent", "graphs", "training", "evaluation", "micro", "serve"},
     "__main__": {"cli"},
 }
 MAX_LINES = 400

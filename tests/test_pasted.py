@@ -123,7 +123,7 @@ def test_the_tool_of_docs_tools_md(shell: Shell) -> None:
 import asyncio, sys
 from act2see import load_config
 from act2see.graphs.parts import build_parts
-from act2see.serve.graphs import act2see
+from act2see.serve.langgraph.graphs import act2see
 
 paths = list(sys.path)
 served = asyncio.run(act2see())

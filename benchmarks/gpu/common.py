@@ -21,7 +21,7 @@ from typing import Any
 from unittest import mock
 
 from act2see.micro.questions import sentences
-from act2see.micro.tokenizers import bert_tokenizer, clip_tokenizer
+from act2see.micro.recipe.tokenizers import bert_tokenizer, clip_tokenizer
 from benchmarks import machine
 from benchmarks.gpu.sft_8b import matmul_speed, random_model, write_base
 
@@ -143,7 +143,7 @@ def make_blip2(folder: Path, tiny: bool, dtype: Any = None) -> Any:
     from transformers import Blip2Config, Blip2ForImageTextRetrieval
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    from act2see.micro.models import build_encoder
+    from act2see.micro.recipe.models import build_encoder
 
     tokenizer = bert_tokenizer(sentences())
     with made_on(device_of(tiny), dtype or (torch.float32 if tiny else torch.bfloat16)):
@@ -165,7 +165,7 @@ def make_generator(tiny: bool) -> Any:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Img2ImgPipeline
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-    from act2see.micro.models import build_generator, build_vae
+    from act2see.micro.recipe.models import build_generator, build_vae
 
     tokenizer = clip_tokenizer(sentences())
     with made_on(device_of(tiny), torch.float32 if tiny else torch.bfloat16):
@@ -213,6 +213,6 @@ def weightless(reasoner: Any = None, blip2: Any = None, generator: Any = None) -
         mock.patch.object(Qwen3VLForConditionalGeneration, "from_pretrained", return_value=reasoner),
         mock.patch.object(Blip2ForImageTextRetrieval, "from_pretrained", return_value=blip2),
         mock.patch.object(Diffuser, "_load", return_value=generator),
-        mock.patch("act2see.tools.weights.weight_files", return_value=[]),
+        mock.patch("act2see.tools.runtime.weights.weight_files", return_value=[]),
     ):
         yield

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from act2see.tools.encoder import Blip2Encoder
+from act2see.tools.search.blip2 import Blip2Encoder
 from benchmarks import at_least
 from benchmarks.gpu.common import arguments, bounds, device_of, make_blip2, report, timed, weightless
 

@@ -20,7 +20,7 @@ from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Sampling
 from act2see.agent.rollout import ImagePiece, Rollout, render
-from act2see.tools.store import FrameStore
+from act2see.tools.video.store import FrameStore
 from benchmarks import at_most
 from benchmarks.gpu.common import arguments, bounds, make_reasoner, report, sizes
 from benchmarks.gpu.forced import Forced

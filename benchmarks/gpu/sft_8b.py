@@ -30,14 +30,15 @@ from typing import Any
 
 import numpy as np
 
-from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace, Versions, Video
 from act2see.micro.questions import sentences
-from act2see.micro.tokenizers import qwen_tokenizer
-from act2see.tools.store import FrameStore
-from act2see.training.dryrun import estimate
-from act2see.training.finetune import finetune, open_base, reader_of
-from act2see.training.lora import lora_parameters
-from act2see.training.settings import SftSettings
+from act2see.micro.recipe.tokenizers import qwen_tokenizer
+from act2see.tools.video.store import FrameStore
+from act2see.trace.record import Answer, Call, Frames, Question, Text, Versions, Video
+from act2see.trace.trace import Trace
+from act2see.training.sft.dryrun import estimate
+from act2see.training.sft.finetune import finetune, open_base, reader_of
+from act2see.training.sft.lora import lora_parameters
+from act2see.training.sft.settings import SftSettings
 from benchmarks import machine
 
 TEXT_8B = dict(

@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from act2see.agent.trace import Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip as board_clip
+from act2see.trace.trace import Trace
 from benchmarks.decode import write_clip
 from benchmarks.gpu.common import arguments, bounds, device_of, make_blip2, make_generator, make_reasoner, report, sizes, weightless
 from benchmarks.gpu.extra_look import floors

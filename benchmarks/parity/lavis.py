@@ -155,8 +155,8 @@ def run(python: str, real: bool) -> dict[str, Any]:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     from act2see.micro.questions import sentences
-    from act2see.micro.tokenizers import bert_tokenizer
-    from act2see.tools.encoder import Blip2Encoder
+    from act2see.micro.recipe.tokenizers import bert_tokenizer
+    from act2see.tools.search.blip2 import Blip2Encoder
 
     sizes = REAL if real else SMALL
     tokenizer = bert_tokenizer([*sentences(), *TEXTS])

@@ -188,9 +188,9 @@ def serve(python: Path, folder: Path, loras: Sequence[str] = (), flags: Sequence
 def in_turns(saved: Path, url: str) -> tuple[list[list[Played]], list[float]]:
     """Run in vLLM's environment: the steps over HTTP and in process, and the rates of many at once."""
     from act2see.agent.reasoners.preflight import Needs
-    from act2see.agent.reasoners.vllm import VLLMReasoner
-    from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
-    from act2see.tools.weights import resolve_weights
+    from act2see.agent.reasoners.vllm.engine import VLLMReasoner
+    from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
+    from act2see.tools.runtime.weights import resolve_weights
 
     steps, frames = pickle.loads(saved.read_bytes())
     there = VLLMHTTPReasoner(url, "micro:vlm", lambda f: frames[f.digest], needs=Needs(76, 192, 664))

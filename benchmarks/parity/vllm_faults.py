@@ -24,11 +24,11 @@ import numpy as np
 from act2see.agent.reasoners.base import Delta, Reasoner, Sampling
 from act2see.agent.reasoners.preflight import Needs, preflight
 from act2see.agent.reasoners.transformers import TransformersReasoner
-from act2see.agent.reasoners.vllm_http import PATIENCE, VLLMHTTPReasoner
+from act2see.agent.reasoners.vllm.http import PATIENCE, VLLMHTTPReasoner
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.errors import Act2SeeError
 from act2see.tools.frames import FrameRef
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 from benchmarks.parity.vllm import FLAGS, serve
 
 MODEL, CONTEXT = "micro:vlm", 1024
@@ -71,8 +71,8 @@ def write_adapter(folder: Path, vision: bool) -> None:
     from peft import get_peft_model
     from transformers import Qwen3VLForConditionalGeneration
 
-    from act2see.training.lora import lora_config
-    from act2see.training.settings import SftSettings
+    from act2see.training.sft.lora import lora_config
+    from act2see.training.sft.settings import SftSettings
 
     torch.manual_seed(0)
     model = Qwen3VLForConditionalGeneration.from_pretrained(resolve_weights(MODEL), dtype=torch.float32)

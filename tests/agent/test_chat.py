@@ -16,14 +16,15 @@ from tests.agent.openai_server import Reply, Server, openai_server, says
 from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.reasoners.chat import ChatModelReasoner, Patience
-from act2see.agent.reasoners.chat_faults import retry_after
-from act2see.agent.reasoners.chat_turns import Blocks, chat_messages, image_block
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner, Patience
+from act2see.agent.reasoners.chat.turns import Blocks, chat_messages
+from act2see.agent.reasoners.faults import retry_after
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.run import aask
 from act2see.tools.frames import FrameRef
+from act2see.tools.video.store import image_block
 
 pytest.importorskip("langchain_openai", reason="needs the train extra")
 BEGINS, ENDS = TextPiece("<|im_start|>user\n", "control"), TextPiece("<|im_end|>\n<|im_start|>assistant\n", "control")

@@ -15,7 +15,7 @@ from tests.agent.test_chat import QUICK, black, write
 from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.agent.reasoners.base import Done
-from act2see.agent.reasoners.chat import ChatModelReasoner, Patience
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner, Patience
 from act2see.errors import ConfigError, ContextError, ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import chat_model

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from act2see.agent.grammar import RESERVED, Grammar, Parser, feedback
-from act2see.agent.trace import Answer, Call, Outcome, Text
 from act2see.errors import ConfigError
+from act2see.trace.record import Answer, Call, Outcome, Text
 
 TAGS = ("retrieve", "generate")
 KNOWN = {*TAGS, *RESERVED}

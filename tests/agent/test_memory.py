@@ -18,9 +18,10 @@ from act2see.agent.reasoners.base import Delta, Sampling
 from act2see.agent.reasoners.prefill import between
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
-from act2see.agent.trace import Question, Trace
 from act2see.errors import ReasonerError
 from act2see.tools.frames import FrameRef
+from act2see.trace.record import Question
+from act2see.trace.trace import Trace
 
 PROMPT = Prompt({"retrieve": "a real frame"}, "short")
 

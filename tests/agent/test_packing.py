@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
-from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace
 from act2see.errors import WeightsError
 from act2see.tools.frames import FrameRef
-from act2see.training.collate import IGNORED, collate, equal_frames
+from act2see.trace.record import Answer, Call, Frames, Question, Text
+from act2see.trace.trace import Trace
+from act2see.training.sft.collate import IGNORED, collate, equal_frames
 
 Source = Callable[[FrameRef], np.ndarray]
 PROMPT = Prompt({"retrieve": "a real frame"}, "short")

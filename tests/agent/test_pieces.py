@@ -13,7 +13,7 @@ from act2see.agent.reasoners.pieces import SEPARATOR, spelled_parts, write_token
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece, Trust
 from act2see.errors import WeightsError
 from act2see.tools.frames import FrameRef
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 WEIGHTS = resolve_weights("micro:vlm")
 FRAME = FrameRef(digest="0" * 32, width=48, height=48, seconds=1.0)

@@ -12,7 +12,7 @@ from tests.agent.vllm_server import IMAGE_TOKENS, MODEL, Double, vllm_server
 from tests.graphs.doubles import clip_in
 
 from act2see.agent.reasoners.preflight import FRAME_TEXT, QUESTION, Limits, Needs, preflight
-from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.errors import ConfigError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config

@@ -21,9 +21,10 @@ from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.reasoners.kv import RowCache
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
-from act2see.agent.trace import Frames, Question, Text, Trace
 from act2see.errors import ReasonerError
 from act2see.tools.frames import FrameRef
+from act2see.trace.record import Frames, Question, Text
+from act2see.trace.trace import Trace
 
 Source = Callable[[FrameRef], np.ndarray]
 PROMPT = Prompt({"retrieve": "a real frame"}, "short")

@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.rollout import ImagePiece, TextCodec, TextPiece, render, stamp
-from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace
-from act2see.micro.tokenizers import QWEN_ADDED, QWEN_SPECIAL
-from act2see.tools.frames import FrameRef, Generated
+from act2see.agent.rollout import ImagePiece, TextCodec, TextPiece, render
+from act2see.micro.recipe.tokenizers import QWEN_ADDED, QWEN_SPECIAL
+from act2see.tools.frames import FrameRef, Generated, stamp
+from act2see.trace.record import Answer, Call, Frames, Question, Text
+from act2see.trace.trace import Trace
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Halves and neighbours of control tokens too: a cut in one must not complete another.

@@ -17,10 +17,10 @@ from tests.agent.test_vllm_http import BEGIN, shown
 
 from act2see.agent.packing import Packer
 from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.reasoners.vllm import VLLMReasoner
+from act2see.agent.reasoners.vllm.engine import VLLMReasoner
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ContextError, ReasonerError, SetupError
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 CODEC = Packer.from_pretrained(resolve_weights("micro:vlm")).codec
 

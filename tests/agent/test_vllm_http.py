@@ -13,14 +13,14 @@ from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 from act2see.agent.packing import Packer
 from act2see.agent.reasoners.base import Done, Sampling
-from act2see.agent.reasoners.chat import Patience
-from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+from act2see.agent.reasoners.chat.reasoner import Patience
+from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
-from act2see.agent.trace import Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.run import aask
 from act2see.tools.frames import FrameRef
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.trace.trace import Trace
 
 QUICK = Patience(requests=3, first=0.01, longest=1.0, silence=5.0)
 LOOK = "I look again. <retrieve>the circle blinks</retrieve>"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from act2see.agent.reasoners.vllm_lora import lora_options
+from act2see.agent.reasoners.vllm.lora import lora_options
 from act2see.cli.serve_vllm import serve_arguments
 from act2see.errors import WeightsError
 from act2see.graphs.config import load_config

@@ -25,10 +25,10 @@ from tests.serving import Quiet, serving
 from tokenizers import Tokenizer
 
 from act2see.agent.reasoners.pieces import write_tokenizer
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 MODEL = "micro:vlm"
-TEMPLATE = files("act2see.agent").joinpath("reasoners/passthrough.jinja").read_text(encoding="utf-8")
+TEMPLATE = files("act2see.agent.reasoners.vllm").joinpath("passthrough.jinja").read_text(encoding="utf-8")
 BLOCK = 16
 IMAGE_TOKENS = 9
 

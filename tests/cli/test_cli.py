@@ -26,7 +26,6 @@ from typer.testing import CliRunner
 import act2see
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import Trace
 from act2see.cli.app import app
 from act2see.errors import StoreError
 from act2see.graphs import parts as graph_parts
@@ -36,9 +35,10 @@ from act2see.graphs.run import aask, aresume, ask
 from act2see.micro.questions import make_item
 from act2see.micro.world import COLOURS, write_clip
 from act2see.tools.base import ToolContext, ToolResult
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.frames import Generated, Retrieved
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import Clips
+from act2see.trace.trace import Trace
 
 WEIGHTS = Path(act2see.__file__).parent / "micro" / "weights"
 needs_weights = pytest.mark.skipif(not (WEIGHTS / "vlm").is_dir(), reason="the micro weights are not in this checkout")

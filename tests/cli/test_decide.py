@@ -11,9 +11,10 @@ from PIL import Image
 from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
 from typer.testing import CliRunner
 
-from act2see.agent.trace import Frames, Trace
 from act2see.cli.app import app
 from act2see.tools.frames import Supplied
+from act2see.trace.record import Frames
+from act2see.trace.trace import Trace
 
 LINES = "Imagine. <generate>it in blue</generate>", "So.</think>\n<answer>B</answer>"
 WAITS = "a person must decide on <generate>it in blue</generate>"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from act2see.cli.app import app
 from act2see.graphs.config import PRESETS, load_config
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 Run = Callable[..., Result]
 
@@ -48,7 +48,7 @@ def test_show(run: Run, preset: str, tmp_path: Path) -> None:
 
 def test_a_gated_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("act2see.cli.doctor._device", lambda d: ("a GPU", 85e9) if d == "cuda" else ("CPU", 64e9))
-    monkeypatch.setattr("act2see.cli.weights.pick_device", lambda _: "cuda")
+    monkeypatch.setattr("act2see.graphs.needs.pick_device", lambda _: "cuda")
     said = run("doctor", "--preset", "paper", code=1).stdout
     for part in (
         "Qwen/Qwen3-VL-8B-Thinking: not downloaded (about 17.5 GB in memory; Apache-2.0)",
@@ -66,7 +66,7 @@ def test_a_gated_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_offloaded_parts_count_for_the_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("act2see.cli.doctor._device", lambda d: ("a GPU", 25.3e9) if d == "cuda" else ("CPU", 12e9))
-    monkeypatch.setattr("act2see.cli.weights.pick_device", lambda _: "cuda")
+    monkeypatch.setattr("act2see.graphs.needs.pick_device", lambda _: "cuda")
     said = run("doctor", "--preset", "paper-24gb", code=1).stdout
     assert "about 4.9 GB in memory; 6.7 GB offloaded" in said
     assert "a GPU, 25.3 GB; the weights take 16.2 GB" in said
@@ -83,7 +83,7 @@ def test_no_gpu_for_a_preset_that_wants_one(run: Run, monkeypatch: pytest.Monkey
 
 
 def test_a_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("act2see.tools.hub.free_space", lambda _: 2_000_000_000)
+    monkeypatch.setattr("act2see.tools.runtime.hub.free_space", lambda _: 2_000_000_000)
     said = run("doctor", "--preset", "laptop", code=1).stdout
     assert "2.0 GB free; 10.9 GB to download" in said
     assert "export HF_HOME=FOLDER (one with 10.9 GB free)" in said

@@ -37,7 +37,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPat
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("act2see.graphs.machine.device_memory", lambda d: NO_GPU if d == "cuda" else ("CPU", 32e9))
-    monkeypatch.setattr("act2see.tools.hub.free_space", lambda _: 100_000_000_000)
+    monkeypatch.setattr("act2see.tools.runtime.hub.free_space", lambda _: 100_000_000_000)
     return monkeypatch
 
 
@@ -71,13 +71,13 @@ def test_a_refusal_names_what_this_machine_can_run(machine: pytest.MonkeyPatch, 
 )
 def test_what_is_recommended(machine: pytest.MonkeyPatch, gpu: tuple[str, float | None], ram: float, disk: float, said: str) -> None:
     machine.setattr("act2see.graphs.machine.device_memory", lambda d: gpu if d == "cuda" else ("CPU", ram))
-    machine.setattr("act2see.tools.hub.free_space", lambda _: int(disk))
+    machine.setattr("act2see.tools.runtime.hub.free_space", lambda _: int(disk))
     assert f"For other footage this machine {said}" in recommended()
 
 
 def test_weights_that_are_here_are_not_to_be_downloaded(machine: pytest.MonkeyPatch) -> None:
     machine.setattr("act2see.graphs.machine.what_is_missing", lambda _: "")
-    machine.setattr("act2see.tools.hub.free_space", lambda _: 0)
+    machine.setattr("act2see.tools.runtime.hub.free_space", lambda _: 0)
     assert recommended() == "For other footage this machine can run the preset laptop: ask again with the preset laptop."
 
 

@@ -18,7 +18,7 @@ from tests.tools.hub_server import Hub, folder_files, hub_server
 import act2see
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 # A shell's background job ignores SIGINT, and so would what it starts.

@@ -18,12 +18,13 @@ from tests.cli.test_cli import Place, place  # noqa: F401
 from typer.testing import CliRunner
 
 import act2see
-from act2see.agent.trace import Call, Frames, Trace, Video
 from act2see.cli.app import app
-from act2see.cli.chain import LOADING, Chain
 from act2see.cli.output import program
-from act2see.graphs.events import AnswerEvent, CallEvent, FramesEvent, TokenEvent, ViewEvent
 from act2see.tools.frames import FrameRef, Retrieved
+from act2see.trace.events import AnswerEvent, CallEvent, FramesEvent, TokenEvent, ViewEvent
+from act2see.trace.record import Call, Frames, Video
+from act2see.trace.terminal import LOADING, Chain
+from act2see.trace.trace import Trace
 
 SOURCES = str(Path(act2see.__file__).parents[1])
 VIDEO = Video(path="clip.mp4", digest="d", seconds=6.0, width=192, height=192, frames=72, fps=12)
@@ -89,8 +90,8 @@ def test_what_is_waited_for_is_said_and_taken_away() -> None:
 
 def test_question_and_answer_are_broken_between_words() -> None:
     code = """
-from act2see.agent.trace import Question
-from act2see.cli.chain import question_lines
+from act2see.trace.trace import Question
+from act2see.trace.terminal import question_lines
 from act2see.cli.output import say
 say(question_lines(Question(text="Where does the triangle stand when the circle blinks?")), prose=True)
 say("a/long/path/that/stays/one/line/so/that/it/can/be/copied")

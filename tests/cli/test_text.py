@@ -15,10 +15,10 @@ from tests.agent.test_chat import reasoner, write
 from tests.cli.test_cli import Place, one_line_error, place  # noqa: F401
 
 import act2see
-from act2see.agent.trace import Trace
 from act2see.cli.app import app
 from act2see.errors import ConfigError, TraceError
 from act2see.graphs.config import load_config
+from act2see.trace.trace import Trace
 
 SOURCES = str(Path(act2see.__file__).parents[1])
 HALF = "Wh\udce9re?"  # what Python makes of a byte that is not UTF-8

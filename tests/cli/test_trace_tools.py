@@ -15,11 +15,12 @@ from tests.graphs.doubles import clip_in, parts_in
 from tests.graphs.test_fork import LINES, Seconds, Seer
 from typer.testing import CliRunner
 
-from act2see.agent.trace import Text, Trace
 from act2see.cli.app import app
 from act2see.graphs import parts as graph_parts
 from act2see.graphs.config import load_config
-from act2see.tools.store import FrameStore
+from act2see.tools.video.store import FrameStore
+from act2see.trace.record import Text
+from act2see.trace.trace import Trace
 
 Run = Callable[..., Any]
 QUESTION = "[bold]When?[/bold]"

@@ -12,10 +12,10 @@ from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts
 from act2see.micro.world import Board, Clip, Piece, write_clip
 from act2see.tools.base import Resources, ToolContext, ToolResult
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.frames import Retrieved
-from act2see.tools.store import FrameStore
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import Clips
+from act2see.tools.video.store import FrameStore
 
 BOARD = Board((Piece("circle", "red", (0, 0)), Piece("square", "blue", (1, 1)), Piece("ring", "green", (2, 2))))
 

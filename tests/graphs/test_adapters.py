@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from act2see.errors import ConfigError, VideoError, WaitingError
 from act2see.graphs.ask import build_graph, create_act2see
 from act2see.graphs.compose import as_node, as_tool, as_worker
-from act2see.graphs.long_video import create_long_video
+from act2see.graphs.long_video.graph import create_long_video
 from act2see.graphs.state import AskContext
 from act2see.micro.world import Clip, write_clip
 from tests.graphs.doubles import BOARD, Scripted, clip_in, parts_in

@@ -12,16 +12,17 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 from PIL import Image
 
-from act2see.agent.trace import Frames, Review, Trace
-from act2see.agent.view import trace_html
 from act2see.errors import ConfigError, DecisionError, ToolError, WaitingError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import evidence
 from act2see.graphs.run import aask, aresume
 from act2see.graphs.state import AskContext
-from act2see.tools.files import read_file
-from act2see.tools.folders import FencedClips, Folders
 from act2see.tools.frames import Retrieved, Supplied
+from act2see.tools.runtime.files import read_file
+from act2see.tools.video.folders import FencedClips, Folders
+from act2see.trace.page import trace_html
+from act2see.trace.record import Frames, Review
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tests.graphs.parents import DURABILITIES, asked, child_in, parent_of, saver_in, thread
 

@@ -18,16 +18,17 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from act2see.agent.trace import Answer, Call, Frames, Text, Trace
 from act2see.errors import ConfigError, QuestionError, SetupError, StoreError, ToolError, VideoError, WeightsError
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.events import read_event
 from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.base import ToolResult
 from act2see.tools.frames import Taken
+from act2see.trace.events import read_event
+from act2see.trace.record import Answer, Call, Frames, Text
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 LOOK = "I look again. <retrieve>the circle blinks</retrieve>"

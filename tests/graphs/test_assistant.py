@@ -12,10 +12,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from act2see.errors import ConfigError
 from act2see.graphs.assistant import create_assistant, traces_of, transcript_reader
 from act2see.graphs.config import Config, load_config
-from act2see.graphs.supervisor import Plan, planned, turn
 from act2see.micro.questions import Item, make_item
+from act2see.micro.supervisor import Plan, planned, turn
 from act2see.micro.world import write_clip
-from act2see.tools.folders import Folders
+from act2see.tools.video.folders import Folders
 from tests.graphs.parents import Agent, thread
 
 

@@ -14,11 +14,11 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
-from act2see.agent.trace import Trace
 from act2see.errors import DecisionError, QuestionError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node, as_tool, as_worker, evidence, question_in
-from act2see.graphs.events import read_event
+from act2see.trace.events import read_event
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tests.graphs.parents import Agent, asked, child_in, saver_in, thread
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from langgraph.graph.state import CompiledStateGraph
 
-from act2see.graphs.long_video import create_long_video
+from act2see.graphs.long_video.graph import create_long_video
 from tests.graphs.doubles import Scripted, parts_in
 from tests.graphs.parents import child_in
 

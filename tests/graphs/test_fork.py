@@ -14,13 +14,10 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import StateGraph
 from PIL import Image
 
-from act2see.agent.diff import diff_traces
 from act2see.agent.reasoners.base import Delta, Done
-from act2see.agent.trace import Frames, Loop, Trace
 from act2see.errors import Act2SeeError, ConfigError, QuestionError, StoreError, VideoError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config, load_config
-from act2see.graphs.events import Event
 from act2see.graphs.fork import DROPPED, afork, areplay, fork, replay, trace_events
 from act2see.graphs.parts import Parts
 from act2see.graphs.run import aask, ask
@@ -28,6 +25,10 @@ from act2see.graphs.state import AskContext
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.base import ToolContext, ToolResult
+from act2see.trace.diff import diff_traces
+from act2see.trace.events import Event
+from act2see.trace.record import Frames, Loop
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
 
 LINES = ("Look. <retrieve>second 1</retrieve>", "And <generate> second 2 </generate>", "It is TIME.</think>\n<answer>TIME</answer>")

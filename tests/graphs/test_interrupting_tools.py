@@ -13,13 +13,13 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command, interrupt
 
-from act2see.agent.trace import Frames
 from act2see.errors import ConfigError, DecisionError, WaitingError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_tool
-from act2see.graphs.long_video import create_long_video
+from act2see.graphs.long_video.graph import create_long_video
 from act2see.graphs.run import aask, aresume
 from act2see.tools.base import ToolContext, ToolResult
+from act2see.trace.record import Frames
 from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
 from tests.graphs.parents import parent_of, saver_in, thread
 

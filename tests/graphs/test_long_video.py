@@ -16,12 +16,12 @@ from langgraph.types import Command
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from act2see.agent.trace import Trace
 from act2see.errors import ConfigError, QuestionError, ReasonerError, RefusedError, SetupError, VideoError
 from act2see.graphs.config import load_config
-from act2see.graphs.events import read_event
-from act2see.graphs.long_video import LongVideoContext, create_long_video
+from act2see.graphs.long_video.graph import LongVideoContext, create_long_video
 from act2see.micro.world import COLOURS, FPS, HELD_OUT, Board, Clip, Piece, Short, draw_board, read_board, write_clip
+from act2see.trace.events import read_event
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, parts_in
 from tests.graphs.parents import saver_in, thread
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from act2see.agent.trace import Answer, Call, Frames, Loop, Question, Text, Trace, Usage, Video
-from act2see.graphs.merge import NOTHING, PartReport, evidence_of, in_whole, judge, says_absent, vote
-from act2see.graphs.scenes import Part
+from act2see.graphs.long_video.merge import NOTHING, PartReport, evidence_of, in_whole, judge, says_absent, vote
 from act2see.tools.frames import Cropped, Curve, FrameRef, Generated, Retrieved
+from act2see.tools.video.parts import Part
+from act2see.trace.record import Answer, Call, Frames, Loop, Question, Text, Usage, Video
+from act2see.trace.trace import Trace
 
 CURVE = Curve(start=0.0, step=1.0, values=(0.1, 0.2))
 NO_MATCH = 0.25

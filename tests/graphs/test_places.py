@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from act2see.agent.saved import find_video, save_folder
-from act2see.agent.trace import Trace
 from act2see.errors import VideoError, WaitingError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.fork import areplay
-from act2see.graphs.long_video import create_long_video
+from act2see.graphs.long_video.graph import create_long_video
 from act2see.graphs.parts import build_parts, cached_parts
 from act2see.graphs.run import aask, aresume
 from act2see.graphs.state import AskContext
 from act2see.tools.frames import FrameRef
-from act2see.tools.store import FrameStore, default_cache
-from act2see.tools.video import absolute_path
+from act2see.tools.video.reader import absolute_path
+from act2see.tools.video.store import FrameStore, default_cache
+from act2see.trace.folder import find_video, save_folder
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from act2see.cli.weights import needed_weights
 from act2see.graphs.config import PRESETS, Config, load_config
-from act2see.tools.catalogue import NF4, Known, catalogue, taken
+from act2see.graphs.needs import needed_weights
 from act2see.tools.plugins import chosen_tool
+from act2see.tools.runtime.catalogue import NF4, Known, catalogue, taken
 
 LARGE = tuple(p for p in PRESETS if p != "micro")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -55,7 +55,7 @@ def test_the_class_that_loads_them_is_there(kind: str) -> None:
 def test_what_a_preset_needs_holds_its_weights(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(preset)
     device = "cuda" if config.needs.gpu else "cpu"
-    monkeypatch.setattr("act2see.cli.weights.pick_device", lambda _: device)
+    monkeypatch.setattr("act2see.graphs.needs.pick_device", lambda _: device)
     needed = needed_weights(config)
     memory = sum(n.memory or 0.0 for n in needed) / 1e9
     assert 0 < memory < 0.75 * (config.needs.gpu or config.needs.ram)  # the rest is for the cache and activations

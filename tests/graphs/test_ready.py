@@ -14,9 +14,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from act2see.agent.reasoners.chat import ChatModelReasoner, Patience
-from act2see.agent.reasoners.chat_setup import KEYS, chat_model
-from act2see.agent.trace import Trace
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner, Patience
+from act2see.agent.reasoners.chat.setup import KEYS, chat_model
 from act2see.cli.app import app
 from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError
 from act2see.graphs.ask import create_act2see
@@ -24,7 +23,8 @@ from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import build_parts
 from act2see.graphs.ready import check_ready
 from act2see.graphs.run import aask
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.trace.trace import Trace
 from tests.agent.gemini_server import gemini_server, says as gemini_says
 from tests.agent.openai_server import Reply, openai_server, says
 from tests.agent.test_chat import black, write

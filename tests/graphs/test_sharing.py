@@ -22,12 +22,12 @@ from act2see.graphs.parts import Parts, build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.base import Resources
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.generate import Generate
 from act2see.tools.retrieve import Retrieve
-from act2see.tools.sharing import KeyedLocks, Shared
-from act2see.tools.store import FrameStore
+from act2see.tools.runtime.sharing import KeyedLocks, Shared
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import Clips
+from act2see.tools.video.store import FrameStore
 from tests.graphs.doubles import Scripted
 
 

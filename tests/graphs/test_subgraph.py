@@ -17,11 +17,11 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send
 from typing_extensions import TypedDict
 
-from act2see.agent.trace import Trace
 from act2see.errors import ConfigError, QuestionError
 from act2see.graphs.compose import as_node
-from act2see.graphs.events import read_event
 from act2see.graphs.state import AskContext
+from act2see.trace.events import read_event
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import clip_in
 from tests.graphs.parents import DURABILITIES, LINES, Shared, asked, child_in, parent_of, saver_in, seen, thread
 

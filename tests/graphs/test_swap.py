@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from act2see.agent.trace import Frames, Trace
 from act2see.errors import ConfigError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.state import AskContext
 from act2see.tools.frames import Cropped, Taken
+from act2see.trace.record import Frames
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in
 
 ODD = "tests.graphs.odd_tools"
@@ -50,7 +51,7 @@ async def told(folder: Path, name: str, query: str = "x", **settings: Any) -> Fr
     return frames
 
 
-SHIPPED = {"zoom": {"use": "act2see.tools.zoom:Zoom"}, "clip": {"use": "act2see.tools.around:Around", "options": {"count": 3}}}
+SHIPPED = {"zoom": {"use": "act2see.tools.zoom:Zoom"}, "clip": {"use": "act2see.tools.clip:Around", "options": {"count": 3}}}
 
 
 async def test_a_tag_changes_prompt_grammar_graph_and_drawing_together(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from langgraph.types import Command
 
 from act2see.errors import ConfigError, StoreError, ToolError, VideoError
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.events import read_event
 from act2see.graphs.run import aask, aresume, ask, resume
 from act2see.graphs.state import AskContext
+from act2see.trace.events import read_event
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tests.graphs.parents import LINES, child_in, seen, thread
 

@@ -10,7 +10,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from act2see.errors import QuestionError, VideoError
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.long_video import create_long_video
+from act2see.graphs.long_video.graph import create_long_video
 from act2see.graphs.run import aresume
 from act2see.graphs.state import AskContext
 from act2see.micro.world import Clip, write_clip

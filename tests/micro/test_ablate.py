@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from act2see.errors import CorpusError
-from act2see.micro.ablate import Sizes, ablate
-from act2see.micro.ablate_report import calls, markdown, plots, rate, read_results
+from act2see.micro.study.ablate import Sizes, ablate
+from act2see.micro.study.ablate_report import calls, markdown, plots, rate, read_results
 
 pytest.importorskip("trl", reason="needs the train extra")
 TINY = Sizes(corpus=8, hinted=4, steps=1, asked=4, rounds=1, seeds=1)

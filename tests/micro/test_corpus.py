@@ -6,9 +6,10 @@ import random
 
 import pytest
 
-from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace, Versions, Video
-from act2see.micro.corpus import after_view, tools_line, with_lines, with_tools
 from act2see.micro.questions import TAGS, make_item
+from act2see.micro.recipe.corpus import after_view, tools_line, with_lines, with_tools
+from act2see.trace.record import Answer, Call, Frames, Question, Text, Versions, Video
+from act2see.trace.trace import Trace
 
 LINE = tools_line(TAGS)
 FRAMES = Frames(tag="retrieve", note="nothing")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from act2see import ask, create_act2see
 from act2see.errors import ConfigError
 from act2see.graphs.parts import build_parts
-from act2see.micro import recipe
-from act2see.micro.evaluate import micro_config
 from act2see.micro.questions import make_item
+from act2see.micro.recipe import train as recipe
+from act2see.micro.study.evaluate import micro_config
 from act2see.micro.world import write_clip
 
 

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from act2see import aask, create_act2see, load_config
-from act2see.agent.trace import Frames, Text, Trace
 from act2see.graphs.ask import Graph
 from act2see.graphs.parts import build_parts
-from act2see.micro import guard, recipe
-from act2see.micro.learn_generator import score_edit
+from act2see.micro import guard
 from act2see.micro.questions import FAMILIES, Call, make_item
+from act2see.micro.recipe import train as recipe
+from act2see.micro.recipe.learn_generator import score_edit
 from act2see.micro.world import write_clip
+from act2see.trace.record import Frames, Text
+from act2see.trace.trace import Trace
 
-WEIGHTS = Path(recipe.__file__).parent / "weights"
+WEIGHTS = Path(recipe.__file__).parents[1] / "weights"
 
 
 @pytest.fixture(scope="module")

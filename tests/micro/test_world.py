@@ -30,7 +30,7 @@ from act2see.micro.world import (
     render,
     write_clip,
 )
-from act2see.tools.video import open_video
+from act2see.tools.video.reader import open_video
 
 
 def same(a: Board, b: Board) -> bool:

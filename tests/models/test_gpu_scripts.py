@@ -125,8 +125,8 @@ def test_the_path_of_a_gpu_in_miniature(tmp_path: Path, monkeypatch: pytest.Monk
     from benchmarks.gpu.generator_35 import Clock
 
     from act2see.tools.diffusion import Diffuser, Job
-    from act2see.tools.encoder import Blip2Encoder
     from act2see.tools.generate import Generate
+    from act2see.tools.search.blip2 import Blip2Encoder
 
     monkeypatch.setattr(common, "published", shrunk)
     monkeypatch.setattr(common, "device_of", lambda tiny: "cpu")

@@ -25,9 +25,9 @@ from transformers import Blip2Config, Blip2ForImageTextRetrieval, Qwen3VLConfig,
 
 from act2see.agent.packing import Packer
 from act2see.agent.reasoners.transformers import TransformersReasoner
-from act2see.tools.weights import resolve_weights
-from act2see.training.lora import lora_config, lora_parameters, lora_targets
-from act2see.training.settings import PROJECTIONS, SftSettings
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.training.sft.lora import lora_config, lora_parameters, lora_targets
+from act2see.training.sft.settings import PROJECTIONS, SftSettings
 
 PUBLISHED = Path(__file__).parent / "published"
 
@@ -186,7 +186,7 @@ def test_blip2_has_the_tensors_of_lavis(blip2: Blip2ForImageTextRetrieval) -> No
 
 
 def test_the_encoder_takes_blip2(blip2: Blip2ForImageTextRetrieval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from act2see.tools import encoder
+    from act2see.tools.search import blip2 as encoder
 
     for file in Path(resolve_weights("micro:encoder")).glob("*.json"):
         shutil.copy(file, tmp_path)

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from act2see.serve.ui import Site, served
+from act2see.serve.ui.server import Site, served
 
 SESSION = "attack"
 

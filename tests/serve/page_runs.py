@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tests.graphs.doubles import clip_in, parts_in
 
-from act2see.agent.trace import Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config
-from act2see.serve.ui_runs import Asked, Runs
+from act2see.serve.ui.runs import Asked, Runs
+from act2see.trace.trace import Trace
 
 SCRIPT = ("I look.\n<retrieve> the circle </retrieve>", "There it is.</think>\n<answer>B</answer>")
 

@@ -38,16 +38,17 @@ from mcp import Client
 from mcp.types import CallToolResult, Tool
 from PIL import Image
 
-from act2see.agent.trace import Frames, Trace
 from act2see.errors import VideoError
 from act2see.graphs.compose import as_node, as_tool, as_worker
-from act2see.graphs.events import read_event
 from act2see.graphs.parts import cached_parts
 from act2see.graphs.state import AskContext
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
-from act2see.serve.graphs import served_config
+from act2see.serve.langgraph.graphs import served_config
 from act2see.tools.frames import Supplied
+from act2see.trace.events import read_event
+from act2see.trace.record import Frames
+from act2see.trace.trace import Trace
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "langgraph.json"

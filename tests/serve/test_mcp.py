@@ -23,11 +23,11 @@ from tests.graphs.doubles import NoEncoder, Scripted, Shows, clip_in, parts_in
 
 from act2see.agent.reasoners.base import Delta
 from act2see.serve.kept import KeptTraces
-from act2see.serve.mcp import PICTURES, build_server
-from act2see.serve.progress import progress
+from act2see.serve.mcp.progress import progress
+from act2see.serve.mcp.server import PICTURES, build_server
 from act2see.tools.base import ToolContext, ToolResult
-from act2see.tools.folders import Folders
 from act2see.tools.frames import Generated
+from act2see.tools.video.folders import Folders
 
 LOOK = "I look. <retrieve>the circle</retrieve>"
 IMAGINE = "And <generate>it in blue</generate>"

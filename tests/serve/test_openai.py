@@ -30,8 +30,8 @@ from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.serve.hosts import allowed_hosts
-from act2see.serve.openai import Served, build_app, serving
-from act2see.serve.openai_rollout import Pictures
+from act2see.serve.openai.rollout import Pictures
+from act2see.serve.openai.server import Served, build_app, serving
 
 CLOSE = {"connection": "close"}  # or clients keep sockets beyond the test's event loop
 

@@ -17,16 +17,16 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from act2see.agent.packing import Packer
-from act2see.agent.reasoners.chat import ChatModelReasoner
-from act2see.agent.reasoners.chat_turns import Blocks, continued_messages
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+from act2see.agent.reasoners.chat.turns import Blocks, continued_messages
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
-from act2see.serve.openai_rollout import Pictures, prompted
-from act2see.serve.openai_wire import ProtocolError, StopStrings, read_request
+from act2see.serve.openai.rollout import Pictures, prompted
+from act2see.serve.openai.wire import ProtocolError, StopStrings, read_request
 from act2see.tools.frames import FrameRef
-from act2see.tools.store import frame_digest
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.tools.video.store import frame_digest
 
 QUESTION = (TextPiece("<|im_start|>user\n", "control"), TextPiece("<0.0 seconds>"))
 BEGIN, END = TextPiece("<|vision_start|>", "control"), TextPiece("<|vision_end|>", "control")

@@ -11,15 +11,15 @@ import pytest
 from tests.graphs.doubles import Scripted, clip_in
 from tests.serve.page_runs import SCRIPT, asked, runs_in
 
-from act2see.agent.trace import Trace
 from act2see.cli.ui import ui
 from act2see.errors import ConfigError, TraceError, VideoError
 from act2see.graphs.state import AskContext
-from act2see.serve.ui import Site, build_app, listen
-from act2see.serve.ui_page import compared, label
-from act2see.serve.ui_runs import Past
-from act2see.serve.ui_shelf import Clip, Shelf
-from act2see.tools.folders import Folders
+from act2see.serve.ui.page import compared, label
+from act2see.serve.ui.runs import Past
+from act2see.serve.ui.server import Site, build_app, listen
+from act2see.serve.ui.shelf import Clip, Shelf
+from act2see.tools.video.folders import Folders
+from act2see.trace.trace import Trace
 
 HOSTILE = """<img src=x onerror="hit()"> <script>hit()</script> &amp; ${hit()} {{hit}}"""
 

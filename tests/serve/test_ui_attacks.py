@@ -15,9 +15,9 @@ from tests.graphs.doubles import Scripted, clip_in
 from tests.serve.page_runs import SCRIPT, runs_in
 
 from act2see.errors import Act2SeeError
-from act2see.serve.ui import Site
-from act2see.serve.ui_shelf import Clip, Shelf, uploaded_file
-from act2see.tools.folders import Folders
+from act2see.serve.ui.server import Site
+from act2see.serve.ui.shelf import Clip, Shelf, uploaded_file
+from act2see.tools.video.folders import Folders
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
 from tests.serve.page_client import Client, attacked, file_at

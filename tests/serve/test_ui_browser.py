@@ -15,16 +15,16 @@ from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import Trace
 from act2see.cli.demo import ITEMS
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import cached_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
-from act2see.serve.ui import Site, served
-from act2see.serve.ui_runs import Runs
-from act2see.serve.ui_shelf import Clip, Shelf
+from act2see.serve.ui.runs import Runs
+from act2see.serve.ui.server import Site, served
+from act2see.serve.ui.shelf import Clip, Shelf
+from act2see.trace.trace import Trace
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")

@@ -15,15 +15,16 @@ from tests.serve.page_runs import SCRIPT, asked, runs_in
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import Call, Question, Text, Trace
 from act2see.errors import ToolError
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.events import TokenEvent
 from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
-from act2see.serve.ui_live import EVERY, Live
-from act2see.serve.ui_page import status
-from act2see.serve.ui_runs import Asked
+from act2see.serve.ui.live import EVERY, Live
+from act2see.serve.ui.page import status
+from act2see.serve.ui.runs import Asked
+from act2see.trace.events import TokenEvent
+from act2see.trace.record import Call, Question, Text
+from act2see.trace.trace import Trace
 
 
 class Endless:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from act2see.micro.learn_encoder import _image_processor
-from act2see.micro.learn_generator import edit_texts
-from act2see.micro.models import build_encoder, build_generator, build_vae
 from act2see.micro.questions import make_item
-from act2see.micro.tokenizers import bert_tokenizer, clip_tokenizer
+from act2see.micro.recipe.learn_encoder import _image_processor
+from act2see.micro.recipe.learn_generator import edit_texts
+from act2see.micro.recipe.models import build_encoder, build_generator, build_vae
+from act2see.micro.recipe.tokenizers import bert_tokenizer, clip_tokenizer
 from act2see.micro.world import write_clip
 from act2see.tools.base import Resources
-from act2see.tools.clips import Clips
-from act2see.tools.encoder import Blip2Encoder
-from act2see.tools.finder import Finder
-from act2see.tools.store import FrameStore
+from act2see.tools.search.blip2 import Blip2Encoder
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import Clips
+from act2see.tools.video.store import FrameStore
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ import pytest
 from tests.graphs.doubles import NoEncoder
 from tests.tools.videos import number, write_video
 
-from act2see.tools.around import HOW, Around
 from act2see.tools.base import Resources, ToolContext
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
+from act2see.tools.clip import HOW, Around
 from act2see.tools.frames import Taken
-from act2see.tools.store import FrameStore
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import Clips
+from act2see.tools.video.store import FrameStore
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from act2see.errors import ToolError, WeightsError
-from act2see.micro.learn_generator import edit_texts
-from act2see.micro.tokenizers import clip_tokenizer
+from act2see.micro.recipe.learn_generator import edit_texts
+from act2see.micro.recipe.tokenizers import clip_tokenizer
 from act2see.tools.base import Resources, ToolContext
 from act2see.tools.diffusion import target_size
 from act2see.tools.frames import Generated

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from tests.graphs.doubles import Scripted
 
-from act2see.agent.trace import Trace
 from act2see.errors import ToolError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
@@ -23,7 +22,8 @@ from act2see.graphs.parts import build_parts
 from act2see.tools.base import Resources
 from act2see.tools.diffusion import Diffuser, Job
 from act2see.tools.generate import Generate
-from act2see.tools.memory import in_halves, out_of_memory
+from act2see.tools.runtime.memory import in_halves, out_of_memory
+from act2see.trace.trace import Trace
 
 QUERY = "the board tipped to the left"
 SOURCE = np.zeros((48, 48, 3), np.uint8)

@@ -14,11 +14,11 @@ from tests.graphs.doubles import NoEncoder
 
 from act2see.errors import ConfigError
 from act2see.tools.base import Resources, ToolContext
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.frames import Taken
 from act2see.tools.ocr import Ocr, Seen, _remembered, likeness, listed, safe
-from act2see.tools.store import FrameStore
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import Clips
+from act2see.tools.video.store import FrameStore
 
 pytest.importorskip("rapidocr", reason="the extra `ocr` is not installed")
 FOOTAGE = os.environ.get("ACT2SEE_FOOTAGE")

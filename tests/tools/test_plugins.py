@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from act2see.cli.weights import needed_weights
 from act2see.errors import ConfigError
 from act2see.graphs.config import load_config
+from act2see.graphs.needs import needed_weights
 from act2see.graphs.parts import build_parts
-from act2see.tools.around import Around
 from act2see.tools.base import ToolContext, ToolResult, as_langchain_tool
+from act2see.tools.clip import Around
 from act2see.tools.ocr import Ocr
 from act2see.tools.plugins import Apart, find_tool
-from act2see.tools.store import FrameStore
+from act2see.tools.video.store import FrameStore
 from act2see.tools.zoom import Zoom
 
 Install = Callable[..., None]

@@ -11,12 +11,12 @@ from tests.graphs.doubles import NoEncoder
 from tests.tools.videos import write_video
 
 from act2see.tools.base import Resources, ToolContext
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.frames import Cropped, FrameRef, Generated
-from act2see.tools.store import FrameStore
-from act2see.tools.video import open_video
-from act2see.tools.wording import frame_in, times_in
+from act2see.tools.queries import frame_in, times_in
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import Clips
+from act2see.tools.video.reader import open_video
+from act2see.tools.video.store import FrameStore
 from act2see.tools.zoom import HOW, Zoom, cut, region, within
 
 WIDTH, HEIGHT = 640, 480

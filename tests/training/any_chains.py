@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from act2see.agent.trace import Answer, Call, Frames, Loop, Question, Text, Trace, Usage, Versions, Video
 from act2see.tools.frames import Curve, FrameRef, Generated, Initial, Retrieved
-from act2see.tools.store import FrameStore
-from act2see.training.records import Attempt, Chain, Cost
-from act2see.training.sources import Sample
+from act2see.tools.video.store import FrameStore
+from act2see.trace.record import Answer, Call, Frames, Loop, Question, Text, Usage, Versions, Video
+from act2see.trace.trace import Trace
+from act2see.training.corpus.records import Attempt, Chain, Cost
+from act2see.training.corpus.sources import Sample
 
 VIDEO = Video(path="clip.mp4", digest="0" * 32, seconds=6.0, width=24, height=16, frames=72, fps=12.0)
 SIZES = ((24, 16), (16, 24), (8, 8))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from act2see.agent.trace import Answer, Call, Frames, Question, Segment, Text, Trace, Versions, Video
 from act2see.micro.world import Board, Piece, render
 from act2see.tools.frames import FrameRef, Generated, Retrieved
-from act2see.tools.store import FrameStore
-from act2see.training.records import Attempt, Chain, Cost
-from act2see.training.sources import Sample
+from act2see.tools.video.store import FrameStore
+from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, Versions, Video
+from act2see.trace.trace import Trace
+from act2see.training.corpus.records import Attempt, Chain, Cost
+from act2see.training.corpus.sources import Sample
 
 
 def shown(n: int, store: FrameStore | None = None) -> FrameRef:

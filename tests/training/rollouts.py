@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from act2see.agent.trace import Answer, Call, Frames, Question, Segment, Text, Trace, Versions, Video
-from act2see.micro.corpus import with_lines
 from act2see.micro.questions import TAGS, Item, make_item
+from act2see.micro.recipe.corpus import with_lines
 from act2see.micro.world import Board, render
 from act2see.tools.frames import FrameRef, Generated, Provenance, Retrieved
-from act2see.tools.store import FrameStore
-from act2see.training.settings import SftSettings
+from act2see.tools.video.store import FrameStore
+from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, Versions, Video
+from act2see.trace.trace import Trace
+from act2see.training.sft.settings import SftSettings
 
 # micro, few steps, nothing that takes time; dropout stays, so that its random numbers are part of what is tested
 QUICK = SftSettings(

@@ -13,14 +13,14 @@ from transformers import Qwen3VLForConditionalGeneration
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
-from act2see.agent.trace import Trace
 from act2see.errors import CorpusError
 from act2see.graphs.config import load_config
 from act2see.micro.source import load_world
-from act2see.tools.store import FrameStore
-from act2see.tools.weights import resolve_weights
-from act2see.training.collate import IGNORED, collate
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.tools.video.store import FrameStore
+from act2see.trace.trace import Trace
 from act2see.training.grpo import GrpoSettings, Reward, Round, advantages, grpo, policy_step
+from act2see.training.sft.collate import IGNORED, collate
 
 
 @pytest.fixture

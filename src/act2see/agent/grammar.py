@@ -36,8 +36,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal, NamedTuple
 
-from act2see.agent.trace import Answer, Call, Outcome, Text
 from act2see.errors import ConfigError
+from act2see.trace.record import Answer, Call, Outcome, Text
 
 Stop = Literal["call", "answer", "eos", "length"]
 

@@ -8,23 +8,18 @@ PIL one. `model_inputs` adds `mm_token_type_ids`, without which M-RoPE cannot be
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from act2see.agent.rollout import ImagePiece, Rollout, TextCodec
 from act2see.errors import WeightsError
 from act2see.tools.frames import FrameRef
+from act2see.tools.video.store import FrameSource
 
 if TYPE_CHECKING:
     import torch
-
-Pixels = NDArray[np.uint8]
-FrameSource = Callable[[FrameRef], Pixels]
 
 
 @dataclass(slots=True)

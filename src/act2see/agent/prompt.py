@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from act2see.agent.trace import LETTERS, Question
+from act2see.trace.record import LETTERS, Question
 
 PAPER = """\
 Think step by step inside <think></think>. {tools}\

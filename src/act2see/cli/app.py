@@ -13,7 +13,7 @@ from act2see.cli import ask, config, corpus, demo, doctor, download, find, grpo,
 from act2see.cli.help import Group, set_classes
 from act2see.cli.output import check_words, complain, interrupted, quieten
 from act2see.errors import Act2SeeError
-from act2see.tools.faults import to_user_error
+from act2see.tools.runtime.faults import to_user_error
 
 
 class _Commands(Group):

@@ -9,16 +9,16 @@ from uuid import uuid4
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
 from act2see.cli.complete import runs
 from act2see.cli.decide import Accept, Answer, By, Reason, Refuse, Replace, Supply, decided, waiting
+from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import interrupted, note, out, print_json, program, say
 from act2see.errors import ConfigError, QuestionError, WaitingError
 
 if TYPE_CHECKING:
-    from act2see.agent.packing import FrameSource
-    from act2see.agent.trace import Trace
     from act2see.cli.runs import Settings
+    from act2see.tools.video.store import FrameSource
+    from act2see.trace.trace import Trace
 
 
 def ask(
@@ -52,12 +52,12 @@ def ask(
     answer: Answer = None,
 ) -> None:
     """Ask a question about a video and watch the answer come about."""
-    from act2see.agent.saved import OURS, frames_of
-    from act2see.cli.chain import answer_lines
     from act2see.cli.runs import Settings, run_until_done, saved_ids
     from act2see.graphs.parts import cached_parts
     from act2see.graphs.state import AskContext
-    from act2see.tools.files import check_file, check_folder
+    from act2see.tools.runtime.files import check_file, check_folder
+    from act2see.trace.folder import OURS, frames_of
+    from act2see.trace.terminal import answer_lines
 
     if save:
         check_folder(save, OURS)
@@ -95,9 +95,9 @@ def ask(
 
 
 def _keep(trace: Trace, frames: FrameSource, save: Path | None, html: Path | None) -> None:
-    from act2see.agent.saved import save_folder
-    from act2see.agent.view import trace_html
-    from act2see.tools.files import write_text
+    from act2see.tools.runtime.files import write_text
+    from act2see.trace.folder import save_folder
+    from act2see.trace.page import trace_html
 
     if save:
         save_folder(trace, save, frames)
@@ -117,10 +117,10 @@ async def _run(
     show: bool,
 ) -> tuple[Trace, Settings]:
     """A new run, or with `settings` None the rest of a saved one, with the decision that it waits for."""
-    from act2see.cli.chain import Chain, question_lines
     from act2see.cli.runs import graph_of, saved_runs, settings_of
     from act2see.graphs.run import aask, aresume
     from act2see.graphs.state import trace_of
+    from act2see.trace.terminal import Chain, question_lines
 
     async with saved_runs() as saver:
         new = settings is not None

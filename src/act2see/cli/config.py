@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from act2see.cli.chosen import Preset
 from act2see.cli.complete import sources
+from act2see.cli.options import Preset
 from act2see.cli.output import say, writable
 
 app = typer.Typer(no_args_is_help=True, help="Show and check configurations.")

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import err, plain, say
+from act2see.cli.options import ConfigFile, Preset, chosen_config
+from act2see.cli.output import err, say
+from act2see.trace.console import plain
 
 if TYPE_CHECKING:
-    from act2see.tools.store import FrameStore
-    from act2see.training.card import CorpusMeta
-    from act2see.training.records import Chain
-    from act2see.training.sources import Sample, Tally
+    from act2see.tools.video.store import FrameStore
+    from act2see.training.corpus.card import CorpusMeta
+    from act2see.training.corpus.records import Chain
+    from act2see.training.corpus.sources import Sample, Tally
 
 app = typer.Typer(no_args_is_help=True, help="The training corpus: make chains, filter them, pack them, hand them on.")
 
@@ -63,8 +64,8 @@ def build(
     """Let a teacher answer questions in the real graph, with the real tools; wrong answers are asked for again."""
     import asyncio
 
-    from act2see.training.construct import Limits, Plan, Run, construct
-    from act2see.training.sources import Tally
+    from act2see.training.corpus.construct import Limits, Plan, Run, construct
+    from act2see.training.corpus.sources import Tally
 
     chosen, reasoner = _teacher(source, teacher, faults, seed, preset, config)
     tally = Tally()
@@ -116,7 +117,7 @@ def draw_samples(
     from itertools import islice
 
     from act2see.errors import SourceError
-    from act2see.training.sources import LOADERS
+    from act2see.training.corpus.sources import LOADERS
 
     if source is Source.world:
         from act2see.micro.source import load_world
@@ -168,12 +169,12 @@ def filter_(
     from itertools import islice
 
     from act2see.micro.source import THRESHOLD as WORLD
-    from act2see.training.filtering import THRESHOLD, filter_chains
-    from act2see.training.records import read_chains, write_chains
-    from act2see.training.report import make_report
-    from act2see.training.report_files import write_report
-    from act2see.training.similarity import BGE_M3, SentenceEncoder
-    from act2see.training.verdicts import read_verdicts
+    from act2see.training.corpus.filtering import THRESHOLD, filter_chains
+    from act2see.training.corpus.records import read_chains, write_chains
+    from act2see.training.corpus.report import make_report
+    from act2see.training.corpus.report_files import write_report
+    from act2see.training.corpus.similarity import BGE_M3, SentenceEncoder
+    from act2see.training.corpus.verdicts import read_verdicts
 
     made, filtered = run / "chains.jsonl", run / "filtered.jsonl"
     world = all(c.sample.source == "world" for c in islice(read_chains(made), 1))
@@ -201,8 +202,8 @@ def review(
     seed: Annotated[int, typer.Option(help="The seed of the draw.")] = 0,
 ) -> None:
     """Write a page on which a person accepts or rejects some of the kept chains."""
-    from act2see.training.records import read_chains
-    from act2see.training.review import export_review
+    from act2see.training.corpus.records import read_chains
+    from act2see.training.corpus.review import export_review
 
     page = to or run / "review.html"
     store = _store(run)
@@ -214,8 +215,8 @@ def _meta(run: Path, name: str) -> CorpusMeta:
     """What the run wrote down of itself, for the card."""
     import json
 
-    from act2see.training.card import CorpusMeta
-    from act2see.training.report import FilterReport
+    from act2see.training.corpus.card import CorpusMeta
+    from act2see.training.corpus.report import FilterReport
 
     facts: dict[str, Any] = {"name": name} if name else {}
     try:
@@ -246,8 +247,8 @@ def pack(
     name: Annotated[str, typer.Option(help="Its name, for the card.")] = "",
 ) -> None:
     """Write the kept chains as a data set, with their frames and a card."""
-    from act2see.training.corpus import write_corpus
-    from act2see.training.records import read_chains
+    from act2see.training.corpus.dataset import write_corpus
+    from act2see.training.corpus.records import read_chains
 
     meta = _meta(run, name)
     info = write_corpus(read_chains(run / "filtered.jsonl"), _store(run), to, images="reference" if files else "embedded", meta=meta)
@@ -261,7 +262,7 @@ def export(
     to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")],
 ) -> None:
     """Write a corpus in another trainer's format."""
-    from act2see.training.exports import export_corpus
+    from act2see.training.corpus.exports import export_corpus
 
     say(f"{export_corpus(corpus, trainer.value, to)}")
 
@@ -273,14 +274,14 @@ def import_(
     to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new run's folder, to be filtered and packed.")],
 ) -> None:
     """Read an export back into a run."""
-    from act2see.training.exports import import_corpus
-    from act2see.training.records import write_chains
+    from act2see.training.corpus.exports import import_corpus
+    from act2see.training.corpus.records import write_chains
 
     n = write_chains(import_corpus(exported, trainer.value, _store(to)), to / "chains.jsonl")
     say(f"{n} chains in {to}; next: act2see corpus filter {to}")
 
 
 def _store(run: Path) -> FrameStore:
-    from act2see.tools.store import FrameStore
+    from act2see.tools.video.store import FrameStore
 
     return FrameStore(run / "frames")

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import out, plain, program, say, size
+from act2see.cli.options import ConfigFile, Preset, chosen_config
+from act2see.cli.output import out, program, say, size
+from act2see.trace.console import plain
 
 if TYPE_CHECKING:
-    from act2see.cli.weights import Needed
     from act2see.graphs.config import NeedsConfig, ReasonerConfig
+    from act2see.graphs.needs import Needed
 
 _PACKAGES = ("act2see", "torch", "transformers", "diffusers", "langgraph", "decord2", "av", "faiss-cpu", "peft")
 _OPTIONAL = {"faiss-cpu": "faiss-gpu", "peft": ""}  # what may stand in for it; peft is for adapters alone
@@ -44,7 +45,7 @@ def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
     from rich import box
     from rich.table import Table
 
-    from act2see.cli.weights import needed_weights
+    from act2see.graphs.needs import needed_weights
 
     chosen = chosen_config(preset, config)
     say(f"{chosen.name}: {chosen.about}" if chosen.about else chosen.name, "bold")
@@ -92,7 +93,7 @@ def _key(reasoner: ReasonerConfig) -> Iterable[_Check]:
     """Whether a chat model can be set up: that needs its package and its key, and asks nobody."""
     if reasoner.use != "chat":
         return
-    from act2see.agent.reasoners.chat_setup import chat_model, missing_key
+    from act2see.agent.reasoners.chat.setup import chat_model, missing_key
     from act2see.errors import ConfigError
 
     try:
@@ -106,7 +107,7 @@ def _key(reasoner: ReasonerConfig) -> Iterable[_Check]:
 
 
 def _weights(needed: Iterable[Needed], named: str) -> Iterable[_Check]:
-    from act2see.cli.weights import SHIPPED
+    from act2see.graphs.needs import SHIPPED
 
     for n in needed:
         told = [] if n.memory is None else [f"{'about ' if n.estimated else ''}{size(n.memory)} in memory"]
@@ -128,7 +129,7 @@ def _weights(needed: Iterable[Needed], named: str) -> Iterable[_Check]:
 
 
 def _disk(needed: Iterable[Needed]) -> Iterable[_Check]:
-    from act2see.tools.hub import cache_folder, free_space
+    from act2see.tools.runtime.hub import cache_folder, free_space
 
     missing = sum(n.disk or 0.0 for n in {n.name: n for n in needed}.values())
     if missing:
@@ -174,7 +175,7 @@ def _device(device: str) -> tuple[str, float | None]:
 
 
 def _cache(named: str | None) -> _Check:
-    from act2see.tools.store import default_cache
+    from act2see.tools.video.store import default_cache
 
     cache = Path(named).expanduser() if named else default_cache()
     there = next(p for p in (cache, *cache.absolute().parents) if p.exists())

@@ -1,6 +1,6 @@
 """`act2see download`: fetch the weights of a configuration, ready to be loaded.
 
-Only what is loaded is fetched (`tools/hub.py`). A gated repository does not keep the others back; a hub that cannot be
+Only what is loaded is fetched (`tools/runtime/hub.py`). A gated repository does not keep the others back; a hub that cannot be
 reached does.
 """
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
+from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import complain, progress_bar, say, size
 
 
@@ -28,10 +28,10 @@ def download(
     from functools import partial
 
     from act2see.cli.runs import not_waited_for
-    from act2see.cli.weights import Needed, needed_weights
     from act2see.errors import ConfigError, UnreachableError, WeightsError
-    from act2see.tools.catalogue import catalogue
-    from act2see.tools.hub import fetch, list_files
+    from act2see.graphs.needs import Needed, needed_weights
+    from act2see.tools.runtime.catalogue import catalogue
+    from act2see.tools.runtime.hub import fetch, list_files
 
     if names and (preset or config):
         raise ConfigError("name weights, or a preset, or a config file: not several of them")

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import note, out, plain, progress_bar, say, size
+from act2see.cli.options import ConfigFile, Preset, chosen_config
+from act2see.cli.output import note, out, progress_bar, say, size
 from act2see.errors import QuestionError
+from act2see.trace.console import plain
 
 if TYPE_CHECKING:
     from act2see.graphs.config import Config
     from act2see.tools.base import Resources
-    from act2see.tools.finder import Finder
     from act2see.tools.frames import FrameRef
-    from act2see.tools.index import FrameIndex
+    from act2see.tools.search.finder import Finder
+    from act2see.tools.search.index import FrameIndex
 
 _OURS = "found.html"
 
@@ -55,10 +56,10 @@ def find(
     from rich import box
     from rich.table import Table
 
-    from act2see.agent.view import find_html
-    from act2see.agent.view_timeline import clock
     from act2see.graphs.parts import build_resources
-    from act2see.tools.files import check_file, check_folder, whole_folder, write_text
+    from act2see.tools.runtime.files import check_file, check_folder, whole_folder, write_text
+    from act2see.trace.page import find_html
+    from act2see.trace.timeline import clock
 
     if not query.strip():
         raise QuestionError("the query is empty: say what the frame shows")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
 from act2see.cli.corpus import Source, draw_samples
-from act2see.cli.output import err, plain, say
+from act2see.cli.options import ConfigFile, Preset, chosen_config
+from act2see.cli.output import err, say
+from act2see.trace.console import plain
 
 if TYPE_CHECKING:
     from act2see.training.grpo import Round
@@ -33,10 +34,10 @@ def grpo(
 ) -> None:
     """Let the config's reasoner answer questions several times each, and make what earned more likelier. All its weights learn."""
     from act2see.errors import ConfigError
-    from act2see.tools.files import check_folder
-    from act2see.tools.memory import keep_freed
+    from act2see.tools.runtime.files import check_folder
+    from act2see.tools.runtime.memory import keep_freed
+    from act2see.training.corpus.sources import Tally
     from act2see.training.grpo import GrpoSettings, Reward, train_folder
-    from act2see.training.sources import Tally
 
     check_folder(to, "config.json")
     chosen = chosen_config(preset, config)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
+from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import INTERRUPTED, err
 from act2see.errors import ConfigError
 
@@ -34,14 +34,14 @@ def mcp(
     import sys
 
     try:
-        from act2see.serve.mcp import build_server
-        from act2see.serve.mcp_stdio import run_stdio
+        from act2see.serve.mcp.server import build_server
+        from act2see.serve.mcp.stdio import run_stdio
     except ModuleNotFoundError as e:
         if (e.name or "").split(".")[0] not in ("mcp", "mcp_types"):
             raise
         raise ConfigError("`act2see mcp` needs the MCP package: pip install 'act2see[serve]'") from e
-    from act2see.tools.folders import Folders
-    from act2see.tools.store import default_cache
+    from act2see.tools.video.folders import Folders
+    from act2see.tools.video.store import default_cache
 
     chosen = chosen_config(preset, config)
     server = build_server(chosen, Folders(folder, downloads=default_cache() / "downloads" if allow_urls else None))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.output import err, out, plain, program, progress_bar, say
+from act2see.cli.output import err, out, program, progress_bar, say
+from act2see.trace.console import plain
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -36,7 +37,7 @@ def clip(
     from act2see.errors import StoreError
     from act2see.micro.questions import LETTERS, make_item
     from act2see.micro.world import write_clip
-    from act2see.tools.files import whole_file
+    from act2see.tools.runtime.files import whole_file
 
     path = to or Path(f"{family.value}-{seed}.mp4")
     if path.suffix != ".mp4":
@@ -61,8 +62,8 @@ def train(
     seed: Annotated[int, typer.Option(help="The seed of every stage.")] = 0,
 ) -> None:
     """Train the small models from nothing."""
-    from act2see.micro import recipe
-    from act2see.tools.memory import keep_freed
+    from act2see.micro.recipe import train as recipe
+    from act2see.tools.runtime.memory import keep_freed
 
     keep_freed()
     with progress_bar() as bar:
@@ -92,13 +93,13 @@ def measure(
 ) -> None:
     """Measure the small models on questions that they have not seen."""
     from act2see.errors import StoreError
-    from act2see.tools.files import check_file, write_text
+    from act2see.tools.runtime.files import check_file, write_text
 
     if to:
         check_file(to)
         if to.suffix not in (".json", ".md"):
             raise StoreError(f"a report is written as .json or .md, not {to.suffix or 'without a suffix'}")
-    from act2see.micro import evaluate
+    from act2see.micro.study import evaluate
 
     with progress_bar() as bar:
         task = bar.add_task("asking", total=None)
@@ -125,10 +126,10 @@ def ablate(
     """Reproduce the paper's ablations on the board world. An interrupted run goes on."""
     from dataclasses import replace
 
-    from act2see.micro import ablate as ablations
-    from act2see.micro.ablate_report import markdown, plots, read_results
-    from act2see.tools.files import write_text
-    from act2see.tools.memory import keep_freed
+    from act2see.micro.study import ablate as ablations
+    from act2see.micro.study.ablate_report import markdown, plots, read_results
+    from act2see.tools.runtime.files import write_text
+    from act2see.tools.runtime.memory import keep_freed
 
     keep_freed()
     sizes = ablations.QUICK if quick else ablations.Sizes()

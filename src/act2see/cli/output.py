@@ -16,9 +16,9 @@ from rich.progress import Progress
 from rich.text import Text
 
 from act2see.errors import QuestionError
+from act2see.trace.console import plain
 
 INTERRUPTED = 130  # as a shell gives it for SIGINT
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -32,15 +32,10 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, markup=False)
 
 
-def plain(text: str, style: str = "") -> Text:
-    """Text as it is: no markup, no control characters but newlines and tabs."""
-    return Text(_CONTROL.sub("", text), style)
-
-
 def say(text: str | Text, style: str = "", *, end: str = "\n", prose: bool = False) -> None:
     """Print a line to stdout. A long one is left to the terminal to break, so that a path or a command can be copied; `prose` is
     broken between words."""
-    from act2see.cli.wrapping import break_lines
+    from act2see.trace.console import break_lines
 
     console, line = out(), plain(text, style) if isinstance(text, str) else text
     console.print(break_lines(line, console) if prose else line, soft_wrap=True, end=end)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from act2see.errors import StoreError
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.state import AskContext
-from act2see.tools.store import default_cache
+from act2see.tools.video.store import default_cache
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from act2see.cli import serve_vllm
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
+from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import interrupted, note, say
 from act2see.errors import ConfigError
 
@@ -47,8 +47,8 @@ def openai(
         raise ConfigError("`act2see serve openai` needs a web server: pip install 'act2see[serve]'") from e
     from act2see.cli.runs import run_until_done
     from act2see.serve.hosts import allowed_hosts
-    from act2see.serve.openai import Served, build_app, serve
-    from act2see.serve.ui import listen
+    from act2see.serve.openai.server import Served, build_app, serve
+    from act2see.serve.ui.server import listen
 
     hosts = allowed_hosts(*(allow_host or ()), bound=host)
     chosen = chosen_config(preset, config)

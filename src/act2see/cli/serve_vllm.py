@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import err, plain, say
+from act2see.cli.options import ConfigFile, Preset, chosen_config
+from act2see.cli.output import err, say
 from act2see.errors import ConfigError
+from act2see.trace.console import plain
 
 if TYPE_CHECKING:
     from act2see.agent.reasoners.preflight import Needs
@@ -40,10 +41,10 @@ def vllm(
     print_only: Annotated[bool, typer.Option("--print", help="Print the command and do not run it.")] = False,
 ) -> None:
     """Serve the config's reasoner with vLLM. What stands after [bold]--[/bold] is given to `vllm serve` as it is."""
-    from act2see.tools.store import default_cache
+    from act2see.tools.video.store import default_cache
 
     chosen = chosen_config(preset, config)
-    with as_file(files("act2see.agent") / "reasoners" / "passthrough.jinja") as template:
+    with as_file(files("act2see.agent.reasoners.vllm") / "passthrough.jinja") as template:
         cache = Path(chosen.cache).expanduser() if chosen.cache else default_cache()
         command = [
             *launcher(python, must=not print_only),
@@ -80,9 +81,9 @@ def launcher(python: Path | None, must: bool) -> list[str]:
 def serve_arguments(config: Config, template: Path, cache: Path, loras: Any = (), host: str = "127.0.0.1", port: int = 8000) -> list[str]:
     """`serve` and all that follows. Writes the tokenizer into `cache`. Raises `WeightsError` where the weights' files cannot be read."""
     from act2see.agent.reasoners.pieces import write_tokenizer
-    from act2see.agent.reasoners.vllm_lora import lora_options
+    from act2see.agent.reasoners.vllm.lora import lora_options
     from act2see.graphs.parts import reasoner_needs
-    from act2see.tools.weights import resolve_weights
+    from act2see.tools.runtime.weights import resolve_weights
 
     r, needs = config.reasoner, reasoner_needs(config)
     if r.use == "chat":
@@ -119,7 +120,7 @@ def client_yaml(config: Config, host: str, port: int) -> str:
 
 def _adapters(own: str | None, more: Any) -> dict[str, str]:
     """Folders by the names that requests choose them by: the config's own keeps its name as it stands there."""
-    from act2see.tools.weights import resolve_weights
+    from act2see.tools.runtime.weights import resolve_weights
 
     named = {own: resolve_weights(own)} if own else {}
     for pair in more:

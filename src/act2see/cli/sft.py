@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, chosen_config
-from act2see.cli.output import err, out, plain, progress_bar, say
+from act2see.cli.options import ConfigFile, chosen_config
+from act2see.cli.output import err, out, progress_bar, say
 from act2see.errors import ConfigError
+from act2see.trace.console import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from act2see.training.settings import SftSettings
+    from act2see.training.sft.settings import SftSettings
 
 # The small model learns all its weights, fast, on a processor.
 MICRO: dict[str, Any] = {
@@ -41,7 +42,7 @@ def sft(
     show: Annotated[bool, typer.Option("--settings", help="List the settings, each of which is an option: --learning-rate 1e-5.")] = False,
 ) -> None:
     """Fine-tune on a corpus: the model's own text is learnt, and nothing of what it was shown."""
-    from act2see.training.settings import SftSettings
+    from act2see.training.sft.settings import SftSettings
 
     if preset not in ("paper", "micro"):
         raise ConfigError(f"there is no preset {preset!r} for fine-tuning: take paper or micro")
@@ -58,12 +59,12 @@ def sft(
 def _run(corpus: Path, to: Path, settings: SftSettings, preset: str, config: Path | None, resume: bool, dry: Any) -> None:
     from tempfile import TemporaryDirectory
 
-    from act2see.tools.store import FrameStore
-    from act2see.training.corpus import read_corpus
+    from act2see.tools.video.store import FrameStore
+    from act2see.training.corpus.dataset import read_corpus
 
     graph = chosen_config(None if config else preset, config) if settings.eval_samples else None
     if dry:
-        from act2see.training.dryrun import dry_run
+        from act2see.training.sft.dryrun import dry_run
 
         gpus, gib, launch = dry
         with TemporaryDirectory() as folder:  # a dry run leaves nothing
@@ -74,8 +75,8 @@ def _run(corpus: Path, to: Path, settings: SftSettings, preset: str, config: Pat
         return
     store = FrameStore(to / "frames")
     traces = (c.trace for c in read_corpus(corpus, store) if c.trace)
-    from act2see.tools.memory import keep_freed
-    from act2see.training.finetune import finetune
+    from act2see.tools.runtime.memory import keep_freed
+    from act2see.training.sft.finetune import finetune
 
     keep_freed()
     with progress_bar() as bar:
@@ -101,7 +102,7 @@ def given(words: Sequence[str]) -> dict[str, Any]:
 
     Raises `ConfigError` for a word that is no option.
     """
-    from act2see.training.settings import SftSettings
+    from act2see.training.sft.settings import SftSettings
 
     found: dict[str, Any] = {}
     rest = list(words)

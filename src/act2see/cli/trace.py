@@ -13,7 +13,7 @@ from act2see.cli.output import note, out, say
 from act2see.errors import TraceError
 
 if TYPE_CHECKING:
-    from act2see.agent.trace import Trace
+    from act2see.trace.trace import Trace
 
 app = typer.Typer(no_args_is_help=True, help="Look at saved traces.")
 
@@ -21,8 +21,8 @@ app = typer.Typer(no_args_is_help=True, help="Look at saved traces.")
 @app.command("show")
 def show(trace: Saved) -> None:
     """Show a trace in the terminal."""
-    from act2see.agent.trace import Trace
-    from act2see.cli.chain import Chain, answer_lines, question_lines
+    from act2see.trace.terminal import Chain, answer_lines, question_lines
+    from act2see.trace.trace import Trace
 
     loaded = Trace.load(trace)
     say(question_lines(loaded.question, loaded.choice), prose=True)
@@ -36,10 +36,10 @@ def html(
     to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write the page.")] = Path("trace.html"),
 ) -> None:
     """Write a trace as one HTML page."""
-    from act2see.agent.saved import frames_of
-    from act2see.agent.trace import Trace
-    from act2see.agent.view import trace_html
-    from act2see.tools.files import write_text
+    from act2see.tools.runtime.files import write_text
+    from act2see.trace.folder import frames_of
+    from act2see.trace.page import trace_html
+    from act2see.trace.trace import Trace
 
     write_text(to, trace_html(Trace.load(trace), frames_of(trace)))
     say(str(to))
@@ -51,9 +51,9 @@ def export(
     to: Annotated[Path, typer.Option("--out", "-o", help="FILE.jsonl (of any number of traces), FILE.md, or a folder, with frames.")],
 ) -> None:
     """Write traces as JSON Lines, Markdown, or a folder with their frames."""
-    from act2see.agent.saved import frames_of, save_folder
-    from act2see.agent.trace import Trace
-    from act2see.tools.files import write_text
+    from act2see.tools.runtime.files import write_text
+    from act2see.trace.folder import frames_of, save_folder
+    from act2see.trace.trace import Trace
 
     loaded = [Trace.load(t) for t in traces]
     if to.suffix == ".jsonl":
@@ -76,8 +76,8 @@ app.command("fork")(fork.fork)
 
 def _markdown(trace: Trace) -> str:
     """The chain as Markdown: words as paragraphs, calls as code, frames as list items."""
-    from act2see.agent.trace import LETTERS, Answer, Frames
-    from act2see.cli.chain import frame_line
+    from act2see.trace.record import LETTERS, Answer, Frames
+    from act2see.trace.terminal import frame_line
 
     lines = [f"# {_line(trace.question.text)}", ""]
     lines += [f"- {a}. {_line(o)}" for a, o in zip(LETTERS, trace.question.options, strict=False)]

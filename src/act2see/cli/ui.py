@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
+from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import err, interrupted, say
 from act2see.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
-    from act2see.serve.ui_shelf import Clip
+    from act2see.serve.ui.shelf import Clip
 
 
 def ui(
@@ -46,11 +46,11 @@ def ui(
     from act2see.cli.runs import run_until_done
     from act2see.graphs.config import PRESETS, load_config, preset_data
     from act2see.serve.hosts import allowed_hosts
-    from act2see.serve.ui import Site, listen, serve
-    from act2see.serve.ui_runs import Runs
-    from act2see.serve.ui_shelf import Shelf
-    from act2see.tools.folders import Folders
-    from act2see.tools.store import default_cache
+    from act2see.serve.ui.runs import Runs
+    from act2see.serve.ui.server import Site, listen, serve
+    from act2see.serve.ui.shelf import Shelf
+    from act2see.tools.video.folders import Folders
+    from act2see.tools.video.store import default_cache
 
     hosts = sorted(allowed_hosts(*(allow_host or ()), bound=host))
     chosen = chosen_config(preset, config)
@@ -80,8 +80,8 @@ def samples(folder: Path) -> list[Clip]:
     from act2see.cli.demo import ITEMS
     from act2see.micro.questions import make_item
     from act2see.micro.world import write_clip
-    from act2see.serve.ui_shelf import Clip
-    from act2see.tools.files import whole_file
+    from act2see.serve.ui.shelf import Clip
+    from act2see.tools.runtime.files import whole_file
 
     clips = []
     for family, index in ITEMS:

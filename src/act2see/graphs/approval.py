@@ -7,7 +7,7 @@ tool runs: a tool that is tried again, or a process that dies in it, asks nobody
 
 A decision is checked before LangGraph saves it, its picture file included. One that cannot be carried out raises
 `DecisionError`, and the run waits for another. A picture's path may come from a client of a server: it goes through the same
-door as videos (`tools/folders.py`), where there is one, and is read once, when the decision is checked. `ask_person` reads files,
+door as videos (`tools/video/folders.py`), where there is one, and is read once, when the decision is checked. `ask_person` reads files,
 so it must not be called in an event loop.
 """
 
@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from act2see.agent.trace import Frames, Review, Text, Trace
 from act2see.errors import DecisionError, StoreError
-from act2see.tools.files import is_text, read_file
-from act2see.tools.folders import FencedClips, Folders
 from act2see.tools.frames import FrameRef, Record, Supplied
-from act2see.tools.video import frames_at
+from act2see.tools.runtime.files import is_text, read_file
+from act2see.tools.video.folders import FencedClips, Folders
+from act2see.tools.video.reader import frames_at
+from act2see.trace.record import Frames, Review, Text
+from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -33,7 +33,6 @@ from act2see.agent.grammar import Grammar, Parser, feedback
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import render
-from act2see.agent.trace import Answer, Call, Frames, Loop, Review, Text, Trace
 from act2see.errors import ConfigError, ToolError
 from act2see.graphs.approval import ask_person, instead, replaced, review_of
 from act2see.graphs.config import Budget, Config, load_config
@@ -45,8 +44,10 @@ from act2see.graphs.ready import check_ready
 from act2see.graphs.state import AskContext, AskInput, AskOutput, AskState, run_context, trace_of
 from act2see.graphs.view import initial_view
 from act2see.tools.base import MAX_FRAMES, FrameTool, ToolContext, call_seed, checked_result
-from act2see.tools.faults import restored, to_user_error
-from act2see.tools.text import clean_text, first_line
+from act2see.tools.runtime.faults import restored, to_user_error
+from act2see.tools.runtime.text import clean_text, first_line
+from act2see.trace.record import Answer, Call, Frames, Loop, Review, Text
+from act2see.trace.trace import Trace
 
 Graph = CompiledStateGraph[AskState, AskContext, AskInput, AskOutput]
 Update = dict[str, Any]

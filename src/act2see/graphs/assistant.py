@@ -1,14 +1,14 @@
 """The assistant: a supervisor over three workers, about the videos of a folder.
 
-- the librarian (`find_clips`): which videos show something, by searching the index of each (`graphs/librarian.py`);
+- the librarian (`find_clips`): which videos show something, by searching the index of each (`tools/search/librarian.py`);
 - Act2See (`ask_video`): a question about one video, with what the answer rests on (`graphs/compose.py`);
-- the transcript (`search_transcript`): what is said and when, from the subtitle files beside a video (`graphs/transcript.py`).
+- the transcript (`search_transcript`): what is said and when, from the subtitle files beside a video (`tools/video/subtitles.py`).
 
 The supervisor is LangChain's `create_agent`, and the workers are its tools. It is the loop that is wanted here (a model that
 calls tools until it answers) and is kept up to date by others: parallel calls, interrupts, checkpoints and streaming pass
 through it, and any chat model fits. A supervisor of our own would be this loop once more.
 
-Without a model's name the supervisor is `graphs/supervisor.py`, which works offline by rules. The supervisor is told names
+Without a model's name the supervisor is `micro/supervisor.py`, which works offline by rules. The supervisor is told names
 of videos, never opens anything, and can name only videos in the folder: the tools look each name up there.
 """
 
@@ -24,19 +24,19 @@ from langgraph.config import get_stream_writer
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, Field
 
-from act2see.agent.reasoners.chat_setup import chat_model
-from act2see.agent.trace import Trace
+from act2see.agent.reasoners.chat.setup import chat_model
 from act2see.errors import Act2SeeError, ConfigError, TranscriptError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.compose import as_tool
 from act2see.graphs.config import Config, Count, Section, load_config, section
-from act2see.graphs.librarian import search_folder
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.state import AskContext
-from act2see.graphs.supervisor import ScriptedSupervisor
-from act2see.graphs.transcript import read_transcript, subtitles_of
-from act2see.tools.finder import Finder
-from act2see.tools.folders import Folders
+from act2see.micro.supervisor import ScriptedSupervisor
+from act2see.tools.search.finder import Finder
+from act2see.tools.search.librarian import search_folder
+from act2see.tools.video.folders import Folders
+from act2see.tools.video.subtitles import read_transcript, subtitles_of
+from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

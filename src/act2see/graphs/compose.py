@@ -31,11 +31,11 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from act2see import errors
-from act2see.agent.trace import Trace
 from act2see.errors import Act2SeeError, ConfigError, QuestionError, ReasonerError, WaitingError
 from act2see.graphs.run import waiting_for
 from act2see.graphs.state import AskContext, AskInput
 from act2see.tools.frames import Cropped, FrameRef, Generated, Retrieved, Supplied, Taken
+from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
     from langchain_core.tools import StructuredTool

@@ -23,19 +23,20 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from act2see.agent.grammar import Grammar, feedback
-from act2see.agent.trace import Answer, Call, Frames, Origin, Segment, Text, Trace, Usage
-from act2see.agent.view import OUTCOMES
 from act2see.errors import ConfigError, QuestionError, StoreError, VideoError
 from act2see.graphs.approval import Decision, instead, picture
 from act2see.graphs.ask import Graph
-from act2see.graphs.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
 from act2see.graphs.run import OnEvent, aask, aresume
 from act2see.graphs.state import AskContext
-from act2see.tools.background import run_sync, run_sync_with_events
 from act2see.tools.base import Resources
-from act2see.tools.clips import Clips
-from act2see.tools.store import FrameStore
-from act2see.tools.text import clean_text
+from act2see.tools.runtime.background import run_sync, run_sync_with_events
+from act2see.tools.runtime.text import clean_text
+from act2see.tools.video.library import Clips
+from act2see.tools.video.store import FrameStore
+from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
+from act2see.trace.page import OUTCOMES
+from act2see.trace.record import Answer, Call, Frames, Origin, Segment, Text, Usage
+from act2see.trace.trace import Trace
 
 DROPPED = "There is no such frame; go on without it."
 

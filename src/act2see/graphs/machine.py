@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator
 
 from act2see.graphs.config import Config, NeedsConfig, load_config
-from act2see.tools.catalogue import catalogue
 from act2see.tools.plugins import chosen_tool
-from act2see.tools.weights import Wanted, what_is_missing
+from act2see.tools.runtime.catalogue import catalogue
+from act2see.tools.runtime.weights import Wanted, what_is_missing
 
 GENERAL = ("paper", "paper-24gb", "laptop", "api")  # the presets for any footage, the largest first
 
@@ -59,7 +59,7 @@ def recommended() -> str:
 
 
 def _fits(config: Config) -> bool:
-    from act2see.tools.hub import cache_folder, free_space
+    from act2see.tools.runtime.hub import cache_folder, free_space
 
     needs: NeedsConfig = config.needs
     if not (enough(device_memory("cuda")[1], needs.gpu) and enough(device_memory("cpu")[1], needs.ram)):

@@ -15,7 +15,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import CONFIG_KEY_CHECKPOINTER
 from langgraph._internal._runnable import RunnableCallable
 
-from act2see.tools.background import run_sync
+from act2see.tools.runtime.background import run_sync
 
 T = TypeVar("T")
 Node = Callable[..., Coroutine[Any, Any, Any]]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
-from act2see.agent.reasoners.chat_setup import chat_model, patient
+from act2see.agent.reasoners.chat.setup import chat_model, patient
 from act2see.agent.reasoners.preflight import Needs
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError
@@ -24,16 +24,16 @@ from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
 from act2see.graphs.places import local_path
 from act2see.graphs.state import AskState
 from act2see.tools.base import FrameTool, Resources
-from act2see.tools.batching import MicroBatcher, Stop
-from act2see.tools.beside import import_beside
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Encoder, Finder
-from act2see.tools.forks import Lock, check_inherited, natively, renew_after_fork
-from act2see.tools.memory import in_halves
 from act2see.tools.plugins import make_tool
-from act2see.tools.sharing import Shared
-from act2see.tools.store import FrameStore, default_cache
-from act2see.tools.weights import Wanted, local_weights, not_loaded, pick_device, resolve_weights
+from act2see.tools.runtime.batching import MicroBatcher, Stop
+from act2see.tools.runtime.forks import Lock, check_inherited, natively, renew_after_fork
+from act2see.tools.runtime.local_modules import import_beside
+from act2see.tools.runtime.memory import in_halves
+from act2see.tools.runtime.sharing import Shared
+from act2see.tools.runtime.weights import Wanted, local_weights, not_loaded, pick_device, resolve_weights
+from act2see.tools.search.finder import Encoder, Finder
+from act2see.tools.video.library import Clips
+from act2see.tools.video.store import FrameStore, default_cache
 
 
 class Guard(Protocol):
@@ -84,18 +84,18 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
     if config.use == "transformers":
         return LazyReasoner(config, store)
     if config.use == "vllm-http":
-        from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+        from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 
         return VLLMHTTPReasoner.from_options(
             config.weights, lambda ref: store.get(ref.digest), config.options, adapter=config.adapter, needs=needs
         )
     if config.use == "vllm":
-        from act2see.agent.reasoners.vllm import VLLMReasoner
+        from act2see.agent.reasoners.vllm.engine import VLLMReasoner
 
         given = {"dtype": config.dtype, "max_model_len": config.context, **({"images": needs.images} if needs else {}), **config.options}
         weights = local_weights("the reasoner's weights", config.weights)
         return VLLMReasoner.from_pretrained(weights, lambda ref: store.get(ref.digest), adapter=config.adapter, **given)
-    from act2see.agent.reasoners.chat import ChatModelReasoner
+    from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 
     model = chat_model(config.weights, patient(config.weights, config.options), "reasoner.weights")
     return ChatModelReasoner(
@@ -154,7 +154,7 @@ def build_guard(config: Config) -> Guard | None:
 
 
 class LazyEncoder:
-    """The configured encoder, loaded on first use. Whoever asks at the same time is encoded together (`tools/batching.py`).
+    """The configured encoder, loaded on first use. Whoever asks at the same time is encoded together (`tools/runtime/batching.py`).
 
     A frame's features do not depend on its batch, beyond the rounding of a larger matrix product.
     """
@@ -223,8 +223,8 @@ class LazyEncoder:
 
 def _encoders() -> Mapping[str, Callable[..., Encoder]]:
     """By what `encoder.use` may be."""
-    from act2see.tools.dual import DualEncoder, SentenceEncoder
-    from act2see.tools.encoder import Blip2Encoder
+    from act2see.tools.search.blip2 import Blip2Encoder
+    from act2see.tools.search.dual import DualEncoder, SentenceEncoder
 
     return {"blip2": Blip2Encoder, "transformers": DualEncoder, "sentence-transformers": SentenceEncoder}
 

@@ -11,7 +11,7 @@ from os import PathLike
 from typing import Any
 
 from act2see.errors import QuestionError
-from act2see.tools.text import clean_text
+from act2see.tools.runtime.text import clean_text
 
 MAX_QUESTION = 8_000
 MAX_OPTIONS = 26

@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterator, Sequence
 from act2see.errors import Act2SeeError, SetupError, WeightsError
 from act2see.graphs.config import PRESETS, Config, load_config
 from act2see.graphs.parts import Parts, cached_parts
-from act2see.tools.forks import natively
-from act2see.tools.weights import Wanted, is_of_hub, wanted_by, what_is_missing
+from act2see.tools.runtime.forks import natively
+from act2see.tools.runtime.weights import Wanted, is_of_hub, wanted_by, what_is_missing
 
 
 async def check_ready(config: Config, parts: Parts | None = None, tools: Collection[str] | None = None) -> None:

@@ -20,14 +20,14 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Command, Interrupt
 
-from act2see.agent.trace import Trace
 from act2see.errors import Act2SeeError, ConfigError, DecisionError, QuestionError, StoreError, WaitingError
 from act2see.graphs.ask import Graph
-from act2see.graphs.cancel import cancel_once
-from act2see.graphs.events import Event, read_event
 from act2see.graphs.state import AskContext, AskInput
-from act2see.tools.background import run_sync, run_sync_with_events
-from act2see.tools.text import clean_data, clean_text
+from act2see.tools.runtime.background import run_sync, run_sync_with_events
+from act2see.tools.runtime.cancel import cancel_once
+from act2see.tools.runtime.text import clean_data, clean_text
+from act2see.trace.events import Event, read_event
+from act2see.trace.trace import Trace
 
 OnEvent = Callable[[Event], None]
 

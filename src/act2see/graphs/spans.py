@@ -24,7 +24,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
 from act2see.errors import ConfigError
-from act2see.tools.forks import Lock
+from act2see.tools.runtime.forks import Lock
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -18,8 +18,9 @@ from langgraph.channels import EphemeralValue
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from act2see.agent.trace import Loop, Trace, Usage
 from act2see.errors import ConfigError, StoreError
+from act2see.trace.record import Loop, Usage
+from act2see.trace.trace import Trace
 
 
 def extend(old: list[Any], new: list[Any]) -> list[Any]:

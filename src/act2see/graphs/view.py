@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from act2see.agent.trace import Video
 from act2see.graphs.config import ViewConfig
 from act2see.graphs.parts import Parts
 from act2see.tools.frames import FrameRef
-from act2see.tools.video import absolute_path
+from act2see.tools.video.reader import absolute_path
+from act2see.trace.record import Video
 
 
 async def initial_view(parts: Parts, view: ViewConfig, video: str) -> tuple[Video, tuple[FrameRef, ...]]:

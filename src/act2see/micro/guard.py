@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.graphs.machine import recommended
-from act2see.micro.models import IMAGE
-from act2see.tools.forks import natively
-from act2see.tools.quiet import quiet
-from act2see.tools.weights import resolve_weights
+from act2see.micro.recipe.models import IMAGE
+from act2see.tools.runtime.forks import natively
+from act2see.tools.runtime.quiet import quiet
+from act2see.tools.runtime.weights import resolve_weights
 
 # Mean absolute error in [0, 1]: clips of boards reach 0.014 at most, two clips of real footage 0.14 and 0.16.
 LARGEST_ERROR = 0.03

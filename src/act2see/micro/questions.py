@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from act2see.micro.learn_generator import edit_query
+from act2see.micro.recipe.learn_generator import edit_query
 from act2see.micro.world import (
     CELLS,
     COLOURS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from act2see.micro.questions import FAMILIES, Call, Family, make_item
 from act2see.micro.world import write_clip
-from act2see.training.sources import Sample
+from act2see.training.corpus.sources import Sample
 
 # Similarity to the human chain that a board world chain must exceed. Boards are alike: on MiniLM's scale the paper's 0.8
 # would let another board's chain pass.

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.micro.corpus import continued, tools_line, with_lines
 from act2see.micro.questions import TAGS, Call, Item, Step, item_of
-from act2see.training.construct import HINT
+from act2see.micro.recipe.corpus import continued, tools_line, with_lines
+from act2see.training.corpus.construct import HINT
 
 _PROSE = (
     "Let me think about this carefully. ",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from act2see.agent.trace import Trace
 from act2see.errors import StoreError, TraceError
+from act2see.trace.trace import Trace
 
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # nothing else may become part of a path
 

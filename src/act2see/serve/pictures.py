@@ -15,7 +15,7 @@ from act2see.tools.frames import FrameRef, Generated, Retrieved
 if TYPE_CHECKING:
     from PIL import Image
 
-    from act2see.agent.packing import Pixels
+    from act2see.tools.video.store import Pixels
 
 MARK = "imagined, not in the video"
 SMALL = 192

@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict
 
 from act2see.errors import ToolError
 from act2see.tools.frames import Curve, FrameRef
-from act2see.tools.sharing import Shared
-from act2see.tools.text import clean_data, clean_text
+from act2see.tools.runtime.sharing import Shared
+from act2see.tools.runtime.text import clean_data, clean_text
 
 if TYPE_CHECKING:
-    from act2see.tools.finder import Finder
-    from act2see.tools.store import FrameStore
+    from act2see.tools.search.finder import Finder
+    from act2see.tools.video.store import FrameStore
 
 log = logging.getLogger(__name__)
 MAX_FRAMES = 16

@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import ConfigError, ToolError
-from act2see.tools.batching import MicroBatcher
-from act2see.tools.forks import RLock, check_inherited, natively, renew_after_fork
-from act2see.tools.memory import in_halves, out_of_memory, release
-from act2see.tools.quiet import quiet
-from act2see.tools.weights import Wanted, local_weights, not_loaded, pick_device
+from act2see.tools.runtime.batching import MicroBatcher
+from act2see.tools.runtime.forks import RLock, check_inherited, natively, renew_after_fork
+from act2see.tools.runtime.memory import in_halves, out_of_memory, release
+from act2see.tools.runtime.quiet import quiet
+from act2see.tools.runtime.weights import Wanted, local_weights, not_loaded, pick_device
 
 if TYPE_CHECKING:
     from act2see.tools.generate import Generate

@@ -131,3 +131,8 @@ class Curve(Record):
 
 Generated.model_rebuild()
 Cropped.model_rebuild()
+
+
+def stamp(seconds: float) -> str:
+    """How a time is written for the model: `<3.7 seconds>`."""
+    return f"<{seconds:.1f} seconds>"

@@ -23,10 +23,10 @@ from pydantic import Field, ValidationInfo, field_validator
 from act2see.errors import Act2SeeError, ToolError
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.diffusion import LOADING, Diffuser, Job, Pixels
-from act2see.tools.finder import Found
 from act2see.tools.frames import FrameRef, Generated
-from act2see.tools.video import split_part
-from act2see.tools.weights import Wanted, wanted_by
+from act2see.tools.runtime.weights import Wanted, wanted_by
+from act2see.tools.search.finder import Found
+from act2see.tools.video.reader import split_part
 
 log = logging.getLogger(__name__)
 Count = Annotated[int, Field(ge=1)]

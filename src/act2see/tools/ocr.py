@@ -27,10 +27,10 @@ from pydantic import Field
 
 from act2see.errors import ConfigError
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
-from act2see.tools.files import write_text
-from act2see.tools.forks import Lock, leak, natively, renew_after_fork
 from act2see.tools.frames import Taken
-from act2see.tools.video import frames_at
+from act2see.tools.runtime.files import write_text
+from act2see.tools.runtime.forks import Lock, leak, natively, renew_after_fork
+from act2see.tools.video.reader import frames_at
 
 log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]

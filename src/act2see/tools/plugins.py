@@ -1,7 +1,7 @@
 """Where tools come from: found by name, made from their options, looked at before anything is asked.
 
 A name is a short one (entry-point group `act2see.tools`) or, in a local config file, a dotted path `package.module:Class`; its
-module is looked for beside the file first (`tools/beside.py`).
+module is looked for beside the file first (`tools/runtime/local_modules.py`).
 Nothing is imported but the tools that a config names, so a broken package stands in the way of nobody who does not use it.
 
 A tool of another package runs `Apart`: in an event loop and a thread of its own. One that blocks there, in `async` code
@@ -25,8 +25,8 @@ from pydantic import BaseModel, ValidationError
 
 from act2see.errors import Act2SeeError, ConfigError, ToolError
 from act2see.tools.base import FrameTool, Resources, ToolContext, ToolResult
-from act2see.tools.beside import import_beside, plain_names
-from act2see.tools.forks import Lock, renew_after_fork
+from act2see.tools.runtime.forks import Lock, renew_after_fork
+from act2see.tools.runtime.local_modules import import_beside, plain_names
 
 GROUP = "act2see.tools"
 _ANSWERS = 1.0  # seconds within which a loop that is not blocked does something

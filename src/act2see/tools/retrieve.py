@@ -13,7 +13,7 @@ from typing import Literal
 
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.frames import FrameRef, Retrieved
-from act2see.tools.weights import Wanted, wanted_by
+from act2see.tools.runtime.weights import Wanted, wanted_by
 
 
 class Retrieve:

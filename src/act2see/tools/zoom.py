@@ -22,8 +22,8 @@ from pydantic import Field
 
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.frames import Cropped, FrameRef
-from act2see.tools.video import frames_at
-from act2see.tools.wording import frame_in, times_in
+from act2see.tools.queries import frame_in, times_in
+from act2see.tools.video.reader import frames_at
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]

@@ -24,26 +24,27 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from act2see.agent.packing import FrameSource, Packer
+from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
-from act2see.agent.trace import Trace
 from act2see.errors import Act2SeeError, CorpusError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
-from act2see.tools.background import run_sync
 from act2see.tools.base import call_seed
 from act2see.tools.frames import FrameRef, Record
-from act2see.tools.quiet import quiet
-from act2see.tools.weights import local_weights, pick_device
-from act2see.training.collate import IGNORED, collate, equal_frames
-from act2see.training.format_check import format_fault
-from act2see.training.sft import fast_bf16
-from act2see.training.sources import Sample
+from act2see.tools.runtime.background import run_sync
+from act2see.tools.runtime.quiet import quiet
+from act2see.tools.runtime.weights import local_weights, pick_device
+from act2see.tools.video.store import FrameSource
+from act2see.trace.trace import Trace
+from act2see.training.corpus.format_check import format_fault
+from act2see.training.corpus.sources import Sample
+from act2see.training.sft.collate import IGNORED, collate, equal_frames
+from act2see.training.sft.loop import fast_bf16
 
 log = logging.getLogger(__name__)
 Positive = Annotated[float, Field(gt=0)]

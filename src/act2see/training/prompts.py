@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from act2see.agent.prompt import Prompt
-from act2see.agent.trace import Trace
 from act2see.errors import CorpusError
 from act2see.tools.plugins import find_tool
+from act2see.trace.trace import Trace
 
 
 def prompt_of(trace: Trace, style: str, usages: Mapping[str, str]) -> Prompt:

@@ -18,7 +18,7 @@ from typing import Any
 
 from act2see.errors import WeightsError
 from act2see.tools.frames import Record
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 BASE_FILE = "base.json"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import Packed
 from act2see.agent.reasoners.kv import RowCache
-from act2see.tools.memory import out_of_memory, release
+from act2see.tools.runtime.memory import out_of_memory, release
 
 if TYPE_CHECKING:
     import torch

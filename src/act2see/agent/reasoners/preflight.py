@@ -21,7 +21,7 @@ from act2see.agent.reasoners.pieces import SEPARATOR
 from act2see.errors import ContextError, ReasonerError, SetupError
 
 if TYPE_CHECKING:
-    from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+    from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 
 FRAME_TEXT = 16  # tokens around a frame: its time, its marks, the tags of a tool's answer
 QUESTION = 1024  # tokens of the question, its options and the instruction
@@ -134,7 +134,7 @@ def _body(server: VLLMHTTPReasoner, content: list[dict[str, Any]]) -> dict[str, 
 
 
 def _blank(side: int) -> dict[str, Any]:
-    from act2see.agent.reasoners.vllm_wire import image_part, png
+    from act2see.agent.reasoners.vllm.wire import image_part, png
 
     pixels = np.zeros((side, side, 3), np.uint8)
     return image_part(png(pixels), hashlib.blake2b(f"blank {side}".encode(), digest_size=16).hexdigest())

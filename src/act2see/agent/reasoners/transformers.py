@@ -22,17 +22,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from act2see.agent.packing import FrameSource, Packed, Packer
+from act2see.agent.packing import Packed, Packer
 from act2see.agent.reasoners.adapters import check_adapter
 from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
 from act2see.agent.reasoners.kv import RowCache
 from act2see.agent.reasoners.prefill import prefill
 from act2see.agent.rollout import Rollout
 from act2see.errors import Act2SeeError, ContextError, ReasonerError
-from act2see.tools.forks import Lock, check_inherited, native, renew_after_fork
-from act2see.tools.memory import in_halves, out_of_memory
-from act2see.tools.quiet import quiet
-from act2see.tools.weights import not_loaded
+from act2see.tools.runtime.forks import Lock, check_inherited, native, renew_after_fork
+from act2see.tools.runtime.memory import in_halves, out_of_memory
+from act2see.tools.runtime.quiet import quiet
+from act2see.tools.runtime.weights import not_loaded
+from act2see.tools.video.store import FrameSource
 
 if TYPE_CHECKING:
     import torch
