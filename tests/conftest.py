@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from act2see.tools.frames import FrameRef
     from act2see.trace.trace import Trace
 
@@ -55,3 +58,15 @@ def trace() -> Callable[..., Trace]:
 
     video = Video(path="clip.mp4", digest="0" * 32, seconds=4.0, width=48, height=48, frames=48, fps=12.0)
     return lambda **fields: Trace(**{"id": "run", "video": video, **fields})
+
+
+@pytest.fixture(scope="session")
+def source() -> Callable[[FrameRef], NDArray[np.uint8]]:
+    """The picture behind a reference: noise that its digest alone decides."""
+    import numpy as np
+
+    def picture(ref: FrameRef) -> NDArray[np.uint8]:
+        rng = np.random.default_rng(int(ref.digest[:8], 16))
+        return rng.integers(0, 256, (ref.height, ref.width, 3), dtype=np.uint8)
+
+    return picture

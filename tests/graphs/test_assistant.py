@@ -158,3 +158,9 @@ def test_the_scripted_supervisor_goes_by_what_comes_back() -> None:
     nothing = turn([human, one, ToolMessage("Searched 0 videos.", tool_call_id=one.tool_calls[0]["id"])])
     assert nothing.text == "No clip can be searched. Searched 0 videos."
     assert "Ask something" in turn([]).text
+
+
+@pytest.mark.parametrize("path", ["act2see.micro.supervisor", "act2see.micro.supervisor:Nobody", "no_such_module:Supervisor", ""])
+def test_a_supervisor_that_cannot_be_loaded_is_a_config_error(folder: Path, config: Config, path: str) -> None:
+    with pytest.raises(ConfigError, match=r"assistant\.supervisor: .* cannot be loaded"):
+        create_assistant(config, folder, {"supervisor": path})

@@ -8,7 +8,7 @@ The supervisor is LangChain's `create_agent`, and the workers are its tools. It 
 calls tools until it answers) and is kept up to date by others: parallel calls, interrupts, checkpoints and streaming pass
 through it, and any chat model fits. A supervisor of our own would be this loop once more.
 
-Without a model's name the supervisor is `micro/supervisor.py`, which works offline by rules. The supervisor is told names
+Without a model's name the supervisor is the preset's own: `micro/supervisor.py`, which works offline by rules. The supervisor is told names
 of videos, never opens anything, and can name only videos in the folder: the tools look each name up there.
 """
 
@@ -31,7 +31,7 @@ from act2see.graphs.compose import as_tool
 from act2see.graphs.config import Config, Count, Section, load_config, section
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.state import AskContext
-from act2see.micro.supervisor import ScriptedSupervisor
+from act2see.tools.runtime.local_modules import import_beside
 from act2see.tools.search.finder import Finder
 from act2see.tools.search.librarian import search_folder
 from act2see.tools.video.folders import Folders
@@ -57,12 +57,14 @@ called imagined is not in the video: say so where you use it. Where nothing show
 
 
 class Assistant(Section):
-    """`model` is the supervisor, a LangChain chat model `provider:model`, with its own `options`; None: the scripted one.
+    """`model` is the supervisor, a LangChain chat model `provider:model`, with its own `options`. Without one `supervisor` is used,
+    the dotted path (`module:Class`) of a chat model that needs no arguments.
 
     `videos` are searched at most, and the supervisor speaks at most `turns` times for one question.
     """
 
     model: str | None = None
+    supervisor: str = "act2see.micro.supervisor:ScriptedSupervisor"
     options: dict[str, Any] = Field(default_factory=dict)
     videos: Count = 200
     turns: Count = 12
@@ -91,7 +93,7 @@ def create_assistant(
     loaded, chosen = load_config(config), section(Assistant, settings, "assistant")
     parts = parts or cached_parts(loaded)
     folders = Folders([folder] if isinstance(folder, str | os.PathLike) else folder)
-    supervisor = model or (chat_model(chosen.model, chosen.options, "assistant's model") if chosen.model else ScriptedSupervisor())
+    supervisor = model or _supervisor(chosen, loaded.folder)
     tools = [
         librarian(parts.resources.finder, folders, chosen.videos),
         watcher(create_act2see(loaded, parts=parts), folders),
@@ -106,6 +108,20 @@ def create_assistant(
         checkpointer=checkpointer,
         name="assistant",
     )
+
+
+def _supervisor(settings: Assistant, folder: str | None) -> BaseChatModel:
+    """The chat model that the settings name. Raises `ConfigError`."""
+    if settings.model:
+        return chat_model(settings.model, settings.options, "assistant's model")
+    module, _, name = settings.supervisor.partition(":")
+    try:
+        made: BaseChatModel = getattr(import_beside(module, folder), name)()
+    except (ImportError, AttributeError, TypeError, ValueError) as e:
+        raise ConfigError(
+            f"assistant.supervisor: {settings.supervisor} cannot be loaded ({e}): give it as `module:Class` of a LangChain chat model"
+        ) from e
+    return made
 
 
 class FindArguments(BaseModel):
