@@ -1,4 +1,5 @@
-"""How soon the web page shows what the model wrote, and how heavy the page of a trace is, in a headless Chromium.
+"""How soon the web page shows what the model wrote, and how heavy the page of a trace is, in a headless
+Chromium.
 
 *Latency* is from the moment at which the reasoner hands a token to the graph to the moment at which the DOM has it: a
 `MutationObserver` notes when each word of a script is first there. Both clocks are this machine's. A *first* token is one
@@ -59,7 +60,13 @@ class Speaker:
         self.first: list[str] = []
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         calls = len(re.findall("</frame>", str(rollout)))
         self.first.append(f"w{len(self.said)}x")
@@ -79,7 +86,8 @@ class Speaker:
 
 
 def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list[float]]:
-    """Seconds to the page of each first token, and of the others: so many questions to one server, each on a page of its own."""
+    """Seconds to the page of each first token, and of the others: so many questions to one server, each on a
+    page of its own."""
     from act2see.serve.ui.runs import Runs
     from act2see.serve.ui.server import Site, served
     from act2see.serve.ui.shelf import Clip, Shelf
@@ -89,7 +97,12 @@ def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list
     speaker = Speaker()
     parts = Parts(speaker, {"retrieve": Event(resources, 1.0)}, resources)
     graph = create_act2see(config, parts=parts)
-    sample = Clip("sample", str(write_clip(make_item("blink", 0, "test").clip, folder / "clip.mp4")), "Which?", ("a", "b"))
+    sample = Clip(
+        "sample",
+        str(write_clip(make_item("blink", 0, "test").clip, folder / "clip.mp4")),
+        "Which?",
+        ("a", "b"),
+    )
     runs = Runs(folder / "runs", lambda _: (graph, lambda ref: resources.store.get(ref.digest)))
     seen: dict[str, float] = {}
     with served(Site({"micro": config}, Shelf(folder / "uploads", [sample]), runs)) as address:
@@ -105,10 +118,12 @@ def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list
 
 
 def asked(page: Any) -> dict[str, float]:
-    """Ask the sample's question: when the page had each word. Raises `RuntimeError` with the page's words where it does not answer."""
+    """Ask the sample's question: when the page had each word. Raises `RuntimeError` with the page's words
+    where it does not answer."""
     page.get_by_role("button", name="Ask", exact=True).wait_for()
     page.evaluate(WATCH)
-    # The sample's question comes after the button: asked sooner, the page would say that the question is empty.
+    # The sample's question comes after the button: asked sooner, the page would say that the question is
+    # empty.
     page.get_by_label("Question").and_(page.locator(":not(:placeholder-shown)")).wait_for()
     page.get_by_label("Question").press("Enter")
     answered = page.locator("[role=status]", has_text="Answered")
@@ -123,7 +138,10 @@ def asked(page: Any) -> dict[str, float]:
 def trace_of(pixels: Sequence[np.ndarray]) -> tuple[Trace, dict[str, np.ndarray]]:
     """A trace that shows these pictures: 16 at the start, the rest retrieved one by one."""
     by_digest = {frame_digest(p): p for p in pixels}
-    refs = [FrameRef(digest=d, width=p.shape[1], height=p.shape[0], seconds=float(i)) for i, (d, p) in enumerate(by_digest.items())]
+    refs = [
+        FrameRef(digest=d, width=p.shape[1], height=p.shape[0], seconds=float(i))
+        for i, (d, p) in enumerate(by_digest.items())
+    ]
     segments: list[Segment] = []
     for n, ref in enumerate(refs[16:]):
         found = ref.model_copy(update={"provenance": Retrieved(query=f"look {n}", score=0.5)})
@@ -135,7 +153,9 @@ def trace_of(pixels: Sequence[np.ndarray]) -> tuple[Trace, dict[str, np.ndarray]
     segments.append(Answer(text="<answer>A</answer>", body="A"))
     video = Video(path="clip.mp4", digest="0", seconds=20.0, width=448, height=252, frames=500, fps=25.0)
     initial = tuple(r.model_copy(update={"provenance": Initial()}) for r in refs[:16])
-    return Trace(id="t", video=video, question=Question(text="Which?"), initial=initial, segments=tuple(segments)), by_digest
+    return Trace(
+        id="t", video=video, question=Question(text="Which?"), initial=initial, segments=tuple(segments)
+    ), by_digest
 
 
 def pictures(noise: bool) -> list[np.ndarray]:
@@ -146,7 +166,9 @@ def pictures(noise: bool) -> list[np.ndarray]:
     if noise:
         return [rng.integers(0, 256, (252, 448, 3), dtype=np.uint8) for _ in range(20)]
     smooth = [rng.integers(0, 256, (14, 25, 3), dtype=np.uint8) for _ in range(20)]
-    large = [np.asarray(Image.fromarray(s).resize((448, 252), Image.Resampling.BICUBIC), np.int16) for s in smooth]
+    large = [
+        np.asarray(Image.fromarray(s).resize((448, 252), Image.Resampling.BICUBIC), np.int16) for s in smooth
+    ]
     return [np.clip(a + rng.normal(0, 6, a.shape), 0, 255).astype(np.uint8) for a in large]
 
 
@@ -182,8 +204,12 @@ def run(quick: bool = False) -> dict[str, Any]:
         for kind in ("footage", "noise"):
             trace, by_digest = trace_of(pictures(kind == "noise"))
             html = Path(folder) / f"{kind}.html"
-            html.write_text(trace_html(trace, lambda ref, known=by_digest: known[ref.digest]), encoding="utf-8")
+            html.write_text(
+                trace_html(trace, lambda ref, known=by_digest: known[ref.digest]), encoding="utf-8"
+            )
             goals[f"bytes of the page of 20 frames, {kind}"] = at_most(html.stat().st_size, GOAL_BYTES)
-            goals[f"seconds until it is loaded and painted, {kind}"] = at_most(opened(browser, html, 2 if quick else 5), GOAL_OPEN)
+            goals[f"seconds until it is loaded and painted, {kind}"] = at_most(
+                opened(browser, html, 2 if quick else 5), GOAL_OPEN
+            )
         browser.close()
     return {"first": [round(x, 3) for x in first], "goals": goals}

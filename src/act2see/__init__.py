@@ -5,8 +5,8 @@
     graph = create_act2see("micro")
     trace = ask(graph, "clip.mp4", "What colour was the triangle when the star blinked?")
 
-The names below are imported from their modules when they are first used, so `import act2see` costs nothing and
-`act2see --help` starts at once.
+The names below are imported from their modules when they are first used, so `import act2see` costs nothing
+and `act2see --help` starts at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What a terminal shows: words are not broken, control tags are hidden, help is whole, and nothing waits unsaid."""
+"""What a terminal shows: words are not broken, control tags are hidden, help is whole, and nothing waits
+unsaid."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ from act2see.trace.trace import Trace
 
 SOURCES = str(Path(act2see.__file__).parents[1])
 VIDEO = Video(path="clip.mp4", digest="d", seconds=6.0, width=192, height=192, frames=72, fps=12)
-FRAME = FrameRef(digest="0" * 32, seconds=1.7, width=192, height=192, provenance=Retrieved(query="ring", score=0.41))
+FRAME = FrameRef(
+    digest="0" * 32, seconds=1.7, width=192, height=192, provenance=Retrieved(query="ring", score=0.41)
+)
 TEXT = (
     "<think>\nThe cross stands in the northwest, the ring beside it. <retrieve>the ring blinks</retrieve>",
     "Now it is somewhere else: averyveryverylongwordthatdoesnotfitintoanylinewhatever and on. <|im_start|>Übergrößenträger "
@@ -39,7 +42,14 @@ TEXT = (
 def shown(width: int, *, terminal: bool = True, size: int = 3, loads: bool = False) -> str:
     """A chain as it is written, its text in pieces of this size."""
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=terminal, color_system=None, highlight=False, legacy_windows=False)
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=terminal,
+        color_system=None,
+        highlight=False,
+        legacy_windows=False,
+    )
     chain = Chain(console, loads=loads)
     chain.event(ViewEvent(run="r", video=VIDEO, frames=()))
     for n, text in enumerate(TEXT):
@@ -63,14 +73,28 @@ def cells(line: str) -> int:
 def test_words_are_broken_where_the_line_ends_and_only_there(width: int, size: int) -> None:
     text = shown(width, size=size)
     assert max(cells(line) for line in text.splitlines()) <= width
-    words = {"The", "cross", "stands", "northwest,", "beside", "somewhere", "else:", "and", "on.", "Übergrößenträger"}
+    words = {
+        "The",
+        "cross",
+        "stands",
+        "northwest,",
+        "beside",
+        "somewhere",
+        "else:",
+        "and",
+        "on.",
+        "Übergrößenträger",
+    }
     assert words <= set(text.split())
     assert shown(width, size=size) == shown(width, size=2)
 
 
 def test_where_there_is_no_terminal_nothing_is_broken() -> None:
     text = shown(40, terminal=False)
-    assert "The cross stands in the northwest, the ring beside it. <retrieve>the ring blinks</retrieve>" in text.splitlines()
+    assert (
+        "The cross stands in the northwest, the ring beside it. <retrieve>the ring blinks</retrieve>"
+        in text.splitlines()
+    )
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -112,7 +136,9 @@ def in_terminal(width: int, *arguments: str) -> str:
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     environment |= {"PYTHONPATH": SOURCES, "TERM": "xterm", "NO_COLOR": "1"}
-    with subprocess.Popen([sys.executable, *arguments], stdin=its, stdout=its, stderr=its, env=environment) as process:
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdin=its, stdout=its, stderr=its, env=environment
+    ) as process:
         os.close(its)
         said = b"".join(iter(lambda: _read(ours), b""))
     os.close(ours)
@@ -166,8 +192,14 @@ def test_a_command_line_that_cannot_be_read_is_one_line() -> None:
 )
 def test_tab_completes(tmp_path: Path, words: str, offered: list[str]) -> None:
     environment = {**os.environ, "PYTHONPATH": SOURCES, "ACT2SEE_CACHE": str(tmp_path)}
-    environment |= {"_ACT2SEE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
-    run = subprocess.run([sys.executable, "-m", "act2see"], env=environment, capture_output=True, text=True, check=False)
+    environment |= {
+        "_ACT2SEE_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "act2see"], env=environment, capture_output=True, text=True, check=False
+    )
     assert run.stdout.split() == offered, run.stderr
 
 

@@ -1,4 +1,5 @@
-"""The recipe from nothing, a few steps of each stage: every folder that it leaves is one that the graph loads."""
+"""The recipe from nothing, a few steps of each stage: every folder that it leaves is one that the graph
+loads."""
 
 from __future__ import annotations
 
@@ -30,7 +31,12 @@ def test_the_whole_recipe_runs_and_leaves_weights_that_answer(tmp_path: Path) ->
 
     config = micro_config(tmp_path / "weights", tmp_path / "cache")
     item = make_item("observe", 0, "test")
-    trace = ask(create_act2see(config, parts=build_parts(config)), write_clip(item.clip, tmp_path / "clip.mp4"), item.text, item.options)
+    trace = ask(
+        create_act2see(config, parts=build_parts(config)),
+        write_clip(item.clip, tmp_path / "clip.mp4"),
+        item.text,
+        item.options,
+    )
     assert trace.text
     assert trace.usage.loops
 

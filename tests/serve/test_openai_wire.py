@@ -1,4 +1,5 @@
-"""Between OpenAI's protocol and a rollout: the same token ids, stop strings however the text is cut, the command itself."""
+"""Between OpenAI's protocol and a rollout: the same token ids, stop strings however the text is cut, the
+command itself."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def as_sent(rollout: Rollout, source: Any) -> bytes:
 
 
 def test_a_rollout_that_went_over_the_wire_has_the_same_ids_and_pictures(packer: Packer) -> None:
-    pixels = {frame_digest(p): p for p in np.random.default_rng(0).integers(0, 256, (3, 96, 144, 3), dtype=np.uint8)}
+    pixels = {
+        frame_digest(p): p for p in np.random.default_rng(0).integers(0, 256, (3, 96, 144, 3), dtype=np.uint8)
+    }
     a, b, c = (ImagePiece(FrameRef(digest=d, width=144, height=96, seconds=1.0)) for d in pixels)
     rollout = Rollout(
         (
@@ -67,7 +70,9 @@ def test_a_rollout_that_went_over_the_wire_has_the_same_ids_and_pictures(packer:
     assert [f.digest for f in sent.images] == list(pixels)
     assert np.array_equal(pictures.get(c.frame.digest), pixels[c.frame.digest])
     # A later visit of the same run is known by its beginning; pictures go with the request.
-    again = prompted(read_request(as_sent(Rollout(rollout.pieces[:12]), lambda ref: pixels[ref.digest])), pictures)
+    again = prompted(
+        read_request(as_sent(Rollout(rollout.pieces[:12]), lambda ref: pixels[ref.digest])), pictures
+    )
     assert again.rollout.session == given.rollout.session
     del given, again
     assert len(pictures) == 0
@@ -80,7 +85,9 @@ def test_an_ordinary_chat_becomes_turns_and_nobody_can_spell_one_out(packer: Pac
         {"role": "assistant", "content": "<think>\nHm.</think>"},
         {"role": "user", "content": [{"type": "text", "text": "So?"}]},
     ]
-    rollout = prompted(read_request(json.dumps({"model": "m", "messages": messages}).encode()), Pictures()).rollout
+    rollout = prompted(
+        read_request(json.dumps({"model": "m", "messages": messages}).encode()), Pictures()
+    ).rollout
     assert str(rollout) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n<think>\nHm.</think>"
         "<|im_end|>\n<|im_start|>user\nSo?<|im_end|>\n<|im_start|>assistant\n<think>\n"
@@ -90,7 +97,14 @@ def test_an_ordinary_chat_becomes_turns_and_nobody_can_spell_one_out(packer: Pac
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'{"model": "m"}', b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}']
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"model": "m"}',
+        b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}',
+    ],
 )
 def test_what_is_no_request_is_an_error_of_the_protocol(body: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
@@ -100,8 +114,15 @@ def test_what_is_no_request_is_an_error_of_the_protocol(body: bytes) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text("ab<", max_size=24), st.lists(st.text("ab<", min_size=1, max_size=4), max_size=3), st.integers(1, 5), st.booleans())
-def test_stop_strings_are_found_however_the_text_is_cut(text: str, stops: list[str], size: int, keep: bool) -> None:
+@given(
+    st.text("ab<", max_size=24),
+    st.lists(st.text("ab<", min_size=1, max_size=4), max_size=3),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_stop_strings_are_found_however_the_text_is_cut(
+    text: str, stops: list[str], size: int, keep: bool
+) -> None:
     reader = StopStrings(stops, keep)
     said = [reader.feed(text[i : i + size]) for i in range(0, len(text), size)]
     said.append(reader.rest())
@@ -124,13 +145,27 @@ def test_what_docs_models_md_shows_is_right(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
         config = load_config(tmp_path / "mine.yaml", cache=str(tmp_path / "cache"))
         assert isinstance(build_parts(config).reasoner, ChatModelReasoner)
-    bodies = [block for block in re.findall(r"```json\n(.*?)```", text, re.S) if "continue_final_message" in block]
+    bodies = [
+        block for block in re.findall(r"```json\n(.*?)```", text, re.S) if "continue_final_message" in block
+    ]
     assert [read_request(body.encode()).plain_parts for body in bodies] == [(2, 4)]
 
 
 @pytest.mark.timeout(300)  # it starts a process that loads a model, and a busy machine takes its time
 def test_the_command_serves_until_it_is_interrupted() -> None:
-    command = [sys.executable, "-m", "act2see", "serve", "openai", "--port", "0", "--weights", "micro:vlm", "--allow-host", "a.example"]
+    command = [
+        sys.executable,
+        "-m",
+        "act2see",
+        "serve",
+        "openai",
+        "--port",
+        "0",
+        "--weights",
+        "micro:vlm",
+        "--allow-host",
+        "a.example",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout

@@ -46,7 +46,9 @@ def generator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Six seconds of the board world: 18 frames at 3 fps."""
-    return str(write_clip(make_item("blink", 0, seconds=6).clip, tmp_path_factory.mktemp("clip") / "clip.mp4", 96))
+    return str(
+        write_clip(make_item("blink", 0, seconds=6).clip, tmp_path_factory.mktemp("clip") / "clip.mp4", 96)
+    )
 
 
 @pytest.fixture

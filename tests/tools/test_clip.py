@@ -46,9 +46,13 @@ def resources(tmp_path: Path) -> Resources:
 async def test_the_frames_around_a_time(
     resources: Resources, video: str, query: str, options: dict[str, float], seconds: list[float]
 ) -> None:
-    result = await Around("clip", Around.Options.model_validate(options), resources).call(query, ToolContext(video))
+    result = await Around("clip", Around.Options.model_validate(options), resources).call(
+        query, ToolContext(video)
+    )
     assert [f.seconds for f in result.frames] == pytest.approx(seconds, abs=0.051)
-    assert [number(resources.store.get(f.digest)) for f in result.frames] == [round(f.seconds * 10) for f in result.frames]
+    assert [number(resources.store.get(f.digest)) for f in result.frames] == [
+        round(f.seconds * 10) for f in result.frames
+    ]
     assert {f.provenance for f in result.frames} == {Taken(query=query)}
 
 
@@ -63,6 +67,8 @@ async def test_a_frame_that_was_shown_is_a_time_too(resources: Resources, video:
     ("query", "says"),
     [("the circle blinks", HOW), ("the last frame", HOW), ("7 seconds", "The video ends at 6.0 seconds.")],
 )
-async def test_what_is_no_time_is_answered_with_an_example(resources: Resources, video: str, query: str, says: str) -> None:
+async def test_what_is_no_time_is_answered_with_an_example(
+    resources: Resources, video: str, query: str, says: str
+) -> None:
     result = await Around("clip", Around.Options(), resources).call(query, ToolContext(video))
     assert (result.frames, result.note) == ((), says)

@@ -1,4 +1,5 @@
-"""Where tools come from: entry points, whole and broken, and the thread in which another package's tool runs."""
+"""Where tools come from: entry points, whole and broken, and the thread in which another package's tool
+runs."""
 
 from __future__ import annotations
 
@@ -48,7 +49,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         info = folder / f"{package}-1.2.dist-info"
         info.mkdir(parents=True)
         (folder / f"{package}.py").write_text(code, encoding="utf-8")
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n", encoding="utf-8")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n", encoding="utf-8"
+        )
         points = "".join(f"{name} = {value}\n" for name, value in tools.items())
         (info / "entry_points.txt").write_text(f"[act2see.tools]\n{points}", encoding="utf-8")
         monkeypatch.syspath_prepend(str(folder))
@@ -76,11 +79,15 @@ def test_another_packages_tool_is_found_by_name(install: Install, tmp_path: Path
         ("", "plugin_gone:Ours", "No module named 'plugin_gone'"),
     ],
 )
-def test_a_broken_entry_point_is_named_and_the_rest_works(install: Install, tmp_path: Path, code: str, value: str, says: str) -> None:
+def test_a_broken_entry_point_is_named_and_the_rest_works(
+    install: Install, tmp_path: Path, code: str, value: str, says: str
+) -> None:
     install("plugin_bad", code, broken=value)
     install("plugin_good", ours="plugin_good:Ours")
     build_parts(load_config("micro", cache=str(tmp_path), tools={"mine": {"use": "ours"}}))
-    config = load_config("micro", cache=str(tmp_path), tools={"mine": {"use": "ours"}, "look": {"use": "broken"}})
+    config = load_config(
+        "micro", cache=str(tmp_path), tools={"mine": {"use": "ours"}, "look": {"use": "broken"}}
+    )
     with pytest.raises(ConfigError) as e:
         build_parts(config)
     assert str(e.value).startswith(f"tool 'broken' of plugin_bad 1.2 ({value}) cannot be imported: ")
@@ -100,7 +107,10 @@ def test_a_name_that_two_packages_offer(install: Install) -> None:
     for package in ("plugin_one 1.2 (plugin_one:Ours)", "plugin_two 1.2 (plugin_two:Ours)"):
         assert package in str(e.value)
     assert find_tool("plugin_one:Ours").version == "ours 1"
-    with pytest.raises(ConfigError, match=r"there is no tool 'our'; did you mean 'ours'\? \(known: .*generate.*, ours, .*retrieve"):
+    with pytest.raises(
+        ConfigError,
+        match=r"there is no tool 'our'; did you mean 'ours'\? \(known: .*generate.*, ours, .*retrieve",
+    ):
         find_tool("our")
 
 
@@ -204,7 +214,9 @@ async def test_other_agents_get_frames_and_note(tmp_path: Path) -> None:
             return ToolResult((ref,) if query == "x" else (), "It reads EXIT.")
 
     tool = as_langchain_tool(Both(), store)
-    message = await tool.ainvoke({"type": "tool_call", "id": "1", "name": "both", "args": {"video": "clip.mp4", "query": "x"}})
+    message = await tool.ainvoke(
+        {"type": "tool_call", "id": "1", "name": "both", "args": {"video": "clip.mp4", "query": "x"}}
+    )
     assert message.content == f"frame at 1.5 s (pixels: {ref.digest}); It reads EXIT."
     assert message.artifact == [ref]
     assert await tool.ainvoke({"video": "clip.mp4", "query": "y"}) == "It reads EXIT."

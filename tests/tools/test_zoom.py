@@ -1,4 +1,5 @@
-"""The `zoom` tool: what a query is read as, and that a part is cut from the video and not from what was shown."""
+"""The `zoom` tool: what a query is read as, and that a part is cut from the video and not from what was
+shown."""
 
 from __future__ import annotations
 
@@ -82,7 +83,9 @@ SHARE = st.integers(0, 1000).map(lambda n: n / 1000)
 
 @settings(max_examples=300)
 @given(SHARE, SHARE, SHARE, SHARE, st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 64))
-def test_a_cut_holds_the_box_and_stays_in_the_frame(a: float, b: float, c: float, d: float, width: int, height: int, least: int) -> None:
+def test_a_cut_holds_the_box_and_stays_in_the_frame(
+    a: float, b: float, c: float, d: float, width: int, height: int, least: int
+) -> None:
     box = min(a, c), min(b, d), max(a, c) + 0.001 * (a == c), max(b, d) + 0.001 * (b == d)
     box = (*box[:2], min(box[2], 1.0), min(box[3], 1.0))
     left, top, right, bottom = cut(box, width, height, least)
@@ -121,7 +124,9 @@ async def test_a_part_has_all_the_pixels_of_the_video(resources: Resources, vide
 async def test_a_part_of_a_part_is_a_part_of_the_whole(resources: Resources, video: str) -> None:
     shown = resources.finder.clips.pictures(video, [0, 4])
     [first] = (await zoom(resources).call("right half of the last frame", ToolContext(video, shown))).frames
-    [second] = (await zoom(resources).call("0.5,0.5,1,1 of the last frame", ToolContext(video, [*shown, first]))).frames
+    [second] = (
+        await zoom(resources).call("0.5,0.5,1,1 of the last frame", ToolContext(video, [*shown, first]))
+    ).frames
     [(_, _, whole)] = open_video(video).read([4])
     assert isinstance(second.provenance, Cropped)
     assert second.provenance.source == shown[1]
@@ -130,16 +135,22 @@ async def test_a_part_of_a_part_is_a_part_of_the_whole(resources: Resources, vid
     assert within((0.2, 0.2, 0.6, 0.6), (0, 0, 1, 1)) == pytest.approx((0.2, 0.2, 0.6, 0.6))
 
 
-async def test_an_imagined_frame_is_cut_from_what_there_is_and_stays_imagined(resources: Resources, video: str) -> None:
+async def test_an_imagined_frame_is_cut_from_what_there_is_and_stays_imagined(
+    resources: Resources, video: str
+) -> None:
     [real] = resources.finder.clips.pictures(video, [4])
     pixels = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
-    imagined = resources.store.ref(pixels, 1.0, Generated(prompt="x", anchor=real, seed=0, strength=0.5, model="m"))
+    imagined = resources.store.ref(
+        pixels, 1.0, Generated(prompt="x", anchor=real, seed=0, strength=0.5, model="m")
+    )
     for query in ("left half of the last frame", "left half of the imagined frame", "left half of frame 2"):
         [part] = (await zoom(resources).call(query, ToolContext(video, [real, imagined]))).frames
         assert np.array_equal(resources.store.get(part.digest), pixels[:, :40])
         assert part.imagined
     # A time is one of the video.
-    [part] = (await zoom(resources).call("left half of 1.0 seconds", ToolContext(video, [real, imagined]))).frames
+    [part] = (
+        await zoom(resources).call("left half of 1.0 seconds", ToolContext(video, [real, imagined]))
+    ).frames
     assert not part.imagined
 
 
@@ -169,7 +180,9 @@ async def test_what_cannot_be_read_is_answered_with_an_example(resources: Resour
 async def test_who_keeps_no_frames_may_name_any_time(resources: Resources, video: str) -> None:
     [part] = (await zoom(resources).call("left half of 2.5 s", ToolContext(video))).frames
     assert part.seconds == 2.5
-    assert (await zoom(resources).call("left half", ToolContext(video))).note == "No frame has been shown yet."
+    assert (
+        await zoom(resources).call("left half", ToolContext(video))
+    ).note == "No frame has been shown yet."
 
 
 async def test_sizes_have_bounds(resources: Resources, video: str) -> None:

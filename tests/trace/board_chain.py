@@ -34,22 +34,42 @@ def seen_in(folder: Path) -> Seen:
     resources = build_resources(load_config("micro", cache=str(folder / "cache")))
     clips = resources.finder.clips
     initial = tuple(clips.pictures(clip, clips.clip(clip).every(1.0)))
-    found = asyncio.run(Retrieve("retrieve", Retrieve.Options(), resources).call("the triangle blinks", ToolContext(clip, initial)))
+    found = asyncio.run(
+        Retrieve("retrieve", Retrieve.Options(), resources).call(
+            "the triangle blinks", ToolContext(clip, initial)
+        )
+    )
     [frame] = found.frames
     inverted = 255 - resources.store.get(frame.digest)
-    made = Generated(prompt="tipped", anchor=frame, seed=3, strength=0.3, model="micro", faithfulness=0.4, anchor_score=0.2)
+    made = Generated(
+        prompt="tipped", anchor=frame, seed=3, strength=0.3, model="micro", faithfulness=0.4, anchor_score=0.2
+    )
     info = clips.clip(clip).info
     trace = Trace(
         id="run",
-        video=Video(path=clip, digest=info.digest, seconds=info.seconds, width=192, height=192, frames=info.frames, fps=info.fps),
+        video=Video(
+            path=clip,
+            digest=info.digest,
+            seconds=info.seconds,
+            width=192,
+            height=192,
+            frames=info.frames,
+            fps=info.fps,
+        ),
         question=Question(text=item.text, options=item.options),
         initial=initial,
         segments=(
             Text(text="Nothing blinks in view. "),
-            Call(text="<retrieve>the triangle blinks</retrieve>", tag="retrieve", query="the triangle blinks"),
+            Call(
+                text="<retrieve>the triangle blinks</retrieve>", tag="retrieve", query="the triangle blinks"
+            ),
             Frames(tag="retrieve", frames=found.frames, curve=found.curve, seconds=0.2),
             Call(text="<generate>tipped</generate>", tag="generate", query="tipped"),
-            Frames(tag="generate", frames=(resources.store.ref(inverted, frame.seconds, made),), curve=found.curve),
+            Frames(
+                tag="generate",
+                frames=(resources.store.ref(inverted, frame.seconds, made),),
+                curve=found.curve,
+            ),
             Call(text="<zoom>x</zoom>", tag="zoom", query="x", outcome="unknown"),
             Frames(tag="zoom", note="There is no such tool."),
             Answer(text="<answer>B</answer>", body="B"),

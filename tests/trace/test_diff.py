@@ -39,9 +39,21 @@ def test_a_trace_is_the_same_as_itself_whatever_it_took(trace: Make, frame: Fram
     versions = Versions(act2see="0.1", reasoner="m", tools={"retrieve": "1"}, config="abc")
     segments = (Text(text="I look. "), call("the ring"), back(frame(1, 2.0), seconds=0.1), answer("B"))
     loop = Loop(prefilled=9, cached=0, decoded=5, seconds=1.0, stop="call")
-    a = trace(id="a", initial=(frame(0),), segments=segments, versions=versions, usage=Usage(loops=(loop,), node_seconds={"reason": 1.0}))
+    a = trace(
+        id="a",
+        initial=(frame(0),),
+        segments=segments,
+        versions=versions,
+        usage=Usage(loops=(loop,), node_seconds={"reason": 1.0}),
+    )
     slower = (*segments[:2], back(frame(1, 2.0), seconds=0.7), answer("B"))
-    b = a.model_copy(update={"id": "b", "segments": slower, "usage": Usage(loops=(loop, loop), node_seconds={"reason": 2.5})})
+    b = a.model_copy(
+        update={
+            "id": "b",
+            "segments": slower,
+            "usage": Usage(loops=(loop, loop), node_seconds={"reason": 2.5}),
+        }
+    )
     diff = diff_traces(a, b)
     assert diff.same
     assert (diff.ids, diff.facts, diff.parted) == (("a", "b"), (), None)
@@ -89,7 +101,9 @@ def test_a_picture_at_another_time_and_a_note_are_differences(trace: Make, frame
         ([], ["the ring"], ["added"]),
     ],
 )
-def test_calls_are_matched_by_tag_and_query(trace: Make, first: list[str], second: list[str], kinds: list[str]) -> None:
+def test_calls_are_matched_by_tag_and_query(
+    trace: Make, first: list[str], second: list[str], kinds: list[str]
+) -> None:
     a, b = (trace(segments=tuple(call(q) for q in queries)) for queries in (first, second))
     diff = diff_traces(a, b)
     assert [c.kind for c in diff.calls] == kinds
@@ -104,7 +118,10 @@ def test_another_tool_is_another_call(trace: Make) -> None:
 
 
 def test_facts_are_what_was_given_to_both(trace: Make, frame: Frame) -> None:
-    a = trace(question=Question(text="What?", options=("red", "blue")), versions=Versions(tools={"retrieve": "1"}, seed=3))
+    a = trace(
+        question=Question(text="What?", options=("red", "blue")),
+        versions=Versions(tools={"retrieve": "1"}, seed=3),
+    )
     video = a.video.model_copy(update={"path": "other.mp4", "digest": "1" * 32})
     b = trace(
         question=Question(text="Which?", options=("red",)),
@@ -124,7 +141,9 @@ def test_facts_are_what_was_given_to_both(trace: Make, frame: Frame) -> None:
     ]
     assert [f.kind for f in diff.initial] == ["added"]
     assert not diff.same
-    moved = diff_traces(a, a.model_copy(update={"video": a.video.model_copy(update={"path": "elsewhere.mp4"})}))
+    moved = diff_traces(
+        a, a.model_copy(update={"video": a.video.model_copy(update={"path": "elsewhere.mp4"})})
+    )
     assert not moved.facts  # the same video in another place
 
 

@@ -32,7 +32,11 @@ def test_what_goes_over_is_small_and_plain(seen: Seen) -> None:
     view = json.dumps(widget.view, allow_nan=False)
     assert len(view) < 20_000
     assert str(Path(seen.trace.video.path).parent) not in view
-    assert (widget.at, widget.call, [s["kind"] for s in widget.view["steps"]]) == (4, 1, ["text", "real", "imagined", "failed", "answer"])
+    assert (widget.at, widget.call, [s["kind"] for s in widget.view["steps"]]) == (
+        4,
+        1,
+        ["text", "real", "imagined", "failed", "answer"],
+    )
     assert all(url.startswith("data:image/") for url in widget.pictures.values())
     assert sum(map(len, widget.pictures.values())) <= BUDGET
     assert {f["picture"] for f in widget.view["initial"]} <= set(widget.pictures)
@@ -44,16 +48,27 @@ def test_what_goes_over_is_small_and_plain(seen: Seen) -> None:
 def test_candidates_are_the_indexs_best_or_the_curves_peaks(seen: Seen, tmp_path: Path) -> None:
     ranked, pictures = explorer_data(seen.trace, seen.pixels, seen.resources.finder)
     step = ranked["steps"][1]
-    best = seen.resources.finder.find(seen.trace.video.path, "the triangle blinks", k=explorer.CANDIDATES).hits
+    best = seen.resources.finder.find(
+        seen.trace.video.path, "the triangle blinks", k=explorer.CANDIDATES
+    ).hits
     assert [c["score"] for c in step["candidates"]] == pytest.approx([h.score for h in best], abs=1e-3)
     [chosen] = [c for c in step["candidates"] if c["state"] == "chosen"]
     assert chosen["seconds"] == pytest.approx(seen.trace.shown[len(seen.trace.initial)].seconds, abs=1e-3)
     assert all(c["frame"]["picture"] in pictures for c in step["candidates"])
     shown = {f["seconds"] for f in ranked["initial"]}
-    assert all((c["seconds"] in shown) == (c["state"] == "seen") for c in step["candidates"] if c["state"] != "chosen")
+    assert all(
+        (c["seconds"] in shown) == (c["state"] == "seen")
+        for c in step["candidates"]
+        if c["state"] != "chosen"
+    )
     assert [c["mark"] for c in ranked["steps"][2]["candidates"] if c["state"] == "chosen"] == ["the anchor"]
-    gone = seen.trace.model_copy(update={"video": seen.trace.video.model_copy(update={"path": str(tmp_path / "gone.mp4")})})
-    for kept in (explorer_data(seen.trace, seen.pixels)[0], explorer_data(gone, seen.pixels, seen.resources.finder)[0]):
+    gone = seen.trace.model_copy(
+        update={"video": seen.trace.video.model_copy(update={"path": str(tmp_path / "gone.mp4")})}
+    )
+    for kept in (
+        explorer_data(seen.trace, seen.pixels)[0],
+        explorer_data(gone, seen.pixels, seen.resources.finder)[0],
+    ):
         [peak, *others] = kept["steps"][1]["candidates"]
         assert (peak["state"], peak["seconds"]) == ("chosen", chosen["seconds"])
         assert all(c["frame"] is None and c["score"] <= peak["score"] for c in others)
@@ -71,10 +86,14 @@ def test_odd_numbers_and_many_large_pictures(seen: Seen, monkeypatch: pytest.Mon
     assert view["steps"][0]["curve"]["values"] == [None, 0.3, None]
     assert 50_000 < sum(map(len, pictures.values())) <= 100_000
     assert len(pictures) < len(large)  # the last ones have no room: no picture
-    assert explorer_data(trace.model_copy(update={"initial": (), "segments": ()}), seen.pixels)[0]["steps"] == []
+    assert (
+        explorer_data(trace.model_copy(update={"initial": (), "segments": ()}), seen.pixels)[0]["steps"] == []
+    )
 
 
-def test_without_a_widget_it_is_the_page(seen: Seen, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_widget_it_is_the_page(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     page = trace_html(seen.trace, seen.pixels, fragment=True)
     data, _ = explore(seen.trace, seen.resources.store)._repr_mimebundle_()
     assert set(data) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}

@@ -1,4 +1,5 @@
-"""The front end of the trace explorer in a real headless Chromium, beside a model object that does what anywidget's does."""
+"""The front end of the trace explorer in a real headless Chromium, beside a model object that does what
+anywidget's does."""
 
 from __future__ import annotations
 
@@ -35,7 +36,13 @@ def hostile(trace: Trace) -> Trace:
         Answer(text="", body=HOSTILE),
     )
     video = trace.video.model_copy(update={"path": f"clips/{HOSTILE.replace('/', '')}"})
-    return trace.model_copy(update={"video": video, "question": Question(text=HOSTILE, options=(HOSTILE, "other")), "segments": segments})
+    return trace.model_copy(
+        update={
+            "video": video,
+            "question": Question(text=HOSTILE, options=(HOSTILE, "other")),
+            "segments": segments,
+        }
+    )
 
 
 HARNESS = """async ({esm, state}) => {
@@ -69,16 +76,22 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def show(browser: Any) -> Iterator[Any]:
-    """Draw a widget in a page of its own; afterwards no page may have failed or asked for anything from elsewhere."""
+    """Draw a widget in a page of its own; afterwards no page may have failed or asked for anything from
+    elsewhere."""
     pages, wrong = [], []
 
     def draw(widget: Any, width: int = 1200) -> Any:
         page = browser.new_page(viewport={"width": width, "height": 900})
-        page.on("request", lambda r: None if r.url.startswith(("data:", "blob:", "about:")) else wrong.append(r.url))
+        page.on(
+            "request",
+            lambda r: None if r.url.startswith(("data:", "blob:", "about:")) else wrong.append(r.url),
+        )
         page.on("pageerror", lambda e: wrong.append(str(e)))
         page.set_content("<!doctype html><main></main>")
         page.add_style_tag(content=str(widget._css))
-        page.evaluate(HARNESS, {"esm": str(widget._esm), "state": widget.get_state(["view", "pictures", "at", "call"])})
+        page.evaluate(
+            HARNESS, {"esm": str(widget._esm), "state": widget.get_state(["view", "pictures", "at", "call"])}
+        )
         pages.append(page)
         return page
 
@@ -90,11 +103,17 @@ def show(browser: Any) -> Iterator[Any]:
 
 def test_scrubbing_shows_what_the_model_had_seen(seen: Seen, show: Any) -> None:
     page = show(explore(seen.trace, seen.resources.store, finder=seen.resources.finder))
-    tiles, steps, slider = page.locator(".tiles > li:visible"), page.locator(".steps > li:visible"), page.get_by_role("slider")
+    tiles, steps, slider = (
+        page.locator(".tiles > li:visible"),
+        page.locator(".steps > li:visible"),
+        page.get_by_role("slider"),
+    )
     assert (steps.count(), tiles.count()) == (5, len(seen.trace.initial) + 2)
     slider.fill("0")
     assert (steps.count(), tiles.count(), page.evaluate(STATE)) == (1, len(seen.trace.initial), [0, 0, 1])
-    assert page.get_by_role("region", name="The chosen call").inner_text() == "Choose a call, or go on to one."
+    assert (
+        page.get_by_role("region", name="The chosen call").inner_text() == "Choose a call, or go on to one."
+    )
     page.get_by_role("button", name="One step on").click()
     assert (steps.count(), tiles.count(), page.evaluate(STATE)) == (2, len(seen.trace.initial) + 1, [1, 1, 2])
     assert slider.get_attribute("aria-valuetext") == "2 of 5: retrieve, call 1"
@@ -142,9 +161,15 @@ def test_text_is_text_and_another_trace_can_take_its_place(seen: Seen, show: Any
     page = show(explore(hostile(seen.trace), seen.resources.store))
     said = page.locator(".explorer").inner_text()
     assert said.count('<img src=x onerror="window.hit=1">') >= 8
-    assert page.evaluate("[window.hit ?? 0, document.querySelectorAll('main img, main script').length]") == [0, 0]
+    assert page.evaluate("[window.hit ?? 0, document.querySelectorAll('main img, main script').length]") == [
+        0,
+        0,
+    ]
     other = explore(seen.trace, seen.resources.store)
-    page.evaluate("s => { for (const k of ['pictures', 'view', 'at']) model.set(k, s[k]); }", other.get_state(["view", "pictures", "at"]))
+    page.evaluate(
+        "s => { for (const k of ['pictures', 'view', 'at']) model.set(k, s[k]); }",
+        other.get_state(["view", "pictures", "at"]),
+    )
     assert seen.trace.question.text in page.locator(".explorer").inner_text()
     assert "onerror" not in page.locator(".explorer").inner_text()
     page.evaluate("leave(); model.set('at', 0)")

@@ -51,7 +51,9 @@ def whole(trace: Make, frame: Frame) -> Trace:
         call("the ring"),
         Frames(tag="retrieve", frames=(frame(1, 2.0),)),
         call("in blue", "generate"),
-        Frames(tag="generate", frames=(frame(2, 2.0).model_copy(update={"provenance": made}),), note="One only."),
+        Frames(
+            tag="generate", frames=(frame(2, 2.0).model_copy(update={"provenance": made}),), note="One only."
+        ),
         Text(text="So it is blue.</think>\n"),
         Answer(text="<answer>B</answer>", body="B"),
     )
@@ -64,7 +66,8 @@ def blocks(message: BaseMessage) -> list[Any]:
 
 
 def valid(messages: list[BaseMessage]) -> None:
-    """Every tool call has its result next, every result its call, no turn is empty, and models and people take turns."""
+    """Every tool call has its result next, every result its call, no turn is empty, and models and people
+    take turns."""
     assert convert_to_messages(messages) == messages
     assert messages_from_dict(messages_to_dict(messages)) == messages
     waiting: list[str | None] = []
@@ -98,7 +101,10 @@ def test_the_turns(whole: Trace, frame: Frame) -> None:
     imagined, picture, note = blocks(messages[4])
     assert imagined["text"] == "<imagined> not in the video: made from the frame at 2.0 seconds"
     assert (picture["file_id"], note["text"]) == (frame(2).digest, "One only.")
-    assert messages[5].content_blocks == [{"type": "reasoning", "reasoning": "So it is blue."}, {"type": "text", "text": "B"}]
+    assert messages[5].content_blocks == [
+        {"type": "reasoning", "reasoning": "So it is blue."},
+        {"type": "text", "text": "B"},
+    ]
 
 
 def test_with_a_store_pictures_are_pictures(whole: Trace, tmp_path: Path) -> None:
@@ -115,7 +121,9 @@ def test_with_a_store_pictures_are_pictures(whole: Trace, tmp_path: Path) -> Non
     assert {b["mime_type"] for b in pictures} == {"image/jpeg"}
 
 
-@pytest.mark.parametrize("outcome", ["unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged"])
+@pytest.mark.parametrize(
+    "outcome", ["unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged"]
+)
 def test_a_call_that_was_not_run_stays_in_its_words(trace: Make, outcome: str) -> None:
     segments = (
         Text(text="Hm. "),
@@ -139,9 +147,20 @@ def test_a_call_that_was_not_run_stays_in_its_words(trace: Make, outcome: str) -
         ((call("x"),), ["human", "ai", "tool"]),  # it was interrupted while the tool was at work
         ((call("x"), Frames(tag="retrieve")), ["human", "ai", "tool"]),
         ((Answer(text="</answer>", body="", forced=True),), ["human", "ai"]),
-        ((Text(text="I"), Text(text="</think>\n<answer>", author="graph"), Answer(text="A</answer>", body="A")), ["human", "ai"]),
         (
-            (call("x", outcome="over_budget"), Text(text="</think>\n<answer>", author="graph"), Answer(text="A</answer>", body="A")),
+            (
+                Text(text="I"),
+                Text(text="</think>\n<answer>", author="graph"),
+                Answer(text="A</answer>", body="A"),
+            ),
+            ["human", "ai"],
+        ),
+        (
+            (
+                call("x", outcome="over_budget"),
+                Text(text="</think>\n<answer>", author="graph"),
+                Answer(text="A</answer>", body="A"),
+            ),
             ["human", "ai"],
         ),
     ],
@@ -174,10 +193,22 @@ async def test_a_chat_model_takes_them(whole: Trace, frame: Frame, source: Any, 
             return source(frame(0))
 
     with openai_server(says("It is blue.")) as server:
-        model = openai.ChatOpenAI(model="m", base_url=server.url, api_key="none", max_retries=0, streaming=True)
+        model = openai.ChatOpenAI(
+            model="m", base_url=server.url, api_key="none", max_retries=0, streaming=True
+        )
         reply = await model.ainvoke([*whole.to_messages(Store(tmp_path)), HumanMessage("Are you sure?")])
         assert reply.text == "It is blue."
         sent = server.requests[0]["messages"]
-    assert [m["role"] for m in sent] == ["user", "assistant", "tool", "assistant", "tool", "assistant", "user"]
-    assert [c["id"] for m in sent for c in m.get("tool_calls") or ()] == [m["tool_call_id"] for m in sent if m["role"] == "tool"]
+    assert [m["role"] for m in sent] == [
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "tool",
+        "assistant",
+        "user",
+    ]
+    assert [c["id"] for m in sent for c in m.get("tool_calls") or ()] == [
+        m["tool_call_id"] for m in sent if m["role"] == "tool"
+    ]
     assert sent[0]["content"][1]["image_url"]["url"].startswith("data:image/jpeg;base64,")

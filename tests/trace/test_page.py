@@ -23,7 +23,9 @@ from act2see.trace.timeline import Scale, clock
 from act2see.trace.trace import Trace
 
 Pixels = NDArray[np.uint8]
-BOARD = Board((Piece("circle", "red", (0, 0)), Piece("ring", "green", (1, 2)), Piece("square", "blue", (2, 1))))
+BOARD = Board(
+    (Piece("circle", "red", (0, 0)), Piece("ring", "green", (1, 2)), Piece("square", "blue", (2, 1)))
+)
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror='f()'></style></title>&lt;\x00\x1b\ud800\u202e"
 
 
@@ -36,12 +38,24 @@ class Store:
     def ref(self, pixels: Pixels, seconds: float, provenance: Provenance | None = None) -> FrameRef:
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).hexdigest()
         self.pixels[digest] = pixels
-        return FrameRef(digest=digest, width=pixels.shape[1], height=pixels.shape[0], seconds=seconds, provenance=provenance or Initial())
+        return FrameRef(
+            digest=digest,
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            seconds=seconds,
+            provenance=provenance or Initial(),
+        )
 
-    def board(self, n: int, seconds: float, size: int = 192, provenance: Provenance | None = None) -> FrameRef:
+    def board(
+        self, n: int, seconds: float, size: int = 192, provenance: Provenance | None = None
+    ) -> FrameRef:
         cell = divmod(n % 9, 3)
         return self.ref(
-            render(Board((Piece("circle", "red", cell), Piece("ring", "green", (cell[0], 2 - cell[1])))), size), seconds, provenance
+            render(
+                Board((Piece("circle", "red", cell), Piece("ring", "green", (cell[0], 2 - cell[1])))), size
+            ),
+            seconds,
+            provenance,
         )
 
     def __call__(self, frame: FrameRef) -> Pixels:
@@ -94,11 +108,22 @@ def store() -> Store:
     return Store()
 
 
-def make(store: Store, *segments: Text | Call | Frames | Answer, initial: int = 6, question: Question | None = None) -> Trace:
+def make(
+    store: Store, *segments: Text | Call | Frames | Answer, initial: int = 6, question: Question | None = None
+) -> Trace:
     return Trace(
         id="t1",
-        video=Video(path="/videos/someone/clips/board.mp4", digest="9f3a", seconds=6.0, width=192, height=192, frames=72, fps=12.0),
-        question=question or Question(text="What colour does the ring turn?", options=("red", "green", "blue")),
+        video=Video(
+            path="/videos/someone/clips/board.mp4",
+            digest="9f3a",
+            seconds=6.0,
+            width=192,
+            height=192,
+            frames=72,
+            fps=12.0,
+        ),
+        question=question
+        or Question(text="What colour does the ring turn?", options=("red", "green", "blue")),
         initial=tuple(store.board(i, float(i)) for i in range(initial)),
         segments=segments,
         usage=Usage(
@@ -108,7 +133,13 @@ def make(store: Store, *segments: Text | Call | Frames | Answer, initial: int = 
             ),
             node_seconds={"view": 0.1, "reason": 0.92, "retrieve": 0.2},
         ),
-        versions=Versions(act2see="0.1.0", reasoner="micro-vlm", tools={"retrieve": "retrieve micro"}, config="b1946", seed=7),
+        versions=Versions(
+            act2see="0.1.0",
+            reasoner="micro-vlm",
+            tools={"retrieve": "retrieve micro"},
+            config="b1946",
+            seed=7,
+        ),
     )
 
 
@@ -125,7 +156,14 @@ def retrieved(store: Store, seconds: float = 2.7) -> tuple[Call, Frames]:
 def imagined(store: Store, anchor: FrameRef) -> tuple[Call, Frames]:
     edit = Edit("right")
     made = Generated(
-        prompt=str(edit), anchor=anchor, seed=11, strength=0.5, model="micro-sd3", faithfulness=0.31, anchor_score=0.35, scores=(0.2, 0.31)
+        prompt=str(edit),
+        anchor=anchor,
+        seed=11,
+        strength=0.5,
+        model="micro-sd3",
+        faithfulness=0.31,
+        anchor_score=0.35,
+        scores=(0.2, 0.31),
     )
     frame = store.ref(render(edit.apply(BOARD), 48), anchor.seconds, made)
     call = Call(text=f"<generate>{edit}</generate>", tag="generate", query=str(edit))
@@ -149,7 +187,19 @@ def both(store: Store) -> Trace:
 def test_a_trace_is_told_in_order(store: Store) -> None:
     page = Page(trace_html(both(store), store))
     text = page.text
-    said = ["board.mp4", "6.0 s", "192", "What colour", "red", "green", "chosen", "No ring blinks", "retrieve", "2.7 s", "score 0.43"]
+    said = [
+        "board.mp4",
+        "6.0 s",
+        "192",
+        "What colour",
+        "red",
+        "green",
+        "chosen",
+        "No ring blinks",
+        "retrieve",
+        "2.7 s",
+        "score 0.43",
+    ]
     said += [
         "Now the board is tipped",
         "generate",
@@ -158,7 +208,18 @@ def test_a_trace_is_told_in_order(store: Store) -> None:
         "the best of 2 (0.20, 0.31)",
         "seed 11",
     ]
-    said += ["So it is green.", "Answer", "B", "prefilled", "</retrieve>", "884", "0.92", "micro-vlm", "b1946", "seed"]
+    said += [
+        "So it is green.",
+        "Answer",
+        "B",
+        "prefilled",
+        "</retrieve>",
+        "884",
+        "0.92",
+        "micro-vlm",
+        "b1946",
+        "seed",
+    ]
     at = 0
     for words in said:
         assert words in text[at:], words
@@ -173,7 +234,9 @@ def test_the_page_needs_nothing_from_elsewhere(store: Store) -> None:
     html = trace_html(both(store), store)
     page = Page(html)
     assert not re.search(r"https?:|//\w|@import|@font-face", re.sub(r"base64,[\w+/=]+", "", html))
-    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object", "base", "form", "img"})
+    assert {tag for tag, _ in page.tags}.isdisjoint(
+        {"script", "link", "iframe", "object", "base", "form", "img"}
+    )
     assert all(u.startswith("data:image/") for u in re.findall(r"url\(([^)]*)", page.css))
     assert all(a["href"].startswith("#frame-") for _, a in page.tags if "href" in a)
     ids = [a["id"] for _, a in page.tags if "id" in a]
@@ -204,7 +267,10 @@ def test_small_pictures_are_lossless_and_large_ones_reduced(store: Store) -> Non
     small = store.ref(render(BOARD, 48), 0.0)
     large = store.ref(np.full((720, 1280, 3), 90, np.uint8), 1.0)
     page = Page(find_html("clip", "the ring", [(small, 0.4), (large, 0.3)], store))
-    pictures = {kind: Image.open(BytesIO(base64.b64decode(data))) for kind, data in re.findall(r"image/(\w+);base64,([\w+/=]+)", page.css)}
+    pictures = {
+        kind: Image.open(BytesIO(base64.b64decode(data)))
+        for kind, data in re.findall(r"image/(\w+);base64,([\w+/=]+)", page.css)
+    }
     assert np.array_equal(np.asarray(pictures["png"]), render(BOARD, 48))
     assert pictures["jpeg"].size == (360, 203)
     assert page.css.count("image-rendering:pixelated") == 1
@@ -213,7 +279,11 @@ def test_small_pictures_are_lossless_and_large_ones_reduced(store: Store) -> Non
 def test_imagined_frames_are_marked_wherever_they_stand(store: Store) -> None:
     trace = both(store)
     frame = trace.shown[-1]
-    for html in (trace_html(trace, store), trace_html(trace, store, fragment=True), find_html("t", "q", [(frame, 0.1)], store)):
+    for html in (
+        trace_html(trace, store),
+        trace_html(trace, store, fragment=True),
+        find_html("t", "q", [(frame, 0.1)], store),
+    ):
         page = Page(html)
         drawn = page.classed("picture")
         marked = [a for a in drawn if "imagined" in a["class"].split()]
@@ -233,7 +303,12 @@ def test_hostile_text_stays_text(store: Store) -> None:
         store,
         Text(text=HOSTILE),
         Call(text=HOSTILE, tag=HOSTILE, query=HOSTILE, outcome="unknown"),
-        Frames(tag=HOSTILE, frames=(frame, frame.model_copy(update={"provenance": made, "digest": HOSTILE})), note=HOSTILE, curve=curve()),
+        Frames(
+            tag=HOSTILE,
+            frames=(frame, frame.model_copy(update={"provenance": made, "digest": HOSTILE})),
+            note=HOSTILE,
+            curve=curve(),
+        ),
         Text(text=HOSTILE, author="graph"),
         Answer(text=HOSTILE, body=HOSTILE),
         question=Question(text=HOSTILE, options=(HOSTILE, "b")),
@@ -241,11 +316,18 @@ def test_hostile_text_stays_text(store: Store) -> None:
         update={
             "id": HOSTILE,
             "video": Video(path=HOSTILE, digest=HOSTILE, seconds=6.0, width=1, height=1, frames=1, fps=1.0),
-            "usage": Usage(loops=(Loop(prefilled=1, cached=1, decoded=1, seconds=1.0, stop=HOSTILE),), node_seconds={HOSTILE: 1.0}),
+            "usage": Usage(
+                loops=(Loop(prefilled=1, cached=1, decoded=1, seconds=1.0, stop=HOSTILE),),
+                node_seconds={HOSTILE: 1.0},
+            ),
             "versions": Versions(act2see=HOSTILE, reasoner=HOSTILE, tools={HOSTILE: HOSTILE}, config=HOSTILE),
         }
     )
-    plain = [tag for fragment in (False, True) for tag in Page(trace_html(both(store), store, fragment=fragment)).tags]
+    plain = [
+        tag
+        for fragment in (False, True)
+        for tag in Page(trace_html(both(store), store, fragment=fragment)).tags
+    ]
     names, attributes = {tag for tag, _ in plain}, {k for _, a in plain for k in a}
     pages = [
         trace_html(trace, store, title=HOSTILE),
@@ -280,7 +362,11 @@ def test_long_queries_are_cut_but_not_the_thought(store: Store) -> None:
 
 
 def test_forced_and_unlisted_answers_are_marked(store: Store) -> None:
-    forced = make(store, Text(text="</think>", author="graph"), Answer(text="<answer>mauve</answer>", body="mauve", forced=True))
+    forced = make(
+        store,
+        Text(text="</think>", author="graph"),
+        Answer(text="<answer>mauve</answer>", body="mauve", forced=True),
+    )
     text = Page(trace_html(forced, store)).text
     assert "Made to answer" in text
     assert "Not written by the model" in text
@@ -298,10 +384,21 @@ def test_a_refused_video_is_not_called_a_spent_budget(store: Store) -> None:
         text = Page(trace_html(refused, store, fragment=fragment)).text
         assert words in text
         assert "refused before the model was asked" in text
-        for absent in ("budget", "Forced", "forced", "Made to answer", "Chain of thought", "names none of the options", "loop"):
+        for absent in (
+            "budget",
+            "Forced",
+            "forced",
+            "Made to answer",
+            "Chain of thought",
+            "names none of the options",
+            "loop",
+        ):
             assert absent not in text, absent
     # With words of the model or of the graph it is the budget after all.
-    assert "Forced" in Page(trace_html(make(store, Text(text="</think>", author="graph"), *refused.segments), store)).text
+    assert (
+        "Forced"
+        in Page(trace_html(make(store, Text(text="</think>", author="graph"), *refused.segments), store)).text
+    )
 
 
 def test_a_page_leads_back_to_the_page_of_all(store: Store) -> None:
@@ -312,7 +409,11 @@ def test_a_page_leads_back_to_the_page_of_all(store: Store) -> None:
 
 def test_the_page_of_all_shows_a_real_frame_of_each_and_marks_what_is_imagined(store: Store) -> None:
     plain = make(store, Answer(text="<answer>B</answer>", body="B"))
-    entries = [Entry(both(store), "both.html", "right"), Entry(plain, "plain.html"), Entry(make(store), "none.html", HOSTILE)]
+    entries = [
+        Entry(both(store), "both.html", "right"),
+        Entry(plain, "plain.html"),
+        Entry(make(store), "none.html", HOSTILE),
+    ]
     html = index_html("all", "about", entries, store)
     page = Page(html)
     assert [a["href"] for tag, a in page.tags if tag == "a"] == ["both.html", "plain.html", "none.html"]
@@ -328,7 +429,11 @@ def test_unfinished_traces_are_shown_as_far_as_they_are(store: Store) -> None:
     text = Page(trace_html(make(store, Text(text="Let me look. "), call), store)).text
     assert "not finished" in text
     assert "Nothing has come back yet." in text
-    bare = Trace(id="", video=Video(path="", digest="", seconds=0, width=0, height=0, frames=0, fps=0), question=Question(text=""))
+    bare = Trace(
+        id="",
+        video=Video(path="", digest="", seconds=0, width=0, height=0, frames=0, fps=0),
+        question=Question(text=""),
+    )
     assert "Nothing has been written yet." in Page(trace_html(bare, store)).text
 
 
@@ -402,14 +507,28 @@ def test_timeline_and_curves_mark_the_chosen_times(store: Store) -> None:
 )
 def test_odd_curves_and_times_are_drawn(store: Store, odd: Curve) -> None:
     far = store.board(1, 1e9)
-    page = Page(trace_html(make(store, Frames(tag="retrieve", frames=(far, store.board(2, float("nan"))), curve=odd)), store))
+    page = Page(
+        trace_html(
+            make(store, Frames(tag="retrieve", frames=(far, store.board(2, float("nan"))), curve=odd)), store
+        )
+    )
     for _, a in page.tags:
-        assert not re.search(r"\b(nan|inf)\b", " ".join(v for k, v in a.items() if k in ("x", "x1", "cx", "cy", "points", "style")))
+        assert not re.search(
+            r"\b(nan|inf)\b",
+            " ".join(v for k, v in a.items() if k in ("x", "x1", "cx", "cy", "points", "style")),
+        )
 
 
 @pytest.mark.parametrize(
     ("seconds", "total", "shown"),
-    [(3.72, 8, "3.7 s"), (59.99, 60, "1:00.0"), (3.7, 90, "0:03.7"), (3723.4, 7200, "1:02:03"), (3.0, 7200, "0:00:03"), (75, 8, "1:15.0")],
+    [
+        (3.72, 8, "3.7 s"),
+        (59.99, 60, "1:00.0"),
+        (3.7, 90, "0:03.7"),
+        (3723.4, 7200, "1:02:03"),
+        (3.0, 7200, "0:00:03"),
+        (75, 8, "1:15.0"),
+    ],
 )
 def test_times_are_written_for_people(seconds: float, total: float, shown: str) -> None:
     assert clock(seconds, total) == shown

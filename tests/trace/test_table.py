@@ -20,16 +20,23 @@ pytest.importorskip("pandas", reason="a DataFrame needs pandas: pip install 'act
 @pytest.fixture
 def traces(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> list[Trace]:
     found = frame(1, 2.5).model_copy(update={"provenance": Retrieved(query="a", score=0.4)})
-    made = Generated(prompt="b", anchor=found, seed=1, strength=0.3, model="m", faithfulness=0.5, anchor_score=0.2)
+    made = Generated(
+        prompt="b", anchor=found, seed=1, strength=0.3, model="m", faithfulness=0.5, anchor_score=0.2
+    )
     imagined = frame(2, 2.5).model_copy(update={"provenance": made})
-    called: Any = lambda tag, query, **more: Call(text=f"<{tag}>{query}</{tag}>", tag=tag, query=query, **more)  # noqa: E731
+
+    def called(tag: str, query: str, **more: Any) -> Call:
+        return Call(text=f"<{tag}>{query}</{tag}>", tag=tag, query=query, **more)
+
     full = trace(
         question=Question(text="Which?", options=("ring", "square")),
         initial=(frame(0),),
         segments=(
             Text(text="Look."),
             called("retrieve", "a"),
-            Frames(tag="retrieve", frames=(found,), curve=Curve(start=0, step=1, values=(0.1, 0.4)), seconds=0.5),
+            Frames(
+                tag="retrieve", frames=(found,), curve=Curve(start=0, step=1, values=(0.1, 0.4)), seconds=0.5
+            ),
             called("generate", "b"),
             Frames(tag="generate", frames=(imagined,), seconds=1.0),
             called("retrieve", "c"),
@@ -54,7 +61,10 @@ def traces(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> list[
 def test_a_row_for_each_trace(traces: list[Trace]) -> None:
     table = traces_frame(iter(traces))
     row = table.iloc[0].to_dict()
-    said = {k: row[k] for k in ("trace", "video", "answer", "choice", "forced", "tools", "reasoner", "config", "seed")}
+    said = {
+        k: row[k]
+        for k in ("trace", "video", "answer", "choice", "forced", "tools", "reasoner", "config", "seed")
+    }
     assert said == {
         "trace": "run", "video": "clip.mp4", "answer": "A", "choice": "ring", "forced": True,
         "tools": "retrieve, generate", "reasoner": "micro", "config": "abc", "seed": 7,

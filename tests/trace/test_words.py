@@ -12,12 +12,22 @@ from act2see.trace.record import Answer, Call, Frames, Question, Text, Video
 from act2see.trace.trace import Trace
 
 VIDEO = Video(path="/videos/clip.mp4", digest="d", seconds=6.0, width=192, height=192, frames=72, fps=12)
-FRAME = FrameRef(digest="0" * 32, seconds=1.7, width=2, height=2, provenance=Retrieved(query="ring", score=0.4))
-LOOK = (Call(text="<retrieve>ring</retrieve>", tag="retrieve", query="ring"), Frames(tag="retrieve", frames=(FRAME,)))
+FRAME = FrameRef(
+    digest="0" * 32, seconds=1.7, width=2, height=2, provenance=Retrieved(query="ring", score=0.4)
+)
+LOOK = (
+    Call(text="<retrieve>ring</retrieve>", tag="retrieve", query="ring"),
+    Frames(tag="retrieve", frames=(FRAME,)),
+)
 LONG = "Which\nof\x1b[31m the shapes is it that blinks? " * 40
 
 
-def trace(calls: int = 1, question: str = "Which blinks?", answer: str | None = "B", options: tuple[str, ...] = ("cross", "ring")) -> Trace:
+def trace(
+    calls: int = 1,
+    question: str = "Which blinks?",
+    answer: str | None = "B",
+    options: tuple[str, ...] = ("cross", "ring"),
+) -> Trace:
     said = () if answer is None else (Answer(text=f"<answer>{answer}</answer>", body=answer),)
     segments = (Text(text="Hm."), *LOOK * calls, *said)
     return Trace(id="1a2b", video=VIDEO, question=Question(text=question, options=options), segments=segments)
@@ -38,7 +48,13 @@ def test_a_trace_is_ten_lines(made: Trace) -> None:
 
 def test_it_says_what_was_asked_looked_at_and_answered() -> None:
     words = repr(trace())
-    for part in ("Which blinks?", "A. cross, B. ring", "clip.mp4, 6.0 s", "retrieve 'ring': 1.7 s", "answer: B (ring)"):
+    for part in (
+        "Which blinks?",
+        "A. cross, B. ring",
+        "clip.mp4, 6.0 s",
+        "retrieve 'ring': 1.7 s",
+        "answer: B (ring)",
+    ):
         assert part in words
     assert "not finished" in repr(trace(answer=None))
 

@@ -1,4 +1,5 @@
-"""Traces of board questions without clips or a graph: each board that a chain speaks of is drawn into the store."""
+"""Traces of board questions without clips or a graph: each board that a chain speaks of is drawn into the
+store."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, 
 from act2see.trace.trace import Trace
 from act2see.training.sft.settings import SftSettings
 
-# micro, few steps, nothing that takes time; dropout stays, so that its random numbers are part of what is tested
+# micro, few steps, nothing that takes time; dropout stays, so that its random numbers are part of what is
+# tested
 QUICK = SftSettings(
     base="micro:base", prompt="short", device="cpu", learning_rate=2e-3, batch=2, max_steps=3, log_steps=1, warmup=0,
     schedule="constant_with_warmup", gradient_checkpointing=False, save_steps=100,
@@ -24,7 +26,10 @@ def item_of(family: str, n: int = 0) -> Item:
 
 def written(item: Item) -> str:
     """What the model writes of a chain."""
-    return "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain) + item.closing()
+    return (
+        "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain)
+        + item.closing()
+    )
 
 
 def drawn(family: str, store: FrameStore, n: int = 0) -> Trace:
@@ -52,7 +57,15 @@ def drawn(family: str, store: FrameStore, n: int = 0) -> Trace:
     seconds = float(len(initial))
     return Trace(
         id=f"{family}-{n}",
-        video=Video(path=f"{family}-{n}.mp4", digest=f"{family}-{n}", seconds=seconds, width=48, height=48, frames=12, fps=12.0),
+        video=Video(
+            path=f"{family}-{n}.mp4",
+            digest=f"{family}-{n}",
+            seconds=seconds,
+            width=48,
+            height=48,
+            frames=12,
+            fps=12.0,
+        ),
         question=Question(text=item.text, options=item.options),
         initial=initial,
         segments=tuple(segments),

@@ -1,8 +1,8 @@
 """From rollout to tensors: token ids, the places of vision tokens, patches, and what is learnt.
 
-Shared by the in-process reasoner and by SFT, so that ids at training equal ids at inference. Inputs are packed
-directly, not through `Qwen3VLProcessor` (which needs torchvision); the image processor is transformers' own
-PIL one. `model_inputs` adds `mm_token_type_ids`, without which M-RoPE cannot be computed.
+Shared by the in-process reasoner and by SFT, so that ids at training equal ids at inference. Inputs are
+packed directly, not through `Qwen3VLProcessor` (which needs torchvision); the image processor is
+transformers' own PIL one. `model_inputs` adds `mm_token_type_ids`, without which M-RoPE cannot be computed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ class Packed:
     starts: list[int]
 
     def keys(self) -> list[int]:
-        """Ids that also tell frames apart: two pictures have the same vision tokens but not the same content."""
+        """Ids that also tell frames apart: two pictures have the same vision tokens but not the same
+        content."""
         keys = list(self.ids)
-        ends = [*self.starts, len(keys)][1:]  # a frame's tokens end before the next frame; a chat of text alone has none
+        ends = [*self.starts, len(keys)][
+            1:
+        ]  # a frame's tokens end before the next frame; a chat of text alone has none
         for frame, first, stop in zip(self.images, self.starts, ends, strict=True):
             mark = -1 - int(frame.digest[:12], 16)
             at = first
@@ -48,7 +51,9 @@ class Packed:
 class Packer:
     """Packs rollouts for Qwen3-VL checkpoints of any size."""
 
-    def __init__(self, tokenizer: Any, image_processor: Any, image_token_id: int, cached_images: int = 4096) -> None:
+    def __init__(
+        self, tokenizer: Any, image_processor: Any, image_token_id: int, cached_images: int = 4096
+    ) -> None:
         self.codec = TextCodec(tokenizer)
         self.image_processor = image_processor
         self.image_token_id = image_token_id
@@ -65,8 +70,14 @@ class Packer:
 
         config = AutoConfig.from_pretrained(folder)
         if not hasattr(config, "image_token_id"):
-            raise WeightsError(f"{folder} is a {config.model_type} checkpoint; this reasoner needs a Qwen3-VL one")
-        return cls(AutoTokenizer.from_pretrained(folder), Qwen2VLImageProcessorPil.from_pretrained(folder), config.image_token_id)
+            raise WeightsError(
+                f"{folder} is a {config.model_type} checkpoint; this reasoner needs a Qwen3-VL one"
+            )
+        return cls(
+            AutoTokenizer.from_pretrained(folder),
+            Qwen2VLImageProcessorPil.from_pretrained(folder),
+            config.image_token_id,
+        )
 
     def grid(self, width: int, height: int) -> tuple[int, int, int]:
         """Patches of one frame: (1, rows, columns)."""

@@ -1,8 +1,8 @@
 """The prompt: the question, its options, and what the tools are for.
 
-The instruction names exactly the tools that the run has, from each tool's own one-line `usage`; adding a tag to
-the configuration changes the prompt with it. The ground truth never enters a prompt (given it, a teacher stops
-looking: its rate of tool calls falls from 45 % to 5 %).
+The instruction names exactly the tools that the run has, from each tool's own one-line `usage`; adding a tag
+to the configuration changes the prompt with it. The ground truth never enters a prompt (given it, a teacher
+stops looking: its rate of tool calls falls from 45 % to 5 %).
 """
 
 from __future__ import annotations

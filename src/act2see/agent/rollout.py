@@ -53,8 +53,8 @@ Piece = TextPiece | ImagePiece
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What the model reads. `session` names the run, so that a reasoner can keep its cache; runs of one `owner` (of one
-    video) share its turns where there are more runs than can be served at once."""
+    """What the model reads. `session` names the run, so that a reasoner can keep its cache; runs of one
+    `owner` (of one video) share its turns where there are more runs than can be served at once."""
 
     pieces: tuple[Piece, ...]
     session: str = ""

@@ -17,12 +17,17 @@ from act2see.cli.output import out, program, say
 if TYPE_CHECKING:
     from act2see.micro.questions import Family
 
-# Of the test split: the first item of each family that needs its tools, and for *observe* the first that needs none.
+# Of the test split: the first item of each family that needs its tools, and for *observe* the first that
+# needs none.
 ITEMS: tuple[tuple[Family, int], ...] = (("observe", 1), ("blink", 0), ("imagine", 3), ("both", 1))
 ABOUT = "Each page shows one chain of thought, with every frame that was retrieved or imagined."
 
 
-def demo(to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where clips and pages go.")] = Path("act2see-demo")) -> None:
+def demo(
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where clips and pages go.")] = Path(
+        "act2see-demo"
+    ),
+) -> None:
     """Ask four questions of four clips with the models in the package, and write a page for each."""
     from act2see.cli.options import chosen_config
     from act2see.cli.runs import run_until_done
@@ -56,7 +61,9 @@ def demo(to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cl
         page = f"{family}.html"
         write_text(to / page, trace_html(trace, lambda ref: store.get(ref.digest), back="index.html"))
         entries.append(Entry(trace, page, "right" if right else f"wrong, it is {item.answer}"))
-    write_text(to / "index.html", index_html("act2see demo", ABOUT, entries, lambda ref: store.get(ref.digest)))
+    write_text(
+        to / "index.html", index_html("act2see demo", ABOUT, entries, lambda ref: store.get(ref.digest))
+    )
     say(f"\nThe pages are there; open the first in a browser: {(to / 'index.html').absolute()}")
     _say_what_next(to)
 

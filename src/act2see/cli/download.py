@@ -1,7 +1,7 @@
 """`act2see download`: fetch the weights of a configuration, ready to be loaded.
 
-Only what is loaded is fetched (`tools/runtime/hub.py`). A gated repository does not keep the others back; a hub that cannot be
-reached does.
+Only what is loaded is fetched (`tools/runtime/hub.py`). A gated repository does not keep the others back; a
+hub that cannot be reached does.
 """
 
 from __future__ import annotations
@@ -17,12 +17,20 @@ from act2see.cli.output import complain, progress_bar, say, size
 def download(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Weights by their names on the hub; else those of a preset.", show_default=False),
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Weights by their names on the hub; else those of a preset.",
+            show_default=False,
+        ),
     ] = None,
     preset: Preset = None,
     config: ConfigFile = None,
-    endpoint: Annotated[str | None, typer.Option("--endpoint", metavar="URL", help="Another hub (default: HF_ENDPOINT).")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and how much.")] = False,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="URL", help="Another hub (default: HF_ENDPOINT).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched, and how much.")
+    ] = False,
 ) -> None:
     """Fetch weights from the hub: safetensors, JSON and tokenizer files only. Run it again to go on."""
     from functools import partial

@@ -38,7 +38,11 @@ def index(
         folder = finder.folder(made.id)
         on_disk = size(sum(f.stat().st_size for f in folder.iterdir()))
         said = f"{len(made)} frames, {on_disk}"
-        took = f"{time.perf_counter() - started:.1f} s" if finder.encoded > encoded else "nothing to do: it is indexed"
+        took = (
+            f"{time.perf_counter() - started:.1f} s"
+            if finder.encoded > encoded
+            else "nothing to do: it is indexed"
+        )
         say(f"{video}: {said}, {took}")
 
 
@@ -46,8 +50,14 @@ def find(
     video: Annotated[str, typer.Argument(help="A video file.", show_default=False)],
     query: Annotated[str, typer.Argument(help="What the frame shows.", show_default=False)],
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many frames.")] = 5,
-    segments: Annotated[bool, typer.Option("--segments", help="The best frame of each segment, for events that have a length.")] = False,
-    to: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the frames, and a page of them, to a folder.")] = None,
+    segments: Annotated[
+        bool,
+        typer.Option("--segments", help="The best frame of each segment, for events that have a length."),
+    ] = False,
+    to: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write the frames, and a page of them, to a folder."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page of the frames.")] = None,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -99,7 +109,8 @@ def find(
 
 
 def _refused(config: Config, resources: Resources, video: str) -> str | None:
-    """Why this configuration's models know nothing of this video: models of one world still score whatever they are shown."""
+    """Why this configuration's models know nothing of this video: models of one world still score whatever
+    they are shown."""
     from act2see.cli.runs import run_until_done
     from act2see.graphs.parts import build_guard
 

@@ -1,4 +1,5 @@
-"""`act2see trace diff`, `replay` and `fork`: compare traces, ask again, and go back to a call and change it."""
+"""`act2see trace diff`, `replay` and `fork`: compare traces, ask again, and go back to a call and change
+it."""
 
 from __future__ import annotations
 
@@ -21,9 +22,18 @@ if TYPE_CHECKING:
     from act2see.trace.terminal import Chain
     from act2see.trace.trace import Trace
 
-Saved = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace file, or the folder of `ask --save`.", show_default=False)]
+Saved = Annotated[
+    Path,
+    typer.Argument(metavar="TRACE", help="A trace file, or the folder of `ask --save`.", show_default=False),
+]
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write the new trace: a .json file, or a folder, with frames.")
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Where to write the new trace: a .json file, or a folder, with frames.",
+    ),
 ]
 
 
@@ -59,13 +69,18 @@ def replay(trace: Saved, to: Out = None, preset: Preset = None, config: ConfigFi
 
 def fork(
     trace: Saved,
-    at: Annotated[int | None, typer.Option(metavar="N", help="The call to go back to, from 1; 0 is the beginning.")] = None,
+    at: Annotated[
+        int | None, typer.Option(metavar="N", help="The call to go back to, from 1; 0 is the beginning.")
+    ] = None,
     query: Annotated[str | None, typer.Option(metavar="TEXT", help="Ask this instead.")] = None,
     tool: Annotated[str | None, typer.Option(metavar="TAG", help="Ask this tool instead.")] = None,
     frame: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Show this instead: a picture, or a time in the video in seconds.")
+        str | None,
+        typer.Option(metavar="FILE", help="Show this instead: a picture, or a time in the video in seconds."),
     ] = None,
-    drop: Annotated[bool, typer.Option("--drop", help="Show nothing: the model is told that there is no such frame.")] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Show nothing: the model is told that there is no such frame.")
+    ] = False,
     to: Out = None,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -81,11 +96,15 @@ def fork(
     loaded, chosen = find_video(Trace.load(trace), trace), chosen_config(preset, config)
     if at is None:
         calls = "; ".join(f"{n} <{c.tag}> {c.query[:60]}" for n, c in enumerate(loaded.calls, start=1))
-        raise QuestionError(f"say which call to go back to, with --at N (calls: {calls or 'none, so only 0, the beginning'})")
+        raise QuestionError(
+            f"say which call to go back to, with --at N (calls: {calls or 'none, so only 0, the beginning'})"
+        )
     _bring_frames(loaded, trace, cached_parts(chosen).resources.store)
     shown = picture_or_time(frame) if frame is not None else None
     on_event = _chain(chosen).event
-    work = afork(create_act2see(chosen), loaded, at, query=query, tag=tool, frame=shown, drop=drop, on_event=on_event)
+    work = afork(
+        create_act2see(chosen), loaded, at, query=query, tag=tool, frame=shown, drop=drop, on_event=on_event
+    )
     _finish(work, loaded, chosen, to, save=True)
 
 
@@ -95,8 +114,11 @@ def _chain(config: Config) -> Chain:
     return Chain(out(), loads=config.reasoner.use == "transformers")
 
 
-def _finish(work: Coroutine[Any, Any, Trace], before: Trace, config: Config, to: Path | None, save: bool = False) -> None:
-    """Run, show the answer and what differs, save: where nobody says where, with `save` under a name of its own."""
+def _finish(
+    work: Coroutine[Any, Any, Trace], before: Trace, config: Config, to: Path | None, save: bool = False
+) -> None:
+    """Run, show the answer and what differs, save: where nobody says where, with `save` under a name of its
+    own."""
     from act2see.cli.runs import run_until_done
     from act2see.graphs.parts import cached_parts
     from act2see.tools.runtime.files import write_text

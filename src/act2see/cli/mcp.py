@@ -24,13 +24,21 @@ def _leave(*_: object) -> None:
 def mcp(
     folder: Annotated[
         list[Path],
-        typer.Option("--folder", metavar="DIR", help="A folder whose videos may be opened; give it once for each.", show_default=False),
+        typer.Option(
+            "--folder",
+            metavar="DIR",
+            help="A folder whose videos may be opened; give it once for each.",
+            show_default=False,
+        ),
     ],
-    allow_urls: Annotated[bool, typer.Option("--allow-urls", help="Download videos from http(s) addresses, too.")] = False,
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Download videos from http(s) addresses, too.")
+    ] = False,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
-    """Serve ask_video, find_frames, show_trace and list_videos to an assistant, over stdin and stdout (MCP)."""
+    """Serve ask_video, find_frames, show_trace and list_videos to an assistant, over stdin and stdout
+    (MCP)."""
     import sys
 
     try:
@@ -44,12 +52,15 @@ def mcp(
     from act2see.tools.video.store import default_cache
 
     chosen = chosen_config(preset, config)
-    server = build_server(chosen, Folders(folder, downloads=default_cache() / "downloads" if allow_urls else None))
+    server = build_server(
+        chosen, Folders(folder, downloads=default_cache() / "downloads" if allow_urls else None)
+    )
     if sys.stdin.isatty():
         err().print("an MCP client is expected on stdin and stdout; stop with Ctrl-C")
     # The thread that waits for stdin cannot be told to stop, and Python's own handler would wait for it.
     signal.signal(signal.SIGINT, _leave)
-    # The loop is not closed: that would wait for threads that are at work on a video, though nobody waits for what they make.
+    # The loop is not closed: that would wait for threads that are at work on a video, though nobody waits for
+    # what they make.
     try:
         asyncio.Runner().run(run_stdio(server))
     except* BrokenPipeError:

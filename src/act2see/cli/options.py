@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 Preset = Annotated[
     str | None,
     typer.Option(
-        "--preset", metavar="NAME", autocompletion=presets, help="A preset: micro (the default), paper, paper-24gb, laptop or api."
+        "--preset",
+        metavar="NAME",
+        autocompletion=presets,
+        help="A preset: micro (the default), paper, paper-24gb, laptop or api.",
     ),
 ]
-ConfigFile = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Your own configuration, in YAML.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Your own configuration, in YAML.")
+]
 
 
 def chosen_config(preset: str | None, file: Path | None) -> Config:
@@ -27,5 +32,7 @@ def chosen_config(preset: str | None, file: Path | None) -> Config:
     from act2see.graphs.config import load_config, preset_data
 
     if preset is not None and file is not None:
-        raise ConfigError("--preset and --config exclude each other: write `preset: NAME` into the file to start from one")
+        raise ConfigError(
+            "--preset and --config exclude each other: write `preset: NAME` into the file to start from one"
+        )
     return load_config(file) if file is not None else load_config(preset_data(preset or "micro"))

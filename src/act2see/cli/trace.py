@@ -1,4 +1,5 @@
-"""`act2see trace`: saved traces, in the terminal, as a page, in other formats; compared, asked again, forked (`cli/fork.py`)."""
+"""`act2see trace`: saved traces, in the terminal, as a page, in other formats; compared, asked again, forked
+(`cli/fork.py`)."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def show(trace: Saved) -> None:
 @app.command("html")
 def html(
     trace: Saved,
-    to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write the page.")] = Path("trace.html"),
+    to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write the page.")] = Path(
+        "trace.html"
+    ),
 ) -> None:
     """Write a trace as one HTML page."""
     from act2see.tools.runtime.files import write_text
@@ -47,8 +50,15 @@ def html(
 
 @app.command("export")
 def export(
-    traces: Annotated[list[Path], typer.Argument(metavar="TRACE...", help="Trace files or folders.", show_default=False)],
-    to: Annotated[Path, typer.Option("--out", "-o", help="FILE.jsonl (of any number of traces), FILE.md, or a folder, with frames.")],
+    traces: Annotated[
+        list[Path], typer.Argument(metavar="TRACE...", help="Trace files or folders.", show_default=False)
+    ],
+    to: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="FILE.jsonl (of any number of traces), FILE.md, or a folder, with frames."
+        ),
+    ],
 ) -> None:
     """Write traces as JSON Lines, Markdown, or a folder with their frames."""
     from act2see.tools.runtime.files import write_text
@@ -61,7 +71,9 @@ def export(
     elif to.suffix not in ("", ".md"):
         raise TraceError(f"a trace cannot be written as {to.suffix}: name a .jsonl or .md file, or a folder")
     elif len(loaded) != 1:
-        raise TraceError(f"{to} takes one trace and got {len(loaded)}: write them one by one, or to a .jsonl file")
+        raise TraceError(
+            f"{to} takes one trace and got {len(loaded)}: write them one by one, or to a .jsonl file"
+        )
     elif to.suffix == ".md":
         write_text(to, _markdown(loaded[0]))
     elif missing := save_folder(loaded[0], to, frames_of(traces[0])):
@@ -81,7 +93,11 @@ def _markdown(trace: Trace) -> str:
 
     lines = [f"# {_line(trace.question.text)}", ""]
     lines += [f"- {a}. {_line(o)}" for a, o in zip(LETTERS, trace.question.options, strict=False)]
-    lines += ["", f"{_line(Path(trace.video.path).name)}, {trace.video.seconds:.1f} s, {len(trace.initial)} frames in view", ""]
+    lines += [
+        "",
+        f"{_line(Path(trace.video.path).name)}, {trace.video.seconds:.1f} s, {len(trace.initial)} frames in view",
+        "",
+    ]
     for segment in trace.segments:
         if isinstance(segment, Frames):
             lines += [f"- {frame_line(f, trace.video.seconds).plain}" for f in segment.frames]
@@ -90,7 +106,10 @@ def _markdown(trace: Trace) -> str:
         elif not isinstance(segment, Answer):
             lines += ["```text", segment.text.strip("\n").replace("```", "'''"), "```", ""]
     answer = "none: this run is not finished" if trace.answer is None else _line(trace.answer)
-    lines.append(f"**Answer:** {answer}" + (f" ({_line(trace.choice)})" if trace.choice and trace.choice != trace.answer else ""))
+    lines.append(
+        f"**Answer:** {answer}"
+        + (f" ({_line(trace.choice)})" if trace.choice and trace.choice != trace.answer else "")
+    )
     return "\n".join(lines) + "\n"
 
 

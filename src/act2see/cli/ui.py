@@ -22,23 +22,32 @@ if TYPE_CHECKING:
 def ui(
     preset: Preset = None,
     config: ConfigFile = None,
-    host: Annotated[str, typer.Option(help="The address to listen on; anybody who reaches it may ask and see all runs.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; anybody who reaches it may ask and see all runs.")
+    ] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Another name that the page is reached by, and whose pages may use it; may be given several times."
+            metavar="NAME",
+            help="Another name that the page is reached by, and whose pages may use it; may be given several times.",
         ),
     ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="The port (default: the first free one from 7860 on).")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="The port (default: the first free one from 7860 on)."),
+    ] = None,
     folder: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="A folder of videos to offer; may be given several times.")
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A folder of videos to offer; may be given several times."),
     ] = None,
     runs: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where runs and uploads are kept (default: in the cache folder).")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where runs and uploads are kept (default: in the cache folder)."),
     ] = None,
     max_upload: Annotated[int, typer.Option(min=1, metavar="MB", help="The largest upload.")] = 2048,
 ) -> None:
-    """Open a web page: pick or upload a clip, ask, watch the answer come about, compare runs. Ctrl-C stops it."""
+    """Open a web page: pick or upload a clip, ask, watch the answer come about, compare runs. Ctrl-C stops
+    it."""
     try:
         import gradio  # noqa: F401
     except ImportError as e:
@@ -54,20 +63,31 @@ def ui(
 
     hosts = sorted(allowed_hosts(*(allow_host or ()), bound=host))
     chosen = chosen_config(preset, config)
-    configs = {chosen.name: chosen} | {name: load_config(preset_data(name)) for name in PRESETS if name != chosen.name}
+    configs = {chosen.name: chosen} | {
+        name: load_config(preset_data(name)) for name in PRESETS if name != chosen.name
+    }
     kept = (runs or default_cache() / "runs").expanduser().absolute()
     try:
         kept.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise StoreError(f"runs cannot be kept in {kept} ({e.strerror}): name another folder with --runs") from e
+        raise StoreError(
+            f"runs cannot be kept in {kept} ({e.strerror}): name another folder with --runs"
+        ) from e
     shelf = Shelf(kept / "uploads", samples(default_cache() / "samples"), Folders(folder) if folder else None)
-    # Gradio asks matplotlib for its backend at the first event; where it has to look for one, the page stands still for a second.
+    # Gradio asks matplotlib for its backend at the first event; where it has to look for one, the page stands
+    # still for a second.
     os.environ.setdefault("MPLBACKEND", "agg")
     site = Site(configs, shelf, Runs(kept), max_upload, hosts)
-    # Gradio receives uploads in a folder that all its pages share; a folder of our own is on the disk that they are kept on.
-    with listen(host, port) as listening, tempfile.TemporaryDirectory(prefix=".receiving-", dir=kept) as receiving:
+    # Gradio receives uploads in a folder that all its pages share; a folder of our own is on the disk that
+    # they are kept on.
+    with (
+        listen(host, port) as listening,
+        tempfile.TemporaryDirectory(prefix=".receiving-", dir=kept) as receiving,
+    ):
         os.environ.setdefault("GRADIO_TEMP_DIR", receiving)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the folder goes when a service is stopped
+        signal.signal(
+            signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+        )  # so that the folder goes when a service is stopped
         err().print("starting ...")
         try:
             run_until_done(serve(site, listening, lambda url: say(f"open {url} (Ctrl-C stops it)")))

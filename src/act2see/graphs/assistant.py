@@ -1,15 +1,19 @@
 """The assistant: a supervisor over three workers, about the videos of a folder.
 
-- the librarian (`find_clips`): which videos show something, by searching the index of each (`tools/search/librarian.py`);
+- the librarian (`find_clips`): which videos show something, by searching the index of each
+  (`tools/search/librarian.py`);
 - Act2See (`ask_video`): a question about one video, with what the answer rests on (`graphs/compose.py`);
-- the transcript (`search_transcript`): what is said and when, from the subtitle files beside a video (`tools/video/subtitles.py`).
+- the transcript (`search_transcript`): what is said and when, from the subtitle files beside a video
+  (`tools/video/subtitles.py`).
 
-The supervisor is LangChain's `create_agent`, and the workers are its tools. It is the loop that is wanted here (a model that
-calls tools until it answers) and is kept up to date by others: parallel calls, interrupts, checkpoints and streaming pass
-through it, and any chat model fits. A supervisor of our own would be this loop once more.
+The supervisor is LangChain's `create_agent`, and the workers are its tools. It is the loop that is wanted
+here (a model that calls tools until it answers) and is kept up to date by others: parallel calls, interrupts,
+checkpoints and streaming pass through it, and any chat model fits. A supervisor of our own would be this loop
+once more.
 
-Without a model's name the supervisor is the preset's own: `micro/supervisor.py`, which works offline by rules. The supervisor is told names
-of videos, never opens anything, and can name only videos in the folder: the tools look each name up there.
+Without a model's name the supervisor is the preset's own: `micro/supervisor.py`, which works offline by
+rules. The supervisor is told names of videos, never opens anything, and can name only videos in the folder:
+the tools look each name up there.
 """
 
 from __future__ import annotations
@@ -57,8 +61,8 @@ called imagined is not in the video: say so where you use it. Where nothing show
 
 
 class Assistant(Section):
-    """`model` is the supervisor, a LangChain chat model `provider:model`, with its own `options`. Without one `supervisor` is used,
-    the dotted path (`module:Class`) of a chat model that needs no arguments.
+    """`model` is the supervisor, a LangChain chat model `provider:model`, with its own `options`. Without one
+    `supervisor` is used, the dotted path (`module:Class`) of a chat model that needs no arguments.
 
     `videos` are searched at most, and the supervisor speaks at most `turns` times for one question.
     """
@@ -80,10 +84,11 @@ def create_assistant(
     parts: Parts | None = None,
     model: BaseChatModel | None = None,
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
-    """A graph over `messages` that answers questions about the videos in `folder` (one or several), and in nothing else.
+    """A graph over `messages` that answers questions about the videos in `folder` (one or several), and in
+    nothing else.
 
-    `config` and `parts` are those of `create_act2see`; `model` stands for the chat model that `settings.model` would name.
-    Raises `ConfigError`.
+    `config` and `parts` are those of `create_act2see`; `model` stands for the chat model that
+    `settings.model` would name. Raises `ConfigError`.
     """
     try:
         from langchain.agents import create_agent
@@ -142,11 +147,17 @@ def librarian(finder: Finder, folders: Folders, most: int = 200) -> StructuredTo
             most=most,
             progress=lambda name, done, of: write({"type": "search", "video": name, "done": done, "of": of}),
         )
-        clips = [{"video": r.name, "match": r.match, "frames": [[h.seconds, round(h.score, 4)] for h in r.hits]} for r in found.ranked]
+        clips = [
+            {"video": r.name, "match": r.match, "frames": [[h.seconds, round(h.score, 4)] for h in r.hits]}
+            for r in found.ranked
+        ]
         return str(found), {"clips": clips, "skipped": [list(s) for s in found.skipped]}
 
     return _tool(
-        find, "find_clips", "Finds the videos that show what a caption describes, with the times of their best frames.", FindArguments
+        find,
+        "find_clips",
+        "Finds the videos that show what a caption describes, with the times of their best frames.",
+        FindArguments,
     )
 
 
@@ -176,11 +187,14 @@ def watcher(graph: Graph, folders: Folders) -> StructuredTool:
 
 class TranscriptArguments(BaseModel):
     query: str = Field(default="", description="words that are said; empty for the beginning")
-    video: str = Field(default="", description="the video's name; empty to search the subtitles of all videos")
+    video: str = Field(
+        default="", description="the video's name; empty to search the subtitles of all videos"
+    )
 
 
 def transcript_reader(folders: Folders, most: int = 200) -> StructuredTool:
-    """The tool `search_transcript`: lines with their times; as artifact, a list of video, seconds and text."""
+    """The tool `search_transcript`: lines with their times; as artifact, a list of video, seconds and
+    text."""
 
     def search(query: str = "", video: str = "") -> tuple[str, Any]:
         read, texts, lines = 0, [], []
@@ -202,17 +216,25 @@ def transcript_reader(folders: Folders, most: int = 200) -> StructuredTool:
             texts = [f"Nothing like that is said in {of}." if read else f"There are no subtitles of {of}."]
         return "\n".join(texts[: 4 * _LINES]), lines[: 4 * _LINES]
 
-    return _tool(search, "search_transcript", "Finds what is said in a video, with times, from its subtitles.", TranscriptArguments)
+    return _tool(
+        search,
+        "search_transcript",
+        "Finds what is said in a video, with times, from its subtitles.",
+        TranscriptArguments,
+    )
 
 
 def traces_of(messages: Sequence[AnyMessage]) -> list[Trace]:
     """The traces of the questions that the supervisor has asked about videos, in order."""
-    artifacts = [m.artifact for m in messages if isinstance(m, ToolMessage) and m.name == "ask_video" and m.artifact]
+    artifacts = [
+        m.artifact for m in messages if isinstance(m, ToolMessage) and m.name == "ask_video" and m.artifact
+    ]
     return [Trace.model_validate(a) for a in artifacts]
 
 
 def _tool(call: Callable[..., T], name: str, description: str, arguments: type[BaseModel]) -> StructuredTool:
-    """A tool of a function that waits for files: async by a thread; what is wrong becomes a message to the supervisor."""
+    """A tool of a function that waits for files: async by a thread; what is wrong becomes a message to the
+    supervisor."""
     from langchain_core.tools import StructuredTool, ToolException
 
     def said(*args: Any, **kwargs: Any) -> T:

@@ -1,6 +1,8 @@
-"""What this machine has, and which presets it can run: for `act2see doctor`, and for whoever must point to another preset.
+"""What this machine has, and which presets it can run: for `act2see doctor`, and for whoever must point to
+another preset.
 
-Nothing is loaded or fetched. What a preset wants is in its own `needs`; what would have to be downloaded is known from the catalogue.
+Nothing is loaded or fetched. What a preset wants is in its own `needs`; what would have to be downloaded is
+known from the catalogue.
 """
 
 from __future__ import annotations
@@ -33,12 +35,14 @@ def device_memory(device: str) -> tuple[str, float | None]:
 
 
 def enough(has: float | None, gigabytes: float) -> bool:
-    """Whether memory of so many bytes is what is wanted. A card of 24 GB has a little less: its driver keeps some."""
+    """Whether memory of so many bytes is what is wanted. A card of 24 GB has a little less: its driver keeps
+    some."""
     return not gigabytes or (has is not None and has >= 0.95e9 * gigabytes)
 
 
 def recommended() -> str:
-    """In a sentence or two: with which preset a video of one's own can be asked about on this machine, and the command."""
+    """In a sentence or two: with which preset a video of one's own can be asked about on this machine, and
+    the command."""
     fits = [name for name in GENERAL if _fits(load_config(name))]
     here = [name for name in fits if name != "api"]
     if here:

@@ -1,7 +1,8 @@
-"""Which weights a configuration needs, whether they are here, and how much memory they take: for `doctor` and `download`.
+"""Which weights a configuration needs, whether they are here, and how much memory they take: for `doctor` and
+`download`.
 
-Nothing is loaded and nothing is fetched: the headers of safetensors files say how many parameters there are, and the
-catalogue does for weights that are not here yet.
+Nothing is loaded and nothing is fetched: the headers of safetensors files say how many parameters there are,
+and the catalogue does for weights that are not here yet.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ SHIPPED = Path(act2see.tools.runtime.weights.__file__).parents[2] / "micro" / "w
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """One set of weights. `folder` is None where they are missing; bytes of memory and disk are None where they are unknown.
+    """One set of weights. `folder` is None where they are missing; bytes of memory and disk are None where
+    they are unknown.
 
-    `memory` is on the device, `ram` what waits in the CPU's memory, `disk` what would have to be fetched. `without` are
-    parts that are not loaded.
+    `memory` is on the device, `ram` what waits in the CPU's memory, `disk` what would have to be fetched.
+    `without` are parts that are not loaded.
     """
 
     part: str
@@ -62,7 +64,11 @@ def needed_weights(config: Config) -> list[Needed]:
             found.append(Needed(tag, settings.use, pick_device(r.device), None, None, problem=str(e)))
             continue
         if isinstance(name := getattr(options, "weights", None), str):
-            found.append(_needed(tag, name, getattr(options, "device", "auto"), getattr(options, "dtype", "auto"), options))
+            found.append(
+                _needed(
+                    tag, name, getattr(options, "device", "auto"), getattr(options, "dtype", "auto"), options
+                )
+            )
     return found
 
 
@@ -79,12 +85,26 @@ def _needed(part: str, name: str, device: str, dtype: str, options: Any = None) 
         problem = str(e)
         parts = {p: n for p, n in known.parts.items() if p not in without} if known else {}
         if not parts:
-            return Needed(part, name, device, None, None, True, problem, disk=None, known=known, without=without)
+            return Needed(
+                part, name, device, None, None, True, problem, disk=None, known=known, without=without
+            )
     # On a CPU nothing is offloaded: it is there already.
     offload = getattr(options, "offload", "none") if device != "cpu" else "none"
     use = taken(parts, itemsize, quantised=getattr(options, "quantise", "none") != "none", offload=offload)
     disk = known.disk(without) if problem and known else 0.0
-    return Needed(part, name, device, None if problem else folder, use.device, bool(problem), problem, use.ram, disk, known, without)
+    return Needed(
+        part,
+        name,
+        device,
+        None if problem else folder,
+        use.device,
+        bool(problem),
+        problem,
+        use.ram,
+        disk,
+        known,
+        without,
+    )
 
 
 def _parameters(file: Path) -> int:

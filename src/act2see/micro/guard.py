@@ -37,7 +37,9 @@ class BoardGuard:
         with quiet("diffusers"):
             from diffusers import AutoencoderKL
 
-            return AutoencoderKL.from_pretrained(resolve_weights(self.weights), subfolder="vae", dtype=torch.float32).eval()
+            return AutoencoderKL.from_pretrained(
+                resolve_weights(self.weights), subfolder="vae", dtype=torch.float32
+            ).eval()
 
     @natively
     def error(self, frames: Sequence[NDArray[np.uint8]]) -> float:
@@ -45,7 +47,9 @@ class BoardGuard:
         import torch
         from PIL import Image
 
-        small = np.stack([np.asarray(Image.fromarray(f).resize((IMAGE, IMAGE), Image.Resampling.BOX)) for f in frames])
+        small = np.stack(
+            [np.asarray(Image.fromarray(f).resize((IMAGE, IMAGE), Image.Resampling.BOX)) for f in frames]
+        )
         x = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.inference_mode():
             y = self._vae.decode(self._vae.encode(x).latent_dist.mean).sample

@@ -1,15 +1,16 @@
 """A supervisor without a model: for tests, and for the demo that works offline.
 
-It is a LangChain chat model like any other: it is given the conversation and makes tool calls. It understands plain English
-questions of one form alone, sentence by sentence ("In which clip does the triangle blink, and what colour does the triangle
-turn when it blinks? What is said then?"):
+It is a LangChain chat model like any other: it is given the conversation and makes tool calls. It understands
+plain English questions of one form alone, sentence by sentence ("In which clip does the triangle blink, and
+what colour does the triangle turn when it blinks? What is said then?"):
 
 - *which clip*: asks the librarian, with what follows ("the triangle blinks");
 - *said, says, mentioned*: searches the transcript of the clip;
 - any other sentence: asks Act2See about the clip, word by word.
 
-Everything after the first call comes from what the tools return: the clip is the one that the librarian ranks first, the next
-one where Act2See sees nothing in it, and the answer is put together from the workers' own words.
+Everything after the first call comes from what the tools return: the clip is the one that the librarian ranks
+first, the next one where Act2See sees nothing in it, and the answer is put together from the workers' own
+words.
 """
 
 from __future__ import annotations
@@ -26,13 +27,21 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCa
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 _SENTENCE = re.compile(r"(?<=[.?!])\s+|,?\s+and\s+(?=(?:what|where|which|who|how|when|why)\b)", re.IGNORECASE)
-_WHICH = re.compile(r"^\W*(?:in )?which (?:clip|video)s?\s*(?:(does|do|did|is|are|was)\s+)?(.*?)\W*$", re.IGNORECASE)
-_DOES = re.compile(r"^((?:(?:the|a|an|any)\s+)?\w+)\s+(\w+)(.*)$", re.IGNORECASE)
-_SAID = re.compile(r"\b(?:say|says|said|saying|speaks?|spoken|mention(?:s|ed)?|talk(?:s|ed)?)\b", re.IGNORECASE)
-_SAID_EMPTY = re.compile(
-    r"\b(?:what|who|is|are|was|does|do|did|then|there|anything|about|when|where|it|in|the|clip|video)\b|[^\w\s]", re.IGNORECASE
+_WHICH = re.compile(
+    r"^\W*(?:in )?which (?:clip|video)s?\s*(?:(does|do|did|is|are|was)\s+)?(.*?)\W*$", re.IGNORECASE
 )
-_FILE = re.compile(r"(?:\b(?:in|of|from)\s+|\s*)([\w./-]+\.(?:mp4|m4v|mov|mkv|webm|avi|mpe?g|wmv|flv|3gp))\b\s*,?\s*", re.IGNORECASE)
+_DOES = re.compile(r"^((?:(?:the|a|an|any)\s+)?\w+)\s+(\w+)(.*)$", re.IGNORECASE)
+_SAID = re.compile(
+    r"\b(?:say|says|said|saying|speaks?|spoken|mention(?:s|ed)?|talk(?:s|ed)?)\b", re.IGNORECASE
+)
+_SAID_EMPTY = re.compile(
+    r"\b(?:what|who|is|are|was|does|do|did|then|there|anything|about|when|where|it|in|the|clip|video)\b|[^\w\s]",
+    re.IGNORECASE,
+)
+_FILE = re.compile(
+    r"(?:\b(?:in|of|from)\s+|\s*)([\w./-]+\.(?:mp4|m4v|mov|mkv|webm|avi|mpe?g|wmv|flv|3gp))\b\s*,?\s*",
+    re.IGNORECASE,
+)
 _RANKED = re.compile(r"^\d+\. (.+?): [\d.]+ s \(score -?[\d.]+\).*$", re.MULTILINE)
 _NOTHING = re.compile(r"\AAnswer: (?:none|I cannot)|No match", re.IGNORECASE)
 _TRIED = 3  # clips asked about, at most
@@ -55,7 +64,9 @@ class Done:
     calls: list[tuple[ToolCall, ToolMessage]] = field(default_factory=list)
 
     def of(self, name: str, **args: str) -> ToolMessage | None:
-        return next((m for c, m in self.calls if c["name"] == name and args.items() <= c["args"].items()), None)
+        return next(
+            (m for c, m in self.calls if c["name"] == name and args.items() <= c["args"].items()), None
+        )
 
 
 class ScriptedSupervisor(BaseChatModel):
@@ -71,7 +82,11 @@ class ScriptedSupervisor(BaseChatModel):
         return self.model_copy(update={"names": tuple(getattr(t, "name", "") for t in tools)})
 
     def _generate(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: CallbackManagerForLLMRun | None = None, **kwargs: Any
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
     ) -> ChatResult:
         return ChatResult(generations=[ChatGeneration(message=turn(messages))])
 
@@ -80,7 +95,9 @@ def turn(messages: Sequence[BaseMessage]) -> AIMessage:
     """The supervisor's next message: calls, or the answer where nothing is left to ask."""
     last = max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=-1)
     if last < 0 or not (question := str(messages[last].text).strip()):
-        return AIMessage("Ask something about the videos, for instance: In which clip does the triangle blink?")
+        return AIMessage(
+            "Ask something about the videos, for instance: In which clip does the triangle blink?"
+        )
     plan, done = planned(question), _done(messages[last + 1 :])
     if plan.find and not (found := done.of("find_clips")):
         return _calls(("find_clips", {"query": plan.find}))
@@ -125,7 +142,8 @@ def _done(messages: Sequence[BaseMessage]) -> Done:
 
 
 def _seen_in(clips: Sequence[str], plan: Plan, done: Done) -> str:
-    """The first clip that has not disappointed: in which Act2See saw something, or has not been asked; else the first."""
+    """The first clip that has not disappointed: in which Act2See saw something, or has not been asked; else
+    the first."""
     for clip in clips:
         answers = [m for q in plan.ask if (m := done.of("ask_video", video=clip, question=q))]
         if not any(m.status == "error" or _NOTHING.search(str(m.text)) for m in answers):
@@ -134,7 +152,12 @@ def _seen_in(clips: Sequence[str], plan: Plan, done: Done) -> str:
 
 
 def _calls(*wanted: tuple[str, dict[str, str]]) -> AIMessage:
-    return AIMessage("", tool_calls=[{"name": name, "args": args, "id": uuid4().hex[:12], "type": "tool_call"} for name, args in wanted])
+    return AIMessage(
+        "",
+        tool_calls=[
+            {"name": name, "args": args, "id": uuid4().hex[:12], "type": "tool_call"} for name, args in wanted
+        ],
+    )
 
 
 def _answer(plan: Plan, clip: str, done: Done) -> str:
@@ -142,7 +165,11 @@ def _answer(plan: Plan, clip: str, done: Done) -> str:
     lines = []
     for row in str(found.text).splitlines() if (found := done.of("find_clips")) else []:
         if (ranked := _RANKED.match(row)) and ranked[1] == clip:
-            lines.append(f"No clip clearly shows it; the closest is {clip}." if row.endswith("no match") else f"It is {clip}.")
+            lines.append(
+                f"No clip clearly shows it; the closest is {clip}."
+                if row.endswith("no match")
+                else f"It is {clip}."
+            )
             lines.append(f"Found for {plan.find!r}: {row.split('. ', 1)[1]}")
     for name, key, asked in (("ask_video", "question", plan.ask), ("search_transcript", "query", plan.said)):
         for question in asked:

@@ -1,7 +1,8 @@
-"""Text for a terminal: without anything that the terminal would obey, and broken between words where its line ends.
+"""Text for a terminal: without anything that the terminal would obey, and broken between words where its line
+ends.
 
-A terminal breaks lines in the middle of words. Rich breaks between them, but only a text that is whole, and a chain of thought is
-shown while it is written: so a word is held back until it is over.
+A terminal breaks lines in the middle of words. Rich breaks between them, but only a text that is whole, and a
+chain of thought is shown while it is written: so a word is held back until it is over.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def plain(text: str, style: str = "") -> Text:
 
 
 class Breaker:
-    """Takes styled pieces and gives them back with line ends between words. `width` is in cells; None breaks nothing."""
+    """Takes styled pieces and gives them back with line ends between words. `width` is in cells; None breaks
+    nothing."""
 
     def __init__(self, width: int | None) -> None:
         self.width = max(1, width) if width else 1 << 30
@@ -66,7 +68,8 @@ class Breaker:
 
 
 def break_lines(text: Text, console: Console) -> Text:
-    """A whole text with its lines broken between words, as wide as the terminal is. Elsewhere it is as it was."""
+    """A whole text with its lines broken between words, as wide as the terminal is. Elsewhere it is as it
+    was."""
     if not console.is_terminal:
         return text
     breaker = Breaker(console.width)

@@ -1,8 +1,9 @@
-"""Two traces side by side: what differs in the question and in what ran, where they part, and what came of it.
+"""Two traces side by side: what differs in the question and in what ran, where they part, and what came of
+it.
 
-Calls are matched as lines of two texts are, by tag and query; where both called something else in the same place, the
-call has changed. Pictures are the same where their pixels are. What a run took (seconds, tokens) is told and never
-makes two traces differ: nothing takes the same time twice.
+Calls are matched as lines of two texts are, by tag and query; where both called something else in the same
+place, the call has changed. Pictures are the same where their pixels are. What a run took (seconds, tokens)
+is told and never makes two traces differ: nothing takes the same time twice.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class FramePair:
 
 @dataclass(frozen=True, slots=True)
 class CallPair:
-    """A call of either, in the same place, with its number (from 1) and what came back: frames, and notes to the model.
+    """A call of either, in the same place, with its number (from 1) and what came back: frames, and notes to
+    the model.
 
     `kind` is that of the call itself; what came back may differ where the call is the same.
     """
@@ -58,7 +60,11 @@ class CallPair:
     @property
     def same(self) -> bool:
         """The same call, and the same came back."""
-        return self.kind == "same" and self.notes[0] == self.notes[1] and all(f.kind == "same" for f in self.frames)
+        return (
+            self.kind == "same"
+            and self.notes[0] == self.notes[1]
+            and all(f.kind == "same" for f in self.frames)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,8 @@ class TraceDiff:
 
 
 def diff_traces(a: Trace, b: Trace) -> TraceDiff:
-    """What differs between two traces. `parted` is the index of the first segment that differs, None where none does."""
+    """What differs between two traces. `parted` is the index of the first segment that differs, None where
+    none does."""
     looks = ([*enumerate(a.looks, start=1)], [*enumerate(b.looks, start=1)])
     return TraceDiff(
         ids=(a.id, b.id),
@@ -112,19 +119,37 @@ def _facts(a: Trace, b: Trace) -> Iterator[tuple[str, str, str]]:
         yield f"tool {tag}", v.tools.get(tag, "none"), w.tools.get(tag, "none")
 
 
-def _pairs(a: Sequence[T], b: Sequence[T], key: Callable[[T], Hashable]) -> Iterator[tuple[Kind, T | None, T | None]]:
+def _pairs(
+    a: Sequence[T], b: Sequence[T], key: Callable[[T], Hashable]
+) -> Iterator[tuple[Kind, T | None, T | None]]:
     """Both sequences in order, matched by key; what stands in one place with different keys has changed."""
     matcher = SequenceMatcher(None, [key(x) for x in a], [key(x) for x in b], autojunk=False)
     for what, i, j, m, n in matcher.get_opcodes():
         for x, y in zip_longest(a[i:j], b[m:n]):
-            yield ("same" if what == "equal" else "added" if x is None else "removed" if y is None else "changed"), x, y
+            yield (
+                (
+                    "same"
+                    if what == "equal"
+                    else "added"
+                    if x is None
+                    else "removed"
+                    if y is None
+                    else "changed"
+                ),
+                x,
+                y,
+            )
 
 
 def _frames(a: Sequence[FrameRef], b: Sequence[FrameRef]) -> tuple[FramePair, ...]:
     return tuple(FramePair(kind, x, y) for kind, x, y in _pairs(a, b, _picture))
 
 
-def _look(kind: Kind, a: tuple[int, tuple[Call, Frames | None]] | None, b: tuple[int, tuple[Call, Frames | None]] | None) -> CallPair:
+def _look(
+    kind: Kind,
+    a: tuple[int, tuple[Call, Frames | None]] | None,
+    b: tuple[int, tuple[Call, Frames | None]] | None,
+) -> CallPair:
     (m, (x, came)), (n, (y, other)) = a or (None, (None, None)), b or (None, (None, None))
     frames = _frames(came.frames if came else (), other.frames if other else ())
     return CallPair(kind, (m, n), x, y, frames, (came.note if came else "", other.note if other else ""))

@@ -1,7 +1,7 @@
 """What a run says while it goes on: typed events, as LangGraph custom stream data.
 
-They are dictionaries on the stream (so that they pass through subgraphs, servers and JSON) and dataclasses for
-whoever wants types: `read_event` turns one into the other.
+They are dictionaries on the stream (so that they pass through subgraphs, servers and JSON) and dataclasses
+for whoever wants types: `read_event` turns one into the other.
 """
 
 from __future__ import annotations
@@ -63,7 +63,11 @@ _ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
 
 def read_event(data: Any) -> Event | None:
     """The event of a piece of custom stream data; None where it is somebody else's."""
-    if not isinstance(data, dict) or data.get("type") not in ("view", "token", "call", "frames", "answer") or "run" not in data:
+    if (
+        not isinstance(data, dict)
+        or data.get("type") not in ("view", "token", "call", "frames", "answer")
+        or "run" not in data
+    ):
         return None
     try:
         return _ADAPTER.validate_python(data)

@@ -3,13 +3,14 @@
     parts = cached_parts(load_config("micro"))
     explorer = explore(trace, parts.resources.store, finder=parts.resources.finder)
 
-An `anywidget`: one ES module without a build step, which works in Jupyter, VS Code and Colab. `explorer.at` is the step and
-`explorer.call` the number of the chosen call, both ways: `fork(graph, trace, explorer.call, ...)` goes on from what one
-looks at. Texts go over as text and are set as text; each picture goes over once, within the budget of a page.
+An `anywidget`: one ES module without a build step, which works in Jupyter, VS Code and Colab. `explorer.at`
+is the step and `explorer.call` the number of the chosen call, both ways: `fork(graph, trace, explorer.call,
+...)` goes on from what one looks at. Texts go over as text and are set as text; each picture goes over once,
+within the budget of a page.
 
-A trace keeps the curve of a search, so its candidates are the curve's peaks; with a `finder` they are the frames that the
-index ranks best for the query, with their pictures. Without anywidget, and where no widget runs (a notebook on a web page,
-a static export), the same trace shows as the page that it always has.
+A trace keeps the curve of a search, so its candidates are the curve's peaks; with a `finder` they are the
+frames that the index ranks best for the query, with their pictures. Without anywidget, and where no widget
+runs (a notebook on a web page, a static export), the same trace shows as the page that it always has.
 """
 
 from __future__ import annotations
@@ -42,21 +43,27 @@ CANDIDATES = 6
 _TEXT, _QUERY = 20_000, 400  # characters of a step, of a query
 
 
-def explore(trace: Trace, store: FrameStore | FrameSource | None = None, *, finder: Finder | None = None) -> Any:
+def explore(
+    trace: Trace, store: FrameStore | FrameSource | None = None, *, finder: Finder | None = None
+) -> Any:
     """The explorer of a trace: a widget, or without anywidget (the extra `notebook`) its static page.
 
-    `store` has the pixels, by default that of the cache; what is gone becomes a placeholder. `finder` looks the candidates
-    of each search up again, where the video is still there and the same.
+    `store` has the pixels, by default that of the cache; what is gone becomes a placeholder. `finder` looks
+    the candidates of each search up again, where the video is still there and the same.
     """
     source: FrameSource = stored_frames() if store is None else store if callable(store) else _from(store)
     try:
         widget = _widget()
     except ImportError:
-        log.warning("anywidget is not installed, so this is the trace's static page: pip install 'act2see[notebook]'")
+        log.warning(
+            "anywidget is not installed, so this is the trace's static page: pip install 'act2see[notebook]'"
+        )
         return StaticTrace(trace, source)
     view, pictures = explorer_data(trace, source, finder)
     last = max(0, len(view["steps"]) - 1)
-    return widget(StaticTrace(trace, source), view=view, pictures=pictures, at=last, call=1 if trace.calls else 0)
+    return widget(
+        StaticTrace(trace, source), view=view, pictures=pictures, at=last, call=1 if trace.calls else 0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +77,25 @@ class StaticTrace:
         return trace_html(self.trace, self.frames, fragment=True)
 
 
-def explorer_data(trace: Trace, frames: FrameSource, finder: Finder | None = None) -> tuple[Data, dict[str, str]]:
-    """What the front end gets: the trace as plain JSON data, and the pictures (data URLs) by the names it uses."""
+def explorer_data(
+    trace: Trace, frames: FrameSource, finder: Finder | None = None
+) -> tuple[Data, dict[str, str]]:
+    """What the front end gets: the trace as plain JSON data, and the pictures (data URLs) by the names it
+    uses."""
     pictures, scale = Pictures(frames), Scale.of(trace)
     finder = finder if finder and _same_video(trace, finder) else None
-    every = [v for s in trace.segments if isinstance(s, Frames) and s.curve for v in s.curve.values if math.isfinite(v)]
+    every = [
+        v
+        for s in trace.segments
+        if isinstance(s, Frames) and s.curve
+        for v in s.curve.values
+        if math.isfinite(v)
+    ]
     view: Data = {
         "question": plain(trace.question.text[:_TEXT]),
-        "options": [[a, plain(o), o == trace.choice] for a, o in zip(LETTERS, trace.question.options, strict=False)],
+        "options": [
+            [a, plain(o), o == trace.choice] for a, o in zip(LETTERS, trace.question.options, strict=False)
+        ],
         # The name alone: a full path says more about the person than about the clip.
         "file": plain(re.split(r"[\\/]", trace.video.path.partition("?")[0].rstrip("\\/"))[-1] or "video"),
         "seconds": clock(trace.video.seconds, trace.video.seconds),
@@ -118,7 +136,12 @@ def _steps(trace: Trace, pictures: Pictures, finder: Finder | None) -> Iterator[
         elif isinstance(segment, Answer):
             choice = trace.choice if trace.choice != segment.body.strip() else None
             forced = segment.forced and not trace.refused
-            yield {"kind": "answer", "text": _short(segment.body, _TEXT), "choice": choice and plain(choice), "forced": forced}
+            yield {
+                "kind": "answer",
+                "text": _short(segment.body, _TEXT),
+                "choice": choice and plain(choice),
+                "forced": forced,
+            }
         elif isinstance(segment, Call):
             calls += 1
             _, came = next(looks)
@@ -127,13 +150,22 @@ def _steps(trace: Trace, pictures: Pictures, finder: Finder | None) -> Iterator[
             shown += came.frames if came else ()
 
 
-def _call(call: Call, came: Frames | None, trace: Trace, shown: Sequence[FrameRef], pictures: Pictures, finder: Finder | None) -> Data:
+def _call(
+    call: Call,
+    came: Frames | None,
+    trace: Trace,
+    shown: Sequence[FrameRef],
+    pictures: Pictures,
+    finder: Finder | None,
+) -> Data:
     frames = came.frames if came else ()
     found: list[Data] = []
     ranked, curve = "", came.curve if came else None
     notes = [("Not run", OUTCOMES[call.outcome])] if call.outcome != "ok" else []
     if came and (review := came.review):
-        notes.append((f"{review.by} decided", " ".join(w for w in (review.decision, review.query, review.reason) if w)))
+        notes.append(
+            (f"{review.by} decided", " ".join(w for w in (review.decision, review.query, review.reason) if w))
+        )
     if came and came.note:
         notes.append(("Told the model", came.note))
     if came and curve:
@@ -147,17 +179,27 @@ def _call(call: Call, came: Frames | None, trace: Trace, shown: Sequence[FrameRe
         "query": _short(call.query, _QUERY),
         "notes": [[plain(who), _short(words, _TEXT)] for who, words in notes],
         "took": f"took {came.seconds:.2f} s" if came and came.seconds > 0 else "",
-        "came": "not run" if failed else ", ".join([*said, *(["…"] if len(frames) > 3 else [])]) or "no frame",
+        "came": "not run"
+        if failed
+        else ", ".join([*said, *(["…"] if len(frames) > 3 else [])]) or "no frame",
         "frames": [_frame(f, trace, pictures) for f in frames],
-        "curve": curve and {"start": curve.start, "step": curve.step, "values": [_number(v) for v in curve.values]},
-        "best": _number(max((v for v in curve.values if math.isfinite(v)), default=math.nan)) if curve else None,
+        "curve": curve
+        and {"start": curve.start, "step": curve.step, "values": [_number(v) for v in curve.values]},
+        "best": _number(max((v for v in curve.values if math.isfinite(v)), default=math.nan))
+        if curve
+        else None,
         "candidates": found,
         "ranked": ranked,
     }
 
 
 def _candidates(
-    query: str, came: Frames, trace: Trace, shown: Sequence[FrameRef], pictures: Pictures, finder: Finder | None
+    query: str,
+    came: Frames,
+    trace: Trace,
+    shown: Sequence[FrameRef],
+    pictures: Pictures,
+    finder: Finder | None,
 ) -> tuple[list[Data], str]:
     """What a call chose among, best first, and where that is known from. `came` has a curve."""
     assert came.curve is not None
@@ -176,7 +218,9 @@ def _candidates(
             listed[seconds] = score, frame
     out: list[Data] = []
     for seconds, (score, frame) in sorted((listed | chosen).items(), key=lambda row: -row[1][0]):
-        state = "chosen" if seconds in chosen else "seen" if any(abs(seconds - s) <= near for s in seen) else ""
+        state = (
+            "chosen" if seconds in chosen else "seen" if any(abs(seconds - s) <= near for s in seen) else ""
+        )
         out.append(
             {
                 "seconds": _number(seconds),
@@ -190,8 +234,11 @@ def _candidates(
     return out, ranked
 
 
-def _ranked(query: str, trace: Trace, finder: Finder | None) -> tuple[Sequence[tuple[float, float, FrameRef | None]], float, str] | None:
-    """Time, score and frame of the best for a query, how near two times are the same, and what to say of them."""
+def _ranked(
+    query: str, trace: Trace, finder: Finder | None
+) -> tuple[Sequence[tuple[float, float, FrameRef | None]], float, str] | None:
+    """Time, score and frame of the best for a query, how near two times are the same, and what to say of
+    them."""
     if finder is None:
         return None
     try:
@@ -208,7 +255,11 @@ def _peaks(curve: Curve) -> list[tuple[float, float]]:
     """Times and values of the highest local maxima."""
     values = [v if math.isfinite(v) else -math.inf for v in curve.values]
     around = zip([-math.inf, *values], values, [*values[1:], -math.inf], strict=False)
-    peaks = [(curve.start + i * curve.step, v) for i, (before, v, after) in enumerate(around) if before < v >= after]
+    peaks = [
+        (curve.start + i * curve.step, v)
+        for i, (before, v, after) in enumerate(around)
+        if before < v >= after
+    ]
     return sorted(peaks, key=lambda p: -p[1])[:CANDIDATES]
 
 
@@ -247,7 +298,9 @@ def _number(value: float) -> float | None:
 
 
 def _short(text: str, most: int) -> str:
-    return plain(text) if len(text) <= most else f"{plain(text[:most])} … ({len(text) - most:,} more characters)"
+    return (
+        plain(text) if len(text) <= most else f"{plain(text[:most])} … ({len(text) - most:,} more characters)"
+    )
 
 
 @cache
@@ -272,7 +325,8 @@ def _widget() -> Callable[..., Any]:
             return f"TraceExplorer({self._page.trace.id}, {len(self.view['steps'])} steps)"
 
         def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-            # For whoever has no widgets: a notebook on a web page, a static export. Who has them prefers the widget.
+            # For whoever has no widgets: a notebook on a web page, a static export. Who has them prefers the
+            # widget.
             data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
             return {**data, "text/html": self._page._repr_html_()}, metadata
 

@@ -41,7 +41,8 @@ def save_folder(trace: Trace, folder: Path, frames: FrameSource) -> int:
 
 
 def frames_of(path: Path, store: FrameStore | None = None) -> FrameSource:
-    """The pixels of a trace: from the pictures beside it where it was saved with them, else from the store."""
+    """The pixels of a trace: from the pictures beside it where it was saved with them, else from the
+    store."""
     folder = (path if path.is_dir() else path.parent) / "frames"
     beside = {p.stem.rpartition("-")[2]: p for p in folder.glob("*.png")}
     known = store or FrameStore()
@@ -59,19 +60,24 @@ def frames_of(path: Path, store: FrameStore | None = None) -> FrameSource:
 
 
 def find_video(trace: Trace, path: Path) -> Trace:
-    """The trace with its video where it is now: where it was asked, else near `path`, the saved trace, as when both were moved.
+    """The trace with its video where it is now: where it was asked, else near `path`, the saved trace, as
+    when both were moved.
 
-    Near is in the trace's folder or the one around it, under the old name. Only a video of the same content is taken; where there
-    is none, the trace is as it was, and whoever opens the video says what is wrong.
+    Near is in the trace's folder or the one around it, under the old name. Only a video of the same content
+    is taken; where there is none, the trace is as it was, and whoever opens the video says what is wrong.
     """
     was, _ = split_part(trace.video.path)
     part = trace.video.path[len(was) :]
     folder = (path if path.is_dir() else path.parent).absolute()
     name = re.split(r"[\\/]", was)[-1]
-    for candidate in dict.fromkeys([was, *(str(place / n) for place in (folder, folder.parent) for n in (was, name))]):
+    for candidate in dict.fromkeys(
+        [was, *(str(place / n) for place in (folder, folder.parent) for n in (was, name))]
+    ):
         try:
             if video_digest(candidate + part) == trace.video.digest:
-                return trace.model_copy(update={"video": trace.video.model_copy(update={"path": candidate + part})})
+                return trace.model_copy(
+                    update={"video": trace.video.model_copy(update={"path": candidate + part})}
+                )
         except VideoError:
             continue
     return trace

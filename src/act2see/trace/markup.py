@@ -1,7 +1,7 @@
 """HTML by construction: elements that are always closed, text that is always escaped.
 
-Questions, queries, file names and model output are hostile here. Whatever is not `Html` already is escaped when
-it enters an element, so a page cannot forget to. What has no place in a document becomes the replacement
+Questions, queries, file names and model output are hostile here. Whatever is not `Html` already is escaped
+when it enters an element, so a page cannot forget to. What has no place in a document becomes the replacement
 character: control characters, lone surrogates, and direction controls, which reorder what stands around them.
 """
 
@@ -32,8 +32,11 @@ def safe(text: str) -> Html:
 
 
 def el(name: str, /, *children: str | Iterable[str | None] | None, **attributes: str | float | None) -> Html:
-    """One element. In attribute names `_` is `-` and an end `_` is dropped (`class_`); what is None is left out."""
-    shown = "".join(f' {k.rstrip("_").replace("_", "-")}="{safe(str(v))}"' for k, v in attributes.items() if v is not None)
+    """One element. In attribute names `_` is `-` and an end `_` is dropped (`class_`); what is None is left
+    out."""
+    shown = "".join(
+        f' {k.rstrip("_").replace("_", "-")}="{safe(str(v))}"' for k, v in attributes.items() if v is not None
+    )
     if name in _VOID:
         return Html(f"<{name}{shown}>")
     parts: list[str] = []

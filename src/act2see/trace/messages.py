@@ -1,12 +1,13 @@
-"""A trace as LangChain messages: the question, calls and what they returned, the answer, in standard content blocks.
+"""A trace as LangChain messages: the question, calls and what they returned, the answer, in standard content
+blocks.
 
-For showing a run to another agent, for logs, and for going on with any chat model. Thought becomes `reasoning` blocks,
-a call that was run a tool call with its `ToolMessage`, the answer a `text` block. A call that could not be run stays in
-the words in which it was written, and what the model was told about it is a user's turn: a tool call without its tool
-is refused by most APIs.
+For showing a run to another agent, for logs, and for going on with any chat model. Thought becomes
+`reasoning` blocks, a call that was run a tool call with its `ToolMessage`, the answer a `text` block. A call
+that could not be run stays in the words in which it was written, and what the model was told about it is a
+user's turn: a tool call without its tool is refused by most APIs.
 
-Without a store a picture is its digest (`file_id`), so that messages stay small; with one it is the picture itself.
-An imagined frame is said to be one in the text before it, since no block has a field for that.
+Without a store a picture is its digest (`file_id`), so that messages stay small; with one it is the picture
+itself. An imagined frame is said to be one in the text before it, since no block has a field for that.
 
 Inference reads none of this: it renders the trace itself (`agent/rollout.py`).
 """
@@ -34,7 +35,8 @@ def trace_messages(trace: TraceRecord, store: FrameStore | None = None) -> list[
     from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
     def said(blocks: list[Block]) -> AIMessage:
-        # So marked, chat models of LangChain read the blocks as standard ones and translate them for their API.
+        # So marked, chat models of LangChain read the blocks as standard ones and translate them for their
+        # API.
         return AIMessage(content_blocks=blocks, response_metadata={"output_version": "v1"})  # type: ignore[arg-type]
 
     asked = [*_pictures(trace.initial, store), _text(_question(trace.question))]
@@ -49,7 +51,9 @@ def trace_messages(trace: TraceRecord, store: FrameStore | None = None) -> list[
             calls += 1
             if segment.outcome == "ok":
                 id = f"call_{calls}"
-                turn.append({"type": "tool_call", "id": id, "name": segment.tag, "args": {"query": segment.query}})
+                turn.append(
+                    {"type": "tool_call", "id": id, "name": segment.tag, "args": {"query": segment.query}}
+                )
                 messages.append(said(turn))
                 turn = []
             else:
@@ -59,7 +63,9 @@ def trace_messages(trace: TraceRecord, store: FrameStore | None = None) -> list[
             content: Any = blocks or [_text("Nothing came back.")]
             if id:
                 kept = [f.model_dump(mode="json") for f in segment.frames]
-                messages.append(ToolMessage(content=content, tool_call_id=id, name=segment.tag, artifact=kept))
+                messages.append(
+                    ToolMessage(content=content, tool_call_id=id, name=segment.tag, artifact=kept)
+                )
                 id = ""
             else:
                 messages += [*([said(turn)] if turn else []), HumanMessage(content=content)]
@@ -81,7 +87,11 @@ def _pictures(frames: Iterable[FrameRef], store: FrameStore | None) -> list[Bloc
 
     blocks: list[Block] = []
     for frame in frames:
-        picture = {"type": "image", "file_id": frame.digest} if store is None else image_block(frame, lambda f: store.get(f.digest))
+        picture = (
+            {"type": "image", "file_id": frame.digest}
+            if store is None
+            else image_block(frame, lambda f: store.get(f.digest))
+        )
         blocks += [_text(_caption(frame)), picture]
     return blocks
 
@@ -90,13 +100,18 @@ def _caption(frame: FrameRef) -> str:
     if not frame.imagined:
         return stamp(frame.seconds)
     p = frame.provenance
-    made = f"made from the frame at {p.anchor.seconds:.1f} seconds" if isinstance(p, Generated) else "a picture that a person gave"
+    made = (
+        f"made from the frame at {p.anchor.seconds:.1f} seconds"
+        if isinstance(p, Generated)
+        else "a picture that a person gave"
+    )
     made = "a part of such a picture" if frame.part else made
     return f"<imagined> not in the video: {made}"
 
 
 def _thought(segment: Text, thinking: bool) -> tuple[list[Block], bool]:
-    """The words as reasoning, or as text where the thought is closed; what the graph wrote closes it and says nothing."""
+    """The words as reasoning, or as text where the thought is closed; what the graph wrote closes it and says
+    nothing."""
     if segment.author == "graph":
         return [], False
     blocks: list[Block] = []

@@ -1,7 +1,7 @@
 """Several traces on one page, each with a picture and a link to its own page.
 
-A trace is known again by what was seen last: the real frame that was retrieved, and the imagined one beside it, marked as
-everywhere.
+A trace is known again by what was seen last: the real frame that was retrieved, and the imagined one beside
+it, marked as everywhere.
 """
 
 from __future__ import annotations
@@ -66,7 +66,12 @@ def _chosen(trace: Trace) -> Iterator[FrameRef]:
     later = trace.shown[len(trace.initial) :]
     imagined = next((f for f in reversed(later) if f.imagined), None)
     real = next((f for f in reversed(later) if not f.imagined), None)
-    if real is None and imagined and isinstance(made := imagined.provenance, Generated) and not made.anchor.imagined:
+    if (
+        real is None
+        and imagined
+        and isinstance(made := imagined.provenance, Generated)
+        and not made.anchor.imagined
+    ):
         real = made.anchor
     if real is None and trace.initial:
         real = trace.initial[len(trace.initial) // 2]

@@ -47,13 +47,18 @@ OUTCOMES: dict[Outcome, str] = {
 
 
 def trace_html(
-    trace: TraceRecord, frames: FrameSource | None = None, *, fragment: bool = False, title: str | None = None, back: str | None = None
+    trace: TraceRecord,
+    frames: FrameSource | None = None,
+    *,
+    fragment: bool = False,
+    title: str | None = None,
+    back: str | None = None,
 ) -> str:
     """The trace as one HTML file, or with `fragment` as a `<div>` for notebooks.
 
     `frames` gives pixels, `(h, w, 3)` uint8; by default the frame store does. A frame that it does not have
-    (`Act2SeeError`, `LookupError`, `OSError`) becomes a placeholder. `back` is the address of a page of several traces
-    (`index_html`) that this one leads back to.
+    (`Act2SeeError`, `LookupError`, `OSError`) becomes a placeholder. `back` is the address of a page of
+    several traces (`index_html`) that this one leads back to.
     """
     pictures = Pictures(frames)
     way = el("nav", el("a", "\N{LEFTWARDS ARROW} all questions", href=back)) if back else ""
@@ -64,8 +69,8 @@ def trace_html(
 def article(trace: TraceRecord, pictures: Pictures, *, fragment: bool, running: bool = False) -> Html:
     """The trace without its style: `stylesheet()` and `pictures.css()` go with it.
 
-    A fragment may stand anywhere in another page, several times. Of a run that is `running`, nothing is said yet about
-    its answer or its end.
+    A fragment may stand anywhere in another page, several times. Of a run that is `running`, nothing is said
+    yet about its answer or its end.
     """
     h = "h3" if fragment else "h2"
     only_answer = len(trace.segments) == 1 and isinstance(trace.segments[0], Answer)
@@ -81,12 +86,22 @@ def article(trace: TraceRecord, pictures: Pictures, *, fragment: bool, running: 
     )
 
 
-def find_html(title: str, query: str, rows: Sequence[tuple[FrameRef, float]], frames: FrameSource | None = None) -> str:
+def find_html(
+    title: str, query: str, rows: Sequence[tuple[FrameRef, float]], frames: FrameSource | None = None
+) -> str:
     """A sheet of found frames, best first: `rows` are frames with their scores. One HTML file."""
     pictures = Pictures(frames)
     longest = max((f.seconds for f, _ in rows if math.isfinite(f.seconds)), default=0.0)
     found = [
-        el("li", figure(f, pictures, [el("b", clock(f.seconds, longest)), el("span", f"score {_number(score)}")], f"found frame {n}"))
+        el(
+            "li",
+            figure(
+                f,
+                pictures,
+                [el("b", clock(f.seconds, longest)), el("span", f"score {_number(score)}")],
+                f"found frame {n}",
+            ),
+        )
         for n, (f, score) in enumerate(rows, start=1)
     ]
     body = el(
@@ -113,7 +128,9 @@ def page(body: Html, pictures: Pictures, title: str, fragment: bool) -> str:
         el("title", title),
         style,
     )
-    return f"<!doctype html>\n{el('html', head, el('body', el('main', body), class_='a2s page'), lang='en')}\n"
+    return (
+        f"<!doctype html>\n{el('html', head, el('body', el('main', body), class_='a2s page'), lang='en')}\n"
+    )
 
 
 @cache
@@ -126,7 +143,9 @@ def _number(value: float | None) -> str:
     return f"{value:.2f}" if value is not None and math.isfinite(value) else "?"
 
 
-def figure(frame: FrameRef, pictures: Pictures, caption: Iterable[str | None], what: str, **attributes: str | None) -> Html:
+def figure(
+    frame: FrameRef, pictures: Pictures, caption: Iterable[str | None], what: str, **attributes: str | None
+) -> Html:
     """A frame with words below it; `what` opens its description for those who do not see it."""
     return el("figure", picture(frame, pictures, what), el("figcaption", caption), **attributes)
 
@@ -145,7 +164,11 @@ def _head(trace: TraceRecord, h: str, running: bool) -> Html:
         el(
             "li",
             el("span", LETTERS[i] if i < len(LETTERS) else str(i + 1), class_="letter"),
-            el("span", el("bdi", option), el("span", "chosen", class_="mark") if option == trace.choice else None),
+            el(
+                "span",
+                el("bdi", option),
+                el("span", "chosen", class_="mark") if option == trace.choice else None,
+            ),
             class_="chosen" if option == trace.choice else None,
         )
         for i, option in enumerate(question.options)
@@ -170,7 +193,10 @@ def _summary(trace: TraceRecord) -> str:
     how = f"with {' and '.join(seen)}" if seen else "from the first frames alone"
     cost = [count(trace.usage.tokens, "token"), f"{seconds:.1f} s"] if trace.usage.loops else []
     if trace.answer is None:
-        return ", ".join(["This run is not finished" + (f": so far {how}" if trace.segments else ""), *cost]) + "."
+        return (
+            ", ".join(["This run is not finished" + (f": so far {how}" if trace.segments else ""), *cost])
+            + "."
+        )
     forced = any(isinstance(s, Answer) and s.forced for s in trace.segments)
     return ", ".join([f"{'Made to answer' if forced else 'Answered'} {how}", *cost]) + "."
 
@@ -180,14 +206,21 @@ def initial_section(trace: TraceRecord, pictures: Pictures, h: str) -> Html | No
     if not trace.initial:
         return None
     tiles = [
-        el("li", figure(f, pictures, [clock(f.seconds, trace.video.seconds)], f"frame given at the start, number {n}"))
+        el(
+            "li",
+            figure(
+                f, pictures, [clock(f.seconds, trace.video.seconds)], f"frame given at the start, number {n}"
+            ),
+        )
         for n, f in enumerate(trace.initial, start=1)
     ]
     many = "tiles many" if len(tiles) > 24 else "tiles"
     return el("section", el(h, "Frames given at the start"), el("ol", tiles, class_=many, role="list"))
 
 
-def chain_section(trace: TraceRecord, pictures: Pictures, h: str, links: bool, title: str = "Chain of thought") -> Html:
+def chain_section(
+    trace: TraceRecord, pictures: Pictures, h: str, links: bool, title: str = "Chain of thought"
+) -> Html:
     """The chain with its frames in place. With `links` frames have ids, so it may stand once in a page."""
     parts: list[Html | None] = []
     call: Call | None = None
@@ -213,7 +246,10 @@ def chain_section(trace: TraceRecord, pictures: Pictures, h: str, links: bool, t
 def _said(text: Text) -> Html | None:
     """Reasoning, as written; the marks of the thought are there, but faint."""
     paragraphs = [p.strip() for p in re.split(r"\n\s*\n", text.text) if p.strip()]
-    marked = [[el("code", part, class_="faint") if _MARKS.fullmatch(part) else part for part in _MARKS.split(p)] for p in paragraphs]
+    marked = [
+        [el("code", part, class_="faint") if _MARKS.fullmatch(part) else part for part in _MARKS.split(p)]
+        for p in paragraphs
+    ]
     shown = [el("p", parts, class_="said", dir="auto") for parts in marked]
     if text.author == "graph" and shown:
         why = "Not written by the model: the budget was spent and the thought was closed for it."
@@ -221,30 +257,68 @@ def _said(text: Text) -> Html | None:
     return Html("".join(shown)) if shown else None
 
 
-def _look(call: Call | None, frames: Frames | None, first: int, trace: TraceRecord, pictures: Pictures, links: bool) -> Html:
+def _look(
+    call: Call | None, frames: Frames | None, first: int, trace: TraceRecord, pictures: Pictures, links: bool
+) -> Html:
     """One call with what came of it; its frames are numbered from `first`."""
     came = frames.frames if frames else ()
     failed = call is not None and call.outcome != "ok"
-    kind = "failed" if failed else "imagined" if any(f.imagined for f in came) else "real" if came else "empty"
+    kind = (
+        "failed" if failed else "imagined" if any(f.imagined for f in came) else "real" if came else "empty"
+    )
     tag, query = (call.tag, call.query) if call else (frames.tag if frames else "", "")
     head = el(
         "p",
         el("span", tag or "no tag", class_="tag"),
         " ",
-        el("bdi", query if len(query) <= 400 else f"{query[:400]} … ({len(query) - 400:,} more characters)", class_="query"),
+        el(
+            "bdi",
+            query if len(query) <= 400 else f"{query[:400]} … ({len(query) - 400:,} more characters)",
+            class_="query",
+        ),
         el("span", f"took {frames.seconds:.2f} s", class_="took") if frames and frames.seconds > 0 else None,
         class_="call",
     )
     outcome = None
     if frames and (review := frames.review):
-        outcome = el("p", el("b", "A person was asked"), ": ", el("bdi", f"{review.by} {_DECIDED[review.decision]}"), ".", class_="note")
+        outcome = el(
+            "p",
+            el("b", "A person was asked"),
+            ": ",
+            el("bdi", f"{review.by} {_DECIDED[review.decision]}"),
+            ".",
+            class_="note",
+        )
     if call and failed:
-        outcome = el("p", el("b", f"Not run ({call.outcome.replace('_', ' ')})"), f": {OUTCOMES[call.outcome]}.", class_="outcome")
-    shown: list[Html | None] = [_returned(f, n, trace, pictures, links) for n, f in enumerate(came, start=first)]
+        outcome = el(
+            "p",
+            el("b", f"Not run ({call.outcome.replace('_', ' ')})"),
+            f": {OUTCOMES[call.outcome]}.",
+            class_="outcome",
+        )
+    shown: list[Html | None] = [
+        _returned(f, n, trace, pictures, links) for n, f in enumerate(came, start=first)
+    ]
     shown.append(curve(trace, frames) if frames else None)
-    note = el("p", el("b", "Told the model: "), el("bdi", frames.note), class_="note") if frames and frames.note else None
-    waiting = el("p", "Nothing has come back yet.", class_="note") if frames is None and call is trace.segments[-1] else None
-    return el("div", head, outcome, note, el("div", shown, class_="returned") if any(shown) else None, waiting, class_=f"look {kind}")
+    note = (
+        el("p", el("b", "Told the model: "), el("bdi", frames.note), class_="note")
+        if frames and frames.note
+        else None
+    )
+    waiting = (
+        el("p", "Nothing has come back yet.", class_="note")
+        if frames is None and call is trace.segments[-1]
+        else None
+    )
+    return el(
+        "div",
+        head,
+        outcome,
+        note,
+        el("div", shown, class_="returned") if any(shown) else None,
+        waiting,
+        class_=f"look {kind}",
+    )
 
 
 def _returned(frame: FrameRef, n: int, trace: TraceRecord, pictures: Pictures, links: bool) -> Html:
@@ -257,9 +331,19 @@ def _returned(frame: FrameRef, n: int, trace: TraceRecord, pictures: Pictures, l
         said = score or given or (f"a part: {frame.part}" if frame.part else None)
         when = "not in the video" if frame.imagined else clock(frame.seconds, total)
         caption = [el("b", str(n), class_="number"), el("b", when), el("span", said) if said else None]
-        return figure(frame, pictures, caption, f"{'supplied' if given else 'retrieved'} frame {n}", id=id, class_="frame")
+        return figure(
+            frame,
+            pictures,
+            caption,
+            f"{'supplied' if given else 'retrieved'} frame {n}",
+            id=id,
+            class_="frame",
+        )
     made = join(" · ", [p.model, f"strength {p.strength:g}", f"seed {p.seed}"])
-    anchor = [el("b", clock(p.anchor.seconds, total)), el("span", "the anchor" if p.anchor.imagined else "the anchor, real")]
+    anchor = [
+        el("b", clock(p.anchor.seconds, total)),
+        el("span", "the anchor" if p.anchor.imagined else "the anchor, real"),
+    ]
     named = el("span", el("b", str(n), class_="number"), " ", el("b", "not in the video"))
     caption = [named, el("span", p.verdict) if p.verdict else None, el("span", made, class_="muted")]
     return el(
@@ -275,7 +359,12 @@ def _returned(frame: FrameRef, n: int, trace: TraceRecord, pictures: Pictures, l
 def _answer(trace: TraceRecord, h: str) -> Html:
     answer = next((s for s in trace.segments if isinstance(s, Answer)), None)
     if answer is None:
-        return el("section", el(h, "Answer"), el("p", "There is none: this run is not finished.", class_="note"), class_="answer")
+        return el(
+            "section",
+            el(h, "Answer"),
+            el("p", "There is none: this run is not finished.", class_="note"),
+            class_="answer",
+        )
     choice, body = trace.choice, answer.body.strip()
     if trace.refused:
         return el("section", el(h, "No answer"), el("p", el("bdi", body), class_="body"), class_="answer")
@@ -283,9 +372,21 @@ def _answer(trace: TraceRecord, h: str) -> Html:
     return el(
         "section",
         el(h, "Answer"),
-        el("p", el("bdi", body or "(empty)"), el("bdi", choice, class_="option") if choice and choice != body else None, class_="body"),
+        el(
+            "p",
+            el("bdi", body or "(empty)"),
+            el("bdi", choice, class_="option") if choice and choice != body else None,
+            class_="body",
+        ),
         el("p", "It names none of the options.", class_="outcome") if unlisted else None,
-        el("p", el("b", "Forced"), ": the budget was spent, so the model was made to answer.", class_="outcome") if answer.forced else None,
+        el(
+            "p",
+            el("b", "Forced"),
+            ": the budget was spent, so the model was made to answer.",
+            class_="outcome",
+        )
+        if answer.forced
+        else None,
         class_="answer",
     )
 
@@ -297,7 +398,9 @@ def _cost(usage: Usage, h: str) -> Html | None:
     if loops:
         head = ["loop", "prefilled", "cached", "decoded", "seconds", "stopped at"]
         counts = [(x.prefilled, x.cached, x.decoded, x.seconds) for x in loops]
-        rows = [[str(n), *_costs(c), x.stop] for n, (c, x) in enumerate(zip(counts, loops, strict=True), start=1)]
+        rows = [
+            [str(n), *_costs(c), x.stop] for n, (c, x) in enumerate(zip(counts, loops, strict=True), start=1)
+        ]
         total = ["all", *_costs([sum(c) for c in zip(*counts, strict=True)]), ""]
         parts.append(_table("Tokens by loop of the reasoner", head, rows, total, "loops"))
     if nodes:
@@ -318,7 +421,9 @@ def _bar(share: float) -> Html:
     return el("i", class_="bar", style=f"width:{width:.1f}%")
 
 
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str], kind: str) -> Html:
+def _table(
+    caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str], kind: str
+) -> Html:
     def row(cells: Sequence[str]) -> Html:
         return el("tr", el("th", cells[0], scope="row"), (el("td", c) for c in cells[1:]))
 
@@ -343,6 +448,10 @@ def _foot(trace: TraceRecord, missing: int) -> Html:
         "seed": str(v.seed),
         "video": trace.video.digest,
     }
-    gone = f"The frame store no longer holds the pixels of {count(missing, 'frame')} of this trace." if missing else None
+    gone = (
+        f"The frame store no longer holds the pixels of {count(missing, 'frame')} of this trace."
+        if missing
+        else None
+    )
     rows = [el("div", el("dt", k), el("dd", value)) for k, value in facts.items() if value]
     return el("footer", el("p", gone) if gone else None, el("dl", rows))

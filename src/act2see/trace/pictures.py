@@ -1,9 +1,9 @@
 """The pictures of a page: each embedded once, small, and marked where it is imagined.
 
 A picture is the background of a class named by its content, so that an anchor shown again beside what was
-imagined from it costs nothing. Small frames (the micro models' 48 x 48) stay lossless; where pictures are heavy
-all of them shrink together until a page stays below 2 MB. Imagined frames carry a badge and a dashed border
-wherever they stand, because the one function that draws frames puts them there.
+imagined from it costs nothing. Small frames (the micro models' 48 x 48) stay lossless; where pictures are
+heavy all of them shrink together until a page stays below 2 MB. Imagined frames carry a badge and a dashed
+border wherever they stand, because the one function that draws frames puts them there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from act2see.tools.video.store import FrameSource
 
-# Characters of base64 that all pictures of a page may take together by default, and the sides that are tried for it.
+# Characters of base64 that all pictures of a page may take together by default, and the sides that are tried
+# for it.
 BUDGET = 1_600_000
 SIDES = (360, 256, 192, 128, 80)
 TINY = 96
@@ -36,7 +37,9 @@ class Pictures:
         self._source = source
         self._budget = budget
         self._images: dict[str, Image.Image | None] = {}
-        self._encoded: dict[tuple[str, int], str] = {}  # by name and side: a page that grows asks for its style again
+        self._encoded: dict[
+            tuple[str, int], str
+        ] = {}  # by name and side: a page that grows asks for its style again
 
     def name(self, frame: FrameRef) -> str | None:
         """The class that shows this frame, or None where its pixels are gone."""
@@ -84,7 +87,11 @@ class Pictures:
 
 
 def _data(image: Image.Image, side: int) -> str:
-    kind, options = ("png", {"optimize": True}) if max(image.size) <= TINY else ("jpeg", {"quality": 85, "optimize": True})
+    kind, options = (
+        ("png", {"optimize": True})
+        if max(image.size) <= TINY
+        else ("jpeg", {"quality": 85, "optimize": True})
+    )
     if max(image.size) > max(side, TINY):
         image = image.copy()
         image.thumbnail((side, side), reducing_gap=3.0)

@@ -1,8 +1,8 @@
 """What a trace holds: what happened while a question was answered.
 
 One data model serves everything: the graph builds it, the checkpoint stores it, the notebook shows it, the
-corpus holds it, SFT trains on it and evaluation scores it. Segments stand in the order in which they happened;
-the texts of those that the model wrote, joined, are exactly what it wrote. Frames are references.
+corpus holds it, SFT trains on it and evaluation scores it. Segments stand in the order in which they
+happened; the texts of those that the model wrote, joined, are exactly what it wrote. Frames are references.
 
 On disk a trace is one line of JSON. A file of another `schema_version` is refused with an explanation.
 
@@ -28,11 +28,14 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SUMMARY = ("answer", "choice", "options")  # what `to_json(summary=True)` says twice
 _REPR_CALLS, _REPR_WIDTH = 3, 100
 
-Outcome = Literal["ok", "unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged", "over_budget"]
+Outcome = Literal[
+    "ok", "unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged", "over_budget"
+]
 
 
 class Video(Record):
-    """The video that was asked. `digest` is a content hash; `fps` is an average, never used to place frames."""
+    """The video that was asked. `digest` is a content hash; `fps` is an average, never used to place
+    frames."""
 
     path: str
     digest: str
@@ -69,7 +72,8 @@ class Call(Record):
 
 
 class Review(Record):
-    """What a person decided about a call before it was run. `query` is the one that was used in place of the call's."""
+    """What a person decided about a call before it was run. `query` is the one that was used in place of the
+    call's."""
 
     decision: Literal["accept", "replace", "supply", "refuse"]
     by: str
@@ -78,7 +82,8 @@ class Review(Record):
 
 
 class Frames(Record):
-    """What came back: frames, or a note to the model that says why there are none. `review`: a person was asked first."""
+    """What came back: frames, or a note to the model that says why there are none. `review`: a person was
+    asked first."""
 
     kind: Literal["frames"] = "frames"
     tag: str
@@ -130,8 +135,8 @@ class Versions(Record):
 
 
 class Origin(Record):
-    """Of a forked or replayed trace: the trace that it began with, the call that it went back to (0: the beginning), and what
-    was put there instead."""
+    """Of a forked or replayed trace: the trace that it began with, the call that it went back to (0: the
+    beginning), and what was put there instead."""
 
     trace: str
     at: int = 0
@@ -139,7 +144,8 @@ class Origin(Record):
 
 
 class TraceRecord(Record):
-    """The data of a trace: a question, everything seen and written on the way, and the answer. Use `Trace`."""
+    """The data of a trace: a question, everything seen and written on the way, and the answer. Use
+    `Trace`."""
 
     schema_version: int = SCHEMA_VERSION
     id: str
@@ -163,7 +169,8 @@ class TraceRecord(Record):
 
     @property
     def refused(self) -> bool:
-        """Whether the video was refused before the model was asked: the answer says why, and no budget was spent."""
+        """Whether the video was refused before the model was asked: the answer says why, and no budget was
+        spent."""
         only = self.segments[0] if len(self.segments) == 1 else None
         return isinstance(only, Answer) and only.forced and not self.usage.loops
 
@@ -175,7 +182,9 @@ class TraceRecord(Record):
     def looks(self) -> tuple[tuple[Call, Frames | None], ...]:
         """Each call with what came back; None where nothing did."""
         pairs = zip_longest(self.segments, self.segments[1:])
-        return tuple((s, after if isinstance(after, Frames) else None) for s, after in pairs if isinstance(s, Call))
+        return tuple(
+            (s, after if isinstance(after, Frames) else None) for s, after in pairs if isinstance(s, Call)
+        )
 
     @property
     def shown(self) -> tuple[FrameRef, ...]:
@@ -189,7 +198,8 @@ class TraceRecord(Record):
         return "".join(s.text for s in self.segments if not isinstance(s, Frames))
 
     def to_json(self, *, summary: bool = False) -> str:
-        """In one line. With `summary`, `answer`, `choice` and `options` stand on top, for whoever wants no more; `from_json` reads both."""
+        """In one line. With `summary`, `answer`, `choice` and `options` stand on top, for whoever wants no
+        more; `from_json` reads both."""
         whole = self.model_dump_json()
         if not summary:
             return whole
@@ -233,7 +243,9 @@ class TraceRecord(Record):
         except OSError as e:
             raise TraceError(f"cannot read the trace {path}: {e.strerror}") from e
         except UnicodeDecodeError as e:
-            raise TraceError(f"{path} is no trace: name the folder or the trace.json that `act2see ask --save` wrote") from e
+            raise TraceError(
+                f"{path} is no trace: name the folder or the trace.json that `act2see ask --save` wrote"
+            ) from e
         return cls.from_json(text, str(path))
 
     def __repr__(self) -> str:
@@ -241,9 +253,13 @@ class TraceRecord(Record):
         shown = [(call, frames) for call, frames in self.looks if call.outcome == "ok"]
         lines = [f"Trace {self.id}: {self.question.text}"]
         if self.question.options:
-            lines.append("  " + ", ".join(f"{a}. {o}" for a, o in zip(LETTERS, self.question.options, strict=False)))
+            lines.append(
+                "  " + ", ".join(f"{a}. {o}" for a, o in zip(LETTERS, self.question.options, strict=False))
+            )
         v = self.video
-        lines.append(f"  {Path(v.path).name}, {v.seconds:.1f} s, {v.width} x {v.height}, {len(self.initial)} frames in view")
+        lines.append(
+            f"  {Path(v.path).name}, {v.seconds:.1f} s, {v.width} x {v.height}, {len(self.initial)} frames in view"
+        )
         for call, frames in shown[:_REPR_CALLS]:
             lines.append(f"  {call.tag} {call.query!r}: {_came_back(frames)}")
         if len(shown) > _REPR_CALLS:
@@ -251,7 +267,11 @@ class TraceRecord(Record):
         chosen = f" ({self.choice})" if self.choice and self.choice != self.answer else ""
         lines.append("  not finished" if self.answer is None else f"  answer: {self.answer}{chosen}")
         seconds = sum(self.usage.node_seconds.values())
-        lines.append(f"  calls: {len(self.calls)}, tokens: {self.usage.tokens}, {seconds:.1f} s, {self.versions.reasoner}".rstrip(", "))
+        lines.append(
+            f"  calls: {len(self.calls)}, tokens: {self.usage.tokens}, {seconds:.1f} s, {self.versions.reasoner}".rstrip(
+                ", "
+            )
+        )
         return "\n".join(_in_line(line) for line in lines)
 
     __str__ = __repr__
@@ -288,7 +308,11 @@ def choose(answer: str | None, options: tuple[str, ...]) -> str | None:
     letter = body.strip("()[]. ").upper()
     if len(letter) == 1 and letter in LETTERS[: len(options)]:
         return options[LETTERS.index(letter)]
-    if len(body) > 1 and body.strip("( ")[1:2] in (".", ")", ":") and body.strip("( ")[0].upper() in LETTERS[: len(options)]:
+    if (
+        len(body) > 1
+        and body.strip("( ")[1:2] in (".", ")", ":")
+        and body.strip("( ")[0].upper() in LETTERS[: len(options)]
+    ):
         return options[LETTERS.index(body.strip("( ")[0].upper())]
     same = [o for o in options if o.casefold().strip(" .") == body.casefold().strip(" .")]
     return same[0] if len(same) == 1 else None

@@ -14,7 +14,12 @@ from act2see.trace.record import Call, Frames, Segment
 from act2see.trace.timeline import clock, count
 from act2see.trace.trace import Trace
 
-_SIGNS: dict[Kind, tuple[str, str]] = {"same": ("=", "dim"), "changed": ("~", "yellow"), "added": ("+", "green"), "removed": ("-", "red")}
+_SIGNS: dict[Kind, tuple[str, str]] = {
+    "same": ("=", "dim"),
+    "changed": ("~", "yellow"),
+    "added": ("+", "green"),
+    "removed": ("-", "red"),
+}
 _ARROW = " -> "
 _WORDS = 60
 
@@ -23,22 +28,33 @@ def show_diff(console: Console, diff: TraceDiff, a: Trace, b: Trace) -> None:
     """Print what differs. `a` and `b` are the traces that `diff` is of."""
     total = max(a.video.seconds, b.video.seconds)
     lines = [Text.assemble(("Differences ", "bold"), plain(_ARROW.join(diff.ids), "dim"))]
-    lines += [Text.assemble(plain(f"  {f.name}: ", "dim"), plain(f"{_short(f.a)}{_ARROW}{_short(f.b)}")) for f in diff.facts]
+    lines += [
+        Text.assemble(plain(f"  {f.name}: ", "dim"), plain(f"{_short(f.a)}{_ARROW}{_short(f.b)}"))
+        for f in diff.facts
+    ]
     others = sum(f.kind != "same" for f in diff.initial)
     lines += [Text(f"  initial frames: {others} of {len(diff.initial)} differ")] if others else []
-    lines.append(Text("The same: every frame, every call, every word.", "green") if diff.same else _parting(diff, a, b))
+    lines.append(
+        Text("The same: every frame, every call, every word.", "green") if diff.same else _parting(diff, a, b)
+    )
     for line in lines:
         console.print(line, soft_wrap=True)
     if diff.calls:
         table = Table("", "first", "second", "came back", box=box.SIMPLE)
         for pair in diff.calls:
             sign = Text(*_SIGNS[pair.kind])
-            table.add_row(sign, _call(pair.numbers[0], pair.a), _call(pair.numbers[1], pair.b), _came_back(pair, total))
+            table.add_row(
+                sign, _call(pair.numbers[0], pair.a), _call(pair.numbers[1], pair.b), _came_back(pair, total)
+            )
         console.print(table)
     first, second = (_answer(x) for x in diff.answers)
     answer = plain(f"{first}, both times") if first == second else plain(f"{first}{_ARROW}{second}", "bold")
     console.print(Text.assemble(("Answer: ", "bold"), answer), soft_wrap=True)
-    cost = [("calls", len(a.calls), len(b.calls)), ("tokens", *diff.tokens), ("seconds", *(f"{s:.1f}" for s in diff.seconds))]
+    cost = [
+        ("calls", len(a.calls), len(b.calls)),
+        ("tokens", *diff.tokens),
+        ("seconds", *(f"{s:.1f}" for s in diff.seconds)),
+    ]
     console.print(Text(", ".join(f"{x}{_ARROW}{y} {name}" for name, x, y in cost), "dim"), soft_wrap=True)
 
 
@@ -53,11 +69,19 @@ def _parting(diff: TraceDiff, a: Trace, b: Trace) -> Text:
         return Text(f"They part at call {before + 1}.")
     where = f"after {count(before, 'call')}" if before else "before any call"
     said, other = _apart(_words(x), _words(y))
-    return Text.assemble(f"They part {where}: ", plain(repr(said), "red"), _ARROW, plain(repr(other), "green"))
+    return Text.assemble(
+        f"They part {where}: ", plain(repr(said), "red"), _ARROW, plain(repr(other), "green")
+    )
 
 
 def _words(segment: Segment | None) -> str:
-    return "(the end)" if segment is None else "(what came back)" if isinstance(segment, Frames) else segment.text
+    return (
+        "(the end)"
+        if segment is None
+        else "(what came back)"
+        if isinstance(segment, Frames)
+        else segment.text
+    )
 
 
 def _apart(a: str, b: str) -> tuple[str, str]:
@@ -72,7 +96,9 @@ def _call(number: int | None, call: Call | None) -> Text:
     if call is None:
         return Text()
     failed = "" if call.outcome == "ok" else f" ({call.outcome.replace('_', ' ')})"
-    return Text.assemble((f"{number} ", "dim"), plain(f"<{call.tag}> {_short(call.query)}", "bold cyan"), (failed, "yellow"))
+    return Text.assemble(
+        (f"{number} ", "dim"), plain(f"<{call.tag}> {_short(call.query)}", "bold cyan"), (failed, "yellow")
+    )
 
 
 def _came_back(pair: CallPair, total: float) -> Text:

@@ -3,8 +3,8 @@
     frame = traces_frame(load_traces("traces.jsonl"))
     frame.groupby("config")[["calls", "tokens", "seconds"]].mean()
 
-Columns hold plain numbers and words, so that all of pandas works on them; what is not known is missing (NaN). pandas comes
-with the extra `notebook`.
+Columns hold plain numbers and words, so that all of pandas works on them; what is not known is missing (NaN).
+pandas comes with the extra `notebook`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _CALL = (
 def traces_frame(traces: Iterable[Trace]) -> DataFrame:
     """A row for each trace: what was asked and answered, what was called and came back, what it took.
 
-    `calls` counts all calls, `failed` those that could not be run, `refused` those that were run and brought no frame; `real`
-    and `imagined` are frames that came back. `answer` is missing where the run is not finished. `seconds` is of all nodes, and
-    `seconds_NODE` of each; tokens are those that the model wrote (`tokens`) and read (`prefilled`, and from its `cached` prefix).
-    Raises `ConfigError` without pandas.
+    `calls` counts all calls, `failed` those that could not be run, `refused` those that were run and brought
+    no frame; `real` and `imagined` are frames that came back. `answer` is missing where the run is not
+    finished. `seconds` is of all nodes, and `seconds_NODE` of each; tokens are those that the model wrote
+    (`tokens`) and read (`prefilled`, and from its `cached` prefix). Raises `ConfigError` without pandas.
     """
     rows = [_trace(t) for t in traces]
     nodes = sorted({key for row in rows for key in row} - set(_TRACE))
@@ -49,8 +49,8 @@ def traces_frame(traces: Iterable[Trace]) -> DataFrame:
 def calls_frame(traces: Iterable[Trace]) -> DataFrame:
     """A row for each call of each trace, numbered from 1 as `Trace.calls` and `fork` do.
 
-    `at` is the time of the first frame that came back (seconds; an imagined frame's anchor), `score` the similarity by which
-    it was found, `best` the highest of the search. Raises `ConfigError` without pandas.
+    `at` is the time of the first frame that came back (seconds; an imagined frame's anchor), `score` the
+    similarity by which it was found, `best` the highest of the search. Raises `ConfigError` without pandas.
     """
     return _table([row for t in traces for row in _calls(t)], _CALL)
 

@@ -19,14 +19,22 @@ from act2see.trace.trace import Trace
 
 _OPENING = re.compile(r"<(?:/?[a-z0-9_]{0,32}|\|[a-z0-9_|]{0,32})\Z")
 _TAG = re.compile(r"<(/?)([a-z0-9_]{1,32})>|<\|[a-z0-9_]{1,32}\|>")
-_HIDDEN = {"think", "answer", "frame", "video", "image", ""}  # what they mean is shown otherwise; calls are shown as written
+_HIDDEN = {
+    "think",
+    "answer",
+    "frame",
+    "video",
+    "image",
+    "",
+}  # what they mean is shown otherwise; calls are shown as written
 _ARROW = ("  => ", "dim")
 _CALL, _IMAGINED, _GRAPH, _NOTE = "bold cyan", "bold magenta", "dim italic", "yellow"
 LOADING = "loading models ..."
 
 
 class Chain:
-    """Prints one chain, from a run's events or from a saved trace. `loads`: whether models are loaded before the first word."""
+    """Prints one chain, from a run's events or from a saved trace. `loads`: whether models are loaded before
+    the first word."""
 
     def __init__(self, console: Console, *, loads: bool = False) -> None:
         self.console = console
@@ -55,7 +63,9 @@ class Chain:
             case AnswerEvent():
                 self.close()
             case CallEvent():
-                self._print(self._breaker.flush())  # its text has been shown as it came, but for its last word
+                self._print(
+                    self._breaker.flush()
+                )  # its text has been shown as it came, but for its last word
 
     def view(self, video: Video, frames: int, run: str) -> None:
         self.seconds = video.seconds
@@ -155,7 +165,13 @@ def frame_line(frame: FrameRef, total: float) -> Text:
         score = f", score {p.faithfulness:.2f}" if p.faithfulness is not None else ""
         score += f" (its anchor {p.anchor_score:.2f})" if p.anchor_score is not None else ""
         return Text.assemble(("imagined", _IMAGINED), f" from {clock(p.anchor.seconds, total)}{score}")
-    said = f", score {p.score:.2f}" if isinstance(p, Retrieved) else f", a part: {frame.part}" if frame.part else ""
+    said = (
+        f", score {p.score:.2f}"
+        if isinstance(p, Retrieved)
+        else f", a part: {frame.part}"
+        if frame.part
+        else ""
+    )
     if frame.imagined:
         return Text.assemble(("not in the video", _IMAGINED), said)
     return Text.assemble((clock(frame.seconds, total), "bold green"), said)
@@ -164,7 +180,10 @@ def frame_line(frame: FrameRef, total: float) -> Text:
 def question_lines(question: Question, chosen: str | None = None) -> Text:
     """The question and its options."""
     lines = [plain(question.text, "bold")]
-    lines += [plain(f"  {a}. {o}", "green" if o == chosen else "") for a, o in zip(LETTERS, question.options, strict=False)]
+    lines += [
+        plain(f"  {a}. {o}", "green" if o == chosen else "")
+        for a, o in zip(LETTERS, question.options, strict=False)
+    ]
     return Text("\n").join(lines)
 
 
@@ -182,5 +201,9 @@ def answer_lines(trace: Trace) -> Text:
     if not refused and any(isinstance(s, Answer) and s.forced for s in trace.segments):
         lines.append(Text("The budget was spent, so the model was made to answer.", _NOTE))
     seconds = sum(trace.usage.node_seconds.values())
-    lines.append(Text(f"{count(len(trace.calls), 'call')}, {count(trace.usage.tokens, 'token')}, {seconds:.1f} s", "dim"))
+    lines.append(
+        Text(
+            f"{count(len(trace.calls), 'call')}, {count(trace.usage.tokens, 'token')}, {seconds:.1f} s", "dim"
+        )
+    )
     return Text("\n").join(lines)

@@ -62,7 +62,9 @@ class Scale:
         return round(100 * min(1.0, max(0.0, share)), 3)
 
     def ticks(self, at_most: int) -> list[float]:
-        step = next((s for s in _STEPS if self.total / s <= at_most), 3600 * math.ceil(self.total / at_most / 3600))
+        step = next(
+            (s for s in _STEPS if self.total / s <= at_most), 3600 * math.ceil(self.total / at_most / 3600)
+        )
         return [i * step for i in range(int(self.total / step + 1e-9) + 1)]
 
     def label(self, tick: float) -> str:
@@ -72,7 +74,8 @@ class Scale:
 
 
 def timeline(trace: TraceRecord, links: bool) -> Html:
-    """The line and its key. Frames that came back are numbered in order; with `links`, markers lead to `#frame-N`."""
+    """The line and its key. Frames that came back are numbered in order; with `links`, markers lead to
+    `#frame-N`."""
     scale = Scale.of(trace)
     came = list(enumerate(trace.shown[len(trace.initial) :], start=1))
     real = [(n, f) for n, f in came if not f.imagined]
@@ -80,7 +83,9 @@ def timeline(trace: TraceRecord, links: bool) -> Html:
     key = [
         _key("given", f"{count(len(trace.initial), 'frame')} given at the start") if trace.initial else None,
         _key("real", f"{len(real)} retrieved") if real else None,
-        _key("imagined", f"{len(imagined)} imagined, marked at the real frame it was made from") if imagined else None,
+        _key("imagined", f"{len(imagined)} imagined, marked at the real frame it was made from")
+        if imagined
+        else None,
     ]
     return el(
         "figure",
@@ -101,13 +106,19 @@ def _key(kind: str, words: str) -> Html:
 
 
 def _line(
-    trace: TraceRecord, scale: Scale, real: Sequence[tuple[int, FrameRef]], imagined: Sequence[tuple[int, FrameRef]], links: bool
+    trace: TraceRecord,
+    scale: Scale,
+    real: Sequence[tuple[int, FrameRef]],
+    imagined: Sequence[tuple[int, FrameRef]],
+    links: bool,
 ) -> Html:
     base = 24
     parts = []
     for f in trace.initial:
         x = f"{scale.at(spot(f))}%"
-        parts.append(el("line", el("title", clock(f.seconds, scale.total)), x1=x, x2=x, y1=6, y2=base, class_="given"))
+        parts.append(
+            el("line", el("title", clock(f.seconds, scale.total)), x1=x, x2=x, y1=6, y2=base, class_="given")
+        )
     top, markers = base, []
     for kind, frames in (("real", real), ("imagined", imagined)):
         placed = _lanes(frames, scale)
@@ -117,18 +128,25 @@ def _line(
             words = f"frame {n}: {_how(f)} at {clock(spot(f), scale.total)}"
             disc = el("circle", el("title", words), cx=x, cy=y, r=8, class_=kind)
             marker = [disc, el("text", str(n), x=x, y=y + 3.5, class_=f"in {kind}")]
-            markers.append(el("a", marker, href=f"#frame-{n}", aria_label=words) if links else el("g", marker))
+            markers.append(
+                el("a", marker, href=f"#frame-{n}", aria_label=words) if links else el("g", marker)
+            )
         top += _LANE * (1 + max((lane for _, _, lane in placed), default=-1))
     foot = top + 24
     parts += _ticks(scale, base, foot - 2, at_most=6)
-    said = [f"Timeline of {clock(scale.total, scale.total)}", f"{count(len(trace.initial), 'frame')} given at the start"]
+    said = [
+        f"Timeline of {clock(scale.total, scale.total)}",
+        f"{count(len(trace.initial), 'frame')} given at the start",
+    ]
     said += [f"frame {n} {_how(f)} at {clock(spot(f), scale.total)}" for n, f in (*real, *imagined)]
     return _drawing([*parts, *markers], foot + 2, "; ".join(said), "group" if links else "img")
 
 
 def _drawing(parts: Sequence[Html], height: float, said: str, role: str = "img") -> Html:
     # The height twice: notebooks have a rule for every svg that an attribute does not overrule.
-    return el("svg", parts, width="100%", height=height, style=f"height:{height}px", role=role, aria_label=said)
+    return el(
+        "svg", parts, width="100%", height=height, style=f"height:{height}px", role=role, aria_label=said
+    )
 
 
 def _ticks(scale: Scale, base: float, foot: float, at_most: int) -> list[Html]:
@@ -147,20 +165,33 @@ def _lanes(frames: Sequence[tuple[int, FrameRef]], scale: Scale) -> list[tuple[i
     out = []
     for n, f in frames:
         x = scale.at(spot(f))
-        lane = next((i for i, taken in enumerate(lanes) if all(abs(x - other) >= _APART for other in taken)), 5)
+        lane = next(
+            (i for i, taken in enumerate(lanes) if all(abs(x - other) >= _APART for other in taken)), 5
+        )
         lanes[lane].append(x)
         out.append((n, f, lane))
     return out
 
 
 def curve(trace: TraceRecord, segment: Frames) -> Html | None:
-    """How similar the clip was to the query of this call, with what was chosen; None where no curve was kept."""
+    """How similar the clip was to the query of this call, with what was chosen; None where no curve was
+    kept."""
     if segment.curve is None:
         return None
     scale, curve = Scale.of(trace), segment.curve
-    every = [v for s in trace.segments if isinstance(s, Frames) and s.curve for v in s.curve.values if math.isfinite(v)]
+    every = [
+        v
+        for s in trace.segments
+        if isinstance(s, Frames) and s.curve
+        for v in s.curve.values
+        if math.isfinite(v)
+    ]
     low, high = (min(every), max(every)) if every else (0.0, 0.0)
-    points = [(10 * scale.at(curve.start + i * curve.step), _height(v, low, high)) for i, v in enumerate(curve.values) if math.isfinite(v)]
+    points = [
+        (10 * scale.at(curve.start + i * curve.step), _height(v, low, high))
+        for i, v in enumerate(curve.values)
+        if math.isfinite(v)
+    ]
     if len(points) == 1:
         points = [(0.0, points[0][1]), (1000.0, points[0][1])]
     line = " ".join(f"{x:g},{y:g}" for x, y in points)
@@ -181,7 +212,16 @@ def curve(trace: TraceRecord, segment: Frames) -> Html | None:
         chosen.append(at)
         x, y = f"{scale.at(spot(frame))}%", _height(score, low, high)
         parts.append(el("line", x1=x, x2=x, y1=y, y2=_CURVE, class_=f"stem {kind}"))
-        parts.append(el("circle", el("title", f"{at}, similarity {score:.2f}"), cx=x, cy=y, r=4.5, class_=f"dot {kind}"))
+        parts.append(
+            el(
+                "circle",
+                el("title", f"{at}, similarity {score:.2f}"),
+                cx=x,
+                cy=y,
+                r=4.5,
+                class_=f"dot {kind}",
+            )
+        )
     said = f"Similarity to the query over the clip: {'; '.join(chosen) or 'nothing was chosen'}"
     best = max((v for v in curve.values if math.isfinite(v)), default=0.0)
     return el(
@@ -204,4 +244,8 @@ def score_of(frame: FrameRef, curve: Curve) -> float:
     if known is not None and math.isfinite(known):
         return known
     place = (spot(frame) - curve.start) / curve.step if curve.step else 0.0
-    return curve.values[min(len(curve.values) - 1, max(0, round(place)))] if curve.values and math.isfinite(place) else 0.0
+    return (
+        curve.values[min(len(curve.values) - 1, max(0, round(place)))]
+        if curve.values and math.isfinite(place)
+        else 0.0
+    )

@@ -1,6 +1,7 @@
 """A trace: its data (`record.py`), and the two ways to show it that other programs call.
 
-Notebooks call `_repr_html_`; other agents take messages. Both are imported when they are used: to read a trace costs neither.
+Notebooks call `_repr_html_`; other agents take messages. Both are imported when they are used: to read a
+trace costs neither.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class Trace(TraceRecord):
     """A question, everything seen and written on the way, and the answer."""
 
     def to_messages(self, store: FrameStore | None = None) -> list[BaseMessage]:
-        """The trace as LangChain messages with standard content blocks: pictures from `store`, or without one by digest alone."""
+        """The trace as LangChain messages with standard content blocks: pictures from `store`, or without one
+        by digest alone."""
         from act2see.trace.messages import trace_messages
 
         return trace_messages(self, store)

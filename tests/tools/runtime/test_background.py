@@ -1,4 +1,5 @@
-"""The background loop: synchronous callers in any thread or loop, what ends their coroutines, and generators that are relayed."""
+"""The background loop: synchronous callers in any thread or loop, what ends their coroutines, and generators
+that are relayed."""
 
 from __future__ import annotations
 
@@ -108,7 +109,9 @@ except KeyboardInterrupt:
 
 
 def test_an_interrupt_ends_the_work_and_then_reaches_the_caller() -> None:
-    with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
@@ -134,7 +137,9 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), run_sync(work()))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_has_a_loop_of_its_own() -> None:
-    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.stdout, done.stderr) == ("7 7\n", "")
 
 

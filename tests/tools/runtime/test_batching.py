@@ -1,4 +1,5 @@
-"""Requests that wait are worked on together: by key, in order, bounded, and taken back when they are cancelled."""
+"""Requests that wait are worked on together: by key, in order, bounded, and taken back when they are
+cancelled."""
 
 from __future__ import annotations
 
@@ -101,7 +102,9 @@ async def test_one_failure_is_its_own_callers_alone() -> None:
     gate = Gate()
     gate.open.set()
     batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=3, gather=20)
-    good, bad, other = await asyncio.gather(*(batcher.submit("a", [i]) for i in (1, -1, 2)), return_exceptions=True)
+    good, bad, other = await asyncio.gather(
+        *(batcher.submit("a", [i]) for i in (1, -1, 2)), return_exceptions=True
+    )
     assert (good, other) == ([10], [20])
     assert isinstance(bad, ValueError)
     assert str(bad) == "no -1"
@@ -123,7 +126,10 @@ async def test_work_that_fails_or_miscounts_fails_all_of_its_batch() -> None:
 async def test_callers_of_other_loops_and_no_thread_left_behind() -> None:
     gate = Gate()
     batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=8, gather=0, name="here-only")
-    calls = [asyncio.create_task(asyncio.to_thread(lambda i=i: asyncio.run(batcher.submit("a", [i])))) for i in range(3)]  # type: ignore[misc]
+    calls = [
+        asyncio.create_task(asyncio.to_thread(lambda i=i: asyncio.run(batcher.submit("a", [i]))))
+        for i in range(3)
+    ]  # type: ignore[misc]
     await begun(gate)
     gate.open.set()
     assert await asyncio.gather(*calls) == [[0], [10], [20]]
@@ -166,7 +172,10 @@ async def test_sizes_fill_a_batch_and_a_large_one_goes_alone() -> None:
     first = asyncio.create_task(batcher.submit("a", ["x"]))
     while not seen:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
-    rest = [asyncio.create_task(asyncio.to_thread(batcher.run, "a", text)) for text in ("abcd", "efghijkl", "mn", "opq")]
+    rest = [
+        asyncio.create_task(asyncio.to_thread(batcher.run, "a", text))
+        for text in ("abcd", "efghijkl", "mn", "opq")
+    ]
     async with asyncio.timeout(30):
         while len(batcher._queue) != 4:  # noqa: ASYNC110
             await asyncio.sleep(0.001)

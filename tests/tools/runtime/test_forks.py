@@ -220,7 +220,9 @@ def test_a_chat_models_connections_are_the_parents() -> None:
     """
     first, second = run(code)
     assert first == "B 'B' B"
-    assert second.startswith("SetupError: chat: the connections to it belong to the process that this one was forked from")
+    assert second.startswith(
+        "SetupError: chat: the connections to it belong to the process that this one was forked from"
+    )
     assert second.endswith('fork before the first question, or start processes by "spawn"')
 
 
@@ -230,4 +232,6 @@ def test_a_model_on_an_accelerator_is_the_parents() -> None:
     check_inherited("m", "cpu")
     print(in_child(lambda: check_inherited("m", "cuda")))
     """
-    assert run(code)[0].startswith("SetupError: m was loaded on cuda by the process that this one was forked from")
+    assert run(code)[0].startswith(
+        "SetupError: m was loaded on cuda by the process that this one was forked from"
+    )

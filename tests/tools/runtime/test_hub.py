@@ -25,8 +25,10 @@ MODEL = {
     "original/consolidated.safetensors": b"again",
     "onnx/model.onnx": b"again",
 }
-INDEX = b'{"_class_name": "P", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"], "text_encoder_3": ["transformers", "T"], \
+INDEX = (
+    b'{"_class_name": "P", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"], "text_encoder_3": ["transformers", "T"], \
 "tokenizer_3": ["transformers", "T5Tokenizer"], "safety_checker": [null, null]}'
+)
 PIPELINE = {
     "model_index.json": INDEX,
     "everything.safetensors": b"again",
@@ -41,7 +43,13 @@ PIPELINE = {
     "tokenizer_3/tokenizer_config.json": b"{}",
     "safety_checker/model.safetensors": b"unused",
 }
-READ = {"config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json", "merges.txt"}
+READ = {
+    "config.json",
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "merges.txt",
+}
 
 
 @pytest.fixture
@@ -77,9 +85,19 @@ def test_of_a_pipeline_the_parts_that_are_loaded() -> None:
 
     index = json.loads(INDEX)
     every = wanted(list(PIPELINE), index)
-    assert {f.partition("/")[0] for f in every} == {"model_index.json", "unet", "vae", "text_encoder_3", "tokenizer_3"}
+    assert {f.partition("/")[0] for f in every} == {
+        "model_index.json",
+        "unet",
+        "vae",
+        "text_encoder_3",
+        "tokenizer_3",
+    }
     assert [f for f in every if "fp16" in f or f.endswith(".bin")] == []
-    assert {f.partition("/")[0] for f in wanted(list(PIPELINE), index, ("text_encoder_3",))} == {"model_index.json", "unet", "vae"}
+    assert {f.partition("/")[0] for f in wanted(list(PIPELINE), index, ("text_encoder_3",))} == {
+        "model_index.json",
+        "unet",
+        "vae",
+    }
 
 
 def test_parts_of_sentence_transformers_are_folders() -> None:
@@ -102,7 +120,9 @@ def test_a_cut_connection_goes_on_where_it_stopped(hub: Hub) -> None:
     assert hub.sent[big] == len(MODEL[big])  # no byte twice
 
 
-def test_a_second_call_fetches_what_the_first_had_not_finished(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_call_fetches_what_the_first_had_not_finished(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import file_download
 
     monkeypatch.setattr(file_download.time, "sleep", lambda _: None)  # the pauses before it tries again
@@ -120,7 +140,10 @@ def test_a_second_call_fetches_what_the_first_had_not_finished(hub: Hub, monkeyp
 
 def test_gated(hub: Hub) -> None:
     hub.gated.add("owner/pipeline")
-    with pytest.raises(WeightsError, match=r"owner/pipeline is gated: sign in at http\S+/owner/pipeline and accept .* `hf auth login`"):
+    with pytest.raises(
+        WeightsError,
+        match=r"owner/pipeline is gated: sign in at http\S+/owner/pipeline and accept .* `hf auth login`",
+    ):
         list_files("owner/pipeline", endpoint=hub.url)
     hub.gated.add("owner/model")
     files = list_files("owner/model", endpoint=hub.url)
@@ -138,7 +161,9 @@ def test_the_licence_is_named_where_it_is_known(hub: Hub) -> None:
 
 
 def test_what_is_not_there(hub: Hub) -> None:
-    with pytest.raises(WeightsError, match="has no repository owner/nothing that you may see: check the name"):
+    with pytest.raises(
+        WeightsError, match="has no repository owner/nothing that you may see: check the name"
+    ):
         list_files("owner/nothing", endpoint=hub.url)
     hub.repos["owner/pickles"] = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
     with pytest.raises(WeightsError, match="owner/pickles has no weights as safetensors"):
@@ -151,7 +176,9 @@ def test_a_hub_that_fails(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.down = True
     with pytest.raises(WeightsError, match="answered 503 for owner/model: run this again"):
         list_files("owner/model", endpoint=hub.url)
-    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1 cannot be reached: .* export HF_HUB_OFFLINE=1"):
+    with pytest.raises(
+        UnreachableError, match=r"127\.0\.0\.1:1 cannot be reached: .* export HF_HUB_OFFLINE=1"
+    ):
         list_files("owner/model", endpoint="http://127.0.0.1:1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UnreachableError, match="HF_HUB_OFFLINE is set: unset it"):

@@ -83,7 +83,9 @@ def test_what_python_has_is_not_hidden(tmp_path: Path) -> None:
     assert import_beside("json", None) is sys.modules["json"]
 
 
-def test_a_module_that_python_finds_there_too_is_one_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_python_finds_there_too_is_one_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write(tmp_path, spaced_tool="WORD = 1\n")
     with monkeypatch.context() as patch:
         patch.syspath_prepend(folder)
@@ -131,7 +133,9 @@ def test_what_is_wrong_is_said_in_its_authors_words(tmp_path: Path, text: str, m
     assert str(e.value).startswith("tool 'mytool:Tool' cannot be imported: ")
 
 
-@pytest.mark.parametrize("name", ["nowhere:Tool", "mypackage.nowhere:Tool", ":Tool", "..:Tool", "mypackage:Tool", ".mytool:Tool"])
+@pytest.mark.parametrize(
+    "name", ["nowhere:Tool", "mypackage.nowhere:Tool", ":Tool", "..:Tool", "mypackage:Tool", ".mytool:Tool"]
+)
 def test_a_module_that_is_nowhere(tmp_path: Path, name: str) -> None:
     folder = write(tmp_path, mytool="", mypackage__x="")
     with pytest.raises(ConfigError, match="cannot be imported") as e:

@@ -1,4 +1,5 @@
-"""A process that keeps what it frees has its pages again without the kernel; `in_halves` is tested where it is used."""
+"""A process that keeps what it frees has its pages again without the kernel; `in_halves` is tested where it
+is used."""
 
 import platform
 import subprocess
@@ -24,6 +25,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is of the GNU C library")
 def test_what_was_freed_is_not_asked_of_the_kernel_again() -> None:
     def faults(how: str) -> int:
-        return int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        return int(
+            subprocess.run(
+                [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
+            ).stdout
+        )
 
     assert faults("keep") < faults("leave") / 4

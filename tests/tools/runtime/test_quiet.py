@@ -17,7 +17,13 @@ from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.runtime.quiet import quiet
 
-SILENT = {"TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"}
+SILENT = {
+    "TRANSFORMERS_VERBOSITY",
+    "DIFFUSERS_VERBOSITY",
+    "HF_HUB_VERBOSITY",
+    "HF_HUB_DISABLE_PROGRESS_BARS",
+    "TQDM_DISABLE",
+}
 
 
 def test_a_script_says_what_it_says_and_nothing_else(tmp_path: Path) -> None:
@@ -39,8 +45,17 @@ print(diffusers_logging.is_progress_bar_enabled(), transformers_logging.is_progr
 print(diffusers_logging.get_verbosity() == transformers_logging.get_verbosity() == logging.WARNING)
 """
     environment = {k: v for k, v in os.environ.items() if k not in SILENT}
-    environment |= {"PYTHONPATH": str(Path(act2see.__file__).parents[1]), "ACT2SEE_CACHE": str(tmp_path / "cache")}
-    run = subprocess.run([sys.executable, "-W", "default", "-c", code], env=environment, capture_output=True, text=True, check=True)
+    environment |= {
+        "PYTHONPATH": str(Path(act2see.__file__).parents[1]),
+        "ACT2SEE_CACHE": str(tmp_path / "cache"),
+    }
+    run = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert run.stderr == ""
     assert run.stdout.split() == ["True"] * 3
 

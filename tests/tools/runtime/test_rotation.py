@@ -1,4 +1,5 @@
-"""Long jobs in turns: a short one that comes later ends first, one job serves all who ask, nobody's job is given up."""
+"""Long jobs in turns: a short one that comes later ends first, one job serves all who ask, nobody's job is
+given up."""
 
 from __future__ import annotations
 

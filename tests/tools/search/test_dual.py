@@ -1,5 +1,5 @@
-"""Encoders with one vector a frame, on CLIP and SigLIP models of random weights: the model's own cosine, an index of one
-row a frame, and `retrieve` in the graph with nothing but two lines of config changed."""
+"""Encoders with one vector a frame, on CLIP and SigLIP models of random weights: the model's own cosine, an
+index of one row a frame, and `retrieve` in the graph with nothing but two lines of config changed."""
 
 from __future__ import annotations
 
@@ -48,21 +48,31 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = clip_tokenizer(edit_texts())
     tokenizer.pad_token = "<|endoftext|>"
     both = dict(intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
-    text = dict(both, vocab_size=len(tokenizer), max_position_embeddings=16, bos_token_id=tokenizer.bos_token_id)
+    text = dict(
+        both, vocab_size=len(tokenizer), max_position_embeddings=16, bos_token_id=tokenizer.bos_token_id
+    )
     text |= dict(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     vision = dict(both, image_size=SIDE, patch_size=8)
     wide, narrow = dict(hidden_size=32), dict(hidden_size=DIM)
     crop = {"height": SIDE, "width": SIDE}
     clip = tf.CLIPConfig(text_config={**text, **wide}, vision_config={**vision, **wide}, projection_dim=DIM)
-    siglip = tf.SiglipConfig(text_config={**text, **narrow, "projection_size": DIM}, vision_config={**vision, **narrow})
+    siglip = tf.SiglipConfig(
+        text_config={**text, **narrow, "projection_size": DIM}, vision_config={**vision, **narrow}
+    )
     naflex = {**vision, **narrow, "num_patches": 16}
     siglip2 = tf.Siglip2Config(text_config={**text, **narrow, "projection_size": DIM}, vision_config=naflex)
-    models = {"clip": tf.CLIPModel(clip), "siglip": tf.SiglipModel(siglip), "siglip2": tf.Siglip2Model(siglip2)}
+    models = {
+        "clip": tf.CLIPModel(clip),
+        "siglip": tf.SiglipModel(siglip),
+        "siglip2": tf.Siglip2Model(siglip2),
+    }
     for name, model in models.items():
         model.save_pretrained(root / name)
         tokenizer.save_pretrained(root / name)
         images = (
-            CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=crop) if name == "clip" else SiglipImageProcessorPil(size=crop)
+            CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=crop)
+            if name == "clip"
+            else SiglipImageProcessorPil(size=crop)
         )
         images.save_pretrained(root / name)
     return root
@@ -105,8 +115,16 @@ def test_scores_are_the_models_own_cosine(dual: DualEncoder, checkpoints: Path) 
         texts = tokenizer(TEXTS, padding=True, return_tensors="pt")
     else:
         naflex = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
-        images = (naflex if dual.kind == "siglip2" else SiglipImageProcessorPil.from_pretrained(folder))(pictures(3), return_tensors="pt")
-        texts = tokenizer([t.lower() for t in TEXTS], padding="max_length", truncation=True, max_length=16, return_tensors="pt")
+        images = (naflex if dual.kind == "siglip2" else SiglipImageProcessorPil.from_pretrained(folder))(
+            pictures(3), return_tensors="pt"
+        )
+        texts = tokenizer(
+            [t.lower() for t in TEXTS],
+            padding="max_length",
+            truncation=True,
+            max_length=16,
+            return_tensors="pt",
+        )
         texts.pop("attention_mask")
     with torch.no_grad():
         out = model(**images, **texts)
@@ -119,23 +137,37 @@ def test_sentence_transformers_gives_the_same(checkpoints: Path, tmp_path: Path)
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     there, here = SentenceEncoder(checkpoints / "clip"), DualEncoder(checkpoints / "clip")
     assert there.size == SIDE
-    assert there.frames(pictures(3)).astype(np.float32) == pytest.approx(here.frames(pictures(3)).astype(np.float32), abs=2e-3)
+    assert there.frames(pictures(3)).astype(np.float32) == pytest.approx(
+        here.frames(pictures(3)).astype(np.float32), abs=2e-3
+    )
     assert there.phrases(TEXTS) == pytest.approx(here.phrases(TEXTS), abs=1e-5)
     assert there.id != here.id
     # In that library's own layout too, for `doctor` as for the loader.
     there.model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
     assert SentenceEncoder(tmp_path / "saved").id == there.id
-    config = load_config("micro", encoder={"use": "sentence-transformers", "weights": str(tmp_path / "saved")})
+    config = load_config(
+        "micro", encoder={"use": "sentence-transformers", "weights": str(tmp_path / "saved")}
+    )
     [needed] = [n for n in needed_weights(config) if n.part == "encoder"]
     assert needed.memory == 4.0 * sum(p.numel() for p in there.model.parameters())
 
 
-def test_every_back_end_has_an_index_of_its_own(checkpoints: Path, encoder: Blip2Encoder, clip: str, tmp_path: Path) -> None:
+def test_every_back_end_has_an_index_of_its_own(
+    checkpoints: Path, encoder: Blip2Encoder, clip: str, tmp_path: Path
+) -> None:
     duals = [DualEncoder(checkpoints / k) for k in KINDS]
-    finders = [Finder(Clips(tmp_path, FrameStore(tmp_path / "f"), 96), e, tmp_path, 3.0, 8) for e in (encoder, *duals)]
+    finders = [
+        Finder(Clips(tmp_path, FrameStore(tmp_path / "f"), 96), e, tmp_path, 3.0, 8)
+        for e in (encoder, *duals)
+    ]
     ids = [f.index(clip).id for f in finders]
     assert len(set(ids)) == 4
-    assert [read_index(f.folder(i), i).tokens for f, i in zip(finders, ids, strict=True)] == [encoder.tokens, 1, 1, 1]
+    assert [read_index(f.folder(i), i).tokens for f, i in zip(finders, ids, strict=True)] == [
+        encoder.tokens,
+        1,
+        1,
+        1,
+    ]
     rows = [f.index(clip).rows.ntotal for f in finders]
     assert rows == [18 * encoder.tokens, 18, 18, 18]
     for finder in finders[1:]:
@@ -147,14 +179,19 @@ def test_every_back_end_has_an_index_of_its_own(checkpoints: Path, encoder: Blip
 @pytest.fixture
 def config(checkpoints: Path, tmp_path: Path) -> Callable[..., Any]:
     def make(use: str, name: str = "clip") -> Any:
-        changes: dict[str, Any] = {"encoder": {"use": use, "weights": str(checkpoints / name)}, "tools": {"generate": None}}
+        changes: dict[str, Any] = {
+            "encoder": {"use": use, "weights": str(checkpoints / name)},
+            "tools": {"generate": None},
+        }
         return load_config("micro", cache=str(tmp_path / "cache"), view={"guard": None}, **changes)
 
     return make
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_retrieve_in_the_graph_by_config_alone(config: Callable[..., Any], clip: str, name: str) -> None:
+async def test_retrieve_in_the_graph_by_config_alone(
+    config: Callable[..., Any], clip: str, name: str
+) -> None:
     chosen = config("transformers", name)
     reasoner = Scripted(f"<retrieve>{TEXTS[0]}</retrieve>", "So.</think><answer>B</answer>")
     graph = create_act2see(chosen, parts=replace(build_parts(chosen), reasoner=reasoner))
@@ -167,9 +204,14 @@ async def test_retrieve_in_the_graph_by_config_alone(config: Callable[..., Any],
 
 
 def test_what_does_not_fit_says_what_would(config: Callable[..., Any], checkpoints: Path) -> None:
-    with pytest.raises(WeightsError, match=r"is a clip checkpoint; the encoder needs BLIP-2 .* or `encoder\.use: transformers` for CLIP"):
+    with pytest.raises(
+        WeightsError,
+        match=r"is a clip checkpoint; the encoder needs BLIP-2 .* or `encoder\.use: transformers` for CLIP",
+    ):
         build_parts(config("blip2")).resources.finder.encoder.phrases(["x"])
     with pytest.raises(ConfigError, match=r"encoder\.use: .*'sentence-transformers'"):
         config("openai")
-    with pytest.raises(WeightsError, match=r"is a qwen3_vl checkpoint; `encoder\.use: transformers` needs one that embeds"):
+    with pytest.raises(
+        WeightsError, match=r"is a qwen3_vl checkpoint; `encoder\.use: transformers` needs one that embeds"
+    ):
         DualEncoder(resolve_weights("micro:vlm"))

@@ -50,7 +50,9 @@ def test_hits_are_the_best_frames(resources: Make, clip: str) -> None:
     phrases = ["the circle blinks", "a lit circle"]
     found = finder.find(clip, phrases, k=4)
     scores = index.scores(finder.encoder.phrases(phrases))
-    assert [h.frame for h in found.hits] == [int(index.frames[i]) for i in np.argsort(-scores, kind="stable")[:4]]
+    assert [h.frame for h in found.hits] == [
+        int(index.frames[i]) for i in np.argsort(-scores, kind="stable")[:4]
+    ]
     assert found.best == pytest.approx(scores.max())
     assert found.index_id == index.id == finder.index_id(clip)
     best = found.hits[0]
@@ -97,7 +99,9 @@ def test_another_rate_has_an_index_of_its_own(resources: Make, clip: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["rows.faiss", "meta.json", "frames.npz"])
-def test_a_damaged_index_is_built_again_with_a_warning(resources: Make, clip: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_index_is_built_again_with_a_warning(
+    resources: Make, clip: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     finder = resources().finder
     found = finder.find(clip, QUERY)
     (finder.folder(found.index_id) / name).write_bytes(b"rubbish")
@@ -109,7 +113,9 @@ def test_a_damaged_index_is_built_again_with_a_warning(resources: Make, clip: st
     assert "building it again" in caplog.text
 
 
-def test_what_is_remembered_of_a_clip_may_be_damaged(resources: Make, clip: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_remembered_of_a_clip_may_be_damaged(
+    resources: Make, clip: str, caplog: pytest.LogCaptureFixture
+) -> None:
     one = resources().finder.clips
     facts = one.clip(clip)
     one._file(facts.info.digest).write_text("rubbish")
@@ -154,7 +160,9 @@ def test_two_finders_at_once_build_one_index(resources: Make, clip: str) -> None
 
 def test_two_processes_build_one_index(clip: str, tmp_path: Path) -> None:
     run = [sys.executable, "-c", SCRIPT, clip, str(tmp_path)]
-    both = [subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     said = [p.communicate(timeout=60) for p in both]
     assert [p.returncode for p in both] == [0, 0], said
     frames, encoded = zip(*(out.split() for out, _ in said), strict=True)
@@ -182,7 +190,9 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(resources: Make, clip: s
 
 def odd_clip(seconds: list[float], length: float) -> Clip:
     """A clip with a variable frame rate."""
-    return Clip(VideoInfo("x", "0" * 32, length, 4, 4, len(seconds), len(seconds) / length), np.asarray(seconds))
+    return Clip(
+        VideoInfo("x", "0" * 32, length, 4, 4, len(seconds), len(seconds) / length), np.asarray(seconds)
+    )
 
 
 def test_frames_are_placed_by_timestamp() -> None:

@@ -20,7 +20,9 @@ def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def build(folder: Path, frames: int = 40, tokens: int = 4, dim: int = 16, id: str = "a") -> tuple[FrameIndex, np.ndarray]:
+def build(
+    folder: Path, frames: int = 40, tokens: int = 4, dim: int = 16, id: str = "a"
+) -> tuple[FrameIndex, np.ndarray]:
     features = unit(np.random.default_rng(0), frames, tokens, dim).astype(np.float16)
     parts = np.array_split(np.arange(frames), 3)
     writer = IndexWriter()
@@ -44,7 +46,9 @@ def test_scores_are_those_of_numpy(tmp_path: Path, phrasings: int) -> None:
 
 
 @pytest.mark.parametrize("phrasings", [1, 3])
-def test_the_best_of_a_long_video_are_exact(tmp_path: Path, phrasings: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_of_a_long_video_are_exact(
+    tmp_path: Path, phrasings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_ROWS", 12)  # as if the video had more rows than a search takes
     index, features = build(tmp_path)
     for seed in range(20):
@@ -126,8 +130,14 @@ def test_segments() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(arrays(np.float32, st.integers(1, 25), elements=st.floats(-1, 1, width=32)), st.integers(1, 4), st.integers(1, 30))
-def test_segments_never_overlap_and_hold_a_frame_that_passes(scores: np.ndarray, count: int, longest: int) -> None:
+@given(
+    arrays(np.float32, st.integers(1, 25), elements=st.floats(-1, 1, width=32)),
+    st.integers(1, 4),
+    st.integers(1, 30),
+)
+def test_segments_never_overlap_and_hold_a_frame_that_passes(
+    scores: np.ndarray, count: int, longest: int
+) -> None:
     found = find_segments(scores, 0.25, count, longest)
     assert len(found) <= count
     assert bool(found) == bool((scores > 0.25).any())

@@ -18,7 +18,9 @@ from act2see.tools.video.folders import Folders
 GUEST = next(i for n in range(50) if (i := make_item("observe", n, "test")).kind == "guest" and not i.in_view)
 QUERY = next(step.query for step in GUEST.chain if isinstance(step, Call))
 SHAPE = GUEST.clip.short[0].piece.shape
-OTHERS = [i for n in range(60) if (i := make_item("imagine", n, "test")).clip.slow[0][1].find(SHAPE) is None][:2]
+OTHERS = [i for n in range(60) if (i := make_item("imagine", n, "test")).clip.slow[0][1].find(SHAPE) is None][
+    :2
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,9 @@ def test_the_video_that_shows_it_comes_first(finder: Finder, folder: Path) -> No
 def test_a_second_search_opens_nothing_and_is_bounded(finder: Finder, folder: Path) -> None:
     search_folder(finder, Folders([folder]), QUERY)
     before = finder.encoded
-    found = search_folder(finder, Folders([folder]), "the board tipped to the left", count=1, frames=1, most=2)
+    found = search_folder(
+        finder, Folders([folder]), "the board tipped to the left", count=1, frames=1, most=2
+    )
     assert finder.encoded == before
     assert (len(found.ranked), len(found.ranked[0].hits), found.limited) == (1, 1, True)
     assert "more videos than are searched" in str(found)

@@ -52,7 +52,9 @@ def test_names_are_relative_to_a_folder_or_lead_into_it(videos: Path) -> None:
     assert folders.path("clip.mp4#t=2,8") == f"{videos}/clip.mp4#t=2,8"
 
 
-def test_all_that_lies_outside_or_is_no_video_file_is_refused_alike_whether_it_is_there_or_not(videos: Path) -> None:
+def test_all_that_lies_outside_or_is_no_video_file_is_refused_alike_whether_it_is_there_or_not(
+    videos: Path,
+) -> None:
     os.mkfifo(videos / "pipe.mp4")
     (videos / "zero.mp4").symlink_to("/dev/zero")
     (videos / "fd.mp4").symlink_to("/proc/self/fd/0")
@@ -108,7 +110,10 @@ def test_all_that_lies_outside_or_is_no_video_file_is_refused_alike_whether_it_i
     assert "secret" not in message
 
 
-@pytest.mark.parametrize("name", ["http://localhost/clip.mp4", "HTTPS://a.b/c.mp4", "file:///etc/passwd", "ftp://a.b/c", "rtsp://a.b/c"])
+@pytest.mark.parametrize(
+    "name",
+    ["http://localhost/clip.mp4", "HTTPS://a.b/c.mp4", "file:///etc/passwd", "ftp://a.b/c", "rtsp://a.b/c"],
+)
 def test_urls_are_refused_unless_allowed(videos: Path, name: str) -> None:
     assert "URLs" in refused(Folders([videos]), name)
 
@@ -136,7 +141,9 @@ def test_the_list_holds_videos_that_may_be_opened_and_is_bounded(videos: Path) -
     assert Folders([videos]).videos(most=1) == ["clip.mp4"]
 
 
-def test_names_that_are_no_unicode_are_left_out_and_told(videos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_names_that_are_no_unicode_are_left_out_and_told(
+    videos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in (b"caf\xe9.mp4", b"\xff.txt"):
         (Path(os.fsdecode(os.fsencode(videos) + b"/" + name))).write_bytes(b"x")
     bytes_folder = Path(os.fsdecode(os.fsencode(videos) + b"/\xfe"))
@@ -147,7 +154,11 @@ def test_names_that_are_no_unicode_are_left_out_and_told(videos: Path, caplog: p
     assert folders.videos() == folders.videos() == ["clip.mp4", "trip/day 1: sea.mp4"]
     assert folders.misnamed() == ["caf\\udce9.mp4", "\\udcfe/clip.mp4"]
     assert caplog.text.count("caf\\udce9.mp4 is left out") == 1
-    assert refused(folders, os.fsdecode(b"caf\xe9.mp4")) == refused(folders, "link.mp4") == refused(folders, "none.mp4")
+    assert (
+        refused(folders, os.fsdecode(b"caf\xe9.mp4"))
+        == refused(folders, "link.mp4")
+        == refused(folders, "none.mp4")
+    )
     with pytest.raises(ConfigError, match=r"\\udcfe is not UTF-8: rename it"):
         Folders([bytes_folder])
     with pytest.raises(ConfigError, match=r"there is no folder .*\\udcff"):
@@ -200,7 +211,9 @@ def test_fenced_clips_open_nothing_else_whatever_a_graph_is_given(tmp_path: Path
     (tmp_path / "out").mkdir()
     inside, outside = clip_in(tmp_path / "in"), clip_in(tmp_path / "out")
     (tmp_path / "in" / "link.mp4").symlink_to(outside)
-    fenced = FencedClips(Clips(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192), Folders([tmp_path / "in"]))
+    fenced = FencedClips(
+        Clips(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192), Folders([tmp_path / "in"])
+    )
     assert fenced.clip(f"{inside}#t=0,1").info.seconds == pytest.approx(1.0)
     assert len(fenced.pictures(inside, [0, 1])) == 2
     os.mkfifo(tmp_path / "in" / "pipe.mp4")
@@ -220,7 +233,9 @@ def test_fenced_clips_open_nothing_else_whatever_a_graph_is_given(tmp_path: Path
 class _Moves(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(302)
-        self.send_header("Location", "ftp://127.0.0.1/clip.mp4" if "ftp" in self.path else "file:///etc/passwd")
+        self.send_header(
+            "Location", "ftp://127.0.0.1/clip.mp4" if "ftp" in self.path else "file:///etc/passwd"
+        )
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -235,7 +250,9 @@ class _Files(SimpleHTTPRequestHandler):
 @pytest.fixture
 def served(videos: Path) -> Iterator[tuple[str, str]]:
     """The addresses of two servers: one has the videos, one leads elsewhere."""
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), h) for h in (partial(_Files, directory=str(videos)), _Moves)]
+    servers = [
+        ThreadingHTTPServer(("127.0.0.1", 0), h) for h in (partial(_Files, directory=str(videos)), _Moves)
+    ]
     for server in servers:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     yield tuple(f"http://127.0.0.1:{s.server_port}" for s in servers)  # type: ignore[misc]
@@ -257,7 +274,9 @@ def test_an_allowed_url_is_downloaded_once(videos: Path, served: tuple[str, str]
     assert "downloaded" in refused(folders, "http:///nothing")
 
 
-def test_a_download_goes_nowhere_else_and_leaves_no_half_file(videos: Path, served: tuple[str, str], tmp_path: Path) -> None:
+def test_a_download_goes_nowhere_else_and_leaves_no_half_file(
+    videos: Path, served: tuple[str, str], tmp_path: Path
+) -> None:
     for where in ("ftp", "file"):
         with pytest.raises(VideoError, match="cannot be downloaded"):
             download(f"{served[1]}/{where}", tmp_path / "downloads")
@@ -280,7 +299,12 @@ def test_a_trace_that_cannot_be_kept_is_said_to_be(tmp_path: Path) -> None:
     kept = KeptTraces(tmp_path / "traces")
     kept.keep(trace)
     assert kept.get("a") == trace
-    for wrong in ({"id": "../a"}, {"id": ""}, {"id": "a\0"}, {"question": Question.model_construct(text="\ud800", options=())}):
+    for wrong in (
+        {"id": "../a"},
+        {"id": ""},
+        {"id": "a\0"},
+        {"question": Question.model_construct(text="\ud800", options=())},
+    ):
         with pytest.raises(StoreError, match=r"cannot be (kept|written)"):
             kept.keep(trace.model_copy(update=wrong))
     (tmp_path / "file").write_text("")
@@ -296,7 +320,9 @@ def test_an_imagined_frame_is_marked_in_its_pixels(size: tuple[int, int]) -> Non
 
     height, width = size
     real = FrameRef(digest="0" * 32, width=width, height=height, seconds=1)
-    made = real.model_copy(update={"provenance": Generated(prompt="x", anchor=real, seed=1, strength=0.3, model="m")})
+    made = real.model_copy(
+        update={"provenance": Generated(prompt="x", anchor=real, seed=1, strength=0.3, model="m")}
+    )
     grey = np.full((height, width, 3), 90, np.uint8)
     plain, marked = (Image.open(BytesIO(encoded(f, grey)[0])).convert("RGB") for f in (real, made))
     assert np.ptp(np.asarray(plain)) <= 4

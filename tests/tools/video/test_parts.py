@@ -13,7 +13,13 @@ from act2see.micro.world import FPS, Board, Clip, Piece, write_clip
 from act2see.tools.video.parts import Part, by_scene, by_time, find_cuts, part_path
 from act2see.tools.video.reader import open_video
 
-FULL = Board(tuple(Piece("square", colour, (r, c)) for r in range(3) for c, colour in enumerate(("red", "orange", "yellow"))))
+FULL = Board(
+    tuple(
+        Piece("square", colour, (r, c))
+        for r in range(3)
+        for c, colour in enumerate(("red", "orange", "yellow"))
+    )
+)
 BARE = Board((Piece("ring", "blue", (1, 1)),))
 
 
@@ -27,7 +33,9 @@ def test_parts_are_of_one_length_and_the_last_ends_with_the_video() -> None:
 
 @settings(deadline=None)
 @given(st.floats(0.1, 5000), st.floats(2, 60), st.floats(0, 1.9), st.floats(0, 1))
-def test_an_event_shorter_than_the_overlap_is_whole_in_some_part(length: float, seconds: float, overlap: float, where: float) -> None:
+def test_an_event_shorter_than_the_overlap_is_whole_in_some_part(
+    length: float, seconds: float, overlap: float, where: float
+) -> None:
     parts = by_time(length, seconds, overlap)
     start = where * max(0.0, length - overlap)
     assert any(p.start <= start + 1e-6 and min(start + overlap, length) <= p.stop + 1e-6 for p in parts)

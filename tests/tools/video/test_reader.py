@@ -14,7 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from tests.tools.videos import claim_hours, cut_start, damage, hold_last, number, truncate, write_palette, write_sound, write_video
+from tests.tools.videos import (
+    claim_hours,
+    cut_start,
+    damage,
+    hold_last,
+    number,
+    truncate,
+    write_palette,
+    write_sound,
+    write_video,
+)
 
 from act2see.errors import VideoError
 from act2see.tools.video.reader import Backend, VideoFile, VideoInfo, open_video, video_digest
@@ -51,7 +61,17 @@ def test_frames_come_by_timestamp_however_uneven(tmp_path: Path, suffix: str, ba
     assert video.timestamps == pytest.approx(UNEVEN, abs=1e-3)
     assert (video.width, video.height, video.frames, video.decoder) == (128, 96, 12, backend)
     check(video)
-    for seconds, expected in ((0, 0), (4.99, 4), (5, 5), (8.5, 7), (9.04, 8), (9.0495, 9), (19, 9), (99, 11), (-1, 0)):
+    for seconds, expected in (
+        (0, 0),
+        (4.99, 4),
+        (5, 5),
+        (8.5, 7),
+        (9.04, 8),
+        (9.0495, 9),
+        (19, 9),
+        (99, 11),
+        (-1, 0),
+    ):
         assert video.nearest(seconds) == expected
     # On screen at 0, 1/3, 2/3 ...: a frame that stays is taken once; those between two instants are not.
     assert video.sample_indices(3)[:7] == [0, 4, 5, 7, 8, 9, 10]
@@ -70,16 +90,21 @@ def test_even_frames(tmp_path: Path, backend: Backend) -> None:
     assert video.sample_count(3) == [10, 30, 50]
     assert video.sample_count(1) == [30]
     assert list(video.read([])) == []
-    assert video.info() == VideoInfo(str(tmp_path / "clip.mp4"), video_digest(tmp_path / "clip.mp4"), video.seconds, 128, 96, 60, video.fps)
+    assert video.info() == VideoInfo(
+        str(tmp_path / "clip.mp4"), video_digest(tmp_path / "clip.mp4"), video.seconds, 128, 96, 60, video.fps
+    )
 
 
 def test_both_decoders_give_the_same_pixels(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", EVEN[:3], pixel_format="yuv420p10le")
-    a, b = ([p.astype(int) for _, _, p in open_video(path, backend=k).read([0, 2], (64, 48))] for k in BACKENDS)
+    a, b = (
+        [p.astype(int) for _, _, p in open_video(path, backend=k).read([0, 2], (64, 48))] for k in BACKENDS
+    )
     assert max(np.abs(x - y).mean() for x, y in zip(a, b, strict=True)) < 1
 
 
-# (suffix, codec, options): where keyframes are not where decord looks for them, where there are no timestamps.
+# (suffix, codec, options): where keyframes are not where decord looks for them, where there are no
+# timestamps.
 KINDS = {
     "h264": (".mp4", "libx264", {}),
     "h264 open gop": (".mp4", "libx264", {"x264-params": "open-gop=1"}),
@@ -98,8 +123,12 @@ KINDS = {
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_any_codec_and_container(tmp_path: Path, kind: str, backend: Backend) -> None:
     suffix, codec, options = KINDS[kind]
-    video = open_video(write_video(tmp_path / f"clip{suffix}", EVEN, codec=codec, options=options), backend=backend)
-    assert np.diff(video.timestamps) == pytest.approx(np.full(59, 1 / 25 if kind == "h264 bare" else 1 / 30), abs=2e-3)
+    video = open_video(
+        write_video(tmp_path / f"clip{suffix}", EVEN, codec=codec, options=options), backend=backend
+    )
+    assert np.diff(video.timestamps) == pytest.approx(
+        np.full(59, 1 / 25 if kind == "h264 bare" else 1 / 30), abs=2e-3
+    )
     check(video)
 
 
@@ -128,7 +157,9 @@ def test_any_selection(tmp_path_factory: pytest.TempPathFactory, indices: set[in
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_rotation_metadata_gives_upright_frames(tmp_path: Path, suffix: str, rotation: int, backend: Backend) -> None:
+def test_rotation_metadata_gives_upright_frames(
+    tmp_path: Path, suffix: str, rotation: int, backend: Backend
+) -> None:
     video = open_video(write_video(tmp_path / f"clip{suffix}", EVEN[:14], rotation=rotation), backend=backend)
     assert (video.width, video.height) == (128, 96)
     assert video.fit(64) == (64, 48)
@@ -145,13 +176,28 @@ def test_mirrored_and_non_square_pixels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("width", "height", "pixel_format", "codec"),
-    [(131, 97, "yuv444p", "libx264"), (131, 97, "yuv420p", "libvpx-vp9"), (130, 98, "yuv420p10le", "libx264")],
+    [
+        (131, 97, "yuv444p", "libx264"),
+        (131, 97, "yuv420p", "libvpx-vp9"),
+        (130, 98, "yuv420p10le", "libx264"),
+    ],
 )
-def test_odd_sizes_and_ten_bits(tmp_path: Path, width: int, height: int, pixel_format: str, codec: str, backend: Backend) -> None:
+def test_odd_sizes_and_ten_bits(
+    tmp_path: Path, width: int, height: int, pixel_format: str, codec: str, backend: Backend
+) -> None:
     path = tmp_path / ("clip.mkv" if "vpx" in codec else "clip.mp4")
     options = {"deadline": "realtime", "cpu-used": "8"} if "vpx" in codec else {}
     video = open_video(
-        write_video(path, EVEN[:14], width=width, height=height, pixel_format=pixel_format, codec=codec, options=options), backend=backend
+        write_video(
+            path,
+            EVEN[:14],
+            width=width,
+            height=height,
+            pixel_format=pixel_format,
+            codec=codec,
+            options=options,
+        ),
+        backend=backend,
     )
     assert (video.width, video.height) == (width, height)
     check(video)
@@ -203,7 +249,9 @@ def test_frames_that_an_edit_list_cuts_are_not_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_truncated_file_gives_the_frames_that_it_holds(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_truncated_file_gives_the_frames_that_it_holds(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = truncate(write_video(tmp_path / f"clip{suffix}", EVEN, front=suffix == ".mp4"), 0.75)
     with caplog.at_level(logging.WARNING):
         video = open_video(path)
@@ -219,7 +267,9 @@ def test_a_truncated_file_gives_the_frames_that_it_holds(tmp_path: Path, suffix:
 def test_damage_in_the_middle_is_bridged(
     tmp_path: Path, backend: Backend, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    video = open_video(damage(write_video(tmp_path / "clip.mp4", EVEN, front=True), 0.5, 0.505), backend=backend)
+    video = open_video(
+        damage(write_video(tmp_path / "clip.mp4", EVEN, front=True), 0.5, 0.505), backend=backend
+    )
     with caplog.at_level(logging.WARNING):
         got = numbers(video, list(range(60)), (64, 48))
     assert sum(a != b for a, b in enumerate(got)) < 12  # within one group of pictures
@@ -244,18 +294,29 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pipe": (lambda p: os.mkfifo(p), "is a device or a pipe: give a video file"),
     "empty": (make_empty, "is empty: copy or download it again"),
     "text": (lambda p: p.write_text("It is a nice day.\n" * 200), "is not a video .*: give a video file"),
-    "noise": (lambda p: p.write_bytes(np.random.default_rng(0).bytes(5000)), "is not a video .*: give a video file"),
+    "noise": (
+        lambda p: p.write_bytes(np.random.default_rng(0).bytes(5000)),
+        "is not a video .*: give a video file",
+    ),
     "truncated": (lambda p: truncate(write_video(p, EVEN), 0.5), "is cut off .*: copy or download it again"),
-    "pictures lost": (lambda p: damage(write_video(p, EVEN, front=True), 0, 1), "no frame that can be decoded: copy"),
+    "pictures lost": (
+        lambda p: damage(write_video(p, EVEN, front=True), 0, 1),
+        "no frame that can be decoded: copy",
+    ),
     "audio only": (write_sound, "has sound but no picture: give a video file"),
-    "a song with a cover": (lambda p: write_sound(p, cover=True), "has sound but no picture: give a video file"),
+    "a song with a cover": (
+        lambda p: write_sound(p, cover=True),
+        "has sound but no picture: give a video file",
+    ),
     "a list of other files": (make_playlist, "is a playlist, not a video: give the video file itself"),
 }
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("what", BAD)
-def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path, what: str, backend: Backend, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_video_is_refused_in_one_line(
+    tmp_path: Path, what: str, backend: Backend, capfd: pytest.CaptureFixture[str]
+) -> None:
     make, message = BAD[what]
     path = tmp_path / "clip.mp4"
     make(path)
@@ -331,7 +392,9 @@ def test_reading_can_be_given_up(tmp_path: Path) -> None:
 
 def test_a_frame_kept_does_not_keep_its_batch(tmp_path: Path) -> None:
     for backend in BACKENDS:
-        for _, _, pixels in open_video(write_video(tmp_path / "clip.mp4", EVEN[:3]), backend=backend).read(range(3), (64, 48)):
+        for _, _, pixels in open_video(write_video(tmp_path / "clip.mp4", EVEN[:3]), backend=backend).read(
+            range(3), (64, 48)
+        ):
             owner = pixels if pixels.base is None else pixels.base
             assert owner.nbytes == 64 * 48 * 3
 

@@ -106,7 +106,10 @@ def test_a_missing_picture(make: Callable[[], FrameStore], tmp_path: Path) -> No
     assert not (tmp_path / "x.png").exists()
 
 
-@pytest.mark.parametrize("digest", ["", "../../etc/passwd", "0" * 31, "0" * 33, "0" * 32 + "\n", "G" * 32, "A" * 32, "/" * 32, "é" * 32])
+@pytest.mark.parametrize(
+    "digest",
+    ["", "../../etc/passwd", "0" * 31, "0" * 33, "0" * 32 + "\n", "G" * 32, "A" * 32, "/" * 32, "é" * 32],
+)
 def test_what_is_no_digest_never_becomes_a_path(make: Callable[[], FrameStore], digest: str) -> None:
     store = make()
     assert digest not in store
@@ -116,7 +119,13 @@ def test_what_is_no_digest_never_becomes_a_path(make: Callable[[], FrameStore], 
 
 
 @pytest.mark.parametrize(
-    "pixels", [np.zeros((2, 2, 3)), np.zeros((2, 2), np.uint8), np.zeros((2, 2, 4), np.uint8), np.zeros((0, 2, 3), np.uint8)]
+    "pixels",
+    [
+        np.zeros((2, 2, 3)),
+        np.zeros((2, 2), np.uint8),
+        np.zeros((2, 2, 4), np.uint8),
+        np.zeros((0, 2, 3), np.uint8),
+    ],
 )
 def test_what_is_no_picture_is_refused(tmp_path: Path, pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="a picture is"):
@@ -172,8 +181,12 @@ except StoreError as e:
     folder = tmp_path / "frames"
     folder.mkdir()
     folder.chmod(0o500)
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env=os.environ, check=True)
-    assert done.stdout.startswith(f"cannot write frames to {folder}: Permission denied; free some space, set ACT2SEE_CACHE")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env=os.environ, check=True
+    )
+    assert done.stdout.startswith(
+        f"cannot write frames to {folder}: Permission denied; free some space, set ACT2SEE_CACHE"
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there")
@@ -192,8 +205,17 @@ try:
 except StoreError as e:
     print(e)
 """
-    done = subprocess.run([sys.executable, "-B", "-c", code, str(tmp_path)], capture_output=True, text=True, env=os.environ, check=True)
-    assert f"cannot write frames to {tmp_path}: File too large; free some space, set ACT2SEE_CACHE" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=True,
+    )
+    assert (
+        f"cannot write frames to {tmp_path}: File too large; free some space, set ACT2SEE_CACHE"
+        in done.stdout
+    )
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 

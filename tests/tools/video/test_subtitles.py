@@ -87,7 +87,10 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
 
 
 def test_files_that_are_no_subtitles_are_named(tmp_path: Path) -> None:
-    for name, content, says in (("a.srt", b"Hello.", "no line with a time"), ("b.srt", b"\0" * (17 << 20), "more than 16 MiB")):
+    for name, content, says in (
+        ("a.srt", b"Hello.", "no line with a time"),
+        ("b.srt", b"\0" * (17 << 20), "more than 16 MiB"),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(TranscriptError, match=rf"{name}.*{says}|{says}.*{name}"):
             read_transcript(tmp_path / name)
@@ -103,9 +106,18 @@ def test_subtitles_stand_beside_their_video(tmp_path: Path) -> None:
 
 
 def test_lines_are_found_by_their_words(tmp_path: Path) -> None:
-    said = ["The board is ready.", "Now the ring hops.", "Nothing yet.", "The triangle is blue!", "The board was tipped.", "Ready?"]
+    said = [
+        "The board is ready.",
+        "Now the ring hops.",
+        "Nothing yet.",
+        "The triangle is blue!",
+        "The board was tipped.",
+        "Ready?",
+    ]
     file = tmp_path / "clip.vtt"
-    file.write_text("WEBVTT\n\n" + "\n\n".join(f"00:{n:02}.000 --> 00:{n:02}.900\n{text}" for n, text in enumerate(said)))
+    file.write_text(
+        "WEBVTT\n\n" + "\n\n".join(f"00:{n:02}.000 --> 00:{n:02}.900\n{text}" for n, text in enumerate(said))
+    )
     transcript = read_transcript(file)
     assert str(transcript.search("blue triangle")[0]) == '3.0 s to 3.9 s: "The triangle is blue!"'
     assert [line.start for line in transcript.search("board READY?", 2)] == [0.0, 5.0]

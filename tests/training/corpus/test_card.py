@@ -1,4 +1,5 @@
-"""The data set card: its numbers are those of the chains, and the front matter is what the hub and `datasets` read."""
+"""The data set card: its numbers are those of the chains, and the front matter is what the hub and `datasets`
+read."""
 
 from __future__ import annotations
 
@@ -16,7 +17,14 @@ from act2see.training.corpus.card import COLUMNS, CorpusMeta, Images, pictures, 
 from act2see.training.corpus.dataset import INFO, read_info, write_corpus
 from act2see.training.corpus.records import Chain
 
-META = CorpusMeta(name="Board chains", licence="cc-by-4.0", threshold=0.8, encoder="minilm", retries=2, notes="Made by hand.")
+META = CorpusMeta(
+    name="Board chains",
+    licence="cc-by-4.0",
+    threshold=0.8,
+    encoder="minilm",
+    retries=2,
+    notes="Made by hand.",
+)
 
 
 @pytest.fixture
@@ -28,7 +36,9 @@ def store(tmp_path: Path) -> FrameStore:
 def given(store: FrameStore) -> list[Chain]:
     """Seven chains, two of them dropped, of two sources and two teachers, one of them never compared."""
     other = make_chain(store, 2, teacher="noisy | scripted", similarity=0.84)
-    other = other.model_copy(update={"sample": other.sample.model_copy(update={"source": "jsonl", "licence": ""})})
+    other = other.model_copy(
+        update={"sample": other.sample.model_copy(update={"source": "jsonl", "licence": ""})}
+    )
     return [
         without_calls(make_chain(store, 0, similarity=0.96)),
         make_chain(store, 1),
@@ -40,9 +50,13 @@ def given(store: FrameStore) -> list[Chain]:
     ]
 
 
-def written(folder: Path, given: list[Chain], store: FrameStore, images: Images = "embedded", meta: CorpusMeta = META) -> tuple[Any, str]:
+def written(
+    folder: Path, given: list[Chain], store: FrameStore, images: Images = "embedded", meta: CorpusMeta = META
+) -> tuple[Any, str]:
     write_corpus(given, store, folder, images=images, meta=meta)
-    front, _, body = (folder / "README.md").read_text(encoding="utf-8").removeprefix("---\n").partition("\n---\n")
+    front, _, body = (
+        (folder / "README.md").read_text(encoding="utf-8").removeprefix("---\n").partition("\n---\n")
+    )
     return yaml.safe_load(front), body
 
 
@@ -82,23 +96,39 @@ def test_the_numbers_are_those_of_the_chains(tmp_path: Path, store: FrameStore, 
         assert line in body
     assert front["license"] == "cc-by-4.0"
     assert front["size_categories"] == ["n<1K"]
-    assert front["configs"] == [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}]
+    assert front["configs"] == [
+        {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}
+    ]
 
 
 def test_nothing_is_said_that_was_not_so(tmp_path: Path, store: FrameStore) -> None:
     chain = without_calls(make_chain(store))
-    _, body = written(tmp_path / "corpus", [chain], store, "reference", CorpusMeta(ground_truth_in_prompt=True))
+    _, body = written(
+        tmp_path / "corpus", [chain], store, "reference", CorpusMeta(ground_truth_in_prompt=True)
+    )
     assert "The right answer was in its prompt." in body
     assert "| with a frame that a tool showed (call rate) | 0 (0.00%) |" in body
-    for word in ("imagined", "tried again", "had to exceed", "left out", "not compared", "no licence", "calls of"):
+    for word in (
+        "imagined",
+        "tried again",
+        "had to exceed",
+        "left out",
+        "not compared",
+        "no licence",
+        "calls of",
+    ):
         assert word not in body.partition("## Columns")[0] + body.partition("## Limits")[2]
 
 
-def test_the_example_has_a_frame_and_stands_in_a_fence_of_its_own(tmp_path: Path, store: FrameStore, given: list[Chain]) -> None:
+def test_the_example_has_a_frame_and_stands_in_a_fence_of_its_own(
+    tmp_path: Path, store: FrameStore, given: list[Chain]
+) -> None:
     assert given[1].trace is not None
     question = given[1].trace.question.model_copy(update={"text": "```"})
     sample = given[1].sample.model_copy(update={"question": "```\n# not a heading"})
-    chain = given[1].model_copy(update={"sample": sample, "trace": given[1].trace.model_copy(update={"question": question})})
+    chain = given[1].model_copy(
+        update={"sample": sample, "trace": given[1].trace.model_copy(update={"question": question})}
+    )
     _, body = written(tmp_path / "corpus", [given[0], chain, given[2]], store)
     example = body.partition("## An example\n\n````text\n")[2].partition("\n````\n")[0]
     assert example.startswith("```\n# not a heading\nA. the ring\nB. the cross\n\n<think>\nI look closer.")

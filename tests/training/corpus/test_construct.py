@@ -41,7 +41,13 @@ class Says:
     heard: list[str] = field(default_factory=list)
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         self.heard.append(str(rollout))
         line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
@@ -56,7 +62,13 @@ class Says:
         pass
 
 
-def run(folder: Path, samples: Sequence[Sample], teacher: Any, plan: Plan | None = None, limits: Limits | None = None) -> list[Chain]:
+def run(
+    folder: Path,
+    samples: Sequence[Sample],
+    teacher: Any,
+    plan: Plan | None = None,
+    limits: Limits | None = None,
+) -> list[Chain]:
     asyncio.run(construct(samples, CONFIG, folder, plan, limits, reasoner=teacher))
     return list(read_chains(folder / "chains.jsonl"))
 
@@ -64,7 +76,10 @@ def run(folder: Path, samples: Sequence[Sample], teacher: Any, plan: Plan | None
 def told(chain: Chain) -> list[Any]:
     """What a chain says and shows, without how long it took."""
     segments = chain.trace.segments if chain.trace else ()
-    return [chain.dropped, [s.model_copy(update={"seconds": 0.0}) if isinstance(s, Frames) else s for s in segments]]
+    return [
+        chain.dropped,
+        [s.model_copy(update={"seconds": 0.0}) if isinstance(s, Frames) else s for s in segments],
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +98,9 @@ def test_a_perfect_teacher_makes_the_world_s_own_chains(tmp_path: Path, world: l
     for c in chains.values():
         assert c.dropped == ""
         assert c.trace
-        assert [call.tag for call in c.trace.calls] == list(item_of(int(c.sample.id.removeprefix("world-"))).needed)
+        assert [call.tag for call in c.trace.calls] == list(
+            item_of(int(c.sample.id.removeprefix("world-"))).needed
+        )
         assert c.trace.question.text == c.sample.question
         frames = [f for s in c.trace.segments if isinstance(s, Frames) for f in s.frames]
         assert len(frames) == len(c.trace.calls)
@@ -114,7 +131,9 @@ def test_a_wrong_answer_is_asked_for_again_twice_and_then_dropped(tmp_path: Path
         (RefusedError("no"), "refused"),
     ],
 )
-def test_what_a_teacher_can_do_wrong_has_a_name(tmp_path: Path, one: list[Sample], line: str | Exception, outcome: str) -> None:
+def test_what_a_teacher_can_do_wrong_has_a_name(
+    tmp_path: Path, one: list[Sample], line: str | Exception, outcome: str
+) -> None:
     (chain,) = run(tmp_path, one, Says([line]), Plan(retries=0))
     assert chain.attempts[0].outcome == outcome
     assert chain.dropped.startswith(f"{outcome} after 1 attempts")
@@ -177,7 +196,9 @@ asyncio.run(construct(samples, config, out / "run", reasoner=ScriptedTeacher(), 
 
 def test_kill_9_loses_what_is_in_flight_alone(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), "24"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as process:
         assert process.stdout
         finished = [process.stdout.readline().strip() for _ in range(6)]
         process.send_signal(signal.SIGKILL)
@@ -214,7 +235,9 @@ def test_a_full_disk_ends_the_run_and_what_was_written_stays_whole(
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
-            with pytest.raises(CorpusError, match=r"No space left on device\): free some space and run it again"):
+            with pytest.raises(
+                CorpusError, match=r"No space left on device\): free some space and run it again"
+            ):
                 journal.write(chain.model_copy(update={"dropped": "also"}))
         assert journal.path.read_bytes() == before
         journal.write(chain)

@@ -36,13 +36,17 @@ def opened(tmp_path: Path) -> Iterator[Any]:
     import datasets
 
     datasets.disable_progress_bars()
-    yield lambda folder, **how: datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"), **how)
+    yield lambda folder, **how: datasets.load_dataset(
+        str(folder), split="train", cache_dir=str(tmp_path / "cache"), **how
+    )
     datasets.enable_progress_bars()
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), images=st.sampled_from(["embedded", "reference"]))
-def test_any_chains_come_back_equal(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, images: Images) -> None:
+def test_any_chains_come_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, images: Images
+) -> None:
     folder = tmp_path_factory.mktemp("any")
     store, other = FrameStore(folder / "frames"), FrameStore(folder / "other")
     given = data.draw(st.lists(chains(store), min_size=1, max_size=3))
@@ -56,7 +60,9 @@ def test_shards_hold_all_chains_in_order(tmp_path: Path, store: FrameStore) -> N
     given = [make_chain(store, n) for n in range(230)]
     info = write_corpus(given, store, tmp_path / "corpus", shard_size=1)
     assert info.files == tuple(f"data/train-{i:05d}-of-00003.parquet" for i in range(3))
-    assert sorted(str(p.relative_to(tmp_path / "corpus")) for p in (tmp_path / "corpus").rglob("*.parquet")) == list(info.files)
+    assert sorted(
+        str(p.relative_to(tmp_path / "corpus")) for p in (tmp_path / "corpus").rglob("*.parquet")
+    ) == list(info.files)
     assert list(read_corpus(tmp_path / "corpus", store)) == given
 
 
@@ -71,12 +77,16 @@ def test_datasets_opens_it_with_the_pixels_of_the_store(
     assert table.features["images"].feature.__class__.__name__ == "Image"
     for row, chain in zip(table, given, strict=True):
         assert chain.trace is not None
-        assert [frame_digest(np.asarray(image)) for image in row["images"]] == [f.digest for f in pictures(chain.trace)]
+        assert [frame_digest(np.asarray(image)) for image in row["images"]] == [
+            f.digest for f in pictures(chain.trace)
+        ]
         assert row["id"] == chain.sample.id
         assert row["trim"] == [0.5, 5.25]
         assert row["human_chain"] == "The ring moves."
         assert json.loads(row["trace"]) == json.loads(chain.trace.to_json())
-    assert table[0]["chain"].startswith("I look closer.<retrieve>the ring</retrieve><frame><1.7 seconds></frame>Were it gone:")
+    assert table[0]["chain"].startswith(
+        "I look closer.<retrieve>the ring</retrieve><frame><1.7 seconds></frame>Were it gone:"
+    )
     assert "<frame><imagined></frame>" in table[0]["chain"]
     assert (table[0]["n_calls"], table[0]["tools"]) == (2, ["retrieve", "generate"])
     assert (table[1]["n_calls"], table[1]["tools"]) == (0, [])
@@ -111,7 +121,9 @@ def test_dropped_chains_stay_out(tmp_path: Path, store: FrameStore) -> None:
     assert not list(tmp_path.glob("none*"))
 
 
-def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path, store: FrameStore, images: Images) -> None:
+def test_what_cannot_be_written_is_named_and_leaves_nothing(
+    tmp_path: Path, store: FrameStore, images: Images
+) -> None:
     with pytest.raises(CorpusError, match="'q0' has no trace"):
         write_corpus([make_chain(store, trace=None)], store, tmp_path / "corpus", images=images)
     with pytest.raises(CorpusError, match=r"a frame of 'q0' is missing: frame [0-9a-f]{32} is not in"):
@@ -128,7 +140,9 @@ def test_a_full_disk_leaves_no_half_corpus(tmp_path: Path, store: FrameStore) ->
     resource = pytest.importorskip("resource")
     given = [make_chain(store, n) for n in range(300)]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    write_corpus(given[:1], store, tmp_path / "first")  # imports done, so that nothing else is written meanwhile
+    write_corpus(
+        given[:1], store, tmp_path / "first"
+    )  # imports done, so that nothing else is written meanwhile
     resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
     try:
         with pytest.raises(CorpusError, match=r"cannot write .*corpus \(.*\): free some space"):
@@ -148,13 +162,20 @@ def test_what_a_killed_run_left_is_replaced(tmp_path: Path, store: FrameStore) -
 def test_a_corpus_of_a_newer_version(tmp_path: Path, store: FrameStore) -> None:
     write_corpus([make_chain(store)], store, tmp_path / "corpus")
     data = json.loads((tmp_path / "corpus" / INFO).read_text())
-    (tmp_path / "corpus" / INFO).write_text(json.dumps(data | {"corpus_version": CORPUS_VERSION + 1, "act2see": "9.1.0", "new": 1}))
-    with pytest.raises(CorpusError, match=r"version 2 and act2see \S+ reads versions up to 1: it was written by act2see 9.1.0; install"):
+    (tmp_path / "corpus" / INFO).write_text(
+        json.dumps(data | {"corpus_version": CORPUS_VERSION + 1, "act2see": "9.1.0", "new": 1})
+    )
+    with pytest.raises(
+        CorpusError,
+        match=r"version 2 and act2see \S+ reads versions up to 1: it was written by act2see 9.1.0; install",
+    ):
         read_corpus(tmp_path / "corpus", store)
 
 
 def test_what_is_no_corpus(tmp_path: Path, store: FrameStore) -> None:
-    with pytest.raises(CorpusError, match=r"is not a corpus: it has no act2see\.json that can be read; give the folder"):
+    with pytest.raises(
+        CorpusError, match=r"is not a corpus: it has no act2see\.json that can be read; give the folder"
+    ):
         read_corpus(tmp_path, store)
     (tmp_path / INFO).write_text('{"corpus_version": "1"}')
     with pytest.raises(CorpusError, match="names no corpus_version"):
@@ -191,7 +212,9 @@ def damaged(folder: Path, kind: str, chain: Chain) -> None:
         ("embedded", "shard", r"train-00000-of-00001.parquet cannot be read"),
     ],
 )
-def test_what_is_damaged_is_named(tmp_path: Path, store: FrameStore, images: Images, kind: str, said: str) -> None:
+def test_what_is_damaged_is_named(
+    tmp_path: Path, store: FrameStore, images: Images, kind: str, said: str
+) -> None:
     chain = make_chain(store)
     write_corpus([chain], store, tmp_path / "corpus", images=images)
     damaged(tmp_path / "corpus", kind, chain)

@@ -1,4 +1,5 @@
-"""Exports: what other trainers read, that placeholders are as many as pictures, and that the same traces come back."""
+"""Exports: what other trainers read, that placeholders are as many as pictures, and that the same traces come
+back."""
 
 from __future__ import annotations
 
@@ -38,11 +39,15 @@ def opened(tmp_path: Path) -> Iterator[Any]:
     import datasets
 
     datasets.disable_progress_bars()
-    yield lambda *what, **how: datasets.load_dataset(*what, split="train", cache_dir=str(tmp_path / "cache"), **how)
+    yield lambda *what, **how: datasets.load_dataset(
+        *what, split="train", cache_dir=str(tmp_path / "cache"), **how
+    )
     datasets.enable_progress_bars()
 
 
-def exported(folder: Path, kind: Kind, given: list[Chain], store: FrameStore, meta: CorpusMeta = SHORT) -> Path:
+def exported(
+    folder: Path, kind: Kind, given: list[Chain], store: FrameStore, meta: CorpusMeta = SHORT
+) -> Path:
     write_corpus(given, store, folder / "corpus", meta=meta)
     return export_corpus(folder / "corpus", kind, folder / kind)
 
@@ -53,7 +58,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), kind=st.sampled_from(KINDS))
-def test_any_chains_come_back_equal(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: Kind) -> None:
+def test_any_chains_come_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: Kind
+) -> None:
     folder = tmp_path_factory.mktemp("any")
     store, other = FrameStore(folder / "frames"), FrameStore(folder / "other")
     given = data.draw(st.lists(chains(store), min_size=1, max_size=2))
@@ -64,11 +71,15 @@ def test_any_chains_come_back_equal(tmp_path_factory: pytest.TempPathFactory, da
     for row in FORMATS[kind].read(file.parent):
         contents = [m["content"] for m in row["messages"]]
         if kind == "trl":
-            assert sum(part["type"] == "image" for content in contents for part in content) == len(row["images"])
+            assert sum(part["type"] == "image" for content in contents for part in content) == len(
+                row["images"]
+            )
         else:
             assert sum(content.count("<image>") for content in contents) == len(row["images"])
         assert not re.search(r"<\|\w+\|>|<video>", "".join(FORMATS[kind].said(m) for m in row["messages"]))
-        assert [frame_digest(np.asarray(picture(file.parent / path))) for path in row["images"]] == [Path(p).stem for p in row["images"]]
+        assert [frame_digest(np.asarray(picture(file.parent / path))) for path in row["images"]] == [
+            Path(p).stem for p in row["images"]
+        ]
 
 
 def picture(path: Path) -> Any:
@@ -98,21 +109,33 @@ def test_ms_swift_reads_the_rollout_and_what_of_it_is_learnt(tmp_path: Path, sto
     assert [Path(p).stem for p in row["images"]] == [f.digest for f in chain.trace.shown]
 
 
-def test_llama_factory_reads_turns_in_which_only_the_model_s_are_the_assistant_s(tmp_path: Path, store: FrameStore, opened: Any) -> None:
-    file = exported(tmp_path, "llama-factory", [make_chain(store), without_calls(make_chain(store, 1))], store)
+def test_llama_factory_reads_turns_in_which_only_the_model_s_are_the_assistant_s(
+    tmp_path: Path, store: FrameStore, opened: Any
+) -> None:
+    file = exported(
+        tmp_path, "llama-factory", [make_chain(store), without_calls(make_chain(store, 1))], store
+    )
     info = json.loads((file.parent / "dataset_info.json").read_text())["act2see"]
     table = opened("json", data_files=str(file.parent / info["file_name"]))
     tags, columns = info["tags"], info["columns"]
-    for row, said in zip(table, ("I look closer.<retrieve>the ring</retrieve>", "It is seen.</think>\n<answer>A</answer>"), strict=True):
+    for row, said in zip(
+        table,
+        ("I look closer.<retrieve>the ring</retrieve>", "It is seen.</think>\n<answer>A</answer>"),
+        strict=True,
+    ):
         turns = row[columns["messages"]]
-        assert [t[tags["role_tag"]] for t in turns] == [tags["user_tag"], tags["assistant_tag"]] * (len(turns) // 2)
+        assert [t[tags["role_tag"]] for t in turns] == [tags["user_tag"], tags["assistant_tag"]] * (
+            len(turns) // 2
+        )
         assert turns[1][tags["content_tag"]] == f"<think>\n{said}"
         assert not [t for t in turns[1::2] if "<image>" in t["content"] or "<frame>" in t["content"]]
         assert all((file.parent / path).is_file() for path in row[columns["images"]])
     assert table[0]["messages"][2]["content"] == "<frame><1.7 seconds><image></frame>"
 
 
-def test_trl_s_own_collator_reads_the_rollout_and_learns_the_model_s_text(tmp_path: Path, store: FrameStore, opened: Any) -> None:
+def test_trl_s_own_collator_reads_the_rollout_and_learns_the_model_s_text(
+    tmp_path: Path, store: FrameStore, opened: Any
+) -> None:
     from transformers import Qwen3VLProcessor
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
@@ -128,7 +151,9 @@ def test_trl_s_own_collator_reads_the_rollout_and_learns_the_model_s_text(tmp_pa
     file = exported(tmp_path, "trl", given, store)
     tokenizer = qwen_tokenizer(list(sentences())[:200])
     collator = DataCollatorForVisionLanguageModeling(
-        Processor(image_processor(), tokenizer), assistant_only_loss=True, chat_template=(file.parent / "rollout.jinja").read_text()
+        Processor(image_processor(), tokenizer),
+        assistant_only_loss=True,
+        chat_template=(file.parent / "rollout.jinja").read_text(),
     )
     batch = collator([dict(row) for row in opened(str(file.parent))])
     assert batch["image_grid_thw"].shape[0] == 6
@@ -163,7 +188,9 @@ def test_the_prompt_is_that_of_the_run(tmp_path: Path, store: FrameStore) -> Non
 def test_a_chain_without_an_end_is_refused(tmp_path: Path, store: FrameStore) -> None:
     chain = make_chain(store)
     assert chain.trace is not None
-    chain = chain.model_copy(update={"trace": chain.trace.model_copy(update={"segments": chain.trace.segments[:3]})})
+    chain = chain.model_copy(
+        update={"trace": chain.trace.model_copy(update={"segments": chain.trace.segments[:3]})}
+    )
     with pytest.raises(CorpusError, match="'run-0' does not end with the model's own text"):
         exported(tmp_path, "ms-swift", [chain], store)
     assert not list(tmp_path.glob("ms-swift*"))
@@ -234,5 +261,7 @@ def test_a_missing_picture_is_named(tmp_path: Path, store: FrameStore) -> None:
     assert chain.trace is not None
     (returned,) = next(s for s in chain.trace.segments if isinstance(s, Frames)).frames
     (file.parent / "images" / returned.digest[:2] / f"{returned.digest}.png").unlink()
-    with pytest.raises(CorpusError, match=rf"record 1: the picture images/../{returned.digest}.png cannot be read"):
+    with pytest.raises(
+        CorpusError, match=rf"record 1: the picture images/../{returned.digest}.png cannot be read"
+    ):
         list(import_corpus(file, "ms-swift", FrameStore(tmp_path / "other")))

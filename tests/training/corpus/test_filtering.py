@@ -1,4 +1,5 @@
-"""The filter: each way to fall is reached and named, the threshold is strict, and nothing is held that need not be."""
+"""The filter: each way to fall is reached and named, the threshold is strict, and nothing is held that need
+not be."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from act2see.training.corpus.verdicts import Verdict, chain_key
 
 
 class Angles:
-    """An encoder for which "cos 0.8" and the human "cos 1" have a cosine of 0.8; it counts what it is given."""
+    """An encoder for which "cos 0.8" and the human "cos 1" have a cosine of 0.8; it counts what it is
+    given."""
 
     name, window, longer = "angles", 10, 0
 
@@ -41,7 +43,11 @@ def measured(n: int, cos: float, human: str = "cos 1", **changes: object) -> Cha
 
 
 def judged(chain: Chain, accepted: bool, comment: str = "") -> dict[str, Verdict]:
-    return {chain_key(chain): Verdict(key=chain_key(chain), id=chain.sample.id, accepted=accepted, comment=comment)}
+    return {
+        chain_key(chain): Verdict(
+            key=chain_key(chain), id=chain.sample.id, accepted=accepted, comment=comment
+        )
+    }
 
 
 SAMPLE = asked(0)
@@ -53,7 +59,15 @@ FAULTS: dict[str, tuple[Segment, ...]] = {
     "several answers": (SAID, END, ANSWER, ANSWER),
     "a forced answer": (SAID, END, ANSWER.model_copy(update={"forced": True})),
     "an empty answer": (SAID, END, Answer(text="<answer> </answer>", body="")),
-    "a call that did not work: repeated": (SAID, CALL, FRAMES, CALL.model_copy(update={"outcome": "repeated"}), FRAMES, END, ANSWER),
+    "a call that did not work: repeated": (
+        SAID,
+        CALL,
+        FRAMES,
+        CALL.model_copy(update={"outcome": "repeated"}),
+        FRAMES,
+        END,
+        ANSWER,
+    ),
     "frames that no call asked for": (SAID, FRAMES, END, ANSWER),
     "a call that nothing came of": (SAID, CALL, END, ANSWER),
     "no thought": (CALL, FRAMES, Text(text="</think>\n"), ANSWER),
@@ -129,12 +143,16 @@ def test_every_step_drops_and_says_why(tmp_path: Path) -> None:
 
 
 def test_a_reason_of_construction_is_told_without_its_details() -> None:
-    assert fallen(chained(SAMPLE, dropped="the video is gone: x.mp4")) == ("construction", "the video is gone")
+    assert fallen(chained(SAMPLE, dropped="the video is gone: x.mp4")) == (
+        "construction",
+        "the video is gone",
+    )
     assert fallen(chained(SAMPLE, attempts=(), dropped="no such: thing")) == ("construction", "no such")
 
 
 @pytest.mark.parametrize(
-    ("threshold", "kept"), [(0.8, [False, False, True]), (0.79, [False, True, True]), (1.0, [False] * 3), (-1, [True] * 3)]
+    ("threshold", "kept"),
+    [(0.8, [False, False, True]), (0.79, [False, True, True]), (1.0, [False] * 3), (-1, [True] * 3)],
 )
 def test_the_threshold_must_be_exceeded(threshold: float, kept: list[bool]) -> None:
     chains = [measured(1, 0.6), measured(2, 0.8), measured(3, 0.81)]
@@ -176,7 +194,9 @@ def test_verdicts_on_other_chains_are_an_error() -> None:
     other = measured(1, 0.95)
     with pytest.raises(CorpusError, match=r"1 of 2 verdicts .* \(q1\)"):
         list(filter_chains([chain], Angles(), verdicts=judged(chain, True) | judged(other, False)))
-    assert [c.dropped for c in filter_chains([chain], Angles(), verdicts=judged(chain, False))] == ["filter person: rejected"]
+    assert [c.dropped for c in filter_chains([chain], Angles(), verdicts=judged(chain, False))] == [
+        "filter person: rejected"
+    ]
 
 
 def test_windows_are_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,5 @@
-"""The report: numbers that were counted by hand, files that can be read, and nothing that fails where nothing was kept."""
+"""The report: numbers that were counted by hand, files that can be read, and nothing that fails where nothing
+was kept."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ class Encoder:
 
 def attempts(n: int) -> tuple[Attempt, ...]:
     cost = Cost(read=1_000, written=50, requests=2, dollars=0.25)
-    return (*(Attempt(outcome="wrong", seconds=3.0, cost=cost) for _ in range(n - 1)), Attempt(outcome="right", seconds=3.0, cost=cost))
+    return (
+        *(Attempt(outcome="wrong", seconds=3.0, cost=cost) for _ in range(n - 1)),
+        Attempt(outcome="right", seconds=3.0, cost=cost),
+    )
 
 
 def words(n: int) -> str:
@@ -31,18 +35,39 @@ def words(n: int) -> str:
 
 
 def ten() -> list[Chain]:
-    """Ten chains: two fell in construction, one by format, two by similarity (one had no human chain), one by a person; four are kept."""
+    """Ten chains: two fell in construction, one by format, two by similarity (one had no human chain), one by
+    a person; four are kept."""
     wrong, refused = (Attempt(outcome="wrong"),) * 3, (Attempt(outcome="refused", why="no"),)
     return [
         chained(asked(0), attempts=wrong, dropped="wrong after 3 attempts"),
-        chained(asked(1), attempts=refused, dropped="refused after 1 attempts: no").model_copy(update={"trace": None}),
-        chained(asked(2), "retrieve", attempts=attempts(1), dropped="filter format: a stray tag: </retrieve>"),
-        chained(asked(3), "retrieve", attempts=attempts(1), similarity=0.72, dropped="filter similarity: not above 0.8"),
+        chained(asked(1), attempts=refused, dropped="refused after 1 attempts: no").model_copy(
+            update={"trace": None}
+        ),
+        chained(
+            asked(2), "retrieve", attempts=attempts(1), dropped="filter format: a stray tag: </retrieve>"
+        ),
+        chained(
+            asked(3),
+            "retrieve",
+            attempts=attempts(1),
+            similarity=0.72,
+            dropped="filter similarity: not above 0.8",
+        ),
         chained(asked(4, ""), attempts=attempts(1), dropped="filter similarity: no human chain"),
-        chained(asked(5), attempts=attempts(1), similarity=0.9, dropped="filter person: rejected: no | sense"),
+        chained(
+            asked(5), attempts=attempts(1), similarity=0.9, dropped="filter person: rejected: no | sense"
+        ),
         chained(asked(6), said=words(10), attempts=attempts(1), similarity=0.82),
         chained(asked(7), "retrieve", said=words(12), attempts=attempts(2), similarity=0.86),
-        chained(asked(8), "retrieve", "generate", "generate", said=words(25), attempts=attempts(1), similarity=0.96),
+        chained(
+            asked(8),
+            "retrieve",
+            "generate",
+            "generate",
+            said=words(25),
+            attempts=attempts(1),
+            similarity=0.96,
+        ),
         chained(asked(9, ""), "generate", said=words(30), attempts=attempts(3)),
     ]
 
@@ -64,7 +89,9 @@ def test_where_chains_fell(report: FilterReport) -> None:
 
 def test_what_was_kept(report: FilterReport) -> None:
     assert (report.with_frames, report.call_rate, report.retrieved, report.generated) == (3, 0.75, 2, 3)
-    assert report.words == tuple(Bin(start=s, stop=s + 2, count=s in (10, 12, 24, 30)) for s in range(0, 32, 2))
+    assert report.words == tuple(
+        Bin(start=s, stop=s + 2, count=s in (10, 12, 24, 30)) for s in range(0, 32, 2)
+    )
     assert report.calls == {0: 1, 1: 2, 3: 1}
     assert report.attempts == {1: 7, 2: 1, 3: 2}
     assert report.teachers == {"scripted": 10}

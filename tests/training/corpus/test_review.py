@@ -1,4 +1,5 @@
-"""The review page is whole, safe and works by its own script alone; its verdicts come back or are refused by name."""
+"""The review page is whole, safe and works by its own script alone; its verdicts come back or are refused by
+name."""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ class Page(HTMLParser):
 
     @property
     def policy(self) -> str:
-        return next(a["content"] for a in self.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+        return next(
+            a["content"] for a in self.all("meta") if a.get("http-equiv") == "Content-Security-Policy"
+        )
 
 
 @pytest.fixture
@@ -74,13 +77,22 @@ def exported(path: Path, chains: list[Chain], store: FrameStore | None = None, *
 def saved(page: Page, path: Path, rejected: tuple[str, ...] = (), left: int = 0, **changes: Any) -> Path:
     """What the page's button would save, where all but the last `left` samples are judged."""
     articles = [{"key": a["data-key"], "id": a["data-id"]} for a in page.all("article")]
-    judged = [a | {"accepted": a["id"] not in rejected, "comment": ""} for a in articles[: len(articles) - left]]
-    data = {"verdicts_version": 1, "review": page.all("body")[0]["data-review"], "asked": articles, "verdicts": judged}
+    judged = [
+        a | {"accepted": a["id"] not in rejected, "comment": ""} for a in articles[: len(articles) - left]
+    ]
+    data = {
+        "verdicts_version": 1,
+        "review": page.all("body")[0]["data-review"],
+        "asked": articles,
+        "verdicts": judged,
+    }
     path.write_text(json.dumps(data | changes), encoding="utf-8")
     return path
 
 
-def test_the_page_shows_each_chain_beside_the_human_one(tmp_path: Path, world: tuple[list[Chain], FrameStore]) -> None:
+def test_the_page_shows_each_chain_beside_the_human_one(
+    tmp_path: Path, world: tuple[list[Chain], FrameStore]
+) -> None:
     chains, store = world
     page = exported(tmp_path / "review.html", chains, store)
     assert len(page.all("article")) == 4
@@ -101,19 +113,31 @@ def test_the_page_shows_each_chain_beside_the_human_one(tmp_path: Path, world: t
     assert sum("imagined, not in the video" in a.get("aria-label", "") for a in page.all("div")) == 2
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_runs_one_script(tmp_path: Path, world: tuple[list[Chain], FrameStore]) -> None:
+def test_the_page_needs_nothing_from_elsewhere_and_runs_one_script(
+    tmp_path: Path, world: tuple[list[Chain], FrameStore]
+) -> None:
     page = exported(tmp_path / "review.html", *world)
     [script] = page.all("script")
     assert script == {}
     digest = base64.b64encode(hashlib.sha256(page.content["script"].encode()).digest()).decode()
-    assert page.policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    assert not re.search(r"(?:src|href)=|https?://|@import|url\((?!data:)", page.html.replace("link.href", ""))
+    assert (
+        page.policy
+        == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
+    assert not re.search(
+        r"(?:src|href)=|https?://|@import|url\((?!data:)", page.html.replace("link.href", "")
+    )
     assert len(page.html) < 2_000_000
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
-    sample = asked(1, HOSTILE, id=HOSTILE, source=HOSTILE, video=HOSTILE, question=HOSTILE, options=(HOSTILE, "green"))
-    page = exported(tmp_path / "review.html", [chained(sample, "retrieve", said=HOSTILE), chained(asked(2, options=()), said=HOSTILE)])
+    sample = asked(
+        1, HOSTILE, id=HOSTILE, source=HOSTILE, video=HOSTILE, question=HOSTILE, options=(HOSTILE, "green")
+    )
+    page = exported(
+        tmp_path / "review.html",
+        [chained(sample, "retrieve", said=HOSTILE), chained(asked(2, options=()), said=HOSTILE)],
+    )
     assert len(page.all("script")) == 1
     assert page.all("img") == []
     assert len(page.all("style")) == 1
@@ -128,7 +152,9 @@ def test_which_are_drawn_depends_on_the_seed_and_not_on_the_order(tmp_path: Path
     kept = {f"q{n}" for n in range(1, 200, 2)}
 
     def drawn(seed: int, chains: list[Chain], count: int = 20) -> list[str]:
-        return [a["data-id"] for a in exported(tmp_path / "r.html", chains, seed=seed, count=count).all("article")]
+        return [
+            a["data-id"] for a in exported(tmp_path / "r.html", chains, seed=seed, count=count).all("article")
+        ]
 
     first = drawn(0, chains)
     assert len(set(first)) == 20
@@ -140,7 +166,9 @@ def test_which_are_drawn_depends_on_the_seed_and_not_on_the_order(tmp_path: Path
         export_review([c for c in chains if c.dropped], tmp_path / "r.html")
 
 
-def test_verdicts_come_back_and_feed_the_filter(tmp_path: Path, world: tuple[list[Chain], FrameStore]) -> None:
+def test_verdicts_come_back_and_feed_the_filter(
+    tmp_path: Path, world: tuple[list[Chain], FrameStore]
+) -> None:
     chains, store = world
     page = exported(tmp_path / "review.html", chains, store)
     verdicts = read_verdicts(saved(page, tmp_path / "verdicts.json", rejected=("world-1",)))
@@ -172,7 +200,9 @@ def test_what_is_missing_or_unknown_is_named(tmp_path: Path) -> None:
     page = exported(tmp_path / "review.html", [chained(asked(n)) for n in range(8)])
     last = [a["data-id"] for a in page.all("article")][-6:]
     file = tmp_path / "v.json"
-    with pytest.raises(CorpusError, match=rf"no verdict yet on 6 of 8 chains \({', '.join(last[:5])} and 1 more\)"):
+    with pytest.raises(
+        CorpusError, match=rf"no verdict yet on 6 of 8 chains \({', '.join(last[:5])} and 1 more\)"
+    ):
         read_verdicts(saved(page, file, left=6))
     assert len(read_verdicts(file, partial=True)) == 2
     verdict = {"key": "0" * 16, "id": "stranger", "accepted": True, "comment": ""}

@@ -1,4 +1,5 @@
-"""Similarity: the words of a chain alone, a real encoder that reads them, and long texts that are read to the end."""
+"""Similarity: the words of a chain alone, a real encoder that reads them, and long texts that are read to the
+end."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def minilm() -> SentenceEncoder:
 
 
 def steps(n: int) -> str:
-    return " ".join(f"At second {i} the red circle moves to the {('north', 'south')[i % 2]}." for i in range(n))
+    return " ".join(
+        f"At second {i} the red circle moves to the {('north', 'south')[i % 2]}." for i in range(n)
+    )
 
 
 def test_the_text_of_a_chain_is_its_words_alone() -> None:
@@ -47,7 +50,8 @@ def test_the_text_of_a_chain_is_its_words_alone() -> None:
 def test_a_paraphrase_is_closer_than_another_matter(minilm: SentenceEncoder) -> None:
     other = "The stock market closed lower on Friday after a sell-off in technology shares."
     same, paraphrase, unrelated = similarities(
-        minilm, [(THIRST, THIRST), (THIRST, "He is thirsty, so he lifts the cup and drinks."), (THIRST, other)]
+        minilm,
+        [(THIRST, THIRST), (THIRST, "He is thirsty, so he lifts the cup and drinks."), (THIRST, other)],
     )
     assert same == 1.0
     assert unrelated < 0.3 < 0.7 < paraphrase < 1.0
@@ -95,7 +99,11 @@ def test_a_shorter_window_gives_about_the_same(minilm: SentenceEncoder) -> None:
 
 def test_a_chain_with_calls_is_as_close_as_its_words(minilm: SentenceEncoder, tmp_path: Path) -> None:
     for sample in load_world(4, tmp_path):
-        pairs = [(chain_text(c.trace), sample.chain) for c in (chained(sample), chained(sample, "retrieve", "generate")) if c.trace]
+        pairs = [
+            (chain_text(c.trace), sample.chain)
+            for c in (chained(sample), chained(sample, "retrieve", "generate"))
+            if c.trace
+        ]
         without, with_calls = similarities(minilm, pairs)
         assert without == with_calls > 0.95
 

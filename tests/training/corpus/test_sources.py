@@ -44,7 +44,11 @@ def minerva(**changes: Any) -> dict[str, Any]:
         "answer_id": 2,
         "reasoning": "At 0:05 red scores.",
     }
-    row |= {f"answer_choice_{i}": f"team {i}" for i in range(5)} | {"split": "x", "category": "sports", "question type": "goal"}
+    row |= {f"answer_choice_{i}": f"team {i}" for i in range(5)} | {
+        "split": "x",
+        "category": "sports",
+        "question type": "goal",
+    }
     return row | changes
 
 
@@ -69,10 +73,20 @@ def test_minerva(tmp_path: Path, videos: Path) -> None:
         "no object",
     ]
     samples, problems = parts(list(load_minerva(written(tmp_path / "m.json", rows), videos)))
-    assert [(s.id, s.answer, Path(s.video).name) for s in samples] == [("k1", "team 2", "a.mp4"), ("k2", "team 0", "b.webm")]
+    assert [(s.id, s.answer, Path(s.video).name) for s in samples] == [
+        ("k1", "team 2", "a.mp4"),
+        ("k2", "team 0", "b.webm"),
+    ]
     assert samples[0].chain == "At 0:05 red scores."
     assert samples[0].licence == "CC-BY-4.0"
-    named = [("k3", "answer_id"), ("k4", "reasoning"), ("k5", "video_id"), ("k6", "answer_choice_4"), ("k1", "id"), ("record 8", "record")]
+    named = [
+        ("k3", "answer_id"),
+        ("k4", "reasoning"),
+        ("k5", "video_id"),
+        ("k6", "answer_choice_4"),
+        ("k1", "id"),
+        ("record 8", "record"),
+    ]
     assert [(p.record, p.field) for p in problems] == named
     assert all(p.dropped for p in problems)
     without, _ = parts(list(load_minerva(tmp_path / "m.json", videos, True)))
@@ -81,12 +95,36 @@ def test_minerva(tmp_path: Path, videos: Path) -> None:
 
 def test_causalvqa_says_what_it_may_be_used_for(tmp_path: Path, videos: Path) -> None:
     path = tmp_path / "c.csv"
-    head = ["qid", "type", "question", "choices1", "choices2", "correct1", "correct2", "difficulty", "renamed_video"]
+    head = [
+        "qid",
+        "type",
+        "question",
+        "choices1",
+        "choices2",
+        "correct1",
+        "correct2",
+        "difficulty",
+        "renamed_video",
+    ]
     with path.open("w", newline="", encoding="utf-8") as f:
         table = csv.writer(f)
         table.writerow(head)
-        table.writerow(["q1", "causal", "Why, then?", "1. it fell|2. it was pushed", "1. x|2. y", "2", "1", "hard", "a.mp4"])
-        table.writerow(["q2", "causal", "Why?", "1. it fell|2. it was pushed", "1. x|2. y", "3", "1", "hard", "a.mp4"])
+        table.writerow(
+            [
+                "q1",
+                "causal",
+                "Why, then?",
+                "1. it fell|2. it was pushed",
+                "1. x|2. y",
+                "2",
+                "1",
+                "hard",
+                "a.mp4",
+            ]
+        )
+        table.writerow(
+            ["q2", "causal", "Why?", "1. it fell|2. it was pushed", "1. x|2. y", "3", "1", "hard", "a.mp4"]
+        )
     samples, problems = parts(list(load_causalvqa(path, videos)))
     assert not samples
     assert problems[0].field == "licence"
@@ -94,11 +132,22 @@ def test_causalvqa_says_what_it_may_be_used_for(tmp_path: Path, videos: Path) ->
     assert {p.field for p in problems[1:]} == {"rationale", "correct1"}
     assert "--without-chains" in problems[1].why
     samples, _ = parts(list(load_causalvqa(path, videos, True)))
-    assert [(s.id, s.options, s.answer) for s in samples] == [("q1", ("it fell", "it was pushed"), "it was pushed")]
+    assert [(s.id, s.options, s.answer) for s in samples] == [
+        ("q1", ("it fell", "it was pushed"), "it was pushed")
+    ]
 
 
 def test_social_genome_keeps_the_part_of_the_video_that_counts(tmp_path: Path, videos: Path) -> None:
-    row = {"qid": "v_q5_0", "q": "Why?", "vid_name": "a", "ts": "12.50-60.019000", "a0": "w", "a1": "x", "a2": "y", "a3": "z"}
+    row = {
+        "qid": "v_q5_0",
+        "q": "Why?",
+        "vid_name": "a",
+        "ts": "12.50-60.019000",
+        "a0": "w",
+        "a1": "x",
+        "a2": "y",
+        "a3": "z",
+    }
     rows = [
         row | {"answer": 1, "chain": "She smiles."},
         row | {"qid": "2", "answer": "z", "chain": "He nods.", "ts": "60-12"},
@@ -111,7 +160,14 @@ def test_social_genome_keeps_the_part_of_the_video_that_counts(tmp_path: Path, v
 
 
 def test_any_json_lines_file(tmp_path: Path, videos: Path) -> None:
-    row = {"video": "clip 1", "question": "What?", "options": ["left", "right"], "answer": "B", "chain": "It turns.", "trim": [1, 2.5]}
+    row = {
+        "video": "clip 1",
+        "question": "What?",
+        "options": ["left", "right"],
+        "answer": "B",
+        "chain": "It turns.",
+        "trim": [1, 2.5],
+    }
     lines = [
         row,
         row | {"id": "2", "answer": "up"},
@@ -121,10 +177,17 @@ def test_any_json_lines_file(tmp_path: Path, videos: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)) + "\n\nnot json\n", encoding="utf-8")
     samples, problems = parts(list(load_jsonl(path, videos)))
-    assert [(s.id, s.answer, s.trim) for s in samples] == [("clip 1: What?", "right", (1.0, 2.5)), ("4", "left", (1.0, 2.5))]
+    assert [(s.id, s.answer, s.trim) for s in samples] == [
+        ("clip 1: What?", "right", (1.0, 2.5)),
+        ("4", "left", (1.0, 2.5)),
+    ]
     notices = [p for p in problems if not p.dropped]
     assert [(p.record, p.field) for p in notices] == [("clip 1: What?", "licence")]
-    assert [(p.record, p.field) for p in problems if p.dropped] == [("2", "answer"), ("3", "options"), ("line 6", "record")]
+    assert [(p.record, p.field) for p in problems if p.dropped] == [
+        ("2", "answer"),
+        ("3", "options"),
+        ("line 6", "record"),
+    ]
     tally = Tally()
     assert [s.id for s in tally.watch(load_jsonl(path, videos))] == ["clip 1: What?", "4"]
     assert str(tally).splitlines()[0] == "2 samples"

@@ -31,8 +31,21 @@ from act2see.training.sft.trainer import without_mask
 
 VIDEO = Video(path="clip.mp4", digest="0", seconds=4.0, width=48, height=48, frames=48, fps=12.0)
 # What stands for something else to a tokenizer, and any other text.
-SPELLED = ["<|im_end|>", "<|image_pad|>", "<|vision_start|>", "<", "<|", "<think>", "</think>", "<frame>", "</answer>", "\n"]
-words = st.lists(st.sampled_from(SPELLED) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=5).map("".join)
+SPELLED = [
+    "<|im_end|>",
+    "<|image_pad|>",
+    "<|vision_start|>",
+    "<",
+    "<|",
+    "<think>",
+    "</think>",
+    "<frame>",
+    "</answer>",
+    "\n",
+]
+words = st.lists(
+    st.sampled_from(SPELLED) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=5
+).map("".join)
 
 Collate = Callable[..., dict[str, Any]]
 
@@ -49,7 +62,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 
 @pytest.fixture(scope="module")
 def make(packer: Packer, store: FrameStore) -> Collate:
-    def build(*traces: Trace, vary: Any = None, epoch: int = 0, source: FrameStore = store, **changes: Any) -> dict[str, Any]:
+    def build(
+        *traces: Trace, vary: Any = None, epoch: int = 0, source: FrameStore = store, **changes: Any
+    ) -> dict[str, Any]:
         chosen = QUICK.model_copy(update=changes)
         collator = RolloutCollator(Reader(packer, chosen.prompt), source, chosen, 4096, vary)
         collator.epoch = epoch
@@ -68,7 +83,8 @@ def read(batch: dict[str, Any], row: int = 0) -> list[int]:
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, tuple[Trace, int]]]:
-    """A run of the real graph and its tools for each family, those with calls among them; and the number of its item."""
+    """A run of the real graph and its tools for each family, those with calls among them; and the number of
+    its item."""
     folder = tmp_path_factory.mktemp("corpus")
     config = corpus_config(folder, Path(resolve_weights("micro:vlm")).parent)
     numbers = {"observe": 0, "blink": 1, "imagine": 0, "both": 0}
@@ -94,7 +110,9 @@ def test_labels_of_a_real_run_are_what_the_model_wrote(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_labels_of_many_chains_are_what_the_model_wrote(store: FrameStore, packer: Packer, make: Collate, family: str) -> None:
+def test_labels_of_many_chains_are_what_the_model_wrote(
+    store: FrameStore, packer: Packer, make: Collate, family: str
+) -> None:
     traces = [drawn(family, store, n) for n in range(4)]
     batch = make(*traces)
     for n in range(4):
@@ -116,7 +134,9 @@ def test_what_the_graph_wrote_is_not_learnt(store: FrameStore, packer: Packer, m
     assert "The query is empty." in packer.codec.decode(read(batch))
 
 
-def test_loss_on_frames_learns_all_that_follows_the_prompt(store: FrameStore, packer: Packer, make: Collate) -> None:
+def test_loss_on_frames_learns_all_that_follows_the_prompt(
+    store: FrameStore, packer: Packer, make: Collate
+) -> None:
     trace = drawn("both", store)
     plain, whole = make(trace), make(trace, loss_on_frames=True)
     assert whole["input_ids"].tolist() == plain["input_ids"].tolist()
@@ -126,7 +146,9 @@ def test_loss_on_frames_learns_all_that_follows_the_prompt(store: FrameStore, pa
     assert packer.codec.decode(learnt).count("<frame>") == len(trace.calls)
 
 
-def test_a_trace_is_varied_each_time_and_a_held_out_one_never(store: FrameStore, packer: Packer, make: Collate) -> None:
+def test_a_trace_is_varied_each_time_and_a_held_out_one_never(
+    store: FrameStore, packer: Packer, make: Collate
+) -> None:
     def tell(trace: Trace, rng: Any) -> Trace:
         question = trace.question.model_copy(update={"text": f"{trace.question.text} {rng.random()}"})
         return trace.model_copy(update={"question": question})
@@ -139,7 +161,9 @@ def test_a_trace_is_varied_each_time_and_a_held_out_one_never(store: FrameStore,
     assert read(collator([{"trace": trace.to_json(), "number": -1}])) == read(make(trace))
 
 
-def test_a_variation_that_outgrows_the_context_is_not_used(store: FrameStore, packer: Packer, make: Collate) -> None:
+def test_a_variation_that_outgrows_the_context_is_not_used(
+    store: FrameStore, packer: Packer, make: Collate
+) -> None:
     trace = drawn("observe", store)
 
     def wordy(trace: Trace, _: Any) -> Trace:
@@ -169,7 +193,9 @@ def test_padding_on_the_right_needs_no_mask(store: FrameStore, packer: Packer, m
 @st.composite
 def runs(draw: st.DrawFn, store: FrameStore) -> Trace:
     """Any run that the graph can leave behind; its texts are whatever a model or a person may write."""
-    frame = st.sampled_from([store.ref(np.full((h, w, 3), h + w, np.uint8), 0.0) for h, w in ((48, 48), (24, 48), (96, 64))])
+    frame = st.sampled_from(
+        [store.ref(np.full((h, w, 3), h + w, np.uint8), 0.0) for h, w in ((48, 48), (24, 48), (96, 64))]
+    )
     moment = st.floats(0, 99).map(lambda s: round(s, 2))
     framed = st.builds(lambda f, s: f.model_copy(update={"seconds": s}), frame, moment)
     tag = st.sampled_from(["retrieve", "generate"])
@@ -185,13 +211,18 @@ def runs(draw: st.DrawFn, store: FrameStore) -> Trace:
     question = Question(text=draw(words), options=tuple(draw(st.lists(words, max_size=3))))
     initial = tuple(draw(st.lists(framed, max_size=3)))
     versions = Versions(tools=dict.fromkeys(tools, "1"))
-    return Trace(id="run", video=VIDEO, question=question, initial=initial, segments=tuple(segments), versions=versions)
+    return Trace(
+        id="run", video=VIDEO, question=question, initial=initial, segments=tuple(segments), versions=versions
+    )
 
 
 @pytest.fixture(scope="module")
 def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the graph says of its tools."""
-    return {tag: tool.usage for tag, tool in build_parts(micro_config(None, tmp_path_factory.mktemp("cache"))).tools.items()}
+    return {
+        tag: tool.usage
+        for tag, tool in build_parts(micro_config(None, tmp_path_factory.mktemp("cache"))).tools.items()
+    }
 
 
 @settings(max_examples=50, deadline=None)
@@ -202,13 +233,21 @@ def test_ids_at_training_are_ids_at_inference(
     """At each visit to the reasoning node, what the graph renders is what stands there in training."""
     trace = data.draw(runs(store))
     prompt = Prompt({tag: usages[tag] for tag in usages if tag in trace.versions.tools}, style)
-    collator = RolloutCollator(Reader(packer, style), store, QUICK.model_copy(update={"prompt": style}), 1 << 20)
+    collator = RolloutCollator(
+        Reader(packer, style), store, QUICK.model_copy(update={"prompt": style}), 1 << 20
+    )
     batch = collator([{"trace": trace.to_json(), "number": 0}])
     trained = read(batch)
     for n, segment in enumerate(trace.segments):
-        if isinstance(segment, Frames) or (isinstance(segment, Call) and n and isinstance(trace.segments[n - 1], Text)):
+        if isinstance(segment, Frames) or (
+            isinstance(segment, Call) and n and isinstance(trace.segments[n - 1], Text)
+        ):
             continue
         asked = packer.pack(render(trace.model_copy(update={"segments": trace.segments[:n]}), prompt)).ids
         assert trained[: len(asked)] == asked
-    model = [s.text for s in trace.segments if not isinstance(s, Frames) and getattr(s, "author", "model") == "model"]
+    model = [
+        s.text
+        for s in trace.segments
+        if not isinstance(s, Frames) and getattr(s, "author", "model") == "model"
+    ]
     assert said(packer, batch) == "".join(model) + "<|im_end|>"

@@ -47,11 +47,17 @@ def overfit(tmp_path_factory: pytest.TempPathFactory, store: FrameStore, traces:
 
 def greedy(weights: str, adapter: str | None, store: FrameStore, trace: Trace, count: int = 320) -> str:
     """What a reasoner writes, given what was shown and asked."""
-    reasoner = TransformersReasoner.from_pretrained(weights, lambda ref: store.get(ref.digest), adapter=adapter, rows=1)
-    asked = render(trace.model_copy(update={"segments": ()}), Prompt(dict.fromkeys(trace.versions.tools, ""), "short"))
+    reasoner = TransformersReasoner.from_pretrained(
+        weights, lambda ref: store.get(ref.digest), adapter=adapter, rows=1
+    )
+    asked = render(
+        trace.model_copy(update={"segments": ()}), Prompt(dict.fromkeys(trace.versions.tools, ""), "short")
+    )
 
     async def say() -> str:
-        stream = reasoner.stream(asked, until=lambda _: False, stops=(), max_tokens=count, sampling=Sampling())
+        stream = reasoner.stream(
+            asked, until=lambda _: False, stops=(), max_tokens=count, sampling=Sampling()
+        )
         return "".join([d.text async for d in stream if isinstance(d, Delta)])
 
     try:
@@ -70,7 +76,9 @@ def test_the_loss_falls_on_a_batch_that_is_seen_again(overfit: SftResult) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_an_adapter_says_the_same_merged_and_unmerged(overfit: SftResult, store: FrameStore, traces: list[Trace], tmp_path: Path) -> None:
+def test_an_adapter_says_the_same_merged_and_unmerged(
+    overfit: SftResult, store: FrameStore, traces: list[Trace], tmp_path: Path
+) -> None:
     from peft import PeftModel
     from transformers import Qwen3VLForConditionalGeneration
 
@@ -88,19 +96,27 @@ def test_an_adapter_says_the_same_merged_and_unmerged(overfit: SftResult, store:
 
 
 def test_the_graph_takes_the_adapter_by_its_config(overfit: SftResult) -> None:
-    config = load_config("micro", reasoner={"weights": "micro:base", "adapter": overfit.folder}, view={"guard": None})
+    config = load_config(
+        "micro", reasoner={"weights": "micro:base", "adapter": overfit.folder}, view={"guard": None}
+    )
     engine = build_parts(config).reasoner.reasoner()  # type: ignore[attr-defined]
     assert any("lora" in name for name, _ in engine._model.named_parameters())
 
 
 def test_an_adapter_of_another_base_is_refused(overfit: SftResult, tmp_path: Path) -> None:
-    """The same shapes with other weights; without the digest, another name; another width; no adapter at all."""
+    """The same shapes with other weights; without the digest, another name; another width; no adapter at
+    all."""
     other, store = resolve_weights("micro:vlm"), FrameStore(tmp_path / "frames")
 
     def load(weights: str, adapter: Path) -> TransformersReasoner:
-        return TransformersReasoner.from_pretrained(weights, lambda ref: store.get(ref.digest), adapter=str(adapter))
+        return TransformersReasoner.from_pretrained(
+            weights, lambda ref: store.get(ref.digest), adapter=str(adapter)
+        )
 
-    with pytest.raises(WeightsError, match=r"trained on micro:base, and the reasoner's weights are .*vlm, which are not the same"):
+    with pytest.raises(
+        WeightsError,
+        match=r"trained on micro:base, and the reasoner's weights are .*vlm, which are not the same",
+    ):
         load(other, Path(overfit.folder))
     unsigned = Path(shutil.copytree(overfit.folder, tmp_path / "unsigned"))
     (unsigned / "base.json").unlink()
@@ -125,10 +141,14 @@ def _random_weights(folder: Path) -> None:
     made.save_pretrained(folder)
 
 
-def test_full_mode_trains_all_but_the_vision_tower(store: FrameStore, traces: list[Trace], tmp_path: Path) -> None:
+def test_full_mode_trains_all_but_the_vision_tower(
+    store: FrameStore, traces: list[Trace], tmp_path: Path
+) -> None:
     from safetensors.torch import load_file
 
-    settings = QUICK.model_copy(update={"mode": "full", "max_steps": 1, "gradient_checkpointing": True, "learning_rate": 1e-3})
+    settings = QUICK.model_copy(
+        update={"mode": "full", "max_steps": 1, "gradient_checkpointing": True, "learning_rate": 1e-3}
+    )
     finetune(traces, store, tmp_path / "full", settings)
     before = load_file(Path(resolve_weights("micro:base")) / "model.safetensors")
     after = load_file(tmp_path / "full" / "model.safetensors")
@@ -137,30 +157,44 @@ def test_full_mode_trains_all_but_the_vision_tower(store: FrameStore, traces: li
     assert isinstance(greedy(str(tmp_path / "full"), None, store, traces[0], 4), str)
 
 
-def test_a_vision_tower_that_is_not_frozen_is_adapted_too(store: FrameStore, traces: list[Trace], tmp_path: Path) -> None:
-    settings = QUICK.model_copy(update={"max_steps": 1, "freeze_vision": False, "gradient_checkpointing": True})
+def test_a_vision_tower_that_is_not_frozen_is_adapted_too(
+    store: FrameStore, traces: list[Trace], tmp_path: Path
+) -> None:
+    settings = QUICK.model_copy(
+        update={"max_steps": 1, "freeze_vision": False, "gradient_checkpointing": True}
+    )
     finetune(traces, store, tmp_path / "out", settings)
     base = resolve_weights("micro:base")
-    loaded = TransformersReasoner.from_pretrained(base, lambda ref: store.get(ref.digest), adapter=str(tmp_path / "out"))
+    loaded = TransformersReasoner.from_pretrained(
+        base, lambda ref: store.get(ref.digest), adapter=str(tmp_path / "out")
+    )
     learnt = [p for name, p in loaded._model.named_parameters() if ".visual." in name and "lora_B" in name]
     assert len(learnt) == 3 * 4 + 2 * 2, "four layers in each block, two in each merger"
     assert all(p.abs().max() > 0 for p in learnt)
 
 
-def test_what_is_longer_than_the_context_is_named_and_left_out(store: FrameStore, traces: list[Trace], tmp_path: Path) -> None:
+def test_what_is_longer_than_the_context_is_named_and_left_out(
+    store: FrameStore, traces: list[Trace], tmp_path: Path
+) -> None:
     told: list[int] = []
     segments = (Text(text="so " * 4000), *traces[0].segments)
     long = traces[0].model_copy(update={"id": "the long one", "segments": segments})
     settings = QUICK.model_copy(update={"max_steps": 1, "max_context": 3000})
-    result = finetune([*traces, long], store, tmp_path / "out", settings, progress=lambda _, step, *__: told.append(step))
-    assert [(x.id, x.why) for x in result.left_out] == [("the long one", "longer than the context of 3000 tokens")]
+    result = finetune(
+        [*traces, long], store, tmp_path / "out", settings, progress=lambda _, step, *__: told.append(step)
+    )
+    assert [(x.id, x.why) for x in result.left_out] == [
+        ("the long one", "longer than the context of 3000 tokens")
+    ]
     assert result.left_out[0].tokens > 4000
     assert result.samples == 4
     assert told == [1]
     assert "1: longer than the context of 3000 tokens" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_what_cannot_be_trained_on_is_said_before_anything_is_loaded(store: FrameStore, traces: list[Trace], tmp_path: Path) -> None:
+def test_what_cannot_be_trained_on_is_said_before_anything_is_loaded(
+    store: FrameStore, traces: list[Trace], tmp_path: Path
+) -> None:
     def run(*given: Trace, source: FrameStore = store, **changes: Any) -> None:
         finetune(given, source, tmp_path / "out", QUICK.model_copy(update=changes))
 
@@ -168,7 +202,10 @@ def test_what_cannot_be_trained_on_is_said_before_anything_is_loaded(store: Fram
         run(traces[0], max_context=10)
     with pytest.raises(StoreError, match=r"is not in .*empty"):
         run(traces[0], source=FrameStore(tmp_path / "empty"))
-    with pytest.raises(ConfigError, match=r"lora_targets: the language model has no layer query, lm_head .*q_proj.*cannot be adapted"):
+    with pytest.raises(
+        ConfigError,
+        match=r"lora_targets: the language model has no layer query, lm_head .*q_proj.*cannot be adapted",
+    ):
         run(traces[0], lora_targets=("q_proj", "query", "lm_head"))
     if not find_spec("bitsandbytes"):
         with pytest.raises(ConfigError, match=r"mode qlora needs (a CUDA GPU|the package bitsandbytes)"):

@@ -30,10 +30,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 def test_held_out_questions_are_asked_through_the_graph(store: FrameStore, tmp_path: Path) -> None:
     """The shipped model, hardly changed by one step: it answers and calls before training as after."""
     questions = list(load_world(4, tmp_path, seed=7))
-    settings = QUICK.model_copy(update={"base": "micro:vlm", "max_steps": 1, "learning_rate": 1e-6, "eval_samples": 1, "eval_steps": 1})
+    settings = QUICK.model_copy(
+        update={
+            "base": "micro:vlm",
+            "max_steps": 1,
+            "learning_rate": 1e-6,
+            "eval_samples": 1,
+            "eval_steps": 1,
+        }
+    )
     traces = [drawn(f, store) for f in FAMILIES]
     config = micro_config(None, tmp_path / "cache")
-    result = finetune(traces, store, tmp_path / "out", settings, graph=config, questions=questions, corpus="boards")
+    result = finetune(
+        traces, store, tmp_path / "out", settings, graph=config, questions=questions, corpus="boards"
+    )
     assert (result.samples, result.held_out) == (3, 1)
     accuracy, calls = result.series("eval_accuracy"), result.series("eval_call_rate")
     assert [step for step, _ in accuracy] == [0, 1]
@@ -56,7 +66,9 @@ def test_held_out_questions_are_asked_through_the_graph(store: FrameStore, tmp_p
 
 def test_videos_that_are_gone_are_said_before_training(store: FrameStore, tmp_path: Path) -> None:
     questions = questions_of([drawn("observe", store)])
-    with pytest.raises(ConfigError, match=r"1 of 1 held-out questions have no video \(observe-0: observe-0.mp4\)"):
+    with pytest.raises(
+        ConfigError, match=r"1 of 1 held-out questions have no video \(observe-0: observe-0.mp4\)"
+    ):
         GraphEvaluation(questions, micro_config(None, tmp_path), "micro:vlm")
 
 

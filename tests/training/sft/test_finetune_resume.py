@@ -34,12 +34,26 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 def run(store: FrameStore) -> Any:
     traces = [drawn(f, store) for f in FAMILIES]
 
-    def go(out: Path, cut_at: int | None = None, resume: bool = False, given: list[Trace] = traces, **changes: Any) -> SftResult:
+    def go(
+        out: Path,
+        cut_at: int | None = None,
+        resume: bool = False,
+        given: list[Trace] = traces,
+        **changes: Any,
+    ) -> SftResult:
         def progress(_: str, step: int, *__: Any) -> None:
             if step == cut_at:
                 raise Cut
 
-        return finetune(given, store, out, RUN.model_copy(update=changes), vary=shuffle_options, resume=resume, progress=progress)
+        return finetune(
+            given,
+            store,
+            out,
+            RUN.model_copy(update=changes),
+            vary=shuffle_options,
+            resume=resume,
+            progress=progress,
+        )
 
     return go
 
@@ -60,7 +74,9 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(run: Any, store: FrameSto
     assert all((a[k] - b[k]).abs().max() < 1e-5 for k in a)
     assert max(t.abs().max() for k, t in a.items() if "lora_B" in k) > 1e-3, "nothing was learnt"
 
-    with pytest.raises(ConfigError, match="holds a run that reached checkpoint-5: resume it, or name another folder"):
+    with pytest.raises(
+        ConfigError, match="holds a run that reached checkpoint-5: resume it, or name another folder"
+    ):
         run(tmp_path / "cut")
     with pytest.raises(ConfigError, match=r"has learning_rate 0\.002, not 0\.1: resume it with that"):
         run(tmp_path / "cut", resume=True, learning_rate=0.1)

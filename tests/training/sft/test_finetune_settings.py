@@ -30,7 +30,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 
 def test_defaults_are_the_papers() -> None:
     s = SftSettings()
-    assert (s.base, s.mode, s.learning_rate, s.batch, s.epochs) == ("Qwen/Qwen3-VL-8B-Thinking", "lora", 2.5e-6, 1, 1.0)
+    assert (s.base, s.mode, s.learning_rate, s.batch, s.epochs) == (
+        "Qwen/Qwen3-VL-8B-Thinking",
+        "lora",
+        2.5e-6,
+        1,
+        1.0,
+    )
     assert s.changed() == {}
     assert s.arguments() == []
 
@@ -69,7 +75,9 @@ def test_a_dry_run_by_hand(store: FrameStore) -> None:
     lengths = [len(packer.pack(reader.rollout(t)).ids) for t in traces]
     limit = max(lengths)
     long = long.model_copy(update={"segments": long.segments[:1] * 4 + long.segments})
-    settings = QUICK.model_copy(update={"batch": 1, "max_steps": None, "epochs": 3.0, "max_context": limit, "device": "auto"})
+    settings = QUICK.model_copy(
+        update={"batch": 1, "max_steps": None, "epochs": 3.0, "max_context": limit, "device": "auto"}
+    )
     found = dry_run([*traces, long], settings, corpus="my corpus", out="here", gpus=2)
 
     learnt = [sum(packer.pack(reader.rollout(t)).learnt) + 1 for t in traces]
@@ -90,10 +98,15 @@ def test_a_dry_run_by_hand(store: FrameStore) -> None:
     assert memory["lora"].weights == 2 * n + 4 * lora
     assert (memory["lora"].gradients, memory["lora"].optimiser) == (4 * lora, 8 * lora)
     m = n - sum(size for name, size in tensors.items() if ".visual." in name)
-    assert (memory["full"].weights, memory["full"].gradients, memory["full"].optimiser) == (4 * n, 4 * m, 8 * m)
+    assert (memory["full"].weights, memory["full"].gradients, memory["full"].optimiser) == (
+        4 * n,
+        4 * m,
+        8 * m,
+    )
     assert memory["qlora"].weights < memory["lora"].weights
 
-    # bfloat16: 2 (4 h + 3 q + 3 k + 4 f) a token and layer; float32 inputs of the adapted layers; one block of vision; logits
+    # bfloat16: 2 (4 h + 3 q + 3 k + 4 f) a token and layer; float32 inputs of the adapted layers; one block
+    # of vision; logits
     layer = 2 * (4 * 128 + 3 * 128 + 3 * 64 + 4 * 384) + 4 * (3 * 128 + 128 + 2 * 128 + 384)
     vision = found.longest.patches * 2 * (14 * 96 + 2 * 256)
     logits = 2 * found.longest.learnt * len(packer.codec.tokenizer) + 4 * found.longest.learnt * 128
@@ -121,7 +134,10 @@ def _options(words: list[str]) -> dict[str, Any]:
     while words:
         name = words.pop(0).removeprefix("--")
         flag = not words or words[0].startswith("--")
-        key, value = name.removeprefix("no-").replace("-", "_") if flag else name.replace("-", "_"), None if flag else words.pop(0)
+        key, value = (
+            name.removeprefix("no-").replace("-", "_") if flag else name.replace("-", "_"),
+            None if flag else words.pop(0),
+        )
         read[key] = not name.startswith("no-") if flag else value
     return read
 

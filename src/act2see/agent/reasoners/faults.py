@@ -1,7 +1,7 @@
 """What an error of a chat model means: whether it passes, how long to wait, and what is to be done about it.
 
-Each provider's package has errors of its own, and wraps others'. So they are read by what they have in common: an HTTP
-status somewhere along the causes, a header, words.
+Each provider's package has errors of its own, and wraps others'. So they are read by what they have in
+common: an HTTP status somewhere along the causes, a header, words.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _TOO_LONG = re.compile(
 )
 _KEY = re.compile(r"api[_ ]key", re.IGNORECASE)
 _NO_CREDIT = re.compile("insufficient_quota|credit balance", re.IGNORECASE)
-_NO_STOPS = re.compile(r"unsupported\W.{0,40}\bstop\b|\bstop\b.{0,20} not supported", re.IGNORECASE | re.DOTALL)
+_NO_STOPS = re.compile(
+    r"unsupported\W.{0,40}\bstop\b|\bstop\b.{0,20} not supported", re.IGNORECASE | re.DOTALL
+)
 _NOTHING = "No generation"  # what LangChain says of a stream that ends before it begins
 _SHORTER = "show fewer initial frames (view.max_frames), smaller ones, or allow fewer calls (budget.calls)"
 
@@ -33,7 +35,11 @@ def passes(error: Exception) -> bool:
     status = status_of(error)
     if status is not None:
         return (status in (408, 409, 425, 429) or status >= 500) and not _NO_CREDIT.search(_all_words(error))
-    return isinstance(error, CutError) or is_lost(error) or (isinstance(error, ValueError) and _NOTHING in str(error))
+    return (
+        isinstance(error, CutError)
+        or is_lost(error)
+        or (isinstance(error, ValueError) and _NOTHING in str(error))
+    )
 
 
 def is_lost(error: BaseException | None) -> bool:
@@ -51,7 +57,8 @@ def refuses_stops(error: Exception) -> bool:
 
 
 def reasoner_error(error: Exception, name: str, *, began: bool, silence: float) -> ReasonerError:
-    """What the run ends with. `began`: the stream had, and what it held is dropped, for the run goes on from its last step."""
+    """What the run ends with. `began`: the stream had, and what it held is dropped, for the run goes on from
+    its last step."""
     status, words = status_of(error), said(error)
     if is_too_long(error):
         return ContextError(f"{name} cannot read that much: {words}; {_SHORTER}")
@@ -64,7 +71,9 @@ def reasoner_error(error: Exception, name: str, *, began: bool, silence: float) 
     if began:
         return ReasonerError(f"{name} broke off: {words}; ask again, or resume the run")
     if status is None and is_lost(error):
-        return ReasonerError(f"{name} cannot be reached: {words}; is the server running, and at this address?")
+        return ReasonerError(
+            f"{name} cannot be reached: {words}; is the server running, and at this address?"
+        )
     return ReasonerError(f"{name} failed: {words}")
 
 
@@ -72,7 +81,9 @@ def is_too_long(error: Exception) -> bool:
     if any("ContextOverflow" in kind.__name__ for kind in type(error).__mro__):
         return True
     status = status_of(error)
-    return status == 413 or (status in (None, 400) and not is_lost(error) and bool(_TOO_LONG.search(_all_words(error))))
+    return status == 413 or (
+        status in (None, 400) and not is_lost(error) and bool(_TOO_LONG.search(_all_words(error)))
+    )
 
 
 def status_of(error: BaseException | None) -> int | None:

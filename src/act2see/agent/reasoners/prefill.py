@@ -1,7 +1,8 @@
 """Read (prefill) what is new of a rollout into its row of the cache: in one forward where memory allows it.
 
-Where it does not, in two halves, and those in halves again; a frame is never cut, since its pixels and its tokens belong to
-one forward. Positions are those of the whole rollout, so the halves write what the whole would have written.
+Where it does not, in two halves, and those in halves again; a frame is never cut, since its pixels and its
+tokens belong to one forward. Positions are those of the whole rollout, so the halves write what the whole
+would have written.
 """
 
 from __future__ import annotations
@@ -21,9 +22,18 @@ log = logging.getLogger(__name__)
 
 
 def prefill(
-    model: Any, cache: RowCache, row: int, packed: Packed, start: int, *, image: int, merge: int, patches: Callable[[Sequence[int]], Any]
+    model: Any,
+    cache: RowCache,
+    row: int,
+    packed: Packed,
+    start: int,
+    *,
+    image: int,
+    merge: int,
+    patches: Callable[[Sequence[int]], Any],
 ) -> tuple[torch.Tensor, int]:
-    """The logits of the last token, and the position of the next. Tokens before `start` are in the row already.
+    """The logits of the last token, and the position of the next. Tokens before `start` are in the row
+    already.
 
     `patches` gives the pixel values of the frames with these numbers; `image` is the id of their token.
     """
@@ -34,7 +44,10 @@ def prefill(
     types = (ids == image).int()
     grids = torch.tensor(packed.grids, device=device).reshape(-1, 3)
     positions, _ = model.model.get_rope_index(ids, types, grids if len(grids) else None)
-    spans = [(first, first + grid[1] * grid[2] // merge**2) for first, grid in zip(packed.starts, packed.grids, strict=True)]
+    spans = [
+        (first, first + grid[1] * grid[2] // merge**2)
+        for first, grid in zip(packed.starts, packed.grids, strict=True)
+    ]
 
     def forward(first: int, stop: int) -> torch.Tensor:
         new = [i for i, (begin, _) in enumerate(spans) if first <= begin < stop]
@@ -57,7 +70,12 @@ def prefill(
             if not out_of_memory(e) or (cut := between(first, stop, spans)) is None:
                 raise
         release()
-        log.warning("out of memory reading %d tokens at once; reading %d, then %d", stop - first, cut - first, stop - cut)
+        log.warning(
+            "out of memory reading %d tokens at once; reading %d, then %d",
+            stop - first,
+            cut - first,
+            stop - cut,
+        )
         read(first, cut)
         return read(cut, stop)
 

@@ -2,16 +2,18 @@
 
     split -> part, part, part ... (Send) -> merge
 
-Each part is a run of the graph of `create_act2see` on a part of the file, so its events, interrupts and checkpoints pass
-through. With a checkpointer a finished part is saved when it ends, and an unfinished one after each of its own steps: who
-resumes asks no part again. One part that fails (a damaged stretch, a model's refusal) is reported as failed and the others
-go on; what is wrong with the question, the weights or the set-up stops the run.
+Each part is a run of the graph of `create_act2see` on a part of the file, so its events, interrupts and
+checkpoints pass through. With a checkpointer a finished part is saved when it ends, and an unfinished one
+after each of its own steps: who resumes asks no part again. One part that fails (a damaged stretch, a model's
+refusal) is reported as failed and the others go on; what is wrong with the question, the weights or the
+set-up stops the run.
 
-How answers are merged is `graphs/long_video/merge.py`. With a chat model that one writes the answer, from the parts that the same rule
-holds to have found something; it must name the parts that it relies on, and these become the evidence.
+How answers are merged is `graphs/long_video/merge.py`. With a chat model that one writes the answer, from the
+parts that the same rule holds to have found something; it must name the parts that it relies on, and these
+become the evidence.
 
-State holds references and traces, some 15 KB a part, so an hour is a few megabytes. Memory is that of `at_once` questions.
-What came in and what goes out belongs to one run of a thread, as in `graphs/state.py`.
+State holds references and traces, some 15 KB a part, so an hour is a few megabytes. Memory is that of
+`at_once` questions. What came in and what goes out belongs to one run of a thread, as in `graphs/state.py`.
 """
 
 from __future__ import annotations
@@ -61,9 +63,10 @@ _MOST_READ = 40  # parts that a chat model is given
 class LongVideo(Section):
     """How a long video is split and merged.
 
-    `seconds` of a part: by default three quarters of what the initial view holds at its frame rate (9 s with the micro preset,
-    192 s with the paper's). `overlap` must be longer than the events that no part may cut. `margin`: see `graphs/long_video/merge.py`.
-    `model` is a LangChain chat model, `provider:model`, that writes the answer; `options` are its own.
+    `seconds` of a part: by default three quarters of what the initial view holds at its frame rate (9 s with
+    the micro preset, 192 s with the paper's). `overlap` must be longer than the events that no part may cut.
+    `margin`: see `graphs/long_video/merge.py`. `model` is a LangChain chat model, `provider:model`, that
+    writes the answer; `options` are its own.
     """
 
     by: Literal["time", "scene"] = "time"
@@ -88,8 +91,9 @@ class LongVideoContext(AskContext):
 class LongOutput(TypedDict):
     """`found`: whether a part saw it; without, the answer is a guess or says that nothing shows it.
 
-    `evidence` (`Evidence`) are the parts that the answer rests on, best first; `parts` (`PartReport`) all of them, in order;
-    `traces` the traces of those that could be asked, with times of the part: `trace.video.path` names it. All as JSON data.
+    `evidence` (`Evidence`) are the parts that the answer rests on, best first; `parts` (`PartReport`) all of
+    them, in order; `traces` the traces of those that could be asked, with times of the part:
+    `trace.video.path` names it. All as JSON data.
     """
 
     answer: Annotated[str, EphemeralValue]
@@ -126,13 +130,16 @@ def create_long_video(
 ) -> LongGraph:
     """The compiled graph: `video`, `question`, `options` in, `LongOutput` out.
 
-    `config` and `parts` are those of `create_act2see`; `model` stands for the chat model that `settings.model` would name.
-    Raises `ConfigError`, in a run too where its context cannot be used; `QuestionError` and `VideoError` in a run.
+    `config` and `parts` are those of `create_act2see`; `model` stands for the chat model that
+    `settings.model` would name. Raises `ConfigError`, in a run too where its context cannot be used;
+    `QuestionError` and `VideoError` in a run.
     """
     loaded = load_config(config)
     chosen = section(LongVideo, settings, "long video")
     parts = parts or cached_parts(loaded)
-    model = model or (chat_model(chosen.model, chosen.options, "long video's model") if chosen.model else None)
+    model = model or (
+        chat_model(chosen.model, chosen.options, "long video's model") if chosen.model else None
+    )
     nodes = _Nodes(as_node(create_act2see(loaded, parts=parts), answer=None), parts, loaded, chosen, model)
     graph: StateGraph[LongState, LongVideoContext, AskInput, LongOutput] = StateGraph(
         LongState, context_schema=LongVideoContext, input_schema=AskInput, output_schema=LongOutput
@@ -155,7 +162,9 @@ class _Nodes:
     model: BaseChatModel | None
     _turns: WeakKeyDictionary[Any, asyncio.Semaphore] = field(default_factory=WeakKeyDictionary)
 
-    async def split(self, state: LongState, config: RunnableConfig, runtime: Runtime[LongVideoContext]) -> Command[Any]:
+    async def split(
+        self, state: LongState, config: RunnableConfig, runtime: Runtime[LongVideoContext]
+    ) -> Command[Any]:
         """Check the question, and send each part on its way."""
         question, options = checked(state)
         settings = self._of_run(runtime.context, config)
@@ -172,7 +181,8 @@ class _Nodes:
 
     async def part(self, state: PartState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
         """Ask one part. Its failure is its own; what would fail for every part is raised."""
-        # Not LangGraph's max_concurrency: what saves a finished part would then wait behind all parts that have not begun.
+        # Not LangGraph's max_concurrency: what saves a finished part would then wait behind all parts that
+        # have not begun.
         async with self._turn():
             try:
                 result = await self.see.ainvoke(state)
@@ -181,19 +191,31 @@ class _Nodes:
         return self._answered(state, result, runtime)
 
     def part_sync(self, state: PartState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
-        """`part` in a synchronous run, whose saver may be synchronous as well. LangGraph's threads bound how many go on at once."""
+        """`part` in a synchronous run, whose saver may be synchronous as well. LangGraph's threads bound how
+        many go on at once."""
         try:
             result = self.see.invoke(state)
         except _OF_ONE_PART as e:
             return self._failed(state, e, runtime)
         return self._answered(state, result, runtime)
 
-    def _answered(self, state: PartState, result: Mapping[str, Any], runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
+    def _answered(
+        self, state: PartState, result: Mapping[str, Any], runtime: Runtime[LongVideoContext]
+    ) -> dict[str, Any]:
         trace = result["trace"]
-        runtime.stream_writer({"type": "part", "part": state["number"], "run": trace["id"], "answer": Trace.model_validate(trace).answer})
+        runtime.stream_writer(
+            {
+                "type": "part",
+                "part": state["number"],
+                "run": trace["id"],
+                "answer": Trace.model_validate(trace).answer,
+            }
+        )
         return {"answered": [trace]}
 
-    def _failed(self, state: PartState, error: Act2SeeError, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
+    def _failed(
+        self, state: PartState, error: Act2SeeError, runtime: Runtime[LongVideoContext]
+    ) -> dict[str, Any]:
         if isinstance(error, SetupError):
             raise error
         runtime.stream_writer({"type": "part", "part": state["number"], "error": str(error)})
@@ -201,13 +223,18 @@ class _Nodes:
 
     async def merge(self, state: LongState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
         """One answer from all."""
-        pieces, paths = [Part(start, stop) for start, stop, _ in state["pieces"]], [path for _, _, path in state["pieces"]]
+        pieces, paths = (
+            [Part(start, stop) for start, stop, _ in state["pieces"]],
+            [path for _, _, path in state["pieces"]],
+        )
         numbers = {path: n for n, path in enumerate(paths)}
         traces = {numbers[t.video.path]: t for t in map(Trace.model_validate, state["answered"])}
         failed = {f["part"]: f["error"] for f in state["failed"]}
         if not traces:
             kind = VideoError if all(f["kind"] == "VideoError" for f in state["failed"]) else ReasonerError
-            raise kind(f"none of the {len(pieces)} parts of {split_part(paths[0])[0]} could be asked; the first: {failed[min(failed)]}")
+            raise kind(
+                f"none of the {len(pieces)} parts of {split_part(paths[0])[0]} could be asked; the first: {failed[min(failed)]}"
+            )
         reports, best = await asyncio.to_thread(self._judge, pieces, traces, failed, paths)
         answer, found, relied = vote(reports, traces)
         if self.model:
@@ -234,7 +261,11 @@ class _Nodes:
         return [(p.start, p.stop, part_path(absolute_path(video), p, length)) for p in parts]
 
     def _judge(
-        self, pieces: Sequence[Part], traces: Mapping[int, Trace], failed: Mapping[int, str], paths: Sequence[str]
+        self,
+        pieces: Sequence[Part],
+        traces: Mapping[int, Trace],
+        failed: Mapping[int, str],
+        paths: Sequence[str],
     ) -> tuple[list[PartReport], dict[int, FrameRef]]:
         store, finder = self.parts.resources.store, self.parts.resources.finder
         return judge(
@@ -249,7 +280,10 @@ class _Nodes:
 
     def _of_run(self, context: Any, config: RunnableConfig) -> LongVideo:
         """The settings with what this run changes; a parent graph's own context is left alone."""
-        given = {**settings_in(config.get("configurable"), LongVideoContext), **settings_in(context, LongVideoContext)}
+        given = {
+            **settings_in(config.get("configurable"), LongVideoContext),
+            **settings_in(context, LongVideoContext),
+        }
         ours = {f.name for f in fields(LongVideoContext)} - {f.name for f in fields(AskContext)}
         changed = {name: value for name, value in given.items() if name in ours}
         return section(LongVideo, self.settings.model_dump() | changed, "long video")
@@ -278,7 +312,8 @@ async def _written(
     best: Mapping[int, FrameRef],
     ruled: tuple[str, list[int]],
 ) -> tuple[str, list[int]]:
-    """The chat model's answer and the parts that it names; the rule's (`ruled`) where it says nothing that can be used."""
+    """The chat model's answer and the parts that it names; the rule's (`ruled`) where it says nothing that
+    can be used."""
     heard = sorted((r for r in reports if r.verdict == "found"), key=lambda r: -(r.score or 0.0))[:_MOST_READ]
     if not heard:
         return ruled
@@ -288,7 +323,9 @@ async def _written(
         left=len(reports) - len(heard),
         question=question.text,
         options="\n".join(f"{letter}. {o}" for letter, o in zip(LETTERS, question.options, strict=False)),
-        parts="\n\n".join(_listed(r, traces[r.part], best.get(r.part)) for r in sorted(heard, key=lambda r: r.part)),
+        parts="\n\n".join(
+            _listed(r, traces[r.part], best.get(r.part)) for r in sorted(heard, key=lambda r: r.part)
+        ),
         letter=", as the letter of the option alone" if question.options else "",
     )
     try:
@@ -298,7 +335,9 @@ async def _written(
             f"the chat model that merges failed: {' '.join(str(e).split())[:300]}; the parts are asked, resume to merge"
         ) from e
     answered = re.search(r"<answer>(.*?)(?:</answer>|\Z)", reply, re.DOTALL)
-    answer = (answered[1] if answered else re.sub(r"<parts>.*?(</parts>|\Z)", "", reply, flags=re.DOTALL)).strip()
+    answer = (
+        answered[1] if answered else re.sub(r"<parts>.*?(</parts>|\Z)", "", reply, flags=re.DOTALL)
+    ).strip()
     if not answer or (question.options and choose(answer, question.options) is None):
         return ruled
     named = re.search(r"<parts>(.*?)(?:</parts>|\Z)", reply, re.DOTALL)

@@ -1,22 +1,24 @@
 """One answer from the parts of a long video: which parts have found something, and what they say.
 
-Most parts of an hour do not show what is asked about, and a model that is asked all the same often answers. So parts are
-sorted first, by what happened in them and not by how sure they sound:
+Most parts of an hour do not show what is asked about, and a model that is asked all the same often answers.
+So parts are sorted first, by what happened in them and not by how sure they sound:
 
 - *silent*: no answer, or the video was refused; *failed*: the part could not be asked;
-- *absent*: it says that it does not see it (`says_absent`), or looked for it and no search came back with a frame;
-- *faint*: its best real frame fits what was looked for worse than the encoder's "no match", or much worse than the best
-  part's does: it lies below `margin` of the way from "no match" to the best;
+- *absent*: it says that it does not see it (`says_absent`), or looked for it and no search came back with a
+  frame;
+- *faint*: its best real frame fits what was looked for worse than the encoder's "no match", or much worse
+  than the best part's does: it lies below `margin` of the way from "no match" to the best;
 - *found*: all others.
 
-The best real frame of a part is one that a search returned. For a part that looked for nothing, since it took what is
-asked to be in view, its initial frames are held against the query that most other parts looked for: scores of one encoder
-for one query can be compared across parts. Where no part looked for anything there is nothing to compare, and words decide.
-Imagined frames prove nothing and have no score.
+The best real frame of a part is one that a search returned. For a part that looked for nothing, since it took
+what is asked to be in view, its initial frames are held against the query that most other parts looked for:
+scores of one encoder for one query can be compared across parts. Where no part looked for anything there is
+nothing to compare, and words decide. Imagined frames prove nothing and have no score.
 
-Then the parts of the best sort that there is have one vote each; the answer with most votes wins, and among equals that of
-the best score, then of the earlier part. So one part that found a blink wins against 400 that guessed. Only *found* parts
-make it an answer: where there is none and no options, nothing was found; with options the guess stands, marked as one.
+Then the parts of the best sort that there is have one vote each; the answer with most votes wins, and among
+equals that of the best score, then of the earlier part. So one part that found a blink wins against 400 that
+guessed. Only *found* parts make it an answer: where there is none and no options, nothing was found; with
+options the guess stands, marked as one.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ Verdict = Literal["found", "faint", "absent", "silent", "failed"]
 Similarity = Callable[[FrameRef, str], float]
 
 NOTHING = "Nothing in the video shows this."
-# Said of the video in an answer, and of oneself at the end of a thought: there, "it is not on the left" says nothing of the kind.
+# Said of the video in an answer, and of oneself at the end of a thought: there, "it is not on the left" says
+# nothing of the kind.
 _ANSWERED = re.compile(
     r"\b(?:not|never|no longer|isn't|aren't|doesn't|don't|didn't)\b.{0,30}\b(?:visible|shown?|seen?|present|appears?|there|occurs?|"
     r"happens?|possible|sure|clear|known?|tell|determined?)\b|\bno\b.{0,30}\b(?:visible|shown|seen|present|evidence|sign|such)\b|"
@@ -65,7 +68,8 @@ class PartReport(Record):
 
 
 class Evidence(Record):
-    """A part that the answer rests on. `frames`: digest, seconds of the whole video, whether imagined; `text` is for people."""
+    """A part that the answer rests on. `frames`: digest, seconds of the whole video, whether imagined; `text`
+    is for people."""
 
     part: int
     start: float
@@ -84,9 +88,14 @@ def says_absent(trace: Trace) -> bool:
 
 
 def searches(trace: Trace) -> list[tuple[str, tuple[FrameRef, ...]]]:
-    """The queries by which real frames were looked for, with what came back. What came of nothing has a curve all the same."""
+    """The queries by which real frames were looked for, with what came back. What came of nothing has a curve
+    all the same."""
     asked = [(c.query, f) for c, f in trace.looks if f and not any(r.imagined for r in f.frames)]
-    return [(q, f.frames) for q, f in asked if f.curve or any(isinstance(r.provenance, Retrieved) for r in f.frames)]
+    return [
+        (q, f.frames)
+        for q, f in asked
+        if f.curve or any(isinstance(r.provenance, Retrieved) for r in f.frames)
+    ]
 
 
 def looked_for(traces: Sequence[Trace]) -> str | None:
@@ -98,7 +107,12 @@ def looked_for(traces: Sequence[Trace]) -> str | None:
 def best_frame(trace: Trace, query: str | None, similarity: Similarity) -> tuple[FrameRef, float] | None:
     """The real frame that speaks most for a part, as above, with its score."""
     if asked := searches(trace):
-        found = [(f, f.provenance.score) for _, frames in asked for f in frames if isinstance(f.provenance, Retrieved)]
+        found = [
+            (f, f.provenance.score)
+            for _, frames in asked
+            for f in frames
+            if isinstance(f.provenance, Retrieved)
+        ]
     else:
         found = [(f, similarity(f, query)) for f in trace.initial] if query else []
     return max(found, key=lambda pair: pair[1], default=None)
@@ -116,8 +130,13 @@ def judge(
 ) -> tuple[list[PartReport], dict[int, FrameRef]]:
     """A report on each part, and the frame that speaks most for it where there is one."""
     query = looked_for(list(traces.values()))
-    verdicts: dict[int, Verdict] = {**{n: "failed" for n in failed}, **{n: _by_words(t) for n, t in traces.items()}}
-    best = {n: b for n, t in traces.items() if verdicts[n] == "found" and (b := best_frame(t, query, similarity))}
+    verdicts: dict[int, Verdict] = {
+        **{n: "failed" for n in failed},
+        **{n: _by_words(t) for n, t in traces.items()},
+    }
+    best = {
+        n: b for n, t in traces.items() if verdicts[n] == "found" and (b := best_frame(t, query, similarity))
+    }
     top = max((score for _, score in best.values()), default=no_match)
     needed = no_match + margin * max(0.0, top - no_match)
     reports = []
@@ -168,7 +187,9 @@ def evidence_of(report: PartReport, trace: Trace, best: FrameRef | None) -> Evid
     whole = in_whole(trace, report.start)
     frames = list(references(whole)["frames"])
     if best and best in trace.initial:
-        frames.insert(0, {"digest": best.digest, "seconds": _later(best, report.start).seconds, "imagined": False})
+        frames.insert(
+            0, {"digest": best.digest, "seconds": _later(best, report.start).seconds, "imagined": False}
+        )
     return Evidence(
         part=report.part,
         start=report.start,
@@ -188,7 +209,9 @@ def in_whole(trace: Trace, start: float) -> Trace:
             curve = s.curve.model_copy(update={"start": s.curve.start + start}) if s.curve else None
             s = s.model_copy(update={"frames": tuple(_later(f, start) for f in s.frames), "curve": curve})
         segments.append(s)
-    return trace.model_copy(update={"initial": tuple(_later(f, start) for f in trace.initial), "segments": tuple(segments)})
+    return trace.model_copy(
+        update={"initial": tuple(_later(f, start) for f in trace.initial), "segments": tuple(segments)}
+    )
 
 
 def _later(frame: FrameRef, start: float) -> FrameRef:

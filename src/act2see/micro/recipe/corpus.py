@@ -1,9 +1,9 @@
 """SFT chains of the board world: its reference chains, run through the real graph and the real tools.
 
-A `Reference` takes the model's place in the graph and writes the item's chain; retrieval and generation are the
-real ones, so the frames in the corpus are those that the model will meet, with compression, wrong anchors and
-all. A chain whose tool returned another frame than the world expects is dropped and counted: what it says next
-would not be true of its frame.
+A `Reference` takes the model's place in the graph and writes the item's chain; retrieval and generation are
+the real ones, so the frames in the corpus are those that the model will meet, with compression, wrong anchors
+and all. A chain whose tool returned another frame than the world expects is dropped and counted: what it says
+next would not be true of its frame.
 
 Chains are made with both tools. Which of them a chain has is drawn anew each time that it is trained on
 (`with_tools`): fixed once, it was remembered with the question and not read from the prompt.
@@ -49,11 +49,14 @@ def with_lines(item: Item) -> Item:
 
 
 def continued(item: Item, returned: int) -> str:
-    """How an item's chain goes on once its calls have returned so often: up to its next call, or to the end."""
+    """How an item's chain goes on once its calls have returned so often: up to its next call, or to the
+    end."""
     calls = [i for i, s in enumerate(item.chain) if isinstance(s, Call)]
     start = calls[returned - 1] + 1 if returned else 0
     stop = calls[returned] + 1 if returned < len(calls) else len(item.chain)
-    text = "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain[start:stop])
+    text = "".join(
+        s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain[start:stop]
+    )
     return text + item.closing() if stop == len(item.chain) else text
 
 
@@ -66,7 +69,13 @@ class Reference:
         self.items: dict[str, Item] = {}
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         item = self.items[rollout.session]
         text = continued(item, str(rollout).count("</frame>"))
@@ -104,7 +113,8 @@ def shuffle_options(trace: Trace, rng: random.Random) -> Trace:
 
 
 def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
-    """The same trace as it would have gone with these of its tools alone: what can then only be guessed is guessed."""
+    """The same trace as it would have gone with these of its tools alone: what can then only be guessed is
+    guessed."""
     had, has = tools_line(trace.versions.tools), tools_line(tags)
     segments: list[Segment] = []
     for s in trace.segments:
@@ -120,12 +130,15 @@ def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
             segments += [Text(text=last.text + end), Answer(text=f"<answer>{body}</answer>", body=body)]  # type: ignore[union-attr]
             break
         segments.append(s.model_copy(update={"text": s.text.replace(had, has)}) if isinstance(s, Text) else s)
-    versions = trace.versions.model_copy(update={"tools": {t: v for t, v in trace.versions.tools.items() if t in tags}})
+    versions = trace.versions.model_copy(
+        update={"tools": {t: v for t, v in trace.versions.tools.items() if t in tags}}
+    )
     return trace.model_copy(update={"segments": tuple(segments), "versions": versions})
 
 
 def after_view(trace: Trace) -> Trace:
-    """The trace without initial frames, their description given and not learnt: what is learnt is what follows from it."""
+    """The trace without initial frames, their description given and not learnt: what is learnt is what
+    follows from it."""
     first, last = trace.segments[0], len(trace.initial) - 1
     assert isinstance(first, Text), "a chain begins with what the view shows"
     end = first.text.index(".", first.text.index(f" {last}: ")) + 1
@@ -152,7 +165,9 @@ class Made:
     dropped: Counter[str]
 
 
-async def make_chains(config: Config, indices: Sequence[int], folder: Path, progress: Callable[[int], None] | None = None) -> Made:
+async def make_chains(
+    config: Config, indices: Sequence[int], folder: Path, progress: Callable[[int], None] | None = None
+) -> Made:
     """Traces for the training items of these numbers, families in turn."""
     reference = Reference()
     parts = replace(build_parts(config), reasoner=reference)
@@ -172,7 +187,9 @@ async def make_chains(config: Config, indices: Sequence[int], folder: Path, prog
         trace = Trace.model_validate(result["trace"])
         returned = [s for s in trace.segments if isinstance(s, Frames)]
         wanted = [s for s in item.chain if isinstance(s, Call)]
-        wrong = next((c.tag for c, f in zip(wanted, returned, strict=False) if not shows(item, c, f, parts)), "")
+        wrong = next(
+            (c.tag for c, f in zip(wanted, returned, strict=False) if not shows(item, c, f, parts)), ""
+        )
         if wrong or len(returned) != len(wanted) or not isinstance(trace.segments[-1], Answer):
             made.dropped[wrong or "format"] += 1
         else:
@@ -201,7 +218,9 @@ def build_corpus(config: Config, count: int, folder: Path, processes: int = 2) -
     with pool_of(processes) as pool:
         with deaf():
             jobs = [
-                pool.submit(_worker, config.model_dump(), list(range(p, count, processes)), str(folder), str(parts[p]))
+                pool.submit(
+                    _worker, config.model_dump(), list(range(p, count, processes)), str(folder), str(parts[p])
+                )
                 for p in range(processes)
             ]
         for job in jobs:

@@ -1,13 +1,13 @@
 """Train the micro frame encoder: BLIP-2's contrastive objective on boards and phrases.
 
-A phrase is a small claim about a board (a shape is there, it is red, it blinks, the board is tipped); whether a
-board fits is known exactly, in grades: the part of the phrase's claims that hold. The loss is a sigmoid on every
-pair of a batch towards that grade, so that scores are comparable between phrases and a "no match" threshold means
-something. A query to imagine from ("the board tipped to the left") grades calm boards above blinking ones, so
-that its anchor is a calm frame.
+A phrase is a small claim about a board (a shape is there, it is red, it blinks, the board is tipped); whether
+a board fits is known exactly, in grades: the part of the phrase's claims that hold. The loss is a sigmoid on
+every pair of a batch towards that grade, so that scores are comparable between phrases and a "no match"
+threshold means something. A query to imagine from ("the board tipped to the left") grades calm boards above
+blinking ones, so that its anchor is a calm frame.
 
-BLIP-2's first stage also captions, which is its dense supervision. Two linear read-outs play that part here, of each
-cell from the vision tower and of each shape from the query tokens; they are thrown away afterwards.
+BLIP-2's first stage also captions, which is its dense supervision. Two linear read-outs play that part here,
+of each cell from the vision tower and of each shape from the query tokens; they are thrown away afterwards.
 """
 
 from __future__ import annotations
@@ -63,7 +63,11 @@ def holds(claim: Claim, board: Board) -> bool:
     found = board.find(rest[0])
     if found is None:
         return False
-    return kind == "there" or (kind == "is" and found.colour == rest[1]) or (kind == "at" and in_words(found.cell) == rest[1])
+    return (
+        kind == "there"
+        or (kind == "is" and found.colour == rest[1])
+        or (kind == "at" and in_words(found.cell) == rest[1])
+    )
 
 
 def grade(claims: tuple[Claim, ...], board: Board) -> float:
@@ -84,7 +88,9 @@ def draw_phrase(rng: random.Random, board: Board) -> tuple[str, tuple[Claim, ...
     if kind < 0.62:
         found = board.find(shape)
         colour = found.colour if found and rng.random() < 0.8 else rng.choice(list(COLOURS))
-        return rng.choice((f"the {shape} is {colour}", f"a {colour} {shape}", f"the {colour} {shape}")), (("is", shape, colour),)
+        return rng.choice((f"the {shape} is {colour}", f"a {colour} {shape}", f"the {colour} {shape}")), (
+            ("is", shape, colour),
+        )
     if kind < 0.74:
         found = board.find(shape)
         place = in_words(found.cell if found and rng.random() < 0.8 else rng.choice(CELLS))
@@ -101,7 +107,11 @@ def draw_phrase(rng: random.Random, board: Board) -> tuple[str, tuple[Claim, ...
 def texts() -> list[str]:
     """The tokenizer's corpus."""
     rng = random.Random(0)
-    return edit_texts() + [draw_phrase(rng, draw_source(rng))[0] for _ in range(3000)] + [f"{s} {c}" for s in SIDES for c in COLOURS]
+    return (
+        edit_texts()
+        + [draw_phrase(rng, draw_source(rng))[0] for _ in range(3000)]
+        + [f"{s} {c}" for s in SIDES for c in COLOURS]
+    )
 
 
 def draw_shown(rng: random.Random) -> Board:
@@ -122,7 +132,8 @@ def contents(boards: list[Board]) -> torch.Tensor:
 
 
 def facts(boards: list[Board]) -> torch.Tensor:
-    """`(n, 5, 16)`: for each shape, which of `WHERE_AND_HOW` holds; nothing holds for one that is not there."""
+    """`(n, 5, 16)`: for each shape, which of `WHERE_AND_HOW` holds; nothing holds for one that is not
+    there."""
     import torch
 
     out = torch.zeros(len(boards), len(SHAPES), len(WHERE_AND_HOW))
@@ -133,7 +144,9 @@ def facts(boards: list[Board]) -> torch.Tensor:
     return out
 
 
-def train_encoder(steps: int = 1500, batch: int = 64, seed: int = 0, progress: Progress | None = None) -> tuple[Any, Any, Any]:
+def train_encoder(
+    steps: int = 1500, batch: int = 64, seed: int = 0, progress: Progress | None = None
+) -> tuple[Any, Any, Any]:
     """The model, its tokenizer and its image processor."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
@@ -148,20 +161,29 @@ def train_encoder(steps: int = 1500, batch: int = 64, seed: int = 0, progress: P
     of_cells = torch.nn.Linear(width, len(CONTENTS))
     of_shapes = torch.nn.Linear(model.config.num_query_tokens * width, len(SHAPES) * len(WHERE_AND_HOW))
     optimiser = torch.optim.AdamW(
-        [*model.parameters(), *of_cells.parameters(), *of_shapes.parameters(), scale, bias], RATE, weight_decay=0.01
+        [*model.parameters(), *of_cells.parameters(), *of_shapes.parameters(), scale, bias],
+        RATE,
+        weight_decay=0.01,
     )
 
     def embed_phrases(phrases: list[str]) -> torch.Tensor:
-        tokens = tokenizer(phrases, padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt")
+        tokens = tokenizer(
+            phrases, padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt"
+        )
         read = model.qformer(
-            query_embeds=model.embeddings(input_ids=tokens["input_ids"]), query_length=0, attention_mask=tokens["attention_mask"]
+            query_embeds=model.embeddings(input_ids=tokens["input_ids"]),
+            query_length=0,
+            attention_mask=tokens["attention_mask"],
         )
         return normalize(model.text_projection(read[0][:, 0]), dim=-1)
 
     def compare(boards: list[Board], phrases: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Scores of shape (phrases, boards), and what the vision tower and the query tokens made of the boards."""
+        """Scores of shape (phrases, boards), and what the vision tower and the query tokens made of the
+        boards."""
         seen = model.vision_model(pixel_values=to_tensor(boards, noise))[0]
-        queries = model.qformer(query_embeds=model.query_tokens.expand(len(seen), -1, -1), encoder_hidden_states=seen)[0]
+        queries = model.qformer(
+            query_embeds=model.query_tokens.expand(len(seen), -1, -1), encoder_hidden_states=seen
+        )[0]
         frames = normalize(model.vision_projection(queries), dim=-1)
         return torch.einsum("md,npd->nmp", embed_phrases(phrases), frames).amax(-1).T, seen[:, 1:], queries
 
@@ -172,9 +194,12 @@ def train_encoder(steps: int = 1500, batch: int = 64, seed: int = 0, progress: P
         target = torch.tensor([[grade(c, b) for b in boards] for _, c in phrases])
         score, seen, queries = compare(boards, [t for t, _ in phrases])
         logits = score * scale.exp() + bias
-        # Pairs make scores comparable; ranking the frames of a phrase, and the phrases of a frame, teaches much faster.
+        # Pairs make scores comparable; ranking the frames of a phrase, and the phrases of a frame, teaches
+        # much faster.
         by_frame, by_phrase = (12 * target).softmax(1), (12 * target.T).softmax(1)
-        ranking = (by_frame * -logits.log_softmax(1)).sum(1).mean() + (by_phrase * -logits.T.log_softmax(1)).sum(1).mean()
+        ranking = (by_frame * -logits.log_softmax(1)).sum(1).mean() + (
+            by_phrase * -logits.T.log_softmax(1)
+        ).sum(1).mean()
         # Four patches of eight pixels make a cell; each of them must tell what its cell holds.
         reading = cross_entropy(of_cells(seen).flatten(0, 1), contents(boards).flatten())
         told = of_shapes(queries.flatten(1)).view(-1, len(WHERE_AND_HOW))
@@ -196,7 +221,11 @@ def train_encoder(steps: int = 1500, batch: int = 64, seed: int = 0, progress: P
         score, _, _ = compare(boards, [t for t, _ in phrases])
     # A frame that shows what a phrase claims is refused once in two hundred times.
     model.config.act2see_no_match = round(float(score[grades == 1].quantile(0.005)), 4)
-    log.info("no match below %.2f; frames that fit nothing score %.2f", model.config.act2see_no_match, float(score[grades == 0].median()))
+    log.info(
+        "no match below %.2f; frames that fit nothing score %.2f",
+        model.config.act2see_no_match,
+        float(score[grades == 0].median()),
+    )
     return model, tokenizer, _image_processor()
 
 
@@ -205,7 +234,9 @@ def _image_processor() -> Any:
 
     from act2see.micro.recipe.models import IMAGE
 
-    return BlipImageProcessorPil(size={"height": IMAGE, "width": IMAGE}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    return BlipImageProcessorPil(
+        size={"height": IMAGE, "width": IMAGE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
 
 
 def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[str, float]:
@@ -225,7 +256,10 @@ def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[st
                 hits["retrieve"].append(set(boards[int(scores.argmax())].pieces) == set(call.expect.pieces))
             else:
                 anchor = boards[int(scores.argmax())]
-                hits["generate"].append({p.shape for p in call.expect.pieces if p.lit} <= {p.shape for p in anchor.pieces if p.lit})
+                hits["generate"].append(
+                    {p.shape for p in call.expect.pieces if p.lit}
+                    <= {p.shape for p in anchor.pieces if p.lit}
+                )
     return {k: sum(v) / max(1, len(v)) for k, v in hits.items()}
 
 

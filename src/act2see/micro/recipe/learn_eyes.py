@@ -1,15 +1,16 @@
-"""Train the micro VLM's vision tower, before there is any language: each merged token tells what its cell holds.
+"""Train the micro VLM's vision tower, before there is any language: each merged token tells what its cell
+holds.
 
-Large VLMs start from a vision encoder that can see; this is micro's. Linear heads read shape, colour and light off a
-token separately, and are thrown away. They also read where the token is and which cell holds the next piece in reading
-order, so that the language model need not work places out from positions.
+Large VLMs start from a vision encoder that can see; this is micro's. Linear heads read shape, colour and
+light off a token separately, and are thrown away. They also read where the token is and which cell holds the
+next piece in reading order, so that the language model need not work places out from positions.
 
-What has no name teaches one head alone: a shape in a nameless colour teaches shapes, a nameless shape teaches colours.
-So a shape is known whatever its colour and the other way round, which is what pairs that training never shows are told
-by. Nameless looks are never near a named colour: no held-out pair is shown in disguise.
+What has no name teaches one head alone: a shape in a nameless colour teaches shapes, a nameless shape teaches
+colours. So a shape is known whatever its colour and the other way round, which is what pairs that training
+never shows are told by. Nameless looks are never near a named colour: no held-out pair is shown in disguise.
 
-Afterwards the tower's output is scaled to the size of word embeddings, beside which it would be forty times as large,
-and the tower stays as it is.
+Afterwards the tower's output is scaled to the size of word embeddings, beside which it would be forty times
+as large, and the tower stays as it is.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def strange(board: Board, rng: random.Random) -> Board:
 
 
 def labels(boards: list[Board]) -> torch.Tensor:
-    """`(n, 9, 7)`: shape, colour, light and low side of each cell, its row and column, and the cell of the next piece.
+    """`(n, 9, 7)`: shape, colour, light and low side of each cell, its row and column, and the cell of the
+    next piece.
 
     0 is none (but for rows and columns); what has no name is ignored.
     """
@@ -76,7 +78,12 @@ def labels(boards: list[Board]) -> torch.Tensor:
 
 
 def train_eyes(
-    model: Qwen3VLForConditionalGeneration, packer: Packer, steps: int, batch: int = 96, seed: int = 0, progress: Progress | None = None
+    model: Qwen3VLForConditionalGeneration,
+    packer: Packer,
+    steps: int,
+    batch: int = 96,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> None:
     """Train `model`'s vision tower in place, DeepStack's outputs as well; leaves it frozen."""
     import torch
@@ -86,16 +93,23 @@ def train_eyes(
     sizes = (len(SHAPES) + 1, len(COLOURS) + 1, 2, len(SIDES) + 1, GRID, GRID, len(CELLS) + 1)
     visual = model.model.visual
     outputs = [visual.merger, *visual.deepstack_merger_list]
-    heads = torch.nn.ModuleList(torch.nn.Linear(model.config.text_config.hidden_size, sum(sizes)) for _ in outputs)
+    heads = torch.nn.ModuleList(
+        torch.nn.Linear(model.config.text_config.hidden_size, sum(sizes)) for _ in outputs
+    )
     learnt = [*visual.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(learnt, RATE, weight_decay=0.01)
     grid = torch.tensor([[1, IMAGE // 8, IMAGE // 8]] * batch)
     with equal_frames(model):
         for step in range(steps):
             boards = [strange(draw_shown(rng), rng) for _ in range(batch)]
-            refs = [FrameRef(digest=f"eyes-{seed}-{step}-{i}", width=IMAGE, height=IMAGE, seconds=0.0) for i in range(batch)]
+            refs = [
+                FrameRef(digest=f"eyes-{seed}-{step}-{i}", width=IMAGE, height=IMAGE, seconds=0.0)
+                for i in range(batch)
+            ]
             drawn = {
-                ref.digest: (render(b, IMAGE, jitter=rng.randrange(2**31)) + noise.normal(0, 4.0, (IMAGE, IMAGE, 3)))
+                ref.digest: (
+                    render(b, IMAGE, jitter=rng.randrange(2**31)) + noise.normal(0, 4.0, (IMAGE, IMAGE, 3))
+                )
                 .clip(0, 255)
                 .astype(np.uint8)
                 for ref, b in zip(refs, boards, strict=True)

@@ -1,11 +1,11 @@
 """Train the micro generator: a VAE, then Stable Diffusion 3 as a world model of tipping boards.
 
-Image-to-image starts from x_s = (1 - s) source + s noise. The transformer is trained on the
-straight line from that point to the latent of the *edited* board, at constant velocity (x_s - target) / s, so
-that the stock `StableDiffusion3Img2ImgPipeline` walks it. s is read off the pipeline's own schedule: it is not the
-strength. Strength 0.3 keeps enough of the source to read every shape and colour; at 0.5 colours blur and a third
-of the pieces go astray after the same training. Half of the training steps start at s itself, where the outcome is
-decided; the rest of the line only sharpens it.
+Image-to-image starts from x_s = (1 - s) source + s noise. The transformer is trained on the straight line
+from that point to the latent of the *edited* board, at constant velocity (x_s - target) / s, so that the
+stock `StableDiffusion3Img2ImgPipeline` walks it. s is read off the pipeline's own schedule: it is not the
+strength. Strength 0.3 keeps enough of the source to read every shape and colour; at 0.5 colours blur and a
+third of the pieces go astray after the same training. Half of the training steps start at s itself, where the
+outcome is decided; the rest of the line only sharpens it.
 
 The text towers learn together with the transformer, from the queries that the VLM will write.
 """
@@ -76,7 +76,9 @@ def _rate(step: int, steps: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-5
 
 
-def train_vae(steps: int = 1200, batch: int = 32, seed: int = 0, progress: Progress | None = None) -> AutoencoderKL:
+def train_vae(
+    steps: int = 1200, batch: int = 32, seed: int = 0, progress: Progress | None = None
+) -> AutoencoderKL:
     import torch
 
     torch.manual_seed(seed)
@@ -108,7 +110,9 @@ def train_vae(steps: int = 1200, batch: int = 32, seed: int = 0, progress: Progr
     return vae.eval()
 
 
-def start_sigma(pipeline: StableDiffusion3Img2ImgPipeline, strength: float = STRENGTH, steps: int = STEPS) -> float:
+def start_sigma(
+    pipeline: StableDiffusion3Img2ImgPipeline, strength: float = STRENGTH, steps: int = STEPS
+) -> float:
     """The noise level at which the stock pipeline starts for this strength."""
     scheduler: Any = pipeline.scheduler
     scheduler.set_timesteps(steps)
@@ -147,16 +151,25 @@ def train_generator(
             edits = [draw_edit(rng, s) for s in sources]
             targets = [e.apply(s) for (e, _), s in zip(edits, sources, strict=True)]
             cuts = range(0, len(sources), 256)
-            latents = torch.cat([encode(sources[i : i + 256]) for i in cuts]), torch.cat([encode(targets[i : i + 256]) for i in cuts])
+            latents = (
+                torch.cat([encode(sources[i : i + 256]) for i in cuts]),
+                torch.cat([encode(targets[i : i + 256]) for i in cuts]),
+            )
         a, b = (part[at : at + batch] for part in latents)
         start = (1 - sigma) * a + sigma * torch.randn_like(a)
         velocity = (start - b) / sigma
         t = torch.where(torch.rand(batch) < 0.5, torch.ones(batch), torch.rand(batch)) * sigma
         x = b + t.view(-1, 1, 1, 1) * velocity
         embeds, _, pooled, _ = pipeline.encode_prompt(
-            [q for _, q in edits[at : at + batch]], None, None, do_classifier_free_guidance=False, max_sequence_length=1
+            [q for _, q in edits[at : at + batch]],
+            None,
+            None,
+            do_classifier_free_guidance=False,
+            max_sequence_length=1,
         )
-        guess = pipeline.transformer(hidden_states=x, timestep=t * 1000, encoder_hidden_states=embeds, pooled_projections=pooled).sample
+        guess = pipeline.transformer(
+            hidden_states=x, timestep=t * 1000, encoder_hidden_states=embeds, pooled_projections=pooled
+        ).sample
         loss = ((guess - velocity) ** 2).mean()
         for group in optimiser.param_groups:
             group["lr"] = _rate(step, steps, 1e-3)
@@ -210,11 +223,18 @@ def generate(
     return [np.asarray(i) for i in images]
 
 
-def evaluate(pipeline: StableDiffusion3Img2ImgPipeline, n: int = 256, seed: int = 10_000, held_out: bool = False) -> dict[str, float]:
+def evaluate(
+    pipeline: StableDiffusion3Img2ImgPipeline, n: int = 256, seed: int = 10_000, held_out: bool = False
+) -> dict[str, float]:
     rng = random.Random(seed)
     sources = [draw_source(rng, held_out) for _ in range(n)]
     edits = [draw_edit(rng, b) for b in sources]
-    scores = [score_edit(s, e, p) for s, (e, _), p in zip(sources, edits, generate(pipeline, sources, [q for _, q in edits]), strict=True)]
+    scores = [
+        score_edit(s, e, p)
+        for s, (e, _), p in zip(
+            sources, edits, generate(pipeline, sources, [q for _, q in edits]), strict=True
+        )
+    ]
     return {
         "satisfied": sum(s for s, _ in scores) / n,
         "kept": sum(k for _, k in scores) / n,
@@ -222,7 +242,9 @@ def evaluate(pipeline: StableDiffusion3Img2ImgPipeline, n: int = 256, seed: int 
     }
 
 
-def learn(folder: Path, vae_steps: int = 1200, steps: int = 3500, seed: int = 0, progress: Progress | None = None) -> dict[str, float]:
+def learn(
+    folder: Path, vae_steps: int = 1200, steps: int = 3500, seed: int = 0, progress: Progress | None = None
+) -> dict[str, float]:
     """Train both parts and save the pipeline; returns its held-back scores."""
     vae = train_vae(vae_steps, seed=seed, progress=progress)
     pipeline = train_generator(vae, steps, seed=seed, progress=progress)

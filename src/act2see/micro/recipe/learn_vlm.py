@@ -1,7 +1,8 @@
 """Train the micro VLM: first to see (base), then to use its tools (SFT).
 
-The base model learns to name what initial frames show, to recall it, and to answer what they hold, on boards drawn at
-its own resolution. It never sees a tool tag. SFT learns from traces that the real graph made with the real tools (see `corpus`).
+The base model learns to name what initial frames show, to recall it, and to answer what they hold, on boards
+drawn at its own resolution. It never sees a tool tag. SFT learns from traces that the real graph made with
+the real tools (see `corpus`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ import numpy as np
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
-from act2see.micro.questions import FAMILIES, blinks, closing, describe, describe_view, draw_tags, make_item, moved, sentences
+from act2see.micro.questions import (
+    FAMILIES,
+    blinks,
+    closing,
+    describe,
+    describe_view,
+    draw_tags,
+    make_item,
+    moved,
+    sentences,
+)
 from act2see.micro.recipe.learn_encoder import draw_shown
 from act2see.micro.recipe.learn_eyes import train_eyes
 from act2see.micro.recipe.models import IMAGE, PATCH, build_vlm
@@ -64,7 +75,8 @@ class Drawn:
 
 
 def busy_clip(rng: random.Random, seconds: int) -> Clip:
-    """A clip that shows another board at most seconds, so that nothing said of one second can be copied from the last.
+    """A clip that shows another board at most seconds, so that nothing said of one second can be copied from
+    the last.
 
     Without such clips a model learns to repeat itself, and its look at each frame stays vague.
     """
@@ -98,15 +110,27 @@ def ask_shown(board: Board, rng: random.Random, when: str = "") -> Asked:
 def ask_observed(clip: Clip, rng: random.Random) -> Asked:
     """A question about the start or the end of a clip."""
     view = clip.view()
-    return ask_shown(view[0], rng, "At the start") if rng.random() < 0.5 else ask_shown(view[-1], rng, "At the end")
+    return (
+        ask_shown(view[0], rng, "At the start")
+        if rng.random() < 0.5
+        else ask_shown(view[-1], rng, "At the end")
+    )
 
 
 def base_rollout(
-    clip: Clip, asked: Asked, options: tuple[str, ...], frames: Drawn, rng: random.Random, said: str = "", start: int | None = None
+    clip: Clip,
+    asked: Asked,
+    options: tuple[str, ...],
+    frames: Drawn,
+    rng: random.Random,
+    said: str = "",
+    start: int | None = None,
 ) -> Rollout:
-    """A clip's initial frames, what they show second by second, perhaps what that comes to, and an answer that follows from it.
+    """A clip's initial frames, what they show second by second, perhaps what that comes to, and an answer
+    that follows from it.
 
-    The clip begins at `start`, or at any second that leaves room for one digit, so that short clips teach every second's name.
+    The clip begins at `start`, or at any second that leaves room for one digit, so that short clips teach
+    every second's name.
     """
     known: dict[Board, FrameRef] = {}
     initial = []
@@ -115,11 +139,17 @@ def base_rollout(
         if board not in known:
             known[board] = frames.ref(board)
         initial.append(known[board].model_copy(update={"seconds": float(second)}))
-    return _rollout(Question(text=asked[0], options=options), initial, *_concluded(describe_view(clip, start) + said, *asked[1:]), rng)
+    return _rollout(
+        Question(text=asked[0], options=options),
+        initial,
+        *_concluded(describe_view(clip, start) + said, *asked[1:]),
+        rng,
+    )
 
 
 def glance_rollout(frames: Drawn, rng: random.Random) -> Rollout:
-    """One frame of anything the world can show, described in full, and conclusions: how one looks things up."""
+    """One frame of anything the world can show, described in full, and conclusions: how one looks things
+    up."""
     board = draw_shown(rng)
     second = rng.randrange(10)
     *more, (text, lead, answer) = (ask_shown(board, rng) for _ in range(5))
@@ -128,10 +158,20 @@ def glance_rollout(frames: Drawn, rng: random.Random) -> Rollout:
     return _rollout(Question(text=text), [frame], *_concluded(said, lead, answer), rng)
 
 
-def _rollout(question: Question, initial: list[FrameRef], segments: list[Text], answer: Answer, rng: random.Random) -> Rollout:
+def _rollout(
+    question: Question, initial: list[FrameRef], segments: list[Text], answer: Answer, rng: random.Random
+) -> Rollout:
     trace = Trace(
         id="base",
-        video=Video(path="", digest="", seconds=float(len(initial)), width=IMAGE, height=IMAGE, frames=len(initial) * FPS, fps=FPS),
+        video=Video(
+            path="",
+            digest="",
+            seconds=float(len(initial)),
+            width=IMAGE,
+            height=IMAGE,
+            frames=len(initial) * FPS,
+            fps=FPS,
+        ),
         question=question,
         initial=tuple(initial),
         segments=(*segments, answer),
@@ -144,7 +184,9 @@ def _concluded(said: str, lead: str, answer: str) -> tuple[list[Text], Answer]:
     return [Text(text=thought)], Answer(text=mark + rest, body="")
 
 
-def glance_batches(packer: Packer, pad: int, end: int, batch: int, seed: int) -> Iterator[dict[str, torch.Tensor]]:
+def glance_batches(
+    packer: Packer, pad: int, end: int, batch: int, seed: int
+) -> Iterator[dict[str, torch.Tensor]]:
     rng = random.Random(seed)
     while True:
         frames = Drawn(rng.randrange(2**31))
@@ -154,7 +196,8 @@ def glance_batches(packer: Packer, pad: int, end: int, batch: int, seed: int) ->
 def base_batches(
     packer: Packer, pad: int, end: int, batch: int, seed: int, seconds: tuple[int, int], busy: float = 0.6
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless batches of clips of one length each, drawn from `seconds` (shortest and longest), a share of them busy.
+    """Endless batches of clips of one length each, drawn from `seconds` (shortest and longest), a share of
+    them busy.
 
     One batch in eight is of single frames.
     """
@@ -176,7 +219,11 @@ def base_batches(
             item = make_item(rng.choice(FAMILIES), 100_000 + index, "train", seconds=length)
             if item.family == "observe" and item.in_view:
                 said = "".join(s for s in item.chain[1:] if isinstance(s, str))
-                rollouts.append(base_rollout(item.clip, (item.text, item.lead, item.answer), item.options, frames, rng, said))
+                rollouts.append(
+                    base_rollout(
+                        item.clip, (item.text, item.lead, item.answer), item.options, frames, rng, said
+                    )
+                )
             else:
                 rollouts.append(base_rollout(item.clip, ask_observed(item.clip, rng), (), frames, rng))
         yield collate(packer, rollouts, frames, pad, end)
@@ -200,7 +247,11 @@ def facts(view: list[Board], rng: random.Random, start: int = 0) -> tuple[list[l
         events += [[blinks(shape, view)] for shape in rng.sample(("shape", *SHAPES), 2)]
     elif len(lit) == 1 and (x := lit[0].lit):
         known = [("It is the lit", f"{x.shape}."), (f"The lit {x.shape} is glowing", f"{x.colour}.")]
-        known += [(f"With the {x.shape} lit the {p.shape} is at", f"{cell_name(p.cell)}.") for p in lit[0].pieces if p != x]
+        known += [
+            (f"With the {x.shape} lit the {p.shape} is at", f"{cell_name(p.cell)}.")
+            for p in lit[0].pieces
+            if p != x
+        ]
         events.append([blinks(rng.choice(("shape", x.shape)), view, start), *rng.sample(known, len(known))])
     plain = []
     for board, when in ((view[0], "At the start"), (view[-1], "At the end")):
@@ -221,7 +272,10 @@ def facts(view: list[Board], rng: random.Random, start: int = 0) -> tuple[list[l
     if len(tipped := {b for b in view if b.tipped}) == 1:
         for p in tipped.pop().pieces:
             place = cell_name(p.cell)
-            plain += [(f"On the tipped board the {p.shape} is at", place), (f"On the tipped board at {place} is the", p.shape)]
+            plain += [
+                (f"On the tipped board the {p.shape} is at", place),
+                (f"On the tipped board at {place} is the", p.shape),
+            ]
     return events, [[(begun, f"{found}.")] for begun, found in rng.sample(plain, min(16, len(plain)))]
 
 
@@ -237,11 +291,19 @@ def with_blink(clip: Clip, rng: random.Random) -> Clip:
 
 
 def facts_batches(
-    packer: Packer, pad: int, end: int, batch: int, seed: int, seconds: tuple[int, int], with_events: bool = True
+    packer: Packer,
+    pad: int,
+    end: int,
+    batch: int,
+    seed: int,
+    seconds: tuple[int, int],
+    with_events: bool = True,
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless batches of described clips, as text alone, and what follows from each; only the ends of sentences are learnt.
+    """Endless batches of described clips, as text alone, and what follows from each; only the ends of
+    sentences are learnt.
 
-    Looking a thing up in what was written is a skill of its own, which chains with one conclusion each hardly teach.
+    Looking a thing up in what was written is a skill of its own, which chains with one conclusion each hardly
+    teach.
     """
     rng = random.Random(seed)
     index = seed % 20 * 100_000
@@ -250,8 +312,14 @@ def facts_batches(
         rollouts = []
         for _ in range(batch):
             index += 1
-            busy = length < 5 or rng.random() < 0.2  # the families' clips have room for their events from five seconds on
-            clip = busy_clip(rng, length) if busy else make_item(rng.choice(FAMILIES), 100_000 + index, "train", seconds=length).clip
+            busy = (
+                length < 5 or rng.random() < 0.2
+            )  # the families' clips have room for their events from five seconds on
+            clip = (
+                busy_clip(rng, length)
+                if busy
+                else make_item(rng.choice(FAMILIES), 100_000 + index, "train", seconds=length).clip
+            )
             if rng.random() < 0.5:
                 clip = with_blink(clip, rng)
             start = rng.randint(0, 10 - length)
@@ -265,12 +333,17 @@ def facts_batches(
             segments.append(Text(text="</think>\n"))
             answer = plain[0][0][1].rstrip(".")
             question = Question(text="What do you know?")
-            rollouts.append(_rollout(question, [], segments, Answer(text=f"<answer>{answer}</answer>", body=""), rng))
+            rollouts.append(
+                _rollout(question, [], segments, Answer(text=f"<answer>{answer}</answer>", body=""), rng)
+            )
         yield collate(packer, rollouts, Drawn(0), pad, end)
 
 
-def answer_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, shown: bool) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless batches of questions whose view holds the answer: shown, or as text alone and then learnt from there on.
+def answer_batches(
+    packer: Packer, pad: int, end: int, batch: int, seed: int, shown: bool
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Endless batches of questions whose view holds the answer: shown, or as text alone and then learnt from
+    there on.
 
     So SFT has to teach the calls alone, as it does where the base is a large model.
     """
@@ -288,11 +361,15 @@ def answer_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, sh
             view, *rest = (s for s in item.chain if isinstance(s, str))
             if shown:
                 asked = (item.text, item.lead, item.answer)
-                rollouts.append(base_rollout(item.clip, asked, item.options, frames, rng, "".join(rest), start=0))
+                rollouts.append(
+                    base_rollout(item.clip, asked, item.options, frames, rng, "".join(rest), start=0)
+                )
                 continue
             concluded, answer = _concluded("".join(rest), item.lead, item.answer)
             segments = [Text(text=view, author="graph"), *concluded]
-            rollouts.append(_rollout(Question(text=item.text, options=item.options), [], segments, answer, rng))
+            rollouts.append(
+                _rollout(Question(text=item.text, options=item.options), [], segments, answer, rng)
+            )
         yield collate(packer, rollouts, frames, pad, end)
 
 
@@ -309,14 +386,16 @@ def train_base(
     pad = tokenizer.pad_token_id
     part = steps // 16
     train_eyes(model, packer, 2 * part, seed=seed, progress=progress)
-    # First single frames, many a second, then short clips, then whole ones. At twice this rate seeing is not learnt at all.
+    # First single frames, many a second, then short clips, then whole ones. At twice this rate seeing is not
+    # learnt at all.
     frames = glance_batches(packer, pad, end, 48, seed)
     fit(model, frames, 2 * part, rate=1e-3, warmup=60, name="frames", progress=progress)
     short = base_batches(packer, pad, end, batch, seed + 1, (2, 5), busy=1.0)
     fit(model, short, 2 * part, rate=1e-3, warmup=20, name="short clips", progress=progress)
     whole = base_batches(packer, pad, end, batch, seed + 2, (6, 10))
     fit(model, whole, 2 * part, rate=1e-3, warmup=20, name="clips", progress=progress)
-    # The place of a shape stands before it and is the hardest to look up: at chance after 400 mixed steps, learnt in 50 of these.
+    # The place of a shape stands before it and is the hardest to look up: at chance after 400 mixed steps,
+    # learnt in 50 of these.
     plain = facts_batches(packer, pad, end, 48, seed + 5, (1, 2), with_events=False)
     fit(model, plain, part, rate=1e-3, warmup=20, name="recall", progress=progress)
     few = facts_batches(packer, pad, end, batch, seed + 3, (1, 3))
@@ -324,7 +403,8 @@ def train_base(
     # Clips go on between the facts: seeing is soon worn away by text alone.
     mixed = chain.from_iterable(zip(few, many, few, many, whole, strict=False))
     fit(model, mixed, steps - 9 * part, rate=1e-3, warmup=20, name="facts", progress=progress)
-    # Last, to answer what its view holds. As text alone it is learnt in no time, and not carried over to frames.
+    # Last, to answer what its view holds. As text alone it is learnt in no time, and not carried over to
+    # frames.
     text, shown = (answer_batches(packer, pad, end, batch, seed + 6 + s, shown=bool(s)) for s in (0, 1))
     few = facts_batches(packer, pad, end, batch, seed + 13, (1, 3))
     many = facts_batches(packer, pad, end, batch, seed + 14, (4, 8))

@@ -5,8 +5,8 @@ folder. Sizes are those at which two cores train the whole recipe within the hou
 
 Choices: the VLM sees 48 x 48 pixels with patch 8 and merge 2, so one board cell is one vision token; head_dim
 is 32 because vLLM's attention kernels take nothing smaller; the generator works at 48 x 48 with a 12 x 12 x 8
-latent. BLIP-2's `query_tokens` start at zero in transformers and would never part from each other, so they are
-drawn from a normal distribution here.
+latent. BLIP-2's `query_tokens` start at zero in transformers and would never part from each other, so they
+are drawn from a normal distribution here.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ def build_generator(vae: AutoencoderKL, tokenizer: Any) -> StableDiffusion3Img2I
     The scheduler is unshifted: with `shift=3`, eight steps at strength 0.5 would start at sigma 0.69, where
     too little of the source is left.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Img2ImgPipeline
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Img2ImgPipeline,
+    )
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     text = CLIPTextConfig(
@@ -153,7 +157,9 @@ def build_vlm(tokenizer: Any) -> Qwen3VLForConditionalGeneration:
             num_key_value_heads=2,
             head_dim=32,
             max_position_embeddings=4096,
-            rope_parameters=dict(rope_type="default", rope_theta=10_000.0, mrope_section=[8, 4, 4], mrope_interleaved=True),
+            rope_parameters=dict(
+                rope_type="default", rope_theta=10_000.0, mrope_section=[8, 4, 4], mrope_interleaved=True
+            ),
             eos_token_id=ids("<|im_end|>"),
             pad_token_id=ids("<|endoftext|>"),
         ),
@@ -176,6 +182,7 @@ def build_vlm(tokenizer: Any) -> Qwen3VLForConditionalGeneration:
         tie_word_embeddings=True,
     )
     model = Qwen3VLForConditionalGeneration(config)
-    # At the default 0.02 positions are ten times weaker than patches, and cells are learnt to be told apart late.
+    # At the default 0.02 positions are ten times weaker than patches, and cells are learnt to be told apart
+    # late.
     torch.nn.init.normal_(model.model.visual.pos_embed.weight, std=0.3)
     return model

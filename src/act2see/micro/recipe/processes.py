@@ -1,7 +1,7 @@
 """Several processes that work side by side, and end with the one that started them.
 
-Ctrl-C reaches every process of a terminal. Here it is the first one's to hear: it ends the others, which would else print a
-traceback each, and be waited for until they are done.
+Ctrl-C reaches every process of a terminal. Here it is the first one's to hear: it ends the others, which
+would else print a traceback each, and be waited for until they are done.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def pool_of(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Processes that are started in this block do not hear Ctrl-C: a signal that is ignored stays so in a child."""
+    """Processes that are started in this block do not hear Ctrl-C: a signal that is ignored stays so in a
+    child."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

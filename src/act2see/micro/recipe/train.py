@@ -31,16 +31,30 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LANES = (("base",), ("encoder", "generator"))
 STAGES = ("base", "encoder", "generator", "corpus", "vlm")
-FULL = {"base": 3200, "answers": 490, "encoder": 1500, "vae": 1500, "generator": 5000, "corpus": 3000, "vlm": 1000}
+FULL = {
+    "base": 3200,
+    "answers": 490,
+    "encoder": 1500,
+    "vae": 1500,
+    "generator": 5000,
+    "corpus": 3000,
+    "vlm": 1000,
+}
 QUICK = {"base": 16, "answers": 2, "encoder": 4, "vae": 4, "generator": 4, "corpus": 8, "vlm": 4}
 
 
 def train(
-    out: Path, quick: bool = False, progress: Progress | None = None, stages: Sequence[str] = STAGES, seed: int = 0
+    out: Path,
+    quick: bool = False,
+    progress: Progress | None = None,
+    stages: Sequence[str] = STAGES,
+    seed: int = 0,
 ) -> dict[str, float]:
-    """Run `stages` into `out`; returns seconds by stage. `quick` takes a few steps of each, to see that all runs.
+    """Run `stages` into `out`; returns seconds by stage. `quick` takes a few steps of each, to see that all
+    runs.
 
-    The base model and the two tools need nothing of each other: they are learnt side by side, in two processes.
+    The base model and the two tools need nothing of each other: they are learnt side by side, in two
+    processes.
     """
     unknown = [s for s in stages if s not in STAGES]
     if unknown:
@@ -53,7 +67,9 @@ def train(
         if stage in stages:
             seconds[stage] = _run(stage, out, counts, seed, progress)
     halve(out)
-    (out / "recipe.json").write_text(json.dumps({"seed": seed, "steps": counts, "seconds": seconds}, indent=1) + "\n")
+    (out / "recipe.json").write_text(
+        json.dumps({"seed": seed, "steps": counts, "seconds": seconds}, indent=1) + "\n"
+    )
     return seconds
 
 
@@ -75,7 +91,9 @@ def _run(stage: str, out: Path, counts: dict[str, int], seed: int, progress: Pro
     return seconds
 
 
-def _side_by_side(lanes: list[list[str]], out: Path, counts: dict[str, int], seed: int, progress: Progress | None) -> dict[str, float]:
+def _side_by_side(
+    lanes: list[list[str]], out: Path, counts: dict[str, int], seed: int, progress: Progress | None
+) -> dict[str, float]:
     """Each lane's stages one after another, the lanes at once, on an equal share of the cores."""
     import os
     from multiprocessing import Manager
@@ -100,7 +118,9 @@ def _side_by_side(lanes: list[list[str]], out: Path, counts: dict[str, int], see
         return {stage: seconds for job in jobs for stage, seconds in job.result().items()}
 
 
-def _lane(lane: list[str], out: Path, counts: dict[str, int], seed: int, threads: int, told: Any) -> dict[str, float]:
+def _lane(
+    lane: list[str], out: Path, counts: dict[str, int], seed: int, threads: int, told: Any
+) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(threads)
@@ -176,8 +196,8 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int
     ends = _batches([after_view(t) for t in traces], packer, store, batch, seed + 1)
 
     def mixed() -> Iterator[dict[str, torch.Tensor]]:
-        # A chain is mostly description, which the base model knows: what comes after it, alone, is most of what is new.
-        # One batch in four is the base model's, or what it sees and recalls would wear away.
+        # A chain is mostly description, which the base model knows: what comes after it, alone, is most of
+        # what is new. One batch in four is the base model's, or what it sees and recalls would wear away.
         while True:
             for replay in (observing, recalling):
                 yield from (next(chains), next(ends), next(ends), next(replay))
@@ -186,8 +206,11 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int
     save(model, packer, out / "vlm")
 
 
-def _batches(traces: list[Any], packer: Any, store: Any, batch: int, seed: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless shuffled batches of traces of like length, so that little is padding; options in a new order each time."""
+def _batches(
+    traces: list[Any], packer: Any, store: Any, batch: int, seed: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Endless shuffled batches of traces of like length, so that little is padding; options in a new order
+    each time."""
     from act2see.agent.prompt import Prompt
     from act2see.agent.rollout import render
     from act2see.micro.questions import draw_tags

@@ -1,11 +1,12 @@
 """The paper's ablations on the board world: `act2see micro ablate`.
 
-Every arm is a student that starts from the same base model and learns the same number of steps; what differs is its
-corpus, its tools, or what its loss counts. Chains are made by the scripted teacher through the real graph and tools,
-so the noisy arms show what stated faults do to a student, and not how often a real teacher has them.
+Every arm is a student that starts from the same base model and learns the same number of steps; what differs
+is its corpus, its tools, or what its loss counts. Chains are made by the scripted teacher through the real
+graph and tools, so the noisy arms show what stated faults do to a student, and not how often a real teacher
+has them.
 
-Each stage writes its result to `seed-N/STAGE.json` when it is done and is not run again while that file is there: an
-interrupted run goes on. What is measured is read from those files alone (`ablate_report`).
+Each stage writes its result to `seed-N/STAGE.json` when it is done and is not run again while that file is
+there: an interrupted run goes on. What is measured is read from those files alone (`ablate_report`).
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ _CONCLUDES = re.compile(r"(?<=\.)(?= \D)")  # a sentence that is not of the next
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of everything: questions in a corpus, steps of SFT, questions asked of each arm, rounds of GRPO."""
+    """How much of everything: questions in a corpus, steps of SFT, questions asked of each arm, rounds of
+    GRPO."""
 
     corpus: int = 800
     hinted: int = 100
@@ -84,7 +86,11 @@ def ablate(out: Path, sizes: Sizes, watch: Watch | None = None, only: Sequence[s
             if run.file(name).exists() or (only and name not in only):
                 continue
             started = time.perf_counter()
-            result = stage() | {"stage": name, "seed": seed, "seconds": round(time.perf_counter() - started, 1)}
+            result = stage() | {
+                "stage": name,
+                "seed": seed,
+                "seconds": round(time.perf_counter() - started, 1),
+            }
             run.file(name).parent.mkdir(parents=True, exist_ok=True)
             part = run.file(name).with_suffix(".part")
             part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -132,7 +138,9 @@ class _Seed:
             "frame-tokens": self.frame_tokens,
         }
         for calls in range(4):  # four are allowed anyway
-            arms[f"budget-{calls}"] = lambda calls=calls: self.ask(str(self.weights("both")), TAGS, max_calls=calls)  # type: ignore[misc]
+            arms[f"budget-{calls}"] = lambda calls=calls: self.ask(
+                str(self.weights("both")), TAGS, max_calls=calls
+            )  # type: ignore[misc]
         return {**arms, "self-training": self.self_training, "grpo": self.grpo}
 
     def weights(self, arm: str) -> Path:
@@ -140,32 +148,48 @@ class _Seed:
 
     def config(self, weights: str = "micro:vlm") -> Config:
         cache, prompt = str(self.folder / "cache"), "short"
-        return load_config("micro", cache=cache, reasoner={"weights": weights, "prompt": prompt}, view={"guard": None})
+        return load_config(
+            "micro", cache=cache, reasoner={"weights": weights, "prompt": prompt}, view={"guard": None}
+        )
 
     # Corpora
 
     def build(self, name: str, faults: Faults, *, hint: bool = False, count: int | None = None) -> Result:
-        """The teacher's first attempts, right or wrong: what is done about the wrong ones is the filter's arm."""
+        """The teacher's first attempts, right or wrong: what is done about the wrong ones is the filter's
+        arm."""
         folder = self.folder / name
         samples = list(load_world(count or self.sizes.corpus, self.folder / "clips", self.seed))
         teacher = ScriptedTeacher(faults, self.seed)
         plan = Plan(retries=0, seed=self.seed, hint=hint)
         with one_thread():
-            asyncio.run(construct(samples, self.config(), folder, plan, Limits(concurrency=8), reasoner=teacher))
+            asyncio.run(
+                construct(samples, self.config(), folder, plan, Limits(concurrency=8), reasoner=teacher)
+            )
         chains = self.chains(name)
-        called = sum(any(isinstance(s, Frames) and s.frames for s in c.trace.segments) for c in chains if c.trace)
+        called = sum(
+            any(isinstance(s, Frames) and s.frames for s in c.trace.segments) for c in chains if c.trace
+        )
         kept = self._filter(name)
-        return {"made": len(chains), "called": called, "right": sum(not c.dropped for c in chains), "kept": len(kept)}
+        return {
+            "made": len(chains),
+            "called": called,
+            "right": sum(not c.dropped for c in chains),
+            "kept": len(kept),
+        }
 
     def _filter(self, name: str) -> list[Chain]:
         folder = self.folder / name
-        done = filter_chains(read_chains(folder / "chains.jsonl"), SentenceEncoder("minilm"), threshold=THRESHOLD)
+        done = filter_chains(
+            read_chains(folder / "chains.jsonl"), SentenceEncoder("minilm"), threshold=THRESHOLD
+        )
         write_chains(done, folder / "filtered.jsonl")
         return [c for c in self.chains(name, "filtered.jsonl") if not c.dropped]
 
     def chains(self, name: str, file: str = "chains.jsonl") -> list[Chain]:
         """Those with a trace, in an order that does not depend on which was done first."""
-        return sorted((c for c in read_chains(self.folder / name / file) if c.trace), key=lambda c: c.sample.id)
+        return sorted(
+            (c for c in read_chains(self.folder / name / file) if c.trace), key=lambda c: c.sample.id
+        )
 
     def traces(self, name: str) -> list[Trace]:
         return [c.trace for c in self.chains(name) if c.trace]
@@ -180,32 +204,60 @@ class _Seed:
 
     # Students
 
-    def arm(self, name: str, traces: list[Trace], tags: Sequence[str], run: str = "reference", *, loss_on_frames: bool = False) -> Result:
+    def arm(
+        self,
+        name: str,
+        traces: list[Trace],
+        tags: Sequence[str],
+        run: str = "reference",
+        *,
+        loss_on_frames: bool = False,
+    ) -> Result:
         """Learn, then ask."""
         learnt = self.learn(name, traces, run, loss_on_frames=loss_on_frames)
         return learnt | self.ask(str(self.weights(name)), tags)
 
-    def learn(self, name: str, traces: list[Trace], run: str, *, base: str = "micro:base", loss_on_frames: bool = False) -> Result:
+    def learn(
+        self,
+        name: str,
+        traces: list[Trace],
+        run: str,
+        *,
+        base: str = "micro:base",
+        loss_on_frames: bool = False,
+    ) -> Result:
         # Who has learnt already goes on gently, and half as long.
-        rate, steps = (1e-3, self.sizes.steps) if base == "micro:base" else (3e-4, max(1, self.sizes.steps // 2))
+        rate, steps = (
+            (1e-3, self.sizes.steps) if base == "micro:base" else (3e-4, max(1, self.sizes.steps // 2))
+        )
         settings = SftSettings(
             base=base, mode="full", learning_rate=rate, batch=32, max_steps=steps, warmup=20, weight_decay=0.01,
             prompt="short", device="cpu", bf16=fast_bf16("cpu"), gradient_checkpointing=False,
             loss_on_frames=loss_on_frames, save_steps=1_000_000, seed=self.seed,
         )  # fmt: skip
-        # A chain is mostly description, which the base model knows: mostly what is learnt is what comes after it.
+        # A chain is mostly description, which the base model knows: mostly what is learnt is what comes after
+        # it.
         ends = [end for t in traces if (end := _end(t))]
         result = finetune(
             [*traces, *(t.model_copy(update={"id": f"{t.id}/{n}"}) for n in range(ENDS) for t in ends)],
             FrameStore(self.folder / run / "frames"), self.weights(name), settings, vary=shuffle_options,
         )  # fmt: skip
-        return {"chains": len(traces), "steps": result.steps, "loss": result.losses[-1][1], "learning": result.seconds}
+        return {
+            "chains": len(traces),
+            "steps": result.steps,
+            "loss": result.losses[-1][1],
+            "learning": result.seconds,
+        }
 
-    def ask(self, weights: str, tags: Sequence[str], wrap: Wrap | None = None, max_calls: int | None = None) -> Result:
+    def ask(
+        self, weights: str, tags: Sequence[str], wrap: Wrap | None = None, max_calls: int | None = None
+    ) -> Result:
         """The arm's answers on the test questions, through the graph."""
         context = AskContext(tools=tuple(tags), seed=self.seed, max_calls=max_calls)
         questions = list(items(self.sizes.asked, "test"))
-        answers, _ = asyncio.run(ask_all(self.config(weights), questions, self.folder / "test-clips", context, wrap=wrap))
+        answers, _ = asyncio.run(
+            ask_all(self.config(weights), questions, self.folder / "test-clips", context, wrap=wrap)
+        )
         return scored(answers)
 
     def new(self) -> list[Sample]:
@@ -214,11 +266,14 @@ class _Seed:
         return list(load_world(first + first // 2, self.folder / "clips", self.seed))[first:]
 
     def self_training(self) -> Result:
-        """Rejection sampling: the student's own answers to new questions, filtered, are learnt beside the reference chains."""
+        """Rejection sampling: the student's own answers to new questions, filtered, are learnt beside the
+        reference chains."""
         folder, new = self.folder / "own", self.new()
         plan = Plan(retries=1, seed=self.seed, temperature=0.7)
         with one_thread():
-            asyncio.run(construct(new, self.config(str(self.weights("both"))), folder, plan, Limits(concurrency=32)))
+            asyncio.run(
+                construct(new, self.config(str(self.weights("both"))), folder, plan, Limits(concurrency=32))
+            )
         kept = self._filter("own")
         frames = FrameStore(folder / "frames")
         reference = FrameStore(self.folder / "reference" / "frames")
@@ -226,13 +281,26 @@ class _Seed:
             for f in c.trace.shown if c.trace else ():
                 reference.put(frames.get(f.digest))
         learnt = self.learn(
-            "self-training", [*self.reference(), *(c.trace for c in kept if c.trace)], "reference", base=str(self.weights("both"))
+            "self-training",
+            [*self.reference(), *(c.trace for c in kept if c.trace)],
+            "reference",
+            base=str(self.weights("both")),
         )
-        return {"sampled": len(new), "own": len(kept)} | learnt | self.ask(str(self.weights("self-training")), TAGS)
+        return (
+            {"sampled": len(new), "own": len(kept)}
+            | learnt
+            | self.ask(str(self.weights("self-training")), TAGS)
+        )
 
     def grpo(self) -> Result:
         settings = GrpoSettings(
-            rounds=self.sizes.rounds, questions=12, group=4, learning_rate=5e-5, batch=16, seed=self.seed, reward=Reward(call=0.1)
+            rounds=self.sizes.rounds,
+            questions=12,
+            group=4,
+            learning_rate=5e-5,
+            batch=16,
+            seed=self.seed,
+            reward=Reward(call=0.1),
         )
         folder = self.weights("grpo")
         rounds = train_folder(folder, self.new(), self.config(str(self.weights("both"))), settings)
@@ -257,7 +325,10 @@ def _end(trace: Trace) -> Trace | None:
 def scored(answers: Iterable[Asked]) -> Result:
     """Counts, from which the report makes rates."""
     answers = list(answers)
-    by = {f: [sum(a.right for a in answers if a.item.family == f), sum(a.item.family == f for a in answers)] for f in FAMILIES}
+    by = {
+        f: [sum(a.right for a in answers if a.item.family == f), sum(a.item.family == f for a in answers)]
+        for f in FAMILIES
+    }
     needed = [(set(a.item.needed), a.called) for a in answers]
     return {
         "asked": len(answers),
@@ -271,13 +342,17 @@ def scored(answers: Iterable[Asked]) -> Result:
 
 
 def frame_writing(weights: Path, traces: Sequence[Trace], store: FrameStore) -> Result:
-    """Of the tokens inside returned frames, how many the model would write itself: `marks` and vision tokens, by argmax."""
+    """Of the tokens inside returned frames, how many the model would write itself: `marks` and vision tokens,
+    by argmax."""
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
     packer = Packer.from_pretrained(weights)
     model: Any = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32).eval()
-    vision = {packer.image_token_id, *(packer.codec.tokenizer.convert_tokens_to_ids(t) for t in ("<|vision_start|>", "<|vision_end|>"))}
+    vision = {
+        packer.image_token_id,
+        *(packer.codec.tokenizer.convert_tokens_to_ids(t) for t in ("<|vision_start|>", "<|vision_end|>")),
+    }
     counts = {"vision": 0, "vision written": 0, "opened": 0, "opened itself": 0}
     for trace in traces:
         prompt = Prompt(dict.fromkeys(trace.versions.tools, ""), "short")
@@ -305,14 +380,21 @@ def frame_writing(weights: Path, traces: Sequence[Trace], store: FrameStore) -> 
 
 
 class Inserted:
-    """A reasoner for which a frame is fetched by rule: once it has said what its view shows, with the question itself as query."""
+    """A reasoner for which a frame is fetched by rule: once it has said what its view shows, with the
+    question itself as query."""
 
     def __init__(self, reasoner: Reasoner) -> None:
         self.reasoner = reasoner
         self.name = f"{reasoner.name} with a frame by rule"
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         inserted = "</frame>" in str(rollout)
         said, done = "", Done("eos")
@@ -323,7 +405,11 @@ class Inserted:
             return _CONCLUDES.search(said) is not None
 
         stream: Any = self.reasoner.stream(
-            rollout, until=until if inserted else viewed, stops=stops, max_tokens=max_tokens, sampling=sampling
+            rollout,
+            until=until if inserted else viewed,
+            stops=stops,
+            max_tokens=max_tokens,
+            sampling=sampling,
         )
         async with aclosing(stream):
             async for item in stream:
@@ -332,7 +418,11 @@ class Inserted:
                 elif isinstance(item, Done):
                     done = item
         if not inserted:
-            asked = next(p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.trust == "plain" and p.text.startswith("\n"))
+            asked = next(
+                p.text
+                for p in rollout.pieces
+                if isinstance(p, TextPiece) and p.trust == "plain" and p.text.startswith("\n")
+            )
             text = f"{_CONCLUDES.split(said)[0]}<retrieve>{asked.strip().splitlines()[0]}</retrieve>"
             until(text)
             yield Delta(text)

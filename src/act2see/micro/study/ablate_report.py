@@ -1,7 +1,8 @@
-"""The ablations as a page: a table for each, against the paper's, and two plots. Reads what `ablate` has written, no more.
+"""The ablations as a page: a table for each, against the paper's, and two plots. Reads what `ablate` has
+written, no more.
 
-Rates are means over seeds; what stands behind ± is the largest distance of a seed from that mean, and with one seed the
-half-width of its 95 % interval. Arms that are not done yet are left out, and named.
+Rates are means over seeds; what stands behind ± is the largest distance of a seed from that mean, and with
+one seed the half-width of its 95 % interval. Arms that are not done yet are left out, and named.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ SOURCES = (
     ("filtered", "noisy teacher, filtered", 73.7),
     ("both", "reference chains", None),
 )
-INSERTION = (("base", "base, tools offered", None), ("insertion", "base + a frame by rule", 70.2), ("both", "SFT", 74.2))
+INSERTION = (
+    ("base", "base, tools offered", None),
+    ("insertion", "base + a frame by rule", 70.2),
+    ("both", "SFT", 74.2),
+)
 MASKS = (("both", "no loss on frames", None), ("loss-on-frames", "loss on frames", None))
 BEYOND = (("both", "SFT", None), ("self-training", "+ self-training", None), ("grpo", "+ GRPO", None))
 
@@ -54,7 +59,11 @@ class Mean:
     percent: bool = True
 
     def __str__(self) -> str:
-        return f"{self.value:.1%} ± {100 * self.spread:.1f}" if self.percent else f"{self.value:.2f} ± {self.spread:.2f}"
+        return (
+            f"{self.value:.1%} ± {100 * self.spread:.1f}"
+            if self.percent
+            else f"{self.value:.2f} ± {self.spread:.2f}"
+        )
 
 
 def rate(results: Sequence[dict[str, Any]], hits: str = "right", n: str = "asked") -> Mean:
@@ -107,29 +116,50 @@ def markdown(results: Results, command: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(r) + " |" for r in rows)]
+    lines = [
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *("| " + " | ".join(r) + " |" for r in rows),
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _arms(title: str, results: Results, arms: Sequence[tuple[str, str, float | None]], note: str) -> str:
-    rows = [(label, str(rate(results[a])), str(calls(results[a])), f"{paper}" if paper else "") for a, label, paper in arms if a in results]
+    rows = [
+        (label, str(rate(results[a])), str(calls(results[a])), f"{paper}" if paper else "")
+        for a, label, paper in arms
+        if a in results
+    ]
     missing = [label for a, label, _ in arms if a not in results]
     left = f"Not done yet: {', '.join(missing)}.\n" if missing else ""
-    return f"## {title}\n\n" + _table(("", "accuracy", "calls a question", "the paper"), rows) + (f"\n{note}\n" if note else "") + left
+    return (
+        f"## {title}\n\n"
+        + _table(("", "accuracy", "calls a question", "the paper"), rows)
+        + (f"\n{note}\n" if note else "")
+        + left
+    )
 
 
 def _families(results: Results) -> str:
     rows = []
     for arm, label, _ in TOOLS:
         if arm in results:
-            values = [fmean(r["families"][f][0] / max(1, r["families"][f][1]) for r in results[arm]) for f in FAMILIES]
+            values = [
+                fmean(r["families"][f][0] / max(1, r["families"][f][1]) for r in results[arm])
+                for f in FAMILIES
+            ]
             rows.append((label, *(f"{v:.0%}" for v in values)))
     return _table(("by family", *FAMILIES), rows) if rows else ""
 
 
 def _corpora(results: Results) -> str:
     rows = [
-        (label, str(rate(r, "right", "made")), str(rate(r, "called", "made")), f"{fmean(x['kept'] / x['made'] for x in r):.0%}")
+        (
+            label,
+            str(rate(r, "right", "made")),
+            str(rate(r, "called", "made")),
+            f"{fmean(x['kept'] / x['made'] for x in r):.0%}",
+        )
         for stage, label in (("corpus-reference", "reference"), ("corpus-noisy", "noisy teacher"))
         if (r := results.get(stage))
     ]
@@ -145,7 +175,10 @@ def _hint(results: Results) -> str:
     ]
     said = "The scripted teacher trusts a hint nine times in ten because it is told to: this shows the machinery, and is no evidence.\n"
     return (
-        "## The right answer in the teacher's prompt (table 6)\n\n" + _table(("", "chains with a frame", "the paper"), rows) + "\n" + said
+        "## The right answer in the teacher's prompt (table 6)\n\n"
+        + _table(("", "chains with a frame", "the paper"), rows)
+        + "\n"
+        + said
     )
 
 
@@ -160,7 +193,12 @@ def _budget(results: Results) -> str:
         for n in range(5)
         if (r := _at_most(results, n))
     ]
-    return "## Calls allowed\n\n" + _table(("at most", "accuracy", "calls a question", "tokens a question"), rows) if rows else ""
+    return (
+        "## Calls allowed\n\n"
+        + _table(("at most", "accuracy", "calls a question", "tokens a question"), rows)
+        if rows
+        else ""
+    )
 
 
 def _frame_tokens(results: Results) -> str:
@@ -197,13 +235,22 @@ def plots(results: Results, folder: Path) -> list[Path]:
 
     def bars(axes: Any) -> None:
         axes.bar(
-            [label.replace(" ", "\n", 1) for label, _ in arms], [m.value for _, m in arms], yerr=[m.spread for _, m in arms], capsize=3
+            [label.replace(" ", "\n", 1) for label, _ in arms],
+            [m.value for _, m in arms],
+            yerr=[m.spread for _, m in arms],
+            capsize=3,
         )
         axes.tick_params(axis="x", labelsize=8)
 
     def curve(axes: Any) -> None:
         points = [(n, rate(r)) for n in range(5) if (r := _at_most(results, n))]
-        axes.errorbar([n for n, _ in points], [m.value for _, m in points], [m.spread for _, m in points], marker="o", capsize=3)
+        axes.errorbar(
+            [n for n, _ in points],
+            [m.value for _, m in points],
+            [m.spread for _, m in points],
+            marker="o",
+            capsize=3,
+        )
         axes.set_xlabel("calls allowed")
         axes.set_xticks([n for n, _ in points])
 

@@ -1,7 +1,7 @@
 """Measure the micro models on held-out clips, through the real graph: `act2see micro test`.
 
-Every figure comes with a 95 % Wilson interval and its number of questions. What is compared with the world: the
-answer, which tools were called, what the retrieved frame shows, what the generated frame shows.
+Every figure comes with a 95 % Wilson interval and its number of questions. What is compared with the world:
+the answer, which tools were called, what the retrieved frame shows, what the generated frame shows.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class Report:
         return "\n".join([*rows, *("| " + " | ".join(r.cells()) + " |" for r in self.rates)]) + "\n"
 
     def to_json(self) -> str:
-        return json.dumps([{**asdict(r), "value": round(r.value, 4) if r.n else None} for r in self.rates], indent=1)
+        return json.dumps(
+            [{**asdict(r), "value": round(r.value, 4) if r.n else None} for r in self.rates], indent=1
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,8 @@ def micro_config(weights: Path | None, cache: Path, vlm: str = "vlm") -> Config:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Threads that begin in here compute alone: models of this size lose more by waiting for one another's part of a product."""
+    """Threads that begin in here compute alone: models of this size lose more by waiting for one another's
+    part of a product."""
     import torch
 
     threads = torch.get_num_threads()
@@ -190,9 +193,18 @@ async def _run(n: int, weights: Path | None, folder: Path, progress: Progress | 
     held, _ = await ask_all(config, rare, clips, progress=watch("held-out pairs", len(rare)))
     hidden = [i for i in items if i.family == "blink" and not i.in_view]
     unseen = [i for i in items if i.family == "imagine" and not i.in_view]
-    blind, _ = await ask_all(config, hidden, clips, AskContext(tools=()), watch("blink, no tools", len(hidden)))
-    base, _ = await ask_all(micro_config(weights, folder / "cache", "base"), hidden, clips, progress=watch("base model", len(hidden)))
-    text, _ = await ask_all(config, unseen, clips, AskContext(tools=("retrieve",)), watch("imagine, text only", len(unseen)))
+    blind, _ = await ask_all(
+        config, hidden, clips, AskContext(tools=()), watch("blink, no tools", len(hidden))
+    )
+    base, _ = await ask_all(
+        micro_config(weights, folder / "cache", "base"),
+        hidden,
+        clips,
+        progress=watch("base model", len(hidden)),
+    )
+    text, _ = await ask_all(
+        config, unseen, clips, AskContext(tools=("retrieve",)), watch("imagine, text only", len(unseen))
+    )
     return Report((*_answers(full, blind, base, text, held), *_decisions(full), *_frames(full, parts)))
 
 
@@ -200,10 +212,15 @@ def _rate(name: str, asked: Sequence[Asked], goal: float | None = None, at_most:
     return Rate(name, sum(a.right for a in asked), len(asked), goal, at_most)
 
 
-def _answers(full: list[Asked], blind: list[Asked], base: list[Asked], text: list[Asked], held: list[Asked]) -> list[Rate]:
+def _answers(
+    full: list[Asked], blind: list[Asked], base: list[Asked], text: list[Asked], held: list[Asked]
+) -> list[Rate]:
     ids = {a.item.seed for a in text}
     rates = [_rate("Act2See (both tools), all families", full, 0.95)]
-    rates += [_rate(f"&nbsp;&nbsp;{f}".replace("&nbsp;", "\u00a0"), [a for a in full if a.item.family == f]) for f in FAMILIES]
+    rates += [
+        _rate(f"&nbsp;&nbsp;{f}".replace("&nbsp;", "\u00a0"), [a for a in full if a.item.family == f])
+        for f in FAMILIES
+    ]
     return [
         *rates,
         _rate("*blink* out of view, without tools (same weights)", blind, 0.35, True),
@@ -220,7 +237,9 @@ def _decisions(full: list[Asked]) -> list[Rate]:
     right = sum(needed and called for needed, called in pairs)
     return [
         Rate("tool decision: recall (called where needed)", right, sum(needed for needed, _ in pairs), 0.98),
-        Rate("tool decision: precision (needed where called)", right, sum(called for _, called in pairs), 0.98),
+        Rate(
+            "tool decision: precision (needed where called)", right, sum(called for _, called in pairs), 0.98
+        ),
     ]
 
 

@@ -1,8 +1,10 @@
-"""What stands before the LangGraph server: `langgraph.json` names this app, and the server takes its middleware as the outermost.
+"""What stands before the LangGraph server: `langgraph.json` names this app, and the server takes its
+middleware as the outermost.
 
-The server by itself lets any web page read everything (CORS `*`) and answers to any host. Here it answers to the hosts of
-`serve/hosts.py`, and only pages of hosts in `ACT2SEE_HOSTS` may use it from a browser, LangSmith Studio (smith.langchain.com) among
-them. An exception that nobody handled becomes a 500 with an id, under which the log has its traceback.
+The server by itself lets any web page read everything (CORS `*`) and answers to any host. Here it answers to
+the hosts of `serve/hosts.py`, and only pages of hosts in `ACT2SEE_HOSTS` may use it from a browser, LangSmith
+Studio (smith.langchain.com) among them. An exception that nobody handled becomes a 500 with an id, under
+which the log has its traceback.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ _READ = ["x-pagination-total", "x-pagination-next", "content-location", "locatio
 
 
 class OuterHosts(AllowedHosts):
-    """`AllowedHosts`, except for the server's calls to itself, which never leave the process and have a made-up host."""
+    """`AllowedHosts`, except for the server's calls to itself, which never leave the process and have a
+    made-up host."""
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         # uvicorn sets the root path, not the client; the server's own authentication relies on it as well.
@@ -35,7 +38,8 @@ class OuterHosts(AllowedHosts):
 
 
 def build_app() -> Starlette:
-    """An app without routes, for its middleware. Raises `ConfigError` where `ACT2SEE_HOSTS` cannot be read."""
+    """An app without routes, for its middleware. Raises `ConfigError` where `ACT2SEE_HOSTS` cannot be
+    read."""
     hosts = allowed_hosts()
     middleware = [Middleware(OuterHosts, hosts)]
     if hosts:

@@ -1,13 +1,14 @@
 """The graphs that `langgraph.json` names: what `langgraph dev`, and a deployed LangGraph server, serve.
 
-They are factories. The server imports this file, and asks a factory whenever it needs the graph, for a run as for a schema;
-the graph is built at the first time and kept, its models are loaded by the first question. Threads, checkpoints and
-the store are the server's own, so no graph here brings a checkpointer.
+They are factories. The server imports this file, and asks a factory whenever it needs the graph, for a run as
+for a schema; the graph is built at the first time and kept, its models are loaded by the first question.
+Threads, checkpoints and the store are the server's own, so no graph here brings a checkpointer.
 
-Three variables of the environment say what is served: `ACT2SEE_CONFIG`, a preset's name or a YAML file (default: micro);
-`ACT2SEE_FOLDERS`, the folders (separated as in PATH) in which videos, pictures and subtitles may be opened; without it, the one in
-which the server was started, since whoever reaches the server names the paths; `ACT2SEE_MODEL`, the chat model (`provider:model`) that
-supervises the assistant and merges the parts of long videos; without it, both go by rules and work offline.
+Three variables of the environment say what is served: `ACT2SEE_CONFIG`, a preset's name or a YAML file
+(default: micro); `ACT2SEE_FOLDERS`, the folders (separated as in PATH) in which videos, pictures and
+subtitles may be opened; without it, the one in which the server was started, since whoever reaches the server
+names the paths; `ACT2SEE_MODEL`, the chat model (`provider:model`) that supervises the assistant and merges
+the parts of long videos; without it, both go by rules and work offline.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Keeps a caller's `configurable` from becoming our settings on the LangGraph server.
 
-A parent graph calls a `RemoteGraph` with the `configurable` of its own run, whose `temperature` and `max_tokens` mean the parent's model.
-The server takes a `configurable` for the graph's context, under the same names. So these names are left out of a request's
-`configurable` before the server reads it. Settings for our graphs come in `context`, or under `configurable: {act2see: ...}`.
+A parent graph calls a `RemoteGraph` with the `configurable` of its own run, whose `temperature` and
+`max_tokens` mean the parent's model. The server takes a `configurable` for the graph's context, under the
+same names. So these names are left out of a request's `configurable` before the server reads it. Settings for
+our graphs come in `context`, or under `configurable: {act2see: ...}`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ class OwnSettings:
         self.app = app
 
     async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
-        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH") or not _PATHS.search(scope["path"]):
+        if (
+            scope["type"] != "http"
+            or scope["method"] not in ("POST", "PUT", "PATCH")
+            or not _PATHS.search(scope["path"])
+        ):
             await self.app(scope, receive, send)
             return
         body = b""
@@ -43,7 +48,11 @@ class OwnSettings:
                 break
         if last["type"] == "http.request":
             body = without_our_names(body)
-            headers = [(k, v) for k, v in scope["headers"] if k.lower() not in (b"content-length", b"transfer-encoding")]
+            headers = [
+                (k, v)
+                for k, v in scope["headers"]
+                if k.lower() not in (b"content-length", b"transfer-encoding")
+            ]
             scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
             last = {"type": "http.request", "body": body, "more_body": False}
         given: list[Message] = [last]
@@ -69,5 +78,8 @@ def without_our_names(body: bytes) -> bytes:
             config["configurable"] = {key: value for key, value in configurable.items() if key not in _NAMES}  # type: ignore[index]
     if not dropped:
         return body
-    log.info("left out of configurable, as the caller's own: %s; settings for act2see go into context", ", ".join(sorted(dropped)))
+    log.info(
+        "left out of configurable, as the caller's own: %s; settings for act2see go into context",
+        ", ".join(sorted(dropped)),
+    )
     return json.dumps(data).encode()

@@ -1,7 +1,8 @@
 """Progress of a run as messages, for a client that shows them one by one.
 
-They may be said from any thread, and are sent in order. When nothing has been said for a while (models are being loaded)
-the last message is sent again with the seconds that have passed, since clients give up on what is silent.
+They may be said from any thread, and are sent in order. When nothing has been said for a while (models are
+being loaded) the last message is sent again with the seconds that have passed, since clients give up on what
+is silent.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ Say = Callable[[str], None]
 class Report(Protocol):
     """MCP's `Context.report_progress`."""
 
-    def __call__(self, progress: float, total: float | None = None, message: str | None = None) -> Awaitable[None]: ...
+    def __call__(
+        self, progress: float, total: float | None = None, message: str | None = None
+    ) -> Awaitable[None]: ...
 
 
 @asynccontextmanager

@@ -1,15 +1,15 @@
 """The MCP server for desktop assistants, over stdin and stdout: ask a video, find frames in it, show a trace.
 
-A result says the same three times over, for three readers: text for the assistant, pictures for its eyes, structured
-content for programs. A picture that was imagined carries its mark in its pixels and is announced as imagined in the
-line before it. What the user can mend (a wrong name, an empty question) comes back as a tool error in one line;
-anything else is logged under an id, and the client learns only the id.
+A result says the same three times over, for three readers: text for the assistant, pictures for its eyes,
+structured content for programs. A picture that was imagined carries its mark in its pixels and is announced
+as imagined in the line before it. What the user can mend (a wrong name, an empty question) comes back as a
+tool error in one line; anything else is logged under an id, and the client learns only the id.
 
-A call that its client gives up (`notifications/cancelled`, or the end of stdin) ends: its run is cancelled, an index that was
-being built for it alone is dropped, a download is given up, and no trace is kept.
+A call that its client gives up (`notifications/cancelled`, or the end of stdin) ends: its run is cancelled,
+an index that was being built for it alone is dropped, a download is given up, and no trace is kept.
 
-stdout belongs to the protocol: while the server runs, the `mcp` package leads everything else that is printed there
-to stderr.
+stdout belongs to the protocol: while the server runs, the `mcp` package leads everything else that is printed
+there to stderr.
 """
 
 from __future__ import annotations
@@ -51,11 +51,17 @@ MOST = 16
 
 T = TypeVar("T")
 Ctx = Context[Any, Any]
-Video = Annotated[str, Field(description="The video: a name that list_videos gives. `name#t=2,8` is the part from second 2 to 8.")]
+Video = Annotated[
+    str,
+    Field(
+        description="The video: a name that list_videos gives. `name#t=2,8` is the part from second 2 to 8."
+    ),
+]
 
 
 class Looked(Record):
-    """A frame of a result. `how`: retrieved (a real frame) or imagined (no frame of the video, made from the one at `seconds`)."""
+    """A frame of a result. `how`: retrieved (a real frame) or imagined (no frame of the video, made from the
+    one at `seconds`)."""
 
     how: str
     seconds: float
@@ -72,7 +78,9 @@ class Answered(Record):
 
 class FoundFrames(Record):
     frames: tuple[Looked, ...]
-    match: bool = Field(description="Whether the best frame is similar enough for the query to be in the video.")
+    match: bool = Field(
+        description="Whether the best frame is similar enough for the query to be in the video."
+    )
 
 
 class Shown(Record):
@@ -89,16 +97,21 @@ class Videos(Record):
     videos: tuple[str, ...]
 
 
-def build_server(config: Config, folders: Folders, *, parts: Parts | None = None, traces: KeptTraces | None = None) -> MCPServer[Any]:
+def build_server(
+    config: Config, folders: Folders, *, parts: Parts | None = None, traces: KeptTraces | None = None
+) -> MCPServer[Any]:
     """The server of a configuration. Models are loaded by the first question.
 
-    `parts` replaces the reasoner or the tools; `traces` is where traces are kept (by default in the cache folder).
+    `parts` replaces the reasoner or the tools; `traces` is where traces are kept (by default in the cache
+    folder).
     """
     from act2see import __version__
 
     parts = parts or cached_parts(config)
     cache = Path(config.cache).expanduser() if config.cache else default_cache()
-    tools = _Tools(create_act2see(config, parts=parts), parts, folders, traces or KeptTraces(cache / "traces"))
+    tools = _Tools(
+        create_act2see(config, parts=parts), parts, folders, traces or KeptTraces(cache / "traces")
+    )
     server: MCPServer[Any] = MCPServer(
         "act2see",
         version=__version__,
@@ -125,9 +138,12 @@ class _Tools:
         ctx: Ctx,
         video: Video,
         question: Annotated[str, Field(description="What you want to know.")],
-        options: Annotated[list[str] | None, Field(description="The possible answers, if it is a choice among some.")] = None,
+        options: Annotated[
+            list[str] | None, Field(description="The possible answers, if it is a choice among some.")
+        ] = None,
     ) -> Annotated[CallToolResult, Answered]:
-        """Ask a question about a video. Returns the answer and the frames that were looked at, or imagined, for it."""
+        """Ask a question about a video. Returns the answer and the frames that were looked at, or imagined,
+        for it."""
         return await _ended("ask_video", self._ask(ctx, video, question, options or ()))
 
     async def _ask(self, ctx: Ctx, video: str, question: str, options: Sequence[str]) -> CallToolResult:
@@ -139,7 +155,9 @@ class _Tools:
         chosen = f" ({trace.choice})" if trace.choice and trace.choice != trace.answer else ""
         looked = [f for s in trace.segments if isinstance(s, Frames) for f in s.frames]
         said = f"Answer: {trace.answer}{chosen}\nTrace: {trace.id}; {kept}."
-        answered = Answered(answer=trace.answer or "", choice=trace.choice, trace=trace.id, frames=_looked(looked))
+        answered = Answered(
+            answer=trace.answer or "", choice=trace.choice, trace=trace.id, frames=_looked(looked)
+        )
         return _result(answered, [TextContent(text=said), *await asyncio.to_thread(self._pictures, looked)])
 
     async def find_frames(
@@ -157,7 +175,9 @@ class _Tools:
             raise QuestionError("the query is empty: say what the frame shows")
         async with progress(ctx.report_progress) as say:
             path = await self._path(video)
-            await self.parts.resources.finder.ready(path, lambda done, total: say(f"indexing: {done} of {total} frames"))
+            await self.parts.resources.finder.ready(
+                path, lambda done, total: say(f"indexing: {done} of {total} frames")
+            )
             frames, needed = await asyncio.to_thread(self._found, path, query, k)
         best = max((f.provenance.score for f in frames if isinstance(f.provenance, Retrieved)), default=-1.0)
         said = f"{len(frames)} frames, the best first."
@@ -192,7 +212,10 @@ class _Tools:
     async def _list(self) -> CallToolResult:
         names = await asyncio.to_thread(self.folders.videos)
         lines = [*names] or [f"There is no video in {self.folders}."]
-        lines += [f"({name} is left out: its name is not UTF-8; rename it)" for name in await asyncio.to_thread(self.folders.misnamed)]
+        lines += [
+            f"({name} is left out: its name is not UTF-8; rename it)"
+            for name in await asyncio.to_thread(self.folders.misnamed)
+        ]
         return _result(Videos(videos=tuple(names)), [TextContent(text="\n".join(lines))])
 
     async def _path(self, video: str) -> str:
@@ -216,7 +239,9 @@ class _Tools:
         found = finder.find(path, query, k)
         pictures = finder.clips.pictures(path, [h.frame for h in found.hits])
         kinds = [Retrieved(query=query, score=round(h.score, 4), index_id=found.index_id) for h in found.hits]
-        return [p.model_copy(update={"provenance": r}) for p, r in zip(pictures, kinds, strict=True)], finder.encoder.no_match
+        return [
+            p.model_copy(update={"provenance": r}) for p, r in zip(pictures, kinds, strict=True)
+        ], finder.encoder.no_match
 
     def _chain(self, trace: Trace) -> list[ContentBlock]:
         """Words and pictures in the order in which they came."""
@@ -244,7 +269,13 @@ class _Tools:
             except StoreError:
                 content.append(TextContent(text="(its picture is no longer in the frame store)"))
                 continue
-            content.append(ImageContent(data=base64.b64encode(data).decode(), mime_type=kind, _meta={"act2see/frame": _json(_look(frame))}))
+            content.append(
+                ImageContent(
+                    data=base64.b64encode(data).decode(),
+                    mime_type=kind,
+                    _meta={"act2see/frame": _json(_look(frame))},
+                )
+            )
         if (left := len(frames) - max(0, most)) > 0:
             content.append(TextContent(text=f"({left} more are not shown)"))
         return content
@@ -264,8 +295,12 @@ def _looked(frames: Iterable[FrameRef]) -> tuple[Looked, ...]:
 
 
 def _result(structured: Record, content: list[ContentBlock]) -> CallToolResult:
-    """What is sent. Half a surrogate pair in it, from a model perhaps, would end the server: it is replaced."""
-    words = [c.model_copy(update={"text": clean_text(c.text)}) if isinstance(c, TextContent) else c for c in content]
+    """What is sent. Half a surrogate pair in it, from a model perhaps, would end the server: it is
+    replaced."""
+    words = [
+        c.model_copy(update={"text": clean_text(c.text)}) if isinstance(c, TextContent) else c
+        for c in content
+    ]
     return CallToolResult(content=words, structured_content=_json(structured))
 
 
@@ -274,7 +309,8 @@ def _json(record: Record) -> Any:
 
 
 async def _ended(tool: str, work: Coroutine[Any, Any, T]) -> T:
-    """The result of a call, which ends when its client cancels it. Raises `ToolError` with what the client may read."""
+    """The result of a call, which ends when its client cancels it. Raises `ToolError` with what the client
+    may read."""
     try:
         return await cancel_once(work)
     except (ToolError, MCPError):

@@ -1,7 +1,8 @@
 """MCP over stdin and stdout, where a message that cannot be read is answered.
 
-The `mcp` package drops a line that is no JSON-RPC message, and its client waits for ever. JSON that Python and JavaScript both
-write is among them: text with half a surrogate pair (an escape such as `\\ud800`), which is no Unicode.
+The `mcp` package drops a line that is no JSON-RPC message, and its client waits for ever. JSON that Python
+and JavaScript both write is among them: text with half a surrogate pair (an escape such as `\\ud800`), which
+is no Unicode.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def unreadable(item: Any) -> JSONRPCError | None:
         try:
             message = json.loads(str(message))  # it is more tolerant, and reads half a surrogate pair
         except (ValueError, RecursionError):
-            return JSONRPCError(jsonrpc="2.0", id=None, error=ErrorData(code=PARSE_ERROR, message="the line is no JSON"))
+            return JSONRPCError(
+                jsonrpc="2.0", id=None, error=ErrorData(code=PARSE_ERROR, message="the line is no JSON")
+            )
     given = message if isinstance(message, dict) else {}
     if "method" in given and "id" not in given:
         return None

@@ -1,14 +1,16 @@
 """From an OpenAI chat to a rollout: what the model reads, piece by piece, and the pictures in it.
 
-Each turn becomes `<|im_start|>role`, its parts and `<|im_end|>`; each part is a piece of its own, so that a chat which sends
-the pieces of `agent/rollout.py` one by one has their ids, token for token. After the last turn stands the generation prompt,
-`<|im_start|>assistant` and `<think>`, or, with `continue_final_message`, nothing: the assistant's last turn stays open, and
-what the model writes goes on with it, images and all.
+Each turn becomes `<|im_start|>role`, its parts and `<|im_end|>`; each part is a piece of its own, so that a
+chat which sends the pieces of `agent/rollout.py` one by one has their ids, token for token. After the last
+turn stands the generation prompt, `<|im_start|>assistant` and `<think>`, or, with `continue_final_message`,
+nothing: the assistant's last turn stays open, and what the model writes goes on with it, images and all.
 
-Only the server writes marks. What stands in a user's turn is plain text, whatever it spells out; in the assistant's turns
-`<think>` and `</think>` are marks, but for parts that the request names in `plain_parts` (what a tool returned).
+Only the server writes marks. What stands in a user's turn is plain text, whatever it spells out; in the
+assistant's turns `<think>` and `</think>` are marks, but for parts that the request names in `plain_parts`
+(what a tool returned).
 
-Pictures come as data URLs alone: nothing is fetched, and no file is opened. They live as long as a request holds them.
+Pictures come as data URLs alone: nothing is fetched, and no file is opened. They live as long as a request
+holds them.
 """
 
 from __future__ import annotations
@@ -83,7 +85,11 @@ def prompted(request: ChatRequest, pictures: Pictures) -> Prompted:
                 left -= pixels.shape[0] * pixels.shape[1]
                 frame, kept = pictures.add(pixels)
                 held.append(kept)
-                pieces += [TextPiece("<|vision_start|>", "control"), ImagePiece(frame), TextPiece("<|vision_end|>", "control")]
+                pieces += [
+                    TextPiece("<|vision_start|>", "control"),
+                    ImagePiece(frame),
+                    TextPiece("<|vision_end|>", "control"),
+                ]
                 said = frame.digest
             else:
                 plain = role != "assistant" or (n == last and m in request.plain_parts)
@@ -95,8 +101,8 @@ def prompted(request: ChatRequest, pictures: Pictures) -> Prompted:
             pieces.append(TextPiece("<|im_end|>\n", "control"))
     if not request.continue_final_message:
         pieces.append(TextPiece("<|im_start|>assistant\n<think>\n", "control"))
-    # The protocol knows no sessions. Chats that begin alike are taken for one run, whose row of the cache is gone on with;
-    # where that is wrong the ids differ, and the row is read anew from there.
+    # The protocol knows no sessions. Chats that begin alike are taken for one run, whose row of the cache is
+    # gone on with; where that is wrong the ids differ, and the row is read anew from there.
     return Prompted(Rollout(tuple(pieces), session.hexdigest()), tuple(held))
 
 
@@ -109,16 +115,29 @@ def picture(url: str, where: str, most: int = MAX_PIXELS) -> Pixels:
 
     head = _DATA.match(url)
     if not head:
-        raise refused("pictures must be data URLs (data:image/png;base64,...): this server fetches nothing and opens no files")
+        raise refused(
+            "pictures must be data URLs (data:image/png;base64,...): this server fetches nothing and opens no files"
+        )
     try:
-        with Image.open(io.BytesIO(base64.b64decode(url[head.end() :], validate=True)), formats=FORMATS) as image:
+        with Image.open(
+            io.BytesIO(base64.b64decode(url[head.end() :], validate=True)), formats=FORMATS
+        ) as image:
             width, height = image.size
             if width * height > most:
-                raise refused(f"the pictures of a request may have {MAX_PIXELS} pixels together: send fewer, or smaller ones")
+                raise refused(
+                    f"the pictures of a request may have {MAX_PIXELS} pixels together: send fewer, or smaller ones"
+                )
             if max(width, height) >= _ASPECT * min(width, height):
-                raise refused(f"{width} x {height} is too narrow a picture: one side may be {_ASPECT} times the other")
+                raise refused(
+                    f"{width} x {height} is too narrow a picture: one side may be {_ASPECT} times the other"
+                )
             return np.array(image.convert("RGB"))
     except binascii.Error as e:
         raise refused(f"the base64 is damaged ({e})") from e
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # what Pillow raises for what is no picture
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as e:  # what Pillow raises for what is no picture
         raise refused(f"the picture cannot be read: send {', '.join(FORMATS)} ({type(e).__name__})") from e

@@ -1,15 +1,17 @@
-"""A local checkpoint as an OpenAI-compatible server: `act2see serve openai`, for tests and for users without vLLM.
+"""A local checkpoint as an OpenAI-compatible server: `act2see serve openai`, for tests and for users without
+vLLM.
 
-`TransformersReasoner` writes; this is the protocol around it: models, chat completions (whole or streamed), pictures in data
-URLs, stop strings, usage with the tokens that the cache served. Requests that come together are decoded together, in the
-reasoner's rows; more than those wait, and beyond `waiting` they are refused (429), which clients understand as: later. Who
-hangs up is noticed, and the row is free after the next token.
+`TransformersReasoner` writes; this is the protocol around it: models, chat completions (whole or streamed),
+pictures in data URLs, stop strings, usage with the tokens that the cache served. Requests that come together
+are decoded together, in the reasoner's rows; more than those wait, and beyond `waiting` they are refused
+(429), which clients understand as: later. Who hangs up is noticed, and the row is free after the next token.
 
-How a chat becomes a rollout, and how an assistant's turn is gone on with, is told in `serve/openai/rollout.py`.
+How a chat becomes a rollout, and how an assistant's turn is gone on with, is told in
+`serve/openai/rollout.py`.
 
-Nobody is asked who they are unless a key is set. Requests must say that they are JSON, which a page in a browser cannot do to
-another address unasked, and must be for a host of the list in `serve/hosts.py`. Each 500 has an id, under which the log has
-its traceback.
+Nobody is asked who they are unless a key is set. Requests must say that they are JSON, which a page in a
+browser cannot do to another address unasked, and must be for a host of the list in `serve/hosts.py`. Each 500
+has an id, under which the log has its traceback.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ class End:
 
 @dataclass(slots=True)
 class Served:
-    """A reasoner under a name. `pictures` is where it finds its frames; `sampling` holds where a request does not say."""
+    """A reasoner under a name. `pictures` is where it finds its frames; `sampling` holds where a request does
+    not say."""
 
     reasoner: Reasoner
     pictures: Pictures
@@ -88,17 +91,26 @@ class Served:
         store: Any = pictures
         lazy = build_reasoner(config, store) if config.use == "transformers" else None
         if not isinstance(lazy, LazyReasoner):
-            raise ConfigError(f"a local checkpoint can be served (reasoner.use: transformers), and this one is {config.use!r}")
+            raise ConfigError(
+                f"a local checkpoint can be served (reasoner.use: transformers), and this one is {config.use!r}"
+            )
         engine: Any = lazy.reasoner()
         sampling = Sampling(config.temperature, config.top_p)
         return cls(engine, pictures, name, engine.context, sampling, key, waiting)
 
     @property
     def model(self) -> dict[str, Any]:
-        return {"id": self.name, "object": "model", "created": self.started, "owned_by": "act2see", "max_model_len": self.context}
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self.started,
+            "owned_by": "act2see",
+            "max_model_len": self.context,
+        }
 
     def _check_length(self, rollout: Rollout) -> None:
-        """Raise `ProtocolError` for text that is far longer than the context, before it is cut into tokens: others wait for that."""
+        """Raise `ProtocolError` for text that is far longer than the context, before it is cut into tokens:
+        others wait for that."""
         characters = sum(len(piece.text) for piece in rollout.pieces if isinstance(piece, TextPiece))
         if self.context and characters > self.context * _CHARACTERS:
             raise ProtocolError(
@@ -112,7 +124,9 @@ class Served:
         """The text that the model writes, up to a stop string, then its end."""
         self._check_length(given.rollout)
         if self.under_way >= self.waiting:
-            raise ProtocolError(429, f"{self.under_way} requests are under way: try again in a second", "server_busy")
+            raise ProtocolError(
+                429, f"{self.under_way} requests are under way: try again in a second", "server_busy"
+            )
         self.under_way += 1
         hears, says = StopStrings(chat.stops), StopStrings(chat.stops, bool(chat.include_stop_str_in_output))
 
@@ -148,7 +162,8 @@ class Served:
 
 
 def build_app(served: Served, hosts: frozenset[str] = frozenset()) -> Starlette:
-    """The server as an ASGI app. `hosts`, from `allowed_hosts`, are those that it answers to beside its own addresses."""
+    """The server as an ASGI app. `hosts`, from `allowed_hosts`, are those that it answers to beside its own
+    addresses."""
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
@@ -182,7 +197,11 @@ def build_app(served: Served, hosts: frozenset[str] = frozenset()) -> Starlette:
         if chat.stream:
             # An error before the first word is an HTTP error, not an event of a stream.
             first = await _unless_gone(request, anext(items))
-            return StreamingResponse(_events(chat, first, items), media_type="text/event-stream", headers={"cache-control": "no-cache"})
+            return StreamingResponse(
+                _events(chat, first, items),
+                media_type="text/event-stream",
+                headers={"cache-control": "no-cache"},
+            )
         return JSONResponse(await _unless_gone(request, _whole(chat, items)))
 
     routes = [
@@ -208,7 +227,9 @@ async def _whole(chat: ChatRequest, items: AsyncGenerator[Delta | End]) -> dict[
     raise ProtocolError(500, "the model ended without an end")
 
 
-async def _events(chat: ChatRequest, first: Delta | End, items: AsyncGenerator[Delta | End]) -> AsyncIterator[bytes]:
+async def _events(
+    chat: ChatRequest, first: Delta | End, items: AsyncGenerator[Delta | End]
+) -> AsyncIterator[bytes]:
     """Server-sent events: the text as it is decoded, why it ended, what it took."""
     reply, begins = Reply(chat.model), True
     async with aclosing(items):
@@ -259,24 +280,36 @@ async def _body(request: Request) -> bytes:
     async for part in request.stream():
         size += len(part)
         if size > MAX_BODY:
-            raise ProtocolError(413, f"the request has more than {MAX_BODY >> 20} MiB: send fewer or smaller pictures")
+            raise ProtocolError(
+                413, f"the request has more than {MAX_BODY >> 20} MiB: send fewer or smaller pictures"
+            )
         parts.append(part)
     return b"".join(parts)
 
 
 def _check_key(served: Served, request: Request) -> None:
     kind, _, given = request.headers.get("authorization", "").partition(" ")
-    if served.key and not (kind.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), served.key.encode())):
-        raise ProtocolError(401, "this server asks for a key: send it as `Authorization: Bearer KEY`", "invalid_api_key")
+    if served.key and not (
+        kind.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), served.key.encode())
+    ):
+        raise ProtocolError(
+            401, "this server asks for a key: send it as `Authorization: Bearer KEY`", "invalid_api_key"
+        )
 
 
 def _check_model(served: Served, name: str) -> None:
     if name != served.name:
-        raise ProtocolError(404, f"there is no model {name!r} here; this server has {served.name!r}", "model_not_found", "model")
+        raise ProtocolError(
+            404,
+            f"there is no model {name!r} here; this server has {served.name!r}",
+            "model_not_found",
+            "model",
+        )
 
 
 def to_protocol_error(error: Exception, what: str) -> ProtocolError:
-    """Any error as the protocol's. One that is the server's own (500) is logged, as the failure of `what`, and has an id."""
+    """Any error as the protocol's. One that is the server's own (500) is logged, as the failure of `what`,
+    and has an id."""
     from starlette.exceptions import HTTPException
 
     if isinstance(error, HTTPException):
@@ -298,10 +331,13 @@ async def serve(app: Starlette, listening: socket.socket) -> None:
 
 @contextmanager
 def serving(app: Starlette) -> Iterator[str]:
-    """Serve from a thread of its own, on a free port of this machine, while the block lasts; gives the base URL."""
+    """Serve from a thread of its own, on a free port of this machine, while the block lasts; gives the base
+    URL."""
     server = _server(app)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), name="act2see-openai")
+        thread = threading.Thread(
+            target=lambda: asyncio.run(server.serve(sockets=[listening])), name="act2see-openai"
+        )
         thread.start()
         try:
             yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
@@ -313,4 +349,6 @@ def serving(app: Starlette) -> Iterator[str]:
 def _server(app: Starlette) -> uvicorn.Server:
     import uvicorn
 
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", lifespan="off", timeout_graceful_shutdown=5))
+    return uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", ws="none", lifespan="off", timeout_graceful_shutdown=5)
+    )

@@ -1,8 +1,9 @@
 """The wire format of the OpenAI chat protocol, as far as `act2see serve openai` speaks it.
 
-Fields that change nothing here are ignored; those that would change the answer, and are not understood, are refused
-(`REFUSED`), for an answer that looks right and is not is worse than an error. Three fields come from vLLM, under the same
-names: `continue_final_message`, `add_generation_prompt`, `include_stop_str_in_output`. One is our own: `plain_parts`.
+Fields that change nothing here are ignored; those that would change the answer, and are not understood, are
+refused (`REFUSED`), for an answer that looks right and is not is worse than an error. Three fields come from
+vLLM, under the same names: `continue_final_message`, `add_generation_prompt`, `include_stop_str_in_output`.
+One is our own: `plain_parts`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from act2see.agent.reasoners.base import Done
 
-REFUSED = ("tools", "functions", "logprobs", "logit_bias", "response_format", "audio", "frequency_penalty", "presence_penalty")
+REFUSED = (
+    "tools",
+    "functions",
+    "logprobs",
+    "logit_bias",
+    "response_format",
+    "audio",
+    "frequency_penalty",
+    "presence_penalty",
+)
 MAX_STOPS = 16
 
 
@@ -61,7 +71,11 @@ class Message(Wire):
 
     @property
     def parts(self) -> list[TextPart | ImagePart]:
-        return [TextPart(type="text", text=self.content)] if isinstance(self.content, str) else list(self.content)
+        return (
+            [TextPart(type="text", text=self.content)]
+            if isinstance(self.content, str)
+            else list(self.content)
+        )
 
 
 class StreamOptions(Wire):
@@ -97,7 +111,9 @@ class ChatRequest(Wire):
             if self.add_generation_prompt:
                 raise ValueError("continue_final_message and add_generation_prompt exclude each other")
         elif self.add_generation_prompt is False:
-            raise ValueError("without a generation prompt, set continue_final_message: there is no turn to write")
+            raise ValueError(
+                "without a generation prompt, set continue_final_message: there is no turn to write"
+            )
         return self
 
     @property
@@ -127,7 +143,14 @@ class Reply:
     def __init__(self, model: str) -> None:
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
-    def chunk(self, text: str | None, finish: str | None = None, stopped_by: str | None = None, *, first: bool = False) -> dict[str, Any]:
+    def chunk(
+        self,
+        text: str | None,
+        finish: str | None = None,
+        stopped_by: str | None = None,
+        *,
+        first: bool = False,
+    ) -> dict[str, Any]:
         delta: dict[str, Any] = {"role": "assistant"} if first else {}
         if text is not None:
             delta["content"] = text
@@ -141,7 +164,13 @@ class Reply:
 
     def whole(self, text: str, finish: str, stopped_by: str | None, done: Done) -> dict[str, Any]:
         message = {"role": "assistant", "content": text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish, "stop_reason": stopped_by}
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": finish,
+            "stop_reason": stopped_by,
+        }
         return {**self._head, "object": "chat.completion", "choices": [choice], "usage": usage(done)}
 
 
@@ -157,9 +186,11 @@ def usage(done: Done) -> dict[str, Any]:
 
 
 class StopStrings:
-    """Finds the first of some strings in text that comes in pieces, and holds back what may be the beginning of one.
+    """Finds the first of some strings in text that comes in pieces, and holds back what may be the beginning
+    of one.
 
-    With `keep`, the string that was found is part of the text, and nothing is held back. Without stop strings all text passes.
+    With `keep`, the string that was found is part of the text, and nothing is held back. Without stop strings
+    all text passes.
     """
 
     def __init__(self, stops: Sequence[str], keep: bool = False) -> None:

@@ -1,8 +1,9 @@
 """The page's controls, and what happens when they are used.
 
-A handler changes only what is new: while tokens come, the chain's text alone, without its pictures, which go to the
-page once, when they come. Errors are shown beside the control that they came from, in words and as text, and leave the form
-as it was. A handler takes values as the browser sends them, of any type, and checks them itself.
+A handler changes only what is new: while tokens come, the chain's text alone, without its pictures, which go
+to the page once, when they come. Errors are shown beside the control that they came from, in words and as
+text, and leave the form as it was. A handler takes values as the browser sends them, of any type, and checks
+them itself.
 """
 
 from __future__ import annotations
@@ -15,7 +16,19 @@ from typing import Any
 from act2see.errors import QuestionError
 from act2see.graphs.config import Config
 from act2see.serve.ui.form import read_form
-from act2see.serve.ui.page import alert, chain, compared, label, links, nothing_asked, past_run, player, status, style, taken
+from act2see.serve.ui.page import (
+    alert,
+    chain,
+    compared,
+    label,
+    links,
+    nothing_asked,
+    past_run,
+    player,
+    status,
+    style,
+    taken,
+)
 from act2see.serve.ui.runs import Run, Runs, error_line
 from act2see.serve.ui.shelf import Clip, Shelf
 from act2see.trace.markup import Html, el
@@ -82,9 +95,13 @@ class Controls:
         first = next(iter(clips.values()), None)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                self.upload = gr.File(label=f"Upload a video (at most {_size(self.max_upload)})", height=150, elem_id="upload")
+                self.upload = gr.File(
+                    label=f"Upload a video (at most {_size(self.max_upload)})", height=150, elem_id="upload"
+                )
                 self.upload_said = _html(elem_id="upload-said")
-                self.clip = gr.Dropdown(_offered(clips), value=first and first.key, label="Video", elem_id="clip")
+                self.clip = gr.Dropdown(
+                    _offered(clips), value=first and first.key, label="Video", elem_id="clip"
+                )
                 self.player = _html(player(first.key, first.label) if first else "")
                 self.question = gr.Textbox(
                     first.question if first else "",
@@ -103,25 +120,62 @@ class Controls:
                 )
                 with gr.Row():
                     # It can be pressed once the server has answered the page: see `opened`.
-                    self.ask_button = gr.Button("Ask", variant="primary", min_width=120, interactive=False, elem_id="ask-button")
-                    self.stop_button = gr.Button("Stop", variant="stop", min_width=120, interactive=False, elem_id="stop-button")
+                    self.ask_button = gr.Button(
+                        "Ask", variant="primary", min_width=120, interactive=False, elem_id="ask-button"
+                    )
+                    self.stop_button = gr.Button(
+                        "Stop", variant="stop", min_width=120, interactive=False, elem_id="stop-button"
+                    )
                 self.said = _html(elem_id="said")
                 with gr.Accordion("Tools, budget, configuration", open=False):
-                    self.config = gr.Dropdown(list(self.configs), value=name, label="Configuration", elem_id="config")
-                    self.tools = gr.CheckboxGroup(list(config.tools), value=list(config.tools), label="Tools", elem_id="tools")
-                    self.calls = gr.Number(config.budget.calls, label="Calls at most", precision=0, minimum=0, elem_id="calls")
-                    self.tokens = gr.Number(config.budget.tokens, label="Tokens at most", precision=0, minimum=1, elem_id="tokens")
+                    self.config = gr.Dropdown(
+                        list(self.configs), value=name, label="Configuration", elem_id="config"
+                    )
+                    self.tools = gr.CheckboxGroup(
+                        list(config.tools), value=list(config.tools), label="Tools", elem_id="tools"
+                    )
+                    self.calls = gr.Number(
+                        config.budget.calls, label="Calls at most", precision=0, minimum=0, elem_id="calls"
+                    )
+                    self.tokens = gr.Number(
+                        config.budget.tokens, label="Tokens at most", precision=0, minimum=1, elem_id="tokens"
+                    )
                     self.seed = gr.Number(config.seed, label="Seed", precision=0, elem_id="seed")
             with gr.Column(scale=3, min_width=300, elem_id="answering", elem_classes="a2s-view"):
-                self.view = _View(_html(), _html(), _html(nothing_asked(name, guarded=config.view.guard is not None), elem_id="chain"))
+                self.view = _View(
+                    _html(),
+                    _html(),
+                    _html(nothing_asked(name, guarded=config.view.guard is not None), elem_id="chain"),
+                )
         self.run = gr.State("")
-        self.sample = gr.State(first.key if first and first.question else "")  # whose question and options were filled in
-        form = [self.clip, self.question, self.options, self.config, self.tools, self.calls, self.tokens, self.seed]
+        self.sample = gr.State(
+            first.key if first and first.question else ""
+        )  # whose question and options were filled in
+        form = [
+            self.clip,
+            self.question,
+            self.options,
+            self.config,
+            self.tools,
+            self.calls,
+            self.tokens,
+            self.seed,
+        ]
         shown = [*self.view.parts, self.said, self.upload_said, self.ask_button, self.stop_button, self.run]
         filled = [self.sample, self.question]
         _on(self.upload.upload, self.uploaded, [self.upload], [self.upload, self.clip, self.upload_said])
-        _on(self.clip.change, self.picked, [self.clip, *filled], [self.player, *filled, self.options, self.said])
-        _on(self.config.change, self.configured, [self.config], [self.tools, self.calls, self.tokens, self.seed])
+        _on(
+            self.clip.change,
+            self.picked,
+            [self.clip, *filled],
+            [self.player, *filled, self.options, self.said],
+        )
+        _on(
+            self.config.change,
+            self.configured,
+            [self.config],
+            [self.tools, self.calls, self.tokens, self.seed],
+        )
         _on([self.ask_button.click, self.question.submit], self.asked, [self.run, *form], shown)
         _on(self.stop_button.click, self.stopped, [self.run], [])
         self.view.status.change(None, [self.view.status], None, js=_SHOW_ANSWER)
@@ -136,7 +190,10 @@ class Controls:
 
     def _draw_compare(self, gr: Any, tab: Any) -> None:
         with gr.Row():
-            self.two = [gr.Dropdown([], label=f"Run {letter}", min_width=280, elem_id=f"run-{letter.lower()}") for letter in "AB"]
+            self.two = [
+                gr.Dropdown([], label=f"Run {letter}", min_width=280, elem_id=f"run-{letter.lower()}")
+                for letter in "AB"
+            ]
         self.comparison = _html(el("p", _NOT_TWO, class_="a2s-note"), elem_id="comparison")
         _on(tab.select, self.listed_two, self.two, self.two)
         _on([d.change for d in self.two], self.compared, self.two, [self.comparison])
@@ -144,7 +201,8 @@ class Controls:
     # What follows are handlers: values of the controls in, updates out.
 
     async def opened(self) -> Updates:
-        """The page was opened, and can be used from now on. There may be other videos than when the server started."""
+        """The page was opened, and can be used from now on. There may be other videos than when the server
+        started."""
         import gradio as gr
 
         offered = _offered(await asyncio.to_thread(self.shelf.clips))
@@ -163,16 +221,25 @@ class Controls:
             return {self.upload: None, self.upload_said: alert(error_line(e, "an upload"))}
         clips = await asyncio.to_thread(self.shelf.clips)
         chosen = gr.Dropdown(_offered(clips), value=clip.key)
-        return {self.upload: None, self.clip: chosen, self.upload_said: taken(info, clip.label.removeprefix("upload: "))}
+        return {
+            self.upload: None,
+            self.clip: chosen,
+            self.upload_said: taken(info, clip.label.removeprefix("upload: ")),
+        }
 
     async def picked(self, key: Any, sample: str, question: Any) -> Updates:
-        """A video was selected. A sample brings its question and options, and takes them along when another one follows."""
+        """A video was selected. A sample brings its question and options, and takes them along when another
+        one follows."""
         clips = await asyncio.to_thread(self.shelf.clips)
         clip, before = clips.get(_text(key)), clips.get(sample)
         if clip is None:
             return {self.player: ""}
         # What was wrong was said of the video before.
-        updates: Updates = {self.player: player(clip.key, clip.label), self.sample: clip.key if clip.question else "", self.said: ""}
+        updates: Updates = {
+            self.player: player(clip.key, clip.label),
+            self.sample: clip.key if clip.question else "",
+            self.said: "",
+        }
         if clip.question:
             updates |= {self.question: clip.question, self.options: "\n".join(clip.options)}
         elif before:
@@ -204,12 +271,24 @@ class Controls:
             yield {self.said: alert(error_line(e, "a question"))}
             return
         cleared = {**self.view.cleared(status(run)), self.said: "", self.upload_said: ""}
-        yield {**cleared, self.ask_button: gr.Button(interactive=False), self.stop_button: gr.Button(interactive=True), self.run: run.id}
-        ended = {self.ask_button: gr.Button(interactive=True), self.stop_button: gr.Button(interactive=False), self.run: ""}
+        yield {
+            **cleared,
+            self.ask_button: gr.Button(interactive=False),
+            self.stop_button: gr.Button(interactive=True),
+            self.run: run.id,
+        }
+        ended = {
+            self.ask_button: gr.Button(interactive=True),
+            self.stop_button: gr.Button(interactive=False),
+            self.run: "",
+        }
         try:
             async for updates in self._follow(run, self.view):
                 if run.done and run.error:
-                    updates |= {self.said: alert(run.error), self.view.status: links(run.id) if run.trace else ""}
+                    updates |= {
+                        self.said: alert(run.error),
+                        self.view.status: links(run.id) if run.trace else "",
+                    }
                 yield updates
         except Exception as e:
             ended |= {self.said: alert(error_line(e, f"showing run {run.id}"))}
@@ -221,7 +300,10 @@ class Controls:
     async def listed(self, chosen: Any) -> Updates:
         choices = await self._choices()
         note = "" if choices else el("p", _NO_RUNS, class_="a2s-note")
-        return {self.past: _picked(choices, [_text(chosen), 0]), **({self.past_view.status: note} if note else {})}
+        return {
+            self.past: _picked(choices, [_text(chosen), 0]),
+            **({self.past_view.status: note} if note else {}),
+        }
 
     async def listed_two(self, a: Any, b: Any) -> Updates:
         choices = [c for c in await self._choices() if c[1] not in self.runs.running]
@@ -240,7 +322,10 @@ class Controls:
                 async for updates in self._follow(run, self.past_view):
                     yield updates
             else:
-                yield {**self.past_view.cleared(), self.past_view.chain: await asyncio.to_thread(past_run, id, self.runs)}
+                yield {
+                    **self.past_view.cleared(),
+                    self.past_view.chain: await asyncio.to_thread(past_run, id, self.runs),
+                }
         except Exception as e:
             yield self.past_view.cleared(alert(error_line(e, f"showing run {id}")))
 

@@ -1,10 +1,11 @@
 """The door of the page: which requests reach Gradio, and in which shape.
 
-Gradio answers many requests that this page never makes: it hands out files, fetches addresses, records videos, keeps links to a
-state. And it opens whatever path stands in a request, before any code of ours runs, for its own check is off where a page is
-mounted in another app. So this middleware lets in only what the page's own scripts ask for, reads the one request that carries
-values, and passes on those parts of them that the page needs, in the shapes that its controls send. A file is one that the
-browser has uploaded (`uploaded_file`), or the request is refused.
+Gradio answers many requests that this page never makes: it hands out files, fetches addresses, records
+videos, keeps links to a state. And it opens whatever path stands in a request, before any code of ours runs,
+for its own check is off where a page is mounted in another app. So this middleware lets in only what the
+page's own scripts ask for, reads the one request that carries values, and passes on those parts of them that
+the page needs, in the shapes that its controls send. A file is one that the browser has uploaded
+(`uploaded_file`), or the request is refused.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class Door:
         await self.app({**scope, "headers": headers}, receive_call, send)
 
     def _checked(self, body: bytes) -> bytes:
-        """The parts of an event that the page needs. Raises `QuestionError` or `VideoError` for what no control sends."""
+        """The parts of an event that the page needs. Raises `QuestionError` or `VideoError` for what no
+        control sends."""
         try:
             call = json.loads(body)
         except (ValueError, RecursionError) as e:
@@ -118,14 +120,20 @@ class Inside:
         try:
             await self.app(scope, receive, send)
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as e:
-            # Its reader of forms fails in many ways on what no browser sends; it answers only when it has read all.
+            # Its reader of forms fails in many ways on what no browser sends; it answers only when it has
+            # read all.
             if scope["type"] != "http" or scope["path"] != _UPLOAD:
                 raise
             id = log_failure(f"POST {_UPLOAD}", e)
             await _refuse(send, 400, f"this is no form with a file in it: choose the file again (error {id})")
         except RuntimeError as e:
-            # The session is unknown, as after a restart of the server: the page has been told that, and loads itself again.
-            if scope["type"] != "http" or scope["path"] != _EVENTS or not isinstance(e.__cause__, HTTPException):
+            # The session is unknown, as after a restart of the server: the page has been told that, and loads
+            # itself again.
+            if (
+                scope["type"] != "http"
+                or scope["path"] != _EVENTS
+                or not isinstance(e.__cause__, HTTPException)
+            ):
                 raise
             await send({"type": "http.response.body", "body": b""})
 
@@ -176,4 +184,6 @@ def _text(text: str) -> str:
 
 
 async def _refuse(send: Any, status: int, why: str) -> None:
-    await send_json(send, status, {"message": why, "type": "invalid_request_error", "param": None, "code": None}, why)
+    await send_json(
+        send, status, {"message": why, "type": "invalid_request_error", "param": None, "code": None}, why
+    )

@@ -1,4 +1,5 @@
-"""The form as it comes from a browser, which may send anything: read into a question, or refused in one line."""
+"""The form as it comes from a browser, which may send anything: read into a question, or refused in one
+line."""
 
 from __future__ import annotations
 
@@ -40,7 +41,11 @@ def read_form(
     """
     clip = clips.get(key) if isinstance(key, str) else None
     if clip is None:
-        raise VideoError("no video is selected: pick one, or upload one" if not key else "this video is gone: pick another one")
+        raise VideoError(
+            "no video is selected: pick one, or upload one"
+            if not key
+            else "this video is gone: pick another one"
+        )
     if not isinstance(question, str) or not question.strip():
         raise QuestionError("the question is empty: ask something about the video")
     if options is not None and not isinstance(options, str):
@@ -49,7 +54,9 @@ def read_form(
     if config is None:
         raise ConfigError(f"this configuration is not on offer: pick one of {', '.join(configs)}")
     if not isinstance(tools, list) or any(not isinstance(t, str) or t not in config.tools for t in tools):
-        raise ConfigError(f"a tool is selected that {name} does not have: its tools are {', '.join(config.tools) or 'none'}")
+        raise ConfigError(
+            f"a tool is selected that {name} does not have: its tools are {', '.join(config.tools) or 'none'}"
+        )
     return Asked(
         config,
         clip.path,

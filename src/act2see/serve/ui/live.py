@@ -1,10 +1,11 @@
 """A run while it goes on: its events folded into a trace, and a bell for those who watch it.
 
-What has been folded is shown, and kept where a run ends early; a run that ends well has its own trace, which is
-exact. The text of a call or of an answer that is still being written is shown as one already.
+What has been folded is shown, and kept where a run ends early; a run that ends well has its own trace, which
+is exact. The text of a call or of an answer that is still being written is shown as one already.
 
-Those who watch are told at once of whatever is new in kind (the first token after a frame, a call, a frame) and at
-most ten times a second of tokens that follow tokens: a page cannot draw faster than that, and must not be late.
+Those who watch are told at once of whatever is new in kind (the first token after a frame, a call, a frame)
+and at most ten times a second of tokens that follow tokens: a page cannot draw faster than that, and must not
+be late.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ EVERY = 0.1  # seconds between two looks at tokens that follow tokens
 
 
 class Live:
-    """One run, by its events. `tags` are those of its tools; `frames_seen` grows whenever frames have come."""
+    """One run, by its events. `tags` are those of its tools; `frames_seen` grows whenever frames have
+    come."""
 
     def __init__(self, id: str, question: Question, tags: Sequence[str]) -> None:
         self.id, self.question = id, question
@@ -65,13 +67,20 @@ class Live:
         self._ring(urgent)
 
     def trace(self, *, open_as_written: bool = False) -> Trace | None:
-        """The trace so far; None until the video is in view. With `open_as_written`, what is not closed is only text."""
+        """The trace so far; None until the video is in view. With `open_as_written`, what is not closed is
+        only text."""
         if self._video is None:
             return None
         last: Sequence[Segment] = self._split()
         if open_as_written:
             last = [Text(text=self._text)] if self._text else []
-        return Trace(id=self.id, video=self._video, question=self.question, initial=self._initial, segments=(*self._segments, *last))
+        return Trace(
+            id=self.id,
+            video=self._video,
+            question=self.question,
+            initial=self._initial,
+            segments=(*self._segments, *last),
+        )
 
     def end(self) -> None:
         """Nothing more will come."""
@@ -95,11 +104,14 @@ class Live:
             self._bells.discard(bell)
 
     def _split(self) -> list[Segment]:
-        """The open text, with the call or the answer that has begun in it: as in the grammar, the first tag that opens."""
+        """The open text, with the call or the answer that has begun in it: as in the grammar, the first tag
+        that opens."""
         text = self._text
         if not text:
             return []
-        forced = bool(self._segments) and isinstance(last := self._segments[-1], Text) and last.author == "graph"
+        forced = (
+            bool(self._segments) and isinstance(last := self._segments[-1], Text) and last.author == "graph"
+        )
         opened = self._opened.search(text)
         if forced:  # the graph has written <answer> for it
             return [Answer(text=text, body=_answer(text), forced=True)]
@@ -108,7 +120,11 @@ class Live:
         before, text, inner = text[: opened.start()], text[opened.start() :], text[opened.end() :]
         tag = opened[1]
         query = " ".join(inner.partition(f"</{tag}>")[0].split())
-        end = Answer(text=text, body=_answer(inner)) if tag == "answer" else Call(text=text, tag=tag, query=query)
+        end = (
+            Answer(text=text, body=_answer(inner))
+            if tag == "answer"
+            else Call(text=text, tag=tag, query=query)
+        )
         return [Text(text=before), end] if before else [end]
 
     def _close(self, but: str = "") -> None:

@@ -1,7 +1,7 @@
 """What the page shows, as HTML: a run's state, its links, two runs side by side, a line of the history.
 
-Traces are drawn by `act2see.trace.page`, here as everywhere. All text goes through `el`, which escapes it; nothing that
-somebody wrote reaches Gradio's own messages, which read HTML.
+Traces are drawn by `act2see.trace.page`, here as everywhere. All text goes through `el`, which escapes it;
+nothing that somebody wrote reaches Gradio's own messages, which read HTML.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def _line(*words: str, kind: str = "") -> Html:
 
 
 def nothing_asked(config: str, guarded: bool) -> Html:
-    """What stands in the place of an answer before anything was asked. `guarded`: the configuration refuses some videos."""
+    """What stands in the place of an answer before anything was asked. `guarded`: the configuration refuses
+    some videos."""
     steps = [
         "Pick a video, or upload one of your own.",
         "Type a question about it. Options, if you give any, are the answers to choose from.",
@@ -112,9 +113,22 @@ def _table(traces: list[Trace], names: Mapping[str, str]) -> Html:
     rows = []
     for what in facts[0]:
         values = [f[what] for f in facts]
-        rows.append(el("tr", el("th", what, scope="row"), (el("td", v) for v in values), class_="differs" if len({*values}) > 1 else None))
+        rows.append(
+            el(
+                "tr",
+                el("th", what, scope="row"),
+                (el("td", v) for v in values),
+                class_="differs" if len({*values}) > 1 else None,
+            )
+        )
     head = el("tr", el("td"), (el("th", f"Run {letter}", scope="col") for letter in "AB"))
-    return el("table", el("caption", "What differs is in bold."), el("thead", head), el("tbody", rows), class_="a2s-compared")
+    return el(
+        "table",
+        el("caption", "What differs is in bold."),
+        el("thead", head),
+        el("tbody", rows),
+        class_="a2s-compared",
+    )
 
 
 def _facts(trace: Trace, names: Mapping[str, str]) -> dict[str, str]:
@@ -155,7 +169,13 @@ def label(past: Past, names: Mapping[str, str]) -> str:
 def player(key: str, name: str) -> Html:
     """The clip, to be played."""
     return el(
-        "video", src=f"{CLIPS}/{key}", controls="", preload="metadata", playsinline="", aria_label=f"The clip {name}", class_="a2s-clip"
+        "video",
+        src=f"{CLIPS}/{key}",
+        controls="",
+        preload="metadata",
+        playsinline="",
+        aria_label=f"The clip {name}",
+        class_="a2s-clip",
     )
 
 

@@ -1,8 +1,8 @@
 """The runs of the page: those under way, and those that lie on disk.
 
-A run belongs to the server, not to the page that began it: who reloads, or closes the page, loses nothing, and finds
-the run where it now is. When it ends it is written as `act2see ask --save` writes one (a folder with trace, pictures
-and page), and so is one that was stopped or failed half-way, as far as it had come.
+A run belongs to the server, not to the page that began it: who reloads, or closes the page, loses nothing,
+and finds the run where it now is. When it ends it is written as `act2see ask --save` writes one (a folder
+with trace, pictures and page), and so is one that was stopped or failed half-way, as far as it had come.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Asked:
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """One run. `trace` and `error` tell how it ended; a run that was stopped or failed has what there was of a trace."""
+    """One run. `trace` and `error` tell how it ended; a run that was stopped or failed has what there was of
+    a trace."""
 
     id: str
     asked: Asked
@@ -63,7 +64,8 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A line of the history. `answer` is None where the run has none; `config` is the configuration's hash."""
+    """A line of the history. `answer` is None where the run has none; `config` is the configuration's
+    hash."""
 
     id: str
     when: datetime.datetime
@@ -86,7 +88,8 @@ def open_graph(config: Config) -> tuple[Graph, FrameSource]:
 
 @dataclass(slots=True)
 class Runs:
-    """Begins, stops and finds runs. Its methods belong to the server's event loop; `past`, `load` and `frames` may leave it."""
+    """Begins, stops and finds runs. Its methods belong to the server's event loop; `past`, `load` and
+    `frames` may leave it."""
 
     folder: Path
     open: Open = open_graph
@@ -97,7 +100,9 @@ class Runs:
         """Ask; the run goes on by itself."""
         id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
         tags = asked.config.tools if asked.context.tools is None else asked.context.tools
-        run = Run(id, asked, Live(id, Question(text=asked.question.strip(), options=asked.options), tuple(tags)))
+        run = Run(
+            id, asked, Live(id, Question(text=asked.question.strip(), options=asked.options), tuple(tags))
+        )
         self.running[id] = run
         run.task = asyncio.create_task(self._go(run), name=f"act2see-run-{id}")
         return run
@@ -145,7 +150,8 @@ class Runs:
             run.live.end()
 
     def past(self) -> list[Past]:
-        """The history, newest first: runs under way, then the traces on disk; what cannot be read is left out."""
+        """The history, newest first: runs under way, then the traces on disk; what cannot be read is left
+        out."""
         now = datetime.datetime.now()
         out = [Past(run.id, now, run.asked.question, running=True) for run in reversed(self.running.values())]
         saved = [p for p in (self._past(path) for path in self._folders()) if p and p.id not in self.running]
@@ -165,7 +171,9 @@ class Runs:
         except FileNotFoundError:
             return []
         except OSError as e:
-            raise StoreError(f"the runs in {self.folder} cannot be listed ({e.strerror}): name another folder with --runs") from e
+            raise StoreError(
+                f"the runs in {self.folder} cannot be listed ({e.strerror}): name another folder with --runs"
+            ) from e
 
     def _folder(self, id: str) -> Path:
         """Only the name of a folder that is here is an id: no path can be made of anything else."""
@@ -181,7 +189,14 @@ class Runs:
             if id not in self._known or self._known[id][0] != changed:
                 trace = Trace.load(path)
                 when = datetime.datetime.fromtimestamp(changed)
-                past = Past(id, when, trace.question.text, trace.answer, tuple(trace.versions.tools), trace.versions.config)
+                past = Past(
+                    id,
+                    when,
+                    trace.question.text,
+                    trace.answer,
+                    tuple(trace.versions.tools),
+                    trace.versions.config,
+                )
                 self._known[id] = changed, past
         except (Act2SeeError, OSError, ValueError, OverflowError) as e:
             log.warning("the run in %s cannot be read: %s", ascii(str(path)), ascii(str(e)))
@@ -190,7 +205,8 @@ class Runs:
 
 
 def error_line(error: Exception, what: str) -> str:
-    """What the page says of an error: an expected one in its own words, in one line; any other is logged under an id."""
+    """What the page says of an error: an expected one in its own words, in one line; any other is logged
+    under an id."""
     if isinstance(error, Act2SeeError):
         return " ".join(str(error).split())
     return f"something went wrong ({type(error).__name__}): the log of `act2see ui` says why, under error {log_failure(what, error)}"

@@ -1,11 +1,12 @@
 """The web page: pick or upload a clip, ask, watch the chain come about, open past runs, compare two.
 
-Gradio draws the controls and carries the updates; traces are drawn by `act2see.trace.page`. The page needs nothing from
-elsewhere and may fetch nothing from elsewhere: a content policy on every answer says so to the browser. The server knows
-videos and runs by key, never by a path from the browser; `ui_door` keeps everything else that Gradio would answer outside.
+Gradio draws the controls and carries the updates; traces are drawn by `act2see.trace.page`. The page needs
+nothing from elsewhere and may fetch nothing from elsewhere: a content policy on every answer says so to the
+browser. The server knows videos and runs by key, never by a path from the browser; `ui_door` keeps everything
+else that Gradio would answer outside.
 
-Whoever reaches the address may ask and see all runs: there are no accounts. So it listens on this machine alone, and answers
-to this machine's names alone, unless it is told otherwise.
+Whoever reaches the address may ask and see all runs: there are no accounts. So it listens on this machine
+alone, and answers to this machine's names alone, unless it is told otherwise.
 """
 
 from __future__ import annotations
@@ -41,12 +42,17 @@ if TYPE_CHECKING:
 
 PORT = 7860
 MAX_UPLOAD = 2_048  # MiB
-# Gradio's page is built by scripts in it and by templates that it compiles; what matters is that all comes from here.
+# Gradio's page is built by scripts in it and by templates that it compiles; what matters is that all comes
+# from here.
 _POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
-_HEADERS = [(b"content-security-policy", _POLICY.encode()), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+_HEADERS = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,8 @@ def build_app(site: Site) -> FastAPI:
         found = site.shelf.clips().get(key)
         if found is None or not os.path.isfile(found.path):
             raise HTTPException(404, "there is no such video")
-        # Whatever a name ends in, the browser is told that it is a video: a page that is also one must not be opened as a page.
+        # Whatever a name ends in, the browser is told that it is a video: a page that is also one must not be
+        # opened as a page.
         kind = mimetypes.guess_type(found.path)[0] or ""
         return FileResponse(found.path, media_type=kind if kind.startswith("video/") else "video/mp4")
 
@@ -100,7 +107,8 @@ def build_app(site: Site) -> FastAPI:
 
     class Blocks(gr.Blocks):
         async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-            """Where a handler has no place of its own for an error: Gradio would print it, and show its text as HTML."""
+            """Where a handler has no place of its own for an error: Gradio would print it, and show its text
+            as HTML."""
             try:
                 return await super().process_api(*args, **kwargs)
             except gr.Error:
@@ -112,7 +120,8 @@ def build_app(site: Site) -> FastAPI:
     blocks = Blocks(title="Act2See", analytics_enabled=False)
     with blocks:
         Controls(site.configs, site.shelf, site.runs, site.max_upload).draw(blocks)
-    # After every event Gradio would make a table, with pandas, of all events so far, for a monitor that is off.
+    # After every event Gradio would make a table, with pandas, of all events so far, for a monitor that is
+    # off.
     blocks._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
     css = stylesheet() + files("act2see.serve.ui").joinpath("ui.css").read_text(encoding="utf-8")
     gr.mount_gradio_app(
@@ -130,15 +139,21 @@ def build_app(site: Site) -> FastAPI:
         enable_monitoring=False,
         show_error=False,
     )
-    # Gradio checks that a file was uploaded only where its own server was launched. The door has checked it before.
+    # Gradio checks that a file was uploaded only where its own server was launched. The door has checked it
+    # before.
     blocks.has_launched = True
     mounted = [getattr(route, "app", None) for route in app.routes]
     gradio_app = next(m for m in mounted if m is not None and hasattr(m, "stop_event"))
     app.state.stop = gradio_app.stop_event
-    # In Gradio's app too, whose own middleware would answer a failure without an id. The last one added is the first to see a request.
+    # In Gradio's app too, whose own middleware would answer a failure without an id. The last one added is
+    # the first to see a request.
     gradio_app.add_middleware(Inside)
     gradio_app.add_middleware(LogFailures)
-    events = {id: [isinstance(control, gr.File) for control in event.inputs] for id, event in blocks.fns.items() if event.fn}
+    events = {
+        id: [isinstance(control, gr.File) for control in event.inputs]
+        for id, event in blocks.fns.items()
+        if event.fn
+    }
     app.add_middleware(Door, events=events)
     app.add_middleware(AllowedHosts, hosts=hosts)
     app.add_middleware(LogFailures)
@@ -162,7 +177,8 @@ class _Policy:
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """A socket for the server; without a port the first free one from 7860 on. Raises `ConfigError` where there is none."""
+    """A socket for the server; without a port the first free one from 7860 on. Raises `ConfigError` where
+    there is none."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(PORT, PORT + 50) if port is None else [port]:
         try:
@@ -173,7 +189,9 @@ def listen(host: str, port: int | None) -> socket.socket:
     raise ConfigError(f"{what} cannot be listened on ({why}): name another with --port, or --host")
 
 
-async def serve(site: Site, listening: socket.socket, ready: Callable[[str], None] = lambda url: None) -> None:
+async def serve(
+    site: Site, listening: socket.socket, ready: Callable[[str], None] = lambda url: None
+) -> None:
     """Serve the page until the process is told to stop. `ready` is given its address."""
     server = _server(site)
     ready(_address(listening))
@@ -182,7 +200,8 @@ async def serve(site: Site, listening: socket.socket, ready: Callable[[str], Non
 
 @contextmanager
 def served(site: Site) -> Iterator[str]:
-    """Serve the page from a thread of its own, on a free port of this machine, while the block lasts; gives its address."""
+    """Serve the page from a thread of its own, on a free port of this machine, while the block lasts; gives
+    its address."""
     made: Future[uvicorn.Server] = Future()
 
     async def main() -> None:
@@ -210,7 +229,8 @@ def _server(site: Site) -> uvicorn.Server:
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # A page that is open holds connections for ever: one until Gradio's stop event, one while a run goes on.
+            # A page that is open holds connections for ever: one until Gradio's stop event, one while a run
+            # goes on.
             await site.runs.close()
             app.state.stop.set()
             await super().shutdown(sockets)

@@ -1,9 +1,10 @@
 """The videos that the page offers: samples, those in the folders that it was started with, and uploads.
 
-The browser knows a video by a key and never by a path, so that it can name no other file. Gradio does tell it the path of
-its own upload, and believes whatever path comes back; so only a regular file in the folder of Gradio's uploads is one. It is
-opened before it is taken; it keeps the harmless characters of its name and lies in a folder named by its content, so that the
-same file sent twice is there once. Nothing here decides by a name's ending.
+The browser knows a video by a key and never by a path, so that it can name no other file. Gradio does tell it
+the path of its own upload, and believes whatever path comes back; so only a regular file in the folder of
+Gradio's uploads is one. It is opened before it is taken; it keeps the harmless characters of its name and
+lies in a folder named by its content, so that the same file sent twice is there once. Nothing here decides by
+a name's ending.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class Shelf:
             shutil.move(upload, new)
             new.replace(to)
         except OSError as e:
-            raise StoreError(f"{name} cannot be kept ({e.strerror or e}): free some space, or name another folder with --runs") from e
+            raise StoreError(
+                f"{name} cannot be kept ({e.strerror or e}): free some space, or name another folder with --runs"
+            ) from e
         finally:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
@@ -113,7 +116,9 @@ def uploaded_file(path: str) -> str:
     Raises:
         VideoError: It is no regular file in the folder of Gradio's uploads. The message does not say whether there is such a file.
     """
-    named = os.path.abspath(os.environ.get("GRADIO_TEMP_DIR") or os.path.join(tempfile.gettempdir(), "gradio"))
+    named = os.path.abspath(
+        os.environ.get("GRADIO_TEMP_DIR") or os.path.join(tempfile.gettempdir(), "gradio")
+    )
     folder = os.path.realpath(named)
     try:
         # By its letters first: nothing is looked up outside, where a network's folder may hang.

@@ -1,10 +1,12 @@
 """One event loop for the whole process, in a thread of its own: where synchronous callers' coroutines run.
 
-A client of a chat model keeps connections, and a connection belongs to the event loop that opened it. With a loop for each
-call (`asyncio.run`) the second call would find the first one's connections dead. So `run_sync` runs whatever it is given on the
-same loop, and `relay` keeps a client on it although its callers come from many.
+A client of a chat model keeps connections, and a connection belongs to the event loop that opened it. With a
+loop for each call (`asyncio.run`) the second call would find the first one's connections dead. So `run_sync`
+runs whatever it is given on the same loop, and `relay` keeps a client on it although its callers come from
+many.
 
-The thread starts with the first call and ends with the process. A forked child has no such thread; it starts its own.
+The thread starts with the first call and ends with the process. A forked child has no such thread; it starts
+its own.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class _Background:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run_for_ever, args=(self._loop,), name="act2see-loop", daemon=True)
+                self._thread = threading.Thread(
+                    target=_run_for_ever, args=(self._loop,), name="act2see-loop", daemon=True
+                )
                 self._thread.start()
                 atexit.register(self.stop)
                 renew_after_fork(self)
@@ -95,14 +99,18 @@ _background = _Background()
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, for code that is not asynchronous: in scripts, in threads, and in notebooks, whose own loop is busy.
+    """The result of a coroutine, for code that is not asynchronous: in scripts, in threads, and in notebooks,
+    whose own loop is busy.
 
-    It runs with the caller's context variables. Ctrl-C cancels it, waits until it has ended, and goes on to the caller.
+    It runs with the caller's context variables. Ctrl-C cancels it, waits until it has ended, and goes on to
+    the caller.
     """
     return _wait_for(work, lambda running: running.result())
 
 
-def run_sync_with_events(work: Callable[[Callable[[E], None]], Coroutine[Any, Any, T]], on_event: Callable[[E], None]) -> T:
+def run_sync_with_events(
+    work: Callable[[Callable[[E], None]], Coroutine[Any, Any, T]], on_event: Callable[[E], None]
+) -> T:
     """As `run_sync`, for a coroutine that reports events: `on_event` is called in this thread, in order.
 
     An error that it raises ends the coroutine.
@@ -129,7 +137,8 @@ async def run_in_background(work: Coroutine[Any, Any, T]) -> T:
 async def relay(items: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """The items of a generator that runs on the background loop. Closing this closes it.
 
-    One task runs it from its first item to its last, since clients hold timeouts that must end in the task where they began.
+    One task runs it from its first item to its last, since clients hold timeouts that must end in the task
+    where they began.
     """
     here, there = asyncio.get_running_loop(), _background.loop()
     if here is there:
@@ -167,7 +176,8 @@ async def _closing(items: AsyncGenerator[T]) -> AsyncIterator[T]:
 def _wait_for(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) -> T:
     loop = _background.loop()
     if _running_loop() is loop:
-        # Asked from within a run, by a tool say. The loop cannot wait for itself, so this run gets a loop of its own.
+        # Asked from within a run, by a tool say. The loop cannot wait for itself, so this run gets a loop of
+        # its own.
         return _wait_apart(work, wait)
     task: Future[asyncio.Task[Any]] = Future()
     interrupted = threading.Event()
@@ -184,7 +194,8 @@ def _wait_for(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) -> T
         running = asyncio.run_coroutine_threadsafe(main(), loop)
         return wait(running)
     except BaseException:
-        # An interrupt may come at any line. Either the task has begun and is cancelled here, or it sees that it is not to begin.
+        # An interrupt may come at any line. Either the task has begun and is cancelled here, or it sees that
+        # it is not to begin.
         interrupted.set()
         if task.done():
             loop.call_soon_threadsafe(task.result().cancel)

@@ -1,13 +1,14 @@
 """Requests that arrive apart and are worked on together, in fair turns.
 
-A device does eight frames in much less than eight times one. So requests wait while it is busy, and whatever then waits
-and has the same key (the same size, say) goes in one batch, the first in turn first. A lone request waits `gather` seconds
-for company.
+A device does eight frames in much less than eight times one. So requests wait while it is busy, and whatever
+then waits and has the same key (the same size, say) goes in one batch, the first in turn first. A lone
+request waits `gather` seconds for company.
 
-Turns are those of start-time fair queueing: an owner's requests follow each other, and another owner's first one comes as soon as
-what is under way is done, however many the first has waiting. The queue is bounded: who finds it full waits at the door, in
-the same turns. A request that is cancelled leaves; once all of a batch are cancelled, `work` is told so by `stop()` and may
-end early. Callers may live in any event loop (`submit`) or thread (`run`). The worker thread lives while there is work.
+Turns are those of start-time fair queueing: an owner's requests follow each other, and another owner's first
+one comes as soon as what is under way is done, however many the first has waiting. The queue is bounded: who
+finds it full waits at the door, in the same turns. A request that is cancelled leaves; once all of a batch
+are cancelled, `work` is told so by `stop()` and may end early. Callers may live in any event loop (`submit`)
+or thread (`run`). The worker thread lives while there is work.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ class _Request(Generic[K, T, R]):
 
 
 class MicroBatcher(Generic[K, T, R]):
-    """Runs `work(key, items, stop)` on batches of one key, whose sizes (`size` of an item, one unless given) sum to `most` at most.
+    """Runs `work(key, items, stop)` on batches of one key, whose sizes (`size` of an item, one unless given)
+    sum to `most` at most.
 
-    `work` returns one result, or one exception, for each item. An item larger than `most` goes alone. `batches` has how many
-    items went together so far, the last 1,000.
+    `work` returns one result, or one exception, for each item. An item larger than `most` goes alone.
+    `batches` has how many items went together so far, the last 1,000.
     """
 
     def __init__(
@@ -55,12 +57,21 @@ class MicroBatcher(Generic[K, T, R]):
         gather: float = 0.01,
         name: str = "act2see-batch",
     ) -> None:
-        self._work, self._size, self.most, self.waiting, self.gather, self.name = work, size, most, max(waiting, 1), gather, name
+        self._work, self._size, self.most, self.waiting, self.gather, self.name = (
+            work,
+            size,
+            most,
+            max(waiting, 1),
+            gather,
+            name,
+        )
         self.batches: list[int] = []
         self._queue: list[_Request[K, T, R]] = []
         self._door: list[_Request[K, T, R]] = []
         self._now, self._arrived = 0, 0
-        self._turns: dict[Hashable, int] = {}  # where an owner's next request stands, for owners that are ahead of `_now`
+        self._turns: dict[
+            Hashable, int
+        ] = {}  # where an owner's next request stands, for owners that are ahead of `_now`
         self._working = False
         self._changed = threading.Condition()
         renew_after_fork(self)
@@ -133,7 +144,9 @@ class MicroBatcher(Generic[K, T, R]):
             key, items = batch[0].key, [r.item for r in batch]
             self.batches = [*self.batches[-999:], len(batch)]
             try:
-                results = list(self._work(key, items, lambda batch=batch: all(r.result.cancelled() for r in batch)))  # type: ignore[misc]
+                results = list(
+                    self._work(key, items, lambda batch=batch: all(r.result.cancelled() for r in batch))
+                )  # type: ignore[misc]
                 if len(results) != len(batch):
                     raise RuntimeError(f"{self.name}: {len(results)} results for {len(batch)} items")
             except Exception as e:
@@ -142,10 +155,15 @@ class MicroBatcher(Generic[K, T, R]):
                 settle(request.result, result)
 
     def _next(self) -> list[_Request[K, T, R]]:
-        """The first in turn and those that may go with it; none once the queue is empty, which ends the worker."""
+        """The first in turn and those that may go with it; none once the queue is empty, which ends the
+        worker."""
         with self._changed:
             end = time.monotonic() + self.gather
-            while self._queue and sum(r.size for r in self._queue) < self.most and (left := end - time.monotonic()) > 0:
+            while (
+                self._queue
+                and sum(r.size for r in self._queue) < self.most
+                and (left := end - time.monotonic()) > 0
+            ):
                 self._changed.wait(left)
             if not self._queue:
                 self._working, self._now = False, 0

@@ -1,8 +1,8 @@
 """Cancelling a run so that it ends: for callers whose cancellation comes more than once.
 
-anyio (and so Starlette, FastAPI and MCP servers) cancels what is in a scope again and again, at every step of the event loop,
-until it has left the scope. LangGraph cleans up in tasks that the second cancellation hits: the nodes are then never told, and
-run on to their end, unseen.
+anyio (and so Starlette, FastAPI and MCP servers) cancels what is in a scope again and again, at every step of
+the event loop, until it has left the scope. LangGraph cleans up in tasks that the second cancellation hits:
+the nodes are then never told, and run on to their end, unseen.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What is known of weights that are not here yet (`catalogue.yaml`), and how many bytes weights take once they are loaded.
+"""What is known of weights that are not here yet (`catalogue.yaml`), and how many bytes weights take once
+they are loaded.
 
 For weights that are here the same arithmetic uses the counts in their files' headers.
 """
@@ -20,7 +21,8 @@ QUANTISED = ("transformer", "unet")  # the large part of a pipeline: what `quant
 
 
 class Known(BaseModel):
-    """Weights of a hub repository. `parts` is the number of values in each; a model without parts has one, `model`."""
+    """Weights of a hub repository. `parts` is the number of values in each; a model without parts has one,
+    `model`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,8 +52,11 @@ def catalogue() -> Mapping[str, Known]:
     return TypeAdapter(dict[str, Known]).validate_python(yaml.safe_load(text))
 
 
-def taken(parts: Mapping[str, int], itemsize: float, *, quantised: bool = False, offload: str = "none") -> Taken:
-    """What the weights of these parts take. Offloaded by model, the largest alone is on the device; in sequence, next to nothing."""
+def taken(
+    parts: Mapping[str, int], itemsize: float, *, quantised: bool = False, offload: str = "none"
+) -> Taken:
+    """What the weights of these parts take. Offloaded by model, the largest alone is on the device; in
+    sequence, next to nothing."""
     sizes = [n * (NF4 if quantised and part in QUANTISED else itemsize) for part, n in parts.items()]
     if offload == "model":
         return Taken(max(sizes, default=0.0), sum(sizes))

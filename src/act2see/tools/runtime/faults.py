@@ -1,7 +1,7 @@
 """Which errors of a tool are the user's to mend.
 
-A model that is told of a failed call goes on without the frame. That is right for a tool that is out of order, and wrong for a
-full disk or missing weights: the answer would be a guess, and nobody would learn why.
+A model that is told of a failed call goes on without the frame. That is right for a tool that is out of
+order, and wrong for a full disk or missing weights: the answer would be a guess, and nobody would learn why.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ import os
 from collections.abc import Iterator
 
 from act2see import errors
-from act2see.errors import Act2SeeError, ConfigError, QuestionError, SetupError, StoreError, ToolError, VideoError, WeightsError
+from act2see.errors import (
+    Act2SeeError,
+    ConfigError,
+    QuestionError,
+    SetupError,
+    StoreError,
+    ToolError,
+    VideoError,
+    WeightsError,
+)
 from act2see.tools.runtime.text import first_line
 
 _OURS = (ConfigError, QuestionError, SetupError, StoreError, VideoError, WeightsError)
@@ -25,7 +34,8 @@ _WORDS += ["disk is full", "disk quota exceeded", "readonly database", "unable t
 
 
 def to_user_error(error: BaseException) -> Act2SeeError | None:
-    """The error by which a run should end, where this one is about storage, configuration, weights or the video; None for others."""
+    """The error by which a run should end, where this one is about storage, configuration, weights or the
+    video; None for others."""
     for one in _with_causes(error):
         if isinstance(one, _OURS):
             return one
@@ -33,13 +43,17 @@ def to_user_error(error: BaseException) -> Act2SeeError | None:
             place = f"{one.filename}: " if isinstance(one.filename, str) else ""
             return _storage_error(f"{place}{one.strerror or one}")
         # A tool that raises our own error has put it into words, and may be quoting somebody else's disk.
-        if not isinstance(one, Act2SeeError) and any(words in first_line(one, 1000).lower() for words in _WORDS):
+        if not isinstance(one, Act2SeeError) and any(
+            words in first_line(one, 1000).lower() for words in _WORDS
+        ):
             return _storage_error(first_line(one))
     return None
 
 
 def _storage_error(said: str) -> StoreError:
-    return StoreError(f"{said}; free some space, mend the rights, or name another place (`cache` and `store` in the config, ACT2SEE_CACHE)")
+    return StoreError(
+        f"{said}; free some space, mend the rights, or name another place (`cache` and `store` in the config, ACT2SEE_CACHE)"
+    )
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
@@ -61,7 +75,8 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def restored(error: BaseException | str) -> BaseException:
-    """An error as it was raised: a run that is resumed has it as the text that a checkpoint keeps, such as `OSError(28, 'full')`."""
+    """An error as it was raised: a run that is resumed has it as the text that a checkpoint keeps, such as
+    `OSError(28, 'full')`."""
     if isinstance(error, BaseException):
         return error
     name, _, rest = error.partition("(")

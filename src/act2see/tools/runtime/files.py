@@ -17,7 +17,8 @@ from act2see.errors import StoreError
 
 
 def check_folder(path: Path, ours: str) -> None:
-    """Raise `StoreError` unless `path` is new, empty, or holds `ours`, the file by which we know what we wrote."""
+    """Raise `StoreError` unless `path` is new, empty, or holds `ours`, the file by which we know what we
+    wrote."""
     if path.is_dir():
         if any(path.iterdir()) and not (path / ours).is_file():
             raise StoreError(f"the folder {path} is not empty: name a new one")
@@ -98,7 +99,8 @@ def read_file(path: str | os.PathLike[str], largest: int, *, follow: bool = True
 
 
 def is_text(name: str) -> bool:
-    """Whether a file's name is Unicode text. Names of any bytes exist, which JSON and most formats cannot hold."""
+    """Whether a file's name is Unicode text. Names of any bytes exist, which JSON and most formats cannot
+    hold."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,21 +1,23 @@
-"""What must be done where a process forks after a question: prefork servers (`gunicorn --preload`), `multiprocessing` with "fork".
+"""What must be done where a process forks after a question: prefork servers (`gunicorn --preload`),
+`multiprocessing` with "fork".
 
-The child has a copy of all memory and a single thread, the one that forked. Five things would hang there, and each has its
-remedy here:
+The child has a copy of all memory and a single thread, the one that forked. Five things would hang there, and
+each has its remedy here:
 
-- Threads that are gone, and locks that they held. An object that owns threads or queues calls `renew_after_fork(self)` and
-  makes them anew in the child; a `Lock` or `RLock` of this module is free again there. What was asked in the parent is
-  answered in the parent alone.
+- Threads that are gone, and locks that they held. An object that owns threads or queues calls
+  `renew_after_fork(self)` and makes them anew in the child; a `Lock` or `RLock` of this module is free again
+  there. What was asked in the parent is answered in the parent alone.
 - Imports of other threads, whose modules' locks nobody would release: a fork waits until there are none.
 - Native code that was interrupted in the middle: a cache half written. `native()` marks such work, and
   a fork waits until no other thread is in it, for a minute at most.
-- Other libraries' locks (of `functools.cached_property`, say) that an event loop holds for a moment. What calls `pause_at_fork(self)`
-  stands still between two callbacks while the process forks.
-- OpenMP. A thread that had helpers in the parent waits in the child for helpers that are not there, and the thread that forked
-  is the only one that may have had any. What is marked `@natively` and called there is done in a fresh thread, which starts
-  helpers of its own.
+- Other libraries' locks (of `functools.cached_property`, say) that an event loop holds for a moment. What
+  calls `pause_at_fork(self)` stands still between two callbacks while the process forks.
+- OpenMP. A thread that had helpers in the parent waits in the child for helpers that are not there, and the
+  thread that forked is the only one that may have had any. What is marked `@natively` and called there is
+  done in a fresh thread, which starts helpers of its own.
 
-No hook is registered before the first of these objects is made, and a process that never forks pays for a lock a call.
+No hook is registered before the first of these objects is made, and a process that never forks pays for a
+lock a call.
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ import filelock
 
 from act2see.errors import SetupError
 
-# Python calls the fork hook that was registered last first. These modules have hooks that take a lock for the time of the fork, and native
-# work may be waiting for one: so theirs are registered before ours, and ours has waited before they are called.
+# Python calls the fork hook that was registered last first. These modules have hooks that take a lock for the
+# time of the fork, and native work may be waiting for one: so theirs are registered before ours, and ours has
+# waited before they are called.
 _HOOKED_BEFORE = (concurrent.futures.thread, filelock)
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -80,7 +83,8 @@ def renew_after_fork(owner: Renewable) -> None:
 def native() -> Iterator[None]:
     """Work in native code, in whose middle no fork happens.
 
-    While a fork waits nobody begins such work, so do not wait within it for what another thread does in `native()`.
+    While a fork waits nobody begins such work, so do not wait within it for what another thread does in
+    `native()`.
     """
     _process.watch()
     _process.enter()
@@ -91,7 +95,8 @@ def native() -> Iterator[None]:
 
 
 def natively(work: Callable[P, T]) -> Callable[P, T]:
-    """A function that is `native()` work. Called by the thread that forked, it is done in a fresh thread of the child."""
+    """A function that is `native()` work. Called by the thread that forked, it is done in a fresh thread of
+    the child."""
 
     @wraps(work)
     def call(*args: P.args, **keywords: P.kwargs) -> T:
@@ -115,7 +120,8 @@ def natively(work: Callable[P, T]) -> Callable[P, T]:
 
 
 def check_inherited(what: str, device: str) -> None:
-    """In a child: raise `SetupError` for a model that the parent loaded on an accelerator, where a child cannot reach it."""
+    """In a child: raise `SetupError` for a model that the parent loaded on an accelerator, where a child
+    cannot reach it."""
     if device != "cpu":
         raise SetupError(
             f"{what} was loaded on {device} by the process that this one was forked from, and only that one can use it there: "
@@ -124,7 +130,8 @@ def check_inherited(what: str, device: str) -> None:
 
 
 def leak(thing: object) -> None:
-    """Never free `thing`: in a child, its end would wait for threads of the parent (a decoder's, an inference session's)."""
+    """Never free `thing`: in a child, its end would wait for threads of the parent (a decoder's, an inference
+    session's)."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
@@ -147,7 +154,9 @@ class Lock:
         self._holder = threading.get_ident()
         self._depth += 1
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._depth -= 1
         if not self._depth:
             self._holder = 0
@@ -161,7 +170,8 @@ class RLock(Lock):
 
 
 class _Process:
-    """What is known of this process: who is in native code, whether a fork waits, and what is renewed in a child."""
+    """What is known of this process: who is in native code, whether a fork waits, and what is renewed in a
+    child."""
 
     def __init__(self) -> None:
         self.owners: weakref.WeakSet[Renewable] = weakref.WeakSet()
@@ -226,7 +236,8 @@ class _Process:
 
 
 def _wait_for_imports() -> None:
-    """Until no other thread is importing a module: a child would wait for ever for the lock of one that is half imported."""
+    """Until no other thread is importing a module: a child would wait for ever for the lock of one that is
+    half imported."""
     me, end = threading.get_ident(), time.monotonic() + _IMPORTS
     while time.monotonic() < end:
         # Python has no public name for these; without them nothing is waited for.

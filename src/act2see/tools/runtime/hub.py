@@ -1,12 +1,13 @@
 """Fetch weights from a hub: the files that are loaded, and no others.
 
-Those are safetensors, JSON and tokenizer files; never pickles, never code. Of a pipeline, only the folders that its
-`model_index.json` names (such repositories also hold the same weights in one file for other programs), and not the parts
-that a configuration leaves out. Second copies in another precision (`model.fp16.safetensors`) stay where they are.
+Those are safetensors, JSON and tokenizer files; never pickles, never code. Of a pipeline, only the folders
+that its `model_index.json` names (such repositories also hold the same weights in one file for other
+programs), and not the parts that a configuration leaves out. Second copies in another precision
+(`model.fp16.safetensors`) stay where they are.
 
-`huggingface_hub` does the fetching: a connection that is cut is taken up again where it stopped, and a second call fetches
-what the first had not finished, file by file. Files land in its cache, where transformers and diffusers look. `HF_ENDPOINT`
-(or `endpoint`) names another hub or a mirror.
+`huggingface_hub` does the fetching: a connection that is cut is taken up again where it stopped, and a second
+call fetches what the first had not finished, file by file. Files land in its cache, where transformers and
+diffusers look. `HF_ENDPOINT` (or `endpoint`) names another hub or a mirror.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from typing import Any
 from act2see.errors import UnreachableError, WeightsError
 from act2see.tools.runtime.catalogue import catalogue
 
-_TOKENIZER = frozenset({"merges.txt", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"})
+_TOKENIZER = frozenset(
+    {"merges.txt", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"}
+)
 _SPARE = 1 << 30  # what a disk should have left
 
 Report = Callable[[int], None]
@@ -52,7 +55,9 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists())).free
 
 
-def list_files(name: str, *, without: Collection[str] = (), endpoint: str | None = None, token: str | None = None) -> Files:
+def list_files(
+    name: str, *, without: Collection[str] = (), endpoint: str | None = None, token: str | None = None
+) -> Files:
     """Ask the hub which files there are. Raises `WeightsError`."""
     from huggingface_hub import HfApi, hf_hub_download
 
@@ -61,30 +66,45 @@ def list_files(name: str, *, without: Collection[str] = (), endpoint: str | None
         sizes = {s.rfilename: s.size or 0 for s in found.siblings or ()}
         index = None
         if "model_index.json" in sizes:
-            path = hf_hub_download(name, "model_index.json", revision=found.sha, endpoint=endpoint, token=token)
+            path = hf_hub_download(
+                name, "model_index.json", revision=found.sha, endpoint=endpoint, token=token
+            )
             index = json.loads(Path(path).read_text(encoding="utf-8"))
     except Exception as e:
         raise told(name, e, endpoint) from e
     chosen = {f: sizes[f] for f in wanted(sizes, index, without)}
     if not any(f.endswith(".safetensors") for f in chosen):
-        raise WeightsError(f"{name} has no weights as safetensors, and no others are loaded: choose another repository")
+        raise WeightsError(
+            f"{name} has no weights as safetensors, and no others are loaded: choose another repository"
+        )
     return Files(name, chosen)
 
 
-def wanted(names: Collection[str], index: Mapping[str, Any] | None = None, without: Collection[str] = ()) -> list[str]:
-    """Which of a repository's files are loaded. `index` is a pipeline's `model_index.json`, `without` the parts not to load."""
+def wanted(
+    names: Collection[str], index: Mapping[str, Any] | None = None, without: Collection[str] = ()
+) -> list[str]:
+    """Which of a repository's files are loaded. `index` is a pipeline's `model_index.json`, `without` the
+    parts not to load."""
     parts = None
     if index is not None:
         left_out = {*without, *(part.replace("text_encoder", "tokenizer") for part in without)}
         parts = {p for p, kind in index.items() if isinstance(kind, list) and kind[0] and p not in left_out}
     nested = "modules.json" in names  # of sentence-transformers: its parts are folders
-    return [name for name in names if _loaded(PurePosixPath(name)) and _in_place(PurePosixPath(name), parts, nested)]
+    return [
+        name
+        for name in names
+        if _loaded(PurePosixPath(name)) and _in_place(PurePosixPath(name), parts, nested)
+    ]
 
 
 def _loaded(path: PurePosixPath) -> bool:
     if ".index." in path.name:
         return path.name.endswith(".safetensors.index.json")
-    return path.suffix == ".json" or path.name in _TOKENIZER or (path.suffix == ".safetensors" and path.name.count(".") == 1)
+    return (
+        path.suffix == ".json"
+        or path.name in _TOKENIZER
+        or (path.suffix == ".safetensors" and path.name.count(".") == 1)
+    )
 
 
 def _in_place(path: PurePosixPath, parts: Collection[str] | None, nested: bool) -> bool:
@@ -94,14 +114,18 @@ def _in_place(path: PurePosixPath, parts: Collection[str] | None, nested: bool) 
     return path.name == "model_index.json" if folder == "." else folder in parts
 
 
-def fetch(files: Files, *, endpoint: str | None = None, token: str | None = None, report: Report | None = None) -> Path:
+def fetch(
+    files: Files, *, endpoint: str | None = None, token: str | None = None, report: Report | None = None
+) -> Path:
     """The folder with these files; what is there is not fetched again. `report` hears of bytes as they come.
 
     Raises `WeightsError`, also where the disk has no room for what is missing.
     """
     from huggingface_hub import snapshot_download, try_to_load_from_cache
 
-    missing = sum(size for f, size in files.sizes.items() if not isinstance(try_to_load_from_cache(files.name, f), str))
+    missing = sum(
+        size for f, size in files.sizes.items() if not isinstance(try_to_load_from_cache(files.name, f), str)
+    )
     free = free_space(cache_folder())
     if missing + _SPARE > free:
         raise WeightsError(
@@ -137,7 +161,9 @@ def told(name: str, error: Exception, endpoint: str | None = None) -> WeightsErr
             f"{name} is gated: sign in at {hub}/{name} and accept its licence{licence}, then `hf auth login`, and run this again"
         )
     if any(isinstance(c, errors.RepositoryNotFoundError) for c in causes):
-        return WeightsError(f"{hub} has no repository {name} that you may see: check the name, or `hf auth login` if it is private")
+        return WeightsError(
+            f"{hub} has no repository {name} that you may see: check the name, or `hf auth login` if it is private"
+        )
     if any(isinstance(c, errors.OfflineModeIsEnabled) for c in causes):
         return UnreachableError(
             f"{name} is not in {cache_folder()} and HF_HUB_OFFLINE is set: unset it to download, or copy that folder from elsewhere"
@@ -151,7 +177,9 @@ def told(name: str, error: Exception, endpoint: str | None = None) -> WeightsErr
             f"there is one, copy {cache_folder()} here, and export HF_HUB_OFFLINE=1"
         )
     said = " ".join((str(error) or repr(error)).split())
-    return WeightsError(f"the download of {name} stopped: {said.rstrip('.')[:300]}; run this again, whole files are kept")
+    return WeightsError(
+        f"the download of {name} stopped: {said.rstrip('.')[:300]}; run this again, whole files are kept"
+    )
 
 
 def _bar(report: Report) -> Any:

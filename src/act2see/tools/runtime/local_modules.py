@@ -1,12 +1,13 @@
 """Modules beside a config file: `use: "depth:Depth"`, with `depth.py` in the file's folder.
 
-They are found there from whatever folder, command or server the file is used. `sys.path` is left alone, since what is in it is
-found by everybody: a module gets a name of its own by its folder, so two folders may each have a `mytool.py`. Within the folder,
-modules import one another as scripts do, by their plain names, when they are loaded and later: each is given an `__import__` that
-looks in its folder before it looks elsewhere. The standard library always comes first.
+They are found there from whatever folder, command or server the file is used. `sys.path` is left alone, since
+what is in it is found by everybody: a module gets a name of its own by its folder, so two folders may each
+have a `mytool.py`. Within the folder, modules import one another as scripts do, by their plain names, when
+they are loaded and later: each is given an `__import__` that looks in its folder before it looks elsewhere.
+The standard library always comes first.
 
-A module that Python would find at the same file by itself (the folder is the script's own, or the package is installed) is imported as
-always, under its plain name.
+A module that Python would find at the same file by itself (the folder is the script's own, or the package is
+installed) is imported as always, under its plain name.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ def _is_found_anyway(name: str, folder: str) -> bool:
 
 def _files(spec: ModuleSpec) -> list[str]:
     """Where a module is: its file, or the folders of a package without one."""
-    places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
+    places = (
+        [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
+    )
     return [os.path.realpath(p) for p in places]
 
 
@@ -91,7 +94,9 @@ def _root(folder: str) -> str:
 class _Finder(MetaPathFinder):
     """Finds the modules of such packages, and no others."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if not fullname.startswith(_PREFIX):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
@@ -101,7 +106,8 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """Runs a module with an `__import__` of its folder. `exec` takes the builtins from the module's globals."""
+    """Runs a module with an `__import__` of its folder. `exec` takes the builtins from the module's
+    globals."""
 
     def exec_module(self, module: ModuleType) -> None:
         root = module.__name__.partition(".")[0]

@@ -2,8 +2,8 @@
 
 And the contrary, for a command that trains on the processor: `keep_freed`.
 
-Which parts is the caller's: frames of a batch, rows that decode, tokens that are read. Other failures of a batch are
-taken apart the same way, so that one bad item does not fail its neighbours.
+Which parts is the caller's: frames of a batch, rows that decode, tokens that are read. Other failures of a
+batch are taken apart the same way, so that one bad item does not fail its neighbours.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _KEEP = {-3: 2**25, -1: 2**30}  # malloc.h: M_MMAP_THRESHOLD (32 MiB is the most
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether it says that there was no room: CUDA's own error, or what the CPU's and Apple's allocators raise."""
+    """Whether it says that there was no room: CUDA's own error, or what the CPU's and Apple's allocators
+    raise."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -30,7 +31,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """Give back what nothing uses. Call it after the `except` block: within, the error still holds the tensors of its frames."""
+    """Give back what nothing uses. Call it after the `except` block: within, the error still holds the
+    tensors of its frames."""
     import gc
 
     import torch
@@ -43,11 +45,12 @@ def release() -> None:
 
 
 def keep_freed() -> None:
-    """From now on this process keeps the memory that it frees, up to a GiB. Nothing happens where the C library is not GNU's.
+    """From now on this process keeps the memory that it frees, up to a GiB. Nothing happens where the C
+    library is not GNU's.
 
-    GNU's allocator gives a block of some size back to the kernel, which clears each page of it when the next step asks
-    again: a tenth of a step of training on a processor. Blocks above 32 MiB still go back. It concerns the whole process,
-    so commands call it, and libraries do not.
+    GNU's allocator gives a block of some size back to the kernel, which clears each page of it when the next
+    step asks again: a tenth of a step of training on a processor. Blocks above 32 MiB still go back. It
+    concerns the whole process, so commands call it, and libraries do not.
     """
     import ctypes
 
@@ -58,7 +61,8 @@ def keep_freed() -> None:
 
 
 def in_halves(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | Exception]:
-    """`work(items)`; where that fails, its two halves, and so on. What fails alone is returned as its error."""
+    """`work(items)`; where that fails, its two halves, and so on. What fails alone is returned as its
+    error."""
     full = False
     try:
         return list(work(items))
@@ -73,5 +77,10 @@ def in_halves(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) ->
     if len(items) == 1:
         return [failed]
     middle = len(items) // 2
-    log.warning("%s; %d at once instead of %d", "out of memory" if full else "a batch failed", len(items) - middle, len(items))
+    log.warning(
+        "%s; %d at once instead of %d",
+        "out of memory" if full else "a batch failed",
+        len(items) - middle,
+        len(items),
+    )
     return [*in_halves(work, items[:middle]), *in_halves(work, items[middle:])]

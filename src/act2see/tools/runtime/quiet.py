@@ -1,8 +1,9 @@
 """Keep what libraries say about themselves off the screen while we load and run their models.
 
-Bars, notes on packages that are not installed and warnings about their own future tell whoever asked a question nothing, and in a
-notebook they bury the answer. They are silenced while a block runs, by the libraries' own switches, and are as they were after it:
-importing act2see changes nothing for anybody else. Who logs at INFO or below hears the libraries' notes as well; errors are always heard.
+Bars, notes on packages that are not installed and warnings about their own future tell whoever asked a
+question nothing, and in a notebook they bury the answer. They are silenced while a block runs, by the
+libraries' own switches, and are as they were after it: importing act2see changes nothing for anybody else.
+Who logs at INFO or below hears the libraries' notes as well; errors are always heard.
 """
 
 from __future__ import annotations
@@ -16,11 +17,18 @@ from typing import Any
 
 from act2see.tools.runtime.forks import Lock
 
-_NOTED = ("accelerate", "huggingface_hub", "peft", "sentence_transformers")  # they have loggers, and no bars of their own
+_NOTED = (
+    "accelerate",
+    "huggingface_hub",
+    "peft",
+    "sentence_transformers",
+)  # they have loggers, and no bars of their own
 _WARNING = r"(transformers|diffusers|accelerate|huggingface_hub|peft|tokenizers|torch|act2see)(\.|$)"  # whom a warning is blamed on
 
 _lock = Lock()
-_silenced: dict[str, tuple[int, Callable[[], None]]] = {}  # how often, and what undoes it: blocks of several threads overlap
+_silenced: dict[
+    str, tuple[int, Callable[[], None]]
+] = {}  # how often, and what undoes it: blocks of several threads overlap
 
 
 @contextmanager
@@ -70,14 +78,19 @@ def _hush_library(name: str) -> Callable[[], None]:
 def _hush_logger(name: str) -> Callable[[], None]:
     logger = logging.getLogger(name)
     before = logger.level
-    if logging.getLogger("act2see").isEnabledFor(logging.INFO) or before > logging.WARNING or 0 < before < logging.WARNING:
+    if (
+        logging.getLogger("act2see").isEnabledFor(logging.INFO)
+        or before > logging.WARNING
+        or 0 < before < logging.WARNING
+    ):
         return lambda: None
     logger.setLevel(logging.ERROR)
     return lambda: logger.setLevel(before)
 
 
 def _hush_warnings() -> Callable[[], None]:
-    """One filter more, and not `catch_warnings`, which puts back a list that other threads have changed since."""
+    """One filter more, and not `catch_warnings`, which puts back a list that other threads have changed
+    since."""
     warnings.filterwarnings("ignore", module=_WARNING)
     ours = warnings.filters[0]
 

@@ -1,11 +1,12 @@
 """Long jobs done in turns, so that a short one that comes later does not wait for a long one to end.
 
-A job is a generator: it yields how far it is (`done, total`) after each piece of work, and returns what it made. `workers` threads
-go round the owners and do the next piece of each one's first job; an owner's jobs are done in order, so that its first is ready
-early. A job is named by a key: who asks for one that is under way waits for that one. It is given up once nobody waits for it.
+A job is a generator: it yields how far it is (`done, total`) after each piece of work, and returns what it
+made. `workers` threads go round the owners and do the next piece of each one's first job; an owner's jobs are
+done in order, so that its first is ready early. A job is named by a key: who asks for one that is under way
+waits for that one. It is given up once nobody waits for it.
 
-At most `most` jobs are begun, since each holds what it works with open; later ones wait until one ends. Threads live while
-there is work.
+At most `most` jobs are begun, since each holds what it works with open; later ones wait until one ends.
+Threads live while there is work.
 """
 
 from __future__ import annotations
@@ -52,7 +53,13 @@ class Rotation(Generic[T]):
         self._lock = Lock()
         renew_after_fork(self)
 
-    def join(self, key: Hashable, begin: Callable[[], Job[T]], progress: Progress | None = None, owner: Hashable = None) -> Future[T]:
+    def join(
+        self,
+        key: Hashable,
+        begin: Callable[[], Job[T]],
+        progress: Progress | None = None,
+        owner: Hashable = None,
+    ) -> Future[T]:
         """What the job of this key will have made. Who cancels the future no longer waits for it.
 
         `progress` is called in a thread of the rotation's own. A job without an `owner` is one by itself.

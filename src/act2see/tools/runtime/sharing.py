@@ -1,7 +1,7 @@
 """What the graphs of one process have in common: models, each loaded once, and locks, each of one thing.
 
-Two configurations that differ in their budget, their tools or their prompt share the reasoner, the encoder and the diffusion
-pipeline, as long as the weights and how they are loaded are the same.
+Two configurations that differ in their budget, their tools or their prompt share the reasoner, the encoder
+and the diffusion pipeline, as long as the weights and how they are loaded are the same.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Text from outside, made fit to be kept: what comes in here ends up in JSON, in checkpoints, on terminals and in file names.
+"""Text from outside, made fit to be kept: what comes in here ends up in JSON, in checkpoints, on terminals
+and in file names.
 
-Two kinds of characters break those: lone surrogates, which no encoding writes (JSON's `"\\ud800"` makes them, and so do file
-names and command lines that are not UTF-8), and NUL, at which C ends a string.
+Two kinds of characters break those: lone surrogates, which no encoding writes (JSON's `"\\ud800"` makes them,
+and so do file names and command lines that are not UTF-8), and NUL, at which C ends a string.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ def clean_text(text: str) -> str:
 
 
 def clean_data(data: Any) -> Any:
-    """Plain data (dictionaries, lists, texts within one another) with `clean_text` for every text in it, keys too."""
+    """Plain data (dictionaries, lists, texts within one another) with `clean_text` for every text in it, keys
+    too."""
     if isinstance(data, str):
         return clean_text(data)
     if isinstance(data, dict):

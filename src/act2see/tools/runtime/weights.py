@@ -1,8 +1,8 @@
 """Where weights are: shipped with the package, in a local folder, or in the cache of a hub.
 
-`micro:vlm` names a folder that ships in the package; a path names itself; anything else is a hub repository, which `act2see download`
-has fetched into the hub's cache. Nothing is fetched when weights are loaded: a question must not wait for gigabytes that nobody asked
-for. Safetensors only, no remote code.
+`micro:vlm` names a folder that ships in the package; a path names itself; anything else is a hub repository,
+which `act2see download` has fetched into the hub's cache. Nothing is fetched when weights are loaded: a
+question must not wait for gigabytes that nobody asked for. Safetensors only, no remote code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from typing import Any
 
 from act2see.errors import ConfigError, WeightsError
 
-_NAMING = ("model_index.json", "config.json", "adapter_config.json", "modules.json")  # one of them is in every repository
+_NAMING = (
+    "model_index.json",
+    "config.json",
+    "adapter_config.json",
+    "modules.json",
+)  # one of them is in every repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +37,16 @@ def resolve_weights(name: str) -> str:
     if name.startswith("micro:"):
         folder = Path(__file__).parents[2] / "micro" / "weights" / name.removeprefix("micro:")
         if not folder.is_dir():
-            raise WeightsError(f"the micro weights {folder.name!r} are not in this installation; run `act2see micro train` to make them")
+            raise WeightsError(
+                f"the micro weights {folder.name!r} are not in this installation; run `act2see micro train` to make them"
+            )
         return str(folder)
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
         folder = Path(name).expanduser()
         if not folder.is_dir():
-            raise WeightsError(f"there is no weight folder {name}; check the path in the config, or name a hub repository as owner/name")
+            raise WeightsError(
+                f"there is no weight folder {name}; check the path in the config, or name a hub repository as owner/name"
+            )
         return str(folder)
     return name
 
@@ -51,7 +60,8 @@ def is_of_hub(name: str) -> bool:
 
 
 def find_weights(name: str) -> Path:
-    """The folder in which they are. Raises `WeightsError` where they are not, `ConfigError` for what is no name."""
+    """The folder in which they are. Raises `WeightsError` where they are not, `ConfigError` for what is no
+    name."""
     place = resolve_weights(name)
     if Path(place).is_dir():
         return Path(place)
@@ -78,7 +88,11 @@ def weight_files(folder: Path, without: Sequence[str] = ()) -> Iterator[tuple[st
         parts = {p: f for p, f in named.items() if any(f.glob("*.safetensors"))} or parts
     if pipeline.is_file():
         kinds = json.loads(pipeline.read_text(encoding="utf-8"))
-        used = [p for p, kind in kinds.items() if isinstance(kind, list) and kind[0] and p not in without and _has_weights(p)]
+        used = [
+            p
+            for p, kind in kinds.items()
+            if isinstance(kind, list) and kind[0] and p not in without and _has_weights(p)
+        ]
         parts = {p: folder / p for p in used}
     for name, part in parts.items():
         index = next(iter(sorted(part.glob("*.safetensors.index.json"))), None)
@@ -107,12 +121,14 @@ def what_is_missing(wanted: Wanted) -> str:
 
 
 def wanted_by(part: Any) -> Iterator[Wanted]:
-    """The weights that a part would load now. Parts that load none, and those of other people, need not say so."""
+    """The weights that a part would load now. Parts that load none, and those of other people, need not say
+    so."""
     yield from part.wanted() if hasattr(part, "wanted") else ()
 
 
 def local_weights(what: str, name: str, without: Sequence[str] = ()) -> str:
-    """The folder to load from, with all that is loaded in it. Raises `WeightsError`, which says `what` they are."""
+    """The folder to load from, with all that is loaded in it. Raises `WeightsError`, which says `what` they
+    are."""
     if wrong := what_is_missing(Wanted(what, name, tuple(without))):
         raise not_loaded(what, name, WeightsError(wrong))
     return str(find_weights(name))

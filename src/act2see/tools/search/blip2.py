@@ -1,8 +1,9 @@
 """BLIP-2 as a frame encoder: image-text contrastive features, by transformers.
 
 The vision side gives each frame 32 query-token vectors, the text side one vector per phrase; all are
-L2-normalised. It is the computation of LAVIS's `blip2_image_text_matching` (weights `Salesforce/blip2-itm-vit-g-coco`,
-which TFVTG uses): LAVIS 1.0.2 itself cannot be imported beside transformers 5.
+L2-normalised. It is the computation of LAVIS's `blip2_image_text_matching` (weights
+`Salesforce/blip2-itm-vit-g-coco`, which TFVTG uses): LAVIS 1.0.2 itself cannot be imported beside
+transformers 5.
 
 Frames come squashed to the model's square: the video reader makes that size while it decodes.
 """
@@ -46,7 +47,11 @@ class Blip2Encoder:
             )
         self.tokenizer = AutoTokenizer.from_pretrained(weights)
         # One model for both sides: the split classes would hold the Q-Former twice.
-        self.model: Any = Blip2ForImageTextRetrieval.from_pretrained(weights, dtype=self.dtype, use_safetensors=True).to(device).eval()
+        self.model: Any = (
+            Blip2ForImageTextRetrieval.from_pretrained(weights, dtype=self.dtype, use_safetensors=True)
+            .to(device)
+            .eval()
+        )
         self.size: int = config.vision_config.image_size
         self.tokens: int = config.num_query_tokens
         self.dim: int = config.image_text_hidden_size
@@ -60,7 +65,8 @@ class Blip2Encoder:
 
     @natively
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
-        """`(frames, query tokens, dim)`, L2-normalised, fp16. Frames of another size are squashed to the model's."""
+        """`(frames, query tokens, dim)`, L2-normalised, fp16. Frames of another size are squashed to the
+        model's."""
         import torch
         from torch.nn.functional import normalize
 
@@ -81,12 +87,14 @@ class Blip2Encoder:
         from torch.nn.functional import normalize
 
         m = self.model
-        tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt").to(
-            self.device
-        )
+        tokens = self.tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt"
+        ).to(self.device)
         with self._lock, torch.inference_mode():
             embeds = m.embeddings(input_ids=tokens["input_ids"])
-            read = m.qformer(query_embeds=embeds, query_length=0, attention_mask=tokens["attention_mask"])[0][:, 0]
+            read = m.qformer(query_embeds=embeds, query_length=0, attention_mask=tokens["attention_mask"])[0][
+                :, 0
+            ]
             out = normalize(m.text_projection(read.to(m.text_projection.weight.dtype)), dim=-1)
         return out.float().cpu().numpy()
 
@@ -106,7 +114,9 @@ def normalisation(weights: str | Path) -> tuple[list[float], list[float]]:
 
     path = cached_file(str(weights), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     if path is None:
-        raise WeightsError(f"{weights} has no preprocessor_config.json; fetch the whole repository, not the weights alone")
+        raise WeightsError(
+            f"{weights} has no preprocessor_config.json; fetch the whole repository, not the weights alone"
+        )
     config = json.loads(Path(path).read_text())
     return config["image_mean"], config["image_std"]
 

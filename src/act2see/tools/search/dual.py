@@ -1,11 +1,14 @@
-"""Encoders with one vector for a frame and one for a text: CLIP, SigLIP, SigLIP-2, and what sentence-transformers loads.
+"""Encoders with one vector for a frame and one for a text: CLIP, SigLIP, SigLIP-2, and what
+sentence-transformers loads.
 
-Where BLIP-2 gives a frame 32 vectors, these give one: the index is a thirty-second of the size, and small things in a
-frame weigh less. The computation is the checkpoint's own; scores are the cosine that the model itself would give.
+Where BLIP-2 gives a frame 32 vectors, these give one: the index is a thirty-second of the size, and small
+things in a frame weigh less. The computation is the checkpoint's own; scores are the cosine that the model
+itself would give.
 
-Frames come squashed to a square, as SigLIP was trained. CLIP was trained on the middle of its pictures: squashed, the
-sides of a wide frame are seen too. No threshold is known for these models, so every frame passes unless the weights' config has
-`act2see_no_match`, or the tool's `no_match` is set: look at the scores of `act2see find` on videos like yours first.
+Frames come squashed to a square, as SigLIP was trained. CLIP was trained on the middle of its pictures:
+squashed, the sides of a wide frame are seen too. No threshold is known for these models, so every frame
+passes unless the weights' config has `act2see_no_match`, or the tool's `no_match` is set: look at the scores
+of `act2see find` on videos like yours first.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ class DualEncoder:
 
         self.device, self.dtype = device, getattr(torch, dtype)
         config = AutoConfig.from_pretrained(weights)
-        self.model: Any = AutoModel.from_pretrained(weights, dtype=self.dtype, use_safetensors=True).to(device).eval()
+        self.model: Any = (
+            AutoModel.from_pretrained(weights, dtype=self.dtype, use_safetensors=True).to(device).eval()
+        )
         if not (hasattr(self.model, "get_image_features") and hasattr(self.model, "get_text_features")):
             raise WeightsError(
                 f"{weights} is a {config.model_type} checkpoint; `encoder.use: transformers` needs one that embeds pictures and texts, "
@@ -45,7 +50,8 @@ class DualEncoder:
         self.tokenizer = AutoTokenizer.from_pretrained(weights)
         self.kind: str = config.model_type
         vision, text = config.vision_config, config.text_config
-        # SigLIP-2 comes in two builds: of a fixed size (`siglip`), and of a number of patches (`siglip2`, NaFlex).
+        # SigLIP-2 comes in two builds: of a fixed size (`siglip`), and of a number of patches (`siglip2`,
+        # NaFlex).
         self.patch: int = vision.patch_size
         self.naflex = self.kind == "siglip2"
         self.size: int = int(vision.num_patches**0.5) * self.patch if self.naflex else vision.image_size
@@ -66,7 +72,9 @@ class DualEncoder:
         with self._lock, torch.inference_mode():
             x = ((batch.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std).to(self.dtype)
             given = self._patches(x) if self.naflex else {"pixel_values": x}
-            out: NDArray[np.float16] = _unit(self.model.get_image_features(**given))[:, None].to(torch.float16).cpu().numpy()
+            out: NDArray[np.float16] = (
+                _unit(self.model.get_image_features(**given))[:, None].to(torch.float16).cpu().numpy()
+            )
         return out
 
     @natively
@@ -78,11 +86,19 @@ class DualEncoder:
         # SigLIP was trained on lower-case texts, all padded to one length and without a mask.
         given = [t.lower() for t in texts] if siglip else list(texts)
         tokens = self.tokenizer(
-            given, padding="max_length" if siglip else True, truncation=True, max_length=self.tokens, return_tensors="pt"
+            given,
+            padding="max_length" if siglip else True,
+            truncation=True,
+            max_length=self.tokens,
+            return_tensors="pt",
         ).to(self.device)
         names = ("input_ids",) if siglip else ("input_ids", "attention_mask")
         with self._lock, torch.inference_mode():
-            out: NDArray[np.float32] = _unit(self.model.get_text_features(**{n: tokens[n] for n in names if n in tokens})).cpu().numpy()
+            out: NDArray[np.float32] = (
+                _unit(self.model.get_text_features(**{n: tokens[n] for n in names if n in tokens}))
+                .cpu()
+                .numpy()
+            )
         return out
 
     def _patches(self, x: Any) -> dict[str, Any]:
@@ -109,12 +125,18 @@ class SentenceEncoder:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as e:
-            raise ConfigError("`encoder.use: sentence-transformers` needs that package: pip install sentence-transformers") from e
+            raise ConfigError(
+                "`encoder.use: sentence-transformers` needs that package: pip install sentence-transformers"
+            ) from e
         self.model: Any = SentenceTransformer(
-            str(weights), device=device, model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True}
+            str(weights),
+            device=device,
+            model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
         )
         if not self.model.supports("image"):
-            raise WeightsError(f"{weights} embeds texts alone; the encoder needs a model for pictures and texts, as clip-ViT-B-32")
+            raise WeightsError(
+                f"{weights} embeds texts alone; the encoder needs a model for pictures and texts, as clip-ViT-B-32"
+            )
         config = getattr(self.model[0], "config", None)
         self.size: int = getattr(getattr(config, "vision_config", None), "image_size", 224)
         self.no_match: float = getattr(config, "act2see_no_match", PASSES)
@@ -135,7 +157,9 @@ class SentenceEncoder:
     @natively
     def _encode(self, inputs: list[Any]) -> NDArray[np.float32]:
         with self._lock:
-            out = self.model.encode(inputs, batch_size=len(inputs), normalize_embeddings=True, show_progress_bar=False)
+            out = self.model.encode(
+                inputs, batch_size=len(inputs), normalize_embeddings=True, show_progress_bar=False
+            )
         return np.asarray(out, np.float32)
 
 

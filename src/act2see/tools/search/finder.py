@@ -1,8 +1,9 @@
 """Find frames of a video by text: the service behind `retrieve`, `generate`'s anchors and `act2see find`.
 
 A video is indexed once, at 3 fps, however many ask at once and in however many processes; after that a query
-costs one text encoding and one FAISS search. Videos that are indexed at the same time take turns, batch by batch, so that a
-clip does not wait for an hour's film to end (parts of one video count as one); an index that nobody waits for any more is given up.
+costs one text encoding and one FAISS search. Videos that are indexed at the same time take turns, batch by
+batch, so that a clip does not wait for an hour's film to end (parts of one video count as one); an index that
+nobody waits for any more is given up.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ Pixels = NDArray[np.uint8]
 
 
 class Encoder(Protocol):
-    """What the finder needs of an encoder: `Blip2Encoder` is one. `frames` gives `(frames, vectors of each, dim)`."""
+    """What the finder needs of an encoder: `Blip2Encoder` is one. `frames` gives `(frames, vectors of each,
+    dim)`."""
 
     @property
     def id(self) -> str: ...
@@ -72,7 +74,8 @@ class Found:
 
 
 class Finder:
-    """Indexes videos and searches them. `encoded` counts frames encoded so far; `workers` videos are decoded at the same time."""
+    """Indexes videos and searches them. `encoded` counts frames encoded so far; `workers` videos are decoded
+    at the same time."""
 
     def __init__(
         self,
@@ -101,12 +104,15 @@ class Finder:
         segments: bool = False,
         threshold: float | None = None,
     ) -> Found:
-        """The `k` frames that fit `query` (one phrasing or several) best, without those shown at the times `skip`.
+        """The `k` frames that fit `query` (one phrasing or several) best, without those shown at the times
+        `skip`.
 
         Frames under `threshold` (by default the encoder's own `no_match`) are in no segment.
         """
         index = self.index(video)
-        phrases = self.encoder.phrases([clean_text(one) for one in ([query] if isinstance(query, str) else query)])
+        phrases = self.encoder.phrases(
+            [clean_text(one) for one in ([query] if isinstance(query, str) else query)]
+        )
         scores = index.scores(phrases, best=k + len(skip))
         free = np.ones(len(index), bool)
         if len(skip):
@@ -116,7 +122,10 @@ class Finder:
         if segments:
             usable = np.where(free, scores, -1.0).astype(np.float32)
             ranked = [
-                s.best for s in find_segments(usable, self.encoder.no_match if threshold is None else threshold, k, round(20 * self.fps))
+                s.best
+                for s in find_segments(
+                    usable, self.encoder.no_match if threshold is None else threshold, k, round(20 * self.fps)
+                )
             ]
         hits = tuple(Hit(int(index.frames[i]), float(index.seconds[i]), float(scores[i])) for i in ranked)
         return Found(hits, index.curve(scores), index.id)
@@ -130,7 +139,8 @@ class Finder:
         return f"{self.clips.clip(video).info.digest}-{self.encoder.id}-{self.fps:g}fps"
 
     def index(self, video: str, progress: Progress | None = None) -> FrameIndex:
-        """The index of a video, from memory, from disk, or built now (`progress(done, all)`, in another thread)."""
+        """The index of a video, from memory, from disk, or built now (`progress(done, all)`, in another
+        thread)."""
         found = self._begin(video, progress)
         if isinstance(found, FrameIndex):
             return found
@@ -140,12 +150,15 @@ class Finder:
             found.cancel()
 
     async def ready(self, video: str, progress: Progress | None = None) -> FrameIndex:
-        """`index`, waiting without a thread. Cancelling withdraws the request; an index that nobody awaits is dropped."""
+        """`index`, waiting without a thread. Cancelling withdraws the request; an index that nobody awaits is
+        dropped."""
         begun = asyncio.ensure_future(asyncio.to_thread(self._begin, video, progress))
         try:
             found = await asyncio.shield(begun)
         except asyncio.CancelledError:
-            begun.add_done_callback(_withdraw)  # the thread is looking at the video and is about to ask for the index
+            begun.add_done_callback(
+                _withdraw
+            )  # the thread is looking at the video and is about to ask for the index
             raise
         return found if isinstance(found, FrameIndex) else await asyncio.wrap_future(found)
 
@@ -195,7 +208,15 @@ class Finder:
             writer = IndexWriter()
             yield from self._encode(video, writer)
             return self._keep(
-                writer.write(folder, id, {"video": self.clips.clip(video).info.digest, "encoder": self.encoder.id, "fps": self.fps})
+                writer.write(
+                    folder,
+                    id,
+                    {
+                        "video": self.clips.clip(video).info.digest,
+                        "encoder": self.encoder.id,
+                        "fps": self.fps,
+                    },
+                )
             )
         finally:
             lock.release()

@@ -4,11 +4,12 @@ Frame i holds rows i * tokens to (i + 1) * tokens. The score of a frame is
 
     s_t = mean over phrasings m of max over query tokens p of cos(u_m, v_{t,p})
 
-and `scores` is exact where it matters: it searches for the best rows, and a frame that is not among them scores
-the lowest value found, which bounds it from above. An hour at 3 fps is 10,800 x 32 x 256 values, 169 MiB in fp16.
+and `scores` is exact where it matters: it searches for the best rows, and a frame that is not among them
+scores the lowest value found, which bounds it from above. An hour at 3 fps is 10,800 x 32 x 256 values, 169
+MiB in fp16.
 
-An index is written beside a meta file, under a lock, and renamed into place: two processes build it once, and a
-killed one leaves nothing half-written. A file that cannot be read is rebuilt, with a warning.
+An index is written beside a meta file, under a lock, and renamed into place: two processes build it once, and
+a killed one leaves nothing half-written. A file that cannot be read is rebuilt, with a warning.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class FrameIndex:
         return len(self.seconds)
 
     def scores(self, phrases: NDArray[np.float32], best: int = 1) -> Scores:
-        """`(frames,)` scores of `(phrases, dim)`; the `best` highest are exact, and so are all of a short video."""
+        """`(frames,)` scores of `(phrases, dim)`; the `best` highest are exact, and so are all of a short
+        video."""
         total = len(self) * self.tokens
         wanted = min(total, max(_ROWS, best * self.tokens))
         by_phrase, known = self._search(phrases, wanted)
@@ -75,7 +77,11 @@ class FrameIndex:
         parts = np.array_split(scores, min(values, n))
         span = float(self.seconds[-1] - self.seconds[0]) if n > 1 else 0.0
         step = span / max(1, n - 1) * (n / len(parts))
-        return Curve(start=float(self.seconds[0]), step=round(step, 4), values=tuple(round(float(p.max()), 3) for p in parts))
+        return Curve(
+            start=float(self.seconds[0]),
+            step=round(step, 4),
+            values=tuple(round(float(p.max()), 3) for p in parts),
+        )
 
 
 class IndexWriter:
@@ -88,20 +94,25 @@ class IndexWriter:
         self._tokens = 0
 
     @natively
-    def add(self, frames: NDArray[np.int64], seconds: NDArray[np.float64], features: NDArray[np.float16]) -> None:
+    def add(
+        self, frames: NDArray[np.int64], seconds: NDArray[np.float64], features: NDArray[np.float16]
+    ) -> None:
         """The next frames: their numbers in the video, their times, and `(n, tokens, dim)` features."""
         import faiss
 
         n, self._tokens, dim = features.shape
         if self._rows is None:
-            self._rows = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+            self._rows = faiss.IndexScalarQuantizer(
+                dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+            )
         self._rows.add(np.ascontiguousarray(features.reshape(n * self._tokens, dim), np.float32))
         self._frames.append(frames)
         self._seconds.append(seconds)
 
     @natively
     def write(self, folder: Path, id: str, meta: dict[str, Any]) -> FrameIndex:
-        """Put it in `folder` under this id. Raises `StoreError` where nothing was added, or nothing can be written."""
+        """Put it in `folder` under this id. Raises `StoreError` where nothing was added, or nothing can be
+        written."""
         import faiss
 
         if self._rows is None:
@@ -111,7 +122,11 @@ class IndexWriter:
             folder.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             faiss.write_index(self._rows, str(temporary / "rows.faiss"))
-            np.savez(temporary / "frames.npz", frames=np.concatenate(self._frames), seconds=np.concatenate(self._seconds))
+            np.savez(
+                temporary / "frames.npz",
+                frames=np.concatenate(self._frames),
+                seconds=np.concatenate(self._seconds),
+            )
             facts = {**meta, "id": id, "tokens": self._tokens, "rows": self._rows.ntotal}
             (temporary / "meta.json").write_text(json.dumps(facts))
             if folder.exists():
@@ -140,7 +155,11 @@ def read_index(folder: Path, id: str) -> FrameIndex:
         rows = faiss.read_index(str(folder / "rows.faiss"), faiss.IO_FLAG_MMAP_IFC)
         with np.load(folder / "frames.npz") as f:
             frames, seconds = f["frames"], f["seconds"]
-        if rows.ntotal != meta["rows"] or len(frames) * meta["tokens"] != rows.ntotal or len(frames) != len(seconds):
+        if (
+            rows.ntotal != meta["rows"]
+            or len(frames) * meta["tokens"] != rows.ntotal
+            or len(frames) != len(seconds)
+        ):
             raise ValueError("its parts do not fit")
     except FileNotFoundError as e:
         raise StoreError(f"no index in {folder}") from e

@@ -1,4 +1,5 @@
-"""Inside a video container, by PyAV: its table of frames, its orientation, and frames decoded by counting or seeking.
+"""Inside a video container, by PyAV: its table of frames, its orientation, and frames decoded by counting or
+seeking.
 
 Used by `video` alone. The table of packets gives every frame's timestamp without decoding a picture; where it
 cannot be trusted, `scan` decodes the whole clip once.
@@ -29,7 +30,12 @@ log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 # They name other files or addresses, which a video that somebody sent must not make us open.
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf", "vobsub", "avisynth", "vapoursynth"})
-_PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0")  # how those begin that people come across
+_PLAYLIST_MARKS = (
+    b"#EXTM3U",
+    b"ffconcat version",
+    b"<MPD",
+    b"v=0",
+)  # how those begin that people come across
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +70,12 @@ def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         import av
         from av.stream import Disposition
 
-    # Playlists are refused before they are opened: opening one opens the files that it names, a pipe that never ends among them.
-    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS))}
+    # Playlists are refused before they are opened: opening one opens the files that it names, a pipe that
+    # never ends among them.
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS)),
+    }
     try:
         container = av.open(os.path.abspath(path), options=options, metadata_errors="ignore")
     except av.error.FFmpegError as e:
@@ -85,7 +95,9 @@ def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise VideoError(f"{path} {what}: give a video file")
         stream = streams[0]
         if stream.codec_context is None:
-            raise VideoError(f"{path} is encoded with a codec that this FFmpeg cannot decode: convert it to H.264")
+            raise VideoError(
+                f"{path} is encoded with a codec that this FFmpeg cannot decode: convert it to H.264"
+            )
         stream.thread_type = "AUTO"
         yield container, stream
 
@@ -100,14 +112,19 @@ def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
             if p.size:
                 if p.pts is None or p.is_corrupt:
                     return None
-                rows.append((p.pts, p.pts if p.dts is None else p.dts, p.duration or 0, p.is_keyframe, p.is_discard))
+                rows.append(
+                    (p.pts, p.pts if p.dts is None else p.dts, p.duration or 0, p.is_keyframe, p.is_discard)
+                )
     except av.error.FFmpegError:
         return None
     if not any(r[3] for r in rows):
         return None
     if stream.frames > len(rows) and not any(r[4] for r in rows):
-        log.warning("%s announces %d frames and holds %d: it may be cut off", container.name, stream.frames, len(rows))
-    # What comes before the first keyframe, on screen or in the file, cannot be decoded; what an edit list cuts is not shown.
+        log.warning(
+            "%s announces %d frames and holds %d: it may be cut off", container.name, stream.frames, len(rows)
+        )
+    # What comes before the first keyframe, on screen or in the file, cannot be decoded; what an edit list
+    # cuts is not shown.
     start = next(n for n, r in enumerate(rows) if r[3])
     shown = [n for n, r in enumerate(rows) if n >= start and r[0] >= rows[start][0] and not r[4]]
     if not shown:
@@ -140,7 +157,9 @@ def scan(path: str) -> Table:
         stream.codec_context.thread_count = 1  # damage is concealed in the same way each time
         seen = [(f.pts, f.duration) for f in decoded(container, stream)]
         if not seen:
-            raise VideoError(f"{path} holds no frame that can be decoded: copy or download it again, or convert it to H.264")
+            raise VideoError(
+                f"{path} holds no frame that can be decoded: copy or download it again, or convert it to H.264"
+            )
         times = [pts for pts, _ in seen if pts is not None]
         if len(times) == len(seen) and all(a < b for a, b in pairwise(times)):
             return Table(*_seconds(np.array(times), seen[-1][1] or 0, stream))
@@ -155,15 +174,18 @@ def _seconds(pts: NDArray[np.int64], last: int, stream: VideoStream) -> tuple[ND
     seconds = (pts - pts[0]) * base
     usual = float(np.median(np.diff(seconds))) if len(pts) > 1 else 1 / float(stream.average_rate or 25)
     stays = last * base
-    # A header that claims hours can end up in the last frame: one that outlasts all before it by far is not believed.
+    # A header that claims hours can end up in the last frame: one that outlasts all before it by far is not
+    # believed.
     if not 0 < stays <= max(60.0, float(seconds[-1])):
         stays = usual
     return seconds, stays
 
 
 def orientation(frame: VideoFrame) -> tuple[Upright, bool]:
-    """How to set this frame upright, and whether that takes a mirror. Angles other than quarter turns are left alone."""
-    # Of a small copy: a frame and its side data refer to each other, which keeps the picture until the next collection.
+    """How to set this frame upright, and whether that takes a mirror. Angles other than quarter turns are
+    left alone."""
+    # Of a small copy: a frame and its side data refer to each other, which keeps the picture until the next
+    # collection.
     matrix: Any = frame.reformat(16, 16, format="rgb24").side_data.get("DISPLAYMATRIX")
     if matrix is not None:
         a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = ax + cy, y' = bx + dy
@@ -202,7 +224,9 @@ def _decode(stream: VideoStream, packet: Any) -> list[VideoFrame]:
     return frames
 
 
-def counting(container: InputContainer, stream: VideoStream, wanted: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
+def counting(
+    container: InputContainer, stream: VideoStream, wanted: Sequence[int]
+) -> Iterator[tuple[int, VideoFrame]]:
     left = set(wanted)
     for i, frame in enumerate(decoded(container, stream)):
         if i in left:
@@ -211,8 +235,11 @@ def counting(container: InputContainer, stream: VideoStream, wanted: Sequence[in
                 return
 
 
-def seeking(container: InputContainer, stream: VideoStream, table: Table, wanted: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames by PTS, group of pictures by group: from its keyframe to the last frame wanted in it, no further."""
+def seeking(
+    container: InputContainer, stream: VideoStream, table: Table, wanted: Sequence[int]
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames by PTS, group of pictures by group: from its keyframe to the last frame wanted in it, no
+    further."""
     import av
 
     assert table.pts is not None
@@ -234,7 +261,8 @@ def seeking(container: InputContainer, stream: VideoStream, table: Table, wanted
 def _group(
     container: InputContainer, stream: VideoStream, key: int, index: dict[int, int]
 ) -> Generator[tuple[int, VideoFrame], None, bool]:
-    """Decode from the keyframe with PTS `key` until all of `index` (PTS to frame number) have come; False where it is not met."""
+    """Decode from the keyframe with PTS `key` until all of `index` (PTS to frame number) have come; False
+    where it is not met."""
     codec = stream.codec_context
     left = set(index)
     met = False

@@ -1,7 +1,7 @@
 """Download a video: only over HTTP, only up to a size, and only once for each address.
 
-`urllib` alone would also follow a redirect to FTP and open local files; the opener here knows HTTP and HTTPS, and
-nothing else. The file is written beside its place and renamed into it.
+`urllib` alone would also follow a redirect to FTP and open local files; the opener here knows HTTP and HTTPS,
+and nothing else. The file is written beside its place and renamed into it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _SECONDS = 30.0  # without a byte
 _CHUNK = 1 << 20
 
 
-def download(url: str, folder: Path, *, largest: int = LARGEST, stop: Callable[[], bool] = lambda: False) -> Path:
+def download(
+    url: str, folder: Path, *, largest: int = LARGEST, stop: Callable[[], bool] = lambda: False
+) -> Path:
     """Download the file of an address into `folder`, unless it is there.
 
     Args:
@@ -42,7 +44,9 @@ def download(url: str, folder: Path, *, largest: int = LARGEST, stop: Callable[[
             while block := response.read(_CHUNK):
                 got += len(block)
                 if got > largest:
-                    raise VideoError(f"{url} is larger than {largest} bytes: download it yourself, into a folder that may be opened")
+                    raise VideoError(
+                        f"{url} is larger than {largest} bytes: download it yourself, into a folder that may be opened"
+                    )
                 if stop():
                     raise VideoError(f"the download of {url} was given up: nobody waits for it any more")
                 file.write(block)

@@ -1,9 +1,10 @@
 """The door for paths from outside: which videos and pictures a program opens for its clients.
 
-Those in the folders that were named when it was started. A name is relative to one of them, or an absolute path into one; a part
-may follow it (`clip.mp4#t=2,8`). Everything else is refused in one and the same sentence, whether or not there is such a file, so
-that nobody learns what lies outside: other absolute paths, `..`, links that lead out, what is no regular file. What is opened is
-the resolved path, so that a link which is changed afterwards leads nowhere else. URLs are refused too.
+Those in the folders that were named when it was started. A name is relative to one of them, or an absolute
+path into one; a part may follow it (`clip.mp4#t=2,8`). Everything else is refused in one and the same
+sentence, whether or not there is such a file, so that nobody learns what lies outside: other absolute paths,
+`..`, links that lead out, what is no regular file. What is opened is the resolved path, so that a link which
+is changed afterwards leads nowhere else. URLs are refused too.
 
 URLs can be allowed. Then the video is downloaded first: what decodes videos opens files alone.
 """
@@ -24,7 +25,24 @@ from act2see.tools.video.reader import split_part
 
 log = logging.getLogger(__name__)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SUFFIXES = frozenset([".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"])
+_SUFFIXES = frozenset(
+    [
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+    ]
+)
 
 
 class Folders:
@@ -42,10 +60,13 @@ class Folders:
                 raise ConfigError(f"the path of the folder {printable(folder)} is not UTF-8: rename it")
         self.downloads = downloads
         self._told: set[str] = set()
-        self._roots = tuple(os.path.realpath(f) for f in (*self.folders, *((downloads,) if downloads else ())))
+        self._roots = tuple(
+            os.path.realpath(f) for f in (*self.folders, *((downloads,) if downloads else ()))
+        )
 
     def path(self, name: str, stop: Callable[[], bool] = lambda: False) -> str:
-        """The file that a name means, resolved, its part (`#t=`) kept; may download, until `stop` says so. Raises `VideoError`."""
+        """The file that a name means, resolved, its part (`#t=`) kept; may download, until `stop` says so.
+        Raises `VideoError`."""
         if _URL.match(name):
             return self._downloaded(name, stop)
         if found := self.find(name):
@@ -54,7 +75,8 @@ class Folders:
         raise VideoError(f"{self._only('video')}; give a name relative to it, without '..'; {urls}")
 
     def find(self, name: str) -> tuple[str, str] | None:
-        """The regular file that a name means, resolved, and its part; None where there is none that may be opened."""
+        """The regular file that a name means, resolved, and its part; None where there is none that may be
+        opened."""
         inside = (self.resolved(candidate) for candidate in self._candidates(name))
         return next((found for found in inside if found and os.path.isfile(found[0])), None)
 
@@ -65,10 +87,15 @@ class Folders:
             real = os.path.realpath(file)
         except ValueError:  # a null character, or half of a surrogate pair
             return None
-        return (real, path[len(file) :]) if is_text(real) and any(_within(real, root) for root in self._roots) else None
+        return (
+            (real, path[len(file) :])
+            if is_text(real) and any(_within(real, root) for root in self._roots)
+            else None
+        )
 
     def read_picture(self, name: str, largest: int) -> bytes:
-        """The bytes of the picture that a name means. Raises `StoreError`: the same wherever it may not be opened."""
+        """The bytes of the picture that a name means. Raises `StoreError`: the same wherever it may not be
+        opened."""
         found = self.find(name)
         if found and not found[1]:
             real = found[0]
@@ -94,8 +121,11 @@ class Folders:
         return names
 
     def misnamed(self, most: int = 20) -> list[str]:
-        """The videos that `videos` leaves out because their names are no text, with escapes in them; `most` of them at most."""
-        wrong = [printable(os.path.relpath(p, f)) for f in self.folders for p in self._listed(f) if not is_text(p)]
+        """The videos that `videos` leaves out because their names are no text, with escapes in them; `most`
+        of them at most."""
+        wrong = [
+            printable(os.path.relpath(p, f)) for f in self.folders for p in self._listed(f) if not is_text(p)
+        ]
         return wrong[:most]
 
     def __str__(self) -> str:
@@ -121,7 +151,8 @@ class Folders:
         return [os.path.join(f, name) for f in self.folders]
 
     def _name(self, path: str, folder: str) -> str | None:
-        """Relative, unless a folder named earlier has a video of that name too; None where it may not be opened."""
+        """Relative, unless a folder named earlier has a video of that name too; None where it may not be
+        opened."""
         for name in (os.path.relpath(path, folder), path):
             found = self.find(name)
             if found == (os.path.realpath(path), ""):
@@ -135,7 +166,9 @@ class Folders:
 
     def _downloaded(self, url: str, stop: Callable[[], bool]) -> str:
         if self.downloads is None:
-            raise VideoError(f"addresses (URLs) are not opened, only videos in {self}: give a name relative to it")
+            raise VideoError(
+                f"addresses (URLs) are not opened, only videos in {self}: give a name relative to it"
+            )
         address, mark, part = url.partition("#")
         return f"{download(address, self.downloads, stop=stop)}{mark}{part}"
 
@@ -150,7 +183,9 @@ class FencedClips(Clips):
     def _digest(self, path: str) -> str:  # each look at a video begins here
         if not isinstance(path, str) or not os.path.isabs(path) or not self.folders.find(path):
             may = f"only videos in {self.folders} may be opened"
-            raise VideoError(f"{may}: there is no file of that name; give the absolute path of one, without '..'")
+            raise VideoError(
+                f"{may}: there is no file of that name; give the absolute path of one, without '..'"
+            )
         return super()._digest(path)
 
 

@@ -59,7 +59,9 @@ class Clips:
         self._digests: dict[tuple[str, int, int], str] = {}
         self._kept = kept
         self._lock = Lock()
-        self._locks = KeyedLocks()  # one video's table of packets or pictures are read once, and others' are not waited for
+        self._locks = (
+            KeyedLocks()
+        )  # one video's table of packets or pictures are read once, and others' are not waited for
 
     def clip(self, path: str) -> Clip:
         """Facts of a video; raises `VideoError` where it cannot be read."""
@@ -93,11 +95,19 @@ class Clips:
                     clip.taken[i] = self.store.put(pixels)
                 self._remember(clip)
         return [
-            FrameRef(digest=clip.taken[i], width=width, height=height, seconds=round(float(clip.seconds[i]), 4), provenance=Initial())
+            FrameRef(
+                digest=clip.taken[i],
+                width=width,
+                height=height,
+                seconds=round(float(clip.seconds[i]), 4),
+                provenance=Initial(),
+            )
             for i in frames
         ]
 
-    def decode(self, path: str, frames: Sequence[int], size: tuple[int, int] | None) -> Iterator[tuple[int, float, Pixels]]:
+    def decode(
+        self, path: str, frames: Sequence[int], size: tuple[int, int] | None
+    ) -> Iterator[tuple[int, float, Pixels]]:
         """Stream frames at a size (None: the video's own); opens the video."""
         self.opened += 1
         yield from open_video(path).read(frames, size)
@@ -137,7 +147,9 @@ class Clips:
         try:
             data: dict[str, Any] = json.loads(file.read_text())
             info = VideoInfo(**{**data["info"], "path": str(path)})
-            clip = Clip(info, np.asarray(data["seconds"], np.float64), {int(i): d for i, d in data["taken"].items()})
+            clip = Clip(
+                info, np.asarray(data["seconds"], np.float64), {int(i): d for i, d in data["taken"].items()}
+            )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as e:

@@ -1,12 +1,12 @@
 """A long video in parts: of a given length, or between cuts.
 
-A part is a video of its own for whatever opens it (`clip.mp4#t=8,17`, see `tools/video/reader.py`); nothing is copied. By time,
-parts overlap, so that an event shorter than the overlap is whole in one of them; the last one ends with the video and is
-as long as the others. By scene, no event goes over a cut, so nothing overlaps: neighbouring scenes share a part as far as
-they fit into it, and only a scene that is too long is cut by time.
+A part is a video of its own for whatever opens it (`clip.mp4#t=8,17`, see `tools/video/reader.py`); nothing
+is copied. By time, parts overlap, so that an event shorter than the overlap is whole in one of them; the last
+one ends with the video and is as long as the others. By scene, no event goes over a cut, so nothing overlaps:
+neighbouring scenes share a part as far as they fit into it, and only a scene that is too long is cut by time.
 
-PySceneDetect finds the cuts (`act2see[scenes]`). Its adaptive detector compares a frame with those around it, so a pan
-is no cut.
+PySceneDetect finds the cuts (`act2see[scenes]`). Its adaptive detector compares a frame with those around it,
+so a pan is no cut.
 """
 
 from __future__ import annotations
@@ -33,9 +33,12 @@ class Part:
 
 
 def by_time(length: float, seconds: float, overlap: float, start: float = 0.0) -> tuple[Part, ...]:
-    """Parts of `seconds` over `length` seconds from `start` on. Raises `ConfigError` where `overlap` is no shorter than a part."""
+    """Parts of `seconds` over `length` seconds from `start` on. Raises `ConfigError` where `overlap` is no
+    shorter than a part."""
     if overlap >= seconds:
-        raise ConfigError(f"parts of {seconds:g} s cannot overlap by {overlap:g} s: give a shorter overlap or longer parts")
+        raise ConfigError(
+            f"parts of {seconds:g} s cannot overlap by {overlap:g} s: give a shorter overlap or longer parts"
+        )
     parts, begin = [], 0.0
     while begin + seconds < length:
         parts.append(Part(start + begin, start + begin + seconds))
@@ -66,20 +69,31 @@ def find_cuts(video: str, length: float) -> list[float]:
     try:
         from scenedetect import AdaptiveDetector, VideoOpenFailure, detect
     except ImportError as e:
-        raise ConfigError("splitting by scene needs PySceneDetect: pip install 'act2see[scenes]', or split by time") from e
+        raise ConfigError(
+            "splitting by scene needs PySceneDetect: pip install 'act2see[scenes]', or split by time"
+        ) from e
     path, within = split_part(video)
     first = within[0] if within else 0.0
     try:
-        found = detect(path, AdaptiveDetector(min_scene_len=_SHORTEST), start_time=first, end_time=first + length, backend="pyav")
+        found = detect(
+            path,
+            AdaptiveDetector(min_scene_len=_SHORTEST),
+            start_time=first,
+            end_time=first + length,
+            backend="pyav",
+        )
     except (VideoOpenFailure, OSError) as e:
         raise VideoError(f"no scenes can be found in {path} ({e}): split it by time") from e
     finally:
-        av.logging.set_level(None)  # PySceneDetect lets FFmpeg write to stderr, in the whole process and from then on
+        av.logging.set_level(
+            None
+        )  # PySceneDetect lets FFmpeg write to stderr, in the whole process and from then on
     return [start.seconds - first for start, _ in found[1:]]
 
 
 def part_path(video: str, part: Part, length: float) -> str:
-    """What to open for a part of a video of `length` seconds: the video itself where the part is all of it."""
+    """What to open for a part of a video of `length` seconds: the video itself where the part is all of
+    it."""
     if part.start <= 0 and part.stop >= length:
         return video
     path, within = split_part(video)

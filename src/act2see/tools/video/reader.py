@@ -1,20 +1,23 @@
 """Videos: opening them, choosing frames by presentation timestamp (PTS), reading those frames small.
 
-A part of a video is a media fragment (W3C): `clip.mp4#t=2,8` is a video of its own, six seconds long, that begins at 0.
+A part of a video is a media fragment (W3C): `clip.mp4#t=2,8` is a video of its own, six seconds long, that
+begins at 0.
 
 Seconds count from the first frame. They come from the PTS of each frame, never from an average frame rate. A
-clip is never in memory as a whole: `read` streams, and frames are resized, and set upright, while they are decoded.
+clip is never in memory as a whole: `read` streams, and frames are resized, and set upright, while they are
+decoded.
 
-Opening reads the table of packets (no pictures: an hour takes a second) and decodes the first few frames to see
-that they come as the table says. Where they do not, or packets are damaged, the whole clip is decoded once to
-learn which frames there really are, and is read from its beginning from then on.
+Opening reads the table of packets (no pictures: an hour takes a second) and decodes the first few frames to
+see that they come as the table says. Where they do not, or packets are damaged, the whole clip is decoded
+once to learn which frames there really are, and is read from its beginning from then on.
 
-PyAV decodes, and skips what nothing refers to and nobody asked for. decord, with its resize at decode time, can be
-asked for instead and is no longer the default, since it lost on every count (decord2 3.4, `benchmarks/decode.py`):
-it takes 13 to 23 % more CPU time; it reads the compressed file ahead without bound, 580 MiB for an hour of 720p; and it gives other
-frames than those asked for, silently, where keyframes do not stand in decoding order where they stand on the screen, or the
-container is neither MP4 nor Matroska (open GOPs, so most HEVC; MPEG-4 with B-frames; AVI, MPEG-TS, MPEG-PS; edit lists). In
-those cases, and where it fails, PyAV reads the clip all the same.
+PyAV decodes, and skips what nothing refers to and nobody asked for. decord, with its resize at decode time,
+can be asked for instead and is no longer the default, since it lost on every count (decord2 3.4,
+`benchmarks/decode.py`): it takes 13 to 23 % more CPU time; it reads the compressed file ahead without bound,
+580 MiB for an hour of 720p; and it gives other frames than those asked for, silently, where keyframes do not
+stand in decoding order where they stand on the screen, or the container is neither MP4 nor Matroska (open
+GOPs, so most HEVC; MPEG-4 with B-frames; AVI, MPEG-TS, MPEG-PS; edit lists). In those cases, and where it
+fails, PyAV reads the clip all the same.
 """
 
 from __future__ import annotations
@@ -35,7 +38,17 @@ from numpy.typing import NDArray
 
 from act2see.errors import VideoError
 from act2see.tools.runtime.text import clean_text, unfit_for_path
-from act2see.tools.video.container import Table, Upright, counting, decoded, open_container, orientation, read_table, scan, seeking
+from act2see.tools.video.container import (
+    Table,
+    Upright,
+    counting,
+    decoded,
+    open_container,
+    orientation,
+    read_table,
+    scan,
+    seeking,
+)
 
 log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
@@ -67,7 +80,8 @@ class VideoInfo:
 class VideoFile:
     """An openable video; made by `open_video`. Holds no open file, so threads may share it.
 
-    Of a part of a file, `source` names the part, `path` the file, and `first` is the part's frame 0 in the file's numbers.
+    Of a part of a file, `source` names the part, `path` the file, and `first` is the part's frame 0 in the
+    file's numbers.
     """
 
     path: str
@@ -84,7 +98,8 @@ class VideoFile:
 
     @property
     def digest(self) -> str:
-        # Not cached: until Python 3.12 a cached property has a lock, which would stay held in a process that is forked meanwhile.
+        # Not cached: until Python 3.12 a cached property has a lock, which would stay held in a process that
+        # is forked meanwhile.
         return video_digest(self.source)
 
     @property
@@ -121,20 +136,28 @@ class VideoFile:
         return self.timestamps[self.sample_indices(fps)].tolist()  # type: ignore[no-any-return]
 
     def fit(self, max_side: int | None) -> tuple[int, int]:
-        """Width and height, even numbers, of frames whose longer side is at most `max_side`; never larger than the video."""
+        """Width and height, even numbers, of frames whose longer side is at most `max_side`; never larger
+        than the video."""
         scale = min(1.0, max_side / max(self.width, self.height)) if max_side else 1.0
-        width, height = (max(2, min(round(side * scale / 2), side // 2) * 2) for side in (self.width, self.height))
+        width, height = (
+            max(2, min(round(side * scale / 2), side // 2) * 2) for side in (self.width, self.height)
+        )
         return width, height
 
-    def read(self, indices: Sequence[int], size: tuple[int, int] | None = None) -> Iterator[tuple[int, float, Pixels]]:
+    def read(
+        self, indices: Sequence[int], size: tuple[int, int] | None = None
+    ) -> Iterator[tuple[int, float, Pixels]]:
         """Stream `(index, seconds, (height, width, 3) uint8 RGB)` in time order, each index once.
 
-        `size` is (width, height), upright; None keeps the video's own. A frame that is damaged beyond decoding
-        is replaced by the one read before it, with a warning. Raises `VideoError` where nothing can be decoded.
+        `size` is (width, height), upright; None keeps the video's own. A frame that is damaged beyond
+        decoding is replaced by the one read before it, with a warning. Raises `VideoError` where nothing can
+        be decoded.
         """
         wanted = sorted(set(indices))
         if wanted and not 0 <= wanted[0] <= wanted[-1] < self.frames:
-            raise IndexError(f"{self.path} has frames 0 to {self.frames - 1}, not {wanted[0]} to {wanted[-1]}")
+            raise IndexError(
+                f"{self.path} has frames 0 to {self.frames - 1}, not {wanted[0]} to {wanted[-1]}"
+            )
         size = size or (self.width, self.height)
         for i, pixels in self._read([i + self.first for i in wanted], size):
             yield i - self.first, float(self.timestamps[i - self.first]), pixels
@@ -148,7 +171,12 @@ class VideoFile:
                     done += 1
                     yield i, pixels
             except Exception as e:  # decord raises its own error type, assertions and plain RuntimeErrors
-                log.warning("decord failed on %s after %d frames (%s); going on with PyAV", self.path, done, _first_line(e))
+                log.warning(
+                    "decord failed on %s after %d frames (%s); going on with PyAV",
+                    self.path,
+                    done,
+                    _first_line(e),
+                )
         yield from self._whole(wanted[done:], size)
 
     def _by_decord(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, Pixels]]:
@@ -157,7 +185,9 @@ class VideoFile:
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
-        reader = decord.VideoReader(os.path.abspath(self.path), width=size[0], height=size[1], num_threads=self.threads)
+        reader = decord.VideoReader(
+            os.path.abspath(self.path), width=size[0], height=size[1], num_threads=self.threads
+        )
         if len(reader) != len(self._table.seconds):
             raise RuntimeError(f"it counts {len(reader)} frames, not {len(self._table.seconds)}")
         batch = max(1, min(_BATCH, _BATCH_BYTES // (size[0] * size[1] * 3)))
@@ -167,7 +197,8 @@ class VideoFile:
                 yield i, pixels.copy()  # who keeps one frame must not keep the batch
 
     def _whole(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, Pixels]]:
-        """PyAV's frames, with the gaps filled: a gap takes the frame before it, one at the start the frame after it."""
+        """PyAV's frames, with the gaps filled: a gap takes the frame before it, one at the start the frame
+        after it."""
         before: Pixels | None = None
         gaps = list(wanted)
         missing = 0
@@ -178,13 +209,20 @@ class VideoFile:
                 yield j, pixels if j == i or before is None else before
             before = pixels
         if gaps and before is None:
-            raise VideoError(f"none of the frames asked for can be decoded from {self.path}: copy or download the file again")
+            raise VideoError(
+                f"none of the frames asked for can be decoded from {self.path}: copy or download the file again"
+            )
         for j in gaps:
             assert before is not None
             missing += 1
             yield j, before
         if missing:
-            log.warning("%s: %d of %d frames cannot be decoded; their neighbours stand in for them", self.path, missing, len(wanted))
+            log.warning(
+                "%s: %d of %d frames cannot be decoded; their neighbours stand in for them",
+                self.path,
+                missing,
+                len(wanted),
+            )
 
     def _by_pyav(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, Pixels]]:
         if not wanted:
@@ -196,7 +234,11 @@ class VideoFile:
         with open_container(self.path) as (container, stream):
             by_pts = self._table.pts is not None
             stream.codec_context.thread_count = self.threads if by_pts else 1
-            for i, frame in seeking(container, stream, self._table, wanted) if by_pts else counting(container, stream, wanted):
+            for i, frame in (
+                seeking(container, stream, self._table, wanted)
+                if by_pts
+                else counting(container, stream, wanted)
+            ):
                 small = resize.reformat(frame, width, height, format="rgb24", interpolation="BICUBIC")
                 yield i, self._upright(np.asarray(small.to_ndarray(), np.uint8))
 
@@ -204,8 +246,8 @@ class VideoFile:
 def open_video(path: str | os.PathLike[str], *, backend: Backend = "auto", threads: int = 0) -> VideoFile:
     """Open a video. `threads` decode it (0: as many as there are cores, 8 at most).
 
-    `backend` "auto" is PyAV; "decord" is decord where it gives the right frames, else PyAV.
-    Raises `VideoError` where the file is missing, a folder, empty, no video, or has no frame that can be decoded,
+    `backend` "auto" is PyAV; "decord" is decord where it gives the right frames, else PyAV. Raises
+    `VideoError` where the file is missing, a folder, empty, no video, or has no frame that can be decoded,
     and where the part asked for has none.
     """
     source = os.fspath(path)
@@ -219,22 +261,32 @@ def open_video(path: str | os.PathLike[str], *, backend: Backend = "auto", threa
         return VideoFile(path, width, height, length, times, backend, threads, table, upright, source)
     start, stop = part[0], min(part[1], length)
     if start >= stop - SLACK:
-        raise VideoError(f"{path} is {length:.1f} s long, so there is nothing from {start:g} s on: ask for another part")
+        raise VideoError(
+            f"{path} is {length:.1f} s long, so there is nothing from {start:g} s on: ask for another part"
+        )
     begin, end = frames_at(times, [start])[0], frames_at(times, [stop - 2 * SLACK])[0] + 1
     # The frame on screen when the part begins has begun before it.
     times = np.maximum(times[begin:end] - start, 0.0)
-    return VideoFile(path, width, height, stop - start, times, backend, threads, table, upright, source, begin)
+    return VideoFile(
+        path, width, height, stop - start, times, backend, threads, table, upright, source, begin
+    )
 
 
 @lru_cache(16)
 def _looked_at(path: str, size: int, changed: int) -> tuple[Table, Upright, int, int]:
-    """The frames of a file, how they become upright, width and height: once for all parts that are opened, as long as it is the same."""
+    """The frames of a file, how they become upright, width and height: once for all parts that are opened, as
+    long as it is the same."""
     with open_container(path) as (container, stream):
         table = read_table(container, stream)
     with open_container(path) as (container, stream):
         shape = stream.sample_aspect_ratio
         first = list(islice(decoded(container, stream), _FIRST))
-    if not first or table is None or table.pts is None or [f.pts for f in first] != table.pts[: len(first)].tolist():
+    if (
+        not first
+        or table is None
+        or table.pts is None
+        or [f.pts for f in first] != table.pts[: len(first)].tolist()
+    ):
         table = scan(path)
         with open_container(path) as (container, stream):
             first = list(islice(decoded(container, stream), 1))
@@ -250,7 +302,8 @@ def _looked_at(path: str, size: int, changed: int) -> tuple[Table, Upright, int,
 
 
 def split_part(path: str | os.PathLike[str]) -> tuple[str, tuple[float, float] | None]:
-    """The file and the part of it, in seconds, that a path means; None for the whole. A file of that very name comes first."""
+    """The file and the part of it, in seconds, that a path means; None for the whole. A file of that very
+    name comes first."""
     path = os.fspath(path)
     found = _FRAGMENT.search(path)
     if not found or not any(found.groups()) or os.path.exists(path):
@@ -266,7 +319,9 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
         here = os.getcwd()
     except FileNotFoundError:
         if not os.path.isabs(path):
-            raise VideoError(f"{clean_text(path)} cannot be found: the working folder is gone; give an absolute path") from None
+            raise VideoError(
+                f"{clean_text(path)} cannot be found: the working folder is gone; give an absolute path"
+            ) from None
         return path
     plain, joined = os.path.abspath(path), path if os.path.isabs(path) else os.path.join(here, path)
     # After a link to a folder, `..` leads elsewhere than its letters say.
@@ -274,14 +329,16 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
 
 
 def frames_at(timestamps: NDArray[np.float64], times: Sequence[float] | NDArray[np.float64]) -> list[int]:
-    """The frames on screen at `times` (seconds), without repeats: the last one at or before each, else the first."""
+    """The frames on screen at `times` (seconds), without repeats: the last one at or before each, else the
+    first."""
     found = np.searchsorted(timestamps, np.asarray(times, np.float64) + SLACK, side="right") - 1
     return list(dict.fromkeys(np.maximum(found, 0).tolist()))
 
 
 def video_digest(path: str | os.PathLike[str]) -> str:
-    """A content hash, 32 hex digits: of the whole file up to 64 MiB, else of its size and 64 evenly spaced MiB, the
-    first and the last among them, so that a file of 10 GB takes a second. Raises `VideoError` as `open_video` does."""
+    """A content hash, 32 hex digits: of the whole file up to 64 MiB, else of its size and 64 evenly spaced
+    MiB, the first and the last among them, so that a file of 10 GB takes a second. Raises `VideoError` as
+    `open_video` does."""
     path, part = split_part(path)
     _check(path)
     digest = hashlib.blake2b(digest_size=16)

@@ -1,10 +1,10 @@
 """The frame store: pictures, found by a hash of their pixels.
 
-Traces and checkpoints hold `FrameRef`s; the pixels are here, as lossless PNG, in a local folder or at any fsspec
-URL (`s3://bucket/frames`, `memory://frames`). The same picture is stored once, whoever puts it there. Pictures
-are written beside their place and renamed into it, so threads and processes may share a store and a killed one
-leaves no half picture; what is read is checked against its hash. Recently used pixels stay in memory, up to a
-number of bytes.
+Traces and checkpoints hold `FrameRef`s; the pixels are here, as lossless PNG, in a local folder or at any
+fsspec URL (`s3://bucket/frames`, `memory://frames`). The same picture is stored once, whoever puts it there.
+Pictures are written beside their place and renamed into it, so threads and processes may share a store and a
+killed one leaves no half picture; what is read is checked against its hash. Recently used pixels stay in
+memory, up to a number of bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _COMPRESSION = 1  # PNG: a quarter of the default's time for a seventh more byte
 
 
 def default_cache() -> Path:
-    """Where frames and indexes are kept, absolute: ACT2SEE_CACHE, else act2see in XDG_CACHE_HOME, else ~/.cache/act2see."""
+    """Where frames and indexes are kept, absolute: ACT2SEE_CACHE, else act2see in XDG_CACHE_HOME, else
+    ~/.cache/act2see."""
     if chosen := os.environ.get("ACT2SEE_CACHE"):
         return Path(chosen).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
@@ -52,9 +53,12 @@ def frame_digest(pixels: Pixels) -> str:
 
 
 class FrameStore:
-    """Pictures by digest. Thread-safe; `location` is a folder or an fsspec URL (default: `frames` in the cache)."""
+    """Pictures by digest. Thread-safe; `location` is a folder or an fsspec URL (default: `frames` in the
+    cache)."""
 
-    def __init__(self, location: str | os.PathLike[str] | None = None, *, memory_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self, location: str | os.PathLike[str] | None = None, *, memory_bytes: int = 64 << 20
+    ) -> None:
         where = os.fspath(location) if location is not None else str(default_cache() / "frames")
         self._remote: Any = None
         if "://" in where and not where.startswith("file://"):
@@ -77,7 +81,8 @@ class FrameStore:
         return f"FrameStore({self.url!r})"
 
     def put(self, pixels: Pixels) -> str:
-        """Store `(height, width, 3)` uint8 RGB; returns the digest. Raises `StoreError` where it cannot be written."""
+        """Store `(height, width, 3)` uint8 RGB; returns the digest. Raises `StoreError` where it cannot be
+        written."""
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise ValueError(f"a picture is (height, width, 3) uint8, not {pixels.shape} {pixels.dtype}")
         digest = frame_digest(pixels)
@@ -87,7 +92,8 @@ class FrameStore:
         return digest
 
     def get(self, digest: str) -> Pixels:
-        """The picture, `(height, width, 3)` uint8 RGB, read-only. Raises `StoreError` where it is missing or damaged."""
+        """The picture, `(height, width, 3)` uint8 RGB, read-only. Raises `StoreError` where it is missing or
+        damaged."""
         path = self.path(digest)
         with self._lock:
             if digest in self._memory:
@@ -96,17 +102,28 @@ class FrameStore:
         try:
             pixels = _pixels(self._read(path))
         except FileNotFoundError as e:
-            raise StoreError(f"frame {digest} is not in {self.url}: was the trace made with another store, or the store cleared?") from e
+            raise StoreError(
+                f"frame {digest} is not in {self.url}: was the trace made with another store, or the store cleared?"
+            ) from e
         except OSError as e:  # Pillow's error for what is no picture is an OSError as well
-            raise StoreError(f"frame {digest} in {self.url} cannot be read ({e.strerror or e}): delete {path} and ask again") from e
+            raise StoreError(
+                f"frame {digest} in {self.url} cannot be read ({e.strerror or e}): delete {path} and ask again"
+            ) from e
         if frame_digest(pixels) != digest:
             raise StoreError(f"frame {digest} in {self.url} is damaged: delete {path} and ask again")
         return self._remember(digest, pixels)
 
     def ref(self, pixels: Pixels, seconds: float, provenance: Provenance | None = None) -> FrameRef:
-        """Store a picture and refer to it: `seconds` in the video, `provenance` initial unless said otherwise."""
+        """Store a picture and refer to it: `seconds` in the video, `provenance` initial unless said
+        otherwise."""
         height, width, _ = pixels.shape
-        return FrameRef(digest=self.put(pixels), width=width, height=height, seconds=seconds, provenance=provenance or Initial())
+        return FrameRef(
+            digest=self.put(pixels),
+            width=width,
+            height=height,
+            seconds=seconds,
+            provenance=provenance or Initial(),
+        )
 
     def path(self, digest: str) -> str:
         """Where the PNG of a digest is, or would be: a file name, or a path in the URL's file system."""
@@ -121,12 +138,17 @@ class FrameStore:
         return self._read(self.path(digest))
 
     def put_png(self, digest: str, png: bytes) -> bool:
-        """Store a PNG file as it is; False, and nothing is stored, where it is not the picture of that digest."""
+        """Store a PNG file as it is; False, and nothing is stored, where it is not the picture of that
+        digest."""
         if digest in self:
             return True
         try:
             pixels = _pixels(png)
-        except (OSError, SyntaxError, ValueError):  # what Pillow raises for what is no PNG, and for a broken one
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+        ):  # what Pillow raises for what is no PNG, and for a broken one
             return False
         if frame_digest(pixels) != digest:
             return False
@@ -198,7 +220,9 @@ def _remote(url: str) -> tuple[Any, str]:
 
 def _write_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{uuid4().hex}")  # with the permissions of any new file, unlike tempfile's
+    temporary = path.with_name(
+        f".{path.name}-{uuid4().hex}"
+    )  # with the permissions of any new file, unlike tempfile's
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
@@ -230,5 +254,11 @@ def image_block(frame: FrameRef, source: FrameSource, kind: Kind = "JPEG") -> di
 
     out = io.BytesIO()
     # A fast compression is worth more than a small one.
-    Image.fromarray(source(frame)).save(out, kind, **({"quality": 92} if kind == "JPEG" else {"compress_level": 1}))
-    return {"type": "image", "base64": base64.b64encode(out.getvalue()).decode(), "mime_type": f"image/{kind.lower()}"}
+    Image.fromarray(source(frame)).save(
+        out, kind, **({"quality": 92} if kind == "JPEG" else {"compress_level": 1})
+    )
+    return {
+        "type": "image",
+        "base64": base64.b64encode(out.getvalue()).decode(),
+        "mime_type": f"image/{kind.lower()}",
+    }

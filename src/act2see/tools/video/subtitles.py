@@ -1,12 +1,13 @@
 """What is said in a video: subtitle files beside it (`clip.srt`, `clip.en.vtt`), read and searched.
 
-Subtitle files are written by hand and by tools of all ages, so reading is tolerant: SubRip and WebVTT are told apart by each
-cue's own time line, whatever the file is called; numbers, hours and blank lines may be missing; commas and dots both stand
-before milliseconds; tags, voices (`<v Ann>`) and positions are taken out, and what cannot be read is skipped and counted.
-Encodings are those of the byte-order mark, else UTF-8, else Windows-1252.
+Subtitle files are written by hand and by tools of all ages, so reading is tolerant: SubRip and WebVTT are
+told apart by each cue's own time line, whatever the file is called; numbers, hours and blank lines may be
+missing; commas and dots both stand before milliseconds; tags, voices (`<v Ann>`) and positions are taken out,
+and what cannot be read is skipped and counted. Encodings are those of the byte-order mark, else UTF-8, else
+Windows-1252.
 
-Search is by words (BM25 over single lines, with a little of their neighbours), so a line is found by what it says and not by
-what it means. It needs no model.
+Search is by words (BM25 over single lines, with a little of their neighbours), so a line is found by what it
+says and not by what it means. It needs no model.
 """
 
 from __future__ import annotations
@@ -59,17 +60,24 @@ class Transcript:
     skipped: int = 0
 
     def search(self, query: str, count: int = 5) -> tuple[Line, ...]:
-        """The lines that share most with `query`, best first; the first ones of all where the query has no words."""
+        """The lines that share most with `query`, best first; the first ones of all where the query has no
+        words."""
         wanted = set(_words(query))
         if not wanted:
             return self.lines[:count]
         said = [Counter(_words(line.text)) for line in self.lines]
-        rarity = {w: math.log(1 + (len(said) - n + 0.5) / (n + 0.5)) for w in wanted if (n := sum(w in s for s in said))}
+        rarity = {
+            w: math.log(1 + (len(said) - n + 0.5) / (n + 0.5))
+            for w in wanted
+            if (n := sum(w in s for s in said))
+        }
         mean = sum(s.total() for s in said) / max(1, len(said))
         own = [_score(s, rarity, mean) for s in said]
         near = [max(own[max(0, i - 1) : i] + own[i + 1 : i + 2], default=0.0) for i in range(len(own))]
         # A neighbour helps a line that fits, and makes none fit.
-        ranked = sorted((i for i, score in enumerate(own) if score > 0), key=lambda i: (-(own[i] + _NEAR * near[i]), i))
+        ranked = sorted(
+            (i for i, score in enumerate(own) if score > 0), key=lambda i: (-(own[i] + _NEAR * near[i]), i)
+        )
         return tuple(self.lines[i] for i in ranked[:count])
 
 
@@ -94,7 +102,9 @@ def read_transcript(path: str | os.PathLike[str]) -> Transcript:
         raise TranscriptError(f"there are no subtitles {printable(name)!r}: check the name") from e
     lines, skipped = parse(_decoded(data))
     if not lines:
-        raise TranscriptError(f"there is no line with a time in {name}: give a SubRip (.srt) or WebVTT (.vtt) file")
+        raise TranscriptError(
+            f"there is no line with a time in {name}: give a SubRip (.srt) or WebVTT (.vtt) file"
+        )
     if skipped:
         log.warning("%s: %d lines with a time cannot be read and are skipped", name, skipped)
     return Transcript(name, lines, skipped)
@@ -117,16 +127,28 @@ def parse(text: str) -> tuple[tuple[Line, ...], int]:
 
 
 def _said(rows: Sequence[str], last: bool) -> str:
-    """A cue's text: up to a blank line, or to the next cue's number or name where the blank line is missing."""
+    """A cue's text: up to a blank line, or to the next cue's number or name where the blank line is
+    missing."""
     rows = [r.strip() for r in rows]
     blank = rows.index("") if "" in rows else None
-    rows = rows[:blank] if blank is not None else rows if last or not rows or not rows[-1].isdigit() else rows[:-1]
+    rows = (
+        rows[:blank]
+        if blank is not None
+        else rows
+        if last or not rows or not rows[-1].isdigit()
+        else rows[:-1]
+    )
     text = _TAG.sub("", _VOICE.sub(r"\1: ", " ".join(rows)))
     return " ".join(html.unescape(text).split())
 
 
 def _seconds(hours: str | None, minutes: str, seconds: str, thousandths: str | None) -> float:
-    return 3600 * int(hours or 0) + 60 * int(minutes) + int(seconds) + int((thousandths or "0").ljust(3, "0")) / 1000
+    return (
+        3600 * int(hours or 0)
+        + 60 * int(minutes)
+        + int(seconds)
+        + int((thousandths or "0").ljust(3, "0")) / 1000
+    )
 
 
 def _decoded(data: bytes) -> str:

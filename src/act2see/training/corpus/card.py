@@ -1,7 +1,8 @@
-"""What a corpus says of itself: the numbers counted while it was written, and the data set card made from them.
+"""What a corpus says of itself: the numbers counted while it was written, and the data set card made from
+them.
 
-Nothing on the card is typed by hand but what only the builder knows (`CorpusMeta`): whatever can be counted is
-counted from the chains that went in. The front matter is what the Hugging Face hub and `datasets` read.
+Nothing on the card is typed by hand but what only the builder knows (`CorpusMeta`): whatever can be counted
+is counted from the chains that went in. The front matter is what the Hugging Face hub and `datasets` read.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class CorpusMeta(Record):
 class CorpusInfo(Record):
     """`act2see.json`: the version of the corpus, its files, and what is in it.
 
-    `dropped` counts the chains that were left out, by step and reason; `with_frames` those in which a tool showed one;
-    `similarity` is the lowest and the mean of those that were measured.
+    `dropped` counts the chains that were left out, by step and reason; `with_frames` those in which a tool
+    showed one; `similarity` is the lowest and the mean of those that were measured.
     """
 
     corpus_version: int = CORPUS_VERSION
@@ -128,7 +129,11 @@ class Count:
 
     @property
     def example_has_frames(self) -> bool:
-        return bool(self.example and self.example.trace and any(isinstance(s, Frames) and s.frames for s in self.example.trace.segments))
+        return bool(
+            self.example
+            and self.example.trace
+            and any(isinstance(s, Frames) and s.frames for s in self.example.trace.segments)
+        )
 
     def info(self, act2see: str, images: Images, files: Iterable[str], meta: CorpusMeta) -> CorpusInfo:
         return CorpusInfo(
@@ -153,7 +158,8 @@ class Count:
 def pictures(trace: Trace) -> tuple[FrameRef, ...]:
     """Each frame of a trace once: those in view in order of appearance, then the anchors of imagined ones.
 
-    An anchor is not in the model's view, but whoever looks at an imagined frame wants to see what it was made from.
+    An anchor is not in the model's view, but whoever looks at an imagined frame wants to see what it was made
+    from.
     """
     once = {f.digest: f for f in trace.shown}
     for frame in trace.shown:
@@ -176,7 +182,8 @@ def readable(trace: Trace) -> str:
 
 
 def card(info: CorpusInfo, example: Chain) -> str:
-    """README.md: front matter, then what the corpus holds, how it was made, an example, and what it is not."""
+    """README.md: front matter, then what the corpus holds, how it was made, an example, and what it is
+    not."""
     return f"---\n{yaml.safe_dump(_front(info), sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(
         [
             f"# {info.meta.name}",
@@ -204,7 +211,9 @@ def card(info: CorpusInfo, example: Chain) -> str:
 
 def _front(info: CorpusInfo) -> dict[str, object]:
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-    files: object = "data/train-*.parquet" if info.images == "embedded" else ["metadata.parquet", "images/**/*.png"]
+    files: object = (
+        "data/train-*.parquet" if info.images == "embedded" else ["metadata.parquet", "images/**/*.png"]
+    )
     return {
         "pretty_name": info.meta.name,
         "license": info.meta.licence,
@@ -219,30 +228,49 @@ def _front(info: CorpusInfo) -> dict[str, object]:
 def _counts(info: CorpusInfo) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [
         ("chains", info.chains),
-        ("with a frame that a tool showed (call rate)", f"{info.with_frames} ({info.with_frames / info.chains:.2%})"),
+        (
+            "with a frame that a tool showed (call rate)",
+            f"{info.with_frames} ({info.with_frames / info.chains:.2%})",
+        ),
         ("frames retrieved", info.retrieved),
         ("frames generated", info.generated),
     ]
     rows += [(f"calls of `{tag}`", n) for tag, n in info.calls.items()]
-    rows.append(("pictures", f"{info.pictures}, {'embedded' if info.images == 'embedded' else 'as files, equal ones once'}"))
+    rows.append(
+        (
+            "pictures",
+            f"{info.pictures}, {'embedded' if info.images == 'embedded' else 'as files, equal ones once'}",
+        )
+    )
     if info.similarity:
-        rows.append((f"similarity to the human chain ({info.compared} compared)", "lowest {:.3f}, mean {:.3f}".format(*info.similarity)))
+        rows.append(
+            (
+                f"similarity to the human chain ({info.compared} compared)",
+                "lowest {:.3f}, mean {:.3f}".format(*info.similarity),
+            )
+        )
     return rows
 
 
 def _made(info: CorpusInfo) -> str:
     meta = info.meta
     teachers = ", ".join(f"{name or 'not named'} ({n})" for name, n in info.teachers.items())
-    said = [f"Teacher: {teachers}. The right answer was {'in' if meta.ground_truth_in_prompt else 'not in'} its prompt."]
+    said = [
+        f"Teacher: {teachers}. The right answer was {'in' if meta.ground_truth_in_prompt else 'not in'} its prompt."
+    ]
     if meta.retries is not None:
         said.append(f"A wrong answer was tried again, at most {meta.retries} times, and then left out.")
     if meta.threshold is not None:
-        said.append(f"Similarity to the human chain had to exceed {meta.threshold:g}{f' by {meta.encoder}' if meta.encoder else ''}.")
+        said.append(
+            f"Similarity to the human chain had to exceed {meta.threshold:g}{f' by {meta.encoder}' if meta.encoder else ''}."
+        )
     return " ".join([*said, f"Written by act2see {info.act2see} (corpus version {info.corpus_version})."])
 
 
 def _limits(info: CorpusInfo) -> list[str]:
-    limits = ["The chains are a model's. That they end in the right answer does not make each step of them true."]
+    limits = [
+        "The chains are a model's. That they end in the right answer does not make each step of them true."
+    ]
     if info.generated:
         limits.append(
             f"{info.generated} frames are imagined: they show what might be, not what the video shows. "
@@ -252,13 +280,18 @@ def _limits(info: CorpusInfo) -> list[str]:
         limits.append(f"{info.chains - info.compared} chains were not compared with a human one.")
     if none := sum(n for licences in info.sources.values() for licence, n in licences.items() if not licence):
         limits.append(f"{none} chains come from sources that name no licence: see that you may use them.")
-    return [*limits, "Frames are single pictures from videos that are not part of the corpus and have licences of their own."]
+    return [
+        *limits,
+        "Frames are single pictures from videos that are not part of the corpus and have licences of their own.",
+    ]
 
 
 def _example(chain: Chain) -> str:
     sample = chain.sample
     options = [f"{letter}. {option}" for letter, option in zip(LETTERS, sample.options, strict=False)]
-    return "\n".join([sample.question, *options, "", f"<think>\n{readable(chain.trace) if chain.trace else ''}"])
+    return "\n".join(
+        [sample.question, *options, "", f"<think>\n{readable(chain.trace) if chain.trace else ''}"]
+    )
 
 
 def _fenced(text: str) -> str:

@@ -2,13 +2,13 @@
 
     rollout -> judge -> rollout (at most `retries` times more) -> judge -> ...
 
-`rollout` runs the inference graph itself, with the teacher in the reasoner's place and the same tools. The right
-answer is compared with, and never part of the prompt: given it, a teacher looks less (the paper: 45 % of chains
-call a tool without it, 5 % with it). `hint` puts it there, for that comparison alone.
+`rollout` runs the inference graph itself, with the teacher in the reasoner's place and the same tools. The
+right answer is compared with, and never part of the prompt: given it, a teacher looks less (the paper: 45 %
+of chains call a tool without it, 5 % with it). `hint` puts it there, for that comparison alone.
 
-Every finished record is on disk before its place in the run is taken by the next (`Journal`); a run is gone on
-with by starting it again. What is wrong with the set-up (a key, a full disk) ends the run; what is wrong with one
-question is told by its record.
+Every finished record is on disk before its place in the run is taken by the next (`Journal`); a run is gone
+on with by starting it again. What is wrong with the set-up (a key, a full disk) ends the run; what is wrong
+with one question is told by its record.
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ from typing_extensions import TypedDict
 
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.errors import Act2SeeError, CorpusError, RefusedError, SetupError, StoreError, VideoError, WeightsError
+from act2see.errors import (
+    Act2SeeError,
+    CorpusError,
+    RefusedError,
+    SetupError,
+    StoreError,
+    VideoError,
+    WeightsError,
+)
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config
 from act2see.graphs.parts import Parts, build_parts, closed
@@ -50,7 +58,8 @@ HINT = "\nThe right answer is: {answer}.{chain} Write how one comes to it."
 
 
 class Plan(Record):
-    """What a run does. `prices` are dollars for a million tokens, read and written; a budget of dollars needs them."""
+    """What a run does. `prices` are dollars for a million tokens, read and written; a budget of dollars needs
+    them."""
 
     retries: Annotated[int, Field(ge=0)] = 2
     seed: int = 0
@@ -80,14 +89,24 @@ class Meter:
         self.name = self.reasoner.name
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         cost = Cost(requests=1)
         try:
-            async for item in self.reasoner.stream(rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling):
+            async for item in self.reasoner.stream(
+                rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling
+            ):
                 if isinstance(item, Done):
                     read = item.prefilled + item.cached
-                    dollars = (read * self.prices[0] + item.decoded * self.prices[1]) / 1e6 if self.prices else 0.0
+                    dollars = (
+                        (read * self.prices[0] + item.decoded * self.prices[1]) / 1e6 if self.prices else 0.0
+                    )
                     cost += Cost(read=read, written=item.decoded, dollars=dollars)
                 yield item
         finally:
@@ -144,14 +163,20 @@ class _Nodes:
         outcome: Outcome
         try:
             result = await self.ask.ainvoke(
-                {"video": sample.clip, "question": asked(sample, self.plan.hint), "options": list(sample.options)},
+                {
+                    "video": sample.clip,
+                    "question": asked(sample, self.plan.hint),
+                    "options": list(sample.options),
+                },
                 {"configurable": {"thread_id": session}},
                 context=AskContext(seed=seed, temperature=self.plan.temperature),
             )
             trace = Trace.model_validate(result["trace"])
             outcome, why = judged(trace, sample)
             # What is kept is asked as a user would ask it.
-            trace = trace.model_copy(update={"question": trace.question.model_copy(update={"text": sample.question})})
+            trace = trace.model_copy(
+                update={"question": trace.question.model_copy(update={"text": sample.question})}
+            )
         except _ENDS_THE_RUN:
             raise
         except Act2SeeError as e:
@@ -163,7 +188,10 @@ class _Nodes:
             seconds=round(time.perf_counter() - started, 3),
             cost=self.meter.taken.pop(session, Cost()),
         )
-        return {"attempts": [attempt.model_dump(mode="json")], "trace": trace.model_dump(mode="json") if trace else None}
+        return {
+            "attempts": [attempt.model_dump(mode="json")],
+            "trace": trace.model_dump(mode="json") if trace else None,
+        }
 
     async def judge(self, state: ConstructState) -> Command[Literal["rollout", "__end__"]]:
         """Right: it is done. Wrong: once more, while attempts are left."""
@@ -174,7 +202,9 @@ class _Nodes:
         if len(state["attempts"]) <= self.plan.retries and not hopeless:
             return Command(goto="rollout")
         why = f" ({last.why})" if last.why else ""
-        return Command(update={"dropped": f"{last.outcome} after {len(state['attempts'])} attempts{why}"}, goto="__end__")
+        return Command(
+            update={"dropped": f"{last.outcome} after {len(state['attempts'])} attempts{why}"}, goto="__end__"
+        )
 
 
 def asked(sample: Sample, hint: bool = False) -> str:
@@ -195,12 +225,17 @@ def judged(trace: Trace, sample: Sample) -> tuple[Outcome, str]:
     given = sample.read(last.body)
     if given is None:
         return "format", f"{last.body[:60]!r} names no option"
-    return ("right", "") if sample.is_right(last.body) else ("wrong", f"{given[:60]!r} for {sample.answer[:60]!r}")
+    return (
+        ("right", "")
+        if sample.is_right(last.body)
+        else ("wrong", f"{given[:60]!r} for {sample.answer[:60]!r}")
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run has so far: chains kept and dropped (those of earlier starts too), their cost, and why it stopped."""
+    """What a run has so far: chains kept and dropped (those of earlier starts too), their cost, and why it
+    stopped."""
 
     kept: int
     dropped: int
@@ -218,9 +253,11 @@ async def construct(
     reasoner: Reasoner | None = None,
     on_chain: Callable[[Chain, Run], None] | None = None,
 ) -> Run:
-    """Chains for `samples` in `out`, by the reasoner of `config` or the one given; those that are there are not made again.
+    """Chains for `samples` in `out`, by the reasoner of `config` or the one given; those that are there are
+    not made again.
 
-    Frames go to `out/frames`. Raises `CorpusError` where `out` holds a run of another plan, teacher or config.
+    Frames go to `out/frames`. Raises `CorpusError` where `out` holds a run of another plan, teacher or
+    config.
     """
     plan, limits = plan or Plan(), limits or Limits()
     if limits.dollars is not None and plan.prices is None:
@@ -233,7 +270,10 @@ async def construct(
         _same_run(out, {"plan": plan.model_dump(mode="json"), "teacher": meter.name, "config": config.hash})
         waiting = (s for s in samples if s.id not in journal.done)
         state = _State(journal, limits)
-        workers = [asyncio.create_task(_work(graph, waiting, state, meter.name, on_chain)) for _ in range(limits.concurrency)]
+        workers = [
+            asyncio.create_task(_work(graph, waiting, state, meter.name, on_chain))
+            for _ in range(limits.concurrency)
+        ]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -264,7 +304,11 @@ class _State:
 
 
 async def _work(
-    graph: ConstructGraph, waiting: Iterator[Sample], state: _State, teacher: str, on_chain: Callable[[Chain, Run], None] | None
+    graph: ConstructGraph,
+    waiting: Iterator[Sample],
+    state: _State,
+    teacher: str,
+    on_chain: Callable[[Chain, Run], None] | None,
 ) -> None:
     for sample in waiting:
         if state.spent():
@@ -285,4 +329,6 @@ def _same_run(out: Path, facts: dict[str, Any]) -> None:
     there = json.loads(path.read_text(encoding="utf-8"))
     other = [k for k in facts if there.get(k) != facts[k]]
     if other:
-        raise CorpusError(f"{out} holds a run with another {', '.join(other)}: go on with those, or give another folder")
+        raise CorpusError(
+            f"{out} holds a run with another {', '.join(other)}: go on with those, or give another folder"
+        )

@@ -1,13 +1,15 @@
-"""The corpus on disk: a folder that Hugging Face `datasets` opens as it is, and that gives back the same chains.
+"""The corpus on disk: a folder that Hugging Face `datasets` opens as it is, and that gives back the same
+chains.
 
     README.md            the data set card, made from the data
     act2see.json         the corpus's version, and what is in it (`CorpusInfo`)
     data/train-*.parquet with pixels embedded; shards of about `shard_size` bytes
     or metadata.parquet, images/   with pixels by reference: files named by digest, equal ones once
 
-Chains pass through one by one, a row group at a time is in memory, and what is written stands beside its place until
-it is whole. Referenced pictures are laid out as `datasets`' image folders are: a parquet file that holds relative paths
-in an image column would look for them where the reader was started, not where the file is.
+Chains pass through one by one, a row group at a time is in memory, and what is written stands beside its
+place until it is whole. Referenced pictures are laid out as `datasets`' image folders are: a parquet file
+that holds relative paths in an image column would look for them where the reader was started, not where the
+file is.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ from act2see.errors import CorpusError, StoreError, TraceError
 from act2see.tools.frames import FrameRef
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
-from act2see.training.corpus.card import CORPUS_VERSION, CorpusInfo, CorpusMeta, Count, Images, card, pictures, readable
+from act2see.training.corpus.card import (
+    CORPUS_VERSION,
+    CorpusInfo,
+    CorpusMeta,
+    Count,
+    Images,
+    card,
+    pictures,
+    readable,
+)
 from act2see.training.corpus.files import parquet_rows, read_marker, whole_folder, write_parquet
 from act2see.training.corpus.records import Attempt, Chain
 from act2see.training.corpus.sources import Sample
@@ -41,11 +52,12 @@ def write_corpus(
     shard_size: int = SHARD_SIZE,
     meta: CorpusMeta | None = None,
 ) -> CorpusInfo:
-    """Write the chains that were not dropped, with their pixels from `source`; the others are counted by reason.
+    """Write the chains that were not dropped, with their pixels from `source`; the others are counted by
+    reason.
 
-    `shard_size` is in bytes and for embedded pictures; a shard ends with the row group that reaches it. Raises
-    `CorpusError` where `folder` is not empty, nothing was kept, a frame is missing, or it cannot be written, as on a
-    full disk; there is no half corpus then.
+    `shard_size` is in bytes and for embedded pictures; a shard ends with the row group that reaches it.
+    Raises `CorpusError` where `folder` is not empty, nothing was kept, a frame is missing, or it cannot be
+    written, as on a full disk; there is no half corpus then.
     """
     from act2see import __version__
 
@@ -62,7 +74,9 @@ def write_corpus(
             files = ["metadata.parquet"]
             write_parquet(rows, part / files[0], _features(images), most_bytes=None)
         if count.example is None:
-            raise CorpusError(f"there is no chain to write: {sum(count.dropped.values())} were given and all of them dropped")
+            raise CorpusError(
+                f"there is no chain to write: {sum(count.dropped.values())} were given and all of them dropped"
+            )
         info = count.info(__version__, images, files, meta)
         (part / "README.md").write_text(card(info, count.example), encoding="utf-8")
         (part / INFO).write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -70,20 +84,24 @@ def write_corpus(
 
 
 def read_info(folder: str | Path) -> CorpusInfo:
-    """What a corpus says of itself. Raises `CorpusError` for another kind of folder, and for a corpus of a newer act2see."""
+    """What a corpus says of itself. Raises `CorpusError` for another kind of folder, and for a corpus of a
+    newer act2see."""
     data = read_marker(Path(folder), INFO, "corpus_version", CORPUS_VERSION, "a corpus")
     try:
         return CorpusInfo.model_validate(data)
     except ValidationError as e:
         first = e.errors()[0]
-        raise CorpusError(f"{Path(folder) / INFO}: {'.'.join(map(str, first['loc']))}: {first['msg']}; write the corpus again") from e
+        raise CorpusError(
+            f"{Path(folder) / INFO}: {'.'.join(map(str, first['loc']))}: {first['msg']}; write the corpus again"
+        ) from e
 
 
 def read_corpus(folder: str | Path, store: FrameStore) -> Iterator[Chain]:
-    """The chains, equal to those that were written and in their order; pixels that `store` lacks are put there.
+    """The chains, equal to those that were written and in their order; pixels that `store` lacks are put
+    there.
 
-    Raises `CorpusError` for what is no corpus or one of a newer act2see, and names a shard, a record or a picture that
-    is missing or damaged.
+    Raises `CorpusError` for what is no corpus or one of a newer act2see, and names a shard, a record or a
+    picture that is missing or damaged.
     """
     folder = Path(folder)
     info = read_info(folder)
@@ -101,7 +119,9 @@ def _read(folder: Path, info: CorpusInfo, store: FrameStore) -> Iterator[Chain]:
             else:
                 given = row["images"] or []
                 if len(given) != len(frames):
-                    raise CorpusError(f"{where} has {len(given)} pictures and its trace {len(frames)}: write the corpus again")
+                    raise CorpusError(
+                        f"{where} has {len(given)} pictures and its trace {len(frames)}: write the corpus again"
+                    )
                 for frame, picture in zip(frames, given, strict=True):
                     bring(frame, picture["bytes"] or b"", store, where)
             yield chain
@@ -117,7 +137,9 @@ def bring_files(frames: Iterable[FrameRef], folder: Path, store: FrameStore, whe
                 png = path.read_bytes()
             except OSError as e:
                 name = path.relative_to(folder.absolute())
-                raise CorpusError(f"{where}: the picture {name} cannot be read ({e.strerror}): restore it from where it was copied") from e
+                raise CorpusError(
+                    f"{where}: the picture {name} cannot be read ({e.strerror}): restore it from where it was copied"
+                ) from e
             bring(frame, png, store, where)
 
 
@@ -125,7 +147,9 @@ def bring(frame: FrameRef, png: bytes, store: FrameStore, where: str) -> None:
     """Put a frame that the store lacks there. Raises `CorpusError` where the picture is not the frame's."""
     if not store.put_png(frame.digest, png):
         what = "damaged" if png else "missing"
-        raise CorpusError(f"{where}: the picture {frame.digest} is {what}: restore the file from where it was copied")
+        raise CorpusError(
+            f"{where}: the picture {frame.digest} is {what}: restore the file from where it was copied"
+        )
 
 
 def _write_shards(rows: Iterable[dict[str, Any]], folder: Path, shard_size: int) -> list[Path]:
@@ -142,16 +166,37 @@ def _features(images: Images) -> Any:
 
     text, number = Value("string"), Value("float64")
     plain = dict.fromkeys(
-        ("id", "source", "licence", "video", "question", "answer", "human_chain", "teacher", "chain", "trace", "attempts"), text
+        (
+            "id",
+            "source",
+            "licence",
+            "video",
+            "question",
+            "answer",
+            "human_chain",
+            "teacher",
+            "chain",
+            "trace",
+            "attempts",
+        ),
+        text,
     )
     return Features(
         plain
-        | {"trim": List(number), "options": List(text), "similarity": number, "n_calls": Value("int32"), "tools": List(text)}
+        | {
+            "trim": List(number),
+            "options": List(text),
+            "similarity": number,
+            "n_calls": Value("int32"),
+            "tools": List(text),
+        }
         | ({"images": List(Image())} if images == "embedded" else {"images_file_names": List(text)})
     )
 
 
-def _rows(chains: Iterable[Chain], source: FrameStore, part: Path, images: Images, count: Count) -> Iterator[dict[str, Any]]:
+def _rows(
+    chains: Iterable[Chain], source: FrameStore, part: Path, images: Images, count: Count
+) -> Iterator[dict[str, Any]]:
     files = FrameStore(part / "images", memory_bytes=0)
     for chain in chains:
         if chain.dropped:
@@ -159,7 +204,9 @@ def _rows(chains: Iterable[Chain], source: FrameStore, part: Path, images: Image
             continue
         sample, trace = chain.sample, chain.trace
         if trace is None:
-            raise CorpusError(f"the chain of {sample.id!r} has no trace and is not marked as dropped: make it again")
+            raise CorpusError(
+                f"the chain of {sample.id!r} has no trace and is not marked as dropped: make it again"
+            )
         frames = pictures(trace)
         row: dict[str, Any] = {
             **sample.model_dump(exclude={"chain"}),
@@ -173,12 +220,16 @@ def _rows(chains: Iterable[Chain], source: FrameStore, part: Path, images: Image
             "tools": list(dict.fromkeys(c.tag for c in trace.calls)),
         }
         if images == "embedded":
-            row["images"] = [{"bytes": _png(source, frame, sample), "path": f"{frame.digest}.png"} for frame in frames]
+            row["images"] = [
+                {"bytes": _png(source, frame, sample), "path": f"{frame.digest}.png"} for frame in frames
+            ]
             new = len(frames)
         else:
             paths = {frame.digest: Path(files.path(frame.digest)) for frame in frames}
             new = sum(_place(source, frame, paths[frame.digest], sample) for frame in frames)
-            row["images_file_names"] = [path.relative_to(part.absolute()).as_posix() for path in paths.values()]
+            row["images_file_names"] = [
+                path.relative_to(part.absolute()).as_posix() for path in paths.values()
+            ]
         count.keep(chain, trace, new)
         yield row
 
@@ -202,7 +253,9 @@ def _png(source: FrameStore, frame: FrameRef, sample: Sample) -> bytes:
 def _chain(row: dict[str, Any], where: str) -> Chain:
     try:
         return Chain(
-            sample=Sample(chain=row["human_chain"], **{k: row[k] for k in Sample.model_fields if k != "chain"}),
+            sample=Sample(
+                chain=row["human_chain"], **{k: row[k] for k in Sample.model_fields if k != "chain"}
+            ),
             trace=Trace.from_json(row["trace"], where),
             attempts=_ATTEMPTS.validate_json(row["attempts"]),
             similarity=row["similarity"],

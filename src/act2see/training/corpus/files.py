@@ -1,7 +1,8 @@
-"""Folders that are written whole or not at all, say what they are, and hold rows; for corpora and their exports.
+"""Folders that are written whole or not at all, say what they are, and hold rows; for corpora and their
+exports.
 
-Of parquet a row group at a time is in memory: at most 100 rows, and not many more than 8 MiB of pictures; of JSON
-Lines a line.
+Of parquet a row group at a time is in memory: at most 100 rows, and not many more than 8 MiB of pictures; of
+JSON Lines a line.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _GROUP_ROWS, _GROUP_BYTES = 100, 8 << 20
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder that is filled beside its place, as `NAME.part`, and moved there once it is whole; or none at all."""
+    """A folder that is filled beside its place, as `NAME.part`, and moved there once it is whole; or none at
+    all."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CorpusError(f"{folder} is there already: delete it, or give another folder")
     part = folder.with_name(f"{folder.name}.part")
@@ -40,16 +42,21 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def read_marker(folder: Path, name: str, key: str, known: int, what: str) -> dict[str, Any]:
-    """The JSON file that says what a folder is. Raises `CorpusError` where it is something else, or newer than `known`."""
+    """The JSON file that says what a folder is. Raises `CorpusError` where it is something else, or newer
+    than `known`."""
     from act2see import __version__
 
     try:
         data = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise CorpusError(f"{folder} is not {what}: it has no {name} that can be read; give the folder that act2see wrote") from e
+        raise CorpusError(
+            f"{folder} is not {what}: it has no {name} that can be read; give the folder that act2see wrote"
+        ) from e
     version = data.get(key) if isinstance(data, dict) else None
     if not isinstance(version, int) or version < 1:
-        raise CorpusError(f"{folder} is not {what}: its {name} names no {key}; give the folder that act2see wrote")
+        raise CorpusError(
+            f"{folder} is not {what}: its {name} names no {key}; give the folder that act2see wrote"
+        )
     if version > known:
         writer = data.get("act2see", "a newer version")
         raise CorpusError(
@@ -60,7 +67,8 @@ def read_marker(folder: Path, name: str, key: str, known: int, what: str) -> dic
 
 
 def write_parquet(rows: Iterable[dict[str, Any]], path: Path, features: Any, most_bytes: int | None) -> bool:
-    """Write rows, a group at a time, until there are no more or the file has `most_bytes`; whether there were any."""
+    """Write rows, a group at a time, until there are no more or the file has `most_bytes`; whether there were
+    any."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -89,7 +97,9 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(batch_size=16):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as e:
-        raise CorpusError(f"{path} cannot be read ({str(e).splitlines()[0]}): restore it from where it was copied") from e
+        raise CorpusError(
+            f"{path} cannot be read ({str(e).splitlines()[0]}): restore it from where it was copied"
+        ) from e
 
 
 def _group(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -115,7 +125,9 @@ def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
                 if line.strip():
                     row = json.loads(line)
                     if not isinstance(row, dict):
-                        raise CorpusError(f"{path}, line {n} is not an object: restore it from where it was copied")
+                        raise CorpusError(
+                            f"{path}, line {n} is not an object: restore it from where it was copied"
+                        )
                     yield row
     except (OSError, ValueError) as e:
         raise CorpusError(f"{path} cannot be read ({e}): restore it from where it was copied") from e

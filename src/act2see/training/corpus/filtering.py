@@ -5,8 +5,9 @@
     similarity     its text is closer to the human chain than a threshold
     person         nobody who looked at it rejected it
 
-A chain falls at the first step that it fails and keeps the reason, as `filter STEP: WHY[: DETAIL]`. So a file that
-was filtered can be filtered again, with verdicts or with another threshold: its reasons are weighed anew.
+A chain falls at the first step that it fails and keeps the reason, as `filter STEP: WHY[: DETAIL]`. So a file
+that was filtered can be filtered again, with verdicts or with another threshold: its reasons are weighed
+anew.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ def filter_chains(
 ) -> Iterator[Chain]:
     """All chains, in order, with `similarity` and `dropped` set; 64 of them are in memory at once.
 
-    A similarity must exceed `threshold`; 0.8 is the paper's, on the scale of BGE-M3. Without an encoder the similarities
-    that the chains already have are taken. `without_chains` lets chains through that have no human one to be compared with.
-    Raises `CorpusError`, at the end, for verdicts on chains that did not come.
+    A similarity must exceed `threshold`; 0.8 is the paper's, on the scale of BGE-M3. Without an encoder the
+    similarities that the chains already have are taken. `without_chains` lets chains through that have no
+    human one to be compared with. Raises `CorpusError`, at the end, for verdicts on chains that did not come.
     """
     if not -1 <= threshold <= 1:
         raise ConfigError(f"the threshold is {threshold}: a similarity lies between -1 and 1")
@@ -60,7 +61,11 @@ def fallen(chain: Chain) -> tuple[str, str]:
 
 
 def _filtered(
-    chains: Iterator[Chain], encoder: Encoder | None, threshold: float, without_chains: bool, verdicts: Mapping[str, Verdict]
+    chains: Iterator[Chain],
+    encoder: Encoder | None,
+    threshold: float,
+    without_chains: bool,
+    verdicts: Mapping[str, Verdict],
 ) -> Iterator[Chain]:
     steps: tuple[Step, ...] = (
         lambda batch: [_format(c) for c in batch],
@@ -93,20 +98,33 @@ def _format(chain: Chain) -> Chain:
     return _drop(chain, "format", format_fault(chain.trace) if chain.trace else "no trace")
 
 
-def _similarity(batch: Sequence[Chain], encoder: Encoder | None, threshold: float, without_chains: bool) -> list[Chain]:
+def _similarity(
+    batch: Sequence[Chain], encoder: Encoder | None, threshold: float, without_chains: bool
+) -> list[Chain]:
     human = [plain(c.sample.chain) for c in batch]
     if encoder:
-        pairs = [(chain_text(c.trace), text) for c, text in zip(batch, human, strict=True) if c.trace and text]
+        pairs = [
+            (chain_text(c.trace), text) for c, text in zip(batch, human, strict=True) if c.trace and text
+        ]
         measured = iter(similarities(encoder, pairs))
-        batch = [c.model_copy(update={"similarity": next(measured) if text else None}) for c, text in zip(batch, human, strict=True)]
+        batch = [
+            c.model_copy(update={"similarity": next(measured) if text else None})
+            for c, text in zip(batch, human, strict=True)
+        ]
     out = []
     for chain, text in zip(batch, human, strict=True):
         if not text:
             out.append(chain if without_chains else _drop(chain, "similarity", "no human chain"))
         elif chain.similarity is None:
-            raise CorpusError(f"the chain {chain.sample.id!r} has no similarity yet: filter with an encoder first")
+            raise CorpusError(
+                f"the chain {chain.sample.id!r} has no similarity yet: filter with an encoder first"
+            )
         else:
-            out.append(chain if chain.similarity > threshold else _drop(chain, "similarity", f"not above {threshold:g}"))
+            out.append(
+                chain
+                if chain.similarity > threshold
+                else _drop(chain, "similarity", f"not above {threshold:g}")
+            )
     return out
 
 

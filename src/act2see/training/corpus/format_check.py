@@ -1,8 +1,9 @@
-"""Whether a chain is one that a model may learn to write: read again, by the grammar that will read the model.
+"""Whether a chain is one that a model may learn to write: read again, by the grammar that will read the
+model.
 
-A chain is well formed when each call in it worked, a tool returned something right after each, the thought is there
-and is closed once, after the last call, and one answer that nobody forced ends it. Text is learnt as it stands, so it
-must also read back as the segments that it is stored as.
+A chain is well formed when each call in it worked, a tool returned something right after each, the thought is
+there and is closed once, after the last call, and one answer that nobody forced ends it. Text is learnt as it
+stands, so it must also read back as the segments that it is stored as.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def _reading_fault(trace: Trace) -> str:
     return ""
 
 
-def _turn_fault(grammar: Grammar, turn: Sequence[Text | Call | Answer], earlier: Sequence[tuple[str, str]]) -> str:
+def _turn_fault(
+    grammar: Grammar, turn: Sequence[Text | Call | Answer], earlier: Sequence[tuple[str, str]]
+) -> str:
     """`turn` is what was written up to a call or to the answer, `earlier` the calls before it."""
     written, end = "".join(s.text for s in turn), turn[-1]
     parser = grammar.parser(earlier=earlier)

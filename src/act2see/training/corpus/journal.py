@@ -1,7 +1,7 @@
 """The file that a construction run writes: one finished record a line, safe on disk before the next begins.
 
-A process that is killed in the middle of a line leaves half of it; the next one cuts that off. What is in the file
-is never made again, so a run that goes on duplicates nothing.
+A process that is killed in the middle of a line leaves half of it; the next one cuts that off. What is in the
+file is never made again, so a run that goes on duplicates nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Journal:
             self._lock.acquire()
             self._file = self.path.open("ab")
         except Timeout as e:
-            raise CorpusError(f"another process is writing to {self._folder}: wait for it, or give another folder") from e
+            raise CorpusError(
+                f"another process is writing to {self._folder}: wait for it, or give another folder"
+            ) from e
         except OSError as e:
             raise CorpusError(f"cannot write to {self._folder} ({e.strerror}): give another folder") from e
         try:
@@ -44,12 +46,15 @@ class Journal:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
         self._lock.release()
 
     def write(self, chain: Chain) -> None:
-        """Append, and wait until it is on disk. Raises `CorpusError` where it cannot be; the file then ends as before."""
+        """Append, and wait until it is on disk. Raises `CorpusError` where it cannot be; the file then ends
+        as before."""
         end = self._file.tell()
         try:
             self._file.write((chain.model_dump_json() + "\n").encode())
@@ -57,7 +62,9 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as e:
             os.truncate(self.path, end)
-            raise CorpusError(f"cannot write to {self.path} ({e.strerror}): free some space and run it again; it goes on from here") from e
+            raise CorpusError(
+                f"cannot write to {self.path} ({e.strerror}): free some space and run it again; it goes on from here"
+            ) from e
         self._note(chain)
 
     def _note(self, chain: Chain) -> None:

@@ -1,7 +1,8 @@
-"""What construction writes and everything after it reads: one question, and the chain that a teacher made for it.
+"""What construction writes and everything after it reads: one question, and the chain that a teacher made for
+it.
 
-A run's folder holds `chains.jsonl`, one `Chain` a line, and `frames/`, the frame store that the traces refer to.
-Chains that fell stay in the file with the reason, so that a report can say where they went.
+A run's folder holds `chains.jsonl`, one `Chain` a line, and `frames/`, the frame store that the traces refer
+to. Chains that fell stay in the file with the reason, so that a report can say where they went.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Attempt(Record):
 class Chain(Record):
     """A sample, the teacher's attempts at it, and the last attempt's trace.
 
-    `dropped` is the reason why the chain is not for training, and empty where it is. `similarity` is that of the
-    chain's text to the human one, once it was measured.
+    `dropped` is the reason why the chain is not for training, and empty where it is. `similarity` is that of
+    the chain's text to the human one, once it was measured.
     """
 
     chains_version: int = CHAINS_VERSION
@@ -92,7 +93,9 @@ def parse_chain(line: str, where: str) -> Chain:
         raise CorpusError(f"{where} is not JSON ({e})") from e
     version = data.get("chains_version") if isinstance(data, dict) else None
     if version != CHAINS_VERSION:
-        raise CorpusError(f"{where} has version {version!r} and this act2see reads {CHAINS_VERSION}: read it with the one that wrote it")
+        raise CorpusError(
+            f"{where} has version {version!r} and this act2see reads {CHAINS_VERSION}: read it with the one that wrote it"
+        )
     try:
         return Chain.model_validate(data)
     except ValidationError as e:

@@ -1,8 +1,9 @@
 """What a filter run left: how many fell at which step and why, and what the chains that were kept look like.
 
-The report is made in one pass over the filtered chains and holds numbers alone; `report_files` writes it. The sweep
-says what other thresholds would have kept: it counts the chains that came as far as the similarity step and that nobody
-rejected. Chains without a human one are in it at every threshold, where the filter let them through.
+The report is made in one pass over the filtered chains and holds numbers alone; `report_files` writes it. The
+sweep says what other thresholds would have kept: it counts the chains that came as far as the similarity step
+and that nobody rejected. Chains without a human one are in it at every threshold, where the filter let them
+through.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class FilterReport(Record):
     """A filter run in numbers.
 
     `attempts`, `cost` and `seconds` are of all chains; what is not said otherwise is of those that were kept.
-    `call_rate` is the share with at least one frame. `similarity` is of all chains that were measured: percentiles.
+    `call_rate` is the share with at least one frame. `similarity` is of all chains that were measured:
+    percentiles.
     """
 
     report_version: int = REPORT_VERSION
@@ -105,7 +107,9 @@ class _Tally:
     kinds: Counter[bool] = field(default_factory=Counter)
     with_frames: int = 0
     similarity: list[float] = field(default_factory=list)
-    swept: list[tuple[float, bool]] = field(default_factory=list)  # similarity, inf where there is none; whether it has frames
+    swept: list[tuple[float, bool]] = field(
+        default_factory=list
+    )  # similarity, inf where there is none; whether it has frames
     cost: Cost = field(default_factory=Cost)
     seconds: float = 0.0
 
@@ -132,8 +136,11 @@ class _Tally:
             self.with_frames += bool(frames)
 
 
-def make_report(chains: Iterable[Chain], *, threshold: float = THRESHOLD, encoder: Encoder | None = None) -> FilterReport:
-    """The report on chains as `filter_chains` gave them, with that `threshold` and `encoder`, all of them, also the dropped."""
+def make_report(
+    chains: Iterable[Chain], *, threshold: float = THRESHOLD, encoder: Encoder | None = None
+) -> FilterReport:
+    """The report on chains as `filter_chains` gave them, with that `threshold` and `encoder`, all of them,
+    also the dropped."""
     tally = _Tally()
     for chain in chains:
         tally.add(chain)
@@ -142,7 +149,9 @@ def make_report(chains: Iterable[Chain], *, threshold: float = THRESHOLD, encode
     return FilterReport(
         teachers=dict(sorted(tally.teachers.items())),
         threshold=threshold,
-        encoder=EncoderUsed(name=encoder.name, window=encoder.window, longer=encoder.longer) if encoder else None,
+        encoder=EncoderUsed(name=encoder.name, window=encoder.window, longer=encoder.longer)
+        if encoder
+        else None,
         total=tally.total,
         steps=_steps(tally),
         kept=kept,

@@ -21,7 +21,8 @@ _MUTED = "#69645a"
 
 
 def write_report(report: FilterReport, folder: str | Path) -> Path:
-    """Write the four files; returns the path of `report.md`. Raises `CorpusError` where the folder cannot be written."""
+    """Write the four files; returns the path of `report.md`. Raises `CorpusError` where the folder cannot be
+    written."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,31 +32,50 @@ def write_report(report: FilterReport, folder: str | Path) -> Path:
         path = folder / "report.md"
         path.write_text(_markdown(report), encoding="utf-8")
     except OSError as e:
-        raise CorpusError(f"cannot write the report to {folder} ({e}): free some space, or give another folder") from e
+        raise CorpusError(
+            f"cannot write the report to {folder} ({e}): free some space, or give another folder"
+        ) from e
     return path
 
 
 def _markdown(r: FilterReport) -> str:
     teachers = ", ".join(f"{_cell(name or 'unnamed')} ({n:,})" for name, n in r.teachers.items()) or "none"
     measured = f"{_cell(r.encoder.name)}, {r.encoder.window:,} tokens at once" if r.encoder else "not noted"
-    longer = f" {r.encoder.longer:,} texts were longer and were compared by the mean of their windows." if r.encoder else ""
+    longer = (
+        f" {r.encoder.longer:,} texts were longer and were compared by the mean of their windows."
+        if r.encoder
+        else ""
+    )
     parts = [
         "# The filtered corpus",
         f"{r.kept:,} of {r.total:,} chains were kept. Teacher: {teachers}. Encoder: {measured}.{longer}",
         "## What fell, and why",
-        _table(["step", "came", "fell", "why"], ([s.name, _n(s.came), _n(s.fell), _why(s.why)] for s in r.steps)),
-        f"{r.not_compared:,} kept chains have no human chain and were not compared." if r.not_compared else "",
+        _table(
+            ["step", "came", "fell", "why"], ([s.name, _n(s.came), _n(s.fell), _why(s.why)] for s in r.steps)
+        ),
+        f"{r.not_compared:,} kept chains have no human chain and were not compared."
+        if r.not_compared
+        else "",
         "## What was kept",
         _table(["", "here", "the paper's"], _corpus(r)),
         "## Similarity to the human chain",
         f"A chain had to exceed {r.threshold:g}. Scales differ from encoder to encoder: the paper's 0.8 is on that of BGE-M3.",
-        _table(["percentile", *map(str, r.similarity)], [["similarity", *(f"{v:.3f}" for v in r.similarity.values())]])
+        _table(
+            ["percentile", *map(str, r.similarity)],
+            [["similarity", *(f"{v:.3f}" for v in r.similarity.values())]],
+        )
         if r.similarity
         else "No similarity was measured.",
-        _table(["threshold", "kept", "with a frame"], ([f"{p.threshold:.2f}", _n(p.kept), _share(p.call_rate)] for p in r.sweep)),
+        _table(
+            ["threshold", "kept", "with a frame"],
+            ([f"{p.threshold:.2f}", _n(p.kept), _share(p.call_rate)] for p in r.sweep),
+        ),
         "![Chains kept, and their share with a frame, by threshold](sweep.png)",
         "## Lengths",
-        _table(["words of a kept chain", "chains"], ([f"{b.start:,}-{b.stop - 1:,}", _n(b.count)] for b in r.words)),
+        _table(
+            ["words of a kept chain", "chains"],
+            ([f"{b.start:,}-{b.stop - 1:,}", _n(b.count)] for b in r.words),
+        ),
         _table(["calls of a kept chain", "chains"], _counts(r.calls)),
         _table(["attempts of the teacher", "chains, kept or not"], _counts(r.attempts)),
         "![Words and calls of the kept chains](lengths.png)",
@@ -146,7 +166,11 @@ def _sweep(r: FilterReport) -> Figure:
 def _lengths(r: FilterReport) -> Figure:
     figure, (words, calls) = _figure(2)
     words.bar(
-        [b.start for b in r.words], [b.count for b in r.words], [0.92 * (b.stop - b.start) for b in r.words], align="edge", color=_INK
+        [b.start for b in r.words],
+        [b.count for b in r.words],
+        [0.92 * (b.stop - b.start) for b in r.words],
+        align="edge",
+        color=_INK,
     )
     words.set(xlabel="words of a kept chain", ylabel="chains")
     calls.bar(list(r.calls), list(r.calls.values()), color=_INK)

@@ -1,11 +1,13 @@
 """The page on which a person accepts or rejects a random part of the kept chains.
 
-One self-contained HTML file, frames inside: each question with its right answer, the human chain beside the teacher's
-with its frames in place, two radio buttons and a comment. It works from disk, offline, by keyboard. What was judged
-stays in the browser's own storage, so a reload loses nothing, until a button saves it as the file that `read_verdicts`
-reads. The content policy names the one script by its hash: no text of a chain can become another.
+One self-contained HTML file, frames inside: each question with its right answer, the human chain beside the
+teacher's with its frames in place, two radio buttons and a comment. It works from disk, offline, by keyboard.
+What was judged stays in the browser's own storage, so a reload loses nothing, until a button saves it as the
+file that `read_verdicts` reads. The content policy names the one script by its hash: no text of a chain can
+become another.
 
-Which chains are drawn depends on the seed and on the chains, not on their order, since construction is concurrent.
+Which chains are drawn depends on the seed and on the chains, not on their order, since construction is
+concurrent.
 """
 
 from __future__ import annotations
@@ -34,15 +36,28 @@ if TYPE_CHECKING:
 COUNT = 100
 # Characters of base64 for the frames of one chain: a page of a hundred stays below 25 MB.
 _BUDGET = 240_000
-_KEYS = {"j": "next", "k": "previous", "a": "accept", "r": "reject", "c": "comment", "Esc": "leave the comment"}
+_KEYS = {
+    "j": "next",
+    "k": "previous",
+    "a": "accept",
+    "r": "reject",
+    "c": "comment",
+    "Esc": "leave the comment",
+}
 
 
 def export_review(
-    chains: Iterable[Chain], path: str | Path, frames: FrameSource | None = None, *, count: int = COUNT, seed: int = 0
+    chains: Iterable[Chain],
+    path: str | Path,
+    frames: FrameSource | None = None,
+    *,
+    count: int = COUNT,
+    seed: int = 0,
 ) -> int:
     """Write a page of `count` kept chains, drawn at random; returns how many there are on it.
 
-    `frames` gives pixels, `(h, w, 3)` uint8; by default the frame store does. Raises `CorpusError` where no chain was kept.
+    `frames` gives pixels, `(h, w, 3)` uint8; by default the frame store does. Raises `CorpusError` where no
+    chain was kept.
     """
     drawn, kept = _draw(chains, count, seed)
     if not drawn:
@@ -97,7 +112,11 @@ def _page(drawn: list[tuple[str, Chain]], kept: int, seed: int, frames: FrameSou
         "header",
         el("span", "The page needs its script to save verdicts.", role="status"),
         el("button", "Save verdicts", id="save", type="button"),
-        el("p", [part for key, what in _KEYS.items() for part in (el("kbd", key), f" {what} ")], class_="keys"),
+        el(
+            "p",
+            [part for key, what in _KEYS.items() for part in (el("kbd", key), f" {what} ")],
+            class_="keys",
+        ),
         class_="desk",
     )
     intro = el(
@@ -107,7 +126,12 @@ def _page(drawn: list[tuple[str, Chain]], kept: int, seed: int, frames: FrameSou
     )
     review = hashlib.blake2b("".join(key for key, _ in drawn).encode(), digest_size=8).hexdigest()
     body = el(
-        "body", desk, el("main", el("h1", title), intro, articles), el("script", Html(script)), class_="a2s page review", data_review=review
+        "body",
+        desk,
+        el("main", el("h1", title), intro, articles),
+        el("script", Html(script)),
+        class_="a2s page review",
+        data_review=review,
     )
     return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
 
@@ -138,13 +162,26 @@ def _article(key: str, chain: Chain, place: str, pictures: Pictures) -> Html:
 def _answers(sample: Sample, trace: Trace) -> Html:
     given = trace.answer or ""
     if not sample.options:
-        return el("p", el("b", "Right answer: "), el("bdi", sample.answer), el("b", " The teacher's: "), el("bdi", given), class_="note")
+        return el(
+            "p",
+            el("b", "Right answer: "),
+            el("bdi", sample.answer),
+            el("b", " The teacher's: "),
+            el("bdi", given),
+            class_="note",
+        )
     items = []
     for i, option in enumerate(sample.options):
         right, teacher = option == sample.answer, option == trace.choice
-        marks = [el("span", what, class_="mark") for what, there in (("right", right), ("the teacher's", teacher)) if there]
+        marks = [
+            el("span", what, class_="mark")
+            for what, there in (("right", right), ("the teacher's", teacher))
+            if there
+        ]
         letter = el("span", LETTERS[i] if i < len(LETTERS) else str(i + 1), class_="letter")
-        items.append(el("li", letter, el("span", el("bdi", option), marks), class_="chosen" if right else None))
+        items.append(
+            el("li", letter, el("span", el("bdi", option), marks), class_="chosen" if right else None)
+        )
     return el("ol", items, class_="options", role="list")
 
 

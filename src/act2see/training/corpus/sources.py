@@ -1,8 +1,10 @@
-"""Where human reasoning comes from: MINERVA, CausalVQA, Social Genome, any JSON Lines file (and `micro.source`).
+"""Where human reasoning comes from: MINERVA, CausalVQA, Social Genome, any JSON Lines file (and
+`micro.source`).
 
-Every loader reads one record at a time and yields a `Sample`, or a `Problem` that names the record, the field and
-what to do. A problem may be a notice (the sample follows all the same, as with a licence that restricts use) or the
-reason why there is no sample; nothing is left out without one. Formats are those of the data sets' own files.
+Every loader reads one record at a time and yields a `Sample`, or a `Problem` that names the record, the field
+and what to do. A problem may be a notice (the sample follows all the same, as with a licence that restricts
+use) or the reason why there is no sample; nothing is left out without one. Formats are those of the data
+sets' own files.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ LICENCES = {
 class Sample(Record):
     """One question about one clip, with its answer and a person's reasoning.
 
-    `answer` is the option's text where there are options. `trim` is the part of the video that counts, in seconds.
+    `answer` is the option's text where there are options. `trim` is the part of the video that counts, in
+    seconds.
     """
 
     id: str
@@ -49,7 +52,8 @@ class Sample(Record):
         return f"{self.video}#t={self.trim[0]:g},{self.trim[1]:g}" if self.trim else self.video
 
     def read(self, given: str | None) -> str | None:
-        """What an answer means: the option that it names, or without options its words, plain; None where it names none."""
+        """What an answer means: the option that it names, or without options its words, plain; None where it
+        names none."""
         return choose(given, self.options) if self.options else _plain(given or "")
 
     def is_right(self, given: str | None) -> bool:
@@ -99,26 +103,40 @@ def _video(folder: Path, name: str, field: str) -> str:
     candidates = [folder / name, *(folder / f"{name}{ending}" for ending in VIDEO_ENDINGS)]
     found = next((p for p in candidates if p.is_file()), None)
     if found is None:
-        raise _Bad(field, f"there is no video {name!r} in {folder}: download it there, or give another --videos folder")
+        raise _Bad(
+            field,
+            f"there is no video {name!r} in {folder}: download it there, or give another --videos folder",
+        )
     return str(found)
 
 
 def _chain(row: dict[str, Any], field: str, optional: bool) -> str:
-    """A person's reasoning; it may be missing only where the user says so, since similarity is measured against it."""
+    """A person's reasoning; it may be missing only where the user says so, since similarity is measured
+    against it."""
     if optional and not str(row.get(field) or "").strip():
         return ""
     try:
         return _text(row, field)
     except _Bad as e:
-        raise _Bad(field, f"{e.why}, so the chain cannot be compared: --without-chains takes such records, without that step") from e
+        raise _Bad(
+            field,
+            f"{e.why}, so the chain cannot be compared: --without-chains takes such records, without that step",
+        ) from e
 
 
-def _read(source: str, rows: Iterable[tuple[str, Any]], parse: Callable[[dict[str, Any]], Sample]) -> Iterator[Loaded]:
+def _read(
+    source: str, rows: Iterable[tuple[str, Any]], parse: Callable[[dict[str, Any]], Sample]
+) -> Iterator[Loaded]:
     """Each row by `parse`; what it refuses becomes a `Problem` under the row's own name, or its number."""
     seen: set[str] = set()
     for name, row in rows:
         if not isinstance(row, dict):
-            yield Problem(source, name, "record", row if isinstance(row, str) else f"is {type(row).__name__}, not an object")
+            yield Problem(
+                source,
+                name,
+                "record",
+                row if isinstance(row, str) else f"is {type(row).__name__}, not an object",
+            )
             continue
         try:
             sample = parse(row)
@@ -126,11 +144,15 @@ def _read(source: str, rows: Iterable[tuple[str, Any]], parse: Callable[[dict[st
             yield Problem(source, name, e.field, e.why)
             continue
         if sample.id in seen:
-            yield Problem(source, name, "id", f"{sample.id!r} stands in the file more than once: the first is taken")
+            yield Problem(
+                source, name, "id", f"{sample.id!r} stands in the file more than once: the first is taken"
+            )
             continue
         seen.add(sample.id)
         if not sample.licence:
-            yield Problem(source, sample.id, "licence", "is not given: see that you may train on it", dropped=False)
+            yield Problem(
+                source, sample.id, "licence", "is not given: see that you may train on it", dropped=False
+            )
         yield sample
 
 
@@ -176,12 +198,17 @@ def load_minerva(path: Path, videos: Path, without_chains: bool = False) -> Iter
 
 
 def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
-    """CausalVQA's CSV, its first set of choices ("1. x|2. y"). The public release has no rationales and is for evaluation."""
+    """CausalVQA's CSV, its first set of choices ("1. x|2. y"). The public release has no rationales and is
+    for evaluation."""
 
     def parse(row: dict[str, Any]) -> Sample:
         options = tuple(o.partition(". ")[2].strip() or o.strip() for o in _text(row, "choices1").split("|"))
         correct = _text(row, "correct1")
-        answer = options[int(correct) - 1] if correct.isdecimal() and 0 < int(correct) <= len(options) else choose(correct, options)
+        answer = (
+            options[int(correct) - 1]
+            if correct.isdecimal() and 0 < int(correct) <= len(options)
+            else choose(correct, options)
+        )
         if answer is None:
             raise _Bad("correct1", f"{correct!r} names none of the {len(options)} choices")
         return Sample(
@@ -196,12 +223,23 @@ def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> It
         )
 
     table = csv.DictReader(_open(path, "CausalVQA's CSV").splitlines())
-    yield Problem("causalvqa", str(path.name), "licence", f"{LICENCES['causalvqa']}: see that you may train on it", dropped=False)
-    yield from _read("causalvqa", ((str(row.get("qid") or f"line {n}"), row) for n, row in enumerate(table, start=2)), parse)
+    yield Problem(
+        "causalvqa",
+        str(path.name),
+        "licence",
+        f"{LICENCES['causalvqa']}: see that you may train on it",
+        dropped=False,
+    )
+    yield from _read(
+        "causalvqa",
+        ((str(row.get("qid") or f"line {n}"), row) for n, row in enumerate(table, start=2)),
+        parse,
+    )
 
 
 def load_social_genome(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
-    """Social Genome's questions, with `answer` (0-3 or its text) and `chain` from its separate release, where one has them."""
+    """Social Genome's questions, with `answer` (0-3 or its text) and `chain` from its separate release, where
+    one has them."""
 
     def parse(row: dict[str, Any]) -> Sample:
         options = tuple(_text(row, f"a{i}") for i in range(4))
@@ -237,7 +275,8 @@ def read_trim(text: str, field: str) -> tuple[float, float]:
 
 
 def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
-    """One object a line: video, question, answer, chain; options, id, trim ("start-end" or [start, end]) and licence if you have them."""
+    """One object a line: video, question, answer, chain; options, id, trim ("start-end" or [start, end]) and
+    licence if you have them."""
 
     def rows() -> Iterator[tuple[str, Any]]:
         for n, line in enumerate(_open(path, "a JSON Lines file").splitlines(), start=1):
@@ -266,7 +305,9 @@ def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterat
             options=tuple(options),
             answer=answer,
             chain=_chain(row, "chain", without_chains),
-            trim=read_trim("-".join(map(str, trim)) if isinstance(trim, list) else str(trim), "trim") if trim else None,
+            trim=read_trim("-".join(map(str, trim)) if isinstance(trim, list) else str(trim), "trim")
+            if trim
+            else None,
             licence=str(row.get("licence") or ""),
         )
 

@@ -1,7 +1,7 @@
 """What a person said of chains: accepted or rejected, with a comment, in the file that the review page saves.
 
-A verdict holds for what was seen. Its key is a hash of the sample and of everything that the chain shows, so the
-verdict on one attempt is never taken for a verdict on another.
+A verdict holds for what was seen. Its key is a hash of the sample and of everything that the chain shows, so
+the verdict on one attempt is never taken for a verdict on another.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def chain_key(chain: Chain) -> str:
 def read_verdicts(path: str | Path, *, partial: bool = False) -> dict[str, Verdict]:
     """The verdicts of a file, by `chain_key`.
 
-    Raises `CorpusError` for what is no such file, for verdicts on chains that were not on the page or stand twice,
-    and, unless `partial`, for chains without one.
+    Raises `CorpusError` for what is no such file, for verdicts on chains that were not on the page or stand
+    twice, and, unless `partial`, for chains without one.
     """
     try:
         data: Any = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -64,7 +64,9 @@ def read_verdicts(path: str | Path, *, partial: bool = False) -> dict[str, Verdi
         raise CorpusError(f"cannot read {path} ({e}): give the file that the review page saved") from e
     version = data.get("verdicts_version") if isinstance(data, dict) else None
     if version != VERDICTS_VERSION:
-        raise CorpusError(f"{path} has verdicts version {version!r} and this act2see reads {VERDICTS_VERSION}: make the review page again")
+        raise CorpusError(
+            f"{path} has verdicts version {version!r} and this act2see reads {VERDICTS_VERSION}: make the review page again"
+        )
     try:
         file = _File.model_validate(data)
     except ValidationError as e:
@@ -73,10 +75,14 @@ def read_verdicts(path: str | Path, *, partial: bool = False) -> dict[str, Verdi
     asked = {a.key: a.id for a in file.asked}
     verdicts = {v.key: v for v in file.verdicts}
     if unknown := [v.id for v in file.verdicts if v.key not in asked]:
-        raise CorpusError(f"{path} has verdicts on chains that were not asked ({named(unknown)}): give the file as the page saved it")
+        raise CorpusError(
+            f"{path} has verdicts on chains that were not asked ({named(unknown)}): give the file as the page saved it"
+        )
     if len(verdicts) < len(file.verdicts):
         twice = [v.id for v in file.verdicts if verdicts[v.key] is not v]
-        raise CorpusError(f"{path} has two verdicts on the same chain ({named(twice)}): give the file as the page saved it")
+        raise CorpusError(
+            f"{path} has two verdicts on the same chain ({named(twice)}): give the file as the page saved it"
+        )
     if (missing := [id for key, id in asked.items() if key not in verdicts]) and not partial:
         raise CorpusError(
             f"{path} has no verdict yet on {len(missing)} of {len(asked)} chains ({named(missing)}): "

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 IGNORED = -100
 
 
-def collate(packer: Packer, rollouts: Sequence[Rollout], source: FrameSource, pad: int, end_of_turn: int) -> dict[str, torch.Tensor]:
-    """Right-padded inputs of `Qwen3VLForConditionalGeneration`: ids, labels, mask, types, and patches and grids if there are frames."""
+def collate(
+    packer: Packer, rollouts: Sequence[Rollout], source: FrameSource, pad: int, end_of_turn: int
+) -> dict[str, torch.Tensor]:
+    """Right-padded inputs of `Qwen3VLForConditionalGeneration`: ids, labels, mask, types, and patches and
+    grids if there are frames."""
     import torch
 
     packed = [packer.pack(r) for r in rollouts]
@@ -38,7 +41,12 @@ def collate(packer: Packer, rollouts: Sequence[Rollout], source: FrameSource, pa
         # The end of the turn is written by the renderer but learnt by the model.
         learnt[-1] |= p.ids[-1] == end_of_turn
         labels[row, :n] = torch.where(learnt, ids[row, :n], IGNORED)
-    batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "mm_token_type_ids": (ids == packer.image_token_id).int()}
+    batch = {
+        "input_ids": ids,
+        "labels": labels,
+        "attention_mask": mask,
+        "mm_token_type_ids": (ids == packer.image_token_id).int(),
+    }
     if frames := [f for p in packed for f in p.images]:
         batch["pixel_values"] = packer.patches(frames, source)
         batch["image_grid_thw"] = torch.tensor([g for p in packed for g in p.grids])
@@ -49,8 +57,8 @@ def collate(packer: Packer, rollouts: Sequence[Rollout], source: FrameSource, pa
 def equal_frames(model: Any) -> Iterator[None]:
     """Run the vision tower's attention once for all frames, not once for each.
 
-    transformers attends to each image in a Python loop, which is most of a micro step's time. Only for batches
-    whose frames have one size; other batches fall through to the original.
+    transformers attends to each image in a Python loop, which is most of a micro step's time. Only for
+    batches whose frames have one size; other batches fall through to the original.
     """
     from types import MethodType
 
@@ -58,11 +66,17 @@ def equal_frames(model: Any) -> Iterator[None]:
     from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
     def forward(
-        self: Any, hidden_states: torch.Tensor, cu_seqlens: torch.Tensor, position_embeddings: Any = None, **rest: Any
+        self: Any,
+        hidden_states: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        position_embeddings: Any = None,
+        **rest: Any,
     ) -> torch.Tensor:
         lengths = cu_seqlens.diff()
         if not bool((lengths == lengths[0]).all()):
-            return type(self).forward(self, hidden_states, cu_seqlens, position_embeddings=position_embeddings, **rest)  # type: ignore[no-any-return]
+            return type(self).forward(
+                self, hidden_states, cu_seqlens, position_embeddings=position_embeddings, **rest
+            )  # type: ignore[no-any-return]
         n, length = hidden_states.shape[0], int(lengths[0])
         q, k, v = self.qkv(hidden_states).reshape(n, 3, self.num_heads, -1).permute(1, 0, 2, 3).unbind(0)
         q, k = apply_rotary_pos_emb_vision(q, k, *position_embeddings)

@@ -1,7 +1,9 @@
-"""What a fine-tuning run would take, before it takes it: tokens, memory by mode, and the command that starts it.
+"""What a fine-tuning run would take, before it takes it: tokens, memory by mode, and the command that starts
+it.
 
-Nothing is loaded but the base's config, tokenizer and preprocessor; parameters are counted on the meta device. Memory, in
-bytes, for N parameters of which M are trained, on T tokens (the longest sample times the batch):
+Nothing is loaded but the base's config, tokenizer and preprocessor; parameters are counted on the meta
+device. Memory, in bytes, for N parameters of which M are trained, on T tokens (the longest sample times the
+batch):
 
     weights      lora 2 N (4 N on a CPU) + 4 M    full 4 N    qlora 0.516 a quantised number, 2 each other one, + 2 M
     gradients    4 M (qlora 2 M)
@@ -11,8 +13,8 @@ bytes, for N parameters of which M are trained, on T tokens (the longest sample 
                  LoRA adds 4 bytes T for each input of an adapted layer;
                  besides one tile of logits, and one block of a frozen vision tower (all of one that learns)
 
-with h the hidden size, q and k the widths of queries and keys, f the MLP's, L the layers. What allocators and kernels
-take on top is not counted: plan for a fifth more.
+with h the hidden size, q and k the widths of queries and keys, f the MLP's, L the layers. What allocators and
+kernels take on top is not counted: plan for a fifth more.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ class Memory(Record):
     activations: int
 
     def per_gpu(self, launch: Launch, gpus: int) -> int:
-        """What each of `gpus` holds: ZeRO-2 divides gradients and optimiser, ZeRO-3 and FSDP the weights as well."""
+        """What each of `gpus` holds: ZeRO-2 divides gradients and optimiser, ZeRO-3 and FSDP the weights as
+        well."""
         states = self.gradients + self.optimiser
         if launch == "ddp":
             return self.weights + states + self.activations
@@ -89,18 +92,30 @@ class DryRun(Record):
         from rich.table import Table
 
         table = Table("", "", title=f"{self.base}, mode {self.mode}", show_header=False)
-        table.add_row("samples", f"{self.samples:,}" + (f", and {self.held_out:,} held out" if self.held_out else ""))
+        table.add_row(
+            "samples", f"{self.samples:,}" + (f", and {self.held_out:,} held out" if self.held_out else "")
+        )
         for why in dict.fromkeys(x.why for x in self.left_out):
             named = [f"{x.id} ({x.tokens:,})" for x in self.left_out if x.why == why]
             more = f" and {len(named) - 5:,} more" if len(named) > 5 else ""
             table.add_row("[red]left out[/]", f"{len(named):,}, {why}: {', '.join(named[:5])}{more}")
-        table.add_row("tokens", f"{self.tokens:,}, of which {self.vision / self.tokens:.1%} are vision tokens")
+        table.add_row(
+            "tokens", f"{self.tokens:,}, of which {self.vision / self.tokens:.1%} are vision tokens"
+        )
         table.add_row("masked", f"{self.masked:.1%} ({self.learnt:,} are learnt)")
-        table.add_row("longest sample", f"{self.longest.id}: {self.longest.tokens:,} tokens, {self.longest.frames} frames")
+        table.add_row(
+            "longest sample",
+            f"{self.longest.id}: {self.longest.tokens:,} tokens, {self.longest.frames} frames",
+        )
         table.add_row("parameters", f"{self.parameters:,}, of which {self.trained:,} are trained")
         table.add_row("steps", f"{self.steps:,} on {self.gpus} GPUs")
         for m in self.memory:
-            parts = ((m.weights, "weights"), (m.gradients, "gradients"), (m.optimiser, "optimiser"), (m.activations, "activations"))
+            parts = (
+                (m.weights, "weights"),
+                (m.gradients, "gradients"),
+                (m.optimiser, "optimiser"),
+                (m.activations, "activations"),
+            )
             shown = " + ".join(f"{_size(n)} {what}" for n, what in parts)
             each = m.per_gpu(self.launch, self.gpus)
             table.add_row(f"memory, {m.mode}", f"{shown}; {_size(each)} a GPU with {self.launch}")
@@ -119,17 +134,20 @@ def dry_run(
     gpu_gib: float = 80,
     launch: Launch | None = None,
 ) -> DryRun:
-    """Count what `finetune` would train on with `gpus` GPUs of `gpu_gib`. Raises what it would raise before its first step.
+    """Count what `finetune` would train on with `gpus` GPUs of `gpu_gib`. Raises what it would raise before
+    its first step.
 
-    `launch` names one of the shipped accelerate configs; by default plain data parallelism where a whole run fits a GPU,
-    else ZeRO-2 where held-out questions are to be asked and it fits so, else FSDP.
+    `launch` names one of the shipped accelerate configs; by default plain data parallelism where a whole run
+    fits a GPU, else ZeRO-2 where held-out questions are to be asked and it fits so, else FSDP.
     """
     folder = resolve_weights(settings.base)
     packer, context = open_base(folder)
     samples = read_samples(traces, reader_of(packer, settings, graph), settings, context)
     model = meta_model(folder)
     longest = max(samples.sizes, key=lambda s: s.tokens)
-    memory = tuple(estimate(model, settings.model_copy(update={"mode": mode}), longest) for mode in get_args(Mode))
+    memory = tuple(
+        estimate(model, settings.model_copy(update={"mode": mode}), longest) for mode in get_args(Mode)
+    )
     own = next(m for m in memory if m.mode == settings.mode)
     # Only where each process holds all weights can the model be asked questions while it trains.
     whole: tuple[Launch, ...] = ("ddp", "deepspeed_zero2") if settings.eval_samples else ("ddp",)
@@ -186,10 +204,16 @@ def estimate(model: Any, settings: SftSettings, longest: Size) -> Memory:
         weights, gradients, optimiser = half * n + 4 * m, 4 * m, 8 * m
     else:
         head = id(model.lm_head.weight)
-        packed = sum(x.weight.numel() for x in model.modules() if isinstance(x, torch.nn.Linear) and id(x.weight) != head)
+        packed = sum(
+            x.weight.numel()
+            for x in model.modules()
+            if isinstance(x, torch.nn.Linear) and id(x.weight) != head
+        )
         weights, gradients, optimiser = int(NF4 * packed) + 2 * (n - packed) + 2 * m, 2 * m, 4 * m
     activations = settings.batch * _activations(model, settings, longest, half)
-    return Memory(mode=settings.mode, weights=weights, gradients=gradients, optimiser=optimiser, activations=activations)
+    return Memory(
+        mode=settings.mode, weights=weights, gradients=gradients, optimiser=optimiser, activations=activations
+    )
 
 
 def _activations(model: Any, settings: SftSettings, sample: Size, half: int) -> int:
@@ -199,10 +223,19 @@ def _activations(model: Any, settings: SftSettings, sample: Size, half: int) -> 
     layer = half * (4 * c.hidden_size + 3 * q + 3 * k + 4 * c.intermediate_size)
     if settings.mode != "full":
         layers = dict(model.named_modules())
-        inputs = sum(layers[t].in_features for t in lora_targets(model, settings.model_copy(update={"freeze_vision": True})))
+        inputs = sum(
+            layers[t].in_features
+            for t in lora_targets(model, settings.model_copy(update={"freeze_vision": True}))
+        )
         layer += 4 * inputs // c.num_hidden_layers
-    kept = c.num_hidden_layers * half * c.hidden_size + layer if settings.gradient_checkpointing else c.num_hidden_layers * layer
-    logits = half * min(TILE[0], sample.learnt) * min(TILE[1], c.vocab_size) + 4 * sample.learnt * c.hidden_size
+    kept = (
+        c.num_hidden_layers * half * c.hidden_size + layer
+        if settings.gradient_checkpointing
+        else c.num_hidden_layers * layer
+    )
+    logits = (
+        half * min(TILE[0], sample.learnt) * min(TILE[1], c.vocab_size) + 4 * sample.learnt * c.hidden_size
+    )
     block = half * (14 * v.hidden_size + 2 * v.intermediate_size)
     if settings.freeze_vision:
         tower = block
@@ -219,7 +252,19 @@ def config_file(launch: Launch) -> str:
 def command(settings: SftSettings, corpus: str, out: str, launch: Launch, gpus: int = 8) -> str:
     """What to type, ready for a shell."""
     processes = [] if gpus == 8 else ["--num_processes", str(gpus)]
-    start = ["accelerate", "launch", "--config_file", config_file(launch), *processes, "-m", "act2see", "sft", corpus, "--out", out]
+    start = [
+        "accelerate",
+        "launch",
+        "--config_file",
+        config_file(launch),
+        *processes,
+        "-m",
+        "act2see",
+        "sft",
+        corpus,
+        "--out",
+        out,
+    ]
     return shlex.join([*start, *settings.arguments()])
 
 

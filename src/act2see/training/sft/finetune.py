@@ -2,12 +2,12 @@
 
     traces + frame store -> samples (measured, some held out, some left out) -> trainer -> folder + result + card
 
-The folder is an ordinary one: an adapter (or, in mode `full`, a model) with tokenizer and preprocessor, which the graph
-takes as `reasoner.adapter` (or `reasoner.weights`). Beside it stand `run.json`, what the run was started with, `sft.json`,
-its result, `README.md`, its card, and the checkpoints from which it resumes.
+The folder is an ordinary one: an adapter (or, in mode `full`, a model) with tokenizer and preprocessor, which
+the graph takes as `reasoner.adapter` (or `reasoner.weights`). Beside it stand `run.json`, what the run was
+started with, `sft.json`, its result, `README.md`, its card, and the checkpoints from which it resumes.
 
-LoRA keeps the base in the GPU's bfloat16 and its own matrices in float32; mode `full` learns in float32 with bfloat16
-products, since steps of 2.5e-6 vanish in bfloat16's eight bits.
+LoRA keeps the base in the GPU's bfloat16 and its own matrices in float32; mode `full` learns in float32 with
+bfloat16 products, since steps of 2.5e-6 vanish in bfloat16's eight bits.
 """
 
 from __future__ import annotations
@@ -39,9 +39,25 @@ from act2see.training.sft.held_out import GraphEvaluation, questions_of
 from act2see.training.sft.loop import Progress
 from act2see.training.sft.lora import lora_config
 from act2see.training.sft.result import model_card
-from act2see.training.sft.samples import LeftOut, Reader, RolloutCollator, Samples, Vary, check_frames, keep_patches, read_samples
+from act2see.training.sft.samples import (
+    LeftOut,
+    Reader,
+    RolloutCollator,
+    Samples,
+    Vary,
+    check_frames,
+    keep_patches,
+    read_samples,
+)
 from act2see.training.sft.settings import SftSettings
-from act2see.training.sft.trainer import arguments, build_trainer, has_bf16, last_checkpoint, sharded, without_mask
+from act2see.training.sft.trainer import (
+    arguments,
+    build_trainer,
+    has_bf16,
+    last_checkpoint,
+    sharded,
+    without_mask,
+)
 
 log = logging.getLogger(__name__)
 RUN, RESULT, CARD = "run.json", "sft.json", "README.md"
@@ -100,14 +116,16 @@ def finetune(
     progress: Progress | None = None,
     model: Any = None,
 ) -> SftResult:
-    """Fine-tune `settings.base` on traces whose frames are in `store`; everything that comes of it is in `out`.
+    """Fine-tune `settings.base` on traces whose frames are in `store`; everything that comes of it is in
+    `out`.
 
-    With `graph`, held-out questions are asked through it during training: `questions`, or those of `eval_samples` traces
-    that are kept from training. `vary` changes a trace each time that it is seen. `resume` goes on from the last whole
-    checkpoint in `out`, if there is one. `corpus` is a name for the card. `model` stands in for the base's weights.
+    With `graph`, held-out questions are asked through it during training: `questions`, or those of
+    `eval_samples` traces that are kept from training. `vary` changes a trace each time that it is seen.
+    `resume` goes on from the last whole checkpoint in `out`, if there is one. `corpus` is a name for the
+    card. `model` stands in for the base's weights.
 
-    Raises `ConfigError` for settings that cannot work, `CorpusError` where nothing can be trained on, `WeightsError` for
-    a base that cannot be loaded, `StoreError` for a frame that is missing.
+    Raises `ConfigError` for settings that cannot work, `CorpusError` where nothing can be trained on,
+    `WeightsError` for a base that cannot be loaded, `StoreError` for a frame that is missing.
     """
     _check(settings, graph)
     out = Path(out)
@@ -119,7 +137,9 @@ def finetune(
     keep_patches(packer, samples.sizes)
     args = arguments(settings, out)
     if args.n_gpu > 1:
-        raise ConfigError("one process sees several GPUs: start it with `accelerate launch` (see --dry-run), or set CUDA_VISIBLE_DEVICES")
+        raise ConfigError(
+            "one process sees several GPUs: start it with `accelerate launch` (see --dry-run), or set CUDA_VISIBLE_DEVICES"
+        )
     run = Run(settings=settings, samples=samples.digest, processes=args.world_size)
     checkpoint = _begin(out, run, resume)
     loaded = model if model is not None else load_base(folder, settings)
@@ -159,7 +179,9 @@ def open_base(folder: str) -> tuple[Packer, int]:
     from transformers import AutoConfig
 
     try:
-        return Packer.from_pretrained(folder), int(AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings)
+        return Packer.from_pretrained(folder), int(
+            AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings
+        )
     except (OSError, ValueError) as e:
         raise WeightsError(f"the base {folder} cannot be read: {str(e).splitlines()[0]}") from e
 
@@ -172,7 +194,8 @@ def reader_of(packer: Packer, settings: SftSettings, graph: Config | None) -> Re
 
 @quiet()
 def load_base(folder: str, settings: SftSettings) -> Any:
-    """The base in the precision that its mode learns in: float32, but bfloat16 for a frozen base on GPUs that have it."""
+    """The base in the precision that its mode learns in: float32, but bfloat16 for a frozen base on GPUs that
+    have it."""
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
@@ -201,12 +224,23 @@ def _check(settings: SftSettings, graph: Config | None) -> None:
     """What can be known to fail before anything is loaded."""
     import torch
 
-    for package in ("trl", "peft", "datasets", *([settings.report_to] if settings.report_to != "none" else [])):
+    for package in (
+        "trl",
+        "peft",
+        "datasets",
+        *([settings.report_to] if settings.report_to != "none" else []),
+    ):
         if importlib.util.find_spec(package) is None:
-            raise ConfigError(f"fine-tuning needs the package {package}: pip install 'act2see[train]' {package}")
-    if settings.mode == "qlora" and not (torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")):
+            raise ConfigError(
+                f"fine-tuning needs the package {package}: pip install 'act2see[train]' {package}"
+            )
+    if settings.mode == "qlora" and not (
+        torch.cuda.is_available() and importlib.util.find_spec("bitsandbytes")
+    ):
         missing = "the package bitsandbytes" if torch.cuda.is_available() else "a CUDA GPU"
-        raise ConfigError(f"mode qlora needs {missing}: use mode lora, which learns the same with a base in 16 bits")
+        raise ConfigError(
+            f"mode qlora needs {missing}: use mode lora, which learns the same with a base in 16 bits"
+        )
     if graph and graph.reasoner.prompt != settings.prompt:
         raise ConfigError(
             f"the graph prompts in the style {graph.reasoner.prompt!r} and training in {settings.prompt!r}: "
@@ -215,22 +249,33 @@ def _check(settings: SftSettings, graph: Config | None) -> None:
 
 
 def _begin(out: Path, run: Run, resume: bool) -> Path | None:
-    """The checkpoint to go on from. Refuses to write over a run, and to resume one with other settings or traces."""
+    """The checkpoint to go on from. Refuses to write over a run, and to resume one with other settings or
+    traces."""
     checkpoint, file = last_checkpoint(out), out / RUN
     if checkpoint and not resume:
-        raise ConfigError(f"{out} holds a run that reached {checkpoint.name}: resume it, or name another folder")
+        raise ConfigError(
+            f"{out} holds a run that reached {checkpoint.name}: resume it, or name another folder"
+        )
     if checkpoint and file.is_file():
         try:
             before = Run.model_validate_json(file.read_text(encoding="utf-8"))
         except ValueError as e:
-            raise CorpusError(f"{file} cannot be read ({str(e).splitlines()[0]}): name another folder, or delete this one") from e
+            raise CorpusError(
+                f"{file} cannot be read ({str(e).splitlines()[0]}): name another folder, or delete this one"
+            ) from e
         if key := before.settings.differs(run.settings):
             was, now = getattr(before.settings, key), getattr(run.settings, key)
-            raise ConfigError(f"the run in {out} has {key} {was!r}, not {now!r}: resume it with that, or name another folder")
+            raise ConfigError(
+                f"the run in {out} has {key} {was!r}, not {now!r}: resume it with that, or name another folder"
+            )
         if before.samples != run.samples:
-            raise ConfigError(f"the run in {out} is on another corpus: give the one that it was started with, or name another folder")
+            raise ConfigError(
+                f"the run in {out} is on another corpus: give the one that it was started with, or name another folder"
+            )
         if before.processes != run.processes:
-            raise ConfigError(f"the run in {out} has {before.processes} processes, not {run.processes}: resume it with as many")
+            raise ConfigError(
+                f"the run in {out} has {before.processes} processes, not {run.processes}: resume it with as many"
+            )
     return checkpoint
 
 
@@ -265,7 +310,14 @@ def _said() -> Iterator[None]:
 
 
 def _result(
-    trainer: Any, samples: Samples, settings: SftSettings, base: Base, corpus: str, graph: Config | None, seconds: float, out: Path
+    trainer: Any,
+    samples: Samples,
+    settings: SftSettings,
+    base: Base,
+    corpus: str,
+    graph: Config | None,
+    seconds: float,
+    out: Path,
 ) -> SftResult:
     import torch
 

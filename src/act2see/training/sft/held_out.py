@@ -1,7 +1,8 @@
 """Evaluation during training: held-out questions through the real graph, with the model as it is now.
 
-The loss on held-out chains says how well the model continues a teacher; only the graph, with its own tools and their
-frames, says whether it answers. Decoding is greedy. The tools stay loaded between evaluations, the model's cache does not.
+The loss on held-out chains says how well the model continues a teacher; only the graph, with its own tools
+and their frames, says whether it answers. Decoding is greedy. The tools stay loaded between evaluations, the
+model's cache does not.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Scores:
 
 
 def questions_of(traces: Iterable[Trace]) -> list[Sample]:
-    """The questions of a corpus' traces, with what the trace answers as the truth: a corpus holds right answers alone."""
+    """The questions of a corpus' traces, with what the trace answers as the truth: a corpus holds right
+    answers alone."""
     return [
         Sample(
             id=t.id, source="corpus", video=t.video.path, question=t.question.text, options=t.question.options,
@@ -64,9 +66,12 @@ def questions_of(traces: Iterable[Trace]) -> list[Sample]:
 
 
 class GraphEvaluation:
-    """Asks `questions` through the graph of `config`, whose reasoner is replaced by the model that is given."""
+    """Asks `questions` through the graph of `config`, whose reasoner is replaced by the model that is
+    given."""
 
-    def __init__(self, questions: Sequence[Sample], config: Config, base: str, seed: int = 0, at_once: int = 8) -> None:
+    def __init__(
+        self, questions: Sequence[Sample], config: Config, base: str, seed: int = 0, at_once: int = 8
+    ) -> None:
         missing = [q for q in questions if not Path(split_part(q.clip)[0]).is_file()]
         if missing:
             raise ConfigError(
@@ -75,13 +80,16 @@ class GraphEvaluation:
             )
         self.questions, self.seed, self.at_once = list(questions), seed, at_once
         # The base's own tokenizer; whatever weights the config names are not loaded.
-        reasoner = config.reasoner.model_copy(update={"use": "transformers", "weights": base, "adapter": None})
+        reasoner = config.reasoner.model_copy(
+            update={"use": "transformers", "weights": base, "adapter": None}
+        )
         self.config = config.model_copy(update={"reasoner": reasoner})
         self.base = base
         self._parts: Parts | None = None
 
     def __call__(self, model: Any, name: str, *, rank: int = 0, world: int = 1) -> Scores:
-        """Scores of this process' share of the questions. `model` is a Qwen3-VL, in training or not, and stays so."""
+        """Scores of this process' share of the questions. `model` is a Qwen3-VL, in training or not, and
+        stays so."""
         was_training = bool(model.training)
         try:
             return run_sync(self._ask(model, name, self.questions[rank::world]))
@@ -95,7 +103,12 @@ class GraphEvaluation:
         packer = Packer.from_pretrained(self.base)
         packer.cached_images = 0
         engine = TransformersReasoner(
-            model, packer, lambda ref: store.get(ref.digest), name=name, rows=settings.rows, context=settings.context
+            model,
+            packer,
+            lambda ref: store.get(ref.digest),
+            name=name,
+            rows=settings.rows,
+            context=settings.context,
         )
         graph = create_act2see(self.config, parts=replace(self._parts, reasoner=engine))
         gate = asyncio.Semaphore(self.at_once)

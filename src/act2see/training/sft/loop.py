@@ -1,8 +1,8 @@
 """Supervised fine-tuning on rollouts: one plain loop, for models that fit one machine.
 
 The loss is token-level negative log-likelihood over what `collate` marks as learnt; logits are made for those
-positions alone. Weights stay in float32; on processors with bfloat16 arithmetic the matrix products use it (1.6 times
-the speed on a micro step).
+positions alone. Weights stay in float32; on processors with bfloat16 arithmetic the matrix products use it
+(1.6 times the speed on a micro step).
 """
 
 from __future__ import annotations
@@ -55,12 +55,14 @@ def fit(
                 group["lr"] = warm_cosine(step, steps, rate, warmup)
             model.model.rope_deltas = None
             labels = batch.pop("labels")[:, 1:]
-            # Padding stands on the right, where no token that counts looks: without a mask attention takes its causal
-            # path, and a step a quarter less time.
+            # Padding stands on the right, where no token that counts looks: without a mask attention takes
+            # its causal path, and a step a quarter less time.
             del batch["attention_mask"]
             with torch.autocast(model.device.type, torch.bfloat16, enabled=fast_bf16(model.device.type)):
                 hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1][labels != IGNORED]
-                loss: Any = torch.nn.functional.cross_entropy(model.lm_head(hidden).float(), labels[labels != IGNORED])
+                loss: Any = torch.nn.functional.cross_entropy(
+                    model.lm_head(hidden).float(), labels[labels != IGNORED]
+                )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()

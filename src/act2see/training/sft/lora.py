@@ -1,7 +1,7 @@
 """Which layers a LoRA adapts, found in the model before anything is trained.
 
-PEFT takes a name that fits nothing without a word as long as another one fits. Here each must be found, or the error
-says which there are.
+PEFT takes a name that fits nothing without a word as long as another one fits. Here each must be found, or
+the error says which there are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from act2see.training.sft.settings import SftSettings
 
 
 def lora_targets(model: Any, settings: SftSettings) -> list[str]:
-    """Full names of the linear layers to adapt: the named ones of the language model, and the vision tower's unless it is frozen."""
+    """Full names of the linear layers to adapt: the named ones of the language model, and the vision tower's
+    unless it is frozen."""
     import torch
 
     linear = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
@@ -22,13 +23,20 @@ def lora_targets(model: Any, settings: SftSettings) -> list[str]:
     missing = [t for t in settings.lora_targets if t not in known]
     if missing:
         also = "; lm_head cannot be adapted" if "lm_head" in missing else ""
-        raise ConfigError(f"lora_targets: the language model has no layer {', '.join(missing)} (it has {', '.join(known)}){also}")
+        raise ConfigError(
+            f"lora_targets: the language model has no layer {', '.join(missing)} (it has {', '.join(known)}){also}"
+        )
     targets = [name for name in language if _last(name) in settings.lora_targets]
-    return targets if settings.freeze_vision else targets + [name for name in linear if "visual" in name.split(".")]
+    return (
+        targets
+        if settings.freeze_vision
+        else targets + [name for name in linear if "visual" in name.split(".")]
+    )
 
 
 def lora_config(model: Any, settings: SftSettings) -> Any:
-    """PEFT's config. Where the vision tower is frozen the targets go by their last names, which other loaders read best."""
+    """PEFT's config. Where the vision tower is frozen the targets go by their last names, which other loaders
+    read best."""
     from peft import LoraConfig
 
     targets = lora_targets(model, settings)
@@ -45,7 +53,10 @@ def lora_config(model: Any, settings: SftSettings) -> Any:
 def lora_parameters(model: Any, settings: SftSettings) -> int:
     """How many numbers the LoRA learns: rank x (inputs + outputs) of each layer."""
     layers = dict(model.named_modules())
-    return sum(settings.lora_rank * (layers[t].in_features + layers[t].out_features) for t in lora_targets(model, settings))
+    return sum(
+        settings.lora_rank * (layers[t].in_features + layers[t].out_features)
+        for t in lora_targets(model, settings)
+    )
 
 
 def _last(name: str) -> str:

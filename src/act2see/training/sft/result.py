@@ -1,4 +1,5 @@
-"""The model card of a fine-tuning run, written from its result: what was trained, on what, how it went, how to load it."""
+"""The model card of a fine-tuning run, written from its result: what was trained, on what, how it went, how
+to load it."""
 
 from __future__ import annotations
 
@@ -33,8 +34,12 @@ def model_card(result: SftResult) -> str:
         },
         sort_keys=False,
     )
-    what = f"A LoRA adapter for `{result.base.name}`" if adapter else f"`{result.base.name}`, fine-tuned in full"
-    left = {w: sum(x.why == w for x in result.left_out) for w in dict.fromkeys(x.why for x in result.left_out)}
+    what = (
+        f"A LoRA adapter for `{result.base.name}`" if adapter else f"`{result.base.name}`, fine-tuned in full"
+    )
+    left = {
+        w: sum(x.why == w for x in result.left_out) for w in dict.fromkeys(x.why for x in result.left_out)
+    }
     parts = [
         f"---\n{front}---\n\n# act2see: fine-tuned on {result.corpus or 'a corpus of traces'}\n",
         f"{what}: it calls `retrieve` and `generate` while it thinks, and goes on from the frames that come back.\n",
@@ -46,13 +51,19 @@ def model_card(result: SftResult) -> str:
                 ("samples trained on", f"{result.samples:,}"),
                 ("held out", f"{result.held_out:,}"),
                 ("left out", "; ".join(f"{n}: {why}" for why, n in left.items()) or "none"),
-                ("tokens", f"{result.tokens:,}, of which {result.learnt:,} learnt ({result.learnt / max(1, result.tokens):.1%})"),
+                (
+                    "tokens",
+                    f"{result.tokens:,}, of which {result.learnt:,} learnt ({result.learnt / max(1, result.tokens):.1%})",
+                ),
             ]
         ),
         "## Run\n",
         _table(
             [
-                ("steps", f"{result.steps:,} of {s.batch * s.accumulate * result.processes} samples, by {result.processes} process(es)"),
+                (
+                    "steps",
+                    f"{result.steps:,} of {s.batch * s.accumulate * result.processes} samples, by {result.processes} process(es)",
+                ),
                 ("time", f"{result.seconds:,.0f} s"),
                 *([("peak memory per GPU", f"{result.peak_gib} GiB")] if result.peak_gib is not None else []),
                 ("base weights' digest", f"`{result.base.digest or 'unknown'}`"),
@@ -77,8 +88,14 @@ def model_card(result: SftResult) -> str:
 def _config(result: SftResult) -> str:
     s = result.settings
     micro = result.base.name.startswith("micro:")
-    loads = {"weights": result.base.name, "adapter": result.folder} if s.mode != "full" else {"weights": result.folder}
-    return yaml.safe_dump({"preset": "micro" if micro else "paper", "reasoner": {**loads, "prompt": s.prompt}}, sort_keys=False)
+    loads = (
+        {"weights": result.base.name, "adapter": result.folder}
+        if s.mode != "full"
+        else {"weights": result.folder}
+    )
+    return yaml.safe_dump(
+        {"preset": "micro" if micro else "paper", "reasoner": {**loads, "prompt": s.prompt}}, sort_keys=False
+    )
 
 
 def _held_out(result: SftResult) -> str:

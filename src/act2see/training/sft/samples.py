@@ -1,8 +1,9 @@
 """From traces to batches: how a trace is read for training, how long it is, and what is left out.
 
-Every trace is measured before the first step. One that is longer than the context, or in which the model wrote nothing,
-is left out and named; nothing is ever cut. A trace may be varied each time it is seen (`vary`: its options shuffled, say);
-the variation is drawn from the seed, the epoch and the trace, so that a resumed run sees the same.
+Every trace is measured before the first step. One that is longer than the context, or in which the model
+wrote nothing, is left out and named; nothing is ever cut. A trace may be varied each time it is seen (`vary`:
+its options shuffled, say); the variation is drawn from the seed, the epoch and the trace, so that a resumed
+run sees the same.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class LeftOut(Record):
 
 
 class Size(Record):
-    """One sample: tokens in all, those that are learnt, those that are vision tokens, frames, patches, patches of its largest frame."""
+    """One sample: tokens in all, those that are learnt, those that are vision tokens, frames, patches,
+    patches of its largest frame."""
 
     id: str
     tokens: int
@@ -103,8 +105,8 @@ class Samples:
 def read_samples(traces: Iterable[Trace], reader: Reader, settings: SftSettings, context: int) -> Samples:
     """Measure every trace, hold out `eval_samples` of them, leave out what cannot be trained on.
 
-    Whole videos are held out, so that nothing about a held-out video is trained on: it may be a few more than asked for.
-    Raises `CorpusError` where nothing is left to train on.
+    Whole videos are held out, so that nothing about a held-out video is trained on: it may be a few more than
+    asked for. Raises `CorpusError` where nothing is left to train on.
     """
     found = Samples()
     videos: dict[str, list[int]] = {}
@@ -112,9 +114,13 @@ def read_samples(traces: Iterable[Trace], reader: Reader, settings: SftSettings,
     for trace in traces:
         size = reader.size(trace)
         if size.tokens > most:
-            found.left_out.append(LeftOut(id=trace.id, tokens=size.tokens, why=f"longer than the context of {most} tokens"))
+            found.left_out.append(
+                LeftOut(id=trace.id, tokens=size.tokens, why=f"longer than the context of {most} tokens")
+            )
         elif not size.learnt:
-            found.left_out.append(LeftOut(id=trace.id, tokens=size.tokens, why="the model wrote nothing in it"))
+            found.left_out.append(
+                LeftOut(id=trace.id, tokens=size.tokens, why="the model wrote nothing in it")
+            )
         else:
             videos.setdefault(trace.video.digest, []).append(len(found.lines))
             found.lines.append(trace.to_json())
@@ -123,7 +129,9 @@ def read_samples(traces: Iterable[Trace], reader: Reader, settings: SftSettings,
         log.warning("%s is left out: %s (it has %d tokens)", one.id, one.why, one.tokens)
     _hold_out(found, videos, settings)
     if not found.lines:
-        raise CorpusError(f"nothing is left to train on: {len(found.left_out)} traces were left out, {len(found.held_out)} held out")
+        raise CorpusError(
+            f"nothing is left to train on: {len(found.left_out)} traces were left out, {len(found.held_out)} held out"
+        )
     return found
 
 
@@ -146,7 +154,9 @@ def check_frames(samples: Samples, store: FrameStore) -> None:
         trace = Trace.from_json(line)
         for frame in trace.shown:
             if frame.digest not in store:
-                raise StoreError(f"frame {frame.digest} of {trace.id} is not in {store.url}: give the store that the traces were made with")
+                raise StoreError(
+                    f"frame {frame.digest} of {trace.id} is not in {store.url}: give the store that the traces were made with"
+                )
 
 
 def keep_patches(packer: Packer, sizes: Sequence[Size]) -> None:
@@ -157,9 +167,12 @@ def keep_patches(packer: Packer, sizes: Sequence[Size]) -> None:
 
 
 class RolloutCollator:
-    """Rows of the data set become a batch. `epoch` is set by the trainer; rows with a negative number are never varied."""
+    """Rows of the data set become a batch. `epoch` is set by the trainer; rows with a negative number are
+    never varied."""
 
-    def __init__(self, reader: Reader, store: FrameStore, settings: SftSettings, context: int, vary: Vary | None = None) -> None:
+    def __init__(
+        self, reader: Reader, store: FrameStore, settings: SftSettings, context: int, vary: Vary | None = None
+    ) -> None:
         self.reader, self.store, self.settings, self.vary = reader, store, settings, vary
         self.most = min(settings.max_context, context)
         self.epoch = 0
@@ -169,7 +182,13 @@ class RolloutCollator:
         packer = self.reader.packer
         rollouts = [self.reader.rollout(t) for t in traces]
         tokenizer = packer.codec.tokenizer
-        batch = collate(packer, rollouts, lambda ref: self.store.get(ref.digest), tokenizer.pad_token_id, self.reader.end_of_turn)
+        batch = collate(
+            packer,
+            rollouts,
+            lambda ref: self.store.get(ref.digest),
+            tokenizer.pad_token_id,
+            self.reader.end_of_turn,
+        )
         if self.settings.loss_on_frames:
             for i, (trace, rollout) in enumerate(zip(traces, rollouts, strict=True)):
                 prompt = self.reader.rollout(trace.model_copy(update={"segments": ()}))
@@ -183,16 +202,21 @@ class RolloutCollator:
             return trace
         varied = self.vary(trace, random.Random(f"{self.settings.seed} {self.epoch} {row['number']}"))
         if len(self.reader.packer.pack(self.reader.rollout(varied)).ids) > self.most:
-            log.warning("%s grew beyond the context of %d tokens when it was varied: it is trained on as it was", trace.id, self.most)
+            log.warning(
+                "%s grew beyond the context of %d tokens when it was varied: it is trained on as it was",
+                trace.id,
+                self.most,
+            )
             return trace
         return varied
 
 
 class LikeLengths:
-    """A sampler: every number once an epoch, neighbours alike in length, in an order that seed and epoch alone decide.
+    """A sampler: every number once an epoch, neighbours alike in length, in an order that seed and epoch
+    alone decide.
 
-    Batches of like length have little padding; which samples meet in one, and the order of batches, are drawn anew
-    each epoch. With a batch of one it is a plain shuffle.
+    Batches of like length have little padding; which samples meet in one, and the order of batches, are drawn
+    anew each epoch. With a batch of one it is a plain shuffle.
     """
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
@@ -204,7 +228,9 @@ class LikeLengths:
     def __iter__(self) -> Any:
         rng = random.Random(f"{self.seed} {self.epoch}")
         ranks = sorted(range(len(self.lengths)), key=lambda i: self.lengths[i])
-        jittered = [i for _, i in sorted((n + rng.uniform(0, 4 * self.batch), i) for n, i in enumerate(ranks))]
+        jittered = [
+            i for _, i in sorted((n + rng.uniform(0, 4 * self.batch), i) for n, i in enumerate(ranks))
+        ]
         groups = [jittered[i : i + self.batch] for i in range(0, len(jittered), self.batch)]
         rng.shuffle(groups)
         return iter([i for group in groups for i in group])

@@ -1,7 +1,9 @@
-"""The settings of a fine-tuning run, with the paper's as defaults: Qwen3-VL-8B-Thinking, LoRA, 2.5e-6, batch 1, one epoch.
+"""The settings of a fine-tuning run, with the paper's as defaults: Qwen3-VL-8B-Thinking, LoRA, 2.5e-6, batch
+1, one epoch.
 
-What the paper leaves open is chosen here: LoRA of rank 16 on every projection of the language model, cosine decay after
-3 % of warm-up, the vision tower frozen. A run writes its settings down and resumes with no others.
+What the paper leaves open is chosen here: LoRA of rank 16 on every projection of the language model, cosine
+decay after 3 % of warm-up, the vision tower frozen. A run writes its settings down and resumes with no
+others.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ Mode = Literal["lora", "full", "qlora"]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# What may differ between a run's beginning and its resumption: how it is watched and saved, not what is learnt.
+# What may differ between a run's beginning and its resumption: how it is watched and saved, not what is
+# learnt.
 WATCHING = frozenset({"save_steps", "save_limit", "log_steps", "eval_steps", "report_to", "workers"})
 
 
 class SftSettings(Record):
-    """How to fine-tune. Batches are per GPU; `warmup` counts steps, or is a share of all where it is below one.
+    """How to fine-tune. Batches are per GPU; `warmup` counts steps, or is a share of all where it is below
+    one.
 
-    `max_context` is in tokens, vision tokens included: what is longer is left out. `loss_on_frames` also learns what the
-    graph supplies, for the ablation.
+    `max_context` is in tokens, vision tokens included: what is longer is left out. `loss_on_frames` also
+    learns what the graph supplies, for the ablation.
     """
 
     base: str = "Qwen/Qwen3-VL-8B-Thinking"
@@ -86,9 +90,15 @@ class SftSettings(Record):
             if isinstance(value, bool):
                 words.append(f"--{option}" if value else f"--no-{option}")
             else:
-                words += [w for v in (value if isinstance(value, tuple) else (value,)) for w in (f"--{option}", str(v))]
+                words += [
+                    w
+                    for v in (value if isinstance(value, tuple) else (value,))
+                    for w in (f"--{option}", str(v))
+                ]
         return words
 
     def differs(self, other: SftSettings) -> str | None:
         """The first setting that decides what is learnt and is another one there."""
-        return next((k for k, v in self.model_dump().items() if k not in WATCHING and getattr(other, k) != v), None)
+        return next(
+            (k for k, v in self.model_dump().items() if k not in WATCHING and getattr(other, k) != v), None
+        )

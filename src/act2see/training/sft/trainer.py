@@ -1,9 +1,9 @@
 """TRL's `SFTTrainer` on rollouts.
 
-TRL is given what it cannot spoil: rows that hold a trace as JSON and no text, images or messages of its own kind, our
-collator, the tokenizer alone (a Qwen3-VL processor needs torchvision), no preparation, packing or truncation. Its fused
-head then computes loss, entropy and token accuracy on the learnt positions. On top come evaluation through the graph, an
-order of samples that a resumed run repeats, and folders that load anywhere.
+TRL is given what it cannot spoil: rows that hold a trace as JSON and no text, images or messages of its own
+kind, our collator, the tokenizer alone (a Qwen3-VL processor needs torchvision), no preparation, packing or
+truncation. Its fused head then computes loss, entropy and token accuracy on the learnt positions. On top come
+evaluation through the graph, an order of samples that a resumed run repeats, and folders that load anywhere.
 """
 
 from __future__ import annotations
@@ -85,11 +85,14 @@ def _cuda() -> bool:
 
 
 def data_set(lines: Sequence[str], lengths: Sequence[int] | None = None) -> Any:
-    """Rows of a number, a trace and its length; held-out rows have a negative number, and are never varied."""
+    """Rows of a number, a trace and its length; held-out rows have a negative number, and are never
+    varied."""
     from datasets import Dataset
 
     numbers = range(len(lines)) if lengths is not None else range(-1, -len(lines) - 1, -1)
-    return Dataset.from_dict({"number": list(numbers), "trace": list(lines), "length": list(lengths or [0] * len(lines))})
+    return Dataset.from_dict(
+        {"number": list(numbers), "trace": list(lines), "length": list(lengths or [0] * len(lines))}
+    )
 
 
 def build_trainer(
@@ -108,7 +111,9 @@ def build_trainer(
     from transformers import PrinterCallback, TrainerCallback
     from trl.trainer.sft_trainer import SFTTrainer
 
-    sampler = LikeLengths([s.tokens for s in samples.sizes], settings.batch * settings.accumulate, settings.seed)
+    sampler = LikeLengths(
+        [s.tokens for s in samples.sizes], settings.batch * settings.accumulate, settings.seed
+    )
     packer = collator.reader.packer
 
     class RolloutTrainer(SFTTrainer):  # type: ignore[misc, unused-ignore]
@@ -117,8 +122,11 @@ def build_trainer(
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             return sampler
 
-        def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-            """The loss on held-out traces, then what the graph answers. A look at the model does not change its training."""
+        def evaluate(
+            self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+        ) -> dict[str, float]:
+            """The loss on held-out traces, then what the graph answers. A look at the model does not change
+            its training."""
             import torch
 
             metrics: dict[str, float] = {}
@@ -130,7 +138,9 @@ def build_trainer(
                     self.model.eval()  # TRL tells by the mode what is logged
                     self.log(dict(asked))
                     metrics |= asked
-                    self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+                    self.control = self.callback_handler.on_evaluate(
+                        self.args, self.state, self.control, metrics
+                    )
             return metrics
 
         def _ask(self, evaluation: GraphEvaluation) -> dict[str, float]:
@@ -141,7 +151,9 @@ def build_trainer(
             inner = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
             rank, world = self.accelerator.process_index, self.accelerator.num_processes
             s = evaluation(inner, f"step-{self.state.global_step}", rank=rank, world=world)
-            counts = torch.tensor([s.questions, s.right, s.called, s.calls, s.failed], device=self.accelerator.device)
+            counts = torch.tensor(
+                [s.questions, s.right, s.called, s.calls, s.failed], device=self.accelerator.device
+            )
             summed = self.accelerator.reduce(counts, "sum").tolist()
             return Scores(*map(int, summed)).metrics(time.perf_counter() - started)
 
@@ -188,10 +200,11 @@ def build_trainer(
 
 @contextmanager
 def without_mask(model: Any) -> Iterator[None]:
-    """Run a Qwen3-VL on batches of ours without their mask: padding stands on the right, where no token that counts looks.
+    """Run a Qwen3-VL on batches of ours without their mask: padding stands on the right, where no token that
+    counts looks.
 
-    Attention then takes its causal path, a quarter less time for a micro step. TRL counts tokens by the mask, so it stays in
-    the batch. Masks of the reasoner, which have four dimensions, pass.
+    Attention then takes its causal path, a quarter less time for a micro step. TRL counts tokens by the mask,
+    so it stays in the batch. Masks of the reasoner, which have four dimensions, pass.
     """
 
     def drop(_: Any, args: Any, given: dict[str, Any]) -> Any:
@@ -206,7 +219,8 @@ def without_mask(model: Any) -> Iterator[None]:
 
 
 def complete(folder: Path, packer: Any, base: Base) -> None:
-    """What a saved folder needs beside its weights: the preprocessor, and for an adapter its base by name and digest."""
+    """What a saved folder needs beside its weights: the preprocessor, and for an adapter its base by name and
+    digest."""
     packer.image_processor.save_pretrained(folder)
     file = folder / "adapter_config.json"
     if file.exists():
@@ -224,5 +238,9 @@ def sharded(trainer: Any) -> bool:
 
 def last_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint: the trainer's state is written last, so one cut short has none."""
-    found = [p for p in out.glob("checkpoint-*") if p.name.partition("-")[2].isdecimal() and (p / "trainer_state.json").is_file()]
+    found = [
+        p
+        for p in out.glob("checkpoint-*")
+        if p.name.partition("-")[2].isdecimal() and (p / "trainer_state.json").is_file()
+    ]
     return max(found, key=lambda p: int(p.name.partition("-")[2]), default=None)

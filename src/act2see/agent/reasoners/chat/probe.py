@@ -1,9 +1,10 @@
 """Before a run: does the chat model's server answer, and does it take the key?
 
-One small request that costs nothing, the list of models, which the common providers have. It goes straight over HTTP, by a thread of
-its own: the clients of the providers' packages try again for a long time, and a name that no server resolves can hold a thread for
-longer than anyone wants to wait. Only what is certain is said: a key that is refused, a server that cannot be reached, a model that
-Ollama does not have. Whatever else the server says, the question itself will show.
+One small request that costs nothing, the list of models, which the common providers have. It goes straight
+over HTTP, by a thread of its own: the clients of the providers' packages try again for a long time, and a
+name that no server resolves can hold a thread for longer than anyone wants to wait. Only what is certain is
+said: a key that is refused, a server that cannot be reached, a model that Ollama does not have. Whatever else
+the server says, the question itself will show.
 """
 
 from __future__ import annotations
@@ -36,13 +37,16 @@ class Address:
 
 
 async def probe(model: Any, name: str, seconds: float = SECONDS) -> None:
-    """Raises `SetupError` where the server cannot be reached or refuses the key. `model` is a LangChain chat model."""
+    """Raises `SetupError` where the server cannot be reached or refuses the key. `model` is a LangChain chat
+    model."""
     provider = provider_of(model)
     address = address_of(model, provider)
     if address is None:
         return
     done: Future[str | None] = Future()
-    threading.Thread(target=_ask, args=(done, address, name, provider, seconds), name="act2see-probe", daemon=True).start()
+    threading.Thread(
+        target=_ask, args=(done, address, name, provider, seconds), name="act2see-probe", daemon=True
+    ).start()
     wrong: str | None
     try:
         wrong = await asyncio.wait_for(asyncio.wrap_future(done), 2 * seconds)
@@ -58,10 +62,18 @@ def address_of(model: Any, provider: str) -> Address | None:
         if getattr(model, "vertexai", None) or getattr(model, "project", None):
             return None
         key, base = _secret(model, "google_api_key"), _text(model, "base_url") or _GOOGLE
-        return Address(f"{base.rstrip('/')}/v1beta/models?pageSize=1", {"x-goog-api-key": key}) if key else None
+        return (
+            Address(f"{base.rstrip('/')}/v1beta/models?pageSize=1", {"x-goog-api-key": key}) if key else None
+        )
     if provider == "anthropic":
         key, base = _secret(model, "anthropic_api_key"), _text(model, "anthropic_api_url")
-        return Address(f"{base.rstrip('/')}/v1/models?limit=1", {"x-api-key": key, "anthropic-version": "2023-06-01"}) if key else None
+        return (
+            Address(
+                f"{base.rstrip('/')}/v1/models?limit=1", {"x-api-key": key, "anthropic-version": "2023-06-01"}
+            )
+            if key
+            else None
+        )
     if provider == "ollama":
         base = _text(model, "base_url") or os.environ.get("OLLAMA_HOST", "") or "http://127.0.0.1:11434"
         base = base if "://" in base else f"http://{base}"
@@ -69,7 +81,10 @@ def address_of(model: Any, provider: str) -> Address | None:
     if provider == "mistralai":
         return _bearer(_text(model, "endpoint"), _secret(model, "mistral_api_key"))
     if provider == "groq":
-        return _bearer(f"{(_text(model, 'groq_api_base') or 'https://api.groq.com').rstrip('/')}/openai/v1", _secret(model, "groq_api_key"))
+        return _bearer(
+            f"{(_text(model, 'groq_api_base') or 'https://api.groq.com').rstrip('/')}/openai/v1",
+            _secret(model, "groq_api_key"),
+        )
     # The packages of many providers use OpenAI's client; Azure's signs in by headers of its own.
     client: Any = getattr(model, "root_async_client", None)
     if client is None or "azure" in type(client).__name__.lower() or not isinstance(client.api_key, str):
@@ -95,8 +110,16 @@ def _wrong(address: Address, name: str, provider: str, seconds: float) -> str | 
 
     host = _host(address.url)
     try:
-        response = httpx.get(address.url, headers=dict(address.headers), timeout=seconds, follow_redirects=False)
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol, httpx.InvalidURL) as e:
+        response = httpx.get(
+            address.url, headers=dict(address.headers), timeout=seconds, follow_redirects=False
+        )
+    except (
+        httpx.ConnectError,
+        httpx.ConnectTimeout,
+        httpx.ProxyError,
+        httpx.UnsupportedProtocol,
+        httpx.InvalidURL,
+    ) as e:
         said = next(iter(str(e).splitlines()), "") or type(e).__name__
         start = "; start it with `ollama serve`" if provider == "ollama" else ""
         return f"{name} cannot be reached: {host} does not answer ({said[:120]}); check the connection, the proxy or the address{start}"
@@ -105,8 +128,12 @@ def _wrong(address: Address, name: str, provider: str, seconds: float) -> str | 
         return None
     # A key may be good for questions alone, and not for the list: that is told by other codes, or in words.
     restricted = re.search("scope|permission", response.text, re.IGNORECASE)
-    if (response.status_code == 401 and not restricted) or (response.status_code == 400 and "api key" in response.text.lower()):
-        variable = next((v for v in KEYS.get(provider, ()) if os.environ.get(v)), None) or next(iter(KEYS.get(provider, ())), None)
+    if (response.status_code == 401 and not restricted) or (
+        response.status_code == 400 and "api key" in response.text.lower()
+    ):
+        variable = next((v for v in KEYS.get(provider, ()) if os.environ.get(v)), None) or next(
+            iter(KEYS.get(provider, ())), None
+        )
         mend = f"export {variable}=... (a key that is right)" if variable else "check the key in the options"
         return f"{name}: {host} refuses the key (status {response.status_code}): {mend}"
     if address.pulled and response.status_code == 200:

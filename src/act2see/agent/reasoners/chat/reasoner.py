@@ -1,15 +1,18 @@
 """Any LangChain chat model as a reasoner: a teacher, or the model of whoever has an API key alone.
 
-Most chat APIs cannot go on with a turn that holds an image. So what a tool returned becomes a user's turn, the
-model's next turn goes on from there, and in the trace it is one thought again: a `<think>` that a model opens anew
-with each turn is left out. Stop strings, which APIs cut off, are put back where a tag was left open.
+Most chat APIs cannot go on with a turn that holds an image. So what a tool returned becomes a user's turn,
+the model's next turn goes on from there, and in the trace it is one thought again: a `<think>` that a model
+opens anew with each turn is left out. Stop strings, which APIs cut off, are put back where a tag was left
+open.
 
-With `continuation` the server is one that goes on with an unfinished turn, as `act2see serve openai` does: it reads the
-rollout itself, and the run's temperature, seed and token limit hold. Else these are the chat model's own.
+With `continuation` the server is one that goes on with an unfinished turn, as `act2see serve openai` does: it
+reads the rollout itself, and the run's temperature, seed and token limit hold. Else these are the chat
+model's own.
 
-Before the first word of an answer, errors that pass (rate limits, overload, lost connections) are waited for, as
-long as the server asks (`Retry-After`); one wait holds for all questions of the reasoner. After it nothing is sent again, for
-what was streamed would be there twice: the run ends at its last saved step. Token counts are taken as reported.
+Before the first word of an answer, errors that pass (rate limits, overload, lost connections) are waited for,
+as long as the server asks (`Retry-After`); one wait holds for all questions of the reasoner. After it nothing
+is sent again, for what was streamed would be there twice: the run ends at its last saved step. Token counts
+are taken as reported.
 """
 
 from __future__ import annotations
@@ -26,7 +29,15 @@ from typing import TYPE_CHECKING, Any
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
 from act2see.agent.reasoners.chat.turns import Blocks, chat_messages, continued_messages
-from act2see.agent.reasoners.faults import CutError, passes, reasoner_error, refuses_stops, retry_after, said, status_of
+from act2see.agent.reasoners.faults import (
+    CutError,
+    passes,
+    reasoner_error,
+    refuses_stops,
+    retry_after,
+    said,
+    status_of,
+)
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError, ReasonerError, RefusedError, SetupError
 from act2see.tools.runtime.background import relay
@@ -40,15 +51,25 @@ _OPENED = re.compile(r"\A\s*<think>\n?")
 _DRAIN = 8  # chunks read after the end of a call, for the token counts that come last
 _STOPS = 4  # as many as every API takes; where another tag ends, the reading ends and the connection with it
 _TOO_LONG = {"length", "max_tokens"}
-_REFUSED = {"safety", "content_filter", "refusal", "recitation", "prohibited_content", "blocklist", "spii", "image_safety"}
+_REFUSED = {
+    "safety",
+    "content_filter",
+    "refusal",
+    "recitation",
+    "prohibited_content",
+    "blocklist",
+    "spii",
+    "image_safety",
+}
 # Those whose streams always end with a reason: without one they were cut.
 _GIVE_REASONS = {"openai", "google_genai", "anthropic"}
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often a request is sent, how long is waited in between where the server does not say (doubled each time), and
-    how long a silent server is listened to; seconds. `absent`: how long a server that has never answered is looked for."""
+    """How often a request is sent, how long is waited in between where the server does not say (doubled each
+    time), and how long a silent server is listened to; seconds. `absent`: how long a server that has never
+    answered is looked for."""
 
     requests: int = 6
     first: float = 1.0
@@ -59,7 +80,8 @@ class Patience:
 
 @dataclass(slots=True)
 class ChatModelReasoner:
-    """Continues rollouts with a LangChain chat model. `source` gives pixels, `(h, w, 3)` uint8, for frames."""
+    """Continues rollouts with a LangChain chat model. `source` gives pixels, `(h, w, 3)` uint8, for
+    frames."""
 
     model: BaseChatModel
     source: InitVar[FrameSource]
@@ -94,7 +116,13 @@ class ChatModelReasoner:
             self._asked = True
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         self._check_process()
         text, ended, chunks_read, after = "", False, 0, 0
@@ -106,7 +134,8 @@ class ChatModelReasoner:
             chunks = relay(chunks)
         try:
             async for chunk in chunks:
-                # Of what came, only counts and reasons are put together: LangChain's sum of whole texts takes longer than a token.
+                # Of what came, only counts and reasons are put together: LangChain's sum of whole texts takes
+                # longer than a token.
                 if chunk.usage_metadata or chunk.additional_kwargs or _finish(chunk):
                     whole = chunk if whole is None else whole + chunk
                 if ended:
@@ -136,7 +165,12 @@ class ChatModelReasoner:
         reason = _finish(whole)
         if not ended and reason in _REFUSED:
             raise RefusedError(f"{self.name} refused to answer ({reason})")
-        if not ended and not self.continuation and reason not in _TOO_LONG and (tag := _left_open(text, stops)):
+        if (
+            not ended
+            and not self.continuation
+            and reason not in _TOO_LONG
+            and (tag := _left_open(text, stops))
+        ):
             until(tag)
             yield Delta(tag)
             ended = True
@@ -153,7 +187,9 @@ class ChatModelReasoner:
                 'fork before the first question, or start processes by "spawn"'
             )
 
-    def _request(self, rollout: Rollout, stops: Sequence[str], max_tokens: int, sampling: Sampling) -> tuple[list[Any], dict[str, Any]]:
+    def _request(
+        self, rollout: Rollout, stops: Sequence[str], max_tokens: int, sampling: Sampling
+    ) -> tuple[list[Any], dict[str, Any]]:
         """The messages, and what is said beside them."""
         settings: dict[str, Any] = {"stop": list(stops[: len(stops) if self.continuation else _STOPS])}
         # Servers other than OpenAI's own are not asked for their token counts unless one insists.
@@ -162,11 +198,25 @@ class ChatModelReasoner:
         if not self.continuation:
             return chat_messages(rollout, self._blocks), settings
         messages, plain = continued_messages(rollout, self._blocks)
-        extra = {"continue_final_message": True, "add_generation_prompt": False, "include_stop_str_in_output": True, "plain_parts": plain}
-        settings |= {"max_tokens": max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
-        return messages, settings | {"extra_body": {**(getattr(self.model, "extra_body", None) or {}), **extra}}
+        extra = {
+            "continue_final_message": True,
+            "add_generation_prompt": False,
+            "include_stop_str_in_output": True,
+            "plain_parts": plain,
+        }
+        settings |= {
+            "max_tokens": max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+        }
+        return messages, settings | {
+            "extra_body": {**(getattr(self.model, "extra_body", None) or {}), **extra}
+        }
 
-    async def _chunks(self, messages: list[Any], settings: dict[str, Any], rng: random.Random) -> AsyncGenerator[Any]:
+    async def _chunks(
+        self, messages: list[Any], settings: dict[str, Any], rng: random.Random
+    ) -> AsyncGenerator[Any]:
         """The model's stream; requests that fail before its first word are sent again while there is hope."""
         started = time.monotonic()
         for request in range(1, self.patience.requests + 1):
@@ -197,7 +247,11 @@ class ChatModelReasoner:
                 wait = self._wait(e, request, rng)
                 self._met |= status_of(e) is not None
                 # Of a server that has answered before, one takes it that it comes back.
-                if wait is not None and not self._met and time.monotonic() + wait - started > self.patience.absent:
+                if (
+                    wait is not None
+                    and not self._met
+                    and time.monotonic() + wait - started > self.patience.absent
+                ):
                     wait = None
                 if began or wait is None or request == self.patience.requests:
                     raise reasoner_error(e, self.name, began=began, silence=self.patience.silence) from e
@@ -221,10 +275,13 @@ class ChatModelReasoner:
         asked = retry_after(error)
         if asked is not None:
             return asked if asked <= 10 * self.patience.longest else None
-        return min(self.patience.longest, self.patience.first * 2.0 ** (request - 1)) * rng.uniform(0.75, 1.25)
+        return min(self.patience.longest, self.patience.first * 2.0 ** (request - 1)) * rng.uniform(
+            0.75, 1.25
+        )
 
     def _check_model(self, whole: Any) -> None:
-        """Whether the model that answered is the one that was asked: some servers answer with whichever they have."""
+        """Whether the model that answered is the one that was asked: some servers answer with whichever they
+        have."""
         meta = getattr(whole, "response_metadata", None) or {}
         asked = _short(getattr(self.model, "model_name", None) or getattr(self.model, "model", None))
         answered = _short(meta.get("model_name"))
@@ -258,8 +315,8 @@ class _Opening:
 
 
 class _Halves:
-    """Puts characters together that a server split between two chunks, as JSON's escapes allow. Half a one alone is no text:
-    neither a checkpoint nor a trace could keep it."""
+    """Puts characters together that a server split between two chunks, as JSON's escapes allow. Half a one
+    alone is no text: neither a checkpoint nor a trace could keep it."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -318,5 +375,8 @@ def _short(name: Any) -> str:
 def _done(stop: Stop, whole: Any, chunks: int) -> Done:
     """The end; where the connection was left before the counts came, a chunk counts as a token."""
     usage: Any = getattr(whole, "usage_metadata", None) or {}
-    read, cached = usage.get("input_tokens", 0), (usage.get("input_token_details") or {}).get("cache_read", 0) or 0
+    read, cached = (
+        usage.get("input_tokens", 0),
+        (usage.get("input_token_details") or {}).get("cache_read", 0) or 0,
+    )
     return Done(stop, prefilled=read - cached, cached=cached, decoded=usage.get("output_tokens", 0) or chunks)

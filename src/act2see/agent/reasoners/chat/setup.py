@@ -1,7 +1,9 @@
-"""A LangChain chat model from its name and options, and what is wrong where there is none: the package, the key, the name.
+"""A LangChain chat model from its name and options, and what is wrong where there is none: the package, the
+key, the name.
 
-Each provider's package complains in a way of its own about a missing key (an exception of its client, several lines of pydantic's,
-or nothing at all before the first request), so the key is looked for here. Nobody is asked whether it is right: `probe.py` does.
+Each provider's package complains in a way of its own about a missing key (an exception of its client, several
+lines of pydantic's, or nothing at all before the first request), so the key is looked for here. Nobody is
+asked whether it is right: `probe.py` does.
 """
 
 from __future__ import annotations
@@ -37,43 +39,62 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 # Providers whose packages make a model without a key, and fail at the first request.
 _SILENT = {"anthropic", "mistralai"}
-_ADDRESSES = ("base_url", "endpoint", "anthropic_api_url", "default_headers")  # options that lead to a server of the user's own
+_ADDRESSES = (
+    "base_url",
+    "endpoint",
+    "anthropic_api_url",
+    "default_headers",
+)  # options that lead to a server of the user's own
 _ANSWER, _CONNECT = 600.0, 5.0  # seconds: until a server says something more, and until it answers at all
 _SAYS_KEY = re.compile(r"api[_ ]key|credentials", re.IGNORECASE)
 _VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:API_KEY|API_TOKEN|KEY)\b")
 
 
 def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatModel:
-    """A LangChain chat model, `provider:model`, with its own options. Raises `ConfigError`, which says `where` it was named."""
+    """A LangChain chat model, `provider:model`, with its own options. Raises `ConfigError`, which says
+    `where` it was named."""
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as e:
-        raise ConfigError("a chat model needs LangChain: pip install 'act2see[chat]' and the provider's package") from e
+        raise ConfigError(
+            "a chat model needs LangChain: pip install 'act2see[chat]' and the provider's package"
+        ) from e
     if not name.rpartition(":")[2].strip():
         raise ConfigError(f"{where} {name!r} names no model: name it as provider:model, as in openai:gpt-4o")
     if (variable := _spoilt_key(_named_provider(name, options), options)) is not None:
-        raise ConfigError(f"{where} {name!r}: the key in {variable} holds a space or a character that no key has: copy it again")
+        raise ConfigError(
+            f"{where} {name!r}: the key in {variable} holds a space or a character that no key has: copy it again"
+        )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of a provider that is guessed from the model's name
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of a provider that is guessed from the model's name
             made: BaseChatModel = init_chat_model(name, **options)
     except ImportError as e:
         if found := re.search(r"`(pip install [\w.-]+)`", str(e)):
             raise ConfigError(f"{where} {name!r} needs its provider's package: {found[1]}") from e
         raise ConfigError(f"{where} {name!r}: {' '.join(str(e).split())[:300]}") from e
-    except Exception as e:  # each provider's package has its own errors for a missing key or an unknown option
+    except (
+        Exception
+    ) as e:  # each provider's package has its own errors for a missing key or an unknown option
         variable = missing_key(name, options, str(e))
         if variable is not None:
             raise ConfigError(_no_key(where, name, variable)) from e
         raise ConfigError(f"{where} {name!r} cannot be set up: {_line(e)}") from e
     provider = provider_of(made)
-    if provider in _SILENT and not any(options.get(o) for o in _ADDRESSES) and (variable := missing_key(f"{provider}:", options)):
+    if (
+        provider in _SILENT
+        and not any(options.get(o) for o in _ADDRESSES)
+        and (variable := missing_key(f"{provider}:", options))
+    ):
         raise ConfigError(_no_key(where, name, variable))
     return made
 
 
 def provider_of(model: BaseChatModel) -> str:
-    """The provider whose package a chat model is of, as LangChain calls it: `openai` for `langchain_openai.ChatOpenAI`."""
+    """The provider whose package a chat model is of, as LangChain calls it: `openai` for
+    `langchain_openai.ChatOpenAI`."""
     return type(model).__module__.partition(".")[0].removeprefix("langchain_")
 
 
@@ -86,8 +107,9 @@ def _named_provider(name: str, options: Mapping[str, Any]) -> str:
 def patient(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options for a reasoner, which waits by itself and sends its requests from an event loop of its own.
 
-    Google's package would look half a minute for a server that is not there. OpenAI's shares one HTTP client among all models of an
-    address, unless their timeout cannot be hashed; ours must not meet the connections that other models opened on another loop.
+    Google's package would look half a minute for a server that is not there. OpenAI's shares one HTTP client
+    among all models of an address, unless their timeout cannot be hashed; ours must not meet the connections
+    that other models opened on another loop.
     """
     provider = _named_provider(name, options)
     if provider == "google_genai":
@@ -100,7 +122,8 @@ def patient(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def missing_key(name: str, options: Mapping[str, Any], said: str = "") -> str | None:
-    """The variable that should hold the provider's key and does not. None where the key is there, or none is known to be needed.
+    """The variable that should hold the provider's key and does not. None where the key is there, or none is
+    known to be needed.
 
     `said` is what the provider's package complained of: it tells of providers that are not known here.
     """
@@ -116,7 +139,11 @@ def missing_key(name: str, options: Mapping[str, Any], said: str = "") -> str | 
 
 
 def _given_keys(options: Mapping[str, Any]) -> list[str]:
-    return [str(v) for o, v in options.items() if (o == "api_key" or o.endswith("_api_key")) and str(v or "").strip()]
+    return [
+        str(v)
+        for o, v in options.items()
+        if (o == "api_key" or o.endswith("_api_key")) and str(v or "").strip()
+    ]
 
 
 def _spoilt_key(provider: str, options: Mapping[str, Any]) -> str | None:
@@ -136,7 +163,8 @@ def _no_key(where: str, name: str, variable: str) -> str:
 
 
 def _line(error: Exception) -> str:
-    """The first thing that is wrong, in a line: pydantic's errors are many lines, with the values that were given."""
+    """The first thing that is wrong, in a line: pydantic's errors are many lines, with the values that were
+    given."""
     first = getattr(error, "errors", None)
     if callable(first):
         try:

@@ -1,10 +1,11 @@
 """A rollout as the messages of a chat, in either of two forms.
 
-Most APIs cannot go on with a turn that holds an image. `chat_messages` puts what a tool returned into a user's turn, and the
-model's next turn goes on from there.
+Most APIs cannot go on with a turn that holds an image. `chat_messages` puts what a tool returned into a
+user's turn, and the model's next turn goes on from there.
 
-Servers of open models can (`continue_final_message`). `continued_messages` sends the pieces of the rollout one by one, in two
-turns, as the model was trained on them: the server tokenises them one by one as well, so the ids are those of the rollout.
+Servers of open models can (`continue_final_message`). `continued_messages` sends the pieces of the rollout
+one by one, in two turns, as the model was trained on them: the server tokenises them one by one as well, so
+the ids are those of the rollout.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _BEGINS = "<|im_start|>assistant\n"
 
 
 class Blocks:
-    """Frames as image blocks. Each request sends all of them again, so those made last are kept, `most` characters of them."""
+    """Frames as image blocks. Each request sends all of them again, so those made last are kept, `most`
+    characters of them."""
 
     def __init__(self, source: FrameSource, most: int = 64 << 20) -> None:
         self.source, self.most = source, most
@@ -77,7 +79,9 @@ def chat_messages(rollout: Rollout, picture: Picture) -> list[BaseMessage]:
             messages.append(HumanMessage(content=_blocks(blocks)))
         else:
             said = "".join(blocks).removesuffix("<answer>" if forced and n == len(turns) - 1 else "")
-            messages.append(AIMessage(content=said if any(m.type == "ai" for m in messages) else f"<think>\n{said}"))
+            messages.append(
+                AIMessage(content=said if any(m.type == "ai" for m in messages) else f"<think>\n{said}")
+            )
     if turns[-1][0] == "model":
         messages.append(HumanMessage(content=_ANSWER_NOW if forced else "Go on."))
     return messages
@@ -86,7 +90,8 @@ def chat_messages(rollout: Rollout, picture: Picture) -> list[BaseMessage]:
 def continued_messages(rollout: Rollout, picture: Picture) -> tuple[list[BaseMessage], list[int]]:
     """The question and the unfinished turn, a part for each piece, pictures as they are (PNG).
 
-    Beside them, which parts of the turn the model did not write: marks that are spelled out in those stay text.
+    Beside them, which parts of the turn the model did not write: marks that are spelled out in those stay
+    text.
     """
     from langchain_core.messages import AIMessage, HumanMessage
 
@@ -100,7 +105,8 @@ def continued_messages(rollout: Rollout, picture: Picture) -> tuple[list[BaseMes
             continue
         text = piece.text
         if piece.trust == "control" and text.startswith("<|"):
-            # Marks of turns and pictures are the server's to write; what stands behind the last one is the turn's beginning.
+            # Marks of turns and pictures are the server's to write; what stands behind the last one is the
+            # turn's beginning.
             _, begins, text = text.partition(_BEGINS)
             into = turn if begins else into
         if text:

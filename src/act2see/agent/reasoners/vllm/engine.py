@@ -1,13 +1,15 @@
 """Qwen3-VL by vLLM in this process, and what both of vLLM's ways have in common.
 
-vLLM pins its own torch and transformers, so this runs in an environment of its own; from any other, its server is
-reached over HTTP (`http.py`). What is sent are token ids, piece by piece as at training, with one image token for
-each frame; a frame's digest is its name in vLLM's caches, so that loop 2 finds both the prefix and the vision features.
+vLLM pins its own torch and transformers, so this runs in an environment of its own; from any other, its
+server is reached over HTTP (`http.py`). What is sent are token ids, piece by piece as at training, with one
+image token for each frame; a frame's digest is its name in vLLM's caches, so that loop 2 finds both the
+prefix and the vision features.
 
 An engine belongs to one event loop, and questions come from many: a thread with a loop of its own owns it.
 
-vLLM stops on strings, and the grammar decides: where a string was no end (`</retrieve>` in plain words) the rollout is
-sent again with what was written, which the prefix cache makes cheap. Where the grammar ends first, the rest is aborted.
+vLLM stops on strings, and the grammar decides: where a string was no end (`</retrieve>` in plain words) the
+rollout is sent again with what was written, which the prefix cache makes cheap. Where the grammar ends first,
+the rest is aborted.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ _NOT_HERE = (
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a continuation. Counts are of the whole so far; `finish` is `stop` or `length`, `at` the stop string."""
+    """A piece of a continuation. Counts are of the whole so far; `finish` is `stop` or `length`, `at` the
+    stop string."""
 
     text: str = ""
     finish: str | None = None
@@ -78,7 +81,8 @@ async def follow(
                     said += text
                     yield Delta(text)
                     ended = until(text)
-                # At a stop string the engine has ended too, and its counts are coming; elsewhere it must be told.
+                # At a stop string the engine has ended too, and its counts are coming; elsewhere it must be
+                # told.
                 if ended and (after >= _DRAIN or not (last.finish or said.endswith(tuple(stops)))):
                     break
                 if not ended and done.decoded + last.decoded >= max_tokens and last.finish is None:
@@ -87,11 +91,16 @@ async def follow(
         finally:
             await chunks.aclose()
         done = Done(
-            "eos", done.prefilled + last.prompt - last.cached, done.cached or last.cached, done.decoded + (last.decoded or bool(said))
+            "eos",
+            done.prefilled + last.prompt - last.cached,
+            done.cached or last.cached,
+            done.decoded + (last.decoded or bool(said)),
         )
         goes_on = not ended and last.finish == "stop" and last.at in stops and done.decoded < max_tokens
         if not goes_on:
-            stop: Stop = "until" if ended else "length" if last.finish == "length" or last.at in stops else "eos"
+            stop: Stop = (
+                "until" if ended else "length" if last.finish == "length" or last.at in stops else "eos"
+            )
             yield replace(done, stop=stop)
             return
         rollout = replace(rollout, pieces=(*rollout.pieces, TextPiece(said, "model")))
@@ -114,7 +123,8 @@ def _without_end(chunk: Chunk) -> str:
 class VLLMReasoner:
     """Continues rollouts with an engine of this process (`vllm.v1.engine.async_llm.AsyncLLM`).
 
-    `make_engine` is called once, in the thread that owns it. `params` makes vLLM's `SamplingParams` of keywords.
+    `make_engine` is called once, in the thread that owns it. `params` makes vLLM's `SamplingParams` of
+    keywords.
     """
 
     def __init__(
@@ -129,7 +139,13 @@ class VLLMReasoner:
         context: int | None = None,
     ) -> None:
         self.name, self.context = name, context
-        self._make, self._codec, self._frames, self._params, self._adapter = make_engine, codec, frames, params, adapter
+        self._make, self._codec, self._frames, self._params, self._adapter = (
+            make_engine,
+            codec,
+            frames,
+            params,
+            adapter,
+        )
         self._image = int(codec.tokenizer.convert_tokens_to_ids("<|image_pad|>"))
         self._lock = Lock()
         renew_after_fork(self)
@@ -139,14 +155,26 @@ class VLLMReasoner:
 
     @classmethod
     def from_pretrained(
-        cls, weights: str, frames: FrameSource, *, adapter: str | None = None, images: int = 64, **options: Any
+        cls,
+        weights: str,
+        frames: FrameSource,
+        *,
+        adapter: str | None = None,
+        images: int = 64,
+        **options: Any,
     ) -> VLLMReasoner:
-        """Load a checkpoint folder or hub name; `options` are `AsyncEngineArgs`. Raises `ConfigError` where vLLM is not installed."""
+        """Load a checkpoint folder or hub name; `options` are `AsyncEngineArgs`. Raises `ConfigError` where
+        vLLM is not installed."""
         try:
-            sampling, arguments = import_module("vllm.sampling_params"), import_module("vllm.engine.arg_utils")
+            sampling, arguments = (
+                import_module("vllm.sampling_params"),
+                import_module("vllm.engine.arg_utils"),
+            )
             engine, requests = import_module("vllm.v1.engine.async_llm"), import_module("vllm.lora.request")
         except ImportError as e:
-            raise ConfigError(_NOT_HERE if (e.name or "").partition(".")[0] == "vllm" else f"vLLM cannot be imported: {e}") from e
+            raise ConfigError(
+                _NOT_HERE if (e.name or "").partition(".")[0] == "vllm" else f"vLLM cannot be imported: {e}"
+            ) from e
         from transformers import AutoTokenizer
 
         folder = resolve_weights(adapter) if adapter else None
@@ -163,7 +191,9 @@ class VLLMReasoner:
         except TypeError as e:
             raise ConfigError(f"reasoner.options: {e}") from e
         except (OSError, ValueError) as e:
-            raise WeightsError(f"the reasoner's weights {weights} cannot be loaded: {str(e).splitlines()[0]}") from e
+            raise WeightsError(
+                f"the reasoner's weights {weights} cannot be loaded: {str(e).splitlines()[0]}"
+            ) from e
 
         def params(**keywords: Any) -> Any:
             return sampling.SamplingParams(output_kind=sampling.RequestOutputKind.DELTA, **keywords)
@@ -180,10 +210,22 @@ class VLLMReasoner:
         self._engine = self._loop = self._thread = None
 
     def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         """Text as it is decoded, then `Done`. Leaving the iterator early aborts the request."""
-        return follow(lambda rollout, tokens: self._chunks(rollout, tokens, stops, sampling), rollout, until, stops, max_tokens)
+        return follow(
+            lambda rollout, tokens: self._chunks(rollout, tokens, stops, sampling),
+            rollout,
+            until,
+            stops,
+            max_tokens,
+        )
 
     async def prepare(self) -> None:
         """Load the model, if need be."""
@@ -193,7 +235,8 @@ class VLLMReasoner:
         """vLLM's caches drop what was used longest ago."""
 
     def close(self, only: Any = None) -> None:
-        """End the engine, and what runs on it; the next run would start another. With `only`, if it is still that one."""
+        """End the engine, and what runs on it; the next run would start another. With `only`, if it is still
+        that one."""
         with self._lock:
             if only not in (None, self._engine):
                 return
@@ -235,7 +278,9 @@ class VLLMReasoner:
             "multi_modal_uuids": {"image": [f.digest for f in frames]},
         }
 
-    async def _chunks(self, rollout: Rollout, tokens: int, stops: Sequence[str], sampling: Sampling) -> AsyncGenerator[Chunk]:
+    async def _chunks(
+        self, rollout: Rollout, tokens: int, stops: Sequence[str], sampling: Sampling
+    ) -> AsyncGenerator[Chunk]:
         prompt = await asyncio.to_thread(self._prompt, rollout)
         params = self._params(
             temperature=sampling.temperature, top_p=sampling.top_p, seed=sampling.seed, max_tokens=tokens, stop=list(stops),
@@ -256,7 +301,9 @@ class VLLMReasoner:
             if (renderer := getattr(engine, "renderer", None)) is not None:
                 (given,) = await renderer.render_cmpl_async([prompt])
             # Cancelled, the generator aborts its request in the engine.
-            async for out in engine.generate(given, params, request_id=uuid.uuid4().hex, lora_request=self._adapter):
+            async for out in engine.generate(
+                given, params, request_id=uuid.uuid4().hex, lora_request=self._adapter
+            ):
                 one = out.outputs[0]
                 decoded += len(one.token_ids)
                 if not ended_well(one.finish_reason):
@@ -264,16 +311,27 @@ class VLLMReasoner:
                         raise RuntimeError(f"the engine gave the request up ({one.finish_reason})")
                     return str(one.finish_reason)
                 at = one.stop_reason if isinstance(one.stop_reason, str) else None
-                emit(Chunk(one.text, one.finish_reason, at, len(out.prompt_token_ids or ()), out.num_cached_tokens or 0, decoded))
+                emit(
+                    Chunk(
+                        one.text,
+                        one.finish_reason,
+                        at,
+                        len(out.prompt_token_ids or ()),
+                        out.num_cached_tokens or 0,
+                        decoded,
+                    )
+                )
             return None
 
         async def run() -> None:
-            # A frame whose first run was cancelled may be missing in the engine, which asks for it again by an error.
+            # A frame whose first run was cancelled may be missing in the engine, which asks for it again by
+            # an error.
             if await ask() and (why := await ask()):
                 raise RuntimeError(f"the engine gave the request up ({why})")
 
         def finish(work: Future[None]) -> None:
-            # Of the future, not within `run`: a task that is cancelled before its first step runs none of its lines.
+            # Of the future, not within `run`: a task that is cancelled before its first step runs none of its
+            # lines.
             if work.cancelled():
                 emit(ReasonerError(f"{self.name} was closed"))
             elif error := work.exception():
@@ -293,10 +351,14 @@ class VLLMReasoner:
         finally:
             work.cancel()
 
-    def _submit(self, run: Callable[[], Coroutine[Any, Any, None]], loop: asyncio.AbstractEventLoop) -> Future[None]:
-        """Schedule `run` on the engine's loop. Raises `ReasonerError` if the engine was closed since it was looked up.
+    def _submit(
+        self, run: Callable[[], Coroutine[Any, Any, None]], loop: asyncio.AbstractEventLoop
+    ) -> Future[None]:
+        """Schedule `run` on the engine's loop. Raises `ReasonerError` if the engine was closed since it was
+        looked up.
 
-        Under the lock, so that `close` finds every task that it must cancel: none is scheduled on a loop that is being stopped.
+        Under the lock, so that `close` finds every task that it must cancel: none is scheduled on a loop that
+        is being stopped.
         """
         with self._lock:
             if loop is not self._loop:
@@ -305,7 +367,9 @@ class VLLMReasoner:
 
     def _told(self, e: BaseException, rollout: Rollout) -> ReasonerError:
         said = bare(next(iter(str(e).splitlines()), "") or type(e).__name__)
-        return limit_error(said, self.name, len(rollout.frames)) or ReasonerError(f"{self.name} failed: {said[:200]}")
+        return limit_error(said, self.name, len(rollout.frames)) or ReasonerError(
+            f"{self.name} failed: {said[:200]}"
+        )
 
     def _start(self) -> tuple[Any, asyncio.AbstractEventLoop]:
         with self._lock:
@@ -323,6 +387,8 @@ class VLLMReasoner:
                     loop.call_soon_threadsafe(loop.stop)
                     thread.join()
                     loop.close()
-                    raise SetupError(f"vLLM cannot start {self.name}: {(str(e) or repr(e)).splitlines()[0][:300]}") from e
+                    raise SetupError(
+                        f"vLLM cannot start {self.name}: {(str(e) or repr(e)).splitlines()[0][:300]}"
+                    ) from e
                 self._loop, self._thread = loop, thread
             return self._engine, self._loop

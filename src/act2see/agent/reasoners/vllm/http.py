@@ -1,13 +1,14 @@
 """A vLLM server as a reasoner: `vllm serve`, started with our template and tokenizer (`act2see serve vllm`).
 
-The rollout goes to `/v1/chat/completions` as one message whose parts, texts and frames in turn, our template only
-concatenates: turn marks, the open thought and what has been written are all in it, and no generation prompt is added.
-`/v1/completions` would take no pictures, and a model's own template would close the thought or drop its frames.
+The rollout goes to `/v1/chat/completions` as one message whose parts, texts and frames in turn, our template
+only concatenates: turn marks, the open thought and what has been written are all in it, and no generation
+prompt is added. `/v1/completions` would take no pictures, and a model's own template would close the thought
+or drop its frames.
 
-A frame is sent once, as PNG, which loses nothing; after that its digest alone is, until the server says that it has
-forgotten. An adapter is a model name of its own. Requests that fail before the first word are sent again while there is
-hope; after it nothing is. Each request has a connection of its own, so nothing is tied to one event loop; leaving a
-stream early closes it, and vLLM then aborts the request.
+A frame is sent once, as PNG, which loses nothing; after that its digest alone is, until the server says that
+it has forgotten. An adapter is a model name of its own. Requests that fail before the first word are sent
+again while there is hope; after it nothing is. Each request has a connection of its own, so nothing is tied
+to one event loop; leaving a stream early closes it, and vLLM then aborts the request.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ PATIENCE = Patience(requests=4, first=0.5, longest=30.0, silence=300.0)
 
 
 class ServerOptions(BaseModel):
-    """What `reasoner.options` may hold: where the server is, the variable that holds its key, whether it has our tokenizer,
-    how many seconds it may be silent, and how often a request is sent at most."""
+    """What `reasoner.options` may hold: where the server is, the variable that holds its key, whether it has
+    our tokenizer, how many seconds it may be silent, and how often a request is sent at most."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -75,9 +76,9 @@ class ServerOptions(BaseModel):
 class VLLMHTTPReasoner:
     """Continues rollouts on a vLLM server at `url` (`http://host:8000/v1`).
 
-    `model` is the name the server gives it, `adapter` that of a LoRA which the server has loaded. With `exact` pieces are
-    kept apart (`pieces.py`), for which the server needs our tokenizer. With `needs`, the server is asked for its limits
-    before the first run.
+    `model` is the name the server gives it, `adapter` that of a LoRA which the server has loaded. With
+    `exact` pieces are kept apart (`pieces.py`), for which the server needs our tokenizer. With `needs`, the
+    server is asked for its limits before the first run.
     """
 
     def __init__(
@@ -105,7 +106,13 @@ class VLLMHTTPReasoner:
 
     @classmethod
     def from_options(
-        cls, model: str, frames: FrameSource, options: Mapping[str, Any], *, adapter: str | None = None, needs: Needs | None = None
+        cls,
+        model: str,
+        frames: FrameSource,
+        options: Mapping[str, Any],
+        *,
+        adapter: str | None = None,
+        needs: Needs | None = None,
     ) -> VLLMHTTPReasoner:
         """From a config's `reasoner.options`. Raises `ConfigError`, which names the key."""
         try:
@@ -115,19 +122,43 @@ class VLLMHTTPReasoner:
             wrong, known = ".".join(map(str, first["loc"])), ", ".join(ServerOptions.model_fields)
             raise ConfigError(f"reasoner.options.{wrong}: {first['msg']}; known keys: {known}") from e
         if given.key_env and given.key_env not in os.environ:
-            raise ConfigError(f"the variable {given.key_env}, which reasoner.options.key_env names, is not set")
+            raise ConfigError(
+                f"the variable {given.key_env}, which reasoner.options.key_env names, is not set"
+            )
         key = os.environ[given.key_env] if given.key_env else None
         patience = replace(PATIENCE, silence=given.silence, requests=given.requests)
-        return cls(given.url, model, frames, adapter=adapter, key=key, exact=given.exact, needs=needs, patience=patience)
+        return cls(
+            given.url,
+            model,
+            frames,
+            adapter=adapter,
+            key=key,
+            exact=given.exact,
+            needs=needs,
+            patience=patience,
+        )
 
     def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         """Text as it is decoded, then `Done`. Leaving the iterator early aborts the request."""
-        return follow(lambda rollout, tokens: self._chunks(rollout, tokens, stops, sampling), rollout, until, stops, max_tokens)
+        return follow(
+            lambda rollout, tokens: self._chunks(rollout, tokens, stops, sampling),
+            rollout,
+            until,
+            stops,
+            max_tokens,
+        )
 
     async def prepare(self) -> None:
-        """Before a run, once: ask the server for its limits. Raises `SetupError`, which says what to change."""
+        """Before a run, once: ask the server for its limits. Raises `SetupError`, which says what to
+        change."""
         if self.needs is not None and not self._asked:
             from act2see.agent.reasoners.preflight import preflight
 
@@ -157,7 +188,9 @@ class VLLMHTTPReasoner:
             return {"type": "image_url", "image_url": None, "uuid": frame.digest}
         return image_part(await asyncio.to_thread(lambda: png(self._frames(frame))), frame.digest)
 
-    async def _chunks(self, rollout: Rollout, tokens: int, stops: Sequence[str], sampling: Sampling) -> AsyncGenerator[Chunk]:
+    async def _chunks(
+        self, rollout: Rollout, tokens: int, stops: Sequence[str], sampling: Sampling
+    ) -> AsyncGenerator[Chunk]:
         """One request's stream, sent again where it fails before its first word and there is hope."""
         body: dict[str, Any] = {
             "model": self.name,
@@ -192,7 +225,8 @@ class VLLMHTTPReasoner:
                     log.info("%s has forgotten a frame: all are sent again", self.name)
                     continue
                 if e.status == 400 and "max_tokens" in body and has_no_room(e.said):
-                    # Some versions cut the number of tokens to the room there is, others refuse: `follow` keeps to the number.
+                    # Some versions cut the number of tokens to the room there is, others refuse: `follow`
+                    # keeps to the number.
                     del body["max_tokens"]
                     continue
                 wait = self._wait(e, request, rng)
@@ -213,7 +247,10 @@ class VLLMHTTPReasoner:
     async def _events(self, body: dict[str, Any]) -> AsyncGenerator[Chunk]:
         """The server-sent events of one request, as chunks."""
         finished = False
-        async with self._client() as client, client.stream("POST", f"{self.url}/chat/completions", json=body) as response:
+        async with (
+            self._client() as client,
+            client.stream("POST", f"{self.url}/chat/completions", json=body) as response,
+        ):
             await check(response)
             lines = response.aiter_lines()
             while True:
@@ -247,7 +284,9 @@ class VLLMHTTPReasoner:
         self._ssl = self._ssl or ssl.create_default_context()
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Timeout(self.patience.silence, connect=self.connect)
-        return httpx.AsyncClient(headers=headers, timeout=limits, verify=self._ssl, trust_env=not is_local(self.url))
+        return httpx.AsyncClient(
+            headers=headers, timeout=limits, verify=self._ssl, trust_env=not is_local(self.url)
+        )
 
     async def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
@@ -259,7 +298,9 @@ class VLLMHTTPReasoner:
         except StatusError as e:
             raise await self._refused(e, 0, ask=path != "/models") from e
         except ValueError as e:
-            raise SetupError(f"{self.url} does not answer in JSON: reasoner.options.url must be that of a vLLM server, with /v1") from e
+            raise SetupError(
+                f"{self.url} does not answer in JSON: reasoner.options.url must be that of a vLLM server, with /v1"
+            ) from e
         except (OSError, TimeoutError, lost()) as e:
             raise self._broken(e, began=False) from e
 
@@ -285,10 +326,16 @@ class VLLMHTTPReasoner:
         if known := limit_error(e.said, self.name, frames):
             return known
         if e.status in (401, 403):
-            return SetupError(f"{self.url}: status {e.status}: check the key (reasoner.options.key_env names its variable)")
+            return SetupError(
+                f"{self.url}: status {e.status}: check the key (reasoner.options.key_env names its variable)"
+            )
         if e.status == 404:
             try:
-                has = ", ".join(str(m.get("id")) for m in (await self.get("/models")).get("data", [])) if ask else ""
+                has = (
+                    ", ".join(str(m.get("id")) for m in (await self.get("/models")).get("data", []))
+                    if ask
+                    else ""
+                )
             except ReasonerError:
                 has = ""
             if self.name not in has.split(", ") and has:
@@ -296,7 +343,9 @@ class VLLMHTTPReasoner:
                 return SetupError(
                     f"{self.url} does not serve {self.name}, it has {has}: set {what} to one, or serve it with `act2see serve vllm`"
                 )
-            return SetupError(f"{self.url} answers 404: reasoner.options.url must be that of a vLLM server, with /v1")
+            return SetupError(
+                f"{self.url} answers 404: reasoner.options.url must be that of a vLLM server, with /v1"
+            )
         return ReasonerError(f"{self.name} failed: status {e.status}, {e.said[:200]}")
 
     def _broken(self, e: Exception, began: bool) -> ReasonerError:
@@ -308,5 +357,7 @@ class VLLMHTTPReasoner:
                 f"no server answers at {self.url} ({said[:120]}): start it with `act2see serve vllm`, or set reasoner.options.url"
             )
         if is_slow(e):
-            return ReasonerError(f"{self.name} said nothing for {self.patience.silence:g} s: is {self.url} overloaded, or has it hung?")
+            return ReasonerError(
+                f"{self.name} said nothing for {self.patience.silence:g} s: is {self.url} overloaded, or has it hung?"
+            )
         return ReasonerError(f"{self.name} {'broke off' if began else 'failed'}: {said[:200]}")

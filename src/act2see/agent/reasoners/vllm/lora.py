@@ -1,4 +1,5 @@
-"""What vLLM must be told before it can take an adapter: that there will be one, its rank, whether it changes the vision tower.
+"""What vLLM must be told before it can take an adapter: that there will be one, its rank, whether it changes
+the vision tower.
 
 Left to itself it refuses ranks above 16, and serves an adapter of the vision tower without that part.
 """
@@ -16,7 +17,8 @@ _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as the greatest
 
 
 def lora_options(folders: Sequence[str]) -> dict[str, Any]:
-    """Engine arguments for these adapters, by vLLM's names; none where there is no adapter. Raises `WeightsError`."""
+    """Engine arguments for these adapters, by vLLM's names; none where there is no adapter. Raises
+    `WeightsError`."""
     if not folders:
         return {}
     rank = max(map(_rank, folders))

@@ -1,4 +1,5 @@
-"""What goes over the wire to a vLLM server and back: pictures, streamed events, and how its refusals are told apart."""
+"""What goes over the wire to a vLLM server and back: pictures, streamed events, and how its refusals are told
+apart."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class StatusError(Exception):
-    """The server refused; `response` is what `retry_after` reads. An error in a stream has a status of its own."""
+    """The server refused; `response` is what `retry_after` reads. An error in a stream has a status of its
+    own."""
 
     def __init__(self, response: httpx.Response, said: str, status: int | None = None) -> None:
         super().__init__(said)
@@ -25,7 +27,11 @@ class StatusError(Exception):
 
 def image_part(data: bytes, name: str) -> dict[str, Any]:
     """A PNG as a part of a message; the server keeps it under `name`."""
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(data).decode()}"}, "uuid": name}
+    return {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{base64.b64encode(data).decode()}"},
+        "uuid": name,
+    }
 
 
 def png(pixels: Any) -> bytes:
@@ -62,7 +68,9 @@ async def check(response: httpx.Response) -> None:
 def in_stream(response: httpx.Response, error: Any) -> StatusError:
     """An error that comes as an event, after the server has said that all is well."""
     code = error.get("code") if isinstance(error, dict) else None
-    return StatusError(response, bare(message_of(error))[:500], code if isinstance(code, int) and code >= 400 else 500)
+    return StatusError(
+        response, bare(message_of(error))[:500], code if isinstance(code, int) and code >= 400 else 500
+    )
 
 
 def message_of(error: Any) -> str:
@@ -74,7 +82,9 @@ def message_of(error: Any) -> str:
 
 def has_forgotten(e: StatusError) -> bool:
     """Whether it refuses because it no longer has a frame that was only named."""
-    return e.status in (400, 422, 500) and any(s in e.said.lower() for s in ("cache miss", "cached item", "data is not provided"))
+    return e.status in (400, 422, 500) and any(
+        s in e.said.lower() for s in ("cache miss", "cached item", "data is not provided")
+    )
 
 
 def has_no_room(said: str) -> bool:
@@ -89,7 +99,8 @@ def lost() -> type[Exception]:
 
 
 def is_slow(e: Exception) -> bool:
-    """Whether the server was heard of and then said nothing: it is at work on the request, and another one would not help."""
+    """Whether the server was heard of and then said nothing: it is at work on the request, and another one
+    would not help."""
     import httpx
 
     return isinstance(e, TimeoutError | httpx.TimeoutException) and not isinstance(e, httpx.ConnectTimeout)

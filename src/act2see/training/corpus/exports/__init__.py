@@ -1,10 +1,12 @@
 """Exports of a corpus for other trainers, and the way back.
 
-An export is a folder: the trainer's file, `images/` with each frame once, and act2see.json. Each record carries its
-whole chain under `act2see`, so what comes back equals what went out; the messages are a view of it.
+An export is a folder: the trainer's file, `images/` with each frame once, and act2see.json. Each record
+carries its whole chain under `act2see`, so what comes back equals what went out; the messages are a view of
+it.
 
-Records may be deleted and reordered. Where messages were edited, their reasoning is taken over; a call, an answer, a
-question or a frame cannot be edited there, since the rest of the chain would no longer belong to it.
+Records may be deleted and reordered. Where messages were edited, their reasoning is taken over; a call, an
+answer, a question or a frame cannot be edited there, since the rest of the chain would no longer belong to
+it.
 """
 
 from __future__ import annotations
@@ -48,8 +50,8 @@ FORMATS: Mapping[Kind, Format] = {"trl": trl, "ms-swift": ms_swift, "llama-facto
 def export_corpus(folder: str | Path, kind: Kind, out: str | Path) -> Path:
     """Write a corpus in the format of a trainer; returns the file that the trainer reads.
 
-    Raises `CorpusError` for what is no corpus, where `out` is not empty, and where it cannot be written; there is no half
-    export then.
+    Raises `CorpusError` for what is no corpus, where `out` is not empty, and where it cannot be written;
+    there is no half export then.
     """
     from act2see import __version__
 
@@ -60,20 +62,30 @@ def export_corpus(folder: str | Path, kind: Kind, out: str | Path) -> Path:
         def rows() -> Iterator[dict[str, Any]]:
             for chain in read_corpus(folder, store):
                 made = _turns(chain, form, meta)
-                images = [Path(store.path(f.digest)).relative_to(part.absolute()).as_posix() for t in made for f in t.frames]
+                images = [
+                    Path(store.path(f.digest)).relative_to(part.absolute()).as_posix()
+                    for t in made
+                    for f in t.frames
+                ]
                 yield {"messages": form.messages(made), "images": images, "act2see": chain.model_dump_json()}
 
         form.write(rows(), part)
-        marker = {"export_version": EXPORT_VERSION, "act2see": __version__, "kind": kind, "meta": meta.model_dump()}
+        marker = {
+            "export_version": EXPORT_VERSION,
+            "act2see": __version__,
+            "kind": kind,
+            "meta": meta.model_dump(),
+        }
         (part / INFO).write_text(json.dumps(marker, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return out / form.FILE
 
 
 def import_corpus(path: str | Path, kind: Kind, store: FrameStore) -> Iterator[Chain]:
-    """The chains of an export, by its folder or its file, equal to those that were exported; their pixels go to `store`.
+    """The chains of an export, by its folder or its file, equal to those that were exported; their pixels go
+    to `store`.
 
-    A chain whose reasoning was edited comes back with the new text and without its similarity. Raises `CorpusError` for
-    another edit, and for what is no export, of another kind or of a newer act2see.
+    A chain whose reasoning was edited comes back with the new text and without its similarity. Raises
+    `CorpusError` for another edit, and for what is no export, of another kind or of a newer act2see.
     """
     form, folder = _format(kind), Path(path)
     folder = folder.parent if folder.is_file() else folder
@@ -83,7 +95,9 @@ def import_corpus(path: str | Path, kind: Kind, store: FrameStore) -> Iterator[C
     try:
         meta = CorpusMeta.model_validate(data.get("meta"))
     except ValidationError as e:
-        raise CorpusError(f"{folder / INFO} cannot be read ({e.errors()[0]['msg']}): export the corpus again") from e
+        raise CorpusError(
+            f"{folder / INFO} cannot be read ({e.errors()[0]['msg']}): export the corpus again"
+        ) from e
     return _imported(form, meta, folder, store)
 
 
@@ -91,7 +105,9 @@ def _imported(form: Format, meta: CorpusMeta, folder: Path, store: FrameStore) -
     for n, row in enumerate(form.read(folder), start=1):
         where = f"{folder / form.FILE}, record {n}"
         if not isinstance(row.get("act2see"), str):
-            raise CorpusError(f"{where} has lost its `act2see`, which holds the chain: keep that column, or export the corpus again")
+            raise CorpusError(
+                f"{where} has lost its `act2see`, which holds the chain: keep that column, or export the corpus again"
+            )
         chain = parse_chain(row["act2see"], where)
         bring_files(pictures(chain.trace) if chain.trace else (), folder, store, where)
         yield _compared(chain, _turns(chain, form, meta), row, form, where)
@@ -102,21 +118,29 @@ def _compared(chain: Chain, made: list[Turn], row: dict[str, Any], form: Format,
     where = f"{where} ({chain.sample.id!r})"
     given, expected = row.get("messages"), form.messages(made)
     if [Path(str(p)).stem for p in row.get("images") or ()] != [f.digest for t in made for f in t.frames]:
-        raise CorpusError(f"{where}: its images are not those of its chain: put them back, or leave the record out")
+        raise CorpusError(
+            f"{where}: its images are not those of its chain: put them back, or leave the record out"
+        )
     if given == expected:
         return chain
     if not isinstance(given, list) or len(given) != len(expected):
-        raise CorpusError(f"{where}: messages were added or taken away: put them back, or leave the record out")
+        raise CorpusError(
+            f"{where}: messages were added or taken away: put them back, or leave the record out"
+        )
     changes = []
     for i, (turn, new, old) in enumerate(zip(made, given, expected, strict=True)):
         if new == old:
             continue
         if not turn.learnt or not isinstance(new, dict) or new | {"content": ""} != old | {"content": ""}:
-            raise CorpusError(f"{where}: message {i + 1} is not the model's and was edited: put it back, or leave the record out")
+            raise CorpusError(
+                f"{where}: message {i + 1} is not the model's and was edited: put it back, or leave the record out"
+            )
         try:
             changes.append((turn, form.said(new)))
         except (KeyError, TypeError) as e:
-            raise CorpusError(f"{where}: message {i + 1} has no text that can be read: put it back, or leave the record out") from e
+            raise CorpusError(
+                f"{where}: message {i + 1} has no text that can be read: put it back, or leave the record out"
+            ) from e
     assert chain.trace is not None
     trace = edited(chain.trace, changes, where)
     return chain if trace == chain.trace else chain.model_copy(update={"trace": trace, "similarity": None})

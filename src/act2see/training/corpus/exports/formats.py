@@ -1,9 +1,11 @@
-"""TRL: conversational vision-language data, `messages` with content parts and `images`, as its SFTTrainer reads it.
+"""TRL: conversational vision-language data, `messages` with content parts and `images`, as its SFTTrainer
+reads it.
 
-TRL counts and fills image parts of every role but `tool`, and Qwen's templates drop those of an assistant's message
-without a word; so a frame that comes back is a user's message, and with `assistant_only_loss` nothing is learnt on it.
-With the model's own template that makes a conversation of several turns. With the template that comes with the export
-(`rollout.jinja`) it is the rollout that act2see reads: a message that `continues` opens no turn.
+TRL counts and fills image parts of every role but `tool`, and Qwen's templates drop those of an assistant's
+message without a word; so a frame that comes back is a user's message, and with `assistant_only_loss` nothing
+is learnt on it. With the model's own template that makes a conversation of several turns. With the template
+that comes with the export (`rollout.jinja`) it is the rollout that act2see reads: a message that `continues`
+opens no turn.
 
 The folder is an image folder of `datasets`, which knows where its pictures are; TRL opens it as a data set.
 """
@@ -31,7 +33,10 @@ IMAGES = "images_file_names"  # becomes `images` when `datasets` opens the folde
 def messages(made: Sequence[Turn]) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for i, turn in enumerate(made):
-        content = [{"type": "image", "text": None} if isinstance(p, FrameRef) else {"type": "text", "text": p} for p in turn.parts]
+        content = [
+            {"type": "image", "text": None} if isinstance(p, FrameRef) else {"type": "text", "text": p}
+            for p in turn.parts
+        ]
         out.append({"role": turn.role, "content": content, "continues": i > 1})
     return out
 
@@ -49,8 +54,15 @@ def write(rows: Iterable[dict[str, Any]], folder: Path) -> None:
     shutil.copyfile(str(files(__package__) / TEMPLATE), folder / TEMPLATE)
     paths = [{"split": "train", "path": [FILE, "images/**/*.png"]}]
     front = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": paths}]}, sort_keys=False)
-    (folder / "README.md").write_text(f"---\n{front}---\n\nChains for TRL, exported by act2see.\n", encoding="utf-8")
-    write_parquet(({IMAGES if k == "images" else k: v for k, v in row.items()} for row in rows), folder / FILE, features, None)
+    (folder / "README.md").write_text(
+        f"---\n{front}---\n\nChains for TRL, exported by act2see.\n", encoding="utf-8"
+    )
+    write_parquet(
+        ({IMAGES if k == "images" else k: v for k, v in row.items()} for row in rows),
+        folder / FILE,
+        features,
+        None,
+    )
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:

@@ -1,8 +1,10 @@
-"""LLaMA-Factory: ShareGPT-style JSON Lines with `<image>` in the texts, `images` by path, and dataset_info.json.
+"""LLaMA-Factory: ShareGPT-style JSON Lines with `<image>` in the texts, `images` by path, and
+dataset_info.json.
 
-LLaMA-Factory learns assistant turns as a whole, pictures in them included, and wants turns to alternate. So what the
-model was shown is a user's turn and only what it wrote an assistant's. Its reasoning templates put an empty thought
-into every assistant turn that holds no mark of one; `qwen3_vl_nothink` leaves the texts as they are.
+LLaMA-Factory learns assistant turns as a whole, pictures in them included, and wants turns to alternate. So
+what the model was shown is a user's turn and only what it wrote an assistant's. Its reasoning templates put
+an empty thought into every assistant turn that holds no mark of one; `qwen3_vl_nothink` leaves the texts as
+they are.
 """
 
 from __future__ import annotations
@@ -22,7 +24,12 @@ INFO = {
         "file_name": FILE,
         "formatting": "sharegpt",
         "columns": {"messages": "messages", "images": "images"},
-        "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+        "tags": {
+            "role_tag": "role",
+            "content_tag": "content",
+            "user_tag": "user",
+            "assistant_tag": "assistant",
+        },
     }
 }
 

@@ -1,7 +1,8 @@
 """ms-swift (4.2 or newer): JSON Lines, `messages` with `<image>` in their texts and `images` by path.
 
-ms-swift joins assistant messages that follow one another into one turn, tokenises them one by one where their `loss`
-differs, and never learns a picture. So a rollout is told exactly: one turn, each stretch with its own `loss`.
+ms-swift joins assistant messages that follow one another into one turn, tokenises them one by one where their
+`loss` differs, and never learns a picture. So a rollout is told exactly: one turn, each stretch with its own
+`loss`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ APART = True
 
 def messages(made: Sequence[Turn]) -> list[dict[str, Any]]:
     asked, *rest = made
-    return [{"role": "user", "content": asked.text}, *({"role": "assistant", "content": t.text, "loss": t.learnt} for t in rest)]
+    return [
+        {"role": "user", "content": asked.text},
+        *({"role": "assistant", "content": t.text, "loss": t.learnt} for t in rest),
+    ]
 
 
 def said(message: dict[str, Any]) -> str:

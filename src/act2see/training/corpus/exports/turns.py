@@ -1,11 +1,11 @@
 """A rollout as turns, for trainers that read chat messages: who wrote each stretch, and whether it is learnt.
 
-The turns are cut from the renderer's own pieces, so their texts joined are the rollout. Vision marks are left out:
-each trainer puts its own around a picture.
+The turns are cut from the renderer's own pieces, so their texts joined are the rollout. Vision marks are left
+out: each trainer puts its own around a picture.
 
-These trainers know no trust: they read a placeholder or a control token wherever it is spelled out. So one that stands
-in a question, a note or the model's text gets a WORD JOINER (U+2060, invisible) behind its `<`, and pictures and
-placeholders stay as many.
+These trainers know no trust: they read a placeholder or a control token wherever it is spelled out. So one
+that stands in a question, a note or the model's text gets a WORD JOINER (U+2060, invisible) behind its `<`,
+and pictures and placeholders stay as many.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _SPELLED = re.compile(r"<(?=(?:image|video|audio|bbox|ref-object|cot-process|sta
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Consecutive pieces of one author. `segments` are the trace's segments that it was made of, as a range."""
+    """Consecutive pieces of one author. `segments` are the trace's segments that it was made of, as a
+    range."""
 
     role: Literal["user", "assistant"]
     learnt: bool
@@ -52,7 +53,8 @@ class Turn:
 def turns(trace: Trace, prompt: Prompt) -> list[Turn]:
     """The prompt, the opened thought, then what the model wrote and what it was shown, in turn.
 
-    Raises `CorpusError` where the trace does not end with what the model wrote: there is nothing to learn at its end.
+    Raises `CorpusError` where the trace does not end with what the model wrote: there is nothing to learn at
+    its end.
     """
     asked = render(trace.model_copy(update={"segments": ()}), prompt).pieces
     out = [Turn("user", False, _parts(asked)), Turn("assistant", False, (OPENING,))]
@@ -71,7 +73,8 @@ def turns(trace: Trace, prompt: Prompt) -> list[Turn]:
 
 
 def opened(made: Sequence[Turn]) -> list[Turn]:
-    """The same for trainers whose assistant turns are learnt as a whole: the opened thought begins the first of them."""
+    """The same for trainers whose assistant turns are learnt as a whole: the opened thought begins the first
+    of them."""
     asked, opening, first, *rest = made
     if not first.learnt:
         return [asked, opening, first, *rest]
@@ -81,8 +84,8 @@ def opened(made: Sequence[Turn]) -> list[Turn]:
 def edited(trace: Trace, changes: Iterable[tuple[Turn, str]], where: str) -> Trace:
     """The trace with its reasoning replaced by what stands in edited messages.
 
-    A message may change in its reasoning alone: the call or the answer that ends it stays as it is, and the chain must
-    still pass the format check. Raises `CorpusError` otherwise.
+    A message may change in its reasoning alone: the call or the answer that ends it stays as it is, and the
+    chain must still pass the format check. Raises `CorpusError` otherwise.
     """
     segments: list[Segment] = list(trace.segments)
     for turn, text in sorted(changes, key=lambda change: -change[0].segments[0]):
@@ -91,13 +94,21 @@ def edited(trace: Trace, changes: Iterable[tuple[Turn, str]], where: str) -> Tra
         opening = OPENING if turn.parts[0] == OPENING else ""
         *words, last = segments[start:stop]
         end = "" if isinstance(last, Text) else last.text  # type: ignore[union-attr]
-        if not all(isinstance(s, Text) for s in words) or not said.startswith(opening) or not said[len(opening) :].endswith(end):
-            raise CorpusError(f"{where}: only reasoning may be edited, and {end!r} stood at the end of that message: put it back")
+        if (
+            not all(isinstance(s, Text) for s in words)
+            or not said.startswith(opening)
+            or not said[len(opening) :].endswith(end)
+        ):
+            raise CorpusError(
+                f"{where}: only reasoning may be edited, and {end!r} stood at the end of that message: put it back"
+            )
         said = said[len(opening) : len(said) - len(end)]
         segments[start:stop] = [*([Text(text=said)] if said else []), *([last] if end else [])]
     changed = trace.model_copy(update={"segments": tuple(segments)})
     if fault := format_fault(changed):
-        raise CorpusError(f"{where}: the edited chain is not well formed ({fault}): mend the message, or leave the record out")
+        raise CorpusError(
+            f"{where}: the edited chain is not well formed ({fault}): mend the message, or leave the record out"
+        )
     return changed
 
 
@@ -115,4 +126,6 @@ def _parts(pieces: Iterable[Piece]) -> tuple[str | FrameRef, ...]:
             text = ""
         elif piece.trust != "control" or not piece.text.startswith("<|"):
             text += piece.text
-    return tuple(p if isinstance(p, FrameRef) else _SPELLED.sub(f"<{_JOINER}", p) for p in [*parts, text] if p)
+    return tuple(
+        p if isinstance(p, FrameRef) else _SPELLED.sub(f"<{_JOINER}", p) for p in [*parts, text] if p
+    )
