@@ -21,7 +21,7 @@ from act2see.tools.base import Resources, ToolContext, ToolResult
 from act2see.tools.frames import Curve, FrameRef, Retrieved
 from act2see.tools.runtime.weights import resolve_weights
 from act2see.tools.search.finder import Finder
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.reader import frames_at
 from act2see.tools.video.store import FrameStore, Pixels
 from benchmarks import have
@@ -111,4 +111,4 @@ def house(folder: Path, **view: Any) -> tuple[Config, Resources]:
     encoder."""
     config = load_config("micro", cache=str(folder), view={"guard": None, **view})
     store = FrameStore(str(folder / "frames"))
-    return config, Resources(store, Finder(Clips(folder, store, config.view.max_side), None, folder))  # type: ignore[arg-type]
+    return config, Resources(store, Finder(VideoLibrary(folder, store, config.view.max_side), None, folder))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import numpy as np
 
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
-from act2see.tools.diffusion import Job
+from act2see.tools.diffusion import GenerationRequest
 from act2see.tools.generate import Generate
 from benchmarks import at_most, need, reported
 
@@ -30,7 +30,7 @@ def run(quick: bool = False) -> dict[str, Any]:
         assert isinstance(tool, Generate)
         source = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
         jobs = [
-            Job(source, f"the board tipped to the {way}", i)
+            GenerationRequest(source, f"the board tipped to the {way}", i)
             for i, way in enumerate(("left", "right") * (COUNT // 2))
         ]
         how = tool.diffuser.how(source)

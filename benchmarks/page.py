@@ -90,7 +90,7 @@ def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list
     page of its own."""
     from act2see.serve.ui.runs import Runs
     from act2see.serve.ui.server import Site, served
-    from act2see.serve.ui.shelf import Clip, Shelf
+    from act2see.serve.ui.shelf import Clip, VideoCatalog
 
     config, resources = house(folder)
     config = config.model_copy(update={"tools": {"retrieve": config.tools["retrieve"]}})
@@ -105,7 +105,7 @@ def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list
     )
     runs = Runs(folder / "runs", lambda _: (graph, lambda ref: resources.store.get(ref.digest)))
     seen: dict[str, float] = {}
-    with served(Site({"micro": config}, Shelf(folder / "uploads", [sample]), runs)) as address:
+    with served(Site({"micro": config}, VideoCatalog(folder / "uploads", [sample]), runs)) as address:
         visitor = browser.new_context()  # it keeps the page's scripts, as any browser does
         for _ in range(times):
             page = visitor.new_page()

@@ -21,7 +21,7 @@ from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.serve.ui.runs import Runs
 from act2see.serve.ui.server import Site, served
-from act2see.serve.ui.shelf import Shelf
+from act2see.serve.ui.shelf import VideoCatalog
 from act2see.trace.page import trace_html
 
 IMAGES = Path(__file__).parent / "img"
@@ -52,7 +52,7 @@ def web_page(browser: Any, folder: Path) -> None:
     """`act2see ui`: a question asked with both tools, then without them, then the two side by side."""
     site = Site(
         {"micro": load_config("micro")},
-        Shelf(folder / "uploads", samples(folder / "samples")),
+        VideoCatalog(folder / "uploads", samples(folder / "samples")),
         Runs(folder / "runs"),
     )
     with served(site) as address:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from act2see.graphs.config import load_config
-from act2see.tools.diffusion import Diffuser, Job
+from act2see.tools.diffusion import Diffuser, GenerationRequest
 from act2see.tools.generate import Generate
 from benchmarks.gpu.common import arguments, bounds, make_generator, report, sync, timed, weightless
 
@@ -74,10 +74,10 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
         source = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
         how = diffuser.how(source)
         for n in sorted({1, batch}):
-            jobs = [Job(source, "the red circle is at the top", seed) for seed in range(n)]
+            jobs = [GenerationRequest(source, "the red circle is at the top", seed) for seed in range(n)]
             failed: list[Any] = []
 
-            def make(jobs: list[Job] = jobs, failed: list[Any] = failed) -> None:
+            def make(jobs: list[GenerationRequest] = jobs, failed: list[Any] = failed) -> None:
                 failed += [m for m in diffuser.make(how, jobs) if isinstance(m, Exception)]
 
             whole = min(timed(make, times))

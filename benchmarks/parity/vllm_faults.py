@@ -25,7 +25,7 @@ import numpy as np
 from act2see.agent.reasoners.base import Delta, Reasoner, Sampling
 from act2see.agent.reasoners.preflight import Needs, preflight
 from act2see.agent.reasoners.transformers import TransformersReasoner
-from act2see.agent.reasoners.vllm.http import PATIENCE, VLLMHTTPReasoner
+from act2see.agent.reasoners.vllm.http import BACKOFF, VLLMHTTPReasoner
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.errors import Act2SeeError
 from act2see.tools.frames import FrameRef
@@ -171,7 +171,7 @@ async def cases(url: str, folder: Path, server: int) -> None:
     said = await write(engine(), asked([1], "What?"), 900, kill)
     await told(f"its engine is killed in mid-stream ({time.perf_counter() - started:.1f} s)", said)
     os.killpg(server, signal.SIGKILL)
-    await told("no server", await write(engine(patience=replace(PATIENCE, first=0.1)), asked([1], "What?")))
+    await told("no server", await write(engine(patience=replace(BACKOFF, first=0.1)), asked([1], "What?")))
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from tests.agent.openai_server import Reply, Server, openai_server, says
 from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner, Patience
+from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
 from act2see.agent.reasoners.chat.turns import Blocks, chat_messages
 from act2see.agent.reasoners.faults import retry_after
 from act2see.agent.rollout import Rollout, TextPiece
@@ -32,7 +32,7 @@ BEGINS, ENDS = (
     TextPiece("<|im_end|>\n<|im_start|>assistant\n", "control"),
 )
 ROLLOUT = Rollout((BEGINS, TextPiece("What?"), ENDS))
-QUICK = Patience(requests=3, first=0.01, silence=5)
+QUICK = Backoff(requests=3, first=0.01, silence=5)
 
 
 def black(frame: object) -> Any:
@@ -40,7 +40,7 @@ def black(frame: object) -> Any:
 
 
 def reasoner(
-    server: Server, patience: Patience = QUICK, source: Callable[..., Any] = black
+    server: Server, patience: Backoff = QUICK, source: Callable[..., Any] = black
 ) -> ChatModelReasoner:
     from langchain_openai import ChatOpenAI
 
@@ -136,7 +136,7 @@ async def test_a_silent_server_is_not_listened_to_for_ever() -> None:
         openai_server(Reply(silent=5)) as server,
         pytest.raises(ReasonerError, match=r"said nothing for 0\.1 s"),
     ):
-        await write(reasoner(server, Patience(requests=1, silence=0.1)))
+        await write(reasoner(server, Backoff(requests=1, silence=0.1)))
 
 
 async def test_a_refusal_is_told_from_an_answer() -> None:

@@ -15,7 +15,7 @@ from tests.agent.test_chat import QUICK, ROLLOUT, black, reasoner, write
 from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.agent.reasoners.base import Done, Sampling
-from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner, Patience
+from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.errors import ConfigError, ContextError, ReasonerError, SetupError
 from act2see.graphs.ask import Graph, create_act2see
@@ -87,7 +87,7 @@ async def test_a_fault_ends_the_run_at_its_last_step_from_which_it_goes_on(
     def graph(server: Server) -> Graph:
         engine = reasoner(
             server,
-            Patience(requests=2, first=0.01, silence=0.3),
+            Backoff(requests=2, first=0.01, silence=0.3),
             lambda ref: parts.resources.store.get(ref.digest),
         )
         return create_act2see(

@@ -25,7 +25,7 @@ from tests.agent.test_chat import QUICK, black, write
 from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.agent.reasoners.base import Done
-from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner, Patience
+from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
 from act2see.errors import ConfigError, ContextError, ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import chat_model
@@ -34,7 +34,7 @@ from act2see.graphs.run import aask
 pytest.importorskip("langchain_google_genai", reason="needs the train extra")
 
 
-def reasoner(server: GeminiServer, patience: Patience = QUICK, source: Any = black) -> ChatModelReasoner:
+def reasoner(server: GeminiServer, patience: Backoff = QUICK, source: Any = black) -> ChatModelReasoner:
     """As `weights: google_genai:gemini-2.5-flash` with these `options` makes it."""
     options = {"base_url": server.url, "google_api_key": "none", "max_retries": 1}
     return ChatModelReasoner(

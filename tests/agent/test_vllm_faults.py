@@ -11,12 +11,12 @@ import pytest
 from tests.agent.test_vllm_http import BEGIN, DONE, LOOK, QUICK, ask, pixels, reasoner, shown, write
 from tests.agent.vllm_server import MODEL, Fault, vllm_server
 
-from act2see.agent.reasoners.chat.reasoner import Patience
+from act2see.agent.reasoners.chat.reasoner import Backoff
 from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.agent.rollout import TextPiece
 from act2see.errors import ConfigError, ContextError, ReasonerError, SetupError
 
-BRIEF = Patience(requests=2, first=0.01, longest=1.0, silence=0.3)
+BRIEF = Backoff(requests=2, first=0.01, longest=1.0, silence=0.3)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 from act2see.agent.packing import Packer
 from act2see.agent.reasoners.base import Done, Sampling
-from act2see.agent.reasoners.chat.reasoner import Patience
+from act2see.agent.reasoners.chat.reasoner import Backoff
 from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.graphs.ask import create_act2see
@@ -22,7 +22,7 @@ from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.weights import resolve_weights
 from act2see.trace.trace import Trace
 
-QUICK = Patience(requests=3, first=0.01, longest=1.0, silence=5.0)
+QUICK = Backoff(requests=3, first=0.01, longest=1.0, silence=5.0)
 LOOK = "I look again. <retrieve>the circle blinks</retrieve>"
 DONE = "So it is red.</think>\n<answer>B</answer>"
 BEGIN = TextPiece("<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n<think>\n", "control")
@@ -36,7 +36,7 @@ def shown(name: str) -> ImagePiece:
     return ImagePiece(FrameRef(digest=name * 16, width=48, height=48, seconds=0.0))
 
 
-def reasoner(server: Double, patience: Patience = QUICK, **settings: Any) -> VLLMHTTPReasoner:
+def reasoner(server: Double, patience: Backoff = QUICK, **settings: Any) -> VLLMHTTPReasoner:
     return VLLMHTTPReasoner(server.url, MODEL, pixels, patience=patience, **settings)
 
 

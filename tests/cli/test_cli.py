@@ -38,7 +38,7 @@ from act2see.micro.world import COLOURS, write_clip
 from act2see.tools.base import ToolContext, ToolResult
 from act2see.tools.frames import Generated, Retrieved
 from act2see.tools.search.finder import Finder
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.trace.trace import Trace
 
 WEIGHTS = Path(act2see.__file__).parent / "micro" / "weights"
@@ -115,7 +115,7 @@ class Show:
     """A tool that shows frame 20, or imagines frame 21 from it."""
 
     tag: str
-    clips: Clips
+    clips: VideoLibrary
     usage: str = "a frame"
     version: str = "1"
 

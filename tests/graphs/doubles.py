@@ -15,7 +15,7 @@ from act2see.micro.world import Board, Clip, Piece, write_clip
 from act2see.tools.base import Resources, ToolContext, ToolResult
 from act2see.tools.frames import Retrieved
 from act2see.tools.search.finder import Finder
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
 
 BOARD = Board(
@@ -105,6 +105,8 @@ def clip_in(folder: Path, seconds: int = 3) -> str:
 def parts_in(folder: Path, reasoner: object, **fails: Exception) -> tuple[Config, Parts]:
     config = load_config("micro", cache=str(folder / "cache"), view={"guard": None})
     store = FrameStore(str(folder / "frames"))
-    resources = Resources(store, Finder(Clips(folder / "cache", store, 192), NoEncoder(), folder / "cache"))  # type: ignore[arg-type]
+    resources = Resources(
+        store, Finder(VideoLibrary(folder / "cache", store, 192), NoEncoder(), folder / "cache")
+    )  # type: ignore[arg-type]
     tools = {tag: Shows(tag, resources, fails=fails.get(tag)) for tag in ("retrieve", "generate")}
     return config, Parts(reasoner, tools, resources)  # type: ignore[arg-type]

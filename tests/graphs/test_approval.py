@@ -20,7 +20,7 @@ from act2see.graphs.run import aask, aresume
 from act2see.graphs.state import AskContext
 from act2see.tools.frames import Retrieved, Supplied
 from act2see.tools.runtime.files import read_file
-from act2see.tools.video.folders import FencedClips, Folders
+from act2see.tools.video.folders import FencedLibrary, Folders
 from act2see.trace.page import trace_html
 from act2see.trace.record import Frames, Review
 from act2see.trace.trace import Trace
@@ -195,7 +195,7 @@ async def test_where_videos_are_fenced_in_so_are_pictures_and_nothing_is_told_of
     os.mkfifo(inside / "pipe.png")
     async with Waits(tmp_path) as run:
         finder = run.parts.resources.finder
-        finder.clips = FencedClips(finder.clips, Folders([inside]))
+        finder.clips = FencedLibrary(finder.clips, Folders([inside]))
         said = set()
         for name in (
             outside,

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner, Patience
+from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
 from act2see.agent.reasoners.chat.setup import KEYS, chat_model
 from act2see.cli.app import app
 from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError
@@ -215,7 +215,7 @@ async def test_a_server_that_was_never_there_is_not_waited_for_and_one_that_was_
 
     def engine(url: str) -> ChatModelReasoner:
         options = {"base_url": url, "api_key": "none", "max_retries": 0}
-        patience = Patience(requests=3, first=0.2, silence=5, absent=0.1)
+        patience = Backoff(requests=3, first=0.2, silence=5, absent=0.1)
         return ChatModelReasoner(chat_model("openai:m", options, "test"), black, "m", patience)
 
     absent = engine(f"http://127.0.0.1:{unused_port}/v1")

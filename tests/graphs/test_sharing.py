@@ -27,7 +27,7 @@ from act2see.tools.generate import Generate
 from act2see.tools.retrieve import Retrieve
 from act2see.tools.runtime.sharing import KeyedLocks, Shared
 from act2see.tools.search.finder import Finder
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
 from tests.graphs.doubles import Scripted
 
@@ -73,7 +73,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def slow(tmp_path: Path) -> Finder:
     store = FrameStore(tmp_path / "frames")
-    return Finder(Clips(tmp_path, store, 96), Slow(), tmp_path, batch=8, workers=1)
+    return Finder(VideoLibrary(tmp_path, store, 96), Slow(), tmp_path, batch=8, workers=1)
 
 
 async def reached(seen: Callable[[], bool]) -> None:

@@ -60,7 +60,7 @@ async def told(folder: Path, name: str, query: str = "x", **settings: Any) -> Fr
 
 SHIPPED = {
     "zoom": {"use": "act2see.tools.zoom:Zoom"},
-    "clip": {"use": "act2see.tools.clip:Around", "options": {"count": 3}},
+    "clip": {"use": "act2see.tools.clip:ClipTool", "options": {"count": 3}},
 }
 
 

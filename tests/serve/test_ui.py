@@ -17,7 +17,7 @@ from act2see.graphs.state import AskContext
 from act2see.serve.ui.page import compared, label
 from act2see.serve.ui.runs import Past
 from act2see.serve.ui.server import Site, build_app, listen
-from act2see.serve.ui.shelf import Clip, Shelf
+from act2see.serve.ui.shelf import Clip, VideoCatalog
 from act2see.tools.video.folders import Folders
 from act2see.trace.trace import Trace
 
@@ -49,7 +49,7 @@ async def test_the_history_is_newest_first_and_leaves_out_what_cannot_be_read(tm
 def test_an_upload_is_opened_first_and_its_name_is_harmless(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf = Shelf(tmp_path / "uploads")
+    shelf = VideoCatalog(tmp_path / "uploads")
     sent = tmp_path / "in"
     sent.mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(sent))
@@ -82,7 +82,7 @@ def test_only_videos_in_the_folders_are_offered(tmp_path: Path) -> None:
     (inside / "link.mp4").symlink_to(secret)
     (inside / "notes.txt").write_text("no video")
     sample = Clip("sample", str(secret), "Q?", ("a",))
-    shelf = Shelf(tmp_path / "uploads", [sample], Folders([inside]))
+    shelf = VideoCatalog(tmp_path / "uploads", [sample], Folders([inside]))
     assert [c.label for c in shelf.clips().values()] == ["sample", "clip.mp4"]
     assert not any("/" in key for key in shelf.clips())
 
@@ -100,7 +100,7 @@ async def test_the_server_hands_out_runs_and_clips_by_key_alone(tmp_path: Path) 
     page = tmp_path / "page.html"
     page.write_text("<script>hit()</script>")
     odd = Clip("odd", str(page))
-    app = build_app(Site({"mine": config}, Shelf(tmp_path / "uploads", [clip, odd]), runs))
+    app = build_app(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [clip, odd]), runs))
     async with AsyncClient(transport=ASGITransport(app), base_url="http://127.0.0.1") as client:
         json = await client.get(f"/runs/{trace.id}/trace.json")
         assert Trace.from_json(json.text) == trace

@@ -17,7 +17,7 @@ from tests.serve.page_runs import SCRIPT, runs_in
 
 from act2see.errors import Act2SeeError
 from act2see.serve.ui.server import Site
-from act2see.serve.ui.shelf import Clip, Shelf, uploaded_file
+from act2see.serve.ui.shelf import Clip, VideoCatalog, uploaded_file
 from act2see.tools.video.folders import Folders
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
@@ -40,7 +40,7 @@ def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def page(tmp_path: Path, inbox: Path) -> Iterator[Client]:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
     sample = Clip("sample", clip_in(tmp_path), "Which?", ("a", "b"))
-    with attacked(Site({"mine": config}, Shelf(tmp_path / "uploads", [sample]), runs)) as client:
+    with attacked(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
         yield client
 
 
@@ -403,7 +403,7 @@ def test_another_host_and_another_site_are_not_answered(page: Client) -> None:
 def test_hosts_that_are_added_are_answered(tmp_path: Path) -> None:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
     with attacked(
-        Site({"mine": config}, Shelf(tmp_path / "uploads"), runs, hosts=("video.example",))
+        Site({"mine": config}, VideoCatalog(tmp_path / "uploads"), runs, hosts=("video.example",))
     ) as page:
         assert page.http.get("/", headers={"host": "video.example"}).status_code == 200
         assert page.http.get("/", headers={"host": "other.example"}).status_code == 421
@@ -412,7 +412,7 @@ def test_hosts_that_are_added_are_answered(tmp_path: Path) -> None:
 def test_what_nobody_expected_is_logged_under_the_id_that_the_page_shows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Broken(Shelf):
+    class Broken(VideoCatalog):
         """Fails once the page is there."""
 
         def clips(self) -> dict[str, Clip]:
@@ -450,7 +450,7 @@ def test_odd_names_on_the_disk_are_shown_and_hide_nothing(tmp_path: Path) -> Non
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(video)
     os.mkfifo(folder / "pipe.mp4")
     gone = Clip("gone", str(tmp_path / "gone.mp4"))
-    shelf = Shelf(tmp_path / "uploads", [gone], Folders([folder]))
+    shelf = VideoCatalog(tmp_path / "uploads", [gone], Folders([folder]))
     (tmp_path / "uploads" / "x").mkdir(parents=True)
     (tmp_path / "uploads" / "x" / "gone.mp4").symlink_to("/nowhere")
     Path(os.fsdecode(os.fsencode(tmp_path / "uploads" / "x") + b"/\xff.mp4")).write_bytes(video)
@@ -489,7 +489,7 @@ def test_nothing_is_looked_up_outside_the_folder_of_uploads(
 
 
 def test_only_an_upload_is_taken(tmp_path: Path, inbox: Path) -> None:
-    shelf = Shelf(tmp_path / "uploads")
+    shelf = VideoCatalog(tmp_path / "uploads")
     video = Path(clip_in(tmp_path))
     for path in (str(video), "/dev/zero", "", f"{inbox}/a\0", f"{inbox}/\ud800"):
         with pytest.raises(Act2SeeError, match=NO_UPLOAD):

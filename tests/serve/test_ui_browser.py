@@ -23,7 +23,7 @@ from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.serve.ui.runs import Runs
 from act2see.serve.ui.server import Site, served
-from act2see.serve.ui.shelf import Clip, Shelf
+from act2see.serve.ui.shelf import Clip, VideoCatalog
 from act2see.trace.trace import Trace
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
@@ -148,7 +148,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     runs = Runs(folder / "runs", open_graph)
     with (
         sync_api.sync_playwright() as playwright,
-        served(Site(configs, Shelf(folder / "uploads", [sample]), runs, max_upload=1)) as address,
+        served(Site(configs, VideoCatalog(folder / "uploads", [sample]), runs, max_upload=1)) as address,
     ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(locale="en-US")

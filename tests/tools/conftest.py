@@ -16,7 +16,7 @@ from act2see.micro.world import write_clip
 from act2see.tools.base import Resources
 from act2see.tools.search.blip2 import Blip2Encoder
 from act2see.tools.search.finder import Finder
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
 
 
@@ -58,6 +58,6 @@ def resources(tmp_path: Path, encoder: Blip2Encoder) -> Callable[..., Resources]
     def make(keep_frames: bool = True, fps: float = 3.0, cache: Path | None = None) -> Resources:
         cache = cache or tmp_path / "cache"
         store = FrameStore(tmp_path / "frames")
-        return Resources(store, Finder(Clips(cache, store, 96), encoder, cache, fps, 8, keep_frames))
+        return Resources(store, Finder(VideoLibrary(cache, store, 96), encoder, cache, fps, 8, keep_frames))
 
     return make

@@ -21,7 +21,7 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
 from act2see.tools.base import Resources
-from act2see.tools.diffusion import Diffuser, Job
+from act2see.tools.diffusion import Diffuser, GenerationRequest
 from act2see.tools.generate import Generate
 from act2see.tools.runtime.memory import in_halves, out_of_memory
 from act2see.trace.trace import Trace
@@ -65,8 +65,8 @@ def tool(resources: Callable[..., Resources], generator_folder: Path) -> Generat
     return Generate("generate", Generate.Options(weights=str(generator_folder), **options), resources())
 
 
-def jobs(count: int) -> list[Job]:
-    return [Job(SOURCE, QUERY, i) for i in range(count)]
+def jobs(count: int) -> list[GenerationRequest]:
+    return [GenerationRequest(SOURCE, QUERY, i) for i in range(count)]
 
 
 def test_the_batch_is_halved(tool: Generate) -> None:

@@ -18,7 +18,7 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
 from act2see.tools.base import ToolContext
-from act2see.tools.diffusion import Diffuser, Job, quantisation
+from act2see.tools.diffusion import Diffuser, GenerationRequest, quantisation
 from act2see.tools.frames import Generated
 from act2see.tools.generate import Generate
 
@@ -122,7 +122,7 @@ async def test_best_of_keeps_the_most_faithful_and_all_the_scores(micro: Make, c
 async def test_questions_that_wait_share_a_call_and_get_the_frames_they_would_get_alone(micro: Make) -> None:
     tool = micro(batch=8)
     jobs = [
-        Job(np.roll(SOURCE, i, 0), f"the board tipped to the {way}", i)
+        GenerationRequest(np.roll(SOURCE, i, 0), f"the board tipped to the {way}", i)
         for i, way in enumerate(["left", "right"] * 4)
     ]
     how = tool.diffuser.how(SOURCE)
@@ -155,7 +155,7 @@ async def test_a_cancelled_call_ends_the_denoising(micro: Make) -> None:
     tool = micro(steps=1000, strength=1.0)
     how = await asyncio.to_thread(tool.diffuser.how, SOURCE)
     steps = count_steps(tool.diffuser)
-    call = asyncio.create_task(tool.diffuser.queue.submit(how, [Job(SOURCE, QUERY, 0)]))
+    call = asyncio.create_task(tool.diffuser.queue.submit(how, [GenerationRequest(SOURCE, QUERY, 0)]))
     async with asyncio.timeout(60):
         while not steps:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -165,7 +165,7 @@ async def test_a_cancelled_call_ends_the_denoising(micro: Make) -> None:
     # It is free again at once: the next frame does not wait for a thousand steps.
     at = len(steps)
     few = tool.diffuser.how(SOURCE, tool.options.model_copy(update=FEW))
-    await tool.diffuser.queue.submit(few, [Job(SOURCE, QUERY, 0)])
+    await tool.diffuser.queue.submit(few, [GenerationRequest(SOURCE, QUERY, 0)])
     assert len(steps) - at < 100
 
 

@@ -17,7 +17,7 @@ from act2see.tools.base import Resources, ToolContext
 from act2see.tools.frames import Taken
 from act2see.tools.ocr import Ocr, Seen, _remembered, likeness, listed, safe
 from act2see.tools.search.finder import Finder
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
 
 pytest.importorskip("rapidocr", reason="the extra `ocr` is not installed")
@@ -63,7 +63,7 @@ def tool(folder: Path) -> Ocr:
 
 def make(folder: Path, **options: float) -> Ocr:
     store = FrameStore(folder / "frames")
-    resources = Resources(store, Finder(Clips(folder, store, 96), NoEncoder(), folder))  # type: ignore[arg-type]
+    resources = Resources(store, Finder(VideoLibrary(folder, store, 96), NoEncoder(), folder))  # type: ignore[arg-type]
     return Ocr("ocr", Ocr.Options.model_validate({"max_side": 320, **options}), resources)
 
 

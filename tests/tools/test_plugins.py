@@ -19,9 +19,9 @@ from act2see.graphs.config import load_config
 from act2see.graphs.needs import needed_weights
 from act2see.graphs.parts import build_parts
 from act2see.tools.base import ToolContext, ToolResult, as_langchain_tool
-from act2see.tools.clip import Around
+from act2see.tools.clip import ClipTool
 from act2see.tools.ocr import Ocr
-from act2see.tools.plugins import Apart, find_tool
+from act2see.tools.plugins import IsolatedTool, find_tool
 from act2see.tools.video.store import FrameStore
 from act2see.tools.zoom import Zoom
 
@@ -60,7 +60,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def test_the_shipped_tools_have_names() -> None:
-    assert [find_tool(n) for n in ("zoom", "clip", "ocr")] == [Zoom, Around, Ocr]
+    assert [find_tool(n) for n in ("zoom", "clip", "ocr")] == [Zoom, ClipTool, Ocr]
 
 
 def test_another_packages_tool_is_found_by_name(install: Install, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ CONTEXT = ToolContext("clip.mp4")
 
 async def test_a_tool_has_a_thread_and_keeps_its_loop() -> None:
     tool = Where()
-    apart = Apart("where", tool)
+    apart = IsolatedTool("where", tool)
     SAID.set("something")
     assert [(await apart.call("x", CONTEXT)).note for _ in range(2)] == ["act2see-where something"] * 2
     assert len(set(tool.loops)) == 1
@@ -157,7 +157,7 @@ async def test_a_tool_has_a_thread_and_keeps_its_loop() -> None:
 
 async def test_a_call_that_is_given_up_is_cancelled_in_its_thread() -> None:
     tool = Where()
-    apart = Apart("where", tool)
+    apart = IsolatedTool("where", tool)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(apart.call("wait", CONTEXT), 0.2)
     assert await asyncio.to_thread(tool.cancelled.wait, 10)
@@ -165,7 +165,7 @@ async def test_a_call_that_is_given_up_is_cancelled_in_its_thread() -> None:
 
 
 async def test_calls_run_at_the_same_time() -> None:
-    apart = Apart("where", Where())
+    apart = IsolatedTool("where", Where())
     long = asyncio.ensure_future(apart.call("wait", CONTEXT))
     assert await asyncio.to_thread(apart.tool.began.wait, 10)
     assert (await apart.call("x", CONTEXT)).note
@@ -175,7 +175,7 @@ async def test_calls_run_at_the_same_time() -> None:
 
 
 async def test_a_call_that_is_given_up_before_it_began() -> None:
-    apart = Apart("where", Where())
+    apart = IsolatedTool("where", Where())
     assert (await apart.call("x", CONTEXT)).note
     for _ in range(3):
         early = asyncio.ensure_future(apart.call("x", CONTEXT))
@@ -190,7 +190,7 @@ def test_the_thread_ends_with_the_tool() -> None:
     def threads() -> list[str]:
         return [t.name for t in threading.enumerate() if t.name == "act2see-ends"]
 
-    apart: Any = Apart("ends", Where())
+    apart: Any = IsolatedTool("ends", Where())
     asyncio.run(apart.call("x", CONTEXT))
     assert threads()
     del apart

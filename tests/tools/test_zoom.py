@@ -15,7 +15,7 @@ from act2see.tools.base import Resources, ToolContext
 from act2see.tools.frames import Cropped, FrameRef, Generated
 from act2see.tools.queries import frame_in, times_in
 from act2see.tools.search.finder import Finder
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.reader import open_video
 from act2see.tools.video.store import FrameStore
 from act2see.tools.zoom import HOW, Zoom, cut, region, within
@@ -32,7 +32,9 @@ def video(tmp_path: Path) -> str:
 @pytest.fixture
 def resources(tmp_path: Path) -> Resources:
     store = FrameStore(tmp_path / "frames")
-    return Resources(store, Finder(Clips(tmp_path / "cache", store, 96), NoEncoder(), tmp_path / "cache"))  # type: ignore[arg-type]
+    return Resources(
+        store, Finder(VideoLibrary(tmp_path / "cache", store, 96), NoEncoder(), tmp_path / "cache")
+    )  # type: ignore[arg-type]
 
 
 def zoom(resources: Resources, **options: int) -> Zoom:

@@ -42,7 +42,7 @@ def grpo(
     its weights learn."""
     from act2see.errors import ConfigError
     from act2see.tools.runtime.files import check_folder
-    from act2see.tools.runtime.memory import keep_freed
+    from act2see.tools.runtime.memory import retain_freed_memory
     from act2see.training.corpus.sources import Tally
     from act2see.training.grpo import GrpoSettings, Reward, train_folder
 
@@ -66,6 +66,6 @@ def grpo(
             f"round {r.number + 1} of {rounds}: reward {r.reward:.3f}, {r.accuracy:.0%} right, {r.calls:.2f} calls a question"
         )
 
-    keep_freed()
+    retain_freed_memory()
     train_folder(to, samples, chosen, settings, show)
     say(f"in {to}: name it as `reasoner: {{weights: {to}}}` in a config file")

@@ -78,9 +78,9 @@ def train(
 ) -> None:
     """Train the small models from nothing."""
     from act2see.micro.recipe import train as recipe
-    from act2see.tools.runtime.memory import keep_freed
+    from act2see.tools.runtime.memory import retain_freed_memory
 
-    keep_freed()
+    retain_freed_memory()
     with progress_bar() as bar:
         tasks: dict[str, TaskID] = {}
         tenths: dict[str, int] = {}
@@ -155,9 +155,9 @@ def ablate(
     from act2see.micro.study import ablate as ablations
     from act2see.micro.study.ablate_report import markdown, plots, read_results
     from act2see.tools.runtime.files import write_text
-    from act2see.tools.runtime.memory import keep_freed
+    from act2see.tools.runtime.memory import retain_freed_memory
 
-    keep_freed()
+    retain_freed_memory()
     sizes = ablations.QUICK if quick else ablations.Sizes()
     sizes = replace(sizes, seeds=seeds or sizes.seeds)
     ablations.ablate(to, sizes, lambda name, seconds: err().print(plain(f"{name}: {seconds:.0f} s")))

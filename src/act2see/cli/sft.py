@@ -104,10 +104,10 @@ def _run(
         return
     store = FrameStore(to / "frames")
     traces = (c.trace for c in read_corpus(corpus, store) if c.trace)
-    from act2see.tools.runtime.memory import keep_freed
+    from act2see.tools.runtime.memory import retain_freed_memory
     from act2see.training.sft.finetune import finetune
 
-    keep_freed()
+    retain_freed_memory()
     with progress_bar() as bar:
         task = bar.add_task("sft", total=None)
 

@@ -57,7 +57,7 @@ def ui(
     from act2see.serve.hosts import allowed_hosts
     from act2see.serve.ui.runs import Runs
     from act2see.serve.ui.server import Site, listen, serve
-    from act2see.serve.ui.shelf import Shelf
+    from act2see.serve.ui.shelf import VideoCatalog
     from act2see.tools.video.folders import Folders
     from act2see.tools.video.store import default_cache
 
@@ -73,7 +73,9 @@ def ui(
         raise StoreError(
             f"runs cannot be kept in {kept} ({e.strerror}): name another folder with --runs"
         ) from e
-    shelf = Shelf(kept / "uploads", samples(default_cache() / "samples"), Folders(folder) if folder else None)
+    shelf = VideoCatalog(
+        kept / "uploads", samples(default_cache() / "samples"), Folders(folder) if folder else None
+    )
     # Gradio asks matplotlib for its backend at the first event; where it has to look for one, the page stands
     # still for a second.
     os.environ.setdefault("MPLBACKEND", "agg")

@@ -23,7 +23,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from act2see.errors import DecisionError, StoreError
 from act2see.tools.frames import FrameRef, Record, Supplied
 from act2see.tools.runtime.files import is_text, read_file
-from act2see.tools.video.folders import FencedClips, Folders
+from act2see.tools.video.folders import FencedLibrary, Folders
 from act2see.tools.video.reader import frames_at
 from act2see.trace.record import Frames, Review, Text
 from act2see.trace.trace import Trace
@@ -173,7 +173,7 @@ def replaced(review: Review | None) -> str:
 def folders_of(resources: Resources) -> Folders | None:
     """The folders that files from outside must lie in; None where any file may be opened."""
     clips = resources.finder.clips
-    return clips.folders if isinstance(clips, FencedClips) else None
+    return clips.folders if isinstance(clips, FencedLibrary) else None
 
 
 def _stored(given: Image.Image, made: Supplied, trace: Trace, resources: Resources) -> FrameRef:

@@ -32,7 +32,7 @@ from act2see.graphs.state import AskContext
 from act2see.tools.base import Resources
 from act2see.tools.runtime.background import run_sync, run_sync_with_events
 from act2see.tools.runtime.text import clean_text
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
 from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
 from act2see.trace.page import OUTCOMES
@@ -220,7 +220,7 @@ def _context(trace: Trace, context: AskContext | None, tag: str | None) -> AskCo
     return replace(given, seed=versions.seed if given.seed is None else given.seed, tools=tools)
 
 
-def _same_video(trace: Trace, clips: Clips) -> None:
+def _same_video(trace: Trace, clips: VideoLibrary) -> None:
     try:
         found = clips.clip(trace.video.path).info.digest
     except VideoError as e:

@@ -32,7 +32,7 @@ from act2see.tools.runtime.memory import in_halves
 from act2see.tools.runtime.sharing import Shared
 from act2see.tools.runtime.weights import Wanted, local_weights, not_loaded, pick_device, resolve_weights
 from act2see.tools.search.finder import Encoder, Finder
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore, default_cache
 
 
@@ -139,7 +139,7 @@ def build_resources(config: Config, shared: Shared | None = None) -> Resources:
     shared = shared or Shared()
     cache, place = storage(config)
     store = FrameStore(place)
-    clips = Clips(cache, store, config.view.max_side)
+    clips = VideoLibrary(cache, store, config.view.max_side)
     e, i = config.encoder, config.index
     encoder = shared.get(("encoder", e.model_dump_json(exclude={"batch"})), lambda: LazyEncoder(e))
     return Resources(store, Finder(clips, encoder, cache, i.fps, e.batch, i.keep_frames, i.workers), shared)

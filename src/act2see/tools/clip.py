@@ -22,7 +22,7 @@ from act2see.tools.video.reader import frames_at
 HOW = 'Name a time, as "3.7 seconds" or "the last frame", or two, as "2 to 5 seconds".'
 
 
-class Around:
+class ClipTool:
     """Shows the frames around a time."""
 
     class Options(ToolOptions):

@@ -5,7 +5,7 @@ a UNet, a distilled one. Loaded as the options say: without the T5 text encoder,
 parts kept in the CPU's memory until they are used. On a CPU there is nothing to offload from, and `offload`
 changes nothing.
 
-One pipeline and its queue serve every tool that loads the same, whatever each asks of a frame (`How`). Each
+One pipeline and its queue serve every tool that loads the same, whatever each asks of a frame (`GenerationParams`). Each
 frame has a generator of its own, so its pixels do not depend on what else is in the batch, beyond the
 rounding of a larger matrix product. Where memory runs out the batch is halved, then the frame made smaller.
 """
@@ -45,7 +45,7 @@ LOADING = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class GenerationParams:
     """How frames are made, the same for all of a batch. `size` is width and height."""
 
     size: Size
@@ -56,7 +56,7 @@ class How:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class GenerationRequest:
     """One frame to imagine."""
 
     source: Pixels
@@ -70,7 +70,7 @@ class Diffuser:
 
     def __init__(self, options: Generate.Options) -> None:
         self.options = options
-        self.queue: MicroBatcher[How, Job, Pixels] = MicroBatcher(
+        self.queue: MicroBatcher[GenerationParams, GenerationRequest, Pixels] = MicroBatcher(
             self.make, most=options.batch, waiting=options.waiting, name="act2see-generate"
         )
         self._pipeline: Any = None
@@ -93,14 +93,17 @@ class Diffuser:
                 part, self.options.weights, () if self.options.text_encoder_3 else ("text_encoder_3",)
             )
 
-    def how(self, source: Pixels, options: Generate.Options | None = None) -> How:
+    def how(self, source: Pixels, options: Generate.Options | None = None) -> GenerationParams:
         """How a frame is made of this one: by these options, or those that the pipeline was loaded with."""
         o = options or self.options
         size = target_size(source.shape[1], source.shape[0], o.pixels, self._multiple())
-        return How(size, o.steps, o.strength, o.guidance, o.text_tokens)
+        return GenerationParams(size, o.steps, o.strength, o.guidance, o.text_tokens)
 
     def make(
-        self, how: How, jobs: Sequence[Job], stop: Callable[[], bool] = lambda: False
+        self,
+        how: GenerationParams,
+        jobs: Sequence[GenerationRequest],
+        stop: Callable[[], bool] = lambda: False,
     ) -> list[Pixels | Exception]:
         """`(h, w, 3)` uint8 for each job, or why there is none. Frames may come smaller than `how` says where
         memory ran out."""
@@ -112,7 +115,9 @@ class Diffuser:
                 for job, m in zip(jobs, made, strict=True)
             ]
 
-    def _smaller(self, how: How, job: Job, error: Exception, stop: Callable[[], bool]) -> Pixels | Exception:
+    def _smaller(
+        self, how: GenerationParams, job: GenerationRequest, error: Exception, stop: Callable[[], bool]
+    ) -> Pixels | Exception:
         if not out_of_memory(error):
             return error
         size = at = how.size
@@ -130,7 +135,9 @@ class Diffuser:
 
     @natively
     @quiet("diffusers")
-    def _call(self, how: How, jobs: Sequence[Job], stop: Callable[[], bool]) -> list[Pixels]:
+    def _call(
+        self, how: GenerationParams, jobs: Sequence[GenerationRequest], stop: Callable[[], bool]
+    ) -> list[Pixels]:
         import torch
         from PIL import Image
 

@@ -23,7 +23,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from act2see.errors import Act2SeeError, ToolError
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
-from act2see.tools.diffusion import LOADING, Diffuser, Job, Pixels
+from act2see.tools.diffusion import LOADING, Diffuser, GenerationRequest, Pixels
 from act2see.tools.frames import FrameRef, Generated
 from act2see.tools.runtime.weights import Wanted, wanted_by
 from act2see.tools.search.finder import Found
@@ -95,7 +95,7 @@ class Generate:
             await self.resources.finder.ready(context.video)
             found, anchor, source = await asyncio.to_thread(self._anchor, query, context)
             how = await asyncio.to_thread(self.diffuser.how, source, self.options)
-            jobs = [Job(source, query, context.seed + i) for i in range(self.options.best_of)]
+            jobs = [GenerationRequest(source, query, context.seed + i) for i in range(self.options.best_of)]
             # Parts of one long video take turns as one.
             pictures = await self.diffuser.queue.submit(how, jobs, owner=split_part(context.video)[0])
             return await asyncio.to_thread(self._best, query, context, found, anchor, pictures)
@@ -133,7 +133,9 @@ class Generate:
 
     def imagine(self, source: Pixels, query: str, seed: int) -> Pixels:
         """The anchor as it would look if `query` were true: `(h, w, 3)` uint8."""
-        [made] = self.diffuser.make(self.diffuser.how(source, self.options), [Job(source, query, seed)])
+        [made] = self.diffuser.make(
+            self.diffuser.how(source, self.options), [GenerationRequest(source, query, seed)]
+        )
         if isinstance(made, Exception):
             raise made
         return made

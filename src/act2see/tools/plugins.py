@@ -5,7 +5,7 @@ A name is a short one (entry-point group `act2see.tools`) or, in a local config 
 Nothing is imported but the tools that a config names, so a broken package stands in the way of nobody who
 does not use it.
 
-A tool of another package runs `Apart`: in an event loop and a thread of its own. One that blocks there, in
+A tool of another package runs `IsolatedTool`: in an event loop and a thread of its own. One that blocks there, in
 `async` code as in plain, blocks itself alone, and the time limit of its call holds. The thread cannot be
 killed: it goes on to its end, if there is one, and the next call gets another. Our own tools know that they
 must not block, and need none of this.
@@ -115,11 +115,11 @@ def make_tool(
         raise ConfigError(f"tools.{tag}: {name!r} is no tool: it has no `{(lacks or ['call'])[0]}`")
     if not isinstance(made.usage, str) or not made.usage.strip():
         raise ConfigError(f"tools.{tag}: the `usage` of {name!r} must say in a line what the tool is for")
-    tool: FrameTool = made if kind.__module__.startswith("act2see.") else Apart(tag, made)
+    tool: FrameTool = made if kind.__module__.startswith("act2see.") else IsolatedTool(tag, made)
     return tool
 
 
-class Apart:
+class IsolatedTool:
     """A tool in an event loop and a thread of its own. Its `call` may be `async def` or a plain `def`."""
 
     def __init__(self, tag: str, tool: Any) -> None:

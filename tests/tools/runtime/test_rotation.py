@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from act2see.tools.runtime.rotation import Rotation
+from act2see.tools.runtime.rotation import RoundRobin
 
 Steps = Generator[tuple[int, int], None, str]
 
@@ -50,7 +50,7 @@ def until(seen: Callable[[], bool]) -> None:
 
 
 def test_a_short_job_does_not_wait_for_a_long_one() -> None:
-    jobs, rotation = Jobs(), Rotation[str](workers=1)
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1)
     long = rotation.join("film", jobs.named("film", 40))
     jobs.allow(3)
     until(lambda: len(jobs.steps) == 3)
@@ -64,7 +64,7 @@ def test_a_short_job_does_not_wait_for_a_long_one() -> None:
 
 
 def test_the_jobs_of_one_owner_are_done_in_order_and_go_round_with_others() -> None:
-    jobs, rotation = Jobs(), Rotation[str](workers=1)
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1)
     parts = [rotation.join(n, jobs.named(f"part {n}", 3), owner="film") for n in range(5)]
     other = rotation.join("clip", jobs.named("clip", 3))
     jobs.allow(18)
@@ -75,7 +75,7 @@ def test_the_jobs_of_one_owner_are_done_in_order_and_go_round_with_others() -> N
 
 
 def test_who_asks_for_what_is_under_way_waits_for_it() -> None:
-    jobs, rotation = Jobs(), Rotation[str]()
+    jobs, rotation = Jobs(), RoundRobin[str]()
     seen: list[tuple[int, int]] = []
     one = rotation.join("film", jobs.named("film", 3))
     two = rotation.join("film", jobs.named("film", 3), lambda *step: seen.append(step))
@@ -86,7 +86,7 @@ def test_who_asks_for_what_is_under_way_waits_for_it() -> None:
 
 
 def test_a_job_goes_on_for_whoever_still_waits_and_ends_when_nobody_does() -> None:
-    jobs, rotation = Jobs(), Rotation[str]()
+    jobs, rotation = Jobs(), RoundRobin[str]()
     one, two = (rotation.join("film", jobs.named("film", 9)) for _ in range(2))
     jobs.allow(1)
     until(lambda: len(jobs.steps) == 1)
@@ -112,7 +112,7 @@ def test_a_job_that_fails_fails_for_all_who_wait_and_no_other(caplog: pytest.Log
     def deaf(done: int, total: int) -> None:
         raise ValueError("no ears")
 
-    jobs, rotation = Jobs(), Rotation[str]()
+    jobs, rotation = Jobs(), RoundRobin[str]()
     jobs.allow(2)
     with caplog.at_level(logging.WARNING):
         waiting = [rotation.join("bad", broken, deaf), rotation.join("bad", broken)]
@@ -125,7 +125,7 @@ def test_a_job_that_fails_fails_for_all_who_wait_and_no_other(caplog: pytest.Log
 
 
 def test_only_so_many_are_begun() -> None:
-    jobs, rotation = Jobs(), Rotation[str](workers=1, most=2, name="here-only")
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1, most=2, name="here-only")
     waiting = [rotation.join(n, jobs.named(str(n), 2)) for n in range(4)]
     jobs.allow(3)
     until(lambda: len(jobs.steps) == 3)

@@ -26,7 +26,7 @@ from act2see.tools.search.blip2 import Blip2Encoder
 from act2see.tools.search.dual import DualEncoder, SentenceEncoder
 from act2see.tools.search.finder import Finder
 from act2see.tools.search.index import read_index
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
 
@@ -157,7 +157,7 @@ def test_every_back_end_has_an_index_of_its_own(
 ) -> None:
     duals = [DualEncoder(checkpoints / k) for k in KINDS]
     finders = [
-        Finder(Clips(tmp_path, FrameStore(tmp_path / "f"), 96), e, tmp_path, 3.0, 8)
+        Finder(VideoLibrary(tmp_path, FrameStore(tmp_path / "f"), 96), e, tmp_path, 3.0, 8)
         for e in (encoder, *duals)
     ]
     ids = [f.index(clip).id for f in finders]

@@ -25,7 +25,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.search.finder import Finder
 from act2see.tools.video.store import FrameStore
 
@@ -38,7 +38,7 @@ class Means:
         return np.full((len(texts), 3), 3 ** -0.5, np.float32)
 
 cache = Path(sys.argv[2])
-finder = Finder(Clips(cache, FrameStore(cache / "frames"), 96), Means(), cache)
+finder = Finder(VideoLibrary(cache, FrameStore(cache / "frames"), 96), Means(), cache)
 print(finder.find(sys.argv[1], "x").hits[0].frame, finder.encoded)
 """
 

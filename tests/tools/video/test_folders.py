@@ -19,8 +19,8 @@ from act2see.serve.pictures import encoded
 from act2see.tools.frames import FrameRef, Generated
 from act2see.tools.runtime.files import read_file
 from act2see.tools.video.download import download
-from act2see.tools.video.folders import FencedClips, Folders
-from act2see.tools.video.library import Clips
+from act2see.tools.video.folders import FencedLibrary, Folders
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Question, Video
 from act2see.trace.trace import Trace
@@ -211,8 +211,8 @@ def test_fenced_clips_open_nothing_else_whatever_a_graph_is_given(tmp_path: Path
     (tmp_path / "out").mkdir()
     inside, outside = clip_in(tmp_path / "in"), clip_in(tmp_path / "out")
     (tmp_path / "in" / "link.mp4").symlink_to(outside)
-    fenced = FencedClips(
-        Clips(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192), Folders([tmp_path / "in"])
+    fenced = FencedLibrary(
+        VideoLibrary(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192), Folders([tmp_path / "in"])
     )
     assert fenced.clip(f"{inside}#t=0,1").info.seconds == pytest.approx(1.0)
     assert len(fenced.pictures(inside, [0, 1])) == 2

@@ -25,7 +25,7 @@ from act2see.graphs.assistant import create_assistant
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.long_video.graph import LongGraph, create_long_video
 from act2see.graphs.parts import cached_parts
-from act2see.tools.video.folders import FencedClips, Folders
+from act2see.tools.video.folders import FencedLibrary, Folders
 
 
 async def act2see() -> Graph:
@@ -63,7 +63,7 @@ def served_config() -> Config:
     """The configuration that is served; its parts open only the files that they may. Raises `ConfigError`."""
     config = load_config(os.environ.get("ACT2SEE_CONFIG") or None)
     finder = cached_parts(config).resources.finder
-    finder.clips = FencedClips(finder.clips, Folders(_folders()))
+    finder.clips = FencedLibrary(finder.clips, Folders(_folders()))
     return config
 
 

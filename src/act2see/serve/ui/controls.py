@@ -30,7 +30,7 @@ from act2see.serve.ui.page import (
     taken,
 )
 from act2see.serve.ui.runs import Run, Runs, error_line
-from act2see.serve.ui.shelf import Clip, Shelf
+from act2see.serve.ui.shelf import Clip, VideoCatalog
 from act2see.trace.markup import Html, el
 from act2see.trace.pictures import Pictures
 from act2see.trace.trace import Trace
@@ -70,7 +70,9 @@ class _View:
 class Controls:
     """The controls of one page. `draw` makes them, inside a `gr.Blocks`."""
 
-    def __init__(self, configs: Mapping[str, Config], shelf: Shelf, runs: Runs, max_upload: int) -> None:
+    def __init__(
+        self, configs: Mapping[str, Config], shelf: VideoCatalog, runs: Runs, max_upload: int
+    ) -> None:
         self.configs, self.shelf, self.runs, self.max_upload = dict(configs), shelf, runs, max_upload
         self.names = {c.hash: name for name, c in self.configs.items()}
 

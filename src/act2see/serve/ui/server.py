@@ -33,7 +33,7 @@ from act2see.serve.ui.controls import Controls
 from act2see.serve.ui.door import Door, Inside
 from act2see.serve.ui.page import CLIPS, RUNS
 from act2see.serve.ui.runs import Runs, error_line
-from act2see.serve.ui.shelf import Shelf
+from act2see.serve.ui.shelf import VideoCatalog
 from act2see.trace.page import stylesheet, trace_html
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Site:
     """
 
     configs: Mapping[str, Config]
-    shelf: Shelf
+    shelf: VideoCatalog
     runs: Runs
     max_upload: int = MAX_UPLOAD
     hosts: Sequence[str] = ()

@@ -44,7 +44,7 @@ class Clip:
         return hashlib.blake2b(os.fsencode(self.path), digest_size=8).hexdigest()
 
 
-class Shelf:
+class VideoCatalog:
     """What is on offer. `uploads` is the folder that uploads are kept in."""
 
     def __init__(self, uploads: Path, samples: Sequence[Clip] = (), folders: Folders | None = None) -> None:

@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from act2see.tools.runtime.forks import renew_after_fork
 
@@ -144,9 +145,7 @@ class MicroBatcher(Generic[K, T, R]):
             key, items = batch[0].key, [r.item for r in batch]
             self.batches = [*self.batches[-999:], len(batch)]
             try:
-                results = list(
-                    self._work(key, items, lambda batch=batch: all(r.result.cancelled() for r in batch))
-                )  # type: ignore[misc]
+                results = list(self._work(key, items, partial(_all_cancelled, batch)))
                 if len(results) != len(batch):
                     raise RuntimeError(f"{self.name}: {len(results)} results for {len(batch)} items")
             except Exception as e:
@@ -191,3 +190,7 @@ def settle(future: Future[R], result: R | Exception) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
+
+
+def _all_cancelled(batch: Sequence[_Request[Any, Any, Any]]) -> bool:
+    return all(request.result.cancelled() for request in batch)

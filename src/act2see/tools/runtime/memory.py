@@ -1,6 +1,6 @@
 """What to do when a device's memory runs out: give back what is unused, and do the work in smaller parts.
 
-And the contrary, for a command that trains on the processor: `keep_freed`.
+And the contrary, for a command that trains on the processor: `retain_freed_memory`.
 
 Which parts is the caller's: frames of a batch, rows that decode, tokens that are read. Other failures of a
 batch are taken apart the same way, so that one bad item does not fail its neighbours.
@@ -44,7 +44,7 @@ def release() -> None:
         torch.mps.empty_cache()
 
 
-def keep_freed() -> None:
+def retain_freed_memory() -> None:
     """From now on this process keeps the memory that it frees, up to a GiB. Nothing happens where the C
     library is not GNU's.
 

@@ -24,7 +24,7 @@ from act2see.tools.runtime.forks import Lock, leak, renew_after_fork
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Job = Generator[tuple[int, int], None, T]
+GenerationRequest = Generator[tuple[int, int], None, T]
 Progress = Callable[[int, int], None]
 
 
@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 class _Job(Generic[T]):
     key: Hashable
     owner: Hashable
-    steps: Job[T]
+    steps: GenerationRequest[T]
     waiters: list[tuple[Future[T], Progress | None]] = field(default_factory=list)
     begun: bool = False
     running: bool = False
@@ -42,7 +42,7 @@ class _Job(Generic[T]):
         return not all(future.cancelled() for future, _ in self.waiters)
 
 
-class Rotation(Generic[T]):
+class RoundRobin(Generic[T]):
     """Runs jobs in turns. Thread-safe."""
 
     def __init__(self, *, workers: int = 2, most: int = 32, name: str = "act2see-rotation") -> None:
@@ -56,7 +56,7 @@ class Rotation(Generic[T]):
     def join(
         self,
         key: Hashable,
-        begin: Callable[[], Job[T]],
+        begin: Callable[[], GenerationRequest[T]],
         progress: Progress | None = None,
         owner: Hashable = None,
     ) -> Future[T]:

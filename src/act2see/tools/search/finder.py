@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from act2see.errors import StoreError
 from act2see.tools.frames import Curve
 from act2see.tools.runtime.forks import Lock
-from act2see.tools.runtime.rotation import Progress, Rotation
+from act2see.tools.runtime.rotation import Progress, RoundRobin
 from act2see.tools.runtime.text import clean_text
 from act2see.tools.search.index import FrameIndex, IndexWriter, read_index
 from act2see.tools.segments import find_segments
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.reader import split_part
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Finder:
 
     def __init__(
         self,
-        clips: Clips,
+        clips: VideoLibrary,
         encoder: Encoder,
         cache: Path,
         fps: float = 3.0,
@@ -92,7 +92,7 @@ class Finder:
         self.encoded = 0
         self._open: OrderedDict[str, FrameIndex] = OrderedDict()
         self._lock = Lock()
-        self._building: Rotation[FrameIndex] = Rotation(workers=workers, name="act2see-index")
+        self._building: RoundRobin[FrameIndex] = RoundRobin(workers=workers, name="act2see-index")
 
     def find(
         self,

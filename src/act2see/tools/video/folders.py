@@ -20,7 +20,7 @@ from pathlib import Path
 from act2see.errors import ConfigError, StoreError, VideoError
 from act2see.tools.runtime.files import is_text, printable, read_file
 from act2see.tools.video.download import download
-from act2see.tools.video.library import Clips
+from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.reader import split_part
 
 log = logging.getLogger(__name__)
@@ -173,10 +173,10 @@ class Folders:
         return f"{download(address, self.downloads, stop=stop)}{mark}{part}"
 
 
-class FencedClips(Clips):
+class FencedLibrary(VideoLibrary):
     """Clips that open no video outside the folders, whatever path a graph is given."""
 
-    def __init__(self, clips: Clips, folders: Folders) -> None:
+    def __init__(self, clips: VideoLibrary, folders: Folders) -> None:
         super().__init__(clips.cache, clips.store, clips.max_side)
         self.folders = folders
 

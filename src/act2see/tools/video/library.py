@@ -49,7 +49,7 @@ class Clip:
         return frames_at(self.seconds, (np.arange(count) + 0.5) / count * self.info.seconds)
 
 
-class Clips:
+class VideoLibrary:
     """Opens videos, takes pictures, remembers both. Thread-safe."""
 
     def __init__(self, cache: Path, store: FrameStore, max_side: int, kept: int = 64) -> None:

@@ -74,9 +74,10 @@ def equal_frames(model: Any) -> Iterator[None]:
     ) -> torch.Tensor:
         lengths = cu_seqlens.diff()
         if not bool((lengths == lengths[0]).all()):
-            return type(self).forward(
+            alone: torch.Tensor = type(self).forward(
                 self, hidden_states, cu_seqlens, position_embeddings=position_embeddings, **rest
-            )  # type: ignore[no-any-return]
+            )
+            return alone
         n, length = hidden_states.shape[0], int(lengths[0])
         q, k, v = self.qkv(hidden_states).reshape(n, 3, self.num_heads, -1).permute(1, 0, 2, 3).unbind(0)
         q, k = apply_rotary_pos_emb_vision(q, k, *position_embeddings)

@@ -66,7 +66,7 @@ _GIVE_REASONS = {"openai", "google_genai", "anthropic"}
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Backoff:
     """How often a request is sent, how long is waited in between where the server does not say (doubled each
     time), and how long a silent server is listened to; seconds. `absent`: how long a server that has never
     answered is looked for."""
@@ -86,7 +86,7 @@ class ChatModelReasoner:
     model: BaseChatModel
     source: InitVar[FrameSource]
     name: str = "chat"
-    patience: Patience = Patience()
+    patience: Backoff = Backoff()
     continuation: bool = False
     in_background: bool = False
     """Whether requests run on the process's background loop, whichever loop the caller is in. A client keeps connections, and they

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.reasoners.chat.reasoner import Patience
+from act2see.agent.reasoners.chat.reasoner import Backoff
 from act2see.agent.reasoners.faults import retry_after
 from act2see.agent.reasoners.pieces import FORBIDDEN, spelled_parts
 from act2see.agent.reasoners.vllm.engine import Chunk, ended_well, follow
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _MISSES = 3  # a server that has forgotten so often in a row keeps no frames: all are sent each time
-PATIENCE = Patience(requests=4, first=0.5, longest=30.0, silence=300.0)
+BACKOFF = Backoff(requests=4, first=0.5, longest=30.0, silence=300.0)
 
 
 class ServerOptions(BaseModel):
@@ -69,8 +69,8 @@ class ServerOptions(BaseModel):
     url: str = "http://localhost:8000/v1"
     key_env: str | None = None
     exact: bool = True
-    silence: Annotated[float, Field(gt=0)] = PATIENCE.silence
-    requests: Annotated[int, Field(ge=1)] = PATIENCE.requests
+    silence: Annotated[float, Field(gt=0)] = BACKOFF.silence
+    requests: Annotated[int, Field(ge=1)] = BACKOFF.requests
 
 
 class VLLMHTTPReasoner:
@@ -91,7 +91,7 @@ class VLLMHTTPReasoner:
         key: str | None = None,
         exact: bool = True,
         needs: Needs | None = None,
-        patience: Patience = PATIENCE,
+        patience: Backoff = BACKOFF,
         connect: float = 5.0,
         kept: int = 4096,
     ) -> None:
@@ -126,7 +126,7 @@ class VLLMHTTPReasoner:
                 f"the variable {given.key_env}, which reasoner.options.key_env names, is not set"
             )
         key = os.environ[given.key_env] if given.key_env else None
-        patience = replace(PATIENCE, silence=given.silence, requests=given.requests)
+        patience = replace(BACKOFF, silence=given.silence, requests=given.requests)
         return cls(
             given.url,
             model,
