@@ -62,9 +62,15 @@ def chains(count: int, store: Any) -> Iterator[Any]:
             versions=Versions(tools={"retrieve": "1"}),
         )
         sample = Sample(
-            id=str(n), source="benchmark", video=f"{n}.mp4", question="Which shape blinks?", options=("ring", "cross", "square"),
-            answer="ring", chain=said, licence="CC0-1.0",
-        )  # fmt: skip
+            id=str(n),
+            source="benchmark",
+            video=f"{n}.mp4",
+            question="Which shape blinks?",
+            options=("ring", "cross", "square"),
+            answer="ring",
+            chain=said,
+            licence="CC0-1.0",
+        )
         yield Chain(
             sample=sample,
             trace=trace,

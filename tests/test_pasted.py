@@ -33,8 +33,12 @@ class Shell:
         """What the commands print; each must succeed."""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
-            cwd=folder or self.folder, env=self.environment, capture_output=True, text=True, timeout=500,
-        )  # fmt: skip
+            cwd=folder or self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
         assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 

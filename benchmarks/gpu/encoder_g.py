@@ -98,10 +98,14 @@ def run(tiny: bool, batches: list[int], times: int) -> tuple[dict[str, float], d
         share = batch * each / bound["matrix product, op/s"]
         rows.append(
             {
-                "batch": batch, "seconds": whole, "frames/s": batch / whole, "share of matrix peak": share / whole,
-                "frames/s, forward alone": batch / alone, "share of matrix peak, forward alone": share / alone,
+                "batch": batch,
+                "seconds": whole,
+                "frames/s": batch / whole,
+                "share of matrix peak": share / whole,
+                "frames/s, forward alone": batch / alone,
+                "share of matrix peak, forward alone": share / alone,
             }
-        )  # fmt: skip
+        )
     best = max(rows, key=lambda r: r["frames/s"])
     seconds = reference(model, batches[-1], tiny, times)
     theirs = batches[-1] / seconds

@@ -108,9 +108,13 @@ def run(given: Any) -> tuple[dict[str, float], dict[str, Any]]:
 
 def main() -> None:
     given = arguments(
-        __doc__ or "", 40, frames=(64, 4, "initial frames"), side=(448, 64, "pixels of a frame's side"),
-        words=(1500, 40, "of thought"), times=(20, 3, "measurements"),
-    )  # fmt: skip
+        __doc__ or "",
+        40,
+        frames=(64, 4, "initial frames"),
+        side=(448, 64, "pixels of a frame's side"),
+        words=(1500, 40, "of thought"),
+        times=(20, 3, "measurements"),
+    )
     report(given.tiny, *run(given))
 
 

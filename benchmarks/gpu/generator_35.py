@@ -92,11 +92,16 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
             step = statistics.median(steps)
             rows.append(
                 {
-                    "frames at once": n, "seconds": whole, "frames/s": n / whole, "steps": len(steps), "seconds a step": step,
-                    "teraflop a step": needed / 1e12, "share of matrix peak": needed / bound["matrix product, op/s"] / step,
+                    "frames at once": n,
+                    "seconds": whole,
+                    "frames/s": n / whole,
+                    "steps": len(steps),
+                    "seconds a step": step,
+                    "teraflop a step": needed / 1e12,
+                    "share of matrix peak": needed / bound["matrix product, op/s"] / step,
                     "other seconds": {name: sum(s) for name, s in clock.seconds.items()},
                 }
-            )  # fmt: skip
+            )
     parts = {
         n: sum(p.numel() for p in m.parameters())
         for n, m in pipeline.components.items()

@@ -101,8 +101,10 @@ def write_base(folder: Path, tiny: bool) -> Any:
     ids = tokenizer.convert_tokens_to_ids
     config = Qwen3VLConfig(
         text_config={
-            **TEXT_8B, **({**TINY["text"], "vocab_size": len(tokenizer)} if tiny else {}),
-            "eos_token_id": ids("<|im_end|>"), "pad_token_id": ids("<|endoftext|>"),
+            **TEXT_8B,
+            **({**TINY["text"], "vocab_size": len(tokenizer)} if tiny else {}),
+            "eos_token_id": ids("<|im_end|>"),
+            "pad_token_id": ids("<|endoftext|>"),
         },
         vision_config={**VISION_8B, **(TINY["vision"] if tiny else {})},
         image_token_id=ids("<|image_pad|>"),
@@ -110,7 +112,7 @@ def write_base(folder: Path, tiny: bool) -> Any:
         vision_start_token_id=ids("<|vision_start|>"),
         vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=False,
-    )  # fmt: skip
+    )
     config.architectures = ["Qwen3VLForConditionalGeneration"]
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -217,10 +219,16 @@ def run(mode: str, tiny: bool, frames: int, side: int, words: int, steps: int) -
         config = write_base(folder, tiny)
         settings = SftSettings.read(
             {
-                "base": str(folder), "mode": mode, "device": "cpu" if tiny else "auto", "max_steps": steps, "log_steps": 1,
-                "learning_rate": 1e-5, "warmup": 0, "save_steps": 10**6,
+                "base": str(folder),
+                "mode": mode,
+                "device": "cpu" if tiny else "auto",
+                "max_steps": steps,
+                "log_steps": 1,
+                "learning_rate": 1e-5,
+                "warmup": 0,
+                "save_steps": 10**6,
             }
-        )  # fmt: skip
+        )
         model = random_model(config, device, dtype)
         traces = [make_trace(n, store, frames, side, words) for n in range(min(steps, 8))]
         size = reader_of(open_base(str(folder))[0], settings, None).size(traces[0])

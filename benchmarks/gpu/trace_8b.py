@@ -98,12 +98,16 @@ def loops(engine: Forced, model: Any, trace: Trace, bound: dict[str, float]) -> 
         floor = floors(model, tokens, loop.cached, 0, bound)
         out.append(
             {
-                "read": tokens, "known": loop.cached, "decoded": loop.decoded, "seconds to read": seconds,
+                "read": tokens,
+                "known": loop.cached,
+                "decoded": loop.decoded,
+                "seconds to read": seconds,
                 "floor of reading, without vision": max(floor["arithmetic"], floor["memory"]),
-                "seconds a token": step, "floor a token": moved / bound["copy, bytes/s"],
+                "seconds a token": step,
+                "floor a token": moved / bound["copy, bytes/s"],
                 "share of bandwidth": moved / bound["copy, bytes/s"] / step,
             }
-        )  # fmt: skip
+        )
     return out
 
 
@@ -113,9 +117,12 @@ async def both(
     parts = build_parts(config)
     store = parts.resources.store
     engine = Forced.from_pretrained(
-        folder / "vlm", lambda ref: store.get(ref.digest), device=device_of(given.tiny), rows=config.reasoner.rows,
+        folder / "vlm",
+        lambda ref: store.get(ref.digest),
+        device=device_of(given.tiny),
+        rows=config.reasoner.rows,
         dtype="float32" if given.tiny else "bfloat16",
-    )  # fmt: skip
+    )
     assert isinstance(engine, Forced)
     engine.lines = lines(given.words)
     graph = create_act2see(config, parts=dataclasses.replace(parts, reasoner=engine))

@@ -106,14 +106,24 @@ def lavis_model(sizes: dict[str, Any], vocabulary: int) -> Any:
     model = Blip2ITM.__new__(Blip2ITM)
     torch.nn.Module.__init__(model)
     model.visual_encoder = VisionTransformer(
-        img_size=sizes["image"], patch_size=sizes["patch"], use_mean_pooling=False, embed_dim=sizes["width"], depth=sizes["depth"],
-        num_heads=sizes["heads"], mlp_ratio=sizes["ratio"], qkv_bias=True, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-    )  # fmt: skip
+        img_size=sizes["image"],
+        patch_size=sizes["patch"],
+        use_mean_pooling=False,
+        embed_dim=sizes["width"],
+        depth=sizes["depth"],
+        num_heads=sizes["heads"],
+        mlp_ratio=sizes["ratio"],
+        qkv_bias=True,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+    )
     model.ln_vision = LayerNorm(sizes["width"])
     config = BertConfig(
-        vocab_size=vocabulary, hidden_size=sizes["hidden"], num_hidden_layers=sizes["layers"],
-        num_attention_heads=sizes["hidden"] // 64 or 1, intermediate_size=sizes["inner"],
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        hidden_size=sizes["hidden"],
+        num_hidden_layers=sizes["layers"],
+        num_attention_heads=sizes["hidden"] // 64 or 1,
+        intermediate_size=sizes["inner"],
+    )
     config.encoder_width, config.add_cross_attention, config.cross_attention_freq, config.query_length = (
         sizes["width"],
         True,
@@ -265,18 +275,33 @@ def blip2_config(sizes: dict[str, Any], vocabulary: int) -> Any:
 
     return Blip2Config(
         vision_config=dict(
-            hidden_size=sizes["width"], num_hidden_layers=sizes["depth"], num_attention_heads=sizes["heads"], image_size=sizes["image"],
-            patch_size=sizes["patch"], intermediate_size=int(sizes["width"] * sizes["ratio"]),
+            hidden_size=sizes["width"],
+            num_hidden_layers=sizes["depth"],
+            num_attention_heads=sizes["heads"],
+            image_size=sizes["image"],
+            patch_size=sizes["patch"],
+            intermediate_size=int(sizes["width"] * sizes["ratio"]),
         ),
         qformer_config=dict(
-            vocab_size=vocabulary, hidden_size=sizes["hidden"], num_hidden_layers=sizes["layers"],
-            num_attention_heads=sizes["hidden"] // 64 or 1, intermediate_size=sizes["inner"], encoder_hidden_size=sizes["width"],
+            vocab_size=vocabulary,
+            hidden_size=sizes["hidden"],
+            num_hidden_layers=sizes["layers"],
+            num_attention_heads=sizes["hidden"] // 64 or 1,
+            intermediate_size=sizes["inner"],
+            encoder_hidden_size=sizes["width"],
             use_qformer_text_input=True,
         ),
-        text_config=dict(model_type="opt", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, word_embed_proj_dim=16),
+        text_config=dict(
+            model_type="opt",
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            ffn_dim=16,
+            word_embed_proj_dim=16,
+        ),
         num_query_tokens=QUERIES,
         image_text_hidden_size=DIM,
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

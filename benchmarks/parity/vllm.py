@@ -175,11 +175,16 @@ def report(steps: Sequence[Step], played: Sequence[Played], block: int) -> dict[
     cached = sum(min(p.cached, s.known // block * block) for s, p in later)
     differ = [(s.text, p.text) for s, p in zip(steps, played, strict=True) if s.text != p.text]
     return {
-        "steps": len(steps), "equal": len(steps) - len(differ), "later steps": len(later),
-        "prefix tokens known": known, "in whole blocks": whole, "from cache": cached,
+        "steps": len(steps),
+        "equal": len(steps) - len(differ),
+        "later steps": len(later),
+        "prefix tokens known": known,
+        "in whole blocks": whole,
+        "from cache": cached,
         "share of whole blocks": round(cached / whole, 3) if whole else None,
-        "median seconds a step": round(median(p.seconds for p in played), 4), "first differences": differ[:3],
-    }  # fmt: skip
+        "median seconds a step": round(median(p.seconds for p in played), 4),
+        "first differences": differ[:3],
+    }
 
 
 def serve(

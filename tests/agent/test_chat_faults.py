@@ -204,8 +204,13 @@ async def test_a_continuation_sends_the_pieces_as_they_are_and_the_runs_settings
     user, turn = asked["messages"]
     assert (user["role"], [p["text"] for p in user["content"]]) == ("user", ["What?"])
     assert [p.get("text", p["type"]) for p in turn["content"]] == [
-        "<think>\n", "I look. <look>dog</look>", "<frame>", "image_url", "</think> it says</frame>", "</think>\n<answer>",
-    ]  # fmt: skip
+        "<think>\n",
+        "I look. <look>dog</look>",
+        "<frame>",
+        "image_url",
+        "</think> it says</frame>",
+        "</think>\n<answer>",
+    ]
     assert turn["content"][3]["image_url"]["url"].startswith("data:image/png;base64,")
     wanted = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "max_completion_tokens": 7, "plain_parts": [2, 4]}
     wanted |= {

@@ -76,9 +76,15 @@ def test_control_text_reads_back(codec: TextCodec, text: str) -> None:
 @quick
 @given(question=words, option=words, query=words, note=words, text=words)
 def test_nobody_injects_a_turn_or_a_frame(
-    packer: Packer, trace: Callable[..., Trace], frame: Callable[..., FrameRef],
-    question: str, option: str, query: str, note: str, text: str,
-) -> None:  # fmt: skip
+    packer: Packer,
+    trace: Callable[..., Trace],
+    frame: Callable[..., FrameRef],
+    question: str,
+    option: str,
+    query: str,
+    note: str,
+    text: str,
+) -> None:
     def control(*fields: str) -> dict[str, int]:
         q, o, c, n, t = fields
         run = trace(

@@ -142,10 +142,15 @@ async def test_the_engine_gets_ids_pixels_and_their_names(made: Any) -> None:
     assert prompt["multi_modal_data"]["image"][0].size == (48, 48)
     assert engine.loras == ["a LoRA"]
     assert engine.params[0] == {
-        "temperature": 0.5, "top_p": 0.9, "seed": 3, "max_tokens": 50, "stop": ["</retrieve>", "</answer>"],
-        "include_stop_str_in_output": True, "skip_special_tokens": False,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "seed": 3,
+        "max_tokens": 50,
+        "stop": ["</retrieve>", "</answer>"],
+        "include_stop_str_in_output": True,
+        "skip_special_tokens": False,
         "bad_words": ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
-    }  # fmt: skip
+    }
 
 
 async def test_the_end_of_the_turn_is_no_text(made: Any) -> None:

@@ -101,8 +101,12 @@ async def test_what_is_sent(tmp_path: Path) -> None:
         await write(reasoner(server, key="secret"), shown("aa"))
         (body,) = server.requests
     assert {k: body[k] for k in ("temperature", "top_p", "seed", "max_tokens", "model")} == {
-        "temperature": 0.0, "top_p": 1.0, "seed": 7, "max_tokens": 99, "model": MODEL,
-    }  # fmt: skip
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "seed": 7,
+        "max_tokens": 99,
+        "model": MODEL,
+    }
     assert body["add_generation_prompt"] is False
     assert body["include_stop_str_in_output"] is True
     assert body["skip_special_tokens"] is False

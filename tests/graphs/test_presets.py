@@ -108,10 +108,20 @@ def test_the_counts_are_those_of_the_classes(name: str, heads: int, positions: i
 
     with torch.device("meta"):
         made = SD3Transformer2DModel(
-            sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=heads, attention_head_dim=64,
-            num_attention_heads=heads, joint_attention_dim=4096, caption_projection_dim=64 * heads, pooled_projection_dim=2048,
-            pos_embed_max_size=positions, qk_norm="rms_norm", dual_attention_layers=tuple(range(dual)),
-        )  # fmt: skip
+            sample_size=128,
+            patch_size=2,
+            in_channels=16,
+            out_channels=16,
+            num_layers=heads,
+            attention_head_dim=64,
+            num_attention_heads=heads,
+            joint_attention_dim=4096,
+            caption_projection_dim=64 * heads,
+            pooled_projection_dim=2048,
+            pos_embed_max_size=positions,
+            qk_norm="rms_norm",
+            dual_attention_layers=tuple(range(dual)),
+        )
     assert count(made) == catalogue()[f"stabilityai/stable-diffusion-3.5-{name}"].parts["transformer"]
 
 

@@ -240,9 +240,12 @@ async def test_the_parts_of_a_film_leave_rows_of_the_reasoner_to_others(film: st
     async def read(name: str, owner: str) -> None:
         frame = parts.resources.finder.clips.pictures(film, [0])[0]
         pieces = (
-            TextPiece("<|im_start|>user\n<|vision_start|>", "control"), ImagePiece(frame), TextPiece("<|vision_end|>", "control"),
-            TextPiece("What is there?"), TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"),
-        )  # fmt: skip
+            TextPiece("<|im_start|>user\n<|vision_start|>", "control"),
+            ImagePiece(frame),
+            TextPiece("<|vision_end|>", "control"),
+            TextPiece("What is there?"),
+            TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"),
+        )
         stream = parts.reasoner.stream(
             Rollout(pieces, name, owner),
             until=lambda text: False,

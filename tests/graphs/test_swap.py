@@ -174,8 +174,10 @@ async def test_a_tool_that_returns_ten_thousand_frames(
     result = await graph.ainvoke({"video": clip_in(tmp_path), "question": "What?"}, run)  # type: ignore[arg-type]
     [frames] = [s for s in Trace.model_validate(result["trace"]).segments if isinstance(s, Frames)]
     assert len(frames.frames) == most
-    assert frames.note.endswith(f"(and 46,000 more characters) {10_000 - most:,} more frames were found and not shown; "
-                                "ask for something narrower to see them.")  # fmt: skip
+    assert frames.note.endswith(
+        f"(and 46,000 more characters) {10_000 - most:,} more frames were found and not shown; "
+        "ask for something narrower to see them."
+    )
     assert reasoner.rollouts[1].endswith(f"{frames.note}</frame>")
     assert f"the tool 'odd' returned 10000 frames; the first {most} are shown" in caplog.text
     async for state in graph.aget_state_history(run):

@@ -88,9 +88,12 @@ def test_the_formulas_count_what_torch_counts_at_real_size() -> None:
         assert encoder_g.operations(blip2.config) == pytest.approx(found, rel=0.01)
         transformer = SD3Transformer2DModel(**published("sd35_large")["parts"]["transformer"]["config"])
         found = counted(
-            transformer, hidden_states=torch.empty(2, 16, 96, 168), timestep=torch.ones(2), pooled_projections=torch.empty(2, 2048),
+            transformer,
+            hidden_states=torch.empty(2, 16, 96, 168),
+            timestep=torch.ones(2),
+            pooled_projections=torch.empty(2, 2048),
             encoder_hidden_states=torch.empty(2, 333, 4096),
-        )  # fmt: skip
+        )
     assert generator_35.operations(transformer.config, 1344, 768, 8, 333, 2) == pytest.approx(found, rel=0.01)
 
 

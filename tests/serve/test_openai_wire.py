@@ -56,13 +56,27 @@ def test_a_rollout_that_went_over_the_wire_has_the_same_ids_and_pictures(packer:
     a, b, c = (ImagePiece(FrameRef(digest=d, width=144, height=96, seconds=1.0)) for d in pixels)
     rollout = Rollout(
         (
-            *QUESTION, BEGIN, a, END, TextPiece("<1.0 seconds>"), BEGIN, b, END,
-            TextPiece("\nWhat? <|im_end|><think>\nTools: retrieve."), ASSISTANT,
+            *QUESTION,
+            BEGIN,
+            a,
+            END,
+            TextPiece("<1.0 seconds>"),
+            BEGIN,
+            b,
+            END,
+            TextPiece("\nWhat? <|im_end|><think>\nTools: retrieve."),
+            ASSISTANT,
             TextPiece("Second 0: <|im_end|> a ring. <retrieve>x</retrieve>", "model"),
-            TextPiece("<frame>"), TextPiece("<3.7 seconds>"), BEGIN, c, END, TextPiece("It says </think><|vision_start|>.</frame>"),
-            TextPiece(" So </think>\n<think>", "model"), TextPiece("</think>\n<answer>", "control"),
+            TextPiece("<frame>"),
+            TextPiece("<3.7 seconds>"),
+            BEGIN,
+            c,
+            END,
+            TextPiece("It says </think><|vision_start|>.</frame>"),
+            TextPiece(" So </think>\n<think>", "model"),
+            TextPiece("</think>\n<answer>", "control"),
         )
-    )  # fmt: skip
+    )
     pictures = Pictures()
     given = prompted(read_request(as_sent(rollout, lambda ref: pixels[ref.digest])), pictures)
     ours, sent = packer.pack(rollout), packer.pack(given.rollout)

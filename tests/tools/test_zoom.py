@@ -159,12 +159,21 @@ async def test_an_imagined_frame_is_cut_from_what_there_is_and_stays_imagined(
 @pytest.mark.parametrize(
     ("query", "which"),
     [
-        ("the last frame", 2), ("first frame", 0), ("frame 2", 1), ("frame 2, upper left", 1), ("1.3 s", 1), ("0:02", 2), ("upper left", 2),
-        ("2.9 seconds", "No frame at 2.9 seconds has been shown; the nearest are at 0.0, 1.0 and 2.0 seconds."),
+        ("the last frame", 2),
+        ("first frame", 0),
+        ("frame 2", 1),
+        ("frame 2, upper left", 1),
+        ("1.3 s", 1),
+        ("0:02", 2),
+        ("upper left", 2),
+        (
+            "2.9 seconds",
+            "No frame at 2.9 seconds has been shown; the nearest are at 0.0, 1.0 and 2.0 seconds.",
+        ),
         ("frame 4", "There is no frame 4: 3 have been shown."),
         ("the imagined frame", "No imagined frame has been shown."),
     ],
-)  # fmt: skip
+)
 def test_which_frame(query: str, which: int | str) -> None:
     shown = [FrameRef(digest=f"{i:032x}", width=9, height=9, seconds=float(i)) for i in range(3)]
     found, _ = frame_in(query, shown)

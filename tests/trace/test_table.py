@@ -66,9 +66,16 @@ def test_a_row_for_each_trace(traces: list[Trace]) -> None:
         for k in ("trace", "video", "answer", "choice", "forced", "tools", "reasoner", "config", "seed")
     }
     assert said == {
-        "trace": "run", "video": "clip.mp4", "answer": "A", "choice": "ring", "forced": True,
-        "tools": "retrieve, generate", "reasoner": "micro", "config": "abc", "seed": 7,
-    }  # fmt: skip
+        "trace": "run",
+        "video": "clip.mp4",
+        "answer": "A",
+        "choice": "ring",
+        "forced": True,
+        "tools": "retrieve, generate",
+        "reasoner": "micro",
+        "config": "abc",
+        "seed": 7,
+    }
     assert [row[k] for k in ("calls", "failed", "refused", "real", "imagined")] == [4, 1, 1, 1, 1]
     assert [row[k] for k in ("tokens", "prefilled", "cached", "loops")] == [7, 11, 9, 2]
     assert (row["seconds"], row["seconds_view"], row["seconds_reason"]) == (2.5, 0.5, 2.0)

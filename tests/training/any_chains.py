@@ -69,9 +69,16 @@ def make_chain(store: FrameStore, n: int = 0, **changes: Any) -> Chain:
         versions=Versions(tools={"retrieve": "1", "generate": "1"}),
     )
     sample = Sample(
-        id=f"q{n}", source="world", video="clip.mp4", question=trace.question.text, options=trace.question.options,
-        answer="the ring", chain="The ring moves.", trim=(0.5, 5.25), licence="CC0-1.0",
-    )  # fmt: skip
+        id=f"q{n}",
+        source="world",
+        video="clip.mp4",
+        question=trace.question.text,
+        options=trace.question.options,
+        answer="the ring",
+        chain="The ring moves.",
+        trim=(0.5, 5.25),
+        licence="CC0-1.0",
+    )
     attempts = (
         Attempt(outcome="wrong", answer="B", why="it is A"),
         Attempt(outcome="right", answer="A", cost=Cost(read=7, dollars=0.1)),
@@ -159,9 +166,17 @@ def chains(store: FrameStore) -> st.SearchStrategy[Chain]:
         ),
     )
     sample = st.builds(
-        Sample, id=words, source=words, video=words, question=words, options=st.lists(words, max_size=3).map(tuple),
-        answer=words, chain=words, trim=st.none() | st.tuples(second, second), licence=words,
-    )  # fmt: skip
+        Sample,
+        id=words,
+        source=words,
+        video=words,
+        question=words,
+        options=st.lists(words, max_size=3).map(tuple),
+        answer=words,
+        chain=words,
+        trim=st.none() | st.tuples(second, second),
+        licence=words,
+    )
     attempt = st.builds(
         Attempt,
         outcome=st.sampled_from(["right", "wrong"]),
@@ -170,6 +185,11 @@ def chains(store: FrameStore) -> st.SearchStrategy[Chain]:
         seconds=number,
     )
     return st.builds(
-        Chain, sample=sample, trace=trace, attempts=st.lists(attempt, max_size=2).map(tuple),
-        dropped=st.just(""), similarity=st.none() | number, teacher=words,
-    )  # fmt: skip
+        Chain,
+        sample=sample,
+        trace=trace,
+        attempts=st.lists(attempt, max_size=2).map(tuple),
+        dropped=st.just(""),
+        similarity=st.none() | number,
+        teacher=words,
+    )

@@ -15,9 +15,18 @@ from act2see.training.sft.settings import SftSettings
 # micro, few steps, nothing that takes time; dropout stays, so that its random numbers are part of what is
 # tested
 QUICK = SftSettings(
-    base="micro:base", prompt="short", device="cpu", learning_rate=2e-3, batch=2, max_steps=3, log_steps=1, warmup=0,
-    schedule="constant_with_warmup", gradient_checkpointing=False, save_steps=100,
-)  # fmt: skip
+    base="micro:base",
+    prompt="short",
+    device="cpu",
+    learning_rate=2e-3,
+    batch=2,
+    max_steps=3,
+    log_steps=1,
+    warmup=0,
+    schedule="constant_with_warmup",
+    gradient_checkpointing=False,
+    save_steps=100,
+)
 
 
 def item_of(family: str, n: int = 0) -> Item:

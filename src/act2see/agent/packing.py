@@ -85,9 +85,12 @@ class Packer:
 
         p = self.image_processor
         h, w = smart_resize(
-            height, width, factor=p.patch_size * p.merge_size,
-            min_pixels=p.size["shortest_edge"], max_pixels=p.size["longest_edge"],
-        )  # fmt: skip
+            height,
+            width,
+            factor=p.patch_size * p.merge_size,
+            min_pixels=p.size["shortest_edge"],
+            max_pixels=p.size["longest_edge"],
+        )
         return 1, h // p.patch_size, w // p.patch_size
 
     def pack(self, rollout: Rollout) -> Packed:

@@ -57,9 +57,14 @@ def grpo(
     for problem in tally.problems:
         err().print(plain(str(problem), "yellow"), soft_wrap=True)
     settings = GrpoSettings(
-        rounds=rounds, questions=questions, group=group, learning_rate=learning_rate, temperature=temperature, seed=seed,
+        rounds=rounds,
+        questions=questions,
+        group=group,
+        learning_rate=learning_rate,
+        temperature=temperature,
+        seed=seed,
         reward=Reward(call=call_cost),
-    )  # fmt: skip
+    )
 
     def show(r: Round) -> None:
         say(

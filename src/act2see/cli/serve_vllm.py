@@ -118,11 +118,29 @@ def serve_arguments(
     adapters = _adapters(r.adapter, loras)
     context = r.context or _most(weights, needs.context(_frame_tokens(weights, needs)))
     arguments = [
-        "serve", weights, "--served-model-name", r.weights, "--host", host, "--port", str(port),
-        "--tokenizer", str(tokenizer), "--chat-template", str(template), "--chat-template-content-format", "openai",
-        "--limit-mm-per-prompt", json.dumps({"image": needs.images, "video": 0}), "--max-model-len", str(context),
-        "--enable-prefix-caching", "--enable-prompt-tokens-details", "--generation-config", "vllm",
-    ]  # fmt: skip
+        "serve",
+        weights,
+        "--served-model-name",
+        r.weights,
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--tokenizer",
+        str(tokenizer),
+        "--chat-template",
+        str(template),
+        "--chat-template-content-format",
+        "openai",
+        "--limit-mm-per-prompt",
+        json.dumps({"image": needs.images, "video": 0}),
+        "--max-model-len",
+        str(context),
+        "--enable-prefix-caching",
+        "--enable-prompt-tokens-details",
+        "--generation-config",
+        "vllm",
+    ]
     if r.dtype != "auto":
         arguments += ["--dtype", r.dtype]
     for name, value in lora_options(list(adapters.values())).items():

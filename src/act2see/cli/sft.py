@@ -19,9 +19,16 @@ if TYPE_CHECKING:
 
 # The small model learns all its weights, fast, on a processor.
 MICRO: dict[str, Any] = {
-    "base": "micro:base", "mode": "full", "learning_rate": 1e-3, "batch": 32, "warmup": 20, "weight_decay": 0.01, "prompt": "short",
-    "device": "cpu", "gradient_checkpointing": False,
-}  # fmt: skip
+    "base": "micro:base",
+    "mode": "full",
+    "learning_rate": 1e-3,
+    "batch": 32,
+    "warmup": 20,
+    "weight_decay": 0.01,
+    "prompt": "short",
+    "device": "cpu",
+    "gradient_checkpointing": False,
+}
 
 
 def sft(

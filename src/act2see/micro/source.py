@@ -31,6 +31,12 @@ def load_world(
             if not isinstance(s, Call)
         )
         yield Sample(
-            id=f"world-{item.seed}", source="world", video=str(clip), question=item.text, options=item.options,
-            answer=item.answer, chain=said, licence="Apache-2.0",
-        )  # fmt: skip
+            id=f"world-{item.seed}",
+            source="world",
+            video=str(clip),
+            question=item.text,
+            options=item.options,
+            answer=item.answer,
+            chain=said,
+            licence="Apache-2.0",
+        )

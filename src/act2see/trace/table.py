@@ -24,13 +24,46 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 _TRACE = (
-    "trace", "video", "clip_seconds", "question", "options", "answer", "choice", "forced", "calls", "failed", "refused",
-    "real", "imagined", "tokens", "prefilled", "cached", "loops", "seconds", "reasoner", "tools", "config", "seed",
-)  # fmt: skip
+    "trace",
+    "video",
+    "clip_seconds",
+    "question",
+    "options",
+    "answer",
+    "choice",
+    "forced",
+    "calls",
+    "failed",
+    "refused",
+    "real",
+    "imagined",
+    "tokens",
+    "prefilled",
+    "cached",
+    "loops",
+    "seconds",
+    "reasoner",
+    "tools",
+    "config",
+    "seed",
+)
 _CALL = (
-    "trace", "n", "tag", "query", "outcome", "frames", "imagined", "at", "score", "best", "faithfulness", "anchor_score",
-    "note", "review", "seconds",
-)  # fmt: skip
+    "trace",
+    "n",
+    "tag",
+    "query",
+    "outcome",
+    "frames",
+    "imagined",
+    "at",
+    "score",
+    "best",
+    "faithfulness",
+    "anchor_score",
+    "note",
+    "review",
+    "seconds",
+)
 
 
 def traces_frame(traces: Iterable[Trace]) -> DataFrame:

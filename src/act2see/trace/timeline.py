@@ -201,10 +201,14 @@ def curve(trace: TraceRecord, segment: Frames) -> Html | None:
             "svg",
             el("polygon", points=area, class_="area"),
             el("polyline", points=line, class_="trail", vector_effect="non-scaling-stroke"),
-            width="100%", height=_CURVE, style=f"height:{_CURVE}px", viewBox=f"0 0 1000 {_CURVE}", preserveAspectRatio="none",
+            width="100%",
+            height=_CURVE,
+            style=f"height:{_CURVE}px",
+            viewBox=f"0 0 1000 {_CURVE}",
+            preserveAspectRatio="none",
         ),
         *_ticks(scale, _CURVE, _CURVE + 18, at_most=3),
-    ]  # fmt: skip
+    ]
     chosen = []
     for frame in segment.frames:
         kind, score = "imagined" if frame.imagined else "real", score_of(frame, curve)

@@ -176,9 +176,21 @@ def test_pictures_go_through_the_same_door_as_videos(videos: Path) -> None:
         folders.read_picture("mine.png", 6)
     said = set()
     for name in (
-        "none.png", "link.png", "pipe.png", "../outside/secret.png", f"{videos.parent}/outside/secret.png", "/no/such.png", "/dev/zero",
-        "/proc/self/environ", "trip", "", "a\0.png", "\ud800.png", "http://127.0.0.1/a.png", "mine.png#t=1,2",
-    ):  # fmt: skip
+        "none.png",
+        "link.png",
+        "pipe.png",
+        "../outside/secret.png",
+        f"{videos.parent}/outside/secret.png",
+        "/no/such.png",
+        "/dev/zero",
+        "/proc/self/environ",
+        "trip",
+        "",
+        "a\0.png",
+        "\ud800.png",
+        "http://127.0.0.1/a.png",
+        "mine.png#t=1,2",
+    ):
         with pytest.raises(StoreError) as e:
             folders.read_picture(name, 7)
         said.add(str(e.value))
@@ -219,10 +231,23 @@ def test_fenced_clips_open_nothing_else_whatever_a_graph_is_given(tmp_path: Path
     os.mkfifo(tmp_path / "in" / "pipe.mp4")
     said = set()
     for path in (
-        outside, f"{tmp_path}/in/../out/clip.mp4", f"{tmp_path}/in/link.mp4", os.path.relpath(inside), "/none.mp4", "/dev/zero",
-        f"{tmp_path}/in/none.mp4", f"{tmp_path}/in/pipe.mp4", f"{tmp_path}/in/pipe.mp4#t=1,2", str(tmp_path / "in"), f"{inside}\0",
-        f"{inside}\ud800", f"concat:{inside}", f"file://{inside}", f"http://127.0.0.1/{inside}", "",
-    ):  # fmt: skip
+        outside,
+        f"{tmp_path}/in/../out/clip.mp4",
+        f"{tmp_path}/in/link.mp4",
+        os.path.relpath(inside),
+        "/none.mp4",
+        "/dev/zero",
+        f"{tmp_path}/in/none.mp4",
+        f"{tmp_path}/in/pipe.mp4",
+        f"{tmp_path}/in/pipe.mp4#t=1,2",
+        str(tmp_path / "in"),
+        f"{inside}\0",
+        f"{inside}\ud800",
+        f"concat:{inside}",
+        f"file://{inside}",
+        f"http://127.0.0.1/{inside}",
+        "",
+    ):
         for look in (fenced.clip, lambda p: fenced.pictures(p, [0])):
             with pytest.raises(VideoError, match="only videos in") as e:
                 look(path)  # type: ignore[operator]

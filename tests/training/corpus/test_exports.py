@@ -221,17 +221,29 @@ def test_records_may_be_deleted_and_reordered(tmp_path: Path, store: FrameStore)
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("<retrieve>the ring</retrieve>\"", "<retrieve>the cross</retrieve>\"", "only reasoning may be edited, and '<retrieve>the ring"),
-        ("<answer>A</answer>\"", "<answer>B</answer>\"", "only reasoning may be edited"),
-        ("I look closer.", "I </think> look closer.", r"the edited chain is not well formed \(a thought closed twice\)"),
+        (
+            '<retrieve>the ring</retrieve>"',
+            '<retrieve>the cross</retrieve>"',
+            "only reasoning may be edited, and '<retrieve>the ring",
+        ),
+        ('<answer>A</answer>"', '<answer>B</answer>"', "only reasoning may be edited"),
+        (
+            "I look closer.",
+            "I </think> look closer.",
+            r"the edited chain is not well formed \(a thought closed twice\)",
+        ),
         ("What moves", "What rests", "message 1 is not the model's and was edited"),
         ("<1.7 seconds>", "<1.8 seconds>", "message 4 is not the model's and was edited"),
         ('"loss": false', '"loss": true', "message 2 is not the model's and was edited"),
-        ('{"role": "assistant", "content": "<think>\\n", "loss": false}, ', "", "messages were added or taken away"),
+        (
+            '{"role": "assistant", "content": "<think>\\n", "loss": false}, ',
+            "",
+            "messages were added or taken away",
+        ),
         ('"act2see": ', '"other": ', "has lost its `act2see`"),
         ('"images": ["images/', '"images": ["x", "images/', "its images are not those of its chain"),
     ],
-)  # fmt: skip
+)
 def test_other_edits_are_refused(tmp_path: Path, store: FrameStore, old: str, new: str, said: str) -> None:
     file = exported(tmp_path, "ms-swift", [make_chain(store)], store)
     text = file.read_text()

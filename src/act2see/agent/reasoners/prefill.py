@@ -58,9 +58,14 @@ def prefill(
         cache.aim(row, [first], stop - first)
         mask = torch.ones(stop - first, stop, dtype=torch.bool, device=device).tril(first)[None, None]
         out = model(
-            input_ids=ids[:, first:stop], position_ids=positions[:, :, first:stop], attention_mask=mask, past_key_values=cache,
-            use_cache=True, logits_to_keep=1, **vision,
-        )  # fmt: skip
+            input_ids=ids[:, first:stop],
+            position_ids=positions[:, :, first:stop],
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **vision,
+        )
         return out.logits[0, -1]  # type: ignore[no-any-return]
 
     def read(first: int, stop: int) -> torch.Tensor:

@@ -137,9 +137,12 @@ async def _image_limit(server: VLLMHTTPReasoner, wanted: int, context: int) -> i
 
 def _body(server: VLLMHTTPReasoner, content: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "model": server.name, "messages": [{"role": "user", "content": content}], "max_tokens": 1,
-        "temperature": 0.0, "add_generation_prompt": False,
-    }  # fmt: skip
+        "model": server.name,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "add_generation_prompt": False,
+    }
 
 
 def _blank(side: int) -> dict[str, Any]:

@@ -277,9 +277,15 @@ class TransformersReasoner:
             max(0, min(len(row.keys), len(keys)) - start) if row.session == request.rollout.session else 0,
         )
         logits, position = prefill(
-            self._model, self._cache, self._active, packed, start, image=self.packer.image_token_id, merge=self.packer.merge,
+            self._model,
+            self._cache,
+            self._active,
+            packed,
+            start,
+            image=self.packer.image_token_id,
+            merge=self.packer.merge,
             patches=lambda new: self.packer.patches([packed.images[i] for i in new], self.frames),
-        )  # fmt: skip
+        )
         row.session, row.keys, row.position = request.rollout.session, keys, position
         request.generator = torch.Generator("cpu").manual_seed(request.sampling.seed)
         return logits

@@ -51,9 +51,14 @@ def image_processor() -> Any:
 
     pixels = IMAGE * IMAGE
     return Qwen2VLImageProcessorPil(
-        patch_size=PATCH, merge_size=2, temporal_patch_size=2, min_pixels=pixels, max_pixels=pixels,
-        image_mean=[0.5] * 3, image_std=[0.5] * 3,
-    )  # fmt: skip
+        patch_size=PATCH,
+        merge_size=2,
+        temporal_patch_size=2,
+        min_pixels=pixels,
+        max_pixels=pixels,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
 
 
 class Drawn:

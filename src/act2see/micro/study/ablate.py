@@ -231,17 +231,31 @@ class _Seed:
             (1e-3, self.sizes.steps) if base == "micro:base" else (3e-4, max(1, self.sizes.steps // 2))
         )
         settings = SftSettings(
-            base=base, mode="full", learning_rate=rate, batch=32, max_steps=steps, warmup=20, weight_decay=0.01,
-            prompt="short", device="cpu", bf16=fast_bf16("cpu"), gradient_checkpointing=False,
-            loss_on_frames=loss_on_frames, save_steps=1_000_000, seed=self.seed,
-        )  # fmt: skip
+            base=base,
+            mode="full",
+            learning_rate=rate,
+            batch=32,
+            max_steps=steps,
+            warmup=20,
+            weight_decay=0.01,
+            prompt="short",
+            device="cpu",
+            bf16=fast_bf16("cpu"),
+            gradient_checkpointing=False,
+            loss_on_frames=loss_on_frames,
+            save_steps=1_000_000,
+            seed=self.seed,
+        )
         # A chain is mostly description, which the base model knows: mostly what is learnt is what comes after
         # it.
         ends = [end for t in traces if (end := _end(t))]
         result = finetune(
             [*traces, *(t.model_copy(update={"id": f"{t.id}/{n}"}) for n in range(ENDS) for t in ends)],
-            FrameStore(self.folder / run / "frames"), self.weights(name), settings, vary=shuffle_options,
-        )  # fmt: skip
+            FrameStore(self.folder / run / "frames"),
+            self.weights(name),
+            settings,
+            vary=shuffle_options,
+        )
         return {
             "chains": len(traces),
             "steps": result.steps,
@@ -361,13 +375,18 @@ def frame_writing(weights: Path, traces: Sequence[Trace], store: FrameStore) -> 
         ids = torch.tensor([packed.ids])
         with torch.no_grad():
             model.model.rope_deltas = None
-            best = model(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                mm_token_type_ids=(ids == packer.image_token_id).int(),
-                pixel_values=packer.patches(packed.images, lambda ref: store.get(ref.digest)),
-                image_grid_thw=torch.tensor(packed.grids),
-            ).logits[0].argmax(-1).tolist()  # fmt: skip
+            best = (
+                model(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    mm_token_type_ids=(ids == packer.image_token_id).int(),
+                    pixel_values=packer.patches(packed.images, lambda ref: store.get(ref.digest)),
+                    image_grid_thw=torch.tensor(packed.grids),
+                )
+                .logits[0]
+                .argmax(-1)
+                .tolist()
+            )
         opening = packer.codec.encode("<frame>", "plain")
         for i in range(start, len(packed.ids)):
             if packed.ids[i] in vision:

@@ -94,15 +94,24 @@ def markdown(results: Results, command: str) -> str:
         f"model, {asked} test questions an arm; {seconds / 60:.0f} minutes in all. Rates are means over seeds, ± the largest distance of "
         "a seed from the mean (with one seed: half of its 95 % interval). The paper's figures are of other models on Video-MME: their "
         "order is to be compared, not their size.\n",
-        _arms("Tools (the paper's table 8)", results, TOOLS, "All four after SFT on the matching corpus, and asked with these tools."),
+        _arms(
+            "Tools (the paper's table 8)",
+            results,
+            TOOLS,
+            "All four after SFT on the matching corpus, and asked with these tools.",
+        ),
         _families(results),
         _arms(
-            "Frames inserted at inference alone (table 4)", results, INSERTION,
+            "Frames inserted at inference alone (table 4)",
+            results,
+            INSERTION,
             "The rule retrieves once the model has said what its view shows, with the question itself as query. micro's base has never "
             "seen a frame in its own turn, and ends it there: the paper's base goes on, and loses less.",
         ),
         _arms(
-            "Where the chains come from (table 7)", results, SOURCES,
+            "Where the chains come from (table 7)",
+            results,
+            SOURCES,
             "The noisy teacher is a script with stated faults (`corpus build world --faults`): their effect is evidence, not their rates.",
         ),
         _corpora(results),
@@ -110,8 +119,10 @@ def markdown(results: Results, command: str) -> str:
         _budget(results),
         _arms("Loss on frames", results, MASKS, ""),
         _frame_tokens(results),
-        _arms("Beyond the paper", results, BEYOND, "GRPO pays for a right answer and takes 0.1 for each call."),
-    ]  # fmt: skip
+        _arms(
+            "Beyond the paper", results, BEYOND, "GRPO pays for a right answer and takes 0.1 for each call."
+        ),
+    ]
     return "\n".join(p for p in parts if p)
 
 

@@ -200,9 +200,14 @@ class _Tools:
         content = await asyncio.to_thread(self._chain, trace)
         looked = [f for s in trace.segments if isinstance(s, Frames) for f in s.frames]
         shown = Shown(
-            trace=trace.id, question=trace.question.text, options=trace.question.options, text=trace.text,
-            answer=trace.answer, choice=trace.choice, frames=_looked(looked),
-        )  # fmt: skip
+            trace=trace.id,
+            question=trace.question.text,
+            options=trace.question.options,
+            text=trace.text,
+            answer=trace.answer,
+            choice=trace.choice,
+            frames=_looked(looked),
+        )
         return _result(shown, content)
 
     async def list_videos(self) -> Annotated[CallToolResult, Videos]:

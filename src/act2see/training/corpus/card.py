@@ -184,29 +184,41 @@ def readable(trace: Trace) -> str:
 def card(info: CorpusInfo, example: Chain) -> str:
     """README.md: front matter, then what the corpus holds, how it was made, an example, and what it is
     not."""
-    return f"---\n{yaml.safe_dump(_front(info), sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(
-        [
-            f"# {info.meta.name}",
-            "Chains of thought over video in which a model asks for frames while it thinks: `<retrieve>` finds one in the video, "
-            "`<generate>` imagines one. Each chain ends in the right answer.",
-            *([info.meta.notes] if info.meta.notes else []),
-            "## What is in it",
-            _table(("", ""), _counts(info)),
-            _table(
-                ("source", "licence", "chains"),
-                [(name, licence or "not given", n) for name, licences in info.sources.items() for licence, n in licences.items()],
-            ),
-            "## How it was made",
-            _made(info),
-            *(["Chains left out:", _table(("step and reason", "chains"), info.dropped.items())] if info.dropped else []),
-            "## An example",
-            _fenced(_example(example)),
-            "## Columns",
-            _table(("column", "what it holds"), COLUMNS.items()),
-            "## Limits",
-            "\n".join(f"- {limit}" for limit in _limits(info)),
-        ]
-    ) + "\n"  # fmt: skip
+    return (
+        f"---\n{yaml.safe_dump(_front(info), sort_keys=False, allow_unicode=True)}---\n\n"
+        + "\n\n".join(
+            [
+                f"# {info.meta.name}",
+                "Chains of thought over video in which a model asks for frames while it thinks: `<retrieve>` finds one in the video, "
+                "`<generate>` imagines one. Each chain ends in the right answer.",
+                *([info.meta.notes] if info.meta.notes else []),
+                "## What is in it",
+                _table(("", ""), _counts(info)),
+                _table(
+                    ("source", "licence", "chains"),
+                    [
+                        (name, licence or "not given", n)
+                        for name, licences in info.sources.items()
+                        for licence, n in licences.items()
+                    ],
+                ),
+                "## How it was made",
+                _made(info),
+                *(
+                    ["Chains left out:", _table(("step and reason", "chains"), info.dropped.items())]
+                    if info.dropped
+                    else []
+                ),
+                "## An example",
+                _fenced(_example(example)),
+                "## Columns",
+                _table(("column", "what it holds"), COLUMNS.items()),
+                "## Limits",
+                "\n".join(f"- {limit}" for limit in _limits(info)),
+            ]
+        )
+        + "\n"
+    )
 
 
 def _front(info: CorpusInfo) -> dict[str, object]:

@@ -86,8 +86,10 @@ def _filtered(
     if encoder and encoder.longer:
         logger.warning(
             "%d texts are longer than the %d tokens of %s: they were compared by the mean of their windows",
-            encoder.longer, encoder.window, encoder.name,
-        )  # fmt: skip
+            encoder.longer,
+            encoder.window,
+            encoder.name,
+        )
 
 
 def _drop(chain: Chain, step: str, why: str) -> Chain:

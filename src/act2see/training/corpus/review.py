@@ -155,8 +155,11 @@ def _article(key: str, chain: Chain, place: str, pictures: Pictures) -> Html:
             class_="sides",
         ),
         _form(key),
-        class_="sample", tabindex="-1", data_key=key, data_id=sample.id,
-    )  # fmt: skip
+        class_="sample",
+        tabindex="-1",
+        data_key=key,
+        data_id=sample.id,
+    )
 
 
 def _answers(sample: Sample, trace: Trace) -> Html:

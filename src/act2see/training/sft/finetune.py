@@ -154,9 +154,16 @@ def finetune(
         _write(out / RUN, run.model_dump_json(indent=1) + "\n")
     args.eval_on_start = evaluation is not None and checkpoint is None
     trainer = build_trainer(
-        loaded, args, RolloutCollator(reader, store, settings, context, vary), samples, settings, base,
-        peft_config=adapter, evaluation=evaluation, progress=progress,
-    )  # fmt: skip
+        loaded,
+        args,
+        RolloutCollator(reader, store, settings, context, vary),
+        samples,
+        settings,
+        base,
+        peft_config=adapter,
+        evaluation=evaluation,
+        progress=progress,
+    )
     if evaluation and sharded(trainer):
         raise ConfigError(
             "each process holds a part of the model, so none can ask it questions while it trains: use ddp.yaml or "

@@ -58,11 +58,15 @@ def questions_of(traces: Iterable[Trace]) -> list[Sample]:
     answers alone."""
     return [
         Sample(
-            id=t.id, source="corpus", video=t.video.path, question=t.question.text, options=t.question.options,
+            id=t.id,
+            source="corpus",
+            video=t.video.path,
+            question=t.question.text,
+            options=t.question.options,
             answer=t.choice or t.answer or "",
         )
         for t in traces
-    ]  # fmt: skip
+    ]
 
 
 class GraphEvaluation:
@@ -117,9 +121,13 @@ class GraphEvaluation:
             async with gate:
                 try:
                     trace = await aask(
-                        graph, question.clip, question.question, question.options,
-                        context=AskContext(seed=self.seed, temperature=0.0), thread_id=f"{name}-{question.id}",
-                    )  # fmt: skip
+                        graph,
+                        question.clip,
+                        question.question,
+                        question.options,
+                        context=AskContext(seed=self.seed, temperature=0.0),
+                        thread_id=f"{name}-{question.id}",
+                    )
                 except Act2SeeError as e:
                     log.warning("held-out question %s failed: %s", question.id, e)
                     return Scores(1, failed=1)

@@ -72,9 +72,13 @@ async def follow(
         try:
             async for chunk in chunks:
                 last = Chunk(
-                    "", chunk.finish or last.finish, chunk.at or last.at, chunk.prompt or last.prompt, chunk.cached or last.cached,
+                    "",
+                    chunk.finish or last.finish,
+                    chunk.at or last.at,
+                    chunk.prompt or last.prompt,
+                    chunk.cached or last.cached,
                     max(chunk.decoded, last.decoded),
-                )  # fmt: skip
+                )
                 if ended:
                     after += 1
                 elif text := _without_end(chunk):
@@ -200,9 +204,14 @@ class VLLMReasoner:
 
         lora = requests.LoRARequest(folder.rstrip("/").rpartition("/")[2], 1, folder) if folder else None
         return cls(
-            lambda: engine.AsyncLLM.from_engine_args(args), codec, frames, params=params, adapter=lora,
-            name=weights.rstrip("/").rpartition("/")[2], context=given.get("max_model_len"),
-        )  # fmt: skip
+            lambda: engine.AsyncLLM.from_engine_args(args),
+            codec,
+            frames,
+            params=params,
+            adapter=lora,
+            name=weights.rstrip("/").rpartition("/")[2],
+            context=given.get("max_model_len"),
+        )
 
     def renew(self) -> None:
         """In a forked child: no engine yet. The one of the parent is neither used nor ended here."""
@@ -283,9 +292,15 @@ class VLLMReasoner:
     ) -> AsyncGenerator[Chunk]:
         prompt = await asyncio.to_thread(self._prompt, rollout)
         params = self._params(
-            temperature=sampling.temperature, top_p=sampling.top_p, seed=sampling.seed, max_tokens=tokens, stop=list(stops),
-            include_stop_str_in_output=True, skip_special_tokens=False, bad_words=list(FORBIDDEN),
-        )  # fmt: skip
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            max_tokens=tokens,
+            stop=list(stops),
+            include_stop_str_in_output=True,
+            skip_special_tokens=False,
+            bad_words=list(FORBIDDEN),
+        )
         engine, loop = await asyncio.to_thread(self._start)
         here = asyncio.get_running_loop()
         arrived: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()

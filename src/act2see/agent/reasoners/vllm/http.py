@@ -194,11 +194,18 @@ class VLLMHTTPReasoner:
         """One request's stream, sent again where it fails before its first word and there is hope."""
         body: dict[str, Any] = {
             "model": self.name,
-            "temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed, "max_tokens": tokens,
-            "stop": list(stops), "include_stop_str_in_output": True, "skip_special_tokens": False, "bad_words": list(FORBIDDEN),
-            "add_generation_prompt": False, "stream": True,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+            "max_tokens": tokens,
+            "stop": list(stops),
+            "include_stop_str_in_output": True,
+            "skip_special_tokens": False,
+            "bad_words": list(FORBIDDEN),
+            "add_generation_prompt": False,
+            "stream": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        }  # fmt: skip
+        }
         rng, known, request = random.Random(sampling.seed), self._misses < _MISSES, 0
         frames = {f.digest for f in rollout.frames}
         while True:

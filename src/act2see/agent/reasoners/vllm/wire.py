@@ -48,10 +48,13 @@ def chunk_of(data: dict[str, Any]) -> Chunk:
     choice: dict[str, Any] = next(iter(data.get("choices") or ()), {})
     at = choice.get("stop_reason")
     return Chunk(
-        (choice.get("delta") or {}).get("content") or "", choice.get("finish_reason"), at if isinstance(at, str) else None,
-        usage.get("prompt_tokens") or 0, (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        (choice.get("delta") or {}).get("content") or "",
+        choice.get("finish_reason"),
+        at if isinstance(at, str) else None,
+        usage.get("prompt_tokens") or 0,
+        (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
         usage.get("completion_tokens") or 0,
-    )  # fmt: skip
+    )
 
 
 async def check(response: httpx.Response) -> None:
