@@ -8,7 +8,10 @@ and so do file names and command lines that are not UTF-8), and NUL, at which C 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -37,6 +40,13 @@ def first_line(error: BaseException, most: int = 200) -> str:
     except Exception:  # an error's own __str__ may fail
         lines = []
     return next((line for line in lines if line), type(error).__name__)[:most]
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """The first field that failed, as a dotted path (empty: the whole), and what is wrong with it."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    return path, first["msg"].removeprefix("Value error, ")
 
 
 def unfit_for_path(path: str) -> str | None:
