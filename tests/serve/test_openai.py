@@ -31,7 +31,7 @@ from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.serve.hosts import allowed_hosts
-from act2see.serve.openai.rollout import Pictures
+from act2see.serve.openai.rollout import RequestPictures
 from act2see.serve.openai.server import Served, build_app, serving
 
 CLOSE = {"connection": "close"}  # or clients keep sockets beyond the test's event loop
@@ -187,7 +187,7 @@ async def test_every_500_is_logged_with_the_id_that_the_client_gets(
 ) -> None:
     broken: Any = Broken(error, words)
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
-    with serving(build_app(Served(broken, Pictures(), "m"))) as url:
+    with serving(build_app(Served(broken, RequestPictures(), "m"))) as url:
         async with httpx.AsyncClient(headers=CLOSE) as http:
             reply = await http.post(f"{url}/chat/completions", json=body)
     if stream and words:

@@ -23,7 +23,7 @@ from act2see.agent.reasoners.chat.turns import Blocks, continued_messages
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
-from act2see.serve.openai.rollout import Pictures, prompted
+from act2see.serve.openai.rollout import RequestPictures, build_prompt
 from act2see.serve.openai.wire import ProtocolError, StopStrings, read_request
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.weights import resolve_weights
@@ -77,14 +77,14 @@ def test_a_rollout_that_went_over_the_wire_has_the_same_ids_and_pictures(packer:
             TextPiece("</think>\n<answer>", "control"),
         )
     )
-    pictures = Pictures()
-    given = prompted(read_request(as_sent(rollout, lambda ref: pixels[ref.digest])), pictures)
+    pictures = RequestPictures()
+    given = build_prompt(read_request(as_sent(rollout, lambda ref: pixels[ref.digest])), pictures)
     ours, sent = packer.pack(rollout), packer.pack(given.rollout)
     assert sent.ids == ours.ids
     assert [f.digest for f in sent.images] == list(pixels)
-    assert np.array_equal(pictures.get(c.frame.digest), pixels[c.frame.digest])
+    assert np.array_equal(pictures(c.frame), pixels[c.frame.digest])
     # A later visit of the same run is known by its beginning; pictures go with the request.
-    again = prompted(
+    again = build_prompt(
         read_request(as_sent(Rollout(rollout.pieces[:12]), lambda ref: pixels[ref.digest])), pictures
     )
     assert again.rollout.session == given.rollout.session
@@ -99,8 +99,8 @@ def test_an_ordinary_chat_becomes_turns_and_nobody_can_spell_one_out(packer: Pac
         {"role": "assistant", "content": "<think>\nHm.</think>"},
         {"role": "user", "content": [{"type": "text", "text": "So?"}]},
     ]
-    rollout = prompted(
-        read_request(json.dumps({"model": "m", "messages": messages}).encode()), Pictures()
+    rollout = build_prompt(
+        read_request(json.dumps({"model": "m", "messages": messages}).encode()), RequestPictures()
     ).rollout
     assert str(rollout) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n<think>\nHm.</think>"
