@@ -24,7 +24,7 @@ from act2see.cli.output import program
 from act2see.tools.frames import FrameRef, Retrieved
 from act2see.trace.events import AnswerEvent, CallEvent, FramesEvent, TokenEvent, ViewEvent
 from act2see.trace.record import Call, Frames, Video
-from act2see.trace.terminal import LOADING, Chain
+from act2see.trace.terminal import LOADING, ChainPrinter
 from act2see.trace.trace import Trace
 
 SOURCES = str(Path(act2see.__file__).parents[1])
@@ -50,7 +50,7 @@ def shown(width: int, *, terminal: bool = True, size: int = 3, loads: bool = Fal
         highlight=False,
         legacy_windows=False,
     )
-    chain = Chain(console, loads=loads)
+    chain = ChainPrinter(console, loads=loads)
     chain.event(ViewEvent(run="r", video=VIDEO, frames=()))
     for n, text in enumerate(TEXT):
         for i in range(0, len(text), size):
@@ -114,7 +114,7 @@ def test_what_is_waited_for_is_said_and_taken_away() -> None:
 
 def test_question_and_answer_are_broken_between_words() -> None:
     code = """
-from act2see.trace.trace import Question
+from act2see.trace.record import Question
 from act2see.trace.terminal import question_lines
 from act2see.cli.output import say
 say(question_lines(Question(text="Where does the triangle stand when the circle blinks?")), prose=True)

@@ -22,12 +22,12 @@ from mcp.types import CallToolResult
 from tests.graphs.doubles import NoEncoder, Scripted, Shows, clip_in, parts_in
 
 from act2see.agent.reasoners.base import Delta
-from act2see.serve.kept import KeptTraces
 from act2see.serve.mcp.progress import progress
 from act2see.serve.mcp.server import PICTURES, build_server
 from act2see.tools.base import ToolContext, ToolResult
 from act2see.tools.frames import Generated
 from act2see.tools.video.folders import Folders
+from act2see.trace.folder import KeptTraces
 
 LOOK = "I look. <retrieve>the circle</retrieve>"
 IMAGINE = "And <generate>it in blue</generate>"
@@ -82,8 +82,8 @@ async def test_an_answer_comes_with_its_frames_and_the_imagined_one_is_marked(tm
         assert [b.type for b in result.content] == ["text", "text", "image", "text", "image"]
         answer, real, imagined = texts(result)
         assert answer.startswith("Answer: B (blue)")
-        assert real == 'A real frame, at 0.3 s, found by "the circle" (similarity 0.90)'
-        assert imagined.startswith("IMAGINED, not in the video: made from the frame at 0.3 s")
+        assert real == 'A real frame at 0.3 s, found for "the circle" (score 0.90)'
+        assert imagined == 'NOT IN THE VIDEO: imagined from the frame at 0.3 s: "it in blue"'
         pictures = [
             Image.open(BytesIO(base64.b64decode(b.data))) for b in result.content if b.type == "image"
         ]

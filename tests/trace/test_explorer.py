@@ -29,17 +29,17 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 def test_what_goes_over_is_small_and_plain(seen: Seen) -> None:
     widget = explore(seen.trace, seen.resources.store, finder=seen.resources.finder)
-    view = json.dumps(widget.view, allow_nan=False)
+    view = json.dumps(widget.data, allow_nan=False)
     assert len(view) < 20_000
     assert str(Path(seen.trace.video.path).parent) not in view
-    assert (widget.at, widget.call, [s["kind"] for s in widget.view["steps"]]) == (
+    assert (widget.at, widget.call, [s["kind"] for s in widget.data["steps"]]) == (
         4,
         1,
         ["text", "real", "imagined", "failed", "answer"],
     )
     assert all(url.startswith("data:image/") for url in widget.pictures.values())
     assert sum(map(len, widget.pictures.values())) <= BUDGET
-    assert {f["picture"] for f in widget.view["initial"]} <= set(widget.pictures)
+    assert {f["picture"] for f in widget.data["initial"]} <= set(widget.pictures)
     widget.set_state({"at": 1, "call": 2})  # as the front end does
     assert (widget.at, widget.call) == (1, 2)
     assert "TraceExplorer(run, 5 steps)" in repr(widget)

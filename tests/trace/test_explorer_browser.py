@@ -90,7 +90,7 @@ def show(browser: Any) -> Iterator[Any]:
         page.set_content("<!doctype html><main></main>")
         page.add_style_tag(content=str(widget._css))
         page.evaluate(
-            HARNESS, {"esm": str(widget._esm), "state": widget.get_state(["view", "pictures", "at", "call"])}
+            HARNESS, {"esm": str(widget._esm), "state": widget.get_state(["data", "pictures", "at", "call"])}
         )
         pages.append(page)
         return page
@@ -167,8 +167,8 @@ def test_text_is_text_and_another_trace_can_take_its_place(seen: Seen, show: Any
     ]
     other = explore(seen.trace, seen.resources.store)
     page.evaluate(
-        "s => { for (const k of ['pictures', 'view', 'at']) model.set(k, s[k]); }",
-        other.get_state(["view", "pictures", "at"]),
+        "s => { for (const k of ['pictures', 'data', 'at']) model.set(k, s[k]); }",
+        other.get_state(["data", "pictures", "at"]),
     )
     assert seen.trace.question.text in page.locator(".explorer").inner_text()
     assert "onerror" not in page.locator(".explorer").inner_text()
