@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from act2see.errors import StoreError, TraceError, VideoError
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.files import whole_folder
-from act2see.tools.video.reader import split_part, video_digest
+from act2see.tools.video.reader import video_digest
 from act2see.tools.video.store import FrameStore, frame_png
+from act2see.tools.video.window import Window
 from act2see.trace.page import trace_html
 from act2see.trace.trace import Trace
 
@@ -86,8 +87,8 @@ def find_video(trace: Trace, path: Path) -> Trace:
     Args:
         path: The saved trace: its folder, or the file in it.
     """
-    old, _ = split_part(trace.video.path)
-    part = trace.video.path[len(old) :]
+    window = Window.parse(trace.video.path)
+    old, part = window.path, window.fragment
     name = re.split(r"[\\/]", old)[-1]
     folder = (path if path.is_dir() else path.parent).absolute()
     candidates = [old]

@@ -12,7 +12,6 @@ This module holds data only. `Trace` (`trace.py`) adds the ways to show it, whic
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from act2see.errors import TraceError
-from act2see.tools.frames import Curve, FrameRef, Record
+from act2see.tools.frames import Curve, FrameRef, Record, Video as Video
 from act2see.tools.runtime.files import write_text
 from act2see.tools.runtime.text import first_problem
 
@@ -47,27 +46,6 @@ OUTCOMES: dict[Outcome, str] = {
     "over_budget": "no calls were left",
 }
 """Why a call was not run, for people."""
-
-
-class Video(Record):
-    """The video that the question is about."""
-
-    path: str
-    digest: str
-    """A hash of its content: a moved or renamed file is still the same video."""
-    seconds: float
-    width: int
-    """In pixels, as is `height`."""
-    height: int
-    frames: int
-    fps: float
-    """The average frame rate. Frames are never placed by it, only by their timestamps."""
-
-    @property
-    def name(self) -> str:
-        """The file name: a full path says more about the person than about the clip."""
-        path = self.path.partition("?")[0] if "://" in self.path else self.path
-        return re.split(r"[\\/]", path.rstrip("\\/"))[-1] or "video"
 
 
 class Question(Record):

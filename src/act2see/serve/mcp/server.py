@@ -36,9 +36,10 @@ from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.run import aask
 from act2see.serve.failures import failure_message, log_failure
 from act2see.serve.mcp.progress import Narrator, frame_text, progress
-from act2see.tools.frames import FrameRef, Generated, Record, Retrieved
+from act2see.tools.frames import FrameRef, Generated, Record
 from act2see.tools.runtime.cancel import cancel_once
 from act2see.tools.runtime.text import clean_text
+from act2see.tools.search.index import FrameIndex
 from act2see.tools.video.folders import Folders
 from act2see.tools.video.store import default_cache
 from act2see.trace.folder import KeptTraces
@@ -185,10 +186,10 @@ class _Tools:
             raise QuestionError("the query is empty: say what the frame shows")
         async with progress(ctx.report_progress) as say:
             path = await self._path(video)
-            await self.parts.resources.finder.ready(
+            index = await self.parts.resources.finder.ready(
                 path, lambda done, total: say(f"indexing: {done} of {total} frames")
             )
-            frames, needed = await asyncio.to_thread(self._search, path, query, k)
+            frames, needed = await asyncio.to_thread(self._search, index, path, query, k)
         best = max((f.score for f in frames if f.score is not None), default=-1.0)
         text = f"{len(frames)} frames, the best first."
         if best < needed:
@@ -250,16 +251,11 @@ class _Tools:
             return f"it is not kept, so show_trace cannot show it ({e})"
         return "show_trace shows how it came about"
 
-    def _search(self, path: str, query: str, k: int) -> tuple[list[FrameRef], float]:
+    def _search(self, index: FrameIndex, path: str, query: str, k: int) -> tuple[list[FrameRef], float]:
         """The frames that fit a query best, and the score below which there is no match."""
         finder = self.parts.resources.finder
-        found = finder.find(path, query, k)
-        pictures = finder.clips.pictures(path, [h.frame for h in found.hits])
-        frames = []
-        for picture, hit in zip(pictures, found.hits, strict=True):
-            made = Retrieved(query=query, score=round(hit.score, 4), index_id=found.index_id)
-            frames.append(picture.model_copy(update={"provenance": made}))
-        return frames, finder.encoder.no_match
+        found = finder.search(index, query, k)
+        return finder.retrieved(path, query, found), finder.encoder.no_match
 
     def _chain(self, trace: Trace) -> list[ContentBlock]:
         """Words and pictures in the order in which they came."""
