@@ -24,9 +24,10 @@ demo: $(CORE) ## ask real clips real questions, stream the answers, write an HTM
 test: $(DEV) ## run the tests
 	@$(BIN)/python -m pytest -n logical --maxprocesses $(WORKERS) --dist loadfile $(ARGS)
 
-lint: $(DEV) ## check style and format
+lint: $(DEV) ## check style, format, and which room imports which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 type: $(DEV) ## check types of the package, strictly
 	@$(BIN)/mypy

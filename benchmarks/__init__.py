@@ -1,8 +1,8 @@
 """Benchmarks: what act2see costs, beside the goals that it has set itself.
 
-A module's `run(quick)` measures one thing and returns plain data; its `goals` map what is measured to the goal, the
-figure (`highest`, where it must stay below; `lowest`, where it must be reached) and whether it is met; a figure
-without a goal is there to be read. `python -m benchmarks` runs them all.
+A module's `run(quick)` measures one thing and returns plain data; its `goals` map what is measured to the
+goal, the figure (`highest`, where it must stay below; `lowest`, where it must be reached) and whether it is
+met; a figure without a goal is there to be read. `python -m benchmarks` runs them all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def reported(value: float) -> Goal:
 def have(part: str) -> bool:
     """Whether the micro weights `vlm`, `encoder` or `generator` are in this installation."""
     from act2see.errors import WeightsError
-    from act2see.tools.weights import resolve_weights
+    from act2see.tools.runtime.weights import resolve_weights
 
     try:
         return Path(resolve_weights(f"micro:{part}")).is_dir()
@@ -47,7 +47,9 @@ def have(part: str) -> bool:
 def need(*parts: str) -> None:
     """Raise `Skipped` where micro weights are missing."""
     if missing := [p for p in parts if not have(p)]:
-        raise Skipped(f"the micro weights {', '.join(missing)} are not in this installation; run `act2see micro train` to make them")
+        raise Skipped(
+            f"the micro weights {', '.join(missing)} are not in this installation; run `act2see micro train` to make them"
+        )
 
 
 def _line(file: str, start: str) -> str:
@@ -65,7 +67,8 @@ def kib(field: str) -> int:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on. `load` is the other work, in processes: above 0.5 it falsifies times."""
+    """What the figures were measured on. `load` is the other work, in processes: above 0.5 it falsifies
+    times."""
     memory = _line("/proc/meminfo", "MemTotal").split()[0]
     return {
         "cpu": _line("/proc/cpuinfo", "model name") if platform.system() == "Linux" else platform.processor(),

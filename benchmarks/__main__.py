@@ -1,7 +1,9 @@
-"""python -m benchmarks [--quick] [NAME ...]: run benchmarks, print a table, write `benchmarks/results/NAME.json`.
+"""python -m benchmarks [--quick] [NAME ...]: run benchmarks, print a table, write
+`benchmarks/results/NAME.json`.
 
-A quick run measures the same with fewer repetitions or a smaller clip; it writes `NAME.quick.json`, so that it never
-replaces a full one's figures. A goal that is missed is shown, not an error; a benchmark that fails is one.
+A quick run measures the same with fewer repetitions or a smaller clip; it writes `NAME.quick.json`, so that
+it never replaces a full one's figures. A goal that is missed is shown, not an error; a benchmark that fails
+is one.
 """
 
 from __future__ import annotations
@@ -60,9 +62,15 @@ def rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure act2see against its goals.")
-    parser.add_argument("--quick", action="store_true", help="less of each, in two minutes; written to NAME.quick.json")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones (default: all of {', '.join(NAMES)})")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure act2see against its goals."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="less of each, in two minutes; written to NAME.quick.json"
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"which ones (default: all of {', '.join(NAMES)})"
+    )
     arguments = parser.parse_args()
     if unknown := [n for n in arguments.names if n not in NAMES]:
         parser.error(f"there is no benchmark {unknown[0]!r} (known: {', '.join(NAMES)})")
@@ -81,7 +89,9 @@ def main() -> int:
             continue
         except Exception as e:
             err.print_exception()
-            table.add_row(name, f"[red]failed:[/] {escape(f'{type(e).__name__}: {e}')}", "", "", "[red]failed[/]")
+            table.add_row(
+                name, f"[red]failed:[/] {escape(f'{type(e).__name__}: {e}')}", "", "", "[red]failed[/]"
+            )
             failed = True
             continue
         seconds = time.perf_counter() - started

@@ -1,8 +1,8 @@
 """What asking at once brings: sixteen questions by `graph.abatch` against one after another.
 
-All on clips of their own, a quarter of each family. Both ways begin with models loaded and an empty cache, so that each
-opens, indexes and imagines for itself; what is saved is decoding, where one forward serves every rollout under way.
-Decoding forwards are counted; an answer that changes with the batch is counted too.
+All on clips of their own, a quarter of each family. Both ways begin with models loaded and an empty cache, so
+that each opens, indexes and imagines for itself; what is saved is decoding, where one forward serves every
+rollout under way. Decoding forwards are counted; an answer that changes with the batch is counted too.
 """
 
 from __future__ import annotations
@@ -68,11 +68,15 @@ def run(quick: bool = False) -> dict[str, Any]:
             rounds.append((alone, asyncio.run(ask(asked, folder, folder / f"together-{n}", together=True))))
     alone, together = rounds[0]
     goals: dict[str, Goal] = {
-        "questions a second at once, times one by one": at_least(statistics.median(a.seconds / b.seconds for a, b in rounds), GOAL_RATIO),
+        "questions a second at once, times one by one": at_least(
+            statistics.median(a.seconds / b.seconds for a, b in rounds), GOAL_RATIO
+        ),
         "seconds one by one": reported(statistics.median(a.seconds for a, _ in rounds)),
         "seconds at once": reported(statistics.median(b.seconds for _, b in rounds)),
         "decoding forwards one by one": reported(alone.forwards),
         "decoding forwards at once": reported(together.forwards),
-        "answers that differ": reported(sum(a != b for a, b in zip(alone.answers, together.answers, strict=True))),
+        "answers that differ": reported(
+            sum(a != b for a, b in zip(alone.answers, together.answers, strict=True))
+        ),
     }
     return {"questions": len(asked), "goals": goals}

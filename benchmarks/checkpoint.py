@@ -1,9 +1,9 @@
 """How large a saved step is, for a 192-pixel board clip and for one of 1920 x 1080.
 
-The state holds references to frames, never pixels, so resolution must not show. Each run makes as many calls as the
-budget allows, each returning a frame and a curve of 128 values; a step is measured as `InMemorySaver` serialises it
-(msgpack, metadata included) and as JSON, and the larger counts. The initial view of a long video is what a step grows
-with: the paper preset's 256 frames are measured beside it.
+The state holds references to frames, never pixels, so resolution must not show. Each run makes as many calls
+as the budget allows, each returning a frame and a curve of 128 values; a step is measured as `InMemorySaver`
+serialises it (msgpack, metadata included) and as JSON, and the larger counts. The initial view of a long
+video is what a step grows with: the paper preset's 256 frames are measured beside it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,23 @@ class Caller:
         self.calls = calls
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         seen = len(re.findall("</frame>", str(rollout)))
-        said = "The top left red circle, the middle center lit blue ring and the bottom right green square are in view. " * 4
+        said = (
+            "The top left red circle, the middle center lit blue ring and the bottom right green square are in view. "
+            * 4
+        )
         text = said + (
-            f"<retrieve>what happens next, look number {seen}</retrieve>" if seen < self.calls else "</think>\n<answer>B</answer>"
+            f"<retrieve>what happens next, look number {seen}</retrieve>"
+            if seen < self.calls
+            else "</think>\n<answer>B</answer>"
         )
         until(text)
         yield Delta(text)
@@ -77,11 +88,16 @@ async def steps(clip: Path, folder: Path, **view: Any) -> list[int]:
     saver = InMemorySaver()
     graph = create_act2see(config, parts=parts, checkpointer=saver)
     thread: Any = {"configurable": {"thread_id": "run"}}
-    await graph.ainvoke({"video": str(clip), "question": "Which shape blinks?", "options": ["ring", "cross", "square"]}, thread)
+    await graph.ainvoke(
+        {"video": str(clip), "question": "Which shape blinks?", "options": ["ring", "cross", "square"]},
+        thread,
+    )
     out = []
     for saved in saver.list(thread):
         packed = sum(len(saver.serde.dumps_typed(part)[1]) for part in (saved.checkpoint, saved.metadata))
-        out.append(max(packed, len(json.dumps(saved.checkpoint["channel_values"], ensure_ascii=False).encode())))
+        out.append(
+            max(packed, len(json.dumps(saved.checkpoint["channel_values"], ensure_ascii=False).encode()))
+        )
     return out
 
 
@@ -89,13 +105,18 @@ async def measure(folder: Path, frames: int) -> dict[str, Any]:
     clip = make_item("blink", 0, "test", seconds=12).clip
     small = await steps(write_clip(clip, folder / "small.mp4"), folder / "a")
     large = await steps(write_large(clip, folder / "large.mp4", 12), folder / "b", max_side=448)
-    long = await steps(write_large(clip, folder / "long.mp4", frames), folder / "c", max_side=448, max_frames=frames)
+    long = await steps(
+        write_large(clip, folder / "long.mp4", frames), folder / "c", max_side=448, max_frames=frames
+    )
     goals: dict[str, Goal] = {
         "bytes of the largest step, 192 x 192, 12 s": at_most(max(small), GOAL_BYTES),
         "bytes of the largest step, 1920 x 1080, 12 s": at_most(max(large), GOAL_BYTES),
         f"bytes of the largest step, 1920 x 1080, {frames} initial frames": reported(max(long)),
     }
-    return {"steps": {"192 x 192": small[::-1], "1920 x 1080": large[::-1], f"{frames} frames": long[::-1]}, "goals": goals}
+    return {
+        "steps": {"192 x 192": small[::-1], "1920 x 1080": large[::-1], f"{frames} frames": long[::-1]},
+        "goals": goals,
+    }
 
 
 def run(quick: bool = False) -> dict[str, Any]:

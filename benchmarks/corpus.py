@@ -1,8 +1,8 @@
 """How much memory it takes to build a corpus and to read it back: as much for 10,000 records as for 1,000.
 
-Each record has three frames of 192 x 192 of its own, drawn while the corpus is written, as construction would hand them
-over. Each number of records is built in a process of its own; what is measured is the most that it ever held, less
-what it held once everything was imported and one record written and read.
+Each record has three frames of 192 x 192 of its own, drawn while the corpus is written, as construction would
+hand them over. Each number of records is built in a process of its own; what is measured is the most that it
+ever held, less what it held once everything was imported and one record written and read.
 """
 
 from __future__ import annotations
@@ -25,40 +25,65 @@ def chains(count: int, store: Any) -> Iterator[Any]:
     """`count` chains of two initial frames and a retrieved one, with as much text as a micro chain."""
     import numpy as np
 
-    from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace, Versions, Video
     from act2see.tools.frames import Retrieved
-    from act2see.training.records import Attempt, Chain
-    from act2see.training.sources import Sample
+    from act2see.trace.record import Answer, Call, Frames, Question, Text, Versions, Video
+    from act2see.trace.trace import Trace
+    from act2see.training.corpus.records import Attempt, Chain
+    from act2see.training.corpus.sources import Sample
 
-    said = "The top left red circle, the middle center lit blue ring and the bottom right green square are in view. " * 4
+    said = (
+        "The top left red circle, the middle center lit blue ring and the bottom right green square are in view. "
+        * 4
+    )
     for n in range(count):
         cells = np.random.default_rng(n).integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)
-        first, second, found = (store.ref(frame.repeat(16, 0).repeat(16, 1), float(i)) for i, frame in enumerate(cells))
+        first, second, found = (
+            store.ref(frame.repeat(16, 0).repeat(16, 1), float(i)) for i, frame in enumerate(cells)
+        )
         trace = Trace(
             id=str(n),
-            video=Video(path=f"{n}.mp4", digest="0" * 32, seconds=8.0, width=192, height=192, frames=96, fps=12.0),
+            video=Video(
+                path=f"{n}.mp4", digest="0" * 32, seconds=8.0, width=192, height=192, frames=96, fps=12.0
+            ),
             question=Question(text="Which shape blinks?", options=("ring", "cross", "square")),
             initial=(first, second),
             segments=(
                 Text(text=said),
                 Call(text="<retrieve>the blink</retrieve>", tag="retrieve", query="the blink"),
-                Frames(tag="retrieve", frames=(found.model_copy(update={"provenance": Retrieved(query="the blink", score=0.5)}),)),
+                Frames(
+                    tag="retrieve",
+                    frames=(
+                        found.model_copy(update={"provenance": Retrieved(query="the blink", score=0.5)}),
+                    ),
+                ),
                 Text(text=f"{said}</think>\n"),
                 Answer(text="<answer>A</answer>", body="A"),
             ),
             versions=Versions(tools={"retrieve": "1"}),
         )
         sample = Sample(
-            id=str(n), source="benchmark", video=f"{n}.mp4", question="Which shape blinks?", options=("ring", "cross", "square"),
-            answer="ring", chain=said, licence="CC0-1.0",
-        )  # fmt: skip
-        yield Chain(sample=sample, trace=trace, attempts=(Attempt(outcome="right", answer="A"),), similarity=0.9, teacher="benchmark")
+            id=str(n),
+            source="benchmark",
+            video=f"{n}.mp4",
+            question="Which shape blinks?",
+            options=("ring", "cross", "square"),
+            answer="ring",
+            chain=said,
+            licence="CC0-1.0",
+        )
+        yield Chain(
+            sample=sample,
+            trace=trace,
+            attempts=(Attempt(outcome="right", answer="A"),),
+            similarity=0.9,
+            teacher="benchmark",
+        )
 
 
 def build(count: int, folder: Path) -> dict[str, float]:
     """MiB above the baseline at the most, for writing and then for reading into an empty store."""
-    from act2see.tools.store import FrameStore
-    from act2see.training.corpus import read_corpus, write_corpus
+    from act2see.tools.video.store import FrameStore
+    from act2see.training.corpus.dataset import read_corpus, write_corpus
 
     def write(records: int, name: str) -> None:
         store = FrameStore(folder / f"{name}-frames")
@@ -78,14 +103,26 @@ def build(count: int, folder: Path) -> dict[str, float]:
     written, seconds = above(), time.perf_counter() - started
     assert read("corpus") == count
     on_disk = sum(p.stat().st_size for p in (folder / "corpus").rglob("*") if p.is_file())
-    return {"write": written, "read": above(), "seconds": seconds, "baseline": baseline / 1024, "corpus": on_disk / 2**20}
+    return {
+        "write": written,
+        "read": above(),
+        "seconds": seconds,
+        "baseline": baseline / 1024,
+        "corpus": on_disk / 2**20,
+    }
 
 
 def apart(count: int) -> dict[str, float]:
     """`build` in a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
         code = f"import json, pathlib, benchmarks.corpus as c; print(json.dumps(c.build({count}, pathlib.Path({folder!r}))))"
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parents[1],
+        )
         if run.returncode:
             raise RuntimeError(run.stderr)
         measured: dict[str, float] = json.loads(run.stdout.splitlines()[-1])

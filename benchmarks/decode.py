@@ -2,11 +2,11 @@
 
     python benchmarks/decode.py [--quick] [--out FILE]
 
-Frames at 3 a second, longest side 364, from H.264 clips made on the spot: 2 and 10 minutes of 720p, 2 of 1080p,
-25 frames a second, a keyframe every 250. Measured against decoding at full size and resizing with Pillow, in two
-ways: *whole* decodes the clip, then resizes, as is mostly done; *streamed* resizes each frame as it comes. All use
-all cores. Each measurement is a process of its own; memory is its peak above what it took before the clip was opened.
-The 10-minute clip is measured once, and not decoded whole: that takes 9 GiB.
+Frames at 3 a second, longest side 364, from H.264 clips made on the spot: 2 and 10 minutes of 720p, 2 of
+1080p, 25 frames a second, a keyframe every 250. Measured against decoding at full size and resizing with
+Pillow, in two ways: *whole* decodes the clip, then resizes, as is mostly done; *streamed* resizes each frame
+as it comes. All use all cores. Each measurement is a process of its own; memory is its peak above what it
+took before the clip was opened. The 10-minute clip is measured once, and not decoded whole: that takes 9 GiB.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def texture(rng: np.random.Generator, width: int, height: int) -> Pixels:
 
 
 def write_clip(path: Path, width: int, height: int, seconds: int) -> None:
-    """A camera that pans over a texture while a patch moves across it. The packets of 20 seconds, two groups of
-    pictures, are repeated: a longer clip takes no longer to encode and as long to decode."""
+    """A camera that pans over a texture while a patch moves across it. The packets of 20 seconds, two groups
+    of pictures, are repeated: a longer clip takes no longer to encode and as long to decode."""
     import av
 
     rng = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def write_clip(path: Path, width: int, height: int, seconds: int) -> None:
 
 
 def ours(path: str, backend: Any = "auto") -> int:
-    from act2see.tools.video import open_video
+    from act2see.tools.video.reader import open_video
 
     video = open_video(path, backend=backend)
     return sum(1 for _ in video.read(video.sample_indices(FPS), video.fit(SIDE)))
@@ -97,7 +97,11 @@ def pillow(path: str, whole: bool) -> int:
         stream.thread_type = "AUTO"
         wanted = {int(t / FPS * RATE + 1e-3) for t in range(stream.frames * FPS // RATE)}
         frames = (f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(stream)) if i in wanted)
-        return len([small(f) for f in np.stack(list(frames))]) if whole else sum(1 for f in frames if small(f).any())
+        return (
+            len([small(f) for f in np.stack(list(frames))])
+            if whole
+            else sum(1 for f in frames if small(f).any())
+        )
 
 
 METHODS: dict[str, Callable[[str], int]] = {
@@ -120,7 +124,7 @@ def measure(method: str, path: str) -> dict[str, float]:
     import decord
     import PIL.Image
 
-    import act2see.tools.video
+    import act2see.tools.video.reader
 
     del av, decord, PIL, act2see
     before, start, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
@@ -130,16 +134,33 @@ def measure(method: str, path: str) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    cpu = next((x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "?")
+    cpu = next(
+        (
+            x.split(":")[1].strip()
+            for x in Path("/proc/cpuinfo").read_text().splitlines()
+            if x.startswith("model name")
+        ),
+        "?",
+    )
     packages = {name: version(name) for name in ("decord2", "av", "pillow", "numpy")}
-    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform(), "packages": packages}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": packages,
+    }
 
 
 def run(quick: bool = False) -> dict[str, Any]:
     """Measure everything; the fastest of three runs each; `quick` takes a 20-second clip only, once."""
     clips = {"720p, 20 s": (1280, 720, 20)} if quick else {}
     if not quick:
-        clips = {"720p, 2 min": (1280, 720, 120), "720p, 10 min": (1280, 720, 600), "1080p, 2 min": (1920, 1080, 120)}
+        clips = {
+            "720p, 2 min": (1280, 720, 120),
+            "720p, 10 min": (1280, 720, 600),
+            "1080p, 2 min": (1920, 1080, 120),
+        }
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for clip, (width, height, seconds) in clips.items():
@@ -162,7 +183,14 @@ def run(quick: bool = False) -> dict[str, Any]:
                         found[method] = new
             for method, value in found.items():
                 times = round(value["seconds"] / found["act2see"]["seconds"], 2)
-                rows.append({"clip": clip, "method": method, **{k: round(v, 2) for k, v in value.items()}, "times": times})
+                rows.append(
+                    {
+                        "clip": clip,
+                        "method": method,
+                        **{k: round(v, 2) for k, v in value.items()},
+                        "times": times,
+                    }
+                )
     against = [r["times"] for r in rows if r["method"].startswith("whole")]
     used = [r["mib"] for r in rows if r["method"] == "act2see"]
     return {
@@ -170,14 +198,25 @@ def run(quick: bool = False) -> dict[str, Any]:
         "machine": machine(),
         "rows": rows,
         "goals": {
-            "times faster than full size, then resize": {"goal": GOAL_SPEED, "lowest": min(against), "met": min(against) >= GOAL_SPEED},
-            "MiB above the baseline": {"goal": GOAL_MEMORY, "highest": max(used), "met": max(used) <= GOAL_MEMORY},
+            "times faster than full size, then resize": {
+                "goal": GOAL_SPEED,
+                "lowest": min(against),
+                "met": min(against) >= GOAL_SPEED,
+            },
+            "MiB above the baseline": {
+                "goal": GOAL_MEMORY,
+                "highest": max(used),
+                "met": max(used) <= GOAL_MEMORY,
+            },
         },
     }
 
 
 def table(result: dict[str, Any]) -> str:
-    lines = ["| clip | method | frames | seconds | CPU seconds | peak MiB | times act2see's |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| clip | method | frames | seconds | CPU seconds | peak MiB | times act2see's |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for r in result["rows"]:
         lines.append(
             f"| {r['clip']} | {r['method']} | {r['frames']:.0f} | {r['seconds']:.2f} | {r['cpu']:.2f} | {r['mib']:.0f} | {r['times']:.2f} |"
@@ -187,8 +226,14 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a 20-second clip, measured once; nothing is written unless --out is given")
-    parser.add_argument("--out", type=Path, help="where the result goes (default: benchmarks/results/decode.json)")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a 20-second clip, measured once; nothing is written unless --out is given",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where the result goes (default: benchmarks/results/decode.json)"
+    )
     parser.add_argument("--measure", nargs=2, metavar=("METHOD", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:

@@ -1,7 +1,7 @@
 """What rollouts are measured with: the real reasoner, watched, and a tool that costs nothing.
 
-With the micro weights the model writes what it likes. Without them random ones do the same work, and a script says
-which token comes next: the reference chain's.
+With the micro weights the model writes what it likes. Without them random ones do the same work, and a script
+says which token comes next: the reference chain's.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from act2see.agent.rollout import Rollout
 from act2see.graphs.config import Config, load_config
 from act2see.micro.questions import Item, sentences
 from act2see.tools.base import Resources, ToolContext, ToolResult
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.frames import Curve, FrameRef, Retrieved
-from act2see.tools.store import FrameStore, Pixels
-from act2see.tools.video import frames_at
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import VideoLibrary
+from act2see.tools.video.reader import frames_at
+from act2see.tools.video.store import FrameStore, Pixels
 from benchmarks import have
 
 
@@ -42,16 +42,26 @@ class Watched(TransformersReasoner):
         return self.wrote[-1]
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
-        async for item in super().stream(rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling):
+        async for item in super().stream(
+            rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling
+        ):
             if isinstance(item, Done):
                 self.dones.append(item)
             yield item
 
     def chain(self, item: Item) -> list[int]:
         """The reference chain's ids, piece by piece as they are rendered."""
-        pieces = [s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain] + [item.closing()]
+        pieces = [s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain] + [
+            item.closing()
+        ]
         return [i for p in pieces for i in self.packer.codec.encode(p, "model")]
 
 
@@ -64,9 +74,13 @@ class Event:
         self.clips, self.seconds = resources.finder.clips, seconds
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
-        frame = self.clips.pictures(context.video, frames_at(self.clips.clip(context.video).seconds, [self.seconds]))[0]
+        frame = self.clips.pictures(
+            context.video, frames_at(self.clips.clip(context.video).seconds, [self.seconds])
+        )[0]
         curve = Curve(start=0.0, step=0.094, values=tuple(0.123 for _ in range(128)))
-        return ToolResult((frame.model_copy(update={"provenance": Retrieved(query=query, score=0.9123)}),), curve=curve)
+        return ToolResult(
+            (frame.model_copy(update={"provenance": Retrieved(query=query, score=0.9123)}),), curve=curve
+        )
 
 
 def reasoner(store: FrameStore) -> Watched:
@@ -79,17 +93,22 @@ def reasoner(store: FrameStore) -> Watched:
         return Watched.from_pretrained(resolve_weights("micro:vlm"), source)  # type: ignore[return-value]
     import torch
 
-    from act2see.micro.learn_vlm import image_processor
-    from act2see.micro.models import build_vlm
-    from act2see.micro.tokenizers import qwen_tokenizer
+    from act2see.micro.recipe.learn_vlm import image_processor
+    from act2see.micro.recipe.models import build_vlm
+    from act2see.micro.recipe.tokenizers import qwen_tokenizer
 
     torch.manual_seed(0)
     tokenizer = qwen_tokenizer(sentences())
-    return Watched(build_vlm(tokenizer), Packer(tokenizer, image_processor(), tokenizer.convert_tokens_to_ids("<|image_pad|>")), source)
+    return Watched(
+        build_vlm(tokenizer),
+        Packer(tokenizer, image_processor(), tokenizer.convert_tokens_to_ids("<|image_pad|>")),
+        source,
+    )
 
 
 def house(folder: Path, **view: Any) -> tuple[Config, Resources]:
-    """The micro preset and what its tools share, in a folder; nothing is indexed here, so there is no encoder."""
+    """The micro preset and what its tools share, in a folder; nothing is indexed here, so there is no
+    encoder."""
     config = load_config("micro", cache=str(folder), view={"guard": None, **view})
     store = FrameStore(str(folder / "frames"))
-    return config, Resources(store, Finder(Clips(folder, store, config.view.max_side), None, folder))  # type: ignore[arg-type]
+    return config, Resources(store, Finder(VideoLibrary(folder, store, config.view.max_side), None, folder))  # type: ignore[arg-type]

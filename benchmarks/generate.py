@@ -1,4 +1,5 @@
-"""Frames for questions that wait, in one pipeline call against one after another: micro's own generator, on this machine's CPU."""
+"""Frames for questions that wait, in one pipeline call against one after another: micro's own generator, on
+this machine's CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
-from act2see.tools.diffusion import Job
+from act2see.tools.diffusion import GenerationRequest
 from act2see.tools.generate import Generate
 from benchmarks import at_most, need, reported
 
@@ -23,14 +24,22 @@ def run(quick: bool = False) -> dict[str, Any]:
     """Median of five rounds, the ways in turn (quick: one round)."""
     need("encoder", "generator")
     with tempfile.TemporaryDirectory() as cache:
-        tool = build_parts(load_config("micro", cache=cache, tools={"generate": {"options": {"batch": COUNT}}})).tools["generate"]
+        tool = build_parts(
+            load_config("micro", cache=cache, tools={"generate": {"options": {"batch": COUNT}}})
+        ).tools["generate"]
         assert isinstance(tool, Generate)
         source = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-        jobs = [Job(source, f"the board tipped to the {way}", i) for i, way in enumerate(("left", "right") * (COUNT // 2))]
+        jobs = [
+            GenerationRequest(source, f"the board tipped to the {way}", i)
+            for i, way in enumerate(("left", "right") * (COUNT // 2))
+        ]
         how = tool.diffuser.how(source)
 
         async def together() -> list[Any]:
-            return [made[0] for made in await asyncio.gather(*(tool.diffuser.queue.submit(how, [j]) for j in jobs))]
+            return [
+                made[0]
+                for made in await asyncio.gather(*(tool.diffuser.queue.submit(how, [j]) for j in jobs))
+            ]
 
         def alone() -> list[Any]:
             return [tool.imagine(j.source, j.prompt, j.seed) for j in jobs]
@@ -43,7 +52,13 @@ def run(quick: bool = False) -> dict[str, Any]:
             middle = time.perf_counter()
             at_once = asyncio.run(together())
             ratios.append((middle - started) / (time.perf_counter() - middle))
-            most = max(most, *(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in zip(one_by_one, at_once, strict=True)))
+            most = max(
+                most,
+                *(
+                    int(np.abs(a.astype(int) - b.astype(int)).max())
+                    for a, b in zip(one_by_one, at_once, strict=True)
+                ),
+            )
     return {
         "goals": {
             f"{COUNT} frames at once: times one after another, median": reported(statistics.median(ratios)),

@@ -1,8 +1,8 @@
 """What HTTP and the graph cost, each beside the engine itself.
 
-All questions go through the graph once before anything is measured: clips are opened, frames indexed and imagined, and each visit
-to the reasoner is kept, what it read and what it wrote. A visit done once more stops at the same character, in a session that
-the engine has not met.
+All questions go through the graph once before anything is measured: clips are opened, frames indexed and
+imagined, and each visit to the reasoner is kept, what it read and what it wrote. A visit done once more stops
+at the same character, in a session that the engine has not met.
 
 *A step over HTTP.* `act2see serve openai` in a process of its own, reached by `reasoner.use: chat` with `continuation`, against
 `TransformersReasoner` in this one. Both do some questions' visits once more, one after the other, in turns who begins; a ratio is
@@ -19,11 +19,12 @@ Predicted before the first run: 1.12 for a step, 1.15 for the first of a questio
 0.93 of the engine's tokens at 64, the rest being validation of the state in each node, and the grammar, both in Python beside
 an engine that needs the interpreter too.
 
-Seen: 1.19 for a step, 1.12 for the first of a question, 1.24 for the others, whose time in process is a quarter of it; 0.96 of
-the engine's tokens at 64. By the processor's time a request costs 16 ms before its first word however much is written (pictures
-as PNG 4, LangChain and OpenAI's client 9, reading it in the server 3), then a token 0.3 ms in the client and 0.04 in the server,
-so that a step of 30 tokens pays more than one of 200. The graph's own thread takes 10 ms a question more than 64 bare streams do:
-most of it is LangGraph's, a tenth is validation, and the grammar does not show.
+Seen: 1.19 for a step, 1.12 for the first of a question, 1.24 for the others, whose time in process is a
+quarter of it; 0.96 of the engine's tokens at 64. By the processor's time a request costs 16 ms before its
+first word however much is written (pictures as PNG 4, LangChain and OpenAI's client 9, reading it in the
+server 3), then a token 0.3 ms in the client and 0.04 in the server, so that a step of 30 tokens pays more
+than one of 200. The graph's own thread takes 10 ms a question more than 64 bare streams do: most of it is
+LangGraph's, a tenth is validation, and the grammar does not show.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from act2see.graphs.parts import LazyReasoner, build_parts, build_reasoner
 from act2see.micro.questions import items
 from act2see.micro.world import write_clip
 from act2see.tools.base import FrameTool, ToolContext, ToolResult
-from act2see.tools.store import FrameStore
+from act2see.tools.video.store import FrameStore
 from benchmarks import Goal, at_least, at_most, need, reported
 
 GOAL_STEP, GOAL_SHARE, AT_ONCE = 1.2, 0.9, 64
@@ -78,10 +79,18 @@ class Kept:
     visits: dict[str, list[Visit]] = field(default_factory=dict)
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         said: list[str] = []
-        async for item in self.reasoner.stream(rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling):
+        async for item in self.reasoner.stream(
+            rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling
+        ):
             if isinstance(item, Delta):
                 said.append(item.text)
             else:
@@ -95,7 +104,8 @@ class Kept:
 
 @dataclass(slots=True)
 class Known:
-    """A tool that has answered before: the same query on the same clip costs nothing. `asked` counts the others."""
+    """A tool that has answered before: the same query on the same clip costs nothing. `asked` counts the
+    others."""
 
     tool: FrameTool
     tag: str
@@ -125,7 +135,8 @@ class Again:
 
 
 async def again(reasoner: Reasoner, visit: Visit, session: str) -> Again:
-    """The same continuation, stopped at the character at which the grammar stopped it; `session` names a run not seen before."""
+    """The same continuation, stopped at the character at which the grammar stopped it; `session` names a run
+    not seen before."""
     left = len(visit.text)
 
     def until(text: str) -> bool:
@@ -136,7 +147,9 @@ async def again(reasoner: Reasoner, visit: Visit, session: str) -> Again:
     said, done = "", visit.done
     rollout = replace(visit.rollout, session=session)
     started = time.perf_counter()
-    async for item in reasoner.stream(rollout, until=until, stops=visit.stops, max_tokens=visit.max_tokens, sampling=visit.sampling):
+    async for item in reasoner.stream(
+        rollout, until=until, stops=visit.stops, max_tokens=visit.max_tokens, sampling=visit.sampling
+    ):
         if isinstance(item, Delta):
             said += item.text
         else:
@@ -162,7 +175,11 @@ def house(config: Config, folder: Path, questions: int) -> House:
     kept = Kept(made.reasoner, made.reasoner.name)
     tools = {tag: Known(tool, tag, tool.usage) for tag, tool in made.tools.items()}
     given = [
-        {"video": str(write_clip(item.clip, folder / f"{item.seed}.mp4")), "question": item.text, "options": list(item.options)}
+        {
+            "video": str(write_clip(item.clip, folder / f"{item.seed}.mp4")),
+            "question": item.text,
+            "options": list(item.options),
+        }
         for item in items(questions, "test")
     ]
     return House(
@@ -212,7 +229,8 @@ async def steps(at: House, url: str, questions: int) -> list[tuple[int, Again, A
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Many at once: seconds by the clock and of the processor, decoding forwards, what each visit ended with and said."""
+    """Many at once: seconds by the clock and of the processor, decoding forwards, what each visit ended with
+    and said."""
 
     seconds: float
     cpu: float
@@ -235,7 +253,9 @@ class Way:
 async def through_graph(at: House) -> Way:
     at.kept.visits.clear()
     seconds, cpu, forwards, _ = await timed(at.engine, at.graph.abatch(at.given))
-    return Way(seconds, cpu, forwards, [(v.done, v.text) for visits in at.kept.visits.values() for v in visits])
+    return Way(
+        seconds, cpu, forwards, [(v.done, v.text) for visits in at.kept.visits.values() for v in visits]
+    )
 
 
 async def alone(at: House, round: int) -> Way:
@@ -246,7 +266,9 @@ async def alone(at: House, round: int) -> Way:
         at.engine.forget(f"{session} {round}")
         return out
 
-    seconds, cpu, forwards, done = await timed(at.engine, asyncio.gather(*(one(s, v) for s, v in at.kept.visits.items())))
+    seconds, cpu, forwards, done = await timed(
+        at.engine, asyncio.gather(*(one(s, v) for s, v in at.kept.visits.items()))
+    )
     return Way(seconds, cpu, forwards, [(a.done, a.text) for one in done for a in one])
 
 
@@ -260,7 +282,8 @@ async def timed(engine: Any, work: Awaitable[Any]) -> tuple[float, float, int, A
 async def measure(
     folder: Path, questions: int, stepped: int, rounds: int
 ) -> tuple[list[tuple[int, Again, Again]], list[tuple[Way, Way]], int]:
-    """Steps in process and over HTTP, rounds through the graph and without, queries that tools did not know."""
+    """Steps in process and over HTTP, rounds through the graph and without, queries that tools did not
+    know."""
     at = house(load_config("micro", cache=str(folder / "cache"), view={"guard": None}), folder, questions)
     await through_graph(at)
     known = sum(t.asked for t in at.tools.values())
@@ -271,11 +294,14 @@ async def measure(
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Steps of 17 questions, the first of which does not count (quick: 5); three rounds of 64 at once (quick: one of 24)."""
+    """Steps of 17 questions, the first of which does not count (quick: 5); three rounds of 64 at once (quick:
+    one of 24)."""
     need("vlm", "encoder", "generator")
     questions = 24 if quick else AT_ONCE
     with tempfile.TemporaryDirectory() as name:
-        pairs, ways, asked = asyncio.run(measure(Path(name), questions, 5 if quick else 17, 1 if quick else 3))
+        pairs, ways, asked = asyncio.run(
+            measure(Path(name), questions, 5 if quick else 17, 1 if quick else 3)
+        )
     ratios = [(n, remote.seconds / local.seconds) for n, local, remote in pairs]
 
     def median(values: Iterator[float]) -> float:
@@ -287,15 +313,21 @@ def run(quick: bool = False) -> dict[str, Any]:
         "the same, the later steps": reported(median(r for n, r in ratios if n)),
         "seconds of a step in process": reported(median(local.seconds for _, local, _ in pairs)),
         "steps with other words over HTTP": at_most(sum(a.text != b.text for _, a, b in pairs), 0),
-        f"tokens a second of {questions} questions, times the engine's": at_least(median(g.rate / e.rate for g, e in ways), GOAL_SHARE),
-        "the same, by the processor's time": reported(median(g.decoded / g.cpu / (e.decoded / e.cpu) for g, e in ways)),
+        f"tokens a second of {questions} questions, times the engine's": at_least(
+            median(g.rate / e.rate for g, e in ways), GOAL_SHARE
+        ),
+        "the same, by the processor's time": reported(
+            median(g.decoded / g.cpu / (e.decoded / e.cpu) for g, e in ways)
+        ),
         "tokens a second through the graph": reported(median(g.rate for g, _ in ways)),
         "tokens a second of the engine alone": reported(median(e.rate for _, e in ways)),
         "tokens a decoding forward, graph": reported(median(g.decoded / g.forwards for g, _ in ways)),
         "tokens a decoding forward, engine": reported(median(e.decoded / e.forwards for _, e in ways)),
         "tokens read, graph": reported(median(g.read for g, _ in ways)),
         "tokens read, engine": reported(median(e.read for _, e in ways)),
-        "steps with other words alone": reported(sum(a != b for g, e in ways for (_, a), (_, b) in zip(g.said, e.said, strict=True))),
+        "steps with other words alone": reported(
+            sum(a != b for g, e in ways for (_, a), (_, b) in zip(g.said, e.said, strict=True))
+        ),
         "queries that tools did not know": reported(asked),
     }
     return {

@@ -1,10 +1,11 @@
 """Whether a run that is interrupted anywhere goes on and gives the same answer.
 
-A run with two calls is interrupted at one event of its stream (a token, a call, a frame, a node's end, a checkpoint), by SIGINT
-or SIGKILL, and resumed; the answer, the calls and the frames must be those of the run that nobody interrupted. This is done
-for the savers in memory and in SQLite, for each durability, at every event of a run whose model has a script, at some of a run on the
-micro models, and through the command line. Where nothing was saved yet
-(`durability="exit"` saves at the end alone) the question is asked again in the same thread.
+A run with two calls is interrupted at one event of its stream (a token, a call, a frame, a node's end, a
+checkpoint), by SIGINT or SIGKILL, and resumed; the answer, the calls and the frames must be those of the run
+that nobody interrupted. This is done for the savers in memory and in SQLite, for each durability, at every
+event of a run whose model has a script, at some of a run on the micro models, and through the command line.
+Where nothing was saved yet (`durability="exit"` saves at the end alone) the question is asked again in the
+same thread.
 
 Each run has a process of its own: a process that has loaded the models, and never used them, forks it.
 """
@@ -26,7 +27,8 @@ from typing import Any, Literal
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import Frames, Trace
+from act2see.trace.record import Frames
+from act2see.trace.trace import Trace
 from benchmarks import Goal, at_least, need, reported
 
 Saver = Literal["memory", "sqlite"]
@@ -49,9 +51,9 @@ class Interruption:
 
 def outcome(trace: Trace) -> list[Any]:
     """What must be the same: everything written, called and shown."""
-    return [s.model_dump_json(include={"kind", "text", "query", "tag", "body", "note"}) for s in trace.segments] + [
-        f.digest for s in trace.segments if isinstance(s, Frames) for f in s.frames
-    ]
+    return [
+        s.model_dump_json(include={"kind", "text", "query", "tag", "body", "note"}) for s in trace.segments
+    ] + [f.digest for s in trace.segments if isinstance(s, Frames) for f in s.frames]
 
 
 def kinds_of_events(build: Builder, given: dict[str, Any], folder: Path) -> tuple[list[Any], list[str]]:
@@ -63,7 +65,9 @@ def kinds_of_events(build: Builder, given: dict[str, Any], folder: Path) -> tupl
         async def main() -> Any:
             async with opened("memory", folder) as saver:
                 graph = build(saver)
-                async for part in graph.astream(given, THREAD, stream_mode=MODES, version="v2", durability="sync"):
+                async for part in graph.astream(
+                    given, THREAD, stream_mode=MODES, version="v2", durability="sync"
+                ):
                     kinds.append(part["data"]["type"] if part["type"] == "custom" else part["type"])
                 trace = Trace.model_validate((await graph.aget_state(THREAD)).values["trace"])
                 if len(trace.calls) != 2:
@@ -76,7 +80,9 @@ def kinds_of_events(build: Builder, given: dict[str, Any], folder: Path) -> tupl
     return result[0], result[1]
 
 
-def survives(build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]) -> str:
+def survives(
+    build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]
+) -> str:
     """An empty text where the resumed run comes to the same, else what went wrong."""
     if how.saver == "memory":
         return in_child(lambda: asyncio.run(_in_one_process(build, given, folder, how, expected)))
@@ -101,7 +107,9 @@ async def _follow(graph: Any, given: dict[str, Any], how: Interruption) -> None:
             await asyncio.sleep(60)  # SIGINT comes as a cancellation
 
 
-async def _in_one_process(build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]) -> str:
+async def _in_one_process(
+    build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]
+) -> str:
     async with opened("memory", folder) as saver:
         graph = build(saver)
         running = asyncio.create_task(_follow_until_cancelled(graph, given, how))
@@ -121,7 +129,9 @@ async def _follow_until_cancelled(graph: Any, given: dict[str, Any], how: Interr
             await asyncio.sleep(0)
 
 
-async def _resumed(build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]) -> str:
+async def _resumed(
+    build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]
+) -> str:
     async with opened(how.saver, folder) as saver:
         return await _compared(build(saver), given, how, expected)
 
@@ -138,7 +148,9 @@ async def _compared(graph: Any, given: dict[str, Any], how: Interruption, expect
         trace = await aask(graph, given["video"], given["question"], given["options"], thread_id="t")
     except Exception as e:
         return f"{type(e).__name__}: {e}"
-    return "" if outcome(trace) == list(expected) else f"it came to {trace.answer!r}, {len(trace.calls)} calls"
+    return (
+        "" if outcome(trace) == list(expected) else f"it came to {trace.answer!r}, {len(trace.calls)} calls"
+    )
 
 
 @asynccontextmanager
@@ -179,7 +191,8 @@ def in_child(work: Callable[[], Any], dies: bool = False) -> Any:
 
 
 def interruptions(kinds: Sequence[str], tokens: int) -> Iterator[Interruption]:
-    """One for each event but tokens, of which every so many are taken, in each saver, durability and signal."""
+    """One for each event but tokens, of which every so many are taken, in each saver, durability and
+    signal."""
     seen = 0
     for at, kind in enumerate(kinds, start=1):
         seen += kind == "token"
@@ -191,7 +204,9 @@ def interruptions(kinds: Sequence[str], tokens: int) -> Iterator[Interruption]:
             yield Interruption("sqlite", durability, "SIGKILL", at)
 
 
-def try_all(build: Builder, given: dict[str, Any], folder: Path, tokens: int, every: int = 1) -> dict[str, Any]:
+def try_all(
+    build: Builder, given: dict[str, Any], folder: Path, tokens: int, every: int = 1
+) -> dict[str, Any]:
     """Interrupt the run at its events, every so many of them; how many there were, and what failed."""
     # A shell that starts this in the background has it ignore SIGINT, and its children too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -202,11 +217,15 @@ def try_all(build: Builder, given: dict[str, Any], folder: Path, tokens: int, ev
         place = folder / f"run-{n}"
         place.mkdir()
         if wrong := survives(build, given, place, how, expected):
-            failed.append(f"{how.saver}, {how.durability}, {how.by} at event {how.at} ({kinds[how.at - 1]}): {wrong}")
+            failed.append(
+                f"{how.saver}, {how.durability}, {how.by} at event {how.at} ({kinds[how.at - 1]}): {wrong}"
+            )
     return {"events": len(kinds), "tried": len(tried), "failed": failed}
 
 
-def through_the_command_line(video: Path, question: str, options: Sequence[str], cache: Path, points: int) -> dict[str, Any]:
+def through_the_command_line(
+    video: Path, question: str, options: Sequence[str], cache: Path, points: int
+) -> dict[str, Any]:
     """`act2see ask`, interrupted once it has printed so many characters, then `act2see ask --resume`."""
     environment = {**os.environ, "ACT2SEE_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "act2see", "ask"]
@@ -219,14 +238,23 @@ def through_the_command_line(video: Path, question: str, options: Sequence[str],
     for n in range(points):
         for by in ("SIGINT", "SIGKILL"):
             tried += 1
-            wrong = _cut_and_resumed(asking, command, environment, cache, at=len(whole.encode()) * n // points, by=by, last=last)
+            wrong = _cut_and_resumed(
+                asking, command, environment, cache, at=len(whole.encode()) * n // points, by=by, last=last
+            )
             if wrong:
                 failed.append(f"command line, {by} after {n} of {points} of the output: {wrong}")
     return {"tried": tried, "failed": failed}
 
 
 def _cut_and_resumed(
-    asking: Sequence[str], command: Sequence[str], environment: dict[str, str], cache: Path, *, at: int, by: str, last: str
+    asking: Sequence[str],
+    command: Sequence[str],
+    environment: dict[str, str],
+    cache: Path,
+    *,
+    at: int,
+    by: str,
+    last: str,
 ) -> str:
     import sqlite3
 
@@ -250,13 +278,23 @@ def _cut_and_resumed(
         said = process.stderr.read().decode()
     new = known() - before
     if not new:
-        return "" if process.returncode in (130, -signal.SIGKILL) else f"nothing was saved; it said {said[-300:]!r}"
+        return (
+            ""
+            if process.returncode in (130, -signal.SIGKILL)
+            else f"nothing was saved; it said {said[-300:]!r}"
+        )
     if process.returncode == 0:
         return "" if _last_line(rest) == last else "it ended before the signal, with another answer"
-    resumed = subprocess.run([*command, "--resume", new.pop()], env=environment, capture_output=True, text=True, check=False)
+    resumed = subprocess.run(
+        [*command, "--resume", new.pop()], env=environment, capture_output=True, text=True, check=False
+    )
     if resumed.returncode != 0:
         return f"exit code {resumed.returncode}: {resumed.stderr[-300:]}"
-    return "" if _last_line(resumed.stdout) == last else f"another answer: {_last_line(resumed.stdout)!r}, not {last!r}"
+    return (
+        ""
+        if _last_line(resumed.stdout) == last
+        else f"another answer: {_last_line(resumed.stdout)!r}, not {last!r}"
+    )
 
 
 def _last_line(said: str) -> str:
@@ -277,13 +315,24 @@ def build_micro(cache: Path) -> Builder:
 
 
 class Speaks:
-    """Writes two calls and an answer, a few characters at a time; which comes next depends on the rollout alone."""
+    """Writes two calls and an answer, a few characters at a time; which comes next depends on the rollout
+    alone."""
 
     name = "speaks"
-    lines = ("I look. <retrieve>the circle</retrieve>", "And <generate>the circle in blue</generate>", "So.</think>\n<answer>B</answer>")
+    lines = (
+        "I look. <retrieve>the circle</retrieve>",
+        "And <generate>the circle in blue</generate>",
+        "So.</think>\n<answer>B</answer>",
+    )
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         line = self.lines[str(rollout).count("</frame>")]
         for at in range(0, len(line), 3):
@@ -319,8 +368,15 @@ def main(folder: Path, quick: bool, what: str) -> dict[str, Any]:
     if what == "micro":
         return try_all(build_micro(folder / "cache"), given, folder, tokens=48, every=24 if quick else 6)
     result = try_all(build_scripted(folder), given, folder, tokens=10, every=12 if quick else 1)
-    typed = through_the_command_line(clip, item.text, item.options, folder / "typed", points=2 if quick else 6)
-    return {**result, "typed": typed["tried"], "tried": result["tried"] + typed["tried"], "failed": result["failed"] + typed["failed"]}
+    typed = through_the_command_line(
+        clip, item.text, item.options, folder / "typed", points=2 if quick else 6
+    )
+    return {
+        **result,
+        "typed": typed["tried"],
+        "tried": result["tried"] + typed["tried"],
+        "failed": result["failed"] + typed["failed"],
+    }
 
 
 def run(quick: bool = False) -> dict[str, Any]:
@@ -334,7 +390,9 @@ def run(quick: bool = False) -> dict[str, Any]:
             place = Path(folder) / what
             place.mkdir()
             with open(place / "said", "w") as said:
-                running[what] = subprocess.Popen([*command, what, str(place)], env=environment, stdout=said, stderr=said, text=True)
+                running[what] = subprocess.Popen(
+                    [*command, what, str(place)], env=environment, stdout=said, stderr=said, text=True
+                )
         for what, process in running.items():
             process.wait()
             told = (Path(folder) / what / "said").read_text()
@@ -349,7 +407,11 @@ def run(quick: bool = False) -> dict[str, Any]:
         "of these, on the micro models": reported(parts["micro"]["tried"] + parts["scripted"]["typed"]),
         "of these, through the command line": reported(parts["scripted"]["typed"]),
     }
-    return {"events": {what: part["events"] for what, part in parts.items()}, "failed": failed, "goals": goals}
+    return {
+        "events": {what: part["events"] for what, part in parts.items()},
+        "failed": failed,
+        "goals": goals,
+    }
 
 
 if __name__ == "__main__":

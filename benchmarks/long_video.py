@@ -1,7 +1,9 @@
-"""An hour of board through the long-video graph, beside a tenth of it: whether time grows with the parts, and memory does not.
+"""An hour of board through the long-video graph, beside a tenth of it: whether time grows with the parts, and
+memory does not.
 
-Each is a process of its own with an empty cache, over a clip with one blink of half a second. Time is of the processor, so that
-other work on the machine is no part of it; memory is the highest of the process, models and all.
+Each is a process of its own with an empty cache, over a clip with one blink of half a second. Time is of the
+processor, so that other work on the machine is no part of it; memory is the highest of the process, models
+and all.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ GOAL_MEMORY, GOAL_TIME = 1.25, 1.25
 CHILD = """
 import asyncio, json, resource, sys, time
 from act2see import load_config
-from act2see.graphs.long_video import create_long_video
+from act2see.graphs.long_video.graph import create_long_video
 graph = create_long_video(load_config("micro", budget={"seconds": 3600.0}))
 given = {"video": sys.argv[1], "question": sys.argv[2]}
 wall, cpu = time.perf_counter(), time.process_time()
@@ -48,7 +50,11 @@ def board(seconds: int) -> Clip:
     for second in range(13, seconds, 17):
         slow.append((second * FPS, slow[-1][1].change(hopping, cell=rng.choice(slow[-1][1].free))))
     start = FPS * int(0.61 * seconds) + 4
-    return Clip(seconds * FPS, tuple(slow), (Short("blink", Piece(blinking.shape, colour, (0, 0), True), start, start + 6),))
+    return Clip(
+        seconds * FPS,
+        tuple(slow),
+        (Short("blink", Piece(blinking.shape, colour, (0, 0), True), start, start + 6),),
+    )
 
 
 def asked(seconds: int, folder: Path) -> dict[str, Any]:
@@ -67,7 +73,9 @@ def asked(seconds: int, folder: Path) -> dict[str, Any]:
         raise RuntimeError(f"the question failed: {child.stderr.strip().splitlines()[-1:]}")
     result: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     times = [f["seconds"] for _, frames in result["evidence"] for f in frames]
-    right = result["answer"] == blink.piece.colour and any(blink.start <= t * FPS + 0.1 < blink.stop for t in times)
+    right = result["answer"] == blink.piece.colour and any(
+        blink.start <= t * FPS + 0.1 < blink.stop for t in times
+    )
     return {**result, "right": right, "minutes": seconds / 60}
 
 
@@ -81,7 +89,9 @@ def run(quick: bool = False) -> dict[str, Any]:
     return {
         "runs": [short, long],
         "goals": {
-            f"memory of {minutes}, times that of {short['minutes']:g}": at_most(long["mib"] / short["mib"], GOAL_MEMORY),
+            f"memory of {minutes}, times that of {short['minutes']:g}": at_most(
+                long["mib"] / short["mib"], GOAL_MEMORY
+            ),
             f"CPU time a part of {minutes}, times that of {short['minutes']:g}": at_most(
                 long["cpu"] / long["parts"] / (short["cpu"] / short["parts"]), GOAL_TIME
             ),

@@ -1,8 +1,9 @@
 """How long a notebook takes: from its first import to its first answer, and from top to bottom.
 
-The quickstart's cells are run one after another in a fresh kernel with an empty cache, as a reader runs them; the first answer is
-there when the cell that first calls `ask` is done. The kernel's own start is not counted. Then each notebook as a whole (quick: none
-but the quickstart). Seconds of the processor stand beside those of the clock, since other work on the machine hardly shows in them.
+The quickstart's cells are run one after another in a fresh kernel with an empty cache, as a reader runs them;
+the first answer is there when the cell that first calls `ask` is done. The kernel's own start is not counted.
+Then each notebook as a whole (quick: none but the quickstart). Seconds of the processor stand beside those of
+the clock, since other work on the machine hardly shows in them.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ SPENT = "import resource; r = resource.getrusage(resource.RUSAGE_SELF); print(r.
 
 
 def timed(path: Path, cache: str) -> dict[str, float]:
-    """Seconds of the clock up to the first answer and of the whole, and of the kernel's processor time at either."""
+    """Seconds of the clock up to the first answer and of the whole, and of the kernel's processor time at
+    either."""
     import nbformat
     from nbclient import NotebookClient
 
     notebook: Any = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": cache}})
+    client = NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": cache}}
+    )
     probe = nbformat.v4.new_code_cell(SPENT)
     result: dict[str, float] = {}
 

@@ -1,4 +1,5 @@
-"""How soon the web page shows what the model wrote, and how heavy the page of a trace is, in a headless Chromium.
+"""How soon the web page shows what the model wrote, and how heavy the page of a trace is, in a headless
+Chromium.
 
 *Latency* is from the moment at which the reasoner hands a token to the graph to the moment at which the DOM has it: a
 `MutationObserver` notes when each word of a script is first there. Both clocks are this machine's. A *first* token is one
@@ -25,14 +26,15 @@ import numpy as np
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import Answer, Call, Frames, Question, Segment, Text, Trace, Video
-from act2see.agent.view import trace_html
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import Parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.frames import FrameRef, Initial, Retrieved
-from act2see.tools.store import frame_digest
+from act2see.tools.video.store import frame_digest
+from act2see.trace.page import trace_html
+from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, Video
+from act2see.trace.trace import Trace
 from benchmarks import Goal, Skipped, at_most, reported
 from benchmarks.engine import Event, house
 
@@ -58,7 +60,13 @@ class Speaker:
         self.first: list[str] = []
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         calls = len(re.findall("</frame>", str(rollout)))
         self.first.append(f"w{len(self.said)}x")
@@ -78,20 +86,26 @@ class Speaker:
 
 
 def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list[float]]:
-    """Seconds to the page of each first token, and of the others: so many questions to one server, each on a page of its own."""
-    from act2see.serve.ui import Site, served
-    from act2see.serve.ui_runs import Runs
-    from act2see.serve.ui_shelf import Clip, Shelf
+    """Seconds to the page of each first token, and of the others: so many questions to one server, each on a
+    page of its own."""
+    from act2see.serve.ui.runs import Runs
+    from act2see.serve.ui.server import Site, served
+    from act2see.serve.ui.shelf import Clip, VideoCatalog
 
     config, resources = house(folder)
     config = config.model_copy(update={"tools": {"retrieve": config.tools["retrieve"]}})
     speaker = Speaker()
     parts = Parts(speaker, {"retrieve": Event(resources, 1.0)}, resources)
     graph = create_act2see(config, parts=parts)
-    sample = Clip("sample", str(write_clip(make_item("blink", 0, "test").clip, folder / "clip.mp4")), "Which?", ("a", "b"))
+    sample = Clip(
+        "sample",
+        str(write_clip(make_item("blink", 0, "test").clip, folder / "clip.mp4")),
+        "Which?",
+        ("a", "b"),
+    )
     runs = Runs(folder / "runs", lambda _: (graph, lambda ref: resources.store.get(ref.digest)))
     seen: dict[str, float] = {}
-    with served(Site({"micro": config}, Shelf(folder / "uploads", [sample]), runs)) as address:
+    with served(Site({"micro": config}, VideoCatalog(folder / "uploads", [sample]), runs)) as address:
         visitor = browser.new_context()  # it keeps the page's scripts, as any browser does
         for _ in range(times):
             page = visitor.new_page()
@@ -104,10 +118,12 @@ def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list
 
 
 def asked(page: Any) -> dict[str, float]:
-    """Ask the sample's question: when the page had each word. Raises `RuntimeError` with the page's words where it does not answer."""
+    """Ask the sample's question: when the page had each word. Raises `RuntimeError` with the page's words
+    where it does not answer."""
     page.get_by_role("button", name="Ask", exact=True).wait_for()
     page.evaluate(WATCH)
-    # The sample's question comes after the button: asked sooner, the page would say that the question is empty.
+    # The sample's question comes after the button: asked sooner, the page would say that the question is
+    # empty.
     page.get_by_label("Question").and_(page.locator(":not(:placeholder-shown)")).wait_for()
     page.get_by_label("Question").press("Enter")
     answered = page.locator("[role=status]", has_text="Answered")
@@ -122,7 +138,10 @@ def asked(page: Any) -> dict[str, float]:
 def trace_of(pixels: Sequence[np.ndarray]) -> tuple[Trace, dict[str, np.ndarray]]:
     """A trace that shows these pictures: 16 at the start, the rest retrieved one by one."""
     by_digest = {frame_digest(p): p for p in pixels}
-    refs = [FrameRef(digest=d, width=p.shape[1], height=p.shape[0], seconds=float(i)) for i, (d, p) in enumerate(by_digest.items())]
+    refs = [
+        FrameRef(digest=d, width=p.shape[1], height=p.shape[0], seconds=float(i))
+        for i, (d, p) in enumerate(by_digest.items())
+    ]
     segments: list[Segment] = []
     for n, ref in enumerate(refs[16:]):
         found = ref.model_copy(update={"provenance": Retrieved(query=f"look {n}", score=0.5)})
@@ -134,7 +153,9 @@ def trace_of(pixels: Sequence[np.ndarray]) -> tuple[Trace, dict[str, np.ndarray]
     segments.append(Answer(text="<answer>A</answer>", body="A"))
     video = Video(path="clip.mp4", digest="0", seconds=20.0, width=448, height=252, frames=500, fps=25.0)
     initial = tuple(r.model_copy(update={"provenance": Initial()}) for r in refs[:16])
-    return Trace(id="t", video=video, question=Question(text="Which?"), initial=initial, segments=tuple(segments)), by_digest
+    return Trace(
+        id="t", video=video, question=Question(text="Which?"), initial=initial, segments=tuple(segments)
+    ), by_digest
 
 
 def pictures(noise: bool) -> list[np.ndarray]:
@@ -145,7 +166,9 @@ def pictures(noise: bool) -> list[np.ndarray]:
     if noise:
         return [rng.integers(0, 256, (252, 448, 3), dtype=np.uint8) for _ in range(20)]
     smooth = [rng.integers(0, 256, (14, 25, 3), dtype=np.uint8) for _ in range(20)]
-    large = [np.asarray(Image.fromarray(s).resize((448, 252), Image.Resampling.BICUBIC), np.int16) for s in smooth]
+    large = [
+        np.asarray(Image.fromarray(s).resize((448, 252), Image.Resampling.BICUBIC), np.int16) for s in smooth
+    ]
     return [np.clip(a + rng.normal(0, 6, a.shape), 0, 255).astype(np.uint8) for a in large]
 
 
@@ -181,8 +204,12 @@ def run(quick: bool = False) -> dict[str, Any]:
         for kind in ("footage", "noise"):
             trace, by_digest = trace_of(pictures(kind == "noise"))
             html = Path(folder) / f"{kind}.html"
-            html.write_text(trace_html(trace, lambda ref, known=by_digest: known[ref.digest]), encoding="utf-8")
+            html.write_text(
+                trace_html(trace, lambda ref, known=by_digest: known[ref.digest]), encoding="utf-8"
+            )
             goals[f"bytes of the page of 20 frames, {kind}"] = at_most(html.stat().st_size, GOAL_BYTES)
-            goals[f"seconds until it is loaded and painted, {kind}"] = at_most(opened(browser, html, 2 if quick else 5), GOAL_OPEN)
+            goals[f"seconds until it is loaded and painted, {kind}"] = at_most(
+                opened(browser, html, 2 if quick else 5), GOAL_OPEN
+            )
         browser.close()
     return {"first": [round(x, 3) for x in first], "goals": goals}

@@ -1,8 +1,10 @@
-"""How long a query takes on the index of an hour: 10,800 frames of 32 vectors with 256 values, 3 frames a second.
+"""How long a query takes on the index of an hour: 10,800 frames of 32 vectors with 256 values, 3 frames a
+second.
 
-The vectors are random: FAISS compares a query with every row, whatever they hold. Several phrasings are the worst case
-here: their best rows share no frame, so that all rows are searched again. The index is opened and searched in
-a process of its own, so that memory is that of opening alone; a memory-mapped file takes none of its own (`RssAnon`).
+The vectors are random: FAISS compares a query with every row, whatever they hold. Several phrasings are the
+worst case here: their best rows share no frame, so that all rows are searched again. The index is opened and
+searched in a process of its own, so that memory is that of opening alone; a memory-mapped file takes none of
+its own (`RssAnon`).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from act2see.tools.index import IndexWriter, read_index
+from act2see.tools.search.index import IndexWriter, read_index
 from benchmarks import Goal, at_most, kib, reported
 
 FRAMES, TOKENS, DIM, FPS, BATCH = 10_800, 32, 256, 3, 540
@@ -85,7 +87,9 @@ def run(quick: bool = False) -> dict[str, Any]:
         writing = time.perf_counter() - started
         mib = sum(f.stat().st_size for f in folder.iterdir()) / 2**20
         command = [sys.executable, "-m", "benchmarks.query", str(folder), str(8 if quick else 40)]
-        done = subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True
+        )
     m: dict[str, float] = json.loads(done.stdout)
     goals: dict[str, Goal] = {
         "milliseconds a query, one hour indexed": at_most(m["one"], GOAL_MS),

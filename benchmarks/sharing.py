@@ -1,12 +1,13 @@
-"""One process for many questions: how long a clip waits beside a film, and what it brings to encode for many at once.
+"""One process for many questions: how long a clip waits beside a film, and what it brings to encode for many
+at once.
 
 *Beside a film*: the index of a six-second clip is built alone, and while that of a film of many minutes is under way. What stands
 against it is the film's own time: so long would the clip wait without turns. Models are loaded before.
 
 *At once*: 64 queries on clips that are indexed, from 64 threads, against the same one after another. Who waits is encoded together.
 
-Predicted: on two cores the clip takes turns with one other build, whose decoding and encoding go on beside its own, so two
-to three times alone; the queries gain as their text encoder does, twofold.
+Predicted: on two cores the clip takes turns with one other build, whose decoding and encoding go on beside
+its own, so two to three times alone; the queries gain as their text encoder does, twofold.
 
 Seen: 1.23 times alone, where the film takes forty times; the queries 3.6 times faster.
 """
@@ -25,7 +26,7 @@ from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_resources
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
-from act2see.tools.finder import Finder
+from act2see.tools.search.finder import Finder
 from benchmarks import Goal, at_least, at_most, need, reported
 
 GOAL_BESIDE, GOAL_AT_ONCE = 4.0, 1.0
@@ -47,7 +48,9 @@ async def beside(finder: Finder, film: str, clip: str) -> tuple[float, float]:
     """Seconds until the clip is indexed while the film is under way, and those of the film."""
     started = time.perf_counter()
     loop, under_way = asyncio.get_running_loop(), asyncio.Event()
-    long = asyncio.create_task(finder.ready(film, lambda done, total: loop.call_soon_threadsafe(under_way.set)))
+    long = asyncio.create_task(
+        finder.ready(film, lambda done, total: loop.call_soon_threadsafe(under_way.set))
+    )
     await under_way.wait()
     asked = time.perf_counter()
     await finder.ready(clip)
@@ -86,13 +89,17 @@ def run(quick: bool = False) -> dict[str, Any]:
             started = time.perf_counter()
             finder.index(clips[0])
             alone = time.perf_counter() - started
-            rounds.append((alone, *asyncio.run(beside(fresh(folder, f"beside-{n}", clips[1]), film, clips[0]))))
+            rounds.append(
+                (alone, *asyncio.run(beside(fresh(folder, f"beside-{n}", clips[1]), film, clips[0])))
+            )
         for clip in clips:
             finder.index(clip)
         ratios = [at_once(finder, clips) for _ in range(1 if quick else 5)]
         together = max(finder.encoder.queue.batches)  # type: ignore[attr-defined]
     goals: dict[str, Goal] = {
-        "a clip's index beside a film's, times alone": at_most(statistics.median(b / a for a, b, _ in rounds), GOAL_BESIDE),
+        "a clip's index beside a film's, times alone": at_most(
+            statistics.median(b / a for a, b, _ in rounds), GOAL_BESIDE
+        ),
         "seconds of the clip alone": reported(statistics.median(a for a, _, _ in rounds)),
         "seconds of the clip beside the film": reported(statistics.median(b for _, b, _ in rounds)),
         "seconds of the film": reported(statistics.median(f for _, _, f in rounds)),

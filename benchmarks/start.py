@@ -62,7 +62,12 @@ def answers(items: list[Item], folder: Path) -> list[dict[str, float]]:
     with tempfile.TemporaryFile("w+") as complaints:
         started = time.perf_counter()
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints, text=True, env=environment
+            [sys.executable, "-c", CHILD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+            env=environment,
         )
         assert child.stdin is not None
         assert child.stdout is not None
@@ -80,9 +85,12 @@ def answers(items: list[Item], folder: Path) -> list[dict[str, float]]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Medians of three cold processes (quick: one), each with its import beside it, after one that fills the disk cache."""
+    """Medians of three cold processes (quick: one), each with its import beside it, after one that fills the
+    disk cache."""
     result: dict[str, Any] = {}
-    goals: dict[str, Goal] = {"seconds of --help beyond the interpreter": at_most(help_beyond(3 if quick else 9), GOAL_HELP)}
+    goals: dict[str, Goal] = {
+        "seconds of --help beyond the interpreter": at_most(help_beyond(3 if quick else 9), GOAL_HELP)
+    }
     try:
         need("vlm", "encoder", "generator")
     except Skipped as e:
@@ -101,5 +109,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     goals["seconds of a cold question, times those of the imports"] = at_most(ratio, GOAL_COLD)
     goals["seconds of a warm question"] = at_most(statistics.median(warm), GOAL_WARM)
     goals["seconds of a cold question"] = reported(statistics.median(cold))
-    goals["seconds of importing torch, transformers, diffusers, langgraph"] = reported(statistics.median(imports))
+    goals["seconds of importing torch, transformers, diffusers, langgraph"] = reported(
+        statistics.median(imports)
+    )
     return {**result, "goals": goals}

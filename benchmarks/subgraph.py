@@ -1,9 +1,10 @@
 """What it costs to run as a part of another graph: per step, over the same run alone.
 
-A scripted reasoner makes many calls of a tool that costs nothing, so that what is measured is LangGraph: each run is
-streamed as `aask` does (custom events and values) and saved after each step, in memory or in SQLite. Beside the graph alone
-stand a parent with shared keys, the adapter `as_node`, and the tool of a `ToolNode`. Runs alternate, and the fastest of each
-way counts; medians of the processor's time are reported too, since other work on the machine hardly shows in them.
+A scripted reasoner makes many calls of a tool that costs nothing, so that what is measured is LangGraph: each
+run is streamed as `aask` does (custom events and values) and saved after each step, in memory or in SQLite.
+Beside the graph alone stand a parent with shared keys, the adapter `as_node`, and the tool of a `ToolNode`.
+Runs alternate, and the fastest of each way counts; medians of the processor's time are reported too, since
+other work on the machine hardly shows in them.
 
 Predicted before the first run: 0.3 ms a step for the parent (one more level of namespaces and of streams), a ratio of 1.05; the
 same for adapter and tool, whose own cost is once a run. Seen, of the processor's time: -0.14 to 0.26 ms a step, ratios of 0.97 to
@@ -69,7 +70,9 @@ async def once(graph: Any, given: Any, thread: str) -> tuple[float, float]:
     run: Any = {"configurable": {"thread_id": thread}}
     called = 0
     wall, cpu = time.perf_counter(), time.process_time()
-    async for part in graph.astream(given, run, stream_mode=["custom", "values"], subgraphs=True, version="v2", durability="sync"):
+    async for part in graph.astream(
+        given, run, stream_mode=["custom", "values"], subgraphs=True, version="v2", durability="sync"
+    ):
         called += part["type"] == "custom" and part["data"]["type"] == "call"
     spent = time.perf_counter() - wall, time.process_time() - cpu
     if called != CALLS:
@@ -83,7 +86,9 @@ async def compare(folder: Path, kind: str, rounds: int) -> tuple[int, dict[str, 
     from langgraph.prebuilt import ToolNode
 
     config, resources = house(folder)
-    config = config.model_copy(update={"budget": config.budget.model_copy(update={"calls": CALLS, "tokens": 10**6})})
+    config = config.model_copy(
+        update={"budget": config.budget.model_copy(update={"calls": CALLS, "tokens": 10**6})}
+    )
     parts = Parts(Caller(CALLS), {"retrieve": Event(resources, 1.0)}, resources)
     clip = str(write_clip(make_item("blink", 0, "test", seconds=6).clip, folder / "clip.mp4"))
     given: Any = {"video": clip, "question": "Which shape blinks?"}
@@ -102,7 +107,17 @@ async def compare(folder: Path, kind: str, rounds: int) -> tuple[int, dict[str, 
                 spent = await once(graph, what, f"{way} {n}")
                 if n:
                     times.setdefault(way, []).append(spent)
-        steps = len([s async for s in ways["alone"][0].aget_state_history({"configurable": {"thread_id": "alone 1"}})]) - 1
+        steps = (
+            len(
+                [
+                    s
+                    async for s in ways["alone"][0].aget_state_history(
+                        {"configurable": {"thread_id": "alone 1"}}
+                    )
+                ]
+            )
+            - 1
+        )
     return steps, times
 
 
@@ -116,8 +131,12 @@ async def measure(folder: Path, rounds: int) -> dict[str, Any]:
         fastest = {way: min(wall for wall, _ in spent) for way, spent in times.items()}
         median = {way: statistics.median(cpu for _, cpu in spent) for way, spent in times.items()}
         for way in list(times)[1:]:
-            goals[f"{kind}: ms a step more, {way}"] = at_most(1000 * (fastest[way] - fastest["alone"]) / steps, GOAL_MS)
-            goals[f"{kind}: the same, {way}, processor's time"] = reported(1000 * (median[way] - median["alone"]) / steps)
+            goals[f"{kind}: ms a step more, {way}"] = at_most(
+                1000 * (fastest[way] - fastest["alone"]) / steps, GOAL_MS
+            )
+            goals[f"{kind}: the same, {way}, processor's time"] = reported(
+                1000 * (median[way] - median["alone"]) / steps
+            )
             goals[f"{kind}: {way}, times alone, processor's time"] = reported(median[way] / median["alone"])
         goals[f"{kind}: ms a step alone, processor's time"] = reported(1000 * median["alone"] / steps)
     return {"steps": steps, "runs": kept, "goals": goals}

@@ -1,4 +1,5 @@
-"""The pictures in the README, made from the models in the package: `make pictures` (needs Chromium or Chrome)."""
+"""The pictures in the README, made from the models in the package: `make pictures` (needs Chromium or
+Chrome)."""
 
 from __future__ import annotations
 
@@ -12,16 +13,16 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from act2see import ask, create_act2see
-from act2see.agent.view import trace_html
 from act2see.cli.demo import ITEMS
 from act2see.cli.ui import samples
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import cached_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
-from act2see.serve.ui import Site, served
-from act2see.serve.ui_runs import Runs
-from act2see.serve.ui_shelf import Shelf
+from act2see.serve.ui.runs import Runs
+from act2see.serve.ui.server import Site, served
+from act2see.serve.ui.shelf import VideoCatalog
+from act2see.trace.page import trace_html
 
 IMAGES = Path(__file__).parent / "img"
 
@@ -29,7 +30,9 @@ IMAGES = Path(__file__).parent / "img"
 def shoot(page: Any, name: str, tallest: int = 4000) -> None:
     """Photograph a page at its own height, or as far down as `tallest` pixels."""
     picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
-    picture.crop((0, 0, picture.width, min(picture.height, tallest))).quantize(128).save(IMAGES / name, optimize=True)
+    picture.crop((0, 0, picture.width, min(picture.height, tallest))).quantize(128).save(
+        IMAGES / name, optimize=True
+    )
 
 
 def trace_page(browser: Any, folder: Path) -> None:
@@ -47,7 +50,11 @@ def trace_page(browser: Any, folder: Path) -> None:
 
 def web_page(browser: Any, folder: Path) -> None:
     """`act2see ui`: a question asked with both tools, then without them, then the two side by side."""
-    site = Site({"micro": load_config("micro")}, Shelf(folder / "uploads", samples(folder / "samples")), Runs(folder / "runs"))
+    site = Site(
+        {"micro": load_config("micro")},
+        VideoCatalog(folder / "uploads", samples(folder / "samples")),
+        Runs(folder / "runs"),
+    )
     with served(site) as address:
         page = browser.new_page(viewport={"width": 1200, "height": 800})
         page.set_default_timeout(300_000)
@@ -55,7 +62,9 @@ def web_page(browser: Any, folder: Path) -> None:
         page.get_by_role("combobox", name="Video").click()
         page.get_by_role("option", name="sample: imagine").click()
         page.get_by_label("Question").and_(page.locator(":not(:placeholder-shown)")).wait_for()
-        page.locator("video[aria-label*=imagine]").evaluate("v => new Promise(r => v.readyState >= 2 ? r() : v.onloadeddata = r)")
+        page.locator("video[aria-label*=imagine]").evaluate(
+            "v => new Promise(r => v.readyState >= 2 ? r() : v.onloadeddata = r)"
+        )
         for name in ("ui.png", ""):
             page.get_by_role("button", name="Ask", exact=True).click()
             page.get_by_role("button", name="Stop").and_(page.locator(":enabled")).wait_for()

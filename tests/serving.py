@@ -1,4 +1,5 @@
-"""A local HTTP server for a test: what the doubles of other people's services share. What they say is their own."""
+"""A local HTTP server for a test: what the doubles of other people's services share. What they say is their
+own."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from typing import Any
 
 
 class Quiet(BaseHTTPRequestHandler):
-    """Logs nothing. It ends each connection, or the client would keep a socket beyond the test's event loop."""
+    """Logs nothing. It ends each connection, or the client would keep a socket beyond the test's event
+    loop."""
 
     protocol_version = "HTTP/1.1"  # in chunks: an end without the last one is noticed
 
@@ -25,7 +27,9 @@ class Quiet(BaseHTTPRequestHandler):
     def whole(self, status: int, data: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
         """An answer in one piece of JSON."""
         said = json.dumps(data).encode()
-        self.begin(status, {"content-type": "application/json", **(headers or {}), "content-length": str(len(said))})
+        self.begin(
+            status, {"content-type": "application/json", **(headers or {}), "content-length": str(len(said))}
+        )
         self.wfile.write(said)
 
     def stream(self) -> None:

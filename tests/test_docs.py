@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 
-from act2see.agent.trace import Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tests.graphs.parents import Agent
 
@@ -43,15 +43,21 @@ async def test_the_tool_of_docs_tools_md(tmp_path: Path) -> None:
     assert "Tools: retrieve, generate, middle." in reasoner.rollouts[0]
 
 
-def test_what_docs_compose_md_tells_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_docs_compose_md_tells_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = "I look. <generate>it in blue</generate>", "So.</think><answer>B</answer>"
     _, parts = parts_in(tmp_path, Scripted(*lines))
     monkeypatch.setattr("act2see.graphs.ask.cached_parts", lambda config: parts)
     monkeypatch.chdir(tmp_path)
     clip_in(tmp_path)
     call = {"name": "ask_video", "id": "1", "args": {"video": "clip.mp4", "question": "Which shape blinks?"}}
-    names: dict[str, Any] = {"model": Agent(messages=iter([AIMessage("", tool_calls=[call]), AIMessage("It is B.")]))}
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/compose.md").read_text(encoding="utf-8"), re.S):
+    names: dict[str, Any] = {
+        "model": Agent(messages=iter([AIMessage("", tool_calls=[call]), AIMessage("It is B.")]))
+    }
+    for block in re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/compose.md").read_text(encoding="utf-8"), re.S
+    ):
         exec(block, names)
     assert names["result"]["answer"] == "B"
     assert names["verdict"] == "B"
@@ -66,11 +72,17 @@ def test_what_docs_traces_md_tells_to_type(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     write_clip(make_item("blink", 3, "test").clip, tmp_path / "blink.mp4")
     names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/traces.md").read_text(encoding="utf-8"), re.S):
+    for block in re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/traces.md").read_text(encoding="utf-8"), re.S
+    ):
         exec(block, names)
     assert names["trace"].calls[0].tag == "retrieve"
     assert names["diff"].parted == 2
-    assert [m.type for m in names["messages"]] == [m.type for m in names["full"]] == ["human", "ai", "tool", "ai"]
+    assert (
+        [m.type for m in names["messages"]]
+        == [m.type for m in names["full"]]
+        == ["human", "ai", "tool", "ai"]
+    )
     assert (names["without"].origin.trace, names["without"].origin.change) == (names["trace"].id, "drop")
 
 
@@ -80,16 +92,25 @@ def test_what_docs_compositions_md_tells_to_type(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     blinks = (make_item("blink", n, "test", seconds=10) for n in range(200))
-    item = next(i for i in blinks if i.kind == "colour" and i.clip.short[0].piece.shape == "triangle" and not i.in_view)
+    item = next(
+        i
+        for i in blinks
+        if i.kind == "colour" and i.clip.short[0].piece.shape == "triangle" and not i.in_view
+    )
     (blink,) = item.clip.short
     # The same clip, still for half as long again.
     write_clip(replace(item.clip, frames=15 * 12), tmp_path / "long.mp4")
     write_clip(item.clip, tmp_path / "clips/b.mp4")
     (tmp_path / "clips/b.srt").write_text("00:01,0 --> 00:02,0\nThe board is ready.\n")
     names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/compositions.md").read_text(encoding="utf-8"), re.S):
+    for block in re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/compositions.md").read_text(encoding="utf-8"), re.S
+    ):
         exec(block, names)
     assert (names["result"]["answer"], names["result"]["found"]) == (blink.piece.colour, True)
-    assert f"{blink.piece.colour} True\npart 0, 0 s to 9 s: Answer: {blink.piece.colour}" in capsys.readouterr().out
+    assert (
+        f"{blink.piece.colour} True\npart 0, 0 s to 9 s: Answer: {blink.piece.colour}"
+        in capsys.readouterr().out
+    )
     assert names["trace"].answer == blink.piece.colour
     assert names["messages"][-1].text.endswith('b.mp4, 1.0 s to 2.0 s: "The board is ready."')

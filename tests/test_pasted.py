@@ -1,6 +1,8 @@
-"""What README and docs/tools.md tell to type, typed: files are written as the text says, commands run in a shell.
+"""What README and docs/tools.md tell to type, typed: files are written as the text says, commands run in a
+shell.
 
-The command is the installed one's module, and Python does not look in the working folder, as it does not for an installed command.
+The command is the installed one's module, and Python does not look in the working folder, as it does not for
+an installed command.
 """
 
 from __future__ import annotations
@@ -31,8 +33,12 @@ class Shell:
         """What the commands print; each must succeed."""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
-            cwd=folder or self.folder, env=self.environment, capture_output=True, text=True, timeout=500,
-        )  # fmt: skip
+            cwd=folder or self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
         assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -47,7 +53,13 @@ def shell(tmp_path: Path) -> Shell:
     folder = tmp_path / "here"
     folder.mkdir()
     path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
-    given = {"PATH": path, "PYTHONSAFEPATH": "1", "NO_COLOR": "1", "COLUMNS": "200", "ACT2SEE_CACHE": str(tmp_path / "cache")}
+    given = {
+        "PATH": path,
+        "PYTHONSAFEPATH": "1",
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+        "ACT2SEE_CACHE": str(tmp_path / "cache"),
+    }
     return Shell(folder, {**os.environ, **given})
 
 
@@ -60,7 +72,8 @@ def blocks(file: str, kind: str, heading: str | None = None) -> list[str]:
 
 
 def python(shell: Shell, code: str, folder: Path | None = None) -> str:
-    """What a script prints. As a file in the folder, so that it finds what lies beside it, as a user's does."""
+    """What a script prints. As a file in the folder, so that it finds what lies beside it, as a user's
+    does."""
     file = (folder or shell.folder) / "script.py"
     file.write_text(code)
     return shell.run(f'exec "{sys.executable}" script.py', folder)
@@ -86,7 +99,8 @@ def test_the_commands_and_the_code_of_readmes_use(shell: Shell) -> None:
 def test_the_configuration_of_readme(shell: Shell) -> None:
     [text] = blocks("README.md", "yaml", "Swap a part")
     (shell.folder / "mine.yaml").write_text(text)
-    # A tool of one's own that it names is "any class": the one that docs/tools.md writes, where the name says.
+    # A tool of one's own that it names is "any class": the one that docs/tools.md writes, where the name
+    # says.
     for tool in yaml.safe_load(text)["tools"].values():
         module, dotted, name = tool["use"].partition(":")
         if dotted:
@@ -123,7 +137,7 @@ def test_the_tool_of_docs_tools_md(shell: Shell) -> None:
 import asyncio, sys
 from act2see import load_config
 from act2see.graphs.parts import build_parts
-from act2see.serve.graphs import act2see
+from act2see.serve.langgraph.graphs import act2see
 
 paths = list(sys.path)
 served = asyncio.run(act2see())
@@ -134,7 +148,11 @@ print(sys.path == paths, "middle" in sys.modules)
     shell.environment["ACT2SEE_CONFIG"] = str(shell.folder / "mine.yaml")
     place = shell.folder.parent / "place"
     place.mkdir()
-    assert python(shell, code, place).splitlines() == ["True", "['the frame in the middle of the video', 'another']", "True False"]
+    assert python(shell, code, place).splitlines() == [
+        "True",
+        "['the frame in the middle of the video', 'another']",
+        "True False",
+    ]
 
 
 def test_every_configuration_of_docs_tools_md(shell: Shell) -> None:
@@ -144,4 +162,6 @@ def test_every_configuration_of_docs_tools_md(shell: Shell) -> None:
         (shell.folder / f"{n}.yaml").write_text(text)
     assert len(found) >= 4
     said = shell.run("\n".join(f"act2see config check {n}.yaml" for n in range(len(found))))
-    assert [line.partition(" (")[0] for line in said.splitlines()] == [f"ok: {n}.yaml" for n in range(len(found))]
+    assert [line.partition(" (")[0] for line in said.splitlines()] == [
+        f"ok: {n}.yaml" for n in range(len(found))
+    ]

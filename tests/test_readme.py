@@ -1,4 +1,5 @@
-"""README is true: its commands and options exist, its code runs, its links lead somewhere, its extras are the package's."""
+"""README is true: its commands and options exist, its code runs, its links lead somewhere, its extras are the
+package's."""
 
 from __future__ import annotations
 
@@ -43,7 +44,11 @@ def test_every_command_and_every_option_exists(page: Path) -> None:
             command = command.commands[given.pop(0)]
         assert not getattr(command, "commands", None) or not given or given[0].startswith("-"), words
         known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
-        known |= {"--install-completion", "--show-completion"} if not words[:1] or words[0].startswith("-") else set()
+        known |= (
+            {"--install-completion", "--show-completion"}
+            if not words[:1] or words[0].startswith("-")
+            else set()
+        )
         if command.name in ("sft", "vllm"):
             continue  # they take the options of others, too
         assert {w for w in given if w.startswith("--")} <= known, words
@@ -65,7 +70,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_extras_and_presets_are_those_there_are() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
     assert {name for name, packages in extras.items() if packages} - {"dev"} <= named
@@ -77,8 +84,19 @@ def test_the_code_of_embed_it_runs(tmp_path: Path) -> None:
     write_clip(make_item("blink", 3, "test").clip, tmp_path / "blink.mp4")
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Embed it")[2]
     [code] = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.S)
-    environment = {**os.environ, "PYTHONPATH": str(Path(act2see.__file__).parents[1]), "ACT2SEE_CACHE": str(tmp_path / "cache")}
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(act2see.__file__).parents[1]),
+        "ACT2SEE_CACHE": str(tmp_path / "cache"),
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip()
     assert not run.stderr

@@ -1,11 +1,14 @@
-"""What the GPU benchmarks share: the paper's models with random weights, and what a machine can do at the most.
+"""What the GPU benchmarks share: the paper's models with random weights, and what a machine can do at the
+most.
 
-Models are made on the device, from the published configs (`tests/models/published/`), so nothing is downloaded and nothing of
-46 GB is written to a disk. The loaders are ours; only their reading of weights is replaced (`weightless`). Tokenizers are micro's,
-whose ids are among the large vocabularies. `--tiny` takes micro's sizes on the CPU: it shows that a script runs, no more.
+Models are made on the device, from the published configs (`tests/models/published/`), so nothing is
+downloaded and nothing of 46 GB is written to a disk. The loaders are ours; only their reading of weights is
+replaced (`weightless`). Tokenizers are micro's, whose ids are among the large vocabularies. `--tiny` takes
+micro's sizes on the CPU: it shows that a script runs, no more.
 
-Two bounds are measured in the same run: the speed of a large matrix product, for what is bound by arithmetic, and that of a large
-copy, read and write both counted, for what is bound by memory, as the decoding of single tokens is by its weights.
+Two bounds are measured in the same run: the speed of a large matrix product, for what is bound by arithmetic,
+and that of a large copy, read and write both counted, for what is bound by memory, as the decoding of single
+tokens is by its weights.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any
 from unittest import mock
 
 from act2see.micro.questions import sentences
-from act2see.micro.tokenizers import bert_tokenizer, clip_tokenizer
+from act2see.micro.recipe.tokenizers import bert_tokenizer, clip_tokenizer
 from benchmarks import machine
 from benchmarks.gpu.sft_8b import matmul_speed, random_model, write_base
 
@@ -33,7 +36,8 @@ def published(name: str) -> dict[str, Any]:
 
 
 def arguments(about: str, memory: int, **options: tuple[int, int, str]) -> argparse.Namespace:
-    """The command line: each option is its default, its value with `--tiny`, and its help. Ends where there is no GPU."""
+    """The command line: each option is its default, its value with `--tiny`, and its help. Ends where there
+    is no GPU."""
     import torch
 
     parser = argparse.ArgumentParser(description=about.split("\n")[0])
@@ -60,7 +64,9 @@ def sync() -> None:
         torch.cuda.synchronize()
 
 
-def timed(call: Callable[[], Any], times: int, warm: int = 1, before: Callable[[], None] = lambda: None) -> list[float]:
+def timed(
+    call: Callable[[], Any], times: int, warm: int = 1, before: Callable[[], None] = lambda: None
+) -> list[float]:
     """Seconds of each call, the device's work included."""
     out = []
     for n in range(warm + times):
@@ -100,7 +106,10 @@ def report(tiny: bool, bound: dict[str, float], figures: dict[str, Any]) -> None
 
     gpu = {} if tiny else {"gpu": torch.cuda.get_device_name()}
     peak = {} if tiny else {"peak GiB": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
-    said = {"matrix product, teraflop/s": bound["matrix product, op/s"] / 1e12, "copy, GB/s": bound["copy, bytes/s"] / 1e9}
+    said = {
+        "matrix product, teraflop/s": bound["matrix product, op/s"] / 1e12,
+        "copy, GB/s": bound["copy, bytes/s"] / 1e9,
+    }
     head = {"machine": machine() | gpu, "tiny": tiny, "weights": "random"}
     print(json.dumps(rounded({**head, **said, **figures, **peak}), indent=1))
 
@@ -116,7 +125,8 @@ def rounded(value: Any) -> Any:
 
 @contextlib.contextmanager
 def made_on(device: str, dtype: Any) -> Iterator[None]:
-    """Modules made inside are on the device and of the type, with the random numbers of their constructors."""
+    """Modules made inside are on the device and of the type, with the random numbers of their
+    constructors."""
     import torch
 
     torch.manual_seed(0)
@@ -138,12 +148,13 @@ def make_reasoner(folder: Path, tiny: bool) -> Any:
 
 
 def make_blip2(folder: Path, tiny: bool, dtype: Any = None) -> Any:
-    """BLIP-2 ITM ViT-g; the folder holds its config, tokenizer and preprocessor. Everything matches: random scores say nothing."""
+    """BLIP-2 ITM ViT-g; the folder holds its config, tokenizer and preprocessor. Everything matches: random
+    scores say nothing."""
     import torch
     from transformers import Blip2Config, Blip2ForImageTextRetrieval
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    from act2see.micro.models import build_encoder
+    from act2see.micro.recipe.models import build_encoder
 
     tokenizer = bert_tokenizer(sentences())
     with made_on(device_of(tiny), dtype or (torch.float32 if tiny else torch.bfloat16)):
@@ -162,10 +173,15 @@ def make_blip2(folder: Path, tiny: bool, dtype: Any = None) -> Any:
 def make_generator(tiny: bool) -> Any:
     """The image-to-image pipeline of Stable Diffusion 3.5 Large, all three text encoders."""
     import torch
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Img2ImgPipeline
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Img2ImgPipeline,
+    )
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-    from act2see.micro.models import build_generator, build_vae
+    from act2see.micro.recipe.models import build_generator, build_vae
 
     tokenizer = clip_tokenizer(sentences())
     with made_on(device_of(tiny), torch.float32 if tiny else torch.bfloat16):
@@ -186,7 +202,13 @@ def make_generator(tiny: bool) -> Any:
                 tokenizer_3=tokenizer,
             )
     pipeline.set_progress_bar_config(disable=True)
-    for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3):
+    for part in (
+        pipeline.transformer,
+        pipeline.vae,
+        pipeline.text_encoder,
+        pipeline.text_encoder_2,
+        pipeline.text_encoder_3,
+    ):
         if part is not None:
             part.eval().requires_grad_(False)
     return pipeline
@@ -194,7 +216,11 @@ def make_generator(tiny: bool) -> Any:
 
 def sizes(model: Any) -> dict[str, int]:
     """Numbers in the matrices of a Qwen3-VL that a token (or a patch) is multiplied with."""
-    named = [(n, p.numel()) for n, p in model.named_parameters() if p.dim() > 1 and "embed_tokens" not in n and "pos_embed" not in n]
+    named = [
+        (n, p.numel())
+        for n, p in model.named_parameters()
+        if p.dim() > 1 and "embed_tokens" not in n and "pos_embed" not in n
+    ]
     return {
         "language": sum(n for name, n in named if "language_model" in name),
         "head": model.lm_head.weight.numel(),
@@ -213,6 +239,6 @@ def weightless(reasoner: Any = None, blip2: Any = None, generator: Any = None) -
         mock.patch.object(Qwen3VLForConditionalGeneration, "from_pretrained", return_value=reasoner),
         mock.patch.object(Blip2ForImageTextRetrieval, "from_pretrained", return_value=blip2),
         mock.patch.object(Diffuser, "_load", return_value=generator),
-        mock.patch("act2see.tools.weights.weight_files", return_value=[]),
+        mock.patch("act2see.tools.runtime.weights.weight_files", return_value=[]),
     ):
         yield

@@ -1,10 +1,13 @@
-"""python -m benchmarks.gpu.encoder_g [--tiny]: frames a second of BLIP-2 ViT-g, against the matrix peak and the reference path.
+"""python -m benchmarks.gpu.encoder_g [--tiny]: frames a second of BLIP-2 ViT-g, against the matrix peak and
+the reference path.
 
-Ours is `Blip2Encoder.frames` in bfloat16: from uint8 pixels in this process to fp16 features in this process, stacking, copies
-and normalisation included; beside it the forward alone. The reference is LAVIS's shape: the same model with its ViT in fp16 and
-the rest in fp32, attention written out, under fp16 autocast, batch 256. All in one run.
+Ours is `Blip2Encoder.frames` in bfloat16: from uint8 pixels in this process to fp16 features in this process,
+stacking, copies and normalisation included; beside it the forward alone. The reference is LAVIS's shape: the
+same model with its ViT in fp16 and the rest in fp32, attention written out, under fp16 autocast, batch 256.
+All in one run.
 
-Operations of a frame, T = (image / patch)^2 + 1 tokens, v the ViT's width, f its MLP, Q queries of width w, g the Q-Former's MLP:
+Operations of a frame, T = (image / patch)^2 + 1 tokens, v the ViT's width, f its MLP, Q queries of width w, g
+the Q-Former's MLP:
 
     ViT             L (2 T (4 v^2 + 2 v f) + 4 T^2 v), and 2 (T - 1) 3 p^2 v for the patches
     Q-Former        l (2 Q (4 w^2 + 2 w g) + 4 Q^2 w)
@@ -21,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from act2see.tools.encoder import Blip2Encoder
+from act2see.tools.search.blip2 import Blip2Encoder
 from benchmarks import at_least
 from benchmarks.gpu.common import arguments, bounds, device_of, make_blip2, report, timed, weightless
 
@@ -31,7 +34,9 @@ def operations(config: Any) -> int:
     v, q = config.vision_config, config.qformer_config
     patches = (v.image_size // v.patch_size) ** 2
     t, n, w = patches + 1, config.num_query_tokens, q.hidden_size
-    vit = v.num_hidden_layers * (2 * t * (4 * v.hidden_size**2 + 2 * v.hidden_size * v.intermediate_size) + 4 * t * t * v.hidden_size)
+    vit = v.num_hidden_layers * (
+        2 * t * (4 * v.hidden_size**2 + 2 * v.hidden_size * v.intermediate_size) + 4 * t * t * v.hidden_size
+    )
     vit += 2 * patches * 3 * v.patch_size**2 * v.hidden_size
     former = q.num_hidden_layers * (2 * n * (4 * w * w + 2 * w * q.intermediate_size) + 4 * n * n * w)
     crossed = len(range(0, q.num_hidden_layers, q.cross_attention_frequency))
@@ -52,7 +57,9 @@ def reference(model: Any, frames: int, tiny: bool, times: int) -> float:
     def forward() -> Any:
         with torch.inference_mode(), torch.autocast(device, low):
             seen = model.vision_model(pixel_values=pixels.to(low))[0].float()
-            read = model.qformer(query_embeds=model.query_tokens.expand(frames, -1, -1), encoder_hidden_states=seen)[0]
+            read = model.qformer(
+                query_embeds=model.query_tokens.expand(frames, -1, -1), encoder_hidden_states=seen
+            )[0]
             return normalize(model.vision_projection(read), dim=-1)
 
     return min(timed(forward, times))
@@ -73,21 +80,32 @@ def run(tiny: bool, batches: list[int], times: int) -> tuple[dict[str, float], d
     each = operations(model.config)
     for batch in batches:
         pixels = list(rng.integers(0, 256, (batch, encoder.size, encoder.size, 3), dtype=np.uint8))
-        images = torch.randn(batch, 3, encoder.size, encoder.size, device=device_of(tiny), dtype=encoder.dtype)
+        images = torch.randn(
+            batch, 3, encoder.size, encoder.size, device=device_of(tiny), dtype=encoder.dtype
+        )
 
         def forward(images: Any = images, batch: int = batch) -> None:
             with torch.inference_mode():
                 seen = model.vision_model(pixel_values=images)[0]
-                model.qformer(query_embeds=model.query_tokens.expand(batch, -1, -1), encoder_hidden_states=seen)
+                model.qformer(
+                    query_embeds=model.query_tokens.expand(batch, -1, -1), encoder_hidden_states=seen
+                )
 
-        whole, alone = min(timed(lambda pixels=pixels: encoder.frames(pixels), times)), min(timed(forward, times))
+        whole, alone = (
+            min(timed(lambda pixels=pixels: encoder.frames(pixels), times)),
+            min(timed(forward, times)),
+        )
         share = batch * each / bound["matrix product, op/s"]
         rows.append(
             {
-                "batch": batch, "seconds": whole, "frames/s": batch / whole, "share of matrix peak": share / whole,
-                "frames/s, forward alone": batch / alone, "share of matrix peak, forward alone": share / alone,
+                "batch": batch,
+                "seconds": whole,
+                "frames/s": batch / whole,
+                "share of matrix peak": share / whole,
+                "frames/s, forward alone": batch / alone,
+                "share of matrix peak, forward alone": share / alone,
             }
-        )  # fmt: skip
+        )
     best = max(rows, key=lambda r: r["frames/s"])
     seconds = reference(model, batches[-1], tiny, times)
     theirs = batches[-1] / seconds
@@ -102,7 +120,9 @@ def run(tiny: bool, batches: list[int], times: int) -> tuple[dict[str, float], d
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 24, batch=(256, 4, "the largest batch"), times=(10, 2, "measurements of each"))
+    given = arguments(
+        __doc__ or "", 24, batch=(256, 4, "the largest batch"), times=(10, 2, "measurements of each")
+    )
     batches = sorted({max(1, given.batch // n) for n in (8, 4, 2, 1)})
     report(given.tiny, *run(given.tiny, batches, given.times))
 

@@ -1,11 +1,13 @@
 """python -m benchmarks.gpu.extra_look [--tiny]: what one more look costs a Qwen3-VL-8B of random weights.
 
-After the first loop (initial frames, question, a thought and a call) one frame comes back. What loop 2 reads, the call's last
-token, the frame and its marks, is timed beside the reading of one frame's tokens by themselves, with nothing before them, and
-beside the reading of everything anew. Goal: at most 1.5 times one frame's tokens.
+After the first loop (initial frames, question, a thought and a call) one frame comes back. What loop 2 reads,
+the call's last token, the frame and its marks, is timed beside the reading of one frame's tokens by
+themselves, with nothing before them, and beside the reading of everything anew. Goal: at most 1.5 times one
+frame's tokens.
 
-Operations of a reading: 2 N a token for the language model, 2 N_v a patch for the vision tower, 4 q a layer for each pair of a new
-token and one it attends to, and the head for one token; the floor of memory is the weights, once. Times are medians.
+Operations of a reading: 2 N a token for the language model, 2 N_v a patch for the vision tower, 4 q a layer
+for each pair of a new token and one it attends to, and the head for one token; the floor of memory is the
+weights, once. Times are medians.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Sampling
 from act2see.agent.rollout import ImagePiece, Rollout, render
-from act2see.tools.store import FrameStore
+from act2see.tools.video.store import FrameStore
 from benchmarks import at_most
 from benchmarks.gpu.common import arguments, bounds, make_reasoner, report, sizes
 from benchmarks.gpu.forced import Forced
@@ -35,12 +37,18 @@ def floors(model: Any, new: int, before: int, patches: int, bound: dict[str, flo
     needed = 2 * n["language"] * new + attention + 2 * n["vision"] * patches + 2 * n["head"]
     moved = sum(n.values()) * next(model.parameters()).element_size()
     # A copy reads and writes: weights are only read, at the same bytes a second.
-    return {"teraflop": needed / 1e12, "arithmetic": needed / bound["matrix product, op/s"], "memory": moved / bound["copy, bytes/s"]}
+    return {
+        "teraflop": needed / 1e12,
+        "arithmetic": needed / bound["matrix product, op/s"],
+        "memory": moved / bound["copy, bytes/s"],
+    }
 
 
 async def read(engine: Forced, rollout: Rollout, tokens: int = 1) -> Any:
     done: Any = None
-    async for item in engine.stream(rollout, until=lambda _: False, stops=(), max_tokens=tokens, sampling=Sampling()):
+    async for item in engine.stream(
+        rollout, until=lambda _: False, stops=(), max_tokens=tokens, sampling=Sampling()
+    ):
         done = item
     return done
 
@@ -55,7 +63,9 @@ async def measure(engine: Forced, rollout: Rollout, keep: int, times: int) -> tu
     return statistics.median(s for _, s in engine.prefills), done
 
 
-async def look(model: Any, folder: Path, store: FrameStore, given: Any, bound: dict[str, float]) -> dict[str, Any]:
+async def look(
+    model: Any, folder: Path, store: FrameStore, given: Any, bound: dict[str, float]
+) -> dict[str, Any]:
     trace = make_trace(0, store, given.frames, given.side, given.words)
     thought, call, shown = trace.segments[:3]
     prompt = Prompt({"retrieve": "frames of the video that show what you describe"}, "paper")
@@ -98,9 +108,13 @@ def run(given: Any) -> tuple[dict[str, float], dict[str, Any]]:
 
 def main() -> None:
     given = arguments(
-        __doc__ or "", 40, frames=(64, 4, "initial frames"), side=(448, 64, "pixels of a frame's side"),
-        words=(1500, 40, "of thought"), times=(20, 3, "measurements"),
-    )  # fmt: skip
+        __doc__ or "",
+        40,
+        frames=(64, 4, "initial frames"),
+        side=(448, 64, "pixels of a frame's side"),
+        words=(1500, 40, "of thought"),
+        times=(20, 3, "measurements"),
+    )
     report(given.tiny, *run(given))
 
 

@@ -1,8 +1,9 @@
 """A `TransformersReasoner` that is told what to write, and what its forwards cost.
 
-Random weights write no tags, so no trace would come of them. This one reads and decodes as always, chooses a token from the
-logits as always, and then takes the script's token instead: each forward is as long as that of a trained model which wrote the
-same. A line is a tuple of segments, each tokenised by itself, as the renderer does when the line comes back to be read.
+Random weights write no tags, so no trace would come of them. This one reads and decodes as always, chooses a
+token from the logits as always, and then takes the script's token instead: each forward is as long as that of
+a trained model which wrote the same. A line is a tuple of segments, each tokenised by itself, as the renderer
+does when the line comes back to be read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from benchmarks.gpu.common import sync
 
 
 class Forced(TransformersReasoner):
-    """Which line comes next is told by how often something came back. `prefills` holds tokens and seconds of each reading."""
+    """Which line comes next is told by how often something came back. `prefills` holds tokens and seconds of
+    each reading."""
 
     lines: Sequence[Sequence[str]] = ((),)
 
@@ -58,6 +60,9 @@ class Forced(TransformersReasoner):
 
     def _sample(self, logits: Any, request: Any) -> int:
         super()._sample(logits, request)
-        came = sum(isinstance(p, TextPiece) and p.trust == "plain" and p.text.endswith("</frame>") for p in request.rollout.pieces)
+        came = sum(
+            isinstance(p, TextPiece) and p.trust == "plain" and p.text.endswith("</frame>")
+            for p in request.rollout.pieces
+        )
         ids = self.script(min(came, len(self.lines) - 1))
         return ids[len(request.written)] if len(request.written) < len(ids) else min(self._ends)

@@ -1,13 +1,16 @@
-"""python -m benchmarks.gpu.generator_35 [--tiny]: an imagined frame of Stable Diffusion 3.5 Large with random weights.
+"""python -m benchmarks.gpu.generator_35 [--tiny]: an imagined frame of Stable Diffusion 3.5 Large with random
+weights.
 
-A frame is made by `Diffuser.make`, as the generate tool does, at the paper preset's options. Told apart by hooks: the text encoders,
-the VAE's two halves, each step of the transformer. Operations of a step, with d the width, L the blocks, I image and X text tokens:
+A frame is made by `Diffuser.make`, as the generate tool does, at the paper preset's options. Told apart by
+hooks: the text encoders, the VAE's two halves, each step of the transformer. Operations of a step, with d the
+width, L the blocks, I image and X text tokens:
 
     image stream    24 I d^2 a block (query, key, value, output: 8; feed-forward: 16)
     text stream     24 X d^2 a block, 6 X d^2 in the last, which drops it
     attention       4 (I + X)^2 d a block
 
-twice, where guidance reads the frame without its prompt too. The bound is that at the speed of a large matrix product.
+twice, where guidance reads the frame without its prompt too. The bound is that at the speed of a large matrix
+product.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from act2see.graphs.config import load_config
-from act2see.tools.diffusion import Diffuser, Job
+from act2see.tools.diffusion import Diffuser, GenerationRequest
 from act2see.tools.generate import Generate
 from benchmarks.gpu.common import arguments, bounds, make_generator, report, sync, timed, weightless
 
@@ -39,7 +42,10 @@ class Clock:
     def __init__(self, pipeline: Any) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.text = self.batch = 0
-        parts = {n: getattr(pipeline, n) for n in ("text_encoder", "text_encoder_2", "text_encoder_3", "transformer")}
+        parts = {
+            n: getattr(pipeline, n)
+            for n in ("text_encoder", "text_encoder_2", "text_encoder_3", "transformer")
+        }
         parts |= {"VAE encoder": pipeline.vae.encoder, "VAE decoder": pipeline.vae.decoder}
         for name, part in parts.items():
             if part is not None:
@@ -68,10 +74,10 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
         source = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
         how = diffuser.how(source)
         for n in sorted({1, batch}):
-            jobs = [Job(source, "the red circle is at the top", seed) for seed in range(n)]
+            jobs = [GenerationRequest(source, "the red circle is at the top", seed) for seed in range(n)]
             failed: list[Any] = []
 
-            def make(jobs: list[Job] = jobs, failed: list[Any] = failed) -> None:
+            def make(jobs: list[GenerationRequest] = jobs, failed: list[Any] = failed) -> None:
                 failed += [m for m in diffuser.make(how, jobs) if isinstance(m, Exception)]
 
             whole = min(timed(make, times))
@@ -80,16 +86,27 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
             clock = Clock(pipeline)
             make()
             steps = clock.seconds.pop("transformer")
-            needed = operations(pipeline.transformer.config, *how.size, pipeline.vae_scale_factor, clock.text, clock.batch)
+            needed = operations(
+                pipeline.transformer.config, *how.size, pipeline.vae_scale_factor, clock.text, clock.batch
+            )
             step = statistics.median(steps)
             rows.append(
                 {
-                    "frames at once": n, "seconds": whole, "frames/s": n / whole, "steps": len(steps), "seconds a step": step,
-                    "teraflop a step": needed / 1e12, "share of matrix peak": needed / bound["matrix product, op/s"] / step,
+                    "frames at once": n,
+                    "seconds": whole,
+                    "frames/s": n / whole,
+                    "steps": len(steps),
+                    "seconds a step": step,
+                    "teraflop a step": needed / 1e12,
+                    "share of matrix peak": needed / bound["matrix product, op/s"] / step,
                     "other seconds": {name: sum(s) for name, s in clock.seconds.items()},
                 }
-            )  # fmt: skip
-    parts = {n: sum(p.numel() for p in m.parameters()) for n, m in pipeline.components.items() if hasattr(m, "parameters")}
+            )
+    parts = {
+        n: sum(p.numel() for p in m.parameters())
+        for n, m in pipeline.components.items()
+        if hasattr(m, "parameters")
+    }
     return bound, {"size": list(how.size), "strength": options.strength, "parameters": parts, "frames": rows}
 
 

@@ -1,11 +1,14 @@
-"""python -m benchmarks.gpu.trace_8b [--tiny]: one whole trace with the paper's three models, random weights, on one GPU.
+"""python -m benchmarks.gpu.trace_8b [--tiny]: one whole trace with the paper's three models, random weights,
+on one GPU.
 
-view -> reason -> retrieve -> reason -> generate -> reason -> answer, through `create_act2see` and the `paper` preset, on a clip of
-720p made on the spot. What the reasoner writes is a script, since random weights write no tags; its forwards are all made
-(`forced.py`). The encoder finds a frame for every query. Asked twice: the first question indexes the clip, the second finds it indexed.
+view -> reason -> retrieve -> reason -> generate -> reason -> answer, through `create_act2see` and the `paper`
+preset, on a clip of 720p made on the spot. What the reasoner writes is a script, since random weights write
+no tags; its forwards are all made (`forced.py`). The encoder finds a frame for every query. Asked twice: the
+first question indexes the clip, the second finds it indexed.
 
-Decoding a token reads the weights of the language model and the head, and the keys and values so far: its floor is those bytes
-at the speed of a large copy. The floor of the other steps is reported by their own benchmarks.
+Decoding a token reads the weights of the language model and the head, and the keys and values so far: its
+floor is those bytes at the speed of a large copy. The floor of the other steps is reported by their own
+benchmarks.
 """
 
 from __future__ import annotations
@@ -20,14 +23,24 @@ from typing import Any
 
 import torch
 
-from act2see.agent.trace import Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip as board_clip
+from act2see.trace.trace import Trace
 from benchmarks.decode import write_clip
-from benchmarks.gpu.common import arguments, bounds, device_of, make_blip2, make_generator, make_reasoner, report, sizes, weightless
+from benchmarks.gpu.common import (
+    arguments,
+    bounds,
+    device_of,
+    make_blip2,
+    make_generator,
+    make_reasoner,
+    report,
+    sizes,
+    weightless,
+)
 from benchmarks.gpu.extra_look import floors
 from benchmarks.gpu.forced import Forced
 
@@ -78,27 +91,38 @@ def loops(engine: Forced, model: Any, trace: Trace, bound: dict[str, float]) -> 
     for (tokens, seconds), loop in zip(engine.prefills, trace.usage.loops, strict=True):
         steps = [next(decodes) for _ in range(loop.decoded - 1)]
         context = statistics.mean(length for length, _ in steps)
-        moved = size * (n["language"] + n["head"] + 2 * context * c.num_key_value_heads * c.head_dim * c.num_hidden_layers)
+        moved = size * (
+            n["language"] + n["head"] + 2 * context * c.num_key_value_heads * c.head_dim * c.num_hidden_layers
+        )
         step = statistics.median(s for _, s in steps)
         floor = floors(model, tokens, loop.cached, 0, bound)
         out.append(
             {
-                "read": tokens, "known": loop.cached, "decoded": loop.decoded, "seconds to read": seconds,
+                "read": tokens,
+                "known": loop.cached,
+                "decoded": loop.decoded,
+                "seconds to read": seconds,
                 "floor of reading, without vision": max(floor["arithmetic"], floor["memory"]),
-                "seconds a token": step, "floor a token": moved / bound["copy, bytes/s"],
+                "seconds a token": step,
+                "floor a token": moved / bound["copy, bytes/s"],
                 "share of bandwidth": moved / bound["copy, bytes/s"] / step,
             }
-        )  # fmt: skip
+        )
     return out
 
 
-async def both(config: Config, given: Any, folder: Path, model: Any, bound: dict[str, float]) -> dict[str, Any]:
+async def both(
+    config: Config, given: Any, folder: Path, model: Any, bound: dict[str, float]
+) -> dict[str, Any]:
     parts = build_parts(config)
     store = parts.resources.store
     engine = Forced.from_pretrained(
-        folder / "vlm", lambda ref: store.get(ref.digest), device=device_of(given.tiny), rows=config.reasoner.rows,
+        folder / "vlm",
+        lambda ref: store.get(ref.digest),
+        device=device_of(given.tiny),
+        rows=config.reasoner.rows,
         dtype="float32" if given.tiny else "bfloat16",
-    )  # fmt: skip
+    )
     assert isinstance(engine, Forced)
     engine.lines = lines(given.words)
     graph = create_act2see(config, parts=dataclasses.replace(parts, reasoner=engine))
@@ -110,7 +134,10 @@ async def both(config: Config, given: Any, folder: Path, model: Any, bound: dict
     trace, seconds = await ask(graph, clip)
     engine.close()
     kinds = [s.kind for s in trace.segments]
-    if kinds != ["text", "call", "frames", "text", "call", "frames", "text", "answer"] or trace.answer != "the top":
+    if (
+        kinds != ["text", "call", "frames", "text", "call", "frames", "text", "answer"]
+        or trace.answer != "the top"
+    ):
         raise RuntimeError(f"this is not the trace that was meant: {kinds}, {trace.answer!r}")
     if not all(s.frames for s in trace.segments if s.kind == "frames"):
         raise RuntimeError("a tool showed no frame")
@@ -137,7 +164,9 @@ def run(given: Any) -> tuple[dict[str, float], dict[str, Any]]:
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 80, frames=(120, 4, "initial frames"), words=(350, 14, "of thought in each loop"))
+    given = arguments(
+        __doc__ or "", 80, frames=(120, 4, "initial frames"), words=(350, 14, "of thought in each loop")
+    )
     report(given.tiny, *run(given))
 
 

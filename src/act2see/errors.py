@@ -6,7 +6,8 @@ from __future__ import annotations
 class Act2SeeError(RuntimeError):
     """Base of every error that act2see raises on purpose; the command line prints it as one line.
 
-    A RuntimeError, because the LangGraph server keeps to itself what exceptions say that it has never heard of.
+    A RuntimeError, because the LangGraph server keeps to itself what exceptions say that it has never heard
+    of.
     """
 
 

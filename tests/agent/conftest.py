@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from act2see.agent.packing import Packer
 from act2see.agent.rollout import TextCodec
-from act2see.agent.trace import Trace, Video
-from act2see.micro.learn_vlm import image_processor
-from act2see.micro.models import build_vlm
 from act2see.micro.questions import sentences
-from act2see.micro.tokenizers import qwen_tokenizer
-from act2see.tools.frames import FrameRef
-
-Pixels = np.ndarray
-
-
-def picture(digest: str, width: int, height: int) -> Pixels:
-    """The picture behind a digest: noise that the digest alone decides."""
-    return np.random.default_rng(int(digest[:8], 16)).integers(0, 256, (height, width, 3), dtype=np.uint8)
+from act2see.micro.recipe.learn_vlm import image_processor
+from act2see.micro.recipe.models import build_vlm
+from act2see.micro.recipe.tokenizers import qwen_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -46,25 +35,3 @@ def packer(vlm_folder: Path) -> Packer:
 @pytest.fixture(scope="session")
 def codec(packer: Packer) -> TextCodec:
     return packer.codec
-
-
-@pytest.fixture(scope="session")
-def frame() -> Callable[..., FrameRef]:
-    """`frame(n)`: a reference to a picture of its own."""
-
-    def make(n: int, seconds: float = 0.0, width: int = 48, height: int = 48) -> FrameRef:
-        return FrameRef(digest=f"{n:08x}" + f"{n + 1:024x}", width=width, height=height, seconds=seconds)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def source() -> Callable[[FrameRef], Pixels]:
-    return lambda ref: picture(ref.digest, ref.width, ref.height)
-
-
-@pytest.fixture(scope="session")
-def trace() -> Callable[..., Trace]:
-    """`trace(question=..., initial=..., segments=...)` about a clip that nobody opens."""
-    video = Video(path="clip.mp4", digest="0" * 32, seconds=4.0, width=48, height=48, frames=48, fps=12.0)
-    return lambda **fields: Trace(**{"id": "run", "video": video, **fields})

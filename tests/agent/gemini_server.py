@@ -1,7 +1,9 @@
-"""A small server that speaks Gemini's protocol: generateContent, and streamGenerateContent as server-sent events.
+"""A small server that speaks Gemini's protocol: generateContent, and streamGenerateContent as server-sent
+events.
 
-The shapes are those of the API's documentation (`GenerateContentResponse`, `PromptFeedback`, and Google's error model with
-`RetryInfo`). Each request gets the next reply of its script; nothing here has been checked against the service itself.
+The shapes are those of the API's documentation (`GenerateContentResponse`, `PromptFeedback`, and Google's
+error model with `RetryInfo`). Each request gets the next reply of its script; nothing here has been checked
+against the service itself.
 """
 
 from __future__ import annotations
@@ -15,13 +17,19 @@ from typing import Any
 
 from tests.serving import Quiet, serving
 
-USAGE = {"promptTokenCount": 100, "cachedContentTokenCount": 40, "candidatesTokenCount": 7, "totalTokenCount": 107}
+USAGE = {
+    "promptTokenCount": 100,
+    "cachedContentTokenCount": 40,
+    "candidatesTokenCount": 7,
+    "totalTokenCount": 107,
+}
 RATINGS = [{"category": "HARM_CATEGORY_DANGEROUS_CONTENT", "probability": "NEGLIGIBLE"}]
 
 
 @dataclass
 class GeminiReply:
-    """The responses of a stream, or an error; `cut` closes the connection after that many, politely or not."""
+    """The responses of a stream, or an error; `cut` closes the connection after that many, politely or
+    not."""
 
     responses: tuple[dict[str, Any], ...] = ()
     status: int = 200
@@ -52,17 +60,28 @@ def response(text: str | None, finish: str | None = None) -> dict[str, Any]:
     if finish:
         candidate["finishReason"] = finish
     usage = USAGE if finish else {"promptTokenCount": 100, "totalTokenCount": 100}
-    return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "gemini-2.5-flash", "responseId": "r"}
+    return {
+        "candidates": [candidate],
+        "usageMetadata": usage,
+        "modelVersion": "gemini-2.5-flash",
+        "responseId": "r",
+    }
 
 
 def blocked(reason: str) -> GeminiReply:
     """The question itself is refused: no candidates at all."""
-    said = {"promptFeedback": {"blockReason": reason}, "usageMetadata": {"promptTokenCount": 100, "totalTokenCount": 100}}
+    said = {
+        "promptFeedback": {"blockReason": reason},
+        "usageMetadata": {"promptTokenCount": 100, "totalTokenCount": 100},
+    }
     return GeminiReply(({**said, "modelVersion": "gemini-2.5-flash"},))
 
 
 def fails(status: int, name: str, message: str, *details: dict[str, Any]) -> GeminiReply:
-    return GeminiReply(status=status, error={"error": {"code": status, "message": message, "status": name, "details": list(details)}})
+    return GeminiReply(
+        status=status,
+        error={"error": {"code": status, "message": message, "status": name, "details": list(details)}},
+    )
 
 
 def retry_in(seconds: str) -> GeminiReply:
@@ -81,14 +100,18 @@ def retry_in(seconds: str) -> GeminiReply:
 
 @contextmanager
 def gemini_server(*replies: GeminiReply) -> Iterator[GeminiServer]:
-    """The last reply is given again and again. Stop sequences end a text and are left out, as the service does."""
+    """The last reply is given again and again. Stop sequences end a text and are left out, as the service
+    does."""
     server: GeminiServer
     lock = threading.Lock()
 
     class Handler(Quiet):
         def do_GET(self) -> None:
             if server.key is not None and self.headers.get("x-goog-api-key") != server.key:
-                self.whole(400, fails(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.").error)
+                self.whole(
+                    400,
+                    fails(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.").error,
+                )
             else:
                 self.whole(200, {"models": [{"name": "models/gemini-2.5-flash"}]})
 

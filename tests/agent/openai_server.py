@@ -1,4 +1,5 @@
-"""A small server that speaks the OpenAI chat protocol, streaming: each request gets the next reply of its script."""
+"""A small server that speaks the OpenAI chat protocol, streaming: each request gets the next reply of its
+script."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from tests.serving import Quiet, serving
 
 @dataclass
 class Reply:
-    """Text in pieces, or an error; `cut` ends it after that many pieces, by `ends`: the connection is closed, or the body ended
-    politely (as a proxy does), or an error sent as an event, or nothing more is said."""
+    """Text in pieces, or an error; `cut` ends it after that many pieces, by `ends`: the connection is closed,
+    or the body ended politely (as a proxy does), or an error sent as an event, or nothing more is said."""
 
     pieces: tuple[str, ...] = ()
     finish: str = "stop"
@@ -24,7 +25,9 @@ class Reply:
     cut: int | None = None
     ends: Literal["closed", "politely", "error", "silent"] = "closed"
     silent: float = 0.0
-    error: dict[str, Any] = field(default_factory=lambda: {"message": "the script says so", "type": "scripted"})
+    error: dict[str, Any] = field(
+        default_factory=lambda: {"message": "the script says so", "type": "scripted"}
+    )
     model: str = "m"
 
 
@@ -43,7 +46,8 @@ def says(*pieces: str, **rest: Any) -> Reply:
 
 @contextmanager
 def openai_server(*replies: Reply) -> Iterator[Server]:
-    """The last reply is given again and again. Stop strings end a reply and are cut off, as the real one does."""
+    """The last reply is given again and again. Stop strings end a reply and are cut off, as the real one
+    does."""
     server: Server
     lock = threading.Lock()
     over = threading.Event()
@@ -56,7 +60,9 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
         def _refused(self) -> bool:
             if server.key is None or self.headers.get("authorization") == f"Bearer {server.key}":
                 return False
-            self.whole(401, {"error": {"message": "Incorrect API key provided: x.", "code": "invalid_api_key"}})
+            self.whole(
+                401, {"error": {"message": "Incorrect API key provided: x.", "code": "invalid_api_key"}}
+            )
             return True
 
         def do_POST(self) -> None:
@@ -88,13 +94,20 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
                 self._event({"content": text[sent : min(end, sent + len(piece))]})
                 sent += len(piece)
             self._event({}, reply.finish)
-            usage = {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107, "prompt_tokens_details": {"cached_tokens": 40}}
+            usage = {
+                "prompt_tokens": 100,
+                "completion_tokens": 7,
+                "total_tokens": 107,
+                "prompt_tokens_details": {"cached_tokens": 40},
+            }
             self._send({"choices": [], "usage": usage})
             self.chunk(b"data: [DONE]\n\n")
             self.chunk(b"")
 
         def _event(self, delta: dict[str, Any], finish: str | None = None) -> None:
-            self._send({"choices": [{"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": finish}]})
+            self._send(
+                {"choices": [{"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": finish}]}
+            )
 
         def _send(self, data: dict[str, Any]) -> None:
             whole = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": self.model, **data}

@@ -16,26 +16,32 @@ from tests.agent.openai_server import Reply, Server, openai_server, says
 from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.reasoners.chat import ChatModelReasoner, Patience
-from act2see.agent.reasoners.chat_faults import retry_after
-from act2see.agent.reasoners.chat_turns import Blocks, chat_messages, image_block
+from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
+from act2see.agent.reasoners.chat.turns import Blocks, chat_messages
+from act2see.agent.reasoners.faults import retry_after
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.run import aask
 from act2see.tools.frames import FrameRef
+from act2see.tools.video.store import image_block
 
 pytest.importorskip("langchain_openai", reason="needs the train extra")
-BEGINS, ENDS = TextPiece("<|im_start|>user\n", "control"), TextPiece("<|im_end|>\n<|im_start|>assistant\n", "control")
+BEGINS, ENDS = (
+    TextPiece("<|im_start|>user\n", "control"),
+    TextPiece("<|im_end|>\n<|im_start|>assistant\n", "control"),
+)
 ROLLOUT = Rollout((BEGINS, TextPiece("What?"), ENDS))
-QUICK = Patience(requests=3, first=0.01, silence=5)
+QUICK = Backoff(requests=3, first=0.01, silence=5)
 
 
 def black(frame: object) -> Any:
     return np.zeros((32, 32, 3), np.uint8)
 
 
-def reasoner(server: Server, patience: Patience = QUICK, source: Callable[..., Any] = black) -> ChatModelReasoner:
+def reasoner(
+    server: Server, patience: Backoff = QUICK, source: Callable[..., Any] = black
+) -> ChatModelReasoner:
     from langchain_openai import ChatOpenAI
 
     model = ChatOpenAI(model="m", base_url=server.url, api_key="none", max_retries=0, stream_usage=True)  # type: ignore[arg-type]
@@ -43,10 +49,15 @@ def reasoner(server: Server, patience: Patience = QUICK, source: Callable[..., A
 
 
 async def write(
-    engine: ChatModelReasoner, until: Callable[[str], bool] = lambda _: False, tokens: int = 99, stops: tuple[str, ...] = ("</look>",)
+    engine: ChatModelReasoner,
+    until: Callable[[str], bool] = lambda _: False,
+    tokens: int = 99,
+    stops: tuple[str, ...] = ("</look>",),
 ) -> tuple[str, Done]:
     text, done = "", Done("eos")
-    async for item in engine.stream(ROLLOUT, until=until, stops=stops, max_tokens=tokens, sampling=Sampling()):
+    async for item in engine.stream(
+        ROLLOUT, until=until, stops=stops, max_tokens=tokens, sampling=Sampling()
+    ):
         if isinstance(item, Delta):
             text += item.text
         else:
@@ -80,7 +91,10 @@ async def test_the_stop_string_that_the_server_cut_off_is_put_back() -> None:
             heard += piece
             return heard.endswith("</look>")
 
-        assert await write(reasoner(server), until) == ("Hm. <look> the dog </look>", Done("until", 60, 40, 7))
+        assert await write(reasoner(server), until) == (
+            "Hm. <look> the dog </look>",
+            Done("until", 60, 40, 7),
+        )
 
 
 async def test_what_the_token_limit_cut_is_left_open() -> None:
@@ -107,7 +121,9 @@ async def test_it_waits_as_long_as_the_server_asks() -> None:
         (says("Hm.", " And", cut=1), "broke off", 1),
     ],
 )
-async def test_errors_say_what_happened_and_what_passes_is_tried_again(reply: Reply, error: str, sent: int) -> None:
+async def test_errors_say_what_happened_and_what_passes_is_tried_again(
+    reply: Reply, error: str, sent: int
+) -> None:
     with openai_server(reply) as server:
         with pytest.raises(ReasonerError, match=error) as caught:
             await write(reasoner(server))
@@ -116,12 +132,18 @@ async def test_errors_say_what_happened_and_what_passes_is_tried_again(reply: Re
 
 
 async def test_a_silent_server_is_not_listened_to_for_ever() -> None:
-    with openai_server(Reply(silent=5)) as server, pytest.raises(ReasonerError, match=r"said nothing for 0\.1 s"):
-        await write(reasoner(server, Patience(requests=1, silence=0.1)))
+    with (
+        openai_server(Reply(silent=5)) as server,
+        pytest.raises(ReasonerError, match=r"said nothing for 0\.1 s"),
+    ):
+        await write(reasoner(server, Backoff(requests=1, silence=0.1)))
 
 
 async def test_a_refusal_is_told_from_an_answer() -> None:
-    with openai_server(says("I", finish="content_filter")) as server, pytest.raises(RefusedError, match="content_filter"):
+    with (
+        openai_server(says("I", finish="content_filter")) as server,
+        pytest.raises(RefusedError, match="content_filter"),
+    ):
         await write(reasoner(server))
 
 
@@ -132,7 +154,10 @@ def test_google_says_in_words_how_long_to_wait() -> None:
 
 async def test_a_question_is_answered_through_the_graph(tmp_path: Path) -> None:
     """The frame goes to the model as a picture in a user's turn; the trace is one thought."""
-    script = says("<think>\nLook. <retrieve> dog </retrieve>"), says("<think>A dog.</think>\n<answer>B</answer>")
+    script = (
+        says("<think>\nLook. <retrieve> dog </retrieve>"),
+        says("<think>A dog.</think>\n<answer>B</answer>"),
+    )
     config, parts = parts_in(tmp_path, None)
     with openai_server(*script) as server:
         engine = reasoner(server, source=lambda ref: parts.resources.store.get(ref.digest))

@@ -15,23 +15,34 @@ from tests.agent.test_chat import QUICK, ROLLOUT, black, reasoner, write
 from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.agent.reasoners.base import Done, Sampling
-from act2see.agent.reasoners.chat import ChatModelReasoner, Patience
+from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.errors import ConfigError, ContextError, ReasonerError, SetupError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import load_config
-from act2see.graphs.events import TokenEvent
 from act2see.graphs.parts import build_parts, chat_model
 from act2see.graphs.run import aresume
 from act2see.tools.frames import FrameRef
+from act2see.trace.events import TokenEvent
 
 pytest.importorskip("langchain_openai", reason="needs the train extra")
 
 LOOK = says("<think>\nLook. <retrieve> dog </retrieve>")
 ANSWER = says("A dog.</think>\n<answer>B</answer>")
-TOO_LONG = {"message": "This model's maximum context length is 8192 tokens.", "code": "context_length_exceeded"}
-NO_CREDIT = {"message": "You exceeded your current quota.", "type": "insufficient_quota", "code": "insufficient_quota"}
-NO_STOPS = {"message": "Unsupported parameter: 'stop' is not supported with this model.", "param": "stop", "code": "unsupported_parameter"}
+TOO_LONG = {
+    "message": "This model's maximum context length is 8192 tokens.",
+    "code": "context_length_exceeded",
+}
+NO_CREDIT = {
+    "message": "You exceeded your current quota.",
+    "type": "insufficient_quota",
+    "code": "insufficient_quota",
+}
+NO_STOPS = {
+    "message": "Unsupported parameter: 'stop' is not supported with this model.",
+    "param": "stop",
+    "code": "unsupported_parameter",
+}
 OVERLOADED = {"message": "Overloaded", "code": 500}
 HALF = ("A do", "g.</think>")
 DOWN = "down"
@@ -74,8 +85,14 @@ async def test_a_fault_ends_the_run_at_its_last_step_from_which_it_goes_on(
     saver = InMemorySaver()
 
     def graph(server: Server) -> Graph:
-        engine = reasoner(server, Patience(requests=2, first=0.01, silence=0.3), lambda ref: parts.resources.store.get(ref.digest))
-        return create_act2see(config, parts=type(parts)(engine, parts.tools, parts.resources), checkpointer=saver)
+        engine = reasoner(
+            server,
+            Backoff(requests=2, first=0.01, silence=0.3),
+            lambda ref: parts.resources.store.get(ref.digest),
+        )
+        return create_act2see(
+            config, parts=type(parts)(engine, parts.tools, parts.resources), checkpointer=saver
+        )
 
     with openai_server(LOOK) as server:
         # The first loop is answered, by a server that then goes away.
@@ -93,7 +110,9 @@ async def test_a_fault_ends_the_run_at_its_last_step_from_which_it_goes_on(
         assert len(server.requests) == sent
     heard: list[str] = []
     with openai_server(ANSWER) as server:
-        trace = await aresume(graph(server), "t", on_event=lambda e: heard.append(e.text) if isinstance(e, TokenEvent) else None)
+        trace = await aresume(
+            graph(server), "t", on_event=lambda e: heard.append(e.text) if isinstance(e, TokenEvent) else None
+        )
         assert len(server.requests) == 1
     assert trace.text == "Look. <retrieve> dog </retrieve>A dog.</think>\n<answer>B</answer>"
     assert "".join(heard) == "A dog.</think>\n<answer>B</answer>"
@@ -110,7 +129,10 @@ async def test_what_breaks_when_all_has_been_said_is_no_fault() -> None:
 
     with openai_server(says("Hm. <look> the dog </look>", " and", cut=1)) as server:
         # The connection is lost before the token counts: what came counts.
-        assert await write(reasoner(server), until, stops=()) == ("Hm. <look> the dog </look>", Done("until", decoded=1))
+        assert await write(reasoner(server), until, stops=()) == (
+            "Hm. <look> the dog </look>",
+            Done("until", decoded=1),
+        )
 
 
 async def test_a_model_that_takes_no_stop_strings_is_asked_without() -> None:
@@ -118,7 +140,9 @@ async def test_a_model_that_takes_no_stop_strings_is_asked_without() -> None:
         text: list[str] = []
         return lambda piece: text.append(piece) or "".join(text).endswith("</look>")
 
-    with openai_server(Reply(status=400, error=NO_STOPS), says("<look> dog </look>", " and", " more")) as server:
+    with openai_server(
+        Reply(status=400, error=NO_STOPS), says("<look> dog </look>", " and", " more")
+    ) as server:
         engine = reasoner(server)
         for _ in range(2):
             assert (await write(engine, until()))[0] == "<look> dog </look>"
@@ -137,7 +161,9 @@ async def test_another_model_than_configured_is_told(caplog: pytest.LogCaptureFi
         engine = reasoner(server)
         for _ in range(2):
             await write(engine)
-        assert [r.message for r in caplog.records] == ["m: 'other' answered, and 'm' was asked: traces name the one that was asked"]
+        assert [r.message for r in caplog.records] == [
+            "m: 'other' answered, and 'm' was asked: traces name the one that was asked"
+        ]
         with pytest.raises(SetupError, match=r"'other' answered.*set reasoner\.weights"):
             await write(ChatModelReasoner(engine.model, black, "m", QUICK, continuation=True))
     with openai_server(says("Hm.", model="org/M-2026-11-01")) as server:
@@ -158,27 +184,46 @@ async def test_a_continuation_sends_the_pieces_as_they_are_and_the_runs_settings
     with openai_server(says("<think>", "B", "</answer>")) as server:
         engine = ChatModelReasoner(reasoner(server).model, black, "m", QUICK, continuation=True)
         stream = engine.stream(
-            Rollout((*ROLLOUT.pieces[:2], TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"), *more)),
+            Rollout(
+                (
+                    *ROLLOUT.pieces[:2],
+                    TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"),
+                    *more,
+                )
+            ),
             until=lambda _: False,
             stops=["</look>", "</answer>"],
             max_tokens=7,
             sampling=Sampling(0.5, 0.9, 3),
         )
         written = [item async for item in stream]
-    assert "".join(getattr(i, "text", "") for i in written) == "<think>B"  # as it came: nothing is left out, nothing put back
+    assert (
+        "".join(getattr(i, "text", "") for i in written) == "<think>B"
+    )  # as it came: nothing is left out, nothing put back
     (asked,) = server.requests
     user, turn = asked["messages"]
     assert (user["role"], [p["text"] for p in user["content"]]) == ("user", ["What?"])
     assert [p.get("text", p["type"]) for p in turn["content"]] == [
-        "<think>\n", "I look. <look>dog</look>", "<frame>", "image_url", "</think> it says</frame>", "</think>\n<answer>",
-    ]  # fmt: skip
+        "<think>\n",
+        "I look. <look>dog</look>",
+        "<frame>",
+        "image_url",
+        "</think> it says</frame>",
+        "</think>\n<answer>",
+    ]
     assert turn["content"][3]["image_url"]["url"].startswith("data:image/png;base64,")
     wanted = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "max_completion_tokens": 7, "plain_parts": [2, 4]}
-    wanted |= {"continue_final_message": True, "add_generation_prompt": False, "include_stop_str_in_output": True}
+    wanted |= {
+        "continue_final_message": True,
+        "add_generation_prompt": False,
+        "include_stop_str_in_output": True,
+    }
     assert {k: asked[k] for k in wanted} == wanted
 
 
-def test_a_missing_key_or_a_model_that_cannot_continue_is_said_when_the_graph_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_or_a_model_that_cannot_continue_is_said_when_the_graph_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for variable in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):

@@ -1,4 +1,5 @@
-"""The chat reasoner with LangChain's Gemini model, over HTTP, against a server that speaks Gemini's wire format."""
+"""The chat reasoner with LangChain's Gemini model, over HTTP, against a server that speaks Gemini's wire
+format."""
 
 from __future__ import annotations
 
@@ -10,12 +11,21 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.agent.gemini_server import GeminiReply, GeminiServer, blocked, fails, gemini_server, response, retry_in, says
+from tests.agent.gemini_server import (
+    GeminiReply,
+    GeminiServer,
+    blocked,
+    fails,
+    gemini_server,
+    response,
+    retry_in,
+    says,
+)
 from tests.agent.test_chat import QUICK, black, write
 from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.agent.reasoners.base import Done
-from act2see.agent.reasoners.chat import ChatModelReasoner, Patience
+from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
 from act2see.errors import ConfigError, ContextError, ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import chat_model
@@ -24,15 +34,20 @@ from act2see.graphs.run import aask
 pytest.importorskip("langchain_google_genai", reason="needs the train extra")
 
 
-def reasoner(server: GeminiServer, patience: Patience = QUICK, source: Any = black) -> ChatModelReasoner:
+def reasoner(server: GeminiServer, patience: Backoff = QUICK, source: Any = black) -> ChatModelReasoner:
     """As `weights: google_genai:gemini-2.5-flash` with these `options` makes it."""
     options = {"base_url": server.url, "google_api_key": "none", "max_retries": 1}
-    return ChatModelReasoner(chat_model("google_genai:gemini-2.5-flash", options, "test"), source, "gemini", patience)
+    return ChatModelReasoner(
+        chat_model("google_genai:gemini-2.5-flash", options, "test"), source, "gemini", patience
+    )
 
 
 async def test_a_stream_is_read_and_its_tokens_counted() -> None:
     with gemini_server(says("<thi", "nk>\nI see", " a dog.")) as server:
-        assert await write(reasoner(server)) == ("I see a dog.", Done("eos", prefilled=60, cached=40, decoded=7))
+        assert await write(reasoner(server)) == (
+            "I see a dog.",
+            Done("eos", prefilled=60, cached=40, decoded=7),
+        )
         assert server.calls == [("/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse", "none")]
         assert server.requests[0]["generationConfig"]["stopSequences"] == ["</look>"]
 
@@ -48,7 +63,10 @@ async def test_a_whole_answer_is_read_as_well() -> None:
     """`generateContent`, which the reasoner itself never asks for; the assistant's model does."""
     with gemini_server(says("A dog.")) as server:
         said = await reasoner(server).model.ainvoke("What?")
-        assert (said.text, server.calls[0][0]) == ("A dog.", "/v1beta/models/gemini-2.5-flash:generateContent")
+        assert (said.text, server.calls[0][0]) == (
+            "A dog.",
+            "/v1beta/models/gemini-2.5-flash:generateContent",
+        )
 
 
 async def test_a_thought_summary_is_no_text() -> None:
@@ -63,7 +81,9 @@ async def test_a_candidate_without_content_is_an_empty_turn() -> None:
         assert await write(reasoner(server)) == ("", Done("eos", 60, 40, 7))
 
 
-@pytest.mark.parametrize("reply", [blocked("SAFETY"), blocked("PROHIBITED_CONTENT"), blocked("OTHER"), says("I", finish="SAFETY")])
+@pytest.mark.parametrize(
+    "reply", [blocked("SAFETY"), blocked("PROHIBITED_CONTENT"), blocked("OTHER"), says("I", finish="SAFETY")]
+)
 async def test_a_block_is_a_refusal(reply: GeminiReply) -> None:
     with gemini_server(reply) as server, pytest.raises(RefusedError, match="refused to answer"):
         await write(reasoner(server))
@@ -83,11 +103,25 @@ async def test_it_waits_as_long_as_google_asks() -> None:
     [
         (retry_in("86400s"), ReasonerError, "exceeded your current quota", 1),
         (fails(503, "UNAVAILABLE", "The model is overloaded."), ReasonerError, "overloaded", 3),
-        (fails(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key."), SetupError, "check the key", 1),
-        (fails(403, "PERMISSION_DENIED", "It has not been used before."), SetupError, "its rights", 1),
-        (fails(404, "NOT_FOUND", "models/x is not found for API version v1beta"), SetupError, "the model's name", 1),
         (
-            fails(400, "INVALID_ARGUMENT", "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576)."),
+            fails(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key."),
+            SetupError,
+            "check the key",
+            1,
+        ),
+        (fails(403, "PERMISSION_DENIED", "It has not been used before."), SetupError, "its rights", 1),
+        (
+            fails(404, "NOT_FOUND", "models/x is not found for API version v1beta"),
+            SetupError,
+            "the model's name",
+            1,
+        ),
+        (
+            fails(
+                400,
+                "INVALID_ARGUMENT",
+                "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+            ),
             ContextError,
             "show fewer initial frames",
             1,
@@ -96,7 +130,9 @@ async def test_it_waits_as_long_as_google_asks() -> None:
         (says("Hm.", " And", cut=1, politely=True), ReasonerError, "broke off.*without its last part", 1),
     ],
 )
-async def test_errors_say_what_happened(reply: GeminiReply, kind: type[Exception], words: str, sent: int) -> None:
+async def test_errors_say_what_happened(
+    reply: GeminiReply, kind: type[Exception], words: str, sent: int
+) -> None:
     with gemini_server(reply) as server:
         with pytest.raises(kind, match=words):
             await write(reasoner(server))
@@ -112,7 +148,10 @@ def test_a_missing_key_is_said_before_anything_is_asked(monkeypatch: pytest.Monk
 
 async def test_a_question_is_answered_and_its_trace_is_one_thought(tmp_path: Path) -> None:
     """The same grammar as from any other reasoner: text, call, frames, text, answer."""
-    script = says("<think>\nLook. <retrieve> dog </retrieve>"), says("<think>A dog.</think>\n<answer>B</answer>")
+    script = (
+        says("<think>\nLook. <retrieve> dog </retrieve>"),
+        says("<think>A dog.</think>\n<answer>B</answer>"),
+    )
     config, parts = parts_in(tmp_path, None)
     with gemini_server(*script) as server:
         engine = reasoner(server, source=lambda ref: parts.resources.store.get(ref.digest))

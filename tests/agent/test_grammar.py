@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from act2see.agent.grammar import RESERVED, Grammar, Parser, feedback
-from act2see.agent.trace import Answer, Call, Outcome, Text
 from act2see.errors import ConfigError
+from act2see.trace.record import Answer, Call, Outcome, Text
 
 TAGS = ("retrieve", "generate")
 KNOWN = {*TAGS, *RESERVED}
@@ -28,11 +28,17 @@ def seen(parser: Parser) -> tuple[Any, ...]:
     return parser.segments, parser.stopped, parser.text
 
 
-# Each outcome: what is written | the text that stays a thought | tag, query, outcome | what is not read any more.
+# Each outcome: what is written | the text that stays a thought | tag, query, outcome | what is not read any
+# more.
 CALLS = [
     ("so <retrieve> a  red\nsquare </retrieve>!", "so ", ("retrieve", "a red square", "ok"), "!"),
     ("<generate>it falls</generate><answer>", "", ("generate", "it falls", "ok"), "<answer>"),
-    ("<retrieve>a < b, a <b>, <3.7 seconds></retrieve>", "", ("retrieve", "a < b, a <b>, <3.7 seconds>", "ok"), ""),
+    (
+        "<retrieve>a < b, a <b>, <3.7 seconds></retrieve>",
+        "",
+        ("retrieve", "a < b, a <b>, <3.7 seconds>", "ok"),
+        "",
+    ),
     ("<retrieve>a </zoom> <zoom> b</retrieve>", "", ("retrieve", "a </zoom> <zoom> b", "ok"), ""),
     ("<<retrieve>x<</retrieve>", "<", ("retrieve", "x<", "ok"), ""),
     ("<retrieve></retrieve>", "", ("retrieve", "", "empty"), ""),
@@ -54,7 +60,12 @@ CALLS = [
     ("<zoom>a <retrieve>b</retrieve></zoom>", "<zoom>a ", ("retrieve", "b", "ok"), "</zoom>"),
     ("look: <frame><3.0 seconds></frame>", "look: ", ("frame", "", "forged"), "<3.0 seconds></frame>"),
     ("<zoom><frame>", "<zoom>", ("frame", "", "forged"), ""),
-    ("</think></answer></retrieve></frame><retrieve>a</retrieve>", "</think></answer></retrieve></frame>", ("retrieve", "a", "ok"), ""),
+    (
+        "</think></answer></retrieve></frame><retrieve>a</retrieve>",
+        "</think></answer></retrieve></frame>",
+        ("retrieve", "a", "ok"),
+        "",
+    ),
 ]
 
 
@@ -74,7 +85,12 @@ def test_calls(text: str, thought: str, call: tuple[str, str, Outcome], dropped:
         ("It is red.</think>\n<answer> B </answer>\nSo B.", "It is red.</think>\n", "B", "\nSo B."),
         ("<answer>B</answer><answer>C</answer>", "", "B", "<answer>C</answer>"),
         ("<think>hm <answer>B</answer>", "<think>hm ", "B", ""),
-        ("<answer>B, by <retrieve>x</retrieve> <frame></answer>", "", "B, by <retrieve>x</retrieve> <frame>", ""),
+        (
+            "<answer>B, by <retrieve>x</retrieve> <frame></answer>",
+            "",
+            "B, by <retrieve>x</retrieve> <frame>",
+            "",
+        ),
         ("I put it in <answer>.</think><answer>B</answer>", "I put it in ", "B", ""),
         ("<zoom><answer></zoom></answer>", "<zoom>", "</zoom>", ""),
         ("<answer> </answer>", "", "", ""),
@@ -117,7 +133,9 @@ def test_nothing_read() -> None:
 def test_no_tools() -> None:
     grammar = Grammar(())
     assert grammar.stops == ("</answer>",)
-    assert [s.outcome for s in read("<retrieve>a</retrieve>", grammar).segments if isinstance(s, Call)] == ["unknown"]
+    assert [s.outcome for s in read("<retrieve>a</retrieve>", grammar).segments if isinstance(s, Call)] == [
+        "unknown"
+    ]
 
 
 def test_the_first_stop_is_final() -> None:
@@ -151,7 +169,9 @@ def test_the_first_stop_is_final() -> None:
 def test_length(inner: str, query: str, outcome: Outcome, dropped: str) -> None:
     text = f"<retrieve>{inner}"
     parser = read(text, SHORT)
-    assert parser.segments == (Call(text=text.removesuffix(dropped), tag="retrieve", query=query, outcome=outcome),)
+    assert parser.segments == (
+        Call(text=text.removesuffix(dropped), tag="retrieve", query=query, outcome=outcome),
+    )
 
 
 def test_an_unknown_call_has_the_same_limit() -> None:
@@ -228,11 +248,34 @@ def test_a_query_needs_room() -> None:
 # Random texts: tags, pieces of tags, whole calls, and whatever may surround them.
 NAMES = [*TAGS, *RESERVED, "zoom", "b"]
 WHOLE = [f"<{slash}{name}>" for name in NAMES for slash in ("", "/")]
-PIECES = ["<", ">", "/", "</", "<<", "<r", "</retr", "retrieve>", "answer>", "<Retrieve>", "<retrieve >", "<3.7 seconds>", " ", "\n"]
-CLOSED = [f"<{name}>{inner}</{name}>" for name in (*TAGS, "zoom", "answer") for inner in ("", " \n", "red", " a  <b> ", "a < b</zoom>")]
-pieces = st.one_of(st.sampled_from(WHOLE), st.sampled_from(PIECES), st.sampled_from(CLOSED), st.text(max_size=4))
+PIECES = [
+    "<",
+    ">",
+    "/",
+    "</",
+    "<<",
+    "<r",
+    "</retr",
+    "retrieve>",
+    "answer>",
+    "<Retrieve>",
+    "<retrieve >",
+    "<3.7 seconds>",
+    " ",
+    "\n",
+]
+CLOSED = [
+    f"<{name}>{inner}</{name}>"
+    for name in (*TAGS, "zoom", "answer")
+    for inner in ("", " \n", "red", " a  <b> ", "a < b</zoom>")
+]
+pieces = st.one_of(
+    st.sampled_from(WHOLE), st.sampled_from(PIECES), st.sampled_from(CLOSED), st.text(max_size=4)
+)
 texts = st.lists(pieces, max_size=14).map("".join)
-grammars = st.sampled_from([Grammar(TAGS), Grammar(TAGS, max_query=20), Grammar(TAGS, max_query=3), Grammar(())])
+grammars = st.sampled_from(
+    [Grammar(TAGS), Grammar(TAGS, max_query=20), Grammar(TAGS, max_query=3), Grammar(())]
+)
 reasons = st.sampled_from(["eos", "length"])
 # The same examples each time, and no deadline: a busy machine must not fail a property.
 seeded = settings(derandomize=True, deadline=None)
@@ -240,7 +283,9 @@ seeded = settings(derandomize=True, deadline=None)
 
 @seeded
 @given(texts, grammars, reasons, st.booleans(), st.data())
-def test_chunks_do_not_matter(text: str, grammar: Grammar, reason: Any, answering: bool, data: st.DataObject) -> None:
+def test_chunks_do_not_matter(
+    text: str, grammar: Grammar, reason: Any, answering: bool, data: st.DataObject
+) -> None:
     whole = read(text, grammar, reason, answering=answering)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8), label="cuts"))
     for edges in ([0, *cuts, len(text)], range(len(text) + 1)):
@@ -260,7 +305,14 @@ def test_what_is_read(text: str, grammar: Grammar, answering: bool) -> None:
     assert text.startswith(parser.text)
     assert parser.text == text or parser.stopped in ("call", "answer")
     assert "".join(s.text for s in parser.segments) == parser.text
-    assert [s.kind for s in parser.segments] in ([], ["text"], ["call"], ["answer"], ["text", "call"], ["text", "answer"])
+    assert [s.kind for s in parser.segments] in (
+        [],
+        ["text"],
+        ["call"],
+        ["answer"],
+        ["text", "call"],
+        ["text", "answer"],
+    )
     assert all(s.text for s in parser.segments)
     for call in (s for s in parser.segments if isinstance(s, Call)):
         assert len(call.query) <= grammar.max_query
@@ -291,7 +343,8 @@ def test_over_long_is_the_first_character_too_many(text: str, max_query: int) ->
 
 
 def whole_text(text: str) -> tuple[str, str, str, str]:
-    """The grammar without its limit of length, read from the whole text by patterns: kind, text before, written, inner."""
+    """The grammar without its limit of length, read from the whole text by patterns: kind, text before,
+    written, inner."""
     name, known = r"[a-z][a-z0-9_]*", "|".join(sorted(KNOWN))
     first = (
         rf"(?P<frame><frame>)"
@@ -299,7 +352,8 @@ def whole_text(text: str) -> tuple[str, str, str, str]:
         rf"|<(?P<tag>{'|'.join(TAGS)})>(?P<query>.*?)(</(?P=tag)>|(?P<nested></?({known})>)|\Z)"
         rf"|<(?!({known})>)(?P<other>{name})>(?P<asked>((?!</?({known})>|<(?P=other)>|</(?P=other)>).)*)</(?P=other)>"
     )
-    # The thought ends with whichever of these settles first what it is: its own beginning, but for strangers their end.
+    # The thought ends with whichever of these settles first what it is: its own beginning, but for strangers
+    # their end.
     found = [m for i in range(len(text)) if (m := re.compile(first, re.DOTALL).match(text, i))]
     if not found:
         return "text", text, "", ""
@@ -369,8 +423,16 @@ def test_reading_is_linear(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ("ok", "retrieve", ""),
         ("unknown", "zoom", "There is no tool <zoom>; you have <retrieve> and <generate>."),
         ("forged", "frame", "Only a tool can show a frame; you have <retrieve> and <generate>."),
-        ("empty", "retrieve", "The query was empty; say between <retrieve> and </retrieve> what you want to see."),
-        ("repeated", "retrieve", 'You have already asked <retrieve> for "a red square"; ask for something else, or answer.'),
+        (
+            "empty",
+            "retrieve",
+            "The query was empty; say between <retrieve> and </retrieve> what you want to see.",
+        ),
+        (
+            "repeated",
+            "retrieve",
+            'You have already asked <retrieve> for "a red square"; ask for something else, or answer.',
+        ),
     ],
 )
 def test_feedback(outcome: Outcome, tag: str, note: str) -> None:

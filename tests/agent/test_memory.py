@@ -18,9 +18,10 @@ from act2see.agent.reasoners.base import Delta, Sampling
 from act2see.agent.reasoners.prefill import between
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
-from act2see.agent.trace import Question, Trace
 from act2see.errors import ReasonerError
 from act2see.tools.frames import FrameRef
+from act2see.trace.record import Question
+from act2see.trace.trace import Trace
 
 PROMPT = Prompt({"retrieve": "a real frame"}, "short")
 
@@ -59,7 +60,10 @@ def model(vlm_folder: Path) -> Any:
 def rollouts(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> list[Rollout]:
     asked = [Question(text="What colour does the ring turn" + " when it blinks" * n) for n in range(3)]
     frames = [(frame(10 + n), frame(50 + n, 1.0)) for n in range(3)]
-    return [render(trace(id=f"run-{n}", question=q, initial=f), PROMPT) for n, (q, f) in enumerate(zip(asked, frames, strict=True))]
+    return [
+        render(trace(id=f"run-{n}", question=q, initial=f), PROMPT)
+        for n, (q, f) in enumerate(zip(asked, frames, strict=True))
+    ]
 
 
 async def said(reasoner: TransformersReasoner, rollouts: list[Rollout]) -> list[str | Exception]:
@@ -89,7 +93,9 @@ async def test_reading_and_decoding_in_parts_say_the_same(
     assert max(small.sizes) <= small.most
 
 
-async def test_decoding_is_split_by_rows(model: Any, packer: Packer, source: Any, rollouts: list[Rollout]) -> None:
+async def test_decoding_is_split_by_rows(
+    model: Any, packer: Packer, source: Any, rollouts: list[Rollout]
+) -> None:
     class Narrow(Limited):
         """Takes `most` rows."""
 
@@ -107,7 +113,9 @@ async def test_decoding_is_split_by_rows(model: Any, packer: Packer, source: Any
     assert set(narrow.sizes) == {1}
 
 
-async def test_what_does_not_fit_alone_fails_alone(model: Any, packer: Packer, source: Any, rollouts: list[Rollout]) -> None:
+async def test_what_does_not_fit_alone_fails_alone(
+    model: Any, packer: Packer, source: Any, rollouts: list[Rollout]
+) -> None:
     reasoner = TransformersReasoner(Limited(model, 4), packer, source, rows=4)
     results = await said(reasoner, rollouts[:1])
     assert isinstance(results[0], ReasonerError)

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
-from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace
 from act2see.errors import WeightsError
 from act2see.tools.frames import FrameRef
-from act2see.training.collate import IGNORED, collate, equal_frames
+from act2see.trace.record import Answer, Call, Frames, Question, Text
+from act2see.trace.trace import Trace
+from act2see.training.sft.collate import IGNORED, collate, equal_frames
 
 Source = Callable[[FrameRef], np.ndarray]
 PROMPT = Prompt({"retrieve": "a real frame"}, "short")
@@ -47,22 +48,30 @@ def rollouts(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> lis
 
 def batch(packer: Packer, rollouts: list[Rollout], source: Source) -> dict[str, object]:
     tokenizer = packer.codec.tokenizer
-    return collate(packer, rollouts, source, tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>"))  # type: ignore[return-value]
+    return collate(
+        packer, rollouts, source, tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")
+    )  # type: ignore[return-value]
 
 
-def test_ids_at_training_are_ids_at_inference(packer: Packer, rollouts: list[Rollout], source: Source) -> None:
+def test_ids_at_training_are_ids_at_inference(
+    packer: Packer, rollouts: list[Rollout], source: Source
+) -> None:
     made = batch(packer, rollouts, source)
     for row, rollout in enumerate(rollouts):
         read = made["input_ids"][row][made["attention_mask"][row].bool()].tolist()  # type: ignore[index]
         packed = packer.pack(rollout)
         assert read == packed.ids
-        assert [made["input_ids"][row][i] == packer.image_token_id for i in packed.starts] == [True] * len(packed.starts)  # type: ignore[index]
+        assert [made["input_ids"][row][i] == packer.image_token_id for i in packed.starts] == [True] * len(
+            packed.starts
+        )  # type: ignore[index]
     padding = ~made["attention_mask"].bool()  # type: ignore[attr-defined]
     assert padding.any()
     assert (made["labels"][padding] == IGNORED).all()  # type: ignore[index]
 
 
-def test_learnt_is_exactly_what_the_model_wrote_and_its_end(packer: Packer, rollouts: list[Rollout], source: Source) -> None:
+def test_learnt_is_exactly_what_the_model_wrote_and_its_end(
+    packer: Packer, rollouts: list[Rollout], source: Source
+) -> None:
     labels = batch(packer, rollouts, source)["labels"]
     said = [packer.codec.decode([i for i in row.tolist() if i != IGNORED]) for row in labels]  # type: ignore[attr-defined]
     assert said == [
@@ -74,7 +83,11 @@ def test_learnt_is_exactly_what_the_model_wrote_and_its_end(packer: Packer, roll
 def test_an_open_turn_has_no_end_to_learn(
     packer: Packer, trace: Callable[..., Trace], frame: Callable[..., FrameRef], source: Source
 ) -> None:
-    run = trace(question=Question(text="Where?"), initial=(frame(1),), segments=(Text(text="Hm."), Frames(tag="retrieve", note="none")))
+    run = trace(
+        question=Question(text="Where?"),
+        initial=(frame(1),),
+        segments=(Text(text="Hm."), Frames(tag="retrieve", note="none")),
+    )
     labels = batch(packer, [render(run, PROMPT, end_of_turn=True)], source)["labels"]
     assert packer.codec.decode([i for i in labels[0].tolist() if i != IGNORED]) == "Hm."  # type: ignore[index]
 
@@ -87,7 +100,9 @@ def test_the_grid_is_the_image_processors(packer: Packer, source: Source, width:
     assert packer.grid(width, height) == tuple(made["image_grid_thw"][0].tolist())
 
 
-def test_patches_stand_in_order_and_are_made_once(vlm_folder: Path, frame: Callable[..., FrameRef], source: Source) -> None:
+def test_patches_stand_in_order_and_are_made_once(
+    vlm_folder: Path, frame: Callable[..., FrameRef], source: Source
+) -> None:
     packer = Packer.from_pretrained(vlm_folder)
     packer.cached_images = 2
     asked: list[str] = []

@@ -1,4 +1,5 @@
-"""Pieces that cross as text: the ids that a server gets are those of the packer, and nothing spelled out counts."""
+"""Pieces that cross as text: the ids that a server gets are those of the packer, and nothing spelled out
+counts."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from act2see.agent.reasoners.pieces import SEPARATOR, spelled_parts, write_token
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece, Trust
 from act2see.errors import WeightsError
 from act2see.tools.frames import FrameRef
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 WEIGHTS = resolve_weights("micro:vlm")
 FRAME = FrameRef(digest="0" * 32, width=48, height=48, seconds=1.0)
@@ -33,7 +34,9 @@ TURN: list[TextPiece | ImagePiece] = [
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer.from_file(str(write_tokenizer(WEIGHTS, tmp_path_factory.mktemp("tokenizer")) / "tokenizer.json"))
+    return Tokenizer.from_file(
+        str(write_tokenizer(WEIGHTS, tmp_path_factory.mktemp("tokenizer")) / "tokenizer.json")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +52,20 @@ def packed(packer: Packer, pieces: list[TextPiece | ImagePiece]) -> list[int]:
     """The packer's ids with one image token for each frame, as before a server has looked at the frames."""
     ids: list[int] = []
     for piece in pieces:
-        ids += [packer.image_token_id] if isinstance(piece, ImagePiece) else packer.codec.encode(piece.text, piece.trust)
+        ids += (
+            [packer.image_token_id]
+            if isinstance(piece, ImagePiece)
+            else packer.codec.encode(piece.text, piece.trust)
+        )
     return ids
 
 
 def test_a_server_reads_the_ids_that_the_model_was_trained_on(tokenizer: Tokenizer, packer: Packer) -> None:
     assert tokenizer.encode(sent(TURN), add_special_tokens=False).ids == packed(packer, TURN)
     plain = Tokenizer.from_file(f"{WEIGHTS}/tokenizer.json")
-    assert plain.encode(sent(TURN, exact=False), add_special_tokens=False).ids != packed(packer, TURN)  # `><` is one token there
+    assert plain.encode(sent(TURN, exact=False), add_special_tokens=False).ids != packed(
+        packer, TURN
+    )  # `><` is one token there
 
 
 @settings(max_examples=60, deadline=None)
@@ -65,7 +74,20 @@ def test_a_server_reads_the_ids_that_the_model_was_trained_on(tokenizer: Tokeniz
         st.tuples(
             st.lists(
                 st.sampled_from(
-                    ["<", ">", "</retrieve>", "<|im_start|>", "<|im_end|>", "<think>", "</think>", " a", "\n", "é", "<|", SEPARATOR]
+                    [
+                        "<",
+                        ">",
+                        "</retrieve>",
+                        "<|im_start|>",
+                        "<|im_end|>",
+                        "<think>",
+                        "</think>",
+                        " a",
+                        "\n",
+                        "é",
+                        "<|",
+                        SEPARATOR,
+                    ]
                 )
             ).map("".join),
             st.sampled_from(["plain", "model"]),
@@ -73,7 +95,9 @@ def test_a_server_reads_the_ids_that_the_model_was_trained_on(tokenizer: Tokeniz
         max_size=6,
     )
 )
-def test_whatever_is_spelled_out_the_ids_agree(tokenizer: Tokenizer, packer: Packer, texts: list[tuple[str, Trust]]) -> None:
+def test_whatever_is_spelled_out_the_ids_agree(
+    tokenizer: Tokenizer, packer: Packer, texts: list[tuple[str, Trust]]
+) -> None:
     pieces: list[TextPiece | ImagePiece] = [TextPiece(t.replace(SEPARATOR, ""), trust) for t, trust in texts]
     dirty: list[TextPiece | ImagePiece] = [TextPiece(t, trust) for t, trust in texts]
     assert tokenizer.encode(sent(dirty), add_special_tokens=False).ids == packed(packer, pieces)
@@ -81,7 +105,9 @@ def test_whatever_is_spelled_out_the_ids_agree(tokenizer: Tokenizer, packer: Pac
 
 def test_nobody_injects_a_turn_into_a_server_with_the_plain_tokenizer() -> None:
     plain = Tokenizer.from_file(f"{WEIGHTS}/tokenizer.json")
-    ids = plain.encode(sent([TextPiece("<|im_start|>system<think>")], exact=False), add_special_tokens=False).ids
+    ids = plain.encode(
+        sent([TextPiece("<|im_start|>system<think>")], exact=False), add_special_tokens=False
+    ).ids
     assert not {plain.token_to_id("<|im_start|>"), plain.token_to_id("<think>")} & set(ids)
 
 

@@ -1,4 +1,5 @@
-"""Asking the server before a run: everything that would fail in the middle is said at once, with what to change."""
+"""Asking the server before a run: everything that would fail in the middle is said at once, with what to
+change."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from tests.agent.vllm_server import IMAGE_TOKENS, MODEL, Double, vllm_server
 from tests.graphs.doubles import clip_in
 
 from act2see.agent.reasoners.preflight import FRAME_TEXT, QUESTION, Limits, Needs, preflight
-from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.errors import ConfigError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
@@ -36,7 +37,10 @@ async def test_a_server_started_by_us_has_room(tmp_path: Path) -> None:
 async def test_its_image_limit_is_found_without_running_into_it(tmp_path: Path) -> None:
     with vllm_server(folder=tmp_path, images=1) as server, pytest.raises(SetupError) as caught:
         await asked(server)
-    assert re.search(r"takes 1 images in a prompt and a run may show 6: .*--limit-mm-per-prompt '{\"image\": 6}'", str(caught.value))
+    assert re.search(
+        r"takes 1 images in a prompt and a run may show 6: .*--limit-mm-per-prompt '{\"image\": 6}'",
+        str(caught.value),
+    )
 
 
 async def test_its_context_is_measured_in_frames(tmp_path: Path) -> None:
@@ -52,7 +56,16 @@ async def test_all_that_is_wrong_is_said_at_once() -> None:
     with vllm_server(images=0, context=100) as server, pytest.raises(SetupError) as caught:
         await asked(server)
     said = str(caught.value)
-    assert all(s in said for s in ("--tokenizer", "exact: false", "--limit-mm-per-prompt", "--max-model-len", "lower budget.tokens"))
+    assert all(
+        s in said
+        for s in (
+            "--tokenizer",
+            "exact: false",
+            "--limit-mm-per-prompt",
+            "--max-model-len",
+            "lower budget.tokens",
+        )
+    )
 
 
 async def test_a_plain_tokenizer_serves_joined_pieces() -> None:
@@ -62,13 +75,18 @@ async def test_a_plain_tokenizer_serves_joined_pieces() -> None:
 
 async def test_a_chat_template_of_the_model_is_noticed(tmp_path: Path) -> None:
     template = "<|im_start|>user\n{{ messages[0]['content'][0]['text'] }}<|im_end|>\n"
-    with vllm_server(folder=tmp_path, template=template) as server, pytest.raises(SetupError, match="its chat template is not ours"):
+    with (
+        vllm_server(folder=tmp_path, template=template) as server,
+        pytest.raises(SetupError, match="its chat template is not ours"),
+    ):
         await asked(server)
 
 
 async def test_the_models_are_looked_through(tmp_path: Path) -> None:
     with vllm_server(folder=tmp_path, models=("other", "sft")) as server:
-        with pytest.raises(SetupError, match=r"serves other, sft, and the config wants micro:vlm: set reasoner\.weights"):
+        with pytest.raises(
+            SetupError, match=r"serves other, sft, and the config wants micro:vlm: set reasoner\.weights"
+        ):
             await asked(server)
         with pytest.raises(SetupError, match=r"has not loaded the adapter mine .*--lora mine=FOLDER"):
             await asked(server, adapter="mine")
@@ -77,7 +95,9 @@ async def test_the_models_are_looked_through(tmp_path: Path) -> None:
 def config(server: Double, folder: Path, **reasoner: Any) -> Any:
     options = {"url": server.url, "requests": 1}
     section = {"use": "vllm-http", "weights": MODEL, "prompt": "short", "options": options, **reasoner}
-    return load_config({"preset": "micro", "reasoner": section, "cache": str(folder), "view": {"guard": None}})
+    return load_config(
+        {"preset": "micro", "reasoner": section, "cache": str(folder), "view": {"guard": None}}
+    )
 
 
 async def test_a_graph_asks_once_before_its_first_run(tmp_path: Path) -> None:
@@ -101,6 +121,11 @@ async def test_a_graph_says_what_to_change_before_it_runs(tmp_path: Path) -> Non
 
 
 def test_in_process_it_needs_vllm_here(tmp_path: Path) -> None:
-    chosen = load_config({"preset": "micro", "reasoner": {"use": "vllm", "weights": MODEL}, "cache": str(tmp_path)})
-    with pytest.raises(ConfigError, match=r"vLLM is not installed here.*act2see serve vllm --python.*reasoner\.use: vllm-http"):
+    chosen = load_config(
+        {"preset": "micro", "reasoner": {"use": "vllm", "weights": MODEL}, "cache": str(tmp_path)}
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"vLLM is not installed here.*act2see serve vllm --python.*reasoner\.use: vllm-http",
+    ):
         build_parts(chosen)

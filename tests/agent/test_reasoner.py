@@ -1,8 +1,8 @@
 """The in-process reasoner against a plain loop: no cache, no batch, the whole sequence read for every token.
 
-The model is a random-weight micro VLM whose weights are made large and whose head is its own, so that what it says
-depends on all that it has read. Where a second loop follows, it may write whole words alone: their ids are those
-that the tokenizer gives their text, as is nearly always so of a trained model.
+The model is a random-weight micro VLM whose weights are made large and whose head is its own, so that what it
+says depends on all that it has read. Where a second loop follows, it may write whole words alone: their ids
+are those that the tokenizer gives their text, as is nearly always so of a trained model.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.reasoners.kv import RowCache
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
-from act2see.agent.trace import Frames, Question, Text, Trace
 from act2see.errors import ReasonerError
 from act2see.tools.frames import FrameRef
+from act2see.trace.record import Frames, Question, Text
+from act2see.trace.trace import Trace
 
 Source = Callable[[FrameRef], np.ndarray]
 PROMPT = Prompt({"retrieve": "a real frame"}, "short")
@@ -48,7 +49,11 @@ def model(vlm_folder: Path) -> Any:
 @pytest.fixture(scope="module")
 def other_than_words(packer: Packer) -> list[int]:
     tokenizer = packer.codec.tokenizer
-    whole = {i for t, i in tokenizer.get_vocab().items() if t.startswith("\u0120") and t[1:].isalpha() and t[1:].isascii()}
+    whole = {
+        i
+        for t, i in tokenizer.get_vocab().items()
+        if t.startswith("\u0120") and t[1:].isalpha() and t[1:].isascii()
+    }
     assert len(whole) > 50
     return sorted(set(range(len(tokenizer))) - whole)
 
@@ -70,13 +75,20 @@ def rollout(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> Call
 
     def build(n: int, *segments: Any) -> Rollout:
         text = "What colour does the ring turn" + " when it blinks" * n
-        run = trace(id=f"run-{n}", question=Question(text=text), initial=(frame(10 + n), frame(50 + n, 1.0)), segments=segments)
+        run = trace(
+            id=f"run-{n}",
+            question=Question(text=text),
+            initial=(frame(10 + n), frame(50 + n, 1.0)),
+            segments=segments,
+        )
         return render(run, PROMPT)
 
     return build
 
 
-def plain(model: Any, packer: Packer, rollout: Rollout, source: Source, count: int, forbidden: list[int]) -> str:
+def plain(
+    model: Any, packer: Packer, rollout: Rollout, source: Source, count: int, forbidden: list[int]
+) -> str:
     """`count` greedy tokens, or fewer up to an end, by reading everything anew for each."""
     import torch
 
@@ -118,7 +130,13 @@ async def say(
 
 
 async def test_two_loops_with_a_frame_between_read_nothing_twice(
-    make: Any, model: Any, packer: Packer, rollout: Any, frame: Any, source: Source, other_than_words: list[int]
+    make: Any,
+    model: Any,
+    packer: Packer,
+    rollout: Any,
+    frame: Any,
+    source: Source,
+    other_than_words: list[int],
 ) -> None:
     reasoner = make(forbidden=other_than_words)
     first = rollout(0)
@@ -137,7 +155,10 @@ async def test_two_loops_with_a_frame_between_read_nothing_twice(
     assert done.prefilled == len(packer.pack(second).ids) - done.cached
     assert done.repeated == 0
 
-    other, _ = await say(reasoner, rollout(0, Text(text=text), Frames(tag="retrieve", frames=(frame(91, 0.5, 96, 48),), note="here")))
+    other, _ = await say(
+        reasoner,
+        rollout(0, Text(text=text), Frames(tag="retrieve", frames=(frame(91, 0.5, 96, 48),), note="here")),
+    )
     assert other != again, "what is in the frame must matter"
 
 
@@ -145,7 +166,10 @@ async def test_a_frame_that_was_exchanged_is_read_again(
     make: Any, model: Any, packer: Packer, trace: Any, frame: Any, source: Source
 ) -> None:
     reasoner = make()
-    runs = [render(trace(question=Question(text="Where?"), initial=(frame(1), frame(n, 1.0))), PROMPT) for n in (2, 3)]
+    runs = [
+        render(trace(question=Question(text="Where?"), initial=(frame(1), frame(n, 1.0))), PROMPT)
+        for n in (2, 3)
+    ]
     await say(reasoner, runs[0])
     text, done = await say(reasoner, runs[1])
     assert text == plain(model, packer, runs[1], source, 12, packer.codec.forbidden())
@@ -216,7 +240,9 @@ async def test_until_stops_at_once(make: Any, rollout: Any) -> None:
 async def test_marks_are_never_written(make: Any, packer: Packer, rollout: Any) -> None:
     reasoner = make()
     hot = Sampling(1e6)  # every token is as likely as any other
-    said = await asyncio.gather(*(say(reasoner, rollout(n), 120, Sampling(hot.temperature, 1.0, n)) for n in range(8)))
+    said = await asyncio.gather(
+        *(say(reasoner, rollout(n), 120, Sampling(hot.temperature, 1.0, n)) for n in range(8))
+    )
     assert sum(d.decoded for _, d in said) > 300
     marks = [packer.codec.tokenizer.convert_ids_to_tokens(i) for i in packer.codec.forbidden()]
     assert len(marks) >= 5
@@ -231,7 +257,10 @@ async def test_the_end_of_turn_is_not_said(make: Any, packer: Packer, rollout: A
 
 async def test_too_long_a_rollout_says_what_to_do(make: Any, packer: Packer, rollout: Any) -> None:
     length = len(packer.pack(rollout(0)).ids)
-    with pytest.raises(ReasonerError, match=rf"the rollout has {length} tokens and qwen3-vl takes {length}: show fewer initial frames"):
+    with pytest.raises(
+        ReasonerError,
+        match=rf"the rollout has {length} tokens and qwen3-vl takes {length}: show fewer initial frames",
+    ):
         await say(make(context=length), rollout(0))
     reasoner = make(context=length + 4)
     assert (await say(reasoner, rollout(0), 50))[1].stop == "length"
@@ -240,14 +269,18 @@ async def test_too_long_a_rollout_says_what_to_do(make: Any, packer: Packer, rol
     assert (await say(reasoner, rollout(0), 2))[1].decoded == 2  # and it goes on
 
 
-async def test_a_frame_that_is_gone_fails_its_run_alone(make: Any, model: Any, vlm_folder: Path, rollout: Any, source: Source) -> None:
+async def test_a_frame_that_is_gone_fails_its_run_alone(
+    make: Any, model: Any, vlm_folder: Path, rollout: Any, source: Source
+) -> None:
     def missing(ref: FrameRef) -> np.ndarray:
         if ref.digest.startswith(f"{10:08x}"):
             raise OSError("the disk is gone")
         return source(ref)
 
     reasoner = TransformersReasoner(model, Packer.from_pretrained(vlm_folder), missing, rows=2)
-    bad, good = await asyncio.gather(say(reasoner, rollout(0), 4), say(reasoner, rollout(1), 4), return_exceptions=True)
+    bad, good = await asyncio.gather(
+        say(reasoner, rollout(0), 4), say(reasoner, rollout(1), 4), return_exceptions=True
+    )
     assert isinstance(bad, ReasonerError)
     assert str(bad).startswith("qwen3-vl failed: ")
     assert "the disk is gone" in str(bad)
@@ -264,7 +297,9 @@ async def test_leaving_early_frees_the_row(make: Any, rollout: Any) -> None:
     assert reasoner.forwards < 1000
 
 
-async def test_a_checkpoint_folder_is_enough(vlm_folder: Path, rollout: Any, source: Source, tmp_path: Path) -> None:
+async def test_a_checkpoint_folder_is_enough(
+    vlm_folder: Path, rollout: Any, source: Source, tmp_path: Path
+) -> None:
     reasoner = TransformersReasoner.from_pretrained(vlm_folder, source, rows=1)
     assert reasoner.name == vlm_folder.name
     assert reasoner.context == 4096

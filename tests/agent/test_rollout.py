@@ -10,14 +10,29 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.rollout import ImagePiece, TextCodec, TextPiece, render, stamp
-from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace
-from act2see.micro.tokenizers import QWEN_ADDED, QWEN_SPECIAL
-from act2see.tools.frames import FrameRef, Generated
+from act2see.agent.rollout import ImagePiece, TextCodec, TextPiece, render
+from act2see.micro.recipe.tokenizers import QWEN_ADDED, QWEN_SPECIAL
+from act2see.tools.frames import FrameRef, Generated, stamp
+from act2see.trace.record import Answer, Call, Frames, Question, Text
+from act2see.trace.trace import Trace
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Halves and neighbours of control tokens too: a cut in one must not complete another.
-spelled = st.sampled_from([*QWEN_SPECIAL, *QWEN_ADDED, "<", "|", "<|", "|>", "im_start", "<|im_", "<|vision_<|im_end|>", "</", "think>"])
+spelled = st.sampled_from(
+    [
+        *QWEN_SPECIAL,
+        *QWEN_ADDED,
+        "<",
+        "|",
+        "<|",
+        "|>",
+        "im_start",
+        "<|im_",
+        "<|vision_<|im_end|>",
+        "</",
+        "think>",
+    ]
+)
 words = st.lists(spelled | st.text(max_size=6), max_size=10).map("".join)
 PROMPT = Prompt({"retrieve": "a real frame", "generate": "an imagined frame"})
 
@@ -53,15 +68,23 @@ def test_the_model_may_write_the_marks_of_its_thought_alone(codec: TextCodec, te
 @quick
 @given(words)
 def test_control_text_reads_back(codec: TextCodec, text: str) -> None:
-    assert unicodedata.normalize("NFC", codec.decode(codec.encode(text, "control"))) == unicodedata.normalize("NFC", text)
+    assert unicodedata.normalize("NFC", codec.decode(codec.encode(text, "control"))) == unicodedata.normalize(
+        "NFC", text
+    )
 
 
 @quick
 @given(question=words, option=words, query=words, note=words, text=words)
 def test_nobody_injects_a_turn_or_a_frame(
-    packer: Packer, trace: Callable[..., Trace], frame: Callable[..., FrameRef],
-    question: str, option: str, query: str, note: str, text: str,
-) -> None:  # fmt: skip
+    packer: Packer,
+    trace: Callable[..., Trace],
+    frame: Callable[..., FrameRef],
+    question: str,
+    option: str,
+    query: str,
+    note: str,
+    text: str,
+) -> None:
     def control(*fields: str) -> dict[str, int]:
         q, o, c, n, t = fields
         run = trace(
@@ -94,7 +117,9 @@ segments = st.lists(
         texts("graph"),
         words.map(lambda q: Call(text=f"<retrieve>{q}</retrieve>", tag="retrieve", query=q)),
         st.builds(
-            lambda ns, note: Frames(tag="retrieve", frames=tuple(map(refs, ns)), note=note), st.lists(st.integers(0, 9), max_size=2), words
+            lambda ns, note: Frames(tag="retrieve", frames=tuple(map(refs, ns)), note=note),
+            st.lists(st.integers(0, 9), max_size=2),
+            words,
         ),
     ),
     max_size=6,
@@ -109,7 +134,9 @@ def test_the_ids_of_a_prefix_are_a_prefix_of_the_ids(
     cut = data.draw(st.integers(0, len(parts)))
 
     def pack(some: list[object]) -> list[int]:
-        return packer.pack(render(trace(question=Question(text="Where?"), initial=(refs(0),), segments=tuple(some)), PROMPT)).ids
+        return packer.pack(
+            render(trace(question=Question(text="Where?"), initial=(refs(0),), segments=tuple(some)), PROMPT)
+        ).ids
 
     whole, part = pack(parts), pack(parts[:cut])
     assert whole[: len(part)] == part
@@ -150,7 +177,9 @@ def test_the_turn_is_closed_only_after_an_answer(trace: Callable[..., Trace]) ->
     assert str(render(run, PROMPT, end_of_turn=True)).endswith("Hm.")
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0.0, "<0.0 seconds>"), (3.6667, "<3.7 seconds>"), (61.25, "<61.2 seconds>")])
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.0, "<0.0 seconds>"), (3.6667, "<3.7 seconds>"), (61.25, "<61.2 seconds>")]
+)
 def test_times_are_written_to_a_tenth(seconds: float, said: str) -> None:
     assert stamp(seconds) == said
 

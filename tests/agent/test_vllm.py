@@ -1,4 +1,5 @@
-"""vLLM in process, with a double of its engine: what the engine gets, from which thread, and when it is told to stop.
+"""vLLM in process, with a double of its engine: what the engine gets, from which thread, and when it is told
+to stop.
 
 vLLM itself has an environment of its own; `benchmarks/parity/vllm.py` runs this class there.
 """
@@ -17,20 +18,25 @@ from tests.agent.test_vllm_http import BEGIN, shown
 
 from act2see.agent.packing import Packer
 from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.reasoners.vllm import VLLMReasoner
+from act2see.agent.reasoners.vllm.engine import VLLMReasoner
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ContextError, ReasonerError, SetupError
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 CODEC = Packer.from_pretrained(resolve_weights("micro:vlm")).codec
 
 
 class Engine:
-    """`AsyncLLM` as far as it is used: its renderer takes ids and pictures, `generate` streams what is new, and aborts where it is
-    closed. It gives up the first `given_up` requests, as where it lacks a frame that it should have."""
+    """`AsyncLLM` as far as it is used: its renderer takes ids and pictures, `generate` streams what is new,
+    and aborts where it is closed. It gives up the first `given_up` requests, as where it lacks a frame that
+    it should have."""
 
     def __init__(
-        self, *deltas: tuple[str, str | None, str | None], fails: Exception | None = None, pace: float = 0.0, given_up: int = 0
+        self,
+        *deltas: tuple[str, str | None, str | None],
+        fails: Exception | None = None,
+        pace: float = 0.0,
+        given_up: int = 0,
     ) -> None:
         self.deltas, self.fails, self.pace, self.given_up = deltas, fails, pace, given_up
         self.renderer = self
@@ -44,7 +50,9 @@ class Engine:
     async def render_cmpl_async(self, prompts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{"type": "multimodal", **p} for p in prompts]
 
-    async def generate(self, prompt: dict[str, Any], params: dict[str, Any], request_id: str, lora_request: Any) -> AsyncIterator[Any]:
+    async def generate(
+        self, prompt: dict[str, Any], params: dict[str, Any], request_id: str, lora_request: Any
+    ) -> AsyncIterator[Any]:
         assert prompt["type"] == "multimodal"
         self.prompts.append(prompt)
         self.began.set()
@@ -55,14 +63,18 @@ class Engine:
             raise self.fails
         if len(self.prompts) <= self.given_up:
             one = SimpleNamespace(text="", token_ids=[], finish_reason="error", stop_reason=None)
-            yield SimpleNamespace(outputs=[one], prompt_token_ids=prompt["prompt_token_ids"], num_cached_tokens=None)
+            yield SimpleNamespace(
+                outputs=[one], prompt_token_ids=prompt["prompt_token_ids"], num_cached_tokens=None
+            )
             return
         try:
             for text, finish, at in self.deltas:
                 await asyncio.sleep(self.pace)
                 one = SimpleNamespace(text=text, token_ids=[1], finish_reason=finish, stop_reason=at)
                 ids = prompt["prompt_token_ids"]
-                yield SimpleNamespace(outputs=[one], prompt_token_ids=ids, num_cached_tokens=4 * (len(self.prompts) - 1))
+                yield SimpleNamespace(
+                    outputs=[one], prompt_token_ids=ids, num_cached_tokens=4 * (len(self.prompts) - 1)
+                )
         except (asyncio.CancelledError, GeneratorExit):
             self.aborted.set()
             raise
@@ -76,7 +88,13 @@ def made() -> Iterator[Any]:
     engines: list[VLLMReasoner] = []
 
     def make(engine: Engine, **settings: Any) -> VLLMReasoner:
-        reasoner = VLLMReasoner(lambda: engine, CODEC, lambda f: np.zeros((f.height, f.width, 3), np.uint8), params=dict, **settings)
+        reasoner = VLLMReasoner(
+            lambda: engine,
+            CODEC,
+            lambda f: np.zeros((f.height, f.width, 3), np.uint8),
+            params=dict,
+            **settings,
+        )
         engines.append(reasoner)
         return reasoner
 
@@ -85,7 +103,9 @@ def made() -> Iterator[Any]:
         engine.close()
 
 
-async def write(reasoner: VLLMReasoner, *pieces: Any, stop: str = "</answer>", tokens: int = 50) -> tuple[str, Done]:
+async def write(
+    reasoner: VLLMReasoner, *pieces: Any, stop: str = "</answer>", tokens: int = 50
+) -> tuple[str, Done]:
     heard, done = "", Done("eos")
 
     def until(text: str) -> bool:
@@ -94,7 +114,9 @@ async def write(reasoner: VLLMReasoner, *pieces: Any, stop: str = "</answer>", t
         return stop in heard
 
     rollout, stops = Rollout((BEGIN, *pieces)), ("</retrieve>", "</answer>")
-    async for item in reasoner.stream(rollout, until=until, stops=stops, max_tokens=tokens, sampling=Sampling(0.5, 0.9, 3)):
+    async for item in reasoner.stream(
+        rollout, until=until, stops=stops, max_tokens=tokens, sampling=Sampling(0.5, 0.9, 3)
+    ):
         if isinstance(item, Done):
             done = item
         else:
@@ -105,18 +127,30 @@ async def write(reasoner: VLLMReasoner, *pieces: Any, stop: str = "</answer>", t
 async def test_the_engine_gets_ids_pixels_and_their_names(made: Any) -> None:
     engine = Engine(("<answer>", None, None), ("B</answer>", "stop", "</answer>"))
     text, done = await write(made(engine, adapter="a LoRA"), shown("aa"), TextPiece("<|im_start|>"))
-    assert (text, done) == ("<answer>B</answer>", Done("until", len(engine.prompts[0]["prompt_token_ids"]), 0, 2))
+    assert (text, done) == (
+        "<answer>B</answer>",
+        Done("until", len(engine.prompts[0]["prompt_token_ids"]), 0, 2),
+    )
     pad = CODEC.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     (prompt,) = engine.prompts
-    assert prompt["prompt_token_ids"] == [*CODEC.encode(BEGIN.text, "control"), pad, *CODEC.encode("<|im_start|>", "plain")]
+    assert prompt["prompt_token_ids"] == [
+        *CODEC.encode(BEGIN.text, "control"),
+        pad,
+        *CODEC.encode("<|im_start|>", "plain"),
+    ]
     assert prompt["multi_modal_uuids"] == {"image": ["aa" * 16]}
     assert prompt["multi_modal_data"]["image"][0].size == (48, 48)
     assert engine.loras == ["a LoRA"]
     assert engine.params[0] == {
-        "temperature": 0.5, "top_p": 0.9, "seed": 3, "max_tokens": 50, "stop": ["</retrieve>", "</answer>"],
-        "include_stop_str_in_output": True, "skip_special_tokens": False,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "seed": 3,
+        "max_tokens": 50,
+        "stop": ["</retrieve>", "</answer>"],
+        "include_stop_str_in_output": True,
+        "skip_special_tokens": False,
         "bad_words": ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
-    }  # fmt: skip
+    }
 
 
 async def test_the_end_of_the_turn_is_no_text(made: Any) -> None:
@@ -128,7 +162,9 @@ async def test_a_stop_that_is_no_end_goes_on_with_what_was_written(made: Any) ->
     engine = Engine(("a</retrieve>", "stop", "</retrieve>"))
     text, done = await write(made(engine), tokens=2)
     assert (text, done.stop, done.decoded) == ("a</retrieve>" * 2, "length", 2)
-    assert engine.prompts[1]["prompt_token_ids"] == engine.prompts[0]["prompt_token_ids"] + CODEC.encode("a</retrieve>", "model")
+    assert engine.prompts[1]["prompt_token_ids"] == engine.prompts[0]["prompt_token_ids"] + CODEC.encode(
+        "a</retrieve>", "model"
+    )
     assert [p["max_tokens"] for p in engine.params] == [2, 1]
 
 
@@ -159,7 +195,9 @@ def test_questions_come_from_many_loops_and_the_engine_has_one(made: Any) -> Non
 
 async def test_limits_say_what_to_do(made: Any) -> None:
     long = ValueError("The decoder prompt (length 900) is longer than the maximum model length of 512.")
-    with pytest.raises(ContextError, match=r"with 1 frames is longer than vllm takes .*length 900.*view\.max_frames"):
+    with pytest.raises(
+        ContextError, match=r"with 1 frames is longer than vllm takes .*length 900.*view\.max_frames"
+    ):
         await write(made(Engine(fails=long)), shown("aa"))
     full = "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)"
     with pytest.raises(ContextError, match=r"takes \(max_tokens must be at least 1, got 0\): show fewer"):
@@ -182,9 +220,14 @@ async def test_a_dead_engine_is_replaced_at_the_next_run() -> None:
     dead, alive = Engine(("Hm", None, None)), Engine(("</answer>", "stop", "</answer>"))
     dead.fails, dead.errored = RuntimeError("EngineCore died"), True
     engines = [dead, alive]
-    reasoner = VLLMReasoner(lambda: engines.pop(0), CODEC, lambda f: np.zeros((1, 1, 3), np.uint8), params=dict)
+    reasoner = VLLMReasoner(
+        lambda: engines.pop(0), CODEC, lambda f: np.zeros((1, 1, 3), np.uint8), params=dict
+    )
     runs = await asyncio.gather(*(write(reasoner) for _ in range(3)), return_exceptions=True)
-    assert {str(e) for e in runs if isinstance(e, ReasonerError)} <= {"vllm failed: EngineCore died", "vllm was closed"}
+    assert {str(e) for e in runs if isinstance(e, ReasonerError)} <= {
+        "vllm failed: EngineCore died",
+        "vllm was closed",
+    }
     assert dead.down
     assert (await write(reasoner))[0] == "</answer>"
     await asyncio.to_thread(reasoner.close)
@@ -200,7 +243,8 @@ async def test_a_question_that_meets_a_closed_engine_is_told_so() -> None:
 
     reasoner = VLLMReasoner(make, CODEC, lambda f: np.zeros((1, 1, 3), np.uint8), params=dict)
     asked = asyncio.ensure_future(write(reasoner))
-    # This loop stands still from the moment at which the engine is made until it is closed: the question has found it, and comes too late.
+    # This loop stands still from the moment at which the engine is made until it is closed: the question has
+    # found it, and comes too late.
     while not made.wait(0.001):  # noqa: ASYNC110  (an event of this loop would let the question go on)
         await asyncio.sleep(0)
     reasoner.close()

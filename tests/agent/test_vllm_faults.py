@@ -1,4 +1,5 @@
-"""What goes wrong with a vLLM server, each with its error and what to do about it, through the graph where it matters."""
+"""What goes wrong with a vLLM server, each with its error and what to do about it, through the graph where it
+matters."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ import pytest
 from tests.agent.test_vllm_http import BEGIN, DONE, LOOK, QUICK, ask, pixels, reasoner, shown, write
 from tests.agent.vllm_server import MODEL, Fault, vllm_server
 
-from act2see.agent.reasoners.chat import Patience
-from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+from act2see.agent.reasoners.chat.reasoner import Backoff
+from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.agent.rollout import TextPiece
 from act2see.errors import ConfigError, ContextError, ReasonerError, SetupError
 
-BRIEF = Patience(requests=2, first=0.01, longest=1.0, silence=0.3)
+BRIEF = Backoff(requests=2, first=0.01, longest=1.0, silence=0.3)
 
 
 @pytest.mark.parametrize(
@@ -28,12 +29,18 @@ BRIEF = Patience(requests=2, first=0.01, longest=1.0, silence=0.3)
         (Fault(status=429, headers={"Retry-After": "99999"}), "status 429", 1),
         (Fault(cut=2), "broke off: ", 1),
         (Fault(cut=2, polite=True), "broke off: the stream ended in the middle", 1),
-        (Fault(error=2, message="EngineCore encountered an issue"), "broke off: EngineCore encountered an issue", 1),
+        (
+            Fault(error=2, message="EngineCore encountered an issue"),
+            "broke off: EngineCore encountered an issue",
+            1,
+        ),
         (Fault(error=0, message="Internal server error"), "failed: status 500, Internal server error", 3),
         (Fault(abort=2), r"broke off: the server gave the request up \(abort\)", 1),
     ],
 )
-async def test_a_run_ends_with_what_the_server_said(tmp_path: Path, fault: Fault, error: str, sent: int) -> None:
+async def test_a_run_ends_with_what_the_server_said(
+    tmp_path: Path, fault: Fault, error: str, sent: int
+) -> None:
     """What passes is tried again while nothing has been streamed; after the first word nothing is."""
     with vllm_server(LOOK, DONE, folder=tmp_path, faults=[fault] * 3) as server:
         with pytest.raises(ReasonerError, match=error):
@@ -42,14 +49,18 @@ async def test_a_run_ends_with_what_the_server_said(tmp_path: Path, fault: Fault
 
 
 async def test_a_fault_that_passes_is_not_noticed(tmp_path: Path) -> None:
-    with vllm_server(LOOK, DONE, folder=tmp_path, faults=[Fault(status=503), Fault(cut=0), Fault(), Fault(error=0)]) as server:
+    with vllm_server(
+        LOOK, DONE, folder=tmp_path, faults=[Fault(status=503), Fault(cut=0), Fault(), Fault(error=0)]
+    ) as server:
         trace = await ask(tmp_path, server)
         assert len(server.requests) == 5
     assert trace.text == LOOK + DONE
 
 
 async def test_it_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
-    with vllm_server(DONE, folder=tmp_path, faults=[Fault(status=429, headers={"Retry-After": "0.4"})]) as server:
+    with vllm_server(
+        DONE, folder=tmp_path, faults=[Fault(status=429, headers={"Retry-After": "0.4"})]
+    ) as server:
         started = time.monotonic()
         assert (await write(reasoner(server)))[0] == DONE
         assert time.monotonic() - started >= 0.4
@@ -71,7 +82,10 @@ async def test_a_silent_server_is_not_listened_to_for_ever(tmp_path: Path) -> No
 
 
 async def test_a_server_that_falls_silent_in_mid_stream(tmp_path: Path) -> None:
-    with vllm_server(DONE, folder=tmp_path, pace=2.0) as server, pytest.raises(ReasonerError, match=r"said nothing for 0\.3 s"):
+    with (
+        vllm_server(DONE, folder=tmp_path, pace=2.0) as server,
+        pytest.raises(ReasonerError, match=r"said nothing for 0\.3 s"),
+    ):
         await write(reasoner(server, BRIEF))
     assert len(server.requests) == 1
 
@@ -79,7 +93,10 @@ async def test_a_server_that_falls_silent_in_mid_stream(tmp_path: Path) -> None:
 async def test_another_model_than_configured(tmp_path: Path) -> None:
     with (
         vllm_server(DONE, folder=tmp_path, models=("Qwen/Qwen3-VL-8B-Thinking",)) as server,
-        pytest.raises(SetupError, match=r"does not serve micro:vlm, it has Qwen/Qwen3-VL-8B-Thinking: set reasoner\.weights"),
+        pytest.raises(
+            SetupError,
+            match=r"does not serve micro:vlm, it has Qwen/Qwen3-VL-8B-Thinking: set reasoner\.weights",
+        ),
     ):
         await ask(tmp_path, server)
 
@@ -87,7 +104,9 @@ async def test_another_model_than_configured(tmp_path: Path) -> None:
 async def test_an_adapter_that_is_missing(tmp_path: Path) -> None:
     with (
         vllm_server(DONE, folder=tmp_path) as server,
-        pytest.raises(SetupError, match=r"does not serve sft, it has micro:vlm: set reasoner\.adapter to one"),
+        pytest.raises(
+            SetupError, match=r"does not serve sft, it has micro:vlm: set reasoner\.adapter to one"
+        ),
     ):
         await ask(tmp_path, server, adapter="sft")
 
@@ -95,7 +114,10 @@ async def test_an_adapter_that_is_missing(tmp_path: Path) -> None:
 async def test_an_image_limit_of_one(tmp_path: Path) -> None:
     with (
         vllm_server(LOOK, DONE, folder=tmp_path, images=1) as server,
-        pytest.raises(SetupError, match=r"At most 1 image.*and this rollout has 3: start the server with `act2see serve vllm`"),
+        pytest.raises(
+            SetupError,
+            match=r"At most 1 image.*and this rollout has 3: start the server with `act2see serve vllm`",
+        ),
     ):
         await ask(tmp_path, server)
 
@@ -103,17 +125,22 @@ async def test_an_image_limit_of_one(tmp_path: Path) -> None:
 async def test_a_context_that_is_exceeded(tmp_path: Path) -> None:
     with (
         vllm_server(LOOK, DONE, folder=tmp_path, context=60) as server,
-        pytest.raises(ContextError, match=r"with 3 frames is longer than micro:vlm takes .*60 tokens.*\(view\.max_frames\)"),
+        pytest.raises(
+            ContextError,
+            match=r"with 3 frames is longer than micro:vlm takes .*60 tokens.*\(view\.max_frames\)",
+        ),
     ):
         await ask(tmp_path, server)
 
 
 async def test_a_context_that_only_frames_exceed(tmp_path: Path) -> None:
-    """vLLM counts a frame as one token first, and says it in other words where their true number is too large."""
+    """vLLM counts a frame as one token first, and says it in other words where their true number is too
+    large."""
     with (
         vllm_server(LOOK, DONE, folder=tmp_path, context=100) as server,
         pytest.raises(
-            ContextError, match=r"with 12 frames is longer than micro:vlm takes \(Input length \(\d+\) exceeds .* \(100\)\): show"
+            ContextError,
+            match=r"with 12 frames is longer than micro:vlm takes \(Input length \(\d+\) exceeds .* \(100\)\): show",
         ),
     ):
         await write(reasoner(server), *[shown(f"{n:02x}") for n in range(12)])
@@ -150,7 +177,10 @@ async def test_an_address_that_is_none() -> None:
     [
         ({"uri": "x"}, r"reasoner\.options\.uri: .*known keys: url, key_env, exact"),
         ({"silence": -1}, r"reasoner\.options\.silence: .*greater than 0"),
-        ({"key_env": "ACT2SEE_NO_SUCH_KEY"}, "ACT2SEE_NO_SUCH_KEY, which reasoner.options.key_env names, is not set"),
+        (
+            {"key_env": "ACT2SEE_NO_SUCH_KEY"},
+            "ACT2SEE_NO_SUCH_KEY, which reasoner.options.key_env names, is not set",
+        ),
     ],
 )
 def test_options_that_are_wrong_are_named(options: dict[str, Any], error: str) -> None:

@@ -13,16 +13,16 @@ from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 from act2see.agent.packing import Packer
 from act2see.agent.reasoners.base import Done, Sampling
-from act2see.agent.reasoners.chat import Patience
-from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+from act2see.agent.reasoners.chat.reasoner import Backoff
+from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
-from act2see.agent.trace import Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.run import aask
 from act2see.tools.frames import FrameRef
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.trace.trace import Trace
 
-QUICK = Patience(requests=3, first=0.01, longest=1.0, silence=5.0)
+QUICK = Backoff(requests=3, first=0.01, longest=1.0, silence=5.0)
 LOOK = "I look again. <retrieve>the circle blinks</retrieve>"
 DONE = "So it is red.</think>\n<answer>B</answer>"
 BEGIN = TextPiece("<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\n<think>\n", "control")
@@ -36,11 +36,13 @@ def shown(name: str) -> ImagePiece:
     return ImagePiece(FrameRef(digest=name * 16, width=48, height=48, seconds=0.0))
 
 
-def reasoner(server: Double, patience: Patience = QUICK, **settings: Any) -> VLLMHTTPReasoner:
+def reasoner(server: Double, patience: Backoff = QUICK, **settings: Any) -> VLLMHTTPReasoner:
     return VLLMHTTPReasoner(server.url, MODEL, pixels, patience=patience, **settings)
 
 
-async def write(engine: VLLMHTTPReasoner, *pieces: TextPiece | ImagePiece, stop: str = "</answer>", tokens: int = 99) -> tuple[str, Done]:
+async def write(
+    engine: VLLMHTTPReasoner, *pieces: TextPiece | ImagePiece, stop: str = "</answer>", tokens: int = 99
+) -> tuple[str, Done]:
     heard, done = "", Done("eos")
 
     def until(text: str) -> bool:
@@ -49,7 +51,9 @@ async def write(engine: VLLMHTTPReasoner, *pieces: TextPiece | ImagePiece, stop:
         return stop in heard
 
     rollout = Rollout((BEGIN, *pieces))
-    async for item in engine.stream(rollout, until=until, stops=("</retrieve>", "</answer>"), max_tokens=tokens, sampling=Sampling(seed=7)):
+    async for item in engine.stream(
+        rollout, until=until, stops=("</retrieve>", "</answer>"), max_tokens=tokens, sampling=Sampling(seed=7)
+    ):
         if isinstance(item, Done):
             done = item
     return heard, done
@@ -57,7 +61,9 @@ async def write(engine: VLLMHTTPReasoner, *pieces: TextPiece | ImagePiece, stop:
 
 async def ask(folder: Path, server: Double, **settings: Any) -> Trace:
     config, parts = parts_in(folder, None)
-    engine = VLLMHTTPReasoner(server.url, MODEL, lambda ref: parts.resources.store.get(ref.digest), patience=QUICK, **settings)
+    engine = VLLMHTTPReasoner(
+        server.url, MODEL, lambda ref: parts.resources.store.get(ref.digest), patience=QUICK, **settings
+    )
     graph = create_act2see(config, parts=dataclasses.replace(parts, reasoner=engine))
     return await aask(graph, clip_in(folder), "What? <|im_start|>", ["blue", "red"])
 
@@ -85,7 +91,9 @@ async def test_the_server_reads_exactly_the_rollout_that_the_graph_rendered(tmp_
     text, sign, rest = LOOK.partition("<retrieve>")
     look = packer.codec.encode(text, "model") + packer.codec.encode(sign + rest, "model")
     assert server.ids[1][: len(user) + len(look)] == user + look  # a prefix, token for token
-    assert user.count(packer.codec.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2  # the question's own is plain text
+    assert (
+        user.count(packer.codec.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2
+    )  # the question's own is plain text
 
 
 async def test_what_is_sent(tmp_path: Path) -> None:
@@ -93,8 +101,12 @@ async def test_what_is_sent(tmp_path: Path) -> None:
         await write(reasoner(server, key="secret"), shown("aa"))
         (body,) = server.requests
     assert {k: body[k] for k in ("temperature", "top_p", "seed", "max_tokens", "model")} == {
-        "temperature": 0.0, "top_p": 1.0, "seed": 7, "max_tokens": 99, "model": MODEL,
-    }  # fmt: skip
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "seed": 7,
+        "max_tokens": 99,
+        "model": MODEL,
+    }
     assert body["add_generation_prompt"] is False
     assert body["include_stop_str_in_output"] is True
     assert body["skip_special_tokens"] is False
@@ -112,11 +124,17 @@ async def test_a_frame_is_sent_once_and_again_when_the_server_has_forgotten_it(t
         engine = reasoner(server)
         await write(engine, shown("aa"))
         await write(engine, shown("aa"), shown("bb"))
-        sent = [[p["image_url"] is not None for p in r["messages"][0]["content"] if "uuid" in p] for r in server.requests]
+        sent = [
+            [p["image_url"] is not None for p in r["messages"][0]["content"] if "uuid" in p]
+            for r in server.requests
+        ]
         assert sent == [[True], [False, True]]
         server.pictures.clear()  # restarted
         assert (await write(engine, shown("aa"), shown("bb")))[0] == DONE
-        sent = [[p["image_url"] is not None for p in r["messages"][0]["content"] if "uuid" in p] for r in server.requests[2:]]
+        sent = [
+            [p["image_url"] is not None for p in r["messages"][0]["content"] if "uuid" in p]
+            for r in server.requests[2:]
+        ]
         assert sent == [[False, False], [True, True]]
         await write(engine, shown("bb"))
         assert server.requests[-1]["messages"][0]["content"][-1]["image_url"] is None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from act2see.agent.reasoners.vllm_lora import lora_options
+from act2see.agent.reasoners.vllm.lora import lora_options
 from act2see.cli.serve_vllm import serve_arguments
 from act2see.errors import WeightsError
 from act2see.graphs.config import load_config
@@ -27,7 +27,10 @@ def adapter(folder: Path, *layers: str, **config: Any) -> str:
 
 
 def test_the_greatest_rank_counts_in_the_sizes_that_vllm_takes(tmp_path: Path) -> None:
-    small, patterned = adapter(tmp_path / "a", LANGUAGE, r=4), adapter(tmp_path / "b", LANGUAGE, r=4, rank_pattern={"q_proj": 33})
+    small, patterned = (
+        adapter(tmp_path / "a", LANGUAGE, r=4),
+        adapter(tmp_path / "b", LANGUAGE, r=4, rank_pattern={"q_proj": 33}),
+    )
     assert lora_options([]) == {}
     assert lora_options([small]) == {"enable_lora": True, "max_lora_rank": 8}
     assert lora_options([small, patterned]) == {"enable_lora": True, "max_lora_rank": 64}
@@ -40,7 +43,13 @@ def test_an_adapter_of_the_vision_tower_is_not_served_without_it(tmp_path: Path)
     config = load_config({"preset": "micro", "reasoner": {"adapter": folder}})
     command = serve_arguments(config, Path("t.jinja"), tmp_path / "cache")
     at = command.index("--enable-lora")
-    assert command[at : at + 5] == ["--enable-lora", "--max-lora-rank", "8", "--enable-tower-connector-lora", "--lora-modules"]
+    assert command[at : at + 5] == [
+        "--enable-lora",
+        "--max-lora-rank",
+        "8",
+        "--enable-tower-connector-lora",
+        "--lora-modules",
+    ]
     plain = serve_arguments(load_config("micro"), Path("t.jinja"), tmp_path / "cache")
     assert not any("lora" in word for word in plain)
 

@@ -1,8 +1,9 @@
 """A server that speaks vLLM's protocol as far as we use it, over real HTTP.
 
-It renders the prompt with the template and counts tokens with the tokenizer that it is started with, keeps pictures by
-their `uuid`, refuses in vLLM's words, stops on strings and reports what of a prompt it had read before. What it says is
-a script: the line is chosen by how often something came back, as `tests/graphs/doubles.py` does.
+It renders the prompt with the template and counts tokens with the tokenizer that it is started with, keeps
+pictures by their `uuid`, refuses in vLLM's words, stops on strings and reports what of a prompt it had read
+before. What it says is a script: the line is chosen by how often something came back, as
+`tests/graphs/doubles.py` does.
 """
 
 from __future__ import annotations
@@ -25,17 +26,18 @@ from tests.serving import Quiet, serving
 from tokenizers import Tokenizer
 
 from act2see.agent.reasoners.pieces import write_tokenizer
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 MODEL = "micro:vlm"
-TEMPLATE = files("act2see.agent").joinpath("reasoners/passthrough.jinja").read_text(encoding="utf-8")
+TEMPLATE = files("act2see.agent.reasoners.vllm").joinpath("passthrough.jinja").read_text(encoding="utf-8")
 BLOCK = 16
 IMAGE_TOKENS = 9
 
 
 @dataclass
 class Fault:
-    """What goes wrong with one request: a status, or a stream that stops after `cut` pieces, or says `error` or `abort` there."""
+    """What goes wrong with one request: a status, or a stream that stops after `cut` pieces, or says `error`
+    or `abort` there."""
 
     status: int = 200
     message: str = "the script says so"
@@ -84,21 +86,29 @@ class _Refusal(Exception):
 def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
     """The parts as the template sees them; pictures are taken in. Refuses as vLLM does, in its order."""
     if body["model"] not in server.models:
-        raise _Refusal(404, f"The model `{body['model']}` does not exist. Valid aliases: {', '.join(server.models)}.")
+        raise _Refusal(
+            404, f"The model `{body['model']}` does not exist. Valid aliases: {', '.join(server.models)}."
+        )
     if "chat_template" in body:
-        raise _Refusal(400, "Chat template is passed with request, but --trust-request-chat-template is not set.")
+        raise _Refusal(
+            400, "Chat template is passed with request, but --trust-request-chat-template is not set."
+        )
     assert body["add_generation_prompt"] is False
     (message,) = body["messages"]
     shown = [p for p in message["content"] if p["type"] == "image_url"]
     if len(shown) > server.images:
-        raise _Refusal(400, f"At most {server.images} image(s) may be provided in one prompt. (parameter=image)")
+        raise _Refusal(
+            400, f"At most {server.images} image(s) may be provided in one prompt. (parameter=image)"
+        )
     if (asked := body.get("max_tokens") or 1) > server.context:
         raise _Refusal(
             400,
             f"max_tokens={asked} cannot be greater than max_model_len={server.context}. Please request fewer output tokens. "
             f"(parameter=max_tokens, value={asked})",
         )
-    texts = sum(len(server.tokenizer.encode(p["text"]).ids) for p in message["content"] if p["type"] == "text")
+    texts = sum(
+        len(server.tokenizer.encode(p["text"]).ids) for p in message["content"] if p["type"] == "text"
+    )
     if texts + len(shown) > server.context:  # read no further than this, each picture still one token
         raise _Refusal(
             400,
@@ -113,7 +123,9 @@ def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
         elif part["uuid"] not in server.pictures:
             raise _Refusal(400, f"Cache miss for image at index {n} but data is not provided.")
     if (length := texts + IMAGE_TOKENS * len(shown)) > server.context:
-        raise _Refusal(400, f"Input length ({length}) exceeds model's maximum context length ({server.context}).")
+        raise _Refusal(
+            400, f"Input length ({length}) exceeds model's maximum context length ({server.context})."
+        )
     if not server.keeps:
         server.pictures.clear()
     return [p if p["type"] == "text" else {"type": "image", "uuid": p["uuid"]} for p in message["content"]]
@@ -130,7 +142,11 @@ def _usage(server: Double, prompt: str, names: list[str]) -> dict[str, Any]:
     cached = BLOCK * sum(b in server.read for b in blocks)
     server.read.update(blocks)
     server.ids.append(ids)
-    return {"prompt_tokens": len(keys), "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": cached}}
+    return {
+        "prompt_tokens": len(keys),
+        "completion_tokens": 0,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
 
 
 def _line(server: Double, prompt: str) -> str:
@@ -151,7 +167,10 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
     class Handler(Quiet):
         def do_GET(self) -> None:
             assert self.path == "/v1/models"
-            cards = [{"id": m, "object": "model", "max_model_len": server.context if n == 0 else None} for n, m in enumerate(server.models)]
+            cards = [
+                {"id": m, "object": "model", "max_model_len": server.context if n == 0 else None}
+                for n, m in enumerate(server.models)
+            ]
             self.whole(200, {"object": "list", "data": cards})
 
         def do_POST(self) -> None:
@@ -168,13 +187,24 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                     raise _Refusal(fault.status, fault.message)
                 with lock:
                     parts = _parts(server, body)
-                    prompt = Environment().from_string(server.template).render(messages=[{"role": "user", "content": parts}])
+                    prompt = (
+                        Environment()
+                        .from_string(server.template)
+                        .render(messages=[{"role": "user", "content": parts}])
+                    )
                     usage = _usage(server, prompt, [p["uuid"] for p in parts if p["type"] == "image"])
             except _Refusal as e:
-                self.whole(e.status, {"error": {"message": str(e), "type": "BadRequestError", "code": e.status}}, fault.headers)
+                self.whole(
+                    e.status,
+                    {"error": {"message": str(e), "type": "BadRequestError", "code": e.status}},
+                    fault.headers,
+                )
                 return
             if not body.get("stream"):
-                self.whole(200, {"choices": [{"message": {"content": "x"}, "finish_reason": "length"}], "usage": usage})
+                self.whole(
+                    200,
+                    {"choices": [{"message": {"content": "x"}, "finish_reason": "length"}], "usage": usage},
+                )
                 return
             server.prompts.append(prompt)
             server.began.set()
@@ -198,7 +228,14 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
             self.stream()
             most = min(body.get("max_tokens") or 10**6, server.context - usage["prompt_tokens"])
             counts = {k: v for k, v in usage.items() if k != "prompt_tokens_details"}
-            self._event({"choices": [{"index": 0, "delta": {"role": "user", "content": ""}, "finish_reason": None}], "usage": counts})
+            self._event(
+                {
+                    "choices": [
+                        {"index": 0, "delta": {"role": "user", "content": ""}, "finish_reason": None}
+                    ],
+                    "usage": counts,
+                }
+            )
             for n, piece in enumerate(pieces[:most], start=1):
                 if n - 1 == fault.cut:
                     self.close_connection = True
@@ -206,7 +243,16 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                         self.chunk(b"")
                     return
                 if n - 1 == fault.error:
-                    self._event({"error": {"message": fault.message, "type": "InternalServerError", "param": None, "code": 500}})
+                    self._event(
+                        {
+                            "error": {
+                                "message": fault.message,
+                                "type": "InternalServerError",
+                                "param": None,
+                                "code": 500,
+                            }
+                        }
+                    )
                     self.chunk(b"data: [DONE]\n\n")
                     self.chunk(b"")
                     return
@@ -214,8 +260,16 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                     pieces, finish, stop = [*pieces[: n - 1], ""], "abort", None
                     most, piece = n, ""
                 last = n == min(len(pieces), most)
-                ended = {"finish_reason": finish if n == len(pieces) else "length", "stop_reason": stop if n == len(pieces) else None}
-                choice = {"index": 0, "delta": {"content": piece}, "finish_reason": None, **(ended if last else {})}
+                ended = {
+                    "finish_reason": finish if n == len(pieces) else "length",
+                    "stop_reason": stop if n == len(pieces) else None,
+                }
+                choice = {
+                    "index": 0,
+                    "delta": {"content": piece},
+                    "finish_reason": None,
+                    **(ended if last else {}),
+                }
                 self._event({"choices": [choice], "usage": {**counts, "completion_tokens": n}})
                 over.wait(server.pace)
             self._event({"choices": [], "usage": {**usage, "completion_tokens": min(len(pieces), most)}})
@@ -226,7 +280,12 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
             self.chunk(f"data: {json.dumps(data)}\n\n".encode())
 
     with serving(Handler) as address:
-        server = Double(f"{address}/v1", lines or ("<answer>B</answer>",), Tokenizer.from_file(str(where / "tokenizer.json")), **settings)
+        server = Double(
+            f"{address}/v1",
+            lines or ("<answer>B</answer>",),
+            Tokenizer.from_file(str(where / "tokenizer.json")),
+            **settings,
+        )
         try:
             yield server
         finally:

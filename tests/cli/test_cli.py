@@ -1,7 +1,8 @@
 """The command line: what is printed, what is written, and with which code it ends.
 
-The graph, its finder, the index and the checkpoints are the real ones; the reasoner is scripted, the tools show frames
-by number and the encoder knows colours, so that no weights are needed. What needs them is skipped without.
+The graph, its finder, the index and the checkpoints are the real ones; the reasoner is scripted, the tools
+show frames by number and the encoder knows colours, so that no weights are needed. What needs them is skipped
+without.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from typer.testing import CliRunner
 import act2see
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import Trace
 from act2see.cli.app import app
 from act2see.errors import StoreError
 from act2see.graphs import parts as graph_parts
@@ -36,12 +36,15 @@ from act2see.graphs.run import aask, aresume, ask
 from act2see.micro.questions import make_item
 from act2see.micro.world import COLOURS, write_clip
 from act2see.tools.base import ToolContext, ToolResult
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.frames import Generated, Retrieved
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import VideoLibrary
+from act2see.trace.trace import Trace
 
 WEIGHTS = Path(act2see.__file__).parent / "micro" / "weights"
-needs_weights = pytest.mark.skipif(not (WEIGHTS / "vlm").is_dir(), reason="the micro weights are not in this checkout")
+needs_weights = pytest.mark.skipif(
+    not (WEIGHTS / "vlm").is_dir(), reason="the micro weights are not in this checkout"
+)
 QUESTION = "What colour is the [bold]ring[/bold]?"
 TURNS = (
     "I look. <retrieve>the ring</retrieve>",
@@ -82,7 +85,13 @@ class Scripted:
     interrupt_at: int | None = None
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         turn = str(rollout).count("</frame>")
         if turn == self.interrupt_at:
@@ -106,15 +115,19 @@ class Show:
     """A tool that shows frame 20, or imagines frame 21 from it."""
 
     tag: str
-    clips: Clips
+    clips: VideoLibrary
     usage: str = "a frame"
     version: str = "1"
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         real, other = self.clips.pictures(context.video, [20, 21])
         if self.tag == "retrieve":
-            return ToolResult(frames=(real.model_copy(update={"provenance": Retrieved(query=query, score=0.41)}),))
-        made = Generated(prompt=query, anchor=real, seed=1, strength=0.3, model="m", faithfulness=0.52, anchor_score=0.33)
+            return ToolResult(
+                frames=(real.model_copy(update={"provenance": Retrieved(query=query, score=0.41)}),)
+            )
+        made = Generated(
+            prompt=query, anchor=real, seed=1, strength=0.3, model="m", faithfulness=0.52, anchor_score=0.33
+        )
         return ToolResult(frames=(other.model_copy(update={"provenance": made}),))
 
 
@@ -128,7 +141,9 @@ class Colours:
         return (mean / np.linalg.norm(mean, axis=1, keepdims=True))[:, None].astype(np.float16)
 
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        named = np.stack([sum((np.array(rgb) for c, rgb in COLOURS.items() if c in t), np.ones(3)) for t in texts])
+        named = np.stack(
+            [sum((np.array(rgb) for c, rgb in COLOURS.items() if c in t), np.ones(3)) for t in texts]
+        )
         return (named / np.linalg.norm(named, axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -168,7 +183,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     clips = made.resources.finder.clips
     resources = replace(made.resources, finder=Finder(clips, Colours(), cache))
     reasoner = Scripted()
-    doubled = replace(made, reasoner=reasoner, resources=resources, tools={t: Show(t, clips) for t in config.tools})
+    doubled = replace(
+        made, reasoner=reasoner, resources=resources, tools={t: Show(t, clips) for t in config.tools}
+    )
     monkeypatch.setitem(graph_parts._shared._made, graph_parts.parts_key(config), doubled)
     monkeypatch.setattr(graph_parts, "build_resources", lambda *_: resources)
     clip = write_clip(make_item("blink", 0, "test", seconds=6).clip, tmp_path / "clip.mp4")
@@ -196,7 +213,9 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         "from act2see.cli import main\ntry:\n    main()\nexcept SystemExit as e:\n    assert not e.code\n"
         "print(time.process_time() - started, 'torch' in sys.modules, 'pydantic' in sys.modules)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     seconds, torch, pydantic = run.stdout.splitlines()[-1].split()
     assert float(seconds) < 0.5
     assert (torch, pydantic) == ("False", "False")
@@ -206,7 +225,9 @@ def test_version_and_ascii_output() -> None:
     code = "import sys\nsys.argv = ['act2see', *sys.argv[1:]]\nfrom act2see.cli import main\nmain()"
     environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(act2see.__file__).parents[1])}
     for argument in ("--version", "--help"):
-        run = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, env=environment, check=True)
+        run = subprocess.run(
+            [sys.executable, "-c", code, argument], capture_output=True, env=environment, check=True
+        )
         assert run.stdout.decode("ascii").strip()
         assert not run.stderr
 
@@ -228,7 +249,9 @@ def test_ask_json_is_the_trace_alone(place: Place) -> None:
 
 
 def test_ask_settings_reach_the_run(place: Place) -> None:
-    trace = Trace.from_json(place.ask("--json", "--tools", "retrieve", "--seed", "7", "--max-calls", "1").stdout)
+    trace = Trace.from_json(
+        place.ask("--json", "--tools", "retrieve", "--seed", "7", "--max-calls", "1").stdout
+    )
     assert (set(trace.versions.tools), trace.versions.seed) == ({"retrieve"}, 7)
     assert sum(c.outcome == "ok" for c in trace.calls) == 1
     assert Trace.from_json(place.ask("--json", "--no-tools").stdout).versions.tools == {}
@@ -272,7 +295,9 @@ def test_an_interrupted_run_is_resumed_with_its_own_settings(place: Place) -> No
     resumed = place.run("ask", "--resume", run).stdout
     assert "<retrieve>the ring</retrieve>" in resumed  # what had been said before
     assert "Answer: B. blue" in resumed
-    again = Trace.from_json(place.run("ask", "--resume", run, "--json").stdout)  # finished: its answer, at once
+    again = Trace.from_json(
+        place.run("ask", "--resume", run, "--json").stdout
+    )  # finished: its answer, at once
     assert (again.text, again.shown, again.versions) == (whole.text, whole.shown, whole.versions)
     one_line_error(place.run("ask", "--resume", run, "--seed", "4", code=2), "settings")
 
@@ -283,7 +308,11 @@ async def test_sync_ask_works_in_a_running_loop_and_can_be_interrupted(place: Pl
     events: list[str] = []
     trace = ask(graph, place.clip, QUESTION, ["red", "blue"], on_event=lambda e: events.append(e.type))
     assert trace.choice == "blue"
-    assert (events[0], events[-1], set(events)) == ("view", "answer", {"view", "token", "call", "frames", "answer"})
+    assert (events[0], events[-1], set(events)) == (
+        "view",
+        "answer",
+        {"view", "token", "call", "frames", "answer"},
+    )
 
     class Endless(Scripted):
         async def stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Delta | Done]:
@@ -293,7 +322,9 @@ async def test_sync_ask_works_in_a_running_loop_and_can_be_interrupted(place: Pl
 
     config = load_config(place.config)
     stuck = create_act2see(config, parts=replace(graph_parts.cached_parts(config), reasoner=Endless()))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a notebook's kernel; pytest's own loop has taken it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # as in a notebook's kernel; pytest's own loop has taken it
     with pytest.raises(KeyboardInterrupt):
         ask(stuck, place.clip, QUESTION)
 
@@ -316,7 +347,10 @@ async def test_resuming_needs_a_saved_run(place: Place) -> None:
         (["ask", "CLIP"], ["ask a question"]),
         (["ask", "CLIP", "What?", "--config", "CONFIG", "--option", "a", "--option", "A"], ["given twice"]),
         (["ask", "CLIP", "What?", "--config", "CONFIG", "--tools", "zoom"], ["'zoom'", "retrieve, generate"]),
-        (["ask", "CLIP", "What?", "--config", "CONFIG", "--tools", "zoom", "--no-tools"], ["exclude each other"]),
+        (
+            ["ask", "CLIP", "What?", "--config", "CONFIG", "--tools", "zoom", "--no-tools"],
+            ["exclude each other"],
+        ),
         (["ask", "CLIP", "What?", "--preset", "micr"], ["did you mean 'micro'?"]),
         (["ask", "CLIP", "What?", "--preset", "micro", "--config", "CONFIG"], ["exclude each other"]),
         (["ask", "--resume", "nobody"], ["no saved run 'nobody'"]),
@@ -356,7 +390,17 @@ def test_index_and_find(place: Place) -> None:
     assert "nothing to do" in place.run("index", place.clip, "--config", place.config).stdout
     folder, page = place.folder / "found", place.folder / "found.html"
     shown = place.run(
-        "find", place.clip, "a red [b]shape[/b]", "--top", "3", "--out", folder, "--html", page, "--config", place.config
+        "find",
+        place.clip,
+        "a red [b]shape[/b]",
+        "--top",
+        "3",
+        "--out",
+        folder,
+        "--html",
+        page,
+        "--config",
+        place.config,
     ).stdout
     assert "a red [b]shape[/b]" in shown
     assert len(list(folder.glob("*.png"))) == 3
@@ -393,10 +437,14 @@ def test_micro_clip(place: Place) -> None:
 
 
 @pytest.mark.parametrize("gpu", [("a GPU", 85e9), ("no CUDA device", None)])
-def test_doctor_says_what_to_type_next(place: Place, monkeypatch: pytest.MonkeyPatch, gpu: tuple[str, float | None]) -> None:
+def test_doctor_says_what_to_type_next(
+    place: Place, monkeypatch: pytest.MonkeyPatch, gpu: tuple[str, float | None]
+) -> None:
     result = place.run("doctor", "--config", place.config, code=1)
     assert "incomplete" in result.stdout
-    monkeypatch.setattr("act2see.graphs.machine.device_memory", lambda device: gpu if device == "cuda" else ("CPU", 200e9))
+    monkeypatch.setattr(
+        "act2see.graphs.machine.device_memory", lambda device: gpu if device == "cuda" else ("CPU", 200e9)
+    )
     paper = place.run("doctor", "--preset", "paper", code=1).stdout
     assert "about 17.5 GB" in " ".join(paper.split())
     # What a machine has no room for is not to be fetched.

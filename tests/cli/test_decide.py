@@ -1,4 +1,5 @@
-"""`act2see ask --resume ID` with a person's decision: what each option does, and what is said where it cannot be used."""
+"""`act2see ask --resume ID` with a person's decision: what each option does, and what is said where it cannot
+be used."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ from PIL import Image
 from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
 from typer.testing import CliRunner
 
-from act2see.agent.trace import Frames, Trace
 from act2see.cli.app import app
 from act2see.tools.frames import Supplied
+from act2see.trace.record import Frames
+from act2see.trace.trace import Trace
 
 LINES = "Imagine. <generate>it in blue</generate>", "So.</think>\n<answer>B</answer>"
 WAITS = "a person must decide on <generate>it in blue</generate>"
@@ -21,7 +23,8 @@ WAITS = "a person must decide on <generate>it in blue</generate>"
 
 @dataclass
 class Place:
-    """A folder with a clip and a configuration in which `generate` waits for a person; the model is scripted."""
+    """A folder with a clip and a configuration in which `generate` waits for a person; the model is
+    scripted."""
 
     clip: str
     generate: Shows
@@ -79,7 +82,11 @@ def test_another_query_and_who_asked_for_it(place: Place) -> None:
     _, frames = place.decide("--replace", "it in green", "--by", "Ann")
     assert place.generate.queries == ["it in green"]
     assert frames.review
-    assert (frames.review.decision, frames.review.query, frames.review.by) == ("replace", "it in green", "Ann")
+    assert (frames.review.decision, frames.review.query, frames.review.by) == (
+        "replace",
+        "it in green",
+        "Ann",
+    )
 
 
 def test_a_picture_of_ones_own(place: Place) -> None:
@@ -113,7 +120,10 @@ def test_a_waiting_run_that_gets_no_decision_says_what_it_waits_for(place: Place
 def test_the_next_call_waits_too(place: Place) -> None:
     place.reasoner.lines = (LINES[0], "<generate>it in red</generate>", LINES[1])
     run = place.wait()
-    assert "must decide on <generate>it in red</generate>" in place.ask("--resume", run, "--accept", code=2).stderr
+    assert (
+        "must decide on <generate>it in red</generate>"
+        in place.ask("--resume", run, "--accept", code=2).stderr
+    )
     assert "Answer: B. blue" in place.ask("--resume", run, "--accept").stdout
     assert "waits for nobody" in place.refused("--resume", run, "--accept", "--json")
 
@@ -134,13 +144,17 @@ def test_the_next_call_waits_too(place: Place) -> None:
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
-def test_what_is_no_decision_is_said_and_nothing_is_resumed(place: Place, options: list[str], says: str) -> None:
+def test_what_is_no_decision_is_said_and_nothing_is_resumed(
+    place: Place, options: list[str], says: str
+) -> None:
     assert says in place.refused("--resume", "anybody", *options)
     assert place.reasoner.visits == 0
 
 
 def test_a_decision_needs_a_run_that_waits(place: Place) -> None:
-    assert "--refuse answers a run that waits: name it with --resume ID" in place.refused(place.clip, "What?", "--refuse")
+    assert "--refuse answers a run that waits: name it with --resume ID" in place.refused(
+        place.clip, "What?", "--refuse"
+    )
     assert "no saved run 'nobody'" in place.refused("--resume", "nobody", "--accept")
 
 

@@ -15,9 +15,19 @@ import act2see
 
 @pytest.mark.timeout(300)  # it asks four questions, and a busy machine takes its time
 def test_its_closing_lines_can_be_pasted(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(act2see.__file__).parents[1]), "ACT2SEE_CACHE": str(tmp_path / "cache")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(act2see.__file__).parents[1]),
+        "ACT2SEE_CACHE": str(tmp_path / "cache"),
+    }
     environment |= {"HF_HOME": str(tmp_path / "hf"), "NO_COLOR": "1"}
-    given: dict[str, Any] = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "encoding": "utf-8"}
+    given: dict[str, Any] = {
+        "cwd": tmp_path,
+        "env": environment,
+        "capture_output": True,
+        "text": True,
+        "encoding": "utf-8",
+    }
     ran = subprocess.run([sys.executable, "-m", "act2see", "demo"], check=True, **given)
     closing = ran.stdout.partition("The pages are there")[2]
     assert Path(closing.splitlines()[0].rpartition(": ")[2]).is_file()

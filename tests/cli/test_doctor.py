@@ -1,4 +1,5 @@
-"""`act2see doctor` and `act2see download` for the presets: what is said, what is fetched, and with which code they end."""
+"""`act2see doctor` and `act2see download` for the presets: what is said, what is fetched, and with which code
+they end."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from act2see.cli.app import app
 from act2see.graphs.config import PRESETS, load_config
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 Run = Callable[..., Result]
 
@@ -47,8 +48,10 @@ def test_show(run: Run, preset: str, tmp_path: Path) -> None:
 
 
 def test_a_gated_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("act2see.cli.doctor._device", lambda d: ("a GPU", 85e9) if d == "cuda" else ("CPU", 64e9))
-    monkeypatch.setattr("act2see.cli.weights.pick_device", lambda _: "cuda")
+    monkeypatch.setattr(
+        "act2see.cli.doctor._device", lambda d: ("a GPU", 85e9) if d == "cuda" else ("CPU", 64e9)
+    )
+    monkeypatch.setattr("act2see.graphs.needs.pick_device", lambda _: "cuda")
     said = run("doctor", "--preset", "paper", code=1).stdout
     for part in (
         "Qwen/Qwen3-VL-8B-Thinking: not downloaded (about 17.5 GB in memory; Apache-2.0)",
@@ -59,14 +62,18 @@ def test_a_gated_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         assert part in said
     after = said.split("Next:")[1]
-    login, download = (after.index(f"  {what}") for what in ("hf auth login", "act2see download --preset paper"))
+    login, download = (
+        after.index(f"  {what}") for what in ("hf auth login", "act2see download --preset paper")
+    )
     assert login < download
     assert "--preset laptop" not in after
 
 
 def test_offloaded_parts_count_for_the_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("act2see.cli.doctor._device", lambda d: ("a GPU", 25.3e9) if d == "cuda" else ("CPU", 12e9))
-    monkeypatch.setattr("act2see.cli.weights.pick_device", lambda _: "cuda")
+    monkeypatch.setattr(
+        "act2see.cli.doctor._device", lambda d: ("a GPU", 25.3e9) if d == "cuda" else ("CPU", 12e9)
+    )
+    monkeypatch.setattr("act2see.graphs.needs.pick_device", lambda _: "cuda")
     said = run("doctor", "--preset", "paper-24gb", code=1).stdout
     assert "about 4.9 GB in memory; 6.7 GB offloaded" in said
     assert "a GPU, 25.3 GB; the weights take 16.2 GB" in said
@@ -76,14 +83,16 @@ def test_offloaded_parts_count_for_the_cpu(run: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_no_gpu_for_a_preset_that_wants_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("act2see.cli.doctor._device", lambda d: ("no CUDA device", None) if d == "cuda" else ("CPU", 64e9))
+    monkeypatch.setattr(
+        "act2see.cli.doctor._device", lambda d: ("no CUDA device", None) if d == "cuda" else ("CPU", 64e9)
+    )
     said = run("doctor", "--preset", "paper", code=1).stdout
     assert "no CUDA device; 80 GB wanted" in said
     assert "act2see doctor --preset paper-24gb, --preset laptop (no GPU), or --preset api (a key)" in said
 
 
 def test_a_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("act2see.tools.hub.free_space", lambda _: 2_000_000_000)
+    monkeypatch.setattr("act2see.tools.runtime.hub.free_space", lambda _: 2_000_000_000)
     said = run("doctor", "--preset", "laptop", code=1).stdout
     assert "2.0 GB free; 10.9 GB to download" in said
     assert "export HF_HOME=FOLDER (one with 10.9 GB free)" in said
@@ -114,7 +123,10 @@ def hub(run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with hub_server() as made:
-        made.repos = {f"micro/{part}": folder_files(resolve_weights(f"micro:{part}")) for part in ("vlm", "encoder", "generator")}
+        made.repos = {
+            f"micro/{part}": folder_files(resolve_weights(f"micro:{part}"))
+            for part in ("vlm", "encoder", "generator")
+        }
         yield made
 
 
@@ -122,7 +134,10 @@ def hub(run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def mine(tmp_path: Path) -> Path:
     file = tmp_path / "mine.yaml"
     tools = "{generate: {options: {weights: micro/generator}}}"
-    file.write_text(f"preset: micro\nreasoner: {{weights: micro/vlm}}\nencoder: {{weights: micro/encoder}}\ntools: {tools}\n", "utf-8")
+    file.write_text(
+        f"preset: micro\nreasoner: {{weights: micro/vlm}}\nencoder: {{weights: micro/encoder}}\ntools: {tools}\n",
+        "utf-8",
+    )
     return file
 
 

@@ -1,4 +1,5 @@
-"""A video of one's own on micro: refused, with what this machine can run instead, and scores that say that they mean nothing."""
+"""A video of one's own on micro: refused, with what this machine can run instead, and scores that say that
+they mean nothing."""
 
 from __future__ import annotations
 
@@ -36,8 +37,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPat
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("act2see.graphs.machine.device_memory", lambda d: NO_GPU if d == "cuda" else ("CPU", 32e9))
-    monkeypatch.setattr("act2see.tools.hub.free_space", lambda _: 100_000_000_000)
+    monkeypatch.setattr(
+        "act2see.graphs.machine.device_memory", lambda d: NO_GPU if d == "cuda" else ("CPU", 32e9)
+    )
+    monkeypatch.setattr("act2see.tools.runtime.hub.free_space", lambda _: 100_000_000_000)
     return monkeypatch
 
 
@@ -49,11 +52,18 @@ def config(tmp_path: Path) -> list[str]:
     return ["--config", str(file)]
 
 
-def test_a_refusal_names_what_this_machine_can_run(machine: pytest.MonkeyPatch, footage: str, config: list[str]) -> None:
-    result = CliRunner().invoke(app, ["ask", footage, "What is this?", "-o", "a street", "-o", "a board", *config])
+def test_a_refusal_names_what_this_machine_can_run(
+    machine: pytest.MonkeyPatch, footage: str, config: list[str]
+) -> None:
+    result = CliRunner().invoke(
+        app, ["ask", footage, "What is this?", "-o", "a street", "-o", "a board", *config]
+    )
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
-    assert "this machine can run the preset laptop: `act2see download --preset laptop`, then ask again with the preset laptop." in said
+    assert (
+        "this machine can run the preset laptop: `act2see download --preset laptop`, then ask again with the preset laptop."
+        in said
+    )
     for wrong in ("budget", "made to answer", "none of the options", "paper"):
         assert wrong not in said
 
@@ -61,27 +71,44 @@ def test_a_refusal_names_what_this_machine_can_run(machine: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("gpu", "ram", "disk", "said"),
     [
-        (GPU, 64e9, 500e9, "can run the preset paper (paper-24gb and laptop would run too): `act2see download --preset paper`"),
-        (("a GPU", 25.3e9), 64e9, 500e9, "can run the preset paper-24gb (laptop would run too): `act2see download --preset paper-24gb`"),
+        (
+            GPU,
+            64e9,
+            500e9,
+            "can run the preset paper (paper-24gb and laptop would run too): `act2see download --preset paper`",
+        ),
+        (
+            ("a GPU", 25.3e9),
+            64e9,
+            500e9,
+            "can run the preset paper-24gb (laptop would run too): `act2see download --preset paper-24gb`",
+        ),
         (NO_GPU, 17e9, 12e9, "can run the preset laptop: `act2see download --preset laptop`"),
         (NO_GPU, 17e9, 8e9, "can run the preset api alone, in which a chat model answers, for a key"),
         (NO_GPU, 9e9, 500e9, "can run the preset api alone"),
         (NO_GPU, 4e9, 500e9, "is too small: the preset laptop takes 16 GB of memory and 12 GB of disk"),
     ],
 )
-def test_what_is_recommended(machine: pytest.MonkeyPatch, gpu: tuple[str, float | None], ram: float, disk: float, said: str) -> None:
+def test_what_is_recommended(
+    machine: pytest.MonkeyPatch, gpu: tuple[str, float | None], ram: float, disk: float, said: str
+) -> None:
     machine.setattr("act2see.graphs.machine.device_memory", lambda d: gpu if d == "cuda" else ("CPU", ram))
-    machine.setattr("act2see.tools.hub.free_space", lambda _: int(disk))
+    machine.setattr("act2see.tools.runtime.hub.free_space", lambda _: int(disk))
     assert f"For other footage this machine {said}" in recommended()
 
 
 def test_weights_that_are_here_are_not_to_be_downloaded(machine: pytest.MonkeyPatch) -> None:
     machine.setattr("act2see.graphs.machine.what_is_missing", lambda _: "")
-    machine.setattr("act2see.tools.hub.free_space", lambda _: 0)
-    assert recommended() == "For other footage this machine can run the preset laptop: ask again with the preset laptop."
+    machine.setattr("act2see.tools.runtime.hub.free_space", lambda _: 0)
+    assert (
+        recommended()
+        == "For other footage this machine can run the preset laptop: ask again with the preset laptop."
+    )
 
 
-def test_find_says_that_the_scores_mean_nothing(machine: pytest.MonkeyPatch, footage: str, config: list[str], tmp_path: Path) -> None:
+def test_find_says_that_the_scores_mean_nothing(
+    machine: pytest.MonkeyPatch, footage: str, config: list[str], tmp_path: Path
+) -> None:
     found = CliRunner().invoke(app, ["find", footage, "a street", *config])
     assert found.exit_code == 0, found.output
     assert "These scores mean nothing: this clip does not show a 3 x 3 board" in found.stdout

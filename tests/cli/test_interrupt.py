@@ -1,4 +1,5 @@
-"""Ctrl-C at any moment: one line, code 130, and nobody is waited for. Real processes, and signals as a terminal sends them."""
+"""Ctrl-C at any moment: one line, code 130, and nobody is waited for. Real processes, and signals as a
+terminal sends them."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from tests.tools.hub_server import Hub, folder_files, hub_server
 import act2see
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 # A shell's background job ignores SIGINT, and so would what it starts.
@@ -27,13 +28,26 @@ WHAT = ("Where is the triangle when the circle blinks?", "--option", "east", "--
 
 
 @contextmanager
-def started(folder: Path, *arguments: str, imports: bool = False, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def started(
+    folder: Path, *arguments: str, imports: bool = False, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
     """A command in a process group of its own. With `imports`, its stderr says what it imports."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(act2see.__file__).parents[1]), "ACT2SEE_CACHE": str(folder / "cache"), **variables}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(act2see.__file__).parents[1]),
+        "ACT2SEE_CACHE": str(folder / "cache"),
+        **variables,
+    }
     told = ["-X", "importtime"] if imports else []
     command = [sys.executable, *told, "-u", "-c", START, *arguments]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+        start_new_session=True,
     ) as process:
         try:
             yield process
@@ -67,7 +81,9 @@ def clip(tmp_path: Path) -> str:
     return str(write_clip(make_item("blink", 3, "test").clip, tmp_path / "blink.mp4"))
 
 
-@pytest.mark.parametrize(("module", "times"), [("typer", 1), ("ssl", 1), ("pydantic", 2), ("langgraph.graph", 1), ("torch", 1)])
+@pytest.mark.parametrize(
+    ("module", "times"), [("typer", 1), ("ssl", 1), ("pydantic", 2), ("langgraph.graph", 1), ("torch", 1)]
+)
 def test_while_it_is_being_imported(tmp_path: Path, clip: str, module: str, times: int) -> None:
     with started(tmp_path, "ask", clip, *WHAT, imports=True) as process:
         wait_for(process.stderr, module)
@@ -85,8 +101,12 @@ def test_while_it_loads_and_answers(tmp_path: Path, clip: str, times: int) -> No
     assert said.startswith("resume with: act2see ask --resume ")
 
 
-@pytest.mark.parametrize("command", [("demo", "--out", "demo"), ("index", "CLIP"), ("find", "CLIP", "a shape")])
-def test_other_commands(tmp_path: Path, clip: str, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "command", [("demo", "--out", "demo"), ("index", "CLIP"), ("find", "CLIP", "a shape")]
+)
+def test_other_commands(
+    tmp_path: Path, clip: str, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with started(tmp_path, *(clip if word == "CLIP" else word for word in command), imports=True) as process:
         wait_for(process.stderr, "torch")
@@ -96,9 +116,12 @@ def test_other_commands(tmp_path: Path, clip: str, command: tuple[str, ...], mon
 def test_a_training_run_ends_its_processes(tmp_path: Path) -> None:
     with started(tmp_path, "micro", "train", "--quick", "--out", str(tmp_path / "weights")) as process:
         wait_for(process.stderr, "step 1 of")
-        # What the others have said before it ends is theirs; it says one line, and none of them prints a traceback.
+        # What the others have said before it ends is theirs; it says one line, and none of them prints a
+        # traceback.
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)  # it ends when nobody holds its streams any more: neither do they
+        _, said = process.communicate(
+            timeout=60
+        )  # it ends when nobody holds its streams any more: neither do they
     assert process.returncode == 130
     assert [line for line in said.splitlines() if " step " not in f" {line}"] == ["interrupted"]
 

@@ -1,4 +1,5 @@
-"""`act2see serve vllm`: the command that it prints, and that it runs, with a stand-in for vLLM's own environment."""
+"""`act2see serve vllm`: the command that it prints, and that it runs, with a stand-in for vLLM's own
+environment."""
 
 from __future__ import annotations
 
@@ -35,14 +36,25 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_the_printed_command_has_the_configs_limits(own: Path, tmp_path: Path) -> None:
-    code, out, _ = run("--config", str(own), "--print", "--port", "8123", "--python", "env/bin/python", "--", "--enforce-eager")
+    code, out, _ = run(
+        "--config",
+        str(own),
+        "--print",
+        "--port",
+        "8123",
+        "--python",
+        "env/bin/python",
+        "--",
+        "--enforce-eager",
+    )
     assert code == 0
     command = shlex.split(out)
     assert command[:4] == ["env/bin/python", "-m", "vllm.entrypoints.cli.main", "serve"]
     assert Path(command[4], "model.safetensors").is_file()
     assert after(command, "--served-model-name") == "micro:vlm"
     assert json.loads(after(command, "--limit-mm-per-prompt")) == {"image": 12 + 4 * 16, "video": 0}
-    # 76 frames of 9 tokens and their marks, a question, an answer: less than the 4096 that the model was made for.
+    # 76 frames of 9 tokens and their marks, a question, an answer: less than the 4096 that the model was made
+    # for.
     assert after(command, "--max-model-len") == str(76 * (9 + 16) + 1024 + 664)
     assert after(command, "--port") == "8123"
     assert {"--enable-prefix-caching", "--enable-prompt-tokens-details", "--enforce-eager"} <= set(command)
@@ -95,7 +107,11 @@ def test_the_shown_section_is_a_config(tmp_path: Path) -> None:
     config = load_config("micro")
     section = yaml.safe_load(client_yaml(config, "0.0.0.0", 8000))
     chosen = load_config({"preset": "micro", **section})
-    assert (chosen.reasoner.use, chosen.reasoner.weights, chosen.reasoner.prompt) == ("vllm-http", "micro:vlm", "short")
+    assert (chosen.reasoner.use, chosen.reasoner.weights, chosen.reasoner.prompt) == (
+        "vllm-http",
+        "micro:vlm",
+        "short",
+    )
     assert chosen.reasoner.options == {"url": "http://localhost:8000/v1"}
 
 

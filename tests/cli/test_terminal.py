@@ -1,4 +1,5 @@
-"""What a terminal shows: words are not broken, control tags are hidden, help is whole, and nothing waits unsaid."""
+"""What a terminal shows: words are not broken, control tags are hidden, help is whole, and nothing waits
+unsaid."""
 
 from __future__ import annotations
 
@@ -18,16 +19,19 @@ from tests.cli.test_cli import Place, place  # noqa: F401
 from typer.testing import CliRunner
 
 import act2see
-from act2see.agent.trace import Call, Frames, Trace, Video
 from act2see.cli.app import app
-from act2see.cli.chain import LOADING, Chain
 from act2see.cli.output import program
-from act2see.graphs.events import AnswerEvent, CallEvent, FramesEvent, TokenEvent, ViewEvent
 from act2see.tools.frames import FrameRef, Retrieved
+from act2see.trace.events import AnswerEvent, CallEvent, FramesEvent, TokenEvent, ViewEvent
+from act2see.trace.record import Call, Frames, Video
+from act2see.trace.terminal import LOADING, Chain
+from act2see.trace.trace import Trace
 
 SOURCES = str(Path(act2see.__file__).parents[1])
 VIDEO = Video(path="clip.mp4", digest="d", seconds=6.0, width=192, height=192, frames=72, fps=12)
-FRAME = FrameRef(digest="0" * 32, seconds=1.7, width=192, height=192, provenance=Retrieved(query="ring", score=0.41))
+FRAME = FrameRef(
+    digest="0" * 32, seconds=1.7, width=192, height=192, provenance=Retrieved(query="ring", score=0.41)
+)
 TEXT = (
     "<think>\nThe cross stands in the northwest, the ring beside it. <retrieve>the ring blinks</retrieve>",
     "Now it is somewhere else: averyveryverylongwordthatdoesnotfitintoanylinewhatever and on. <|im_start|>Übergrößenträger "
@@ -38,7 +42,14 @@ TEXT = (
 def shown(width: int, *, terminal: bool = True, size: int = 3, loads: bool = False) -> str:
     """A chain as it is written, its text in pieces of this size."""
     file = io.StringIO()
-    console = Console(file=file, width=width, force_terminal=terminal, color_system=None, highlight=False, legacy_windows=False)
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=terminal,
+        color_system=None,
+        highlight=False,
+        legacy_windows=False,
+    )
     chain = Chain(console, loads=loads)
     chain.event(ViewEvent(run="r", video=VIDEO, frames=()))
     for n, text in enumerate(TEXT):
@@ -62,14 +73,28 @@ def cells(line: str) -> int:
 def test_words_are_broken_where_the_line_ends_and_only_there(width: int, size: int) -> None:
     text = shown(width, size=size)
     assert max(cells(line) for line in text.splitlines()) <= width
-    words = {"The", "cross", "stands", "northwest,", "beside", "somewhere", "else:", "and", "on.", "Übergrößenträger"}
+    words = {
+        "The",
+        "cross",
+        "stands",
+        "northwest,",
+        "beside",
+        "somewhere",
+        "else:",
+        "and",
+        "on.",
+        "Übergrößenträger",
+    }
     assert words <= set(text.split())
     assert shown(width, size=size) == shown(width, size=2)
 
 
 def test_where_there_is_no_terminal_nothing_is_broken() -> None:
     text = shown(40, terminal=False)
-    assert "The cross stands in the northwest, the ring beside it. <retrieve>the ring blinks</retrieve>" in text.splitlines()
+    assert (
+        "The cross stands in the northwest, the ring beside it. <retrieve>the ring blinks</retrieve>"
+        in text.splitlines()
+    )
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -89,8 +114,8 @@ def test_what_is_waited_for_is_said_and_taken_away() -> None:
 
 def test_question_and_answer_are_broken_between_words() -> None:
     code = """
-from act2see.agent.trace import Question
-from act2see.cli.chain import question_lines
+from act2see.trace.trace import Question
+from act2see.trace.terminal import question_lines
 from act2see.cli.output import say
 say(question_lines(Question(text="Where does the triangle stand when the circle blinks?")), prose=True)
 say("a/long/path/that/stays/one/line/so/that/it/can/be/copied")
@@ -111,7 +136,9 @@ def in_terminal(width: int, *arguments: str) -> str:
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     environment |= {"PYTHONPATH": SOURCES, "TERM": "xterm", "NO_COLOR": "1"}
-    with subprocess.Popen([sys.executable, *arguments], stdin=its, stdout=its, stderr=its, env=environment) as process:
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdin=its, stdout=its, stderr=its, env=environment
+    ) as process:
         os.close(its)
         said = b"".join(iter(lambda: _read(ours), b""))
     os.close(ours)
@@ -165,8 +192,14 @@ def test_a_command_line_that_cannot_be_read_is_one_line() -> None:
 )
 def test_tab_completes(tmp_path: Path, words: str, offered: list[str]) -> None:
     environment = {**os.environ, "PYTHONPATH": SOURCES, "ACT2SEE_CACHE": str(tmp_path)}
-    environment |= {"_ACT2SEE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
-    run = subprocess.run([sys.executable, "-m", "act2see"], env=environment, capture_output=True, text=True, check=False)
+    environment |= {
+        "_ACT2SEE_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "act2see"], env=environment, capture_output=True, text=True, check=False
+    )
     assert run.stdout.split() == offered, run.stderr
 
 

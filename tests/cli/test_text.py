@@ -1,4 +1,5 @@
-"""What comes in is text, or is refused in a line before any work; what goes out is not lost to an encoding."""
+"""What comes in is text, or is refused in a line before any work; what goes out is not lost to an
+encoding."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from tests.agent.test_chat import reasoner, write
 from tests.cli.test_cli import Place, one_line_error, place  # noqa: F401
 
 import act2see
-from act2see.agent.trace import Trace
 from act2see.cli.app import app
 from act2see.errors import ConfigError, TraceError
 from act2see.graphs.config import load_config
+from act2see.trace.trace import Trace
 
 SOURCES = str(Path(act2see.__file__).parents[1])
 HALF = "Wh\udce9re?"  # what Python makes of a byte that is not UTF-8
@@ -50,7 +51,9 @@ def test_a_word_that_is_no_text_is_refused(place: Place, line: list[str], spoilt
 
 def test_bytes_of_the_command_line_are_refused_and_not_a_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "act2see", "ask", b"caf\xe9.mp4", "What?"]
-    run = subprocess.run(command, env={**os.environ, "PYTHONPATH": SOURCES}, capture_output=True, cwd=tmp_path, check=False)
+    run = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": SOURCES}, capture_output=True, cwd=tmp_path, check=False
+    )
     assert run.returncode == 2
     assert run.stderr.decode().startswith("error: 'caf?.mp4' is not text in UTF-8")
     assert len(run.stderr.splitlines()) == 1
@@ -84,8 +87,25 @@ def test_an_answer_survives_a_terminal_that_lacks_its_characters(place: Place) -
     video = place.folder / "Käse 你好.mp4"
     shutil.copyfile(place.clip, video)
     code = "import sys; sys.argv[0] = 'act2see'; from act2see.cli import main; main()"
-    environment = {**os.environ, "PYTHONPATH": SOURCES, "PYTHONIOENCODING": "ascii", "ACT2SEE_CACHE": str(place.folder / "cache")}
-    ask = [sys.executable, "-c", code, "ask", str(video), "Où est 你好?", "--option", "là", "--option", "ici", "--no-tools"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": SOURCES,
+        "PYTHONIOENCODING": "ascii",
+        "ACT2SEE_CACHE": str(place.folder / "cache"),
+    }
+    ask = [
+        sys.executable,
+        "-c",
+        code,
+        "ask",
+        str(video),
+        "Où est 你好?",
+        "--option",
+        "là",
+        "--option",
+        "ici",
+        "--no-tools",
+    ]
     run = subprocess.run([*ask, "--json"], env=environment, capture_output=True, check=True)
     data = json.loads(run.stdout.decode("ascii"))
     assert data["options"] == ["là", "ici"]
@@ -104,13 +124,20 @@ def test_an_answer_is_kept_where_nobody_reads_it(place: Place, monkeypatch: pyte
     folder = place.folder / "saved"
     from typer.testing import CliRunner
 
-    CliRunner().invoke(app, ["ask", place.clip, "What?", "--config", place.config, "--json", "--save", str(folder)])
+    CliRunner().invoke(
+        app, ["ask", place.clip, "What?", "--config", place.config, "--json", "--save", str(folder)]
+    )
     assert Trace.load(folder).answer == "B"
 
 
 @pytest.mark.parametrize(
     ("pieces", "text"),
-    [(("A \ud83d", "\ude00."), "A 😀."), (("A \ud83d",), "A \ufffd"), (("\ude00 B",), "\ufffd B"), (("\ud83d", "", "\ude00"), "😀")],
+    [
+        (("A \ud83d", "\ude00."), "A 😀."),
+        (("A \ud83d",), "A \ufffd"),
+        (("\ude00 B",), "\ufffd B"),
+        (("\ud83d", "", "\ude00"), "😀"),
+    ],
 )
 async def test_a_character_that_a_server_split_is_put_together(pieces: tuple[str, ...], text: str) -> None:
     pytest.importorskip("langchain_openai", reason="needs the chat extra")
@@ -122,8 +149,22 @@ async def test_a_character_that_a_server_split_is_put_together(pieces: tuple[str
 
 @pytest.mark.parametrize("json_too", [False, True])
 def test_a_reader_that_leaves_ends_the_run_without_a_word(place: Place, json_too: bool) -> None:  # noqa: F811
-    ask = [sys.executable, "-m", "act2see", "ask", place.clip, "What?", "--no-tools", *(["--json"] if json_too else [])]
-    environment = {**os.environ, "PYTHONPATH": SOURCES, "ACT2SEE_CACHE": str(place.folder / "cache"), "PYTHONUNBUFFERED": "1"}
+    ask = [
+        sys.executable,
+        "-m",
+        "act2see",
+        "ask",
+        place.clip,
+        "What?",
+        "--no-tools",
+        *(["--json"] if json_too else []),
+    ]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": SOURCES,
+        "ACT2SEE_CACHE": str(place.folder / "cache"),
+        "PYTHONUNBUFFERED": "1",
+    }
     with subprocess.Popen(ask, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -136,12 +177,25 @@ def test_a_reader_that_leaves_ends_the_run_without_a_word(place: Place, json_too
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("json_too", [False, True])
 def test_an_output_that_cannot_be_written_is_told_in_a_line(place: Place, json_too: bool) -> None:  # noqa: F811
-    ask = [sys.executable, "-m", "act2see", "ask", place.clip, "What?", "--no-tools", *(["--json"] if json_too else [])]
+    ask = [
+        sys.executable,
+        "-m",
+        "act2see",
+        "ask",
+        place.clip,
+        "What?",
+        "--no-tools",
+        *(["--json"] if json_too else []),
+    ]
     environment = {**os.environ, "PYTHONPATH": SOURCES, "ACT2SEE_CACHE": str(place.folder / "cache")}
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(ask, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            ask, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert done.returncode == 2
-    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [done.stderr.splitlines()[-1]]
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        done.stderr.splitlines()[-1]
+    ]
     assert "No space left on device" in done.stderr
 
 

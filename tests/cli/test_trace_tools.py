@@ -1,4 +1,5 @@
-"""`act2see trace diff`, `replay` and `fork`: what is printed, what is written, and with which code they end."""
+"""`act2see trace diff`, `replay` and `fork`: what is printed, what is written, and with which code they
+end."""
 
 from __future__ import annotations
 
@@ -15,11 +16,12 @@ from tests.graphs.doubles import clip_in, parts_in
 from tests.graphs.test_fork import LINES, Seconds, Seer
 from typer.testing import CliRunner
 
-from act2see.agent.trace import Text, Trace
 from act2see.cli.app import app
 from act2see.graphs import parts as graph_parts
 from act2see.graphs.config import load_config
-from act2see.tools.store import FrameStore
+from act2see.tools.video.store import FrameStore
+from act2see.trace.record import Text
+from act2see.trace.trace import Trace
 
 Run = Callable[..., Any]
 QUESTION = "[bold]When?[/bold]"
@@ -27,7 +29,8 @@ QUESTION = "[bold]When?[/bold]"
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs `act2see trace ...` with a scripted model; the trace of one question lies in the folder `saved`."""
+    """Runs `act2see trace ...` with a scripted model; the trace of one question lies in the folder
+    `saved`."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("ACT2SEE_CACHE", str(tmp_path / "cache"))
@@ -53,7 +56,9 @@ def one_line_error(result: Any, *words: str) -> None:
 
 
 def test_fork_shows_the_answer_and_the_differences_and_saves(run: Run, tmp_path: Path) -> None:
-    shown = run("fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml", "--out", "new.json").stdout
+    shown = run(
+        "fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml", "--out", "new.json"
+    ).stdout
     old, new = Trace.load("saved"), Trace.load("new.json")
     assert (old.answer, new.answer) == ("2.0 seconds", "4.0 seconds")
     assert new.origin
@@ -76,7 +81,9 @@ def test_fork_saves_under_a_name_of_its_own_or_as_a_folder(run: Run, tmp_path: P
     Image.new("RGB", (64, 64), "red").save("red.png")
     run("fork", "saved", "--at", "1", "--frame", "red.png", "--config", "my.yaml", "--out", "folder")
     folder = Trace.load("folder")
-    assert {p.stem.rpartition("-")[2] for p in Path("folder/frames").glob("*.png")} == {f.digest for f in folder.shown}
+    assert {p.stem.rpartition("-")[2] for p in Path("folder/frames").glob("*.png")} == {
+        f.digest for f in folder.shown
+    }
 
 
 def test_replay_says_whether_it_is_the_same(run: Run) -> None:
@@ -102,7 +109,9 @@ def test_diff_as_text_and_as_json(run: Run) -> None:
     assert "Answer: 2.0 seconds -> none" in shown
     said = old.model_copy(update={"segments": (Text(text="Look [red]here"), *old.segments[1:])})
     said.save("said.json")
-    assert "They part before any call: 'Look. ' -> 'Look [red]here'" in run("diff", "saved", "said.json").stdout
+    assert (
+        "They part before any call: 'Look. ' -> 'Look [red]here'" in run("diff", "saved", "said.json").stdout
+    )
 
 
 def test_a_folder_brings_its_frames_along(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +125,11 @@ def test_a_folder_brings_its_frames_along(run: Run, tmp_path: Path, monkeypatch:
     elsewhere = replace(parts, resources=replace(parts.resources, store=FrameStore(tmp_path / "other")))
     monkeypatch.setitem(graph_parts._shared._made, graph_parts.parts_key(config), elsewhere)
     monkeypatch.setenv("ACT2SEE_CACHE", str(tmp_path / "none"))
-    one_line_error(run("fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml", code=2), "6 of the 6 frames", "not in")
+    one_line_error(
+        run("fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml", code=2),
+        "6 of the 6 frames",
+        "not in",
+    )
 
 
 @pytest.mark.parametrize(

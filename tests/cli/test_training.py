@@ -1,4 +1,5 @@
-"""The training commands: one after another on the board world, as docs/training.md has them, and what goes wrong."""
+"""The training commands: one after another on the board world, as docs/training.md has them, and what goes
+wrong."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ def test_a_built_run_is_gone_on_with(chains: Path) -> None:
 
 def test_the_filter_reports_and_verdicts_are_heard(chains: Path, corpus: Path) -> None:
     report = json.loads((chains / "report" / "report.json").read_text())
-    assert report["kept"] == len([1 for line in (chains / "filtered.jsonl").open() if json.loads(line)["dropped"] == ""])
+    assert report["kept"] == len(
+        [1 for line in (chains / "filtered.jsonl").open() if json.loads(line)["dropped"] == ""]
+    )
     page = run("corpus", "review", chains, "--count", 3)
     assert "3 chains in" in page.output
     assert "<script" in (chains / "review.html").read_text()
@@ -60,7 +63,9 @@ def test_an_export_comes_back(corpus: Path, tmp_path: Path) -> None:
     assert run("corpus", "export", corpus, "--for", "ms-swift", "--out", tmp_path / "swift").exit_code == 0
     back = run("corpus", "import", tmp_path / "swift", "--for", "ms-swift", "--out", tmp_path / "back")
     assert back.exit_code == 0, back.output
-    assert (tmp_path / "back" / "chains.jsonl").read_text().count("\n") == json.loads((corpus / "act2see.json").read_text())["chains"]
+    assert (tmp_path / "back" / "chains.jsonl").read_text().count("\n") == json.loads(
+        (corpus / "act2see.json").read_text()
+    )["chains"]
 
 
 def test_a_dry_run_says_what_it_takes_and_a_run_makes_a_model(corpus: Path, tmp_path: Path) -> None:
@@ -68,16 +73,22 @@ def test_a_dry_run_says_what_it_takes_and_a_run_makes_a_model(corpus: Path, tmp_
     assert dry.exit_code == 0, dry.output
     assert "accelerate launch" in dry.output
     assert not (tmp_path / "dry").exists()
-    done = run("sft", corpus, "--preset", "micro", "--max-steps", 2, "--batch", 2, "--out", tmp_path / "tuned")
+    done = run(
+        "sft", corpus, "--preset", "micro", "--max-steps", 2, "--batch", 2, "--out", tmp_path / "tuned"
+    )
     assert done.exit_code == 0, done.output
     assert (tmp_path / "tuned" / "model.safetensors").exists()
-    again = run("sft", corpus, "--preset", "micro", "--max-steps", 2, "--batch", 2, "--out", tmp_path / "tuned")
+    again = run(
+        "sft", corpus, "--preset", "micro", "--max-steps", 2, "--batch", 2, "--out", tmp_path / "tuned"
+    )
     assert (again.exit_code, "resume it" in again.output) == (2, True)
 
 
 def test_grpo_makes_a_model(tmp_path: Path) -> None:
     done = run(
-        *("grpo", "world", "--count", 3, "--rounds", 1, "--questions", 2, "--group", 2, "--temperature", 0.7), "--out", tmp_path / "grpo"
+        *("grpo", "world", "--count", 3, "--rounds", 1, "--questions", 2, "--group", 2, "--temperature", 0.7),
+        "--out",
+        tmp_path / "grpo",
     )
     assert done.exit_code == 0, done.output
     assert "round 1 of 1: reward" in done.output
@@ -110,8 +121,21 @@ def test_what_is_wrong_is_said_in_a_line(words: tuple[object, ...], said: str, t
 
 
 def test_settings_are_options() -> None:
-    words = ["--learning-rate", "1e-5", "--no-freeze-vision", "--lora-targets", "q_proj", "--lora-targets=v_proj", "--loss-on-frames"]
-    expected = {"learning_rate": "1e-5", "freeze_vision": False, "lora_targets": ("q_proj", "v_proj"), "loss_on_frames": True}
+    words = [
+        "--learning-rate",
+        "1e-5",
+        "--no-freeze-vision",
+        "--lora-targets",
+        "q_proj",
+        "--lora-targets=v_proj",
+        "--loss-on-frames",
+    ]
+    expected = {
+        "learning_rate": "1e-5",
+        "freeze_vision": False,
+        "lora_targets": ("q_proj", "v_proj"),
+        "loss_on_frames": True,
+    }
     assert given(words) == expected
     with pytest.raises(ConfigError, match="what is 'learning'"):
         given(["learning", "1e-5"])

@@ -1,4 +1,5 @@
-"""Doubles that speak the real protocols: a reasoner that writes a given script, a tool that shows given frames."""
+"""Doubles that speak the real protocols: a reasoner that writes a given script, a tool that shows given
+frames."""
 
 from __future__ import annotations
 
@@ -12,19 +13,21 @@ from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts
 from act2see.micro.world import Board, Clip, Piece, write_clip
 from act2see.tools.base import Resources, ToolContext, ToolResult
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.frames import Retrieved
-from act2see.tools.store import FrameStore
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import VideoLibrary
+from act2see.tools.video.store import FrameStore
 
-BOARD = Board((Piece("circle", "red", (0, 0)), Piece("square", "blue", (1, 1)), Piece("ring", "green", (2, 2))))
+BOARD = Board(
+    (Piece("circle", "red", (0, 0)), Piece("square", "blue", (1, 1)), Piece("ring", "green", (2, 2)))
+)
 
 
 class Scripted:
     """Writes the next line of its script at each visit, in pieces of one to three characters.
 
-    Which line is next depends on the rollout alone (how often something came back), so that a new process which
-    resumes a run goes on where the old one was.
+    Which line is next depends on the rollout alone (how often something came back), so that a new process
+    which resumes a run goes on where the old one was.
     """
 
     name = "scripted"
@@ -35,7 +38,13 @@ class Scripted:
         self.visits = 0
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         text = str(rollout)
         self.rollouts.append(text)
@@ -64,7 +73,9 @@ class Shows:
     version = "shows 1"
     usage = "a frame"
 
-    def __init__(self, tag: str, resources: Resources, frame: int = 4, fails: Exception | None = None) -> None:
+    def __init__(
+        self, tag: str, resources: Resources, frame: int = 4, fails: Exception | None = None
+    ) -> None:
         self.tag, self.resources, self.frame, self.fails = tag, resources, frame, fails
         self.queries: list[str] = []
 
@@ -94,6 +105,8 @@ def clip_in(folder: Path, seconds: int = 3) -> str:
 def parts_in(folder: Path, reasoner: object, **fails: Exception) -> tuple[Config, Parts]:
     config = load_config("micro", cache=str(folder / "cache"), view={"guard": None})
     store = FrameStore(str(folder / "frames"))
-    resources = Resources(store, Finder(Clips(folder / "cache", store, 192), NoEncoder(), folder / "cache"))  # type: ignore[arg-type]
+    resources = Resources(
+        store, Finder(VideoLibrary(folder / "cache", store, 192), NoEncoder(), folder / "cache")
+    )  # type: ignore[arg-type]
     tools = {tag: Shows(tag, resources, fails=fails.get(tag)) for tag in ("retrieve", "generate")}
     return config, Parts(reasoner, tools, resources)  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""Tools as other packages might bring them: one that works, and those that do each thing that they should not."""
+"""Tools as other packages might bring them: one that works, and those that do each thing that they should
+not."""
 
 from __future__ import annotations
 

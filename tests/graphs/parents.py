@@ -1,8 +1,10 @@
-"""Parent graphs and savers for tests of composing; run as a program, the process that ends in the middle of a run.
+"""Parent graphs and savers for tests of composing; run as a program, the process that ends in the middle of a
+run.
 
     python -m tests.graphs.parents FOLDER DURABILITY DIE
 
-asks in the SQLite file of a folder and prints what waits for a person, or kills itself after DIE nodes of any graph.
+asks in the SQLite file of a folder and prints what waits for a person, or kills itself after DIE nodes of any
+graph.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class Shared(TypedDict, total=False):
 def child_in(folder: Path, *lines: str, approve: bool = False, **fails: Exception) -> Any:
     """The graph over a script; with `approve`, its config asks a person before each `generate`."""
     config, parts = parts_in(folder, Scripted(*(lines or LINES)), **fails)
-    tools = dict(config.tools) | {"generate": config.tools["generate"].model_copy(update={"approve": approve})}
+    tools = dict(config.tools) | {
+        "generate": config.tools["generate"].model_copy(update={"approve": approve})
+    }
     return create_act2see(config.model_copy(update={"tools": tools}), parts=parts)
 
 
@@ -81,7 +85,12 @@ async def saver_in(folder: Path, kind: str) -> AsyncIterator[Any]:
 
 
 def asked(folder: Path) -> Any:
-    return {"video": clip_in(folder), "question": "Which colour?", "options": ["blue", "red"], "segments": "mine"}
+    return {
+        "video": clip_in(folder),
+        "question": "Which colour?",
+        "options": ["blue", "red"],
+        "segments": "mine",
+    }
 
 
 def thread(id: str = "t") -> Any:
@@ -97,7 +106,9 @@ async def process(folder: Path, durability: Any, die: int) -> None:
     async with saver_in(folder, "sqlite") as saver:
         parent = parent_of(child_in(folder, approve=True), saver)
         nodes = 0
-        async for _ in parent.astream(asked(folder), thread(), stream_mode="updates", subgraphs=True, durability=durability):
+        async for _ in parent.astream(
+            asked(folder), thread(), stream_mode="updates", subgraphs=True, durability=durability
+        ):
             nodes += 1
             if nodes == die:
                 os.kill(os.getpid(), signal.SIGKILL)

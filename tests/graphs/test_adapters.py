@@ -1,4 +1,5 @@
-"""The adapters over other things than the plain graph: long videos, retries, configurations, and what cannot be asked."""
+"""The adapters over other things than the plain graph: long videos, retries, configurations, and what cannot
+be asked."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from typing_extensions import TypedDict
 from act2see.errors import ConfigError, VideoError, WaitingError
 from act2see.graphs.ask import build_graph, create_act2see
 from act2see.graphs.compose import as_node, as_tool, as_worker
-from act2see.graphs.long_video import create_long_video
+from act2see.graphs.long_video.graph import create_long_video
 from act2see.graphs.state import AskContext
 from act2see.micro.world import Clip, write_clip
 from tests.graphs.doubles import BOARD, Scripted, clip_in, parts_in
@@ -26,7 +27,9 @@ ADAPTERS = [as_node, as_tool, as_worker]
 
 
 def long_in(folder: Path, *lines: str) -> tuple[Any, str]:
-    config, parts = parts_in(folder, Scripted(*(lines or ("<retrieve>it</retrieve>", "So.</think><answer>red</answer>"))))
+    config, parts = parts_in(
+        folder, Scripted(*(lines or ("<retrieve>it</retrieve>", "So.</think><answer>red</answer>")))
+    )
     clip = write_clip(Clip(12 * 6, ((0, BOARD),)), folder / "long.mp4")
     return create_long_video(config, {"seconds": 4, "margin": 1}, parts=parts), str(clip)
 
@@ -62,7 +65,12 @@ def test_a_long_video_as_a_node(tmp_path: Path) -> None:
 
 def test_a_long_video_as_a_tool(tmp_path: Path) -> None:
     graph, clip = long_in(tmp_path)
-    call = {"type": "tool_call", "id": "1", "name": "ask_video", "args": {"video": clip, "question": "Which?"}}
+    call = {
+        "type": "tool_call",
+        "id": "1",
+        "name": "ask_video",
+        "args": {"video": clip, "question": "Which?"},
+    }
     for message in sync_and_async(as_tool(graph), call):
         assert message.status == "success"
         assert message.content.startswith("Answer: red\n- from 0.0 s to 4.0 s of the video:\n  Answer: red\n")
@@ -79,19 +87,26 @@ def test_a_long_video_as_a_worker(tmp_path: Path) -> None:
         assert result["trace"] is None
 
 
-@pytest.mark.parametrize("around", [lambda g: g.with_retry(stop_after_attempt=2), lambda g: g.with_config(tags=["x"])])
+@pytest.mark.parametrize(
+    "around", [lambda g: g.with_retry(stop_after_attempt=2), lambda g: g.with_config(tags=["x"])]
+)
 def test_around_a_graph_with_retries_or_a_configuration(tmp_path: Path, around: Any) -> None:
     given: Any = {"video": clip_in(tmp_path), "question": "Which?"}
     graph = around(child_in(tmp_path))
     assert [r["answer"] for r in sync_and_async(parent_over(as_node(graph)), given)] == ["B", "B"]
     assert [r.splitlines()[0] for r in sync_and_async(as_tool(graph), given)] == ["Answer: B", "Answer: B"]
-    said = sync_and_async(as_worker(graph, context=AskContext(seed=3)), {"messages": [HumanMessage("Which?")], "video": given["video"]})
+    said = sync_and_async(
+        as_worker(graph, context=AskContext(seed=3)),
+        {"messages": [HumanMessage("Which?")], "video": given["video"]},
+    )
     assert [r["trace"]["versions"]["seed"] for r in said] == [3, 3]
 
 
 async def test_a_graph_with_retries_asks_a_person_once(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
-    graph = create_act2see(config, parts=parts).with_retry(stop_after_attempt=3, wait_exponential_jitter=False)
+    graph = create_act2see(config, parts=parts).with_retry(
+        stop_after_attempt=3, wait_exponential_jitter=False
+    )
     parent = parent_over(as_node(graph, context=AskContext(approve=("generate",))), InMemorySaver())
     waiting = await parent.ainvoke({"video": clip_in(tmp_path), "question": "Which?"}, thread())
     assert len(waiting["__interrupt__"]) == 1
@@ -132,7 +147,9 @@ def test_what_cannot_be_asked_is_refused_when_it_is_built(tmp_path: Path, adapte
 
 async def test_a_runnable_that_gives_no_answer_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ended without an answer"):
-        await parent_over(as_node(RunnableLambda(lambda given: {"text": "hm"}))).ainvoke({"video": "x", "question": "y"})
+        await parent_over(as_node(RunnableLambda(lambda given: {"text": "hm"}))).ainvoke(
+            {"video": "x", "question": "y"}
+        )
 
 
 async def test_a_call_that_waits_without_a_checkpointer_says_what_is_missing(tmp_path: Path) -> None:
@@ -144,7 +161,9 @@ async def test_a_call_that_waits_without_a_checkpointer_says_what_is_missing(tmp
         {"type": "tool_call", "id": "1", "name": "ask_video", "args": given}
     )
     assert (message.status, "checkpointer" in message.content) == ("error", True)
-    reply = await as_worker(child_in(tmp_path), context=asking).ainvoke({"messages": [HumanMessage("Which?")], "video": given["video"]})
+    reply = await as_worker(child_in(tmp_path), context=asking).ainvoke(
+        {"messages": [HumanMessage("Which?")], "video": given["video"]}
+    )
     assert "checkpointer" in reply["messages"][-1].text
 
 

@@ -1,4 +1,5 @@
-"""A person is asked before a call: what can be decided, what the model and the trace learn of it, and wrong answers."""
+"""A person is asked before a call: what can be decided, what the model and the trace learn of it, and wrong
+answers."""
 
 from __future__ import annotations
 
@@ -12,16 +13,17 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 from PIL import Image
 
-from act2see.agent.trace import Frames, Review, Trace
-from act2see.agent.view import trace_html
 from act2see.errors import ConfigError, DecisionError, ToolError, WaitingError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import evidence
 from act2see.graphs.run import aask, aresume
 from act2see.graphs.state import AskContext
-from act2see.tools.files import read_file
-from act2see.tools.folders import FencedClips, Folders
 from act2see.tools.frames import Retrieved, Supplied
+from act2see.tools.runtime.files import read_file
+from act2see.tools.video.folders import FencedLibrary, Folders
+from act2see.trace.page import trace_html
+from act2see.trace.record import Frames, Review
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tests.graphs.parents import DURABILITIES, asked, child_in, parent_of, saver_in, thread
 
@@ -90,12 +92,23 @@ async def test_a_picture_is_stored_and_marked_with_who_supplied_it(tmp_path: Pat
     (frame,) = frames.frames
     assert frame.provenance == Supplied(by="Ann", query="it in blue", file="mine.png")
     assert frame.imagined
-    assert run.parts.resources.store.get(frame.digest).shape == (96, 192, 3)  # as large as the video's own at most
-    assert run.reasoner.rollouts[-1].endswith("<imagined><|vision_start|><|image_pad|><|vision_end|>A person supplied this frame.</frame>")
+    assert run.parts.resources.store.get(frame.digest).shape == (
+        96,
+        192,
+        3,
+    )  # as large as the video's own at most
+    assert run.reasoner.rollouts[-1].endswith(
+        "<imagined><|vision_start|><|image_pad|><|vision_end|>A person supplied this frame.</frame>"
+    )
     assert run.generate.queries == []
     assert '- picture that is not in the video, supplied by Ann for "it in blue"' in evidence(trace)
     page = trace_html(trace, lambda ref: run.parts.resources.store.get(ref.digest))
-    for words in ("supplied by Ann", "A person was asked", "Ann supplied a frame instead", 'class="badge">imagined'):
+    for words in (
+        "supplied by Ann",
+        "A person was asked",
+        "Ann supplied a frame instead",
+        'class="badge">imagined',
+    ):
         assert words in page
 
 
@@ -103,7 +116,11 @@ async def test_a_frame_of_the_video_can_be_supplied_by_its_time(tmp_path: Path) 
     async with Waits(tmp_path) as run:
         _, frames = await run.decide(type="supply", seconds=1.5)
     (frame,) = frames.frames
-    assert (frame.seconds, frame.imagined, frame.provenance) == (1.5, False, Supplied(by="a person", query="it in blue"))
+    assert (frame.seconds, frame.imagined, frame.provenance) == (
+        1.5,
+        False,
+        Supplied(by="a person", query="it in blue"),
+    )
 
 
 WRONG = [
@@ -131,7 +148,9 @@ WRONG = [
 
 @pytest.mark.parametrize("saver", ["memory", "sqlite"])
 @pytest.mark.parametrize("durability", DURABILITIES)
-async def test_wrong_answers_are_said_and_the_run_still_waits(tmp_path: Path, saver: str, durability: Any) -> None:
+async def test_wrong_answers_are_said_and_the_run_still_waits(
+    tmp_path: Path, saver: str, durability: Any
+) -> None:
     async with saver_in(tmp_path, saver) as checkpointer:
         parent = parent_of(child_in(tmp_path, approve=True), checkpointer)
         await parent.ainvoke(asked(tmp_path), thread(), durability=durability)
@@ -141,7 +160,14 @@ async def test_wrong_answers_are_said_and_the_run_still_waits(tmp_path: Path, sa
             assert says in str(raised.value)
             assert "\n" not in str(raised.value)
         (waiting,) = (await parent.aget_state(thread())).interrupts
-        assert set(waiting.response_schema["properties"]) == {"type", "query", "frame", "seconds", "reason", "by"}
+        assert set(waiting.response_schema["properties"]) == {
+            "type",
+            "query",
+            "frame",
+            "seconds",
+            "reason",
+            "by",
+        }
         result = await parent.ainvoke(Command(resume={"type": "accept"}), thread(), durability=durability)
         assert result["said"] == "It said B."
 
@@ -150,12 +176,16 @@ async def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(tmp_path: Path
     os.mkfifo(tmp_path / "pipe.png")
     async with Waits(tmp_path) as run:
         for path in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
-            with pytest.raises(DecisionError, match=r"cannot be read: (it is no regular file|Is a directory)"):
+            with pytest.raises(
+                DecisionError, match=r"cannot be read: (it is no regular file|Is a directory)"
+            ):
                 await run.decide(type="supply", frame=str(path))
         await run.decide(type="accept")
 
 
-async def test_where_videos_are_fenced_in_so_are_pictures_and_nothing_is_told_of_others(tmp_path: Path) -> None:
+async def test_where_videos_are_fenced_in_so_are_pictures_and_nothing_is_told_of_others(
+    tmp_path: Path,
+) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside.png"
     inside.mkdir()
     for path in (outside, inside / "mine.png"):
@@ -165,7 +195,7 @@ async def test_where_videos_are_fenced_in_so_are_pictures_and_nothing_is_told_of
     os.mkfifo(inside / "pipe.png")
     async with Waits(tmp_path) as run:
         finder = run.parts.resources.finder
-        finder.clips = FencedClips(finder.clips, Folders([inside]))
+        finder.clips = FencedLibrary(finder.clips, Folders([inside]))
         said = set()
         for name in (
             outside,
@@ -188,7 +218,9 @@ async def test_where_videos_are_fenced_in_so_are_pictures_and_nothing_is_told_of
     assert frames.frames[0].provenance == Supplied(by="a person", query="it in blue", file="mine.png")
 
 
-async def test_the_picture_that_was_checked_is_the_one_that_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_picture_that_was_checked_is_the_one_that_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is read once: whoever changes the file meanwhile changes nothing."""
     Image.new("RGB", (40, 30), "red").save(tmp_path / "mine.png")
     reads = 0
@@ -213,7 +245,9 @@ async def test_a_tool_that_is_tried_again_asks_nobody_twice(tmp_path: Path) -> N
 
 
 async def test_each_call_waits_by_itself_and_a_resumed_run_need_not_say_so_again(tmp_path: Path) -> None:
-    async with Waits(tmp_path, IMAGINE, "<retrieve>it</retrieve>", "<generate>it in red</generate>", DONE) as run:
+    async with Waits(
+        tmp_path, IMAGINE, "<retrieve>it</retrieve>", "<generate>it in red</generate>", DONE
+    ) as run:
         with pytest.raises(WaitingError, match="it in red"):
             await aresume(run.graph, "t", decision={"type": "replace", "query": "other"})
         with pytest.raises(WaitingError, match="it in red"):

@@ -18,16 +18,25 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from act2see.agent.trace import Answer, Call, Frames, Text, Trace
-from act2see.errors import ConfigError, QuestionError, SetupError, StoreError, ToolError, VideoError, WeightsError
+from act2see.errors import (
+    ConfigError,
+    QuestionError,
+    SetupError,
+    StoreError,
+    ToolError,
+    VideoError,
+    WeightsError,
+)
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.events import read_event
 from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.base import ToolResult
 from act2see.tools.frames import Taken
+from act2see.trace.events import read_event
+from act2see.trace.record import Answer, Call, Frames, Text
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 LOOK = "I look again. <retrieve>the circle blinks</retrieve>"
@@ -35,7 +44,12 @@ DONE = "So it is red.</think>\n<answer>B</answer>"
 
 
 async def ask(
-    folder: Path, *lines: str, options: tuple[str, ...] = (), ends: str = "eos", question: str = "What?", **context: Any
+    folder: Path,
+    *lines: str,
+    options: tuple[str, ...] = (),
+    ends: str = "eos",
+    question: str = "What?",
+    **context: Any,
 ) -> tuple[Trace, Scripted]:
     reasoner = Scripted(*lines, ends=ends)
     config, parts = parts_in(folder, reasoner)
@@ -52,7 +66,9 @@ async def test_a_call_returns_a_frame_and_the_thought_goes_on(tmp_path: Path) ->
     assert trace.text == LOOK + DONE
     # The second visit continues the very prefix of the first.
     assert reasoner.rollouts[1].startswith(reasoner.rollouts[0] + LOOK)
-    assert reasoner.rollouts[1].endswith("<frame><0.3 seconds><|vision_start|><|image_pad|><|vision_end|></frame>")
+    assert reasoner.rollouts[1].endswith(
+        "<frame><0.3 seconds><|vision_start|><|image_pad|><|vision_end|></frame>"
+    )
 
 
 async def test_an_answer_at_once_calls_nothing(tmp_path: Path) -> None:
@@ -71,7 +87,9 @@ async def test_an_answer_at_once_calls_nothing(tmp_path: Path) -> None:
         ("<frame>", "forged"),
     ],
 )
-async def test_a_malformed_call_is_told_to_the_model_which_goes_on(tmp_path: Path, line: str, outcome: str) -> None:
+async def test_a_malformed_call_is_told_to_the_model_which_goes_on(
+    tmp_path: Path, line: str, outcome: str
+) -> None:
     trace, _ = await ask(tmp_path, line, DONE, options=("blue", "red"))
     call, note = trace.segments[0], trace.segments[1]
     assert isinstance(call, Call)
@@ -144,7 +162,9 @@ async def test_a_run_picks_among_declared_tools(tmp_path: Path) -> None:
 async def test_configurable_may_hold_the_settings_under_our_name(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(LOOK, DONE))
     given: Any = {"video": clip_in(tmp_path), "question": "What?"}
-    result = await create_act2see(config, parts=parts).ainvoke(given, {"configurable": {"act2see": {"tools": ["generate"], "seed": 7}}})
+    result = await create_act2see(config, parts=parts).ainvoke(
+        given, {"configurable": {"act2see": {"tools": ["generate"], "seed": 7}}}
+    )
     trace = Trace.model_validate(result["trace"])
     assert (trace.calls[0].outcome, trace.versions.seed) == ("unknown", 7)
 
@@ -185,12 +205,18 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/x")
         (caused(ToolError("it failed"), FULL), StoreError, "No space left"),
         (while_handling(ToolError("could not save my file"), FULL), StoreError, "No space left"),
         (ExceptionGroup("two tasks", [KeyError("x"), FULL]), StoreError, "No space left"),
-        (NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/cache"), StoreError, "/cache: Not a directory"),
+        (
+            NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/cache"),
+            StoreError,
+            "/cache: Not a directory",
+        ),
         (RuntimeError("write error: No space left on device"), StoreError, "write error"),
         (RuntimeError("database or disk is full"), StoreError, "disk is full"),
     ],
 )
-async def test_what_the_user_must_mend_ends_the_run(tmp_path: Path, fails: Exception, kind: type[Exception], says: str) -> None:
+async def test_what_the_user_must_mend_ends_the_run(
+    tmp_path: Path, fails: Exception, kind: type[Exception], says: str
+) -> None:
     config, parts = parts_in(tmp_path, Scripted(LOOK, DONE), retrieve=fails)
     given: Any = {"video": clip_in(tmp_path), "question": "What?"}
     with pytest.raises(kind, match=says):
@@ -208,7 +234,10 @@ class Unspeakable(Exception):
 OUT_OF_ORDER = [
     (ConnectionError(errno.ECONNRESET, "reset"), "[Errno 104] reset"),
     (FileNotFoundError(errno.ENOENT, "no file"), "[Errno 2] no file"),
-    (ToolError("the server said: 413 No space left on device"), "the server said: 413 No space left on device"),
+    (
+        ToolError("the server said: 413 No space left on device"),
+        "the server said: 413 No space left on device",
+    ),
     (ToolError("\n\n  bad \ud800 \0thing.\nand more"), "bad \ufffd thing"),
     (Unspeakable(), "Unspeakable"),
 ]
@@ -220,7 +249,9 @@ async def test_a_tool_that_is_out_of_order_does_not(tmp_path: Path, fails: Excep
     given: Any = {"video": clip_in(tmp_path), "question": "What?"}
     result = await create_act2see(config, parts=parts).ainvoke(given)
     assert result["answer"] == "B"
-    assert [s["note"] for s in result["trace"]["segments"] if s["kind"] == "frames"] == [f"The tool failed: {said}. Go on without it."]
+    assert [s["note"] for s in result["trace"]["segments"] if s["kind"] == "frames"] == [
+        f"The tool failed: {said}. Go on without it."
+    ]
 
 
 FULL_DISK = """
@@ -243,7 +274,12 @@ except StoreError as e:
 def test_a_disk_that_is_full_when_the_index_is_written_ends_the_run(tmp_path: Path) -> None:
     """A limit on file size fails a write half-way, as a full disk does."""
     clip = write_clip(make_item("blink", 0, "test").clip, tmp_path / "blink.mp4")
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(clip), str(tmp_path / "cache")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(clip), str(tmp_path / "cache")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "cannot write" in done.stdout
     assert "free some space" in done.stdout
 
@@ -271,12 +307,16 @@ async def test_characters_that_no_trace_can_hold_are_left_out_of_the_question(tm
     assert "What\ufffd is it?" in reasoner.rollouts[0]
 
 
-@pytest.mark.parametrize("name", ["caf\udce9.mp4", "a\ud800.mp4", "a\0.mp4", "clip.mp4#t=\udce9", "clip.mp4#t=1\0,2"])
+@pytest.mark.parametrize(
+    "name", ["caf\udce9.mp4", "a\ud800.mp4", "a\0.mp4", "clip.mp4#t=\udce9", "clip.mp4#t=1\0,2"]
+)
 async def test_a_path_that_cannot_be_kept_is_refused(tmp_path: Path, name: str) -> None:
     config, parts = parts_in(tmp_path, Scripted(DONE))
     clip_in(tmp_path)
     if "\ud800" not in name and "\0" not in name:
-        (tmp_path / name).write_bytes((tmp_path / "clip.mp4").read_bytes())  # it is there, under a name that is not UTF-8
+        (tmp_path / name).write_bytes(
+            (tmp_path / "clip.mp4").read_bytes()
+        )  # it is there, under a name that is not UTF-8
     graph = create_act2see(config, parts=parts)
     with pytest.raises(VideoError, match="cannot be opened: it"):
         await graph.ainvoke({"video": str(tmp_path / name), "question": "What?"})
@@ -298,7 +338,9 @@ async def test_what_a_tool_writes_is_cleaned(tmp_path: Path) -> None:
 
         async def call(self, query: str, context: Any) -> ToolResult:
             frame = parts.resources.finder.clips.pictures(context.video, [4])[0]
-            return ToolResult((frame.model_copy(update={"provenance": Taken(query="q\ud800\0")}),), note="read: \udce9\0")
+            return ToolResult(
+                (frame.model_copy(update={"provenance": Taken(query="q\ud800\0")}),), note="read: \udce9\0"
+            )
 
     graph = create_act2see(config, parts=replace(parts, tools={"retrieve": Notes()}))
     result = await graph.ainvoke({"video": clip_in(tmp_path), "question": "What?"})
@@ -319,7 +361,9 @@ async def test_what_a_tool_writes_is_cleaned(tmp_path: Path) -> None:
         {"temperature": math.inf},
     ],
 )
-async def test_settings_of_a_run_that_make_no_sense_are_named(tmp_path: Path, settings: dict[str, Any]) -> None:
+async def test_settings_of_a_run_that_make_no_sense_are_named(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     (name,) = settings
     with pytest.raises(ConfigError, match=f"'{name}' cannot be"):
         await ask(tmp_path, DONE, **settings)
@@ -406,7 +450,11 @@ def test_kill_9_between_any_two_nodes_then_resume_gives_the_same(tmp_path: Path)
         root = str(Path(__file__).parents[2])
         environment = {**os.environ, "PYTHONPATH": root, "LANGGRAPH_STRICT_MSGPACK": "true"}
         return subprocess.run(
-            [sys.executable, "-c", KILLED, str(folder), str(after)], capture_output=True, text=True, env=environment, check=False
+            [sys.executable, "-c", KILLED, str(folder), str(after)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
         )
 
     whole = start(tmp_path / "whole", 99)

@@ -12,15 +12,16 @@ from langgraph.checkpoint.memory import InMemorySaver
 from act2see.errors import ConfigError
 from act2see.graphs.assistant import create_assistant, traces_of, transcript_reader
 from act2see.graphs.config import Config, load_config
-from act2see.graphs.supervisor import Plan, planned, turn
 from act2see.micro.questions import Item, make_item
+from act2see.micro.supervisor import Plan, planned, turn
 from act2see.micro.world import write_clip
-from act2see.tools.folders import Folders
+from act2see.tools.video.folders import Folders
 from tests.graphs.parents import Agent, thread
 
 
 def blink_items() -> list[Item]:
-    """Three clips: in one alone this shape blinks, out of the initial view; in the others it stands there all the time."""
+    """Three clips: in one alone this shape blinks, out of the initial view; in the others it stands there all
+    the time."""
     items = [i for n in range(80) if (i := make_item("blink", n, "test")).kind == "colour" and not i.in_view]
     first, shape = items[0], items[0].clip.short[0].piece.shape
     others = [i for i in items[1:] if i.clip.short[0].piece.shape != shape and i.clip.base(0).find(shape)]
@@ -37,7 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     for name, item in zip("abc", ITEMS, strict=True):
         write_clip(item.clip, folder / f"{name}.mp4")
-    (folder / "b.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHere is the board.\n\n2\n00:00:04,000 --> 00:00:05,000\nLook there!\n")
+    (folder / "b.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:02,000\nHere is the board.\n\n2\n00:00:04,000 --> 00:00:05,000\nLook there!\n"
+    )
     (folder / "broken.mp4").write_bytes(b"no video")
     (folder / "d.srt").symlink_to(tmp_path_factory.mktemp("outside") / "d.srt")
     return folder
@@ -52,7 +55,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 async def test_it_finds_the_clip_asks_about_it_and_reads_its_subtitles(folder: Path, config: Config) -> None:
     result = await create_assistant(config, folder).ainvoke({"messages": [HumanMessage(QUESTION)]})
     messages = result["messages"]
-    calls = [(c["name"], c["args"].get("video", "")) for m in messages if isinstance(m, AIMessage) for c in m.tool_calls]
+    calls = [
+        (c["name"], c["args"].get("video", ""))
+        for m in messages
+        if isinstance(m, AIMessage)
+        for c in m.tool_calls
+    ]
     assert calls == [("find_clips", ""), ("ask_video", "b.mp4"), ("search_transcript", "b.mp4")]
     found = next(m for m in messages if isinstance(m, ToolMessage) and m.name == "find_clips")
     assert found.artifact["clips"][0]["video"] == "b.mp4"
@@ -86,7 +94,9 @@ async def test_any_chat_model_supervises_and_hears_of_its_mistakes(folder: Path,
     outside, broken, passwd, none, many = [m for m in result["messages"] if isinstance(m, ToolMessage)]
     assert [m.status for m in (outside, broken, passwd, many)] == ["error"] * 4
     assert "may be opened" in outside.text
-    assert outside.text.partition(":")[0] == passwd.text.partition(":")[0]  # whether or not there is such a file
+    assert (
+        outside.text.partition(":")[0] == passwd.text.partition(":")[0]
+    )  # whether or not there is such a file
     assert "broken.mp4" in broken.text
     assert none.text == "There are no subtitles of a.mp4."
     assert "20" in many.text
@@ -94,8 +104,13 @@ async def test_any_chat_model_supervises_and_hears_of_its_mistakes(folder: Path,
 
 
 async def test_a_supervisor_that_never_ends_is_stopped(folder: Path, config: Config) -> None:
-    script = (call("search_transcript", video="b.mp4", query=str(n)).model_copy(update={"id": str(n)}) for n in range(99))
-    result = await create_assistant(config, folder, {"turns": 3}, model=Agent(messages=script)).ainvoke({"messages": ["?"]})
+    script = (
+        call("search_transcript", video="b.mp4", query=str(n)).model_copy(update={"id": str(n)})
+        for n in range(99)
+    )
+    result = await create_assistant(config, folder, {"turns": 3}, model=Agent(messages=script)).ainvoke(
+        {"messages": ["?"]}
+    )
     assert sum(isinstance(m, ToolMessage) for m in result["messages"]) == 3
 
 
@@ -129,7 +144,10 @@ def test_it_says_what_is_missing(tmp_path: Path) -> None:
         ("Which video shows a ring? What is said there?", Plan("shows a ring", "", (), ("",))),
         ("What colour is the ring?", Plan("What colour is the ring", "", ("What colour is the ring?",))),
         ("What colour is the ring in a.mp4?", Plan("", "a.mp4", ("What colour is the ring?",))),
-        ("In b.mp4, who mentions the board? Which shape moves?", Plan("", "b.mp4", ("Which shape moves?",), ("board",))),
+        (
+            "In b.mp4, who mentions the board? Which shape moves?",
+            Plan("", "b.mp4", ("Which shape moves?",), ("board",)),
+        ),
     ],
 )
 def test_the_scripted_supervisor_plans_by_sentences(question: str, plan: Plan) -> None:
@@ -158,3 +176,13 @@ def test_the_scripted_supervisor_goes_by_what_comes_back() -> None:
     nothing = turn([human, one, ToolMessage("Searched 0 videos.", tool_call_id=one.tool_calls[0]["id"])])
     assert nothing.text == "No clip can be searched. Searched 0 videos."
     assert "Ask something" in turn([]).text
+
+
+@pytest.mark.parametrize(
+    "path", ["act2see.micro.supervisor", "act2see.micro.supervisor:Nobody", "no_such_module:Supervisor", ""]
+)
+def test_a_supervisor_that_cannot_be_loaded_is_a_config_error(
+    folder: Path, config: Config, path: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"assistant\.supervisor: .* cannot be loaded"):
+        create_assistant(config, folder, {"supervisor": path})

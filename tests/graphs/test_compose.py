@@ -14,11 +14,11 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
-from act2see.agent.trace import Trace
 from act2see.errors import DecisionError, QuestionError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node, as_tool, as_worker, evidence, question_in
-from act2see.graphs.events import read_event
+from act2see.trace.events import read_event
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tests.graphs.parents import Agent, asked, child_in, saver_in, thread
 
@@ -40,7 +40,12 @@ class Case:
 def case_graph(child: Any, **names: Any) -> Any:
     parent = StateGraph(Case)
     parent.add_node(
-        "see", as_node(child, **{"video": "file", "question": "ask", "options": None, "answer": "verdict", "trace": None} | names)
+        "see",
+        as_node(
+            child,
+            **{"video": "file", "question": "ask", "options": None, "answer": "verdict", "trace": None}
+            | names,
+        ),
     )
     parent.add_edge(START, "see")
     return parent.compile()
@@ -49,7 +54,9 @@ def case_graph(child: Any, **names: Any) -> Any:
 async def test_a_node_reads_and_writes_the_parents_own_keys(tmp_path: Path) -> None:
     given = Case(clip_in(tmp_path), "Which colour?")
     assert (await case_graph(child_in(tmp_path)).ainvoke(given))["verdict"] == "B"
-    shouting = case_graph(child_in(tmp_path), question=lambda case: case.ask.upper(), options=lambda _: ["blue", "red"])
+    shouting = case_graph(
+        child_in(tmp_path), question=lambda case: case.ask.upper(), options=lambda _: ["blue", "red"]
+    )
     assert (await shouting.ainvoke(given))["verdict"] == "B"
     with pytest.raises(QuestionError, match=r"no 'film': as_node\(graph, video=\.\.\.\)"):
         await case_graph(child_in(tmp_path), video="film").ainvoke(given)
@@ -61,7 +68,9 @@ def test_a_sync_parent_can_have_it_too(tmp_path: Path) -> None:
     tool = as_tool(child_in(tmp_path))
     assert tool.invoke({"video": given.file, "question": given.ask, "options": ["blue", "red"]}) == EVIDENCE
     worker = as_worker(child_in(tmp_path))
-    assert worker.invoke({"messages": [HumanMessage("Which?")], "video": given.file})["messages"][-1].text.startswith("Answer: B")
+    assert worker.invoke({"messages": [HumanMessage("Which?")], "video": given.file})["messages"][
+        -1
+    ].text.startswith("Answer: B")
 
 
 def test_a_sync_saver_saves_sync_runs(tmp_path: Path) -> None:
@@ -69,7 +78,14 @@ def test_a_sync_saver_saves_sync_runs(tmp_path: Path) -> None:
     with SqliteSaver.from_conn_string(str(tmp_path / "runs.sqlite")) as saver:
         parent = StateGraph(Case)
         parent.add_node(
-            "see", as_node(child_in(tmp_path, *lines, approve=True), video="file", question="ask", options=None, answer="verdict")
+            "see",
+            as_node(
+                child_in(tmp_path, *lines, approve=True),
+                video="file",
+                question="ask",
+                options=None,
+                answer="verdict",
+            ),
         )
         parent.add_edge(START, "see")
         app: Any = parent.compile(checkpointer=saver)
@@ -87,21 +103,33 @@ async def test_a_tool_gives_text_for_the_agent_and_the_trace_for_the_program(tmp
     assert evidence(Trace.model_validate(message.artifact)) == EVIDENCE
 
 
-@pytest.mark.parametrize(("video", "question", "says"), [("no.mp4", "What?", "no.mp4"), (None, " ", "the question is empty")])
-async def test_what_is_wrong_is_a_message_to_the_agent(tmp_path: Path, video: str | None, question: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("video", "question", "says"), [("no.mp4", "What?", "no.mp4"), (None, " ", "the question is empty")]
+)
+async def test_what_is_wrong_is_a_message_to_the_agent(
+    tmp_path: Path, video: str | None, question: str, says: str
+) -> None:
     args = {"video": video or clip_in(tmp_path), "question": question}
-    message = await as_tool(child_in(tmp_path)).ainvoke({"type": "tool_call", "id": "1", "name": "ask_video", "args": args})
+    message = await as_tool(child_in(tmp_path)).ainvoke(
+        {"type": "tool_call", "id": "1", "name": "ask_video", "args": args}
+    )
     assert message.status == "error"
     assert says in message.content
-    reply = await as_worker(child_in(tmp_path)).ainvoke({"messages": [HumanMessage(question)], "video": args["video"]})
+    reply = await as_worker(child_in(tmp_path)).ainvoke(
+        {"messages": [HumanMessage(question)], "video": args["video"]}
+    )
     assert says in reply["messages"][-1].text
     assert reply["messages"][-1].response_metadata["act2see"]["error"] in ("VideoError", "QuestionError")
 
 
 async def test_a_long_run_is_not_cut_off_by_the_limit_of_what_is_around_it(tmp_path: Path) -> None:
-    config, parts = parts_in(tmp_path, Scripted(*(f"<retrieve>look {n}</retrieve>" for n in range(20)), "<answer>A</answer>"))
+    config, parts = parts_in(
+        tmp_path, Scripted(*(f"<retrieve>look {n}</retrieve>" for n in range(20)), "<answer>A</answer>")
+    )
     config = config.model_copy(update={"budget": config.budget.model_copy(update={"calls": 20})})
-    result = await case_graph(create_act2see(config, parts=parts)).ainvoke(Case(clip_in(tmp_path), "What?"), {"recursion_limit": 5})
+    result = await case_graph(create_act2see(config, parts=parts)).ainvoke(
+        Case(clip_in(tmp_path), "What?"), {"recursion_limit": 5}
+    )
     assert result["verdict"] == "A"
 
 
@@ -113,7 +141,11 @@ async def test_a_tool_of_a_graph_with_its_own_saver_needs_no_thread(tmp_path: Pa
 
 def calls(*videos: str) -> AIMessage:
     return AIMessage(
-        "", tool_calls=[{"name": "ask_video", "id": str(n), "args": {"video": v, "question": "Which?"}} for n, v in enumerate(videos)]
+        "",
+        tool_calls=[
+            {"name": "ask_video", "id": str(n), "args": {"video": v, "question": "Which?"}}
+            for n, v in enumerate(videos)
+        ],
     )
 
 
@@ -122,7 +154,9 @@ async def test_an_agent_calls_it_twice_at_once_and_hears_of_its_mistake(tmp_path
     model = Agent(messages=iter([calls(clip, clip), calls("no.mp4"), AIMessage("It is red.")]))
     agent = create_agent(model, [as_tool(child_in(tmp_path))], checkpointer=InMemorySaver())
     runs = set()
-    async for part in agent.astream({"messages": [HumanMessage("Look.")]}, thread(), stream_mode="custom", subgraphs=True, version="v2"):
+    async for part in agent.astream(
+        {"messages": [HumanMessage("Look.")]}, thread(), stream_mode="custom", subgraphs=True, version="v2"
+    ):
         if event := read_event(part["data"]):
             runs.add(event.run)
     messages = (await agent.aget_state(thread())).values["messages"]
@@ -152,17 +186,29 @@ async def test_a_worker_answers_under_its_name_in_a_conversation(tmp_path: Path)
     parent.add_node("watcher", as_worker(child_in(tmp_path), name="watcher"))
     parent.add_edge(START, "watcher")
     block = {"type": "video", "url": f"file://{clip_in(tmp_path)}"}
-    question = HumanMessage([{"type": "text", "text": "Which colour?"}, block], additional_kwargs={"options": ["blue", "red"]})
+    question = HumanMessage(
+        [{"type": "text", "text": "Which colour?"}, block], additional_kwargs={"options": ["blue", "red"]}
+    )
     async with saver_in(tmp_path, "sqlite") as saver:
-        result = await parent.compile(checkpointer=saver).ainvoke({"messages": [question, AIMessage("Let me see.")]}, thread())
+        result = await parent.compile(checkpointer=saver).ainvoke(
+            {"messages": [question, AIMessage("Let me see.")]}, thread()
+        )
     reply = result["messages"][-1]
     assert (reply.type, reply.name, reply.content) == ("ai", "watcher", EVIDENCE)
     references = reply.response_metadata["act2see"]
-    assert (references["answer"], references["choice"], [f["imagined"] for f in references["frames"]]) == ("B", "red", [False, False])
+    assert (references["answer"], references["choice"], [f["imagined"] for f in references["frames"]]) == (
+        "B",
+        "red",
+        [False, False],
+    )
 
 
 async def test_a_workers_trace_is_in_its_state(tmp_path: Path) -> None:
-    given: Any = {"messages": [HumanMessage("Which?")], "video": clip_in(tmp_path), "options": ["blue", "red"]}
+    given: Any = {
+        "messages": [HumanMessage("Which?")],
+        "video": clip_in(tmp_path),
+        "options": ["blue", "red"],
+    }
     result = await as_worker(child_in(tmp_path)).ainvoke(given)
     assert Trace.model_validate(result["trace"]).choice == "red"
 

@@ -33,7 +33,9 @@ def test_nothing_is_the_micro_preset() -> None:
 
 def test_a_file_starts_from_a_preset_and_changes_single_keys(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("preset: micro\nbudget: {calls: 2}\ntools: {retrieve: {options: {top_k: 3}}}\n", encoding="utf-8")
+    path.write_text(
+        "preset: micro\nbudget: {calls: 2}\ntools: {retrieve: {options: {top_k: 3}}}\n", encoding="utf-8"
+    )
     base, mine = load_config("micro"), load_config(path)
     assert mine.budget == base.budget.model_copy(update={"calls": 2})
     assert mine.tools["retrieve"].options == {"top_k": 3}
@@ -59,21 +61,29 @@ def test_another_tool_under_a_tag_drops_the_old_ones_options() -> None:
 
 
 def test_another_engine_keeps_what_is_the_runs_and_brings_what_is_its_own() -> None:
-    base = load_config("paper", reasoner={"prompt": "short", "temperature": 0.6, "top_p": 0.9, "adapter": "owner/lora"})
-    chat = load_config(base, reasoner={"use": "chat", "weights": "openai:m", "options": {"max_retries": 0}}).reasoner
+    base = load_config(
+        "paper", reasoner={"prompt": "short", "temperature": 0.6, "top_p": 0.9, "adapter": "owner/lora"}
+    )
+    chat = load_config(
+        base, reasoner={"use": "chat", "weights": "openai:m", "options": {"max_retries": 0}}
+    ).reasoner
     assert (chat.prompt, chat.temperature, chat.top_p, chat.rows) == ("short", 0.6, 0.9, 2)
     assert (chat.options, chat.adapter, chat.dtype) == ({"max_retries": 0}, None, "auto")
     # And back: another model's options, and that it goes on with a turn, mean nothing to this one.
     back = load_config({"preset": "api", "reasoner": {"options": {"max_retries": 0}, "continuation": True}})
     local = load_config(back, reasoner={"use": "transformers", "weights": "owner/vlm"}).reasoner
     assert (local.options, local.continuation, local.prompt) == ({}, False, "paper")
-    assert load_config("micro", reasoner={"use": "chat", "weights": "openai:micro"}).reasoner.prompt == "short"
+    assert (
+        load_config("micro", reasoner={"use": "chat", "weights": "openai:micro"}).reasoner.prompt == "short"
+    )
     with pytest.raises(ConfigError, match=r"reasoner\.weights"):
         load_config("micro", reasoner={"use": "chat"})
 
 
 def test_another_encoder_and_another_tool_keep_what_is_not_theirs() -> None:
-    encoder = load_config(load_config("micro", encoder={"batch": 4}), encoder={"use": "transformers", "weights": "owner/clip"}).encoder
+    encoder = load_config(
+        load_config("micro", encoder={"batch": 4}), encoder={"use": "transformers", "weights": "owner/clip"}
+    ).encoder
     assert (encoder.batch, encoder.device, encoder.dtype) == (4, "auto", "auto")
     settings = {"timeout": 5, "retries": 0, "max_frames": 2, "approve": True}
     base = load_config("micro", tools={"generate": settings})
@@ -84,7 +94,9 @@ def test_another_encoder_and_another_tool_keep_what_is_not_theirs() -> None:
 def test_the_default_engine_by_name_is_the_same_engine() -> None:
     # The micro preset does not say `use: blip2`, which is the default.
     assert load_config("micro", encoder={"use": "blip2"}) == load_config("micro")
-    assert load_config({"reasoner": {"weights": "a/b"}, "encoder": {"weights": "c/d"}}, reasoner={"use": "transformers"}).reasoner.weights
+    assert load_config(
+        {"reasoner": {"weights": "a/b"}, "encoder": {"weights": "c/d"}}, reasoner={"use": "transformers"}
+    ).reasoner.weights
 
 
 @pytest.mark.parametrize(
@@ -93,7 +105,10 @@ def test_the_default_engine_by_name_is_the_same_engine() -> None:
         ({"budgets": {}}, r"unknown key 'budgets'; did you mean 'budget'\?"),
         ({"budget": {"call": 1}}, r"unknown key 'budget\.call'; did you mean 'calls'\?"),
         ({"view": {"xyz": 1}}, r"unknown key 'view\.xyz'; known keys: fps, frames"),
-        ({"tools": {"retrieve": {"option": {}}}}, r"unknown key 'tools\.retrieve\.option'; did you mean 'options'\?"),
+        (
+            {"tools": {"retrieve": {"option": {}}}},
+            r"unknown key 'tools\.retrieve\.option'; did you mean 'options'\?",
+        ),
         ({"budget": {"calls": "many"}}, r"budget\.calls: .*\(got 'many'\)"),
         ({"budget": {"tokens": 0}}, r"budget\.tokens: .*greater than or equal to 1 \(got 0\)"),
         ({"view": {"fps": 0}}, r"view\.fps: .*greater than 0"),
@@ -115,13 +130,19 @@ def test_a_missing_key_points_to_presets() -> None:
 
 
 def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"there is no config file .*micr; did you mean the preset 'micro'\?"):
+    with pytest.raises(
+        ConfigError, match=r"there is no config file .*micr; did you mean the preset 'micro'\?"
+    ):
         load_config("micr")
     with pytest.raises(ConfigError, match=r"there is no preset 'papers'; did you mean 'paper'\?"):
         load_config({"preset": "papers"})
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path)
-    for text, message in (("a: [", "is not YAML"), ("- 1\n", "must hold keys and values"), ("", "must hold keys and values")):
+    for text, message in (
+        ("a: [", "is not YAML"),
+        ("- 1\n", "must hold keys and values"),
+        ("", "must hold keys and values"),
+    ):
         path = tmp_path / "odd.yaml"
         path.write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError, match=message):
@@ -130,8 +151,16 @@ def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_the_hash_is_of_what_can_change_an_answer() -> None:
     base = load_config("micro")
-    assert load_config("micro", cache="/elsewhere", store="memory://frames", name="mine", about="x").hash == base.hash
-    changed = [{"seed": 1}, {"budget": {"calls": 1}}, {"view": {"fps": 2}}, {"tools": {"retrieve": {"options": {"top_k": 2}}}}]
+    assert (
+        load_config("micro", cache="/elsewhere", store="memory://frames", name="mine", about="x").hash
+        == base.hash
+    )
+    changed = [
+        {"seed": 1},
+        {"budget": {"calls": 1}},
+        {"view": {"fps": 2}},
+        {"tools": {"retrieve": {"options": {"top_k": 2}}}},
+    ]
     assert len({base.hash, *(load_config("micro", **c).hash for c in changed)}) == len(changed) + 1
 
 
@@ -155,7 +184,10 @@ def test_parts_are_built_without_loading_a_model(tmp_path: Path) -> None:
     [
         ({"use": "retreive"}, r"there is no tool 'retreive'; did you mean 'retrieve'\? \(known: "),
         ({"use": "nowhere:Tool"}, "tool 'nowhere:Tool' cannot be imported"),
-        ({"use": "retrieve", "options": {"topk": 1}}, r"tools\.look\.options: unknown key 'topk'; did you mean 'top_k'\?"),
+        (
+            {"use": "retrieve", "options": {"topk": 1}},
+            r"tools\.look\.options: unknown key 'topk'; did you mean 'top_k'\?",
+        ),
         ({"use": "retrieve", "options": {"top_k": "x"}}, r"tools\.look\.options: top_k: .*\(got 'x'\)"),
     ],
 )
@@ -166,9 +198,12 @@ def test_tools_that_cannot_be_made(tmp_path: Path, tool: dict[str, object], mess
 
 @pytest.mark.parametrize("part", ["reasoner", "encoder"])
 @pytest.mark.parametrize(
-    ("weights", "message"), [("./nowhere", "there is no weight folder"), ("micro:nowhere", "run `act2see micro train`")]
+    ("weights", "message"),
+    [("./nowhere", "there is no weight folder"), ("micro:nowhere", "run `act2see micro train`")],
 )
-def test_missing_weights_are_said_when_the_graph_is_built(tmp_path: Path, part: str, weights: str, message: str) -> None:
+def test_missing_weights_are_said_when_the_graph_is_built(
+    tmp_path: Path, part: str, weights: str, message: str
+) -> None:
     with pytest.raises(WeightsError, match=message):
         build(tmp_path, **{part: {"weights": weights}})
 

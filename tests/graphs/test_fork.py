@@ -14,13 +14,10 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import StateGraph
 from PIL import Image
 
-from act2see.agent.diff import diff_traces
 from act2see.agent.reasoners.base import Delta, Done
-from act2see.agent.trace import Frames, Loop, Trace
 from act2see.errors import Act2SeeError, ConfigError, QuestionError, StoreError, VideoError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config, load_config
-from act2see.graphs.events import Event
 from act2see.graphs.fork import DROPPED, afork, areplay, fork, replay, trace_events
 from act2see.graphs.parts import Parts
 from act2see.graphs.run import aask, ask
@@ -28,9 +25,17 @@ from act2see.graphs.state import AskContext
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.base import ToolContext, ToolResult
+from act2see.trace.diff import diff_traces
+from act2see.trace.events import Event
+from act2see.trace.record import Frames, Loop
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
 
-LINES = ("Look. <retrieve>second 1</retrieve>", "And <generate> second 2 </generate>", "It is TIME.</think>\n<answer>TIME</answer>")
+LINES = (
+    "Look. <retrieve>second 1</retrieve>",
+    "And <generate> second 2 </generate>",
+    "It is TIME.</think>\n<answer>TIME</answer>",
+)
 
 
 class Seer(Scripted):
@@ -76,7 +81,9 @@ async def place(tmp_path: Path) -> Place:
 
 def said(trace: Trace) -> list[str]:
     """The chain in short: what was called, and what came back."""
-    return [*(s.note or f"{s.frames[0].seconds:g}" if isinstance(s, Frames) else s.text for s in trace.segments)]
+    return [
+        *(s.note or f"{s.frames[0].seconds:g}" if isinstance(s, Frames) else s.text for s in trace.segments)
+    ]
 
 
 async def test_another_query_changes_what_follows_and_keeps_what_was_before(place: Place) -> None:
@@ -121,7 +128,9 @@ async def test_what_was_kept_counts_as_it_did(tmp_path: Path) -> None:
 async def test_another_tool(place: Place) -> None:
     new = await afork(place.graph, place.trace, 1, tag="generate")
     assert [(c.tag, c.query) for c in new.calls] == [("generate", "second 1"), ("generate", "second 2")]
-    alone = await aask(place.graph, place.trace.video.path, "When?", context=AskContext(tools=("retrieve",), seed=5))
+    alone = await aask(
+        place.graph, place.trace.video.path, "When?", context=AskContext(tools=("retrieve",), seed=5)
+    )
     assert [c.outcome for c in alone.calls] == ["ok", "unknown"]
     kept = await afork(place.graph, alone, 1)  # with the trace's own tools and seed
     assert (kept.versions, diff_traces(alone, kept).same) == (alone.versions, True)
@@ -151,7 +160,14 @@ async def test_events_are_those_of_the_whole_chain(place: Place) -> None:
     heard: list[Event] = []
     new = await afork(place.graph, place.trace, 2, query="second 4", on_event=heard.append)
     assert {e.run for e in heard} == {new.id}
-    assert [e.type for e in heard if e.type != "token"] == ["view", "call", "frames", "call", "frames", "answer"]
+    assert [e.type for e in heard if e.type != "token"] == [
+        "view",
+        "call",
+        "frames",
+        "call",
+        "frames",
+        "answer",
+    ]
     assert "".join(e.text for e in heard if e.type == "token") == new.text
     again = [e for e in trace_events(new) if e.type != "token"]
     assert again == [e for e in heard if e.type != "token"]
@@ -190,17 +206,24 @@ def test_sync_ways_in(tmp_path: Path) -> None:
         (1, {"frame": __file__}, StoreError, "no PNG"),
     ],
 )
-async def test_what_cannot_be_forked(place: Place, at: int, change: dict[str, Any], error: type[Act2SeeError], says: str) -> None:
+async def test_what_cannot_be_forked(
+    place: Place, at: int, change: dict[str, Any], error: type[Act2SeeError], says: str
+) -> None:
     with pytest.raises(error, match=says):
         await afork(place.graph, place.trace, at, **change)
 
 
 async def test_what_is_gone_is_named(place: Place) -> None:
     first, second, *rest = place.trace.initial
-    lost = place.trace.model_copy(update={"initial": (first, second.model_copy(update={"digest": "f" * 32}), *rest)})
+    lost = place.trace.model_copy(
+        update={"initial": (first, second.model_copy(update={"digest": "f" * 32}), *rest)}
+    )
     with pytest.raises(StoreError, match=r"1 of the 6 frames .* not in .*1\.0 s"):
         await afork(place.graph, lost, 2, query="second 4")
-    fewer = create_act2see(load_config(place.config), parts=replace(place.parts, tools={"generate": place.parts.tools["generate"]}))
+    fewer = create_act2see(
+        load_config(place.config),
+        parts=replace(place.parts, tools={"generate": place.parts.tools["generate"]}),
+    )
     with pytest.raises(ConfigError, match="'retrieve'"):
         await afork(fewer, place.trace, 1)
     clip = Path(place.trace.video.path)
@@ -216,7 +239,9 @@ async def test_what_is_gone_is_named(place: Place) -> None:
 
 
 async def test_a_malformed_call_is_told_again_or_mended(tmp_path: Path) -> None:
-    place = await place_in(tmp_path, "Look. <retrieve>second 1", "<zoom>x</zoom>", "It is TIME.</think><answer>TIME</answer>")
+    place = await place_in(
+        tmp_path, "Look. <retrieve>second 1", "<zoom>x</zoom>", "It is TIME.</think><answer>TIME</answer>"
+    )
     assert [c.outcome for c in place.trace.calls] == ["unclosed", "unknown"]
     assert diff_traces(place.trace, await afork(place.graph, place.trace, 2)).same
     mended = await afork(place.graph, place.trace, 1, query="second 3")
@@ -232,7 +257,9 @@ async def test_calls_that_wait_for_a_person_need_a_checkpointer(tmp_path: Path) 
 
 
 def test_micro_forks_and_replays(tmp_path: Path) -> None:
-    item = next(i for n in range(20) if (i := make_item("blink", n, "test", seconds=6)).needed == ("retrieve",))
+    item = next(
+        i for n in range(20) if (i := make_item("blink", n, "test", seconds=6)).needed == ("retrieve",)
+    )
     clip = write_clip(item.clip, tmp_path / "clip.mp4")
     graph = create_act2see(load_config("micro"))
     trace = ask(graph, clip, item.text, item.options)

@@ -1,4 +1,5 @@
-"""A tool that interrupts the run by itself, to ask a person: through `ask`, `aresume`, and graphs around it."""
+"""A tool that interrupts the run by itself, to ask a person: through `ask`, `aresume`, and graphs around
+it."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command, interrupt
 
-from act2see.agent.trace import Frames
 from act2see.errors import ConfigError, DecisionError, WaitingError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_tool
-from act2see.graphs.long_video import create_long_video
+from act2see.graphs.long_video.graph import create_long_video
 from act2see.graphs.run import aask, aresume
 from act2see.tools.base import ToolContext, ToolResult
+from act2see.trace.record import Frames
 from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
 from tests.graphs.parents import parent_of, saver_in, thread
 
@@ -53,7 +54,9 @@ def asking(folder: Path, saver: Any = None, **change: Any) -> Any:
 async def test_it_is_asked_and_answered(tmp_path: Path, kind: str, question: Any) -> None:
     async with saver_in(tmp_path, kind) as saver:
         graph = asking(tmp_path, saver, question=question)
-        with pytest.raises(WaitingError, match=r"a tool waits for an answer to .*aresume\(graph, 't', decision=\.\.\.\)"):
+        with pytest.raises(
+            WaitingError, match=r"a tool waits for an answer to .*aresume\(graph, 't', decision=\.\.\.\)"
+        ):
             await aask(graph, clip_in(tmp_path), "Which?", thread_id="t")
         with pytest.raises(WaitingError):
             await aresume(graph, "t")
@@ -141,4 +144,7 @@ async def test_it_is_asked_through_a_parent(tmp_path: Path) -> None:
     given: Any = {"video": clip_in(tmp_path), "question": "Which?", "options": []}
     assert (await parent.ainvoke(given, thread()))["__interrupt__"][0].value == "which second?"
     assert (await parent.ainvoke(Command(resume=1), thread()))["answer"] == "B"
-    assert parent_of(asking(tmp_path), InMemorySaver()).invoke(given, thread())["__interrupt__"][0].value == "which second?"
+    assert (
+        parent_of(asking(tmp_path), InMemorySaver()).invoke(given, thread())["__interrupt__"][0].value
+        == "which second?"
+    )

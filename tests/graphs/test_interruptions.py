@@ -1,7 +1,8 @@
 """A run that is interrupted at any event goes on and gives the same answer.
 
-Run as a program, it interrupts a scripted run with two calls at its events and prints what failed: a process of its own, since it
-forks for each interruption. `python -m benchmarks interruptions` does the same on the micro models, and through the command line.
+Run as a program, it interrupts a scripted run with two calls at its events and prints what failed: a process
+of its own, since it forks for each interruption. `python -m benchmarks interruptions` does the same on the
+micro models, and through the command line.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from tests.graphs.parents import LINES
 
 
 def interrupt_everywhere(folder: Path) -> dict[str, object]:
-    """Everywhere in a run whose tools work, and at some events of one in which a tool fails: a checkpoint keeps its error as text."""
+    """Everywhere in a run whose tools work, and at some events of one in which a tool fails: a checkpoint
+    keeps its error as text."""
     result: dict[str, object] = {"tried": 0, "failed": []}
     for fails, every in (({}, 1), ({"generate": OSError(errno.ECONNRESET, "the server hung up")}, 7)):
         place = folder / str(every)
@@ -45,8 +47,12 @@ def test_an_interruption_at_any_event_changes_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.graphs.test_interruptions", str(tmp_path)],
-        cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["tried"] >= 200

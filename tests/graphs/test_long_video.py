@@ -16,17 +16,31 @@ from langgraph.types import Command
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from act2see.agent.trace import Trace
 from act2see.errors import ConfigError, QuestionError, ReasonerError, RefusedError, SetupError, VideoError
 from act2see.graphs.config import load_config
-from act2see.graphs.events import read_event
-from act2see.graphs.long_video import LongVideoContext, create_long_video
-from act2see.micro.world import COLOURS, FPS, HELD_OUT, Board, Clip, Piece, Short, draw_board, read_board, write_clip
+from act2see.graphs.long_video.graph import LongVideoContext, create_long_video
+from act2see.micro.world import (
+    COLOURS,
+    FPS,
+    HELD_OUT,
+    Board,
+    Clip,
+    Piece,
+    Short,
+    draw_board,
+    read_board,
+    write_clip,
+)
+from act2see.trace.events import read_event
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, parts_in
 from tests.graphs.parents import saver_in, thread
 
 NOT = "<answer>It is not visible here.</answer>"
-SECONDS, BLINK = 41, 27.35  # five parts of nine seconds; the blink is in the fourth alone, between two seconds
+SECONDS, BLINK = (
+    41,
+    27.35,
+)  # five parts of nine seconds; the blink is in the fourth alone, between two seconds
 
 
 @pytest.mark.timeout(300)  # it loads models, and a busy machine takes its time
@@ -37,7 +51,9 @@ async def test_the_one_part_that_saw_it_is_not_outvoted(tmp_path: Path) -> None:
     colour = next(c for c in COLOURS if c != shape.colour and (shape.shape, c) not in HELD_OUT)
     hops = [(0, board)]
     for second in (13, 22, 37):
-        hops.append((second * FPS, hops[-1][1].change(board.pieces[2].shape, cell=rng.choice(hops[-1][1].free))))
+        hops.append(
+            (second * FPS, hops[-1][1].change(board.pieces[2].shape, cell=rng.choice(hops[-1][1].free)))
+        )
     start = int(BLINK * FPS)
     blink = Short("blink", Piece(shape.shape, colour, (0, 0), True), start, start + 6)
     clip = str(write_clip(Clip(SECONDS * FPS, tuple(hops), (blink,)), tmp_path / "clip.mp4"))
@@ -60,7 +76,8 @@ async def test_the_one_part_that_saw_it_is_not_outvoted(tmp_path: Path) -> None:
 
 
 class Watches(Scripted):
-    """Knows a part by the cell in which its first frame shows the circle, and writes what is to be said there, or raises it."""
+    """Knows a part by the cell in which its first frame shows the circle, and writes what is to be said
+    there, or raises it."""
 
     def __init__(self, says: dict[int, Any], otherwise: Any = NOT, together: int = 1) -> None:
         super().__init__("")
@@ -89,7 +106,10 @@ class Watches(Scripted):
 
 def hopping(folder: Path, parts: int = 9) -> dict[str, Any]:
     """A question about a clip of parts of three seconds, the circle in a cell of its own in each."""
-    clip = Clip(3 * FPS * parts, tuple((3 * FPS * n, Board((Piece("circle", "red", divmod(n, 3)),))) for n in range(parts)))
+    clip = Clip(
+        3 * FPS * parts,
+        tuple((3 * FPS * n, Board((Piece("circle", "red", divmod(n, 3)),))) for n in range(parts)),
+    )
     return {"video": str(write_clip(clip, folder / "clip.mp4")), "question": "Which colour?"}
 
 
@@ -103,7 +123,9 @@ def watched(folder: Path, reasoner: Watches, *, saver: Any = None, model: Any = 
 async def test_parts_are_asked_some_at_a_time_and_their_events_pass(tmp_path: Path) -> None:
     reasoner = Watches({4: "<answer>red</answer>", 5: "<answer>Red.</answer>"}, together=3)
     graph, events, final = watched(tmp_path, reasoner, at_once=3), [], {}
-    async for part in graph.astream(hopping(tmp_path), stream_mode=["custom", "values"], subgraphs=True, version="v2"):
+    async for part in graph.astream(
+        hopping(tmp_path), stream_mode=["custom", "values"], subgraphs=True, version="v2"
+    ):
         if part["type"] == "custom":
             events.append(part["data"])
         elif not part["ns"]:
@@ -148,10 +170,18 @@ async def test_a_run_that_was_cut_short_asks_no_part_again(tmp_path: Path, kind:
 async def test_a_part_that_fails_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     reasoner = Watches({1: RefusedError("it refused"), 2: "<answer>red</answer>"})
     result = await watched(tmp_path, reasoner).ainvoke(hopping(tmp_path, 3))
-    assert [(p["verdict"], p["error"]) for p in result["parts"]] == [("absent", ""), ("failed", "it refused"), ("found", "")]
+    assert [(p["verdict"], p["error"]) for p in result["parts"]] == [
+        ("absent", ""),
+        ("failed", "it refused"),
+        ("found", ""),
+    ]
     assert (result["answer"], len(result["traces"])) == ("red", 2)
-    with pytest.raises(ReasonerError, match=r"none of the 3 parts of .*clip\.mp4 could be asked; the first: it refused"):
-        await watched(tmp_path, Watches(dict.fromkeys(range(3), RefusedError("it refused")))).ainvoke(hopping(tmp_path, 3))
+    with pytest.raises(
+        ReasonerError, match=r"none of the 3 parts of .*clip\.mp4 could be asked; the first: it refused"
+    ):
+        await watched(tmp_path, Watches(dict.fromkeys(range(3), RefusedError("it refused")))).ainvoke(
+            hopping(tmp_path, 3)
+        )
     with pytest.raises(SetupError, match="no key"):
         await watched(tmp_path, Watches({1: SetupError("no key")})).ainvoke(hopping(tmp_path, 3))
 
@@ -178,7 +208,9 @@ async def test_what_is_wrong_is_said_before_any_part_is_asked(tmp_path: Path) ->
 async def test_a_run_chooses_how_to_split_and_its_context_reaches_the_parts(tmp_path: Path) -> None:
     reasoner = Watches({0: "<answer>red</answer>"})
     graph = watched(tmp_path, reasoner)
-    result = await graph.ainvoke(hopping(tmp_path, 3), context=LongVideoContext(seconds=6.0, overlap=1.0, tools=("retrieve",), seed=3))
+    result = await graph.ainvoke(
+        hopping(tmp_path, 3), context=LongVideoContext(seconds=6.0, overlap=1.0, tools=("retrieve",), seed=3)
+    )
     assert [(p["start"], p["stop"]) for p in result["parts"]] == [(0, 6), (3, 9)]
     assert {(t["versions"]["seed"], *t["versions"]["tools"]) for t in result["traces"]} == {(3, "retrieve")}
 
@@ -207,7 +239,10 @@ class Reads(GenericFakeChatModel):
 
 async def test_a_chat_model_merges_what_was_found(tmp_path: Path) -> None:
     says = {1: "<answer>red</answer>", 2: "<answer>blue</answer>", 3: "<answer>green</answer>"}
-    replies = ["First red, then blue.<answer>red, then blue</answer> <parts>1, 2, 0, 77</parts>", "<answer></answer>"]
+    replies = [
+        "First red, then blue.<answer>red, then blue</answer> <parts>1, 2, 0, 77</parts>",
+        "<answer></answer>",
+    ]
     model = Reads(messages=iter(map(AIMessage, replies)))
     graph = watched(tmp_path, Watches(says), model=model)
     result = await graph.ainvoke(hopping(tmp_path, 5))
@@ -215,7 +250,9 @@ async def test_a_chat_model_merges_what_was_found(tmp_path: Path) -> None:
     assert "Part 3, 9.0 s to 12.0 s\nAnswer: green" in model.asked[0]
     assert "Part 4" not in model.asked[0]
     assert "Of 5 parts, 2 are not listed" in model.asked[0]
-    assert (await graph.ainvoke(hopping(tmp_path, 5)))["answer"] == "red"  # a reply without an answer: the rule's
+    assert (await graph.ainvoke(hopping(tmp_path, 5)))[
+        "answer"
+    ] == "red"  # a reply without an answer: the rule's
 
 
 class Case(TypedDict, total=False):
@@ -237,9 +274,19 @@ async def test_it_is_a_node_of_a_parent(tmp_path: Path) -> None:
 
 async def test_scenes_are_parts_too(tmp_path: Path) -> None:
     pytest.importorskip("scenedetect")
-    full = Board(tuple(Piece("square", "yellow", (r, c)) for r in range(3) for c in range(3) if (r, c) != (2, 2)))
-    slow = ((0, Board((Piece("circle", "red", (0, 0)),))), (4 * FPS, Board((*full.pieces, Piece("circle", "red", (2, 2))))))
+    full = Board(
+        tuple(Piece("square", "yellow", (r, c)) for r in range(3) for c in range(3) if (r, c) != (2, 2))
+    )
+    slow = (
+        (0, Board((Piece("circle", "red", (0, 0)),))),
+        (4 * FPS, Board((*full.pieces, Piece("circle", "red", (2, 2))))),
+    )
     clip = str(write_clip(Clip(7 * FPS, slow), tmp_path / "clip.mp4"))
     reasoner = Watches({8: "<answer>red</answer>"})
-    result = await watched(tmp_path, reasoner, by="scene", seconds=5).ainvoke({"video": clip, "question": "Which colour?"})
-    assert [(p["verdict"], pytest.approx(p["start"], abs=0.1)) for p in result["parts"]] == [("absent", 0), ("found", 4)]
+    result = await watched(tmp_path, reasoner, by="scene", seconds=5).ainvoke(
+        {"video": clip, "question": "Which colour?"}
+    )
+    assert [(p["verdict"], pytest.approx(p["start"], abs=0.1)) for p in result["parts"]] == [
+        ("absent", 0),
+        ("found", 4),
+    ]

@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from act2see.agent.saved import find_video, save_folder
-from act2see.agent.trace import Trace
 from act2see.errors import VideoError, WaitingError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.fork import areplay
-from act2see.graphs.long_video import create_long_video
+from act2see.graphs.long_video.graph import create_long_video
 from act2see.graphs.parts import build_parts, cached_parts
 from act2see.graphs.run import aask, aresume
 from act2see.graphs.state import AskContext
 from act2see.tools.frames import FrameRef
-from act2see.tools.store import FrameStore, default_cache
-from act2see.tools.video import absolute_path
+from act2see.tools.video.reader import absolute_path
+from act2see.tools.video.store import FrameStore, default_cache
+from act2see.trace.folder import find_video, save_folder
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 
@@ -37,7 +37,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     assert not list(folder.iterdir())
 
 
-def test_paths_in_a_file_are_relative_to_its_folder(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_in_a_file_are_relative_to_its_folder(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = tmp_path / "conf"
     (place / "tuned").mkdir(parents=True)
     (place / "mine.yaml").write_text(
@@ -53,7 +55,9 @@ def test_paths_in_a_file_are_relative_to_its_folder(tmp_path: Path, elsewhere: P
     assert load_config(config) == config
 
 
-def test_paths_in_data_are_relative_to_the_working_folder(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_in_data_are_relative_to_the_working_folder(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = load_config("micro", cache="kept", store="file://frames", reasoner={"adapter": "./sft"})
     monkeypatch.chdir(elsewhere)
     assert (config.cache, config.store) == (str(tmp_path / "kept"), f"file://{tmp_path / 'frames'}")
@@ -62,11 +66,22 @@ def test_paths_in_data_are_relative_to_the_working_folder(tmp_path: Path, elsewh
 
 
 def test_names_that_are_no_paths_stay_as_they_are(tmp_path: Path) -> None:
-    config = load_config("micro", store="memory://frames", reasoner={"adapter": "owner/lora"}, encoder={"weights": "owner/name"})
-    assert (config.store, config.reasoner.adapter, config.encoder.weights) == ("memory://frames", "owner/lora", "owner/name")
+    config = load_config(
+        "micro",
+        store="memory://frames",
+        reasoner={"adapter": "owner/lora"},
+        encoder={"weights": "owner/name"},
+    )
+    assert (config.store, config.reasoner.adapter, config.encoder.weights) == (
+        "memory://frames",
+        "owner/lora",
+        "owner/name",
+    )
     assert config.reasoner.weights == "micro:vlm"
     # On a server these are names: the docs call an adapter `./sft` there.
-    server = load_config("paper", reasoner={"use": "vllm-http", "weights": "./m", "adapter": "./sft"}).reasoner
+    server = load_config(
+        "paper", reasoner={"use": "vllm-http", "weights": "./m", "adapter": "./sft"}
+    ).reasoner
     assert (server.weights, server.adapter) == ("./m", "./sft")
     assert load_config("api", reasoner={"weights": "./m"}).reasoner.weights == "./m"
 
@@ -82,7 +97,9 @@ async def test_a_graph_writes_where_its_config_said_when_it_was_read(
     assert list((tmp_path / "frames").rglob("*.png"))
 
 
-def test_another_cache_gives_other_parts_with_the_same_models(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_cache_gives_other_parts_with_the_same_models(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = load_config("micro")
     before = cached_parts(config)
     monkeypatch.setenv("ACT2SEE_CACHE", "one")
@@ -99,7 +116,9 @@ def test_another_cache_gives_other_parts_with_the_same_models(tmp_path: Path, el
     assert cached_parts(config) is one
 
 
-def test_a_config_made_by_hand_has_parts_by_its_place(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_made_by_hand_has_parts_by_its_place(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = Config(**{**load_config("micro").model_dump(), "cache": "kept", "store": "frames"})
     here = cached_parts(config)
     monkeypatch.chdir(elsewhere)
@@ -108,7 +127,9 @@ def test_a_config_made_by_hand_has_parts_by_its_place(tmp_path: Path, elsewhere:
     assert here.resources.store.url == str(tmp_path / "frames")
 
 
-def test_a_store_and_the_default_cache_are_absolute(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_and_the_default_cache_are_absolute(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = FrameStore("frames")
     monkeypatch.setenv("ACT2SEE_CACHE", "cache")
     assert default_cache() == tmp_path / "cache"
@@ -134,7 +155,9 @@ async def test_a_relative_video_is_asked_again_and_resumed_elsewhere(
         await aask(graph, "clip.mp4", "What?", context=AskContext(approve=("retrieve",)), thread_id="waits")
     monkeypatch.chdir(elsewhere)
     assert (await areplay(graph, trace)).answer == "B"
-    assert (await aresume(graph, "waits", decision={"type": "accept"})).shown[-1].seconds == pytest.approx(4 / 12, abs=0.01)
+    assert (await aresume(graph, "waits", decision={"type": "accept"})).shown[-1].seconds == pytest.approx(
+        4 / 12, abs=0.01
+    )
 
 
 async def test_a_relative_long_video(tmp_path: Path, elsewhere: Path) -> None:
@@ -147,7 +170,9 @@ async def test_a_relative_long_video(tmp_path: Path, elsewhere: Path) -> None:
     assert {p.partition("#")[0] for p in paths} == {clip}
 
 
-def test_letters_and_links_do_not_lead_to_another_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letters_and_links_do_not_lead_to_another_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "a/b")
     monkeypatch.chdir(tmp_path)
@@ -156,15 +181,21 @@ def test_letters_and_links_do_not_lead_to_another_video(tmp_path: Path, monkeypa
     assert absolute_path("/x/clip.mp4") == "/x/clip.mp4"
 
 
-@pytest.mark.parametrize("path", ["{clip}", "{clip}#t=0,2", "clip.mp4", "clip.mp4#t=0,2", r"C:\videos\clip.mp4"])
+@pytest.mark.parametrize(
+    "path", ["{clip}", "{clip}#t=0,2", "clip.mp4", "clip.mp4#t=0,2", r"C:\videos\clip.mp4"]
+)
 @pytest.mark.parametrize("moved", ["moved", "moved/videos"])
-async def test_a_trace_that_is_moved_with_its_clip(tmp_path: Path, path: str, moved: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_trace_that_is_moved_with_its_clip(
+    tmp_path: Path, path: str, moved: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clip = clip_in(tmp_path)
     config, parts = parts_in(tmp_path, Scripted(*LINES))
     graph = create_act2see(config, parts=parts)
     given = path.format(clip=clip)
     trace = await aask(graph, clip + given.partition("#")[1] + given.partition("#")[2], "What?")
-    trace = trace.model_copy(update={"video": trace.video.model_copy(update={"path": given})})  # as it was saved
+    trace = trace.model_copy(
+        update={"video": trace.video.model_copy(update={"path": given})}
+    )  # as it was saved
 
     def pixels(frame: FrameRef) -> object:
         return parts.resources.store.get(frame.digest)
@@ -176,7 +207,10 @@ async def test_a_trace_that_is_moved_with_its_clip(tmp_path: Path, path: str, mo
     monkeypatch.chdir("/")
     saved = tmp_path / moved / "run"
     found = find_video(Trace.load(saved), saved)
-    assert found.video.path == f"{tmp_path}/{moved}/clip.mp4{given.removeprefix(clip).removeprefix('clip.mp4') if '#' in given else ''}"
+    assert (
+        found.video.path
+        == f"{tmp_path}/{moved}/clip.mp4{given.removeprefix(clip).removeprefix('clip.mp4') if '#' in given else ''}"
+    )
     assert (await areplay(graph, found)).answer == "B"
 
 
@@ -185,7 +219,15 @@ async def test_another_video_of_the_same_name_is_not_taken(tmp_path: Path) -> No
     trace = Trace.model_validate(
         {
             "id": "1",
-            "video": {"path": "clip.mp4", "digest": "0" * 32, "seconds": 1, "width": 1, "height": 1, "frames": 1, "fps": 1},
+            "video": {
+                "path": "clip.mp4",
+                "digest": "0" * 32,
+                "seconds": 1,
+                "width": 1,
+                "height": 1,
+                "frames": 1,
+                "fps": 1,
+            },
             "question": {"text": "What?"},
         }
     )

@@ -12,7 +12,10 @@ import pytest
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 
-pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
+    pytest.mark.timeout(300),
+]
 
 SCRIPT = """
 import multiprocessing, sys, threading
@@ -82,7 +85,8 @@ def asked(folder: Path) -> tuple[list[str], list[str]]:
 
 def run(tmp_path: Path, when: str, threads: str) -> tuple[list[str], list[str]]:
     given, answers = asked(tmp_path)
-    # The models' threads in the parent are what a child lacks: more than one, whatever the test runner has set.
+    # The models' threads in the parent are what a child lacks: more than one, whatever the test runner has
+    # set.
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "ACT2SEE_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", SCRIPT, when, *given]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, cwd=tmp_path)

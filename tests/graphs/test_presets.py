@@ -1,4 +1,5 @@
-"""The presets: they validate, their weights are known, and what they say of memory and disk is what the counts give."""
+"""The presets: they validate, their weights are known, and what they say of memory and disk is what the
+counts give."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from act2see.cli.weights import needed_weights
 from act2see.graphs.config import PRESETS, Config, load_config
-from act2see.tools.catalogue import NF4, Known, catalogue, taken
+from act2see.graphs.needs import needed_weights
 from act2see.tools.plugins import chosen_tool
+from act2see.tools.runtime.catalogue import NF4, Known, catalogue, taken
 
 LARGE = tuple(p for p in PRESETS if p != "micro")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -18,7 +19,11 @@ NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 def names(config: Config) -> list[str]:
     tools = [str(t.options["weights"]) for t in config.tools.values() if "weights" in t.options]
-    return [*([config.reasoner.weights] if config.reasoner.use == "transformers" else []), config.encoder.weights, *tools]
+    return [
+        *([config.reasoner.weights] if config.reasoner.use == "transformers" else []),
+        config.encoder.weights,
+        *tools,
+    ]
 
 
 @pytest.mark.parametrize("preset", LARGE)
@@ -40,7 +45,9 @@ def test_what_is_known_of_weights() -> None:
     for name, known in catalogue().items():
         assert NAME.fullmatch(name)
         assert all(n > 0 for n in known.parts.values())
-    assert {n for n, k in catalogue().items() if k.gated} == {n for n in catalogue() if "stable-diffusion-3.5" in n}
+    assert {n for n, k in catalogue().items() if k.gated} == {
+        n for n in catalogue() if "stable-diffusion-3.5" in n
+    }
 
 
 @pytest.mark.parametrize("kind", sorted({k.loads for k in catalogue().values()}))
@@ -55,10 +62,12 @@ def test_the_class_that_loads_them_is_there(kind: str) -> None:
 def test_what_a_preset_needs_holds_its_weights(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(preset)
     device = "cuda" if config.needs.gpu else "cpu"
-    monkeypatch.setattr("act2see.cli.weights.pick_device", lambda _: device)
+    monkeypatch.setattr("act2see.graphs.needs.pick_device", lambda _: device)
     needed = needed_weights(config)
     memory = sum(n.memory or 0.0 for n in needed) / 1e9
-    assert 0 < memory < 0.75 * (config.needs.gpu or config.needs.ram)  # the rest is for the cache and activations
+    assert (
+        0 < memory < 0.75 * (config.needs.gpu or config.needs.ram)
+    )  # the rest is for the cache and activations
     assert sum(n.ram for n in needed) / 1e9 < config.needs.ram
     disk = sum(n.disk or 0.0 for n in needed) / 1e9
     assert 0.85 * config.needs.disk < disk < config.needs.disk
@@ -74,7 +83,10 @@ def test_bytes_of_options() -> None:
     assert taken(parts, 2).device == 2600
     assert taken(parts, 2, quantised=True).device == 1000 * NF4 + 600
     assert (taken(parts, 2, offload="model").device, taken(parts, 2, offload="model").ram) == (2000, 2600)
-    assert (taken(parts, 2, offload="sequential").device, taken(parts, 2, offload="sequential").ram) == (0, 2600)
+    assert (taken(parts, 2, offload="sequential").device, taken(parts, 2, offload="sequential").ram) == (
+        0,
+        2600,
+    )
     known = Known(loads="X", parts=parts, stored="float32", licence="MIT")
     assert (known.disk(), known.disk(("text_encoder",))) == (5200, 4000)
 
@@ -82,20 +94,34 @@ def test_bytes_of_options() -> None:
 def count(model: Any) -> int:
     """Parameters, and the tables that are saved with them."""
     saved = model.state_dict()
-    return sum(p.numel() for p in model.parameters()) + sum(b.numel() for n, b in model.named_buffers() if n in saved)
+    return sum(p.numel() for p in model.parameters()) + sum(
+        b.numel() for n, b in model.named_buffers() if n in saved
+    )
 
 
-@pytest.mark.parametrize(("name", "heads", "positions", "dual"), [("large", 38, 192, 0), ("medium", 24, 384, 13)])
+@pytest.mark.parametrize(
+    ("name", "heads", "positions", "dual"), [("large", 38, 192, 0), ("medium", 24, 384, 13)]
+)
 def test_the_counts_are_those_of_the_classes(name: str, heads: int, positions: int, dual: int) -> None:
     import torch
     from diffusers import SD3Transformer2DModel
 
     with torch.device("meta"):
         made = SD3Transformer2DModel(
-            sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=heads, attention_head_dim=64,
-            num_attention_heads=heads, joint_attention_dim=4096, caption_projection_dim=64 * heads, pooled_projection_dim=2048,
-            pos_embed_max_size=positions, qk_norm="rms_norm", dual_attention_layers=tuple(range(dual)),
-        )  # fmt: skip
+            sample_size=128,
+            patch_size=2,
+            in_channels=16,
+            out_channels=16,
+            num_layers=heads,
+            attention_head_dim=64,
+            num_attention_heads=heads,
+            joint_attention_dim=4096,
+            caption_projection_dim=64 * heads,
+            pooled_projection_dim=2048,
+            pos_embed_max_size=positions,
+            qk_norm="rms_norm",
+            dual_attention_layers=tuple(range(dual)),
+        )
     assert count(made) == catalogue()[f"stabilityai/stable-diffusion-3.5-{name}"].parts["transformer"]
 
 
@@ -104,9 +130,24 @@ def test_the_counts_of_the_small_encoder() -> None:
     from transformers import SiglipConfig, SiglipModel
 
     text = dict(
-        vocab_size=256000, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_size=768
+        vocab_size=256000,
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        projection_size=768,
     )
-    vision = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=224, patch_size=16)
+    vision = dict(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        image_size=224,
+        patch_size=16,
+    )
     with torch.device("meta"):
         made = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
-    assert sum(p.numel() for p in made.parameters()) == catalogue()["google/siglip2-base-patch16-224"].parts["model"]
+    assert (
+        sum(p.numel() for p in made.parameters())
+        == catalogue()["google/siglip2-base-patch16-224"].parts["model"]
+    )

@@ -14,9 +14,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from act2see.agent.reasoners.chat import ChatModelReasoner, Patience
-from act2see.agent.reasoners.chat_setup import KEYS, chat_model
-from act2see.agent.trace import Trace
+from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
+from act2see.agent.reasoners.chat.setup import KEYS, chat_model
 from act2see.cli.app import app
 from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError
 from act2see.graphs.ask import create_act2see
@@ -24,7 +23,8 @@ from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import build_parts
 from act2see.graphs.ready import check_ready
 from act2see.graphs.run import aask
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.trace.trace import Trace
 from tests.agent.gemini_server import gemini_server, says as gemini_says
 from tests.agent.openai_server import Reply, openai_server, says
 from tests.agent.test_chat import black, write
@@ -45,7 +45,9 @@ def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     clip = clip_in(tmp_path)
 
     def invoke(*arguments: object, code: int = 2) -> Result:
-        result = CliRunner().invoke(app, ["ask", clip, "What?", "-o", "a cat", "-o", "a dog", *map(str, arguments)])
+        result = CliRunner().invoke(
+            app, ["ask", clip, "What?", "-o", "a cat", "-o", "a dog", *map(str, arguments)]
+        )
         assert result.exit_code == code, result.output
         return result
 
@@ -124,7 +126,9 @@ async def test_from_code_it_is_one_error(ask: Ask) -> None:
 )
 def test_a_chat_model_that_cannot_be_set_up(ask: Ask, tmp_path: Path, name: str, words: str) -> None:
     pytest.importorskip("langchain_google_genai", reason="needs the chat extra")
-    line = one_line(ask("--config", config_in(tmp_path, reasoner={"use": "chat", "weights": name, "prompt": "paper"})))
+    line = one_line(
+        ask("--config", config_in(tmp_path, reasoner={"use": "chat", "weights": name, "prompt": "paper"}))
+    )
     assert any(w in line for w in words.split("|"))
     assert "pydantic" not in line
 
@@ -143,7 +147,9 @@ def chat(kind: str, url: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["openai:m", "google_genai:gemini-2.5-flash"])
-def test_a_wrong_key_is_told_before_any_work(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_wrong_key_is_told_before_any_work(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     pytest.importorskip("langchain_google_genai", reason="needs the chat extra")
     variable = KEYS[kind.partition(":")[0]][0]
     monkeypatch.setenv(variable, "wrong")
@@ -162,17 +168,23 @@ def test_a_wrong_key_is_told_before_any_work(ask: Ask, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("kind", ["openai:m", "google_genai:gemini-2.5-flash"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
-def test_a_host_that_cannot_be_reached(ask: Ask, tmp_path: Path, unused_port: int, kind: str, host: str) -> None:
+def test_a_host_that_cannot_be_reached(
+    ask: Ask, tmp_path: Path, unused_port: int, kind: str, host: str
+) -> None:
     pytest.importorskip("langchain_google_genai", reason="needs the chat extra")
     file = config_in(tmp_path, reasoner=chat(kind, f"http://{host}:{unused_port}", api_key="none"))
     started = time.monotonic()
-    assert f"{kind} cannot be reached: http://{host}:{unused_port} does not answer" in one_line(ask("--config", file))
+    assert f"{kind} cannot be reached: http://{host}:{unused_port} does not answer" in one_line(
+        ask("--config", file)
+    )
     assert time.monotonic() - started < 10
 
 
 def test_a_vllm_server_that_cannot_be_reached(ask: Ask, tmp_path: Path, unused_port: int) -> None:
     reasoner = {"use": "vllm-http", "weights": "m", "options": {"url": f"http://127.0.0.1:{unused_port}/v1"}}
-    assert "start it with `act2see serve vllm`" in one_line(ask("--config", config_in(tmp_path, reasoner=reasoner)))
+    assert "start it with `act2see serve vllm`" in one_line(
+        ask("--config", config_in(tmp_path, reasoner=reasoner))
+    )
 
 
 async def test_a_server_without_a_list_of_models_is_asked_all_the_same(tmp_path: Path) -> None:
@@ -184,7 +196,10 @@ async def test_a_server_without_a_list_of_models_is_asked_all_the_same(tmp_path:
         assert (await write(parts.reasoner))[0].endswith("<answer>B</answer>")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("status", "said"), [(403, "Missing scopes: api.model.read"), (401, "insufficient permissions"), (500, "oh")])
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(403, "Missing scopes: api.model.read"), (401, "insufficient permissions"), (500, "oh")],
+)
 async def test_a_key_that_may_not_list_models_is_good_enough(tmp_path: Path, status: int, said: str) -> None:
     pytest.importorskip("langchain_openai", reason="needs the chat extra")
     with openai_server(says(ANSWER)) as server:
@@ -200,7 +215,7 @@ async def test_a_server_that_was_never_there_is_not_waited_for_and_one_that_was_
 
     def engine(url: str) -> ChatModelReasoner:
         options = {"base_url": url, "api_key": "none", "max_retries": 0}
-        patience = Patience(requests=3, first=0.2, silence=5, absent=0.1)
+        patience = Backoff(requests=3, first=0.2, silence=5, absent=0.1)
         return ChatModelReasoner(chat_model("openai:m", options, "test"), black, "m", patience)
 
     absent = engine(f"http://127.0.0.1:{unused_port}/v1")
@@ -224,7 +239,9 @@ async def test_loading_is_no_part_of_answering(tmp_path: Path, monkeypatch: pyte
         def load_models(self) -> None:
             now[0] += 1000
 
-    config, parts = parts_in(tmp_path, Loads("Look. <generate> it </generate>", "So.</think><answer>B</answer>"))
+    config, parts = parts_in(
+        tmp_path, Loads("Look. <generate> it </generate>", "So.</think><answer>B</answer>")
+    )
     parts = replace(parts, tools={**parts.tools, "generate": Imagines("generate", parts.resources)})
     graph = create_act2see(config, parts=parts)
     monkeypatch.setattr("act2see.graphs.ask.time.perf_counter", lambda: now[0])

@@ -1,4 +1,5 @@
-"""One process owns the models and many graphs share them; a long video keeps nobody waiting; who is cancelled frees the device."""
+"""One process owns the models and many graphs share them; a long video keeps nobody waiting; who is cancelled
+frees the device."""
 
 from __future__ import annotations
 
@@ -22,12 +23,12 @@ from act2see.graphs.parts import Parts, build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.base import Resources
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.generate import Generate
 from act2see.tools.retrieve import Retrieve
-from act2see.tools.sharing import KeyedLocks, Shared
-from act2see.tools.store import FrameStore
+from act2see.tools.runtime.sharing import KeyedLocks, Shared
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import VideoLibrary
+from act2see.tools.video.store import FrameStore
 from tests.graphs.doubles import Scripted
 
 
@@ -56,19 +57,23 @@ class Slow:
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A minute: 180 frames to index."""
-    return str(write_clip(make_item("blink", 0, seconds=60).clip, tmp_path_factory.mktemp("film") / "film.mp4", 96))
+    return str(
+        write_clip(make_item("blink", 0, seconds=60).clip, tmp_path_factory.mktemp("film") / "film.mp4", 96)
+    )
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Six seconds: 18 frames."""
-    return str(write_clip(make_item("blink", 1, seconds=6).clip, tmp_path_factory.mktemp("clip") / "clip.mp4", 96))
+    return str(
+        write_clip(make_item("blink", 1, seconds=6).clip, tmp_path_factory.mktemp("clip") / "clip.mp4", 96)
+    )
 
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Finder:
     store = FrameStore(tmp_path / "frames")
-    return Finder(Clips(tmp_path, store, 96), Slow(), tmp_path, batch=8, workers=1)
+    return Finder(VideoLibrary(tmp_path, store, 96), Slow(), tmp_path, batch=8, workers=1)
 
 
 async def reached(seen: Callable[[], bool]) -> None:
@@ -83,7 +88,10 @@ def test_configurations_of_the_same_models_share_them(tmp_path: Path) -> None:
     def made(**changes: Any) -> Parts:
         return build_parts(load_config("micro", cache=str(tmp_path), **changes), shared)
 
-    one, other = made(), made(budget={"calls": 1}, reasoner={"temperature": 0.5}, index={"fps": 1}, view={"max_frames": 4})
+    one, other = (
+        made(),
+        made(budget={"calls": 1}, reasoner={"temperature": 0.5}, index={"fps": 1}, view={"max_frames": 4}),
+    )
     assert other.reasoner is one.reasoner
     assert other.resources.finder.encoder is one.resources.finder.encoder
     few = made(tools={"generate": {"options": {"steps": 4, "strength": 0.9}}})
@@ -105,7 +113,10 @@ def test_configurations_of_the_same_models_share_them(tmp_path: Path) -> None:
 async def test_two_graphs_at_once_answer_as_each_alone(clip: str, tmp_path: Path) -> None:
     shared = Shared()
     config = load_config("micro", cache=str(tmp_path), view={"guard": None})
-    graphs = [create_act2see(c, parts=build_parts(c, shared)) for c in (config, load_config(config, budget={"calls": 1}))]
+    graphs = [
+        create_act2see(c, parts=build_parts(c, shared))
+        for c in (config, load_config(config, budget={"calls": 1}))
+    ]
     item = make_item("blink", 1, seconds=6)
     given: Any = {"video": clip, "question": item.text, "options": list(item.options)}
     alone = [(await g.ainvoke(given))["answer"] for g in graphs]
@@ -132,8 +143,11 @@ async def test_a_clip_does_not_wait_for_a_film(slow: Finder, film: str, clip: st
     assert len(await long) == 180
 
 
-async def test_many_films_do_not_use_up_the_threads(slow: Finder, film: str, clip: str, tmp_path: Path) -> None:
-    """More wait than asyncio has threads (as many as cores, and four), and what needs one is done all the same."""
+async def test_many_films_do_not_use_up_the_threads(
+    slow: Finder, film: str, clip: str, tmp_path: Path
+) -> None:
+    """More wait than asyncio has threads (as many as cores, and four), and what needs one is done all the
+    same."""
     encoder: Any = slow.encoder
     parts = [asyncio.create_task(slow.ready(f"{film}#t={n},{n + 9}")) for n in range(40)]
     await reached(lambda: len(slow._building._jobs) == 40)
@@ -171,7 +185,10 @@ async def test_a_cancelled_run_frees_what_its_tools_use(slow: Finder, film: str,
     config = load_config("micro", cache=str(tmp_path), view={"guard": None}, tools={"generate": None})
     parts = build_parts(config)
     tool = Retrieve("retrieve", Retrieve.Options(), Resources(parts.resources.store, slow))
-    graph = create_act2see(config, parts=replace(parts, reasoner=Scripted("<retrieve>the circle</retrieve>"), tools={"retrieve": tool}))
+    graph = create_act2see(
+        config,
+        parts=replace(parts, reasoner=Scripted("<retrieve>the circle</retrieve>"), tools={"retrieve": tool}),
+    )
     given: Any = {"video": film, "question": "What?"}
     run = asyncio.create_task(graph.ainvoke(given))
     encoder.permits.release(1)
@@ -204,7 +221,9 @@ async def test_the_encoder_takes_those_who_wait_together(clip: str, tmp_path: Pa
     for thread in pool:
         thread.start()
     queue = finder.encoder.queue
-    await reached(lambda: len(queue.batches) > before and queue.batches[before] + len(queue._queue) == len(queries))
+    await reached(
+        lambda: len(queue.batches) > before and queue.batches[before] + len(queue._queue) == len(queries)
+    )
     gate.set()
     for thread in pool:
         await asyncio.to_thread(thread.join)
@@ -221,11 +240,18 @@ async def test_the_parts_of_a_film_leave_rows_of_the_reasoner_to_others(film: st
     async def read(name: str, owner: str) -> None:
         frame = parts.resources.finder.clips.pictures(film, [0])[0]
         pieces = (
-            TextPiece("<|im_start|>user\n<|vision_start|>", "control"), ImagePiece(frame), TextPiece("<|vision_end|>", "control"),
-            TextPiece("What is there?"), TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"),
-        )  # fmt: skip
+            TextPiece("<|im_start|>user\n<|vision_start|>", "control"),
+            ImagePiece(frame),
+            TextPiece("<|vision_end|>", "control"),
+            TextPiece("What is there?"),
+            TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"),
+        )
         stream = parts.reasoner.stream(
-            Rollout(pieces, name, owner), until=lambda text: False, stops=(), max_tokens=24, sampling=Sampling(temperature=1.0)
+            Rollout(pieces, name, owner),
+            until=lambda text: False,
+            stops=(),
+            max_tokens=24,
+            sampling=Sampling(temperature=1.0),
         )
         async for item in stream:
             if isinstance(item, Delta) and name not in order:

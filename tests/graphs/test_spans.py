@@ -28,7 +28,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode, Tracer
 
-LINES = ("Look. <retrieve>the circle</retrieve>", "And <generate>it in blue</generate>", "So.</think><answer>B</answer>")
+LINES = (
+    "Look. <retrieve>the circle</retrieve>",
+    "And <generate>it in blue</generate>",
+    "So.</think><answer>B</answer>",
+)
 
 
 @pytest.fixture
@@ -58,18 +62,30 @@ def of(span: ReadableSpan, name: str) -> Any:
 
 
 def test_a_real_run(tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter) -> None:
-    item = next(i for n in range(20) if (i := make_item("blink", n, "test", seconds=6)).needed == ("retrieve",))
+    item = next(
+        i for n in range(20) if (i := make_item("blink", n, "test", seconds=6)).needed == ("retrieve",)
+    )
     clip = write_clip(item.clip, tmp_path / "clip.mp4")
     graph = traced(create_act2see(load_config("micro")), tracer)
     with tracer.start_as_current_span("caller") as caller:
         trace = ask(graph, clip, item.text, item.options)
     spans = begun(exporter)
-    assert [s.name for s in spans] == ["caller", "invoke_agent act2see", "chat vlm", "execute_tool retrieve", "chat vlm"]
+    assert [s.name for s in spans] == [
+        "caller",
+        "invoke_agent act2see",
+        "chat vlm",
+        "execute_tool retrieve",
+        "chat vlm",
+    ]
     run, first, tool, second = spans[1:]
     assert run.parent
     assert run.parent.span_id == caller.get_span_context().span_id
     assert {s.parent.span_id for s in (first, tool, second) if s.parent} == {run.context.span_id}
-    assert [of(s, "gen_ai.operation.name") for s in (run, first, tool)] == ["invoke_agent", "chat", "execute_tool"]
+    assert [of(s, "gen_ai.operation.name") for s in (run, first, tool)] == [
+        "invoke_agent",
+        "chat",
+        "execute_tool",
+    ]
     for span, loop in zip((first, second), trace.usage.loops, strict=True):
         assert of(span, "gen_ai.usage.input_tokens") == loop.prefilled + loop.cached
         assert of(span, "gen_ai.usage.cache_read.input_tokens") == loop.cached
@@ -77,27 +93,57 @@ def test_a_real_run(tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExport
         assert of(span, "gen_ai.response.finish_reasons") == (loop.stop,)
     (frames,) = [back for _, back in trace.looks if back]
     score = frames.frames[0].provenance.score  # type: ignore[union-attr]
-    assert (of(tool, "act2see.tag"), of(tool, "act2see.frames"), of(tool, "act2see.score")) == ("retrieve", 1, score)
+    assert (of(tool, "act2see.tag"), of(tool, "act2see.frames"), of(tool, "act2see.score")) == (
+        "retrieve",
+        1,
+        score,
+    )
     assert of(tool, "act2see.query.length") == len(trace.calls[0].query)
-    assert (of(run, "gen_ai.conversation.id"), of(run, "act2see.calls"), of(run, "act2see.forced")) == (trace.id, 1, False)
+    assert (of(run, "gen_ai.conversation.id"), of(run, "act2see.calls"), of(run, "act2see.forced")) == (
+        trace.id,
+        1,
+        False,
+    )
     assert of(run, "gen_ai.usage.output_tokens") == trace.usage.tokens
     told = " ".join(s.to_json() for s in spans)
-    secrets = [item.text, *item.options, trace.calls[0].query, clip.name, str(tmp_path), *(f.digest for f in trace.shown)]
+    secrets = [
+        item.text,
+        *item.options,
+        trace.calls[0].query,
+        clip.name,
+        str(tmp_path),
+        *(f.digest for f in trace.shown),
+    ]
     assert not [x for x in [*secrets, *trace.text.split(". ")] if len(x) > 6 and x in told]
 
 
-async def test_payloads_where_they_are_wanted(tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter) -> None:
+async def test_payloads_where_they_are_wanted(
+    tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter
+) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
-    trace = await aask(traced(create_act2see(config, parts=parts), tracer, payloads=True), clip_in(tmp_path), "What?", ["red", "blue"])
+    trace = await aask(
+        traced(create_act2see(config, parts=parts), tracer, payloads=True),
+        clip_in(tmp_path),
+        "What?",
+        ["red", "blue"],
+    )
     run, loop, tool, *_ = begun(exporter)
-    assert (of(run, "act2see.question"), of(run, "act2see.answer"), of(run, "act2see.video")) == ("What?", "B", trace.video.path)
+    assert (of(run, "act2see.question"), of(run, "act2see.answer"), of(run, "act2see.video")) == (
+        "What?",
+        "B",
+        trace.video.path,
+    )
     assert of(loop, "act2see.text") == LINES[0]
     assert json.loads(of(tool, "gen_ai.tool.call.arguments")) == {"query": "the circle"}
     assert of(tool, "act2see.frames.digests") == (trace.shown[-1].digest,)
 
 
-async def test_a_tool_that_fails_has_a_span_for_each_try(tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter) -> None:
-    config, parts = parts_in(tmp_path, Scripted(LINES[0], LINES[2]), retrieve=ToolError("the secret file is gone"))
+async def test_a_tool_that_fails_has_a_span_for_each_try(
+    tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter
+) -> None:
+    config, parts = parts_in(
+        tmp_path, Scripted(LINES[0], LINES[2]), retrieve=ToolError("the secret file is gone")
+    )
     await aask(traced(create_act2see(config, parts=parts), tracer), clip_in(tmp_path), "What?")
     run, *rest = begun(exporter)
     tries = [s for s in rest if s.name == "execute_tool retrieve"]
@@ -117,23 +163,38 @@ async def test_a_run_that_fails(tmp_path: Path, tracer: Tracer, exporter: InMemo
     assert "secret" not in run.to_json()
 
 
-async def test_waiting_for_a_person_is_no_failure(tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter) -> None:
+async def test_waiting_for_a_person_is_no_failure(
+    tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter
+) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
     graph = traced(create_act2see(config, parts=parts, checkpointer=InMemorySaver()), tracer)
     with pytest.raises(WaitingError):
-        await aask(graph, clip_in(tmp_path), "What?", context=AskContext(approve=("generate",)), thread_id="t")
+        await aask(
+            graph, clip_in(tmp_path), "What?", context=AskContext(approve=("generate",)), thread_id="t"
+        )
     await aresume(graph, "t", decision={"type": "accept"}, context=AskContext(approve=("generate",)))
     spans = begun(exporter)
-    assert [s.name for s in spans if s.name.startswith("execute")] == ["execute_tool retrieve", "execute_tool generate"]
+    assert [s.name for s in spans if s.name.startswith("execute")] == [
+        "execute_tool retrieve",
+        "execute_tool generate",
+    ]
     runs = [s for s in spans if s.name == "invoke_agent act2see"]
     assert [of(s, "gen_ai.conversation.id") for s in runs] == ["t", "t"]
     assert {s.status.status_code for s in spans} == {StatusCode.UNSET}
 
 
-async def test_runs_at_once_and_in_a_parent_keep_apart(tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter) -> None:
+async def test_runs_at_once_and_in_a_parent_keep_apart(
+    tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter
+) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
     inner = create_act2see(config, parts=parts)
-    parent: Any = StateGraph(AskState).add_node("look", inner).set_entry_point("look").set_finish_point("look").compile()
+    parent: Any = (
+        StateGraph(AskState)
+        .add_node("look", inner)
+        .set_entry_point("look")
+        .set_finish_point("look")
+        .compile()
+    )
     clip = clip_in(tmp_path)
     await traced(parent, tracer).abatch([{"video": clip, "question": f"What {i}?"} for i in range(3)])
     spans = begun(exporter)
@@ -141,7 +202,13 @@ async def test_runs_at_once_and_in_a_parent_keep_apart(tmp_path: Path, tracer: T
     assert len(runs) == 3
     for id in runs:
         names = [s.name for s in spans if s.parent and s.parent.span_id == id]
-        assert names == ["chat scripted", "execute_tool retrieve", "chat scripted", "execute_tool generate", "chat scripted"]
+        assert names == [
+            "chat scripted",
+            "execute_tool retrieve",
+            "chat scripted",
+            "execute_tool generate",
+            "chat scripted",
+        ]
 
 
 async def test_what_nodes_take_and_return_is_small_and_holds_no_pixels(tmp_path: Path) -> None:

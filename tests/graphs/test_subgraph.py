@@ -17,25 +17,44 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send
 from typing_extensions import TypedDict
 
-from act2see.agent.trace import Trace
 from act2see.errors import ConfigError, QuestionError
 from act2see.graphs.compose import as_node
-from act2see.graphs.events import read_event
 from act2see.graphs.state import AskContext
+from act2see.trace.events import read_event
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import clip_in
-from tests.graphs.parents import DURABILITIES, LINES, Shared, asked, child_in, parent_of, saver_in, seen, thread
+from tests.graphs.parents import (
+    DURABILITIES,
+    LINES,
+    Shared,
+    asked,
+    child_in,
+    parent_of,
+    saver_in,
+    seen,
+    thread,
+)
 
 ROOT = Path(__file__).parents[2]
-every_way = pytest.mark.parametrize(("saver", "durability"), [(s, d) for s in ("memory", "sqlite") for d in DURABILITIES])
+every_way = pytest.mark.parametrize(
+    ("saver", "durability"), [(s, d) for s in ("memory", "sqlite") for d in DURABILITIES]
+)
 
 
 @every_way
-async def test_events_reach_the_parent_and_the_child_is_saved_in_its_thread(tmp_path: Path, saver: str, durability: Any) -> None:
+async def test_events_reach_the_parent_and_the_child_is_saved_in_its_thread(
+    tmp_path: Path, saver: str, durability: Any
+) -> None:
     async with saver_in(tmp_path, saver) as checkpointer:
         parent = parent_of(child_in(tmp_path), checkpointer)
         events = []
         async for part in parent.astream(
-            asked(tmp_path), thread(), stream_mode=["custom", "updates"], subgraphs=True, version="v2", durability=durability
+            asked(tmp_path),
+            thread(),
+            stream_mode=["custom", "updates"],
+            subgraphs=True,
+            version="v2",
+            durability=durability,
         ):
             if part["type"] == "custom":
                 assert part["ns"][0].startswith("see:")
@@ -43,7 +62,14 @@ async def test_events_reach_the_parent_and_the_child_is_saved_in_its_thread(tmp_
         state = (await parent.aget_state(thread())).values
         assert (state["said"], state["segments"]) == ("It said B.", "mine")
         trace = Trace.model_validate(state["trace"])
-        assert [e.type for e in events if e and e.type != "token"] == ["view", "call", "frames", "call", "frames", "answer"]
+        assert [e.type for e in events if e and e.type != "token"] == [
+            "view",
+            "call",
+            "frames",
+            "call",
+            "frames",
+            "answer",
+        ]
         assert "".join(e.text for e in events if e and e.type == "token") == trace.text == "".join(LINES)
         assert {e.run for e in events if e} == {trace.id}
         assert trace.id.startswith("t-")
@@ -52,7 +78,9 @@ async def test_events_reach_the_parent_and_the_child_is_saved_in_its_thread(tmp_
 
 
 @every_way
-async def test_an_interrupt_reaches_the_parent_and_its_resume_reaches_the_child(tmp_path: Path, saver: str, durability: Any) -> None:
+async def test_an_interrupt_reaches_the_parent_and_its_resume_reaches_the_child(
+    tmp_path: Path, saver: str, durability: Any
+) -> None:
     assert os.environ["LANGGRAPH_STRICT_MSGPACK"] == "true"
     whole = await parent_of(child_in(tmp_path)).ainvoke(asked(tmp_path))
     async with saver_in(tmp_path, saver) as checkpointer:
@@ -64,7 +92,9 @@ async def test_an_interrupt_reaches_the_parent_and_its_resume_reaches_the_child(
         assert [s["kind"] for s in inside["segments"]] == ["text", "call", "frames", "text", "call"]
         # Another graph of the same configuration goes on: nothing lives in the first.
         parent = parent_of(child_in(tmp_path, approve=True), checkpointer)
-        result = await parent.ainvoke(Command(resume={"type": "accept", "by": "Ann"}), thread(), durability=durability)
+        result = await parent.ainvoke(
+            Command(resume={"type": "accept", "by": "Ann"}), thread(), durability=durability
+        )
         assert (result["said"], seen(result["trace"])) == (whole["said"], seen(whole["trace"]))
         assert [s["review"] for s in result["trace"]["segments"] if s["kind"] == "frames"] == [
             None,
@@ -139,22 +169,33 @@ async def test_settings_of_the_parent_under_our_names_are_its_own(tmp_path: Path
     result = await parent_of(child_in(tmp_path)).ainvoke(asked(tmp_path), **given)
     assert result["answer"] == "B"
     assert (result["trace"]["versions"]["seed"], len(result["trace"]["versions"]["tools"])) == (0, 2)
-    adapted = await parent_of(as_node(child_in(tmp_path), context=AskContext(seed=5))).ainvoke(asked(tmp_path), **given)
+    adapted = await parent_of(as_node(child_in(tmp_path), context=AskContext(seed=5))).ainvoke(
+        asked(tmp_path), **given
+    )
     assert (adapted["answer"], adapted["trace"]["versions"]["seed"]) == ("B", 5)
 
 
 @pytest.mark.parametrize("where", ["context", "configurable"])
 @pytest.mark.parametrize("settings", [{"seed": 5, "tools": ["retrieve"]}, AskContext(("retrieve",), 5)])
-async def test_a_parent_may_hold_our_settings_under_our_name(tmp_path: Path, where: str, settings: Any) -> None:
+async def test_a_parent_may_hold_our_settings_under_our_name(
+    tmp_path: Path, where: str, settings: Any
+) -> None:
     theirs = THEIRS | {"act2see": settings}
     given: Any = {"context": theirs} if where == "context" else {"config": {"configurable": theirs}}
     result = await parent_of(child_in(tmp_path)).ainvoke(asked(tmp_path), **given)
-    assert (result["trace"]["versions"]["seed"], list(result["trace"]["versions"]["tools"])) == (5, ["retrieve"])
+    assert (result["trace"]["versions"]["seed"], list(result["trace"]["versions"]["tools"])) == (
+        5,
+        ["retrieve"],
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"seeds": 5}, "no setting 'seeds'"), ({"seed": "five"}, "'seed' cannot be 'five'"), ("seed", "must be names and values")],
+    [
+        ({"seeds": 5}, "no setting 'seeds'"),
+        ({"seed": "five"}, "'seed' cannot be 'five'"),
+        ("seed", "must be names and values"),
+    ],
 )
 async def test_settings_that_cannot_be_are_named(tmp_path: Path, settings: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
@@ -170,7 +211,9 @@ async def test_settings_that_cannot_be_are_named(tmp_path: Path, settings: Any, 
         ("video", None, "'video' must be the path of a file and is missing"),
     ],
 )
-async def test_keys_that_clash_are_named_and_an_adapter_helps(tmp_path: Path, key: str, value: Any, says: str) -> None:
+async def test_keys_that_clash_are_named_and_an_adapter_helps(
+    tmp_path: Path, key: str, value: Any, says: str
+) -> None:
     class Theirs(TypedDict, total=False):
         video: Any
         question: Any
@@ -203,5 +246,7 @@ async def test_an_answer_key_with_a_reducer_of_its_own_needs_the_adapter(tmp_pat
 
     with pytest.raises(TypeError):
         await one(child_in(tmp_path)).ainvoke({**asked(tmp_path), "answer": []})
-    result = await one(as_node(child_in(tmp_path), answer="verdict", trace=None)).ainvoke({**asked(tmp_path), "answer": ["mine"]})
+    result = await one(as_node(child_in(tmp_path), answer="verdict", trace=None)).ainvoke(
+        {**asked(tmp_path), "answer": ["mine"]}
+    )
     assert (result["answer"], result["verdict"]) == (["mine"], "B")

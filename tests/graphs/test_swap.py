@@ -1,4 +1,5 @@
-"""Swapping tools by configuration alone, and tools of other packages that misbehave: the run goes on, and says why."""
+"""Swapping tools by configuration alone, and tools of other packages that misbehave: the run goes on, and
+says why."""
 
 from __future__ import annotations
 
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from act2see.agent.trace import Frames, Trace
 from act2see.errors import ConfigError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.state import AskContext
 from act2see.tools.frames import Cropped, Taken
+from act2see.trace.record import Frames
+from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in
 
 ODD = "tests.graphs.odd_tools"
@@ -26,7 +28,13 @@ NONE = {"retrieve": None, "generate": None}  # the preset's own, which would loa
 
 
 def configured(folder: Path, style: str = "paper", **tools: Any) -> Config:
-    return load_config("micro", cache=str(folder / "cache"), view={"guard": None}, reasoner={"prompt": style}, tools={**NONE, **tools})
+    return load_config(
+        "micro",
+        cache=str(folder / "cache"),
+        view={"guard": None},
+        reasoner={"prompt": style},
+        tools={**NONE, **tools},
+    )
 
 
 def scripted(config: Config, *lines: str) -> tuple[Parts, Scripted]:
@@ -50,7 +58,10 @@ async def told(folder: Path, name: str, query: str = "x", **settings: Any) -> Fr
     return frames
 
 
-SHIPPED = {"zoom": {"use": "act2see.tools.zoom:Zoom"}, "clip": {"use": "act2see.tools.around:Around", "options": {"count": 3}}}
+SHIPPED = {
+    "zoom": {"use": "act2see.tools.zoom:Zoom"},
+    "clip": {"use": "act2see.tools.clip:ClipTool", "options": {"count": 3}},
+}
 
 
 async def test_a_tag_changes_prompt_grammar_graph_and_drawing_together(tmp_path: Path) -> None:
@@ -75,7 +86,9 @@ async def test_a_tag_changes_prompt_grammar_graph_and_drawing_together(tmp_path:
 
 async def test_the_shipped_tools_run_in_the_graph(tmp_path: Path) -> None:
     config = configured(tmp_path, **SHIPPED)
-    trace, _ = await ask(tmp_path, config, "<clip>1 to 2 seconds</clip>", "<zoom>0.5,0,1,0.5 of the last frame</zoom>")
+    trace, _ = await ask(
+        tmp_path, config, "<clip>1 to 2 seconds</clip>", "<zoom>0.5,0,1,0.5 of the last frame</zoom>"
+    )
     later = trace.shown[len(trace.initial) :]
     assert [f.seconds for f in later] == [1.0, 1.5, 2.0, 2.0]
     assert [type(f.provenance) for f in later] == [Taken, Taken, Taken, Cropped]
@@ -95,7 +108,8 @@ async def test_a_run_picks_among_declared_tools(tmp_path: Path) -> None:
 async def test_another_tool_under_a_tag_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        f'preset: micro\nview: {{guard: null}}\ntools:\n  generate: null\n  retrieve: {{use: "{ODD}:Plain"}}\n', encoding="utf-8"
+        f'preset: micro\nview: {{guard: null}}\ntools:\n  generate: null\n  retrieve: {{use: "{ODD}:Plain"}}\n',
+        encoding="utf-8",
     )
     config = load_config(path, cache=str(tmp_path / "cache"))
     trace, rollout = await ask(tmp_path, config, "<retrieve>the circle</retrieve>")
@@ -131,8 +145,14 @@ async def test_after_a_call_that_blocks_the_next_one_works(tmp_path: Path) -> No
         ("Exits", "the tool 'odd' tried to end the process (SystemExit)"),
         ("Cancels", "the tool 'odd' gave up: something in it was cancelled"),
         ("ReturnsNothing", "the tool 'odd' returned nothing (None); it must return a ToolResult"),
-        ("ReturnsPixels", "the tool 'odd' returned a ndarray for a frame; keep pixels by `resources.store.ref`"),
-        ("ReturnsAFrame", "the tool 'odd' returned a ToolResult whose frames is a FrameRef; it must be a tuple of FrameRefs"),
+        (
+            "ReturnsPixels",
+            "the tool 'odd' returned a ndarray for a frame; keep pixels by `resources.store.ref`",
+        ),
+        (
+            "ReturnsAFrame",
+            "the tool 'odd' returned a ToolResult whose frames is a FrameRef; it must be a tuple of FrameRefs",
+        ),
         ("ReturnsUnstored", "the tool 'odd' returned a frame whose pixels are not in the store"),
         ("ReturnsNumbers", "the tool 'odd' returned a ToolResult whose note is a int; it must be text"),
     ],
@@ -154,8 +174,10 @@ async def test_a_tool_that_returns_ten_thousand_frames(
     result = await graph.ainvoke({"video": clip_in(tmp_path), "question": "What?"}, run)  # type: ignore[arg-type]
     [frames] = [s for s in Trace.model_validate(result["trace"]).segments if isinstance(s, Frames)]
     assert len(frames.frames) == most
-    assert frames.note.endswith(f"(and 46,000 more characters) {10_000 - most:,} more frames were found and not shown; "
-                                "ask for something narrower to see them.")  # fmt: skip
+    assert frames.note.endswith(
+        f"(and 46,000 more characters) {10_000 - most:,} more frames were found and not shown; "
+        "ask for something narrower to see them."
+    )
     assert reasoner.rollouts[1].endswith(f"{frames.note}</frame>")
     assert f"the tool 'odd' returned 10000 frames; the first {most} are shown" in caplog.text
     async for state in graph.aget_state_history(run):
@@ -165,16 +187,24 @@ async def test_a_tool_that_returns_ten_thousand_frames(
 @pytest.mark.parametrize(
     ("tool", "says"),
     [
-        ({"use": f"{ODD}:NoOptions"}, f"tools.odd: '{ODD}:NoOptions' is no tool: a tool is a class with `Options`"),
+        (
+            {"use": f"{ODD}:NoOptions"},
+            f"tools.odd: '{ODD}:NoOptions' is no tool: a tool is a class with `Options`",
+        ),
         ({"use": f"{ODD}:ask"}, "cannot be imported"),
         ({"use": f"{ODD}:time"}, "is no tool: a tool is a class"),
         ({"use": f"{ODD}:NoCall"}, "is no tool: it has no `call`"),
         ({"use": f"{ODD}:NoUsage"}, "the `usage` of .* must say"),
         ({"use": f"{ODD}:NotMade"}, "cannot be set up: KeyError: 'API_KEY'"),
-        ({"use": f"{ODD}:Plain", "options": {"att": 1}}, r"tools.odd.options: unknown key 'att'; did you mean 'at'\?"),
+        (
+            {"use": f"{ODD}:Plain", "options": {"att": 1}},
+            r"tools.odd.options: unknown key 'att'; did you mean 'at'\?",
+        ),
     ],
 )
-def test_what_is_no_tool_is_said_when_the_graph_is_built(tmp_path: Path, tool: dict[str, Any], says: str) -> None:
+def test_what_is_no_tool_is_said_when_the_graph_is_built(
+    tmp_path: Path, tool: dict[str, Any], says: str
+) -> None:
     with pytest.raises(ConfigError, match=says):
         build_parts(configured(tmp_path, odd=tool))
 
@@ -189,8 +219,14 @@ def test_a_tag_that_the_graph_uses_itself(tmp_path: Path, tag: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("tools:\n  look: {use: retrieve}\n  look: {use: generate}\n", "line 4: the key 'look' stands twice, first in line 3"),
-        ("tools: {look: {use: retrieve}, look: {use: generate}}\n", "line 2: the key 'look' stands twice, first in line 2"),
+        (
+            "tools:\n  look: {use: retrieve}\n  look: {use: generate}\n",
+            "line 4: the key 'look' stands twice, first in line 3",
+        ),
+        (
+            "tools: {look: {use: retrieve}, look: {use: generate}}\n",
+            "line 2: the key 'look' stands twice, first in line 2",
+        ),
         ("seed: 1\nbudget: {calls: 2}\nseed: 2\n", "line 4: the key 'seed' stands twice, first in line 2"),
     ],
 )
@@ -204,7 +240,15 @@ def test_two_tools_on_one_tag_are_refused(tmp_path: Path, text: str, says: str) 
 
 def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    lines = ["  one: &one {use: retrieve, retries: 3}", "  two: &two {<<: *one, use: generate}", "  three: {<<: *two, retries: 5}"]
+    lines = [
+        "  one: &one {use: retrieve, retries: 3}",
+        "  two: &two {<<: *one, use: generate}",
+        "  three: {<<: *two, retries: 5}",
+    ]
     path.write_text("\n".join(["preset: micro", "tools:", *lines]), encoding="utf-8")
     tools = load_config(path).tools
-    assert [(tools[t].use, tools[t].retries) for t in ("one", "two", "three")] == [("retrieve", 3), ("generate", 3), ("generate", 5)]
+    assert [(tools[t].use, tools[t].retries) for t in ("one", "two", "three")] == [
+        ("retrieve", 3),
+        ("generate", 3),
+        ("generate", 5),
+    ]

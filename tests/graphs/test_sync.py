@@ -1,4 +1,5 @@
-"""The graph in synchronous code: `invoke`, `stream`, `batch`, synchronous savers, and what asynchronous entries say to those."""
+"""The graph in synchronous code: `invoke`, `stream`, `batch`, synchronous savers, and what asynchronous
+entries say to those."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ from langgraph.types import Command
 
 from act2see.errors import ConfigError, StoreError, ToolError, VideoError
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.events import read_event
 from act2see.graphs.run import aask, aresume, ask, resume
 from act2see.graphs.state import AskContext
+from act2see.trace.events import read_event
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tests.graphs.parents import LINES, child_in, seen, thread
 
@@ -40,7 +41,14 @@ def test_invoke_stream_and_batch_give_what_ainvoke_gives(tmp_path: Path) -> None
     wanted = seen(asyncio.run(graph.ainvoke(given))["trace"])
     assert seen(graph.invoke(given)["trace"]) == wanted
     events = [read_event(part) for part in graph.stream(given, stream_mode="custom")]
-    assert [e.type for e in events if e and e.type != "token"] == ["view", "call", "frames", "call", "frames", "answer"]
+    assert [e.type for e in events if e and e.type != "token"] == [
+        "view",
+        "call",
+        "frames",
+        "call",
+        "frames",
+        "answer",
+    ]
     assert [seen(r["trace"]) for r in graph.batch([given, given, given])] == [wanted] * 3
 
 

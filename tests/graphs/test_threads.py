@@ -1,4 +1,5 @@
-"""A thread that is asked again: what came in and what goes out belongs to one run, and each run has an id of its own."""
+"""A thread that is asked again: what came in and what goes out belongs to one run, and each run has an id of
+its own."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from act2see.errors import QuestionError, VideoError
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.long_video import create_long_video
+from act2see.graphs.long_video.graph import create_long_video
 from act2see.graphs.run import aresume
 from act2see.graphs.state import AskContext
 from act2see.micro.world import Clip, write_clip
@@ -33,7 +34,10 @@ async def test_a_second_question_has_its_own_options_and_id(tmp_path: Path, kind
     async with saver_in(tmp_path, kind) as saver:
         graph: Any = create_act2see(config, parts=parts, checkpointer=saver)
         first = await graph.ainvoke({"video": clip, "question": "One?", "options": OPTIONS}, thread())
-        states = [s async for s in graph.astream({"video": clip, "question": "Two?"}, thread(), stream_mode="values")]
+        states = [
+            s
+            async for s in graph.astream({"video": clip, "question": "Two?"}, thread(), stream_mode="values")
+        ]
         third = await graph.ainvoke({"video": clip, "question": "Three?", "options": ["a", "b"]}, thread())
         asked = [r["trace"]["question"] for r in (first, states[-1], third)]
         assert [q["options"] for q in asked] == [OPTIONS, [], ["a", "b"]]
@@ -46,7 +50,9 @@ async def test_a_second_question_has_its_own_options_and_id(tmp_path: Path, kind
         assert (await aresume(graph, "t")).id == ids[2]
 
 
-@pytest.mark.parametrize("given", [{"question": "Two?"}, {"video": "clip.mp4"}, {"options": ["a"], "question": "Two?"}])
+@pytest.mark.parametrize(
+    "given", [{"question": "Two?"}, {"video": "clip.mp4"}, {"options": ["a"], "question": "Two?"}]
+)
 async def test_a_second_question_inherits_neither_video_nor_question(tmp_path: Path, given: Any) -> None:
     async with saver_in(tmp_path, "memory") as saver:
         config, parts = parts_in(tmp_path, Scripted(ANSWER))
@@ -57,7 +63,9 @@ async def test_a_second_question_inherits_neither_video_nor_question(tmp_path: P
         ):
             await graph.ainvoke({"video": clip, "question": "One?", "options": OPTIONS}, thread())
             with pytest.raises(QuestionError, match=r"missing|empty"):
-                await graph.ainvoke({key: clip if key == "video" else value for key, value in given.items()}, thread())
+                await graph.ainvoke(
+                    {key: clip if key == "video" else value for key, value in given.items()}, thread()
+                )
 
 
 async def test_runs_from_one_earlier_checkpoint_have_ids_of_their_own(tmp_path: Path, kind: str) -> None:
@@ -78,7 +86,9 @@ async def test_while_the_second_waits_there_is_no_answer_of_the_first(tmp_path: 
     async with saver_in(tmp_path, kind) as saver:
         graph: Any = create_act2see(config, parts=parts, checkpointer=saver)
         await graph.ainvoke(given, thread())
-        waiting = await graph.ainvoke({**given, "question": "Two?"}, thread(), context=AskContext(approve=("retrieve",)))
+        waiting = await graph.ainvoke(
+            {**given, "question": "Two?"}, thread(), context=AskContext(approve=("retrieve",))
+        )
         values = (await graph.aget_state(thread())).values
         assert waiting["__interrupt__"][0].value["question"] == "Two?"
         for held in (waiting, values):
@@ -110,13 +120,18 @@ async def test_the_long_video_graph_does_the_same(tmp_path: Path, kind: str) -> 
         graph: Any = create_long_video(config, {"seconds": 4}, parts=parts, checkpointer=saver)
         first = await graph.ainvoke({"video": clip, "question": "One?", "options": OPTIONS}, thread())
         assert len(first["traces"]) == 2
-        states = [s async for s in graph.astream({"video": clip, "question": "Two?"}, thread(), stream_mode="values")]
+        states = [
+            s
+            async for s in graph.astream({"video": clip, "question": "Two?"}, thread(), stream_mode="values")
+        ]
         assert all(not {"answer", "found", "evidence", "parts", "traces"} & set(s) for s in states[:-1])
         assert [t["question"] for t in states[-1]["traces"]] == [{"text": "Two?", "options": []}] * 2
         assert not {t["id"] for t in first["traces"]} & {t["id"] for t in states[-1]["traces"]}
         with pytest.raises(VideoError):
             await graph.ainvoke({"video": "none.mp4", "question": "Three?"}, thread())
-        assert not {"answer", "found", "evidence", "parts", "traces"} & set((await graph.aget_state(thread())).values)
+        assert not {"answer", "found", "evidence", "parts", "traces"} & set(
+            (await graph.aget_state(thread())).values
+        )
 
 
 async def test_turns_of_a_parent_have_runs_of_their_own(tmp_path: Path, kind: str) -> None:

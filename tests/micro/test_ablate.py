@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from act2see.errors import CorpusError
-from act2see.micro.ablate import Sizes, ablate
-from act2see.micro.ablate_report import calls, markdown, plots, rate, read_results
+from act2see.micro.study.ablate import Sizes, ablate
+from act2see.micro.study.ablate_report import calls, markdown, plots, rate, read_results
 
 pytest.importorskip("trl", reason="needs the train extra")
 TINY = Sizes(corpus=8, hinted=4, steps=1, asked=4, rounds=1, seeds=1)
@@ -35,7 +35,15 @@ def test_stages_run_once_and_build_on_one_another(tmp_path: Path) -> None:
 
 def arm(right: int, calls: int = 5, asked: int = 10) -> dict[str, Any]:
     families = {f: [right // 4, asked // 4] for f in ("observe", "blink", "imagine", "both")}
-    return {"right": right, "asked": asked, "calls": calls, "tokens": 100 * asked, "families": families, "seconds": 60.0, "steps": 7}
+    return {
+        "right": right,
+        "asked": asked,
+        "calls": calls,
+        "tokens": 100 * asked,
+        "families": families,
+        "seconds": 60.0,
+        "steps": 7,
+    }
 
 
 @pytest.fixture
@@ -45,7 +53,11 @@ def results(tmp_path: Path) -> Path:
         stages = {"text": arm(4 + shift, 0), "both": arm(8 + shift), "budget-0": arm(5), "budget-2": arm(9)}
         stages |= {"corpus-noisy": made, "corpus-hinted": made | {"called": 1}}
         frames = {"vision": 10, "vision written": 5, "opened": 2, "opened itself": 1}
-        stages["frame-tokens"] = {"both": frames | {"vision written": 0}, "loss-on-frames": frames, "seconds": 1.0}
+        stages["frame-tokens"] = {
+            "both": frames | {"vision written": 0},
+            "loss-on-frames": frames,
+            "seconds": 1.0,
+        }
         for name, data in stages.items():
             file = tmp_path / f"seed-{seed}" / f"{name}.json"
             file.parent.mkdir(exist_ok=True)

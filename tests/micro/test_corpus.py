@@ -6,9 +6,10 @@ import random
 
 import pytest
 
-from act2see.agent.trace import Answer, Call, Frames, Question, Text, Trace, Versions, Video
-from act2see.micro.corpus import after_view, tools_line, with_lines, with_tools
 from act2see.micro.questions import TAGS, make_item
+from act2see.micro.recipe.corpus import after_view, tools_line, with_lines, with_tools
+from act2see.trace.record import Answer, Call, Frames, Question, Text, Versions, Video
+from act2see.trace.trace import Trace
 
 LINE = tools_line(TAGS)
 FRAMES = Frames(tag="retrieve", note="nothing")
@@ -67,7 +68,9 @@ def test_what_cannot_be_imagined_is_still_concluded() -> None:
 
 
 def test_a_tool_that_is_not_needed_is_only_left_out_of_the_list() -> None:
-    plain = chain(Text(text="Second 0: north ring red. At the start the ring is at north.</think>\n"), BOTH.segments[-1])
+    plain = chain(
+        Text(text="Second 0: north ring red. At the start the ring is at north.</think>\n"), BOTH.segments[-1]
+    )
     assert with_tools(plain, (), random.Random(0)).segments == plain.segments
 
 
@@ -81,12 +84,19 @@ def test_every_call_of_an_item_follows_the_line_of_tools() -> None:
 
 def test_what_follows_the_view_is_all_that_is_learnt_of_it() -> None:
     initial = [{"digest": f"d{n}", "width": 48, "height": 48, "seconds": float(n)} for n in range(2)]
-    said = "Second 0: north ring red. 1: north ring red. A ring in these frames: yes. The ring is red.</think>\n"
-    trace = Trace.model_validate({**chain(Text(text=said), BOTH.segments[-1]).model_dump(), "initial": initial})
+    said = (
+        "Second 0: north ring red. 1: north ring red. A ring in these frames: yes. The ring is red.</think>\n"
+    )
+    trace = Trace.model_validate(
+        {**chain(Text(text=said), BOTH.segments[-1]).model_dump(), "initial": initial}
+    )
     given, learnt, answer = after_view(trace).segments
     assert isinstance(given, Text)
     assert isinstance(learnt, Text)
     assert (given.text, given.author) == ("Second 0: north ring red. 1: north ring red.", "graph")
-    assert (learnt.text, learnt.author) == (" A ring in these frames: yes. The ring is red.</think>\n", "model")
+    assert (learnt.text, learnt.author) == (
+        " A ring in these frames: yes. The ring is red.</think>\n",
+        "model",
+    )
     assert given.text + learnt.text + answer.text == trace.text  # type: ignore[union-attr]
     assert not after_view(trace).initial

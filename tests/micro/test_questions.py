@@ -1,4 +1,5 @@
-"""The questions: the same every time, nothing leaks between splits or through options, wording decides nothing."""
+"""The questions: the same every time, nothing leaks between splits or through options, wording decides
+nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ def test_held_out_pairs_are_seen_in_their_split_alone(made: dict[str, list[Item]
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_options_hold_the_answer_once_and_its_letter_is_uniform(made: dict[str, list[Item]], split: str) -> None:
+def test_options_hold_the_answer_once_and_its_letter_is_uniform(
+    made: dict[str, list[Item]], split: str
+) -> None:
     with_options = [i for i in made[split] if i.options]
     assert len(with_options) == COUNT or split == "train"
     for item in with_options:
@@ -67,7 +70,9 @@ def test_options_hold_the_answer_once_and_its_letter_is_uniform(made: dict[str, 
         assert item.options["ABCD".index(item.correct)] == item.answer
     letters = Counter(i.correct for i in with_options)
     expected = len(with_options) / 4
-    assert sum((letters[x] - expected) ** 2 / expected for x in "ABCD") < 16.3  # p = 0.001, 3 degrees of freedom
+    assert (
+        sum((letters[x] - expected) ** 2 / expected for x in "ABCD") < 16.3
+    )  # p = 0.001, 3 degrees of freedom
 
 
 def test_some_training_questions_have_no_options(made: dict[str, list[Item]]) -> None:
@@ -87,7 +92,8 @@ def test_the_usual_colour_is_never_an_option_of_a_blink(made: dict[str, list[Ite
 
 
 def test_the_decision_to_look_cannot_come_from_the_words() -> None:
-    """Each wording that needs a tool in one clip needs fewer in another; `both` always imagines, and says so."""
+    """Each wording that needs a tool in one clip needs fewer in another; `both` always imagines, and says
+    so."""
     needed: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
     for item in items(2400, "train"):
         needed[template(item.text)][item.needed] += 1

@@ -1,4 +1,5 @@
-"""The recipe from nothing, a few steps of each stage: every folder that it leaves is one that the graph loads."""
+"""The recipe from nothing, a few steps of each stage: every folder that it leaves is one that the graph
+loads."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from safetensors.torch import load_file
 from act2see import ask, create_act2see
 from act2see.errors import ConfigError
 from act2see.graphs.parts import build_parts
-from act2see.micro import recipe
-from act2see.micro.evaluate import micro_config
 from act2see.micro.questions import make_item
+from act2see.micro.recipe import train as recipe
+from act2see.micro.study.evaluate import micro_config
 from act2see.micro.world import write_clip
 
 
@@ -30,7 +31,12 @@ def test_the_whole_recipe_runs_and_leaves_weights_that_answer(tmp_path: Path) ->
 
     config = micro_config(tmp_path / "weights", tmp_path / "cache")
     item = make_item("observe", 0, "test")
-    trace = ask(create_act2see(config, parts=build_parts(config)), write_clip(item.clip, tmp_path / "clip.mp4"), item.text, item.options)
+    trace = ask(
+        create_act2see(config, parts=build_parts(config)),
+        write_clip(item.clip, tmp_path / "clip.mp4"),
+        item.text,
+        item.options,
+    )
     assert trace.text
     assert trace.usage.loops
 

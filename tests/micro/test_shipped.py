@@ -1,4 +1,5 @@
-"""The weights in the package: they load, reason in the grammar, call real tools, and answer the same twice."""
+"""The weights in the package: they load, reason in the grammar, call real tools, and answer the same
+twice."""
 
 from __future__ import annotations
 
@@ -8,15 +9,17 @@ from typing import Any
 import pytest
 
 from act2see import aask, create_act2see, load_config
-from act2see.agent.trace import Frames, Text, Trace
 from act2see.graphs.ask import Graph
 from act2see.graphs.parts import build_parts
-from act2see.micro import guard, recipe
-from act2see.micro.learn_generator import score_edit
+from act2see.micro import guard
 from act2see.micro.questions import FAMILIES, Call, make_item
+from act2see.micro.recipe import train as recipe
+from act2see.micro.recipe.learn_generator import score_edit
 from act2see.micro.world import write_clip
+from act2see.trace.record import Frames, Text
+from act2see.trace.trace import Trace
 
-WEIGHTS = Path(recipe.__file__).parent / "weights"
+WEIGHTS = Path(recipe.__file__).parents[1] / "weights"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,9 @@ def test_they_are_small_enough_to_ship() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_a_question_of_each_family_is_answered_in_the_grammar(graph: Graph, tmp_path: Path, family: Any) -> None:
+async def test_a_question_of_each_family_is_answered_in_the_grammar(
+    graph: Graph, tmp_path: Path, family: Any
+) -> None:
     item = make_item(family, 5, "validation")
     clip = write_clip(item.clip, tmp_path / "clip.mp4")
     trace = await aask(graph, clip, item.text, item.options)
@@ -42,8 +47,11 @@ async def test_a_question_of_each_family_is_answered_in_the_grammar(graph: Graph
     assert Trace.from_json(trace.to_json()) == trace
 
 
-async def test_a_run_taken_up_by_another_process_before_any_node_answers_the_same(graph: Graph, tmp_path: Path) -> None:
-    """The second half runs on models that have seen nothing of the first: no cache of keys, no index in memory."""
+async def test_a_run_taken_up_by_another_process_before_any_node_answers_the_same(
+    graph: Graph, tmp_path: Path
+) -> None:
+    """The second half runs on models that have seen nothing of the first: no cache of keys, no index in
+    memory."""
     from langgraph.checkpoint.memory import InMemorySaver
 
     item = next(i for i in (make_item("both", n, "validation") for n in range(20)) if len(i.needed) == 2)
@@ -54,7 +62,9 @@ async def test_a_run_taken_up_by_another_process_before_any_node_answers_the_sam
     for node in ("reason", *{c.tag for c in whole.calls}, "answer"):
         saver = InMemorySaver()
         run: Any = {"configurable": {"thread_id": node}}
-        await create_act2see(config, parts=build_parts(config), checkpointer=saver).ainvoke(given, run, interrupt_before=[node])
+        await create_act2see(config, parts=build_parts(config), checkpointer=saver).ainvoke(
+            given, run, interrupt_before=[node]
+        )
         resumed = create_act2see(config, parts=build_parts(config), checkpointer=saver)
         result = await resumed.ainvoke(None, run)
         trace = Trace.model_validate(result["trace"])
@@ -85,7 +95,15 @@ async def test_the_tools_do_what_they_are_asked(graph: Graph, tmp_path: Path) ->
                 frame = (await parts.tools[call.tag].call(call.query, ToolContext(clip))).frames[0]
                 if frame.imagined:
                     assert item.clip.edit is not None
-                    right.append(all(score_edit(item.clip.at(frame.seconds), item.clip.edit, parts.resources.store.get(frame.digest))))
+                    right.append(
+                        all(
+                            score_edit(
+                                item.clip.at(frame.seconds),
+                                item.clip.edit,
+                                parts.resources.store.get(frame.digest),
+                            )
+                        )
+                    )
                 else:
                     right.append(set(item.clip.at(frame.seconds).pieces) == set(call.expect.pieces))
     assert len(right) >= 8

@@ -1,4 +1,5 @@
-"""The board world: pictures that can be read back, physics that loses nothing, events seen only by who looks."""
+"""The board world: pictures that can be read back, physics that loses nothing, events seen only by who
+looks."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ from act2see.micro.world import (
     render,
     write_clip,
 )
-from act2see.tools.video import open_video
+from act2see.tools.video.reader import open_video
 
 
 def same(a: Board, b: Board) -> bool:
@@ -69,7 +70,9 @@ def test_whole_boards_can_be_read(board: Board, side: str | None, lit: int) -> N
 def test_tipping_keeps_the_order_and_loses_nothing(board: Board, side: str) -> None:
     after = board.tip(side)
     assert after.tipped == side
-    assert {(p.shape, p.colour, p.cell[0]) for p in after.pieces} == {(p.shape, p.colour, p.cell[0]) for p in board.pieces}
+    assert {(p.shape, p.colour, p.cell[0]) for p in after.pieces} == {
+        (p.shape, p.colour, p.cell[0]) for p in board.pieces
+    }
     for row in range(GRID):
         before_row = [p.shape for p in board.ordered() if p.cell[0] == row]
         after_row = [p for p in after.ordered() if p.cell[0] == row]
@@ -115,7 +118,9 @@ def test_short_events_are_in_view_exactly_when_they_should_be(kind: str, seconds
         assert short.in_view == in_view
         clip = Clip(frames, ((0, base),), (short,))
         assert any(b != base for b in clip.view()) == in_view
-        assert any(clip.board(f) != base for f in range(0, frames, FPS // 3)), "retrieval at 3 fps must be able to see it"
+        assert any(clip.board(f) != base for f in range(0, frames, FPS // 3)), (
+            "retrieval at 3 fps must be able to see it"
+        )
         assert clip.board(0) == base
         assert clip.board(frames - 1) == base
 
@@ -137,7 +142,9 @@ def test_nothing_else_changes_during_a_short_event(in_view: bool) -> None:
 def test_the_board_changes_over_time() -> None:
     base = Board((Piece("circle", "red", (0, 0)),))
     later = base.change("circle", cell=(2, 2))
-    clip = Clip(48, ((0, base), (24, later)), (Short("blink", Piece("circle", "blue", (0, 0), True), 28, 33),))
+    clip = Clip(
+        48, ((0, base), (24, later)), (Short("blink", Piece("circle", "blue", (0, 0), True), 28, 33),)
+    )
     assert clip.at(1.99) == base
     assert clip.at(2.0) == later
     # Traces round seconds: 28 / 12 is 2.3333 there, and still shows the blink's first frame.

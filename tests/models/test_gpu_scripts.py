@@ -1,4 +1,5 @@
-"""The GPU benchmarks' code, at micro's size on the CPU: that each runs to its end and reports what it is for. Times mean nothing here."""
+"""The GPU benchmarks' code, at micro's size on the CPU: that each runs to its end and reports what it is for.
+Times mean nothing here."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 
-def report_of(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def report_of(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
     monkeypatch.setattr(sys, "argv", [name, "--tiny"])
     importlib.import_module(f"benchmarks.gpu.{name}").main()
     printed = dict(json.loads(capsys.readouterr().out))
@@ -52,11 +55,14 @@ def test_the_generator(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     found = report_of("generator_35", capsys, monkeypatch)
     assert [row["frames at once"] for row in found["frames"]] == [1, 2]
     assert {row["steps"] for row in found["frames"]} == {6}  # 20 at a strength of 0.3
-    assert found["frames"][1]["teraflop a step"] == pytest.approx(2 * found["frames"][0]["teraflop a step"], rel=1e-3)
+    assert found["frames"][1]["teraflop a step"] == pytest.approx(
+        2 * found["frames"][0]["teraflop a step"], rel=1e-3
+    )
 
 
 def counted(model: Any, *args: Any, **given: Any) -> int:
-    """Operations that torch counts in a forward: matrix products and convolutions, attention too where it is written out."""
+    """Operations that torch counts in a forward: matrix products and convolutions, attention too where it is
+    written out."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -82,9 +88,12 @@ def test_the_formulas_count_what_torch_counts_at_real_size() -> None:
         assert encoder_g.operations(blip2.config) == pytest.approx(found, rel=0.01)
         transformer = SD3Transformer2DModel(**published("sd35_large")["parts"]["transformer"]["config"])
         found = counted(
-            transformer, hidden_states=torch.empty(2, 16, 96, 168), timestep=torch.ones(2), pooled_projections=torch.empty(2, 2048),
+            transformer,
+            hidden_states=torch.empty(2, 16, 96, 168),
+            timestep=torch.ones(2),
+            pooled_projections=torch.empty(2, 2048),
             encoder_hidden_states=torch.empty(2, 333, 4096),
-        )  # fmt: skip
+        )
     assert generator_35.operations(transformer.config, 1344, 768, 8, 333, 2) == pytest.approx(found, rel=0.01)
 
 
@@ -103,30 +112,52 @@ def shrunk(name: str) -> dict[str, Any]:
 
     data: dict[str, Any] = json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
     if name == "blip2_itm_vit_g":
-        data["config"]["vision_config"] |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+        data["config"]["vision_config"] |= {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }
         data["config"]["qformer_config"] |= {"encoder_hidden_size": 64, "num_hidden_layers": 2}
-        data["config"]["text_config"] |= {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16}
+        data["config"]["text_config"] |= {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "ffn_dim": 16,
+        }
         return data
     c = {part: given["config"] for part, given in data["parts"].items()}
-    c["transformer"] |= {"num_attention_heads": 2, "num_layers": 2, "caption_projection_dim": 128, "joint_attention_dim": 128}
+    c["transformer"] |= {
+        "num_attention_heads": 2,
+        "num_layers": 2,
+        "caption_projection_dim": 128,
+        "joint_attention_dim": 128,
+    }
     c["transformer"] |= {"pooled_projection_dim": 128}
     c["vae"] |= {"block_out_channels": [32, 32, 32, 32], "layers_per_block": 1}
     for clip in ("text_encoder", "text_encoder_2"):
-        c[clip] |= {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 64}
+        c[clip] |= {
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "projection_dim": 64,
+        }
     c["text_encoder_3"] |= {"d_ff": 64, "d_kv": 32, "d_model": 128, "num_heads": 2, "num_layers": 2}
     return data
 
 
 def test_the_path_of_a_gpu_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bfloat16, three text encoders, 77 + 256 tokens: what `--tiny` does not take. Only the device is another."""
+    """bfloat16, three text encoders, 77 + 256 tokens: what `--tiny` does not take. Only the device is
+    another."""
     import numpy as np
     import torch
     from benchmarks.gpu import common
     from benchmarks.gpu.generator_35 import Clock
 
-    from act2see.tools.diffusion import Diffuser, Job
-    from act2see.tools.encoder import Blip2Encoder
+    from act2see.tools.diffusion import Diffuser, GenerationRequest
     from act2see.tools.generate import Generate
+    from act2see.tools.search.blip2 import Blip2Encoder
 
     monkeypatch.setattr(common, "published", shrunk)
     monkeypatch.setattr(common, "device_of", lambda tiny: "cpu")
@@ -135,12 +166,14 @@ def test_the_path_of_a_gpu_in_miniature(tmp_path: Path, monkeypatch: pytest.Monk
     with common.weightless(blip2=common.make_blip2(tmp_path, tiny=False), generator=pipeline):
         diffuser = Diffuser(Generate.Options(pixels=64 * 64, steps=2))
         clock = Clock(pipeline)
-        [picture] = diffuser.make(diffuser.how(source), [Job(source, "the red circle", 0)])
+        [picture] = diffuser.make(diffuser.how(source), [GenerationRequest(source, "the red circle", 0)])
         encoder = Blip2Encoder(tmp_path, dtype="bfloat16")
     assert isinstance(picture, np.ndarray)
     assert picture.shape == (48, 80, 3)
     assert (clock.batch, clock.text) == (2, 77 + 256)
-    assert {part.dtype for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder_3)} == {torch.bfloat16}
+    assert {part.dtype for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder_3)} == {
+        torch.bfloat16
+    }
     features = encoder.frames([source])
     assert features.shape == (1, 32, 256)
     assert np.linalg.norm(features.astype(np.float32), axis=-1) == pytest.approx(1, abs=0.02)

@@ -1,12 +1,15 @@
-"""The paper's three models at their real sizes, without weights: on the meta device, from the published configs.
+"""The paper's three models at their real sizes, without weights: on the meta device, from the published
+configs.
 
-What is known of the published files stands in `published/`, with its source. For Qwen3-VL-8B that is every tensor's name and
-shape. For Stable Diffusion 3.5 Large it is the size of each file: a safetensors file is a header of names, shapes and offsets
-and then the numbers, so the header of our model's state dict must have as many bytes as theirs, to the byte. For BLIP-2 no
-index file was to be had; its names and shapes are those of LAVIS's own modules, by transformers' names (`benchmarks/parity/lavis.py`
-has the map, and compares them with LAVIS itself), and its size is also the hub's rounded count.
+What is known of the published files stands in `published/`, with its source. For Qwen3-VL-8B that is every
+tensor's name and shape. For Stable Diffusion 3.5 Large it is the size of each file: a safetensors file is a
+header of names, shapes and offsets and then the numbers, so the header of our model's state dict must have as
+many bytes as theirs, to the byte. For BLIP-2 no index file was to be had; its names and shapes are those of
+LAVIS's own modules, by transformers' names (`benchmarks/parity/lavis.py` has the map, and compares them with
+LAVIS itself), and its size is also the hub's rounded count.
 
-A loader of ours is given the real config, and a model on the meta device in place of one that is read from disk.
+A loader of ours is given the real config, and a model on the meta device in place of one that is read from
+disk.
 """
 
 from __future__ import annotations
@@ -21,13 +24,18 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Blip2Config, Blip2ForImageTextRetrieval, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    Blip2Config,
+    Blip2ForImageTextRetrieval,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
 from act2see.agent.packing import Packer
 from act2see.agent.reasoners.transformers import TransformersReasoner
-from act2see.tools.weights import resolve_weights
-from act2see.training.lora import lora_config, lora_parameters, lora_targets
-from act2see.training.settings import PROJECTIONS, SftSettings
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.training.sft.lora import lora_config, lora_parameters, lora_targets
+from act2see.training.sft.settings import PROJECTIONS, SftSettings
 
 PUBLISHED = Path(__file__).parent / "published"
 
@@ -51,7 +59,8 @@ def one_by_one(tensors: Mapping[str, list[int]]) -> Iterator[tuple[str, tuple[in
 
 
 def file_sizes(state: Mapping[str, torch.Tensor], dtype: str, shard: str) -> list[int]:
-    """Bytes of the safetensors files of these tensors in 16 bits, header and all, split as save_pretrained does."""
+    """Bytes of the safetensors files of these tensors in 16 bits, header and all, split as save_pretrained
+    does."""
     from huggingface_hub import split_torch_state_dict_into_shards
 
     half = {name: torch.empty(t.shape, dtype=torch.float16, device="meta") for name, t in state.items()}
@@ -89,7 +98,11 @@ def sd35_part(name: str) -> Any:
             return SD3Transformer2DModel(**config)
         if name == "vae":
             return AutoencoderKL(**config)
-        return T5EncoderModel(T5Config(**config)) if name.endswith("3") else CLIPTextModelWithProjection(CLIPTextConfig(**config))
+        return (
+            T5EncoderModel(T5Config(**config))
+            if name.endswith("3")
+            else CLIPTextModelWithProjection(CLIPTextConfig(**config))
+        )
 
 
 def test_qwen_has_the_published_tensors(qwen: Qwen3VLForConditionalGeneration) -> None:
@@ -133,7 +146,9 @@ def test_peft_trains_what_was_counted(qwen: Qwen3VLForConditionalGeneration) -> 
     assert not [name for name in trained if "visual" in name]
 
 
-def test_the_reasoner_takes_qwen(qwen: Qwen3VLForConditionalGeneration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reasoner_takes_qwen(
+    qwen: Qwen3VLForConditionalGeneration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The tokenizer and the preprocessor are micro's: those of the hub are no part of its size."""
     for file in Path(resolve_weights("micro:base")).glob("*.json"):
         shutil.copy(file, tmp_path)
@@ -145,7 +160,9 @@ def test_the_reasoner_takes_qwen(qwen: Qwen3VLForConditionalGeneration, tmp_path
         return qwen
 
     monkeypatch.setattr(Qwen3VLForConditionalGeneration, "from_pretrained", on_meta)
-    engine = TransformersReasoner.from_pretrained(tmp_path, lambda ref: None, device="meta", dtype="bfloat16", rows=2)  # type: ignore[arg-type, return-value]
+    engine = TransformersReasoner.from_pretrained(
+        tmp_path, lambda ref: None, device="meta", dtype="bfloat16", rows=2
+    )  # type: ignore[arg-type, return-value]
     assert asked["dtype"] == torch.bfloat16
     assert engine.context == 262_144
     assert engine.packer.image_token_id == 151_655
@@ -160,16 +177,21 @@ def test_a_frame_is_as_many_tokens_as_the_preset_says() -> None:
     from act2see.graphs.config import load_config
 
     packer = Packer.from_pretrained(resolve_weights("micro:base"))
-    processor = Qwen2VLImageProcessorPil(patch_size=16, merge_size=2, temporal_patch_size=2, min_pixels=32 * 32, max_pixels=16_777_216)
+    processor = Qwen2VLImageProcessorPil(
+        patch_size=16, merge_size=2, temporal_patch_size=2, min_pixels=32 * 32, max_pixels=16_777_216
+    )
     paper = load_config("paper")
-    _, rows, columns = Packer(packer.codec.tokenizer, processor, 151_655).grid(paper.view.max_side, paper.view.max_side)
+    _, rows, columns = Packer(packer.codec.tokenizer, processor, 151_655).grid(
+        paper.view.max_side, paper.view.max_side
+    )
     assert rows * columns // 4 == 14 * 14
     shown = paper.view.max_frames + paper.budget.calls * max(t.max_frames for t in paper.tools.values())
     assert shown * (14 * 14 + 16) + paper.budget.tokens < 262_144
 
 
 def test_blip2_has_the_tensors_of_lavis(blip2: Blip2ForImageTextRetrieval) -> None:
-    """Counted by hand too: 39 blocks of EVA-ViT-g; 12 layers of BERT, each with a feed-forward for queries, six with cross-attention."""
+    """Counted by hand too: 39 blocks of EVA-ViT-g; 12 layers of BERT, each with a feed-forward for queries,
+    six with cross-attention."""
     known = published("blip2_itm_vit_g")
     ours = {name: tuple(t.shape) for name, t in blip2.state_dict().items()}
     assert ours == dict(one_by_one(known["tensors"]))
@@ -185,8 +207,10 @@ def test_blip2_has_the_tensors_of_lavis(blip2: Blip2ForImageTextRetrieval) -> No
     assert numbers(blip2) == vision + qformer + (30_523 + 512) * w + 32 * w + 2 * (w * 256 + 256) + 2 * w + 2
 
 
-def test_the_encoder_takes_blip2(blip2: Blip2ForImageTextRetrieval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from act2see.tools import encoder
+def test_the_encoder_takes_blip2(
+    blip2: Blip2ForImageTextRetrieval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from act2see.tools.search import blip2 as encoder
 
     for file in Path(resolve_weights("micro:encoder")).glob("*.json"):
         shutil.copy(file, tmp_path)

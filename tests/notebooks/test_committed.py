@@ -37,7 +37,12 @@ def test_it_was_executed_and_may_be_committed(text: str) -> None:
     assert all(c.metadata == {} for c in notebook.cells)
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert notebook.cells[0].source.startswith("# ")
-    links = [link.partition(")")[0] for c in notebook.cells if c.cell_type == "markdown" for link in c.source.split("](")[1:]]
+    links = [
+        link.partition(")")[0]
+        for c in notebook.cells
+        if c.cell_type == "markdown"
+        for link in c.source.split("](")[1:]
+    ]
     assert [link for link in links if not (FOLDER / link).exists()] == []
 
 
@@ -46,6 +51,11 @@ def test_what_may_not_be_committed_is_named() -> None:
     stream = v4.new_output("stream", name="stderr", text="UserWarning: x")
     place = v4.new_output("stream", name="stdout", text=f"{tempfile.gettempdir()}/a.mp4")
     raised = v4.new_output("error", ename="KeyError", evalue="x", traceback=[])
-    notebook = v4.new_notebook(cells=[v4.new_code_cell("x", outputs=[stream, place, raised]), v4.new_markdown_cell("x" * 600_000)])
+    notebook = v4.new_notebook(
+        cells=[v4.new_code_cell("x", outputs=[stream, place, raised]), v4.new_markdown_cell("x" * 600_000)]
+    )
     named = " ".join(EXECUTE["faults"](nbformat.writes(notebook)))
-    assert [word in named for word in ("stderr: UserWarning", "KeyError", "a folder of this machine", "600,000 are allowed")] == [True] * 4
+    assert [
+        word in named
+        for word in ("stderr: UserWarning", "KeyError", "a folder of this machine", "600,000 are allowed")
+    ] == [True] * 4

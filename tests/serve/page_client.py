@@ -10,14 +10,15 @@ from typing import Any
 
 import httpx
 
-from act2see.serve.ui import Site, served
+from act2see.serve.ui.server import Site, served
 
 SESSION = "attack"
 
 
 @dataclass
 class Client:
-    """Talks to the page; `functions` are its events by the name of the handler's outputs and inputs, as the page tells them."""
+    """Talks to the page; `functions` are its events by the name of the handler's outputs and inputs, as the
+    page tells them."""
 
     http: httpx.Client
     config: dict[str, Any]
@@ -31,12 +32,16 @@ class Client:
         raise AssertionError(f"no event takes {inputs}")
 
     def join(self, function: Any, data: Any, **more: Any) -> httpx.Response:
-        """Ask for an event. JSON is written as Python does it: NaN and halves of surrogate pairs go through."""
+        """Ask for an event. JSON is written as Python does it: NaN and halves of surrogate pairs go
+        through."""
         body = json.dumps({"data": data, "fn_index": function, "session_hash": SESSION, **more})
-        return self.http.post("/gradio_api/queue/join", content=body, headers={"content-type": "application/json"})
+        return self.http.post(
+            "/gradio_api/queue/join", content=body, headers={"content-type": "application/json"}
+        )
 
     def outcome(self, function: int, data: Any, **more: Any) -> str:
-        """What became of an event, as text: the refusal, or all that the page was told until the event had ended."""
+        """What became of an event, as text: the refusal, or all that the page was told until the event had
+        ended."""
         answer = self.join(function, data, **more)
         assert answer.status_code in (200, 400), (answer.status_code, answer.text)
         if answer.status_code == 400:
@@ -61,7 +66,8 @@ class Client:
 
 @contextmanager
 def attacked(site: Site) -> Iterator[Client]:
-    """A page that is served on this machine, and a client of it. Nothing that it does may take ten seconds."""
+    """A page that is served on this machine, and a client of it. Nothing that it does may take ten
+    seconds."""
     with served(site) as address, httpx.Client(base_url=address, timeout=30) as http:
         yield Client(http, http.get("/config").json())
 

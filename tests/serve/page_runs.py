@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tests.graphs.doubles import clip_in, parts_in
 
-from act2see.agent.trace import Trace
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config
-from act2see.serve.ui_runs import Asked, Runs
+from act2see.serve.ui.runs import Asked, Runs
+from act2see.trace.trace import Trace
 
 SCRIPT = ("I look.\n<retrieve> the circle </retrieve>", "There it is.</think>\n<answer>B</answer>")
 
@@ -17,7 +17,9 @@ SCRIPT = ("I look.\n<retrieve> the circle </retrieve>", "There it is.</think>\n<
 def runs_in(folder: Path, reasoner: object, **fails: Exception) -> tuple[Config, Runs]:
     config, parts = parts_in(folder, reasoner, **fails)
     store = parts.resources.store
-    return config, Runs(folder / "runs", lambda _: (create_act2see(config, parts=parts), lambda ref: store.get(ref.digest)))
+    return config, Runs(
+        folder / "runs", lambda _: (create_act2see(config, parts=parts), lambda ref: store.get(ref.digest))
+    )
 
 
 async def asked(folder: Path, runs: Runs, config: Config, question: str = "Which?", **more: object) -> Trace:

@@ -25,7 +25,9 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"hello"})
 
 
-def request(app: Any, *headers: tuple[str, str], path: str = "/", kind: str = "http", server: str = "127.0.0.1") -> tuple[int | None, Any]:
+def request(
+    app: Any, *headers: tuple[str, str], path: str = "/", kind: str = "http", server: str = "127.0.0.1"
+) -> tuple[int | None, Any]:
     """Status and JSON of the answer; for a WebSocket whether it was closed."""
     sent: list[Any] = []
 
@@ -68,11 +70,15 @@ def request(app: Any, *headers: tuple[str, str], path: str = "/", kind: str = "h
         ("\xe9", (), "127.0.0.1", False),
     ],
 )
-def test_only_hosts_of_the_list_are_answered(host: str, added: tuple[str, ...], server: str, allowed: bool) -> None:
+def test_only_hosts_of_the_list_are_answered(
+    host: str, added: tuple[str, ...], server: str, allowed: bool
+) -> None:
     app = AllowedHosts(hello, allowed_hosts(*added))
     status, said = request(app, ("host", host), server=server)
     assert status == (200 if allowed else 421)
-    assert (request(app, ("host", host), kind="websocket", server=server)[1] == "websocket.close") is not allowed
+    assert (
+        request(app, ("host", host), kind="websocket", server=server)[1] == "websocket.close"
+    ) is not allowed
     if not allowed:
         assert said["error"]["code"] == "host_not_allowed"
         assert "--allow-host" in said["error"]["message"]
@@ -101,7 +107,10 @@ def test_only_pages_of_the_server_itself_and_of_added_hosts_may_ask(origin: str,
     given, said = request(app, ("host", "localhost:8000"), ("origin", origin))
     assert given == status
     assert status == 200 or said["error"]["code"] == "origin_not_allowed"
-    assert request(app, ("host", "localhost:8000"), ("origin", "http://localhost:8000"), ("origin", origin))[0] == status
+    assert (
+        request(app, ("host", "localhost:8000"), ("origin", "http://localhost:8000"), ("origin", origin))[0]
+        == status
+    )
 
 
 def test_the_address_that_is_listened_on_opens_no_other_port(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +149,9 @@ def test_an_unexpected_error_is_a_500_with_the_id_of_its_traceback(caplog: pytes
     assert id in said["detail"]
 
 
-def test_after_the_beginning_of_an_answer_the_connection_is_cut_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
+def test_after_the_beginning_of_an_answer_the_connection_is_cut_and_the_log_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with pytest.raises(KeyError):
         request(LogFailures(hello), path="/broken-later")
     assert "POST /broken-later failed (error " in caplog.text

@@ -1,4 +1,5 @@
-"""`langgraph dev` with the repository's `langgraph.json`: started as a person starts it, driven as a client drives it.
+"""`langgraph dev` with the repository's `langgraph.json`: started as a person starts it, driven as a client
+drives it.
 
 One server answers all tests. It starts in an empty folder, offline, and may open videos in one folder only.
 """
@@ -38,16 +39,17 @@ from mcp import Client
 from mcp.types import CallToolResult, Tool
 from PIL import Image
 
-from act2see.agent.trace import Frames, Trace
 from act2see.errors import VideoError
 from act2see.graphs.compose import as_node, as_tool, as_worker
-from act2see.graphs.events import read_event
 from act2see.graphs.parts import cached_parts
 from act2see.graphs.state import AskContext
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
-from act2see.serve.graphs import served_config
+from act2see.serve.langgraph.graphs import served_config
 from act2see.tools.frames import Supplied
+from act2see.trace.events import read_event
+from act2see.trace.record import Frames
+from act2see.trace.trace import Trace
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "langgraph.json"
@@ -79,7 +81,18 @@ def url(tmp_path_factory: pytest.TempPathFactory, asked: dict[str, Any]) -> Iter
         "LANGGRAPH_CLI_NO_ANALYTICS": "1",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "langgraph_cli", "dev", "--config", str(CONFIG), "--port", str(port), "--no-browser", "--no-reload"]
+    command = [
+        sys.executable,
+        "-m",
+        "langgraph_cli",
+        "dev",
+        "--config",
+        str(CONFIG),
+        "--port",
+        str(port),
+        "--no-browser",
+        "--no-reload",
+    ]
     with open(folder / "log", "wb") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -124,16 +137,28 @@ def test_a_run_streams_its_thought_and_its_frames(client: SyncLangGraphClient, a
     assert trace.id == thread
 
     history = client.threads.get_history(thread)
-    assert [h["next"] for h in reversed(history)] == [["__start__"], ["view"], ["reason"], ["retrieve"], ["reason"], ["answer"], []]
+    assert [h["next"] for h in reversed(history)] == [
+        ["__start__"],
+        ["view"],
+        ["reason"],
+        ["retrieve"],
+        ["reason"],
+        ["answer"],
+        [],
+    ]
     assert max(len(json.dumps(h["values"])) for h in history) < 20_000
 
 
-def test_the_adapters_take_a_graph_on_the_server(url: str, client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+def test_the_adapters_take_a_graph_on_the_server(
+    url: str, client: SyncLangGraphClient, asked: dict[str, Any]
+) -> None:
     remote = RemoteGraph("act2see", sync_client=client)
     message = as_tool(remote).invoke({"type": "tool_call", "id": "1", "name": "ask_video", "args": asked})
     assert message.status == "success"
     assert Trace.model_validate(message.artifact).choice == ITEM.answer
-    gone = as_tool(remote).invoke({"type": "tool_call", "id": "1", "name": "ask_video", "args": {**asked, "video": "none.mp4"}})
+    gone = as_tool(remote).invoke(
+        {"type": "tool_call", "id": "1", "name": "ask_video", "args": {**asked, "video": "none.mp4"}}
+    )
     assert gone.status == "error"
     assert "may be opened: there is no file of that name" in gone.content
 
@@ -141,7 +166,9 @@ def test_the_adapters_take_a_graph_on_the_server(url: str, client: SyncLangGraph
         async with get_client(url=url) as client:
             there = RemoteGraph("act2see", client=client)
             worker = as_worker(there, context=AskContext(tools=(), seed=3))
-            said = await worker.ainvoke({"messages": [HumanMessage(asked["question"])], "video": asked["video"]})
+            said = await worker.ainvoke(
+                {"messages": [HumanMessage(asked["question"])], "video": asked["video"]}
+            )
             return said["trace"]["versions"], await as_node(there).ainvoke(asked)
 
     versions, update = asyncio.run(asynchronously())
@@ -180,14 +207,19 @@ def test_a_configurable_is_the_callers_own(client: SyncLangGraphClient, asked: d
     parent.add_node("see", RemoteGraph("act2see", sync_client=client))
     parent.add_edge(START, "see")
     assert Trace.model_validate(parent.compile().invoke(asked, theirs)["trace"]).choice == ITEM.answer
-    assert Trace.model_validate(client.runs.wait(None, "act2see", input=asked, config=theirs)["trace"]).choice == ITEM.answer  # type: ignore[call-overload,index]
+    assert (
+        Trace.model_validate(client.runs.wait(None, "act2see", input=asked, config=theirs)["trace"]).choice
+        == ITEM.answer
+    )  # type: ignore[call-overload,index]
     assistant = client.assistants.create("act2see", config=theirs)["assistant_id"]
     assert Trace.model_validate(client.runs.wait(None, assistant, input=asked)["trace"]).choice == ITEM.answer  # type: ignore[call-overload,index]
     ours: Any = {"configurable": {"act2see": {"seed": 9}}}
     assert client.runs.wait(None, "act2see", input=asked, config=ours)["trace"]["versions"]["seed"] == 9  # type: ignore[call-overload,index]
 
 
-def test_a_run_that_was_interrupted_goes_on_to_the_same_answer(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+def test_a_run_that_was_interrupted_goes_on_to_the_same_answer(
+    client: SyncLangGraphClient, asked: dict[str, Any]
+) -> None:
     thread = client.threads.create()["thread_id"]
     client.runs.wait(thread, "act2see", input=asked, interrupt_before=["retrieve"])
     state: Any = client.threads.get_state(thread)
@@ -209,7 +241,9 @@ class Parent(TypedDict, total=False):
     trace: dict[str, Any]
 
 
-def test_the_remote_graph_is_a_node_of_a_local_one(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+def test_the_remote_graph_is_a_node_of_a_local_one(
+    client: SyncLangGraphClient, asked: dict[str, Any]
+) -> None:
     graph = StateGraph(Parent)
     graph.add_node("see", RemoteGraph("act2see", sync_client=client))
     graph.add_edge(START, "see")
@@ -242,12 +276,20 @@ def test_mcp_lists_the_graph_with_its_small_schema_and_answers(url: str, asked: 
     assert Trace.model_validate(ast.literal_eval(content.text)["trace"]).choice == ITEM.answer
 
 
-def test_a_video_outside_the_folders_is_refused_in_words(client: SyncLangGraphClient, url: str, asked: dict[str, Any]) -> None:
+def test_a_video_outside_the_folders_is_refused_in_words(
+    client: SyncLangGraphClient, url: str, asked: dict[str, Any]
+) -> None:
     def said(video: str) -> str:
         result: Any = client.runs.wait(None, "act2see", input={**asked, "video": video}, raise_error=False)
         return str(result["__error__"]["message"])
 
-    for video in ("/etc/passwd", "/no/such/file", f"{asked['video']}/../../log", "http://127.0.0.1/clip.mp4", "clip.mp4"):
+    for video in (
+        "/etc/passwd",
+        "/no/such/file",
+        f"{asked['video']}/../../log",
+        "http://127.0.0.1/clip.mp4",
+        "clip.mp4",
+    ):
         assert said(video).startswith("only videos in"), video
     assert "there is no file" in said(asked["video"].replace("clip", "none"))
 
@@ -258,7 +300,9 @@ def test_a_video_outside_the_folders_is_refused_in_words(client: SyncLangGraphCl
     assert asyncio.run(over_mcp()).is_error
 
 
-def test_a_picture_that_a_person_supplies_goes_through_the_door_of_videos(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+def test_a_picture_that_a_person_supplies_goes_through_the_door_of_videos(
+    client: SyncLangGraphClient, asked: dict[str, Any]
+) -> None:
     """Neither what exists outside is told, nor does a pipe hold up other requests."""
     folder = Path(asked["video"]).parent
     Image.new("RGB", (40, 30), "red").save(folder / "mine.png")
@@ -268,7 +312,14 @@ def test_a_picture_that_a_person_supplies_goes_through_the_door_of_videos(client
     thread = client.threads.create()["thread_id"]
     client.runs.wait(thread, "act2see", input=asked, context={"approve": ["retrieve"]})
     said = set()
-    outside = ("/etc/passwd", "/no/such/file.png", f"{folder.parent}/outside.png", "../outside.png", "/dev/zero", "/proc/self/environ")
+    outside = (
+        "/etc/passwd",
+        "/no/such/file.png",
+        f"{folder.parent}/outside.png",
+        "../outside.png",
+        "/dev/zero",
+        "/proc/self/environ",
+    )
     for frame in (
         *outside,
         f"{folder}/link.png",
@@ -283,22 +334,31 @@ def test_a_picture_that_a_person_supplies_goes_through_the_door_of_videos(client
     assert len(said) == 1, said
     message = said.pop()
     assert f"only pictures in {folder} may be opened: there is no picture of that name" in message
-    result = client.runs.wait(thread, "act2see", command={"resume": {"type": "supply", "frame": f"{folder}/mine.png"}})
+    result = client.runs.wait(
+        thread, "act2see", command={"resume": {"type": "supply", "frame": f"{folder}/mine.png"}}
+    )
     frames = next(s for s in Trace.model_validate(result["trace"]).segments if isinstance(s, Frames))
-    assert frames.frames[0].provenance == Supplied(by="a person", query=frames.frames[0].provenance.query, file="mine.png")  # type: ignore[union-attr]
+    assert frames.frames[0].provenance == Supplied(
+        by="a person", query=frames.frames[0].provenance.query, file="mine.png"
+    )  # type: ignore[union-attr]
 
 
 def test_only_the_servers_own_hosts_and_added_pages_are_answered(url: str) -> None:
     def asked(method: str, path: str, **headers: str) -> httpx.Response:
         given = {"connection": "close", **{k.replace("_", "-"): v for k, v in headers.items()}}
-        return httpx.request(method, f"{url}{path}", headers=given, content=b"{}" if method == "POST" else None)
+        return httpx.request(
+            method, f"{url}{path}", headers=given, content=b"{}" if method == "POST" else None
+        )
 
     preflight = {"access_control_request_method": "POST", "access_control_request_headers": "content-type"}
     for path in ("/ok", "/info", "/docs", "/threads/search", "/mcp"):
         method = "POST" if path in ("/threads/search", "/mcp") else "GET"
         assert asked(method, path, host="rebound.example").status_code == 421, path
         for origin in ("https://evil.example", "null", "http://localhost:3000"):
-            for reply in (asked(method, path, origin=origin), asked("OPTIONS", path, origin=origin, **preflight)):
+            for reply in (
+                asked(method, path, origin=origin),
+                asked("OPTIONS", path, origin=origin, **preflight),
+            ):
                 assert reply.status_code == 403, path
                 assert reply.json()["error"]["code"] == "origin_not_allowed"
                 assert "access-control-allow-origin" not in reply.headers
@@ -329,22 +389,31 @@ def test_text_that_is_no_unicode_is_refused_or_cleaned_and_nothing_is_a_500(
             }
             body = json.dumps({"assistant_id": name, "input": given}).replace("ODD", odd)
             reply = httpx.post(
-                f"{url}/runs/wait", content=body, headers={"content-type": "application/json", "connection": "close"}, timeout=200
+                f"{url}/runs/wait",
+                content=body,
+                headers={"content-type": "application/json", "connection": "close"},
+                timeout=200,
             )
             assert reply.status_code < 500, (name, odd, reply.text)
     reply = httpx.post(
-        f"{url}/threads", content=rb'{"metadata": {"a": "\ud800"}}', headers={"content-type": "application/json", "connection": "close"}
+        f"{url}/threads",
+        content=rb'{"metadata": {"a": "\ud800"}}',
+        headers={"content-type": "application/json", "connection": "close"},
     )
     assert reply.status_code < 500
     folder = os.fsencode(os.path.dirname(asked["video"]))
     shutil.copy(asked["video"], folder + b"/caf\xe9.mp4")
     messages: Any = client.runs.wait(
-        None, "assistant", input={"messages": [{"role": "user", "content": "In which clip does the circle blink?"}]}
+        None,
+        "assistant",
+        input={"messages": [{"role": "user", "content": "In which clip does the circle blink?"}]},
     )
     assert any("Skipped caf\\udce9.mp4: its name is not UTF-8" in m["content"] for m in messages["messages"])
 
 
-def test_without_folders_only_the_one_that_the_server_was_started_in_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_folders_only_the_one_that_the_server_was_started_in_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("ACT2SEE_FOLDERS", raising=False)
     (tmp_path / "mine.yaml").write_text(f"preset: micro\ncache: {tmp_path}/cache\n")
     monkeypatch.setenv("ACT2SEE_CONFIG", str(tmp_path / "mine.yaml"))
@@ -356,11 +425,15 @@ def test_without_folders_only_the_one_that_the_server_was_started_in_is_open(tmp
         finder.clips.clip("/etc/passwd")
 
 
-def test_long_videos_and_the_assistant_are_served_too(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+def test_long_videos_and_the_assistant_are_served_too(
+    client: SyncLangGraphClient, asked: dict[str, Any]
+) -> None:
     result: Any = client.runs.wait(None, "long_video", input=asked, context={"seconds": 4.0})
     assert len(result["parts"]) == len(result["traces"]) > 1
     assert result["answer"] in asked["options"]  # parts of four seconds are too short for micro to be right
-    error: Any = client.runs.wait(None, "long_video", input={**asked, "video": "/etc/passwd"}, raise_error=False)
+    error: Any = client.runs.wait(
+        None, "long_video", input={**asked, "video": "/etc/passwd"}, raise_error=False
+    )
     assert error["__error__"]["message"].startswith("only videos in")
     question = {"role": "user", "content": f"In clip.mp4, {ITEM.text[0].lower()}{ITEM.text[1:]}"}
     messages: Any = client.runs.wait(None, "assistant", input={"messages": [question]})

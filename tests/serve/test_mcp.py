@@ -23,11 +23,11 @@ from tests.graphs.doubles import NoEncoder, Scripted, Shows, clip_in, parts_in
 
 from act2see.agent.reasoners.base import Delta
 from act2see.serve.kept import KeptTraces
-from act2see.serve.mcp import PICTURES, build_server
-from act2see.serve.progress import progress
+from act2see.serve.mcp.progress import progress
+from act2see.serve.mcp.server import PICTURES, build_server
 from act2see.tools.base import ToolContext, ToolResult
-from act2see.tools.folders import Folders
 from act2see.tools.frames import Generated
+from act2see.tools.video.folders import Folders
 
 LOOK = "I look. <retrieve>the circle</retrieve>"
 IMAGINE = "And <generate>it in blue</generate>"
@@ -52,7 +52,9 @@ def client(folder: Path, *lines: str, many: int = 1, **fails: Exception) -> Clie
     parts.tools["generate"] = imagines  # type: ignore[index]
     (folder / "videos").mkdir(exist_ok=True)
     clip_in(folder / "videos")
-    return Client(build_server(config, Folders([folder / "videos"]), parts=parts, traces=KeptTraces(folder / "traces")))
+    return Client(
+        build_server(config, Folders([folder / "videos"]), parts=parts, traces=KeptTraces(folder / "traces"))
+    )
 
 
 def texts(result: CallToolResult) -> list[str]:
@@ -72,22 +74,36 @@ async def test_an_answer_comes_with_its_frames_and_the_imagined_one_is_marked(tm
         said.append(message or "")
 
     async with client(tmp_path, LOOK, IMAGINE, DONE) as c:
-        result = await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?", "options": ["red", "blue"]}, progress_callback=hear)
+        result = await c.call_tool(
+            "ask_video",
+            {"video": "clip.mp4", "question": "?", "options": ["red", "blue"]},
+            progress_callback=hear,
+        )
         assert [b.type for b in result.content] == ["text", "text", "image", "text", "image"]
         answer, real, imagined = texts(result)
         assert answer.startswith("Answer: B (blue)")
         assert real == 'A real frame, at 0.3 s, found by "the circle" (similarity 0.90)'
         assert imagined.startswith("IMAGINED, not in the video: made from the frame at 0.3 s")
-        pictures = [Image.open(BytesIO(base64.b64decode(b.data))) for b in result.content if b.type == "image"]
+        pictures = [
+            Image.open(BytesIO(base64.b64decode(b.data))) for b in result.content if b.type == "image"
+        ]
         assert pictures[0].size == (192, 192)
         assert pictures[1].size[0] > 192  # its border
-        assert [b.meta["act2see/frame"]["how"] for b in result.content if b.type == "image" and b.meta] == ["retrieved", "imagined"]
+        assert [b.meta["act2see/frame"]["how"] for b in result.content if b.type == "image" and b.meta] == [
+            "retrieved",
+            "imagined",
+        ]
         found = result.structured_content
         assert (found["answer"], found["choice"]) == ("B", "blue")
-        assert [(f["how"], f["query"]) for f in found["frames"]] == [("retrieved", "the circle"), ("imagined", "it in blue")]
+        assert [(f["how"], f["query"]) for f in found["frames"]] == [
+            ("retrieved", "the circle"),
+            ("imagined", "it in blue"),
+        ]
 
         shown = await c.call_tool("show_trace", {"id": found["trace"]})
-        assert [b.type for b in shown.content] == ["text"] * 4 + ["image"] + ["text"] * 3 + ["image"] + ["text"] * 2
+        assert [b.type for b in shown.content] == ["text"] * 4 + ["image"] + ["text"] * 3 + ["image"] + [
+            "text"
+        ] * 2
         assert shown.structured_content["text"] == LOOK + IMAGINE + DONE
         assert "- red\n- blue\nIn view at the start: frames at 0.0, 1.0, 2.0 s." in texts(shown)[0]
     assert said[0] == "opening clip.mp4"
@@ -104,21 +120,42 @@ async def test_what_the_user_can_mend_is_said_and_nothing_outside_is_told_of(tmp
         said = {
             failed(await c.call_tool(tool, {"video": name, "question": "?", "query": "?"}))
             for tool in ("ask_video", "find_frames")
-            for name in (str(secret), str(tmp_path / "none.mp4"), "../secret.mp4", "../none.mp4", "link.mp4", "/etc/passwd")
+            for name in (
+                str(secret),
+                str(tmp_path / "none.mp4"),
+                "../secret.mp4",
+                "../none.mp4",
+                "link.mp4",
+                "/etc/passwd",
+            )
         }
-        assert {s.partition(": ")[2].partition(":")[0] for s in said} == {f"only videos in {tmp_path / 'videos'} may be opened"}
-        assert "URLs" in failed(await c.call_tool("ask_video", {"video": "http://127.0.0.1:1/a.mp4", "question": "?"}))
-        assert "the question is empty" in failed(await c.call_tool("ask_video", {"video": "clip.mp4", "question": " "}))
-        assert "the query is empty" in failed(await c.call_tool("find_frames", {"video": "clip.mp4", "query": " "}))
-        assert "is not a video" in failed(await c.call_tool("ask_video", {"video": "text.mp4", "question": "?"}))
+        assert {s.partition(": ")[2].partition(":")[0] for s in said} == {
+            f"only videos in {tmp_path / 'videos'} may be opened"
+        }
+        assert "URLs" in failed(
+            await c.call_tool("ask_video", {"video": "http://127.0.0.1:1/a.mp4", "question": "?"})
+        )
+        assert "the question is empty" in failed(
+            await c.call_tool("ask_video", {"video": "clip.mp4", "question": " "})
+        )
+        assert "the query is empty" in failed(
+            await c.call_tool("find_frames", {"video": "clip.mp4", "query": " "})
+        )
+        assert "is not a video" in failed(
+            await c.call_tool("ask_video", {"video": "text.mp4", "question": "?"})
+        )
         assert "question" in failed(await c.call_tool("ask_video", {"video": "clip.mp4"}))
-        assert "less than or equal to 16" in failed(await c.call_tool("find_frames", {"video": "clip.mp4", "query": "x", "k": 10_000}))
+        assert "less than or equal to 16" in failed(
+            await c.call_tool("find_frames", {"video": "clip.mp4", "query": "x", "k": 10_000})
+        )
         assert "there is no trace" in failed(await c.call_tool("show_trace", {"id": "../../secret"}))
         listed = await c.call_tool("list_videos", {})
         assert listed.structured_content == {"videos": ["clip.mp4", "text.mp4"]}
 
 
-async def test_a_crash_keeps_its_words_to_itself_and_is_logged_under_an_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_crash_keeps_its_words_to_itself_and_is_logged_under_an_id(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     class Breaks(Scripted):
         async def stream(self, *_: Any, **__: Any) -> Any:
             raise KeyError("a secret of the server")
@@ -126,9 +163,14 @@ async def test_a_crash_keeps_its_words_to_itself_and_is_logged_under_an_id(tmp_p
 
     config, parts = parts_in(tmp_path, Breaks())
     clip_in(tmp_path)
-    async with Client(build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))) as c:
+    async with Client(
+        build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))
+    ) as c:
         said = failed(await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"}))
-    id = re.fullmatch(r"Error executing tool ask_video: the server failed \(error ([0-9a-f]{12})\); its log says why, under this id", said)
+    id = re.fullmatch(
+        r"Error executing tool ask_video: the server failed \(error ([0-9a-f]{12})\); its log says why, under this id",
+        said,
+    )
     assert id
     (record,) = [r for r in caplog.records if id[1] in r.getMessage()]
     assert record.exc_info
@@ -165,7 +207,9 @@ async def test_a_call_that_is_given_up_ends_in_the_reasoner(tmp_path: Path) -> N
     writes = Writes()
     config, parts = parts_in(tmp_path, writes)
     clip_in(tmp_path)
-    async with Client(build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))) as c:
+    async with Client(
+        build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))
+    ) as c:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(c.call_tool, "ask_video", {"video": "clip.mp4", "question": "?"})
@@ -193,7 +237,9 @@ async def test_an_index_that_its_only_client_gives_up_is_not_built_to_its_end(tm
     finder, encoder = parts.resources.finder, SlowEncoder()
     finder.encoder, finder.batch = encoder, 1  # type: ignore[assignment]
     clip_in(tmp_path)
-    async with Client(build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))) as c:
+    async with Client(
+        build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))
+    ) as c:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(c.call_tool, "find_frames", {"video": "clip.mp4", "query": "x"})
@@ -210,10 +256,16 @@ async def test_an_index_that_its_only_client_gives_up_is_not_built_to_its_end(tm
 
 async def test_a_trace_of_a_server_with_other_folders_is_not_shown(tmp_path: Path) -> None:
     async with client(tmp_path, DONE) as c:
-        id = (await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})).structured_content["trace"]
+        id = (await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})).structured_content[
+            "trace"
+        ]
     (tmp_path / "other").mkdir()
     config, parts = parts_in(tmp_path, Scripted(DONE))
-    async with Client(build_server(config, Folders([tmp_path / "other"]), parts=parts, traces=KeptTraces(tmp_path / "traces"))) as c:
+    async with Client(
+        build_server(
+            config, Folders([tmp_path / "other"]), parts=parts, traces=KeptTraces(tmp_path / "traces")
+        )
+    ) as c:
         assert f"there is no trace {id!r}" in failed(await c.call_tool("show_trace", {"id": id}))
         assert texts(await c.call_tool("list_videos", {})) == [f"There is no video in {tmp_path / 'other'}."]
 

@@ -35,14 +35,29 @@ class Loud(Retrieve):
 
 @pytest.mark.timeout(300)
 async def test_a_session_over_stdio_with_the_models_in_the_package(tmp_path: Path) -> None:
-    """A real question that needs both tools; one tool prints to stdout, which the protocol does not notice."""
+    """A real question that needs both tools; one tool prints to stdout, which the protocol does not
+    notice."""
     item = make_item("both", 1, "test")
     (tmp_path / "videos").mkdir()
     write_clip(item.clip, tmp_path / "videos" / "clip.mp4")
     (tmp_path / "loud.py").write_text(LOUD)
-    (tmp_path / "loud.yaml").write_text('preset: micro\ntools: {retrieve: {use: "loud:Loud"}}\nbudget: {seconds: 3600}\n')
-    environment = {"ACT2SEE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    arguments = ["-m", "act2see", "mcp", "--folder", str(tmp_path / "videos"), "--config", str(tmp_path / "loud.yaml")]
+    (tmp_path / "loud.yaml").write_text(
+        'preset: micro\ntools: {retrieve: {use: "loud:Loud"}}\nbudget: {seconds: 3600}\n'
+    )
+    environment = {
+        "ACT2SEE_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+    }
+    arguments = [
+        "-m",
+        "act2see",
+        "mcp",
+        "--folder",
+        str(tmp_path / "videos"),
+        "--config",
+        str(tmp_path / "loud.yaml"),
+    ]
     unread: list[Exception] = []
 
     async def listen(message: Any) -> None:
@@ -55,11 +70,15 @@ async def test_a_session_over_stdio_with_the_models_in_the_package(tmp_path: Pat
         assert set(tools) == {"ask_video", "find_frames", "show_trace", "list_videos"}
         assert set(tools["ask_video"].input_schema["properties"]) == {"video", "question", "options"}
         assert "The board world only" in (c.instructions or "")
-        result = await c.call_tool("ask_video", {"video": "clip.mp4", "question": item.text, "options": list(item.options)})
+        result = await c.call_tool(
+            "ask_video", {"video": "clip.mp4", "question": item.text, "options": list(item.options)}
+        )
         found = result.structured_content
         assert found["choice"] == item.answer
         assert [f["how"] for f in found["frames"]] == ["retrieved", "imagined"]
-        frames = await c.call_tool("find_frames", {"video": "clip.mp4", "query": found["frames"][0]["query"], "k": 2})
+        frames = await c.call_tool(
+            "find_frames", {"video": "clip.mp4", "query": found["frames"][0]["query"], "k": 2}
+        )
         assert frames.structured_content["match"]
         assert frames.structured_content["frames"][0]["seconds"] == found["frames"][0]["seconds"]
         assert sum(b.type == "image" for b in frames.content) == 2
@@ -99,11 +118,26 @@ class Server:
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         command = [sys.executable, "-m", "act2see", "mcp", *arguments]
-        settings = {**os.environ, "ACT2SEE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1", **environment}
+        settings = {
+            **os.environ,
+            "ACT2SEE_CACHE": str(folder / "cache"),
+            "OMP_NUM_THREADS": "1",
+            **environment,
+        }
         self.log = folder / "log"
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=settings, text=True)
-        self.ask("initialize", {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}, 1)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=settings, text=True
+            )
+        self.ask(
+            "initialize",
+            {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {},
+                "clientInfo": {"name": "test", "version": "0"},
+            },
+            1,
+        )
         self.send("notifications/initialized", {})
 
     def __enter__(self) -> Server:
@@ -146,16 +180,22 @@ class Server:
 
 
 @pytest.mark.timeout(300)
-def test_a_call_that_its_client_gives_up_ends_and_so_does_a_server_whose_client_leaves(tmp_path: Path) -> None:
+def test_a_call_that_its_client_gives_up_ends_and_so_does_a_server_whose_client_leaves(
+    tmp_path: Path,
+) -> None:
     item = make_item("blink", 0, "test")
     (tmp_path / "videos").mkdir()
     write_clip(item.clip, tmp_path / "videos" / "clip.mp4")
     (tmp_path / "slow.py").write_text(SLOW)
-    (tmp_path / "slow.yaml").write_text('preset: micro\ntools: {retrieve: {use: "slow:Slow", timeout: 3600}}\nbudget: {seconds: 3600}\n')
+    (tmp_path / "slow.yaml").write_text(
+        'preset: micro\ntools: {retrieve: {use: "slow:Slow", timeout: 3600}}\nbudget: {seconds: 3600}\n'
+    )
     events = tmp_path / "events"
     arguments = ["--folder", str(tmp_path / "videos"), "--config", str(tmp_path / "slow.yaml")]
     asked = {"video": "clip.mp4", "question": item.text, "options": list(item.options)}
-    with Server(tmp_path, *arguments, EVENTS=str(events), PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}") as server:
+    with Server(
+        tmp_path, *arguments, EVENTS=str(events), PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    ) as server:
         server.send("tools/call", {"name": "ask_video", "arguments": asked}, 2)
         wait_for(events, ["begun"], server)
         server.send("notifications/cancelled", {"requestId": 2, "reason": "the user pressed stop"})
@@ -208,7 +248,10 @@ def test_text_that_is_no_unicode_does_not_end_the_server(tmp_path: Path) -> None
         for line in ("no JSON", "[" * 50_000, "\0"):
             server.write(line)
             assert server.read()["error"]["code"] == -32700
-        for line in ("", r'{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "\ud800"}}'):
+        for line in (
+            "",
+            r'{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "\ud800"}}',
+        ):
             server.write(line)  # not answered
         for id, name, arguments in (
             (8, "ask_video", {"video": "a\0.mp4", "question": "?"}),
@@ -238,7 +281,11 @@ def wait_for(events: Path, expected: list[str], server: Server) -> None:
 
 @pytest.mark.timeout(300)
 def test_nothing_but_the_protocol_is_on_stdout_and_the_end_of_stdin_is_the_end(tmp_path: Path) -> None:
-    hello: dict[str, Any] = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
+    hello: dict[str, Any] = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "0"},
+    }
     asked: list[dict[str, Any]] = [
         {"id": 1, "method": "initialize", "params": hello},
         {"method": "notifications/initialized"},
@@ -248,7 +295,9 @@ def test_nothing_but_the_protocol_is_on_stdout_and_the_end_of_stdin_is_the_end(t
     answers = {}
     environment = {**os.environ, "ACT2SEE_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "act2see", "mcp", "--folder", str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as server:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+    ) as server:
         assert server.stdin
         assert server.stdout
         for message in asked:

@@ -1,4 +1,5 @@
-"""The OpenAI-compatible server, over HTTP, with the micro checkpoint: the same words as in process, and the protocol."""
+"""The OpenAI-compatible server, over HTTP, with the micro checkpoint: the same words as in process, and the
+protocol."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.serve.hosts import allowed_hosts
-from act2see.serve.openai import Served, build_app, serving
-from act2see.serve.openai_rollout import Pictures
+from act2see.serve.openai.rollout import Pictures
+from act2see.serve.openai.server import Served, build_app, serving
 
 CLOSE = {"connection": "close"}  # or clients keep sockets beyond the test's event loop
 
@@ -74,7 +75,12 @@ def data_url(pixels: Any, kind: str = "PNG") -> str:
 
 def shown(text: str = "Tools: none.", url: str | None = None) -> list[dict[str, Any]]:
     picture = url or data_url(np.full((192, 192, 3), 200, np.uint8))
-    return [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": text}]}]
+    return [
+        {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": text}],
+        }
+    ]
 
 
 TEXT_ONLY: list[list[dict[str, Any]]] = [
@@ -86,13 +92,19 @@ TEXT_ONLY: list[list[dict[str, Any]]] = [
     [{"role": "system", "content": "Be brief."}],
     [{"role": "developer", "content": "Be brief."}],
     [{"role": "assistant", "content": "I am"}],
-    [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}],
+    [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": "a"},
+    ],
 ]
 
 
 @pytest.mark.parametrize("messages", TEXT_ONLY)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_chat_without_a_picture_is_answered(url: str, messages: list[dict[str, Any]], stream: bool) -> None:
+async def test_a_chat_without_a_picture_is_answered(
+    url: str, messages: list[dict[str, Any]], stream: bool
+) -> None:
     """Twice: the second one finds the first in the cache."""
     variants: list[dict[str, Any]] = [{}, {}]
     if messages[-1]["role"] == "assistant":
@@ -124,16 +136,29 @@ async def test_a_temperature_near_zero_is_greedy(client: AsyncOpenAI, temperatur
     assert cold.choices[0].message.content == greedy.choices[0].message.content
 
 
-async def test_a_text_of_megabytes_is_refused_before_it_is_cut_into_tokens(served: Served, client: AsyncOpenAI, monkeypatch: Any) -> None:
-    asked: Any = {"model": "micro", "max_tokens": 1, "messages": [{"role": "user", "content": "word " * 1_000_000}]}
+async def test_a_text_of_megabytes_is_refused_before_it_is_cut_into_tokens(
+    served: Served, client: AsyncOpenAI, monkeypatch: Any
+) -> None:
+    asked: Any = {
+        "model": "micro",
+        "max_tokens": 1,
+        "messages": [{"role": "user", "content": "word " * 1_000_000}],
+    }
     monkeypatch.setattr(served.reasoner, "stream", None)  # nothing is asked of the model
     with pytest.raises(BadRequestError, match=r"5,000,\d+ characters"):
         await client.chat.completions.create(**asked)
 
 
-async def test_a_picture_after_a_text_and_a_text_after_a_picture_are_read_in_one_session(client: AsyncOpenAI) -> None:
+async def test_a_picture_after_a_text_and_a_text_after_a_picture_are_read_in_one_session(
+    client: AsyncOpenAI,
+) -> None:
     begin = [{"role": "user", "content": "Look."}, *shown()]
-    turns: list[list[dict[str, Any]]] = [begin[:1], begin, [*begin, {"role": "user", "content": "And?"}], begin[:1]]
+    turns: list[list[dict[str, Any]]] = [
+        begin[:1],
+        begin,
+        [*begin, {"role": "user", "content": "And?"}],
+        begin[:1],
+    ]
     for messages in turns:
         made = await client.chat.completions.create(model="micro", messages=messages, max_tokens=4)  # type: ignore[arg-type]
         assert made.usage
@@ -199,7 +224,10 @@ async def test_only_the_servers_own_hosts_and_pages_are_answered(served: Served)
                 assert (await http.get(f"{url}/models", headers=headers)).status_code == status
                 assert (await http.get(f"{own}/health", headers=headers)).status_code == status
             preflight = {"origin": "https://evil.example", "access-control-request-method": "POST"}
-            assert "access-control-allow-origin" not in (await http.options(f"{url}/chat/completions", headers=preflight)).headers
+            assert (
+                "access-control-allow-origin"
+                not in (await http.options(f"{url}/chat/completions", headers=preflight)).headers
+            )
 
 
 ODD = [
@@ -222,10 +250,14 @@ async def test_text_that_is_no_unicode_and_numbers_that_are_none_are_refused(url
     async with httpx.AsyncClient(headers={**CLOSE, "content-type": "application/json"}) as http:
         for body in ODD:
             reply = await http.post(f"{url}/chat/completions", content=body)
-            assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error"), body[:80]
+            assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error"), body[
+                :80
+            ]
         for name in ("%00", "%ff", "%ed%a0%80", "a%0Ab", "..%2f..%2fetc"):
             assert (await http.get(f"{url}/models/{name}")).status_code == 404
-        assert (await http.post(f"{url}/chat/completions", json={"model": "a\x00", "messages": shown()})).status_code == 404
+        assert (
+            await http.post(f"{url}/chat/completions", json={"model": "a\x00", "messages": shown()})
+        ).status_code == 404
 
 
 def test_a_name_that_no_client_can_say_is_refused(config: Config) -> None:
@@ -242,7 +274,9 @@ async def test_a_question_over_http_has_the_words_of_one_in_process(
     clip = write_clip(item.clip, tmp_path / "clip.mp4")
     local = await aask(create_act2see(config), clip, item.text, item.options)
     remote_config = over_http(config, url)
-    remote = await aask(create_act2see(remote_config, parts=build_parts(remote_config)), clip, item.text, item.options)
+    remote = await aask(
+        create_act2see(remote_config, parts=build_parts(remote_config)), clip, item.text, item.options
+    )
     assert remote.text == local.text
     assert (remote.answer, [c.tag for c in remote.calls]) == (local.answer, [c.tag for c in local.calls])
     assert len(remote.usage.loops) > 1
@@ -257,9 +291,21 @@ async def test_a_stream_says_what_the_whole_says_and_counts_its_tokens(client: A
     assert (await client.models.retrieve("micro")).model_dump()["max_model_len"] > 1000
     asked: dict[str, Any] = {"model": "micro", "messages": shown(), "max_tokens": 24}
     whole = await client.chat.completions.create(**asked)
-    chunks = [c async for c in await client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})]
-    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == whole.choices[0].message.content
-    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == whole.choices[0].finish_reason == "length"
+    chunks = [
+        c
+        async for c in await client.chat.completions.create(
+            **asked, stream=True, stream_options={"include_usage": True}
+        )
+    ]
+    assert (
+        "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        == whole.choices[0].message.content
+    )
+    assert (
+        [c.choices[0].finish_reason for c in chunks if c.choices][-1]
+        == whole.choices[0].finish_reason
+        == "length"
+    )
     first, second = whole.usage, chunks[-1].usage
     assert first
     assert second
@@ -275,11 +321,21 @@ async def test_stop_strings_end_the_text_and_are_kept_if_asked(client: AsyncOpen
     stop = text[10:14]
     end = text.index(stop)
     for keep in (False, True):
-        whole = await client.chat.completions.create(**asked, stop=["never there", stop], extra_body={"include_stop_str_in_output": keep})
+        whole = await client.chat.completions.create(
+            **asked, stop=["never there", stop], extra_body={"include_stop_str_in_output": keep}
+        )
         assert whole.choices[0].message.content == text[: end + len(stop) * keep]
-        assert (whole.choices[0].finish_reason, whole.choices[0].model_dump()["stop_reason"]) == ("stop", stop)
-        stream = await client.chat.completions.create(**asked, stop=stop, stream=True, extra_body={"include_stop_str_in_output": keep})
-        assert "".join([c.choices[0].delta.content or "" async for c in stream]) == text[: end + len(stop) * keep]
+        assert (whole.choices[0].finish_reason, whole.choices[0].model_dump()["stop_reason"]) == (
+            "stop",
+            stop,
+        )
+        stream = await client.chat.completions.create(
+            **asked, stop=stop, stream=True, extra_body={"include_stop_str_in_output": keep}
+        )
+        assert (
+            "".join([c.choices[0].delta.content or "" async for c in stream])
+            == text[: end + len(stop) * keep]
+        )
 
 
 async def test_a_seed_gives_the_same_draw(client: AsyncOpenAI) -> None:
@@ -299,7 +355,9 @@ async def test_a_seed_gives_the_same_draw(client: AsyncOpenAI) -> None:
 async def test_requests_that_come_together_are_decoded_together(client: AsyncOpenAI, served: Served) -> None:
     engine: Any = served.reasoner
     before = engine.forwards
-    asked = [client.chat.completions.create(model="micro", messages=shown(f"{n}"), max_tokens=40) for n in range(6)]  # type: ignore[arg-type]
+    asked = [
+        client.chat.completions.create(model="micro", messages=shown(f"{n}"), max_tokens=40) for n in range(6)
+    ]  # type: ignore[arg-type]
     made = await asyncio.gather(*asked)
     decoded = sum(m.usage.completion_tokens for m in made if m.usage)
     assert engine.forwards - before < decoded / 2
@@ -308,7 +366,9 @@ async def test_requests_that_come_together_are_decoded_together(client: AsyncOpe
 async def test_too_many_are_told_to_come_again(client: AsyncOpenAI, url: str, served: Served) -> None:
     asked = {"model": "micro", "messages": shown(), "max_tokens": 60}
     async with httpx.AsyncClient(headers=CLOSE) as http:
-        replies = await asyncio.gather(*(http.post(f"{url}/chat/completions", json=asked, timeout=60) for _ in range(24)))
+        replies = await asyncio.gather(
+            *(http.post(f"{url}/chat/completions", json=asked, timeout=60) for _ in range(24))
+        )
     refused = [r for r in replies if r.status_code == 429]
     assert {r.status_code for r in replies} == {200, 429}
     assert refused[0].headers["retry-after"] == "1"
@@ -320,10 +380,19 @@ async def test_too_many_are_told_to_come_again(client: AsyncOpenAI, url: str, se
 async def test_who_hangs_up_frees_the_row_and_the_pictures(url: str, served: Served, stream: bool) -> None:
     engine: Any = served.reasoner
     # Every token is likely at this temperature, so the turn does not end by itself soon.
-    asked = {"model": "micro", "messages": shown(), "max_tokens": 3000, "temperature": 2.0, "seed": 3, "stream": stream}
+    asked = {
+        "model": "micro",
+        "messages": shown(),
+        "max_tokens": 3000,
+        "temperature": 2.0,
+        "seed": 3,
+        "stream": stream,
+    }
     body = json.dumps(asked).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    reader, writer = await asyncio.open_connection(*url.removeprefix("http://").removesuffix("/v1").split(":"))
+    reader, writer = await asyncio.open_connection(
+        *url.removeprefix("http://").removesuffix("/v1").split(":")
+    )
     writer.write(head.encode() + body)
     await (reader.readuntil(b"content") if stream else until(lambda: engine._active == 1))
     assert served.under_way == 1
@@ -360,7 +429,9 @@ PNG = data_url(np.zeros((8, 8, 3), np.uint8))
         ({"messages": shown("word " * 6000)}, 400, "show fewer initial frames"),
     ],
 )
-async def test_what_is_wrong_is_said_in_openais_words(url: str, change: dict[str, Any], status: int, words: str) -> None:
+async def test_what_is_wrong_is_said_in_openais_words(
+    url: str, change: dict[str, Any], status: int, words: str
+) -> None:
     async with httpx.AsyncClient(headers=CLOSE) as http:
         for stream in (False, True):
             asked = {"model": "micro", "messages": shown(), "max_tokens": 1, "stream": stream, **change}
@@ -383,7 +454,11 @@ async def test_a_key_is_asked_for_and_pages_in_browsers_are_not_served(served: S
         async with httpx.AsyncClient(headers=CLOSE) as http:
             for key, status in (("short", 401), ("wrong", 401), ("right", 200)):
                 headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-                assert (await http.post(f"{url}/chat/completions", content=body, headers=headers)).status_code == status
+                assert (
+                    await http.post(f"{url}/chat/completions", content=body, headers=headers)
+                ).status_code == status
                 assert (await http.get(f"{url}/models", headers=headers)).status_code == status
             headers = {"authorization": "Bearer right", "content-type": "text/plain"}
-            assert (await http.post(f"{url}/chat/completions", content=body, headers=headers)).status_code == 415
+            assert (
+                await http.post(f"{url}/chat/completions", content=body, headers=headers)
+            ).status_code == 415

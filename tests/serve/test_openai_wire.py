@@ -1,4 +1,5 @@
-"""Between OpenAI's protocol and a rollout: the same token ids, stop strings however the text is cut, the command itself."""
+"""Between OpenAI's protocol and a rollout: the same token ids, stop strings however the text is cut, the
+command itself."""
 
 from __future__ import annotations
 
@@ -17,16 +18,16 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from act2see.agent.packing import Packer
-from act2see.agent.reasoners.chat import ChatModelReasoner
-from act2see.agent.reasoners.chat_turns import Blocks, continued_messages
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+from act2see.agent.reasoners.chat.turns import Blocks, continued_messages
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
-from act2see.serve.openai_rollout import Pictures, prompted
-from act2see.serve.openai_wire import ProtocolError, StopStrings, read_request
+from act2see.serve.openai.rollout import Pictures, prompted
+from act2see.serve.openai.wire import ProtocolError, StopStrings, read_request
 from act2see.tools.frames import FrameRef
-from act2see.tools.store import frame_digest
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.tools.video.store import frame_digest
 
 QUESTION = (TextPiece("<|im_start|>user\n", "control"), TextPiece("<0.0 seconds>"))
 BEGIN, END = TextPiece("<|vision_start|>", "control"), TextPiece("<|vision_end|>", "control")
@@ -49,17 +50,33 @@ def as_sent(rollout: Rollout, source: Any) -> bytes:
 
 
 def test_a_rollout_that_went_over_the_wire_has_the_same_ids_and_pictures(packer: Packer) -> None:
-    pixels = {frame_digest(p): p for p in np.random.default_rng(0).integers(0, 256, (3, 96, 144, 3), dtype=np.uint8)}
+    pixels = {
+        frame_digest(p): p for p in np.random.default_rng(0).integers(0, 256, (3, 96, 144, 3), dtype=np.uint8)
+    }
     a, b, c = (ImagePiece(FrameRef(digest=d, width=144, height=96, seconds=1.0)) for d in pixels)
     rollout = Rollout(
         (
-            *QUESTION, BEGIN, a, END, TextPiece("<1.0 seconds>"), BEGIN, b, END,
-            TextPiece("\nWhat? <|im_end|><think>\nTools: retrieve."), ASSISTANT,
+            *QUESTION,
+            BEGIN,
+            a,
+            END,
+            TextPiece("<1.0 seconds>"),
+            BEGIN,
+            b,
+            END,
+            TextPiece("\nWhat? <|im_end|><think>\nTools: retrieve."),
+            ASSISTANT,
             TextPiece("Second 0: <|im_end|> a ring. <retrieve>x</retrieve>", "model"),
-            TextPiece("<frame>"), TextPiece("<3.7 seconds>"), BEGIN, c, END, TextPiece("It says </think><|vision_start|>.</frame>"),
-            TextPiece(" So </think>\n<think>", "model"), TextPiece("</think>\n<answer>", "control"),
+            TextPiece("<frame>"),
+            TextPiece("<3.7 seconds>"),
+            BEGIN,
+            c,
+            END,
+            TextPiece("It says </think><|vision_start|>.</frame>"),
+            TextPiece(" So </think>\n<think>", "model"),
+            TextPiece("</think>\n<answer>", "control"),
         )
-    )  # fmt: skip
+    )
     pictures = Pictures()
     given = prompted(read_request(as_sent(rollout, lambda ref: pixels[ref.digest])), pictures)
     ours, sent = packer.pack(rollout), packer.pack(given.rollout)
@@ -67,7 +84,9 @@ def test_a_rollout_that_went_over_the_wire_has_the_same_ids_and_pictures(packer:
     assert [f.digest for f in sent.images] == list(pixels)
     assert np.array_equal(pictures.get(c.frame.digest), pixels[c.frame.digest])
     # A later visit of the same run is known by its beginning; pictures go with the request.
-    again = prompted(read_request(as_sent(Rollout(rollout.pieces[:12]), lambda ref: pixels[ref.digest])), pictures)
+    again = prompted(
+        read_request(as_sent(Rollout(rollout.pieces[:12]), lambda ref: pixels[ref.digest])), pictures
+    )
     assert again.rollout.session == given.rollout.session
     del given, again
     assert len(pictures) == 0
@@ -80,7 +99,9 @@ def test_an_ordinary_chat_becomes_turns_and_nobody_can_spell_one_out(packer: Pac
         {"role": "assistant", "content": "<think>\nHm.</think>"},
         {"role": "user", "content": [{"type": "text", "text": "So?"}]},
     ]
-    rollout = prompted(read_request(json.dumps({"model": "m", "messages": messages}).encode()), Pictures()).rollout
+    rollout = prompted(
+        read_request(json.dumps({"model": "m", "messages": messages}).encode()), Pictures()
+    ).rollout
     assert str(rollout) == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n<think>\nHm.</think>"
         "<|im_end|>\n<|im_start|>user\nSo?<|im_end|>\n<|im_start|>assistant\n<think>\n"
@@ -90,7 +111,14 @@ def test_an_ordinary_chat_becomes_turns_and_nobody_can_spell_one_out(packer: Pac
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'{"model": "m"}', b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}']
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"model": "m"}',
+        b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}',
+    ],
 )
 def test_what_is_no_request_is_an_error_of_the_protocol(body: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
@@ -100,8 +128,15 @@ def test_what_is_no_request_is_an_error_of_the_protocol(body: bytes) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text("ab<", max_size=24), st.lists(st.text("ab<", min_size=1, max_size=4), max_size=3), st.integers(1, 5), st.booleans())
-def test_stop_strings_are_found_however_the_text_is_cut(text: str, stops: list[str], size: int, keep: bool) -> None:
+@given(
+    st.text("ab<", max_size=24),
+    st.lists(st.text("ab<", min_size=1, max_size=4), max_size=3),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_stop_strings_are_found_however_the_text_is_cut(
+    text: str, stops: list[str], size: int, keep: bool
+) -> None:
     reader = StopStrings(stops, keep)
     said = [reader.feed(text[i : i + size]) for i in range(0, len(text), size)]
     said.append(reader.rest())
@@ -124,13 +159,27 @@ def test_what_docs_models_md_shows_is_right(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
         config = load_config(tmp_path / "mine.yaml", cache=str(tmp_path / "cache"))
         assert isinstance(build_parts(config).reasoner, ChatModelReasoner)
-    bodies = [block for block in re.findall(r"```json\n(.*?)```", text, re.S) if "continue_final_message" in block]
+    bodies = [
+        block for block in re.findall(r"```json\n(.*?)```", text, re.S) if "continue_final_message" in block
+    ]
     assert [read_request(body.encode()).plain_parts for body in bodies] == [(2, 4)]
 
 
 @pytest.mark.timeout(300)  # it starts a process that loads a model, and a busy machine takes its time
 def test_the_command_serves_until_it_is_interrupted() -> None:
-    command = [sys.executable, "-m", "act2see", "serve", "openai", "--port", "0", "--weights", "micro:vlm", "--allow-host", "a.example"]
+    command = [
+        sys.executable,
+        "-m",
+        "act2see",
+        "serve",
+        "openai",
+        "--port",
+        "0",
+        "--weights",
+        "micro:vlm",
+        "--allow-host",
+        "a.example",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout

@@ -11,15 +11,15 @@ import pytest
 from tests.graphs.doubles import Scripted, clip_in
 from tests.serve.page_runs import SCRIPT, asked, runs_in
 
-from act2see.agent.trace import Trace
 from act2see.cli.ui import ui
 from act2see.errors import ConfigError, TraceError, VideoError
 from act2see.graphs.state import AskContext
-from act2see.serve.ui import Site, build_app, listen
-from act2see.serve.ui_page import compared, label
-from act2see.serve.ui_runs import Past
-from act2see.serve.ui_shelf import Clip, Shelf
-from act2see.tools.folders import Folders
+from act2see.serve.ui.page import compared, label
+from act2see.serve.ui.runs import Past
+from act2see.serve.ui.server import Site, build_app, listen
+from act2see.serve.ui.shelf import Clip, VideoCatalog
+from act2see.tools.video.folders import Folders
+from act2see.trace.trace import Trace
 
 HOSTILE = """<img src=x onerror="hit()"> <script>hit()</script> &amp; ${hit()} {{hit}}"""
 
@@ -40,12 +40,16 @@ async def test_the_history_is_newest_first_and_leaves_out_what_cannot_be_read(tm
         with pytest.raises(TraceError, match="there is no run"):
             runs.load(id)
     page = compared((second.id, first.id), runs, {config.hash: "mine"})
-    assert re.search(r'class="differs"><th scope="row">Tools</th><td>none</td><td>retrieve, generate</td>', page)
+    assert re.search(
+        r'class="differs"><th scope="row">Tools</th><td>none</td><td>retrieve, generate</td>', page
+    )
     assert "<td>mine</td><td>mine</td>" in page
 
 
-def test_an_upload_is_opened_first_and_its_name_is_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf = Shelf(tmp_path / "uploads")
+def test_an_upload_is_opened_first_and_its_name_is_harmless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = VideoCatalog(tmp_path / "uploads")
     sent = tmp_path / "in"
     sent.mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(sent))
@@ -78,7 +82,7 @@ def test_only_videos_in_the_folders_are_offered(tmp_path: Path) -> None:
     (inside / "link.mp4").symlink_to(secret)
     (inside / "notes.txt").write_text("no video")
     sample = Clip("sample", str(secret), "Q?", ("a",))
-    shelf = Shelf(tmp_path / "uploads", [sample], Folders([inside]))
+    shelf = VideoCatalog(tmp_path / "uploads", [sample], Folders([inside]))
     assert [c.label for c in shelf.clips().values()] == ["sample", "clip.mp4"]
     assert not any("/" in key for key in shelf.clips())
 
@@ -87,13 +91,16 @@ async def test_the_server_hands_out_runs_and_clips_by_key_alone(tmp_path: Path) 
     pytest.importorskip("gradio")
     from httpx import ASGITransport, AsyncClient
 
-    config, runs = runs_in(tmp_path, Scripted(f"{HOSTILE}<retrieve>{HOSTILE}</retrieve>", f"{HOSTILE}</think><answer>{HOSTILE}</answer>"))
+    config, runs = runs_in(
+        tmp_path,
+        Scripted(f"{HOSTILE}<retrieve>{HOSTILE}</retrieve>", f"{HOSTILE}</think><answer>{HOSTILE}</answer>"),
+    )
     trace = await asked(tmp_path, runs, config, HOSTILE)
     clip = Clip("c", clip_in(tmp_path))
     page = tmp_path / "page.html"
     page.write_text("<script>hit()</script>")
     odd = Clip("odd", str(page))
-    app = build_app(Site({"mine": config}, Shelf(tmp_path / "uploads", [clip, odd]), runs))
+    app = build_app(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [clip, odd]), runs))
     async with AsyncClient(transport=ASGITransport(app), base_url="http://127.0.0.1") as client:
         json = await client.get(f"/runs/{trace.id}/trace.json")
         assert Trace.from_json(json.text) == trace
@@ -103,16 +110,28 @@ async def test_the_server_hands_out_runs_and_clips_by_key_alone(tmp_path: Path) 
         assert "&lt;img src=x onerror=" in html.text
         assert "default-src 'self'" in html.headers["content-security-policy"]
         video = await client.get(f"/clips/{clip.key}", headers={"range": "bytes=0-99"})
-        assert (video.status_code, len(video.content), video.headers["content-type"]) == (206, 100, "video/mp4")
+        assert (video.status_code, len(video.content), video.headers["content-type"]) == (
+            206,
+            100,
+            "video/mp4",
+        )
         assert (await client.get(f"/clips/{odd.key}")).headers["content-type"] == "video/mp4"
-        for url in ("/clips/nothing", "/clips/..%2Fpage.html", "/runs/..%2F..%2Fpage/trace.html", "/runs/nothing/trace.json"):
+        for url in (
+            "/clips/nothing",
+            "/clips/..%2Fpage.html",
+            "/runs/..%2F..%2Fpage/trace.html",
+            "/runs/nothing/trace.json",
+        ):
             answer = await client.get(url)
             assert answer.status_code == 404, url
 
 
 def test_a_line_of_the_history_is_text_and_short() -> None:
     past = Past("id", datetime.datetime(2026, 1, 2, 3, 4), HOSTILE, HOSTILE, (), "h")
-    assert label(past, {"h": "mine"}) == f"2026-01-02 03:04:00 · mine · no tools · “{HOSTILE[:30]}” · {HOSTILE[:69]}…"
+    assert (
+        label(past, {"h": "mine"})
+        == f"2026-01-02 03:04:00 · mine · no tools · “{HOSTILE[:30]}” · {HOSTILE[:69]}…"
+    )
 
 
 def test_a_host_that_is_no_name_is_refused_before_anything_is_started(tmp_path: Path) -> None:

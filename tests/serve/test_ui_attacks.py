@@ -1,4 +1,5 @@
-"""The page against forged requests: no file of the machine, no hang, no 500; what is refused says so in a line."""
+"""The page against forged requests: no file of the machine, no hang, no 500; what is refused says so in a
+line."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ from tests.graphs.doubles import Scripted, clip_in
 from tests.serve.page_runs import SCRIPT, runs_in
 
 from act2see.errors import Act2SeeError
-from act2see.serve.ui import Site
-from act2see.serve.ui_shelf import Clip, Shelf, uploaded_file
-from act2see.tools.folders import Folders
+from act2see.serve.ui.server import Site
+from act2see.serve.ui.shelf import Clip, VideoCatalog, uploaded_file
+from act2see.tools.video.folders import Folders
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
 from tests.serve.page_client import Client, attacked, file_at
@@ -39,14 +40,23 @@ def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def page(tmp_path: Path, inbox: Path) -> Iterator[Client]:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
     sample = Clip("sample", clip_in(tmp_path), "Which?", ("a", "b"))
-    with attacked(Site({"mine": config}, Shelf(tmp_path / "uploads", [sample]), runs)) as client:
+    with attacked(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
         yield client
 
 
 def form(page: Client, **changed: Any) -> tuple[int, list[Any]]:
     """The event that asks, and its values: the session's run, then the form's."""
     clip = next(c["props"]["value"] for c in page.config["components"] if c["props"].get("elem_id") == "clip")
-    values = {"key": clip, "question": "Which?", "options": "a\nb", "config": "mine", "tools": [], "calls": 4, "tokens": 600, "seed": 0}
+    values = {
+        "key": clip,
+        "question": "Which?",
+        "options": "a\nb",
+        "config": "mine",
+        "tools": [],
+        "calls": 4,
+        "tokens": 600,
+        "seed": 0,
+    }
     assert changed.keys() <= values.keys()
     inputs = ("clip", "question", "options", "config", "tools", "calls", "tokens", "seed")
     return page.function(*inputs), [None, *(values | changed).values()]
@@ -69,7 +79,10 @@ def test_no_path_becomes_an_upload_and_none_hangs(page: Client, inbox: Path, tmp
         "/dev/stdin",
         "/proc/self/environ",
         "/nowhere",
-        *(inbox / name for name in ("fifo.mp4", "link.mp4", "away/secret.mp4", "folder.mp4", "none.mp4", "../secret.mp4")),
+        *(
+            inbox / name
+            for name in ("fifo.mp4", "link.mp4", "away/secret.mp4", "folder.mp4", "none.mp4", "../secret.mp4")
+        ),
         f"{inbox}/./../secret.mp4",
         beside / "x.mp4",
         inbox,
@@ -90,7 +103,9 @@ def test_no_path_becomes_an_upload_and_none_hangs(page: Client, inbox: Path, tmp
     assert secret.exists()
     assert not (tmp_path / "uploads").exists()
     # The same for all: whether a path exists is not told.
-    assert page.outcome(upload, [file_at("/etc/passwd")]) == page.outcome(upload, [file_at("/etc/no-such-file")])
+    assert page.outcome(upload, [file_at("/etc/passwd")]) == page.outcome(
+        upload, [file_at("/etc/no-such-file")]
+    )
     assert NO_UPLOAD in page.outcome(upload, [{"path": str(secret)}])
 
 
@@ -111,7 +126,10 @@ def test_no_control_takes_a_path_or_a_value_of_another_shape(page: Client, tmp_p
     for event in page.config["dependencies"]:
         for value in hostile if event["inputs"] else ():
             told = page.outcome(event["id"], [value] * len(event["inputs"]), event_data=value)
-            assert re.search(f"{NO_UPLOAD}|none of the page's controls sends|does not have", told), (event["id"], value)
+            assert re.search(f"{NO_UPLOAD}|none of the page's controls sends|does not have", told), (
+                event["id"],
+                value,
+            )
 
 
 def test_what_was_uploaded_is_taken_as_before(page: Client, tmp_path: Path) -> None:
@@ -132,7 +150,18 @@ def test_what_was_uploaded_is_taken_as_before(page: Client, tmp_path: Path) -> N
 
 def test_odd_names_of_uploads_are_cleaned_or_refused(page: Client, inbox: Path, tmp_path: Path) -> None:
     video = Path(clip_in(tmp_path)).read_bytes()
-    names = ["a\0b.mp4", "\ud800.mp4", "../../up.mp4", "/etc/x.mp4", "\n\r.mp4", "\u202etxt.mp4", "é" * 300, "\u4e00" * 300, "", "."]
+    names = [
+        "a\0b.mp4",
+        "\ud800.mp4",
+        "../../up.mp4",
+        "/etc/x.mp4",
+        "\n\r.mp4",
+        "\u202etxt.mp4",
+        "é" * 300,
+        "\u4e00" * 300,
+        "",
+        ".",
+    ]
     for name in (*names, b"\xff\xfe.mp4", b"\xed\xa0\x80.mp4"):
         answer = page.upload(name, video)
         assert answer.status_code in (200, 400, 413), (name, answer.text)
@@ -149,7 +178,10 @@ def test_what_is_no_upload_is_refused(page: Client) -> None:
         (b"", "multipart/form-data; boundary=b"),
         (b"", "multipart/form-data"),
         (b"no form", "multipart/form-data; boundary=b"),
-        (b'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\nx\r\n--b--\r\n', "multipart/form-data; boundary=b"),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="files"\r\n\r\nx\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+        ),
         (b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n", "multipart/form-data; boundary=b"),
         (b"--b\r\n\r\nx\r\n--b--\r\n", "multipart/form-data; boundary=b"),
         (b"{}", "application/json"),
@@ -204,7 +236,9 @@ def test_a_forged_form_is_refused_in_a_line(page: Client) -> None:
 
 
 def test_text_that_is_none_is_cleaned_and_the_answer_kept(page: Client, tmp_path: Path) -> None:
-    outcome = page.outcome(*form(page, question="Which\0 \ud800?", options="a\0\n\udfff", seed=5.0, calls=None))
+    outcome = page.outcome(
+        *form(page, question="Which\0 \ud800?", options="a\0\n\udfff", seed=5.0, calls=None)
+    )
     assert "Answered" in outcome
     [saved] = (tmp_path / "runs").glob("*/trace.json")
     question = json.loads(saved.read_bytes())["question"]
@@ -217,7 +251,22 @@ def test_no_run_is_named_by_a_path(page: Client, tmp_path: Path) -> None:
     assert "Answered" in page.outcome(*form(page))
     [run] = [p.name for p in (tmp_path / "runs").iterdir()]
     for event in page.config["dependencies"]:
-        for id in (None, "../runs", f"{run}/", f"../runs/{run}", "\0", "\ud800", "x" * 9000, "/", ".", 3, True, ["x"], 1e300, -5):
+        for id in (
+            None,
+            "../runs",
+            f"{run}/",
+            f"../runs/{run}",
+            "\0",
+            "\ud800",
+            "x" * 9000,
+            "/",
+            ".",
+            3,
+            True,
+            ["x"],
+            1e300,
+            -5,
+        ):
             told = page.outcome(event["id"], [id] * len(event["inputs"]))
             assert "the server failed" not in told, (event, id)
             assert SECRET not in told
@@ -233,7 +282,10 @@ def test_what_the_page_does_not_ask_for_is_not_there(page: Client, tmp_path: Pat
     [path] = page.upload("state.json", b"[]").json()
     api = "/gradio_api"
     gets = [
-        *(f"{api}/file={p}" for p in (secret, "/etc/passwd", "/dev/zero", path, "https://example.org/", "http://127.0.0.1:9/")),
+        *(
+            f"{api}/file={p}"
+            for p in (secret, "/etc/passwd", "/dev/zero", path, "https://example.org/", "http://127.0.0.1:9/")
+        ),
         *(f"{api}/file/{p}" for p in ("etc/passwd", path)),
         f"{api}/proxy=https://example.hf.space/",
         f"{api}/stream/a/b/c/playlist.m3u8",
@@ -305,7 +357,9 @@ def test_what_is_no_event_is_refused(page: Client) -> None:
         b'{"data": ["\xff"], "fn_index": 0, "session_hash": "s"}',
     ]
     for body in bodies:
-        answer = page.http.post("/gradio_api/queue/join", content=body, headers={"content-type": "application/json"})
+        answer = page.http.post(
+            "/gradio_api/queue/join", content=body, headers={"content-type": "application/json"}
+        )
         assert answer.status_code == 400, body[:60]
         assert "reload the page" in answer.json()["detail"]
 
@@ -328,25 +382,37 @@ def test_too_few_and_too_many_values_and_too_long_requests(page: Client) -> None
 
 def test_another_host_and_another_site_are_not_answered(page: Client) -> None:
     for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7860", ""):
-        for url in ("/", "/config", "/runs/x/trace.json", "/clips/x", "/gradio_api/queue/data?session_hash=s"):
+        for url in (
+            "/",
+            "/config",
+            "/runs/x/trace.json",
+            "/clips/x",
+            "/gradio_api/queue/data?session_hash=s",
+        ):
             assert page.http.get(url, headers={"host": host}).status_code == 421, (host, url)
     own = str(page.http.base_url).rstrip("/")
     function, values = form(page)
     for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
         body = {"data": values, "fn_index": function, "session_hash": "s"}
-        assert page.http.post("/gradio_api/queue/join", json=body, headers={"origin": origin}).status_code == 403
+        assert (
+            page.http.post("/gradio_api/queue/join", json=body, headers={"origin": origin}).status_code == 403
+        )
     assert page.http.get("/", headers={"origin": own}).status_code == 200
 
 
 def test_hosts_that_are_added_are_answered(tmp_path: Path) -> None:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
-    with attacked(Site({"mine": config}, Shelf(tmp_path / "uploads"), runs, hosts=("video.example",))) as page:
+    with attacked(
+        Site({"mine": config}, VideoCatalog(tmp_path / "uploads"), runs, hosts=("video.example",))
+    ) as page:
         assert page.http.get("/", headers={"host": "video.example"}).status_code == 200
         assert page.http.get("/", headers={"host": "other.example"}).status_code == 421
 
 
-def test_what_nobody_expected_is_logged_under_the_id_that_the_page_shows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(Shelf):
+def test_what_nobody_expected_is_logged_under_the_id_that_the_page_shows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(VideoCatalog):
         """Fails once the page is there."""
 
         def clips(self) -> dict[str, Clip]:
@@ -355,13 +421,21 @@ def test_what_nobody_expected_is_logged_under_the_id_that_the_page_shows(tmp_pat
             return super().clips()
 
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
-    with attacked(Site({"mine": config}, Broken(tmp_path / "uploads", [Clip("c", clip_in(tmp_path))]), runs)) as page:
+    with attacked(
+        Site({"mine": config}, Broken(tmp_path / "uploads", [Clip("c", clip_in(tmp_path))]), runs)
+    ) as page:
         function, values = form(page)
         (tmp_path / "broken").touch()
         picked = page.function("clip", "question")
-        answers = [page.outcome(function, values), page.outcome(picked, [None, None, None]), page.http.get("/clips/x").text]
+        answers = [
+            page.outcome(function, values),
+            page.outcome(picked, [None, None, None]),
+            page.http.get("/clips/x").text,
+        ]
         (tmp_path / "runs").write_text("no folder")
-        assert "cannot be listed (Not a directory): name another folder with --runs" in page.outcome(page.function("past"), [None])
+        assert "cannot be listed (Not a directory): name another folder with --runs" in page.outcome(
+            page.function("past"), [None]
+        )
     for answer in answers:
         [id] = set(re.findall(r"error (\w{12})\b", answer))
         assert SECRET not in answer
@@ -376,7 +450,7 @@ def test_odd_names_on_the_disk_are_shown_and_hide_nothing(tmp_path: Path) -> Non
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(video)
     os.mkfifo(folder / "pipe.mp4")
     gone = Clip("gone", str(tmp_path / "gone.mp4"))
-    shelf = Shelf(tmp_path / "uploads", [gone], Folders([folder]))
+    shelf = VideoCatalog(tmp_path / "uploads", [gone], Folders([folder]))
     (tmp_path / "uploads" / "x").mkdir(parents=True)
     (tmp_path / "uploads" / "x" / "gone.mp4").symlink_to("/nowhere")
     Path(os.fsdecode(os.fsencode(tmp_path / "uploads" / "x") + b"/\xff.mp4")).write_bytes(video)
@@ -388,7 +462,9 @@ def test_odd_names_on_the_disk_are_shown_and_hide_nothing(tmp_path: Path) -> Non
         for key, clip in shelf.clips().items():
             answer = page.http.get(f"/clips/{key}")
             assert answer.content == video or (clip is gone and answer.status_code == 404), clip
-        assert "Answered" in page.outcome(*form(page, key=next(k for k, c in shelf.clips().items() if c.label == "good.mp4")))
+        assert "Answered" in page.outcome(
+            *form(page, key=next(k for k, c in shelf.clips().items() if c.label == "good.mp4"))
+        )
         [run] = (tmp_path / "runs").iterdir()
         run.rename(os.fsdecode(os.fsencode(tmp_path / "runs") + b"/\xffrun"))
         (tmp_path / "runs" / "odd").mkdir()
@@ -400,7 +476,9 @@ def test_odd_names_on_the_disk_are_shown_and_hide_nothing(tmp_path: Path) -> Non
         assert page.http.get(f"/runs/{quote(past.id)}/trace.html").status_code == 200
 
 
-def test_nothing_is_looked_up_outside_the_folder_of_uploads(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_looked_up_outside_the_folder_of_uploads(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looked: list[str] = []
     real = os.path.realpath
     monkeypatch.setattr(os.path, "realpath", lambda path: looked.append(str(path)) or real(path))
@@ -411,7 +489,7 @@ def test_nothing_is_looked_up_outside_the_folder_of_uploads(inbox: Path, monkeyp
 
 
 def test_only_an_upload_is_taken(tmp_path: Path, inbox: Path) -> None:
-    shelf = Shelf(tmp_path / "uploads")
+    shelf = VideoCatalog(tmp_path / "uploads")
     video = Path(clip_in(tmp_path))
     for path in (str(video), "/dev/zero", "", f"{inbox}/a\0", f"{inbox}/\ud800"):
         with pytest.raises(Act2SeeError, match=NO_UPLOAD):

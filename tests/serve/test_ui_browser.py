@@ -15,16 +15,16 @@ from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import Trace
 from act2see.cli.demo import ITEMS
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import cached_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
-from act2see.serve.ui import Site, served
-from act2see.serve.ui_runs import Runs
-from act2see.serve.ui_shelf import Clip, Shelf
+from act2see.serve.ui.runs import Runs
+from act2see.serve.ui.server import Site, served
+from act2see.serve.ui.shelf import Clip, VideoCatalog
+from act2see.trace.trace import Trace
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
 sync_api = pytest.importorskip("playwright.sync_api", reason="driving a browser needs playwright")
@@ -43,7 +43,13 @@ class Slow(Scripted):
     """Writes words until it is stopped."""
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         for n in range(10_000):
             yield Delta(f"word{n} ")
@@ -64,7 +70,12 @@ class Visit:
     def open(self, **viewport: int) -> Any:
         page = self.context.new_page()
         page.set_viewport_size(viewport or {"width": 1280, "height": 900})
-        page.on("request", lambda r: None if r.url.startswith((self.address, "data:", "blob:")) else self.elsewhere.append(r.url))
+        page.on(
+            "request",
+            lambda r: (
+                None if r.url.startswith((self.address, "data:", "blob:")) else self.elsewhere.append(r.url)
+            ),
+        )
         page.on("pageerror", lambda e: self.errors.append(str(e)))
         page.goto(self.address)
         # Until then the page's scripts may not listen yet.
@@ -87,7 +98,9 @@ def noise(path: Path, seed: int = 0) -> str:
         stream = out.add_stream("libx264", rate=12)
         stream.width, stream.height, stream.pix_fmt = 96, 96, "yuv420p"
         for _ in range(24):
-            frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                rng.integers(0, 255, (96, 96, 3), dtype=np.uint8), format="rgb24"
+            )
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     return str(path)
@@ -129,11 +142,13 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
 
     family, index = next(item for item in ITEMS if item[0] == "imagine")
     item = make_item(family, index, "test")
-    sample = Clip("sample: imagine", str(write_clip(item.clip, folder / "imagine.mp4")), item.text, tuple(item.options))
+    sample = Clip(
+        "sample: imagine", str(write_clip(item.clip, folder / "imagine.mp4")), item.text, tuple(item.options)
+    )
     runs = Runs(folder / "runs", open_graph)
     with (
         sync_api.sync_playwright() as playwright,
-        served(Site(configs, Shelf(folder / "uploads", [sample]), runs, max_upload=1)) as address,
+        served(Site(configs, VideoCatalog(folder / "uploads", [sample]), runs, max_upload=1)) as address,
     ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(locale="en-US")
@@ -189,9 +204,14 @@ def test_ones_own_video_brings_no_question_and_micro_says_that_it_does_not_know_
     question.fill("What is this?")
     options.fill("a\nb")
     page.locator("#upload input[type=file]").set_input_files(noise(visit.folder / "again.mp4", seed=1))
-    sync_api.expect(page.get_by_role("combobox", name="Video")).to_have_value("upload: again.mp4", timeout=WAIT)
+    sync_api.expect(page.get_by_role("combobox", name="Video")).to_have_value(
+        "upload: again.mp4", timeout=WAIT
+    )
     page.locator("video[aria-label*=again]").wait_for()
-    assert (question.input_value(), options.input_value()) == ("What is this?", "a\nb")  # one's own words stay
+    assert (question.input_value(), options.input_value()) == (
+        "What is this?",
+        "a\nb",
+    )  # one's own words stay
     question.press("Enter")
     said(page, "Not answered: I cannot tell")
     for absent in ("budget", "Forced", "Chain of thought", "none of the options"):
@@ -219,7 +239,9 @@ def test_errors_are_readable_and_the_form_stays_as_it_is(visit: Visit) -> None:
     page.get_by_role("button", name="Ask", exact=True).click()
     assert said(page, "question is empty").get_attribute("role") == "alert"
     beside(page, "#said", "#ask-button")
-    page.locator("#upload input[type=file]").set_input_files({"name": "no <b>video.mp4", "mimeType": "video/mp4", "buffer": b"only words"})
+    page.locator("#upload input[type=file]").set_input_files(
+        {"name": "no <b>video.mp4", "mimeType": "video/mp4", "buffer": b"only words"}
+    )
     assert "is not a video that can be read" in said(page, "not a video").inner_text()
     beside(page, "#upload-said", "#upload")
     page.locator("#upload input[type=file]").set_input_files(
@@ -242,7 +264,9 @@ def test_nothing_that_somebody_wrote_becomes_part_of_the_page(visit: Visit) -> N
     page = visit.open()
     video = Path(clip_in(visit.folder)).read_bytes()
     name = """"><img src=x onerror="window.hit=1">..#t=1,2.mp4"""
-    page.locator("#upload input[type=file]").set_input_files({"name": name, "mimeType": "video/mp4", "buffer": video})
+    page.locator("#upload input[type=file]").set_input_files(
+        {"name": name, "mimeType": "video/mp4", "buffer": video}
+    )
     said(page, "It is selected")
     configure(page, "scripted")
     page.get_by_label("Question").fill(HOSTILE)
@@ -272,7 +296,11 @@ def test_with_the_keyboard_alone_on_a_phone(visit: Visit) -> None:
     for _ in range(20):
         page.keyboard.press("Tab")
         focus = page.evaluate("document.activeElement.closest('[id]')?.id")
-        reached += [focus] if focus in ("upload", "clip", "question", "options", "ask-button") and focus not in reached else []
+        reached += (
+            [focus]
+            if focus in ("upload", "clip", "question", "options", "ask-button") and focus not in reached
+            else []
+        )
         if focus == "question":
             page.keyboard.press("Control+A")
             page.keyboard.type("Which?")
@@ -287,7 +315,9 @@ def test_with_the_keyboard_alone_on_a_phone(visit: Visit) -> None:
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 390
         if tab != "Ask":
-            page.locator("#past-chain article, #comparison table, #comparison p").locator("visible=true").first.wait_for()
+            page.locator("#past-chain article, #comparison table, #comparison p").locator(
+                "visible=true"
+            ).first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
     page.close()
 

@@ -1,4 +1,5 @@
-"""The page's runs: folded from their events, watched in time, going on by themselves, kept however they end."""
+"""The page's runs: folded from their events, watched in time, going on by themselves, kept however they
+end."""
 
 from __future__ import annotations
 
@@ -15,15 +16,16 @@ from tests.serve.page_runs import SCRIPT, asked, runs_in
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.agent.trace import Call, Question, Text, Trace
 from act2see.errors import ToolError
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.events import TokenEvent
 from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
-from act2see.serve.ui_live import EVERY, Live
-from act2see.serve.ui_page import status
-from act2see.serve.ui_runs import Asked
+from act2see.serve.ui.live import EVERY, Live
+from act2see.serve.ui.page import status
+from act2see.serve.ui.runs import Asked
+from act2see.trace.events import TokenEvent
+from act2see.trace.record import Call, Question, Text
+from act2see.trace.trace import Trace
 
 
 class Endless:
@@ -32,7 +34,13 @@ class Endless:
     name = "endless"
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         while not until("so "):
             yield Delta("so ")
@@ -48,7 +56,11 @@ class Endless:
     [
         SCRIPT,
         ("<generate>a</generate>", "<answer>1</answer> and more"),
-        ("</retrieve><retrieve></retrieve>", "<zoom>x</zoom>", "I mean <answer> now.</think><answer> B</answer>"),
+        (
+            "</retrieve><retrieve></retrieve>",
+            "<zoom>x</zoom>",
+            "I mean <answer> now.</think><answer> B</answer>",
+        ),
         ("nothing but words",),
     ],
     ids=["call", "no text", "malformed", "forced"],
@@ -61,7 +73,9 @@ async def test_events_fold_into_the_very_trace(tmp_path: Path, script: tuple[str
         live.event(event)  # type: ignore[arg-type]
         looks.append(live.trace())
 
-    trace = await aask(create_act2see(config, parts=parts), clip_in(tmp_path), "Which?", thread_id="x", on_event=on_event)
+    trace = await aask(
+        create_act2see(config, parts=parts), clip_in(tmp_path), "Which?", thread_id="x", on_event=on_event
+    )
     folded = live.trace()
     assert folded is not None
     assert folded.segments == trace.segments
@@ -145,7 +159,9 @@ async def test_what_was_stopped_is_kept(tmp_path: Path) -> None:
     assert "Stopped" in status(run)
 
 
-async def test_what_fails_says_so_in_a_line_and_keeps_what_there_was(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_fails_says_so_in_a_line_and_keeps_what_there_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     class Breaks(Scripted):
         async def stream(self, *args: object, **more: object) -> AsyncIterator[Delta | Done]:  # type: ignore[override]
             yield Delta("I look")

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from act2see.micro.learn_encoder import _image_processor
-from act2see.micro.learn_generator import edit_texts
-from act2see.micro.models import build_encoder, build_generator, build_vae
 from act2see.micro.questions import make_item
-from act2see.micro.tokenizers import bert_tokenizer, clip_tokenizer
+from act2see.micro.recipe.learn_encoder import _image_processor
+from act2see.micro.recipe.learn_generator import edit_texts
+from act2see.micro.recipe.models import build_encoder, build_generator, build_vae
+from act2see.micro.recipe.tokenizers import bert_tokenizer, clip_tokenizer
 from act2see.micro.world import write_clip
 from act2see.tools.base import Resources
-from act2see.tools.clips import Clips
-from act2see.tools.encoder import Blip2Encoder
-from act2see.tools.finder import Finder
-from act2see.tools.store import FrameStore
+from act2see.tools.search.blip2 import Blip2Encoder
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import VideoLibrary
+from act2see.tools.video.store import FrameStore
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,9 @@ def generator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Six seconds of the board world: 18 frames at 3 fps."""
-    return str(write_clip(make_item("blink", 0, seconds=6).clip, tmp_path_factory.mktemp("clip") / "clip.mp4", 96))
+    return str(
+        write_clip(make_item("blink", 0, seconds=6).clip, tmp_path_factory.mktemp("clip") / "clip.mp4", 96)
+    )
 
 
 @pytest.fixture
@@ -56,6 +58,6 @@ def resources(tmp_path: Path, encoder: Blip2Encoder) -> Callable[..., Resources]
     def make(keep_frames: bool = True, fps: float = 3.0, cache: Path | None = None) -> Resources:
         cache = cache or tmp_path / "cache"
         store = FrameStore(tmp_path / "frames")
-        return Resources(store, Finder(Clips(cache, store, 96), encoder, cache, fps, 8, keep_frames))
+        return Resources(store, Finder(VideoLibrary(cache, store, 96), encoder, cache, fps, 8, keep_frames))
 
     return make

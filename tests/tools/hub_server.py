@@ -1,4 +1,5 @@
-"""A hub on this machine: what huggingface_hub asks of one, over real HTTP, and the ways in which one fails."""
+"""A hub on this machine: what huggingface_hub asks of one, over real HTTP, and the ways in which one
+fails."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """`repos` maps owner/name to files. `cut` names files whose next answer breaks off half-way, as often as the number says."""
+    """`repos` maps owner/name to files. `cut` names files whose next answer breaks off half-way, as often as
+    the number says."""
 
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, bytes]] = {}
@@ -50,10 +52,23 @@ def hub_server() -> Iterator[Hub]:
             if name not in hub.repos:
                 return self.refuse(404, "RepoNotFound")
             if path[0] == "api" and "tree" in path:
-                return self.reply([{"type": "file", "path": f, "size": len(d), "oid": etag(d)} for f, d in hub.repos[name].items()])
+                return self.reply(
+                    [
+                        {"type": "file", "path": f, "size": len(d), "oid": etag(d)}
+                        for f, d in hub.repos[name].items()
+                    ]
+                )
             if path[0] == "api":
                 files = [{"rfilename": f, "size": len(d)} for f, d in hub.repos[name].items()]
-                return self.reply({"id": name, "sha": SHA, "siblings": files, "private": False, "gated": name in hub.gated and "auto"})
+                return self.reply(
+                    {
+                        "id": name,
+                        "sha": SHA,
+                        "siblings": files,
+                        "private": False,
+                        "gated": name in hub.gated and "auto",
+                    }
+                )
             if name in hub.gated and self.headers.get("Authorization") != "Bearer accepted":
                 return self.refuse(401, "GatedRepo")
             return self.file(name, "/".join(path[4:]))
@@ -67,7 +82,11 @@ def hub_server() -> Iterator[Hub]:
                 hub.ranges.append((file, asked))
             body = data[start:]
             self.send_response(206 if start else 200)
-            for header, value in (("X-Repo-Commit", SHA), ("ETag", f'"{etag(data)}"'), ("Accept-Ranges", "bytes")):
+            for header, value in (
+                ("X-Repo-Commit", SHA),
+                ("ETag", f'"{etag(data)}"'),
+                ("Accept-Ranges", "bytes"),
+            ):
                 self.send_header(header, value)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")

@@ -8,12 +8,12 @@ import pytest
 from tests.graphs.doubles import NoEncoder
 from tests.tools.videos import number, write_video
 
-from act2see.tools.around import HOW, Around
 from act2see.tools.base import Resources, ToolContext
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
+from act2see.tools.clip import HOW, ClipTool
 from act2see.tools.frames import Taken
-from act2see.tools.store import FrameStore
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import VideoLibrary
+from act2see.tools.video.store import FrameStore
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def video(tmp_path: Path) -> str:
 @pytest.fixture
 def resources(tmp_path: Path) -> Resources:
     store = FrameStore(tmp_path / "frames")
-    return Resources(store, Finder(Clips(tmp_path / "cache", store, 96), NoEncoder(), tmp_path / "cache"))  # type: ignore[arg-type]
+    return Resources(
+        store, Finder(VideoLibrary(tmp_path / "cache", store, 96), NoEncoder(), tmp_path / "cache")
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -46,15 +48,19 @@ def resources(tmp_path: Path) -> Resources:
 async def test_the_frames_around_a_time(
     resources: Resources, video: str, query: str, options: dict[str, float], seconds: list[float]
 ) -> None:
-    result = await Around("clip", Around.Options.model_validate(options), resources).call(query, ToolContext(video))
+    result = await ClipTool("clip", ClipTool.Options.model_validate(options), resources).call(
+        query, ToolContext(video)
+    )
     assert [f.seconds for f in result.frames] == pytest.approx(seconds, abs=0.051)
-    assert [number(resources.store.get(f.digest)) for f in result.frames] == [round(f.seconds * 10) for f in result.frames]
+    assert [number(resources.store.get(f.digest)) for f in result.frames] == [
+        round(f.seconds * 10) for f in result.frames
+    ]
     assert {f.provenance for f in result.frames} == {Taken(query=query)}
 
 
 async def test_a_frame_that_was_shown_is_a_time_too(resources: Resources, video: str) -> None:
     shown = resources.finder.clips.pictures(video, [10, 30])
-    tool = Around("clip", Around.Options(count=1), resources)
+    tool = ClipTool("clip", ClipTool.Options(count=1), resources)
     for query, seconds in (("the last frame", 3.0), ("frame 1", 1.0)):
         assert [f.seconds for f in (await tool.call(query, ToolContext(video, shown))).frames] == [seconds]
 
@@ -63,6 +69,8 @@ async def test_a_frame_that_was_shown_is_a_time_too(resources: Resources, video:
     ("query", "says"),
     [("the circle blinks", HOW), ("the last frame", HOW), ("7 seconds", "The video ends at 6.0 seconds.")],
 )
-async def test_what_is_no_time_is_answered_with_an_example(resources: Resources, video: str, query: str, says: str) -> None:
-    result = await Around("clip", Around.Options(), resources).call(query, ToolContext(video))
+async def test_what_is_no_time_is_answered_with_an_example(
+    resources: Resources, video: str, query: str, says: str
+) -> None:
+    result = await ClipTool("clip", ClipTool.Options(), resources).call(query, ToolContext(video))
     assert (result.frames, result.note) == ((), says)

@@ -1,4 +1,5 @@
-"""The `generate` tool with a random-weight Stable Diffusion 3 of micro size: sizes, seeds, provenance, failures."""
+"""The `generate` tool with a random-weight Stable Diffusion 3 of micro size: sizes, seeds, provenance,
+failures."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from act2see.errors import ToolError, WeightsError
-from act2see.micro.learn_generator import edit_texts
-from act2see.micro.tokenizers import clip_tokenizer
+from act2see.micro.recipe.learn_generator import edit_texts
+from act2see.micro.recipe.tokenizers import clip_tokenizer
 from act2see.tools.base import Resources, ToolContext
 from act2see.tools.diffusion import target_size
 from act2see.tools.frames import Generated
@@ -38,8 +39,15 @@ def tool(resources: Resources, folder: Path, **options: Any) -> Generate:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(16, 4000), st.integers(16, 4000), st.sampled_from([2304, 262_144, 1_048_576]), st.sampled_from([8, 16]))
-def test_sizes_are_multiples_near_the_aspect_and_the_pixels(width: int, height: int, pixels: int, multiple: int) -> None:
+@given(
+    st.integers(16, 4000),
+    st.integers(16, 4000),
+    st.sampled_from([2304, 262_144, 1_048_576]),
+    st.sampled_from([8, 16]),
+)
+def test_sizes_are_multiples_near_the_aspect_and_the_pixels(
+    width: int, height: int, pixels: int, multiple: int
+) -> None:
     w, h = target_size(width, height, pixels, multiple)
     assert w % multiple == h % multiple == 0
     assert min(w, h) >= multiple
@@ -53,7 +61,9 @@ def test_known_sizes() -> None:
     assert target_size(1920, 1080, 1_048_576, 16) == (1360, 768)
 
 
-async def test_an_imagined_frame_says_where_it_comes_from(resources: Make, generator_folder: Path, clip: str) -> None:
+async def test_an_imagined_frame_says_where_it_comes_from(
+    resources: Make, generator_folder: Path, clip: str
+) -> None:
     shared = resources()
     result = await tool(shared, generator_folder).call(QUERY, ToolContext(clip, seed=3))
     [frame] = result.frames
@@ -89,7 +99,9 @@ def test_the_frames_own_aspect_is_kept(resources: Make, generator_folder: Path) 
     assert made.imagine(np.zeros((192, 96, 3), np.uint8), QUERY, 0).shape == (48, 24, 3)
 
 
-async def test_a_failure_of_the_pipeline_is_told_to_the_model(resources: Make, generator_folder: Path, clip: str) -> None:
+async def test_a_failure_of_the_pipeline_is_told_to_the_model(
+    resources: Make, generator_folder: Path, clip: str
+) -> None:
     # The micro pipeline has no positions for so large a frame.
     failing = tool(resources(), generator_folder, pixels=192 * 192)
     with pytest.raises(ToolError, match="the frame could not be imagined: ") as e:
@@ -106,7 +118,9 @@ async def test_missing_weights(resources: Make, clip: str, weights: str) -> None
 # diffusers passes huggingface_hub an argument that it no longer knows.
 @pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument is deprecated:UserWarning")
 async def test_weights_of_a_hub_that_is_not_to_be_had(resources: Make, clip: str) -> None:
-    with pytest.raises(WeightsError, match=r"weights nobody/nothing cannot be loaded: .*; act2see download fetches them") as e:
+    with pytest.raises(
+        WeightsError, match=r"weights nobody/nothing cannot be loaded: .*; act2see download fetches them"
+    ) as e:
         await tool(resources(), Path("unused"), weights="nobody/nothing").call(QUERY, ToolContext(clip))
     assert "\n" not in str(e.value)
 
@@ -129,21 +143,39 @@ def other_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.pad_token = "<|endoftext|>"
     text = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=16, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
-    )  # fmt: skip
+    )
     unet = UNet2DConditionModel(
-        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
+        sample_size=16,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     vae = AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, **blocks)
     folder = tmp_path_factory.mktemp("sd")
     StableDiffusionPipeline(
-        vae=vae, text_encoder=text, tokenizer=tokenizer, unet=unet, scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    ).save_pretrained(folder)  # fmt: skip
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
     return folder
 
 
@@ -157,10 +189,15 @@ async def test_any_image_to_image_pipeline_will_do(resources: Make, other_pipeli
     assert type(made.diffuser.pipeline()).__name__ == "StableDiffusionImg2ImgPipeline"
     # It starts from the anchor, and goes further from it the stronger it is.
     source = shared.store.get(frame.provenance.anchor.digest)[::2, ::2]
-    weak, strong = (tool(shared, other_pipeline, steps=10, strength=s).imagine(source, QUERY, 0).astype(int) for s in (0.1, 0.9))
+    weak, strong = (
+        tool(shared, other_pipeline, steps=10, strength=s).imagine(source, QUERY, 0).astype(int)
+        for s in (0.1, 0.9)
+    )
     assert not np.array_equal(weak, strong)
     # Aspect and seed are kept here too.
-    assert tool(shared, other_pipeline, pixels=48 * 24).imagine(np.zeros((96, 192, 3), np.uint8), QUERY, 0).shape == (24, 48, 3)
+    assert tool(shared, other_pipeline, pixels=48 * 24).imagine(
+        np.zeros((96, 192, 3), np.uint8), QUERY, 0
+    ).shape == (24, 48, 3)
     assert np.array_equal(made.imagine(source, QUERY, 1), made.imagine(source, QUERY, 1))
 
 
@@ -172,11 +209,16 @@ def with_t5(generator_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
     torch.manual_seed(0)
-    small = StableDiffusion3Img2ImgPipeline.from_pretrained(generator_folder, text_encoder_3=None, tokenizer_3=None)
+    small = StableDiffusion3Img2ImgPipeline.from_pretrained(
+        generator_folder, text_encoder_3=None, tokenizer_3=None
+    )
     pieces = ["<pad>", "</s>", "<unk>", "\u2581", *"abcdefghijklmnopqrstuvwxyz"]
     text = T5EncoderModel(T5Config(vocab_size=200, d_model=96, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
     folder = tmp_path_factory.mktemp("sd3")
-    parts = small.components | {"text_encoder_3": text, "tokenizer_3": T5Tokenizer(vocab=[(p, -1.0) for p in pieces], extra_ids=0)}
+    parts = small.components | {
+        "text_encoder_3": text,
+        "tokenizer_3": T5Tokenizer(vocab=[(p, -1.0) for p in pieces], extra_ids=0),
+    }
     StableDiffusion3Img2ImgPipeline(**parts).save_pretrained(folder)
     return folder
 
@@ -192,11 +234,15 @@ def test_t5_is_loaded_or_left_out(resources: Make, with_t5: Path) -> None:
     assert not np.array_equal(frames[True], frames[False])
 
 
-async def test_weights_that_no_image_to_image_pipeline_takes(resources: Make, clip: str, tmp_path: Path) -> None:
+async def test_weights_that_no_image_to_image_pipeline_takes(
+    resources: Make, clip: str, tmp_path: Path
+) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "MusicPipeline"}', encoding="utf-8")
     with pytest.raises(WeightsError, match="AutoPipeline can't find a pipeline linked to MusicPipeline"):
         await tool(resources(), tmp_path).call(QUERY, ToolContext(clip))
 
 
 def test_what_it_is(resources: Make) -> None:
-    assert Generate("imagine", Generate.Options(), resources()).version == "generate stable-diffusion-3.5-large"
+    assert (
+        Generate("imagine", Generate.Options(), resources()).version == "generate stable-diffusion-3.5-large"
+    )

@@ -1,4 +1,5 @@
-"""Memory runs out in `generate`: smaller batches, then smaller frames, then a word to the model, and still an answer.
+"""Memory runs out in `generate`: smaller batches, then smaller frames, then a word to the model, and still an
+answer.
 
 The pipeline is micro's own; it refuses more than so many pixels at once, with the error that CUDA raises.
 """
@@ -15,15 +16,15 @@ import numpy as np
 import pytest
 from tests.graphs.doubles import Scripted
 
-from act2see.agent.trace import Trace
 from act2see.errors import ToolError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
 from act2see.tools.base import Resources
-from act2see.tools.diffusion import Diffuser, Job
+from act2see.tools.diffusion import Diffuser, GenerationRequest
 from act2see.tools.generate import Generate
-from act2see.tools.memory import in_halves, out_of_memory
+from act2see.tools.runtime.memory import in_halves, out_of_memory
+from act2see.trace.trace import Trace
 
 QUERY = "the board tipped to the left"
 SOURCE = np.zeros((48, 48, 3), np.uint8)
@@ -31,7 +32,8 @@ FULL = 48 * 48
 
 
 def limited(diffuser: Diffuser, most: int) -> list[tuple[int, int]]:
-    """Its pipeline takes `most` pixels at once from now on. Returns each call's number of frames and width."""
+    """Its pipeline takes `most` pixels at once from now on. Returns each call's number of frames and
+    width."""
     import torch
 
     pipeline = diffuser.pipeline()
@@ -51,12 +53,20 @@ def limited(diffuser: Diffuser, most: int) -> list[tuple[int, int]]:
 
 @pytest.fixture
 def tool(resources: Callable[..., Resources], generator_folder: Path) -> Generate:
-    options = {"steps": 2, "strength": 0.5, "guidance": 1.0, "pixels": FULL, "text_tokens": 1, "device": "cpu", "dtype": "float32"}
+    options = {
+        "steps": 2,
+        "strength": 0.5,
+        "guidance": 1.0,
+        "pixels": FULL,
+        "text_tokens": 1,
+        "device": "cpu",
+        "dtype": "float32",
+    }
     return Generate("generate", Generate.Options(weights=str(generator_folder), **options), resources())
 
 
-def jobs(count: int) -> list[Job]:
-    return [Job(SOURCE, QUERY, i) for i in range(count)]
+def jobs(count: int) -> list[GenerationRequest]:
+    return [GenerationRequest(SOURCE, QUERY, i) for i in range(count)]
 
 
 def test_the_batch_is_halved(tool: Generate) -> None:
@@ -77,7 +87,9 @@ def test_then_the_frame_is_made_smaller(tool: Generate) -> None:
 
 def test_then_it_is_given_up(tool: Generate) -> None:
     calls = limited(tool.diffuser, 10)
-    with pytest.raises(ToolError, match=r"^there is no memory left to imagine a frame, not even one of 16 x 16$"):
+    with pytest.raises(
+        ToolError, match=r"^there is no memory left to imagine a frame, not even one of 16 x 16$"
+    ):
         tool.imagine(SOURCE, QUERY, 0)
     assert calls == [(1, 48), (1, 32), (1, 24), (1, 16)]
 
@@ -103,14 +115,26 @@ def test_other_failures_are_taken_apart_too() -> None:
             raise ValueError("no 3")
         return [i * 2 for i in items]
 
-    assert [m if isinstance(m, int) else str(m) for m in in_halves(work, range(6))] == [0, 2, 4, "no 3", 8, 10]
+    assert [m if isinstance(m, int) else str(m) for m in in_halves(work, range(6))] == [
+        0,
+        2,
+        4,
+        "no 3",
+        8,
+        10,
+    ]
 
 
 def test_which_errors_say_that_there_is_no_memory() -> None:
     import torch
 
     cpu = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000000000 bytes."
-    full = (torch.OutOfMemoryError("x"), MemoryError(), RuntimeError("MPS backend out of memory (...)"), RuntimeError(cpu))
+    full = (
+        torch.OutOfMemoryError("x"),
+        MemoryError(),
+        RuntimeError("MPS backend out of memory (...)"),
+        RuntimeError(cpu),
+    )
     assert all(map(out_of_memory, full))
     assert not any(map(out_of_memory, (RuntimeError("size mismatch"), ValueError("out of memory"))))
 
@@ -118,7 +142,10 @@ def test_which_errors_say_that_there_is_no_memory() -> None:
 async def test_the_question_still_gets_an_answer(clip: str, tmp_path: Path) -> None:
     options = {"steps": 4, "strength": 0.5}
     config = load_config(
-        "micro", cache=str(tmp_path / "cache"), view={"guard": None}, tools={"generate": {"options": options, "retries": 0}}
+        "micro",
+        cache=str(tmp_path / "cache"),
+        view={"guard": None},
+        tools={"generate": {"options": options, "retries": 0}},
     )
     parts = build_parts(config)
     generate = parts.tools["generate"]

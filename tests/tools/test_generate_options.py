@@ -1,4 +1,5 @@
-"""The options of `generate`, by config, with micro's own generator: what each changes, and what it must not change."""
+"""The options of `generate`, by config, with micro's own generator: what each changes, and what it must not
+change."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
 from act2see.tools.base import ToolContext
-from act2see.tools.diffusion import Diffuser, Job, quantisation
+from act2see.tools.diffusion import Diffuser, GenerationRequest, quantisation
 from act2see.tools.frames import Generated
 from act2see.tools.generate import Generate
 
@@ -32,7 +33,9 @@ def micro(tmp_path: Path) -> Make:
     """The tool that a config makes, in few steps."""
 
     def make(**options: Any) -> Generate:
-        config = load_config("micro", cache=str(tmp_path / "cache"), tools={"generate": {"options": FEW | options}})
+        config = load_config(
+            "micro", cache=str(tmp_path / "cache"), tools={"generate": {"options": FEW | options}}
+        )
         tool = build_parts(config).tools["generate"]
         assert isinstance(tool, Generate)
         return tool
@@ -51,7 +54,9 @@ def test_options_that_change_the_frame(micro: Make, changed: dict[str, Any]) -> 
     assert not np.array_equal(base, other)
 
 
-@pytest.mark.parametrize("same", [{"offload": "model"}, {"offload": "sequential"}, {"batch": 1}, {"text_encoder_3": True}])
+@pytest.mark.parametrize(
+    "same", [{"offload": "model"}, {"offload": "sequential"}, {"batch": 1}, {"text_encoder_3": True}]
+)
 def test_options_that_do_not(micro: Make, same: dict[str, Any]) -> None:
     # On a CPU nothing is offloaded; these weights have no T5 to leave out.
     assert np.array_equal(frame(micro()), frame(micro(**same)))
@@ -85,9 +90,12 @@ def test_what_cannot_be_is_said_when_the_graph_is_built(
 def test_the_large_part_alone_is_quantised(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
-    # Its settings ask for the package's version and no more; quantising itself needs the package and is not tested here.
+    # Its settings ask for the package's version and no more; quantising itself needs the package and is not
+    # tested here.
     version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.49.0" if name == "bitsandbytes" else version(name))
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "0.49.0" if name == "bitsandbytes" else version(name)
+    )
     config = quantisation("bfloat16", {"transformer": [], "text_encoder_3": []})
     assert list(config.quant_mapping) == ["transformer"]
     assert config.quant_mapping["transformer"].bnb_4bit_quant_type == "nf4"
@@ -113,10 +121,15 @@ async def test_best_of_keeps_the_most_faithful_and_all_the_scores(micro: Make, c
 
 async def test_questions_that_wait_share_a_call_and_get_the_frames_they_would_get_alone(micro: Make) -> None:
     tool = micro(batch=8)
-    jobs = [Job(np.roll(SOURCE, i, 0), f"the board tipped to the {way}", i) for i, way in enumerate(["left", "right"] * 4)]
+    jobs = [
+        GenerationRequest(np.roll(SOURCE, i, 0), f"the board tipped to the {way}", i)
+        for i, way in enumerate(["left", "right"] * 4)
+    ]
     how = tool.diffuser.how(SOURCE)
     alone = [tool.imagine(j.source, j.prompt, j.seed).astype(int) for j in jobs]
-    together = [f[0].astype(int) for f in await asyncio.gather(*(tool.diffuser.queue.submit(how, [j]) for j in jobs))]
+    together = [
+        f[0].astype(int) for f in await asyncio.gather(*(tool.diffuser.queue.submit(how, [j]) for j in jobs))
+    ]
     assert tool.diffuser.queue.batches == [8]
     # The same but for rounding: a larger matrix product adds in another order.
     assert max(np.abs(a - t).max() for a, t in zip(alone, together, strict=True)) <= 1
@@ -142,7 +155,7 @@ async def test_a_cancelled_call_ends_the_denoising(micro: Make) -> None:
     tool = micro(steps=1000, strength=1.0)
     how = await asyncio.to_thread(tool.diffuser.how, SOURCE)
     steps = count_steps(tool.diffuser)
-    call = asyncio.create_task(tool.diffuser.queue.submit(how, [Job(SOURCE, QUERY, 0)]))
+    call = asyncio.create_task(tool.diffuser.queue.submit(how, [GenerationRequest(SOURCE, QUERY, 0)]))
     async with asyncio.timeout(60):
         while not steps:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -152,7 +165,7 @@ async def test_a_cancelled_call_ends_the_denoising(micro: Make) -> None:
     # It is free again at once: the next frame does not wait for a thousand steps.
     at = len(steps)
     few = tool.diffuser.how(SOURCE, tool.options.model_copy(update=FEW))
-    await tool.diffuser.queue.submit(few, [Job(SOURCE, QUERY, 0)])
+    await tool.diffuser.queue.submit(few, [GenerationRequest(SOURCE, QUERY, 0)])
     assert len(steps) - at < 100
 
 

@@ -14,11 +14,11 @@ from tests.graphs.doubles import NoEncoder
 
 from act2see.errors import ConfigError
 from act2see.tools.base import Resources, ToolContext
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.frames import Taken
 from act2see.tools.ocr import Ocr, Seen, _remembered, likeness, listed, safe
-from act2see.tools.store import FrameStore
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import VideoLibrary
+from act2see.tools.video.store import FrameStore
 
 pytest.importorskip("rapidocr", reason="the extra `ocr` is not installed")
 FOOTAGE = os.environ.get("ACT2SEE_FOOTAGE")
@@ -63,7 +63,7 @@ def tool(folder: Path) -> Ocr:
 
 def make(folder: Path, **options: float) -> Ocr:
     store = FrameStore(folder / "frames")
-    resources = Resources(store, Finder(Clips(folder, store, 96), NoEncoder(), folder))  # type: ignore[arg-type]
+    resources = Resources(store, Finder(VideoLibrary(folder, store, 96), NoEncoder(), folder))  # type: ignore[arg-type]
     return Ocr("ocr", Ocr.Options.model_validate({"max_side": 320, **options}), resources)
 
 
@@ -73,7 +73,10 @@ async def test_any_text_is_read_and_shown(tool: Ocr, video: str) -> None:
         result.note
         == 'Read: "EXIT 24" at 0.0 to 1.0 seconds; "Mind the gap" at 1.0 seconds; "\u2039answer\u203aB\u2039/answer\u203a" at 3.0 seconds.'
     )
-    assert [f.seconds for f in result.frames] == [1.0, 3.0]  # the one moment that shows two lines, and the other
+    assert [f.seconds for f in result.frames] == [
+        1.0,
+        3.0,
+    ]  # the one moment that shows two lines, and the other
     assert {f.provenance for f in result.frames} == {Taken(query="any")}
     assert (await tool.call("", ToolContext(video))).note == result.note
 
@@ -103,9 +106,14 @@ async def test_a_clip_is_read_once(tool: Ocr, video: str, folder: Path) -> None:
         assert _remembered(folder / "damaged.json") is None
 
 
-async def test_a_long_clip_is_read_thinner(video: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_long_clip_is_read_thinner(
+    video: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     result = await make(tmp_path, look=1).call("any", ToolContext(video))
-    assert (result.frames, result.note) == ((), "There is no text to be read in this video.")  # the one in the middle has none
+    assert (result.frames, result.note) == (
+        (),
+        "There is no text to be read in this video.",
+    )  # the one in the middle has none
     assert "1 of 4 frames are read for text; raise `look` or lower `fps`" in caplog.text
 
 
@@ -122,19 +130,29 @@ def test_notes_have_bounds() -> None:
     assert len(safe("x" * 500)) == 120
     many = listed([Seen(f"line {i}", ((1.0,),)) for i in range(50)])
     assert many.endswith('"line 19" at 1.0 seconds; and 30 more lines')
-    assert listed([Seen("x", tuple((float(t),) for t in range(0, 20, 2)))]) == '"x" at 0.0, 2.0, 4.0, 6.0 seconds and later'
+    assert (
+        listed([Seen("x", tuple((float(t),) for t in range(0, 20, 2)))])
+        == '"x" at 0.0, 2.0, 4.0, 6.0 seconds and later'
+    )
 
 
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("act2see.tools.ocr.find_spec", lambda name: None if name == "onnxruntime" else object())
-    with pytest.raises(ConfigError, match=r"the tool 'ocr' needs onnxruntime, which is not installed: pip install 'act2see\[ocr\]'"):
+    monkeypatch.setattr(
+        "act2see.tools.ocr.find_spec", lambda name: None if name == "onnxruntime" else object()
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"the tool 'ocr' needs onnxruntime, which is not installed: pip install 'act2see\[ocr\]'",
+    ):
         make(tmp_path)
 
 
 @pytest.mark.skipif(not FOOTAGE, reason="ACT2SEE_FOOTAGE names no folder with boats.mp4")
 async def test_real_footage(tmp_path: Path) -> None:
     """A boat with the number 108 on its side, in most frames."""
-    result = await make(tmp_path, max_side=640, fps=0.2, top_k=1).call("108", ToolContext(f"{FOOTAGE}/boats.mp4"))
+    result = await make(tmp_path, max_side=640, fps=0.2, top_k=1).call(
+        "108", ToolContext(f"{FOOTAGE}/boats.mp4")
+    )
     assert '"108"' in result.note
     [frame] = result.frames
     assert np.isfinite(frame.seconds)

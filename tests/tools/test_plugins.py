@@ -1,4 +1,5 @@
-"""Where tools come from: entry points, whole and broken, and the thread in which another package's tool runs."""
+"""Where tools come from: entry points, whole and broken, and the thread in which another package's tool
+runs."""
 
 from __future__ import annotations
 
@@ -13,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from act2see.cli.weights import needed_weights
 from act2see.errors import ConfigError
 from act2see.graphs.config import load_config
+from act2see.graphs.needs import needed_weights
 from act2see.graphs.parts import build_parts
-from act2see.tools.around import Around
 from act2see.tools.base import ToolContext, ToolResult, as_langchain_tool
+from act2see.tools.clip import ClipTool
 from act2see.tools.ocr import Ocr
-from act2see.tools.plugins import Apart, find_tool
-from act2see.tools.store import FrameStore
+from act2see.tools.plugins import IsolatedTool, find_tool
+from act2see.tools.video.store import FrameStore
 from act2see.tools.zoom import Zoom
 
 Install = Callable[..., None]
@@ -48,7 +49,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         info = folder / f"{package}-1.2.dist-info"
         info.mkdir(parents=True)
         (folder / f"{package}.py").write_text(code, encoding="utf-8")
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n", encoding="utf-8")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n", encoding="utf-8"
+        )
         points = "".join(f"{name} = {value}\n" for name, value in tools.items())
         (info / "entry_points.txt").write_text(f"[act2see.tools]\n{points}", encoding="utf-8")
         monkeypatch.syspath_prepend(str(folder))
@@ -57,7 +60,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def test_the_shipped_tools_have_names() -> None:
-    assert [find_tool(n) for n in ("zoom", "clip", "ocr")] == [Zoom, Around, Ocr]
+    assert [find_tool(n) for n in ("zoom", "clip", "ocr")] == [Zoom, ClipTool, Ocr]
 
 
 def test_another_packages_tool_is_found_by_name(install: Install, tmp_path: Path) -> None:
@@ -76,11 +79,15 @@ def test_another_packages_tool_is_found_by_name(install: Install, tmp_path: Path
         ("", "plugin_gone:Ours", "No module named 'plugin_gone'"),
     ],
 )
-def test_a_broken_entry_point_is_named_and_the_rest_works(install: Install, tmp_path: Path, code: str, value: str, says: str) -> None:
+def test_a_broken_entry_point_is_named_and_the_rest_works(
+    install: Install, tmp_path: Path, code: str, value: str, says: str
+) -> None:
     install("plugin_bad", code, broken=value)
     install("plugin_good", ours="plugin_good:Ours")
     build_parts(load_config("micro", cache=str(tmp_path), tools={"mine": {"use": "ours"}}))
-    config = load_config("micro", cache=str(tmp_path), tools={"mine": {"use": "ours"}, "look": {"use": "broken"}})
+    config = load_config(
+        "micro", cache=str(tmp_path), tools={"mine": {"use": "ours"}, "look": {"use": "broken"}}
+    )
     with pytest.raises(ConfigError) as e:
         build_parts(config)
     assert str(e.value).startswith(f"tool 'broken' of plugin_bad 1.2 ({value}) cannot be imported: ")
@@ -100,7 +107,10 @@ def test_a_name_that_two_packages_offer(install: Install) -> None:
     for package in ("plugin_one 1.2 (plugin_one:Ours)", "plugin_two 1.2 (plugin_two:Ours)"):
         assert package in str(e.value)
     assert find_tool("plugin_one:Ours").version == "ours 1"
-    with pytest.raises(ConfigError, match=r"there is no tool 'our'; did you mean 'ours'\? \(known: .*generate.*, ours, .*retrieve"):
+    with pytest.raises(
+        ConfigError,
+        match=r"there is no tool 'our'; did you mean 'ours'\? \(known: .*generate.*, ours, .*retrieve",
+    ):
         find_tool("our")
 
 
@@ -137,7 +147,7 @@ CONTEXT = ToolContext("clip.mp4")
 
 async def test_a_tool_has_a_thread_and_keeps_its_loop() -> None:
     tool = Where()
-    apart = Apart("where", tool)
+    apart = IsolatedTool("where", tool)
     SAID.set("something")
     assert [(await apart.call("x", CONTEXT)).note for _ in range(2)] == ["act2see-where something"] * 2
     assert len(set(tool.loops)) == 1
@@ -147,7 +157,7 @@ async def test_a_tool_has_a_thread_and_keeps_its_loop() -> None:
 
 async def test_a_call_that_is_given_up_is_cancelled_in_its_thread() -> None:
     tool = Where()
-    apart = Apart("where", tool)
+    apart = IsolatedTool("where", tool)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(apart.call("wait", CONTEXT), 0.2)
     assert await asyncio.to_thread(tool.cancelled.wait, 10)
@@ -155,7 +165,7 @@ async def test_a_call_that_is_given_up_is_cancelled_in_its_thread() -> None:
 
 
 async def test_calls_run_at_the_same_time() -> None:
-    apart = Apart("where", Where())
+    apart = IsolatedTool("where", Where())
     long = asyncio.ensure_future(apart.call("wait", CONTEXT))
     assert await asyncio.to_thread(apart.tool.began.wait, 10)
     assert (await apart.call("x", CONTEXT)).note
@@ -165,7 +175,7 @@ async def test_calls_run_at_the_same_time() -> None:
 
 
 async def test_a_call_that_is_given_up_before_it_began() -> None:
-    apart = Apart("where", Where())
+    apart = IsolatedTool("where", Where())
     assert (await apart.call("x", CONTEXT)).note
     for _ in range(3):
         early = asyncio.ensure_future(apart.call("x", CONTEXT))
@@ -180,7 +190,7 @@ def test_the_thread_ends_with_the_tool() -> None:
     def threads() -> list[str]:
         return [t.name for t in threading.enumerate() if t.name == "act2see-ends"]
 
-    apart: Any = Apart("ends", Where())
+    apart: Any = IsolatedTool("ends", Where())
     asyncio.run(apart.call("x", CONTEXT))
     assert threads()
     del apart
@@ -204,7 +214,9 @@ async def test_other_agents_get_frames_and_note(tmp_path: Path) -> None:
             return ToolResult((ref,) if query == "x" else (), "It reads EXIT.")
 
     tool = as_langchain_tool(Both(), store)
-    message = await tool.ainvoke({"type": "tool_call", "id": "1", "name": "both", "args": {"video": "clip.mp4", "query": "x"}})
+    message = await tool.ainvoke(
+        {"type": "tool_call", "id": "1", "name": "both", "args": {"video": "clip.mp4", "query": "x"}}
+    )
     assert message.content == f"frame at 1.5 s (pixels: {ref.digest}); It reads EXIT."
     assert message.artifact == [ref]
     assert await tool.ainvoke({"video": "clip.mp4", "query": "y"}) == "It reads EXIT."

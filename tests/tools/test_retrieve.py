@@ -26,7 +26,9 @@ async def test_the_best_frame_comes_with_its_query_and_score(resources: Make, cl
     [best] = shared.finder.find(clip, QUERY).hits
     [frame] = result.frames
     assert frame.seconds == pytest.approx(best.seconds, abs=1e-4)
-    assert frame.provenance == Retrieved(query=QUERY, score=round(best.score, 4), index_id=shared.finder.index_id(clip))
+    assert frame.provenance == Retrieved(
+        query=QUERY, score=round(best.score, 4), index_id=shared.finder.index_id(clip)
+    )
     assert shared.store.get(frame.digest).shape == (96, 96, 3)
     assert result.note == ""
     assert result.curve is not None
@@ -55,7 +57,9 @@ async def test_frames_that_were_shown_are_skipped(resources: Make, clip: str) ->
 async def test_an_imagined_frame_hides_nothing(resources: Make, clip: str) -> None:
     shared = resources()
     [real] = (await tool(shared).call(QUERY, ToolContext(clip))).frames
-    imagined = real.model_copy(update={"provenance": Generated(prompt="x", anchor=real, seed=0, strength=0.5, model="m")})
+    imagined = real.model_copy(
+        update={"provenance": Generated(prompt="x", anchor=real, seed=0, strength=0.5, model="m")}
+    )
     assert (await tool(shared).call(QUERY, ToolContext(clip, [imagined]))).frames == (real,)
 
 
@@ -64,7 +68,10 @@ async def test_no_match_says_how_close_it_came(resources: Make, clip: str) -> No
     best = shared.finder.find(clip, QUERY).best
     result = await tool(shared, no_match=0.999).call(QUERY, ToolContext(clip))
     assert result.frames == ()
-    assert result.note == f"No match: nothing in this video looks like that (the closest scores {best:.2f}, 1.00 is needed)."
+    assert (
+        result.note
+        == f"No match: nothing in this video looks like that (the closest scores {best:.2f}, 1.00 is needed)."
+    )
     assert result.curve is not None
 
 

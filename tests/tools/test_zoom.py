@@ -1,4 +1,5 @@
-"""The `zoom` tool: what a query is read as, and that a part is cut from the video and not from what was shown."""
+"""The `zoom` tool: what a query is read as, and that a part is cut from the video and not from what was
+shown."""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from tests.graphs.doubles import NoEncoder
 from tests.tools.videos import write_video
 
 from act2see.tools.base import Resources, ToolContext
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Finder
 from act2see.tools.frames import Cropped, FrameRef, Generated
-from act2see.tools.store import FrameStore
-from act2see.tools.video import open_video
-from act2see.tools.wording import frame_in, times_in
+from act2see.tools.queries import frame_in, times_in
+from act2see.tools.search.finder import Finder
+from act2see.tools.video.library import VideoLibrary
+from act2see.tools.video.reader import open_video
+from act2see.tools.video.store import FrameStore
 from act2see.tools.zoom import HOW, Zoom, cut, region, within
 
 WIDTH, HEIGHT = 640, 480
@@ -31,7 +32,9 @@ def video(tmp_path: Path) -> str:
 @pytest.fixture
 def resources(tmp_path: Path) -> Resources:
     store = FrameStore(tmp_path / "frames")
-    return Resources(store, Finder(Clips(tmp_path / "cache", store, 96), NoEncoder(), tmp_path / "cache"))  # type: ignore[arg-type]
+    return Resources(
+        store, Finder(VideoLibrary(tmp_path / "cache", store, 96), NoEncoder(), tmp_path / "cache")
+    )  # type: ignore[arg-type]
 
 
 def zoom(resources: Resources, **options: int) -> Zoom:
@@ -82,7 +85,9 @@ SHARE = st.integers(0, 1000).map(lambda n: n / 1000)
 
 @settings(max_examples=300)
 @given(SHARE, SHARE, SHARE, SHARE, st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 64))
-def test_a_cut_holds_the_box_and_stays_in_the_frame(a: float, b: float, c: float, d: float, width: int, height: int, least: int) -> None:
+def test_a_cut_holds_the_box_and_stays_in_the_frame(
+    a: float, b: float, c: float, d: float, width: int, height: int, least: int
+) -> None:
     box = min(a, c), min(b, d), max(a, c) + 0.001 * (a == c), max(b, d) + 0.001 * (b == d)
     box = (*box[:2], min(box[2], 1.0), min(box[3], 1.0))
     left, top, right, bottom = cut(box, width, height, least)
@@ -121,7 +126,9 @@ async def test_a_part_has_all_the_pixels_of_the_video(resources: Resources, vide
 async def test_a_part_of_a_part_is_a_part_of_the_whole(resources: Resources, video: str) -> None:
     shown = resources.finder.clips.pictures(video, [0, 4])
     [first] = (await zoom(resources).call("right half of the last frame", ToolContext(video, shown))).frames
-    [second] = (await zoom(resources).call("0.5,0.5,1,1 of the last frame", ToolContext(video, [*shown, first]))).frames
+    [second] = (
+        await zoom(resources).call("0.5,0.5,1,1 of the last frame", ToolContext(video, [*shown, first]))
+    ).frames
     [(_, _, whole)] = open_video(video).read([4])
     assert isinstance(second.provenance, Cropped)
     assert second.provenance.source == shown[1]
@@ -130,28 +137,43 @@ async def test_a_part_of_a_part_is_a_part_of_the_whole(resources: Resources, vid
     assert within((0.2, 0.2, 0.6, 0.6), (0, 0, 1, 1)) == pytest.approx((0.2, 0.2, 0.6, 0.6))
 
 
-async def test_an_imagined_frame_is_cut_from_what_there_is_and_stays_imagined(resources: Resources, video: str) -> None:
+async def test_an_imagined_frame_is_cut_from_what_there_is_and_stays_imagined(
+    resources: Resources, video: str
+) -> None:
     [real] = resources.finder.clips.pictures(video, [4])
     pixels = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
-    imagined = resources.store.ref(pixels, 1.0, Generated(prompt="x", anchor=real, seed=0, strength=0.5, model="m"))
+    imagined = resources.store.ref(
+        pixels, 1.0, Generated(prompt="x", anchor=real, seed=0, strength=0.5, model="m")
+    )
     for query in ("left half of the last frame", "left half of the imagined frame", "left half of frame 2"):
         [part] = (await zoom(resources).call(query, ToolContext(video, [real, imagined]))).frames
         assert np.array_equal(resources.store.get(part.digest), pixels[:, :40])
         assert part.imagined
     # A time is one of the video.
-    [part] = (await zoom(resources).call("left half of 1.0 seconds", ToolContext(video, [real, imagined]))).frames
+    [part] = (
+        await zoom(resources).call("left half of 1.0 seconds", ToolContext(video, [real, imagined]))
+    ).frames
     assert not part.imagined
 
 
 @pytest.mark.parametrize(
     ("query", "which"),
     [
-        ("the last frame", 2), ("first frame", 0), ("frame 2", 1), ("frame 2, upper left", 1), ("1.3 s", 1), ("0:02", 2), ("upper left", 2),
-        ("2.9 seconds", "No frame at 2.9 seconds has been shown; the nearest are at 0.0, 1.0 and 2.0 seconds."),
+        ("the last frame", 2),
+        ("first frame", 0),
+        ("frame 2", 1),
+        ("frame 2, upper left", 1),
+        ("1.3 s", 1),
+        ("0:02", 2),
+        ("upper left", 2),
+        (
+            "2.9 seconds",
+            "No frame at 2.9 seconds has been shown; the nearest are at 0.0, 1.0 and 2.0 seconds.",
+        ),
         ("frame 4", "There is no frame 4: 3 have been shown."),
         ("the imagined frame", "No imagined frame has been shown."),
     ],
-)  # fmt: skip
+)
 def test_which_frame(query: str, which: int | str) -> None:
     shown = [FrameRef(digest=f"{i:032x}", width=9, height=9, seconds=float(i)) for i in range(3)]
     found, _ = frame_in(query, shown)
@@ -169,7 +191,9 @@ async def test_what_cannot_be_read_is_answered_with_an_example(resources: Resour
 async def test_who_keeps_no_frames_may_name_any_time(resources: Resources, video: str) -> None:
     [part] = (await zoom(resources).call("left half of 2.5 s", ToolContext(video))).frames
     assert part.seconds == 2.5
-    assert (await zoom(resources).call("left half", ToolContext(video))).note == "No frame has been shown yet."
+    assert (
+        await zoom(resources).call("left half", ToolContext(video))
+    ).note == "No frame has been shown yet."
 
 
 async def test_sizes_have_bounds(resources: Resources, video: str) -> None:

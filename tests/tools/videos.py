@@ -59,8 +59,9 @@ def write_video(
     options: dict[str, str] | None = None,
     front: bool = False,
 ) -> Path:
-    """A clip with frame i at `times[i]` seconds. `rotation`: degrees clockwise that a player must turn it, the pictures
-    being stored turned the other way; `mirror`: it must mirror it; `front`: the tables stand before the pictures."""
+    """A clip with frame i at `times[i]` seconds. `rotation`: degrees clockwise that a player must turn it,
+    the pictures being stored turned the other way; `mirror`: it must mirror it; `front`: the tables stand
+    before the pictures."""
     tick = TICK if codec == "libx264" and path.suffix in (".mp4", ".mkv") else Fraction(1, 30)
     with av.open(str(path), "w", options={"movflags": "faststart"} if front else {}) as container:
         stream = container.add_stream(codec, rate=30, options={"g": "12", "threads": "1", **(options or {})})
@@ -97,7 +98,9 @@ def write_sound(path: Path, cover: bool = False) -> Path:
             container.mux(art.encode(av.VideoFrame.from_ndarray(picture(0), format="rgb24")))
             container.mux(art.encode())
         for n in range(16):
-            frame = av.AudioFrame.from_ndarray(rng.normal(0, 0.1, (1, 1024)).astype(np.float32), format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(
+                rng.normal(0, 0.1, (1, 1024)).astype(np.float32), format="fltp", layout="mono"
+            )
             frame.sample_rate, frame.pts, frame.time_base = 16000, n * 1024, Fraction(1, 16000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -138,9 +141,12 @@ def claim_hours(path: Path, hours: float) -> Path:
 
 
 def hold_last(path: Path, hours: float) -> Path:
-    """Make the sample table of an MP4 say that its last frame stays that long; times must not be evenly spaced."""
+    """Make the sample table of an MP4 say that its last frame stays that long; times must not be evenly
+    spaced."""
     data = bytearray(path.read_bytes())
-    scale = next(struct.unpack(">I", data[s + 12 : s + 16])[0] for n, s, _ in boxes(bytes(data)) if n == b"mdhd")
+    scale = next(
+        struct.unpack(">I", data[s + 12 : s + 16])[0] for n, s, _ in boxes(bytes(data)) if n == b"mdhd"
+    )
     stop = next(e for n, _, e in boxes(bytes(data)) if n == b"stts")
     data[stop - 4 : stop] = struct.pack(">I", round(hours * 3600 * scale))
     path.write_bytes(bytes(data))
@@ -148,9 +154,12 @@ def hold_last(path: Path, hours: float) -> Path:
 
 
 def cut_start(path: Path, seconds: float) -> Path:
-    """Move the start of an MP4's edit list, as a cut without re-encoding does: frames before it are not shown."""
+    """Move the start of an MP4's edit list, as a cut without re-encoding does: frames before it are not
+    shown."""
     data = bytearray(path.read_bytes())
-    scale = next(struct.unpack(">I", data[s + 12 : s + 16])[0] for n, s, _ in boxes(bytes(data)) if n == b"mdhd")
+    scale = next(
+        struct.unpack(">I", data[s + 12 : s + 16])[0] for n, s, _ in boxes(bytes(data)) if n == b"mdhd"
+    )
     at = data.index(b"elst") + 16
     data[at : at + 4] = struct.pack(">I", struct.unpack(">I", data[at : at + 4])[0] + round(seconds * scale))
     path.write_bytes(bytes(data))
@@ -183,7 +192,13 @@ def write_palette(path: Path, frames: int) -> Path:
             out = io.BytesIO()
             Image.fromarray(picture(n)).convert("P", palette=Image.Palette.ADAPTIVE).save(out, "PNG")
             packet = av.Packet(out.getvalue())
-            packet.stream, packet.time_base, packet.pts, packet.dts, packet.duration = stream, Fraction(1, 4), n, n, 1
+            packet.stream, packet.time_base, packet.pts, packet.dts, packet.duration = (
+                stream,
+                Fraction(1, 4),
+                n,
+                n,
+                1,
+            )
             packet.is_keyframe = True
             container.mux(packet)
     return path

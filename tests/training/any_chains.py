@@ -7,16 +7,30 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from act2see.agent.trace import Answer, Call, Frames, Loop, Question, Text, Trace, Usage, Versions, Video
 from act2see.tools.frames import Curve, FrameRef, Generated, Initial, Retrieved
-from act2see.tools.store import FrameStore
-from act2see.training.records import Attempt, Chain, Cost
-from act2see.training.sources import Sample
+from act2see.tools.video.store import FrameStore
+from act2see.trace.record import Answer, Call, Frames, Loop, Question, Text, Usage, Versions, Video
+from act2see.trace.trace import Trace
+from act2see.training.corpus.records import Attempt, Chain, Cost
+from act2see.training.corpus.sources import Sample
 
 VIDEO = Video(path="clip.mp4", digest="0" * 32, seconds=6.0, width=24, height=16, frames=72, fps=12.0)
 SIZES = ((24, 16), (16, 24), (8, 8))
 # What trainers take for a placeholder or a control token, and what markdown takes for its own.
-SPELLED = ["<image>", "<video>", "<|im_end|>", "<|image_pad|>", "<", "<|", "image>", "```", "|", "\n", "\u2028", "{{QUERY}}"]
+SPELLED = [
+    "<image>",
+    "<video>",
+    "<|im_end|>",
+    "<|image_pad|>",
+    "<",
+    "<|",
+    "image>",
+    "```",
+    "|",
+    "\n",
+    "\u2028",
+    "{{QUERY}}",
+]
 
 
 def picture(n: int) -> np.ndarray:
@@ -32,7 +46,9 @@ def put(store: FrameStore, n: int, seconds: float = 0.0, provenance: Any = None)
 def make_chain(store: FrameStore, n: int = 0, **changes: Any) -> Chain:
     """A chain of two initial frames, a retrieved one and one imagined from an anchor that is not in view."""
     anchor = put(store, 10 * n + 3, 2.0)
-    imagined = Generated(prompt="gone", anchor=anchor, seed=1, strength=0.3, model="micro", faithfulness=0.5, anchor_score=0.4)
+    imagined = Generated(
+        prompt="gone", anchor=anchor, seed=1, strength=0.3, model="micro", faithfulness=0.5, anchor_score=0.4
+    )
     trace = Trace(
         id=f"run-{n}",
         video=VIDEO,
@@ -41,7 +57,9 @@ def make_chain(store: FrameStore, n: int = 0, **changes: Any) -> Chain:
         segments=(
             Text(text="I look closer."),
             Call(text="<retrieve>the ring</retrieve>", tag="retrieve", query="the ring"),
-            Frames(tag="retrieve", frames=(put(store, 10 * n + 2, 1.7, Retrieved(query="the ring", score=0.9)),)),
+            Frames(
+                tag="retrieve", frames=(put(store, 10 * n + 2, 1.7, Retrieved(query="the ring", score=0.9)),)
+            ),
             Text(text="Were it gone:"),
             Call(text="<generate>gone</generate>", tag="generate", query="gone"),
             Frames(tag="generate", frames=(put(store, 10 * n + 4, 2.0, imagined),)),
@@ -51,11 +69,23 @@ def make_chain(store: FrameStore, n: int = 0, **changes: Any) -> Chain:
         versions=Versions(tools={"retrieve": "1", "generate": "1"}),
     )
     sample = Sample(
-        id=f"q{n}", source="world", video="clip.mp4", question=trace.question.text, options=trace.question.options,
-        answer="the ring", chain="The ring moves.", trim=(0.5, 5.25), licence="CC0-1.0",
-    )  # fmt: skip
-    attempts = (Attempt(outcome="wrong", answer="B", why="it is A"), Attempt(outcome="right", answer="A", cost=Cost(read=7, dollars=0.1)))
-    return Chain(sample=sample, trace=trace, attempts=attempts, similarity=0.9, teacher="scripted").model_copy(update=changes)
+        id=f"q{n}",
+        source="world",
+        video="clip.mp4",
+        question=trace.question.text,
+        options=trace.question.options,
+        answer="the ring",
+        chain="The ring moves.",
+        trim=(0.5, 5.25),
+        licence="CC0-1.0",
+    )
+    attempts = (
+        Attempt(outcome="wrong", answer="B", why="it is A"),
+        Attempt(outcome="right", answer="A", cost=Cost(read=7, dollars=0.1)),
+    )
+    return Chain(
+        sample=sample, trace=trace, attempts=attempts, similarity=0.9, teacher="scripted"
+    ).model_copy(update=changes)
 
 
 def without_calls(chain: Chain) -> Chain:
@@ -64,7 +94,9 @@ def without_calls(chain: Chain) -> Chain:
     return chain.model_copy(update={"trace": chain.trace.model_copy(update={"segments": segments})})
 
 
-words = st.lists(st.sampled_from(SPELLED) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=5).map("".join)
+words = st.lists(
+    st.sampled_from(SPELLED) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=5
+).map("".join)
 number = st.floats(-1e6, 1e6)
 second = st.floats(0, 3600).map(lambda s: round(s, 3))
 
@@ -76,14 +108,35 @@ def chains(store: FrameStore) -> st.SearchStrategy[Chain]:
     seen = st.builds(Initial) | st.builds(Retrieved, query=words, score=number)
     real = st.builds(lambda f, p: f.model_copy(update={"provenance": p}), frame, seen)
     dreamt = st.builds(
-        Generated, prompt=words, anchor=real, seed=st.integers(0, 2**31), strength=number, model=words, faithfulness=st.none() | number
+        Generated,
+        prompt=words,
+        anchor=real,
+        seed=st.integers(0, 2**31),
+        strength=number,
+        model=words,
+        faithfulness=st.none() | number,
     )
     shown = st.builds(lambda f, p: f.model_copy(update={"provenance": p}), frame, seen | dreamt)
-    curve = st.none() | st.builds(Curve, start=number, step=number, values=st.lists(number, max_size=4).map(tuple))
+    curve = st.none() | st.builds(
+        Curve, start=number, step=number, values=st.lists(number, max_size=4).map(tuple)
+    )
     segment = (
         st.builds(Text, text=words, author=st.sampled_from(["model", "model", "graph"]))
-        | st.builds(Call, text=words, tag=st.sampled_from(["retrieve", "generate"]), query=words, outcome=st.sampled_from(["ok", "empty"]))
-        | st.builds(Frames, tag=words, frames=st.lists(shown, max_size=3).map(tuple), note=words, curve=curve, seconds=number)
+        | st.builds(
+            Call,
+            text=words,
+            tag=st.sampled_from(["retrieve", "generate"]),
+            query=words,
+            outcome=st.sampled_from(["ok", "empty"]),
+        )
+        | st.builds(
+            Frames,
+            tag=words,
+            frames=st.lists(shown, max_size=3).map(tuple),
+            note=words,
+            curve=curve,
+            seconds=number,
+        )
     )
     answer = st.builds(lambda body: Answer(text=f"<answer>{body}</answer>", body=body), words)
     trace = st.builds(
@@ -95,18 +148,48 @@ def chains(store: FrameStore) -> st.SearchStrategy[Chain]:
         segments=st.builds(lambda body, end: (*body, end), st.lists(segment, max_size=6), answer),
         usage=st.builds(
             Usage,
-            loops=st.lists(st.builds(Loop, prefilled=st.just(1), cached=st.just(0), decoded=st.just(2), seconds=number, stop=words)).map(
-                tuple
-            ),
+            loops=st.lists(
+                st.builds(
+                    Loop,
+                    prefilled=st.just(1),
+                    cached=st.just(0),
+                    decoded=st.just(2),
+                    seconds=number,
+                    stop=words,
+                )
+            ).map(tuple),
         ),
-        versions=st.builds(Versions, tools=st.sampled_from([{}, {"retrieve": "1"}, {"retrieve": "1", "generate": "2"}]), seed=st.just(3)),
+        versions=st.builds(
+            Versions,
+            tools=st.sampled_from([{}, {"retrieve": "1"}, {"retrieve": "1", "generate": "2"}]),
+            seed=st.just(3),
+        ),
     )
     sample = st.builds(
-        Sample, id=words, source=words, video=words, question=words, options=st.lists(words, max_size=3).map(tuple),
-        answer=words, chain=words, trim=st.none() | st.tuples(second, second), licence=words,
-    )  # fmt: skip
-    attempt = st.builds(Attempt, outcome=st.sampled_from(["right", "wrong"]), answer=st.none() | words, why=words, seconds=number)
+        Sample,
+        id=words,
+        source=words,
+        video=words,
+        question=words,
+        options=st.lists(words, max_size=3).map(tuple),
+        answer=words,
+        chain=words,
+        trim=st.none() | st.tuples(second, second),
+        licence=words,
+    )
+    attempt = st.builds(
+        Attempt,
+        outcome=st.sampled_from(["right", "wrong"]),
+        answer=st.none() | words,
+        why=words,
+        seconds=number,
+    )
     return st.builds(
-        Chain, sample=sample, trace=trace, attempts=st.lists(attempt, max_size=2).map(tuple),
-        dropped=st.just(""), similarity=st.none() | number, teacher=words,
-    )  # fmt: skip
+        Chain,
+        sample=sample,
+        trace=trace,
+        attempts=st.lists(attempt, max_size=2).map(tuple),
+        dropped=st.just(""),
+        similarity=st.none() | number,
+        teacher=words,
+    )

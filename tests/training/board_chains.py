@@ -1,20 +1,27 @@
-"""Chains about board clips, made by hand: the reference chain as the human one, and a teacher's with frames in it."""
+"""Chains about board clips, made by hand: the reference chain as the human one, and a teacher's with frames
+in it."""
 
 from __future__ import annotations
 
-from act2see.agent.trace import Answer, Call, Frames, Question, Segment, Text, Trace, Versions, Video
 from act2see.micro.world import Board, Piece, render
 from act2see.tools.frames import FrameRef, Generated, Retrieved
-from act2see.tools.store import FrameStore
-from act2see.training.records import Attempt, Chain, Cost
-from act2see.training.sources import Sample
+from act2see.tools.video.store import FrameStore
+from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, Versions, Video
+from act2see.trace.trace import Trace
+from act2see.training.corpus.records import Attempt, Chain, Cost
+from act2see.training.corpus.sources import Sample
 
 
 def shown(n: int, store: FrameStore | None = None) -> FrameRef:
     """A board of its own for each `n`; its pixels are in the store, where there is one."""
     if store is None:
         return FrameRef(digest=f"{n + 1:032x}", width=96, height=96, seconds=n)
-    board = Board((Piece("circle", "red", divmod(n % 9, 3)), Piece("ring", "green", divmod((n + 1 + n // 9 % 8) % 9, 3))))
+    board = Board(
+        (
+            Piece("circle", "red", divmod(n % 9, 3)),
+            Piece("ring", "green", divmod((n + 1 + n // 9 % 8) % 9, 3)),
+        )
+    )
     return store.ref(render(board, 96), float(n))
 
 
@@ -26,13 +33,17 @@ def looked(n: int, tag: str = "retrieve", store: FrameStore | None = None) -> tu
     else:
         source = Retrieved(query=query, score=0.4)
     frame = frame.model_copy(update={"provenance": source})
-    return Call(text=f"<{tag}>{query}</{tag}>", tag=tag, query=query), Frames(tag=tag, frames=(frame,), seconds=0.2)
+    return Call(text=f"<{tag}>{query}</{tag}>", tag=tag, query=query), Frames(
+        tag=tag, frames=(frame,), seconds=0.2
+    )
 
 
 def traced(sample: Sample, *segments: Segment, store: FrameStore | None = None) -> Trace:
     return Trace(
         id=sample.id,
-        video=Video(path=sample.video, digest="0" * 32, seconds=6.0, width=192, height=192, frames=72, fps=12.0),
+        video=Video(
+            path=sample.video, digest="0" * 32, seconds=6.0, width=192, height=192, frames=72, fps=12.0
+        ),
         question=Question(text=sample.question, options=sample.options),
         initial=(shown(0, store), shown(1, store)),
         segments=segments,
@@ -41,20 +52,34 @@ def traced(sample: Sample, *segments: Segment, store: FrameStore | None = None) 
 
 
 def closing(sample: Sample) -> tuple[Text, Answer]:
-    return Text(text=" So that is it.</think>\n"), Answer(text=f"<answer>{sample.answer}</answer>", body=sample.answer)
+    return Text(text=" So that is it.</think>\n"), Answer(
+        text=f"<answer>{sample.answer}</answer>", body=sample.answer
+    )
 
 
-def chained(sample: Sample, *tags: str, said: str | None = None, store: FrameStore | None = None, **changes: object) -> Chain:
+def chained(
+    sample: Sample, *tags: str, said: str | None = None, store: FrameStore | None = None, **changes: object
+) -> Chain:
     """A well-formed chain: `said` (by default what the human said), a call of each tag, the right answer."""
     segments: list[Segment] = [Text(text=sample.chain if said is None else said)]
     for n, tag in enumerate(tags, start=2):
         segments += looked(n, tag, store)
-    attempt = Attempt(outcome="right", answer=sample.answer, seconds=2.0, cost=Cost(read=100, written=10, requests=1, dollars=0.01))
+    attempt = Attempt(
+        outcome="right",
+        answer=sample.answer,
+        seconds=2.0,
+        cost=Cost(read=100, written=10, requests=1, dollars=0.01),
+    )
     fields: dict[str, object] = {"attempts": (attempt,), "teacher": "scripted", **changes}
     return Chain(sample=sample, trace=traced(sample, *segments, *closing(sample), store=store), **fields)  # type: ignore[arg-type]
 
 
 def asked(n: int, human: str = "The ring turns green.", **changes: object) -> Sample:
     """A question that no clip stands behind."""
-    fields = {"id": f"q{n}", "source": "jsonl", "video": "clip.mp4", "question": "What colour does the ring turn?"}
+    fields = {
+        "id": f"q{n}",
+        "source": "jsonl",
+        "video": "clip.mp4",
+        "question": "What colour does the ring turn?",
+    }
     return Sample(**{**fields, "options": ("red", "green"), "answer": "green", "chain": human, **changes})  # type: ignore[arg-type]

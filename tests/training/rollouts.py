@@ -1,20 +1,32 @@
-"""Traces of board questions without clips or a graph: each board that a chain speaks of is drawn into the store."""
+"""Traces of board questions without clips or a graph: each board that a chain speaks of is drawn into the
+store."""
 
 from __future__ import annotations
 
-from act2see.agent.trace import Answer, Call, Frames, Question, Segment, Text, Trace, Versions, Video
-from act2see.micro.corpus import with_lines
 from act2see.micro.questions import TAGS, Item, make_item
+from act2see.micro.recipe.corpus import with_lines
 from act2see.micro.world import Board, render
 from act2see.tools.frames import FrameRef, Generated, Provenance, Retrieved
-from act2see.tools.store import FrameStore
-from act2see.training.settings import SftSettings
+from act2see.tools.video.store import FrameStore
+from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, Versions, Video
+from act2see.trace.trace import Trace
+from act2see.training.sft.settings import SftSettings
 
-# micro, few steps, nothing that takes time; dropout stays, so that its random numbers are part of what is tested
+# micro, few steps, nothing that takes time; dropout stays, so that its random numbers are part of what is
+# tested
 QUICK = SftSettings(
-    base="micro:base", prompt="short", device="cpu", learning_rate=2e-3, batch=2, max_steps=3, log_steps=1, warmup=0,
-    schedule="constant_with_warmup", gradient_checkpointing=False, save_steps=100,
-)  # fmt: skip
+    base="micro:base",
+    prompt="short",
+    device="cpu",
+    learning_rate=2e-3,
+    batch=2,
+    max_steps=3,
+    log_steps=1,
+    warmup=0,
+    schedule="constant_with_warmup",
+    gradient_checkpointing=False,
+    save_steps=100,
+)
 
 
 def item_of(family: str, n: int = 0) -> Item:
@@ -23,7 +35,10 @@ def item_of(family: str, n: int = 0) -> Item:
 
 def written(item: Item) -> str:
     """What the model writes of a chain."""
-    return "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain) + item.closing()
+    return (
+        "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain)
+        + item.closing()
+    )
 
 
 def drawn(family: str, store: FrameStore, n: int = 0) -> Trace:
@@ -51,7 +66,15 @@ def drawn(family: str, store: FrameStore, n: int = 0) -> Trace:
     seconds = float(len(initial))
     return Trace(
         id=f"{family}-{n}",
-        video=Video(path=f"{family}-{n}.mp4", digest=f"{family}-{n}", seconds=seconds, width=48, height=48, frames=12, fps=12.0),
+        video=Video(
+            path=f"{family}-{n}.mp4",
+            digest=f"{family}-{n}",
+            seconds=seconds,
+            width=48,
+            height=48,
+            frames=12,
+            fps=12.0,
+        ),
         question=Question(text=item.text, options=item.options),
         initial=initial,
         segments=tuple(segments),

@@ -13,14 +13,14 @@ from transformers import Qwen3VLForConditionalGeneration
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
-from act2see.agent.trace import Trace
 from act2see.errors import CorpusError
 from act2see.graphs.config import load_config
 from act2see.micro.source import load_world
-from act2see.tools.store import FrameStore
-from act2see.tools.weights import resolve_weights
-from act2see.training.collate import IGNORED, collate
+from act2see.tools.runtime.weights import resolve_weights
+from act2see.tools.video.store import FrameStore
+from act2see.trace.trace import Trace
 from act2see.training.grpo import GrpoSettings, Reward, Round, advantages, grpo, policy_step
+from act2see.training.sft.collate import IGNORED, collate
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ def likelihood(model: Any, packer: Packer, store: FrameStore, rollout: Rollout) 
     return -float(torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED))
 
 
-def test_a_step_goes_down_the_loss_of_advantages_and_likelihoods(tmp_path: Path, model: Any, packer: Packer) -> None:
+def test_a_step_goes_down_the_loss_of_advantages_and_likelihoods(
+    tmp_path: Path, model: Any, packer: Packer
+) -> None:
     store = FrameStore(tmp_path)
     usages = {"retrieve": "", "generate": ""}
     rollouts: list[Rollout] = []
@@ -75,7 +77,9 @@ def test_a_step_goes_down_the_loss_of_advantages_and_likelihoods(tmp_path: Path,
     before = [likelihood(model, packer, store, r) for r in rollouts]
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
     weighted = list(zip(rollouts, (0.5, -0.5), strict=True))
-    loss = policy_step(model, packer, lambda ref: store.get(ref.digest), weighted, optimiser, batch=1, clip=1.0)
+    loss = policy_step(
+        model, packer, lambda ref: store.get(ref.digest), weighted, optimiser, batch=1, clip=1.0
+    )
     after = [likelihood(model, packer, store, r) for r in rollouts]
     # The tokens weigh alike: the mean over both rollouts' own text.
     n = [sum(packer.pack(r).learnt) + 1 for r in rollouts]

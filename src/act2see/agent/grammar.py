@@ -1,7 +1,8 @@
 """The tag grammar: the model's text becomes a thought and, at its end, a tool call or the answer.
 
-A tag is `<name>` or `</name>`, the name a lower-case letter, then lower-case letters, digits and `_`; everything
-else is words. Known names are the run's tool tags and the reserved ones: think, answer, frame, tool_call.
+A tag is `<name>` or `</name>`, the name a lower-case letter, then lower-case letters, digits and `_`;
+everything else is words. Known names are the run's tool tags and the reserved ones: think, answer, frame,
+tool_call.
 
     where        what comes                              what it is              outcome
     -----------  --------------------------------------  ----------------------  ----------
@@ -21,11 +22,12 @@ else is words. Known names are the run's tool tags and the reserved ones: think,
     in <answer>  any tag but </answer>                   part of the body
                  end of turn, token limit                Answer; Text if empty
 
-Every call and every answer ends the reading, so it is at most one Text and then one of these. Where a model speaks
-of `<answer>` before it gives one, the body is what follows the last `<answer>`.
+Every call and every answer ends the reading, so it is at most one Text and then one of these. Where a model
+speaks of `<answer>` before it gives one, the body is what follows the last `<answer>`.
 
-The parser goes character by character and never looks ahead: chunks cannot matter, and no character is copied more
-than a few times. What was read is a prefix of the text, and the texts of the segments, joined, are that prefix.
+The parser goes character by character and never looks ahead: chunks cannot matter, and no character is copied
+more than a few times. What was read is a prefix of the text, and the texts of the segments, joined, are that
+prefix.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal, NamedTuple
 
-from act2see.agent.trace import Answer, Call, Outcome, Text
 from act2see.errors import ConfigError
+from act2see.trace.record import Answer, Call, Outcome, Text
 
 Stop = Literal["call", "answer", "eos", "length"]
 
@@ -70,7 +72,9 @@ class Grammar:
             if tag in RESERVED:
                 raise ConfigError(f"tool tag {tag!r} is reserved: {RESERVED[tag]}; choose another")
             if not _NAME.fullmatch(tag):
-                raise ConfigError(f"tool tag {tag!r}: write a lower-case letter, then lower-case letters, digits or underscores")
+                raise ConfigError(
+                    f"tool tag {tag!r}: write a lower-case letter, then lower-case letters, digits or underscores"
+                )
             if self.tags.count(tag) > 1:
                 raise ConfigError(f"tool tag {tag!r} stands twice; give each tool a tag of its own")
         if self.max_query < 1:
@@ -80,7 +84,8 @@ class Grammar:
     def stops(self) -> tuple[str, ...]:
         """Stop strings for an engine that takes some; it keeps them in the text.
 
-        The parser decides: in an answer `</tool>` is plain text, and `<frame>` or an unknown call stops without one.
+        The parser decides: in an answer `</tool>` is plain text, and `<frame>` or an unknown call stops
+        without one.
         """
         return (*(f"</{tag}>" for tag in self.tags), "</answer>")
 
@@ -102,7 +107,8 @@ class _Opened(NamedTuple):
 
 
 class Parser:
-    """Reads one turn. `stopped` says why the reading ended; None while it goes on. Made by `Grammar.parser`."""
+    """Reads one turn. `stopped` says why the reading ended; None while it goes on. Made by
+    `Grammar.parser`."""
 
     def __init__(self, grammar: Grammar, answering: bool, earlier: frozenset[tuple[str, str]]) -> None:
         self.stopped: Stop | None = None
@@ -228,7 +234,9 @@ def feedback(call: Call, tags: Sequence[str]) -> str:
         case "over_long":
             return f"The query was too long; say in a few words between <{tag}> and </{tag}> what you want to see."
         case "repeated":
-            return f'You have already asked <{tag}> for "{_cut(call.query)}"; ask for something else, or answer.'
+            return (
+                f'You have already asked <{tag}> for "{_cut(call.query)}"; ask for something else, or answer.'
+            )
         case "over_budget":
             return "No calls are left; answer from what you have seen."
         case "ok":

@@ -1,30 +1,25 @@
 """From rollout to tensors: token ids, the places of vision tokens, patches, and what is learnt.
 
-Shared by the in-process reasoner and by SFT, so that ids at training equal ids at inference. Inputs are packed
-directly, not through `Qwen3VLProcessor` (which needs torchvision); the image processor is transformers' own
-PIL one. `model_inputs` adds `mm_token_type_ids`, without which M-RoPE cannot be computed.
+Shared by the in-process reasoner and by SFT, so that ids at training equal ids at inference. Inputs are
+packed directly, not through `Qwen3VLProcessor` (which needs torchvision); the image processor is
+transformers' own PIL one. `model_inputs` adds `mm_token_type_ids`, without which M-RoPE cannot be computed.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from act2see.agent.rollout import ImagePiece, Rollout, TextCodec
 from act2see.errors import WeightsError
 from act2see.tools.frames import FrameRef
+from act2see.tools.video.store import FrameSource
 
 if TYPE_CHECKING:
     import torch
-
-Pixels = NDArray[np.uint8]
-FrameSource = Callable[[FrameRef], Pixels]
 
 
 @dataclass(slots=True)
@@ -38,9 +33,12 @@ class Packed:
     starts: list[int]
 
     def keys(self) -> list[int]:
-        """Ids that also tell frames apart: two pictures have the same vision tokens but not the same content."""
+        """Ids that also tell frames apart: two pictures have the same vision tokens but not the same
+        content."""
         keys = list(self.ids)
-        ends = [*self.starts, len(keys)][1:]  # a frame's tokens end before the next frame; a chat of text alone has none
+        ends = [*self.starts, len(keys)][
+            1:
+        ]  # a frame's tokens end before the next frame; a chat of text alone has none
         for frame, first, stop in zip(self.images, self.starts, ends, strict=True):
             mark = -1 - int(frame.digest[:12], 16)
             at = first
@@ -53,7 +51,9 @@ class Packed:
 class Packer:
     """Packs rollouts for Qwen3-VL checkpoints of any size."""
 
-    def __init__(self, tokenizer: Any, image_processor: Any, image_token_id: int, cached_images: int = 4096) -> None:
+    def __init__(
+        self, tokenizer: Any, image_processor: Any, image_token_id: int, cached_images: int = 4096
+    ) -> None:
         self.codec = TextCodec(tokenizer)
         self.image_processor = image_processor
         self.image_token_id = image_token_id
@@ -70,8 +70,14 @@ class Packer:
 
         config = AutoConfig.from_pretrained(folder)
         if not hasattr(config, "image_token_id"):
-            raise WeightsError(f"{folder} is a {config.model_type} checkpoint; this reasoner needs a Qwen3-VL one")
-        return cls(AutoTokenizer.from_pretrained(folder), Qwen2VLImageProcessorPil.from_pretrained(folder), config.image_token_id)
+            raise WeightsError(
+                f"{folder} is a {config.model_type} checkpoint; this reasoner needs a Qwen3-VL one"
+            )
+        return cls(
+            AutoTokenizer.from_pretrained(folder),
+            Qwen2VLImageProcessorPil.from_pretrained(folder),
+            config.image_token_id,
+        )
 
     def grid(self, width: int, height: int) -> tuple[int, int, int]:
         """Patches of one frame: (1, rows, columns)."""
@@ -79,9 +85,12 @@ class Packer:
 
         p = self.image_processor
         h, w = smart_resize(
-            height, width, factor=p.patch_size * p.merge_size,
-            min_pixels=p.size["shortest_edge"], max_pixels=p.size["longest_edge"],
-        )  # fmt: skip
+            height,
+            width,
+            factor=p.patch_size * p.merge_size,
+            min_pixels=p.size["shortest_edge"],
+            max_pixels=p.size["longest_edge"],
+        )
         return 1, h // p.patch_size, w // p.patch_size
 
     def pack(self, rollout: Rollout) -> Packed:

@@ -1,8 +1,8 @@
 """The prompt: the question, its options, and what the tools are for.
 
-The instruction names exactly the tools that the run has, from each tool's own one-line `usage`; adding a tag to
-the configuration changes the prompt with it. The ground truth never enters a prompt (given it, a teacher stops
-looking: its rate of tool calls falls from 45 % to 5 %).
+The instruction names exactly the tools that the run has, from each tool's own one-line `usage`; adding a tag
+to the configuration changes the prompt with it. The ground truth never enters a prompt (given it, a teacher
+stops looking: its rate of tool calls falls from 45 % to 5 %).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from act2see.agent.trace import LETTERS, Question
+from act2see.trace.record import LETTERS, Question
 
 PAPER = """\
 Think step by step inside <think></think>. {tools}\

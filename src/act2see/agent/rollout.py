@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from act2see.agent.prompt import Prompt
-from act2see.agent.trace import Answer, Frames, Segment, Trace
-from act2see.tools.frames import FrameRef
-from act2see.tools.video import split_part
+from act2see.tools.frames import FrameRef, stamp
+from act2see.tools.video.reader import split_part
+from act2see.trace.record import Answer, Frames, Segment
+from act2see.trace.trace import Trace
 
 Trust = Literal["control", "plain", "model"]
 _MODEL_MAY = frozenset({"<think>", "</think>"})
@@ -52,8 +53,8 @@ Piece = TextPiece | ImagePiece
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What the model reads. `session` names the run, so that a reasoner can keep its cache; runs of one `owner` (of one
-    video) share its turns where there are more runs than can be served at once."""
+    """What the model reads. `session` names the run, so that a reasoner can keep its cache; runs of one
+    `owner` (of one video) share its turns where there are more runs than can be served at once."""
 
     pieces: tuple[Piece, ...]
     session: str = ""
@@ -66,11 +67,6 @@ class Rollout:
     def __str__(self) -> str:
         """As text, with `<|image_pad|>` for each frame: for people, logs and engines that take strings."""
         return "".join(p.text if isinstance(p, TextPiece) else "<|image_pad|>" for p in self.pieces)
-
-
-def stamp(seconds: float) -> str:
-    """How a time is written for the model: `<3.7 seconds>`."""
-    return f"<{seconds:.1f} seconds>"
 
 
 def _frame(frame: FrameRef) -> list[Piece]:

@@ -6,7 +6,8 @@ _INTERRUPTED = 130  # as a shell gives it for SIGINT
 
 
 def main() -> None:
-    """Run the command of `sys.argv` and exit with its code: 0, 1 (doctor: cannot run), 2 (an error), 130 (Ctrl-C)."""
+    """Run the command of `sys.argv` and exit with its code: 0, 1 (doctor: cannot run), 2 (an error), 130
+    (Ctrl-C)."""
     import _signal as signal  # type: ignore[import-not-found]  # `signal` itself takes longer to import, and Ctrl-C would show how far that had come
     import os
     import sys
@@ -46,9 +47,9 @@ def main() -> None:
             os.write(2, b"interrupted\n")
         except OSError:
             pass
-    # A model at work in a thread would hold an interrupted process for as long as it takes, and taking the model
-    # libraries down properly takes seconds. Files are written beside their place and renamed, and finished steps
-    # are saved, so nothing is lost by leaving at once.
+    # A model at work in a thread would hold an interrupted process for as long as it takes, and taking the
+    # model libraries down properly takes seconds. Files are written beside their place and renamed, and
+    # finished steps are saved, so nothing is lost by leaving at once.
     for stream in (sys.stdout, sys.stderr):
         try:  # noqa: SIM105
             stream.flush()
@@ -60,7 +61,8 @@ def main() -> None:
 
 
 def _end_processes() -> None:
-    """End the processes that were started beside this one, and take away what they shared: leaving at once does neither."""
+    """End the processes that were started beside this one, and take away what they shared: leaving at once
+    does neither."""
     from contextlib import suppress
     from multiprocessing import active_children, util
 

@@ -9,11 +9,26 @@ from typing import Annotated, Any
 
 import typer
 
-from act2see.cli import ask, config, corpus, demo, doctor, download, find, grpo, mcp, micro, serve, sft, trace, ui
+from act2see.cli import (
+    ask,
+    config,
+    corpus,
+    demo,
+    doctor,
+    download,
+    find,
+    grpo,
+    mcp,
+    micro,
+    serve,
+    sft,
+    trace,
+    ui,
+)
 from act2see.cli.help import Group, set_classes
 from act2see.cli.output import check_words, complain, interrupted, quieten
 from act2see.errors import Act2SeeError
-from act2see.tools.faults import to_user_error
+from act2see.tools.runtime.faults import to_user_error
 
 
 class _Commands(Group):
@@ -45,7 +60,8 @@ def _one_line(ctx: Any) -> Iterator[None]:
         complain(str(theirs))
         raise typer.Exit(2) from e
     except Exception as e:
-        # Typer brings its own copy of click, whose exceptions have no public name. One of them asks for the help.
+        # Typer brings its own copy of click, whose exceptions have no public name. One of them asks for the
+        # help.
         said = getattr(e, "format_message", None)
         if said is None or "NoArgs" in type(e).__name__:
             raise
@@ -91,11 +107,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens to stderr.")] = False,
 ) -> None:
     """Ask questions about a video; the model looks again, or imagines a frame, while it reasons.
 
-    Begin with [bold]act2see demo[/bold] (small models, offline) or [bold]act2see doctor[/bold] (what is here, what is missing).
+    Begin with [bold]act2see demo[/bold] (small models, offline) or [bold]act2see doctor[/bold] (what is here,
+    what is missing).
     """
     quieten(verbose)

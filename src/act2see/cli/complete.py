@@ -1,4 +1,5 @@
-"""What Tab offers: presets, and the runs that can be gone on with. A completion never fails, and opens nothing that it could change."""
+"""What Tab offers: presets, and the runs that can be gone on with. A completion never fails, and opens
+nothing that it could change."""
 
 from __future__ import annotations
 

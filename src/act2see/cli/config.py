@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from act2see.cli.chosen import Preset
 from act2see.cli.complete import sources
+from act2see.cli.options import Preset
 from act2see.cli.output import say, writable
 
 app = typer.Typer(no_args_is_help=True, help="Show and check configurations.")
@@ -17,7 +17,8 @@ app = typer.Typer(no_args_is_help=True, help="Show and check configurations.")
 @app.command("show")
 def show(
     source: Annotated[
-        str | None, typer.Argument(metavar="PRESET|FILE", autocompletion=sources, help="A preset's name or a YAML file.")
+        str | None,
+        typer.Argument(metavar="PRESET|FILE", autocompletion=sources, help="A preset's name or a YAML file."),
     ] = None,
     preset: Preset = None,
 ) -> None:
@@ -28,7 +29,9 @@ def show(
     if source and preset:
         raise ConfigError("name one configuration: a preset or a file")
     text = load_config(source or preset or "micro").to_yaml()
-    typer.echo(text if writable(text) else load_config(source or preset or "micro").to_yaml(ascii=True), nl=False)
+    typer.echo(
+        text if writable(text) else load_config(source or preset or "micro").to_yaml(ascii=True), nl=False
+    )
 
 
 @app.command("check")

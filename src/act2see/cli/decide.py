@@ -1,4 +1,5 @@
-"""What a person says to a run that waits: `act2see ask --resume ID --accept`, and so on, an option for each kind of decision."""
+"""What a person says to a run that waits: `act2see ask --resume ID --accept`, and so on, an option for each
+kind of decision."""
 
 from __future__ import annotations
 
@@ -18,24 +19,51 @@ _ANSWER = "--answer TEXT"
 _OPTIONS = "--accept, --replace QUERY, --supply FILE|SECONDS or --refuse"
 
 Accept = Annotated[bool, typer.Option("--accept", help="Call the tool.", rich_help_panel=_PANEL)]
-Replace = Annotated[str | None, typer.Option("--replace", metavar="QUERY", help="Call it with this query instead.", rich_help_panel=_PANEL)]
+Replace = Annotated[
+    str | None,
+    typer.Option(
+        "--replace", metavar="QUERY", help="Call it with this query instead.", rich_help_panel=_PANEL
+    ),
+]
 Supply = Annotated[
     str | None,
-    typer.Option("--supply", metavar="FILE|SECONDS", help="Show this instead: a picture, or a time in the video.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--supply",
+        metavar="FILE|SECONDS",
+        help="Show this instead: a picture, or a time in the video.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 Refuse = Annotated[bool, typer.Option("--refuse", help="Do not call it.", rich_help_panel=_PANEL)]
 Reason = Annotated[
-    str | None, typer.Option("--reason", metavar="TEXT", help="Why it is refused; the model is told.", rich_help_panel=_PANEL)
+    str | None,
+    typer.Option(
+        "--reason", metavar="TEXT", help="Why it is refused; the model is told.", rich_help_panel=_PANEL
+    ),
 ]
 Answer = Annotated[
     str | None,
-    typer.Option("--answer", metavar="TEXT", help="Answer what a tool asks: text, or JSON for other values.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--answer",
+        metavar="TEXT",
+        help="Answer what a tool asks: text, or JSON for other values.",
+        rich_help_panel=_PANEL,
+    ),
 ]
-By = Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who decides; the trace keeps it.", rich_help_panel=_PANEL)]
+By = Annotated[
+    str | None,
+    typer.Option("--by", metavar="NAME", help="Who decides; the trace keeps it.", rich_help_panel=_PANEL),
+]
 
 
 def decided(
-    accept: bool, replace: str | None, supply: str | None, refuse: bool, reason: str | None, by: str | None, answer: str | None
+    accept: bool,
+    replace: str | None,
+    supply: str | None,
+    refuse: bool,
+    reason: str | None,
+    by: str | None,
+    answer: str | None,
 ) -> Any:
     """The decision that the options make, checked; None where they make none. Raises `DecisionError`."""
     from pydantic import ValidationError
@@ -43,13 +71,23 @@ def decided(
     from act2see.cli.fork import picture_or_time
     from act2see.graphs.approval import Decision, fault, picture
 
-    named = {"accept": accept, "replace": replace is not None, "supply": supply is not None, "refuse": refuse, "answer": answer is not None}
+    named = {
+        "accept": accept,
+        "replace": replace is not None,
+        "supply": supply is not None,
+        "refuse": refuse,
+        "answer": answer is not None,
+    }
     kinds = [kind for kind, given in named.items() if given]
     if len(kinds) > 1:
-        raise DecisionError(f"{' and '.join(f'--{k}' for k in kinds)} exclude each other: a call gets one decision")
+        raise DecisionError(
+            f"{' and '.join(f'--{k}' for k in kinds)} exclude each other: a call gets one decision"
+        )
     if answer is not None:
         if reason is not None or by is not None:
-            raise DecisionError("--reason and --by belong to a decision about a call, and --answer is for a tool that asks: leave them out")
+            raise DecisionError(
+                "--reason and --by belong to a decision about a call, and --answer is for a tool that asks: leave them out"
+            )
         return _json_or_text(answer)
     if not kinds:
         if reason is not None or by is not None:

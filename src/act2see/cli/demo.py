@@ -17,25 +17,30 @@ from act2see.cli.output import out, program, say
 if TYPE_CHECKING:
     from act2see.micro.questions import Family
 
-# Of the test split: the first item of each family that needs its tools, and for *observe* the first that needs none.
+# Of the test split: the first item of each family that needs its tools, and for *observe* the first that
+# needs none.
 ITEMS: tuple[tuple[Family, int], ...] = (("observe", 1), ("blink", 0), ("imagine", 3), ("both", 1))
 ABOUT = "Each page shows one chain of thought, with every frame that was retrieved or imagined."
 
 
-def demo(to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where clips and pages go.")] = Path("act2see-demo")) -> None:
+def demo(
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where clips and pages go.")] = Path(
+        "act2see-demo"
+    ),
+) -> None:
     """Ask four questions of four clips with the models in the package, and write a page for each."""
-    from act2see.agent.trace import Question
-    from act2see.agent.view import trace_html
-    from act2see.agent.view_index import Entry, index_html
-    from act2see.cli.chain import Chain, answer_lines, question_lines
-    from act2see.cli.chosen import chosen_config
+    from act2see.cli.options import chosen_config
     from act2see.cli.runs import run_until_done
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.parts import cached_parts
     from act2see.graphs.run import aask
     from act2see.micro.questions import make_item
     from act2see.micro.world import write_clip
-    from act2see.tools.files import whole_file, write_text
+    from act2see.tools.runtime.files import whole_file, write_text
+    from act2see.trace.overview import Entry, index_html
+    from act2see.trace.page import trace_html
+    from act2see.trace.record import Question
+    from act2see.trace.terminal import Chain, answer_lines, question_lines
 
     config = chosen_config(None, None)
     graph = create_act2see(config)
@@ -56,7 +61,9 @@ def demo(to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where cl
         page = f"{family}.html"
         write_text(to / page, trace_html(trace, lambda ref: store.get(ref.digest), back="index.html"))
         entries.append(Entry(trace, page, "right" if right else f"wrong, it is {item.answer}"))
-    write_text(to / "index.html", index_html("act2see demo", ABOUT, entries, lambda ref: store.get(ref.digest)))
+    write_text(
+        to / "index.html", index_html("act2see demo", ABOUT, entries, lambda ref: store.get(ref.digest))
+    )
     say(f"\nThe pages are there; open the first in a browser: {(to / 'index.html').absolute()}")
     _say_what_next(to)
 

@@ -1,7 +1,7 @@
 """`act2see download`: fetch the weights of a configuration, ready to be loaded.
 
-Only what is loaded is fetched (`tools/hub.py`). A gated repository does not keep the others back; a hub that cannot be
-reached does.
+Only what is loaded is fetched (`tools/runtime/hub.py`). A gated repository does not keep the others back; a
+hub that cannot be reached does.
 """
 
 from __future__ import annotations
@@ -10,28 +10,36 @@ from typing import Annotated
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
+from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import complain, progress_bar, say, size
 
 
 def download(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Weights by their names on the hub; else those of a preset.", show_default=False),
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Weights by their names on the hub; else those of a preset.",
+            show_default=False,
+        ),
     ] = None,
     preset: Preset = None,
     config: ConfigFile = None,
-    endpoint: Annotated[str | None, typer.Option("--endpoint", metavar="URL", help="Another hub (default: HF_ENDPOINT).")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, and how much.")] = False,
+    endpoint: Annotated[
+        str | None, typer.Option("--endpoint", metavar="URL", help="Another hub (default: HF_ENDPOINT).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched, and how much.")
+    ] = False,
 ) -> None:
     """Fetch weights from the hub: safetensors, JSON and tokenizer files only. Run it again to go on."""
     from functools import partial
 
     from act2see.cli.runs import not_waited_for
-    from act2see.cli.weights import Needed, needed_weights
     from act2see.errors import ConfigError, UnreachableError, WeightsError
-    from act2see.tools.catalogue import catalogue
-    from act2see.tools.hub import fetch, list_files
+    from act2see.graphs.needs import Needed, needed_weights
+    from act2see.tools.runtime.catalogue import catalogue
+    from act2see.tools.runtime.hub import fetch, list_files
 
     if names and (preset or config):
         raise ConfigError("name weights, or a preset, or a config file: not several of them")

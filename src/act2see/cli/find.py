@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import note, out, plain, progress_bar, say, size
+from act2see.cli.options import ConfigFile, Preset, chosen_config
+from act2see.cli.output import note, out, progress_bar, say, size
 from act2see.errors import QuestionError
+from act2see.trace.console import plain
 
 if TYPE_CHECKING:
     from act2see.graphs.config import Config
     from act2see.tools.base import Resources
-    from act2see.tools.finder import Finder
     from act2see.tools.frames import FrameRef
-    from act2see.tools.index import FrameIndex
+    from act2see.tools.search.finder import Finder
+    from act2see.tools.search.index import FrameIndex
 
 _OURS = "found.html"
 
@@ -37,7 +38,11 @@ def index(
         folder = finder.folder(made.id)
         on_disk = size(sum(f.stat().st_size for f in folder.iterdir()))
         said = f"{len(made)} frames, {on_disk}"
-        took = f"{time.perf_counter() - started:.1f} s" if finder.encoded > encoded else "nothing to do: it is indexed"
+        took = (
+            f"{time.perf_counter() - started:.1f} s"
+            if finder.encoded > encoded
+            else "nothing to do: it is indexed"
+        )
         say(f"{video}: {said}, {took}")
 
 
@@ -45,8 +50,14 @@ def find(
     video: Annotated[str, typer.Argument(help="A video file.", show_default=False)],
     query: Annotated[str, typer.Argument(help="What the frame shows.", show_default=False)],
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many frames.")] = 5,
-    segments: Annotated[bool, typer.Option("--segments", help="The best frame of each segment, for events that have a length.")] = False,
-    to: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the frames, and a page of them, to a folder.")] = None,
+    segments: Annotated[
+        bool,
+        typer.Option("--segments", help="The best frame of each segment, for events that have a length."),
+    ] = False,
+    to: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write the frames, and a page of them, to a folder."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page of the frames.")] = None,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -55,10 +66,10 @@ def find(
     from rich import box
     from rich.table import Table
 
-    from act2see.agent.view import find_html
-    from act2see.agent.view_timeline import clock
     from act2see.graphs.parts import build_resources
-    from act2see.tools.files import check_file, check_folder, whole_folder, write_text
+    from act2see.tools.runtime.files import check_file, check_folder, whole_folder, write_text
+    from act2see.trace.page import find_html
+    from act2see.trace.timeline import clock
 
     if not query.strip():
         raise QuestionError("the query is empty: say what the frame shows")
@@ -98,7 +109,8 @@ def find(
 
 
 def _refused(config: Config, resources: Resources, video: str) -> str | None:
-    """Why this configuration's models know nothing of this video: models of one world still score whatever they are shown."""
+    """Why this configuration's models know nothing of this video: models of one world still score whatever
+    they are shown."""
     from act2see.cli.runs import run_until_done
     from act2see.graphs.parts import build_guard
 

@@ -1,4 +1,5 @@
-"""`act2see trace diff`, `replay` and `fork`: compare traces, ask again, and go back to a call and change it."""
+"""`act2see trace diff`, `replay` and `fork`: compare traces, ask again, and go back to a call and change
+it."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
+from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import note, out, print_json, say
 from act2see.errors import QuestionError, StoreError
 
@@ -16,14 +17,23 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
 
-    from act2see.agent.trace import Trace
-    from act2see.cli.chain import Chain
     from act2see.graphs.config import Config
-    from act2see.tools.store import FrameStore
+    from act2see.tools.video.store import FrameStore
+    from act2see.trace.terminal import Chain
+    from act2see.trace.trace import Trace
 
-Saved = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace file, or the folder of `ask --save`.", show_default=False)]
+Saved = Annotated[
+    Path,
+    typer.Argument(metavar="TRACE", help="A trace file, or the folder of `ask --save`.", show_default=False),
+]
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write the new trace: a .json file, or a folder, with frames.")
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Where to write the new trace: a .json file, or a folder, with frames.",
+    ),
 ]
 
 
@@ -33,9 +43,9 @@ def diff(
     json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
 ) -> None:
     """Compare two traces: where they part, call by call."""
-    from act2see.agent.diff import diff_traces
-    from act2see.agent.trace import Trace
-    from act2see.cli.diff import show_diff
+    from act2see.trace.diff import diff_traces
+    from act2see.trace.side_by_side import show_diff
+    from act2see.trace.trace import Trace
 
     a, b = Trace.load(first), Trace.load(second)
     found = diff_traces(a, b)
@@ -47,10 +57,10 @@ def diff(
 
 def replay(trace: Saved, to: Out = None, preset: Preset = None, config: ConfigFile = None) -> None:
     """Ask a trace's question again, with its seed and tools, and say whether it comes out the same."""
-    from act2see.agent.saved import find_video
-    from act2see.agent.trace import Trace
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.fork import areplay
+    from act2see.trace.folder import find_video
+    from act2see.trace.trace import Trace
 
     _check_out(to)
     loaded, chosen = find_video(Trace.load(trace), trace), chosen_config(preset, config)
@@ -59,51 +69,63 @@ def replay(trace: Saved, to: Out = None, preset: Preset = None, config: ConfigFi
 
 def fork(
     trace: Saved,
-    at: Annotated[int | None, typer.Option(metavar="N", help="The call to go back to, from 1; 0 is the beginning.")] = None,
+    at: Annotated[
+        int | None, typer.Option(metavar="N", help="The call to go back to, from 1; 0 is the beginning.")
+    ] = None,
     query: Annotated[str | None, typer.Option(metavar="TEXT", help="Ask this instead.")] = None,
     tool: Annotated[str | None, typer.Option(metavar="TAG", help="Ask this tool instead.")] = None,
     frame: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Show this instead: a picture, or a time in the video in seconds.")
+        str | None,
+        typer.Option(metavar="FILE", help="Show this instead: a picture, or a time in the video in seconds."),
     ] = None,
-    drop: Annotated[bool, typer.Option("--drop", help="Show nothing: the model is told that there is no such frame.")] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Show nothing: the model is told that there is no such frame.")
+    ] = False,
     to: Out = None,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
     """Go back to a call of a trace, change it, and let the model go on from there."""
-    from act2see.agent.saved import find_video
-    from act2see.agent.trace import Trace
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.fork import afork
     from act2see.graphs.parts import cached_parts
+    from act2see.trace.folder import find_video
+    from act2see.trace.trace import Trace
 
     _check_out(to)
     loaded, chosen = find_video(Trace.load(trace), trace), chosen_config(preset, config)
     if at is None:
         calls = "; ".join(f"{n} <{c.tag}> {c.query[:60]}" for n, c in enumerate(loaded.calls, start=1))
-        raise QuestionError(f"say which call to go back to, with --at N (calls: {calls or 'none, so only 0, the beginning'})")
+        raise QuestionError(
+            f"say which call to go back to, with --at N (calls: {calls or 'none, so only 0, the beginning'})"
+        )
     _bring_frames(loaded, trace, cached_parts(chosen).resources.store)
     shown = picture_or_time(frame) if frame is not None else None
     on_event = _chain(chosen).event
-    work = afork(create_act2see(chosen), loaded, at, query=query, tag=tool, frame=shown, drop=drop, on_event=on_event)
+    work = afork(
+        create_act2see(chosen), loaded, at, query=query, tag=tool, frame=shown, drop=drop, on_event=on_event
+    )
     _finish(work, loaded, chosen, to, save=True)
 
 
 def _chain(config: Config) -> Chain:
-    from act2see.cli.chain import Chain
+    from act2see.trace.terminal import Chain
 
     return Chain(out(), loads=config.reasoner.use == "transformers")
 
 
-def _finish(work: Coroutine[Any, Any, Trace], before: Trace, config: Config, to: Path | None, save: bool = False) -> None:
-    """Run, show the answer and what differs, save: where nobody says where, with `save` under a name of its own."""
-    from act2see.agent.diff import diff_traces
-    from act2see.agent.saved import frames_of, save_folder
-    from act2see.cli.chain import answer_lines, question_lines
-    from act2see.cli.diff import show_diff
+def _finish(
+    work: Coroutine[Any, Any, Trace], before: Trace, config: Config, to: Path | None, save: bool = False
+) -> None:
+    """Run, show the answer and what differs, save: where nobody says where, with `save` under a name of its
+    own."""
     from act2see.cli.runs import run_until_done
     from act2see.graphs.parts import cached_parts
-    from act2see.tools.files import write_text
+    from act2see.tools.runtime.files import write_text
+    from act2see.trace.diff import diff_traces
+    from act2see.trace.folder import frames_of, save_folder
+    from act2see.trace.side_by_side import show_diff
+    from act2see.trace.terminal import answer_lines, question_lines
 
     say(question_lines(before.question), prose=True)
     new = run_until_done(work)
@@ -123,8 +145,8 @@ def _finish(work: Coroutine[Any, Any, Trace], before: Trace, config: Config, to:
 
 def _check_out(to: Path | None) -> None:
     """Before anything is asked: where the new trace goes."""
-    from act2see.agent.saved import OURS
-    from act2see.tools.files import check_file, check_folder
+    from act2see.tools.runtime.files import check_file, check_folder
+    from act2see.trace.folder import OURS
 
     if to is not None and to.suffix not in ("", ".json"):
         raise StoreError(f"a trace cannot be written as {to.suffix}: name a .json file or a folder")
@@ -134,7 +156,7 @@ def _check_out(to: Path | None) -> None:
 
 def _bring_frames(trace: Trace, saved: Path, store: FrameStore) -> None:
     """Put the pictures that were saved beside a trace into the store, where it lacks them."""
-    from act2see.agent.saved import frames_of
+    from act2see.trace.folder import frames_of
 
     pixels = frames_of(saved, store)
     for frame in trace.shown:

@@ -1,6 +1,7 @@
 """Help that is whole at any width: the commands' own classes.
 
-Typer's tables cut what does not fit. Here a name stands before its description where there is room, and above it where there is none.
+Typer's tables cut what does not fit. Here a name stands before its description where there is room, and above
+it where there is none.
 """
 
 from __future__ import annotations
@@ -73,7 +74,11 @@ def _panels(command: Any, ctx: Any) -> Iterable[tuple[str, list[tuple[str, str]]
         name = re.sub(r"(<float(?:,float)*>)", lambda m: ",".join("X" for _ in m[1].split(",")), record[0])
         name = _TEXT.sub("" if argument else " TEXT", _NUMBER.sub("N", name))
         panels.setdefault(title, []).append((name, record[1] or ""))
-    commands = [(n, command.get_command(ctx, n)) for n in command.list_commands(ctx)] if isinstance(command, TyperGroup) else []
+    commands = (
+        [(n, command.get_command(ctx, n)) for n in command.list_commands(ctx)]
+        if isinstance(command, TyperGroup)
+        else []
+    )
     shown = [(n, _first_sentences(c)) for n, c in commands if c is not None and not c.hidden]
     return [*panels.items(), *([("Commands", shown)] if shown else [])]
 

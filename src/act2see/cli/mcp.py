@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
+from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import INTERRUPTED, err
 from act2see.errors import ConfigError
 
@@ -24,32 +24,43 @@ def _leave(*_: object) -> None:
 def mcp(
     folder: Annotated[
         list[Path],
-        typer.Option("--folder", metavar="DIR", help="A folder whose videos may be opened; give it once for each.", show_default=False),
+        typer.Option(
+            "--folder",
+            metavar="DIR",
+            help="A folder whose videos may be opened; give it once for each.",
+            show_default=False,
+        ),
     ],
-    allow_urls: Annotated[bool, typer.Option("--allow-urls", help="Download videos from http(s) addresses, too.")] = False,
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Download videos from http(s) addresses, too.")
+    ] = False,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
-    """Serve ask_video, find_frames, show_trace and list_videos to an assistant, over stdin and stdout (MCP)."""
+    """Serve ask_video, find_frames, show_trace and list_videos to an assistant, over stdin and stdout
+    (MCP)."""
     import sys
 
     try:
-        from act2see.serve.mcp import build_server
-        from act2see.serve.mcp_stdio import run_stdio
+        from act2see.serve.mcp.server import build_server
+        from act2see.serve.mcp.stdio import run_stdio
     except ModuleNotFoundError as e:
         if (e.name or "").split(".")[0] not in ("mcp", "mcp_types"):
             raise
         raise ConfigError("`act2see mcp` needs the MCP package: pip install 'act2see[serve]'") from e
-    from act2see.tools.folders import Folders
-    from act2see.tools.store import default_cache
+    from act2see.tools.video.folders import Folders
+    from act2see.tools.video.store import default_cache
 
     chosen = chosen_config(preset, config)
-    server = build_server(chosen, Folders(folder, downloads=default_cache() / "downloads" if allow_urls else None))
+    server = build_server(
+        chosen, Folders(folder, downloads=default_cache() / "downloads" if allow_urls else None)
+    )
     if sys.stdin.isatty():
         err().print("an MCP client is expected on stdin and stdout; stop with Ctrl-C")
     # The thread that waits for stdin cannot be told to stop, and Python's own handler would wait for it.
     signal.signal(signal.SIGINT, _leave)
-    # The loop is not closed: that would wait for threads that are at work on a video, though nobody waits for what they make.
+    # The loop is not closed: that would wait for threads that are at work on a video, though nobody waits for
+    # what they make.
     try:
         asyncio.Runner().run(run_stdio(server))
     except* BrokenPipeError:

@@ -1,7 +1,8 @@
 """What the terminal gets: consoles, errors, and text that cannot do anything to it.
 
-Model output, file names and questions are printed as `Text`, never as markup, and without control characters, so
-that nothing in them is read as a style or as an escape sequence. Results go to stdout, everything else to stderr.
+Model output, file names and questions are printed as `Text`, never as markup, and without control characters,
+so that nothing in them is read as a style or as an escape sequence. Results go to stdout, everything else to
+stderr.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from rich.progress import Progress
 from rich.text import Text
 
 from act2see.errors import QuestionError
+from act2see.trace.console import plain
 
 INTERRUPTED = 130  # as a shell gives it for SIGINT
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -32,22 +33,18 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, markup=False)
 
 
-def plain(text: str, style: str = "") -> Text:
-    """Text as it is: no markup, no control characters but newlines and tabs."""
-    return Text(_CONTROL.sub("", text), style)
-
-
 def say(text: str | Text, style: str = "", *, end: str = "\n", prose: bool = False) -> None:
-    """Print a line to stdout. A long one is left to the terminal to break, so that a path or a command can be copied; `prose` is
-    broken between words."""
-    from act2see.cli.wrapping import break_lines
+    """Print a line to stdout. A long one is left to the terminal to break, so that a path or a command can be
+    copied; `prose` is broken between words."""
+    from act2see.trace.console import break_lines
 
     console, line = out(), plain(text, style) if isinstance(text, str) else text
     console.print(break_lines(line, console) if prose else line, soft_wrap=True, end=end)
 
 
 def program() -> str:
-    """How this program was started, so that a command which is shown can be pasted: its name where the shell finds it by that."""
+    """How this program was started, so that a command which is shown can be pasted: its name where the shell
+    finds it by that."""
     import os
     import shlex
     import shutil
@@ -57,7 +54,9 @@ def program() -> str:
     if os.path.basename(started) == "__main__.py" and os.path.basename(os.path.dirname(started)) == "act2see":
         return f"{shlex.quote(_from_here(sys.executable))} -m act2see"
     found = shutil.which("act2see")
-    if os.path.basename(started) != "act2see" or (found and os.path.exists(started) and os.path.samefile(found, started)):
+    if os.path.basename(started) != "act2see" or (
+        found and os.path.exists(started) and os.path.samefile(found, started)
+    ):
         return "act2see"
     return shlex.quote(_from_here(started))
 
@@ -88,7 +87,8 @@ def writable(text: str) -> bool:
 
 
 def print_json(text: str) -> None:
-    """JSON to stdout. Where its encoding lacks a character, all of them are escaped: a question mark would be another answer."""
+    """JSON to stdout. Where its encoding lacks a character, all of them are escaped: a question mark would be
+    another answer."""
     import json
     import sys
 
@@ -105,13 +105,16 @@ def interrupted(said: str = "interrupted") -> typer.Exit:
 
 
 def expect_interruption() -> None:
-    """For a process that is ours: after Ctrl-C, threads and callbacks that come too late end without a word."""
+    """For a process that is ours: after Ctrl-C, threads and callbacks that come too late end without a
+    word."""
     import logging
     import signal
     import sys
     import threading
 
-    late = re.compile("Event loop is closed|Task was destroyed but it is pending|coroutine ignored GeneratorExit")
+    late = re.compile(
+        "Event loop is closed|Task was destroyed but it is pending|coroutine ignored GeneratorExit"
+    )
 
     def told(record: logging.LogRecord) -> bool:
         return not late.search(f"{record.msg} {record.exc_info[1] if record.exc_info else ''}")
@@ -126,7 +129,9 @@ def expect_interruption() -> None:
 
     def dropped_hook(args: sys.UnraisableHookArgs) -> None:
         if isinstance(args.exc_value, KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)  # it came where nothing can be raised: once more, a moment later
+            signal.raise_signal(
+                signal.SIGINT
+            )  # it came where nothing can be raised: once more, a moment later
         elif not late.search(str(args.exc_value)):
             dropped(args)
 
@@ -134,14 +139,17 @@ def expect_interruption() -> None:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Raise `QuestionError` for what came from the command line and is no text: bytes that are not UTF-8, or a zero byte.
+    """Raise `QuestionError` for what came from the command line and is no text: bytes that are not UTF-8, or
+    a zero byte.
 
     Nothing of it could be saved: an answer would be lost after the run.
     """
     for word in words:
         if "\0" in word or any("\ud800" <= c <= "\udfff" for c in word):
             shown = "".join("?" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in word)
-            raise QuestionError(f"{shown!r} is not text in UTF-8: write it in UTF-8, and give a file with such a name another one")
+            raise QuestionError(
+                f"{shown!r} is not text in UTF-8: write it in UTF-8, and give a file with such a name another one"
+            )
 
 
 def complain(message: str) -> None:
@@ -167,7 +175,8 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def quieten(verbose: bool) -> None:
-    """Log to stderr if asked to; else keep the libraries' notes about themselves, and their progress bars, off it.
+    """Log to stderr if asked to; else keep the libraries' notes about themselves, and their progress bars,
+    off it.
 
     By variables, because they are read when the libraries are imported, which most commands never do.
     """

@@ -1,7 +1,8 @@
 """Runs that survive Ctrl-C and a killed process: every step is saved in one SQLite file in the cache folder.
 
-A run keeps the configuration and the settings that it began with beside its first step, so that its id alone is
-enough to go on: `act2see ask --resume ID`. The file is always that of the default cache, for the same reason.
+A run keeps the configuration and the settings that it began with beside its first step, so that its id alone
+is enough to go on: `act2see ask --resume ID`. The file is always that of the default cache, for the same
+reason.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from act2see.errors import StoreError
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.state import AskContext
-from act2see.tools.store import default_cache
+from act2see.tools.video.store import default_cache
 
 if TYPE_CHECKING:
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -55,7 +56,9 @@ async def saved_runs() -> AsyncIterator[AsyncSqliteSaver]:
         async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
             yield saver
     except (sqlite3.Error, FileExistsError, PermissionError, NotADirectoryError) as e:
-        raise StoreError(f"the saved runs {path} cannot be used ({e}): delete the file, or set ACT2SEE_CACHE to another folder") from e
+        raise StoreError(
+            f"the saved runs {path} cannot be used ({e}): delete the file, or set ACT2SEE_CACHE to another folder"
+        ) from e
 
 
 def graph_of(settings: Settings, saver: AsyncSqliteSaver) -> Graph:
@@ -72,7 +75,9 @@ async def settings_of(run: str, saver: AsyncSqliteSaver) -> Settings:
     saved = await saver.aget_tuple({"configurable": {"thread_id": run}})
     metadata: Any = saved.metadata if saved else {}
     if _KEY not in metadata:
-        raise StoreError(f"there is no saved run {run!r} in {runs_file()}: check the id, or ask the question again")
+        raise StoreError(
+            f"there is no saved run {run!r} in {runs_file()}: check the id, or ask the question again"
+        )
     kept = json.loads(metadata[_KEY])
     tools = kept["context"]["tools"]
     context = AskContext(**{**kept["context"], "tools": tuple(tools) if tools is not None else None})
@@ -86,12 +91,16 @@ def saved_ids(run: str | None = None) -> list[str]:
         suppress(sqlite3.Error, OSError),
         closing(sqlite3.connect(f"{runs_file().absolute().as_uri()}?mode=ro", uri=True, timeout=0.5)) as file,
     ):
-        return [str(id) for (id,) in file.execute(f"{newest} ORDER BY MAX(checkpoint_id) DESC LIMIT 30", (run or "",))]
+        return [
+            str(id)
+            for (id,) in file.execute(f"{newest} ORDER BY MAX(checkpoint_id) DESC LIMIT 30", (run or "",))
+        ]
     return []
 
 
 def not_waited_for(work: Callable[[], T]) -> T:
-    """The result of `work`, done in a thread that Ctrl-C does not wait for: for libraries that would wait for threads of theirs."""
+    """The result of `work`, done in a thread that Ctrl-C does not wait for: for libraries that would wait for
+    threads of theirs."""
     done: Future[T] = Future()
 
     def run() -> None:

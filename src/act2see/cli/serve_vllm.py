@@ -1,8 +1,9 @@
 """`act2see serve vllm`: the exact command that serves a config's reasoner with vLLM, printed or run.
 
-vLLM has an environment of its own, so the command is put together here, with this package's template and a tokenizer
-that keeps pieces apart, and run there. The limits are those that a run of the config may reach, so that nothing is
-turned down in the middle of one. No reasoning parser: it would take the thought out of the text.
+vLLM has an environment of its own, so the command is put together here, with this package's template and a
+tokenizer that keeps pieces apart, and run there. The limits are those that a run of the config may reach, so
+that nothing is turned down in the middle of one. No reasoning parser: it would take the thought out of the
+text.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from act2see.cli.chosen import ConfigFile, Preset, chosen_config
-from act2see.cli.output import err, plain, say
+from act2see.cli.options import ConfigFile, Preset, chosen_config
+from act2see.cli.output import err, say
 from act2see.errors import ConfigError
+from act2see.trace.console import plain
 
 if TYPE_CHECKING:
     from act2see.agent.reasoners.preflight import Needs
@@ -30,20 +32,32 @@ def vllm(
     preset: Preset = None,
     config: ConfigFile = None,
     python: Annotated[
-        Path | None, typer.Option("--python", metavar="FILE", help="The Python of the environment that has vLLM.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--python",
+            metavar="FILE",
+            help="The Python of the environment that has vLLM.",
+            show_default=False,
+        ),
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Where it listens; 0.0.0.0 for other machines, too.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option("--host", help="Where it listens; 0.0.0.0 for other machines, too.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8000,
     lora: Annotated[
-        list[str] | None, typer.Option("--lora", metavar="NAME=DIR", help="One more adapter; reasoner.adapter chooses by its name.")
+        list[str] | None,
+        typer.Option(
+            "--lora", metavar="NAME=DIR", help="One more adapter; reasoner.adapter chooses by its name."
+        ),
     ] = None,
     print_only: Annotated[bool, typer.Option("--print", help="Print the command and do not run it.")] = False,
 ) -> None:
-    """Serve the config's reasoner with vLLM. What stands after [bold]--[/bold] is given to `vllm serve` as it is."""
-    from act2see.tools.store import default_cache
+    """Serve the config's reasoner with vLLM. What stands after [bold]--[/bold] is given to `vllm serve` as it
+    is."""
+    from act2see.tools.video.store import default_cache
 
     chosen = chosen_config(preset, config)
-    with as_file(files("act2see.agent") / "reasoners" / "passthrough.jinja") as template:
+    with as_file(files("act2see.agent.reasoners.vllm") / "passthrough.jinja") as template:
         cache = Path(chosen.cache).expanduser() if chosen.cache else default_cache()
         command = [
             *launcher(python, must=not print_only),
@@ -54,7 +68,10 @@ def vllm(
             say(shlex.join(command))
             return
         err().print(
-            plain(f"{shlex.join(command)}\n\nWhen it is up, a config reaches it with:\n{client_yaml(chosen, host, port)}"), soft_wrap=True
+            plain(
+                f"{shlex.join(command)}\n\nWhen it is up, a config reaches it with:\n{client_yaml(chosen, host, port)}"
+            ),
+            soft_wrap=True,
         )
         import subprocess
 
@@ -65,7 +82,9 @@ def launcher(python: Path | None, must: bool) -> list[str]:
     """What starts `vllm`: the script beside that Python, its module, or the script on the path."""
     if python is not None:
         if must and shutil.which(str(python)) is None:
-            raise ConfigError(f"there is no Python at {python}: --python names that of the environment that has vLLM")
+            raise ConfigError(
+                f"there is no Python at {python}: --python names that of the environment that has vLLM"
+            )
         beside = python.parent / "vllm"
         return [str(beside)] if beside.is_file() else [str(python), "-m", "vllm.entrypoints.cli.main"]
     found = shutil.which("vllm")
@@ -77,32 +96,60 @@ def launcher(python: Path | None, must: bool) -> list[str]:
     return [found or "vllm"]
 
 
-def serve_arguments(config: Config, template: Path, cache: Path, loras: Any = (), host: str = "127.0.0.1", port: int = 8000) -> list[str]:
-    """`serve` and all that follows. Writes the tokenizer into `cache`. Raises `WeightsError` where the weights' files cannot be read."""
+def serve_arguments(
+    config: Config, template: Path, cache: Path, loras: Any = (), host: str = "127.0.0.1", port: int = 8000
+) -> list[str]:
+    """`serve` and all that follows. Writes the tokenizer into `cache`. Raises `WeightsError` where the
+    weights' files cannot be read."""
     from act2see.agent.reasoners.pieces import write_tokenizer
-    from act2see.agent.reasoners.vllm_lora import lora_options
+    from act2see.agent.reasoners.vllm.lora import lora_options
     from act2see.graphs.parts import reasoner_needs
-    from act2see.tools.weights import resolve_weights
+    from act2see.tools.runtime.weights import resolve_weights
 
     r, needs = config.reasoner, reasoner_needs(config)
     if r.use == "chat":
-        raise ConfigError(f"the config's reasoner is the chat model {r.weights}, which vLLM does not serve: choose another preset")
+        raise ConfigError(
+            f"the config's reasoner is the chat model {r.weights}, which vLLM does not serve: choose another preset"
+        )
     weights = resolve_weights(r.weights)
-    tokenizer = write_tokenizer(weights, cache / "".join(c if c.isalnum() or c in "-." else "-" for c in r.weights))
+    tokenizer = write_tokenizer(
+        weights, cache / "".join(c if c.isalnum() or c in "-." else "-" for c in r.weights)
+    )
     adapters = _adapters(r.adapter, loras)
     context = r.context or _most(weights, needs.context(_frame_tokens(weights, needs)))
     arguments = [
-        "serve", weights, "--served-model-name", r.weights, "--host", host, "--port", str(port),
-        "--tokenizer", str(tokenizer), "--chat-template", str(template), "--chat-template-content-format", "openai",
-        "--limit-mm-per-prompt", json.dumps({"image": needs.images, "video": 0}), "--max-model-len", str(context),
-        "--enable-prefix-caching", "--enable-prompt-tokens-details", "--generation-config", "vllm",
-    ]  # fmt: skip
+        "serve",
+        weights,
+        "--served-model-name",
+        r.weights,
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--tokenizer",
+        str(tokenizer),
+        "--chat-template",
+        str(template),
+        "--chat-template-content-format",
+        "openai",
+        "--limit-mm-per-prompt",
+        json.dumps({"image": needs.images, "video": 0}),
+        "--max-model-len",
+        str(context),
+        "--enable-prefix-caching",
+        "--enable-prompt-tokens-details",
+        "--generation-config",
+        "vllm",
+    ]
     if r.dtype != "auto":
         arguments += ["--dtype", r.dtype]
     for name, value in lora_options(list(adapters.values())).items():
         arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     if adapters:
-        arguments += ["--lora-modules", *(json.dumps({"name": name, "path": folder}) for name, folder in adapters.items())]
+        arguments += [
+            "--lora-modules",
+            *(json.dumps({"name": name, "path": folder}) for name, folder in adapters.items()),
+        ]
     return arguments
 
 
@@ -114,12 +161,15 @@ def client_yaml(config: Config, host: str, port: int) -> str:
     for key in ("device", "dtype", "rows", "context"):
         reasoner.pop(key, None)
     url = f"http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{port}/v1"
-    return yaml.safe_dump({"reasoner": {**reasoner, "use": "vllm-http", "options": {"url": url}}}, sort_keys=False)
+    return yaml.safe_dump(
+        {"reasoner": {**reasoner, "use": "vllm-http", "options": {"url": url}}}, sort_keys=False
+    )
 
 
 def _adapters(own: str | None, more: Any) -> dict[str, str]:
-    """Folders by the names that requests choose them by: the config's own keeps its name as it stands there."""
-    from act2see.tools.weights import resolve_weights
+    """Folders by the names that requests choose them by: the config's own keeps its name as it stands
+    there."""
+    from act2see.tools.runtime.weights import resolve_weights
 
     named = {own: resolve_weights(own)} if own else {}
     for pair in more:
@@ -131,7 +181,8 @@ def _adapters(own: str | None, more: Any) -> dict[str, str]:
 
 
 def _frame_tokens(weights: str, needs: Needs) -> int:
-    """Tokens of the largest frame, from the processor's file where it is here, else as all Qwen3-VL have it."""
+    """Tokens of the largest frame, from the processor's file where it is here, else as all Qwen3-VL have
+    it."""
     p = _json(weights, "preprocessor_config.json") or {}
     token = int(p.get("patch_size", 16)) * int(p.get("merge_size", 2))
     size = p.get("size") or {}

@@ -1,14 +1,15 @@
 """Asking a person before a tool is called.
 
-A node of its own stands between `reason` and the tools whose calls wait for a person. LangGraph runs an interrupted
-node again from its start, so nothing before the interrupt has an effect; and tool nodes have a time limit, retries
-and an error handler, none of which may meet a person who takes an hour or mistypes. The decision is saved before the
-tool runs: a tool that is tried again, or a process that dies in it, asks nobody twice.
+A node of its own stands between `reason` and the tools whose calls wait for a person. LangGraph runs an
+interrupted node again from its start, so nothing before the interrupt has an effect; and tool nodes have a
+time limit, retries and an error handler, none of which may meet a person who takes an hour or mistypes. The
+decision is saved before the tool runs: a tool that is tried again, or a process that dies in it, asks nobody
+twice.
 
-A decision is checked before LangGraph saves it, its picture file included. One that cannot be carried out raises
-`DecisionError`, and the run waits for another. A picture's path may come from a client of a server: it goes through the same
-door as videos (`tools/folders.py`), where there is one, and is read once, when the decision is checked. `ask_person` reads files,
-so it must not be called in an event loop.
+A decision is checked before LangGraph saves it, its picture file included. One that cannot be carried out
+raises `DecisionError`, and the run waits for another. A picture's path may come from a client of a server: it
+goes through the same door as videos (`tools/video/folders.py`), where there is one, and is read once, when
+the decision is checked. `ask_person` reads files, so it must not be called in an event loop.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from act2see.agent.trace import Frames, Review, Text, Trace
 from act2see.errors import DecisionError, StoreError
-from act2see.tools.files import is_text, read_file
-from act2see.tools.folders import FencedClips, Folders
 from act2see.tools.frames import FrameRef, Record, Supplied
-from act2see.tools.video import frames_at
+from act2see.tools.runtime.files import is_text, read_file
+from act2see.tools.video.folders import FencedLibrary, Folders
+from act2see.tools.video.reader import frames_at
+from act2see.trace.record import Frames, Review, Text
+from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,14 +36,20 @@ if TYPE_CHECKING:
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 64 << 20
 _THOUGHT = 500
-_TAKES: dict[str, set[str]] = {"accept": set(), "replace": {"query"}, "supply": {"frame", "seconds"}, "refuse": {"reason"}}
+_TAKES: dict[str, set[str]] = {
+    "accept": set(),
+    "replace": {"query"},
+    "supply": {"frame", "seconds"},
+    "refuse": {"reason"},
+}
 
 
 class Decision(Record):
     """What a person says to a waiting call: the value of `Command(resume={...})`.
 
-    accept: call the tool. replace: call it with `query` instead. supply: show this frame instead, a picture file
-    (`frame`, its path) or the video's own at `seconds`. refuse: do not call it; the model is told the `reason`.
+    accept: call the tool. replace: call it with `query` instead. supply: show this frame instead, a picture
+    file (`frame`, its path) or the video's own at `seconds`. refuse: do not call it; the model is told the
+    `reason`.
     """
 
     type: Literal["accept", "replace", "supply", "refuse"]
@@ -58,9 +66,13 @@ class Decision(Record):
             raise ValueError(f"{self.type!r} takes no {sorted(extra)[0]!r}")
         for key in ("query", "frame", "reason", "by"):
             if "\0" in (text := getattr(self, key) or "") or not is_text(text):
-                raise ValueError(f"{key!r} holds a null character, or half a surrogate pair: give Unicode text")
+                raise ValueError(
+                    f"{key!r} holds a null character, or half a surrogate pair: give Unicode text"
+                )
         if self.type == "supply" and len(given) != 1:
-            raise ValueError("'supply' needs either 'frame', the path of a picture, or 'seconds', a time in the video")
+            raise ValueError(
+                "'supply' needs either 'frame', the path of a picture, or 'seconds', a time in the video"
+            )
         if self.type == "replace" and not (self.query or "").strip():
             raise ValueError("'replace' needs 'query', what to look for instead")
         return self
@@ -87,7 +99,9 @@ def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Imag
     def read_picture(decision: Decision) -> Decision:
         nonlocal supplied
         if decision.seconds is not None and decision.seconds > trace.video.seconds:
-            raise ValueError(f"'seconds' is {decision.seconds:g}, and the video lasts {trace.video.seconds:.1f} s")
+            raise ValueError(
+                f"'seconds' is {decision.seconds:g}, and the video lasts {trace.video.seconds:.1f} s"
+            )
         try:
             supplied = picture(decision.frame, folders_of(resources)) if decision.frame is not None else None
         except StoreError as e:
@@ -118,11 +132,19 @@ def fault(e: ValidationError) -> str:
 
 def review_of(decision: Decision) -> Review:
     """The decision as the trace keeps it."""
-    return Review(decision=decision.type, by=decision.by, query=(decision.query or "").strip(), reason=(decision.reason or "").strip())
+    return Review(
+        decision=decision.type,
+        by=decision.by,
+        query=(decision.query or "").strip(),
+        reason=(decision.reason or "").strip(),
+    )
 
 
-def instead(decision: Decision, trace: Trace, video: str, resources: Resources, supplied: Image.Image | None = None) -> Frames | None:
-    """What the model is given where its tool is not called: a person's frame, or that it was refused. Reads and stores pixels.
+def instead(
+    decision: Decision, trace: Trace, video: str, resources: Resources, supplied: Image.Image | None = None
+) -> Frames | None:
+    """What the model is given where its tool is not called: a person's frame, or that it was refused. Reads
+    and stores pixels.
 
     `supplied` is the decision's picture where it has been read already.
     """
@@ -151,7 +173,7 @@ def replaced(review: Review | None) -> str:
 def folders_of(resources: Resources) -> Folders | None:
     """The folders that files from outside must lie in; None where any file may be opened."""
     clips = resources.finder.clips
-    return clips.folders if isinstance(clips, FencedClips) else None
+    return clips.folders if isinstance(clips, FencedLibrary) else None
 
 
 def _stored(given: Image.Image, made: Supplied, trace: Trace, resources: Resources) -> FrameRef:

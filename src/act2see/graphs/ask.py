@@ -3,13 +3,13 @@
     view -> reason -> retrieve -> reason -> generate -> reason -> answer
 
 The reasoning node renders the trace, lets the model continue it up to the end of a call or of the answer, and
-routes by the tag. A malformed call goes back to the model as a note. When a budget is spent the thought is closed
-and the answer opened for the model (`</think><answer>`): it answers, it is never cut off. Where the run or the config
-says so, a call waits in the node `approve` for a person (`graphs/approval.py`).
+routes by the tag. A malformed call goes back to the model as a note. When a budget is spent the thought is
+closed and the answer opened for the model (`</think><answer>`): it answers, it is never cut off. Where the
+run or the config says so, a call waits in the node `approve` for a person (`graphs/approval.py`).
 
-Everything that a node needs to go on is in the state, so a run that was interrupted anywhere resumes at the next
-node and gives the same answer. Nodes are asynchronous. Called synchronously (`graph.invoke`, `stream`, `batch`), each runs on the
-process's background loop while its thread waits.
+Everything that a node needs to go on is in the state, so a run that was interrupted anywhere resumes at the
+next node and gives the same answer. Nodes are asynchronous. Called synchronously (`graph.invoke`, `stream`,
+`batch`), each runs on the process's background loop while its thread waits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from act2see.agent.grammar import Grammar, Parser, feedback
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import render
-from act2see.agent.trace import Answer, Call, Frames, Loop, Review, Text, Trace
 from act2see.errors import ConfigError, ToolError
 from act2see.graphs.approval import ask_person, instead, replaced, review_of
 from act2see.graphs.config import Budget, Config, load_config
@@ -45,8 +44,10 @@ from act2see.graphs.ready import check_ready
 from act2see.graphs.state import AskContext, AskInput, AskOutput, AskState, run_context, trace_of
 from act2see.graphs.view import initial_view
 from act2see.tools.base import MAX_FRAMES, FrameTool, ToolContext, call_seed, checked_result
-from act2see.tools.faults import restored, to_user_error
-from act2see.tools.text import clean_text, first_line
+from act2see.tools.runtime.faults import restored, to_user_error
+from act2see.tools.runtime.text import clean_text, first_line
+from act2see.trace.record import Answer, Call, Frames, Loop, Review, Text
+from act2see.trace.trace import Trace
 
 Graph = CompiledStateGraph[AskState, AskContext, AskInput, AskOutput]
 Update = dict[str, Any]
@@ -54,12 +55,15 @@ DEFAULT_TIMEOUT = 300.0  # seconds that a tool's call may last where the config 
 
 
 def create_act2see(
-    config: Config | Mapping[str, Any] | str | None = None, *, checkpointer: Any = None, parts: Parts | None = None
+    config: Config | Mapping[str, Any] | str | None = None,
+    *,
+    checkpointer: Any = None,
+    parts: Parts | None = None,
 ) -> Graph:
     """The compiled graph of a configuration (default: the `micro` preset).
 
-    Graphs of one configuration share their models. `parts` replaces the reasoner, the tools or both by your own
-    objects. With a `checkpointer`, runs are saved after each node under `configurable: {thread_id: ...}`.
+    Graphs of one configuration share their models. `parts` replaces the reasoner, the tools or both by your
+    own objects. With a `checkpointer`, runs are saved after each node under `configurable: {thread_id: ...}`.
     """
     loaded = load_config(config)
     parts = parts or cached_parts(loaded)
@@ -82,7 +86,11 @@ def build_graph(parts: Parts, config: Config) -> StateGraph[AskState, AskContext
             tag,
             both_ways(nodes.tool(tag, tool)),
             destinations=("reason",),
-            retry_policy=RetryPolicy(max_attempts=1 + (settings.retries if settings else 1), initial_interval=0.1, retry_on=_transient),
+            retry_policy=RetryPolicy(
+                max_attempts=1 + (settings.retries if settings else 1),
+                initial_interval=0.1,
+                retry_on=_transient,
+            ),
             error_handler=both_ways(nodes.failed(tag)),
         )
     graph.add_node("answer", both_ways(nodes.answer))
@@ -93,7 +101,11 @@ def build_graph(parts: Parts, config: Config) -> StateGraph[AskState, AskContext
 
 def _transient(error: Exception) -> bool:
     """Whether another try may help."""
-    return isinstance(error, OSError | ToolError) and not isinstance(error, TimeoutError) and to_user_error(error) is None
+    return (
+        isinstance(error, OSError | ToolError)
+        and not isinstance(error, TimeoutError)
+        and to_user_error(error) is None
+    )
 
 
 @dataclass(slots=True)
@@ -101,7 +113,9 @@ class _Nodes:
     parts: Parts
     config: Config
 
-    async def view(self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[Literal["reason", "answer"]]:
+    async def view(
+        self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]
+    ) -> Command[Literal["reason", "answer"]]:
         """Look at the question and at the initial frames."""
         context = self._context(config, runtime)
         question, options = checked(state)
@@ -117,10 +131,15 @@ class _Nodes:
         seconds = time.perf_counter() - started
         id = _run_id(config, state.get("id"))
         runtime.stream_writer(
-            {"type": "view", "run": id, "video": clip.model_dump(mode="json"), "frames": [f.model_dump(mode="json") for f in frames]}
+            {
+                "type": "view",
+                "run": id,
+                "video": clip.model_dump(mode="json"),
+                "frames": [f.model_dump(mode="json") for f in frames],
+            }
         )
-        # Models are loaded when the video is known to be one, and that is no part of looking at it. The encoder tells its version:
-        # not in the loop, which others use too.
+        # Models are loaded when the video is known to be one, and that is no part of looking at it. The
+        # encoder tells its version: not in the loop, which others use too.
         await loaded(self.parts.reasoner)
         versions = await asyncio.to_thread(self.versions, context)
         refused = await self._guarded(frames)
@@ -137,18 +156,25 @@ class _Nodes:
             "review": None,
         }
         if refused:
-            update["segments"] = [None, Answer(text=f"<answer>{refused}</answer>", body=refused, forced=True).model_dump(mode="json")]
+            update["segments"] = [
+                None,
+                Answer(text=f"<answer>{refused}</answer>", body=refused, forced=True).model_dump(mode="json"),
+            ]
         update["node_seconds"] = {"view": seconds}
         return Command(update=update, goto="answer" if refused else "reason")
 
-    async def reason(self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[str]:
+    async def reason(
+        self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]
+    ) -> Command[str]:
         """Continue the thought to its next call, or to the answer."""
         started = time.perf_counter()
         context = self._context(config, runtime)
         trace, tools = trace_of(state), self._tools(context)
         budget = self._budget(context)
         left = budget.tokens - trace.usage.tokens
-        opened = bool(trace.segments) and isinstance(last := trace.segments[-1], Text) and last.author == "graph"
+        opened = (
+            bool(trace.segments) and isinstance(last := trace.segments[-1], Text) and last.author == "graph"
+        )
         pushed = _push(trace) if not opened and (self._spent(trace, budget) or _ended(trace)) else None
         answering = opened or pushed is not None
         if pushed:
@@ -156,8 +182,12 @@ class _Nodes:
             runtime.stream_writer({"type": "token", "run": trace.id, "text": pushed.text, "author": "graph"})
         earlier = [(c.tag, c.query) for c in trace.calls if c.outcome == "ok"]
         parser = Grammar(tuple(tools), budget.query).parser(answering=answering, earlier=earlier)
-        rollout = render(trace, Prompt({tag: t.usage for tag, t in tools.items()}, self.config.reasoner.prompt))
-        loop = await self._continue(rollout, parser, trace, context, runtime, budget.answer_tokens if answering else max(1, left))
+        rollout = render(
+            trace, Prompt({tag: t.usage for tag, t in tools.items()}, self.config.reasoner.prompt)
+        )
+        loop = await self._continue(
+            rollout, parser, trace, context, runtime, budget.answer_tokens if answering else max(1, left)
+        )
         new: list[Any] = [pushed] if pushed else []
         new += parser.segments
         if answering and not (new and isinstance(new[-1], Answer)):
@@ -172,13 +202,17 @@ class _Nodes:
                 # One call too many: it is told nothing more and answers from what it has seen.
                 new[-1] = call.model_copy(update={"outcome": "over_budget"})
                 new.append(_push(trace))
-                runtime.stream_writer({"type": "token", "run": trace.id, "text": new[-1].text, "author": "graph"})
+                runtime.stream_writer(
+                    {"type": "token", "run": trace.id, "text": new[-1].text, "author": "graph"}
+                )
             elif call.outcome == "ok":
                 goto = "approve" if call.tag in (state.get("approve") or ()) else call.tag
             else:
                 note = Frames(tag=call.tag, note=feedback(call, tuple(tools)))
                 new.append(note)
-                runtime.stream_writer({"type": "frames", "run": trace.id, "frames": note.model_dump(mode="json")})
+                runtime.stream_writer(
+                    {"type": "frames", "run": trace.id, "frames": note.model_dump(mode="json")}
+                )
         return Command(
             update={
                 "segments": [s.model_dump(mode="json") for s in new],
@@ -189,7 +223,13 @@ class _Nodes:
         )
 
     async def _continue(
-        self, rollout: Any, parser: Parser, trace: Trace, context: AskContext, runtime: Runtime[AskContext], max_tokens: int
+        self,
+        rollout: Any,
+        parser: Parser,
+        trace: Trace,
+        context: AskContext,
+        runtime: Runtime[AskContext],
+        max_tokens: int,
     ) -> Loop:
         started = time.perf_counter()
         settings = self.config.reasoner
@@ -200,17 +240,29 @@ class _Nodes:
         )
         done = Done("eos")
         stream = self.parts.reasoner.stream(
-            rollout, until=parser.feed, stops=Grammar(tuple(self._tools(context))).stops, max_tokens=max_tokens, sampling=sampling
+            rollout,
+            until=parser.feed,
+            stops=Grammar(tuple(self._tools(context))).stops,
+            max_tokens=max_tokens,
+            sampling=sampling,
         )
         async for item in stream:
             if isinstance(item, Delta):
-                runtime.stream_writer({"type": "token", "run": trace.id, "text": item.text, "author": "model"})
+                runtime.stream_writer(
+                    {"type": "token", "run": trace.id, "text": item.text, "author": "model"}
+                )
             else:
                 done = item
         if parser.stopped is None:
             parser.finish("length" if done.stop == "length" else "eos")
         seconds = round(time.perf_counter() - started, 4)
-        return Loop(prefilled=done.prefilled, cached=done.cached, decoded=done.decoded, seconds=seconds, stop=parser.stopped or done.stop)
+        return Loop(
+            prefilled=done.prefilled,
+            cached=done.cached,
+            decoded=done.decoded,
+            seconds=seconds,
+            stop=parser.stopped or done.stop,
+        )
 
     async def approve(self, state: AskState, runtime: Runtime[AskContext]) -> Command[Any]:
         """Wait for a person's decision about the last call, and carry it out."""
@@ -219,15 +271,21 @@ class _Nodes:
         decision, supplied = await asyncio.to_thread(ask_person, trace, self.parts.resources)
         started = time.perf_counter()
         tag = trace.calls[-1].tag
-        if frames := await asyncio.to_thread(instead, decision, trace, trace.video.path, self.parts.resources, supplied):
+        if frames := await asyncio.to_thread(
+            instead, decision, trace, trace.video.path, self.parts.resources, supplied
+        ):
             return _returned(frames, trace.id, started, runtime)
         return Command(update={"review": review_of(decision).model_dump(mode="json")}, goto=tag)
 
-    def tool(self, tag: str, tool: FrameTool) -> Callable[..., Coroutine[Any, Any, Command[Literal["reason"]]]]:
+    def tool(
+        self, tag: str, tool: FrameTool
+    ) -> Callable[..., Coroutine[Any, Any, Command[Literal["reason"]]]]:
         settings = self.config.tools.get(tag)
         seconds = settings.timeout if settings else DEFAULT_TIMEOUT
 
-        async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
+        async def call(
+            state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]
+        ) -> Command[Literal["reason"]]:
             if load := getattr(tool, "load_models", None):
                 await asyncio.to_thread(load)
             started = time.perf_counter()
@@ -235,8 +293,12 @@ class _Nodes:
             review = _review(state)
             query = (review and review.query) or trace.calls[-1].query
             seed = call_seed(self._seed(self._context(config, runtime)), tag, query, len(trace.calls))
-            returned = await in_time(tool.call(query, ToolContext(trace.video.path, trace.shown, seed)), seconds)
-            result = checked_result(tag, returned, self.parts.resources.store, settings.max_frames if settings else MAX_FRAMES)
+            returned = await in_time(
+                tool.call(query, ToolContext(trace.video.path, trace.shown, seed)), seconds
+            )
+            result = checked_result(
+                tag, returned, self.parts.resources.store, settings.max_frames if settings else MAX_FRAMES
+            )
             note = " ".join(n for n in (replaced(review), result.note) if n)
             frames = Frames(tag=tag, frames=result.frames, note=note, curve=result.curve, review=review)
             return _returned(frames, trace.id, started, runtime)
@@ -245,12 +307,19 @@ class _Nodes:
         return call
 
     def failed(self, tag: str) -> Callable[..., Coroutine[Any, Any, Command[Literal["reason"]]]]:
-        async def hand_over(state: AskState, error: NodeError, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
-            """What a tool could not do is told to the model, which goes on; what the user must mend is raised."""
+        async def hand_over(
+            state: AskState, error: NodeError, runtime: Runtime[AskContext]
+        ) -> Command[Literal["reason"]]:
+            """What a tool could not do is told to the model, which goes on; what the user must mend is
+            raised."""
             cause = restored(error.error)
             if theirs := to_user_error(cause):
                 raise theirs from cause
-            note = Frames(tag=tag, note=f"The tool failed: {first_line(cause).rstrip('.')}. Go on without it.", review=_review(state))
+            note = Frames(
+                tag=tag,
+                note=f"The tool failed: {first_line(cause).rstrip('.')}. Go on without it.",
+                review=_review(state),
+            )
             return _returned(note, state["id"], time.perf_counter(), runtime)
 
         return hand_over
@@ -272,14 +341,19 @@ class _Nodes:
             return dict(self.parts.tools)
         for tag in context.tools:
             if tag not in self.parts.tools:
-                raise ConfigError(f"this run asks for the tool {tag!r}, and the config declares {', '.join(self.parts.tools) or 'none'}")
+                raise ConfigError(
+                    f"this run asks for the tool {tag!r}, and the config declares {', '.join(self.parts.tools) or 'none'}"
+                )
         return {tag: self.parts.tools[tag] for tag in self.parts.tools if tag in context.tools}
 
     def approved(self, context: AskContext) -> list[str]:
-        """The tags whose calls wait for a person: kept in the state, since they hold for a resumed run too."""
+        """The tags whose calls wait for a person: kept in the state, since they hold for a resumed run
+        too."""
         for tag in context.approve or ():
             if tag not in self.parts.tools:
-                raise ConfigError(f"this run would approve <{tag}>, and the config declares {', '.join(self.parts.tools) or 'no tools'}")
+                raise ConfigError(
+                    f"this run would approve <{tag}>, and the config declares {', '.join(self.parts.tools) or 'no tools'}"
+                )
         always = {tag for tag, settings in self.config.tools.items() if settings.approve}
         return [tag for tag in self.parts.tools if tag in always or tag in (context.approve or ())]
 
@@ -291,7 +365,8 @@ class _Nodes:
         return self.config.budget.model_copy(update={k: v for k, v in given.items() if v is not None})
 
     def _spent(self, trace: Trace, budget: Budget) -> bool:
-        """Whether it must answer now. A run without calls left still thinks on about its last frame, without tools."""
+        """Whether it must answer now. A run without calls left still thinks on about its last frame, without
+        tools."""
         seconds = sum(s for node, s in trace.usage.node_seconds.items() if node != "view")
         return trace.usage.tokens >= budget.tokens or seconds >= budget.seconds
 
@@ -310,14 +385,17 @@ class _Nodes:
 
     async def _guarded(self, frames: Any) -> str | None:
         guard: Guard | None = self.parts.guard
-        return await guard.refuses([self.parts.resources.store.get(f.digest) for f in frames]) if guard else None
+        return (
+            await guard.refuses([self.parts.resources.store.get(f.digest) for f in frames]) if guard else None
+        )
 
 
 def _run_id(config: RunnableConfig, previous: str | None) -> str:
     """The run's own id: that of its thread, and for what is not the thread's only run a suffix.
 
-    In a parent graph one thread may have several runs, at once too: the suffix is of the place within it. A thread that is asked
-    again has a `previous` run, from whose id the suffix is made, so that a resumed run has the id that it began with.
+    In a parent graph one thread may have several runs, at once too: the suffix is of the place within it. A
+    thread that is asked again has a `previous` run, from whose id the suffix is made, so that a resumed run
+    has the id that it began with.
     """
     configurable = config.get("configurable", {})
     thread = configurable.get("thread_id")
@@ -327,7 +405,8 @@ def _run_id(config: RunnableConfig, previous: str | None) -> str:
     parent, nested, _ = str(configurable.get("checkpoint_ns") or "").rpartition("|")
     if nested:
         id = f"{id}-{_short_hash(parent)}"
-    # A thread may go back to an earlier checkpoint and be asked from there: LangGraph's name of this very task tells the two apart.
+    # A thread may go back to an earlier checkpoint and be asked from there: LangGraph's name of this very
+    # task tells the two apart.
     return f"{id}-{_short_hash(previous + str(configurable.get('checkpoint_ns')))}" if previous else id
 
 
@@ -339,11 +418,15 @@ def _review(state: AskState) -> Review | None:
     return Review(**review) if (review := state.get("review")) else None
 
 
-def _returned(frames: Frames, run: str, started: float, runtime: Runtime[AskContext]) -> Command[Literal["reason"]]:
+def _returned(
+    frames: Frames, run: str, started: float, runtime: Runtime[AskContext]
+) -> Command[Literal["reason"]]:
     seconds = round(time.perf_counter() - started, 4)
     segment = frames.model_copy(update={"seconds": seconds}).model_dump(mode="json")
     runtime.stream_writer({"type": "frames", "run": run, "frames": segment})
-    return Command(update={"segments": [segment], "node_seconds": {frames.tag: seconds}, "review": None}, goto="reason")
+    return Command(
+        update={"segments": [segment], "node_seconds": {frames.tag: seconds}, "review": None}, goto="reason"
+    )
 
 
 def _ended(trace: Trace) -> bool:
@@ -354,7 +437,11 @@ def _ended(trace: Trace) -> bool:
 def _push(trace: Trace) -> Text:
     """What makes the model answer: the thought is closed if it is open, the answer opened."""
     written = trace.text
-    open_thought = written.rfind("</think>") <= written.rfind("<think>") if "<think>" in written else "</think>" not in written
+    open_thought = (
+        written.rfind("</think>") <= written.rfind("<think>")
+        if "<think>" in written
+        else "</think>" not in written
+    )
     return Text(text="</think>\n<answer>" if open_thought else "\n<answer>", author="graph")
 
 

@@ -1,15 +1,19 @@
 """The assistant: a supervisor over three workers, about the videos of a folder.
 
-- the librarian (`find_clips`): which videos show something, by searching the index of each (`graphs/librarian.py`);
+- the librarian (`find_clips`): which videos show something, by searching the index of each
+  (`tools/search/librarian.py`);
 - Act2See (`ask_video`): a question about one video, with what the answer rests on (`graphs/compose.py`);
-- the transcript (`search_transcript`): what is said and when, from the subtitle files beside a video (`graphs/transcript.py`).
+- the transcript (`search_transcript`): what is said and when, from the subtitle files beside a video
+  (`tools/video/subtitles.py`).
 
-The supervisor is LangChain's `create_agent`, and the workers are its tools. It is the loop that is wanted here (a model that
-calls tools until it answers) and is kept up to date by others: parallel calls, interrupts, checkpoints and streaming pass
-through it, and any chat model fits. A supervisor of our own would be this loop once more.
+The supervisor is LangChain's `create_agent`, and the workers are its tools. It is the loop that is wanted
+here (a model that calls tools until it answers) and is kept up to date by others: parallel calls, interrupts,
+checkpoints and streaming pass through it, and any chat model fits. A supervisor of our own would be this loop
+once more.
 
-Without a model's name the supervisor is `graphs/supervisor.py`, which works offline by rules. The supervisor is told names
-of videos, never opens anything, and can name only videos in the folder: the tools look each name up there.
+Without a model's name the supervisor is the preset's own: `micro/supervisor.py`, which works offline by
+rules. The supervisor is told names of videos, never opens anything, and can name only videos in the folder:
+the tools look each name up there.
 """
 
 from __future__ import annotations
@@ -24,19 +28,19 @@ from langgraph.config import get_stream_writer
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, Field
 
-from act2see.agent.reasoners.chat_setup import chat_model
-from act2see.agent.trace import Trace
+from act2see.agent.reasoners.chat.setup import chat_model
 from act2see.errors import Act2SeeError, ConfigError, TranscriptError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.compose import as_tool
 from act2see.graphs.config import Config, Count, Section, load_config, section
-from act2see.graphs.librarian import search_folder
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.state import AskContext
-from act2see.graphs.supervisor import ScriptedSupervisor
-from act2see.graphs.transcript import read_transcript, subtitles_of
-from act2see.tools.finder import Finder
-from act2see.tools.folders import Folders
+from act2see.tools.runtime.local_modules import import_beside
+from act2see.tools.search.finder import Finder
+from act2see.tools.search.librarian import search_folder
+from act2see.tools.video.folders import Folders
+from act2see.tools.video.subtitles import read_transcript, subtitles_of
+from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -57,12 +61,14 @@ called imagined is not in the video: say so where you use it. Where nothing show
 
 
 class Assistant(Section):
-    """`model` is the supervisor, a LangChain chat model `provider:model`, with its own `options`; None: the scripted one.
+    """`model` is the supervisor, a LangChain chat model `provider:model`, with its own `options`. Without one
+    `supervisor` is used, the dotted path (`module:Class`) of a chat model that needs no arguments.
 
     `videos` are searched at most, and the supervisor speaks at most `turns` times for one question.
     """
 
     model: str | None = None
+    supervisor: str = "act2see.micro.supervisor:ScriptedSupervisor"
     options: dict[str, Any] = Field(default_factory=dict)
     videos: Count = 200
     turns: Count = 12
@@ -78,10 +84,11 @@ def create_assistant(
     parts: Parts | None = None,
     model: BaseChatModel | None = None,
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
-    """A graph over `messages` that answers questions about the videos in `folder` (one or several), and in nothing else.
+    """A graph over `messages` that answers questions about the videos in `folder` (one or several), and in
+    nothing else.
 
-    `config` and `parts` are those of `create_act2see`; `model` stands for the chat model that `settings.model` would name.
-    Raises `ConfigError`.
+    `config` and `parts` are those of `create_act2see`; `model` stands for the chat model that
+    `settings.model` would name. Raises `ConfigError`.
     """
     try:
         from langchain.agents import create_agent
@@ -91,7 +98,7 @@ def create_assistant(
     loaded, chosen = load_config(config), section(Assistant, settings, "assistant")
     parts = parts or cached_parts(loaded)
     folders = Folders([folder] if isinstance(folder, str | os.PathLike) else folder)
-    supervisor = model or (chat_model(chosen.model, chosen.options, "assistant's model") if chosen.model else ScriptedSupervisor())
+    supervisor = model or _supervisor(chosen, loaded.folder)
     tools = [
         librarian(parts.resources.finder, folders, chosen.videos),
         watcher(create_act2see(loaded, parts=parts), folders),
@@ -106,6 +113,20 @@ def create_assistant(
         checkpointer=checkpointer,
         name="assistant",
     )
+
+
+def _supervisor(settings: Assistant, folder: str | None) -> BaseChatModel:
+    """The chat model that the settings name. Raises `ConfigError`."""
+    if settings.model:
+        return chat_model(settings.model, settings.options, "assistant's model")
+    module, _, name = settings.supervisor.partition(":")
+    try:
+        made: BaseChatModel = getattr(import_beside(module, folder), name)()
+    except (ImportError, AttributeError, TypeError, ValueError) as e:
+        raise ConfigError(
+            f"assistant.supervisor: {settings.supervisor} cannot be loaded ({e}): give it as `module:Class` of a LangChain chat model"
+        ) from e
+    return made
 
 
 class FindArguments(BaseModel):
@@ -126,11 +147,17 @@ def librarian(finder: Finder, folders: Folders, most: int = 200) -> StructuredTo
             most=most,
             progress=lambda name, done, of: write({"type": "search", "video": name, "done": done, "of": of}),
         )
-        clips = [{"video": r.name, "match": r.match, "frames": [[h.seconds, round(h.score, 4)] for h in r.hits]} for r in found.ranked]
+        clips = [
+            {"video": r.name, "match": r.match, "frames": [[h.seconds, round(h.score, 4)] for h in r.hits]}
+            for r in found.ranked
+        ]
         return str(found), {"clips": clips, "skipped": [list(s) for s in found.skipped]}
 
     return _tool(
-        find, "find_clips", "Finds the videos that show what a caption describes, with the times of their best frames.", FindArguments
+        find,
+        "find_clips",
+        "Finds the videos that show what a caption describes, with the times of their best frames.",
+        FindArguments,
     )
 
 
@@ -160,11 +187,14 @@ def watcher(graph: Graph, folders: Folders) -> StructuredTool:
 
 class TranscriptArguments(BaseModel):
     query: str = Field(default="", description="words that are said; empty for the beginning")
-    video: str = Field(default="", description="the video's name; empty to search the subtitles of all videos")
+    video: str = Field(
+        default="", description="the video's name; empty to search the subtitles of all videos"
+    )
 
 
 def transcript_reader(folders: Folders, most: int = 200) -> StructuredTool:
-    """The tool `search_transcript`: lines with their times; as artifact, a list of video, seconds and text."""
+    """The tool `search_transcript`: lines with their times; as artifact, a list of video, seconds and
+    text."""
 
     def search(query: str = "", video: str = "") -> tuple[str, Any]:
         read, texts, lines = 0, [], []
@@ -186,17 +216,25 @@ def transcript_reader(folders: Folders, most: int = 200) -> StructuredTool:
             texts = [f"Nothing like that is said in {of}." if read else f"There are no subtitles of {of}."]
         return "\n".join(texts[: 4 * _LINES]), lines[: 4 * _LINES]
 
-    return _tool(search, "search_transcript", "Finds what is said in a video, with times, from its subtitles.", TranscriptArguments)
+    return _tool(
+        search,
+        "search_transcript",
+        "Finds what is said in a video, with times, from its subtitles.",
+        TranscriptArguments,
+    )
 
 
 def traces_of(messages: Sequence[AnyMessage]) -> list[Trace]:
     """The traces of the questions that the supervisor has asked about videos, in order."""
-    artifacts = [m.artifact for m in messages if isinstance(m, ToolMessage) and m.name == "ask_video" and m.artifact]
+    artifacts = [
+        m.artifact for m in messages if isinstance(m, ToolMessage) and m.name == "ask_video" and m.artifact
+    ]
     return [Trace.model_validate(a) for a in artifacts]
 
 
 def _tool(call: Callable[..., T], name: str, description: str, arguments: type[BaseModel]) -> StructuredTool:
-    """A tool of a function that waits for files: async by a thread; what is wrong becomes a message to the supervisor."""
+    """A tool of a function that waits for files: async by a thread; what is wrong becomes a message to the
+    supervisor."""
     from langchain_core.tools import StructuredTool, ToolException
 
     def said(*args: Any, **kwargs: Any) -> T:

@@ -1,14 +1,16 @@
 """Act2See inside other systems: a node of a parent graph, a tool of an agent, a worker of a supervisor.
 
-A parent that has `video`, `question` and `options` in its state takes the compiled graph as a node, as it is. The
-three here are for all others, and run that same graph: its events, interrupts and checkpoints pass through whatever
-is around it, and it is saved by the parent's checkpointer. Each works in synchronous graphs too.
+A parent that has `video`, `question` and `options` in its state takes the compiled graph as a node, as it is.
+The three here are for all others, and run that same graph: its events, interrupts and checkpoints pass
+through whatever is around it, and it is saved by the parent's checkpointer. Each works in synchronous graphs
+too.
 
-They take any runnable that is asked and answers in the same way: the graph of `create_long_video` as well, a graph on a
-LangGraph server (`RemoteGraph`), and either of these with a configuration or with retries (`with_config`, `with_retry`).
+They take any runnable that is asked and answers in the same way: the graph of `create_long_video` as well, a
+graph on a LangGraph server (`RemoteGraph`), and either of these with a configuration or with retries
+(`with_config`, `with_retry`).
 
-What the tool and the worker say is text with its evidence: the frames that came back, when they stand in the video,
-and which of them are imagined. The trace goes along as JSON data, which every checkpointer takes.
+What the tool and the worker say is text with its evidence: the frames that came back, when they stand in the
+video, and which of them are imagined. The trace goes along as JSON data, which every checkpointer takes.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from act2see import errors
-from act2see.agent.trace import Trace
 from act2see.errors import Act2SeeError, ConfigError, QuestionError, ReasonerError, WaitingError
 from act2see.graphs.run import waiting_for
 from act2see.graphs.state import AskContext, AskInput
 from act2see.tools.frames import Cropped, FrameRef, Generated, Retrieved, Supplied, Taken
+from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
     from langchain_core.tools import StructuredTool
@@ -62,10 +64,10 @@ def as_node(
 ) -> Runnable[Any, dict[str, Any]]:
     """The graph as a node of a parent whose state has a schema of its own.
 
-    `video`, `question` and `options` are names of the parent's keys, or functions of its state; a parent need not have
-    `options`. The answer (text) and the trace (JSON data) go to the keys named by `answer` and `trace`, or nowhere with None.
-    With `context` the run has these settings whatever the parent's own context is. A graph that gives no trace, as that of long
-    videos, writes none.
+    `video`, `question` and `options` are names of the parent's keys, or functions of its state; a parent need
+    not have `options`. The answer (text) and the trace (JSON data) go to the keys named by `answer` and
+    `trace`, or nowhere with None. With `context` the run has these settings whatever the parent's own context
+    is. A graph that gives no trace, as that of long videos, writes none.
 
     Raises:
         ConfigError: what was given is no graph that answers questions.
@@ -75,10 +77,18 @@ def as_node(
 
     def given(state: Any) -> AskInput:
         listed = _take(state, options, "options", None) if options is not None else None
-        return {"video": _take(state, video, "video"), "question": _take(state, question, "question"), "options": listed or []}
+        return {
+            "video": _take(state, video, "video"),
+            "question": _take(state, question, "question"),
+            "options": listed or [],
+        }
 
     def update(result: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: result[name] for key, name in ((answer, "answer"), (trace, "trace")) if key is not None and name in result}
+        return {
+            key: result[name]
+            for key, name in ((answer, "answer"), (trace, "trace"))
+            if key is not None and name in result
+        }
 
     async def anode(state: Any) -> dict[str, Any]:
         return update(await _ask_async(graph, given(state), context))
@@ -92,19 +102,27 @@ def as_node(
 class AskArguments(BaseModel):
     """What an agent fills in."""
 
-    video: str = Field(description="path of the video file; clip.mp4#t=10,20 is its part from 10 to 20 seconds")
+    video: str = Field(
+        description="path of the video file; clip.mp4#t=10,20 is its part from 10 to 20 seconds"
+    )
     question: str = Field(description="the question about the video")
-    options: list[str] = Field(default_factory=list, description="the answers to choose from, if there is a choice")
+    options: list[str] = Field(
+        default_factory=list, description="the answers to choose from, if there is a choice"
+    )
 
 
 def as_tool(
-    graph: Answering, *, name: str = "ask_video", description: str = DESCRIPTION, context: AskContext | None = None
+    graph: Answering,
+    *,
+    name: str = "ask_video",
+    description: str = DESCRIPTION,
+    context: AskContext | None = None,
 ) -> StructuredTool:
     """The graph as a LangChain tool, for `create_agent`, `ToolNode` and by itself, sync and async.
 
-    Content is `evidence(trace)`, artifact the trace as JSON data (`Trace.model_validate`); for a graph without a trace, as that
-    of long videos, the artifact is all that it gives. What is wrong with a question, a video or the set-up becomes a message
-    of status "error" that the agent reads.
+    Content is `evidence(trace)`, artifact the trace as JSON data (`Trace.model_validate`); for a graph
+    without a trace, as that of long videos, the artifact is all that it gives. What is wrong with a question,
+    a video or the set-up becomes a message of status "error" that the agent reads.
 
     Raises:
         ConfigError: what was given is no graph that answers questions.
@@ -118,7 +136,11 @@ def as_tool(
 
     async def acall(video: str, question: str, options: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
         try:
-            return said(await _ask_async(graph, {"video": video, "question": question, "options": list(options)}, context))
+            return said(
+                await _ask_async(
+                    graph, {"video": video, "question": question, "options": list(options)}, context
+                )
+            )
         except Act2SeeError as e:
             if _wrong_decision(e):
                 raise
@@ -126,7 +148,9 @@ def as_tool(
 
     def call(video: str, question: str, options: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
         try:
-            return said(_ask_sync(graph, {"video": video, "question": question, "options": list(options)}, context))
+            return said(
+                _ask_sync(graph, {"video": video, "question": question, "options": list(options)}, context)
+            )
         except Act2SeeError as e:
             if _wrong_decision(e):
                 raise
@@ -160,27 +184,36 @@ class WorkerState(WorkerInput):
 def as_worker(
     graph: Answering, *, name: str = "act2see", context: AskContext | None = None, checkpointer: Any = None
 ) -> CompiledStateGraph[WorkerState, None, WorkerInput, WorkerState]:
-    """The graph as a worker over `messages`: answers the last human message, and replies as an `AIMessage` of this name.
+    """The graph as a worker over `messages`: answers the last human message, and replies as an `AIMessage` of
+    this name.
 
-    Where the video comes from, the first that there is: a content block `{"type": "video", "url": "clip.mp4"}` or
-    `additional_kwargs["video"]` of the last human message, of an earlier one, newest first; the state's key `video`. Options
-    come from `additional_kwargs["options"]` of the last human message, or from the state's key.
+    Where the video comes from, the first that there is: a content block `{"type": "video", "url":
+    "clip.mp4"}` or `additional_kwargs["video"]` of the last human message, of an earlier one, newest first;
+    the state's key `video`. Options come from `additional_kwargs["options"]` of the last human message, or
+    from the state's key.
 
-    The reply's `response_metadata["act2see"]` holds references (run, answer, frames); the state's `trace` the whole. What is
-    wrong with a question, a video or the set-up is said in the reply, with `response_metadata["act2see"]["error"]`.
+    The reply's `response_metadata["act2see"]` holds references (run, answer, frames); the state's `trace` the
+    whole. What is wrong with a question, a video or the set-up is said in the reply, with
+    `response_metadata["act2see"]["error"]`.
     """
 
     _require_answering(graph)
 
     def reply(result: Mapping[str, Any]) -> dict[str, Any]:
         metadata = {"act2see": _references_in(result)}
-        return {"messages": [AIMessage(_evidence_in(result), name=name, response_metadata=metadata)], "trace": result.get("trace")}
+        return {
+            "messages": [AIMessage(_evidence_in(result), name=name, response_metadata=metadata)],
+            "trace": result.get("trace"),
+        }
 
     def apologise(error: Act2SeeError) -> dict[str, Any]:
         if _wrong_decision(error):
             raise error
         metadata = {"act2see": {"error": type(error).__name__}}
-        return {"messages": [AIMessage(f"I cannot answer: {error}", name=name, response_metadata=metadata)], "trace": None}
+        return {
+            "messages": [AIMessage(f"I cannot answer: {error}", name=name, response_metadata=metadata)],
+            "trace": None,
+        }
 
     async def anode(state: WorkerState) -> dict[str, Any]:
         try:
@@ -202,7 +235,8 @@ def as_worker(
 
 
 def question_in(state: WorkerInput) -> AskInput:
-    """The question of a conversation, as `as_worker` says. Raises `QuestionError` where there is none, or no video."""
+    """The question of a conversation, as `as_worker` says. Raises `QuestionError` where there is none, or no
+    video."""
     human = [m for m in reversed(state["messages"]) if isinstance(m, HumanMessage)]
     if not human:
         raise QuestionError("there is no human message to answer")
@@ -252,8 +286,17 @@ def _references_in(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def references(trace: Trace) -> dict[str, Any]:
     """A trace in a few lines of JSON data: its id, answer and frames, by their digests in the frame store."""
-    frames = [{"digest": f.digest, "seconds": f.seconds, "imagined": f.imagined} for f in trace.shown[len(trace.initial) :]]
-    return {"run": trace.id, "video": trace.video.digest, "answer": trace.answer, "choice": trace.choice, "frames": frames}
+    frames = [
+        {"digest": f.digest, "seconds": f.seconds, "imagined": f.imagined}
+        for f in trace.shown[len(trace.initial) :]
+    ]
+    return {
+        "run": trace.id,
+        "video": trace.video.digest,
+        "answer": trace.answer,
+        "choice": trace.choice,
+        "frames": frames,
+    }
 
 
 def _came(frame: FrameRef) -> str:
@@ -278,7 +321,9 @@ def _take(state: Any, source: From, argument: str, default: Any = ...) -> Any:
         return source(state)
     value = state.get(source, ...) if isinstance(state, Mapping) else getattr(state, source, ...)
     if value is ... and (value := default) is ...:
-        raise QuestionError(f"the parent's state has no {source!r}: as_node(graph, {argument}=...) names the key that holds the {argument}")
+        raise QuestionError(
+            f"the parent's state has no {source!r}: as_node(graph, {argument}=...) names the key that holds the {argument}"
+        )
     return value
 
 
@@ -319,19 +364,25 @@ def _finished(result: Any) -> Mapping[str, Any]:
         raise WaitingError(
             f"{waiting_for(interrupts[0])}: call this from a graph that has a checkpointer and is run with a thread_id, and resume that one"
         )
-    raise ConfigError("the graph ended without an answer: the adapters take graphs that create_act2see or create_long_video made")
+    raise ConfigError(
+        "the graph ended without an answer: the adapters take graphs that create_act2see or create_long_video made"
+    )
 
 
 def _require_answering(graph: Any) -> None:
     """Raise `ConfigError` for what cannot be asked, before anybody asks it."""
-    makes = "the adapters take a compiled graph of create_act2see or create_long_video, or a RemoteGraph of one"
+    makes = (
+        "the adapters take a compiled graph of create_act2see or create_long_video, or a RemoteGraph of one"
+    )
     if not isinstance(graph, Runnable):
         raise ConfigError(f"a {type(graph).__name__} cannot be asked (is it to be compiled first?): {makes}")
     inner = _innermost(graph)
     if isinstance(inner, Pregel):
         given, outputs = inner.get_input_jsonschema().get("properties", {}), inner.output_channels
         if not {"video", "question"} <= set(given) or "answer" not in outputs:
-            raise ConfigError(f"the graph {inner.get_name()!r} does not take a video and a question and give an answer: {makes}")
+            raise ConfigError(
+                f"the graph {inner.get_name()!r} does not take a video and a question and give an answer: {makes}"
+            )
 
 
 def _innermost(graph: Any) -> Any:
@@ -343,7 +394,8 @@ def _innermost(graph: Any) -> Any:
 
 def _own_config(graph: Answering) -> RunnableConfig:
     """What the graph's run does not take from the one around it."""
-    # LangChain allows 25 steps where it calls something; the budget ends a run here, and a parent's limit is for its own steps.
+    # LangChain allows 25 steps where it calls something; the budget ends a run here, and a parent's limit is
+    # for its own steps.
     config: RunnableConfig = {"recursion_limit": 10_000}
     saves = getattr(_innermost(graph), "checkpointer", None) not in (None, False, True)
     if saves and "thread_id" not in ensure_config().get("configurable", {}):
@@ -359,7 +411,9 @@ def _from_server(error: RemoteException) -> Act2SeeError:
     kind = getattr(errors, str(said.get("error")), None)
     if isinstance(kind, type) and issubclass(kind, Act2SeeError):
         return kind(str(said.get("message")))
-    return ReasonerError(f"the LangGraph server failed: {said.get('error')}: {' '.join(str(said.get('message')).split())[:300]}")
+    return ReasonerError(
+        f"the LangGraph server failed: {said.get('error')}: {' '.join(str(said.get('message')).split())[:300]}"
+    )
 
 
 def _wrong_decision(error: Exception) -> bool:

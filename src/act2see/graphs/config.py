@@ -1,10 +1,11 @@
 """The configuration: one pydantic model, YAML files, presets, and errors that say which key is wrong.
 
-A config file may start from a preset (`preset: micro`) and change single keys; nested keys are merged, lists and
-tools' options replaced key by key; `tools: {TAG: null}` leaves a tool of the preset out. Another engine, encoder or tool (`use`)
-brings weights and options of its own, and keeps what is the run's. Relative paths are made absolute (`graphs/places.py`). An unknown
-key is an error that names the nearest known one, and so is a key that stands twice. What a run may change without a rebuild (budget, seed,
-which of the declared tools) is `AskContext`, LangGraph's own context.
+A config file may start from a preset (`preset: micro`) and change single keys; nested keys are merged, lists
+and tools' options replaced key by key; `tools: {TAG: null}` leaves a tool of the preset out. Another engine,
+encoder or tool (`use`) brings weights and options of its own, and keeps what is the run's. Relative paths are
+made absolute (`graphs/places.py`). An unknown key is an error that names the nearest known one, and so is a
+key that stands twice. What a run may change without a rebuild (budget, seed, which of the declared tools) is
+`AskContext`, LangGraph's own context.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ S = TypeVar("S", bound=Section)
 class ReasonerConfig(Section):
     """Who reasons. `weights` is a folder, a hub name, or `micro:...` for what ships in the package.
 
-    With `use: chat` it is a LangChain chat model, `provider:model`, and `options` are that model's own (its temperature ...).
-    `continuation` is for servers that go on with an unfinished turn, as `act2see serve openai` does (docs/models.md).
-    With `vllm-http` it is the model's name on a server (`options: {url: ...}`, see docs/models.md), with `vllm` an engine in
-    this process, whose arguments `options` are.
+    With `use: chat` it is a LangChain chat model, `provider:model`, and `options` are that model's own (its
+    temperature ...). `continuation` is for servers that go on with an unfinished turn, as `act2see serve
+    openai` does (docs/models.md). With `vllm-http` it is the model's name on a server (`options: {url: ...}`,
+    see docs/models.md), with `vllm` an engine in this process, whose arguments `options` are.
     """
 
     use: Literal["transformers", "chat", "vllm", "vllm-http"] = "transformers"
@@ -63,8 +64,8 @@ class ReasonerConfig(Section):
 
 
 class EncoderConfig(Section):
-    """What ranks frames by text: BLIP-2 (`blip2`), or a model with one vector a picture and a text, as CLIP and SigLIP are
-    (`transformers`, or `sentence-transformers` for checkpoints of that library)."""
+    """What ranks frames by text: BLIP-2 (`blip2`), or a model with one vector a picture and a text, as CLIP
+    and SigLIP are (`transformers`, or `sentence-transformers` for checkpoints of that library)."""
 
     use: Literal["blip2", "transformers", "sentence-transformers"] = "blip2"
     weights: str
@@ -84,7 +85,8 @@ class ViewConfig(Section):
 
 
 class IndexConfig(Section):
-    """How videos are indexed; `workers` of them are decoded at the same time, the others take turns with them."""
+    """How videos are indexed; `workers` of them are decoded at the same time, the others take turns with
+    them."""
 
     fps: Positive = 3.0
     keep_frames: bool = False
@@ -106,7 +108,8 @@ class ToolConfig(Section):
 
 
 class Budget(Section):
-    """When it is spent, the model is made to answer. `seconds` begin after the view; `query` bounds a query's characters."""
+    """When it is spent, the model is made to answer. `seconds` begin after the view; `query` bounds a query's
+    characters."""
 
     calls: Annotated[int, Field(ge=0)] = 4
     tokens: Count = 4096
@@ -116,7 +119,8 @@ class Budget(Section):
 
 
 class NeedsConfig(Section):
-    """What a machine must have, in GB (10^9 bytes), for `act2see doctor`: memory of one GPU, of the CPU, and room for the weights."""
+    """What a machine must have, in GB (10^9 bytes), for `act2see doctor`: memory of one GPU, of the CPU, and
+    room for the weights."""
 
     gpu: Annotated[float, Field(ge=0)] = 0
     ram: Annotated[float, Field(ge=0)] = 0
@@ -124,7 +128,8 @@ class NeedsConfig(Section):
 
 
 class Config(Section):
-    """Everything that `create_act2see` needs. Modules of tools (`use: "depth:Depth"`) are looked for in `folder` first."""
+    """Everything that `create_act2see` needs. Modules of tools (`use: "depth:Depth"`) are looked for in
+    `folder` first."""
 
     name: str = "custom"
     about: str = ""
@@ -152,7 +157,9 @@ class Config(Section):
     @property
     def hash(self) -> str:
         """A short hash of all that can change an answer."""
-        left_out: Any = {key: True for key in ("cache", "store", "folder", "name", "about", "needs")} | {"index": {"workers"}}
+        left_out: Any = {key: True for key in ("cache", "store", "folder", "name", "about", "needs")} | {
+            "index": {"workers"}
+        }
         data = self.model_dump(exclude=left_out)
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 
@@ -165,15 +172,19 @@ def preset_data(name: str) -> dict[str, Any]:
     """A preset's YAML as data."""
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, n=1)
-        raise ConfigError(f"there is no preset {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(PRESETS)})")
-    return dict(yaml.safe_load((files("act2see.graphs") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")))
+        raise ConfigError(
+            f"there is no preset {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(PRESETS)})"
+        )
+    return dict(
+        yaml.safe_load((files("act2see.graphs") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"))
+    )
 
 
 def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, **changes: Any) -> Config:
     """A configuration from a preset's name, a YAML file, data, or nothing (the `micro` preset).
 
-    `changes` are top-level keys merged last: `load_config("micro", budget={"calls": 2})`. Relative paths in a file are relative to its
-    folder, others to the working folder.
+    `changes` are top-level keys merged last: `load_config("micro", budget={"calls": 2})`. Relative paths in a
+    file are relative to its folder, others to the working folder.
     """
     file: Path | None = None
     if isinstance(source, Config):
@@ -197,7 +208,9 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
     if isinstance(tools := data.get("tools"), Mapping):
         data["tools"] = {tag: tool for tag, tool in tools.items() if tool is not None}
     if spoilt := next(_spoilt(data), None):
-        raise ConfigError(f"{where}: {spoilt!a} holds a zero byte or half a character, which no file could keep: write it as text")
+        raise ConfigError(
+            f"{where}: {spoilt!a} holds a zero byte or half a character, which no file could keep: write it as text"
+        )
     try:
         return Config.model_validate(data)
     except ValidationError as e:
@@ -205,7 +218,8 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
 
 
 def _spoilt(data: Any) -> Iterator[str]:
-    """Keys and values that are no text: what YAML's escapes can make, and a checkpoint, a trace or a path cannot hold."""
+    """Keys and values that are no text: what YAML's escapes can make, and a checkpoint, a trace or a path
+    cannot hold."""
     left, seen = [data], set()
     while left:
         part = left.pop()
@@ -218,7 +232,8 @@ def _spoilt(data: Any) -> Iterator[str]:
 
 
 def section(kind: type[S], given: S | Mapping[str, Any] | None, where: str) -> S:
-    """Settings of a graph around this one, from data. Raises `ConfigError`, which names the key and the known ones."""
+    """Settings of a graph around this one, from data. Raises `ConfigError`, which names the key and the known
+    ones."""
     if isinstance(given, kind):
         return given
     try:
@@ -226,7 +241,9 @@ def section(kind: type[S], given: S | Mapping[str, Any] | None, where: str) -> S
     except ValidationError as e:
         first = e.errors()[0]
         key, value = ".".join(map(str, first["loc"])), str(first["input"])[:60]
-        raise ConfigError(f"{where}: {key}: {first['msg']} (got {value!r}); known keys: {', '.join(kind.model_fields)}") from e
+        raise ConfigError(
+            f"{where}: {key}: {first['msg']} (got {value!r}); known keys: {', '.join(kind.model_fields)}"
+        ) from e
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -234,7 +251,9 @@ def _read(path: Path) -> dict[str, Any]:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError as e:
         near = get_close_matches(str(path), PRESETS, n=1)
-        raise ConfigError(f"there is no config file {path}" + (f"; did you mean the preset {near[0]!r}?" if near else "")) from e
+        raise ConfigError(
+            f"there is no config file {path}" + (f"; did you mean the preset {near[0]!r}?" if near else "")
+        ) from e
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(f"the config file {path} cannot be read: {e}") from e
     except _TwiceError as e:
@@ -255,7 +274,8 @@ class _TwiceError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as PyYAML's safe loader reads it, but for a key that stands twice: there it would take the last without a word."""
+    """YAML as PyYAML's safe loader reads it, but for a key that stands twice: there it would take the last
+    without a word."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Before merge keys (`<<`) are resolved: what those bring may be overridden.
@@ -265,13 +285,17 @@ class _Loader(yaml.SafeLoader):
             name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
             if name and name in first:
                 line = key.start_mark.line + 1
-                raise _TwiceError(line, f"the key {key.value!r} stands twice, first in line {first[name]}; give each a name of its own")
+                raise _TwiceError(
+                    line,
+                    f"the key {key.value!r} stands twice, first in line {first[name]}; give each a name of its own",
+                )
             if name:
                 first[name] = key.start_mark.line + 1
         return node
 
 
-# What another `use` does not take over: options are those of the old engine, encoder or tool, and the rest goes with its weights.
+# What another `use` does not take over: options are those of the old engine, encoder or tool, and the rest
+# goes with its weights.
 _OF_USE = frozenset({"options", "weights", "adapter", "device", "dtype", "context", "continuation"})
 
 
@@ -306,7 +330,9 @@ def _engine(data: Mapping[str, Any]) -> str:
 def _names_modules(data: Mapping[str, Any]) -> bool:
     """Whether a tool, or the guard, is named by a module that is not one of the package."""
     tools, view = data.get("tools"), data.get("view")
-    names = [t.get("use") for t in tools.values() if isinstance(t, Mapping)] if isinstance(tools, Mapping) else []
+    names = (
+        [t.get("use") for t in tools.values() if isinstance(t, Mapping)] if isinstance(tools, Mapping) else []
+    )
     names += [view.get("guard")] if isinstance(view, Mapping) else []
     return any(isinstance(n, str) and ":" in n and not n.startswith("act2see.") for n in names)
 
@@ -331,5 +357,9 @@ def _keys_at(path: list[str]) -> list[str]:
         if model is ToolConfig or not hasattr(model, "model_fields"):
             break
         field = model.model_fields.get(part)
-        model = ToolConfig if part not in model.model_fields or part == "tools" else getattr(field, "annotation", None)
+        model = (
+            ToolConfig
+            if part not in model.model_fields or part == "tools"
+            else getattr(field, "annotation", None)
+        )
     return list(model.model_fields) if hasattr(model, "model_fields") else []

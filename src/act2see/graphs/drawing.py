@@ -1,4 +1,5 @@
-"""How a compiled graph shows itself in a notebook: as a Mermaid drawing that JupyterLab renders, without a network.
+"""How a compiled graph shows itself in a notebook: as a Mermaid drawing that JupyterLab renders, without a
+network.
 
 LangGraph's own picture is made by a website, to which it sends the drawing; offline it ends in an error.
 """
@@ -21,6 +22,7 @@ class Drawn(CompiledStateGraph[Any, Any, Any, Any]):
 
 
 def drawn(graph: G) -> G:
-    """The same graph, drawn locally. LangGraph's builder makes its own class of graph, so the class is set afterwards."""
+    """The same graph, drawn locally. LangGraph's builder makes its own class of graph, so the class is set
+    afterwards."""
     graph.__class__ = Drawn  # type: ignore[assignment]
     return graph

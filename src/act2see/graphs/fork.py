@@ -1,11 +1,12 @@
 """Go back in a trace, change something, and see what the model makes of it; or ask the same question again.
 
-A saved trace is enough: the state as it was at a call is put together from it, and the graph goes on from there. So
-no checkpoint is needed, and a graph of another configuration may go on. It does need the video and the frames that
-were shown, and looks for both before it begins.
+A saved trace is enough: the state as it was at a call is put together from it, and the graph goes on from
+there. So no checkpoint is needed, and a graph of another configuration may go on. It does need the video and
+the frames that were shown, and looks for both before it begins.
 
-Calls are numbered from 1 in the order of `Trace.calls`, those that could not be run included; 0 is the beginning. Seed
-and tools are the trace's own unless a context says otherwise. What was kept counts against the budget as it did then.
+Calls are numbered from 1 in the order of `Trace.calls`, those that could not be run included; 0 is the
+beginning. Seed and tools are the trace's own unless a context says otherwise. What was kept counts against
+the budget as it did then.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from act2see.agent.grammar import Grammar, feedback
-from act2see.agent.trace import Answer, Call, Frames, Origin, Segment, Text, Trace, Usage
-from act2see.agent.view import OUTCOMES
 from act2see.errors import ConfigError, QuestionError, StoreError, VideoError
 from act2see.graphs.approval import Decision, instead, picture
 from act2see.graphs.ask import Graph
-from act2see.graphs.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
 from act2see.graphs.run import OnEvent, aask, aresume
 from act2see.graphs.state import AskContext
-from act2see.tools.background import run_sync, run_sync_with_events
 from act2see.tools.base import Resources
-from act2see.tools.clips import Clips
-from act2see.tools.store import FrameStore
-from act2see.tools.text import clean_text
+from act2see.tools.runtime.background import run_sync, run_sync_with_events
+from act2see.tools.runtime.text import clean_text
+from act2see.tools.video.library import VideoLibrary
+from act2see.tools.video.store import FrameStore
+from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
+from act2see.trace.page import OUTCOMES
+from act2see.trace.record import Answer, Call, Frames, Origin, Segment, Text, Usage
+from act2see.trace.trace import Trace
 
 DROPPED = "There is no such frame; go on without it."
 
@@ -54,12 +56,14 @@ async def afork(
 ) -> Trace:
     """Go back to call number `at` of a trace and let the model go on from there; returns the whole new trace.
 
-    The call is made again as it was (as a person changed it, where one did), or with another `query`, or of another tool
-    (`tag`). Or it is not made, and what comes back is `frame`, a picture file or a time in the video (seconds), or nothing
-    (`drop`). `on_event` hears of what was kept, then of what is new. With a checkpointer the new run is saved as any other.
+    The call is made again as it was (as a person changed it, where one did), or with another `query`, or of
+    another tool (`tag`). Or it is not made, and what comes back is `frame`, a picture file or a time in the
+    video (seconds), or nothing (`drop`). `on_event` hears of what was kept, then of what is new. With a
+    checkpointer the new run is saved as any other.
 
-    Raises `QuestionError` for a call that is not there or a change that cannot be made, `ConfigError` where the graph
-    lacks the tool, `VideoError` where the video is gone or is another, `StoreError` where a frame that was shown is gone.
+    Raises `QuestionError` for a call that is not there or a change that cannot be made, `ConfigError` where
+    the graph lacks the tool, `VideoError` where the video is gone or is another, `StoreError` where a frame
+    that was shown is gone.
     """
     nodes = _nodes(graph)
     resources: Resources = nodes.parts.resources
@@ -72,7 +76,9 @@ async def afork(
         new = await aask(graph, trace.video.path, q.text, q.options, context=context, on_event=on_event)
         return new.model_copy(update={"origin": Origin(trace=trace.id)})
     call, came = trace.looks[at - 1]
-    review = came.review if came and came.review and came.review.decision == "replace" and query is None else None
+    review = (
+        came.review if came and came.review and came.review.decision == "replace" and query is None else None
+    )
     before = trace.segments[: _place(trace, at)]
     kept = trace.model_copy(update={"id": uuid4().hex[:12], "segments": before})
     again: list[Segment]
@@ -85,26 +91,47 @@ async def afork(
         call = _made(call, kept, query, tag, Grammar(tuple(versions["tools"]), nodes.config.budget.query))
         again, goto = [call], call.tag
         if call.outcome != "ok":
-            again, goto = [call, Frames(tag=call.tag, note=feedback(call, tuple(versions["tools"])))], "reason"
+            again, goto = (
+                [call, Frames(tag=call.tag, note=feedback(call, tuple(versions["tools"])))],
+                "reason",
+            )
     kept = kept.model_copy(update={"segments": (*before, *again), "usage": _spent(trace, at, before)})
     _at_hand(kept, resources.store)
     if graph.checkpointer in (None, False, True):
         if approve:
-            raise ConfigError(f"calls of <{approve[0]}> wait for a person: give the graph a checkpointer, so that the run can be resumed")
+            raise ConfigError(
+                f"calls of <{approve[0]}> wait for a person: give the graph a checkpointer, so that the run can be resumed"
+            )
         graph = graph.copy({"checkpointer": InMemorySaver()})
     run: RunnableConfig = {"configurable": {"thread_id": kept.id}}
-    state = {**_state(kept), "versions": versions, "approve": approve, "review": review and review.model_dump(mode="json")}
+    state = {
+        **_state(kept),
+        "versions": versions,
+        "approve": approve,
+        "review": review and review.model_dump(mode="json"),
+    }
     await graph.aupdate_state(run, Command(update=state, goto=goto), as_node="view")
     if on_event:
         for event in trace_events(kept):
             on_event(event)
     new = await aresume(graph, kept.id, context=context, on_event=on_event)
-    change: Any = "frame" if frame is not None else "drop" if drop else "query" if query is not None or tag is not None else "none"
+    change: Any = (
+        "frame"
+        if frame is not None
+        else "drop"
+        if drop
+        else "query"
+        if query is not None or tag is not None
+        else "none"
+    )
     return new.model_copy(update={"origin": Origin(trace=trace.id, at=at, change=change)})
 
 
-async def areplay(graph: Graph, trace: Trace, *, context: AskContext | None = None, on_event: OnEvent | None = None) -> Trace:
-    """Ask a trace's question again, with its seed and its tools; `diff_traces` says whether it came out the same."""
+async def areplay(
+    graph: Graph, trace: Trace, *, context: AskContext | None = None, on_event: OnEvent | None = None
+) -> Trace:
+    """Ask a trace's question again, with its seed and its tools; `diff_traces` says whether it came out the
+    same."""
     return await afork(graph, trace, 0, context=context, on_event=on_event)
 
 
@@ -120,16 +147,22 @@ def fork(
     context: AskContext | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """`afork` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's thread."""
+    """`afork` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's
+    thread."""
 
     def work(report: OnEvent | None) -> Coroutine[Any, Any, Trace]:
-        return afork(graph, trace, at, query=query, tag=tag, frame=frame, drop=drop, context=context, on_event=report)
+        return afork(
+            graph, trace, at, query=query, tag=tag, frame=frame, drop=drop, context=context, on_event=report
+        )
 
     return run_sync(work(None)) if on_event is None else run_sync_with_events(work, on_event)
 
 
-def replay(graph: Graph, trace: Trace, *, context: AskContext | None = None, on_event: OnEvent | None = None) -> Trace:
-    """`areplay` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's thread."""
+def replay(
+    graph: Graph, trace: Trace, *, context: AskContext | None = None, on_event: OnEvent | None = None
+) -> Trace:
+    """`areplay` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's
+    thread."""
     return fork(graph, trace, 0, context=context, on_event=on_event)
 
 
@@ -140,7 +173,9 @@ def trace_events(trace: Trace) -> Iterator[Event]:
         if isinstance(segment, Frames):
             yield FramesEvent(run=trace.id, frames=segment)
             continue
-        yield TokenEvent(run=trace.id, text=segment.text, author=segment.author if isinstance(segment, Text) else "model")
+        yield TokenEvent(
+            run=trace.id, text=segment.text, author=segment.author if isinstance(segment, Text) else "model"
+        )
         if isinstance(segment, Call):
             yield CallEvent(run=trace.id, call=segment)
         elif isinstance(segment, Answer):
@@ -156,16 +191,22 @@ def _nodes(graph: Graph) -> Any:
     return nodes
 
 
-def _check(trace: Trace, at: int, query: str | None, tag: str | None, frame: str | Path | float | None, drop: bool) -> None:
+def _check(
+    trace: Trace, at: int, query: str | None, tag: str | None, frame: str | Path | float | None, drop: bool
+) -> None:
     calls = [f"{n} <{c.tag}> {c.query[:60]}" for n, c in enumerate(trace.calls, start=1)]
     if not 0 <= at <= len(calls):
         has = "; ".join(calls) or "none, so only 0, the beginning, is left"
         raise QuestionError(f"there is no call number {at} in this trace (its calls: {has})")
     changes = (query is not None or tag is not None, frame is not None, drop)
     if sum(changes) > 1:
-        raise QuestionError("another query or tool, a frame in its place, and no frame exclude each other: choose one")
+        raise QuestionError(
+            "another query or tool, a frame in its place, and no frame exclude each other: choose one"
+        )
     if at == 0 and any(changes):
-        raise QuestionError("at the beginning there is no call to change: give the number of one, or ask another question")
+        raise QuestionError(
+            "at the beginning there is no call to change: give the number of one, or ask another question"
+        )
 
 
 def _context(trace: Trace, context: AskContext | None, tag: str | None) -> AskContext:
@@ -179,13 +220,15 @@ def _context(trace: Trace, context: AskContext | None, tag: str | None) -> AskCo
     return replace(given, seed=versions.seed if given.seed is None else given.seed, tools=tools)
 
 
-def _same_video(trace: Trace, clips: Clips) -> None:
+def _same_video(trace: Trace, clips: VideoLibrary) -> None:
     try:
         found = clips.clip(trace.video.path).info.digest
     except VideoError as e:
         raise VideoError(f"the trace's video is needed to go on: {e}") from e
     if found != trace.video.digest:
-        raise VideoError(f"{trace.video.path} is not the video that this trace is about: put that one there, or ask the question anew")
+        raise VideoError(
+            f"{trace.video.path} is not the video that this trace is about: put that one there, or ask the question anew"
+        )
 
 
 def _place(trace: Trace, at: int) -> int:
@@ -199,7 +242,9 @@ def _made(call: Call, kept: Trace, query: str | None, tag: str | None, grammar: 
     name, asked = tag or call.tag, call.query if query is None else " ".join(clean_text(query).split())
     if name not in grammar.tags and (changed or call.outcome not in ("unknown", "forged")):
         have = ", ".join(grammar.tags) or "no tool"
-        raise ConfigError(f"the call is of <{name}>, and this run has {have}: choose a configuration or a context with that tool")
+        raise ConfigError(
+            f"the call is of <{name}>, and this run has {have}: choose a configuration or a context with that tool"
+        )
     text = call.text
     if changed:
         padded = re.fullmatch(r"<\w+>(\s*).*?(\s*)</\w+>", call.text, re.DOTALL)
@@ -218,10 +263,13 @@ def _made(call: Call, kept: Trace, query: str | None, tag: str | None, grammar: 
 
 
 def _given(frame: str | Path | float, trace: Trace, resources: Resources) -> Frames:
-    """What comes back where a person says what: as when a person answers a call, except that the model is not told."""
+    """What comes back where a person says what: as when a person answers a call, except that the model is not
+    told."""
     if isinstance(frame, int | float):
         if not 0 <= frame <= trace.video.seconds:
-            raise QuestionError(f"the video has no frame at {frame:g} s: it lasts {trace.video.seconds:.1f} s")
+            raise QuestionError(
+                f"the video has no frame at {frame:g} s: it lasts {trace.video.seconds:.1f} s"
+            )
         decision = Decision(type="supply", seconds=frame)
     else:
         picture(str(frame)).close()  # says what is wrong with the file, if anything is
@@ -232,9 +280,13 @@ def _given(frame: str | Path | float, trace: Trace, resources: Resources) -> Fra
 
 
 def _spent(trace: Trace, at: int, before: tuple[Segment, ...]) -> Usage:
-    """What was used up to call number `at`: each visit to the reasoning node before an answer ends with one call."""
+    """What was used up to call number `at`: each visit to the reasoning node before an answer ends with one
+    call."""
     loops = trace.usage.loops[:at]
-    seconds = {"view": trace.usage.node_seconds.get("view", 0.0), "reason": round(sum(loop.seconds for loop in loops), 4)}
+    seconds = {
+        "view": trace.usage.node_seconds.get("view", 0.0),
+        "reason": round(sum(loop.seconds for loop in loops), 4),
+    }
     for segment in before:
         if isinstance(segment, Frames) and segment.seconds:
             seconds[segment.tag] = round(seconds.get(segment.tag, 0.0) + segment.seconds, 4)

@@ -1,6 +1,8 @@
-"""What this machine has, and which presets it can run: for `act2see doctor`, and for whoever must point to another preset.
+"""What this machine has, and which presets it can run: for `act2see doctor`, and for whoever must point to
+another preset.
 
-Nothing is loaded or fetched. What a preset wants is in its own `needs`; what would have to be downloaded is known from the catalogue.
+Nothing is loaded or fetched. What a preset wants is in its own `needs`; what would have to be downloaded is
+known from the catalogue.
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ import os
 from collections.abc import Iterator
 
 from act2see.graphs.config import Config, NeedsConfig, load_config
-from act2see.tools.catalogue import catalogue
 from act2see.tools.plugins import chosen_tool
-from act2see.tools.weights import Wanted, what_is_missing
+from act2see.tools.runtime.catalogue import catalogue
+from act2see.tools.runtime.weights import Wanted, what_is_missing
 
 GENERAL = ("paper", "paper-24gb", "laptop", "api")  # the presets for any footage, the largest first
 
@@ -33,12 +35,14 @@ def device_memory(device: str) -> tuple[str, float | None]:
 
 
 def enough(has: float | None, gigabytes: float) -> bool:
-    """Whether memory of so many bytes is what is wanted. A card of 24 GB has a little less: its driver keeps some."""
+    """Whether memory of so many bytes is what is wanted. A card of 24 GB has a little less: its driver keeps
+    some."""
     return not gigabytes or (has is not None and has >= 0.95e9 * gigabytes)
 
 
 def recommended() -> str:
-    """In a sentence or two: with which preset a video of one's own can be asked about on this machine, and the command."""
+    """In a sentence or two: with which preset a video of one's own can be asked about on this machine, and
+    the command."""
     fits = [name for name in GENERAL if _fits(load_config(name))]
     here = [name for name in fits if name != "api"]
     if here:
@@ -59,7 +63,7 @@ def recommended() -> str:
 
 
 def _fits(config: Config) -> bool:
-    from act2see.tools.hub import cache_folder, free_space
+    from act2see.tools.runtime.hub import cache_folder, free_space
 
     needs: NeedsConfig = config.needs
     if not (enough(device_memory("cuda")[1], needs.gpu) and enough(device_memory("cpu")[1], needs.ram)):

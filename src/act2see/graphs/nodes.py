@@ -1,7 +1,7 @@
 """What the nodes of our graphs need of LangGraph beyond its public names: all of it is here.
 
-Nodes are asynchronous. Called synchronously (`graph.invoke`, `stream`, `batch`), a node runs on the process's background loop while
-its thread waits.
+Nodes are asynchronous. Called synchronously (`graph.invoke`, `stream`, `batch`), a node runs on the process's
+background loop while its thread waits.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import CONFIG_KEY_CHECKPOINTER
 from langgraph._internal._runnable import RunnableCallable
 
-from act2see.tools.background import run_sync
+from act2see.tools.runtime.background import run_sync
 
 T = TypeVar("T")
 Node = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def both_ways(node: Node, sync: Callable[..., Any] | None = None) -> Any:
-    """A node for asynchronous and for synchronous runs; `sync` is its synchronous form, where it has one of its own.
+    """A node for asynchronous and for synchronous runs; `sync` is its synchronous form, where it has one of
+    its own.
 
     LangGraph reads from a function's signature whether it wants the configuration and the runtime.
     """
@@ -40,7 +41,8 @@ def is_saved(config: RunnableConfig) -> bool:
 
 
 async def in_time(work: Coroutine[Any, Any, T], seconds: float) -> T:
-    """The result of a tool's call. Raises `TimeoutError`, and leaves behind what does not end when it is cancelled.
+    """The result of a tool's call. Raises `TimeoutError`, and leaves behind what does not end when it is
+    cancelled.
 
     This is not LangGraph's `TimeoutPolicy`, which synchronous runs refuse.
     """

@@ -1,7 +1,7 @@
 """The working parts of a graph, made from its configuration: reasoner, tools, what the tools share.
 
-Models are loaded when they are first needed, not when the graph is built. The graphs of one process share them
-(`cached_parts`), whatever else differs in their configurations: docs/sharing.md.
+Models are loaded when they are first needed, not when the graph is built. The graphs of one process share
+them (`cached_parts`), whatever else differs in their configurations: docs/sharing.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
-from act2see.agent.reasoners.chat_setup import chat_model, patient
+from act2see.agent.reasoners.chat.setup import chat_model, patient
 from act2see.agent.reasoners.preflight import Needs
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError
@@ -24,20 +24,21 @@ from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
 from act2see.graphs.places import local_path
 from act2see.graphs.state import AskState
 from act2see.tools.base import FrameTool, Resources
-from act2see.tools.batching import MicroBatcher, Stop
-from act2see.tools.beside import import_beside
-from act2see.tools.clips import Clips
-from act2see.tools.finder import Encoder, Finder
-from act2see.tools.forks import Lock, check_inherited, natively, renew_after_fork
-from act2see.tools.memory import in_halves
 from act2see.tools.plugins import make_tool
-from act2see.tools.sharing import Shared
-from act2see.tools.store import FrameStore, default_cache
-from act2see.tools.weights import Wanted, local_weights, not_loaded, pick_device, resolve_weights
+from act2see.tools.runtime.batching import MicroBatcher, Stop
+from act2see.tools.runtime.forks import Lock, check_inherited, natively, renew_after_fork
+from act2see.tools.runtime.local_modules import import_beside
+from act2see.tools.runtime.memory import in_halves
+from act2see.tools.runtime.sharing import Shared
+from act2see.tools.runtime.weights import Wanted, local_weights, not_loaded, pick_device, resolve_weights
+from act2see.tools.search.finder import Encoder, Finder
+from act2see.tools.video.library import VideoLibrary
+from act2see.tools.video.store import FrameStore, default_cache
 
 
 class Guard(Protocol):
-    """Looks at the initial frames and may refuse the video, saying why: for models that know one world only."""
+    """Looks at the initial frames and may refuse the video, saying why: for models that know one world
+    only."""
 
     async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None: ...
 
@@ -47,7 +48,8 @@ NODES = ("view", "reason", "approve", "answer")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that nodes use. Replace what you like: `dataclasses.replace(build_parts(config), reasoner=mine)`."""
+    """Everything that nodes use. Replace what you like: `dataclasses.replace(build_parts(config),
+    reasoner=mine)`."""
 
     reasoner: Reasoner
     tools: Mapping[str, FrameTool]
@@ -59,15 +61,20 @@ def build_parts(config: Config, shared: Shared | None = None) -> Parts:
     """Parts for this configuration, with models of their own unless `shared` has them."""
     for tag in config.tools:
         if tag in NODES or tag in AskState.__annotations__:
-            raise ConfigError(f"tool tag {tag!r} is taken: the graph has a node or a key of that name; choose another")
+            raise ConfigError(
+                f"tool tag {tag!r} is taken: the graph has a node or a key of that name; choose another"
+            )
     resources = build_resources(config, shared)
-    tools = {tag: make_tool(t.use, tag, t.options, resources, config.folder) for tag, t in config.tools.items()}
+    tools = {
+        tag: make_tool(t.use, tag, t.options, resources, config.folder) for tag, t in config.tools.items()
+    }
     needs = reasoner_needs(config)
     # What a run chooses (how to sample, what the prompt says) is not the model's; where frames are kept is.
     model = config.reasoner.model_dump_json(exclude={"temperature", "top_p", "prompt"})
     needed = None if config.reasoner.use == "transformers" else needs
     reasoner = resources.shared.get(
-        ("reasoner", model, resources.store.url, needed), lambda: build_reasoner(config.reasoner, resources.store, needs)
+        ("reasoner", model, resources.store.url, needed),
+        lambda: build_reasoner(config.reasoner, resources.store, needs),
     )
     return Parts(reasoner, tools, resources, build_guard(config))
 
@@ -80,22 +87,34 @@ def reasoner_needs(config: Config) -> Needs:
 
 
 def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | None = None) -> Reasoner:
-    """The reasoner that a config names; local weights are loaded, and servers asked for what is needed, before the first run."""
+    """The reasoner that a config names; local weights are loaded, and servers asked for what is needed,
+    before the first run."""
     if config.use == "transformers":
         return LazyReasoner(config, store)
     if config.use == "vllm-http":
-        from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+        from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 
         return VLLMHTTPReasoner.from_options(
-            config.weights, lambda ref: store.get(ref.digest), config.options, adapter=config.adapter, needs=needs
+            config.weights,
+            lambda ref: store.get(ref.digest),
+            config.options,
+            adapter=config.adapter,
+            needs=needs,
         )
     if config.use == "vllm":
-        from act2see.agent.reasoners.vllm import VLLMReasoner
+        from act2see.agent.reasoners.vllm.engine import VLLMReasoner
 
-        given = {"dtype": config.dtype, "max_model_len": config.context, **({"images": needs.images} if needs else {}), **config.options}
+        given = {
+            "dtype": config.dtype,
+            "max_model_len": config.context,
+            **({"images": needs.images} if needs else {}),
+            **config.options,
+        }
         weights = local_weights("the reasoner's weights", config.weights)
-        return VLLMReasoner.from_pretrained(weights, lambda ref: store.get(ref.digest), adapter=config.adapter, **given)
-    from act2see.agent.reasoners.chat import ChatModelReasoner
+        return VLLMReasoner.from_pretrained(
+            weights, lambda ref: store.get(ref.digest), adapter=config.adapter, **given
+        )
+    from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 
     model = chat_model(config.weights, patient(config.weights, config.options), "reasoner.weights")
     return ChatModelReasoner(
@@ -109,7 +128,8 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
 
 
 def storage(config: Config) -> tuple[Path, str]:
-    """Where a graph that is built now keeps its indexes and its frames: an absolute path, and a path or URL."""
+    """Where a graph that is built now keeps its indexes and its frames: an absolute path, and a path or
+    URL."""
     cache = Path(config.cache).expanduser().absolute() if config.cache else default_cache()
     return cache, local_path(config.store) if config.store else str(cache / "frames")
 
@@ -119,7 +139,7 @@ def build_resources(config: Config, shared: Shared | None = None) -> Resources:
     shared = shared or Shared()
     cache, place = storage(config)
     store = FrameStore(place)
-    clips = Clips(cache, store, config.view.max_side)
+    clips = VideoLibrary(cache, store, config.view.max_side)
     e, i = config.encoder, config.index
     encoder = shared.get(("encoder", e.model_dump_json(exclude={"batch"})), lambda: LazyEncoder(e))
     return Resources(store, Finder(clips, encoder, cache, i.fps, e.batch, i.keep_frames, i.workers), shared)
@@ -131,7 +151,8 @@ _shared = Shared()
 def cached_parts(config: Config) -> Parts:
     """The parts of this configuration in this process: models are loaded once, however many graphs use them.
 
-    Where the configuration leaves the cache to `ACT2SEE_CACHE`, that is read now, and another one gives other parts.
+    Where the configuration leaves the cache to `ACT2SEE_CACHE`, that is read now, and another one gives other
+    parts.
     """
     return _shared.get(parts_key(config), lambda: build_parts(config, _shared))
 
@@ -154,7 +175,8 @@ def build_guard(config: Config) -> Guard | None:
 
 
 class LazyEncoder:
-    """The configured encoder, loaded on first use. Whoever asks at the same time is encoded together (`tools/batching.py`).
+    """The configured encoder, loaded on first use. Whoever asks at the same time is encoded together
+    (`tools/runtime/batching.py`).
 
     A frame's features do not depend on its batch, beyond the rounding of a larger matrix product.
     """
@@ -209,7 +231,9 @@ class LazyEncoder:
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return self.queue.run("phrases", texts)
 
-    def _together(self, kind: str, asked: Sequence[Sequence[Any]], stop: Stop) -> list[NDArray[Any] | Exception]:
+    def _together(
+        self, kind: str, asked: Sequence[Sequence[Any]], stop: Stop
+    ) -> list[NDArray[Any] | Exception]:
         """Frames or phrases of several callers in one forward; in halves where that fails."""
         if self._inherited:
             check_inherited("the encoder", pick_device(self.config.device))
@@ -223,8 +247,8 @@ class LazyEncoder:
 
 def _encoders() -> Mapping[str, Callable[..., Encoder]]:
     """By what `encoder.use` may be."""
-    from act2see.tools.dual import DualEncoder, SentenceEncoder
-    from act2see.tools.encoder import Blip2Encoder
+    from act2see.tools.search.blip2 import Blip2Encoder
+    from act2see.tools.search.dual import DualEncoder, SentenceEncoder
 
     return {"blip2": Blip2Encoder, "transformers": DualEncoder, "sentence-transformers": SentenceEncoder}
 
@@ -267,10 +291,18 @@ class LazyReasoner:
                 yield Wanted("adapter", self.config.adapter)
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         engine = await asyncio.to_thread(self.reasoner)
-        async for item in engine.stream(rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling):
+        async for item in engine.stream(
+            rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling
+        ):
             yield item
 
     def forget(self, session: str) -> None:
@@ -286,7 +318,8 @@ class LazyReasoner:
 
 
 async def closed(reasoner: Reasoner) -> None:
-    """End what it holds in this process, if anything: who asks with many weights, one after the other, has room for a few."""
+    """End what it holds in this process, if anything: who asks with many weights, one after the other, has
+    room for a few."""
     if close := getattr(reasoner, "close", None):
         await asyncio.to_thread(close)
 

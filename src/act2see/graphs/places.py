@@ -1,9 +1,10 @@
-"""Paths of a configuration, made absolute when it is read: what it means does not change with the working folder.
+"""Paths of a configuration, made absolute when it is read: what it means does not change with the working
+folder.
 
-A path in a file is relative to the file's folder, so a file means the same from wherever it is used, a server included; a path in
-data, or in changes made in code, is relative to the working folder. Paths are `cache`, `store`, and weights that are a folder:
-those that begin with `.`, `/` or `~`, and names of folders that are there. Anything else is a hub's name and stays as it is, and so do
-URLs and the names of models on a server.
+A path in a file is relative to the file's folder, so a file means the same from wherever it is used, a server
+included; a path in data, or in changes made in code, is relative to the working folder. Paths are `cache`,
+`store`, and weights that are a folder: those that begin with `.`, `/` or `~`, and names of folders that are
+there. Anything else is a hub's name and stays as it is, and so do URLs and the names of models on a server.
 """
 
 from __future__ import annotations
@@ -40,7 +41,12 @@ def _place_weights(section: Mapping[str, Any], folder: str) -> dict[str, Any]:
     placed = dict(section)
     for key in ("weights", "adapter"):
         name = placed.get(key)
-        if isinstance(name, str) and name and "://" not in name and (name.startswith((".", "/", "~")) or _is_folder(name, folder)):
+        if (
+            isinstance(name, str)
+            and name
+            and "://" not in name
+            and (name.startswith((".", "/", "~")) or _is_folder(name, folder))
+        ):
             placed[key] = local_path(name, folder)
     return placed
 

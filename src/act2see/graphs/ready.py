@@ -1,9 +1,9 @@
 """Before a run: is everything there that it needs? The weights, the chat model's key, the server.
 
-Nothing is loaded. Weights are looked for in their folders and in the hub's cache, a chat model's key is found when its graph is built and
-tried with one small request, a vLLM server is asked for its limits. Every run begins with this check (the node *view*), so whoever asks,
-from the command line, the page or a server, hears in one line what is missing and the command that mends it. What was found once is not
-looked for again.
+Nothing is loaded. Weights are looked for in their folders and in the hub's cache, a chat model's key is found
+when its graph is built and tried with one small request, a vLLM server is asked for its limits. Every run
+begins with this check (the node *view*), so whoever asks, from the command line, the page or a server, hears
+in one line what is missing and the command that mends it. What was found once is not looked for again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections.abc import Collection, Iterator, Sequence
 from act2see.errors import Act2SeeError, SetupError, WeightsError
 from act2see.graphs.config import PRESETS, Config, load_config
 from act2see.graphs.parts import Parts, cached_parts
-from act2see.tools.forks import natively
-from act2see.tools.weights import Wanted, is_of_hub, wanted_by, what_is_missing
+from act2see.tools.runtime.forks import natively
+from act2see.tools.runtime.weights import Wanted, is_of_hub, wanted_by, what_is_missing
 
 
-async def check_ready(config: Config, parts: Parts | None = None, tools: Collection[str] | None = None) -> None:
+async def check_ready(
+    config: Config, parts: Parts | None = None, tools: Collection[str] | None = None
+) -> None:
     """Whether a run of this configuration can begin, with these of its tools (default: all).
 
     Args:
@@ -57,7 +59,9 @@ def missing_error(missing: Sequence[tuple[Wanted, str]], config: Config) -> Weig
     """All missing weights in one line, with the command that fetches those of a hub."""
     absent = [w.name for w, wrong in missing if wrong == "not downloaded"]
     lines = [f"{_listed(absent)} {'is' if len(absent) == 1 else 'are'} not downloaded"] if absent else []
-    lines += [wrong if w.name in wrong else f"{w.name}: {wrong}" for w, wrong in missing if w.name not in absent]
+    lines += [
+        wrong if w.name in wrong else f"{w.name}: {wrong}" for w, wrong in missing if w.name not in absent
+    ]
     hub = [w.name for w, _ in missing if is_of_hub(w.name)]
     fetch = f"; fetch {'them' if len(hub) > 1 else 'it'} with: {_download(hub, config)}" if hub else ""
     return WeightsError(f"weights are missing: {'; '.join(lines)}{fetch}")

@@ -1,10 +1,11 @@
 """Ask a question, or go on with an interrupted one: the short way through a compiled graph.
 
-`aask` streams the run, hands each event to `on_event` and returns the trace; `aresume` does the same from the last
-saved step. `ask` and `resume` are the synchronous ways in, for scripts and notebooks alike.
+`aask` streams the run, hands each event to `on_event` and returns the trace; `aresume` does the same from the
+last saved step. `ask` and `resume` are the synchronous ways in, for scripts and notebooks alike.
 
-A graph with a checkpointer saves each step before the next begins: a process that is killed loses one step at most.
-A run that comes to a point at which a person must decide raises `WaitingError`; `aresume` takes the decision.
+A graph with a checkpointer saves each step before the next begins: a process that is killed loses one step at
+most. A run that comes to a point at which a person must decide raises `WaitingError`; `aresume` takes the
+decision.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Command, Interrupt
 
-from act2see.agent.trace import Trace
 from act2see.errors import Act2SeeError, ConfigError, DecisionError, QuestionError, StoreError, WaitingError
 from act2see.graphs.ask import Graph
-from act2see.graphs.cancel import cancel_once
-from act2see.graphs.events import Event, read_event
 from act2see.graphs.state import AskContext, AskInput
-from act2see.tools.background import run_sync, run_sync_with_events
-from act2see.tools.text import clean_data, clean_text
+from act2see.tools.runtime.background import run_sync, run_sync_with_events
+from act2see.tools.runtime.cancel import cancel_once
+from act2see.tools.runtime.text import clean_data, clean_text
+from act2see.trace.events import Event, read_event
+from act2see.trace.trace import Trace
 
 OnEvent = Callable[[Event], None]
 
@@ -44,8 +45,8 @@ async def aask(
 ) -> Trace:
     """The trace of one question.
 
-    `thread_id` names the run, for a checkpointer and in the trace; by default it is a fresh one. A thread that is asked
-    again has a new run, whose id begins with that of the thread.
+    `thread_id` names the run, for a checkpointer and in the trace; by default it is a fresh one. A thread
+    that is asked again has a new run, whose id begins with that of the thread.
 
     Raises:
         QuestionError, VideoError, ...: as the graph does.
@@ -67,7 +68,8 @@ async def aresume(
 
     `decision` answers what the run waits for: for a call that must be approved, the fields of
     `act2see.graphs.approval.Decision`; for a tool that interrupts by itself, whatever that tool expects.
-    `context` must be that of the run's beginning: apart from what is to be approved, it is not part of what is saved.
+    `context` must be that of the run's beginning: apart from what is to be approved, it is not part of what
+    is saved.
 
     Raises:
         StoreError: there is no such run.
@@ -75,15 +77,17 @@ async def aresume(
         WaitingError: the next point at which a person must decide.
     """
     if graph.checkpointer in (None, False, True):
-        raise ConfigError("this graph saves no runs: give it a checkpointer, create_act2see(config, checkpointer=...)")
+        raise ConfigError(
+            "this graph saves no runs: give it a checkpointer, create_act2see(config, checkpointer=...)"
+        )
     with _explain_sync_saver(graph):
         saved = await graph.aget_state(_thread(thread_id))
     if saved.created_at is None:
         raise StoreError(f"there is no saved run {thread_id!r}: check the id, or ask the question again")
     if decision is not None and not saved.interrupts:
         raise DecisionError(f"the run {thread_id!r} waits for nobody: resume it without a decision")
-    # `next` lists the nodes that have yet to run. It is also empty between the end of a node and the checkpoint that
-    # takes its writes in; then there is still a task, and the run is not over.
+    # `next` lists the nodes that have yet to run. It is also empty between the end of a node and the
+    # checkpoint that takes its writes in; then there is still a task, and the run is not over.
     if not saved.tasks:
         return _trace_in(saved.values, graph)
     given: Command[Any] | None = None
@@ -102,21 +106,33 @@ def ask(
     thread_id: str | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """`aask` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's thread."""
+    """`aask` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's
+    thread."""
     if on_event is None:
         return run_sync(aask(graph, video, question, options, context=context, thread_id=thread_id))
     return run_sync_with_events(
-        lambda report: aask(graph, video, question, options, context=context, thread_id=thread_id, on_event=report), on_event
+        lambda report: aask(
+            graph, video, question, options, context=context, thread_id=thread_id, on_event=report
+        ),
+        on_event,
     )
 
 
 def resume(
-    graph: Graph, thread_id: str, *, decision: Any = None, context: AskContext | None = None, on_event: OnEvent | None = None
+    graph: Graph,
+    thread_id: str,
+    *,
+    decision: Any = None,
+    context: AskContext | None = None,
+    on_event: OnEvent | None = None,
 ) -> Trace:
     """`aresume` for synchronous code. `on_event` is called in the caller's thread."""
     if on_event is None:
         return run_sync(aresume(graph, thread_id, decision=decision, context=context))
-    return run_sync_with_events(lambda report: aresume(graph, thread_id, decision=decision, context=context, on_event=report), on_event)
+    return run_sync_with_events(
+        lambda report: aresume(graph, thread_id, decision=decision, context=context, on_event=report),
+        on_event,
+    )
 
 
 def is_approval(interrupt: Interrupt) -> bool:
@@ -126,7 +142,8 @@ def is_approval(interrupt: Interrupt) -> bool:
 
 
 def waiting_for(interrupt: Interrupt) -> str:
-    """What a run waits for, in a line: a call that must be approved, or what a tool asked when it interrupted the run."""
+    """What a run waits for, in a line: a call that must be approved, or what a tool asked when it interrupted
+    the run."""
     asked = interrupt.value
     if is_approval(interrupt):
         return f"a person must decide on <{asked['tag']}>{asked['query']}</{asked['tag']}>"
@@ -137,7 +154,9 @@ def _resumable(decision: Any) -> Any:
     """A decision as it can be saved. Raises `DecisionError`."""
     decision = clean_data(dict(decision) if isinstance(decision, Mapping) else decision)
     if decision == {}:
-        raise DecisionError("an empty decision says nothing, and LangGraph reads it as none: give its fields; the run still waits")
+        raise DecisionError(
+            "an empty decision says nothing, and LangGraph reads it as none: give its fields; the run still waits"
+        )
     try:
         JsonPlusSerializer().dumps_typed(decision)
     except Exception as e:  # each kind of value has its own error
@@ -156,14 +175,25 @@ def _thread(thread_id: str) -> RunnableConfig:
 
 
 async def _stream(
-    graph: Graph, given: AskInput | Command[Any] | None, thread_id: str, context: AskContext | None, on_event: OnEvent | None
+    graph: Graph,
+    given: AskInput | Command[Any] | None,
+    thread_id: str,
+    context: AskContext | None,
+    on_event: OnEvent | None,
 ) -> Trace:
     _require_trace(graph)
     final: Any = None
     interrupts: tuple[Interrupt, ...] = ()
     # LangGraph warns of a durability that nothing can give.
     durability: Any = "sync" if graph.checkpointer else None
-    parts = graph.astream(given, _thread(thread_id), context=context, stream_mode=["custom", "values"], version="v2", durability=durability)
+    parts = graph.astream(
+        given,
+        _thread(thread_id),
+        context=context,
+        stream_mode=["custom", "values"],
+        version="v2",
+        durability=durability,
+    )
     with _explain_sync_saver(graph):
         async for part in parts:
             if part["type"] == "values":
@@ -172,7 +202,9 @@ async def _stream(
                 on_event(event)
     if interrupts:
         how = (
-            f"go on with aresume(graph, {thread_id!r}, decision=...)" if graph.checkpointer else "this cannot go on without a checkpointer"
+            f"go on with aresume(graph, {thread_id!r}, decision=...)"
+            if graph.checkpointer
+            else "this cannot go on without a checkpointer"
         )
         raise WaitingError(f"{waiting_for(interrupts[0])}: {how}")
     return _trace_in(final, graph)
@@ -181,13 +213,17 @@ async def _stream(
 def _trace_in(values: Any, graph: Graph) -> Trace:
     _require_trace(graph)
     if "trace" not in values:
-        raise WaitingError("the run has paused where the graph was compiled to (interrupt_before, interrupt_after): resume it")
+        raise WaitingError(
+            "the run has paused where the graph was compiled to (interrupt_before, interrupt_after): resume it"
+        )
     return Trace.model_validate(values["trace"])
 
 
 def _require_trace(graph: Graph) -> None:
     if "trace" not in graph.output_channels:
-        raise ConfigError("this graph gives no trace: aask and aresume take a graph that create_act2see made; use ainvoke for others")
+        raise ConfigError(
+            "this graph gives no trace: aask and aresume take a graph that create_act2see made; use ainvoke for others"
+        )
 
 
 @contextmanager

@@ -1,14 +1,16 @@
-"""OpenTelemetry spans of runs: one for the run, and in it one for each loop of reasoning and each call of a tool.
+"""OpenTelemetry spans of runs: one for the run, and in it one for each loop of reasoning and each call of a
+tool.
 
     graph = create_act2see("micro").with_config(callbacks=[Spans()])
 
-A callback handler, because LangChain hands it what every node took and returned: so a run has its spans however it is
-started (`ask`, `ainvoke`, a node of a parent graph, resumed, forked, on a server), and a retried tool has one for each
-try. Spans lie within the span that is current where the run is started.
+A callback handler, because LangChain hands it what every node took and returned: so a run has its spans
+however it is started (`ask`, `ainvoke`, a node of a parent graph, resumed, forked, on a server), and a
+retried tool has one for each try. Spans lie within the span that is current where the run is started.
 
-Names follow OpenTelemetry's conventions for generative AI (`gen_ai.*`) where they have one, else `act2see.*`. What a
-person asked, and what was written, shown or found, is left out unless `payloads` is set: spans then hold lengths, counts,
-times and scores. Nor are messages of errors recorded then: they quote paths and queries.
+Names follow OpenTelemetry's conventions for generative AI (`gen_ai.*`) where they have one, else `act2see.*`.
+What a person asked, and what was written, shown or found, is left out unless `payloads` is set: spans then
+hold lengths, counts, times and scores. Nor are messages of errors recorded then: they quote paths and
+queries.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
 from act2see.errors import ConfigError
-from act2see.tools.forks import Lock
+from act2see.tools.runtime.forks import Lock
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -61,7 +63,8 @@ class _Started:
 
 
 class Spans(BaseCallbackHandler):
-    """Makes spans with `tracer`, by default the application's own. One handler serves any number of runs at once.
+    """Makes spans with `tracer`, by default the application's own. One handler serves any number of runs at
+    once.
 
     Raises `ConfigError` where OpenTelemetry is not installed.
     """
@@ -75,14 +78,25 @@ class Spans(BaseCallbackHandler):
             raise ConfigError("spans need OpenTelemetry: pip install 'act2see[otel]'") from e
         self.payloads = payloads
         self._tracer = tracer or trace.get_tracer("act2see")
-        self._current, self._within, self._error = context.get_current, trace.set_span_in_context, trace.StatusCode.ERROR
+        self._current, self._within, self._error = (
+            context.get_current,
+            trace.set_span_in_context,
+            trace.StatusCode.ERROR,
+        )
         self._started: dict[UUID, _Started] = {}
         self._runs: dict[UUID, _Run] = {}
         self._nodes: dict[UUID, _Node] = {}
         self._lock = Lock()
 
     def on_chain_start(
-        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, metadata: Any = None, **kwargs: Any
+        self,
+        serialized: Any,
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: Any = None,
+        **kwargs: Any,
     ) -> None:
         with self._lock:
             self._started[run_id] = _Started(time.time_ns(), self._current())
@@ -101,8 +115,14 @@ class Spans(BaseCallbackHandler):
 
     def _begin(self, graph: UUID) -> _Run:
         started = self._started[graph]
-        given = {"gen_ai.operation.name": "invoke_agent", "gen_ai.provider.name": "act2see", "gen_ai.agent.name": "act2see"}
-        span = self._tracer.start_span("invoke_agent act2see", started.context, attributes=given, start_time=started.at)
+        given = {
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.provider.name": "act2see",
+            "gen_ai.agent.name": "act2see",
+        }
+        span = self._tracer.start_span(
+            "invoke_agent act2see", started.context, attributes=given, start_time=started.at
+        )
         run = self._runs[graph] = _Run(span)
         return run
 
@@ -113,12 +133,23 @@ class Spans(BaseCallbackHandler):
         given: Attributes
         if kind == "reason":
             title = f"chat {run.model}"
-            given = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "act2see", "gen_ai.request.model": run.model}
-            given |= {"gen_ai.request.seed": versions.get("seed", 0), "act2see.loop": len(state.get("loops") or ()) + 1}
+            given = {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": "act2see",
+                "gen_ai.request.model": run.model,
+            }
+            given |= {
+                "gen_ai.request.seed": versions.get("seed", 0),
+                "act2see.loop": len(state.get("loops") or ()) + 1,
+            }
         elif kind == "tool":
             title, call = f"execute_tool {name}", state["segments"][-1]
             number = sum(s["kind"] == "call" for s in state["segments"])
-            given = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": name, "gen_ai.tool.call.id": f"call_{number}"}
+            given = {
+                "gen_ai.operation.name": "execute_tool",
+                "gen_ai.tool.name": name,
+                "gen_ai.tool.call.id": f"call_{number}",
+            }
             given |= {"act2see.tag": name, "act2see.query.length": len(call["query"])}
             if self.payloads:
                 given["gen_ai.tool.call.arguments"] = json.dumps({"query": call["query"]}, ensure_ascii=False)
@@ -146,7 +177,9 @@ class Spans(BaseCallbackHandler):
         for span in (node and node.span, run and run.span):
             if not span:
                 continue
-            if isinstance(error, GraphBubbleUp):  # not a failure: a person is asked, and the run is resumed later
+            if isinstance(
+                error, GraphBubbleUp
+            ):  # not a failure: a person is asked, and the run is resumed later
                 span.set_attribute("act2see.waiting", True)
             elif error is not None:
                 span.set_attribute("error.type", type(error).__name__)
@@ -157,7 +190,9 @@ class Spans(BaseCallbackHandler):
         run, segments = node.run, [s for s in update.get("segments") or () if s]
         if node.kind == "view" and "info" in update:
             info = update["info"]
-            run.span.set_attributes({"act2see.frames.initial": len(update["initial"]), "act2see.video.seconds": info["seconds"]})
+            run.span.set_attributes(
+                {"act2see.frames.initial": len(update["initial"]), "act2see.video.seconds": info["seconds"]}
+            )
             run.span.set_attributes({"act2see.seconds.view": update["node_seconds"]["view"]})
         elif node.kind == "reason" and node.span and update.get("loops"):
             loop, written = update["loops"][-1], "".join(s["text"] for s in segments if "text" in s)
@@ -172,7 +207,9 @@ class Spans(BaseCallbackHandler):
                     "act2see.seconds": loop["seconds"],
                 }
             )
-            run.span.set_attributes({"gen_ai.usage.input_tokens": run.read, "gen_ai.usage.output_tokens": run.written})
+            run.span.set_attributes(
+                {"gen_ai.usage.input_tokens": run.read, "gen_ai.usage.output_tokens": run.written}
+            )
             for call in (s for s in segments if s["kind"] == "call"):
                 node.span.set_attribute("act2see.call.outcome", call["outcome"])
             if self.payloads:
@@ -182,19 +219,30 @@ class Spans(BaseCallbackHandler):
         elif node.kind == "answer" and "trace" in update:
             trace = update["trace"]
             calls, answer = [s for s in trace["segments"] if s["kind"] == "call"], trace["segments"][-1]
-            run.span.set_attributes({"act2see.calls": len(calls), "act2see.forced": bool(answer.get("forced"))})
-            run.span.set_attributes({"gen_ai.request.model": run.model, "act2see.config": trace["versions"]["config"]})
+            run.span.set_attributes(
+                {"act2see.calls": len(calls), "act2see.forced": bool(answer.get("forced"))}
+            )
+            run.span.set_attributes(
+                {"gen_ai.request.model": run.model, "act2see.config": trace["versions"]["config"]}
+            )
             if self.payloads:
                 run.span.set_attribute("act2see.answer", update["answer"])
 
     def _of_frames(self, segment: Attributes) -> Attributes:
         frames, made = segment["frames"], [f["provenance"] for f in segment["frames"]]
         scores = [s for p in made if (s := p.get("score", p.get("faithfulness"))) is not None]
-        given: Attributes = {"act2see.frames": len(frames), "act2see.seconds": segment["seconds"], "act2see.noted": bool(segment["note"])}
+        given: Attributes = {
+            "act2see.frames": len(frames),
+            "act2see.seconds": segment["seconds"],
+            "act2see.noted": bool(segment["note"]),
+        }
         given |= {"act2see.imagined": sum(p["kind"] == "generated" for p in made)}
         given |= {"act2see.score": max(scores)} if scores else {}
         if self.payloads:
-            given |= {"act2see.frames.digests": [f["digest"] for f in frames], "act2see.note": segment["note"]}
+            given |= {
+                "act2see.frames.digests": [f["digest"] for f in frames],
+                "act2see.note": segment["note"],
+            }
             given["act2see.frames.seconds"] = [f["seconds"] for f in frames]
         return given
 

@@ -1,10 +1,12 @@
 """What the graph carries: small, and plain JSON data alone.
 
-Frames are references and segments are dictionaries, so that every checkpoint saver takes them as they are, under
-strict msgpack too, and a step stays under 20 KB. The `Trace` is put together from these when it is wanted.
+Frames are references and segments are dictionaries, so that every checkpoint saver takes them as they are,
+under strict msgpack too, and a step stays under 20 KB. The `Trace` is put together from these when it is
+wanted.
 
-A thread may be asked again. What came in and what goes out belongs to one run, so input and output
-are ephemeral: LangGraph drops them when the next run begins. What a run needs of its input to the end is in `asked` and `info`.
+A thread may be asked again. What came in and what goes out belongs to one run, so input and output are
+ephemeral: LangGraph drops them when the next run begins. What a run needs of its input to the end is in
+`asked` and `info`.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from langgraph.channels import EphemeralValue
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from act2see.agent.trace import Loop, Trace, Usage
 from act2see.errors import ConfigError, StoreError
+from act2see.trace.record import Loop, Usage
+from act2see.trace.trace import Trace
 
 
 def extend(old: list[Any], new: list[Any]) -> list[Any]:
@@ -68,8 +71,8 @@ class AskState(AskInput, AskOutput):
 class AskContext:
     """What one run may change: LangGraph's `context`, or `configurable: {"act2see": {...}}` with these names.
 
-    `tools` picks among the tags that the config declares; None means all. `approve` adds tags whose calls wait for a person
-    to those of the config (`tools.TAG.approve`).
+    `tools` picks among the tags that the config declares; None means all. `approve` adds tags whose calls
+    wait for a person to those of the config (`tools.TAG.approve`).
     """
 
     tools: tuple[str, ...] | None = None
@@ -91,8 +94,8 @@ CONTEXT_KEY = "act2see"
 def run_context(context: Any, config: RunnableConfig) -> AskContext:
     """The run's settings, from whichever of the two was given.
 
-    A parent graph has a `configurable` and perhaps a context of its own, with names such as `temperature` that mean its own
-    model. They are left alone, but for what stands under `act2see`.
+    A parent graph has a `configurable` and perhaps a context of its own, with names such as `temperature`
+    that mean its own model. They are left alone, but for what stands under `act2see`.
 
     Raises:
         ConfigError: a setting that does not exist, or of another type.
@@ -102,21 +105,28 @@ def run_context(context: Any, config: RunnableConfig) -> AskContext:
         return _CONTEXT.validate_python(given)
     except ValidationError as e:
         key, value = e.errors()[0]["loc"][0], str(e.errors()[0]["input"])[:60]
-        raise ConfigError(f"the run's setting {key!r} cannot be {value!r}: {e.errors()[0]['msg'].lower()}") from e
+        raise ConfigError(
+            f"the run's setting {key!r} cannot be {value!r}: {e.errors()[0]['msg'].lower()}"
+        ) from e
 
 
 def settings_in(source: Any, kind: type[AskContext]) -> dict[str, Any]:
-    """The settings of this kind that a context or a `configurable` holds. Raises `ConfigError` for an unknown name."""
+    """The settings of this kind that a context or a `configurable` holds. Raises `ConfigError` for an unknown
+    name."""
     names = [f.name for f in fields(kind)]
     if not isinstance(source, AskContext):
-        source = source.get(CONTEXT_KEY) if isinstance(source, Mapping) else getattr(source, CONTEXT_KEY, None)
+        source = (
+            source.get(CONTEXT_KEY) if isinstance(source, Mapping) else getattr(source, CONTEXT_KEY, None)
+        )
     if isinstance(source, AskContext):
         held = {f.name: getattr(source, f.name) for f in fields(source)}
         return {name: held[name] for name in names if held.get(name) is not None}
     if source is None:
         return {}
     if not isinstance(source, Mapping):
-        raise ConfigError(f"the run's settings under {CONTEXT_KEY!r} must be names and values, or an AskContext")
+        raise ConfigError(
+            f"the run's settings under {CONTEXT_KEY!r} must be names and values, or an AskContext"
+        )
     # One mapping may hold the settings of a graph and of the one inside it, as with long videos.
     kinds: list[type[AskContext]] = [AskContext, *AskContext.__subclasses__()]
     known = {f.name for one in kinds for f in fields(one)}
@@ -138,7 +148,8 @@ def trace_of(state: Any) -> Trace:
             "initial": state.get("initial", []),
             "segments": state.get("segments", []),
             "usage": Usage(
-                loops=tuple(Loop(**loop) for loop in state.get("loops", [])), node_seconds=dict(state.get("node_seconds", {}))
+                loops=tuple(Loop(**loop) for loop in state.get("loops", [])),
+                node_seconds=dict(state.get("node_seconds", {})),
             ).model_dump(),
             "versions": state.get("versions", {}),
         }

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from act2see.agent.trace import Video
 from act2see.graphs.config import ViewConfig
 from act2see.graphs.parts import Parts
 from act2see.tools.frames import FrameRef
-from act2see.tools.video import absolute_path
+from act2see.tools.video.reader import absolute_path
+from act2see.trace.record import Video
 
 
 async def initial_view(parts: Parts, view: ViewConfig, video: str) -> tuple[Video, tuple[FrameRef, ...]]:
     """The video's facts and its initial frames: `view.fps` a second, or `view.frames` spread evenly.
 
-    A clip with more than `view.max_frames` is thinned evenly, so that its end is in view too. The path is absolute, so that a run is
-    resumed, and a trace asked again, from any working folder.
+    A clip with more than `view.max_frames` is thinned evenly, so that its end is in view too. The path is
+    absolute, so that a run is resumed, and a trace asked again, from any working folder.
     """
     clips = parts.resources.finder.clips
 
@@ -23,10 +23,19 @@ async def initial_view(parts: Parts, view: ViewConfig, video: str) -> tuple[Vide
         clip = clips.clip(video)
         frames = clip.spread(view.frames) if view.frames else clip.every(view.fps)
         if len(frames) > view.max_frames:
-            frames = [frames[round(i * (len(frames) - 1) / max(1, view.max_frames - 1))] for i in range(view.max_frames)]
+            frames = [
+                frames[round(i * (len(frames) - 1) / max(1, view.max_frames - 1))]
+                for i in range(view.max_frames)
+            ]
         i = clip.info
         facts = Video(
-            path=absolute_path(video), digest=i.digest, seconds=i.seconds, width=i.width, height=i.height, frames=i.frames, fps=i.fps
+            path=absolute_path(video),
+            digest=i.digest,
+            seconds=i.seconds,
+            width=i.width,
+            height=i.height,
+            frames=i.frames,
+            fps=i.fps,
         )
         return facts, tuple(clips.pictures(video, frames))
 

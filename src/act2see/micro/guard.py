@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.graphs.machine import recommended
-from act2see.micro.models import IMAGE
-from act2see.tools.forks import natively
-from act2see.tools.quiet import quiet
-from act2see.tools.weights import resolve_weights
+from act2see.micro.recipe.models import IMAGE
+from act2see.tools.runtime.forks import natively
+from act2see.tools.runtime.quiet import quiet
+from act2see.tools.runtime.weights import resolve_weights
 
 # Mean absolute error in [0, 1]: clips of boards reach 0.014 at most, two clips of real footage 0.14 and 0.16.
 LARGEST_ERROR = 0.03
@@ -37,7 +37,9 @@ class BoardGuard:
         with quiet("diffusers"):
             from diffusers import AutoencoderKL
 
-            return AutoencoderKL.from_pretrained(resolve_weights(self.weights), subfolder="vae", dtype=torch.float32).eval()
+            return AutoencoderKL.from_pretrained(
+                resolve_weights(self.weights), subfolder="vae", dtype=torch.float32
+            ).eval()
 
     @natively
     def error(self, frames: Sequence[NDArray[np.uint8]]) -> float:
@@ -45,7 +47,9 @@ class BoardGuard:
         import torch
         from PIL import Image
 
-        small = np.stack([np.asarray(Image.fromarray(f).resize((IMAGE, IMAGE), Image.Resampling.BOX)) for f in frames])
+        small = np.stack(
+            [np.asarray(Image.fromarray(f).resize((IMAGE, IMAGE), Image.Resampling.BOX)) for f in frames]
+        )
         x = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.inference_mode():
             y = self._vae.decode(self._vae.encode(x).latent_dist.mean).sample

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from act2see.micro.learn_generator import edit_query
+from act2see.micro.recipe.learn_generator import edit_query
 from act2see.micro.world import (
     CELLS,
     COLOURS,
@@ -49,7 +49,12 @@ Split = Literal["train", "validation", "test", "held_out"]
 FAMILIES: tuple[Family, ...] = ("observe", "blink", "imagine", "both")
 LETTERS = "ABCDEFGH"
 TAGS = ("retrieve", "generate")
-_SEED_OF: dict[Split, int] = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "held_out": 30_000_000}
+_SEED_OF: dict[Split, int] = {
+    "train": 0,
+    "validation": 10_000_000,
+    "test": 20_000_000,
+    "held_out": 30_000_000,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,8 @@ class Item:
 
 
 def closing(lead: str, answer: str) -> str:
-    """How a chain ends: the question's own words, then the answer, so that what is asked stands beside what is found.
+    """How a chain ends: the question's own words, then the answer, so that what is asked stands beside what
+    is found.
 
     Answers are in words: finding the letter of an option is a skill that would have to be learnt too.
     """
@@ -110,15 +116,17 @@ def describe(board: Board) -> str:
 def describe_view(clip: Clip, start: int = 0) -> str:
     """What the initial view shows: every frame in full, second by second, counted from `start`.
 
-    Naming only what changed is shorter, but makes each second a comparison of two frames, which micro does not learn
-    well (one change in ten missed after 1,000 steps); one frame at a time is what it sees without fault.
+    Naming only what changed is shorter, but makes each second a comparison of two frames, which micro does
+    not learn well (one change in ten missed after 1,000 steps); one frame at a time is what it sees without
+    fault.
     """
     said = " ".join(f"{second}: {describe(board)}" for second, board in enumerate(clip.view(), start))
     return f"Second {said}"
 
 
 def moved(first: Board, last: Board) -> str:
-    """Where each piece of `first` stood and where it stands in `last`: "From start to end: circle west to east moved circle."."""
+    """Where each piece of `first` stood and where it stands in `last`: "From start to end: circle west to
+    east moved circle."."""
     said = []
     for p in first.ordered():
         if now := last.find(p.shape):
@@ -128,9 +136,15 @@ def moved(first: Board, last: Board) -> str:
 
 
 def blinks(shape: str, view: list[Board], start: int = 0) -> tuple[str, str]:
-    """Whether a shape blinks in a view: how it is asked, and "no" or the second of it, in full. `shape` may be "shape" for any."""
+    """Whether a shape blinks in a view: how it is asked, and "no" or the second of it, in full. `shape` may
+    be "shape" for any."""
     seen = next(
-        (f"yes, {second}: {describe(b)}" for second, b in enumerate(view, start) if b.lit and shape in ("shape", b.lit.shape)), "no."
+        (
+            f"yes, {second}: {describe(b)}"
+            for second, b in enumerate(view, start)
+            if b.lit and shape in ("shape", b.lit.shape)
+        ),
+        "no.",
     )
     return f"A {shape} blinks in these frames:", seen
 
@@ -207,7 +221,9 @@ def _frame_of(clip: Clip, short: Short) -> Board:
     return clip.board((short.start + short.stop) // 2)
 
 
-_Made = tuple[Clip, str, str, tuple[str, ...], str, tuple[Step, ...], bool, str]  # the fields of `Item`, from `clip` on
+_Made = tuple[
+    Clip, str, str, tuple[str, ...], str, tuple[Step, ...], bool, str
+]  # the fields of `Item`, from `clip` on
 
 
 def _observe(rng: random.Random, frames: int, held_out: bool) -> _Made:
@@ -216,7 +232,10 @@ def _observe(rng: random.Random, frames: int, held_out: bool) -> _Made:
     kind = rng.choice(("colour", "place", "which moves", "guest", "guest"))
     if kind == "which moves":
         clip = Clip(frames, _hops(rng, board, mover, frames, rng.choice((1, 2))))
-        options, said = _shapes(rng, mover, board), (describe_view(clip), f" {moved(board, clip.base(frames))}")
+        options, said = (
+            _shapes(rng, mover, board),
+            (describe_view(clip), f" {moved(board, clip.base(frames))}"),
+        )
         return clip, kind, "Which shape moves?", options, mover, said, True, "It is the moved"
     slow = _hops(rng, board, mover, frames, rng.choice((0, 1, 2)))
     rare = [p.shape for p in board.pieces if (p.shape, p.colour) in HELD_OUT]
@@ -225,23 +244,53 @@ def _observe(rng: random.Random, frames: int, held_out: bool) -> _Made:
         guest = _guest(rng, slow, frames, in_view, held_out)
         clip = Clip(frames, slow, (guest,))
         shape = guest.piece.shape
-        chain: tuple[Step, ...] = (describe_view(clip), f" A {shape} in these frames: {'yes' if in_view else 'no'}.")
+        chain: tuple[Step, ...] = (
+            describe_view(clip),
+            f" A {shape} in these frames: {'yes' if in_view else 'no'}.",
+        )
         if not in_view:
             seen = _frame_of(clip, guest)
             chain = (*chain, Call("retrieve", f"the {shape}", seen), describe(seen))
         if rng.random() < 0.6 or held_out:
             answer = guest.piece.colour
-            return clip, kind, f"What colour is the {shape}?", _colours(rng, answer), answer, chain, in_view, f"The {shape} is"
+            return (
+                clip,
+                kind,
+                f"What colour is the {shape}?",
+                _colours(rng, answer),
+                answer,
+                chain,
+                in_view,
+                f"The {shape} is",
+            )
         place = cell_name(guest.piece.cell)
         always = {p.cell for _, b in slow for p in b.pieces}
         free = [cell_name(c) for c in CELLS if c not in always]
-        return clip, kind, f"Where is the {shape}?", _cells(rng, place, free), place, chain, in_view, f"The {shape} is at"
+        return (
+            clip,
+            kind,
+            f"Where is the {shape}?",
+            _cells(rng, place, free),
+            place,
+            chain,
+            in_view,
+            f"The {shape} is at",
+        )
     shape = rng.choice(rare) if rare else rng.choice(board.pieces).shape
     if kind == "colour":
         clip = Clip(frames, slow)
         answer = board.piece(shape).colour
         chain = (describe_view(clip), f" A {shape} in these frames: yes.")
-        return clip, kind, f"What colour is the {shape}?", _colours(rng, answer), answer, chain, True, f"The {shape} is"
+        return (
+            clip,
+            kind,
+            f"What colour is the {shape}?",
+            _colours(rng, answer),
+            answer,
+            chain,
+            True,
+            f"The {shape} is",
+        )
     clip = Clip(frames, slow)
     end = rng.random() < 0.5
     answer = cell_name((slow[-1] if end else slow[0])[1].piece(shape).cell)
@@ -289,7 +338,9 @@ def _tipping(edit: Edit) -> str:
     return f"{away}the board is tipped to the {edit.side}"
 
 
-def _outcome(rng: random.Random, before: Board, after: Board, when: str, prefer: str = "") -> tuple[str, str, tuple[str, ...], str, str]:
+def _outcome(
+    rng: random.Random, before: Board, after: Board, when: str, prefer: str = ""
+) -> tuple[str, str, tuple[str, ...], str, str]:
     """Ask where a piece ends up, or which piece ends up somewhere."""
     p = after.piece(prefer) if prefer and after.find(prefer) else rng.choice(after.pieces)
     place = cell_name(p.cell)
@@ -298,7 +349,13 @@ def _outcome(rng: random.Random, before: Board, after: Board, when: str, prefer:
         options, lead = _cells(rng, place, near), f"On the tipped board the {p.shape} is at"
         return "where", f"Where does the {p.shape} end up when {when}?", options, place, lead
     lead = f"On the tipped board at {place} is the"
-    return "which", f"Which shape ends up at {place} when {when}?", _shapes(rng, p.shape, before), p.shape, lead
+    return (
+        "which",
+        f"Which shape ends up at {place} when {when}?",
+        _shapes(rng, p.shape, before),
+        p.shape,
+        lead,
+    )
 
 
 def _draw_edit(rng: random.Random, board: Board, keep: str = "") -> Edit:
@@ -320,8 +377,13 @@ def _imagine(rng: random.Random, frames: int, held_out: bool) -> _Made:
         short = (_blink(rng, slow, rng.choice(board.pieces).shape, frames, False, held_out),)
     clip = Clip(frames, slow, short, edit)
     rare = [p.shape for p in board.pieces if (p.shape, p.colour) in HELD_OUT]
-    kind, text, options, answer, lead = _outcome(rng, board, after, _tipping(edit), rng.choice(rare) if rare else "")
-    chain: tuple[Step, ...] = (describe_view(clip), f" A tipped board in these frames: {'yes' if in_view else 'no'}.")
+    kind, text, options, answer, lead = _outcome(
+        rng, board, after, _tipping(edit), rng.choice(rare) if rare else ""
+    )
+    chain: tuple[Step, ...] = (
+        describe_view(clip),
+        f" A tipped board in these frames: {'yes' if in_view else 'no'}.",
+    )
     if not in_view:
         chain = (*chain, Call("generate", edit_query(edit), after), describe(after))
     return clip, kind, text, options, answer, chain, in_view, lead
@@ -341,7 +403,11 @@ def _both(rng: random.Random, frames: int, held_out: bool) -> _Made:
     when = f"{_tipping(edit)} as the {x} blinks"
     kind, text, options, answer, lead = _outcome(rng, seen, after, when, mover if rng.random() < 0.5 else "")
     look: tuple[Step, ...] = () if in_view else (Call("retrieve", f"the {x} blinks", seen), describe(seen))
-    imagine = (" A tipped board in these frames: no.", Call("generate", edit_query(edit, x), after), describe(after))
+    imagine = (
+        " A tipped board in these frames: no.",
+        Call("generate", edit_query(edit, x), after),
+        describe(after),
+    )
     chain = (describe_view(clip), _looked(x, clip), *look, *imagine)
     return clip, kind, text, options, answer, chain, in_view, lead
 
@@ -349,7 +415,13 @@ def _both(rng: random.Random, frames: int, held_out: bool) -> _Made:
 _MAKERS = {"observe": _observe, "blink": _blinking, "imagine": _imagine, "both": _both}
 
 
-def make_item(family: Family, index: int, split: Split = "train", options: bool | None = None, seconds: int | None = None) -> Item:
+def make_item(
+    family: Family,
+    index: int,
+    split: Split = "train",
+    options: bool | None = None,
+    seconds: int | None = None,
+) -> Item:
     """The item number `index` of a split: the same every time.
 
     `options` forces four options or none (by default one in five training questions has none); `seconds`

@@ -1,7 +1,7 @@
 """A scripted teacher for the board world, with stated faults: it stands where a large model stands elsewhere.
 
-It writes an item's reference chain, and errs, drifts and over-calls at rates that are options. What an ablation
-with it shows is what these faults do to a student; how often a real teacher has them it cannot show.
+It writes an item's reference chain, and errs, drifts and over-calls at rates that are options. What an
+ablation with it shows is what these faults do to a student; how often a real teacher has them it cannot show.
 
 - *error*: the chain concludes a wrong answer.
 - *drift*: nothing is described; prose that would suit any clip stands in place of what was seen.
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 
 from act2see.agent.reasoners.base import Delta, Done, Sampling
 from act2see.agent.rollout import Rollout
-from act2see.micro.corpus import continued, tools_line, with_lines
 from act2see.micro.questions import TAGS, Call, Item, Step, item_of
-from act2see.training.construct import HINT
+from act2see.micro.recipe.corpus import continued, tools_line, with_lines
+from act2see.training.corpus.construct import HINT
 
 _PROSE = (
     "Let me think about this carefully. ",
@@ -43,7 +43,8 @@ class Faults:
 
 @dataclass(slots=True)
 class ScriptedTeacher:
-    """A reasoner for samples of `load_world`, whose sessions are `world-SEED.ATTEMPT`; each attempt draws its own faults."""
+    """A reasoner for samples of `load_world`, whose sessions are `world-SEED.ATTEMPT`; each attempt draws its
+    own faults."""
 
     faults: Faults = Faults()
     seed: int = 0
@@ -54,7 +55,13 @@ class ScriptedTeacher:
         self.name = f"scripted (error {f.error:g}, drift {f.drift:g}, overcall {f.overcall:g}, trust {f.trust:g}; seed {self.seed})"
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         said = str(rollout)
         item = self.faulty(rollout.session, hinted=_HINTED in said)
@@ -67,10 +74,13 @@ class ScriptedTeacher:
         pass
 
     def faulty(self, session: str, hinted: bool = False) -> Item:
-        """The item of a session, with the faults that this attempt has; with the answer at hand it does not err."""
+        """The item of a session, with the faults that this attempt has; with the answer at hand it does not
+        err."""
         item = with_lines(item_of(int(session.removeprefix("world-").partition(".")[0])))
         rng, f = random.Random(f"{self.seed}/{session}"), self.faults
-        errs, drifts, overcalls, trusts = (rng.random() < rate for rate in (f.error, f.drift, f.overcall, f.trust))
+        errs, drifts, overcalls, trusts = (
+            rng.random() < rate for rate in (f.error, f.drift, f.overcall, f.trust)
+        )
         chain: list[Step] = list(item.chain)
         if overcalls and not item.needed:
             chain += [tools_line(TAGS), Call("retrieve", "another look", item.clip.board(0))]

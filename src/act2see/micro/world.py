@@ -45,7 +45,11 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "orange": (244, 136, 28),
 }
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
-PLACES = (("northwest", "north", "northeast"), ("west", "center", "east"), ("southwest", "south", "southeast"))
+PLACES = (
+    ("northwest", "north", "northeast"),
+    ("west", "center", "east"),
+    ("southwest", "south", "southeast"),
+)
 SIDES: tuple[Side, ...] = ("left", "right")
 # Never shown in training or validation, in any role: what is left out is a pair, not a colour or a shape.
 HELD_OUT = frozenset(
@@ -83,11 +87,16 @@ class Piece:
     def __str__(self) -> str:
         """ "northwest circle red", and where it is lit "northwest lit circle glowing red".
 
-        What is asked of a piece stands right after what the question names: a shape after its place and after "lit", a
-        colour after its shape and after "glowing". Micro finds a word by its neighbour, see `docs/decisions.md`.
+        What is asked of a piece stands right after what the question names: a shape after its place and after
+        "lit", a colour after its shape and after "glowing". Micro finds a word by its neighbour, see
+        `docs/decisions.md`.
         """
         place = cell_name(self.cell)
-        return f"{place} lit {self.shape} glowing {self.colour}" if self.lit else f"{place} {self.shape} {self.colour}"
+        return (
+            f"{place} lit {self.shape} glowing {self.colour}"
+            if self.lit
+            else f"{place} {self.shape} {self.colour}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +143,11 @@ class Board:
         rows: dict[int, list[Piece]] = {}
         for p in sorted(self.pieces, key=lambda p: p.cell, reverse=not left):
             rows.setdefault(p.cell[0], []).append(p)
-        moved = [replace(p, cell=(row, i if left else GRID - 1 - i)) for row, pieces in rows.items() for i, p in enumerate(pieces)]
+        moved = [
+            replace(p, cell=(row, i if left else GRID - 1 - i))
+            for row, pieces in rows.items()
+            for i, p in enumerate(pieces)
+        ]
         return Board(tuple(moved), side)
 
 
@@ -153,7 +166,9 @@ class Edit:
 
     def __str__(self) -> str:
         """As the generator reads it."""
-        return f"the board tipped to the {self.side}" + (f" without the {self.without}" if self.without else "")
+        return f"the board tipped to the {self.side}" + (
+            f" without the {self.without}" if self.without else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +214,8 @@ class Clip:
         return board
 
     def at(self, seconds: float) -> Board:
-        """The board in the last frame shown at or before `seconds`, which traces round to a tenth of a millisecond."""
+        """The board in the last frame shown at or before `seconds`, which traces round to a tenth of a
+        millisecond."""
         return self.board(min(self.frames - 1, int((seconds + 1e-3) * FPS)))
 
     def view(self) -> list[Board]:
@@ -264,7 +280,9 @@ def render(board: Board, size: int = SIZE, jitter: int | None = None) -> Pixels:
         out[r * cell : (r + 1) * cell, c * cell : (c + 1) * cell] = _sprite("", "", False, cell)
     for p in board.pieces:
         r, c = p.cell
-        out[r * cell : (r + 1) * cell, c * cell : (c + 1) * cell] = _sprite(p.shape, p.colour, p.lit, cell, _look(p.shape, jitter))
+        out[r * cell : (r + 1) * cell, c * cell : (c + 1) * cell] = _sprite(
+            p.shape, p.colour, p.lit, cell, _look(p.shape, jitter)
+        )
     if board.tipped:
         bar = size // 24
         out[:, _edge(board.tipped, bar)] = _BAR
@@ -297,7 +315,10 @@ def read_board(pixels: Pixels) -> Board:
         if shape:
             pieces.append(Piece(shape, colour, (r, c), lit))
     # A bar is white all along; a lit cell brightens a part of its edge at most.
-    brightness = {side: float(np.percentile(pixels[:, _edge(side, margin)].astype(np.float32).mean(-1), 30)) for side in SIDES}
+    brightness = {
+        side: float(np.percentile(pixels[:, _edge(side, margin)].astype(np.float32).mean(-1), 30))
+        for side in SIDES
+    }
     side = max(brightness, key=lambda k: brightness[k])
     return Board(tuple(pieces), side if brightness[side] > 140 else None)
 
@@ -323,11 +344,13 @@ def draw_board(rng: random.Random, held_out: bool = False, pieces: int = 4) -> B
     return Board(tuple(out))
 
 
-def draw_short(rng: random.Random, kind: str, piece: Piece, frames: int, in_view: bool, slow: Slow = ()) -> Short:
+def draw_short(
+    rng: random.Random, kind: str, piece: Piece, frames: int, in_view: bool, slow: Slow = ()
+) -> Short:
     """A short event of 5-7 frames (0.42-0.58 s), around a whole second or strictly between two.
 
-    Between seconds it always covers one of the two frames that sampling at 3 fps takes there. None of the slow
-    changes falls inside, so that every frame of the event shows the same board.
+    Between seconds it always covers one of the two frames that sampling at 3 fps takes there. None of the
+    slow changes falls inside, so that every frame of the event shows the same board.
     """
     for _ in range(200):
         second = rng.randrange(1 if in_view else 0, frames // FPS)
@@ -361,7 +384,9 @@ def write_clip(clip: Clip, path: str | Path, size: int = SIZE) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "18", "g": str(FPS), "threads": "1"})
+        stream = container.add_stream(
+            "libx264", rate=FPS, options={"preset": "veryfast", "crf": "18", "g": str(FPS), "threads": "1"}
+        )
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
         for pixels in clip_frames(clip, size):

@@ -1,7 +1,8 @@
 """Errors that nobody expected: logged in full under an id, which is all that the client learns.
 
-An expected error (`Act2SeeError`) says in its own words what the user can do. Anything else may hold paths, keys or other
-people's data, so its text stays in the log. The id connects the two: a user who reports it lets the operator find the traceback.
+An expected error (`Act2SeeError`) says in its own words what the user can do. Anything else may hold paths,
+keys or other people's data, so its text stays in the log. The id connects the two: a user who reports it lets
+the operator find the traceback.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ def failure_message(id: str) -> str:
 
 
 class LogFailures:
-    """ASGI middleware: an exception that reaches it becomes a 500 with an id, and a traceback in the log under that id.
+    """ASGI middleware: an exception that reaches it becomes a 500 with an id, and a traceback in the log
+    under that id.
 
-    After the first byte of a response only the log can be told. The connection is then cut, so that the client notices.
+    After the first byte of a response only the log can be told. The connection is then cut, so that the
+    client notices.
     """
 
     def __init__(self, app: Any) -> None:
@@ -65,11 +68,14 @@ class LogFailures:
             if begun:
                 raise
             message = failure_message(id)
-            await send_json(send, 500, {"message": message, "type": "server_error", "param": None, "code": None}, message)
+            await send_json(
+                send, 500, {"message": message, "type": "server_error", "param": None, "code": None}, message
+            )
 
 
 async def send_json(send: Any, status: int, error: dict[str, Any], detail: str) -> None:
-    """Send a whole JSON error: `error` as OpenAI's clients read it, `detail` as LangGraph's and FastAPI's do."""
+    """Send a whole JSON error: `error` as OpenAI's clients read it, `detail` as LangGraph's and FastAPI's
+    do."""
     body = json.dumps({"error": error, "detail": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -2,13 +2,13 @@
 
 A page in a browser can send requests to 127.0.0.1. Two headers, which pages cannot choose, give it away:
 
-- `Host` names what the browser believes to talk to. A page whose DNS name was pointed at this machine ("DNS rebinding") may
-  read all answers, but its requests carry its own name as host.
+- `Host` names what the browser believes to talk to. A page whose DNS name was pointed at this machine ("DNS
+  rebinding") may read all answers, but its requests carry its own name as host.
 - `Origin` names the page that a request comes from, on every cross-site POST and WebSocket.
 
-So a request is answered only if its host is on a list: this machine's loopback names, the address that the connection came in
-on, and what the operator added by `--allow-host` or `ACT2SEE_HOSTS`. Its origin, where it has one, must be this server itself
-(the same port of such a host) or a host that the operator added.
+So a request is answered only if its host is on a list: this machine's loopback names, the address that the
+connection came in on, and what the operator added by `--allow-host` or `ACT2SEE_HOSTS`. Its origin, where it
+has one, must be this server itself (the same port of such a host) or a host that the operator added.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def allowed_hosts(*hosts: str, bound: str = "") -> frozenset[str]:
         bare_ipv6 = host.count(":") > 1 and not host.startswith("[")
         parsed = parse_host(f"[{host}]" if bare_ipv6 else host)
         if parsed is None or "*" in parsed[0]:
-            raise ConfigError(f"{host!r} is no host name: name each host alone, such as video.example.org, in --allow-host or {VARIABLE}")
+            raise ConfigError(
+                f"{host!r} is no host name: name each host alone, such as video.example.org, in --allow-host or {VARIABLE}"
+            )
         names.add(parsed[0])
     if (own := parse_host(bound)) and own[0] != "localhost" and not _is_address(own[0]):
         names.add(own[0])
@@ -56,9 +58,11 @@ def allowed_hosts(*hosts: str, bound: str = "") -> frozenset[str]:
 
 
 class AllowedHosts:
-    """ASGI middleware: refuses requests and WebSockets for other hosts (421) and from pages of other hosts (403).
+    """ASGI middleware: refuses requests and WebSockets for other hosts (421) and from pages of other hosts
+    (403).
 
-    `hosts` is what `allowed_hosts` returns. Loopback names, and the address that a connection came in on, are always allowed.
+    `hosts` is what `allowed_hosts` returns. Loopback names, and the address that a connection came in on, are
+    always allowed.
     """
 
     def __init__(self, app: Any, hosts: frozenset[str] = frozenset()) -> None:
@@ -73,7 +77,12 @@ class AllowedHosts:
             await send({"type": "websocket.close", "code": 1008, "reason": "host or origin not allowed"})
         else:
             status, code, message = refused
-            await send_json(send, status, {"message": message, "type": "invalid_request_error", "param": None, "code": code}, message)
+            await send_json(
+                send,
+                status,
+                {"message": message, "type": "invalid_request_error", "param": None, "code": code},
+                message,
+            )
 
     def _refuse(self, scope: MutableMapping[str, Any]) -> tuple[int, str, str] | None:
         """Status, code and message where this request is not answered."""
@@ -81,10 +90,16 @@ class AllowedHosts:
         host = parse_host(given[0]) if len(given) == 1 else None
         if host is None or not (host[0] in self.hosts or _is_own(host[0], scope)):
             named = _shown(", ".join(given) or "(none)")
-            return 421, "host_not_allowed", f"this server does not answer to the host {named}: start it with {_remedy(host)}"
+            return (
+                421,
+                "host_not_allowed",
+                f"this server does not answer to the host {named}: start it with {_remedy(host)}",
+            )
         for given_origin in _header(scope, b"origin"):
             origin = parse_origin(given_origin)
-            own = origin is not None and (origin == host or (origin[1] == host[1] and _is_own(origin[0], scope)))
+            own = origin is not None and (
+                origin == host or (origin[1] == host[1] and _is_own(origin[0], scope))
+            )
             if not own and (origin is None or origin[0] not in self.hosts):
                 why = f"this server does not answer to pages of {_shown(given_origin)}"
                 return 403, "origin_not_allowed", f"{why}: start it with {_remedy(origin)}"
@@ -92,7 +107,8 @@ class AllowedHosts:
 
 
 def parse_host(host: str) -> tuple[str, str] | None:
-    """A host in lower case, an IPv6 address without its brackets, and its port or ""; None for what is no host."""
+    """A host in lower case, an IPv6 address without its brackets, and its port or ""; None for what is no
+    host."""
     found = _HOST.fullmatch(host.strip())
     if not found:
         return None
@@ -115,7 +131,8 @@ def parse_origin(origin: str) -> tuple[str, str] | None:
 
 
 def _is_own(name: str, scope: MutableMapping[str, Any]) -> bool:
-    """Whether it is a loopback name, or the address that the connection came in on, which the server knows by its socket."""
+    """Whether it is a loopback name, or the address that the connection came in on, which the server knows by
+    its socket."""
     if name == "localhost":
         return True
     try:

@@ -1,12 +1,13 @@
-"""Traces that a server keeps, so that they can be shown again by their id: one JSON file each, in the cache folder."""
+"""Traces that a server keeps, so that they can be shown again by their id: one JSON file each, in the cache
+folder."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from act2see.agent.trace import Trace
 from act2see.errors import StoreError, TraceError
+from act2see.trace.trace import Trace
 
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # nothing else may become part of a path
 
@@ -20,13 +21,19 @@ class KeptTraces:
     def keep(self, trace: Trace) -> None:
         """Raises `StoreError` where it cannot be written, or its id cannot be a file's name."""
         if not _ID.fullmatch(trace.id):
-            raise StoreError(f"a trace with the id {trace.id!r} cannot be kept: name the run with letters, digits and hyphens")
+            raise StoreError(
+                f"a trace with the id {trace.id!r} cannot be kept: name the run with letters, digits and hyphens"
+            )
         try:
             trace.save(self._path(trace.id))
         except OSError as e:
-            raise StoreError(f"cannot write to {self.folder}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder") from e
+            raise StoreError(
+                f"cannot write to {self.folder}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder"
+            ) from e
         except ValueError as e:  # it holds half a surrogate pair, which JSON cannot
-            raise StoreError(f"the trace {trace.id} holds text that is no Unicode, and cannot be written") from e
+            raise StoreError(
+                f"the trace {trace.id} holds text that is no Unicode, and cannot be written"
+            ) from e
 
     def get(self, id: str) -> Trace:
         """Raises `TraceError` where there is none, or it cannot be read."""

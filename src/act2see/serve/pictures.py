@@ -1,8 +1,9 @@
-"""Frames as pictures, and in words, for other programs: PNG or JPEG, with the mark of an imagined one in its very pixels.
+"""Frames as pictures, and in words, for other programs: PNG or JPEG, with the mark of an imagined one in its
+very pixels.
 
-A page draws the mark around the picture (`agent.view_pictures`); a picture that leaves for a program which shows it as
-it likes has to carry it. Small frames are enlarged first, so that the mark can be read and an assistant sees more
-than a few pixels.
+A page draws the mark around the picture (`agent.view_pictures`); a picture that leaves for a program which
+shows it as it likes has to carry it. Small frames are enlarged first, so that the mark can be read and an
+assistant sees more than a few pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from act2see.tools.frames import FrameRef, Generated, Retrieved
 if TYPE_CHECKING:
     from PIL import Image
 
-    from act2see.agent.packing import Pixels
+    from act2see.tools.video.store import Pixels
 
 MARK = "imagined, not in the video"
 SMALL = 192
@@ -24,7 +25,8 @@ _EDGE, _STRIP = 4, 20
 
 
 def encoded(frame: FrameRef, pixels: Pixels) -> tuple[bytes, str]:
-    """The picture, marked where it is imagined, and its MIME type. `pixels` is `(height, width, 3)` uint8 RGB."""
+    """The picture, marked where it is imagined, and its MIME type. `pixels` is `(height, width, 3)` uint8
+    RGB."""
     from PIL import Image
 
     image = Image.fromarray(pixels).convert("RGB")
@@ -42,7 +44,9 @@ def marked(image: Image.Image) -> Image.Image:
     """The picture in a coloured border, above a strip that says what it is."""
     from PIL import Image, ImageDraw, ImageFont
 
-    framed = Image.new("RGB", (max(image.width, SMALL) + 2 * _EDGE, image.height + 2 * _EDGE + _STRIP), _COLOUR)
+    framed = Image.new(
+        "RGB", (max(image.width, SMALL) + 2 * _EDGE, image.height + 2 * _EDGE + _STRIP), _COLOUR
+    )
     framed.paste(image, ((framed.width - image.width) // 2, _EDGE))
     middle = framed.width // 2, framed.height - (_EDGE + _STRIP) // 2
     ImageDraw.Draw(framed).text(middle, MARK, fill=_INK, font=ImageFont.load_default(13), anchor="mm")
@@ -55,7 +59,9 @@ def describe(frame: FrameRef) -> str:
     if isinstance(made, Generated):
         return f'IMAGINED, not in the video: made from the frame at {frame.seconds:.1f} s as "{made.prompt}"'
     if isinstance(made, Retrieved):
-        return f'A real frame, at {frame.seconds:.1f} s, found by "{made.query}" (similarity {made.score:.2f})'
+        return (
+            f'A real frame, at {frame.seconds:.1f} s, found by "{made.query}" (similarity {made.score:.2f})'
+        )
     part = f", a part of it, {frame.part}" if frame.part else ""
     if frame.imagined:
         return f"Not in the video: a picture from elsewhere, or imagined{part}"

@@ -1,10 +1,11 @@
 """What a frame tool is, and what it may return.
 
-A tool has a tag, one line that tells the model what it is for, and an async `call` that returns frames, a note, or both.
-Three things make one: a class with these, a pydantic model of its options, and a name (`tools/plugins.py`).
+A tool has a tag, one line that tells the model what it is for, and an async `call` that returns frames, a
+note, or both. Three things make one: a class with these, a pydantic model of its options, and a name
+(`tools/plugins.py`).
 
-The graph makes one node for each configured tag, and takes what a tool returns through `checked_result`. The same object
-serves other agents by `as_langchain_tool`.
+The graph makes one node for each configured tag, and takes what a tool returns through `checked_result`. The
+same object serves other agents by `as_langchain_tool`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from pydantic import BaseModel, ConfigDict
 
 from act2see.errors import ToolError
 from act2see.tools.frames import Curve, FrameRef
-from act2see.tools.sharing import Shared
-from act2see.tools.text import clean_data, clean_text
+from act2see.tools.runtime.sharing import Shared
+from act2see.tools.runtime.text import clean_data, clean_text
 
 if TYPE_CHECKING:
-    from act2see.tools.finder import Finder
-    from act2see.tools.store import FrameStore
+    from act2see.tools.search.finder import Finder
+    from act2see.tools.video.store import FrameStore
 
 log = logging.getLogger(__name__)
 MAX_FRAMES = 16
@@ -74,7 +75,8 @@ class FrameTool(Protocol):
 
 @dataclass(slots=True)
 class Resources:
-    """What tools share: the frame store, the finder with its encoder, indexes and opened clips, the models of the process."""
+    """What tools share: the frame store, the finder with its encoder, indexes and opened clips, the models of
+    the process."""
 
     store: FrameStore
     finder: Finder
@@ -91,12 +93,15 @@ class ToolFactory(Protocol):
 
 
 def checked_result(tag: str, result: Any, store: FrameStore, most: int = MAX_FRAMES) -> ToolResult:
-    """What a tool returned, fit to be shown: `most` frames, the others counted in the note; the note not endless.
+    """What a tool returned, fit to be shown: `most` frames, the others counted in the note; the note not
+    endless.
 
     Raises `ToolError` where it is no `ToolResult` of frames that are in the store.
     """
     if not isinstance(result, ToolResult):
-        raise ToolError(f"the tool {tag!r} returned {_kind(result)}; it must return a ToolResult of FrameRefs or of a note")
+        raise ToolError(
+            f"the tool {tag!r} returned {_kind(result)}; it must return a ToolResult of FrameRefs or of a note"
+        )
     # Whatever the annotations say: it was made by somebody else's code.
     given: Any = result
     for name, kinds, must in (
@@ -105,7 +110,9 @@ def checked_result(tag: str, result: Any, store: FrameStore, most: int = MAX_FRA
         ("curve", (Curve, type(None)), "a Curve"),
     ):
         if not isinstance(value := getattr(given, name), kinds):
-            raise ToolError(f"the tool {tag!r} returned a ToolResult whose {name} is {_kind(value)}; it must be {must}")
+            raise ToolError(
+                f"the tool {tag!r} returned a ToolResult whose {name} is {_kind(value)}; it must be {must}"
+            )
     frames, note, left = tuple(given.frames[:most]), clean_text(result.note), len(result.frames) - most
     for frame in frames:
         if not isinstance(frame, FrameRef):
@@ -113,13 +120,22 @@ def checked_result(tag: str, result: Any, store: FrameStore, most: int = MAX_FRA
                 f"the tool {tag!r} returned {_kind(frame)} for a frame; keep pixels by `resources.store.ref`, which gives a FrameRef"
             )
         if frame.digest not in store:
-            raise ToolError(f"the tool {tag!r} returned a frame whose pixels are not in the store: keep them by `resources.store.ref`")
+            raise ToolError(
+                f"the tool {tag!r} returned a frame whose pixels are not in the store: keep them by `resources.store.ref`"
+            )
     frames = tuple(_cleaned(frame) for frame in frames)
     if len(note) > _NOTE:
         note = f"{note[:_NOTE]} (and {len(note) - _NOTE:,} more characters)"
     if left > 0:
         log.warning("the tool %r returned %d frames; the first %d are shown", tag, len(result.frames), most)
-        note = " ".join(n for n in (note, f"{left:,} more frames were found and not shown; ask for something narrower to see them.") if n)
+        note = " ".join(
+            n
+            for n in (
+                note,
+                f"{left:,} more frames were found and not shown; ask for something narrower to see them.",
+            )
+            if n
+        )
     return ToolResult(frames, note, result.curve)
 
 
@@ -137,16 +153,24 @@ def call_seed(seed: int, tag: str, query: str, nth: int) -> int:
 
 
 def as_langchain_tool(tool: FrameTool, store: FrameStore) -> Any:
-    """The tool for any LangChain agent: takes a video path and a query, returns text and the frames as artifact."""
+    """The tool for any LangChain agent: takes a video path and a query, returns text and the frames as
+    artifact."""
     from langchain_core.tools import StructuredTool
 
     async def look(video: str, query: str) -> tuple[str, list[FrameRef]]:
         result = checked_result(tool.tag, await tool.call(clean_text(query), ToolContext(video)), store)
-        said = [f"{'imagined frame' if f.imagined else f'frame at {f.seconds:.1f} s'} (pixels: {f.digest})" for f in result.frames]
+        said = [
+            f"{'imagined frame' if f.imagined else f'frame at {f.seconds:.1f} s'} (pixels: {f.digest})"
+            for f in result.frames
+        ]
         return "; ".join([*said, result.note] if result.note else said), list(result.frames)
 
     return StructuredTool.from_function(
-        coroutine=look, name=tool.tag, description=tool.usage, response_format="content_and_artifact", metadata={"store": str(store)}
+        coroutine=look,
+        name=tool.tag,
+        description=tool.usage,
+        response_format="content_and_artifact",
+        metadata={"store": str(store)},
     )
 
 

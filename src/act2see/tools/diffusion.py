@@ -1,12 +1,13 @@
 """The image-to-image pipeline: how it is loaded, and frames made with it, many in one call.
 
-It is whatever diffusers knows as image-to-image for the weights: Stable Diffusion 3 as in the paper, one with a UNet, a distilled one.
-Loaded as the options say: without the T5 text encoder, the transformer in four bits, parts kept in the CPU's memory until they are used.
-On a CPU there is nothing to offload from, and `offload` changes nothing.
+It is whatever diffusers knows as image-to-image for the weights: Stable Diffusion 3 as in the paper, one with
+a UNet, a distilled one. Loaded as the options say: without the T5 text encoder, the transformer in four bits,
+parts kept in the CPU's memory until they are used. On a CPU there is nothing to offload from, and `offload`
+changes nothing.
 
-One pipeline and its queue serve every tool that loads the same, whatever each asks of a frame (`How`). Each frame has a generator
-of its own, so its pixels do not depend on what else is in the batch, beyond the rounding of a larger matrix product.
-Where memory runs out the batch is halved, then the frame made smaller.
+One pipeline and its queue serve every tool that loads the same, whatever each asks of a frame (`GenerationParams`). Each
+frame has a generator of its own, so its pixels do not depend on what else is in the batch, beyond the
+rounding of a larger matrix product. Where memory runs out the batch is halved, then the frame made smaller.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import ConfigError, ToolError
-from act2see.tools.batching import MicroBatcher
-from act2see.tools.forks import RLock, check_inherited, natively, renew_after_fork
-from act2see.tools.memory import in_halves, out_of_memory, release
-from act2see.tools.quiet import quiet
-from act2see.tools.weights import Wanted, local_weights, not_loaded, pick_device
+from act2see.tools.runtime.batching import MicroBatcher
+from act2see.tools.runtime.forks import RLock, check_inherited, natively, renew_after_fork
+from act2see.tools.runtime.memory import in_halves, out_of_memory, release
+from act2see.tools.runtime.quiet import quiet
+from act2see.tools.runtime.weights import Wanted, local_weights, not_loaded, pick_device
 
 if TYPE_CHECKING:
     from act2see.tools.generate import Generate
@@ -38,11 +39,13 @@ Size = tuple[int, int]
 _SMALLEST = 8  # a frame is made at an eighth of its pixels at the least, where there is no memory for more
 
 
-LOADING = frozenset({"weights", "device", "dtype", "quantise", "offload", "text_encoder_3"})  # options that make it another pipeline
+LOADING = frozenset(
+    {"weights", "device", "dtype", "quantise", "offload", "text_encoder_3"}
+)  # options that make it another pipeline
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class GenerationParams:
     """How frames are made, the same for all of a batch. `size` is width and height."""
 
     size: Size
@@ -53,7 +56,7 @@ class How:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class GenerationRequest:
     """One frame to imagine."""
 
     source: Pixels
@@ -62,11 +65,12 @@ class Job:
 
 
 class Diffuser:
-    """One pipeline, loaded when it is first needed, and the queue of those who want frames. Thread-safe: one call at a time."""
+    """One pipeline, loaded when it is first needed, and the queue of those who want frames. Thread-safe: one
+    call at a time."""
 
     def __init__(self, options: Generate.Options) -> None:
         self.options = options
-        self.queue: MicroBatcher[How, Job, Pixels] = MicroBatcher(
+        self.queue: MicroBatcher[GenerationParams, GenerationRequest, Pixels] = MicroBatcher(
             self.make, most=options.batch, waiting=options.waiting, name="act2see-generate"
         )
         self._pipeline: Any = None
@@ -74,7 +78,9 @@ class Diffuser:
         self._inherited = False  # from the process that this one was forked from
         renew_after_fork(self)
         if options.quantise == "nf4" and find_spec("bitsandbytes") is None:
-            raise ConfigError("generate: `quantise: nf4` needs bitsandbytes: pip install bitsandbytes, or set `quantise: none`")
+            raise ConfigError(
+                "generate: `quantise: nf4` needs bitsandbytes: pip install bitsandbytes, or set `quantise: none`"
+            )
 
     def renew(self) -> None:
         """In a forked child: the pipeline is as it was, and may be out of reach."""
@@ -83,22 +89,35 @@ class Diffuser:
     def wanted(self, part: str) -> Iterator[Wanted]:
         """The weights that would be loaded now."""
         if self._pipeline is None:
-            yield Wanted(part, self.options.weights, () if self.options.text_encoder_3 else ("text_encoder_3",))
+            yield Wanted(
+                part, self.options.weights, () if self.options.text_encoder_3 else ("text_encoder_3",)
+            )
 
-    def how(self, source: Pixels, options: Generate.Options | None = None) -> How:
+    def how(self, source: Pixels, options: Generate.Options | None = None) -> GenerationParams:
         """How a frame is made of this one: by these options, or those that the pipeline was loaded with."""
         o = options or self.options
         size = target_size(source.shape[1], source.shape[0], o.pixels, self._multiple())
-        return How(size, o.steps, o.strength, o.guidance, o.text_tokens)
+        return GenerationParams(size, o.steps, o.strength, o.guidance, o.text_tokens)
 
-    def make(self, how: How, jobs: Sequence[Job], stop: Callable[[], bool] = lambda: False) -> list[Pixels | Exception]:
-        """`(h, w, 3)` uint8 for each job, or why there is none. Frames may come smaller than `how` says where memory ran out."""
+    def make(
+        self,
+        how: GenerationParams,
+        jobs: Sequence[GenerationRequest],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[Pixels | Exception]:
+        """`(h, w, 3)` uint8 for each job, or why there is none. Frames may come smaller than `how` says where
+        memory ran out."""
         with self._lock:
             self.pipeline()
             made = in_halves(lambda some: self._call(how, some, stop), jobs)
-            return [self._smaller(how, job, m, stop) if isinstance(m, Exception) else m for job, m in zip(jobs, made, strict=True)]
+            return [
+                self._smaller(how, job, m, stop) if isinstance(m, Exception) else m
+                for job, m in zip(jobs, made, strict=True)
+            ]
 
-    def _smaller(self, how: How, job: Job, error: Exception, stop: Callable[[], bool]) -> Pixels | Exception:
+    def _smaller(
+        self, how: GenerationParams, job: GenerationRequest, error: Exception, stop: Callable[[], bool]
+    ) -> Pixels | Exception:
         if not out_of_memory(error):
             return error
         size = at = how.size
@@ -116,18 +135,30 @@ class Diffuser:
 
     @natively
     @quiet("diffusers")
-    def _call(self, how: How, jobs: Sequence[Job], stop: Callable[[], bool]) -> list[Pixels]:
+    def _call(
+        self, how: GenerationParams, jobs: Sequence[GenerationRequest], stop: Callable[[], bool]
+    ) -> list[Pixels]:
         import torch
         from PIL import Image
 
         pipeline, (width, height) = self._pipeline, how.size
         takes = inspect.signature(pipeline.__call__).parameters
         # A UNet takes the picture's own size, and CLIP's text encoder its own length.
-        given: dict[str, Any] = {"height": height, "width": width, "guidance_scale": how.guidance, "max_sequence_length": how.text_tokens}
-        given |= {"strength": how.strength, "num_inference_steps": how.steps, "callback_on_step_end": _interrupt(stop)}
+        given: dict[str, Any] = {
+            "height": height,
+            "width": width,
+            "guidance_scale": how.guidance,
+            "max_sequence_length": how.text_tokens,
+        }
+        given |= {
+            "strength": how.strength,
+            "num_inference_steps": how.steps,
+            "callback_on_step_end": _interrupt(stop),
+        }
         images = [
             Image.fromarray(j.source).resize(
-                (width, height), Image.Resampling.BOX if width < j.source.shape[1] else Image.Resampling.LANCZOS
+                (width, height),
+                Image.Resampling.BOX if width < j.source.shape[1] else Image.Resampling.LANCZOS,
             )
             for j in jobs
         ]
@@ -144,7 +175,8 @@ class Diffuser:
         return int(pipeline.vae_scale_factor * getattr(pipeline, "patch_size", 1))
 
     def pipeline(self) -> Any:
-        """The pipeline, loaded if need be. Raises `WeightsError`, or `ToolError` where there is no memory for it."""
+        """The pipeline, loaded if need be. Raises `WeightsError`, or `ToolError` where there is no memory for
+        it."""
         if self._inherited:
             check_inherited("the generator", pick_device(self.options.device))
         with self._lock:
@@ -158,7 +190,9 @@ class Diffuser:
                     full = True
                 if full:
                     release()
-                    raise ToolError("there is no memory for the generator's weights (`offload: model` or `quantise: nf4` take less)")
+                    raise ToolError(
+                        "there is no memory for the generator's weights (`offload: model` or `quantise: nf4` take less)"
+                    )
             return self._pipeline
 
     @natively
@@ -168,7 +202,9 @@ class Diffuser:
         from diffusers import AutoPipelineForImage2Image
 
         o = self.options
-        weights = local_weights("the generator's weights", o.weights, () if o.text_encoder_3 else ("text_encoder_3",))
+        weights = local_weights(
+            "the generator's weights", o.weights, () if o.text_encoder_3 else ("text_encoder_3",)
+        )
         try:
             parts = AutoPipelineForImage2Image.load_config(weights)
             # Weights saved without a T5 must be told so as well.
@@ -197,12 +233,17 @@ def quantisation(dtype: str, parts: Any) -> Any:
     import torch
     from diffusers import BitsAndBytesConfig, PipelineQuantizationConfig
 
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype))
-    return PipelineQuantizationConfig(quant_mapping={"transformer" if "transformer" in parts else "unet": config})
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, dtype)
+    )
+    return PipelineQuantizationConfig(
+        quant_mapping={"transformer" if "transformer" in parts else "unet": config}
+    )
 
 
 def _interrupt(stop: Callable[[], bool]) -> Callable[..., dict[str, Any]]:
-    """Ends the denoising where nobody waits for the frames any more: diffusers' own way, between two steps."""
+    """Ends the denoising where nobody waits for the frames any more: diffusers' own way, between two
+    steps."""
 
     def after(pipeline: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
         if stop():
@@ -213,6 +254,9 @@ def _interrupt(stop: Callable[[], bool]) -> Callable[..., dict[str, Any]]:
 
 
 def target_size(width: int, height: int, pixels: int, multiple: int) -> Size:
-    """The size of about `pixels` pixels nearest to the frame's own aspect, in multiples the model can make."""
+    """The size of about `pixels` pixels nearest to the frame's own aspect, in multiples the model can
+    make."""
     scale = math.sqrt(pixels / (width * height))
-    return max(multiple, round(width * scale / multiple) * multiple), max(multiple, round(height * scale / multiple) * multiple)
+    return max(multiple, round(width * scale / multiple) * multiple), max(
+        multiple, round(height * scale / multiple) * multiple
+    )

@@ -37,8 +37,8 @@ class Generated(Record):
     """An imagined frame: made from `anchor`, a real one, by image-to-image generation.
 
     `faithfulness` is the similarity of the result to the prompt, `anchor_score` that of the anchor: a result
-    that is no closer to its prompt than its anchor was did not do what was asked. Where consecutive seeds were tried and
-    the most similar result was kept, `scores` has the similarity of each.
+    that is no closer to its prompt than its anchor was did not do what was asked. Where consecutive seeds
+    were tried and the most similar result was kept, `scores` has the similarity of each.
     """
 
     kind: Literal["generated"] = "generated"
@@ -71,9 +71,11 @@ class Taken(Record):
 
 
 class Cropped(Record):
-    """A part of `source`, a frame of the video or an imagined one, at more pixels than the model was shown of it.
+    """A part of `source`, a frame of the video or an imagined one, at more pixels than the model was shown of
+    it.
 
-    `box` is (left, top, right, bottom) in shares of the source's width and height. A part of a part names the whole frame.
+    `box` is (left, top, right, bottom) in shares of the source's width and height. A part of a part names the
+    whole frame.
     """
 
     kind: Literal["cropped"] = "cropped"
@@ -85,8 +87,8 @@ class Cropped(Record):
 class Supplied(Record):
     """A frame that a person gave in answer to a call: a picture file, or the frame of the video at a time.
 
-    A picture file proves nothing about the video, so it is marked as imagined; its time is that of the frame that the
-    model saw before it. `file` is the file's name, empty for a frame of the video.
+    A picture file proves nothing about the video, so it is marked as imagined; its time is that of the frame
+    that the model saw before it. `file` is the file's name, empty for a frame of the video.
     """
 
     kind: Literal["supplied"] = "supplied"
@@ -95,7 +97,9 @@ class Supplied(Record):
     file: str = ""
 
 
-Provenance = Annotated[Initial | Retrieved | Taken | Cropped | Generated | Supplied, Field(discriminator="kind")]
+Provenance = Annotated[
+    Initial | Retrieved | Taken | Cropped | Generated | Supplied, Field(discriminator="kind")
+]
 
 
 class FrameRef(Record):
@@ -114,7 +118,8 @@ class FrameRef(Record):
 
     @property
     def part(self) -> str:
-        """Which part of a frame this is: `from 20 to 60 % across, from 0 to 50 % down`; empty for a whole one."""
+        """Which part of a frame this is: `from 20 to 60 % across, from 0 to 50 % down`; empty for a whole
+        one."""
         if not isinstance(self.provenance, Cropped):
             return ""
         left, top, right, bottom = (f"{100 * v:.0f}" for v in self.provenance.box)
@@ -131,3 +136,8 @@ class Curve(Record):
 
 Generated.model_rebuild()
 Cropped.model_rebuild()
+
+
+def stamp(seconds: float) -> str:
+    """How a time is written for the model: `<3.7 seconds>`."""
+    return f"<{seconds:.1f} seconds>"

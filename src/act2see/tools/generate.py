@@ -1,13 +1,14 @@
 """The `generate` tool: imagine a frame.
 
-Retrieve first with the same query: that real frame is the anchor. Then image-to-image from the anchor, with the query
-as prompt, at the anchor's own aspect (the pipeline would squash it to a square), with a seed of its own. The paper's
-pipeline is Stable Diffusion 3; any that diffusers knows as image-to-image for the weights will do. What comes back
-carries its anchor and two similarities: of the result to the query, and of the anchor to the query; a person sees
-whether imagining did anything.
+Retrieve first with the same query: that real frame is the anchor. Then image-to-image from the anchor, with
+the query as prompt, at the anchor's own aspect (the pipeline would squash it to a square), with a seed of its
+own. The paper's pipeline is Stable Diffusion 3; any that diffusers knows as image-to-image for the weights
+will do. What comes back carries its anchor and two similarities: of the result to the query, and of the
+anchor to the query; a person sees whether imagining did anything.
 
-With `best_of`, several seeds are tried and the frame most similar to the query is kept, with all the scores. Frames of one
-size that are asked for at the same time, by one question or by many, are made in one call, `batch` of them at the most.
+With `best_of`, several seeds are tried and the frame most similar to the query is kept, with all the scores.
+Frames of one size that are asked for at the same time, by one question or by many, are made in one call,
+`batch` of them at the most.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from act2see.errors import Act2SeeError, ToolError
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
-from act2see.tools.diffusion import LOADING, Diffuser, Job, Pixels
-from act2see.tools.finder import Found
+from act2see.tools.diffusion import LOADING, Diffuser, GenerationRequest, Pixels
 from act2see.tools.frames import FrameRef, Generated
-from act2see.tools.video import split_part
-from act2see.tools.weights import Wanted, wanted_by
+from act2see.tools.runtime.weights import Wanted, wanted_by
+from act2see.tools.search.finder import Found
+from act2see.tools.video.reader import split_part
 
 log = logging.getLogger(__name__)
 Count = Annotated[int, Field(ge=1)]
@@ -36,10 +37,12 @@ class Generate:
     """Imagines frames by image-to-image diffusion from a retrieved anchor."""
 
     class Options(ToolOptions):
-        """`strength` is the share of the `steps` that is done, from noise of that strength; a distilled (Turbo) model takes
-        few steps and a `guidance` of 0. `pixels` is the frame's area. Without `text_encoder_3` (T5) a prompt is cut at 77 tokens.
+        """`strength` is the share of the `steps` that is done, from noise of that strength; a distilled
+        (Turbo) model takes few steps and a `guidance` of 0. `pixels` is the frame's area. Without
+        `text_encoder_3` (T5) a prompt is cut at 77 tokens.
 
-        Tools that load the same pipeline share it and its queue, whose `batch` and `waiting` are those of the first."""
+        Tools that load the same pipeline share it and its queue, whose `batch` and `waiting` are those of the
+        first."""
 
         weights: str = "stabilityai/stable-diffusion-3.5-large"
         steps: Count = 28
@@ -61,14 +64,18 @@ class Generate:
         @classmethod
         def _a_step(cls, strength: float, info: ValidationInfo) -> float:
             if (steps := info.data.get("steps")) and int(steps * strength) < 1:
-                raise ValueError(f"{steps} steps at this strength are none: steps x strength must be 1 or more")
+                raise ValueError(
+                    f"{steps} steps at this strength are none: steps x strength must be 1 or more"
+                )
             return strength
 
     def __init__(self, tag: str, options: Options, resources: Resources) -> None:
         self.tag, self.options, self.resources = tag, options, resources
         self.usage = options.usage
         self.model = Path(options.weights).name if "/" in options.weights else options.weights
-        self.diffuser = resources.shared.get(("diffuser", options.model_dump_json(include=set(LOADING))), lambda: Diffuser(options))
+        self.diffuser = resources.shared.get(
+            ("diffuser", options.model_dump_json(include=set(LOADING))), lambda: Diffuser(options)
+        )
 
     @property
     def version(self) -> str:
@@ -88,7 +95,7 @@ class Generate:
             await self.resources.finder.ready(context.video)
             found, anchor, source = await asyncio.to_thread(self._anchor, query, context)
             how = await asyncio.to_thread(self.diffuser.how, source, self.options)
-            jobs = [Job(source, query, context.seed + i) for i in range(self.options.best_of)]
+            jobs = [GenerationRequest(source, query, context.seed + i) for i in range(self.options.best_of)]
             # Parts of one long video take turns as one.
             pictures = await self.diffuser.queue.submit(how, jobs, owner=split_part(context.video)[0])
             return await asyncio.to_thread(self._best, query, context, found, anchor, pictures)
@@ -104,7 +111,9 @@ class Generate:
         anchor = finder.clips.pictures(context.video, [found.hits[0].frame])[0]
         return found, anchor, self.resources.store.get(anchor.digest)
 
-    def _best(self, query: str, context: ToolContext, found: Found, anchor: FrameRef, pictures: list[Pixels]) -> ToolResult:
+    def _best(
+        self, query: str, context: ToolContext, found: Found, anchor: FrameRef, pictures: list[Pixels]
+    ) -> ToolResult:
         """Of the frames that were made, the one most similar to the query; the first of equals."""
         scores = [round(s, 4) for s in self.resources.finder.similarities(pictures, query)]
         best = scores.index(max(scores))
@@ -118,11 +127,15 @@ class Generate:
             anchor_score=round(found.hits[0].score, 4),
             scores=tuple(scores) if len(scores) > 1 else (),
         )
-        return ToolResult(frames=(self.resources.store.ref(pictures[best], anchor.seconds, provenance),), curve=found.curve)
+        return ToolResult(
+            frames=(self.resources.store.ref(pictures[best], anchor.seconds, provenance),), curve=found.curve
+        )
 
     def imagine(self, source: Pixels, query: str, seed: int) -> Pixels:
         """The anchor as it would look if `query` were true: `(h, w, 3)` uint8."""
-        [made] = self.diffuser.make(self.diffuser.how(source, self.options), [Job(source, query, seed)])
+        [made] = self.diffuser.make(
+            self.diffuser.how(source, self.options), [GenerationRequest(source, query, seed)]
+        )
         if isinstance(made, Exception):
             raise made
         return made

@@ -1,11 +1,12 @@
 """The `ocr` tool: the text that is to be read in the video, and the frames that show it.
 
-RapidOCR finds and reads it (PP-OCR by onnxruntime; its models are in its package, so it works offline). A video is read once:
-at `fps`, or thinner where that would be more than `look` frames, and what was read is remembered by content hash. A query is
-text to look for, found where it is spelt a little differently too; `any` is all text there is.
+RapidOCR finds and reads it (PP-OCR by onnxruntime; its models are in its package, so it works offline). A
+video is read once: at `fps`, or thinner where that would be more than `look` frames, and what was read is
+remembered by content hash. A query is text to look for, found where it is spelt a little differently too;
+`any` is all text there is.
 
-What was read goes to the model in words as well, each line with the time it was on the screen. It comes from the video and
-may say anything, so its angle brackets are replaced: it cannot pass for a tag.
+What was read goes to the model in words as well, each line with the time it was on the screen. It comes from
+the video and may say anything, so its angle brackets are replaced: it cannot pass for a tag.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from pydantic import Field
 
 from act2see.errors import ConfigError
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
-from act2see.tools.files import write_text
-from act2see.tools.forks import Lock, leak, natively, renew_after_fork
 from act2see.tools.frames import Taken
-from act2see.tools.video import frames_at
+from act2see.tools.runtime.files import write_text
+from act2see.tools.runtime.forks import Lock, leak, natively, renew_after_fork
+from act2see.tools.video.reader import frames_at
 
 log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
@@ -41,7 +42,8 @@ _LINES, _LINE, _RUNS = 20, 120, 4  # of what was read, as much goes into one not
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A line of text, and the times at which it was read, in runs: within one no frame that was read was without it."""
+    """A line of text, and the times at which it was read, in runs: within one no frame that was read was
+    without it."""
 
     text: str
     runs: tuple[tuple[float, ...], ...]
@@ -61,14 +63,18 @@ class Ocr:
         max_side: Annotated[int, Field(ge=64)] = 960
         confidence: Annotated[float, Field(ge=0, le=1)] = 0.6
         alike: Annotated[float, Field(gt=0, le=1)] = 0.75
-        usage: str = "the text on the screen; the query is the words to look for, or any for all text there is"
+        usage: str = (
+            "the text on the screen; the query is the words to look for, or any for all text there is"
+        )
 
     def __init__(self, tag: str, options: Options, resources: Resources) -> None:
         self.tag, self.options, self.resources = tag, options, resources
         self.usage = options.usage
         for package in ("rapidocr", "onnxruntime"):
             if find_spec(package) is None:
-                raise ConfigError(f"the tool {tag!r} needs {package}, which is not installed: pip install 'act2see[ocr]'")
+                raise ConfigError(
+                    f"the tool {tag!r} needs {package}, which is not installed: pip install 'act2see[ocr]'"
+                )
         self._engine: Any = None
         self._read: dict[str, list[Seen]] = {}
         self._lock = Lock()
@@ -88,7 +94,11 @@ class Ocr:
         if not lines:
             return ToolResult(note="There is no text to be read in this video.")
         wanted = query.strip().strip("\"'")
-        found = lines if wanted.casefold() in ANY else [s for s in lines if likeness(wanted, s.text) >= self.options.alike]
+        found = (
+            lines
+            if wanted.casefold() in ANY
+            else [s for s in lines if likeness(wanted, s.text) >= self.options.alike]
+        )
         if not found:
             return ToolResult(note=f'No text like "{safe(wanted)}" was read. What was: {listed(lines)}.')
         if found is not lines:
@@ -96,7 +106,9 @@ class Ocr:
         clips, made = self.resources.finder.clips, Taken(query=query)
         clip = clips.clip(context.video)
         frames = clips.pictures(context.video, frames_at(clip.seconds, sorted(self._times(found))))
-        return ToolResult(tuple(f.model_copy(update={"provenance": made}) for f in frames), f"Read: {listed(found)}.")
+        return ToolResult(
+            tuple(f.model_copy(update={"provenance": made}) for f in frames), f"Read: {listed(found)}."
+        )
 
     def _times(self, found: Sequence[Seen]) -> set[float]:
         """When to look: each time at the moment that shows most lines which no frame so far shows."""
@@ -115,7 +127,12 @@ class Ocr:
         clip = clips.clip(video)
         frames = clip.every(o.fps)
         if len(frames) > o.look:
-            log.warning("%s: %d of %d frames are read for text; raise `look` or lower `fps`", video, o.look, len(frames))
+            log.warning(
+                "%s: %d of %d frames are read for text; raise `look` or lower `fps`",
+                video,
+                o.look,
+                len(frames),
+            )
             frames = clip.spread(o.look)
         engine = self.version.rpartition(" ")[2]
         key = f"{clip.info.digest}-{o.fps:g}fps-{o.look}-{o.max_side}-{o.confidence:g}-{engine}"
@@ -159,7 +176,12 @@ class Ocr:
 
             # Its own log goes to the terminal, and a picture without text is a warning to it.
             side = self.options.max_side
-            params = {"Global.log_level": "critical", "Global.use_cls": False, "Det.limit_type": "max", "Det.limit_side_len": side}
+            params = {
+                "Global.log_level": "critical",
+                "Global.use_cls": False,
+                "Det.limit_type": "max",
+                "Det.limit_side_len": side,
+            }
             self._engine = RapidOCR(params=params)
         result = self._engine(np.ascontiguousarray(pixels[:, :, ::-1]))
         texts, scores = result.txts or (), result.scores or ()
@@ -168,7 +190,8 @@ class Ocr:
 
 
 def likeness(wanted: str, line: str) -> float:
-    """How well a line holds the text that is looked for: 1.0 where it does, whatever the case, spaces and signs."""
+    """How well a line holds the text that is looked for: 1.0 where it does, whatever the case, spaces and
+    signs."""
     a, b = _plain(wanted), _plain(line)
     if not a or not b:
         return 0.0

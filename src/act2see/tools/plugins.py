@@ -1,12 +1,14 @@
 """Where tools come from: found by name, made from their options, looked at before anything is asked.
 
-A name is a short one (entry-point group `act2see.tools`) or, in a local config file, a dotted path `package.module:Class`; its
-module is looked for beside the file first (`tools/beside.py`).
-Nothing is imported but the tools that a config names, so a broken package stands in the way of nobody who does not use it.
+A name is a short one (entry-point group `act2see.tools`) or, in a local config file, a dotted path
+`package.module:Class`; its module is looked for beside the file first (`tools/runtime/local_modules.py`).
+Nothing is imported but the tools that a config names, so a broken package stands in the way of nobody who
+does not use it.
 
-A tool of another package runs `Apart`: in an event loop and a thread of its own. One that blocks there, in `async` code
-as in plain, blocks itself alone, and the time limit of its call holds. The thread cannot be killed: it goes on to its end, if
-there is one, and the next call gets another. Our own tools know that they must not block, and need none of this.
+A tool of another package runs `IsolatedTool`: in an event loop and a thread of its own. One that blocks there, in
+`async` code as in plain, blocks itself alone, and the time limit of its call holds. The thread cannot be
+killed: it goes on to its end, if there is one, and the next call gets another. Our own tools know that they
+must not block, and need none of this.
 """
 
 from __future__ import annotations
@@ -25,27 +27,35 @@ from pydantic import BaseModel, ValidationError
 
 from act2see.errors import Act2SeeError, ConfigError, ToolError
 from act2see.tools.base import FrameTool, Resources, ToolContext, ToolResult
-from act2see.tools.beside import import_beside, plain_names
-from act2see.tools.forks import Lock, renew_after_fork
+from act2see.tools.runtime.forks import Lock, renew_after_fork
+from act2see.tools.runtime.local_modules import import_beside, plain_names
 
 GROUP = "act2see.tools"
 _ANSWERS = 1.0  # seconds within which a loop that is not blocked does something
 
 
 def find_tool(name: str, *, dotted: bool = True, folder: str | None = None) -> Any:
-    """The tool class of a short name or dotted path. `dotted=False` where the name comes from elsewhere than a local file.
+    """The tool class of a short name or dotted path. `dotted=False` where the name comes from elsewhere than
+    a local file.
 
-    The module of a dotted path is looked for in `folder`, the config file's own, and then wherever Python looks.
+    The module of a dotted path is looked for in `folder`, the config file's own, and then wherever Python
+    looks.
     """
     if ":" in name:
         if not dotted:
-            raise ConfigError(f"tool {name!r}: a dotted path is allowed in a local config file only; register an entry point in {GROUP!r}")
+            raise ConfigError(
+                f"tool {name!r}: a dotted path is allowed in a local config file only; register an entry point in {GROUP!r}"
+            )
         module, _, attribute = name.partition(":")
         try:
             return getattr(import_beside(module, folder), attribute)
         except (Exception, SystemExit) as e:  # importing runs the module, which may raise anything
-            looked = f"; {folder} was looked in first" if folder and isinstance(e, ModuleNotFoundError) else ""
-            raise ConfigError(f"tool {name!r} cannot be imported: {plain_names(_first_line(e))}{looked}") from e
+            looked = (
+                f"; {folder} was looked in first" if folder and isinstance(e, ModuleNotFoundError) else ""
+            )
+            raise ConfigError(
+                f"tool {name!r} cannot be imported: {plain_names(_first_line(e))}{looked}"
+            ) from e
     # None is loaded but the one that is asked for: a package that is broken stands in nobody else's way.
     known = {(e.name, e.value): e for e in entry_points(group=GROUP)}
     found = [e for e in known.values() if e.name == name]
@@ -53,7 +63,9 @@ def find_tool(name: str, *, dotted: bool = True, folder: str | None = None) -> A
         names = sorted({e.name for e in known.values()})
         near = get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"there is no tool {name!r}{hint} (known: {', '.join(names) or 'none, is act2see installed?'})")
+        raise ConfigError(
+            f"there is no tool {name!r}{hint} (known: {', '.join(names) or 'none, is act2see installed?'})"
+        )
     if len(found) > 1:
         offers = " and ".join(_offer(e) for e in found)
         raise ConfigError(
@@ -67,19 +79,26 @@ def find_tool(name: str, *, dotted: bool = True, folder: str | None = None) -> A
         ) from e
 
 
-def chosen_tool(name: str, tag: str, options: Mapping[str, Any], folder: str | None = None) -> tuple[type[Any], BaseModel]:
-    """The class of this name and its options for this tag. Raises `ConfigError` that says what is wrong with either."""
+def chosen_tool(
+    name: str, tag: str, options: Mapping[str, Any], folder: str | None = None
+) -> tuple[type[Any], BaseModel]:
+    """The class of this name and its options for this tag. Raises `ConfigError` that says what is wrong with
+    either."""
     kind = find_tool(name, folder=folder)
     schema = getattr(kind, "Options", None)
     if not (isinstance(kind, type) and isinstance(schema, type) and issubclass(schema, BaseModel)):
-        raise ConfigError(f"tools.{tag}: {name!r} is no tool: a tool is a class with `Options`, a pydantic model, in it")
+        raise ConfigError(
+            f"tools.{tag}: {name!r} is no tool: a tool is a class with `Options`, a pydantic model, in it"
+        )
     try:
         return kind, schema(**options)
     except ValidationError as e:
         raise ConfigError(f"tools.{tag}.options: {_explain(e, list(schema.model_fields))}") from e
 
 
-def make_tool(name: str, tag: str, options: Mapping[str, Any], resources: Resources, folder: str | None = None) -> FrameTool:
+def make_tool(
+    name: str, tag: str, options: Mapping[str, Any], resources: Resources, folder: str | None = None
+) -> FrameTool:
     """The tool of this name, made and looked at. Raises `ConfigError` that says what is wrong with it."""
     kind, given = chosen_tool(name, tag, options, folder)
     try:
@@ -87,18 +106,20 @@ def make_tool(name: str, tag: str, options: Mapping[str, Any], resources: Resour
     except Act2SeeError:
         raise
     except Exception as e:
-        raise ConfigError(f"tools.{tag}: {name!r} cannot be set up: {type(e).__name__}: {_first_line(e)}") from e
+        raise ConfigError(
+            f"tools.{tag}: {name!r} cannot be set up: {type(e).__name__}: {_first_line(e)}"
+        ) from e
     # A tool's version may be that of a model, which is not to be loaded yet: it is looked for in the class.
     lacks = [a for a in ("usage", "version") if not hasattr(kind, a) and not hasattr(made, a)]
     if lacks or not callable(getattr(made, "call", None)):
         raise ConfigError(f"tools.{tag}: {name!r} is no tool: it has no `{(lacks or ['call'])[0]}`")
     if not isinstance(made.usage, str) or not made.usage.strip():
         raise ConfigError(f"tools.{tag}: the `usage` of {name!r} must say in a line what the tool is for")
-    tool: FrameTool = made if kind.__module__.startswith("act2see.") else Apart(tag, made)
+    tool: FrameTool = made if kind.__module__.startswith("act2see.") else IsolatedTool(tag, made)
     return tool
 
 
-class Apart:
+class IsolatedTool:
     """A tool in an event loop and a thread of its own. Its `call` may be `async def` or a plain `def`."""
 
     def __init__(self, tag: str, tool: Any) -> None:
@@ -146,7 +167,9 @@ class Apart:
         with self._lock:
             if self._loop is old or self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_run, args=(self._loop,), name=f"act2see-{self.tag}", daemon=True).start()
+                threading.Thread(
+                    target=_run, args=(self._loop,), name=f"act2see-{self.tag}", daemon=True
+                ).start()
                 # The old one ends when it comes to, the new one when the tool is gone.
                 weakref.finalize(self, _stop, self._loop).atexit = False
                 if old is not None:
@@ -184,4 +207,6 @@ def _explain(error: ValidationError, known: list[str]) -> str:
     if first["type"] != "extra_forbidden":
         return f"{key}: {first['msg']} (got {first['input']!r})"
     near = get_close_matches(key, known, n=1)
-    return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}")
+    return f"unknown key {key!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    )

@@ -1,9 +1,9 @@
 """From frame scores to segments, after TFVTG (Zheng et al., ECCV 2024), for events that have a length.
 
 A proposal's static score is the mean similarity inside it minus the mean outside; its dynamic score is how
-steeply similarity rises into it. Mended against the released code: a clip without any frame above the threshold
-gives no segment (there: [0, 0] with confidence 1), events shorter than the stride are found (there their
-confidences are inverted), one frame is enough, and nothing is divided by an empty outside.
+steeply similarity rises into it. Mended against the released code: a clip without any frame above the
+threshold gives no segment (there: [0, 0] with confidence 1), events shorter than the stride are found (there
+their confidences are inverted), one frame is enough, and nothing is divided by an empty outside.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ class Segment:
     confidence: float
 
 
-def find_segments(scores: NDArray[np.float32], threshold: float, count: int = 1, longest: int = 60) -> list[Segment]:
+def find_segments(
+    scores: NDArray[np.float32], threshold: float, count: int = 1, longest: int = 60
+) -> list[Segment]:
     """At most `count` segments that do not overlap, best first; empty where no frame passes `threshold`."""
     n = len(scores)
     passed = np.where(scores > threshold, scores, 0.0).astype(np.float64)

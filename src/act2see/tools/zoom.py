@@ -1,13 +1,14 @@
 """The `zoom` tool: a part of a frame that the model has seen, at the video's own resolution.
 
-The model is shown frames that were made smaller; what is small in them may be gone. The part is cut from the video, not
-from the stored frame, and keeps where it was cut. Of an imagined frame there is nothing larger than what is stored.
+The model is shown frames that were made smaller; what is small in them may be gone. The part is cut from the
+video, not from the stored frame, and keeps where it was cut. Of an imagined frame there is nothing larger
+than what is stored.
 
 The query is a place and a frame, in any order: `upper left of 3.7 seconds`, `middle third of the last frame`,
-`0.2,0.1,0.6,0.5 of frame 3`. A place is made of upper, lower, left, right, middle (halves; with `third`, thirds; `whole`
-is all of it), or is four numbers: left, top, right, bottom, as shares of the frame (0 to 1), in percent with a `%`, or in
-thousandths, as vision-language models write boxes. Without a frame it is the last one. What cannot be read is answered
-with an example, and is no failure.
+`0.2,0.1,0.6,0.5 of frame 3`. A place is made of upper, lower, left, right, middle (halves; with `third`,
+thirds; `whole` is all of it), or is four numbers: left, top, right, bottom, as shares of the frame (0 to 1),
+in percent with a `%`, or in thousandths, as vision-language models write boxes. Without a frame it is the
+last one. What cannot be read is answered with an example, and is no failure.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from pydantic import Field
 
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.frames import Cropped, FrameRef
-from act2see.tools.video import frames_at
-from act2see.tools.wording import frame_in, times_in
+from act2see.tools.queries import frame_in, times_in
+from act2see.tools.video.reader import frames_at
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -74,13 +75,19 @@ class Zoom:
         pixels = self._pixels(frame, context.video)
         left, top, right, bottom = cut(box, pixels.shape[1], pixels.shape[0], self.options.min_side)
         height, width, _ = pixels.shape
-        done: Box = (round(left / width, 4), round(top / height, 4), round(right / width, 4), round(bottom / height, 4))
+        done: Box = (
+            round(left / width, 4),
+            round(top / height, 4),
+            round(right / width, 4),
+            round(bottom / height, 4),
+        )
         made = Cropped(query=query, source=frame, box=done)
         seen = _at_most(pixels[top:bottom, left:right], self.options.max_side)
         return ToolResult(frames=(self.resources.store.ref(seen, frame.seconds, made),))
 
     def _unseen(self, query: str, video: str) -> tuple[FrameRef, ...]:
-        """Other agents than ours keep no list of what they have seen: for them any time of the video is a frame."""
+        """Other agents than ours keep no list of what they have seen: for them any time of the video is a
+        frame."""
         clips, (times, _) = self.resources.finder.clips, times_in(query)
         return tuple(clips.pictures(video, frames_at(clips.clip(video).seconds, times[:1]))) if times else ()
 
@@ -115,7 +122,12 @@ def region(text: str) -> Box | None:
 def within(outer: Box, inner: Box) -> Box:
     """A box in shares of `outer`, in shares of what `outer` is in."""
     width, height = outer[2] - outer[0], outer[3] - outer[1]
-    return outer[0] + inner[0] * width, outer[1] + inner[1] * height, outer[0] + inner[2] * width, outer[1] + inner[3] * height
+    return (
+        outer[0] + inner[0] * width,
+        outer[1] + inner[1] * height,
+        outer[0] + inner[2] * width,
+        outer[1] + inner[3] * height,
+    )
 
 
 def cut(box: Box, width: int, height: int, least: int) -> tuple[int, int, int, int]:

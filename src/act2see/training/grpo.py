@@ -1,14 +1,14 @@
 """GRPO: learn when to call, from the model's own rollouts through the real graph.
 
-Each round draws some questions and lets the model answer each of them several times. A rollout's advantage is its
-reward less the mean of its group, so what is learnt is what tells one rollout of a question from another of the same.
-The gradient goes through the text that the model wrote, the same labels as in SFT. There is one step a round: the
-policy that is updated is the one that wrote, so there is no ratio to clip, and few small steps need no reference
-model. Advantages are not divided by a group's deviation, nor losses by a rollout's length: both favour some
-questions and rollouts for no merit (Dr. GRPO, arXiv 2503.20783).
+Each round draws some questions and lets the model answer each of them several times. A rollout's advantage is
+its reward less the mean of its group, so what is learnt is what tells one rollout of a question from another
+of the same. The gradient goes through the text that the model wrote, the same labels as in SFT. There is one
+step a round: the policy that is updated is the one that wrote, so there is no ratio to clip, and few small
+steps need no reference model. Advantages are not divided by a group's deviation, nor losses by a rollout's
+length: both favour some questions and rollouts for no merit (Dr. GRPO, arXiv 2503.20783).
 
-TRL's GRPOTrainer (1.16) takes images that a tool returns, but as turns of a chat template and by its syntax of
-calls; here the frame stands within the thought, so the loop is ours.
+TRL's GRPOTrainer (1.16) takes images that a tool returns, but as turns of a chat template and by its syntax
+of calls; here the frame stands within the thought, so the loop is ours.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from act2see.agent.packing import FrameSource, Packer
+from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
-from act2see.agent.trace import Trace
 from act2see.errors import Act2SeeError, CorpusError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
-from act2see.tools.background import run_sync
 from act2see.tools.base import call_seed
 from act2see.tools.frames import FrameRef, Record
-from act2see.tools.quiet import quiet
-from act2see.tools.weights import local_weights, pick_device
-from act2see.training.collate import IGNORED, collate, equal_frames
-from act2see.training.format_check import format_fault
-from act2see.training.sft import fast_bf16
-from act2see.training.sources import Sample
+from act2see.tools.runtime.background import run_sync
+from act2see.tools.runtime.quiet import quiet
+from act2see.tools.runtime.weights import local_weights, pick_device
+from act2see.tools.video.store import FrameSource
+from act2see.trace.trace import Trace
+from act2see.training.corpus.format_check import format_fault
+from act2see.training.corpus.sources import Sample
+from act2see.training.sft.collate import IGNORED, collate, equal_frames
+from act2see.training.sft.loop import fast_bf16
 
 log = logging.getLogger(__name__)
 Positive = Annotated[float, Field(gt=0)]
@@ -51,7 +52,8 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Reward(Record):
-    """What a rollout earns: for a right answer, for a form that can be learnt from, and less for each call."""
+    """What a rollout earns: for a right answer, for a form that can be learnt from, and less for each
+    call."""
 
     answer: float = 1.0
     format: float = 0.1
@@ -78,7 +80,8 @@ class GrpoSettings(Record):
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What a round saw, as means over its rollouts; `taught` is the share of groups whose rewards differed."""
+    """What a round saw, as means over its rollouts; `taught` is the share of groups whose rewards
+    differed."""
 
     number: int
     reward: float
@@ -106,7 +109,9 @@ def grpo(
     Raises `CorpusError` where there are fewer samples than questions in a round.
     """
     if len(samples) < settings.questions:
-        raise CorpusError(f"a round takes {settings.questions} questions and there are {len(samples)}: give more, or make rounds smaller")
+        raise CorpusError(
+            f"a round takes {settings.questions} questions and there are {len(samples)}: give more, or make rounds smaller"
+        )
     import torch
 
     parts = build_parts(config)
@@ -115,7 +120,9 @@ def grpo(
     def source(ref: FrameRef) -> Any:
         return store.get(ref.digest)
 
-    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate, weight_decay=0.0
+    )
     rng = random.Random(settings.seed)
     rounds = []
     for number in range(settings.rounds):
@@ -124,12 +131,23 @@ def grpo(
         kept = [(s, [t for t in group if t]) for s, group in zip(drawn, groups, strict=True)]
         rewards = [[settings.reward.of(t, s) for t in group] for s, group in kept]
         weighted = [
-            (render(t, Prompt({tag: parts.tools[tag].usage for tag in t.versions.tools}, config.reasoner.prompt), end_of_turn=True), a)
+            (
+                render(
+                    t,
+                    Prompt({tag: parts.tools[tag].usage for tag in t.versions.tools}, config.reasoner.prompt),
+                    end_of_turn=True,
+                ),
+                a,
+            )
             for (_, group), by in zip(kept, advantages(rewards), strict=True)
             for t, a in zip(group, by, strict=True)
             if abs(a) > 1e-9
         ]
-        loss = policy_step(model, packer, source, weighted, optimiser, settings.batch, settings.clip) if weighted else 0.0
+        loss = (
+            policy_step(model, packer, source, weighted, optimiser, settings.batch, settings.clip)
+            if weighted
+            else 0.0
+        )
         every = [(t, s) for s, group in kept for t in group]
         rounds.append(
             Round(
@@ -148,9 +166,14 @@ def grpo(
 
 
 def train_folder(
-    out: Path, samples: Sequence[Sample], config: Config, settings: GrpoSettings, on_round: Callable[[Round], None] | None = None
+    out: Path,
+    samples: Sequence[Sample],
+    config: Config,
+    settings: GrpoSettings,
+    on_round: Callable[[Round], None] | None = None,
 ) -> list[Round]:
-    """`grpo` on the weights of the config's reasoner, its vision tower frozen; the model goes to `out`, an ordinary folder."""
+    """`grpo` on the weights of the config's reasoner, its vision tower frozen; the model goes to `out`, an
+    ordinary folder."""
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
@@ -169,11 +192,19 @@ def train_folder(
 
 
 async def _rollouts(
-    model: Any, packer: Packer, parts: Parts, config: Config, drawn: Sequence[Sample], settings: GrpoSettings, number: int
+    model: Any,
+    packer: Packer,
+    parts: Parts,
+    config: Config,
+    drawn: Sequence[Sample],
+    settings: GrpoSettings,
+    number: int,
 ) -> list[list[Trace | None]]:
     """`group` traces of each question, all at once; None for one that failed."""
     store, rows = parts.resources.store, config.reasoner.rows
-    engine = TransformersReasoner(model, packer, lambda ref: store.get(ref.digest), name=f"round-{number}", rows=rows)
+    engine = TransformersReasoner(
+        model, packer, lambda ref: store.get(ref.digest), name=f"round-{number}", rows=rows
+    )
     graph: Graph = create_act2see(config, parts=replace(parts, reasoner=engine))
     gate = asyncio.Semaphore(2 * rows)
 
@@ -183,7 +214,12 @@ async def _rollouts(
         async with gate:
             try:
                 return await aask(
-                    graph, sample.clip, sample.question, sample.options, context=context, thread_id=f"{number}-{sample.id}-{nth}"
+                    graph,
+                    sample.clip,
+                    sample.question,
+                    sample.options,
+                    context=context,
+                    thread_id=f"{number}-{sample.id}-{nth}",
                 )
             except Act2SeeError as e:
                 log.warning("a rollout of %s failed: %s", sample.id, e)
@@ -197,7 +233,13 @@ async def _rollouts(
 
 
 def policy_step(
-    model: Any, packer: Packer, source: FrameSource, weighted: Sequence[tuple[Rollout, float]], optimiser: Any, batch: int, clip: float
+    model: Any,
+    packer: Packer,
+    source: FrameSource,
+    weighted: Sequence[tuple[Rollout, float]],
+    optimiser: Any,
+    batch: int,
+    clip: float,
 ) -> float:
     """One gradient step on rollouts with their advantages; returns the loss.
 
@@ -219,9 +261,13 @@ def policy_step(
             del inputs["attention_mask"]  # as in `fit`
             model.model.rope_deltas = None
             with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device.type)):
-                hidden = model.model(**{k: v.to(device) for k, v in inputs.items()}, use_cache=False).last_hidden_state[:, :-1]
+                hidden = model.model(
+                    **{k: v.to(device) for k, v in inputs.items()}, use_cache=False
+                ).last_hidden_state[:, :-1]
                 learnt = labels != IGNORED
-                each = torch.nn.functional.cross_entropy(model.lm_head(hidden[learnt]).float(), labels[learnt], reduction="none")
+                each = torch.nn.functional.cross_entropy(
+                    model.lm_head(hidden[learnt]).float(), labels[learnt], reduction="none"
+                )
             gains = torch.tensor([a for _, a in part], device=device)[:, None].expand_as(labels)[learnt]
             summed: Any = (each * gains).sum() / written
             summed.backward()

@@ -1,22 +1,26 @@
-"""The prompt that a trace was made with, put together again for training: what its tools say of themselves."""
+"""The prompt that a trace was made with, put together again for training: what its tools say of
+themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from act2see.agent.prompt import Prompt
-from act2see.agent.trace import Trace
 from act2see.errors import CorpusError
 from act2see.tools.plugins import find_tool
+from act2see.trace.trace import Trace
 
 
 def prompt_of(trace: Trace, style: str, usages: Mapping[str, str]) -> Prompt:
-    """The prompt of the run: its own tools, each with the line that `usages` or else the tool's defaults give it.
+    """The prompt of the run: its own tools, each with the line that `usages` or else the tool's defaults give
+    it.
 
     Raises `CorpusError` where neither says what a tool is for, and the style needs it.
     """
     lines = {tag: usages.get(tag) for tag in trace.versions.tools}
-    return Prompt({tag: line or ("" if style == "short" else _usage(tag)) for tag, line in lines.items()}, style)
+    return Prompt(
+        {tag: line or ("" if style == "short" else _usage(tag)) for tag, line in lines.items()}, style
+    )
 
 
 def _usage(tag: str) -> str:

@@ -1,11 +1,12 @@
 """Which base model an adapter belongs to, and a refusal where it is another.
 
-A LoRA is a difference to certain weights. On others of the same shape it loads without a word and answers nonsense; on
-others of another shape transformers logs a table and goes on with random numbers. So an adapter's folder holds
-`base.json`, the name and a digest of its base, and both this and the shapes are looked at before it is loaded.
+A LoRA is a difference to certain weights. On others of the same shape it loads without a word and answers
+nonsense; on others of another shape transformers logs a table and goes on with random numbers. So an
+adapter's folder holds `base.json`, the name and a digest of its base, and both this and the shapes are looked
+at before it is loaded.
 
-The digest is of the first row of every tensor, in bfloat16, whatever the tensors are called and in whichever files and
-precision they are saved: it is read in a second, from checkpoints of any size.
+The digest is of the first row of every tensor, in bfloat16, whatever the tensors are called and in whichever
+files and precision they are saved: it is read in a second, from checkpoints of any size.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from typing import Any
 
 from act2see.errors import WeightsError
 from act2see.tools.frames import Record
-from act2see.tools.weights import resolve_weights
+from act2see.tools.runtime.weights import resolve_weights
 
 BASE_FILE = "base.json"
 
 
 class Base(Record):
-    """A base model: its name as it was given, and the digest of its weights (empty where they could not be read)."""
+    """A base model: its name as it was given, and the digest of its weights (empty where they could not be
+    read)."""
 
     name: str
     digest: str = ""
@@ -48,16 +50,23 @@ def weights_digest(weights: str) -> str:
 
 
 def check_adapter(adapter: str, weights: str, model: Any) -> str:
-    """Where the adapter is. Raises `WeightsError` where it is not one, or not one for `model`, loaded from `weights`."""
+    """Where the adapter is. Raises `WeightsError` where it is not one, or not one for `model`, loaded from
+    `weights`."""
     adapter = resolve_weights(adapter)
     config = _read(adapter, "adapter_config.json")
     if config is None:
-        raise WeightsError(f"{adapter} holds no adapter_config.json: reasoner.adapter must name a PEFT adapter")
-    base = Base.model_validate(_read(adapter, BASE_FILE) or {"name": config.get("base_model_name_or_path") or ""})
+        raise WeightsError(
+            f"{adapter} holds no adapter_config.json: reasoner.adapter must name a PEFT adapter"
+        )
+    base = Base.model_validate(
+        _read(adapter, BASE_FILE) or {"name": config.get("base_model_name_or_path") or ""}
+    )
     _check_shapes(adapter, base, weights, model)
     if base.digest:
         if (digest := weights_digest(weights)) and digest != base.digest:
-            raise WeightsError(f"{_other(adapter, base, weights)}, which are not the same weights; set reasoner.weights to {base.name}")
+            raise WeightsError(
+                f"{_other(adapter, base, weights)}, which are not the same weights; set reasoner.weights to {base.name}"
+            )
     elif base.name and _last(base.name) != _last(weights):
         raise WeightsError(
             f"{_other(adapter, base, weights)}; set reasoner.weights to {base.name}, or, if these are the same weights, "
@@ -72,7 +81,9 @@ def _check_shapes(adapter: str, base: Base, weights: str, model: Any) -> None:
 
     file = _file(adapter, "adapter_model.safetensors")
     if file is None:
-        raise WeightsError(f"{adapter} holds no adapter_model.safetensors: it was not saved to its end, or not as safetensors")
+        raise WeightsError(
+            f"{adapter} holds no adapter_model.safetensors: it was not saved to its end, or not as safetensors"
+        )
     layers = dict(model.named_modules())
     with safe_open(file, "pt") as tensors:
         for name in tensors.keys():  # noqa: SIM118 - it is no mapping
@@ -83,10 +94,13 @@ def _check_shapes(adapter: str, base: Base, weights: str, model: Any) -> None:
             shape, layer = tensors.get_slice(name).get_shape(), getattr(layers.get(target), "weight", None)
             if layer is None:
                 raise WeightsError(f"{_other(adapter, base, weights)}, which have no layer {target}")
-            # A layer of packed four-bit numbers has another shape; its width is told by in_features and out_features.
+            # A layer of packed four-bit numbers has another shape; its width is told by in_features and
+            # out_features.
             width = getattr(layers[target], "in_features" if side else "out_features", layer.shape[side])
             if shape[side] != width:
-                raise WeightsError(f"{_other(adapter, base, weights)}, whose {target} has a width of {width}, not {shape[side]}")
+                raise WeightsError(
+                    f"{_other(adapter, base, weights)}, whose {target} has a width of {width}, not {shape[side]}"
+                )
 
 
 def _other(adapter: str, base: Base, weights: str) -> str:
@@ -112,10 +126,15 @@ def _file(folder: str, name: str) -> str | None:
 
     try:
         found: str | None = cached_file(
-            folder, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+            folder,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
         )
     except OSError as e:
-        raise WeightsError(f"{folder} is neither a folder nor a repository that can be reached: {str(e).splitlines()[0]}") from e
+        raise WeightsError(
+            f"{folder} is neither a folder nor a repository that can be reached: {str(e).splitlines()[0]}"
+        ) from e
     return found
 
 

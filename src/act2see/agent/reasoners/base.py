@@ -1,7 +1,8 @@
 """What the reasoning node needs of a model: continue this rollout, streaming, until told to stop.
 
-An engine passes each piece of text to `until` at the moment it is decoded, and stops when that says so; no token
-is written past the end of a call. `stops` are the same ends as strings, for engines that can only stop on those.
+An engine passes each piece of text to `until` at the moment it is decoded, and stops when that says so; no
+token is written past the end of a call. `stops` are the same ends as strings, for engines that can only stop
+on those.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Temperature 0 is greedy. The seed is of this continuation alone, so that a resumed run draws the same."""
+    """Temperature 0 is greedy. The seed is of this continuation alone, so that a resumed run draws the
+    same."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -51,7 +53,13 @@ class Reasoner(Protocol):
     name: str
 
     def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         """Text as it is decoded, then one `Done`. Raises `ReasonerError` where the model cannot go on."""
         ...

@@ -18,7 +18,9 @@ class RowCache:
 
     is_compileable = False
 
-    def __init__(self, layers: int, rows: int, heads: int, head_dim: int, dtype: Any, device: Any, length: int = 512) -> None:
+    def __init__(
+        self, layers: int, rows: int, heads: int, head_dim: int, dtype: Any, device: Any, length: int = 512
+    ) -> None:
         self.shape = (rows, heads, length, head_dim)
         self.options = {"dtype": dtype, "device": device}
         self.layers: list[Any] = []  # transformers asks; there are none of its kind
@@ -37,14 +39,17 @@ class RowCache:
         return self.shape[2]
 
     def aim(self, first: int, lengths: list[int], new: int) -> int:
-        """The next forward continues rows `first`, `first + 1`, ... of these lengths by `new` tokens; returns how far it reads."""
+        """The next forward continues rows `first`, `first + 1`, ... of these lengths by `new` tokens; returns
+        how far it reads."""
         import torch
 
         self._first, self._rows = first, len(lengths)
         self._longest = max(lengths) + new
         if self._longest > self.length:
             self._grow(self._longest)
-        self._at = torch.tensor(lengths, device=self.options["device"])[:, None] + torch.arange(new, device=self.options["device"])
+        self._at = torch.tensor(lengths, device=self.options["device"])[:, None] + torch.arange(
+            new, device=self.options["device"]
+        )
         return self._longest
 
     def _grow(self, needed: int) -> None:
@@ -56,8 +61,11 @@ class RowCache:
                 tensors[i] = self._empty()
                 tensors[i][:, :, :length].copy_(old)
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Called by each attention layer with `(rows, heads, new, head_dim)`; returns all keys and values so far."""
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Called by each attention layer with `(rows, heads, new, head_dim)`; returns all keys and values so
+        far."""
         import torch
 
         rows = slice(self._first, self._first + self._rows)

@@ -1,13 +1,14 @@
 """How a rollout crosses to a server as text and is still read piece by piece.
 
-A rollout is tokenised one piece at a time, so that no token spans two pieces and a control token that somebody spells
-out stays plain text (`agent/rollout.py`). A server takes one string and tokenises it whole: there `</retrieve>` and
-`<frame>` share the token `><`, which no model was trained on, and a spelled-out `<|im_start|>` begins a turn. So pieces
-are joined with a separator, a character that Unicode keeps out of text, and the server gets the model's own tokenizer
-with one rule more: split there, and leave the character out. Its ids are then those of `Packer`.
+A rollout is tokenised one piece at a time, so that no token spans two pieces and a control token that
+somebody spells out stays plain text (`agent/rollout.py`). A server takes one string and tokenises it whole:
+there `</retrieve>` and `<frame>` share the token `><`, which no model was trained on, and a spelled-out
+`<|im_start|>` begins a turn. So pieces are joined with a separator, a character that Unicode keeps out of
+text, and the server gets the model's own tokenizer with one rule more: split there, and leave the character
+out. Its ids are then those of `Packer`.
 
-Where a server has the plain tokenizer there is no separator (`exact=False`). Spelled-out tokens are then broken by a
-space, and the few tokens that span two pieces differ from those of training.
+Where a server has the plain tokenizer there is no separator (`exact=False`). Spelled-out tokens are then
+broken by a space, and the few tokens that span two pieces differ from those of training.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def write_tokenizer(weights: str, folder: Path) -> Path:
     rule = {"type": "Split", "pattern": {"String": SEPARATOR}, "behavior": "Removed", "invert": False}
     own = whole.get("pre_tokenizer")
     whole["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [rule, *([own] if own else [])]}
-    # A class named after a model builds its own rules and would drop this one; the general one takes the file as it is.
+    # A class named after a model builds its own rules and would drop this one; the general one takes the file
+    # as it is.
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     for key in ("auto_map", "chat_template", "backend", "is_local", "local_files_only"):
         settings.pop(key, None)
@@ -77,7 +79,9 @@ def _read(weights: str, name: str) -> dict[str, Any]:
             path = Path(hf_hub_download(weights, name))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as e:
             said = next(iter(str(e).splitlines()), type(e).__name__)[:200]
-            raise WeightsError(f"the tokenizer of {weights} cannot be fetched ({said}); name a folder that holds the weights") from e
+            raise WeightsError(
+                f"the tokenizer of {weights} cannot be fetched ({said}); name a folder that holds the weights"
+            ) from e
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:

@@ -1,7 +1,8 @@
 """Read (prefill) what is new of a rollout into its row of the cache: in one forward where memory allows it.
 
-Where it does not, in two halves, and those in halves again; a frame is never cut, since its pixels and its tokens belong to
-one forward. Positions are those of the whole rollout, so the halves write what the whole would have written.
+Where it does not, in two halves, and those in halves again; a frame is never cut, since its pixels and its
+tokens belong to one forward. Positions are those of the whole rollout, so the halves write what the whole
+would have written.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import Packed
 from act2see.agent.reasoners.kv import RowCache
-from act2see.tools.memory import out_of_memory, release
+from act2see.tools.runtime.memory import out_of_memory, release
 
 if TYPE_CHECKING:
     import torch
@@ -21,9 +22,18 @@ log = logging.getLogger(__name__)
 
 
 def prefill(
-    model: Any, cache: RowCache, row: int, packed: Packed, start: int, *, image: int, merge: int, patches: Callable[[Sequence[int]], Any]
+    model: Any,
+    cache: RowCache,
+    row: int,
+    packed: Packed,
+    start: int,
+    *,
+    image: int,
+    merge: int,
+    patches: Callable[[Sequence[int]], Any],
 ) -> tuple[torch.Tensor, int]:
-    """The logits of the last token, and the position of the next. Tokens before `start` are in the row already.
+    """The logits of the last token, and the position of the next. Tokens before `start` are in the row
+    already.
 
     `patches` gives the pixel values of the frames with these numbers; `image` is the id of their token.
     """
@@ -34,7 +44,10 @@ def prefill(
     types = (ids == image).int()
     grids = torch.tensor(packed.grids, device=device).reshape(-1, 3)
     positions, _ = model.model.get_rope_index(ids, types, grids if len(grids) else None)
-    spans = [(first, first + grid[1] * grid[2] // merge**2) for first, grid in zip(packed.starts, packed.grids, strict=True)]
+    spans = [
+        (first, first + grid[1] * grid[2] // merge**2)
+        for first, grid in zip(packed.starts, packed.grids, strict=True)
+    ]
 
     def forward(first: int, stop: int) -> torch.Tensor:
         new = [i for i, (begin, _) in enumerate(spans) if first <= begin < stop]
@@ -45,9 +58,14 @@ def prefill(
         cache.aim(row, [first], stop - first)
         mask = torch.ones(stop - first, stop, dtype=torch.bool, device=device).tril(first)[None, None]
         out = model(
-            input_ids=ids[:, first:stop], position_ids=positions[:, :, first:stop], attention_mask=mask, past_key_values=cache,
-            use_cache=True, logits_to_keep=1, **vision,
-        )  # fmt: skip
+            input_ids=ids[:, first:stop],
+            position_ids=positions[:, :, first:stop],
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **vision,
+        )
         return out.logits[0, -1]  # type: ignore[no-any-return]
 
     def read(first: int, stop: int) -> torch.Tensor:
@@ -57,7 +75,12 @@ def prefill(
             if not out_of_memory(e) or (cut := between(first, stop, spans)) is None:
                 raise
         release()
-        log.warning("out of memory reading %d tokens at once; reading %d, then %d", stop - first, cut - first, stop - cut)
+        log.warning(
+            "out of memory reading %d tokens at once; reading %d, then %d",
+            stop - first,
+            cut - first,
+            stop - cut,
+        )
         read(first, cut)
         return read(cut, stop)
 

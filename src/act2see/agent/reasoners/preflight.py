@@ -1,9 +1,11 @@
-"""Before a run: does the vLLM server have this model, our template and tokenizer, and room for what the config may send?
+"""Before a run: does the vLLM server have this model, our template and tokenizer, and room for what the
+config may send?
 
-Four small requests, none of which costs more than one frame: the list of models, a word (does the template pass it
-through as it is?), two signs with the separator between (are pieces read apart?), one blank frame of the largest size
-(is it taken, and how many tokens is it?), and as many tiny frames as a run may show, with more text than the server takes,
-so that it is turned down after the frames were counted and before any was looked at.
+Four small requests, none of which costs more than one frame: the list of models, a word (does the template
+pass it through as it is?), two signs with the separator between (are pieces read apart?), one blank frame of
+the largest size (is it taken, and how many tokens is it?), and as many tiny frames as a run may show, with
+more text than the server takes, so that it is turned down after the frames were counted and before any was
+looked at.
 
 Everything that is wrong is said in one error, with what to change.
 """
@@ -21,7 +23,7 @@ from act2see.agent.reasoners.pieces import SEPARATOR
 from act2see.errors import ContextError, ReasonerError, SetupError
 
 if TYPE_CHECKING:
-    from act2see.agent.reasoners.vllm_http import VLLMHTTPReasoner
+    from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 
 FRAME_TEXT = 16  # tokens around a frame: its time, its marks, the tags of a tool's answer
 QUESTION = 1024  # tokens of the question, its options and the instruction
@@ -29,7 +31,8 @@ QUESTION = 1024  # tokens of the question, its options and the instruction
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """The most that a run of a config may send: frames, their longer side in pixels, tokens that are written."""
+    """The most that a run of a config may send: frames, their longer side in pixels, tokens that are
+    written."""
 
     images: int
     side: int
@@ -42,7 +45,8 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the server said: its context, what the largest frame takes of it, and how many frames it takes (None: enough)."""
+    """What the server said: its context, what the largest frame takes of it, and how many frames it takes
+    (None: enough)."""
 
     context: int
     frame_tokens: int
@@ -50,7 +54,8 @@ class Limits:
 
 
 async def preflight(server: VLLMHTTPReasoner, needs: Needs) -> Limits:
-    """The server's limits. Raises `SetupError` where a run could fail on them, `ReasonerError` where it cannot be asked."""
+    """The server's limits. Raises `SetupError` where a run could fail on them, `ReasonerError` where it
+    cannot be asked."""
     context = await _model(server)
     wrong: list[str] = []
     word = await _tokens(server, "x")
@@ -98,9 +103,13 @@ async def _model(server: VLLMHTTPReasoner) -> int:
             f"{server.url} serves {listed}, and the config wants {server.name}: set reasoner.weights to that, or serve the other one"
         )
     card = cards[ids.index(server.name)]
-    own = card.get("max_model_len") or next((c["max_model_len"] for c in cards if c.get("max_model_len")), None)
+    own = card.get("max_model_len") or next(
+        (c["max_model_len"] for c in cards if c.get("max_model_len")), None
+    )
     if not own:
-        raise SetupError(f"{server.url} does not say how long a prompt may be: it is no vLLM server; use `reasoner.use: chat` for others")
+        raise SetupError(
+            f"{server.url} does not say how long a prompt may be: it is no vLLM server; use `reasoner.use: chat` for others"
+        )
     return int(own)
 
 
@@ -128,13 +137,16 @@ async def _image_limit(server: VLLMHTTPReasoner, wanted: int, context: int) -> i
 
 def _body(server: VLLMHTTPReasoner, content: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "model": server.name, "messages": [{"role": "user", "content": content}], "max_tokens": 1,
-        "temperature": 0.0, "add_generation_prompt": False,
-    }  # fmt: skip
+        "model": server.name,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "add_generation_prompt": False,
+    }
 
 
 def _blank(side: int) -> dict[str, Any]:
-    from act2see.agent.reasoners.vllm_wire import image_part, png
+    from act2see.agent.reasoners.vllm.wire import image_part, png
 
     pixels = np.zeros((side, side, 3), np.uint8)
     return image_part(png(pixels), hashlib.blake2b(f"blank {side}".encode(), digest_size=16).hexdigest())

@@ -1,13 +1,14 @@
 """Qwen3-VL in this process: one forward for many rollouts, and nothing read twice.
 
-A worker thread owns the model. Rollouts that arrive are read (prefilled) one by one and then decoded together,
-one token each per forward; one that stops leaves the batch at once and its keys and values stay in their row.
-When it comes back with a frame, its ids are compared with what the row holds, and only what is new is read: the
-last token written, the frame, its marks. Ids are always those of the rendered rollout, so a resumed run reads
-exactly what the interrupted one had. Where more rollouts wait than there are rows, those of different videos take turns.
+A worker thread owns the model. Rollouts that arrive are read (prefilled) one by one and then decoded
+together, one token each per forward; one that stops leaves the batch at once and its keys and values stay in
+their row. When it comes back with a frame, its ids are compared with what the row holds, and only what is new
+is read: the last token written, the frame, its marks. Ids are always those of the rendered rollout, so a
+resumed run reads exactly what the interrupted one had. Where more rollouts wait than there are rows, those of
+different videos take turns.
 
-Positions are given explicitly, from `get_rope_index` over the whole sequence: the model object would otherwise
-carry the offsets of whichever rollout came last.
+Positions are given explicitly, from `get_rope_index` over the whole sequence: the model object would
+otherwise carry the offsets of whichever rollout came last.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from act2see.agent.packing import FrameSource, Packed, Packer
+from act2see.agent.packing import Packed, Packer
 from act2see.agent.reasoners.adapters import check_adapter
 from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
 from act2see.agent.reasoners.kv import RowCache
 from act2see.agent.reasoners.prefill import prefill
 from act2see.agent.rollout import Rollout
 from act2see.errors import Act2SeeError, ContextError, ReasonerError
-from act2see.tools.forks import Lock, check_inherited, native, renew_after_fork
-from act2see.tools.memory import in_halves, out_of_memory
-from act2see.tools.quiet import quiet
-from act2see.tools.weights import not_loaded
+from act2see.tools.runtime.forks import Lock, check_inherited, native, renew_after_fork
+from act2see.tools.runtime.memory import in_halves, out_of_memory
+from act2see.tools.runtime.quiet import quiet
+from act2see.tools.runtime.weights import not_loaded
+from act2see.tools.video.store import FrameSource
 
 if TYPE_CHECKING:
     import torch
@@ -87,11 +89,16 @@ class TransformersReasoner:
         text = model.config.text_config
         self.context = context or text.max_position_embeddings
         parameter = next(model.parameters())
-        heads, dim = text.num_key_value_heads, getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        heads, dim = (
+            text.num_key_value_heads,
+            getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        )
         self._cache = RowCache(text.num_hidden_layers, rows, heads, dim, parameter.dtype, parameter.device)
         self._rows = [_Row() for _ in range(rows)]
         self._active = 0
-        self._together = rows  # how many decode in one forward; fewer once memory has run out, until all are done
+        self._together = (
+            rows  # how many decode in one forward; fewer once memory has run out, until all are done
+        )
         self._clock = 0
         self._forbidden = packer.codec.forbidden()
         self._ends = set(self._end_ids())
@@ -121,9 +128,9 @@ class TransformersReasoner:
 
         packer = Packer.from_pretrained(weights)
         try:
-            model: Any = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=getattr(torch, dtype), use_safetensors=True).to(
-                device
-            )
+            model: Any = Qwen3VLForConditionalGeneration.from_pretrained(
+                weights, dtype=getattr(torch, dtype), use_safetensors=True
+            ).to(device)
         except (OSError, ValueError) as e:
             raise not_loaded("the reasoner's weights", str(weights), e) from e
         if adapter:
@@ -131,7 +138,13 @@ class TransformersReasoner:
         return cls(model, packer, frames, name=Path(str(weights)).name, **options)
 
     async def stream(
-        self, rollout: Rollout, *, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int, sampling: Sampling
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
     ) -> AsyncIterator[Delta | Done]:
         """Text as it is decoded, then `Done`. Leaving the iterator early stops the decoding."""
         loop = asyncio.get_running_loop()
@@ -161,7 +174,8 @@ class TransformersReasoner:
         self._inbox.put(session)
 
     def close(self) -> None:
-        """End the worker, when no run is under way: its cache, which can be gigabytes, is then freed with this object."""
+        """End the worker, when no run is under way: its cache, which can be gigabytes, is then freed with
+        this object."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -169,7 +183,8 @@ class TransformersReasoner:
             thread.join()
 
     def renew(self) -> None:
-        """In a forked child: a worker of its own and empty rows. The requests of the parent are answered there."""
+        """In a forked child: a worker of its own and empty rows. The requests of the parent are answered
+        there."""
         self._inbox, self._waiting, self._thread = queue.SimpleQueue(), [], None
         self._rows, self._active, self._together = [_Row() for _ in self._rows], 0, len(self._rows)
         self._inherited = True
@@ -262,9 +277,15 @@ class TransformersReasoner:
             max(0, min(len(row.keys), len(keys)) - start) if row.session == request.rollout.session else 0,
         )
         logits, position = prefill(
-            self._model, self._cache, self._active, packed, start, image=self.packer.image_token_id, merge=self.packer.merge,
+            self._model,
+            self._cache,
+            self._active,
+            packed,
+            start,
+            image=self.packer.image_token_id,
+            merge=self.packer.merge,
             patches=lambda new: self.packer.patches([packed.images[i] for i in new], self.frames),
-        )  # fmt: skip
+        )
         row.session, row.keys, row.position = request.rollout.session, keys, position
         request.generator = torch.Generator("cpu").manual_seed(request.sampling.seed)
         return logits
@@ -299,7 +320,11 @@ class TransformersReasoner:
         positions = torch.tensor([[r.position] for r in rows], device=device).expand(3, -1, -1)
         try:
             logits = self._model(
-                input_ids=ids, position_ids=positions, attention_mask=mask[:, None, None], past_key_values=self._cache, use_cache=True
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=mask[:, None, None],
+                past_key_values=self._cache,
+                use_cache=True,
             ).logits[:, -1]
         except Exception as e:
             if out_of_memory(e):
@@ -326,7 +351,11 @@ class TransformersReasoner:
                 f"{self.name}: there is no memory for this rollout, even alone: show fewer initial frames (view.max_frames), smaller ones, "
                 "or decode fewer at once (reasoner.rows)"
             )
-        return e if isinstance(e, Act2SeeError) else ReasonerError(f"{self.name} failed: {(str(e) or repr(e)).splitlines()[0]}")
+        return (
+            e
+            if isinstance(e, Act2SeeError)
+            else ReasonerError(f"{self.name} failed: {(str(e) or repr(e)).splitlines()[0]}")
+        )
 
     def _accept(self, row: _Row, logits: torch.Tensor) -> None:
         """Choose a row's next token, say its text, and end its request where that is due."""
@@ -347,7 +376,9 @@ class TransformersReasoner:
                 request.emit(Delta(new))
                 if request.until(new):
                     stop = "until"
-            if stop is None and (len(request.written) >= request.max_tokens or len(row.keys) + 1 >= self.context):
+            if stop is None and (
+                len(request.written) >= request.max_tokens or len(row.keys) + 1 >= self.context
+            ):
                 stop = "length"
         if request.cancelled or stop:
             d = request.done

@@ -1,0 +1,252 @@
+"""Train the micro generator: a VAE, then Stable Diffusion 3 as a world model of tipping boards.
+
+Image-to-image starts from x_s = (1 - s) source + s noise. The transformer is trained on the straight line
+from that point to the latent of the *edited* board, at constant velocity (x_s - target) / s, so that the
+stock `StableDiffusion3Img2ImgPipeline` walks it. s is read off the pipeline's own schedule: it is not the
+strength. Strength 0.3 keeps enough of the source to read every shape and colour; at 0.5 colours blur and a
+third of the pieces go astray after the same training. Half of the training steps start at s itself, where the
+outcome is decided; the rest of the line only sharpens it.
+
+The text towers learn together with the transformer, from the queries that the VLM will write.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from act2see.micro.recipe.models import IMAGE, build_generator, build_vae
+from act2see.micro.recipe.tokenizers import clip_tokenizer
+from act2see.micro.world import SHAPES, SIDES, Board, Edit, draw_board, draw_colour, read_board, render
+from act2see.training.sft.loop import Progress
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL, StableDiffusion3Img2ImgPipeline
+
+log = logging.getLogger(__name__)
+STRENGTH = 0.3
+STEPS = 20
+
+
+def edit_query(edit: Edit, blinking: str | None = None) -> str:
+    """The `<generate>` query for an edit, from the moment a shape blinks if one is named."""
+    return f"{edit} when the {blinking} blinks" if blinking else str(edit)
+
+
+def edit_texts() -> list[str]:
+    """Every query of the world: the tokenizer's whole corpus."""
+    return [edit_query(Edit(side, w), b) for side in SIDES for w in (None, *SHAPES) for b in (None, *SHAPES)]
+
+
+def draw_source(rng: random.Random, held_out: bool = False) -> Board:
+    """A board as an anchor frame may show it: often blinking, sometimes already tipped."""
+    board = draw_board(rng, held_out, pieces=rng.choice((3, 4, 4, 4)))
+    if rng.random() < 0.1:
+        board = board.tip(rng.choice(SIDES))
+    if rng.random() < 0.4:
+        p = rng.choice(board.pieces)
+        board = board.change(p.shape, colour=draw_colour(rng, p.shape, held_out, p.colour), lit=True)
+    return board
+
+
+def draw_edit(rng: random.Random, board: Board) -> tuple[Edit, str]:
+    edit = Edit(rng.choice(SIDES), rng.choice(board.pieces).shape if rng.random() < 0.4 else None)
+    lit = board.lit
+    return edit, edit_query(edit, lit.shape if lit and rng.random() < 0.8 else None)
+
+
+def to_tensor(boards: Sequence[Board], rng: np.random.Generator | None = None) -> torch.Tensor:
+    """`(n, 3, 48, 48)` in [-1, 1]; with `rng`, a little noise, as compression leaves it."""
+    import torch
+
+    pixels = np.stack([render(b, IMAGE) for b in boards]).astype(np.float32)
+    if rng is not None:
+        pixels += rng.normal(0, 3.0, pixels.shape).astype(np.float32)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def _rate(step: int, steps: int, peak: float) -> float:
+    return peak * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-5
+
+
+def train_vae(
+    steps: int = 1200, batch: int = 32, seed: int = 0, progress: Progress | None = None
+) -> AutoencoderKL:
+    import torch
+
+    torch.manual_seed(seed)
+    rng, noise = random.Random(seed), np.random.default_rng(seed)
+    vae = build_vae()
+    optimiser = torch.optim.AdamW(vae.parameters(), 2e-3)
+    for step in range(steps):
+        boards = []
+        for _ in range(batch):
+            board = draw_source(rng)
+            boards.append(draw_edit(rng, board)[0].apply(board) if rng.random() < 0.5 else board)
+        clean = to_tensor(boards)
+        x = clean + torch.from_numpy(noise.normal(0, 3 / 127.5, clean.shape).astype(np.float32))
+        for group in optimiser.param_groups:
+            group["lr"] = _rate(step, steps, 2e-3)
+        posterior = vae.encode(x).latent_dist
+        y = vae.decode(posterior.sample()).sample
+        kl = posterior.kl().mean() / (8 * 12 * 12)
+        loss = (y - clean).abs().mean() + 1e-4 * kl
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        if progress and (step % 50 == 0 or step == steps - 1):
+            progress("vae", step, steps, loss.item())
+    with torch.no_grad():
+        z = vae.encode(to_tensor([draw_source(rng) for _ in range(128)])).latent_dist.mean
+    vae.register_to_config(scaling_factor=float(1 / z.std()), shift_factor=float(z.mean()))
+    return vae.eval()
+
+
+def start_sigma(
+    pipeline: StableDiffusion3Img2ImgPipeline, strength: float = STRENGTH, steps: int = STEPS
+) -> float:
+    """The noise level at which the stock pipeline starts for this strength."""
+    scheduler: Any = pipeline.scheduler
+    scheduler.set_timesteps(steps)
+    timesteps, _ = pipeline.get_timesteps(steps, strength, "cpu")
+    return float(timesteps[0]) / float(scheduler.config.num_train_timesteps)
+
+
+def train_generator(
+    vae: AutoencoderKL, steps: int = 3500, batch: int = 48, seed: int = 0, progress: Progress | None = None
+) -> StableDiffusion3Img2ImgPipeline:
+    import torch
+
+    torch.manual_seed(seed)
+    rng, noise = random.Random(seed), np.random.default_rng(seed)
+    pipeline = build_generator(vae, clip_tokenizer(edit_texts()))
+    learnt = torch.nn.ModuleList([pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2])
+    optimiser = torch.optim.AdamW(learnt.parameters(), 1e-3, weight_decay=0.0)
+    average = [p.detach().clone() for p in learnt.parameters()]
+    sigma = start_sigma(pipeline)
+    shift, scale = vae.config.shift_factor, vae.config.scaling_factor
+
+    def encode(boards: list[Board]) -> torch.Tensor:
+        with torch.no_grad():
+            z: torch.Tensor = vae.encode(to_tensor(boards, noise)).latent_dist.mean
+            scaled: torch.Tensor = (z - shift) * scale
+            return scaled
+
+    learnt.train()
+    latents: tuple[torch.Tensor, ...] = ()
+    edits: list[tuple[Edit, str]] = []
+    for step in range(steps):
+        at = step % 400 * batch
+        if step % 1600 == 0:
+            # Encoding costs a third of a step: a pool of pairs serves four passes, with new noise each time.
+            sources = [draw_source(rng) for _ in range(400 * batch)]
+            edits = [draw_edit(rng, s) for s in sources]
+            targets = [e.apply(s) for (e, _), s in zip(edits, sources, strict=True)]
+            cuts = range(0, len(sources), 256)
+            latents = (
+                torch.cat([encode(sources[i : i + 256]) for i in cuts]),
+                torch.cat([encode(targets[i : i + 256]) for i in cuts]),
+            )
+        a, b = (part[at : at + batch] for part in latents)
+        start = (1 - sigma) * a + sigma * torch.randn_like(a)
+        velocity = (start - b) / sigma
+        t = torch.where(torch.rand(batch) < 0.5, torch.ones(batch), torch.rand(batch)) * sigma
+        x = b + t.view(-1, 1, 1, 1) * velocity
+        embeds, _, pooled, _ = pipeline.encode_prompt(
+            [q for _, q in edits[at : at + batch]],
+            None,
+            None,
+            do_classifier_free_guidance=False,
+            max_sequence_length=1,
+        )
+        guess = pipeline.transformer(
+            hidden_states=x, timestep=t * 1000, encoder_hidden_states=embeds, pooled_projections=pooled
+        ).sample
+        loss = ((guess - velocity) ** 2).mean()
+        for group in optimiser.param_groups:
+            group["lr"] = _rate(step, steps, 1e-3)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learnt.parameters(), 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, list(learnt.parameters()), 1 - min(0.995, step / (step + 10)))
+        if progress and (step % 100 == 0 or step == steps - 1):
+            progress("generator", step, steps, loss.item())
+    with torch.no_grad():
+        for p, mean in zip(learnt.parameters(), average, strict=True):
+            p.copy_(mean)
+    learnt.eval()
+    return pipeline
+
+
+def score_edit(source: Board, edit: Edit, pixels: np.ndarray) -> tuple[bool, bool]:
+    """Whether a generated picture satisfies its query, and whether it left all else as it was.
+
+    The query is satisfied when the low side is marked, a shape to be taken away is gone, and the others stand
+    where the world puts them. All else is as it was when the shapes kept their colours and nothing was added.
+    """
+    want, got = edit.apply(source), read_board(pixels)
+    places = {p.shape: p.cell for p in want.pieces}
+    satisfied = got.tipped == want.tipped and {p.shape: p.cell for p in got.pieces} == places
+    looks = {(p.shape, p.colour, p.lit) for p in want.pieces}
+    return satisfied, {(p.shape, p.colour, p.lit) for p in got.pieces} == looks
+
+
+def generate(
+    pipeline: StableDiffusion3Img2ImgPipeline, sources: Sequence[Board], queries: Sequence[str], seed: int = 0
+) -> list[np.ndarray]:
+    """Edited boards by the stock pipeline, `(48, 48, 3)` uint8 each."""
+    import torch
+    from PIL import Image
+
+    pipeline.set_progress_bar_config(disable=True)
+    images: Any = pipeline(
+        prompt=list(queries),
+        image=[Image.fromarray(render(b, IMAGE)) for b in sources],
+        strength=STRENGTH,
+        num_inference_steps=STEPS,
+        guidance_scale=1.0,
+        height=IMAGE,
+        width=IMAGE,
+        max_sequence_length=1,
+        generator=torch.Generator().manual_seed(seed),
+    ).images
+    return [np.asarray(i) for i in images]
+
+
+def evaluate(
+    pipeline: StableDiffusion3Img2ImgPipeline, n: int = 256, seed: int = 10_000, held_out: bool = False
+) -> dict[str, float]:
+    rng = random.Random(seed)
+    sources = [draw_source(rng, held_out) for _ in range(n)]
+    edits = [draw_edit(rng, b) for b in sources]
+    scores = [
+        score_edit(s, e, p)
+        for s, (e, _), p in zip(
+            sources, edits, generate(pipeline, sources, [q for _, q in edits]), strict=True
+        )
+    ]
+    return {
+        "satisfied": sum(s for s, _ in scores) / n,
+        "kept": sum(k for _, k in scores) / n,
+        "both": sum(s and k for s, k in scores) / n,
+    }
+
+
+def learn(
+    folder: Path, vae_steps: int = 1200, steps: int = 3500, seed: int = 0, progress: Progress | None = None
+) -> dict[str, float]:
+    """Train both parts and save the pipeline; returns its held-back scores."""
+    vae = train_vae(vae_steps, seed=seed, progress=progress)
+    pipeline = train_generator(vae, steps, seed=seed, progress=progress)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return evaluate(pipeline)

@@ -1,0 +1,81 @@
+"""The form as it comes from a browser, which may send anything: read into a question, or refused in one
+line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from act2see.errors import ConfigError, QuestionError, VideoError
+from act2see.graphs.config import Config
+from act2see.graphs.state import AskContext
+from act2see.serve.ui.runs import Asked
+from act2see.serve.ui.shelf import Clip
+
+_SEED = 2**63  # seeds are 64-bit numbers with a sign
+_MOST = 10**9
+
+
+def read_form(
+    clips: Mapping[str, Clip],
+    configs: Mapping[str, Config],
+    key: Any,
+    question: Any,
+    options: Any,
+    name: Any,
+    tools: Any,
+    calls: Any,
+    tokens: Any,
+    seed: Any,
+) -> Asked:
+    """The question that a form asks.
+
+    Args:
+        clips: The videos on offer, by key.
+        configs: The configurations on offer, by name.
+        key, question, options, name, tools, calls, tokens, seed: The values of the form's controls, of whatever type. A number
+            that is None, for an empty control, is the configuration's own.
+
+    Raises:
+        VideoError, QuestionError, ConfigError: A value is none that the form offers.
+    """
+    clip = clips.get(key) if isinstance(key, str) else None
+    if clip is None:
+        raise VideoError(
+            "no video is selected: pick one, or upload one"
+            if not key
+            else "this video is gone: pick another one"
+        )
+    if not isinstance(question, str) or not question.strip():
+        raise QuestionError("the question is empty: ask something about the video")
+    if options is not None and not isinstance(options, str):
+        raise QuestionError("the options are no text: write one on a line")
+    config = configs.get(name) if isinstance(name, str) else None
+    if config is None:
+        raise ConfigError(f"this configuration is not on offer: pick one of {', '.join(configs)}")
+    if not isinstance(tools, list) or any(not isinstance(t, str) or t not in config.tools for t in tools):
+        raise ConfigError(
+            f"a tool is selected that {name} does not have: its tools are {', '.join(config.tools) or 'none'}"
+        )
+    return Asked(
+        config,
+        clip.path,
+        question,
+        tuple(line.strip() for line in (options or "").splitlines() if line.strip()),
+        AskContext(
+            tools=tuple(tools),
+            max_calls=_whole("Calls at most", calls, 0, _MOST),
+            max_tokens=_whole("Tokens at most", tokens, 1, _MOST),
+            seed=_whole("Seed", seed, -_SEED, _SEED - 1),
+        ),
+    )
+
+
+def _whole(label: str, value: Any, least: int, most: int) -> int | None:
+    """A whole number, which a browser may send as 4 or as 4.0; None where the control is empty."""
+    if value is None:
+        return None
+    number = int(value) if isinstance(value, float) and value.is_integer() else value
+    if type(number) is not int or not least <= number <= most:
+        raise QuestionError(f"{label!r} must be a whole number from {least} to {most}, or empty")
+    return number

@@ -1,0 +1,90 @@
+"""Which errors of a tool are the user's to mend.
+
+A model that is told of a failed call goes on without the frame. That is right for a tool that is out of
+order, and wrong for a full disk or missing weights: the answer would be a guess, and nobody would learn why.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import errno
+import os
+from collections.abc import Iterator
+
+from act2see import errors
+from act2see.errors import (
+    Act2SeeError,
+    ConfigError,
+    QuestionError,
+    SetupError,
+    StoreError,
+    ToolError,
+    VideoError,
+    WeightsError,
+)
+from act2see.tools.runtime.text import first_line
+
+_OURS = (ConfigError, QuestionError, SetupError, StoreError, VideoError, WeightsError)
+_NUMBERS = "EACCES EDQUOT EFBIG EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENOSPC ENOTDIR EPERM EROFS ESTALE"
+_STORAGE = {getattr(errno, name) for name in _NUMBERS.split() if hasattr(errno, name)}
+# What libraries say that raise an error of their own: faiss, safetensors, SQLite.
+_WORDS = [os.strerror(number).lower() for number in (errno.ENOSPC, errno.EROFS, errno.EIO)]
+_WORDS += ["disk is full", "disk quota exceeded", "readonly database", "unable to open database"]
+
+
+def to_user_error(error: BaseException) -> Act2SeeError | None:
+    """The error by which a run should end, where this one is about storage, configuration, weights or the
+    video; None for others."""
+    for one in _with_causes(error):
+        if isinstance(one, _OURS):
+            return one
+        if isinstance(one, OSError) and one.errno in _STORAGE:
+            place = f"{one.filename}: " if isinstance(one.filename, str) else ""
+            return _storage_error(f"{place}{one.strerror or one}")
+        # A tool that raises our own error has put it into words, and may be quoting somebody else's disk.
+        if not isinstance(one, Act2SeeError) and any(
+            words in first_line(one, 1000).lower() for words in _WORDS
+        ):
+            return _storage_error(first_line(one))
+    return None
+
+
+def _storage_error(said: str) -> StoreError:
+    return StoreError(
+        f"{said}; free some space, mend the rights, or name another place (`cache` and `store` in the config, ACT2SEE_CACHE)"
+    )
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from or while handling, and the members of groups; each once."""
+    seen: set[int] = set()
+    left: list[BaseException] = [error]
+    while left:
+        one = left.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        if one.__cause__ is not None:
+            left.append(one.__cause__)
+        elif one.__context__ is not None and not one.__suppress_context__:
+            left.append(one.__context__)
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions
+
+
+def restored(error: BaseException | str) -> BaseException:
+    """An error as it was raised: a run that is resumed has it as the text that a checkpoint keeps, such as
+    `OSError(28, 'full')`."""
+    if isinstance(error, BaseException):
+        return error
+    name, _, rest = error.partition("(")
+    kind = getattr(errors, name, None) or getattr(builtins, name, None)
+    try:
+        arguments = ast.literal_eval(f"({rest.removesuffix(')')},)") if rest.removesuffix(")") else ()
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            return kind(*arguments)
+        return ToolError(" ".join(str(one) for one in arguments) or name)
+    except (ValueError, SyntaxError, TypeError):  # its arguments are no plain data
+        return ToolError(error)

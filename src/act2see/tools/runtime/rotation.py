@@ -1,0 +1,148 @@
+"""Long jobs done in turns, so that a short one that comes later does not wait for a long one to end.
+
+A job is a generator: it yields how far it is (`done, total`) after each piece of work, and returns what it
+made. `workers` threads go round the owners and do the next piece of each one's first job; an owner's jobs are
+done in order, so that its first is ready early. A job is named by a key: who asks for one that is under way
+waits for that one. It is given up once nobody waits for it.
+
+At most `most` jobs are begun, since each holds what it works with open; later ones wait until one ends.
+Threads live while there is work.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from act2see.tools.runtime.batching import settle
+from act2see.tools.runtime.forks import Lock, leak, renew_after_fork
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+GenerationRequest = Generator[tuple[int, int], None, T]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(eq=False, slots=True)
+class _Job(Generic[T]):
+    key: Hashable
+    owner: Hashable
+    steps: GenerationRequest[T]
+    waiters: list[tuple[Future[T], Progress | None]] = field(default_factory=list)
+    begun: bool = False
+    running: bool = False
+
+    @property
+    def wanted(self) -> bool:
+        return not all(future.cancelled() for future, _ in self.waiters)
+
+
+class RoundRobin(Generic[T]):
+    """Runs jobs in turns. Thread-safe."""
+
+    def __init__(self, *, workers: int = 2, most: int = 32, name: str = "act2see-rotation") -> None:
+        self.workers, self.most, self.name = workers, most, name
+        self._jobs: dict[Hashable, _Job[T]] = {}
+        self._owners: OrderedDict[Hashable, list[_Job[T]]] = OrderedDict()  # whose turn it is comes first
+        self._threads = 0
+        self._lock = Lock()
+        renew_after_fork(self)
+
+    def join(
+        self,
+        key: Hashable,
+        begin: Callable[[], GenerationRequest[T]],
+        progress: Progress | None = None,
+        owner: Hashable = None,
+    ) -> Future[T]:
+        """What the job of this key will have made. Who cancels the future no longer waits for it.
+
+        `progress` is called in a thread of the rotation's own. A job without an `owner` is one by itself.
+        """
+        future: Future[T] = Future()
+        with self._lock:
+            job = self._jobs.get(key)
+            if job is None:
+                job = self._jobs[key] = _Job(key, key if owner is None else owner, begin())
+                self._owners.setdefault(job.owner, []).append(job)
+            job.waiters.append((future, progress))
+            self._start()
+        return future
+
+    def renew(self) -> None:
+        """In a forked child: no job and no thread. The parent goes on with its jobs."""
+        leak(self._jobs)  # closed here, a job would wait for the decoder's threads, which are the parent's
+        self._jobs, self._owners, self._threads = {}, OrderedDict(), 0
+
+    def _start(self) -> None:
+        while self._threads < min(self.workers, len(self._jobs)):
+            self._threads += 1
+            threading.Thread(target=self._work, name=self.name, daemon=True).start()
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            made: T | Exception
+            try:
+                done, total = next(job.steps)
+            except StopIteration as end:
+                made = end.value
+            except Exception as e:
+                made = e
+            else:
+                self._tell(job, done, total)
+                with self._lock:
+                    job.running = False
+                    self._owners.move_to_end(job.owner)  # behind those who came meanwhile
+                continue
+            with self._lock:
+                self._drop(job)  # who comes now finds what it made
+            for future, _ in job.waiters:
+                settle(future, made)
+
+    def _next(self) -> _Job[T] | None:
+        """The job whose turn it is; none where there is nothing to do, which ends the thread."""
+        while True:
+            with self._lock:
+                job = self._turn()
+                if job is None:
+                    self._threads -= 1
+                    return None
+                if job.wanted:
+                    job.begun = job.running = True
+                    self._owners.move_to_end(job.owner)
+                    return job
+                self._drop(job)
+            try:
+                job.steps.close()
+            except Exception:
+                log.warning("%s was given up, and its end failed", job.key, exc_info=True)
+
+    def _turn(self) -> _Job[T] | None:
+        room = sum(job.begun for job in self._jobs.values()) < self.most
+        for jobs in self._owners.values():
+            for job in jobs:
+                if not job.running and (job.begun or room or not job.wanted):
+                    return job
+        return None
+
+    def _drop(self, job: _Job[T]) -> None:
+        del self._jobs[job.key]
+        jobs = self._owners[job.owner]
+        jobs.remove(job)
+        if not jobs:
+            del self._owners[job.owner]
+        self._start()  # there may be room for one that has not begun
+
+    def _tell(self, job: _Job[T], done: int, total: int) -> None:
+        with self._lock:
+            listeners = [said for future, said in job.waiters if said and not future.cancelled()]
+        for said in listeners:
+            try:
+                said(done, total)
+            except Exception:  # a listener's fault is not the job's, which others wait for
+                log.warning("what listened to the progress of %s failed", job.key, exc_info=True)

@@ -1,0 +1,58 @@
+"""Text from outside, made fit to be kept: what comes in here ends up in JSON, in checkpoints, on terminals
+and in file names.
+
+Two kinds of characters break those: lone surrogates, which no encoding writes (JSON's `"\\ud800"` makes them,
+and so do file names and command lines that are not UTF-8), and NUL, at which C ends a string.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def clean_text(text: str) -> str:
+    """The text with lone surrogates replaced by U+FFFD, and without NUL."""
+    return _LONE.sub("\N{REPLACEMENT CHARACTER}", text).replace("\0", "")
+
+
+def clean_data(data: Any) -> Any:
+    """Plain data (dictionaries, lists, texts within one another) with `clean_text` for every text in it, keys
+    too."""
+    if isinstance(data, str):
+        return clean_text(data)
+    if isinstance(data, dict):
+        return {clean_data(key): clean_data(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return type(data)(clean_data(one) for one in data) if type(data) in (list, tuple) else data
+    return data
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of what an error says, or its class where it says nothing; never an error itself."""
+    try:
+        lines = [line.strip() for line in clean_text(str(error)).splitlines()]
+    except Exception:  # an error's own __str__ may fail
+        lines = []
+    return next((line for line in lines if line), type(error).__name__)[:most]
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """The first field that failed, as a dotted path (empty: the whole), and what is wrong with it."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    return path, first["msg"].removeprefix("Value error, ")
+
+
+def unfit_for_path(path: str) -> str | None:
+    """Why a path cannot be used, in a few words; None where it can."""
+    if "\0" in path:
+        return "it holds a NUL character"
+    if _LONE.search(path):
+        return "its name is not UTF-8: rename the file, or link to it under another name"
+    return None

@@ -1,0 +1,75 @@
+"""What a run says while it goes on: typed events, as LangGraph custom stream data.
+
+They are dictionaries on the stream (so that they pass through subgraphs, servers and JSON) and dataclasses
+for whoever wants types: `read_event` turns one into the other.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from act2see.tools.frames import FrameRef, Record
+from act2see.trace.record import Call, Frames, Video
+
+
+class ViewEvent(Record):
+    """The initial frames are in view."""
+
+    type: Literal["view"] = "view"
+    run: str
+    video: Video
+    frames: tuple[FrameRef, ...]
+
+
+class TokenEvent(Record):
+    """A piece of the model's text."""
+
+    type: Literal["token"] = "token"
+    run: str
+    text: str
+    author: Literal["model", "graph"] = "model"
+
+
+class CallEvent(Record):
+    """A call is complete and goes to its tool."""
+
+    type: Literal["call"] = "call"
+    run: str
+    call: Call
+
+
+class FramesEvent(Record):
+    """A tool has answered."""
+
+    type: Literal["frames"] = "frames"
+    run: str
+    frames: Frames
+
+
+class AnswerEvent(Record):
+    """The run is over."""
+
+    type: Literal["answer"] = "answer"
+    run: str
+    answer: str
+    forced: bool = False
+
+
+Event = Annotated[ViewEvent | TokenEvent | CallEvent | FramesEvent | AnswerEvent, Field(discriminator="type")]
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def read_event(data: Any) -> Event | None:
+    """The event of a piece of custom stream data; None where it is somebody else's."""
+    if (
+        not isinstance(data, dict)
+        or data.get("type") not in ("view", "token", "call", "frames", "answer")
+        or "run" not in data
+    ):
+        return None
+    try:
+        return _ADAPTER.validate_python(data)
+    except ValidationError:  # a parent graph may have tokens and frames of its own
+        return None

@@ -1,0 +1,42 @@
+"""A trace: its data (`record.py`), and the two ways to show it that other programs call.
+
+Notebooks call `_repr_html_`; other agents take messages. Both are imported when they are used: to read a
+trace costs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from act2see.trace.record import TraceRecord
+
+if TYPE_CHECKING:
+    from langchain_core.messages import BaseMessage
+
+    from act2see.tools.video.store import FrameStore
+
+
+class Trace(TraceRecord):
+    """A question, everything seen and written on the way, and the answer."""
+
+    def to_messages(self, store: FrameStore | None = None) -> list[BaseMessage]:
+        """The trace as LangChain messages with standard content blocks: pictures from `store`, or without one
+        by digest alone."""
+        from act2see.trace.messages import trace_messages
+
+        return trace_messages(self, store)
+
+    def _repr_html_(self) -> str:
+        from act2see.trace.page import trace_html
+
+        return trace_html(self, fragment=True)
+
+
+def load_traces(path: str | Path) -> Iterator[Trace]:
+    """The traces of a JSON Lines file, one by one."""
+    with open(path, encoding="utf-8") as lines:
+        for n, line in enumerate(lines, start=1):
+            if line.strip():
+                yield Trace.from_json(line, f"{path}, line {n}")

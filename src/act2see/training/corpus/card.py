@@ -1,0 +1,321 @@
+"""What a corpus says of itself: the numbers counted while it was written, and the data set card made from
+them.
+
+Nothing on the card is typed by hand but what only the builder knows (`CorpusMeta`): whatever can be counted
+is counted from the chains that went in. The front matter is what the Hugging Face hub and `datasets` read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import yaml
+from pydantic import Field
+
+from act2see.tools.frames import FrameRef, Generated, Record, stamp
+from act2see.trace.record import LETTERS, Frames
+from act2see.trace.trace import Trace
+from act2see.training.corpus.filtering import fallen
+from act2see.training.corpus.records import Chain
+
+CORPUS_VERSION = 1
+Images = Literal["embedded", "reference"]
+
+COLUMNS = {
+    "id": "the sample, as its source names it",
+    "source": "where the question comes from",
+    "licence": "the licence of the source's annotations; the videos have their own",
+    "video": "the video, as it was named when the chain was made",
+    "trim": "start and end in seconds of the part that counts; null: all of it",
+    "question": "what was asked",
+    "options": "the choices; empty for a free answer",
+    "answer": "the right answer: an option's text where there are options",
+    "human_chain": "a person's reasoning",
+    "teacher": "the model that wrote the chain",
+    "similarity": "of the chain's text to the human one; null: not measured",
+    "chain": "the chain as text, each frame as its time",
+    "trace": "JSON: the whole rollout, segment by segment, with where each frame comes from; this is what trains",
+    "attempts": "JSON: the teacher's attempts, their outcomes and costs",
+    "n_calls": "tool calls in the chain",
+    "tools": "the tools that were called, in order of first use",
+    "images": "each frame once, PNG: those in view in order of appearance, then the anchors of imagined frames",
+}
+
+
+class CorpusMeta(Record):
+    """What cannot be counted: the corpus's name and licence, and how its chains were made and filtered.
+
+    `usages` and `style` are the prompt's, for exports; a tag that is not in `usages` has its tool's own line.
+    `licence` is an identifier of the Hugging Face hub.
+    """
+
+    name: str = "Act2See chains"
+    licence: str = "other"
+    language: str = "en"
+    threshold: float | None = None
+    encoder: str = ""
+    retries: int | None = None
+    ground_truth_in_prompt: bool = False
+    style: str = "paper"
+    usages: dict[str, str] = Field(default_factory=dict)
+    notes: str = ""
+
+
+class CorpusInfo(Record):
+    """`act2see.json`: the version of the corpus, its files, and what is in it.
+
+    `dropped` counts the chains that were left out, by step and reason; `with_frames` those in which a tool
+    showed one; `similarity` is the lowest and the mean of those that were measured.
+    """
+
+    corpus_version: int = CORPUS_VERSION
+    act2see: str
+    images: Images
+    files: tuple[str, ...]
+    chains: int
+    dropped: dict[str, int]
+    sources: dict[str, dict[str, int]]
+    teachers: dict[str, int]
+    with_frames: int
+    calls: dict[str, int]
+    retrieved: int
+    generated: int
+    pictures: int
+    compared: int
+    similarity: tuple[float, float] | None
+    meta: CorpusMeta
+
+
+@dataclass(slots=True)
+class Count:
+    """Counts chains as they pass; keeps one of them as the example."""
+
+    chains: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    sources: dict[str, Counter[str]] = field(default_factory=dict)
+    teachers: Counter[str] = field(default_factory=Counter)
+    with_frames: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[bool] = field(default_factory=Counter)
+    pictures: int = 0
+    compared: int = 0
+    lowest: float = 1.0
+    total: float = 0.0
+    example: Chain | None = None
+
+    def drop(self, chain: Chain) -> None:
+        self.dropped[": ".join(filter(None, fallen(chain)))] += 1
+
+    def keep(self, chain: Chain, trace: Trace, pictures: int) -> None:
+        self.chains += 1
+        self.sources.setdefault(chain.sample.source, Counter())[chain.sample.licence] += 1
+        self.teachers[chain.teacher] += 1
+        frames = [f for s in trace.segments if isinstance(s, Frames) for f in s.frames]
+        self.with_frames += bool(frames)
+        self.kinds.update(f.imagined for f in frames)
+        self.calls.update(c.tag for c in trace.calls)
+        self.pictures += pictures
+        if chain.similarity is not None:
+            self.compared += 1
+            self.lowest = min(self.lowest, chain.similarity)
+            self.total += chain.similarity
+        # The first chain with a frame shows more than the first one.
+        if self.example is None or (frames and not self.example_has_frames):
+            self.example = chain
+
+    @property
+    def example_has_frames(self) -> bool:
+        return bool(
+            self.example
+            and self.example.trace
+            and any(isinstance(s, Frames) and s.frames for s in self.example.trace.segments)
+        )
+
+    def info(self, act2see: str, images: Images, files: Iterable[str], meta: CorpusMeta) -> CorpusInfo:
+        return CorpusInfo(
+            act2see=act2see,
+            images=images,
+            files=tuple(files),
+            chains=self.chains,
+            dropped=dict(self.dropped.most_common()),
+            sources={name: dict(licences) for name, licences in self.sources.items()},
+            teachers=dict(self.teachers.most_common()),
+            with_frames=self.with_frames,
+            calls=dict(self.calls.most_common()),
+            retrieved=self.kinds[False],
+            generated=self.kinds[True],
+            pictures=self.pictures,
+            compared=self.compared,
+            similarity=(self.lowest, self.total / self.compared) if self.compared else None,
+            meta=meta,
+        )
+
+
+def pictures(trace: Trace) -> tuple[FrameRef, ...]:
+    """Each frame of a trace once: those in view in order of appearance, then the anchors of imagined ones.
+
+    An anchor is not in the model's view, but whoever looks at an imagined frame wants to see what it was made
+    from.
+    """
+    once = {f.digest: f for f in trace.shown}
+    for frame in trace.shown:
+        while isinstance(made := frame.provenance, Generated):
+            frame = made.anchor
+            once.setdefault(frame.digest, frame)
+    return tuple(once.values())
+
+
+def readable(trace: Trace) -> str:
+    """The chain as text, for people: each frame as `<3.7 seconds>` or `<imagined>`."""
+    parts = []
+    for segment in trace.segments:
+        if isinstance(segment, Frames):
+            shown = "".join("<imagined>" if f.imagined else stamp(f.seconds) for f in segment.frames)
+            parts.append(f"<frame>{shown}{segment.note}</frame>")
+        else:
+            parts.append(segment.text)
+    return "".join(parts)
+
+
+def card(info: CorpusInfo, example: Chain) -> str:
+    """README.md: front matter, then what the corpus holds, how it was made, an example, and what it is
+    not."""
+    return (
+        f"---\n{yaml.safe_dump(_front(info), sort_keys=False, allow_unicode=True)}---\n\n"
+        + "\n\n".join(
+            [
+                f"# {info.meta.name}",
+                "Chains of thought over video in which a model asks for frames while it thinks: `<retrieve>` finds one in the video, "
+                "`<generate>` imagines one. Each chain ends in the right answer.",
+                *([info.meta.notes] if info.meta.notes else []),
+                "## What is in it",
+                _table(("", ""), _counts(info)),
+                _table(
+                    ("source", "licence", "chains"),
+                    [
+                        (name, licence or "not given", n)
+                        for name, licences in info.sources.items()
+                        for licence, n in licences.items()
+                    ],
+                ),
+                "## How it was made",
+                _made(info),
+                *(
+                    ["Chains left out:", _table(("step and reason", "chains"), info.dropped.items())]
+                    if info.dropped
+                    else []
+                ),
+                "## An example",
+                _fenced(_example(example)),
+                "## Columns",
+                _table(("column", "what it holds"), COLUMNS.items()),
+                "## Limits",
+                "\n".join(f"- {limit}" for limit in _limits(info)),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _front(info: CorpusInfo) -> dict[str, object]:
+    bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    files: object = (
+        "data/train-*.parquet" if info.images == "embedded" else ["metadata.parquet", "images/**/*.png"]
+    )
+    return {
+        "pretty_name": info.meta.name,
+        "license": info.meta.licence,
+        "language": [info.meta.language],
+        "task_categories": ["visual-question-answering", "video-text-to-text"],
+        "size_categories": [next((name for most, name in bounds if info.chains < most), "n>1M")],
+        "tags": ["act2see", "video", "chain-of-thought", "tool-use", "interleaved"],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
+    }
+
+
+def _counts(info: CorpusInfo) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [
+        ("chains", info.chains),
+        (
+            "with a frame that a tool showed (call rate)",
+            f"{info.with_frames} ({info.with_frames / info.chains:.2%})",
+        ),
+        ("frames retrieved", info.retrieved),
+        ("frames generated", info.generated),
+    ]
+    rows += [(f"calls of `{tag}`", n) for tag, n in info.calls.items()]
+    rows.append(
+        (
+            "pictures",
+            f"{info.pictures}, {'embedded' if info.images == 'embedded' else 'as files, equal ones once'}",
+        )
+    )
+    if info.similarity:
+        rows.append(
+            (
+                f"similarity to the human chain ({info.compared} compared)",
+                "lowest {:.3f}, mean {:.3f}".format(*info.similarity),
+            )
+        )
+    return rows
+
+
+def _made(info: CorpusInfo) -> str:
+    meta = info.meta
+    teachers = ", ".join(f"{name or 'not named'} ({n})" for name, n in info.teachers.items())
+    said = [
+        f"Teacher: {teachers}. The right answer was {'in' if meta.ground_truth_in_prompt else 'not in'} its prompt."
+    ]
+    if meta.retries is not None:
+        said.append(f"A wrong answer was tried again, at most {meta.retries} times, and then left out.")
+    if meta.threshold is not None:
+        said.append(
+            f"Similarity to the human chain had to exceed {meta.threshold:g}{f' by {meta.encoder}' if meta.encoder else ''}."
+        )
+    return " ".join([*said, f"Written by act2see {info.act2see} (corpus version {info.corpus_version})."])
+
+
+def _limits(info: CorpusInfo) -> list[str]:
+    limits = [
+        "The chains are a model's. That they end in the right answer does not make each step of them true."
+    ]
+    if info.generated:
+        limits.append(
+            f"{info.generated} frames are imagined: they show what might be, not what the video shows. "
+            "`trace` holds the prompt, the anchor and a faithfulness score of each."
+        )
+    if info.compared < info.chains:
+        limits.append(f"{info.chains - info.compared} chains were not compared with a human one.")
+    if none := sum(n for licences in info.sources.values() for licence, n in licences.items() if not licence):
+        limits.append(f"{none} chains come from sources that name no licence: see that you may use them.")
+    return [
+        *limits,
+        "Frames are single pictures from videos that are not part of the corpus and have licences of their own.",
+    ]
+
+
+def _example(chain: Chain) -> str:
+    sample = chain.sample
+    options = [f"{letter}. {option}" for letter, option in zip(LETTERS, sample.options, strict=False)]
+    return "\n".join(
+        [sample.question, *options, "", f"<think>\n{readable(chain.trace) if chain.trace else ''}"]
+    )
+
+
+def _fenced(text: str) -> str:
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")

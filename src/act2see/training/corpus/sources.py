@@ -1,0 +1,347 @@
+"""Where human reasoning comes from: MINERVA, CausalVQA, Social Genome, any JSON Lines file (and
+`micro.source`).
+
+Every loader reads one record at a time and yields a `Sample`, or a `Problem` that names the record, the field
+and what to do. A problem may be a notice (the sample follows all the same, as with a licence that restricts
+use) or the reason why there is no sample; nothing is left out without one. Formats are those of the data
+sets' own files.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from act2see.errors import SourceError
+from act2see.tools.frames import Record
+from act2see.trace.record import choose
+
+VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
+LICENCES = {
+    "minerva": "CC-BY-4.0",
+    "causalvqa": "CausalVQA (evaluation only, by its croissant.json; videos under the EgoExo licence)",
+    "social-genome": "Social-IQ 2.0 (research)",
+}
+
+
+class Sample(Record):
+    """One question about one clip, with its answer and a person's reasoning.
+
+    `answer` is the option's text where there are options. `trim` is the part of the video that counts, in
+    seconds.
+    """
+
+    id: str
+    source: str
+    video: str
+    question: str
+    options: tuple[str, ...] = ()
+    answer: str
+    chain: str = ""
+    trim: tuple[float, float] | None = None
+    licence: str = ""
+
+    @property
+    def clip(self) -> str:
+        """The video, or the part of it that counts, as `open_video` takes it."""
+        return f"{self.video}#t={self.trim[0]:g},{self.trim[1]:g}" if self.trim else self.video
+
+    def read(self, given: str | None) -> str | None:
+        """What an answer means: the option that it names, or without options its words, plain; None where it
+        names none."""
+        return choose(given, self.options) if self.options else _plain(given or "")
+
+    def is_right(self, given: str | None) -> bool:
+        """By option where there are options, else by the words, whatever their case."""
+        return self.read(given) == (self.answer if self.options else _plain(self.answer))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(" .")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a record; `dropped` where there is no sample for it."""
+
+    source: str
+    record: str
+    field: str
+    why: str
+    dropped: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.record}: {self.field}: {self.why}{'' if self.dropped else ' (kept)'}"
+
+
+Loaded = Sample | Problem
+Loader = Callable[[Path, Path, bool], Iterator[Loaded]]
+
+
+class _Bad(Exception):
+    """A field that is missing or cannot be used."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(why)
+        self.field, self.why = field, why
+
+
+def _text(row: dict[str, Any], field: str) -> str:
+    value = row.get(field)
+    if value is None or not str(value).strip():
+        raise _Bad(field, "is missing" if value is None else "is empty")
+    return str(value).strip()
+
+
+def _video(folder: Path, name: str, field: str) -> str:
+    """The video of this name in `folder`, with or without its ending."""
+    candidates = [folder / name, *(folder / f"{name}{ending}" for ending in VIDEO_ENDINGS)]
+    found = next((p for p in candidates if p.is_file()), None)
+    if found is None:
+        raise _Bad(
+            field,
+            f"there is no video {name!r} in {folder}: download it there, or give another --videos folder",
+        )
+    return str(found)
+
+
+def _chain(row: dict[str, Any], field: str, optional: bool) -> str:
+    """A person's reasoning; it may be missing only where the user says so, since similarity is measured
+    against it."""
+    if optional and not str(row.get(field) or "").strip():
+        return ""
+    try:
+        return _text(row, field)
+    except _Bad as e:
+        raise _Bad(
+            field,
+            f"{e.why}, so the chain cannot be compared: --without-chains takes such records, without that step",
+        ) from e
+
+
+def _read(
+    source: str, rows: Iterable[tuple[str, Any]], parse: Callable[[dict[str, Any]], Sample]
+) -> Iterator[Loaded]:
+    """Each row by `parse`; what it refuses becomes a `Problem` under the row's own name, or its number."""
+    seen: set[str] = set()
+    for name, row in rows:
+        if not isinstance(row, dict):
+            yield Problem(
+                source,
+                name,
+                "record",
+                row if isinstance(row, str) else f"is {type(row).__name__}, not an object",
+            )
+            continue
+        try:
+            sample = parse(row)
+        except _Bad as e:
+            yield Problem(source, name, e.field, e.why)
+            continue
+        if sample.id in seen:
+            yield Problem(
+                source, name, "id", f"{sample.id!r} stands in the file more than once: the first is taken"
+            )
+            continue
+        seen.add(sample.id)
+        if not sample.licence:
+            yield Problem(
+                source, sample.id, "licence", "is not given: see that you may train on it", dropped=False
+            )
+        yield sample
+
+
+def _open(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        raise SourceError(f"cannot read {path} ({e}): give {what}") from e
+
+
+def _json_rows(path: Path, key: str, what: str) -> Iterator[tuple[str, Any]]:
+    """The objects of a JSON array."""
+    try:
+        data = json.loads(_open(path, what))
+    except ValueError as e:
+        raise SourceError(f"{path} is not JSON ({e}): give {what}") from e
+    if not isinstance(data, list):
+        raise SourceError(f"{path} holds {type(data).__name__}, not an array of records: give {what}")
+    for n, row in enumerate(data, start=1):
+        yield str(row.get(key) or f"record {n}") if isinstance(row, dict) else f"record {n}", row
+
+
+def load_minerva(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
+    """`minerva.json` (google-deepmind/neptune); videos by their YouTube id in `videos`."""
+
+    def parse(row: dict[str, Any]) -> Sample:
+        options = tuple(_text(row, f"answer_choice_{i}") for i in range(5))
+        number = _text(row, "answer_id")
+        if number not in {str(i) for i in range(5)}:
+            raise _Bad("answer_id", f"is {number!r}, not a number from 0 to 4")
+        return Sample(
+            id=_text(row, "key"),
+            source="minerva",
+            video=_video(videos, _text(row, "video_id"), "video_id"),
+            question=_text(row, "question"),
+            options=options,
+            answer=options[int(number)],
+            chain=_chain(row, "reasoning", without_chains),
+            licence=LICENCES["minerva"],
+        )
+
+    yield from _read("minerva", _json_rows(path, "key", "minerva.json"), parse)
+
+
+def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
+    """CausalVQA's CSV, its first set of choices ("1. x|2. y"). The public release has no rationales and is
+    for evaluation."""
+
+    def parse(row: dict[str, Any]) -> Sample:
+        options = tuple(o.partition(". ")[2].strip() or o.strip() for o in _text(row, "choices1").split("|"))
+        correct = _text(row, "correct1")
+        answer = (
+            options[int(correct) - 1]
+            if correct.isdecimal() and 0 < int(correct) <= len(options)
+            else choose(correct, options)
+        )
+        if answer is None:
+            raise _Bad("correct1", f"{correct!r} names none of the {len(options)} choices")
+        return Sample(
+            id=_text(row, "qid"),
+            source="causalvqa",
+            video=_video(videos, _text(row, "renamed_video"), "renamed_video"),
+            question=_text(row, "question"),
+            options=options,
+            answer=answer,
+            chain=_chain(row, "rationale", without_chains),
+            licence=LICENCES["causalvqa"],
+        )
+
+    table = csv.DictReader(_open(path, "CausalVQA's CSV").splitlines())
+    yield Problem(
+        "causalvqa",
+        str(path.name),
+        "licence",
+        f"{LICENCES['causalvqa']}: see that you may train on it",
+        dropped=False,
+    )
+    yield from _read(
+        "causalvqa",
+        ((str(row.get("qid") or f"line {n}"), row) for n, row in enumerate(table, start=2)),
+        parse,
+    )
+
+
+def load_social_genome(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
+    """Social Genome's questions, with `answer` (0-3 or its text) and `chain` from its separate release, where
+    one has them."""
+
+    def parse(row: dict[str, Any]) -> Sample:
+        options = tuple(_text(row, f"a{i}") for i in range(4))
+        given = _text(row, "answer")
+        answer = options[int(given)] if given in ("0", "1", "2", "3") else choose(given, options)
+        if answer is None:
+            raise _Bad("answer", f"{given!r} names none of a0 to a3")
+        return Sample(
+            id=_text(row, "qid"),
+            source="social-genome",
+            video=_video(videos, _text(row, "vid_name"), "vid_name"),
+            question=_text(row, "q"),
+            options=options,
+            answer=answer,
+            chain=_chain(row, "chain", without_chains),
+            trim=read_trim(_text(row, "ts"), "ts"),
+            licence=LICENCES["social-genome"],
+        )
+
+    yield from _read("social-genome", _json_rows(path, "qid", "Social Genome's JSON"), parse)
+
+
+def read_trim(text: str, field: str) -> tuple[float, float]:
+    """`"0.00-60.019"` as seconds."""
+    start, _, stop = text.partition("-")
+    try:
+        trim = float(start), float(stop)
+    except ValueError:
+        raise _Bad(field, f"{text!r} is not two times in seconds like '0.00-60.02'") from None
+    if not 0 <= trim[0] < trim[1] < float("inf"):
+        raise _Bad(field, f"{text!r} is not a start and a later end")
+    return trim
+
+
+def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
+    """One object a line: video, question, answer, chain; options, id, trim ("start-end" or [start, end]) and
+    licence if you have them."""
+
+    def rows() -> Iterator[tuple[str, Any]]:
+        for n, line in enumerate(_open(path, "a JSON Lines file").splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as e:
+                row = f"line {n} is not JSON ({e})"
+            yield str(row.get("id") or f"line {n}") if isinstance(row, dict) else f"line {n}", row
+
+    def parse(row: dict[str, Any]) -> Sample:
+        options = row.get("options") or []
+        if not isinstance(options, list) or not all(isinstance(o, str) and o.strip() for o in options):
+            raise _Bad("options", "must be a list of texts, none of them empty")
+        given, trim = _text(row, "answer"), row.get("trim")
+        answer = choose(given, tuple(options)) if options else given
+        if answer is None:
+            raise _Bad("answer", f"{given!r} names none of the options, by letter or by its words")
+        question, video = _text(row, "question"), _text(row, "video")
+        return Sample(
+            id=str(row.get("id") or f"{Path(video).stem}: {question}"),
+            source="jsonl",
+            video=_video(videos, video, "video"),
+            question=question,
+            options=tuple(options),
+            answer=answer,
+            chain=_chain(row, "chain", without_chains),
+            trim=read_trim("-".join(map(str, trim)) if isinstance(trim, list) else str(trim), "trim")
+            if trim
+            else None,
+            licence=str(row.get("licence") or ""),
+        )
+
+    yield from _read("jsonl", rows(), parse)
+
+
+LOADERS: dict[str, Loader] = {
+    "minerva": load_minerva,
+    "causalvqa": load_causalvqa,
+    "social-genome": load_social_genome,
+    "jsonl": load_jsonl,
+}
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a source gave: samples, and problems by field."""
+
+    samples: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def watch(self, loaded: Iterable[Loaded]) -> Iterator[Sample]:
+        """The samples alone; the rest is kept here."""
+        for one in loaded:
+            if isinstance(one, Problem):
+                self.problems.append(one)
+            else:
+                self.samples += 1
+                yield one
+
+    def __str__(self) -> str:
+        dropped = Counter(p.field for p in self.problems if p.dropped)
+        noticed = Counter(p.field for p in self.problems if not p.dropped)
+        lines = [f"{self.samples} samples"]
+        lines += [f"  {n} left out: {field}" for field, n in dropped.most_common()]
+        lines += [f"  {n} to look at: {field}" for field, n in noticed.most_common()]
+        return "\n".join(lines)

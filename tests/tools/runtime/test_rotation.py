@@ -1,0 +1,135 @@
+"""Long jobs in turns: a short one that comes later ends first, one job serves all who ask, nobody's job is
+given up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError
+
+import pytest
+
+from act2see.tools.runtime.rotation import RoundRobin
+
+Steps = Generator[tuple[int, int], None, str]
+
+
+class Jobs:
+    """Jobs that work when they are let: each step takes one of `permits`."""
+
+    def __init__(self) -> None:
+        self.permits = threading.Semaphore(0)
+        self.steps: list[str] = []
+        self.ended: list[str] = []
+
+    def named(self, name: str, pieces: int) -> Callable[[], Steps]:
+        def begin() -> Steps:
+            try:
+                for done in range(1, pieces + 1):
+                    assert self.permits.acquire(timeout=30)
+                    self.steps.append(name)
+                    yield done, pieces
+            finally:
+                self.ended.append(name)
+            return f"{name} made"
+
+        return begin
+
+    def allow(self, pieces: int) -> None:
+        for _ in range(pieces):
+            self.permits.release()
+
+
+def until(seen: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_a_short_job_does_not_wait_for_a_long_one() -> None:
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1)
+    long = rotation.join("film", jobs.named("film", 40))
+    jobs.allow(3)
+    until(lambda: len(jobs.steps) == 3)
+    short = rotation.join("clip", jobs.named("clip", 2))
+    jobs.allow(5)
+    assert short.result(30) == "clip made"
+    assert not long.done()
+    assert jobs.steps.count("film") <= 3 + 3
+    jobs.allow(40)
+    assert long.result(30) == "film made"
+
+
+def test_the_jobs_of_one_owner_are_done_in_order_and_go_round_with_others() -> None:
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1)
+    parts = [rotation.join(n, jobs.named(f"part {n}", 3), owner="film") for n in range(5)]
+    other = rotation.join("clip", jobs.named("clip", 3))
+    jobs.allow(18)
+    assert [f.result(30) for f in (*parts, other)] == [*(f"part {n} made" for n in range(5)), "clip made"]
+    film = [s for s in jobs.steps if s != "clip"]
+    assert film == sorted(film)
+    assert jobs.ended.index("clip") <= 1
+
+
+def test_who_asks_for_what_is_under_way_waits_for_it() -> None:
+    jobs, rotation = Jobs(), RoundRobin[str]()
+    seen: list[tuple[int, int]] = []
+    one = rotation.join("film", jobs.named("film", 3))
+    two = rotation.join("film", jobs.named("film", 3), lambda *step: seen.append(step))
+    jobs.allow(3)
+    assert [f.result(30) for f in (one, two)] == ["film made"] * 2
+    assert jobs.steps == ["film"] * 3
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_job_goes_on_for_whoever_still_waits_and_ends_when_nobody_does() -> None:
+    jobs, rotation = Jobs(), RoundRobin[str]()
+    one, two = (rotation.join("film", jobs.named("film", 9)) for _ in range(2))
+    jobs.allow(1)
+    until(lambda: len(jobs.steps) == 1)
+    one.cancel()
+    jobs.allow(2)
+    until(lambda: len(jobs.steps) == 3)
+    assert jobs.ended == []
+    two.cancel()
+    jobs.allow(1)  # the step under way
+    until(lambda: jobs.ended == ["film"])
+    assert len(jobs.steps) <= 4
+    with pytest.raises(CancelledError):
+        two.result(0)
+    jobs.allow(9)
+    assert rotation.join("film", jobs.named("film", 2)).result(30) == "film made"  # anew
+
+
+def test_a_job_that_fails_fails_for_all_who_wait_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Steps:
+        yield 1, 2
+        raise OSError("the disk is full")
+
+    def deaf(done: int, total: int) -> None:
+        raise ValueError("no ears")
+
+    jobs, rotation = Jobs(), RoundRobin[str]()
+    jobs.allow(2)
+    with caplog.at_level(logging.WARNING):
+        waiting = [rotation.join("bad", broken, deaf), rotation.join("bad", broken)]
+        good = rotation.join("good", jobs.named("good", 2))
+        for future in waiting:
+            with pytest.raises(OSError, match="the disk is full"):
+                future.result(30)
+    assert good.result(30) == "good made"
+    assert "what listened to the progress of bad failed" in caplog.text
+
+
+def test_only_so_many_are_begun() -> None:
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1, most=2, name="here-only")
+    waiting = [rotation.join(n, jobs.named(str(n), 2)) for n in range(4)]
+    jobs.allow(3)
+    until(lambda: len(jobs.steps) == 3)
+    assert set(jobs.steps) == {"0", "1"}
+    jobs.allow(5)
+    assert [f.result(30) for f in waiting] == [f"{n} made" for n in range(4)]
+    until(lambda: not any(t.name == "here-only" for t in threading.enumerate()))

@@ -1,0 +1,55 @@
+"""Characters that no trace, file name or checkpoint can hold."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from act2see.tools.runtime.text import clean_text, first_problem, unfit_for_path
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("as it is, \N{GRINNING FACE} and caf\xe9\n", "as it is, \N{GRINNING FACE} and caf\xe9\n"),
+        ("a\ud83db", "a\ufffdb"),
+        ("\ude00", "\ufffd"),
+        ("caf\udce9", "caf\ufffd"),
+        ("a\0b", "ab"),
+        ("", ""),
+    ],
+)
+def test_text_becomes_fit_to_be_kept(text: str, clean: str) -> None:
+    assert clean_text(text) == clean
+    clean.encode()
+
+
+def test_a_path_says_what_is_wrong_with_it() -> None:
+    assert unfit_for_path("clips/caf\xe9.mp4") is None
+    assert "NUL" in (unfit_for_path("a\0.mp4") or "")
+    assert "not UTF-8" in (unfit_for_path("caf\udce9.mp4") or "")
+
+
+def test_the_first_problem_names_its_field() -> None:
+    class Inner(BaseModel):
+        count: Annotated[int, Field(ge=1)]
+
+        @field_validator("count")
+        @classmethod
+        def _even(cls, count: int) -> int:
+            if count % 2:
+                raise ValueError("must be even")
+            return count
+
+    class Outer(BaseModel):
+        inner: list[Inner]
+
+    for count, problem in [(0, "Input should be greater than or equal to 1"), (3, "must be even")]:
+        with pytest.raises(ValidationError) as raised:
+            Outer.model_validate({"inner": [{"count": 2}, {"count": count}]})
+        assert first_problem(raised.value) == ("inner.1.count", problem)
+    with pytest.raises(ValidationError) as raised:
+        Outer.model_validate(3)
+    assert first_problem(raised.value)[0] == ""

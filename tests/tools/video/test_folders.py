@@ -1,0 +1,358 @@
+"""Which videos may be opened: names in, resolved paths or one and the same refusal out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.graphs.doubles import clip_in
+
+from act2see.errors import ConfigError, StoreError, VideoError
+from act2see.serve.kept import KeptTraces
+from act2see.serve.pictures import encoded
+from act2see.tools.frames import FrameRef, Generated
+from act2see.tools.runtime.files import read_file
+from act2see.tools.video.download import download
+from act2see.tools.video.folders import FencedLibrary, Folders
+from act2see.tools.video.library import VideoLibrary
+from act2see.tools.video.store import FrameStore
+from act2see.trace.record import Question, Video
+from act2see.trace.trace import Trace
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """`videos` with a clip and a folder, and beside it `outside` with another."""
+    folder = tmp_path / "videos"
+    (folder / "trip").mkdir(parents=True)
+    (folder / "clip.mp4").write_bytes(b"one")
+    (folder / "trip" / "day 1: sea.mp4").write_bytes(b"two")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.mp4").write_bytes(b"three")
+    return folder
+
+
+def refused(folders: Folders, name: str) -> str:
+    with pytest.raises(VideoError) as e:
+        folders.path(name)
+    return str(e.value)
+
+
+def test_names_are_relative_to_a_folder_or_lead_into_it(videos: Path) -> None:
+    folders = Folders([videos])
+    assert folders.path("clip.mp4") == str(videos / "clip.mp4")
+    assert folders.path("./trip//day 1: sea.mp4") == str(videos / "trip" / "day 1: sea.mp4")
+    assert folders.path(str(videos / "clip.mp4")) == str(videos / "clip.mp4")
+    assert folders.path("clip.mp4#t=2,8") == f"{videos}/clip.mp4#t=2,8"
+
+
+def test_all_that_lies_outside_or_is_no_video_file_is_refused_alike_whether_it_is_there_or_not(
+    videos: Path,
+) -> None:
+    os.mkfifo(videos / "pipe.mp4")
+    (videos / "zero.mp4").symlink_to("/dev/zero")
+    (videos / "fd.mp4").symlink_to("/proc/self/fd/0")
+    (videos / "out.mp4").symlink_to(videos.parent / "outside" / "secret.mp4")
+    (videos / "gone.mp4").symlink_to(videos.parent / "outside" / "none.mp4")
+    (videos / "out").symlink_to(videos.parent / "outside")
+    (videos.parent / "videos-too").mkdir()
+    (videos.parent / "videos-too" / "clip.mp4").write_bytes(b"four")
+    (videos.parent / "way in").symlink_to(videos)
+    said = {
+        refused(Folders([videos]), name)
+        for name in (
+            "/etc/passwd",
+            "/no/such/file",
+            f"{videos.parent}/outside/secret.mp4",
+            f"{videos.parent}/outside/none.mp4",
+            f"{videos.parent}/videos-too/clip.mp4",
+            f"{videos.parent}/way in/clip.mp4",
+            "../outside/secret.mp4",
+            "../outside/none.mp4",
+            "trip/../clip.mp4",
+            "..\\outside\\secret.mp4",
+            "out.mp4",
+            "gone.mp4",
+            "out/secret.mp4",
+            "out/secret.mp4#t=1,2",
+            "clip\0.mp4",
+            "clip\ud800.mp4",
+            "/dev/zero",
+            "/proc/self/environ",
+            "none.mp4",
+            "none.mp4#t=1,2",
+            "pipe.mp4",
+            "zero.mp4",
+            "fd.mp4",
+            "trip",
+            ".",
+            "",
+            str(videos),
+            "concat:clip.mp4|../outside/secret.mp4",
+            "subfile,,start,0,end,0,,:clip.mp4",
+            "file:clip.mp4",
+            "pipe:0",
+            "cache:clip.mp4",
+            "data:video/mp4;base64,AAAA",
+            "~/clip.mp4",
+            "clip.mp4\n",
+            "a" * 5000,
+        )
+    }
+    (message,) = said
+    assert str(videos) in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["http://localhost/clip.mp4", "HTTPS://a.b/c.mp4", "file:///etc/passwd", "ftp://a.b/c", "rtsp://a.b/c"],
+)
+def test_urls_are_refused_unless_allowed(videos: Path, name: str) -> None:
+    assert "URLs" in refused(Folders([videos]), name)
+
+
+def test_links_within_and_several_folders(videos: Path) -> None:
+    outside = videos.parent / "outside"
+    (videos / "again.mp4").symlink_to(videos / "clip.mp4")
+    (outside / "clip.mp4").write_bytes(b"other")
+    folders = Folders([videos, outside])
+    assert folders.path("again.mp4") == str(videos / "clip.mp4")
+    assert folders.path("secret.mp4") == str(outside / "secret.mp4")
+    assert folders.path("clip.mp4") == str(videos / "clip.mp4")
+    # Each listed name opens the very file that it was listed for.
+    names = folders.videos()
+    assert names == ["again.mp4", "clip.mp4", "trip/day 1: sea.mp4", str(outside / "clip.mp4"), "secret.mp4"]
+    assert [Path(folders.path(n)).read_bytes() for n in names] == [b"one", b"one", b"two", b"other", b"three"]
+
+
+def test_the_list_holds_videos_that_may_be_opened_and_is_bounded(videos: Path) -> None:
+    (videos / "out.mp4").symlink_to(videos.parent / "outside" / "secret.mp4")
+    (videos / "notes.txt").write_text("no video")
+    (videos / ".hidden").mkdir()
+    (videos / ".hidden" / "clip.mp4").write_bytes(b"x")
+    assert Folders([videos]).videos() == ["clip.mp4", "trip/day 1: sea.mp4"]
+    assert Folders([videos]).videos(most=1) == ["clip.mp4"]
+
+
+def test_names_that_are_no_unicode_are_left_out_and_told(
+    videos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (b"caf\xe9.mp4", b"\xff.txt"):
+        (Path(os.fsdecode(os.fsencode(videos) + b"/" + name))).write_bytes(b"x")
+    bytes_folder = Path(os.fsdecode(os.fsencode(videos) + b"/\xfe"))
+    bytes_folder.mkdir()
+    (bytes_folder / "clip.mp4").write_bytes(b"x")
+    (videos / "link.mp4").symlink_to(bytes_folder / "clip.mp4")
+    folders = Folders([videos])
+    assert folders.videos() == folders.videos() == ["clip.mp4", "trip/day 1: sea.mp4"]
+    assert folders.misnamed() == ["caf\\udce9.mp4", "\\udcfe/clip.mp4"]
+    assert caplog.text.count("caf\\udce9.mp4 is left out") == 1
+    assert (
+        refused(folders, os.fsdecode(b"caf\xe9.mp4"))
+        == refused(folders, "link.mp4")
+        == refused(folders, "none.mp4")
+    )
+    with pytest.raises(ConfigError, match=r"\\udcfe is not UTF-8: rename it"):
+        Folders([bytes_folder])
+    with pytest.raises(ConfigError, match=r"there is no folder .*\\udcff"):
+        Folders([os.fsdecode(b"/\xff")])
+
+
+def test_pictures_go_through_the_same_door_as_videos(videos: Path) -> None:
+    (videos / "mine.png").write_bytes(b"picture")
+    (videos.parent / "outside" / "secret.png").write_bytes(b"secret")
+    (videos / "link.png").symlink_to(videos.parent / "outside" / "secret.png")
+    os.mkfifo(videos / "pipe.png")
+    folders = Folders([videos])
+    assert folders.read_picture("mine.png", 7) == folders.read_picture(f"{videos}/mine.png", 7) == b"picture"
+    with pytest.raises(StoreError, match="more than 0 MiB"):
+        folders.read_picture("mine.png", 6)
+    said = set()
+    for name in (
+        "none.png",
+        "link.png",
+        "pipe.png",
+        "../outside/secret.png",
+        f"{videos.parent}/outside/secret.png",
+        "/no/such.png",
+        "/dev/zero",
+        "/proc/self/environ",
+        "trip",
+        "",
+        "a\0.png",
+        "\ud800.png",
+        "http://127.0.0.1/a.png",
+        "mine.png#t=1,2",
+    ):
+        with pytest.raises(StoreError) as e:
+            folders.read_picture(name, 7)
+        said.add(str(e.value))
+    assert len(said) == 1
+
+
+def test_a_file_is_read_only_if_it_is_a_regular_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "pipe", "/dev/zero", tmp_path):
+        with pytest.raises(OSError, match=r"regular|directory"):
+            read_file(name, 10)
+
+
+def test_a_folder_that_is_itself_a_link_is_as_good(videos: Path) -> None:
+    link = videos.parent / "link"
+    link.symlink_to(videos)
+    assert Folders([link]).path("clip.mp4") == str(videos / "clip.mp4")
+    assert Folders([link]).path(f"{link}/clip.mp4") == str(videos / "clip.mp4")
+
+
+def test_folders_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no folder"):
+        Folders([tmp_path / "none"])
+    with pytest.raises(ConfigError, match="at least one"):
+        Folders([])
+
+
+def test_fenced_clips_open_nothing_else_whatever_a_graph_is_given(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    inside, outside = clip_in(tmp_path / "in"), clip_in(tmp_path / "out")
+    (tmp_path / "in" / "link.mp4").symlink_to(outside)
+    fenced = FencedLibrary(
+        VideoLibrary(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192), Folders([tmp_path / "in"])
+    )
+    assert fenced.clip(f"{inside}#t=0,1").info.seconds == pytest.approx(1.0)
+    assert len(fenced.pictures(inside, [0, 1])) == 2
+    os.mkfifo(tmp_path / "in" / "pipe.mp4")
+    said = set()
+    for path in (
+        outside,
+        f"{tmp_path}/in/../out/clip.mp4",
+        f"{tmp_path}/in/link.mp4",
+        os.path.relpath(inside),
+        "/none.mp4",
+        "/dev/zero",
+        f"{tmp_path}/in/none.mp4",
+        f"{tmp_path}/in/pipe.mp4",
+        f"{tmp_path}/in/pipe.mp4#t=1,2",
+        str(tmp_path / "in"),
+        f"{inside}\0",
+        f"{inside}\ud800",
+        f"concat:{inside}",
+        f"file://{inside}",
+        f"http://127.0.0.1/{inside}",
+        "",
+    ):
+        for look in (fenced.clip, lambda p: fenced.pictures(p, [0])):
+            with pytest.raises(VideoError, match="only videos in") as e:
+                look(path)  # type: ignore[operator]
+            said.add(str(e.value))
+    assert len(said) == 1
+
+
+class _Moves(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(302)
+        self.send_header(
+            "Location", "ftp://127.0.0.1/clip.mp4" if "ftp" in self.path else "file:///etc/passwd"
+        )
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Files(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(videos: Path) -> Iterator[tuple[str, str]]:
+    """The addresses of two servers: one has the videos, one leads elsewhere."""
+    servers = [
+        ThreadingHTTPServer(("127.0.0.1", 0), h) for h in (partial(_Files, directory=str(videos)), _Moves)
+    ]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield tuple(f"http://127.0.0.1:{s.server_port}" for s in servers)  # type: ignore[misc]
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_allowed_url_is_downloaded_once(videos: Path, served: tuple[str, str], tmp_path: Path) -> None:
+    folders = Folders([videos], downloads=tmp_path / "downloads")
+    path = folders.path(f"{served[0]}/clip.mp4#t=1,2")
+    assert path.endswith("#t=1,2")
+    assert Path(path.removesuffix("#t=1,2")).read_bytes() == b"one"
+    (videos / "clip.mp4").unlink()
+    assert folders.path(f"{served[0]}/clip.mp4") == path.removesuffix("#t=1,2")
+    assert folders.resolved(path)
+    assert "downloaded" in refused(folders, f"{served[0]}/none.mp4")
+    assert "downloaded" in refused(folders, "file:///etc/passwd")
+    assert "downloaded" in refused(folders, "http:///nothing")
+
+
+def test_a_download_goes_nowhere_else_and_leaves_no_half_file(
+    videos: Path, served: tuple[str, str], tmp_path: Path
+) -> None:
+    for where in ("ftp", "file"):
+        with pytest.raises(VideoError, match="cannot be downloaded"):
+            download(f"{served[1]}/{where}", tmp_path / "downloads")
+    with pytest.raises(VideoError, match="larger than 2 bytes"):
+        download(f"{served[0]}/clip.mp4", tmp_path / "downloads", largest=2)
+    assert list((tmp_path / "downloads").iterdir()) == []
+
+
+def test_kept_traces_have_harmless_names(tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text("{}")
+    kept = KeptTraces(tmp_path / "traces")
+    for id in ("../secret", "", "a/b", "a" * 65, "none", "a\0"):
+        with pytest.raises(Exception, match="there is no trace"):
+            kept.get(id)
+
+
+def test_a_trace_that_cannot_be_kept_is_said_to_be(tmp_path: Path) -> None:
+    video = Video(path="clip.mp4", digest="0" * 32, seconds=1.0, width=2, height=2, frames=1, fps=1.0)
+    trace = Trace(id="a", video=video, question=Question(text="?"), initial=())
+    kept = KeptTraces(tmp_path / "traces")
+    kept.keep(trace)
+    assert kept.get("a") == trace
+    for wrong in (
+        {"id": "../a"},
+        {"id": ""},
+        {"id": "a\0"},
+        {"question": Question.model_construct(text="\ud800", options=())},
+    ):
+        with pytest.raises(StoreError, match=r"cannot be (kept|written)"):
+            kept.keep(trace.model_copy(update=wrong))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="ACT2SEE_CACHE"):
+        KeptTraces(tmp_path / "file").keep(trace)
+
+
+@pytest.mark.parametrize("size", [(48, 48), (448, 252), (252, 448), (5, 400)])
+def test_an_imagined_frame_is_marked_in_its_pixels(size: tuple[int, int]) -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    height, width = size
+    real = FrameRef(digest="0" * 32, width=width, height=height, seconds=1)
+    made = real.model_copy(
+        update={"provenance": Generated(prompt="x", anchor=real, seed=1, strength=0.3, model="m")}
+    )
+    grey = np.full((height, width, 3), 90, np.uint8)
+    plain, marked = (Image.open(BytesIO(encoded(f, grey)[0])).convert("RGB") for f in (real, made))
+    assert np.ptp(np.asarray(plain)) <= 4
+    assert max(plain.size) >= 192
+    assert marked.width > plain.width
+    assert marked.height > plain.height + 20
+    corner = np.asarray(marked)[1, 1].astype(int)
+    assert corner[0] > corner[1] + 80 < corner[2] + 80  # magenta, not grey

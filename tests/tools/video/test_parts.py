@@ -1,0 +1,89 @@
+"""Splitting a video: parts that cover it, whole events, real cuts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from act2see.errors import ConfigError, VideoError
+from act2see.micro.world import FPS, Board, Clip, Piece, write_clip
+from act2see.tools.video.parts import Part, by_scene, by_time, find_cuts, part_path
+from act2see.tools.video.reader import open_video
+
+FULL = Board(
+    tuple(
+        Piece("square", colour, (r, c))
+        for r in range(3)
+        for c, colour in enumerate(("red", "orange", "yellow"))
+    )
+)
+BARE = Board((Piece("ring", "blue", (1, 1)),))
+
+
+def test_parts_are_of_one_length_and_the_last_ends_with_the_video() -> None:
+    assert by_time(26, 9, 1) == (Part(0, 9), Part(8, 17), Part(16, 25), Part(17, 26))
+    assert by_time(25, 9, 1)[-1] == Part(16, 25)
+    assert by_time(6, 9, 1) == (Part(0, 6),)
+    with pytest.raises(ConfigError, match=r"parts of 2 s cannot overlap by 2 s"):
+        by_time(26, 2, 2)
+
+
+@settings(deadline=None)
+@given(st.floats(0.1, 5000), st.floats(2, 60), st.floats(0, 1.9), st.floats(0, 1))
+def test_an_event_shorter_than_the_overlap_is_whole_in_some_part(
+    length: float, seconds: float, overlap: float, where: float
+) -> None:
+    parts = by_time(length, seconds, overlap)
+    start = where * max(0.0, length - overlap)
+    assert any(p.start <= start + 1e-6 and min(start + overlap, length) <= p.stop + 1e-6 for p in parts)
+    assert all(0 <= p.start < p.stop <= length and p.stop - p.start <= seconds + 1e-9 for p in parts)
+
+
+def test_scenes_share_a_part_as_far_as_they_fit_and_long_ones_are_cut_by_time() -> None:
+    assert by_scene([3, 5, 11, 31], 33, 9, 1) == (
+        Part(0, 5),
+        Part(5, 11),
+        Part(11, 20),
+        Part(19, 28),
+        Part(22, 31),
+        Part(31, 33),
+    )
+    assert by_scene([], 5, 9, 1) == (Part(0, 5),)
+    assert by_scene([0.0, 5.0], 5, 9, 1) == (Part(0, 5),)
+
+
+def test_the_path_of_a_part_opens_it_also_within_a_part(tmp_path: Path) -> None:
+    clip = str(write_clip(Clip(20 * FPS, ((0, FULL),)), tmp_path / "clip.mp4"))
+    assert part_path(clip, Part(0, 20), 20) == clip
+    assert part_path(clip, Part(2.5, 20), 20) == f"{clip}#t=2.5,20"
+    assert part_path("a.mp4", Part(1234567.125, 1234570), 2e6) == "a.mp4#t=1234567.125,1234570"
+    inner = part_path(f"{clip}#t=4,16", Part(2, 5), 12)
+    assert inner == f"{clip}#t=6,9"
+    assert open_video(inner).seconds == pytest.approx(3)
+
+
+def test_cuts_are_found_at_their_times(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("scenedetect")
+    slow = ((0, FULL), (4 * FPS, BARE), (9 * FPS, FULL))
+    clip = str(write_clip(Clip(12 * FPS, slow), tmp_path / "clip.mp4"))
+    assert find_cuts(clip, 12) == pytest.approx([4, 9], abs=0.1)
+    assert find_cuts(f"{clip}#t=3,11", 8) == pytest.approx([1, 6], abs=0.1)
+    assert find_cuts(f"{clip}#t=5,8", 3) == []
+    capfd.readouterr()
+    (tmp_path / "text.mp4").write_text("no video " * 99)
+    with pytest.raises(VideoError):
+        open_video(tmp_path / "text.mp4")
+    assert capfd.readouterr().err == ""  # FFmpeg stays as silent as it was
+
+
+def test_what_scenes_need_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "clip.mp4"
+    broken.write_bytes(b"no video" * 100)
+    with pytest.raises(VideoError, match="no scenes can be found"):
+        find_cuts(str(broken), 5)
+    monkeypatch.setitem(sys.modules, "scenedetect", None)
+    with pytest.raises(ConfigError, match=r"act2see\[scenes\]"):
+        find_cuts(str(broken), 5)

@@ -1,0 +1,431 @@
+"""Opening and sampling videos, on real files, ordinary and odd, with both decoders."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from tests.tools.videos import (
+    claim_hours,
+    cut_start,
+    damage,
+    hold_last,
+    number,
+    truncate,
+    write_palette,
+    write_sound,
+    write_video,
+)
+
+from act2see.errors import VideoError
+from act2see.tools.video.reader import Backend, VideoFile, VideoInfo, open_video, video_digest
+
+EVEN = [i / 30 for i in range(60)]
+UNEVEN = [0, 0.1, 0.2, 0.25, 0.3, 5, 5.1, 5.2, 9.0, 9.05, 20.0, 20.5]
+BACKENDS: list[Backend] = ["decord", "pyav"]
+
+
+def numbers(video: VideoFile, indices: list[int], size: tuple[int, int] | None = None) -> list[int]:
+    """What the frames that were read say they are; checks that they come in order, with their times."""
+    got = list(video.read(indices, size))
+    assert [i for i, _, _ in got] == sorted(set(indices))
+    assert [s for _, s, _ in got] == [float(video.timestamps[i]) for i, _, _ in got]
+    width, height = size or (video.width, video.height)
+    assert all(p.shape == (height, width, 3) and p.dtype == np.uint8 for _, _, p in got)
+    return [number(p) for _, _, p in got]
+
+
+def check(video: VideoFile, expected: list[int] | None = None) -> None:
+    """Frame i is the picture `expected[i]`: all in a row, a few from anywhere, at other sizes."""
+    expected = list(range(video.frames)) if expected is None else expected
+    assert numbers(video, list(range(video.frames))) == expected
+    rng = np.random.default_rng(0)
+    for size in ((64, 48), (63, 49), video.fit(90)):
+        few = sorted(rng.choice(video.frames, min(5, video.frames), replace=False).tolist())
+        assert numbers(video, few, size) == [expected[i] for i in few]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_frames_come_by_timestamp_however_uneven(tmp_path: Path, suffix: str, backend: Backend) -> None:
+    video = open_video(write_video(tmp_path / f"clip{suffix}", UNEVEN), backend=backend)
+    assert video.timestamps == pytest.approx(UNEVEN, abs=1e-3)
+    assert (video.width, video.height, video.frames, video.decoder) == (128, 96, 12, backend)
+    check(video)
+    for seconds, expected in (
+        (0, 0),
+        (4.99, 4),
+        (5, 5),
+        (8.5, 7),
+        (9.04, 8),
+        (9.0495, 9),
+        (19, 9),
+        (99, 11),
+        (-1, 0),
+    ):
+        assert video.nearest(seconds) == expected
+    # On screen at 0, 1/3, 2/3 ...: a frame that stays is taken once; those between two instants are not.
+    assert video.sample_indices(3)[:7] == [0, 4, 5, 7, 8, 9, 10]
+    assert video.times(1)[:7] == pytest.approx([0, 0.3, 5, 5.2, 9.0, 9.05, 20.0], abs=1e-3)
+    assert numbers(video, video.sample_indices(3)) == video.sample_indices(3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_even_frames(tmp_path: Path, backend: Backend) -> None:
+    video = open_video(write_video(tmp_path / "clip.mp4", EVEN), backend=backend)
+    check(video)
+    assert video.seconds == pytest.approx(2, abs=2e-3)
+    assert video.fps == pytest.approx(30, abs=0.1)
+    assert video.sample_indices(3) == [0, 10, 20, 30, 40, 50]
+    assert video.sample_indices(1000) == list(range(60))
+    assert video.sample_count(3) == [10, 30, 50]
+    assert video.sample_count(1) == [30]
+    assert list(video.read([])) == []
+    assert video.info() == VideoInfo(
+        str(tmp_path / "clip.mp4"), video_digest(tmp_path / "clip.mp4"), video.seconds, 128, 96, 60, video.fps
+    )
+
+
+def test_both_decoders_give_the_same_pixels(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", EVEN[:3], pixel_format="yuv420p10le")
+    a, b = (
+        [p.astype(int) for _, _, p in open_video(path, backend=k).read([0, 2], (64, 48))] for k in BACKENDS
+    )
+    assert max(np.abs(x - y).mean() for x, y in zip(a, b, strict=True)) < 1
+
+
+# (suffix, codec, options): where keyframes are not where decord looks for them, where there are no
+# timestamps.
+KINDS = {
+    "h264": (".mp4", "libx264", {}),
+    "h264 open gop": (".mp4", "libx264", {"x264-params": "open-gop=1"}),
+    "h264 in mkv, open gop": (".mkv", "libx264", {"x264-params": "open-gop=1"}),
+    "h264 in ts": (".ts", "libx264", {}),
+    "h264 in avi": (".avi", "libx264", {}),
+    "h264 bare": (".h264", "libx264", {}),
+    "hevc": (".mp4", "libx265", {"x265-params": "log-level=none:keyint=12:pools=1:frame-threads=1"}),
+    "mpeg4": (".mp4", "mpeg4", {"bf": "2"}),
+    "mpeg4 in avi": (".avi", "mpeg4", {"bf": "2"}),
+    "vp9": (".webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_any_codec_and_container(tmp_path: Path, kind: str, backend: Backend) -> None:
+    suffix, codec, options = KINDS[kind]
+    video = open_video(
+        write_video(tmp_path / f"clip{suffix}", EVEN, codec=codec, options=options), backend=backend
+    )
+    assert np.diff(video.timestamps) == pytest.approx(
+        np.full(59, 1 / 25 if kind == "h264 bare" else 1 / 30), abs=2e-3
+    )
+    check(video)
+
+
+def test_decord_is_used_only_where_it_is_right(tmp_path: Path) -> None:
+    """Elsewhere decord2 3.4 gives other frames than those asked for, without a word."""
+    closed = write_video(tmp_path / "closed.mp4", EVEN)
+    opened = write_video(tmp_path / "open.mp4", EVEN, options={"x264-params": "open-gop=1"})
+    stream = write_video(tmp_path / "stream.ts", EVEN)
+    mirrored = write_video(tmp_path / "mirrored.mp4", EVEN, mirror=True)
+    for path in (closed, opened, stream, mirrored):
+        video = open_video(path, backend="decord")
+        assert video.decoder == ("decord" if path == closed else "pyav")
+        assert numbers(video, [47, 49, 51]) == [47, 49, 51]
+    assert open_video(closed).decoder == "pyav"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sets(st.integers(0, 59), min_size=1), st.sampled_from(BACKENDS))
+def test_any_selection(tmp_path_factory: pytest.TempPathFactory, indices: set[int], backend: Backend) -> None:
+    path = tmp_path_factory.getbasetemp() / "selection.mp4"
+    if not path.exists():
+        write_video(path, EVEN)
+    assert numbers(open_video(path, backend=backend), sorted(indices), (64, 48)) == sorted(indices)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_rotation_metadata_gives_upright_frames(
+    tmp_path: Path, suffix: str, rotation: int, backend: Backend
+) -> None:
+    video = open_video(write_video(tmp_path / f"clip{suffix}", EVEN[:14], rotation=rotation), backend=backend)
+    assert (video.width, video.height) == (128, 96)
+    assert video.fit(64) == (64, 48)
+    check(video)
+
+
+def test_mirrored_and_non_square_pixels(tmp_path: Path) -> None:
+    check(open_video(write_video(tmp_path / "mirror.mp4", EVEN[:14], mirror=True)))
+    wide = open_video(write_video(tmp_path / "wide.mp4", EVEN[:14], pixel_shape=Fraction(2, 1)))
+    assert (wide.width, wide.height) == (256, 96)
+    check(wide)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("width", "height", "pixel_format", "codec"),
+    [
+        (131, 97, "yuv444p", "libx264"),
+        (131, 97, "yuv420p", "libvpx-vp9"),
+        (130, 98, "yuv420p10le", "libx264"),
+    ],
+)
+def test_odd_sizes_and_ten_bits(
+    tmp_path: Path, width: int, height: int, pixel_format: str, codec: str, backend: Backend
+) -> None:
+    path = tmp_path / ("clip.mkv" if "vpx" in codec else "clip.mp4")
+    options = {"deadline": "realtime", "cpu-used": "8"} if "vpx" in codec else {}
+    video = open_video(
+        write_video(
+            path,
+            EVEN[:14],
+            width=width,
+            height=height,
+            pixel_format=pixel_format,
+            codec=codec,
+            options=options,
+        ),
+        backend=backend,
+    )
+    assert (video.width, video.height) == (width, height)
+    check(video)
+
+
+def test_fit_keeps_the_aspect_and_never_enlarges(tmp_path: Path) -> None:
+    video = open_video(write_video(tmp_path / "clip.mp4", [0], width=131, height=97, pixel_format="yuv444p"))
+    assert video.fit(None) == (130, 96)
+    assert video.fit(1000) == (130, 96)
+    assert video.fit(65) == (64, 48)
+    assert video.fit(1) == (2, 2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_frame(tmp_path: Path, backend: Backend) -> None:
+    video = open_video(write_video(tmp_path / "clip.mp4", [0.0]), backend=backend)
+    assert video.frames == 1
+    assert video.sample_indices(1) == video.sample_indices(3) == video.sample_count(3) == [0]
+    check(video)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("hours", [0, 3])
+def test_a_header_that_claims_hours_or_nothing(tmp_path: Path, suffix: str, hours: float) -> None:
+    video = open_video(claim_hours(write_video(tmp_path / f"clip{suffix}", EVEN[:10]), hours))
+    assert video.seconds == pytest.approx(1 / 3, abs=2e-3)
+    check(video)
+    assert video.sample_count(10) == list(range(10))
+
+
+def test_a_last_frame_of_three_hours_does_not_hide_the_others(tmp_path: Path) -> None:
+    video = open_video(hold_last(write_video(tmp_path / "clip.mp4", [*EVEN[:9], 0.4]), 3))
+    assert video.seconds < 1
+    assert len(video.sample_count(10)) >= 8
+    check(video)
+
+
+def test_a_late_start_counts_from_the_first_frame(tmp_path: Path) -> None:
+    video = open_video(write_video(tmp_path / "clip.mkv", [10 + t for t in EVEN]))
+    assert video.timestamps[:3] == pytest.approx(EVEN[:3], abs=2e-3)
+    assert video.seconds == pytest.approx(2, abs=2e-3)
+    check(video)
+
+
+def test_frames_that_an_edit_list_cuts_are_not_shown(tmp_path: Path) -> None:
+    video = open_video(cut_start(write_video(tmp_path / "clip.mp4", EVEN), 0.5))
+    assert video.timestamps[:2] == pytest.approx(EVEN[:2], abs=2e-3)
+    check(video, list(range(15, 60)))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_truncated_file_gives_the_frames_that_it_holds(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = truncate(write_video(tmp_path / f"clip{suffix}", EVEN, front=suffix == ".mp4"), 0.75)
+    with caplog.at_level(logging.WARNING):
+        video = open_video(path)
+    assert 10 < video.frames < 59
+    whole = numbers(video, list(range(video.frames)))
+    assert whole[:-3] == list(range(video.frames - 3))  # B-frames before the last whole packet may be gone
+    assert [round(t * 30) for t in video.timestamps] == whole
+    assert numbers(video, [video.frames - 1, 3], (64, 48)) == [3, whole[-1]]
+    assert "decoding all of it" in caplog.text or suffix == ".mkv"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_damage_in_the_middle_is_bridged(
+    tmp_path: Path, backend: Backend, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    video = open_video(
+        damage(write_video(tmp_path / "clip.mp4", EVEN, front=True), 0.5, 0.505), backend=backend
+    )
+    with caplog.at_level(logging.WARNING):
+        got = numbers(video, list(range(60)), (64, 48))
+    assert sum(a != b for a, b in enumerate(got)) < 12  # within one group of pictures
+    assert got[-12:] == list(range(48, 60))
+    assert "stand in" in caplog.text
+    assert ("going on with PyAV" in caplog.text) == (backend == "decord")
+    assert capfd.readouterr().err == ""
+
+
+def make_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def make_playlist(path: Path) -> None:
+    other = write_video(path.with_name("secret.mp4"), EVEN[:3])
+    path.write_text(f"ffconcat version 1.0\nfile {other.name}\n")
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (lambda p: None, "there is no file .*: check the path"),
+    "a folder": (lambda p: p.mkdir(), "is a folder: name a video file"),
+    "a pipe": (lambda p: os.mkfifo(p), "is a device or a pipe: give a video file"),
+    "empty": (make_empty, "is empty: copy or download it again"),
+    "text": (lambda p: p.write_text("It is a nice day.\n" * 200), "is not a video .*: give a video file"),
+    "noise": (
+        lambda p: p.write_bytes(np.random.default_rng(0).bytes(5000)),
+        "is not a video .*: give a video file",
+    ),
+    "truncated": (lambda p: truncate(write_video(p, EVEN), 0.5), "is cut off .*: copy or download it again"),
+    "pictures lost": (
+        lambda p: damage(write_video(p, EVEN, front=True), 0, 1),
+        "no frame that can be decoded: copy",
+    ),
+    "audio only": (write_sound, "has sound but no picture: give a video file"),
+    "a song with a cover": (
+        lambda p: write_sound(p, cover=True),
+        "has sound but no picture: give a video file",
+    ),
+    "a list of other files": (make_playlist, "is a playlist, not a video: give the video file itself"),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("what", BAD)
+def test_what_is_no_video_is_refused_in_one_line(
+    tmp_path: Path, what: str, backend: Backend, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make, message = BAD[what]
+    path = tmp_path / "clip.mp4"
+    make(path)
+    capfd.readouterr()
+    with pytest.raises(VideoError, match=message) as caught:
+        open_video(path, backend=backend)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.mp4", "ffconcat version 1.0\nfile pipe.ts\n"),
+        ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\npipe.ts\n#EXT-X-ENDLIST\n"),
+        ("a.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"),
+        ("a.mpd", '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>\n'),
+    ],
+)
+def test_a_playlist_opens_none_of_the_files_that_it_names(tmp_path: Path, name: str, text: str) -> None:
+    os.mkfifo(tmp_path / "pipe.ts")  # who opened it would wait for ever
+    (tmp_path / name).write_text(text)
+    with pytest.raises(VideoError, match="is a playlist"):
+        open_video(tmp_path / name)
+
+
+def test_indices_outside_the_video_are_refused(tmp_path: Path) -> None:
+    video = open_video(write_video(tmp_path / "clip.mp4", EVEN[:3]))
+    for bad in ([3], [-1, 0]):
+        with pytest.raises(IndexError, match="frames 0 to 2"):
+            list(video.read(bad))
+
+
+def test_the_digest_follows_the_content_alone(tmp_path: Path) -> None:
+    a = write_video(tmp_path / "a.mp4", EVEN[:3])
+    b = tmp_path / "b.mp4"
+    b.write_bytes(a.read_bytes())
+    assert video_digest(a) == video_digest(b) == open_video(a).digest
+    b.write_bytes(a.read_bytes() + b"\0")
+    assert video_digest(a) != video_digest(b)
+    for path in (tmp_path / "none.mp4", tmp_path, "a\0b.mp4"):
+        with pytest.raises(VideoError):
+            video_digest(path)
+
+
+def test_the_digest_of_a_large_file_samples_it(tmp_path: Path) -> None:
+    path = tmp_path / "large.mp4"
+    seen = []
+    for size in (1 << 30, (1 << 30) + 1):
+        for at in (None, 0, size - 1):
+            with open(path, "wb") as f:  # sparse: it takes no room on the disk
+                f.truncate(size)
+                if at is not None:
+                    f.seek(at)
+                    f.write(b"x")
+            seen.append(video_digest(path))
+    assert len(set(seen)) == 6
+
+
+def test_threads_share_a_video(tmp_path: Path) -> None:
+    video = open_video(write_video(tmp_path / "clip.mp4", EVEN))
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda k: numbers(video, list(range(k, 60, 7))), range(7)))
+    assert got == [list(range(k, 60, 7)) for k in range(7)]
+
+
+def test_reading_can_be_given_up(tmp_path: Path) -> None:
+    for backend in BACKENDS:
+        frames = open_video(write_video(tmp_path / "clip.mp4", EVEN), backend=backend).read(range(60))
+        assert number(next(frames)[2]) == 0
+        frames.close()  # type: ignore[attr-defined]
+
+
+def test_a_frame_kept_does_not_keep_its_batch(tmp_path: Path) -> None:
+    for backend in BACKENDS:
+        for _, _, pixels in open_video(write_video(tmp_path / "clip.mp4", EVEN[:3]), backend=backend).read(
+            range(3), (64, 48)
+        ):
+            owner = pixels if pixels.base is None else pixels.base
+            assert owner.nbytes == 64 * 48 * 3
+
+
+def test_the_heavy_packages_wait_until_they_are_used() -> None:
+    heavy = "{'av', 'decord', 'PIL', 'fsspec'}"
+    code = f"import act2see.tools.video.reader, act2see.tools.video.store, sys; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_part_of_a_file_is_a_video_of_its_own(tmp_path: Path, backend: Backend) -> None:
+    file = write_video(tmp_path / "clip.mp4", UNEVEN)
+    part = open_video(f"{file}#t=5.05,9.05", backend=backend)
+    assert part.seconds == pytest.approx(4.0)
+    # The frame of 5.0 s is still on screen when the part begins; the one of 9.05 s comes when it is over.
+    assert part.timestamps == pytest.approx([0, 0.05, 0.15, 3.95], abs=1e-3)
+    check(part, [5, 6, 7, 8])
+    assert [number(p) for _, _, p in open_video(f"{file}#t=20", backend=backend).read([0, 1])] == [10, 11]
+    assert open_video(f"{file}#t=,0.21", backend=backend).frames == 3
+    assert len({open_video(f"{file}{t}").digest for t in ("", "#t=1,2", "#t=1,3", "#t=1")}) == 4
+    assert open_video(f"{file}#t=4,99").seconds == pytest.approx(open_video(file).seconds - 4)
+    with pytest.raises(VideoError, match="nothing from 30 s on"):
+        open_video(f"{file}#t=30,40")
+
+
+def test_a_file_that_is_named_like_a_part_is_itself(tmp_path: Path) -> None:
+    file = write_video(tmp_path / "clip.mp4", EVEN).rename(tmp_path / "clip.mp4#t=0,1")
+    assert open_video(file).frames == 60
+
+
+def test_pictures_with_a_palette_are_read(tmp_path: Path) -> None:
+    video = open_video(write_palette(tmp_path / "palette.mov", 6))
+    assert [number(pixels) for _, _, pixels in video.read(range(6), None)] == list(range(6))

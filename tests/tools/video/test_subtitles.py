@@ -1,0 +1,125 @@
+"""Subtitle files as they are found: of all ages, of all makers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from act2see.errors import TranscriptError
+from act2see.tools.video.subtitles import Line, parse, read_transcript, subtitles_of
+
+SRT = """1
+00:00:01,000 --> 00:00:02,500
+Look at the <i>triangle</i>!
+
+2
+00:00:03,000 --> 00:00:04,000
+- It blinks.
+- {\\an8}It does &amp; it did.
+
+3
+01:00:00,000 --> 01:00:01,5
+An hour later.
+"""
+VTT = """WEBVTT - made by hand
+
+STYLE
+::cue { color: red }
+
+NOTE the next one
+has a name
+
+opening
+00:01.000 --> 00:02.500 align:start position:10%
+<v Ann>Look at the <c.loud>triangle</c>!
+
+00:03.000 --> 00:04.000
+<00:03.200>It <00:03.500>blinks.
+"""
+
+
+def test_subrip_and_webvtt_are_read_alike() -> None:
+    assert parse(SRT) == (
+        (
+            Line(1.0, 2.5, "Look at the triangle!"),
+            Line(3.0, 4.0, "- It blinks. - It does & it did."),
+            Line(3600.0, 3601.5, "An hour later."),
+        ),
+        0,
+    )
+    assert parse(VTT) == ((Line(1.0, 2.5, "Ann: Look at the triangle!"), Line(3.0, 4.0, "It blinks.")), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "skipped"),
+    [
+        (SRT.replace("\n", "\r\n"), 3, 0),
+        (SRT.replace("\n", "\r"), 3, 0),
+        (SRT.replace("\n\n", "\n"), 3, 0),  # no blank lines
+        (SRT.replace(",", ".").replace("-->", "->"), 3, 0),
+        ("\ufeff" + SRT, 3, 0),
+        (SRT.replace("00:00:03,000 --> 00:00:04,000", "soon --> later"), 2, 1),
+        (SRT.replace("00:00:03,000 --> 00:00:04,000", "00:00:04,000 --> 00:00:03,000"), 2, 1),
+        (SRT.replace("An hour later.", ""), 2, 1),
+        ("", 0, 0),
+    ],
+    ids=["crlf", "cr", "no-blank-lines", "dots", "mark", "no-time", "backwards", "no-text", "empty"],
+)
+def test_what_can_be_read_is_read(text: str, lines: int, skipped: int) -> None:
+    found, left = parse(text)
+    assert (len(found), left) == (lines, skipped)
+    assert all(not line.text.endswith(tuple("123")) for line in found)
+
+
+@given(st.text())
+def test_anything_is_read_without_an_error(text: str) -> None:
+    lines, _ = parse(text + "\n00:01.000 --> 00:02.000\nend")
+    assert [line.start for line in lines] == sorted(line.start for line in lines)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "clip.srt"
+    file.write_bytes(SRT.replace("Look", "Schön, Größe").encode(encoding))
+    assert read_transcript(file).lines[0].text == "Schön, Größe at the triangle!"
+
+
+def test_files_that_are_no_subtitles_are_named(tmp_path: Path) -> None:
+    for name, content, says in (
+        ("a.srt", b"Hello.", "no line with a time"),
+        ("b.srt", b"\0" * (17 << 20), "more than 16 MiB"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(TranscriptError, match=rf"{name}.*{says}|{says}.*{name}"):
+            read_transcript(tmp_path / name)
+    with pytest.raises(TranscriptError, match=r"c\.srt cannot be read \(No such file"):
+        read_transcript(tmp_path / "c.srt")
+
+
+def test_subtitles_stand_beside_their_video(tmp_path: Path) -> None:
+    for name in ("clip.srt", "clip.de.VTT", "clip.mp4", "clip2.srt", "clip.txt", "other.vtt"):
+        (tmp_path / name).touch()
+    assert [f.name for f in subtitles_of(tmp_path / "clip.mp4")] == ["clip.de.VTT", "clip.srt"]
+    assert subtitles_of(tmp_path / "none" / "clip.mp4") == []
+
+
+def test_lines_are_found_by_their_words(tmp_path: Path) -> None:
+    said = [
+        "The board is ready.",
+        "Now the ring hops.",
+        "Nothing yet.",
+        "The triangle is blue!",
+        "The board was tipped.",
+        "Ready?",
+    ]
+    file = tmp_path / "clip.vtt"
+    file.write_text(
+        "WEBVTT\n\n" + "\n\n".join(f"00:{n:02}.000 --> 00:{n:02}.900\n{text}" for n, text in enumerate(said))
+    )
+    transcript = read_transcript(file)
+    assert str(transcript.search("blue triangle")[0]) == '3.0 s to 3.9 s: "The triangle is blue!"'
+    assert [line.start for line in transcript.search("board READY?", 2)] == [0.0, 5.0]
+    assert transcript.search("elephant") == ()
+    assert transcript.search("?") == transcript.lines[:5]

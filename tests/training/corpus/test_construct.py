@@ -1,0 +1,249 @@
+"""Construction: the real graph and tools, teachers with faults, runs that are cut short and go on."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.rollout import Rollout
+from act2see.errors import CorpusError, ReasonerError, RefusedError, SetupError
+from act2see.graphs.config import load_config
+from act2see.micro.questions import item_of
+from act2see.micro.source import load_world
+from act2see.micro.teacher import Faults, ScriptedTeacher
+from act2see.trace.record import Frames
+from act2see.training.corpus.construct import Limits, Plan, asked, construct
+from act2see.training.corpus.journal import Journal
+from act2see.training.corpus.records import Chain, read_chains
+from act2see.training.corpus.sources import Sample
+
+CONFIG = load_config("micro", view={"guard": None})
+PERFECT = Faults(0, 0, 0, 0)
+
+
+@dataclass
+class Says:
+    """A teacher that does what its script says at each request; the last thing again and again."""
+
+    script: list[str | Exception]
+    name: str = "says"
+    heard: list[str] = field(default_factory=list)
+
+    async def stream(
+        self,
+        rollout: Rollout,
+        *,
+        until: Callable[[str], bool],
+        stops: Sequence[str],
+        max_tokens: int,
+        sampling: Sampling,
+    ) -> AsyncIterator[Delta | Done]:
+        self.heard.append(str(rollout))
+        line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(line, Exception):
+            raise line
+        cut = line.endswith("...")
+        stopped = until(line)
+        yield Delta(line)
+        yield Done("until" if stopped else "length" if cut else "eos", prefilled=1000, decoded=10)
+
+    def forget(self, session: str) -> None:
+        pass
+
+
+def run(
+    folder: Path,
+    samples: Sequence[Sample],
+    teacher: Any,
+    plan: Plan | None = None,
+    limits: Limits | None = None,
+) -> list[Chain]:
+    asyncio.run(construct(samples, CONFIG, folder, plan, limits, reasoner=teacher))
+    return list(read_chains(folder / "chains.jsonl"))
+
+
+def told(chain: Chain) -> list[Any]:
+    """What a chain says and shows, without how long it took."""
+    segments = chain.trace.segments if chain.trace else ()
+    return [
+        chain.dropped,
+        [s.model_copy(update={"seconds": 0.0}) if isinstance(s, Frames) else s for s in segments],
+    ]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    return list(load_world(12, tmp_path_factory.mktemp("clips")))
+
+
+@pytest.fixture
+def one(world: list[Sample]) -> list[Sample]:
+    return [s for s in world if s.options][:1]
+
+
+def test_a_perfect_teacher_makes_the_world_s_own_chains(tmp_path: Path, world: list[Sample]) -> None:
+    chains = {c.sample.id: c for c in run(tmp_path, world, ScriptedTeacher(PERFECT))}
+    assert set(chains) == {s.id for s in world}
+    for c in chains.values():
+        assert c.dropped == ""
+        assert c.trace
+        assert [call.tag for call in c.trace.calls] == list(
+            item_of(int(c.sample.id.removeprefix("world-"))).needed
+        )
+        assert c.trace.question.text == c.sample.question
+        frames = [f for s in c.trace.segments if isinstance(s, Frames) for f in s.frames]
+        assert len(frames) == len(c.trace.calls)
+        assert all(list((tmp_path / "frames").rglob(f"{f.digest}.png")) for f in (*c.trace.initial, *frames))
+        assert c.attempts[0].cost.requests == len(c.trace.calls) + 1
+
+
+def test_a_wrong_answer_is_asked_for_again_twice_and_then_dropped(tmp_path: Path, one: list[Sample]) -> None:
+    wrong = next(o for o in one[0].options if o != one[0].answer)
+    right = Says([f"Hm.</think><answer>{wrong}</answer>", f"Ah.</think><answer>{one[0].answer}</answer>"])
+    (chain,) = run(tmp_path / "a", one, right)
+    assert [a.outcome for a in chain.attempts] == ["wrong", "right"]
+    assert (chain.dropped, chain.cost.requests, chain.cost.read, chain.cost.written) == ("", 2, 2000, 20)
+    (chain,) = run(tmp_path / "b", one, Says([f"Hm.</think><answer>{wrong}</answer>"]))
+    assert len(chain.attempts) == 3
+    assert chain.dropped.startswith("wrong after 3 attempts")
+
+
+@pytest.mark.parametrize(
+    ("line", "outcome"),
+    [
+        ("", "no answer"),  # the answer was opened for it, and nothing came
+        ("Hm. I do not know.", "format"),
+        ("Hm.</think><answer>perhaps a dog</answer>", "format"),
+        ("Hm.</think><answer> </answer>", "no answer"),
+        ("I think on and on ...", "truncated"),
+        (ReasonerError("status 500"), "failed"),
+        (RefusedError("no"), "refused"),
+    ],
+)
+def test_what_a_teacher_can_do_wrong_has_a_name(
+    tmp_path: Path, one: list[Sample], line: str | Exception, outcome: str
+) -> None:
+    (chain,) = run(tmp_path, one, Says([line]), Plan(retries=0))
+    assert chain.attempts[0].outcome == outcome
+    assert chain.dropped.startswith(f"{outcome} after 1 attempts")
+
+
+def test_a_wrong_key_ends_the_run_and_writes_nothing(tmp_path: Path, world: list[Sample]) -> None:
+    with pytest.raises(SetupError, match="key"):
+        run(tmp_path, world, Says([SetupError("check the key")]))
+    assert list(read_chains(tmp_path / "chains.jsonl")) == []
+
+
+def test_a_video_that_is_gone_drops_its_question_alone(tmp_path: Path, world: list[Sample]) -> None:
+    gone = world[0].model_copy(update={"id": "world-gone", "video": str(tmp_path / "gone.mp4")})
+    chains = run(tmp_path / "run", [gone, world[1]], ScriptedTeacher(PERFECT))
+    by = {c.sample.id: c for c in chains}
+    assert by["world-gone"].dropped.startswith("failed after 1 attempts (VideoError: there is no file")
+    assert by[world[1].id].dropped == ""
+
+
+def test_the_answer_is_in_the_prompt_only_where_one_asks_for_it(tmp_path: Path, one: list[Sample]) -> None:
+    sample = one[0].model_copy(update={"answer": one[0].options[0], "chain": "because it is so"})
+    for hint in (False, True):
+        teacher = Says([f"Hm.</think><answer>{sample.answer}</answer>"])
+        (chain,) = run(tmp_path / str(hint), [sample], teacher, Plan(hint=hint))
+        assert ("because it is so" in teacher.heard[0]) == hint
+        assert ("right answer" in teacher.heard[0]) == hint
+        assert chain.trace
+        assert chain.trace.question.text == sample.question
+    assert asked(sample) == sample.question
+
+
+def test_a_run_goes_on_where_it_stopped_and_makes_nothing_twice(tmp_path: Path, world: list[Sample]) -> None:
+    teacher = ScriptedTeacher()
+    assert len(run(tmp_path, world[:5], teacher)) == 5
+    file = tmp_path / "chains.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])  # as a process leaves it that is killed while it writes
+    chains = run(tmp_path, world, teacher)
+    assert sorted(c.sample.id for c in chains) == sorted(s.id for s in world)
+    again = {c.sample.id: c for c in run(tmp_path / "b", world, teacher)}
+    assert [told(c) for c in chains] == [told(again[c.sample.id]) for c in chains]
+    with pytest.raises(CorpusError, match="another plan"):
+        run(tmp_path, world, teacher, Plan(seed=1))
+    with pytest.raises(CorpusError, match="another teacher"):
+        run(tmp_path, world, ScriptedTeacher(seed=9))
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from act2see.graphs.config import load_config
+from act2see.micro.source import load_world
+from act2see.micro.teacher import ScriptedTeacher
+from act2see.training.corpus.construct import construct
+out, n = Path(sys.argv[1]), int(sys.argv[2])
+samples = list(load_world(n, out / "clips"))
+config = load_config("micro", view={"guard": None})
+asyncio.run(construct(samples, config, out / "run", reasoner=ScriptedTeacher(), on_chain=lambda c, r: print(c.sample.id, flush=True)))
+"""
+
+
+def test_kill_9_loses_what_is_in_flight_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), "24"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as process:
+        assert process.stdout
+        finished = [process.stdout.readline().strip() for _ in range(6)]
+        process.send_signal(signal.SIGKILL)
+    kept = [c.sample.id for c in read_chains(tmp_path / "run" / "chains.jsonl")]
+    assert set(finished) <= set(kept)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & set(kept)
+    ids = [c.sample.id for c in read_chains(tmp_path / "run" / "chains.jsonl")]
+    assert len(ids) == len(set(ids)) == 24
+
+
+def test_a_budget_stops_cleanly(tmp_path: Path, world: list[Sample]) -> None:
+    teacher = Says(["Hm.</think><answer>nothing of this</answer>"])
+    plan, limits = Plan(retries=0, prices=(1.0, 10.0)), Limits(concurrency=1, dollars=0.002)
+    result = asyncio.run(construct(world, CONFIG, tmp_path, plan, limits, reasoner=teacher))
+    # A question takes 1,000 tokens read and 10 written: $0.0011; the second is the last to begin.
+    assert result.dropped == 2
+    assert result.cost.dollars == pytest.approx(0.0022)
+    assert result.stopped == "the budget of $0.002 is spent"
+    with pytest.raises(CorpusError, match="needs prices"):
+        asyncio.run(construct(world, CONFIG, tmp_path / "b", Plan(), limits, reasoner=teacher))
+
+
+def test_a_full_disk_ends_the_run_and_what_was_written_stays_whole(
+    tmp_path: Path, one: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = Chain(sample=one[0], dropped="wrong")
+    with Journal(tmp_path) as journal:
+        journal.write(chain)
+        before = journal.path.read_bytes()
+
+        def full(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(
+                CorpusError, match=r"No space left on device\): free some space and run it again"
+            ):
+                journal.write(chain.model_copy(update={"dropped": "also"}))
+        assert journal.path.read_bytes() == before
+        journal.write(chain)
+    assert journal.path.read_bytes() == before * 2
+
+
+def test_one_process_at_a_time(tmp_path: Path, one: list[Sample]) -> None:
+    with Journal(tmp_path), pytest.raises(CorpusError, match="another process"):
+        run(tmp_path, one, ScriptedTeacher())

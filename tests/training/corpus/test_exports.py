@@ -1,0 +1,279 @@
+"""Exports: what other trainers read, that placeholders are as many as pictures, and that the same traces come
+back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from tests.training.any_chains import chains, make_chain, without_calls
+
+from act2see.agent.rollout import TextPiece, render
+from act2see.errors import CorpusError
+from act2see.tools.video.store import FrameStore, frame_digest
+from act2see.trace.record import Frames, Text
+from act2see.training.corpus.card import CorpusMeta, pictures
+from act2see.training.corpus.dataset import INFO, write_corpus
+from act2see.training.corpus.exports import FORMATS, Kind, export_corpus, import_corpus
+from act2see.training.corpus.records import Chain
+from act2see.training.prompts import prompt_of
+
+KINDS = get_args(Kind)
+SHORT = CorpusMeta(style="short")
+JOINER = "\u2060"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FrameStore:
+    return FrameStore(tmp_path / "frames")
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Any]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    yield lambda *what, **how: datasets.load_dataset(
+        *what, split="train", cache_dir=str(tmp_path / "cache"), **how
+    )
+    datasets.enable_progress_bars()
+
+
+def exported(
+    folder: Path, kind: Kind, given: list[Chain], store: FrameStore, meta: CorpusMeta = SHORT
+) -> Path:
+    write_corpus(given, store, folder / "corpus", meta=meta)
+    return export_corpus(folder / "corpus", kind, folder / kind)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), kind=st.sampled_from(KINDS))
+def test_any_chains_come_back_equal(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: Kind
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    store, other = FrameStore(folder / "frames"), FrameStore(folder / "other")
+    given = data.draw(st.lists(chains(store), min_size=1, max_size=2))
+    file = exported(folder, kind, given, store)
+    assert list(import_corpus(file.parent, kind, other)) == given
+    for digest in {f.digest for c in given if c.trace for f in pictures(c.trace)}:
+        assert np.array_equal(other.get(digest), store.get(digest))
+    for row in FORMATS[kind].read(file.parent):
+        contents = [m["content"] for m in row["messages"]]
+        if kind == "trl":
+            assert sum(part["type"] == "image" for content in contents for part in content) == len(
+                row["images"]
+            )
+        else:
+            assert sum(content.count("<image>") for content in contents) == len(row["images"])
+        assert not re.search(r"<\|\w+\|>|<video>", "".join(FORMATS[kind].said(m) for m in row["messages"]))
+        assert [frame_digest(np.asarray(picture(file.parent / path))) for path in row["images"]] == [
+            Path(p).stem for p in row["images"]
+        ]
+
+
+def picture(path: Path) -> Any:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def test_ms_swift_reads_the_rollout_and_what_of_it_is_learnt(tmp_path: Path, store: FrameStore) -> None:
+    chain = make_chain(store)
+    (row,) = rows(exported(tmp_path, "ms-swift", [chain], store))
+    asked, *rest = row["messages"]
+    assert asked == {
+        "role": "user",
+        "content": "<0.0 seconds><image><1.0 seconds><image>\nWhat moves in clip 0?\nA. the ring\nB. the cross\nTools: retrieve, generate.",
+    }
+    assert [(m["role"], m["loss"], m["content"]) for m in rest] == [
+        ("assistant", False, "<think>\n"),
+        ("assistant", True, "I look closer.<retrieve>the ring</retrieve>"),
+        ("assistant", False, "<frame><1.7 seconds><image></frame>"),
+        ("assistant", True, "Were it gone:<generate>gone</generate>"),
+        ("assistant", False, "<frame><imagined><image></frame>"),
+        ("assistant", True, "So it moves.</think>\n<answer>A</answer>"),
+    ]
+    assert chain.trace is not None
+    assert [Path(p).stem for p in row["images"]] == [f.digest for f in chain.trace.shown]
+
+
+def test_llama_factory_reads_turns_in_which_only_the_model_s_are_the_assistant_s(
+    tmp_path: Path, store: FrameStore, opened: Any
+) -> None:
+    file = exported(
+        tmp_path, "llama-factory", [make_chain(store), without_calls(make_chain(store, 1))], store
+    )
+    info = json.loads((file.parent / "dataset_info.json").read_text())["act2see"]
+    table = opened("json", data_files=str(file.parent / info["file_name"]))
+    tags, columns = info["tags"], info["columns"]
+    for row, said in zip(
+        table,
+        ("I look closer.<retrieve>the ring</retrieve>", "It is seen.</think>\n<answer>A</answer>"),
+        strict=True,
+    ):
+        turns = row[columns["messages"]]
+        assert [t[tags["role_tag"]] for t in turns] == [tags["user_tag"], tags["assistant_tag"]] * (
+            len(turns) // 2
+        )
+        assert turns[1][tags["content_tag"]] == f"<think>\n{said}"
+        assert not [t for t in turns[1::2] if "<image>" in t["content"] or "<frame>" in t["content"]]
+        assert all((file.parent / path).is_file() for path in row[columns["images"]])
+    assert table[0]["messages"][2]["content"] == "<frame><1.7 seconds><image></frame>"
+
+
+def test_trl_s_own_collator_reads_the_rollout_and_learns_the_model_s_text(
+    tmp_path: Path, store: FrameStore, opened: Any
+) -> None:
+    from transformers import Qwen3VLProcessor
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    from act2see.micro.questions import sentences
+    from act2see.micro.recipe.learn_vlm import image_processor
+    from act2see.micro.recipe.tokenizers import qwen_tokenizer
+
+    class Processor(Qwen3VLProcessor):  # type: ignore[misc]
+        def check_argument_for_proper_class(self, *_: Any) -> None:
+            """It would want a video processor, which needs torchvision."""
+
+    given = [make_chain(store), without_calls(make_chain(store, 1))]
+    file = exported(tmp_path, "trl", given, store)
+    tokenizer = qwen_tokenizer(list(sentences())[:200])
+    collator = DataCollatorForVisionLanguageModeling(
+        Processor(image_processor(), tokenizer),
+        assistant_only_loss=True,
+        chat_template=(file.parent / "rollout.jinja").read_text(),
+    )
+    batch = collator([dict(row) for row in opened(str(file.parent))])
+    assert batch["image_grid_thw"].shape[0] == 6
+    for chain, ids, labels in zip(given, batch["input_ids"], batch["labels"], strict=True):
+        assert chain.trace is not None
+        rollout = render(chain.trace, prompt_of(chain.trace, "short", {}), end_of_turn=True)
+        read = tokenizer.decode([i for i in ids.tolist() if i != tokenizer.pad_token_id])
+        assert re.sub(r"(<\|image_pad\|>)+", "<|image_pad|>", read) == str(rollout)
+        learnt = tokenizer.decode([i for i in labels.tolist() if i != -100])
+        # TRL tokenises the text as a whole, so the `>` of a call and the `<` of its frame may be one token.
+        ours = "".join(p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.learnt) + "<|im_end|>"
+        assert re.sub(r"(</retrieve>|</generate>)<", r"\1", learnt) == ours
+
+
+def test_what_spells_a_placeholder_is_not_one(tmp_path: Path, store: FrameStore) -> None:
+    chain = make_chain(store)
+    assert chain.trace is not None
+    question = chain.trace.question.model_copy(update={"text": "Is <image> or <|im_end|> on the board?"})
+    chain = chain.model_copy(update={"trace": chain.trace.model_copy(update={"question": question})})
+    (row,) = rows(exported(tmp_path, "ms-swift", [chain], store))
+    assert f"Is <{JOINER}image> or <{JOINER}|im_end|> on the board?" in row["messages"][0]["content"]
+
+
+def test_the_prompt_is_that_of_the_run(tmp_path: Path, store: FrameStore) -> None:
+    meta = CorpusMeta(usages={"retrieve": "look again"})
+    (row,) = rows(exported(tmp_path, "ms-swift", [make_chain(store)], store, meta))
+    said = row["messages"][0]["content"]
+    assert "<retrieve> query </retrieve>: look again\n" in said
+    assert re.search(r"<generate> query </generate>: \w+", said)  # the tool's own line
+
+
+def test_a_chain_without_an_end_is_refused(tmp_path: Path, store: FrameStore) -> None:
+    chain = make_chain(store)
+    assert chain.trace is not None
+    chain = chain.model_copy(
+        update={"trace": chain.trace.model_copy(update={"segments": chain.trace.segments[:3]})}
+    )
+    with pytest.raises(CorpusError, match="'run-0' does not end with the model's own text"):
+        exported(tmp_path, "ms-swift", [chain], store)
+    assert not list(tmp_path.glob("ms-swift*"))
+
+
+@pytest.mark.parametrize("kind", ["ms-swift", "llama-factory"])
+def test_edited_reasoning_is_taken_over(tmp_path: Path, store: FrameStore, kind: Kind) -> None:
+    given = [make_chain(store), make_chain(store, 1)]
+    file = exported(tmp_path, kind, given, store)
+    file.write_text(file.read_text().replace("Were it gone:", "Without it, <image>:", 1))
+    first, second = import_corpus(file, kind, store)
+    assert second == given[1]
+    before, trace = given[0].trace, first.trace
+    assert before is not None
+    assert trace is not None
+    assert trace.segments == (*before.segments[:3], Text(text="Without it, <image>:"), *before.segments[4:])
+    assert first == given[0].model_copy(update={"trace": trace, "similarity": None})
+
+
+def test_records_may_be_deleted_and_reordered(tmp_path: Path, store: FrameStore) -> None:
+    given = [make_chain(store, n) for n in range(3)]
+    file = exported(tmp_path, "llama-factory", given, store)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text(lines[2] + lines[0])
+    assert list(import_corpus(file, "llama-factory", store)) == [given[2], given[0]]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            '<retrieve>the ring</retrieve>"',
+            '<retrieve>the cross</retrieve>"',
+            "only reasoning may be edited, and '<retrieve>the ring",
+        ),
+        ('<answer>A</answer>"', '<answer>B</answer>"', "only reasoning may be edited"),
+        (
+            "I look closer.",
+            "I </think> look closer.",
+            r"the edited chain is not well formed \(a thought closed twice\)",
+        ),
+        ("What moves", "What rests", "message 1 is not the model's and was edited"),
+        ("<1.7 seconds>", "<1.8 seconds>", "message 4 is not the model's and was edited"),
+        ('"loss": false', '"loss": true', "message 2 is not the model's and was edited"),
+        (
+            '{"role": "assistant", "content": "<think>\\n", "loss": false}, ',
+            "",
+            "messages were added or taken away",
+        ),
+        ('"act2see": ', '"other": ', "has lost its `act2see`"),
+        ('"images": ["images/', '"images": ["x", "images/', "its images are not those of its chain"),
+    ],
+)
+def test_other_edits_are_refused(tmp_path: Path, store: FrameStore, old: str, new: str, said: str) -> None:
+    file = exported(tmp_path, "ms-swift", [make_chain(store)], store)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(CorpusError, match=rf"record 1.*{said}"):
+        list(import_corpus(file, "ms-swift", store))
+
+
+def test_what_is_no_such_export(tmp_path: Path, store: FrameStore) -> None:
+    file = exported(tmp_path, "trl", [make_chain(store)], store)
+    with pytest.raises(CorpusError, match="is an export for trl, not for ms-swift: import it as that"):
+        import_corpus(file, "ms-swift", store)
+    with pytest.raises(CorpusError, match=r"is not an export: its act2see\.json names no export_version"):
+        import_corpus(tmp_path / "corpus", "trl", store)
+    with pytest.raises(CorpusError, match="there is no export 'csv'"):
+        export_corpus(tmp_path / "corpus", "csv", tmp_path / "csv")  # type: ignore[arg-type]
+    data = json.loads((file.parent / INFO).read_text())
+    (file.parent / INFO).write_text(json.dumps(data | {"export_version": 2, "act2see": "9.1.0"}))
+    with pytest.raises(CorpusError, match=r"an export of version 2 .* written by act2see 9\.1\.0"):
+        import_corpus(file, "trl", store)
+
+
+def test_a_missing_picture_is_named(tmp_path: Path, store: FrameStore) -> None:
+    chain = make_chain(store)
+    file = exported(tmp_path, "ms-swift", [chain], store)
+    assert chain.trace is not None
+    (returned,) = next(s for s in chain.trace.segments if isinstance(s, Frames)).frames
+    (file.parent / "images" / returned.digest[:2] / f"{returned.digest}.png").unlink()
+    with pytest.raises(
+        CorpusError, match=rf"record 1: the picture images/../{returned.digest}.png cannot be read"
+    ):
+        list(import_corpus(file, "ms-swift", FrameStore(tmp_path / "other")))

@@ -1,0 +1,209 @@
+"""The filter: each way to fall is reached and named, the threshold is strict, and nothing is held that need
+not be."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tests.training.board_chains import asked, chained, closing, looked, traced
+
+from act2see.errors import ConfigError, CorpusError
+from act2see.micro.source import load_world
+from act2see.trace.record import Answer, Call, Frames, Segment, Text
+from act2see.training.corpus.filtering import BATCH, fallen, filter_chains
+from act2see.training.corpus.format_check import format_fault
+from act2see.training.corpus.records import Attempt, Chain
+from act2see.training.corpus.similarity import SentenceEncoder
+from act2see.training.corpus.verdicts import Verdict, chain_key
+
+
+class Angles:
+    """An encoder for which "cos 0.8" and the human "cos 1" have a cosine of 0.8; it counts what it is
+    given."""
+
+    name, window, longer = "angles", 10, 0
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.sizes.append(len(texts))
+        cos = np.array([float(t.split("cos ")[1].split()[0]) for t in texts])
+        return np.stack([cos, np.sqrt(1 - cos**2)], -1).astype(np.float32)
+
+
+def measured(n: int, cos: float, human: str = "cos 1", **changes: object) -> Chain:
+    return chained(asked(n, human), said=f"cos {cos} ", **changes)
+
+
+def judged(chain: Chain, accepted: bool, comment: str = "") -> dict[str, Verdict]:
+    return {
+        chain_key(chain): Verdict(
+            key=chain_key(chain), id=chain.sample.id, accepted=accepted, comment=comment
+        )
+    }
+
+
+SAMPLE = asked(0)
+SAID = Text(text="No ring blinks. ")
+CALL, FRAMES = looked(3)
+END, ANSWER = closing(SAMPLE)
+FAULTS: dict[str, tuple[Segment, ...]] = {
+    "no answer at the end": (SAID, CALL, FRAMES, END),
+    "several answers": (SAID, END, ANSWER, ANSWER),
+    "a forced answer": (SAID, END, ANSWER.model_copy(update={"forced": True})),
+    "an empty answer": (SAID, END, Answer(text="<answer> </answer>", body="")),
+    "a call that did not work: repeated": (
+        SAID,
+        CALL,
+        FRAMES,
+        CALL.model_copy(update={"outcome": "repeated"}),
+        FRAMES,
+        END,
+        ANSWER,
+    ),
+    "frames that no call asked for": (SAID, FRAMES, END, ANSWER),
+    "a call that nothing came of": (SAID, CALL, END, ANSWER),
+    "no thought": (CALL, FRAMES, Text(text="</think>\n"), ANSWER),
+    "a thought opened twice": (Text(text="<think>It is. "), END, ANSWER),
+    "a thought closed twice": (SAID, END, END, ANSWER),
+    "a thought that is not closed": (SAID, ANSWER),
+    "a call after the thought": (SAID, END, CALL, FRAMES, SAID, ANSWER),
+    "a stray tag: </retrieve>": (Text(text="It is </retrieve> so. "), END, ANSWER),
+    "a stray tag: <tool_call>": (Text(text="It is <tool_call> so. "), END, ANSWER),
+    "a tag that is not closed": (SAID, END, Answer(text="<answer>green", body="green")),
+    "a text that reads as something else": (SAID, END, Answer(text="<answer>green</answer>", body="red")),
+    "a call that does not read as one: repeated": (SAID, CALL, FRAMES, SAID, CALL, FRAMES, END, ANSWER),
+    "a call that does not read as one: unknown": (Text(text="It is <b>so</b>. "), END, ANSWER),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_of_a_format_is_named(fault: str) -> None:
+    assert format_fault(traced(SAMPLE, *FAULTS[fault])) == fault
+
+
+def test_what_may_stand_in_a_well_formed_chain() -> None:
+    note = Frames(tag="retrieve", note="No frame matches; go on.")
+    for segments in (
+        (SAID, END, ANSWER),
+        (SAID, CALL, FRAMES, SAID, *looked(4, "generate"), END, ANSWER),
+        (SAID, CALL, note, END, ANSWER),
+        (CALL, FRAMES, Text(text="a < b, <b> and </c>."), END, ANSWER),
+        (SAID, Text(text="Yes.</think>\nSo I answer: "), ANSWER),
+    ):
+        assert format_fault(traced(SAMPLE, *segments)) == ""
+    long = "a" * 600
+    call = Call(text=f"<retrieve>{long}</retrieve>", tag="retrieve", query=long)
+    assert format_fault(traced(SAMPLE, SAID, call, FRAMES, END, ANSWER)) == ""
+    bare = traced(SAMPLE, SAID, CALL, FRAMES, END, ANSWER).model_dump()
+    assert format_fault(traced(SAMPLE).model_validate(bare | {"versions": {}})) == ""
+
+
+def test_every_step_drops_and_says_why(tmp_path: Path) -> None:
+    one, two, three, four, five, six = load_world(6, tmp_path)
+    wrong = chained(one, attempts=(Attempt(outcome="wrong", why="x"),), dropped="wrong after 3 attempts: x")
+    broken = chained(two).model_copy(update={"trace": traced(two, Text(text="It is. "))})
+    far = chained(three, "retrieve", said="I do not see anything of interest, and so I simply guess. ")
+    alone = chained(four.model_copy(update={"chain": ""}), said="It is. ")
+    disliked, good = chained(five), chained(six, "retrieve", "generate")
+    missing = good.model_copy(update={"trace": None})
+    chains = [wrong, broken, far, alone, disliked, good, missing]
+    encoder = SentenceEncoder("minilm", device="cpu")
+    out = list(filter_chains(chains, encoder, verdicts=judged(disliked, False, "nonsense")))
+    assert [c.dropped for c in out] == [
+        "wrong after 3 attempts: x",
+        "filter format: no answer at the end",
+        "filter similarity: not above 0.8",
+        "filter similarity: no human chain",
+        "filter person: rejected: nonsense",
+        "",
+        "filter format: no trace",
+    ]
+    assert [c.similarity is not None for c in out] == [False, False, True, False, True, True, False]
+    assert [fallen(c) for c in out if c.dropped] == [
+        ("construction", "wrong"),
+        ("format", "no answer at the end"),
+        ("similarity", "not above 0.8"),
+        ("similarity", "no human chain"),
+        ("person", "rejected"),
+        ("format", "no trace"),
+    ]
+    assert [(c.sample, c.trace) for c in out] == [(c.sample, c.trace) for c in chains]
+    again = list(filter_chains(out, None, without_chains=True, verdicts=judged(disliked, True)))
+    assert [bool(c.dropped) for c in again] == [True, True, True, False, False, False, True]
+    assert again[3].similarity is None
+    assert list(filter_chains(out, encoder, verdicts=judged(disliked, False, "nonsense"))) == out
+
+
+def test_a_reason_of_construction_is_told_without_its_details() -> None:
+    assert fallen(chained(SAMPLE, dropped="the video is gone: x.mp4")) == (
+        "construction",
+        "the video is gone",
+    )
+    assert fallen(chained(SAMPLE, attempts=(), dropped="no such: thing")) == ("construction", "no such")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "kept"),
+    [(0.8, [False, False, True]), (0.79, [False, True, True]), (1.0, [False] * 3), (-1, [True] * 3)],
+)
+def test_the_threshold_must_be_exceeded(threshold: float, kept: list[bool]) -> None:
+    chains = [measured(1, 0.6), measured(2, 0.8), measured(3, 0.81)]
+    out = list(filter_chains(chains, Angles(), threshold=threshold))
+    assert [c.similarity for c in out] == pytest.approx([0.6, 0.8, 0.81])
+    assert [not c.dropped for c in out] == kept
+
+
+@pytest.mark.parametrize("threshold", [1.5, -2.0, float("nan")])
+def test_a_threshold_that_is_none_is_refused_at_once(threshold: float) -> None:
+    with pytest.raises(ConfigError, match="between -1 and 1"):
+        filter_chains([], Angles(), threshold=threshold)
+
+
+def test_without_an_encoder_it_must_have_been_measured() -> None:
+    with pytest.raises(CorpusError, match="'q1' has no similarity yet"):
+        list(filter_chains([measured(1, 0.9)], None))
+
+
+def test_chains_stream_through() -> None:
+    taken = Counter[str]()
+
+    def many() -> Iterator[Chain]:
+        for n in range(2_000):
+            taken["in"] += 1
+            yield measured(n, 0.9 if n % 2 else 0.7, "" if n % 10 == 0 else "cos 1")
+
+    encoder = Angles()
+    for chain in filter_chains(many(), encoder):
+        taken["kept" if not chain.dropped else fallen(chain)[1]] += 1
+        taken["out"] += 1
+        assert taken["in"] - taken["out"] < BATCH
+    assert taken == {"in": 2_000, "out": 2_000, "kept": 1_000, "not above 0.8": 800, "no human chain": 200}
+    assert encoder.sizes == [3] * -(-2_000 // BATCH)  # each text of a batch once
+
+
+def test_verdicts_on_other_chains_are_an_error() -> None:
+    chain = measured(1, 0.9)
+    other = measured(1, 0.95)
+    with pytest.raises(CorpusError, match=r"1 of 2 verdicts .* \(q1\)"):
+        list(filter_chains([chain], Angles(), verdicts=judged(chain, True) | judged(other, False)))
+    assert [c.dropped for c in filter_chains([chain], Angles(), verdicts=judged(chain, False))] == [
+        "filter person: rejected"
+    ]
+
+
+def test_windows_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    encoder = Angles()
+    encoder.longer = 3
+    with caplog.at_level(logging.WARNING):
+        list(filter_chains([], encoder))
+    assert [r.message for r in caplog.records] == [
+        "3 texts are longer than the 10 tokens of angles: they were compared by the mean of their windows"
+    ]

@@ -1,0 +1,101 @@
+"""A run that was cut off goes on from its last whole checkpoint, and ends where an unbroken one ends."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.training.rollouts import QUICK, drawn
+
+from act2see.errors import ConfigError
+from act2see.micro.questions import FAMILIES
+from act2see.micro.recipe.corpus import shuffle_options
+from act2see.tools.video.store import FrameStore
+from act2see.trace.trace import Trace
+from act2see.training.sft.finetune import SftResult, finetune
+from act2see.training.sft.samples import LikeLengths
+
+# Two steps an epoch: the cut comes in the middle of the second.
+RUN = QUICK.model_copy(update={"max_steps": 5, "save_steps": 3, "schedule": "cosine", "warmup": 1})
+
+
+class Cut(Exception):
+    """Stands for a killed process."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
+    return FrameStore(tmp_path_factory.mktemp("frames"))
+
+
+@pytest.fixture(scope="module")
+def run(store: FrameStore) -> Any:
+    traces = [drawn(f, store) for f in FAMILIES]
+
+    def go(
+        out: Path,
+        cut_at: int | None = None,
+        resume: bool = False,
+        given: list[Trace] = traces,
+        **changes: Any,
+    ) -> SftResult:
+        def progress(_: str, step: int, *__: Any) -> None:
+            if step == cut_at:
+                raise Cut
+
+        return finetune(
+            given,
+            store,
+            out,
+            RUN.model_copy(update=changes),
+            vary=shuffle_options,
+            resume=resume,
+            progress=progress,
+        )
+
+    return go
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(run: Any, store: FrameStore, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Cut):
+        run(tmp_path / "cut", cut_at=4)
+    # A checkpoint that was being written when the process died is not taken for one.
+    (tmp_path / "cut" / "checkpoint-4").mkdir()
+    resumed = run(tmp_path / "cut", resume=True)
+    assert resumed.steps == whole.steps == 5
+    assert dict(resumed.losses) == pytest.approx(dict(whole.losses), abs=1e-5)
+    a, b = (load_file(tmp_path / f / "adapter_model.safetensors") for f in ("whole", "cut"))
+    assert a.keys() == b.keys()
+    assert all((a[k] - b[k]).abs().max() < 1e-5 for k in a)
+    assert max(t.abs().max() for k, t in a.items() if "lora_B" in k) > 1e-3, "nothing was learnt"
+
+    with pytest.raises(
+        ConfigError, match="holds a run that reached checkpoint-5: resume it, or name another folder"
+    ):
+        run(tmp_path / "cut")
+    with pytest.raises(ConfigError, match=r"has learning_rate 0\.002, not 0\.1: resume it with that"):
+        run(tmp_path / "cut", resume=True, learning_rate=0.1)
+    with pytest.raises(ConfigError, match="is on another corpus"):
+        run(tmp_path / "cut", resume=True, given=[drawn("observe", store, 3)])
+
+
+def test_resuming_what_never_began_begins(run: Any, tmp_path: Path) -> None:
+    assert run(tmp_path / "new", resume=True, max_steps=1).steps == 1
+
+
+def test_an_order_is_that_of_its_seed_and_epoch() -> None:
+    lengths = [random.Random(n).randrange(1000) for n in range(64)]
+    orders = [LikeLengths(lengths, 4, seed) for seed in (0, 0, 1)]
+    assert list(orders[0]) == list(orders[1]) != list(orders[2])
+    assert sorted(orders[0]) == list(range(64))
+    first = list(orders[0])
+    orders[0].epoch = 1
+    assert list(orders[0]) != first
+    # Neighbours of a batch are alike: their spread is a fraction of that of any four.
+    spread = [max(b) - min(b) for i in range(0, 64, 4) if (b := [lengths[n] for n in first[i : i + 4]])]
+    assert sum(spread) / len(spread) < 350
