@@ -1,7 +1,7 @@
-"""Pages of the site (`make docs`) whose source is not in docs/: README, CONTRIBUTING, CHANGELOG and the API reference.
+"""Pages of the site (`make docs`) whose source is not in docs/: README, CONTRIBUTING, CHANGELOG, the API.
 
-MkDocs checks links between pages. Links to other files of the repository are checked here, and become plain text,
-since the site does not hold these files.
+MkDocs checks links between pages. Links to other files of the repository are checked here, and become plain
+text, since the site does not hold these files.
 """
 
 from __future__ import annotations
@@ -43,7 +43,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def api_reference() -> str:
     """The Markdown of a page with every public name of `act2see`, grouped by the package that defines it."""
-    lines = ["# API reference", "", "All names are imported from `act2see`, as in `from act2see import ask`.", ""]
+    lines = [
+        "# API reference",
+        "",
+        "All names are imported from `act2see`, as in `from act2see import ask`.",
+        "",
+    ]
     homes = sorted((home.split(".")[1], name) for name, home in act2see._HOMES.items())
     for package, names in groupby(homes, key=lambda home: home[0]):
         lines += [f"## act2see.{package}", ""]

@@ -1,4 +1,4 @@
-"""The site of `make docs`: links of the repository's pages lead to pages of the site, and every public name is in it.
+"""The site of `make docs`: links lead to pages of the site, and the API reference has every public name.
 
 MkDocs itself checks anchors and links between pages when it builds.
 """
