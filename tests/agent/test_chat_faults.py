@@ -88,7 +88,7 @@ async def test_a_fault_ends_the_run_at_its_last_step_from_which_it_goes_on(
         engine = reasoner(
             server,
             Backoff(requests=2, first=0.01, silence=0.3),
-            lambda ref: parts.resources.store.get(ref.digest),
+            parts.resources.store,
         )
         return create_act2see(
             config, parts=type(parts)(engine, parts.tools, parts.resources), checkpointer=saver

@@ -154,7 +154,7 @@ async def test_a_question_is_answered_and_its_trace_is_one_thought(tmp_path: Pat
     )
     config, parts = parts_in(tmp_path, None)
     with gemini_server(*script) as server:
-        engine = reasoner(server, source=lambda ref: parts.resources.store.get(ref.digest))
+        engine = reasoner(server, source=parts.resources.store)
         graph = create_act2see(config, parts=type(parts)(engine, parts.tools, parts.resources))
         trace = await aask(graph, clip_in(tmp_path), "What?", ["cat", "dog"])
     assert trace.text == "Look. <retrieve> dog </retrieve>A dog.</think>\n<answer>B</answer>"

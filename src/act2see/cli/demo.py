@@ -59,11 +59,9 @@ def demo(
         right = trace.choice == item.answer
         say("right" if right else f"wrong: it is {item.answer}", "bold green" if right else "bold red")
         page = f"{family}.html"
-        write_text(to / page, trace_html(trace, lambda ref: store.get(ref.digest), back="index.html"))
+        write_text(to / page, trace_html(trace, store, back="index.html"))
         entries.append(Entry(trace, page, "right" if right else f"wrong, it is {item.answer}"))
-    write_text(
-        to / "index.html", index_html("act2see demo", ABOUT, entries, lambda ref: store.get(ref.digest))
-    )
+    write_text(to / "index.html", index_html("act2see demo", ABOUT, entries, store))
     say(f"\nThe pages are there; open the first in a browser: {(to / 'index.html').absolute()}")
     _say_what_next(to)
 

@@ -96,7 +96,7 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
 
         return VLLMHTTPReasoner.from_options(
             config.weights,
-            lambda ref: store.get(ref.digest),
+            store,
             config.options,
             adapter=config.adapter,
             needs=needs,
@@ -111,15 +111,13 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
             **config.options,
         }
         weights = local_weights("the reasoner's weights", config.weights)
-        return VLLMReasoner.from_pretrained(
-            weights, lambda ref: store.get(ref.digest), adapter=config.adapter, **given
-        )
+        return VLLMReasoner.from_pretrained(weights, store, adapter=config.adapter, **given)
     from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 
     model = chat_model(config.weights, patient(config.weights, config.options), "reasoner.weights")
     return ChatModelReasoner(
         model,
-        lambda ref: store.get(ref.digest),
+        store,
         config.weights,
         continuation=config.continuation,
         in_background=True,
@@ -274,7 +272,7 @@ class LazyReasoner:
                 device = pick_device(c.device)
                 self._made = TransformersReasoner.from_pretrained(
                     resolve_weights(c.weights),
-                    lambda ref: self.store.get(ref.digest),
+                    self.store,
                     device=device,
                     dtype=_dtype(c.dtype, device),
                     adapter=c.adapter,

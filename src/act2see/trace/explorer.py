@@ -51,7 +51,7 @@ def explore(
     `store` has the pixels, by default that of the cache; what is gone becomes a placeholder. `finder` looks
     the candidates of each search up again, where the video is still there and the same.
     """
-    source: FrameSource = stored_frames() if store is None else store if callable(store) else _from(store)
+    source: FrameSource = stored_frames() if store is None else store
     try:
         widget = _widget()
     except ImportError:
@@ -114,10 +114,6 @@ def explorer_data(
         if room >= 0:
             kept[name] = url
     return view, kept
-
-
-def _from(store: FrameStore) -> FrameSource:
-    return lambda frame: store.get(frame.digest)
 
 
 def _same_video(trace: Trace, finder: Finder) -> bool:

@@ -87,11 +87,7 @@ def _pictures(frames: Iterable[FrameRef], store: FrameStore | None) -> list[Bloc
 
     blocks: list[Block] = []
     for frame in frames:
-        picture = (
-            {"type": "image", "file_id": frame.digest}
-            if store is None
-            else image_block(frame, lambda f: store.get(f.digest))
-        )
+        picture = {"type": "image", "file_id": frame.digest} if store is None else image_block(frame, store)
         blocks += [_text(_caption(frame)), picture]
     return blocks
 

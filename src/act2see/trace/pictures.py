@@ -104,8 +104,7 @@ def stored_frames() -> FrameSource:
     """The pixels of the default frame store."""
     from act2see.tools.video.store import FrameStore
 
-    store = FrameStore()
-    return lambda frame: store.get(frame.digest)
+    return FrameStore()
 
 
 def picture(frame: FrameRef, pictures: Pictures, what: str) -> Html:

@@ -146,7 +146,10 @@ def _body(server: VLLMHTTPReasoner, content: list[dict[str, Any]]) -> dict[str, 
 
 
 def _blank(side: int) -> dict[str, Any]:
-    from act2see.agent.reasoners.vllm.wire import image_part, png
+    from act2see.agent.reasoners.vllm.wire import image_part
+    from act2see.tools.video.store import encode_png
 
     pixels = np.zeros((side, side, 3), np.uint8)
-    return image_part(png(pixels), hashlib.blake2b(f"blank {side}".encode(), digest_size=16).hexdigest())
+    return image_part(
+        encode_png(pixels), hashlib.blake2b(f"blank {side}".encode(), digest_size=16).hexdigest()
+    )

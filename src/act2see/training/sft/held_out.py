@@ -109,7 +109,7 @@ class GraphEvaluation:
         engine = TransformersReasoner(
             model,
             packer,
-            lambda ref: store.get(ref.digest),
+            store,
             name=name,
             rows=settings.rows,
             context=settings.context,

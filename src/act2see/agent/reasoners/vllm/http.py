@@ -42,13 +42,12 @@ from act2see.agent.reasoners.vllm.wire import (
     is_local,
     is_slow,
     lost,
-    png,
 )
 from act2see.agent.reasoners.vllm_faults import limit_error
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError, ReasonerError, SetupError
 from act2see.tools.frames import FrameRef
-from act2see.tools.video.store import FrameSource
+from act2see.tools.video.store import FrameSource, frame_png
 
 if TYPE_CHECKING:
     import httpx
@@ -186,7 +185,7 @@ class VLLMHTTPReasoner:
     async def _image(self, frame: FrameRef, known: bool) -> dict[str, Any]:
         if known and frame.digest in self._sent:
             return {"type": "image_url", "image_url": None, "uuid": frame.digest}
-        return image_part(await asyncio.to_thread(lambda: png(self._frames(frame))), frame.digest)
+        return image_part(await asyncio.to_thread(frame_png, frame, self._frames), frame.digest)
 
     async def _chunks(
         self, rollout: Rollout, tokens: int, stops: Sequence[str], sampling: Sampling
