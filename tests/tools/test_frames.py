@@ -1,10 +1,20 @@
-"""The words for a frame's provenance."""
+"""Facts of a video, and the words for a frame's provenance."""
 
 from __future__ import annotations
 
 import pytest
 
-from act2see.tools.frames import Cropped, FrameRef, Generated, Initial, Provenance, Retrieved, Supplied, Taken
+from act2see.tools.frames import (
+    Cropped,
+    FrameRef,
+    Generated,
+    Initial,
+    Provenance,
+    Retrieved,
+    Supplied,
+    Taken,
+    Video,
+)
 
 RETRIEVED = Retrieved(query="the ring", score=0.904)
 
@@ -78,3 +88,11 @@ def test_a_generated_frame_stands_where_its_anchor_does() -> None:
 
 def test_properties_are_not_saved() -> None:
     assert set(frame(GENERATED).model_dump()) == {"digest", "width", "height", "seconds", "provenance"}
+
+
+@pytest.mark.parametrize(
+    ("max_side", "size"), [(131, (131, 97)), (1000, (131, 97)), (65, (65, 48)), (1, (2, 2))]
+)
+def test_fit_keeps_the_aspect_and_never_enlarges(max_side: int, size: tuple[int, int]) -> None:
+    video = Video(path="x", digest="0", seconds=1.0, width=131, height=97, frames=1, fps=1.0)
+    assert video.fit(max_side) == size

@@ -137,7 +137,7 @@ def build_resources(config: Config, shared: Shared | None = None) -> Resources:
     shared = shared or Shared()
     cache, place = storage(config)
     store = FrameStore(place)
-    clips = VideoLibrary(cache, store, config.view.max_side)
+    clips = VideoLibrary(cache, store, config.view.max_side, config.video.decoder)
     e, i = config.encoder, config.index
     encoder = shared.get(("encoder", e.model_dump_json(exclude={"batch"})), lambda: LazyEncoder(e))
     return Resources(store, Finder(clips, encoder, cache, i.fps, e.batch, i.keep_frames, i.workers), shared)
@@ -186,7 +186,7 @@ class LazyEncoder:
         self._inherited = False  # from the process that this one was forked from
         renew_after_fork(self)
         self.queue: MicroBatcher[str, Sequence[Any], NDArray[Any]] = MicroBatcher(
-            self._together, most=config.batch, size=len, gather=0, name="act2see-encoder"
+            self._together, max_size=config.batch, size=len, gather=0, name="act2see-encoder"
         )
         resolve_weights(config.weights)  # a missing folder is said now, not in the middle of a question
 

@@ -1,4 +1,4 @@
-"""What is known of a frame: everything but its pixels.
+"""Records of videos and frames: everything that is kept of them but pixels.
 
 A `FrameRef` names pixels by their content hash and says where they come from. It is small, immutable and
 serialisable, so traces, checkpoints and corpora hold references and a `FrameStore` holds pictures. Times are
@@ -16,6 +16,28 @@ class Record(BaseModel):
     """Base of everything that is saved: immutable, and strict about unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Video(Record):
+    """The facts of a video, or of a part of one."""
+
+    path: str
+    """The file; `clip.mp4#t=2,8` for a part of it."""
+    digest: str
+    """A hash of the content (`tools.video.reader.video_digest`)."""
+    seconds: float
+    width: int
+    """In pixels, upright, as is `height`."""
+    height: int
+    frames: int
+    """How many there are."""
+    fps: float
+    """An average, never used to place frames."""
+
+    def fit(self, max_side: int) -> tuple[int, int]:
+        """Width and height with the longer side at most `max_side`: aspect kept, never enlarged."""
+        scale = min(1.0, max_side / max(self.width, self.height))
+        return max(2, round(self.width * scale)), max(2, round(self.height * scale))
 
 
 class Initial(Record):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from act2see.errors import StoreError, VideoError
 from act2see.tools.frames import FrameRef, Generated
 from act2see.tools.runtime.files import whole_folder
-from act2see.tools.video.reader import split_part, video_digest
+from act2see.tools.video.reader import video_digest
 from act2see.tools.video.store import FrameStore
+from act2see.tools.video.window import Window
 from act2see.trace.page import trace_html
 from act2see.trace.trace import Trace
 
@@ -66,8 +67,8 @@ def find_video(trace: Trace, path: Path) -> Trace:
     Near is in the trace's folder or the one around it, under the old name. Only a video of the same content
     is taken; where there is none, the trace is as it was, and whoever opens the video says what is wrong.
     """
-    was, _ = split_part(trace.video.path)
-    part = trace.video.path[len(was) :]
+    window = Window.parse(trace.video.path)
+    was, part = window.path, window.fragment
     folder = (path if path.is_dir() else path.parent).absolute()
     name = re.split(r"[\\/]", was)[-1]
     for candidate in dict.fromkeys(

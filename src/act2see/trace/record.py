@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from act2see.errors import TraceError
-from act2see.tools.frames import Curve, FrameRef, Record
+from act2see.tools.frames import Curve, FrameRef, Record, Video as Video
 
 SCHEMA_VERSION = 1
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -31,19 +31,6 @@ _REPR_CALLS, _REPR_WIDTH = 3, 100
 Outcome = Literal[
     "ok", "unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged", "over_budget"
 ]
-
-
-class Video(Record):
-    """The video that was asked. `digest` is a content hash; `fps` is an average, never used to place
-    frames."""
-
-    path: str
-    digest: str
-    seconds: float
-    width: int
-    height: int
-    frames: int
-    fps: float
 
 
 class Question(Record):

@@ -41,6 +41,7 @@ from act2see.serve.pictures import describe, encoded
 from act2see.tools.frames import FrameRef, Generated, Record, Retrieved
 from act2see.tools.runtime.cancel import cancel_once
 from act2see.tools.runtime.text import clean_text
+from act2see.tools.search.index import FrameIndex
 from act2see.tools.video.folders import Folders
 from act2see.tools.video.store import default_cache
 from act2see.trace.record import Frames
@@ -175,11 +176,11 @@ class _Tools:
             raise QuestionError("the query is empty: say what the frame shows")
         async with progress(ctx.report_progress) as say:
             path = await self._path(video)
-            await self.parts.resources.finder.ready(
+            index = await self.parts.resources.finder.ready(
                 path, lambda done, total: say(f"indexing: {done} of {total} frames")
             )
-            frames, needed = await asyncio.to_thread(self._found, path, query, k)
-        best = max((f.provenance.score for f in frames if isinstance(f.provenance, Retrieved)), default=-1.0)
+            frames, needed = await asyncio.to_thread(self._found, index, path, query, k)
+        best = max((f.score for f in frames if f.score is not None), default=-1.0)
         said = f"{len(frames)} frames, the best first."
         if best < needed:
             said += f" No match: none is similar enough to be what was asked for (the closest scores {best:.2f}, {needed:.2f} is needed)."
@@ -239,14 +240,10 @@ class _Tools:
             return f"it is not kept, so show_trace cannot show it ({e})"
         return "show_trace shows how it came about"
 
-    def _found(self, path: str, query: str, k: int) -> tuple[list[FrameRef], float]:
+    def _found(self, index: FrameIndex, path: str, query: str, k: int) -> tuple[list[FrameRef], float]:
         finder = self.parts.resources.finder
-        found = finder.find(path, query, k)
-        pictures = finder.clips.pictures(path, [h.frame for h in found.hits])
-        kinds = [Retrieved(query=query, score=round(h.score, 4), index_id=found.index_id) for h in found.hits]
-        return [
-            p.model_copy(update={"provenance": r}) for p, r in zip(pictures, kinds, strict=True)
-        ], finder.encoder.no_match
+        found = finder.search(index, query, k)
+        return finder.retrieved(path, query, found), finder.encoder.no_match
 
     def _chain(self, trace: Trace) -> list[ContentBlock]:
         """Words and pictures in the order in which they came."""
