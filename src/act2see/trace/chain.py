@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from act2see.tools.frames import FrameRef, Supplied
 from act2see.trace.markup import Html, el
 from act2see.trace.pictures import Pictures, figure
-from act2see.trace.record import OUTCOMES, Call, Frames, Review, Text, TraceRecord
+from act2see.trace.record import OUTCOMES, Call, Frames, Text, TraceRecord
 from act2see.trace.timeline import clock, curve
 
 _MARKS = re.compile(r"(</?think>)")
@@ -136,10 +136,10 @@ def _outcome(call: Call | None) -> Html | None:
 
 
 def _review(frames: Frames | None) -> Html | None:
-    """What a person decided about a call."""
-    review: Review | None = frames.review if frames else None
-    if review is None:
+    """A person's decision about a call."""
+    if frames is None or frames.review is None:
         return None
+    review = frames.review
     decision = el("bdi", f"{review.by} {_DECISIONS[review.decision]}")
     return el("p", el("b", "A person was asked"), ": ", decision, ".", class_="note")
 

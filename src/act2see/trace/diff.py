@@ -75,7 +75,7 @@ class TraceDiff:
 
     ids: tuple[str, str]
     facts: tuple[Fact, ...]
-    """What was given to both runs and differs."""
+    """The facts that differ."""
     initial: tuple[FramePair, ...]
     """The initial frames."""
     parted: int | None

@@ -1,8 +1,8 @@
 // The front end of the trace explorer: one ES module, no build step, nothing from elsewhere.
 //
-// What a trace says is hostile here as in the page: it is set as text alone (`append`, `setAttribute`), never as markup.
-// The steps, their frames and the controls are made once for a trace; scrubbing shows and hides them, so focus stays where
-// it is. Only what is said of the chosen call is made anew.
+// The texts of a trace are hostile, as on the page: they are set as text (`append`, `setAttribute`), never as markup. The
+// steps, their frames and the controls are made once for a trace; scrubbing shows and hides them, so the focus stays where
+// it is. Only the details of the chosen call are made anew.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 96; // of a curve, in pixels
@@ -41,7 +41,7 @@ function figure(frame, pictures, what, named, kind = "frame") {
   return el("figure", { class: kind }, picture(frame, pictures, what), el("figcaption", {}, el("b", {}, named), facts));
 }
 
-// A frame that came back; an imagined one beside the real one that it was made from.
+// A frame that came back; a generated one beside its anchor, the frame that it was made from.
 function returned(frame, pictures, n) {
   const named = frame.imagined ? "not in the video" : frame.at;
   if (!frame.anchor) return figure(frame, pictures, `frame ${n}`, named);
@@ -55,7 +55,7 @@ function returned(frame, pictures, n) {
   );
 }
 
-// Similarity over the clip: a dot for each candidate, a filled one for what was chosen.
+// Similarity over the clip: a dot for each candidate, filled if it was chosen.
 function drawn(step, data) {
   const { low, high, seconds } = data.scale;
   const x = (time) => 100 * Math.min(1, Math.max(0, time / seconds));
@@ -92,7 +92,7 @@ function candidates(step, pictures) {
   return [el("p", { class: "muted" }, step.ranked), el("ol", { class: "candidates", role: "list" }, tiles)];
 }
 
-// What a call asked for, what it chose among, and what came of it.
+// The details of a call: its query, its candidates and its result.
 function detail(step, data, pictures) {
   const head = el(
     "p",
@@ -219,7 +219,7 @@ function build(model, root) {
 }
 
 function render({ model, el: place }) {
-  // Notebooks have shortcuts for arrow keys; JupyterLab leaves alone what says so.
+  // Notebooks have shortcuts for arrow keys; with this attribute JupyterLab leaves them to the explorer.
   const root = el("div", { class: "a2s fragment explorer", role: "group", "aria-label": "Trace explorer", "data-lm-suppress-shortcuts": "true" });
   place.append(root);
   let built = build(model, root);

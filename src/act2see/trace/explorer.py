@@ -115,7 +115,7 @@ def _same_video(trace: Trace, finder: Finder) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """What a call chose among."""
+    """The candidates of a search."""
 
     rows: Sequence[tuple[float, float, FrameRef | None]]
     """The time, the score and, if it is known, the frame of each candidate."""

@@ -130,7 +130,7 @@ def _number(value: float) -> str:
 
 
 def _head(trace: TraceRecord, h: str, running: bool) -> Html:
-    """The question with its options, and what came of it in one sentence."""
+    """The question with its options, and the outcome in one sentence."""
     video, question = trace.video, trace.question
     facts = [
         el("bdi", video.name, class_="file"),
@@ -162,7 +162,7 @@ def _option(index: int, option: str, chosen: bool) -> Html:
 
 
 def _summary(trace: TraceRecord) -> str:
-    """What came of the question, from which frames and at what cost, in one sentence."""
+    """The outcome in one sentence: from which frames, at what cost."""
     if trace.refused:
         return "Not answered: the video was refused before the model was asked."
     imagined = sum(frame.imagined for frame in trace.returned)

@@ -95,7 +95,7 @@ class Frames(Record):
     note: str = ""
     curve: Curve | None = None
     seconds: float = 0.0
-    """How long the tool took."""
+    """The time that the tool took."""
     review: Review | None = None
     """Set if a person was asked about the call first."""
 
@@ -148,7 +148,7 @@ class Usage(Record):
 
 
 class Versions(Record):
-    """What is needed to run the question again."""
+    """Versions and seed, with which the question can be asked again."""
 
     act2see: str = ""
     reasoner: str = ""

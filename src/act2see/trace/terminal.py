@@ -49,7 +49,7 @@ class ChainPrinter:
         """Show an event of a run; `ask` shows the answer itself."""
         match event:
             case ViewEvent():
-                self.view(event.video, len(event.frames), event.run)
+                self.header(event.video, len(event.frames), event.run)
                 if self._loads:
                     self.console.print(Text(LOADING, "dim"), end="")
                     self._status = True
@@ -62,8 +62,8 @@ class ChainPrinter:
             case CallEvent():  # its text has been shown already, except for the last word
                 self._print(self._breaker.flush())
 
-    def view(self, video: Video, frames: int, run: str) -> None:
-        """The line above a chain: the video, how many frames are in view, and the run."""
+    def header(self, video: Video, frames: int, run: str) -> None:
+        """Print the line above a chain: the video, how many frames are in view, and the run."""
         self.seconds = video.seconds
         facts = [
             clock(video.seconds, video.seconds),
@@ -71,7 +71,7 @@ class ChainPrinter:
             f"{count(frames, 'frame')} in view",
             f"run {run}",
         ]
-        self._line(Text.assemble(plain(video.name, "bold"), (f"  {', '.join(facts)}", "dim")))
+        self._line(Text.assemble(plain(video.name, "bold"), plain(f"  {', '.join(facts)}", "dim")))
 
     def text(self, text: str, by_graph: bool = False) -> None:
         """Print a piece of the model's text; a tag may be cut into several pieces."""
@@ -102,7 +102,7 @@ class ChainPrinter:
 
     def trace(self, trace: Trace) -> None:
         """Print a saved chain, or its beginning."""
-        self.view(trace.video, len(trace.initial), trace.id)
+        self.header(trace.video, len(trace.initial), trace.id)
         for segment in trace.segments:
             if isinstance(segment, Frames):
                 self.frames(segment)

@@ -73,13 +73,13 @@ class Served:
     """Where the reasoner finds its frames."""
     name: str
     context: int | None = None
-    """How many tokens a chat and its answer may have together."""
+    """The most tokens that a chat and its answer may have together."""
     sampling: Sampling = field(default_factory=Sampling)
     """The sampling of requests that do not set their own."""
     key: str | None = None
     """The key that clients must send; None if they need none."""
     waiting: int = 256
-    """How many requests may be under way, those that wait included."""
+    """The most requests that may be under way, those that wait included."""
     under_way: int = field(default=0, init=False)
     started: int = field(default_factory=lambda: int(time.time()), init=False)
 
@@ -91,7 +91,7 @@ class Served:
             config: The reasoner's configuration.
             name: The model's name, by which clients ask for it.
             key: The key that clients must send.
-            waiting: How many requests may be under way, those that wait included.
+            waiting: The most requests that may be under way, those that wait included.
 
         Raises:
             WeightsError: The weights cannot be loaded.
