@@ -24,11 +24,56 @@ from typing import Any
 from unittest import mock
 
 from act2see.micro.questions import sentences
-from act2see.micro.recipe.tokenizers import bert_tokenizer, clip_tokenizer
+from act2see.micro.recipe.tokenizers import bert_tokenizer, clip_tokenizer, qwen_tokenizer
 from benchmarks import machine
-from benchmarks.gpu.sft_8b import matmul_speed, random_model, write_base
 
 PUBLISHED = Path(__file__).parents[2] / "tests" / "models" / "published"
+
+TEXT_8B = dict(
+    vocab_size=151_936,
+    hidden_size=4096,
+    intermediate_size=12_288,
+    num_hidden_layers=36,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    head_dim=128,
+    max_position_embeddings=262_144,
+    rms_norm_eps=1e-6,
+    rope_parameters=dict(
+        rope_type="default", rope_theta=5_000_000.0, mrope_section=[24, 20, 20], mrope_interleaved=True
+    ),
+)
+VISION_8B = dict(
+    depth=27,
+    hidden_size=1152,
+    intermediate_size=4304,
+    num_heads=16,
+    patch_size=16,
+    spatial_merge_size=2,
+    temporal_patch_size=2,
+    out_hidden_size=4096,
+    num_position_embeddings=2304,
+    deepstack_visual_indexes=[8, 16, 24],
+)
+TINY: dict[str, dict[str, Any]] = {
+    "text": dict(
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+    ),
+    "vision": dict(
+        depth=3,
+        hidden_size=96,
+        intermediate_size=256,
+        num_heads=4,
+        out_hidden_size=128,
+        deepstack_visual_indexes=[1],
+    ),
+}
+TINY["text"]["rope_parameters"] = dict(TEXT_8B["rope_parameters"], mrope_section=[8, 4, 4])  # type: ignore[call-overload]
 
 
 def published(name: str) -> dict[str, Any]:
@@ -78,6 +123,23 @@ def timed(
         if n >= warm:
             out.append(time.perf_counter() - started)
     return out
+
+
+def matmul_speed(device: str, dtype: Any) -> float:
+    """Operations a second of a large matrix product."""
+    import torch
+
+    n = 8192 if device == "cuda" else 512
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(10):
+        started = time.perf_counter()
+        for _ in range(4):
+            a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 4 * 2 * n**3 / (time.perf_counter() - started))
+    return best
 
 
 def copy_speed(device: str) -> float:
@@ -137,6 +199,45 @@ def made_on(device: str, dtype: Any) -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(default)
+
+
+def write_base(folder: Path, tiny: bool) -> Any:
+    """A checkpoint folder without weights: config, preprocessor, and micro's tokenizer, whose few ids are
+    among the 151,936."""
+    from transformers import Qwen3VLConfig
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    tokenizer = qwen_tokenizer(sentences())
+    ids = tokenizer.convert_tokens_to_ids
+    config = Qwen3VLConfig(
+        text_config={
+            **TEXT_8B,
+            **({**TINY["text"], "vocab_size": len(tokenizer)} if tiny else {}),
+            "eos_token_id": ids("<|im_end|>"),
+            "pad_token_id": ids("<|endoftext|>"),
+        },
+        vision_config={**VISION_8B, **(TINY["vision"] if tiny else {})},
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )
+    config.architectures = ["Qwen3VLForConditionalGeneration"]
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil(
+        patch_size=16, merge_size=2, temporal_patch_size=2, min_pixels=32 * 32, max_pixels=16_777_216
+    ).save_pretrained(folder)
+    return config
+
+
+def random_model(config: Any, device: str, dtype: Any) -> Any:
+    """Build a Qwen3-VL on its device, since drawing eight billion numbers on a CPU takes minutes."""
+    from transformers import Qwen3VLForConditionalGeneration
+
+    with made_on(device, dtype):
+        return Qwen3VLForConditionalGeneration(config)
 
 
 def make_reasoner(folder: Path, tiny: bool) -> Any:

@@ -33,8 +33,6 @@ from typing import Any
 
 import numpy as np
 
-from act2see.micro.questions import sentences
-from act2see.micro.recipe.tokenizers import qwen_tokenizer
 from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Answer, Call, Frames, Question, Text, Versions, Video
 from act2see.trace.trace import Trace
@@ -43,98 +41,7 @@ from act2see.training.sft.finetune import finetune, open_base, reader_of
 from act2see.training.sft.lora import lora_parameters
 from act2see.training.sft.settings import SftSettings
 from benchmarks import machine
-
-TEXT_8B = dict(
-    vocab_size=151_936,
-    hidden_size=4096,
-    intermediate_size=12_288,
-    num_hidden_layers=36,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    head_dim=128,
-    max_position_embeddings=262_144,
-    rms_norm_eps=1e-6,
-    rope_parameters=dict(
-        rope_type="default", rope_theta=5_000_000.0, mrope_section=[24, 20, 20], mrope_interleaved=True
-    ),
-)
-VISION_8B = dict(
-    depth=27,
-    hidden_size=1152,
-    intermediate_size=4304,
-    num_heads=16,
-    patch_size=16,
-    spatial_merge_size=2,
-    temporal_patch_size=2,
-    out_hidden_size=4096,
-    num_position_embeddings=2304,
-    deepstack_visual_indexes=[8, 16, 24],
-)
-TINY: dict[str, dict[str, Any]] = {
-    "text": dict(
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-    ),
-    "vision": dict(
-        depth=3,
-        hidden_size=96,
-        intermediate_size=256,
-        num_heads=4,
-        out_hidden_size=128,
-        deepstack_visual_indexes=[1],
-    ),
-}
-TINY["text"]["rope_parameters"] = dict(TEXT_8B["rope_parameters"], mrope_section=[8, 4, 4])  # type: ignore[call-overload]
-
-
-def write_base(folder: Path, tiny: bool) -> Any:
-    """A checkpoint folder without weights: config, preprocessor, and micro's tokenizer, whose few ids are
-    among the 151,936."""
-    from transformers import Qwen3VLConfig
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    tokenizer = qwen_tokenizer(sentences())
-    ids = tokenizer.convert_tokens_to_ids
-    config = Qwen3VLConfig(
-        text_config={
-            **TEXT_8B,
-            **({**TINY["text"], "vocab_size": len(tokenizer)} if tiny else {}),
-            "eos_token_id": ids("<|im_end|>"),
-            "pad_token_id": ids("<|endoftext|>"),
-        },
-        vision_config={**VISION_8B, **(TINY["vision"] if tiny else {})},
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
-        tie_word_embeddings=False,
-    )
-    config.architectures = ["Qwen3VLForConditionalGeneration"]
-    config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    Qwen2VLImageProcessorPil(
-        patch_size=16, merge_size=2, temporal_patch_size=2, min_pixels=32 * 32, max_pixels=16_777_216
-    ).save_pretrained(folder)
-    return config
-
-
-def random_model(config: Any, device: str, dtype: Any) -> Any:
-    """Made where it will be: eight billion numbers take their time on a CPU."""
-    import torch
-    from transformers import Qwen3VLForConditionalGeneration
-
-    torch.manual_seed(0)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            return Qwen3VLForConditionalGeneration(config)
-    finally:
-        torch.set_default_dtype(default)
+from benchmarks.gpu.common import matmul_speed, random_model, weightless, write_base
 
 
 def make_trace(n: int, store: FrameStore, frames: int, side: int, words: int) -> Trace:
@@ -191,23 +98,6 @@ def operations(model: Any, settings: SftSettings, size: Any, side: int, adapter:
     }
 
 
-def matmul_speed(device: str, dtype: Any) -> float:
-    """Operations a second of a large matrix product."""
-    import torch
-
-    n = 8192 if device == "cuda" else 512
-    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    best = 0.0
-    for _ in range(10):
-        started = time.perf_counter()
-        for _ in range(4):
-            a @ b
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best = max(best, 4 * 2 * n**3 / (time.perf_counter() - started))
-    return best
-
-
 def run(mode: str, tiny: bool, frames: int, side: int, words: int, steps: int) -> dict[str, Any]:
     """Train, and tell."""
     import torch
@@ -236,14 +126,15 @@ def run(mode: str, tiny: bool, frames: int, side: int, words: int, steps: int) -
         expected = estimate(model, settings, size)
         needed = operations(model, settings, size, side, adapter)
         times: list[float] = []
-        result = finetune(
-            traces,
-            store,
-            Path(temporary) / "out",
-            settings,
-            model=model,
-            progress=lambda *_: times.append(time.perf_counter()),
-        )
+        with weightless(model):
+            result = finetune(
+                traces,
+                store,
+                Path(temporary) / "out",
+                settings,
+                model=model,
+                progress=lambda *_: times.append(time.perf_counter()),
+            )
         speed = matmul_speed(device, torch.float32 if tiny else torch.bfloat16)
     seconds = statistics.median([b - a for a, b in itertools.pairwise(times[1:])])
     total = sum(needed.values())

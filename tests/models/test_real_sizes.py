@@ -114,7 +114,7 @@ def test_qwen_has_the_published_tensors(qwen: Qwen3VLForConditionalGeneration) -
 
 
 def test_the_sizes_of_the_gpu_benchmarks_are_the_published_ones() -> None:
-    from benchmarks.gpu.sft_8b import TEXT_8B, VISION_8B
+    from benchmarks.gpu.common import TEXT_8B, VISION_8B
 
     config = Qwen3VLConfig(**published("qwen3_vl_8b")["config"])
     for part, given in ((config.text_config, TEXT_8B), (config.vision_config, VISION_8B)):
