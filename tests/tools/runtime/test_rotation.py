@@ -121,11 +121,11 @@ def test_a_job_that_fails_fails_for_all_who_wait_and_no_other(caplog: pytest.Log
             with pytest.raises(OSError, match="the disk is full"):
                 future.result(30)
     assert good.result(30) == "good made"
-    assert "what listened to the progress of bad failed" in caplog.text
+    assert "a listener to the progress of bad failed" in caplog.text
 
 
 def test_only_so_many_are_begun() -> None:
-    jobs, rotation = Jobs(), RoundRobin[str](workers=1, most=2, name="here-only")
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1, max_begun=2, name="here-only")
     waiting = [rotation.join(n, jobs.named(str(n), 2)) for n in range(4)]
     jobs.allow(3)
     until(lambda: len(jobs.steps) == 3)

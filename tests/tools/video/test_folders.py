@@ -138,7 +138,7 @@ def test_the_list_holds_videos_that_may_be_opened_and_is_bounded(videos: Path) -
     (videos / ".hidden").mkdir()
     (videos / ".hidden" / "clip.mp4").write_bytes(b"x")
     assert Folders([videos]).videos() == ["clip.mp4", "trip/day 1: sea.mp4"]
-    assert Folders([videos]).videos(most=1) == ["clip.mp4"]
+    assert Folders([videos]).videos(max_count=1) == ["clip.mp4"]
 
 
 def test_names_that_are_no_unicode_are_left_out_and_told(
