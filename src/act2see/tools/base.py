@@ -122,8 +122,8 @@ def checked_result(tag: str, result: Any, store: FrameStore, max_frames: int = M
     for frame in result.frames[:max_frames]:
         if not isinstance(frame, FrameRef):
             raise ToolError(
-                f"the tool {tag!r} returned {_kind(frame)} for a frame; keep pixels by `resources.store.ref`, "
-                "which gives a FrameRef"
+                f"the tool {tag!r} returned {_kind(frame)} for a frame; "
+                "keep pixels by `resources.store.ref`, which gives a FrameRef"
             )
         if frame.digest not in store:
             raise ToolError(
@@ -148,7 +148,8 @@ def _check_types(tag: str, result: Any) -> None:
     """Raise `ToolError` unless the fields hold what the annotations say: a third party's tool may differ."""
     if not isinstance(result, ToolResult):
         raise ToolError(
-            f"the tool {tag!r} returned {_kind(result)}; it must return a ToolResult of FrameRefs or of a note"
+            f"the tool {tag!r} returned {_kind(result)}; "
+            "it must return a ToolResult of FrameRefs or of a note"
         )
     for name, types, expected in (
         ("frames", (tuple, list), "a tuple of FrameRefs"),
@@ -158,7 +159,8 @@ def _check_types(tag: str, result: Any) -> None:
         value = getattr(result, name)
         if not isinstance(value, types):
             raise ToolError(
-                f"the tool {tag!r} returned a ToolResult whose {name} is {_kind(value)}; it must be {expected}"
+                f"the tool {tag!r} returned a ToolResult whose {name} is {_kind(value)}; "
+                f"it must be {expected}"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,16 @@ MODEL = {
     "original/consolidated.safetensors": b"again",
     "onnx/model.onnx": b"again",
 }
-INDEX = (
-    b'{"_class_name": "P", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"], "text_encoder_3": ["transformers", "T"], \
-"tokenizer_3": ["transformers", "T5Tokenizer"], "safety_checker": [null, null]}'
-)
+INDEX = json.dumps(
+    {
+        "_class_name": "P",
+        "unet": ["diffusers", "U"],
+        "vae": ["diffusers", "V"],
+        "text_encoder_3": ["transformers", "T"],
+        "tokenizer_3": ["transformers", "T5Tokenizer"],
+        "safety_checker": [None, None],
+    }
+).encode()
 PIPELINE = {
     "model_index.json": INDEX,
     "everything.safetensors": b"again",
@@ -81,8 +88,6 @@ def test_only_what_is_loaded_is_fetched(hub: Hub) -> None:
 
 
 def test_of_a_pipeline_the_parts_that_are_loaded() -> None:
-    import json
-
     index = json.loads(INDEX)
     every = wanted(list(PIPELINE), index)
     assert {f.partition("/")[0] for f in every} == {

@@ -360,8 +360,11 @@ def test_a_frame_kept_does_not_keep_its_batch(tmp_path: Path) -> None:
 
 
 def test_the_heavy_packages_wait_until_they_are_used() -> None:
-    heavy = "{'av', 'decord', 'PIL', 'fsspec'}"
-    code = f"import act2see.tools.video.reader, act2see.tools.video.store, sys; sys.exit(bool({heavy} & set(sys.modules)))"
+    code = """
+import sys
+import act2see.tools.video.reader, act2see.tools.video.store
+sys.exit(bool({"av", "decord", "PIL", "fsspec"} & set(sys.modules)))
+"""
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
 
 

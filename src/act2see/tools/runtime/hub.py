@@ -5,9 +5,9 @@ that its `model_index.json` names are fetched (such repositories also hold the s
 other programs), without the parts that a configuration leaves out. Second copies in another precision
 (`model.fp16.safetensors`) are not fetched.
 
-`huggingface_hub` does the fetching: a download that was cut off is resumed where it stopped, and a second call
-fetches the files that the first did not finish. Files land in its cache, where transformers and diffusers
-look. `HF_ENDPOINT` (or `endpoint`) names another hub or a mirror.
+`huggingface_hub` does the fetching: a download that was cut off is resumed where it stopped, and a second
+call fetches the files that the first did not finish. Files land in its cache, where transformers and
+diffusers look. `HF_ENDPOINT` (or `endpoint`) names another hub or a mirror.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ def fetch(
     free = free_space(cache_folder())
     if missing + _SPARE > free:
         raise WeightsError(
-            f"{files.name} takes {missing / 1e9:.1f} GB more and {cache_folder()} has {free / 1e9:.1f} GB free: "
-            "free some space, or export HF_HOME=FOLDER on a larger disk"
+            f"{files.name} takes {missing / 1e9:.1f} GB more and {cache_folder()} has {free / 1e9:.1f} GB "
+            "free: free some space, or export HF_HOME=FOLDER on a larger disk"
         )
     try:
         return Path(
@@ -198,8 +198,8 @@ def to_weights_error(name: str, error: Exception, endpoint: str | None = None) -
         known = catalogue().get(name)
         licence = f" ({known.licence})" if known else ""
         return WeightsError(
-            f"{name} is gated: sign in at {hub}/{name} and accept its licence{licence}, then `hf auth login`, "
-            "and run this again"
+            f"{name} is gated: sign in at {hub}/{name} and accept its licence{licence}, "
+            "then `hf auth login`, and run this again"
         )
     if any(isinstance(c, errors.RepositoryNotFoundError) for c in causes):
         return WeightsError(
@@ -226,7 +226,7 @@ def to_weights_error(name: str, error: Exception, endpoint: str | None = None) -
 
 
 def _bar(report: Report) -> Any:
-    """A class that huggingface_hub uses as its progress bar: it shows nothing and reports the bytes written."""
+    """A progress bar for huggingface_hub that shows nothing and reports the bytes written."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):  # type: ignore[misc]

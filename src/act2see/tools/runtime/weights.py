@@ -1,8 +1,8 @@
 """Where weights are: shipped with the package, in a local folder, or in the cache of a hub.
 
 `micro:vlm` names a folder that ships in the package; a path names itself; anything else is a hub repository,
-which `act2see download` has fetched into the hub's cache. Loading weights fetches nothing: a question must not
-wait for a download of gigabytes. Safetensors only, no remote code.
+which `act2see download` has fetched into the hub's cache. Loading weights fetches nothing: a question must
+not wait for a download of gigabytes. Safetensors only, no remote code.
 """
 
 from __future__ import annotations

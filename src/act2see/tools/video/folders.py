@@ -130,7 +130,7 @@ class Folders:
         return names
 
     def misnamed(self, max_count: int = 20) -> list[str]:
-        """The first `max_count` videos that `videos` leaves out because their names are not UTF-8, escaped."""
+        """The escaped names of the first `max_count` videos that are left out because they are not UTF-8."""
         wrong: list[str] = []
         for folder in self.folders:
             for path in self._listed(folder):
