@@ -78,14 +78,14 @@ def test_the_batch_is_halved(tool: Generate) -> None:
     assert np.abs(np.asarray(made[4], int) - np.asarray(alone, int)).max() <= 1
 
 
-def test_then_the_frame_is_made_smaller(tool: Generate) -> None:
+def test_without_memory_the_frame_is_made_smaller(tool: Generate) -> None:
     calls = limited(tool.diffuser, FULL // 2)
     [one, two] = tool.diffuser.make(tool.diffuser.params(SOURCE), jobs(2))
     assert [getattr(m, "shape", m) for m in (one, two)] == [(32, 32, 3)] * 2
     assert calls == [(2, 48), (1, 48), (1, 48), (1, 32), (1, 32)]
 
 
-def test_then_it_is_given_up(tool: Generate) -> None:
+def test_without_memory_for_the_smallest_frame_the_call_fails(tool: Generate) -> None:
     calls = limited(tool.diffuser, 10)
     with pytest.raises(
         ToolError, match=r"^there is no memory left to imagine a frame, not even one of 16 x 16$"
@@ -109,7 +109,7 @@ def test_weights_that_do_not_fit(tool: Generate, monkeypatch: pytest.MonkeyPatch
     assert tool.imagine(SOURCE, QUERY, 0).shape == (48, 48, 3)
 
 
-def test_other_failures_are_taken_apart_too() -> None:
+def test_other_failures_of_a_batch_are_isolated_too() -> None:
     def work(items: Any) -> list[int]:
         if 3 in items:
             raise ValueError("no 3")
@@ -125,7 +125,7 @@ def test_other_failures_are_taken_apart_too() -> None:
     ]
 
 
-def test_which_errors_say_that_there_is_no_memory() -> None:
+def test_out_of_memory_errors_are_recognised() -> None:
     import torch
 
     cpu = (

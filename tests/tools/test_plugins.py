@@ -201,7 +201,7 @@ def test_the_thread_ends_with_the_tool() -> None:
     assert not threads()
 
 
-async def test_other_agents_get_frames_and_note(tmp_path: Path) -> None:
+async def test_as_langchain_tool_returns_frames_and_note(tmp_path: Path) -> None:
     store = FrameStore(tmp_path)
     import numpy as np
 

@@ -83,7 +83,7 @@ def test_a_package_imports_itself_in_every_way_and_at_any_time(tmp_path: Path, i
     assert said == ["late"]
 
 
-def test_what_python_has_is_not_hidden(tmp_path: Path) -> None:
+def test_standard_and_installed_modules_are_not_hidden(tmp_path: Path) -> None:
     folder = write(
         tmp_path,
         json="raise AssertionError\n",
@@ -143,7 +143,7 @@ class Point:
         ("WORD = 1\n", "has no attribute 'Tool'"),
     ],
 )
-def test_what_is_wrong_is_said_in_its_authors_words(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_use_plain_module_names(tmp_path: Path, text: str, message: str) -> None:
     folder = write(tmp_path, mytool=text, helper="")
     with pytest.raises(ConfigError, match=message) as e:
         find_tool("mytool:Tool", folder=folder)
@@ -154,7 +154,7 @@ def test_what_is_wrong_is_said_in_its_authors_words(tmp_path: Path, text: str, m
 @pytest.mark.parametrize(
     "name", ["nowhere:Tool", "mypackage.nowhere:Tool", ":Tool", "..:Tool", "mypackage:Tool", ".mytool:Tool"]
 )
-def test_a_module_that_is_nowhere(tmp_path: Path, name: str) -> None:
+def test_a_missing_module(tmp_path: Path, name: str) -> None:
     folder = write(tmp_path, mytool="", mypackage__x="")
     with pytest.raises(ConfigError, match="cannot be imported") as e:
         find_tool(name, folder=folder)

@@ -23,7 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is of the GNU C library")
-def test_what_was_freed_is_not_asked_of_the_kernel_again() -> None:
+def test_retained_memory_causes_fewer_page_faults() -> None:
     def faults(how: str) -> int:
         return int(
             subprocess.run(

@@ -203,7 +203,7 @@ async def test_retrieve_in_the_graph_by_config_alone(
     assert trace.versions.tools["retrieve"].startswith(f"retrieve {name}-")
 
 
-def test_what_does_not_fit_says_what_would(config: Callable[..., Any], checkpoints: Path) -> None:
+def test_a_wrong_checkpoint_names_the_right_encoder(config: Callable[..., Any], checkpoints: Path) -> None:
     with pytest.raises(
         WeightsError,
         match=r"is a clip checkpoint; the encoder needs BLIP-2 .* or `encoder\.use: transformers` for CLIP",

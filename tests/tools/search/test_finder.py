@@ -114,7 +114,7 @@ def test_a_damaged_index_is_built_again_with_a_warning(
     assert "building it again" in caplog.text
 
 
-def test_what_is_remembered_of_a_clip_may_be_damaged(
+def test_damaged_cached_facts_are_read_again(
     resources: Make, clip: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = resources().finder.clips

@@ -274,7 +274,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("what", BAD)
-def test_what_is_no_video_is_refused_in_one_line(
+def test_files_that_are_not_videos_are_refused_in_one_line(
     tmp_path: Path, what: str, decoder: Decoder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     make, message = BAD[what]

@@ -79,6 +79,11 @@ class MicroBatcher(Generic[K, T, R]):
         self._changed = threading.Condition()
         renew_after_fork(self)
 
+    @property
+    def queued(self) -> int:
+        """How many requests are in the queue: neither begun nor in the overflow."""
+        return len(self._queue)
+
     async def submit(self, key: K, items: Sequence[T], owner: Hashable = None) -> list[R]:
         """The results of some items, in order.
 
