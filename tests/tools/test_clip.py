@@ -1,4 +1,4 @@
-"""The `clip` tool: which frames stand around a time."""
+"""The `clip` tool: the frames around a time."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ FULL = 48 * 48
 
 
 def limited(diffuser: Diffuser, most: int) -> list[tuple[int, int]]:
-    """Its pipeline takes `most` pixels at once from now on. Returns each call's number of frames and
-    width."""
+    """Let its pipeline run out of memory above `most` pixels. Returns the number of frames and the width of
+    each call."""
     import torch
 
     pipeline = diffuser.pipeline()

@@ -1,5 +1,5 @@
-"""The options of `generate`, by config, with micro's own generator: what each changes, and what it must not
-change."""
+"""The options of `generate`, by config, with micro's own generator: those that change the frame, and those
+that must not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `ocr` tool: text that was drawn into a clip, and (where there is some) real footage."""
+"""The `ocr` tool: text that was drawn into a clip, and real footage if ACT2SEE_FOOTAGE names some."""
 
 from __future__ import annotations
 

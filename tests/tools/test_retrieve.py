@@ -1,4 +1,4 @@
-"""The `retrieve` tool on a real clip: what it shows, what it hides, what it says instead."""
+"""The `retrieve` tool on a real clip: the frames it shows, those it skips, and its notes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The `zoom` tool: what a query is read as, and that a part is cut from the video and not from what was
-shown."""
+"""The `zoom` tool: how queries are read, and that parts are cut from the video, not from shown frames."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The background loop: synchronous callers in any thread or loop, what ends their coroutines, and generators
-that are relayed."""
+"""The background loop: synchronous callers in any thread or loop, interrupts, and relayed generators."""
 
 from __future__ import annotations
 

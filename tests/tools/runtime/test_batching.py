@@ -1,5 +1,4 @@
-"""Requests that wait are worked on together: by key, in order, bounded, and taken back when they are
-cancelled."""
+"""Waiting requests are batched: by key, in order, bounded, and withdrawn when they are cancelled."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from act2see.tools.runtime.batching import MicroBatcher
 
 
 class Gate:
-    """Work that waits until it is let through, and remembers what it was given."""
+    """Work that waits until the gate is open, and records its items."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -153,7 +152,7 @@ async def test_an_owner_with_many_requests_does_not_delay_another() -> None:
     assert await asyncio.gather(clip, again) == [[1000], [1010]]
     assert await asyncio.gather(*film) == [[i * 10] for i in range(20)]
     order = [item for _, items in gate.seen for item in items]
-    # Not before those that were in the queue, and long before those at the door.
+    # Not before those that were in the queue, and long before the overflow.
     assert order.index(100) <= 7
     assert order.index(101) <= 9
     assert [i for i in order if i < 100] == list(range(20))

@@ -1,4 +1,4 @@
-"""Errors of tools as a checkpoint keeps them: as text, from which the same outcome must follow."""
+"""Errors of tools from the text by which a checkpoint keeps them."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def hold(context):
 
 
 def run(code: str) -> list[str]:
-    """The lines that a script prints; it is killed where it hangs."""
+    """The lines that a script prints; it is killed if it hangs."""
     script = BEGIN + textwrap.dedent(code)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Fetching weights: which files, resuming, and what is said when a hub refuses or is not there."""
+"""Fetching weights: the choice of files, resuming, and errors of a hub that refuses or cannot be reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Libraries are silent while we load and run their models, and as they were afterwards."""
+"""Libraries are silent while we load and run their models, and restored afterwards."""
 
 from __future__ import annotations
 

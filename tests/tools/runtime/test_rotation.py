@@ -1,5 +1,4 @@
-"""Long jobs in turns: a short one that comes later ends first, one job serves all who ask, nobody's job is
-given up."""
+"""Long jobs in turns: a later short job ends first, one job serves all requests, and unawaited jobs end."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ Steps = Generator[tuple[int, int], None, str]
 
 
 class Jobs:
-    """Jobs that work when they are let: each step takes one of `permits`."""
+    """Jobs of which each step takes one of `permits`."""
 
     def __init__(self) -> None:
         self.permits = threading.Semaphore(0)

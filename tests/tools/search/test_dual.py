@@ -1,5 +1,5 @@
 """Encoders with one vector a frame, on CLIP and SigLIP models of random weights: the model's own cosine, an
-index of one row a frame, and `retrieve` in the graph with nothing but two lines of config changed."""
+index of one row a frame, and `retrieve` in the graph by two lines of config."""
 
 from __future__ import annotations
 

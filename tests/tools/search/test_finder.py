@@ -1,4 +1,4 @@
-"""Finding frames in a real clip: built once whoever asks, remembered, rebuilt where it is damaged."""
+"""Finding frames in a real clip: an index is built once, cached, and built again if it is damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which video of a folder: by the real encoder of micro, over real clips."""
+"""Ranking the videos of a folder, with the encoder of micro and real clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which videos may be opened: names in, resolved paths or one and the same refusal out."""
+"""Videos that may be opened: names in, resolved paths or one and the same refusal out."""
 
 from __future__ import annotations
 

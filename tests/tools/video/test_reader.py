@@ -37,7 +37,7 @@ EVERY_THIRD = [i / 3 for i in range(6)]  # 0, 1/3 ... of two seconds
 
 
 def numbers(video: VideoFile, indices: list[int], size: tuple[int, int] | None = None) -> list[int]:
-    """What the frames that were read say they are; checks that they come in order, with their times."""
+    """The numbers in the pictures of these frames; checks that they come in order, with their times."""
     got = list(video.read(indices, size))
     assert [i for i, _, _ in got] == sorted(set(indices))
     assert [s for _, s, _ in got] == [float(video.timestamps[i]) for i, _, _ in got]

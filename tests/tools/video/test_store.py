@@ -30,7 +30,7 @@ def noise(seed: int, width: int = 31, height: int = 17) -> np.ndarray:
 
 @pytest.fixture(params=["folder", "memory"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], FrameStore]:
-    """Opens one and the same store each time, with nothing of it in this process's memory."""
+    """Opens the same store each time, with nothing of it in memory."""
     where = tmp_path / "frames" if request.param == "folder" else f"memory://{uuid.uuid4().hex}/frames"
     return lambda: FrameStore(where)
 

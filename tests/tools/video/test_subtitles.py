@@ -1,4 +1,4 @@
-"""Subtitle files as they are found: of all ages, of all makers."""
+"""Subtitle files of all ages and makers, and search in them."""
 
 from __future__ import annotations
 
