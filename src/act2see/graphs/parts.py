@@ -246,9 +246,13 @@ class LazyEncoder:
 def _encoders() -> Mapping[str, Callable[..., Encoder]]:
     """By what `encoder.use` may be."""
     from act2see.tools.search.blip2 import Blip2Encoder
-    from act2see.tools.search.dual import DualEncoder, SentenceEncoder
+    from act2see.tools.search.dual import DualEncoder, SentenceTransformersEncoder
 
-    return {"blip2": Blip2Encoder, "transformers": DualEncoder, "sentence-transformers": SentenceEncoder}
+    return {
+        "blip2": Blip2Encoder,
+        "transformers": DualEncoder,
+        "sentence-transformers": SentenceTransformersEncoder,
+    }
 
 
 class LazyReasoner:
