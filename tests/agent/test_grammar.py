@@ -232,7 +232,7 @@ def test_stops() -> None:
         ([""], "lower-case"),
         (["2d"], "lower-case"),
         (["look\n"], "lower-case"),
-        (["look", "look"], "twice"),
+        (["look", "look"], "duplicate"),
     ],
 )
 def test_tags_that_cannot_be_used(tags: list[str], why: str) -> None:

@@ -158,9 +158,11 @@ def test_a_rollout_in_words(trace: Callable[..., Trace], frame: Callable[..., Fr
     )
     rollout = render(run, Prompt({"generate": "x"}, "short"), end_of_turn=True)
     assert str(rollout) == (
-        "<|im_start|>user\n<0.0 seconds><|vision_start|><|image_pad|><|vision_end|>\nWhere?\nA. left\nB. right\nTools: generate."
+        "<|im_start|>user\n<0.0 seconds><|vision_start|><|image_pad|><|vision_end|>"
+        "\nWhere?\nA. left\nB. right\nTools: generate."
         "<|im_end|>\n<|im_start|>assistant\n<think>\nLet me see.<generate>a fall</generate>"
-        "<frame><imagined><|vision_start|><|image_pad|><|vision_end|></frame>Time is up.</think><answer>A</answer><|im_end|>"
+        "<frame><imagined><|vision_start|><|image_pad|><|vision_end|></frame>"
+        "Time is up.</think><answer>A</answer><|im_end|>"
     )
     assert [p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.trainable] == [
         "Let me see.",

@@ -103,8 +103,8 @@ def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
     if (asked := body.get("max_tokens") or 1) > server.context:
         raise _Refusal(
             400,
-            f"max_tokens={asked} cannot be greater than max_model_len={server.context}. Please request fewer output tokens. "
-            f"(parameter=max_tokens, value={asked})",
+            f"max_tokens={asked} cannot be greater than max_model_len={server.context}. "
+            f"Please request fewer output tokens. (parameter=max_tokens, value={asked})",
         )
     texts = sum(
         len(server.tokenizer.encode(p["text"]).ids) for p in message["content"] if p["type"] == "text"
@@ -112,8 +112,9 @@ def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
     if texts + len(shown) > server.context:  # read no further than this, each picture still one token
         raise _Refusal(
             400,
-            f"This model's maximum context length is {server.context} tokens. However, your prompt contains at least {server.context + 1} "
-            "input tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input prompt. "
+            f"This model's maximum context length is {server.context} tokens. However, your prompt contains "
+            f"at least {server.context + 1} input tokens, which exceeds this limit even without any output "
+            "tokens. Please reduce the length of the input prompt. "
             f"(parameter=input_tokens, value={server.context + 1})",
         )
     for n, part in enumerate(shown):

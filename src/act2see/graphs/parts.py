@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
-from act2see.agent.reasoners.chat.setup import chat_model, patient
+from act2see.agent.reasoners.chat.setup import chat_model, reasoner_options
 from act2see.errors import ConfigError
 from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
 from act2see.graphs.places import local_path
@@ -114,7 +114,7 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
         )
     from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 
-    model = chat_model(config.weights, patient(config.weights, config.options), "reasoner.weights")
+    model = chat_model(config.weights, reasoner_options(config.weights, config.options), "reasoner.weights")
     return ChatModelReasoner(
         model,
         lambda ref: store.get(ref.digest),
