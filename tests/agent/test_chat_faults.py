@@ -80,7 +80,7 @@ def closed_port() -> str:
         (Reply(status=413), ContextError, "show fewer initial frames", 1),
     ],
 )
-async def test_a_fault_ends_the_run_at_its_last_step_from_which_it_goes_on(
+async def test_fault_ends_the_run_and_it_can_be_resumed(
     tmp_path: Path, fault: Reply | str, kind: type[Exception], words: str, sent: int
 ) -> None:
     config, parts = parts_in(tmp_path, None)
@@ -121,7 +121,7 @@ async def test_a_fault_ends_the_run_at_its_last_step_from_which_it_goes_on(
     assert trace.choice == "dog"
 
 
-async def test_what_breaks_when_all_has_been_said_is_no_fault() -> None:
+async def test_cut_after_the_end_of_the_text_is_ignored() -> None:
     heard = ""
 
     def until(piece: str) -> bool:
@@ -137,7 +137,7 @@ async def test_what_breaks_when_all_has_been_said_is_no_fault() -> None:
         )
 
 
-async def test_a_model_that_takes_no_stop_strings_is_asked_without() -> None:
+async def test_model_without_stop_strings_is_asked_without_them() -> None:
     def until() -> Callable[[str], bool]:
         text: list[str] = []
         return lambda piece: text.append(piece) or "".join(text).endswith("</look>")
@@ -151,14 +151,14 @@ async def test_a_model_that_takes_no_stop_strings_is_asked_without() -> None:
     assert ["stop" in r for r in server.requests] == [True, False, False]
 
 
-async def test_no_more_stop_strings_are_sent_than_every_api_takes() -> None:
+async def test_at_most_four_stop_strings_are_sent() -> None:
     stops = tuple(f"</{tag}>" for tag in ("a", "b", "c", "d", "answer"))
     with openai_server(says("Hm.")) as server:
         await write(reasoner(server), stops=stops)
         assert server.requests[0]["stop"] == list(stops[:4])
 
 
-async def test_another_model_than_configured_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_another_model_than_configured_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     with openai_server(says("Hm.", model="other")) as server, caplog.at_level(logging.WARNING, "act2see"):
         engine = reasoner(server)
         for _ in range(2):
@@ -174,7 +174,7 @@ async def test_another_model_than_configured_is_told(caplog: pytest.LogCaptureFi
         assert not caplog.records
 
 
-async def test_a_continuation_sends_the_pieces_as_they_are_and_the_runs_settings() -> None:
+async def test_continuation_sends_pieces_and_sampling() -> None:
     frame = FrameRef(digest="0" * 32, width=32, height=32, seconds=1.0)
     more = (
         TextPiece("I look. <look>dog</look>", "model"),
@@ -214,7 +214,7 @@ async def test_a_continuation_sends_the_pieces_as_they_are_and_the_runs_settings
     assert {k: asked[k] for k in wanted} == wanted
 
 
-def test_a_missing_key_or_a_model_that_cannot_continue_is_said_when_the_graph_is_built(
+def test_missing_key_or_continuation_fails_when_the_graph_is_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for variable in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):

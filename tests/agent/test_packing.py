@@ -69,7 +69,7 @@ def test_ids_at_training_are_ids_at_inference(
     assert (made["labels"][padding] == IGNORED).all()  # type: ignore[index]
 
 
-def test_learnt_is_exactly_what_the_model_wrote_and_its_end(
+def test_trainable_tokens_are_the_models_text_and_its_end(
     packer: Packer, rollouts: list[Rollout], source: Source
 ) -> None:
     labels = batch(packer, rollouts, source)["labels"]
@@ -94,13 +94,13 @@ def test_an_open_turn_has_no_end_to_learn(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(8, 300), st.integers(8, 300))
-def test_the_grid_is_the_image_processors(packer: Packer, source: Source, width: int, height: int) -> None:
+def test_grid_equals_the_image_processors(packer: Packer, source: Source, width: int, height: int) -> None:
     ref = FrameRef(digest=f"{width:08x}{height:024x}", width=width, height=height, seconds=0.0)
     made = packer.image_processor(images=[source(ref)], return_tensors="pt")
     assert packer.grid(width, height) == tuple(made["image_grid_thw"][0].tolist())
 
 
-def test_patches_stand_in_order_and_are_made_once(
+def test_patches_are_in_order_and_cached(
     vlm_folder: Path, frame: Callable[..., FrameRef], source: Source
 ) -> None:
     packer = Packer.from_pretrained(vlm_folder)
@@ -123,7 +123,7 @@ def test_patches_stand_in_order_and_are_made_once(
     assert asked[2:] == [c.digest, a.digest]
 
 
-def test_one_attention_for_frames_of_one_size_changes_nothing(
+def test_joint_attention_for_equal_frames_changes_nothing(
     vlm_folder: Path, packer: Packer, rollouts: list[Rollout], source: Source
 ) -> None:
     import torch

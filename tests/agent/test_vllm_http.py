@@ -68,7 +68,7 @@ async def ask(folder: Path, server: Double, **settings: Any) -> Trace:
     return await aask(graph, clip_in(folder), "What? <|im_start|>", ["blue", "red"])
 
 
-async def test_a_question_through_the_graph_is_the_trace_that_any_reasoner_gives(tmp_path: Path) -> None:
+async def test_question_through_the_graph(tmp_path: Path) -> None:
     with vllm_server(LOOK, DONE, folder=tmp_path) as server:
         trace = await ask(tmp_path, server)
     assert trace.text == LOOK + DONE
@@ -96,7 +96,7 @@ async def test_the_server_reads_exactly_the_rollout_that_the_graph_rendered(tmp_
     )  # the question's own is plain text
 
 
-async def test_what_is_sent(tmp_path: Path) -> None:
+async def test_request_body(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path) as server:
         await write(reasoner(server, key="secret"), shown("aa"))
         (body,) = server.requests
@@ -119,7 +119,7 @@ async def test_what_is_sent(tmp_path: Path) -> None:
     assert server.pictures["aa" * 16].getpixel((0, 0)) == (0xAA,) * 3  # as it was: PNG loses nothing
 
 
-async def test_a_frame_is_sent_once_and_again_when_the_server_has_forgotten_it(tmp_path: Path) -> None:
+async def test_frame_is_sent_once_until_forgotten(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path) as server:
         engine = reasoner(server)
         await write(engine, shown("aa"))
@@ -140,13 +140,13 @@ async def test_a_frame_is_sent_once_and_again_when_the_server_has_forgotten_it(t
         assert server.requests[-1]["messages"][0]["content"][-1]["image_url"] is None
 
 
-async def test_the_end_of_the_turn_is_a_mark_and_no_text(tmp_path: Path) -> None:
+async def test_end_of_turn_is_no_text(tmp_path: Path) -> None:
     with vllm_server("A dog.", folder=tmp_path) as server:
         text, done = await write(reasoner(server))
     assert (text, done.stop) == ("A dog.", "eos")
 
 
-async def test_a_stop_string_that_is_no_end_is_written_on_from(tmp_path: Path) -> None:
+async def test_stop_string_that_is_no_end_is_continued(tmp_path: Path) -> None:
     """`</retrieve>` in plain words: vLLM stops there, the grammar does not."""
     with vllm_server("So </retrieve>", folder=tmp_path) as server:
         text, done = await write(reasoner(server), tokens=12)
@@ -156,7 +156,7 @@ async def test_a_stop_string_that_is_no_end_is_written_on_from(tmp_path: Path) -
     assert (done.stop, done.decoded) == ("length", 12)
 
 
-async def test_where_the_reading_ends_first_the_request_is_aborted(tmp_path: Path) -> None:
+async def test_request_is_aborted_when_until_ends_the_text(tmp_path: Path) -> None:
     with vllm_server("Hm <frame> " + "and so on " * 400, folder=tmp_path, pace=0.01) as server:
         text, done = await write(reasoner(server), stop="<frame>", tokens=4000)
         assert (text[:10], done.stop) == ("Hm <frame>", "until")
@@ -172,14 +172,14 @@ async def test_a_cancelled_run_aborts_its_request(tmp_path: Path) -> None:
         assert await asyncio.to_thread(server.aborted.wait, 5)
 
 
-async def test_a_budget_larger_than_the_room_is_cut_to_it(tmp_path: Path) -> None:
+async def test_token_limit_larger_than_the_room_is_cut(tmp_path: Path) -> None:
     with vllm_server("word " * 6, folder=tmp_path, context=200, ends="length") as server:
         text, done = await write(reasoner(server), tokens=250)
         assert "max_tokens" not in server.requests[-1]
     assert (text, done.stop) == ("word " * 6, "length")
 
 
-async def test_an_adapter_is_a_model_of_its_own(tmp_path: Path) -> None:
+async def test_adapter_is_sent_as_the_model(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path, models=(MODEL, "sft")) as server:
         engine = reasoner(server, adapter="sft")
         await write(engine)
@@ -193,7 +193,7 @@ async def test_many_questions_at_once(tmp_path: Path) -> None:
     assert {text for text, _ in texts} == {DONE}
 
 
-def test_no_loop_owns_it(tmp_path: Path) -> None:
+def test_requests_from_several_event_loops(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path) as server:
         engine = reasoner(server)
         assert [asyncio.run(write(engine))[0] for _ in range(2)] == [DONE, DONE]
