@@ -68,7 +68,7 @@ async def write(
     ("pieces", "text"),
     [
         (("I see", " a dog."), "I see a dog."),
-        (("<th", "ink>\n", "A dog."), "A dog."),  # the thought is open already
+        (("<th", "ink>\n", "A dog."), "A dog."),  # the prompt has opened the thought
         (("\n<think>", "A dog."), "A dog."),
         (("<thin", " air>"), "<thin air>"),
         (("<t",), "<t"),
@@ -207,6 +207,6 @@ def test_image_blocks_are_cached_up_to_a_size(frame: Callable[..., FrameRef]) ->
     assert [blocks(f, "JPEG") for f in frames[:3]] == first == [image_block(f, black) for f in frames[:3]]
     assert asked == [f.digest for f in frames[:3]]
     assert blocks(frames[0], "PNG")["mime_type"] == "image/png"
-    blocks(frames[3], "JPEG")  # there is no room for all: those used longest ago go
+    blocks(frames[3], "JPEG")  # evicts the least recently used
     blocks(frames[0], "JPEG")
     assert asked[3:] == [frames[0].digest, frames[3].digest, frames[0].digest]

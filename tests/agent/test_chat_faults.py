@@ -1,4 +1,4 @@
-"""Faults of chat servers: each is told clearly, nothing is said twice, and the run can be gone on with."""
+"""Faults of chat servers: each has a clear error, no text is streamed twice, and the run can be resumed."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_fault_ends_the_run_and_it_can_be_resumed(
         )
 
     with openai_server(LOOK) as server:
-        # The first loop is answered, by a server that then goes away.
+        # A first server answers the first loop only.
         await graph(server).ainvoke(
             {"video": clip_in(tmp_path), "question": "What?", "options": ["cat", "dog"]},
             {"configurable": {"thread_id": "t"}},
@@ -130,7 +130,7 @@ async def test_cut_after_the_end_of_the_text_is_ignored() -> None:
         return heard.endswith("</look>")
 
     with openai_server(says("Hm. <look> the dog </look>", " and", cut=1)) as server:
-        # The connection is lost before the token counts: what came counts.
+        # The connection is lost before the token counts: chunks are counted.
         assert await write(reasoner(server), until, stops=()) == (
             "Hm. <look> the dog </look>",
             Done(StopReason.UNTIL, decoded=1),
@@ -190,9 +190,8 @@ async def test_continuation_sends_pieces_and_sampling() -> None:
         stops = ["</look>", "</answer>"]
         request = Request(rollout, 7, stops=stops, sampling=Sampling(0.5, 0.9, 3))
         written = [item async for item in engine.stream(request)]
-    assert (
-        "".join(getattr(i, "text", "") for i in written) == "<think>B"
-    )  # as it came: nothing is left out, nothing put back
+    # The text is passed on unchanged.
+    assert "".join(getattr(i, "text", "") for i in written) == "<think>B"
     (asked,) = server.requests
     user, turn = asked["messages"]
     assert (user["role"], [p["text"] for p in user["content"]]) == ("user", ["What?"])

@@ -37,7 +37,7 @@ pytest.importorskip("langchain_google_genai", reason="needs the train extra")
 
 
 def reasoner(server: GeminiServer, backoff: Backoff = QUICK, source: Any = black) -> ChatModelReasoner:
-    """As `weights: google_genai:gemini-2.5-flash` with these `options` makes it."""
+    """The reasoner of `weights: google_genai:gemini-2.5-flash` with these `options`."""
     options = {"base_url": server.url, "google_api_key": "none", "max_retries": 1}
     return ChatModelReasoner(
         chat_model("google_genai:gemini-2.5-flash", options, "test"), source, "gemini", backoff

@@ -27,8 +27,7 @@ def seen(parser: Parser) -> tuple[Any, ...]:
     return parser.segments, parser.stopped, parser.text
 
 
-# Each outcome: what is written | the text that stays a thought | tag, query, outcome | what is not read any
-# more.
+# Each outcome: the text | its part that stays a thought | tag, query, outcome | its part that is not read.
 CALLS = [
     ("so <retrieve> a  red\nsquare </retrieve>!", "so ", ("retrieve", "a red square", "ok"), "!"),
     ("<generate>it falls</generate><answer>", "", ("generate", "it falls", "ok"), "<answer>"),

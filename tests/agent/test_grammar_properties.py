@@ -94,7 +94,7 @@ def test_segments_of_any_text(text: str, grammar: Grammar, answering: bool) -> N
 @seeded
 @given(texts, st.integers(1, 12))
 def test_over_long_is_the_first_character_too_many(text: str, max_query: int) -> None:
-    """The longest beginning that a closing tag could still have made a good call is one character shorter."""
+    """One character earlier a closing tag could still have completed the call."""
     grammar, closing = Grammar(TAGS, max_query), "</retrieve>"
 
     def may_close(inner: str) -> bool:
@@ -111,8 +111,11 @@ def test_over_long_is_the_first_character_too_many(text: str, max_query: int) ->
 
 
 def whole_text(text: str) -> tuple[str, str, str, str]:
-    """The grammar without its limit of length, read from the whole text by patterns: kind, text before,
-    written, inner."""
+    """The grammar without its length limit, by patterns over the whole text.
+
+    Returns:
+        The kind of the end, the text before it, its text, and the text within its tags.
+    """
     name, known = r"[a-z][a-z0-9_]*", "|".join(sorted(KNOWN))
     first = (
         rf"(?P<frame><frame>)"
@@ -120,8 +123,7 @@ def whole_text(text: str) -> tuple[str, str, str, str]:
         rf"|<(?P<tag>{'|'.join(TAGS)})>(?P<query>.*?)(</(?P=tag)>|(?P<nested></?({known})>)|\Z)"
         rf"|<(?!({known})>)(?P<other>{name})>(?P<asked>((?!</?({known})>|<(?P=other)>|</(?P=other)>).)*)</(?P=other)>"
     )
-    # The thought ends with whichever of these settles first what it is: its own beginning, but for strangers
-    # their end.
+    # The thought ends at the match that is decided first: a known tag at its opening, an unknown at its end.
     found = [m for i in range(len(text)) if (m := re.compile(first, re.DOTALL).match(text, i))]
     if not found:
         return "text", text, "", ""

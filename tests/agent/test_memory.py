@@ -1,4 +1,4 @@
-"""Memory runs out while the reasoner reads or decodes: it does the same in smaller parts, and says the same.
+"""Memory runs out while the reasoner reads or decodes: it works in smaller parts, and writes the same text.
 
 The model refuses more than so many tokens in one forward, with the error that CUDA raises.
 """
@@ -27,7 +27,7 @@ PROMPT = Prompt({"retrieve": "a real frame"}, "short")
 
 
 class Limited:
-    """A model that takes `most` tokens in one forward; `sizes` are those that it took."""
+    """A model that takes at most `most` tokens in one forward; `sizes` are the tokens of each."""
 
     def __init__(self, model: Any, most: int) -> None:
         self._model, self.most = model, most
@@ -96,7 +96,7 @@ async def test_decoding_is_split_by_rows(
     model: Any, packer: Packer, source: Any, rollouts: list[Rollout]
 ) -> None:
     class Narrow(Limited):
-        """Takes `most` rows."""
+        """Takes at most `most` rows."""
 
         def __call__(self, **given: Any) -> Any:
             import torch

@@ -1,5 +1,4 @@
-"""Pieces that cross as text: the ids that a server gets are those of the packer, and nothing spelled out
-counts."""
+"""Pieces that are sent as text: a server's ids equal the packer's, and spelled-out tokens stay plain text."""
 
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ def sent(pieces: list[TextPiece | ImagePiece], exact: bool = True) -> str:
 
 
 def packed(packer: Packer, pieces: list[TextPiece | ImagePiece]) -> list[int]:
-    """The packer's ids with one image token for each frame, as before a server has looked at the frames."""
+    """The packer's ids, with one image token for each frame: the ids before a server expands its frames."""
     ids: list[int] = []
     for piece in pieces:
         ids += (
@@ -63,9 +62,8 @@ def packed(packer: Packer, pieces: list[TextPiece | ImagePiece]) -> list[int]:
 def test_a_server_reads_the_ids_that_the_model_was_trained_on(tokenizer: Tokenizer, packer: Packer) -> None:
     assert tokenizer.encode(sent(TURN), add_special_tokens=False).ids == packed(packer, TURN)
     plain = Tokenizer.from_file(f"{WEIGHTS}/tokenizer.json")
-    assert plain.encode(sent(TURN, exact=False), add_special_tokens=False).ids != packed(
-        packer, TURN
-    )  # `><` is one token there
+    # There `><` is one token.
+    assert plain.encode(sent(TURN, exact=False), add_special_tokens=False).ids != packed(packer, TURN)
 
 
 @settings(max_examples=60, deadline=None)

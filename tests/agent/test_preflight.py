@@ -1,5 +1,4 @@
-"""Asking the server before a run: everything that would fail in the middle is said at once, with what to
-change."""
+"""The checks of a server before a run: one error names all that would fail, with what to change."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def make(model: Any, packer: Packer, source: Source) -> Iterator[Callable[..., T
 
 @pytest.fixture
 def rollout(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> Callable[..., Rollout]:
-    """`rollout(n, *segments)`: run n, about frames of its own; longer questions for higher n."""
+    """`rollout(n, *segments)`: run n, with frames of its own; higher n have longer questions."""
 
     def build(n: int, *segments: Any) -> Rollout:
         text = "What colour does the ring turn" + " when it blinks" * n
@@ -87,7 +87,7 @@ def rollout(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> Call
 def plain(
     model: Any, packer: Packer, rollout: Rollout, source: Source, count: int, forbidden: list[int]
 ) -> str:
-    """`count` greedy tokens, or fewer up to an end, by reading everything anew for each."""
+    """At most `count` greedy tokens; the whole sequence is read again for each."""
     import torch
 
     packed = packer.pack(rollout)
@@ -148,7 +148,7 @@ async def test_second_loop_reads_only_new_tokens(
     second = rollout(0, Text(text=text), shown)
     again, done = await say(reasoner, second)
     assert again == plain(model, packer, second, source, 12, other_than_words)
-    # All that was read and written was known, but the token that was written last.
+    # All tokens were in the cache except the one that was written last.
     assert done.cached == read + 12 - 1
     assert done.prefilled == len(packer.pack(second).ids) - done.cached
     assert done.repeated == 0
@@ -232,7 +232,7 @@ async def test_until_stops_decoding_at_once(make: Any, rollout: Any) -> None:
     assert done.stop == "until"
     assert text == "".join(seen)
     assert len(seen) == 3
-    assert reasoner.forwards == done.decoded - 1  # the first token comes with the reading
+    assert reasoner.forwards == done.decoded - 1  # the prefill gives the first token
 
 
 async def test_forbidden_marks_are_never_written(make: Any, packer: Packer, rollout: Any) -> None:
@@ -267,7 +267,7 @@ async def test_rollout_longer_than_the_context_raises(make: Any, packer: Packer,
     assert (await say(reasoner, rollout(0), 50))[1].stop == "length"
     with pytest.raises(ReasonerError, match=r"budget\.calls"):
         await say(reasoner, rollout(3))
-    assert (await say(reasoner, rollout(0), 2))[1].decoded == 2  # and it goes on
+    assert (await say(reasoner, rollout(0), 2))[1].decoded == 2  # the worker lives on
 
 
 async def test_missing_frame_fails_its_run_alone(

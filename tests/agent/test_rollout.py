@@ -1,4 +1,4 @@
-"""The renderer and the codec: who may write a control token, and what a prefix reads as."""
+"""The renderer and the codec: who may write a control token, and that prefixes keep their ids."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""vLLM in process, with a double of its engine: what the engine gets, from which thread, and when it is told
-to stop.
+"""vLLM in process, with a double of its engine: its prompts, its thread, when its requests are aborted.
 
 vLLM itself has an environment of its own; `benchmarks/parity/vllm.py` runs this class there.
 """
@@ -28,9 +27,8 @@ CODEC = Packer.from_pretrained(resolve_weights("micro:vlm")).codec
 
 
 class Engine:
-    """`AsyncLLM` as far as it is used: its renderer takes ids and pictures, `generate` streams what is new,
-    and aborts where it is closed. It gives up the first `given_up` requests, as where it lacks a frame that
-    it should have."""
+    """`AsyncLLM` as far as it is used: its renderer takes ids and pictures, `generate` streams deltas and
+    aborts when it is closed. The first `given_up` requests are given up, as if a frame were missing."""
 
     def __init__(
         self,
@@ -242,8 +240,8 @@ async def test_question_for_a_closed_engine_raises() -> None:
 
     reasoner = VLLMReasoner(make, CODEC, lambda f: np.zeros((1, 1, 3), np.uint8), params=dict)
     asked = asyncio.ensure_future(write(reasoner))
-    # This loop stands still from the moment at which the engine is made until it is closed: the question has
-    # found it, and comes too late.
+    # This loop is blocked from the moment at which the engine is made until it is closed: the question has
+    # looked it up, and comes too late.
     while not made.wait(0.001):  # noqa: ASYNC110  (an event of this loop would let the question go on)
         await asyncio.sleep(0)
     reasoner.close()

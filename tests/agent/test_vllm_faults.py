@@ -1,5 +1,4 @@
-"""What goes wrong with a vLLM server, each with its error and what to do about it, through the graph where it
-matters."""
+"""Faults of a vLLM server: the error of each, and what it says to do."""
 
 from __future__ import annotations
 
@@ -39,7 +38,7 @@ BRIEF = Backoff(requests=2, first=0.01, longest=1.0, silence=0.3)
     ],
 )
 async def test_server_errors_and_retries(tmp_path: Path, fault: Fault, error: str, sent: int) -> None:
-    """What passes is tried again while nothing has been streamed; after the first word nothing is."""
+    """Transient faults are retried until the first word; after it nothing is."""
     with vllm_server(LOOK, DONE, folder=tmp_path, faults=[fault] * 3) as server:
         with pytest.raises(ReasonerError, match=error):
             await ask(tmp_path, server)
@@ -132,8 +131,7 @@ async def test_a_context_that_is_exceeded(tmp_path: Path) -> None:
 
 
 async def test_a_context_that_only_frames_exceed(tmp_path: Path) -> None:
-    """vLLM counts a frame as one token first, and says it in other words where their true number is too
-    large."""
+    """vLLM first counts a frame as one token, and has other words for a true number that is too large."""
     limit = r"Input length \(\d+\) exceeds .* \(100\)"
     with (
         vllm_server(LOOK, DONE, folder=tmp_path, context=100) as server,
@@ -145,7 +143,7 @@ async def test_a_context_that_only_frames_exceed(tmp_path: Path) -> None:
 
 
 async def test_forgotten_frames_are_sent_again(tmp_path: Path) -> None:
-    """A refusal that speaks of its cache even though every frame was sent is an error, not a loop."""
+    """A cache miss although every frame was sent is an error; the request is not repeated for ever."""
     fault = Fault(status=400, message="Cache miss for image at index 0 but data is not provided.")
     with vllm_server(DONE, folder=tmp_path, faults=[Fault(), fault, fault]) as server:
         engine = reasoner(server)

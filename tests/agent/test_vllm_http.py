@@ -1,4 +1,4 @@
-"""The vLLM server's reasoner over real HTTP: what is sent, what is kept, what goes on."""
+"""The reasoner of a vLLM server, over real HTTP."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_question_through_the_graph(tmp_path: Path) -> None:
         trace = await ask(tmp_path, server)
     assert trace.text == LOOK + DONE
     assert trace.choice == "red"
-    # Loop 2 reads what is new: the prefix is served from cache, but for the last block.
+    # Loop 2 reads only new tokens: the prefix is in the cache, except its last block.
     first, second = trace.usage.loops
     assert (first.cached, second.cached) == (0, first.prefilled // 16 * 16)
     assert second.decoded == len(DONE) // 3 + 1
@@ -91,9 +91,8 @@ async def test_the_server_reads_exactly_the_rollout_that_the_graph_rendered(tmp_
     text, sign, rest = LOOK.partition("<retrieve>")
     look = packer.codec.encode(text, "model") + packer.codec.encode(sign + rest, "model")
     assert server.ids[1][: len(user) + len(look)] == user + look  # a prefix, token for token
-    assert (
-        user.count(packer.codec.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2
-    )  # the question's own is plain text
+    # The one that is spelled out in the question is plain text.
+    assert user.count(packer.codec.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2
 
 
 async def test_request_body(tmp_path: Path) -> None:
@@ -116,7 +115,7 @@ async def test_request_body(tmp_path: Path) -> None:
     text, image = message["content"]
     assert text == {"type": "text", "text": BEGIN.text}
     assert image["uuid"] == "aa" * 16
-    assert server.pictures["aa" * 16].getpixel((0, 0)) == (0xAA,) * 3  # as it was: PNG loses nothing
+    assert server.pictures["aa" * 16].getpixel((0, 0)) == (0xAA,) * 3  # PNG is lossless
 
 
 async def test_frame_is_sent_once_until_forgotten(tmp_path: Path) -> None:

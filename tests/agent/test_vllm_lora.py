@@ -1,4 +1,4 @@
-"""What vLLM is told of adapters, and how both of its ways get it."""
+"""vLLM's options for adapters, in process and as a server."""
 
 from __future__ import annotations
 
