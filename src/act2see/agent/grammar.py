@@ -54,7 +54,7 @@ class StopReason(StrEnum):
     ANSWER = "answer"
     """The answer is complete."""
     UNTIL = "until"
-    """The caller of the model said so; the grammar knows whether it was a call or the answer."""
+    """The caller of the model ended the text; its parser knows whether at a call or at the answer."""
     EOS = "eos"
     """The model ended its turn."""
     LENGTH = "length"
@@ -189,27 +189,36 @@ class Parser:
 
     def _tag(self, start: int, name: str, closing: bool) -> None:
         """A tag has just ended; it began at `start`."""
-        opened, tags = self._open, self._grammar.tags
-        here = _Opened(name, start, len(self._read))
-        if opened and opened.name == "answer":
-            if closing and name == "answer":
-                self._end, self.stopped = self._answer(opened, start), StopReason.ANSWER
-        elif opened:
-            if closing and name == opened.name:
-                self._stop(opened, start, "ok")
-            elif name in tags or name in RESERVED:
-                self._stop(opened, start, "nested")
-        elif name == "frame" and not closing:
-            self._stop(here, here.inner, "forged")
-        elif name in tags or name in RESERVED:
+        if self._open is None:
+            self._tag_in_thought(_Opened(name, start, len(self._read)), closing)
+        elif self._open.name != "answer":
+            self._tag_in_call(self._open, start, name, closing)
+        elif closing and name == "answer":
+            self._end, self.stopped = self._answer(self._open, start), StopReason.ANSWER
+
+    def _tag_in_thought(self, tag: _Opened, closing: bool) -> None:
+        if tag.name == "frame" and not closing:
+            self._stop(tag, tag.inner, "forged")
+        elif self._is_known(tag.name):
             self._strangers.clear()
-            if not closing and (name in tags or name == "answer"):
-                self._open = here
-                self._limit = inf if name == "answer" else here.inner + self._grammar.max_query
+            if not closing and (tag.name in self._grammar.tags or tag.name == "answer"):
+                self._open = tag
+                self._limit = inf if tag.name == "answer" else tag.inner + self._grammar.max_query
         elif not closing:
-            self._strangers[name] = here
-        elif name in self._strangers and start - self._strangers[name].inner <= self._grammar.max_query:
-            self._stop(self._strangers[name], start, "unknown")
+            self._strangers[tag.name] = tag
+        else:
+            opened = self._strangers.get(tag.name)
+            if opened and tag.start - opened.inner <= self._grammar.max_query:
+                self._stop(opened, tag.start, "unknown")
+
+    def _tag_in_call(self, opened: _Opened, start: int, name: str, closing: bool) -> None:
+        if closing and name == opened.name:
+            self._stop(opened, start, "ok")
+        elif self._is_known(name):
+            self._stop(opened, start, "nested")
+
+    def _is_known(self, name: str) -> bool:
+        return name in self._grammar.tags or name in RESERVED
 
     def _measure(self, opened: _Opened) -> None:
         """Stop a call that has outgrown its limit. The beginning of its closing tag does not count."""
