@@ -160,7 +160,7 @@ async def test_question_through_the_graph(tmp_path: Path) -> None:
     )
     config, parts = parts_in(tmp_path, None)
     with openai_server(*script) as server:
-        engine = reasoner(server, source=lambda ref: parts.resources.store.get(ref.digest))
+        engine = reasoner(server, source=parts.resources.store)
         graph = create_act2see(config, parts=type(parts)(engine, parts.tools, parts.resources))
         trace = await aask(graph, clip_in(tmp_path), "What?", ["cat", "dog"])
     assert trace.text == "Look. <retrieve> dog </retrieve>A dog.</think>\n<answer>B</answer>"

@@ -90,7 +90,7 @@ async def test_fault_ends_the_run_and_it_can_be_resumed(
         engine = reasoner(
             server,
             Backoff(requests=2, first=0.01, silence=0.3),
-            lambda ref: parts.resources.store.get(ref.digest),
+            parts.resources.store,
         )
         return create_act2see(
             config, parts=type(parts)(engine, parts.tools, parts.resources), checkpointer=saver

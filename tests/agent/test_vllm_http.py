@@ -61,9 +61,7 @@ async def write(
 
 async def ask(folder: Path, server: Double, **settings: Any) -> Trace:
     config, parts = parts_in(folder, None)
-    engine = VLLMHTTPReasoner(
-        server.url, MODEL, lambda ref: parts.resources.store.get(ref.digest), backoff=QUICK, **settings
-    )
+    engine = VLLMHTTPReasoner(server.url, MODEL, parts.resources.store, backoff=QUICK, **settings)
     graph = create_act2see(config, parts=dataclasses.replace(parts, reasoner=engine))
     return await aask(graph, clip_in(folder), "What? <|im_start|>", ["blue", "red"])
 

@@ -71,16 +71,16 @@ def jobs(count: int) -> list[GenerationRequest]:
 
 def test_the_batch_is_halved(tool: Generate) -> None:
     calls = limited(tool.diffuser, 2 * FULL)
-    made = tool.diffuser.make(tool.diffuser.how(SOURCE), jobs(5))
+    made = tool.diffuser.make(tool.diffuser.params(SOURCE), jobs(5))
     assert [getattr(m, "shape", m) for m in made] == [(48, 48, 3)] * 5
     assert calls == [(5, 48), (2, 48), (3, 48), (1, 48), (2, 48)]
-    alone = tool.diffuser.make(tool.diffuser.how(SOURCE), [jobs(5)[4]])[0]
+    alone = tool.diffuser.make(tool.diffuser.params(SOURCE), [jobs(5)[4]])[0]
     assert np.abs(np.asarray(made[4], int) - np.asarray(alone, int)).max() <= 1
 
 
 def test_then_the_frame_is_made_smaller(tool: Generate) -> None:
     calls = limited(tool.diffuser, FULL // 2)
-    [one, two] = tool.diffuser.make(tool.diffuser.how(SOURCE), jobs(2))
+    [one, two] = tool.diffuser.make(tool.diffuser.params(SOURCE), jobs(2))
     assert [getattr(m, "shape", m) for m in (one, two)] == [(32, 32, 3)] * 2
     assert calls == [(2, 48), (1, 48), (1, 48), (1, 32), (1, 32)]
 

@@ -125,7 +125,7 @@ async def test_questions_that_wait_share_a_call_and_get_the_frames_they_would_ge
         GenerationRequest(np.roll(SOURCE, i, 0), f"the board tipped to the {way}", i)
         for i, way in enumerate(["left", "right"] * 4)
     ]
-    how = tool.diffuser.how(SOURCE)
+    how = tool.diffuser.params(SOURCE)
     alone = [tool.imagine(j.source, j.prompt, j.seed).astype(int) for j in jobs]
     together = [
         f[0].astype(int) for f in await asyncio.gather(*(tool.diffuser.queue.submit(how, [j]) for j in jobs))
@@ -153,7 +153,7 @@ async def test_questions_of_one_graph_share_a_call(clip: str, tmp_path: Path) ->
 
 async def test_a_cancelled_call_ends_the_denoising(micro: Make) -> None:
     tool = micro(steps=1000, strength=1.0)
-    how = await asyncio.to_thread(tool.diffuser.how, SOURCE)
+    how = await asyncio.to_thread(tool.diffuser.params, SOURCE)
     steps = count_steps(tool.diffuser)
     call = asyncio.create_task(tool.diffuser.queue.submit(how, [GenerationRequest(SOURCE, QUERY, 0)]))
     async with asyncio.timeout(60):
@@ -164,7 +164,7 @@ async def test_a_cancelled_call_ends_the_denoising(micro: Make) -> None:
         await call
     # It is free again at once: the next frame does not wait for a thousand steps.
     at = len(steps)
-    few = tool.diffuser.how(SOURCE, tool.options.model_copy(update=FEW))
+    few = tool.diffuser.params(SOURCE, tool.options.model_copy(update=FEW))
     await tool.diffuser.queue.submit(few, [GenerationRequest(SOURCE, QUERY, 0)])
     assert len(steps) - at < 100
 

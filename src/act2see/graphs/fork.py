@@ -35,8 +35,7 @@ from act2see.tools.runtime.text import clean_text
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
 from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
-from act2see.trace.page import OUTCOMES
-from act2see.trace.record import Answer, Call, Frames, Origin, Segment, Text, Usage
+from act2see.trace.record import OUTCOMES, Answer, Call, Frames, Origin, Segment, Text, Usage
 from act2see.trace.trace import Trace
 
 DROPPED = "There is no such frame; go on without it."

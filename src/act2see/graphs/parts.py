@@ -94,7 +94,7 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
 
         return VLLMHTTPReasoner.from_options(
             config.weights,
-            lambda ref: store.get(ref.digest),
+            store,
             config.options,
             adapter=config.adapter,
             needs=needs,
@@ -109,15 +109,13 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
             **config.options,
         }
         weights = local_weights("the reasoner's weights", config.weights)
-        return VLLMReasoner.from_pretrained(
-            weights, lambda ref: store.get(ref.digest), adapter=config.adapter, **given
-        )
+        return VLLMReasoner.from_pretrained(weights, store, adapter=config.adapter, **given)
     from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 
     model = chat_model(config.weights, reasoner_options(config.weights, config.options), "reasoner.weights")
     return ChatModelReasoner(
         model,
-        lambda ref: store.get(ref.digest),
+        store,
         config.weights,
         continuation=config.continuation,
         in_background=True,
@@ -137,7 +135,7 @@ def build_resources(config: Config, shared: Shared | None = None) -> Resources:
     shared = shared or Shared()
     cache, place = storage(config)
     store = FrameStore(place)
-    clips = VideoLibrary(cache, store, config.view.max_side)
+    clips = VideoLibrary(cache, store, config.view.max_side, config.video.decoder)
     e, i = config.encoder, config.index
     encoder = shared.get(("encoder", e.model_dump_json(exclude={"batch"})), lambda: LazyEncoder(e))
     return Resources(store, Finder(clips, encoder, cache, i.fps, e.batch, i.keep_frames, i.workers), shared)
@@ -186,7 +184,7 @@ class LazyEncoder:
         self._inherited = False  # from the process that this one was forked from
         renew_after_fork(self)
         self.queue: MicroBatcher[str, Sequence[Any], NDArray[Any]] = MicroBatcher(
-            self._together, most=config.batch, size=len, gather=0, name="act2see-encoder"
+            self._together, max_size=config.batch, size=len, gather=0, name="act2see-encoder"
         )
         resolve_weights(config.weights)  # a missing folder is said now, not in the middle of a question
 
@@ -272,7 +270,7 @@ class LazyReasoner(Reasoner):
                 device = pick_device(c.device)
                 self._made = TransformersReasoner.from_pretrained(
                     resolve_weights(c.weights),
-                    lambda ref: self.store.get(ref.digest),
+                    self.store,
                     device=device,
                     dtype=_dtype(c.dtype, device),
                     adapter=c.adapter,

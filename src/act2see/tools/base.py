@@ -159,11 +159,10 @@ def as_langchain_tool(tool: FrameTool, store: FrameStore) -> Any:
 
     async def look(video: str, query: str) -> tuple[str, list[FrameRef]]:
         result = checked_result(tool.tag, await tool.call(clean_text(query), ToolContext(video)), store)
-        said = [
-            f"{'imagined frame' if f.imagined else f'frame at {f.seconds:.1f} s'} (pixels: {f.digest})"
-            for f in result.frames
-        ]
-        return "; ".join([*said, result.note] if result.note else said), list(result.frames)
+        lines = [f"{frame.describe()} (pixels: {frame.digest})" for frame in result.frames]
+        if result.note:
+            lines.append(result.note)
+        return "; ".join(lines), list(result.frames)
 
     return StructuredTool.from_function(
         coroutine=look,

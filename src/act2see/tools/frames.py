@@ -1,4 +1,4 @@
-"""What is known of a frame: everything but its pixels.
+"""Records of videos and frames: everything that is kept of them but pixels.
 
 A `FrameRef` names pixels by their content hash and says where they come from. It is small, immutable and
 serialisable, so traces, checkpoints and corpora hold references and a `FrameStore` holds pictures. Times are
@@ -7,6 +7,7 @@ presentation timestamps in seconds.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +17,34 @@ class Record(BaseModel):
     """Base of everything that is saved: immutable, and strict about unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Video(Record):
+    """The facts of a video, or of a part of one."""
+
+    path: str
+    """The file; `clip.mp4#t=2,8` for a part of it."""
+    digest: str
+    """A hash of the content (`tools.video.reader.video_digest`)."""
+    seconds: float
+    width: int
+    """In pixels, upright, as is `height`."""
+    height: int
+    frames: int
+    """How many there are."""
+    fps: float
+    """An average, never used to place frames."""
+
+    @property
+    def name(self) -> str:
+        """The file name: a full path says more about the person than about the clip."""
+        path = self.path.partition("?")[0] if "://" in self.path else self.path
+        return re.split(r"[\\/]", path.rstrip("\\/"))[-1] or "video"
+
+    def fit(self, max_side: int) -> tuple[int, int]:
+        """Width and height with the longer side at most `max_side`: aspect kept, never enlarged."""
+        scale = min(1.0, max_side / max(self.width, self.height))
+        return max(2, round(self.width * scale)), max(2, round(self.height * scale))
 
 
 class Initial(Record):
@@ -103,27 +132,114 @@ Provenance = Annotated[
 
 
 class FrameRef(Record):
-    """A frame by reference. `seconds` is where it stands in the video (for an imagined frame: its anchor)."""
+    """A frame by reference."""
 
     digest: str
+    """The content hash of its pixels, by which a `FrameStore` finds them."""
     width: int
+    """In pixels, as is `height`."""
     height: int
     seconds: float
+    """Its time in the video; for an imagined frame, that of the frame it was made from."""
     provenance: Provenance = Initial()
+    """Where it comes from."""
 
     @property
     def imagined(self) -> bool:
-        p = self.provenance.source.provenance if isinstance(self.provenance, Cropped) else self.provenance
-        return isinstance(p, Generated) or (isinstance(p, Supplied) and bool(p.file))
+        """Whether it is no frame of the video: generated, given as a picture file, or cut from one of these."""
+        made = self.provenance.source.provenance if isinstance(self.provenance, Cropped) else self.provenance
+        return isinstance(made, Generated) or (isinstance(made, Supplied) and bool(made.file))
 
     @property
     def part(self) -> str:
-        """Which part of a frame this is: `from 20 to 60 % across, from 0 to 50 % down`; empty for a whole
-        one."""
+        """Its part of the source frame: `from 20 to 60 % across, from 0 to 50 % down`; empty for a whole one."""
         if not isinstance(self.provenance, Cropped):
             return ""
-        left, top, right, bottom = (f"{100 * v:.0f}" for v in self.provenance.box)
+        left, top, right, bottom = (f"{100 * share:.0f}" for share in self.provenance.box)
         return f"from {left} to {right} % across, from {top} to {bottom} % down"
+
+    @property
+    def anchor(self) -> FrameRef | None:
+        """The frame that a generated one was made from; None for any other frame."""
+        return self.provenance.anchor if isinstance(self.provenance, Generated) else None
+
+    @property
+    def anchor_seconds(self) -> float:
+        """The time at which a timeline marks it: its anchor's for a generated frame, else its own."""
+        return self.anchor.seconds if self.anchor else self.seconds
+
+    @property
+    def query(self) -> str:
+        """The query that it answers; empty for an initial frame."""
+        match self.provenance:
+            case Initial():
+                return ""
+            case Generated(prompt=prompt):
+                return prompt
+            case made:
+                return made.query
+
+    @property
+    def score(self) -> float | None:
+        """The similarity by which it, or its anchor, was chosen; None if nothing ranked it."""
+        match self.provenance:
+            case Retrieved(score=score):
+                return score
+            case Generated(anchor_score=score):
+                return score
+            case _:
+                return None
+
+    @property
+    def origin(self) -> str:
+        """How it came, in words that `at 3.7 s` can follow: `retrieved`, `imagined from the frame`."""
+        match self.provenance:
+            case Initial():
+                return "given at the start"
+            case Retrieved():
+                return "retrieved"
+            case Taken():
+                return "taken"
+            case Cropped():
+                return "cut from an imagined frame" if self.imagined else "cut from the frame"
+            case Generated():
+                return "imagined from the frame"
+            case Supplied(by=by):
+                return f"supplied by {by} after the frame" if self.imagined else f"supplied by {by}"
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Its provenance as short lines for a caption that shows time and query elsewhere; may be empty."""
+        match self.provenance:
+            case Retrieved(score=score):
+                return (f"score {score:.2f}",)
+            case Supplied(by=by):
+                return (f"supplied by {by}",)
+            case Cropped():
+                return (f"a part: {self.part}",)
+            case Generated() as made:
+                settings = f"{made.model} · strength {made.strength:g} · seed {made.seed}"
+                return (made.verdict, settings) if made.verdict else (settings,)
+            case _:
+                return ()
+
+    def describe(self) -> str:
+        """Its provenance in one line: `frame at 3.7 s, found for "the circle" (score 0.90)`."""
+        made = self.provenance
+        if isinstance(made, Generated):
+            return f'imagined from the frame at {self.anchor_seconds:.1f} s: "{made.prompt}"'
+        frame = "picture that is not in the video" if self.imagined else f"frame at {self.seconds:.1f} s"
+        if self.part:
+            frame = f"{frame}, {self.part}"
+        match made:
+            case Initial():
+                return frame
+            case Retrieved():
+                return f'{frame}, found for "{made.query}" (score {made.score:.2f})'
+            case Supplied():
+                return f'{frame}, supplied by {made.by} for "{made.query}"'
+            case Taken() | Cropped():
+                return f'{frame}, for "{made.query}"'
 
 
 class Curve(Record):

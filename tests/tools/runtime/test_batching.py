@@ -42,7 +42,7 @@ async def queued(batcher: MicroBatcher[str, int, int], count: int) -> None:
 
 async def test_what_waits_goes_together_by_key_and_in_order() -> None:
     gate = Gate()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=3, gather=0)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=3, gather=0)
     first = asyncio.create_task(batcher.submit("a", [0]))
     await begun(gate)
     rest = []
@@ -59,7 +59,7 @@ async def test_what_waits_goes_together_by_key_and_in_order() -> None:
 async def test_a_lone_request_waits_a_moment_for_company() -> None:
     gate = Gate()
     gate.open.set()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=4, gather=20)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=4, gather=20)
     # Four fill a batch, so nobody waits the 20 seconds.
     results = await asyncio.gather(*(batcher.submit("a", [i]) for i in range(4)))
     assert results == [[0], [10], [20], [30]]
@@ -68,7 +68,7 @@ async def test_a_lone_request_waits_a_moment_for_company() -> None:
 
 async def test_a_full_queue_makes_others_wait_for_room() -> None:
     gate = Gate()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=1, waiting=2, gather=0)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=1, waiting=2, gather=0)
     tasks = [asyncio.create_task(batcher.submit("a", [i])) for i in range(6)]
     await begun(gate)
     await queued(batcher, 2)
@@ -81,7 +81,7 @@ async def test_a_full_queue_makes_others_wait_for_room() -> None:
 
 async def test_a_call_that_is_cancelled_leaves_the_queue_and_stops_its_batch() -> None:
     gate = Gate()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=1, waiting=1, gather=0)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=1, waiting=1, gather=0)
     running = asyncio.create_task(batcher.submit("a", [1]))
     await begun(gate)
     waiting = asyncio.create_task(batcher.submit("a", [2]))
@@ -101,7 +101,7 @@ async def test_a_call_that_is_cancelled_leaves_the_queue_and_stops_its_batch() -
 async def test_one_failure_is_its_own_callers_alone() -> None:
     gate = Gate()
     gate.open.set()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=3, gather=20)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=3, gather=20)
     good, bad, other = await asyncio.gather(
         *(batcher.submit("a", [i]) for i in (1, -1, 2)), return_exceptions=True
     )
@@ -116,7 +116,7 @@ async def test_work_that_fails_or_miscounts_fails_all_of_its_batch() -> None:
             return []
         raise OSError("gone")
 
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(fails, most=2, gather=0)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(fails, max_size=2, gather=0)
     with pytest.raises(OSError, match="gone"):
         await batcher.submit("a", [1, 2])
     with pytest.raises(RuntimeError, match="0 results for 1 items"):
@@ -125,7 +125,7 @@ async def test_work_that_fails_or_miscounts_fails_all_of_its_batch() -> None:
 
 async def test_callers_of_other_loops_and_no_thread_left_behind() -> None:
     gate = Gate()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=8, gather=0, name="here-only")
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=8, gather=0, name="here-only")
     calls = [
         asyncio.create_task(asyncio.to_thread(lambda i=i: asyncio.run(batcher.submit("a", [i]))))
         for i in range(3)
@@ -141,7 +141,7 @@ async def test_callers_of_other_loops_and_no_thread_left_behind() -> None:
 
 async def test_one_owners_many_do_not_keep_anothers_one_waiting() -> None:
     gate = Gate()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=2, waiting=4, gather=0)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=2, waiting=4, gather=0)
     film = [asyncio.create_task(batcher.submit("a", [i], "film")) for i in range(20)]
     await begun(gate)
     await queued(batcher, 4)  # the others of the film stand at the door
@@ -168,7 +168,7 @@ async def test_sizes_fill_a_batch_and_a_large_one_goes_alone() -> None:
         assert gate.wait(30)
         return [len(i) for i in items]
 
-    batcher: MicroBatcher[str, str, int] = MicroBatcher(work, most=6, size=len, gather=0)
+    batcher: MicroBatcher[str, str, int] = MicroBatcher(work, max_size=6, size=len, gather=0)
     first = asyncio.create_task(batcher.submit("a", ["x"]))
     while not seen:  # noqa: ASYNC110
         await asyncio.sleep(0.001)

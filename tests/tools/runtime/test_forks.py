@@ -144,7 +144,7 @@ def test_what_waits_in_a_queue_of_the_parent_is_not_done_in_the_child() -> None:
             end.wait()
         return [f"{key} {item}" for item in items]
 
-    batcher = MicroBatcher(work, most=4, gather=0)
+    batcher = MicroBatcher(work, max_size=4, gather=0)
     first = threading.Thread(target=lambda: print(batcher.run("slow", 1)))
     first.start()
     busy.wait()

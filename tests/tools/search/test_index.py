@@ -11,8 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from act2see.errors import StoreError
 from act2see.tools.search import index as module
-from act2see.tools.search.index import FrameIndex, IndexWriter, read_index
-from act2see.tools.segments import find_segments
+from act2see.tools.search.index import FrameIndex, IndexWriter, find_segments, read_index
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import subprocess
 import sys
@@ -18,8 +20,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from act2see.errors import StoreError
-from act2see.tools.frames import Initial, Retrieved
-from act2see.tools.video.store import FrameStore, default_cache, frame_digest
+from act2see.tools.frames import FrameRef, Initial, Retrieved
+from act2see.tools.video.store import FrameStore, default_cache, frame_digest, frame_png, image_block
 
 
 def noise(seed: int, width: int = 31, height: int = 17) -> np.ndarray:
@@ -268,3 +270,28 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_cache() == tmp_path / ".cache" / "act2see"
     assert not os.listdir(tmp_path)  # asking makes nothing
+
+
+def test_a_store_is_a_source_of_frames(make: Callable[[], FrameStore]) -> None:
+    ref = make().ref(noise(0), 1.0)
+    assert np.array_equal(make()(ref), noise(0))
+
+
+def test_a_stored_png_is_passed_on_as_it_is(make: Callable[[], FrameStore]) -> None:
+    store, pixels = make(), noise(0)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=9)  # unlike what the store itself would write
+    ref = FrameRef(digest=frame_digest(pixels), width=31, height=17, seconds=0.0)
+    assert store.put_png(ref.digest, out.getvalue())
+    assert store.png(ref) == store.png(ref.digest) == frame_png(ref, store) == out.getvalue()
+    assert base64.b64decode(image_block(ref, store, "PNG")["base64"]) == out.getvalue()
+    with Image.open(io.BytesIO(frame_png(ref, lambda _: pixels))) as image:
+        assert np.array_equal(np.asarray(image), pixels)
+
+
+def test_only_the_picture_of_a_digest_is_stored_under_it(make: Callable[[], FrameStore]) -> None:
+    store = make()
+    digest, other = frame_digest(noise(0)), store.png(store.put(noise(1)))
+    for png in (other, b"", b"not a picture"):
+        assert not store.put_png(digest, png)
+    assert digest not in store

@@ -42,9 +42,9 @@ class _Request(Generic[K, T, R]):
 
 class MicroBatcher(Generic[K, T, R]):
     """Runs `work(key, items, stop)` on batches of one key, whose sizes (`size` of an item, one unless given)
-    sum to `most` at most.
+    sum to `max_size` at most.
 
-    `work` returns one result, or one exception, for each item. An item larger than `most` goes alone.
+    `work` returns one result, or one exception, for each item. An item larger than `max_size` goes alone.
     `batches` has how many items went together so far, the last 1,000.
     """
 
@@ -52,16 +52,16 @@ class MicroBatcher(Generic[K, T, R]):
         self,
         work: Callable[[K, Sequence[T], Stop], Sequence[R | Exception]],
         *,
-        most: int,
+        max_size: int,
         size: Callable[[T], int] = lambda _: 1,
         waiting: int = 64,
         gather: float = 0.01,
         name: str = "act2see-batch",
     ) -> None:
-        self._work, self._size, self.most, self.waiting, self.gather, self.name = (
+        self._work, self._size, self.max_size, self.waiting, self.gather, self.name = (
             work,
             size,
-            most,
+            max_size,
             max(waiting, 1),
             gather,
             name,
@@ -160,7 +160,7 @@ class MicroBatcher(Generic[K, T, R]):
             end = time.monotonic() + self.gather
             while (
                 self._queue
-                and sum(r.size for r in self._queue) < self.most
+                and sum(r.size for r in self._queue) < self.max_size
                 and (left := end - time.monotonic()) > 0
             ):
                 self._changed.wait(left)
@@ -174,7 +174,7 @@ class MicroBatcher(Generic[K, T, R]):
             batch: list[_Request[K, T, R]] = []
             size = 0
             for request in self._queue:
-                if request.key == self._queue[0].key and (not batch or size + request.size <= self.most):
+                if request.key == self._queue[0].key and (not batch or size + request.size <= self.max_size):
                     batch.append(request)
                     size += request.size
             self._queue = [r for r in self._queue if r not in batch]
