@@ -159,7 +159,7 @@ async def test_an_unexpected_error_is_logged_under_an_id_and_not_revealed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Breaks(Scripted):
-        async def stream(self, *_: Any, **__: Any) -> Any:
+        async def stream(self, request: Any) -> Any:
             raise KeyError("a secret of the server")
             yield
 
@@ -191,7 +191,7 @@ class Writes(Scripted):
         super().__init__()
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
 
-    async def stream(self, *_: Any, **__: Any) -> Any:
+    async def stream(self, request: Any) -> Any:
         try:
             while True:
                 yield Delta("word ")

@@ -1,5 +1,5 @@
-"""The options of `generate`, by config, with micro's own generator: what each changes, and what it must not
-change."""
+"""The options of `generate`, by config, with micro's own generator: those that change the frame, and those
+that must not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_options_that_change_the_frame(micro: Make, changed: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     "same", [{"offload": "model"}, {"offload": "sequential"}, {"batch": 1}, {"text_encoder_3": True}]
 )
-def test_options_that_do_not(micro: Make, same: dict[str, Any]) -> None:
+def test_options_that_do_not_change_the_frame(micro: Make, same: dict[str, Any]) -> None:
     # On a CPU nothing is offloaded; these weights have no T5 to leave out.
     assert np.array_equal(frame(micro()), frame(micro(**same)))
 
@@ -79,7 +79,7 @@ def test_a_smaller_frame(micro: Make) -> None:
         ({"quantise": "nf4"}, "`quantise: nf4` needs bitsandbytes: pip install bitsandbytes"),
     ],
 )
-def test_what_cannot_be_is_said_when_the_graph_is_built(
+def test_impossible_options_fail_when_the_graph_is_built(
     micro: Make, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], said: str
 ) -> None:
     monkeypatch.setattr("act2see.tools.diffusion.find_spec", lambda name: None)  # where it is installed, too
@@ -119,7 +119,7 @@ async def test_best_of_keeps_the_most_faithful_and_all_the_scores(micro: Make, c
     assert sorted(tool.diffuser.queue.batches) == [1, 2]
 
 
-async def test_questions_that_wait_share_a_call_and_get_the_frames_they_would_get_alone(micro: Make) -> None:
+async def test_a_shared_call_gives_the_same_frames(micro: Make) -> None:
     tool = micro(batch=8)
     jobs = [
         GenerationRequest(np.roll(SOURCE, i, 0), f"the board tipped to the {way}", i)

@@ -1,4 +1,4 @@
-"""The `ocr` tool: text that was drawn into a clip, and (where there is some) real footage."""
+"""The `ocr` tool: text that was drawn into a clip, and real footage if ACT2SEE_FOOTAGE names some."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_text_is_found_however_it_is_spelt(tool: Ocr, video: str, query: s
     assert result.note == 'Read: "Mind the gap" at 1.0 seconds.'
 
 
-async def test_what_is_not_there_is_answered_with_what_is(tool: Ocr, video: str) -> None:
+async def test_a_query_without_a_match_lists_the_text_that_was_read(tool: Ocr, video: str) -> None:
     result = await tool.call("platform <9>", ToolContext(video))
     assert not result.frames
     assert result.note.startswith('No text like "platform \u20399\u203a" was read. What was: "EXIT 24" at')

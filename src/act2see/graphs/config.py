@@ -168,7 +168,7 @@ class Config(Section):
             "index": {"workers"}
         }
         if self.video == VideoConfig():
-            left_out["video"] = True  # as before there was this key
+            left_out["video"] = True  # keeps the hashes that were made before this key existed
         data = self.model_dump(exclude=left_out)
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 

@@ -54,76 +54,80 @@ class Initial(Record):
 
 
 class Retrieved(Record):
-    """A real frame, found by a query. `score` is the similarity that ranked it."""
+    """A real frame, found by a query."""
 
     kind: Literal["retrieved"] = "retrieved"
     query: str
     score: float
+    """The similarity that ranked it."""
     index_id: str = ""
+    """The index that was searched."""
 
 
 class Generated(Record):
-    """An imagined frame: made from `anchor`, a real one, by image-to-image generation.
-
-    `faithfulness` is the similarity of the result to the prompt, `anchor_score` that of the anchor: a result
-    that is no closer to its prompt than its anchor was did not do what was asked. Where consecutive seeds
-    were tried and the most similar result was kept, `scores` has the similarity of each.
-    """
+    """An imagined frame, made by image-to-image generation."""
 
     kind: Literal["generated"] = "generated"
     prompt: str
     anchor: FrameRef
+    """The real frame that it was made from."""
     seed: int
     strength: float
+    """How much of the anchor was replaced by noise, from 0 to 1."""
     model: str
     faithfulness: float | None = None
+    """The similarity of the result to the prompt."""
     anchor_score: float | None = None
+    """The similarity of the anchor to the prompt. A result below it did not do what was asked."""
     scores: tuple[float, ...] = ()
+    """The similarity for each of several consecutive seeds, of which the best was kept."""
 
     @property
     def verdict(self) -> str:
-        """The similarities in words; empty where nothing was measured."""
-        said = f"faithfulness {self.faithfulness:.2f}" if self.faithfulness is not None else ""
-        if self.faithfulness is not None and self.anchor_score is not None:
-            closer = "closer" if self.faithfulness > self.anchor_score else "no closer"
-            said += f", anchor {self.anchor_score:.2f}: {closer} to the query than its anchor was"
+        """The similarities in words; empty if nothing was measured."""
+        words = ""
+        if self.faithfulness is not None:
+            words = f"faithfulness {self.faithfulness:.2f}"
+            if self.anchor_score is not None:
+                closer = "closer" if self.faithfulness > self.anchor_score else "no closer"
+                words += f", anchor {self.anchor_score:.2f}: {closer} to the query than its anchor was"
         if self.scores:
-            said += f"; the best of {len(self.scores)} ({', '.join(f'{s:.2f}' for s in self.scores)})"
-        return said
+            each = ", ".join(f"{score:.2f}" for score in self.scores)
+            words += f"; the best of {len(self.scores)} ({each})"
+        return words
 
 
 class Taken(Record):
-    """A real frame that nothing ranked: a tool took it by its time, or for the text in it."""
+    """A real frame that a tool took without ranking: by its time, or for the text in it."""
 
     kind: Literal["taken"] = "taken"
     query: str
 
 
 class Cropped(Record):
-    """A part of `source`, a frame of the video or an imagined one, at more pixels than the model was shown of
-    it.
-
-    `box` is (left, top, right, bottom) in shares of the source's width and height. A part of a part names the
-    whole frame.
-    """
+    """A part of a frame, with more pixels than the model was shown of it."""
 
     kind: Literal["cropped"] = "cropped"
     query: str
     source: FrameRef
+    """The whole frame, of the video or imagined; never a part itself."""
     box: tuple[float, float, float, float]
+    """Left, top, right, bottom, in shares of the source's width and height."""
 
 
 class Supplied(Record):
     """A frame that a person gave in answer to a call: a picture file, or the frame of the video at a time.
 
-    A picture file proves nothing about the video, so it is marked as imagined; its time is that of the frame
-    that the model saw before it. `file` is the file's name, empty for a frame of the video.
+    A picture file proves nothing about the video, so it counts as imagined; its time is that of the frame
+    that the model saw before it.
     """
 
     kind: Literal["supplied"] = "supplied"
     by: str
+    """Who gave it."""
     query: str
     file: str = ""
+    """The file's name; empty for a frame of the video."""
 
 
 Provenance = Annotated[
@@ -146,13 +150,15 @@ class FrameRef(Record):
 
     @property
     def imagined(self) -> bool:
-        """Whether it is no frame of the video: generated, given as a picture file, or cut from one of these."""
-        made = self.provenance.source.provenance if isinstance(self.provenance, Cropped) else self.provenance
+        """Whether it is not a frame of the video: generated, a picture file, or cut from one of these."""
+        made = self.provenance
+        if isinstance(made, Cropped):
+            made = made.source.provenance
         return isinstance(made, Generated) or (isinstance(made, Supplied) and bool(made.file))
 
     @property
     def part(self) -> str:
-        """Its part of the source frame: `from 20 to 60 % across, from 0 to 50 % down`; empty for a whole one."""
+        """Its part of the source: `from 20 to 60 % across, from 0 to 50 % down`; empty for a whole frame."""
         if not isinstance(self.provenance, Cropped):
             return ""
         left, top, right, bottom = (f"{100 * share:.0f}" for share in self.provenance.box)
@@ -243,11 +249,14 @@ class FrameRef(Record):
 
 
 class Curve(Record):
-    """How similar each part of the video is to a query: at most 128 values, each the best of its part."""
+    """How similar each part of a video is to a query."""
 
     start: float
+    """The time of the first value, in seconds."""
     step: float
+    """Seconds from one value to the next."""
     values: tuple[float, ...]
+    """At most 128, each the best of its part."""
 
 
 Generated.model_rebuild()
@@ -255,5 +264,5 @@ Cropped.model_rebuild()
 
 
 def stamp(seconds: float) -> str:
-    """How a time is written for the model: `<3.7 seconds>`."""
+    """A time as the model reads it: `<3.7 seconds>`."""
     return f"<{seconds:.1f} seconds>"

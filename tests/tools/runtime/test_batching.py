@@ -1,5 +1,4 @@
-"""Requests that wait are worked on together: by key, in order, bounded, and taken back when they are
-cancelled."""
+"""Waiting requests are batched: by key, in order, bounded, and withdrawn when they are cancelled."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from act2see.tools.runtime.batching import MicroBatcher
 
 
 class Gate:
-    """Work that waits until it is let through, and remembers what it was given."""
+    """Work that waits until the gate is open, and records its items."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -36,11 +35,11 @@ async def begun(gate: Gate) -> None:
 
 async def queued(batcher: MicroBatcher[str, int, int], count: int) -> None:
     async with asyncio.timeout(30):
-        while len(batcher._queue) != count:  # noqa: ASYNC110
+        while batcher.queued != count:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
-async def test_what_waits_goes_together_by_key_and_in_order() -> None:
+async def test_waiting_requests_are_batched_by_key_and_in_order() -> None:
     gate = Gate()
     batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=3, gather=0)
     first = asyncio.create_task(batcher.submit("a", [0]))
@@ -74,7 +73,7 @@ async def test_a_full_queue_makes_others_wait_for_room() -> None:
     await queued(batcher, 2)
     for _ in range(20):
         await asyncio.sleep(0)
-    assert len(batcher._queue) == 2
+    assert batcher.queued == 2
     gate.open.set()
     assert await asyncio.gather(*tasks) == [[i * 10] for i in range(6)]
 
@@ -98,7 +97,7 @@ async def test_a_call_that_is_cancelled_leaves_the_queue_and_stops_its_batch() -
     assert gate.stopped == [True, False]
 
 
-async def test_one_failure_is_its_own_callers_alone() -> None:
+async def test_a_failed_item_fails_only_its_own_caller() -> None:
     gate = Gate()
     gate.open.set()
     batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=3, gather=20)
@@ -139,7 +138,7 @@ async def test_callers_of_other_loops_and_no_thread_left_behind() -> None:
     assert not any(t.name == "here-only" for t in threading.enumerate())
 
 
-async def test_one_owners_many_do_not_keep_anothers_one_waiting() -> None:
+async def test_an_owner_with_many_requests_does_not_delay_another() -> None:
     gate = Gate()
     batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=2, waiting=4, gather=0)
     film = [asyncio.create_task(batcher.submit("a", [i], "film")) for i in range(20)]
@@ -148,12 +147,12 @@ async def test_one_owners_many_do_not_keep_anothers_one_waiting() -> None:
     clip = asyncio.create_task(batcher.submit("a", [100], "clip"))
     again = asyncio.create_task(batcher.submit("a", [101], "clip"))
     await asyncio.sleep(0)
-    assert len(batcher._queue) == 4
+    assert batcher.queued == 4
     gate.open.set()
     assert await asyncio.gather(clip, again) == [[1000], [1010]]
     assert await asyncio.gather(*film) == [[i * 10] for i in range(20)]
     order = [item for _, items in gate.seen for item in items]
-    # Not before those that were in the queue, and long before those at the door.
+    # Not before those that were in the queue, and long before the overflow.
     assert order.index(100) <= 7
     assert order.index(101) <= 9
     assert [i for i in order if i < 100] == list(range(20))
@@ -177,7 +176,7 @@ async def test_sizes_fill_a_batch_and_a_large_one_goes_alone() -> None:
         for text in ("abcd", "efghijkl", "mn", "opq")
     ]
     async with asyncio.timeout(30):
-        while len(batcher._queue) != 4:  # noqa: ASYNC110
+        while batcher.queued != 4:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     gate.set()
     assert await first == [1]

@@ -1,4 +1,4 @@
-"""Finding frames in a real clip: built once whoever asks, remembered, rebuilt where it is damaged."""
+"""Finding frames in a real clip: an index is built once, cached, and built again if it is damaged."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_damaged_index_is_built_again_with_a_warning(
     assert "building it again" in caplog.text
 
 
-def test_what_is_remembered_of_a_clip_may_be_damaged(
+def test_damaged_cached_facts_are_read_again(
     resources: Make, clip: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = resources().finder.clips

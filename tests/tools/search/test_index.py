@@ -92,7 +92,7 @@ def test_parts_of_different_indexes_are_noticed(tmp_path: Path) -> None:
         read_index(tmp_path / "d", "e")
 
 
-def test_nothing_cannot_be_indexed(tmp_path: Path) -> None:
+def test_an_empty_index_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no frame to index"):
         IndexWriter().write(tmp_path / "a", "a", {})
 

@@ -20,7 +20,7 @@ DECODERS: list[Decoder] = ["decord", "pyav"]
 
 
 def numbers(video: VideoFile, indices: list[int]) -> list[int]:
-    """What the frames that are read say they are."""
+    """The numbers in the pictures of these frames."""
     return [number(pixels) for _, _, pixels in video.read(indices)]
 
 

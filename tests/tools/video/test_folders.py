@@ -1,4 +1,4 @@
-"""Which videos may be opened: names in, resolved paths or one and the same refusal out."""
+"""Videos that may be opened: names in, resolved paths or one and the same refusal out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_names_are_relative_to_a_folder_or_lead_into_it(videos: Path) -> None:
     assert folders.path("clip.mp4#t=2,8") == f"{videos}/clip.mp4#t=2,8"
 
 
-def test_all_that_lies_outside_or_is_no_video_file_is_refused_alike_whether_it_is_there_or_not(
+def test_paths_outside_the_folders_are_refused_with_one_message(
     videos: Path,
 ) -> None:
     os.mkfifo(videos / "pipe.mp4")
@@ -132,10 +132,10 @@ def test_the_list_holds_videos_that_may_be_opened_and_is_bounded(videos: Path) -
     (videos / ".hidden").mkdir()
     (videos / ".hidden" / "clip.mp4").write_bytes(b"x")
     assert Folders([videos]).videos() == ["clip.mp4", "trip/day 1: sea.mp4"]
-    assert Folders([videos]).videos(most=1) == ["clip.mp4"]
+    assert Folders([videos]).videos(max_count=1) == ["clip.mp4"]
 
 
-def test_names_that_are_no_unicode_are_left_out_and_told(
+def test_names_that_are_not_utf8_are_left_out_with_a_warning(
     videos: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in (b"caf\xe9.mp4", b"\xff.txt"):
@@ -198,21 +198,21 @@ def test_a_file_is_read_only_if_it_is_a_regular_one(tmp_path: Path) -> None:
             read_file(name, 10)
 
 
-def test_a_folder_that_is_itself_a_link_is_as_good(videos: Path) -> None:
+def test_a_folder_may_be_a_link(videos: Path) -> None:
     link = videos.parent / "link"
     link.symlink_to(videos)
     assert Folders([link]).path("clip.mp4") == str(videos / "clip.mp4")
     assert Folders([link]).path(f"{link}/clip.mp4") == str(videos / "clip.mp4")
 
 
-def test_folders_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_folders(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no folder"):
         Folders([tmp_path / "none"])
     with pytest.raises(ConfigError, match="at least one"):
         Folders([])
 
 
-def test_fenced_clips_open_nothing_else_whatever_a_graph_is_given(tmp_path: Path) -> None:
+def test_a_fenced_library_opens_only_its_folders(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     inside, outside = clip_in(tmp_path / "in"), clip_in(tmp_path / "out")

@@ -79,7 +79,7 @@ def test_cuts_are_found_at_their_times(tmp_path: Path, capfd: pytest.CaptureFixt
     assert capfd.readouterr().err == ""  # FFmpeg stays as silent as it was
 
 
-def test_what_scenes_need_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_cuts_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "clip.mp4"
     broken.write_bytes(b"no video" * 100)
     with pytest.raises(VideoError, match="no scenes can be found"):

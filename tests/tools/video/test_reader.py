@@ -37,7 +37,7 @@ EVERY_THIRD = [i / 3 for i in range(6)]  # 0, 1/3 ... of two seconds
 
 
 def numbers(video: VideoFile, indices: list[int], size: tuple[int, int] | None = None) -> list[int]:
-    """What the frames that were read say they are; checks that they come in order, with their times."""
+    """The numbers in the pictures of these frames; checks that they come in order, with their times."""
     got = list(video.read(indices, size))
     assert [i for i, _, _ in got] == sorted(set(indices))
     assert [s for _, s, _ in got] == [float(video.timestamps[i]) for i, _, _ in got]
@@ -274,7 +274,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("what", BAD)
-def test_what_is_no_video_is_refused_in_one_line(
+def test_files_that_are_not_videos_are_refused_in_one_line(
     tmp_path: Path, what: str, decoder: Decoder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     make, message = BAD[what]
@@ -360,8 +360,11 @@ def test_a_frame_kept_does_not_keep_its_batch(tmp_path: Path) -> None:
 
 
 def test_the_heavy_packages_wait_until_they_are_used() -> None:
-    heavy = "{'av', 'decord', 'PIL', 'fsspec'}"
-    code = f"import act2see.tools.video.reader, act2see.tools.video.store, sys; sys.exit(bool({heavy} & set(sys.modules)))"
+    code = """
+import sys
+import act2see.tools.video.reader, act2see.tools.video.store
+sys.exit(bool({"av", "decord", "PIL", "fsspec"} & set(sys.modules)))
+"""
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
 
 

@@ -30,12 +30,12 @@ def noise(seed: int, width: int = 31, height: int = 17) -> np.ndarray:
 
 @pytest.fixture(params=["folder", "memory"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], FrameStore]:
-    """Opens one and the same store each time, with nothing of it in this process's memory."""
+    """Opens the same store each time, with nothing of it in memory."""
     where = tmp_path / "frames" if request.param == "folder" else f"memory://{uuid.uuid4().hex}/frames"
     return lambda: FrameStore(where)
 
 
-def test_what_was_put_can_be_had_again(make: Callable[[], FrameStore]) -> None:
+def test_put_and_get(make: Callable[[], FrameStore]) -> None:
     pixels = noise(0)
     digest = make().put(pixels)
     assert digest == frame_digest(pixels)
@@ -71,7 +71,7 @@ def test_the_same_picture_is_written_once(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [path.name]
 
 
-def test_what_the_caller_does_to_his_array_changes_nothing(tmp_path: Path) -> None:
+def test_the_store_copies_the_callers_array(tmp_path: Path) -> None:
     store = FrameStore(tmp_path)
     pixels = noise(0)
     digest = store.put(pixels)
@@ -112,7 +112,7 @@ def test_a_missing_picture(make: Callable[[], FrameStore], tmp_path: Path) -> No
     "digest",
     ["", "../../etc/passwd", "0" * 31, "0" * 33, "0" * 32 + "\n", "G" * 32, "A" * 32, "/" * 32, "é" * 32],
 )
-def test_what_is_no_digest_never_becomes_a_path(make: Callable[[], FrameStore], digest: str) -> None:
+def test_an_invalid_digest_never_becomes_a_path(make: Callable[[], FrameStore], digest: str) -> None:
     store = make()
     assert digest not in store
     for ask in (store.get, store.path):
@@ -129,7 +129,7 @@ def test_what_is_no_digest_never_becomes_a_path(make: Callable[[], FrameStore], 
         np.zeros((0, 2, 3), np.uint8),
     ],
 )
-def test_what_is_no_picture_is_refused(tmp_path: Path, pixels: np.ndarray) -> None:
+def test_arrays_that_are_not_pictures_are_refused(tmp_path: Path, pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="a picture is"):
         FrameStore(tmp_path).put(pixels)
 
@@ -259,7 +259,7 @@ for k in range(60):
     assert all(p.suffix == ".png" for p in files)
 
 
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_default_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("ACT2SEE_CACHE", "~/mine")
     assert default_cache() == tmp_path / "mine"

@@ -194,9 +194,9 @@ class Segment:
 def find_segments(scores: Scores, threshold: float, count: int = 1, longest: int = 60) -> list[Segment]:
     """From frame scores to segments, after TFVTG (Zheng et al., ECCV 2024), for events that have a length.
 
-    A proposal's static score is the mean similarity inside it minus the mean outside; its dynamic score is how
-    steeply similarity rises into it. Differences from the released code: a video without any frame above the
-    threshold gives no segment (there: [0, 0] with confidence 1), events shorter than the stride are found
+    A proposal's static score is the mean similarity inside it minus the mean outside; its dynamic score is
+    how steeply similarity rises into it. Differences from the released code: a video without any frame above
+    the threshold gives no segment (there: [0, 0] with confidence 1), events shorter than the stride are found
     (there their confidences are inverted), one frame is enough, and an empty outside divides nothing.
 
     Args:

@@ -1,10 +1,10 @@
 """The door for paths from outside: which videos and pictures a program opens for its clients.
 
 It opens those in the folders that were named when it was started. A name is relative to one of them, or an
-absolute path into one; a part may follow it (`clip.mp4#t=2,8`). Everything else is refused in one and the same
-sentence, whether or not there is such a file, so that nobody learns what lies outside: other absolute paths,
-`..`, links that lead out, devices and pipes. The resolved path is opened, so that a link which is changed
-afterwards leads nowhere else. URLs are refused too.
+absolute path into one; a part may follow it (`clip.mp4#t=2,8`). Everything else is refused in one and the
+same sentence, whether or not there is such a file, so that nobody learns what lies outside: other absolute
+paths, `..`, links that lead out, devices and pipes. The resolved path is opened, so that a link which is
+changed afterwards leads nowhere else. URLs are refused too.
 
 URLs can be allowed. Then the video is downloaded first, since only files are decoded.
 """
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # fmt: off
 _SUFFIXES = frozenset([
-    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
+    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv",
 ])
 # fmt: on
 
@@ -115,8 +116,8 @@ class Folders:
                 return data
         raise StoreError(f"{self._only('picture')}; give a name relative to it, without '..'")
 
-    def videos(self, most: int = 500) -> list[str]:
-        """The names of the first `most` videos, as `path` takes them, by folder."""
+    def videos(self, max_count: int = 500) -> list[str]:
+        """The names of the first `max_count` videos, as `path` takes them, by folder."""
         names: list[str] = []
         for folder in self.folders:
             for path in self._listed(folder):
@@ -124,18 +125,18 @@ class Folders:
                     self._warn(path)
                 elif name := self._name(path, folder):
                     names.append(name)
-                if len(names) == most:
+                if len(names) == max_count:
                     return names
         return names
 
-    def misnamed(self, most: int = 20) -> list[str]:
-        """The first `most` videos that `videos` leaves out because their names are not UTF-8, escaped."""
+    def misnamed(self, max_count: int = 20) -> list[str]:
+        """The escaped names of the first `max_count` videos that are left out because they are not UTF-8."""
         wrong: list[str] = []
         for folder in self.folders:
             for path in self._listed(folder):
                 if not is_text(path):
                     wrong.append(printable(os.path.relpath(path, folder)))
-        return wrong[:most]
+        return wrong[:max_count]
 
     def __str__(self) -> str:
         return " or ".join(self.folders)

@@ -154,7 +154,7 @@ class VideoFile:
         yield from self._without_gaps(wanted[done:], size)
 
     def _without_gaps(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, Pixels]]:
-        """PyAV's frames. A missing one is replaced by the frame before it, or at the start by the one after."""
+        """PyAV's frames; a missing one is replaced by the one before it, or at the start by the one after."""
         before: Pixels | None = None
         gaps = list(wanted)
         missing = 0
@@ -290,8 +290,8 @@ def frames_at(timestamps: NDArray[np.float64], times: Sequence[float] | NDArray[
 def video_digest(video: VideoPath) -> str:
     """A hash of the content, 32 hex digits.
 
-    It covers the whole file up to 64 MiB, and of a larger one its size and 64 evenly spaced MiB, the first and
-    the last among them, so that 10 GB take a second.
+    It covers the whole file up to 64 MiB. Of a larger one it covers the size and 64 evenly spaced MiB, the
+    first and the last among them, so that 10 GB take a second.
 
     Raises:
         VideoError: The file is missing, a folder, empty, or cannot be read.

@@ -158,7 +158,10 @@ class FrameStore:
         )
 
     def path(self, digest: str) -> str:
-        """The place of a picture's PNG, which need not exist: a file name, or a path in the URL's file system.
+        """The place of a picture's PNG, which need not exist.
+
+        Returns:
+            A file name, or a path in the URL's file system.
 
         Raises:
             StoreError: `digest` is not a frame digest.
@@ -289,7 +292,10 @@ def _encode_jpeg(pixels: Pixels) -> bytes:
 
 
 def frame_png(frame: FrameRef, source: FrameSource) -> bytes:
-    """A frame as a PNG file: the stored one if `source` is a store, else encoded. Raises what `source` raises."""
+    """A frame as a PNG file: the stored one if `source` is a store, else encoded.
+
+    Raises what `source` raises.
+    """
     return source.png(frame) if isinstance(source, FrameStore) else encode_png(source(frame))
 
 
