@@ -1,8 +1,8 @@
-"""Benchmarks: what act2see costs, beside the goals that it has set itself.
+"""Benchmarks: the cost of act2see in time and memory, compared with its goals.
 
-A module's `run(quick)` measures one thing and returns plain data; its `goals` map what is measured to the
-goal, the figure (`highest`, where it must stay below; `lowest`, where it must be reached) and whether it is
-met; a figure without a goal is there to be read. `python -m benchmarks` runs them all.
+A module's `run(quick)` measures one thing and returns plain data. Its `goals` map the name of a figure to the
+goal, the figure (`highest` for an upper bound, `lowest` for a lower one) and whether the goal is met; a
+figure without a goal is only reported. `python -m benchmarks` runs them all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Goal = dict[str, Any]
 
 
 class Skipped(Exception):
-    """This benchmark cannot run here; the message says what is missing."""
+    """Raised by a benchmark that cannot run here; the message says what is missing."""
 
 
 def at_most(value: float, goal: float) -> Goal:
@@ -34,7 +34,7 @@ def reported(value: float) -> Goal:
 
 
 def have(part: str) -> bool:
-    """Whether the micro weights `vlm`, `encoder` or `generator` are in this installation."""
+    """Return whether this installation has the micro weights `vlm`, `encoder` or `generator`."""
     from act2see.errors import WeightsError
     from act2see.tools.runtime.weights import resolve_weights
 
@@ -45,35 +45,53 @@ def have(part: str) -> bool:
 
 
 def need(*parts: str) -> None:
-    """Raise `Skipped` where micro weights are missing."""
-    if missing := [p for p in parts if not have(p)]:
+    """Check that micro weights are installed.
+
+    Raises:
+        Skipped: If any of them is missing.
+    """
+    missing = [part for part in parts if not have(part)]
+    if missing:
         raise Skipped(
-            f"the micro weights {', '.join(missing)} are not in this installation; run `act2see micro train` to make them"
+            f"the micro weights {', '.join(missing)} are missing in this installation; "
+            "`act2see micro train` makes them"
         )
 
 
 def _line(file: str, start: str) -> str:
-    """What a line of a file under /proc says; "?" where there is none, as on other systems than Linux."""
+    """Return the value of a line of a file under /proc; "?" if there is none, as on systems other than
+    Linux."""
     try:
         lines = Path(file).read_text().splitlines()
     except OSError:
         return "?"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(start)), "?")
+    for line in lines:
+        if line.startswith(start):
+            return line.split(":", 1)[1].strip()
+    return "?"
 
 
 def kib(field: str) -> int:
-    """KiB of this process: `VmRSS`, or `RssAnon`, what is not a mapped file."""
+    """Return the memory of this process in KiB: `VmRSS`, `VmHWM` (its peak) or `RssAnon` (without mapped
+    files)."""
     return int(_line("/proc/self/status", field).split()[0])
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on. `load` is the other work, in processes: above 0.5 it falsifies
-    times."""
+    """Describe the machine and the versions that the figures were measured with.
+
+    `load` is the average number of other running processes: above 0.5 it distorts times.
+    """
+    cpu = platform.processor()
+    if platform.system() == "Linux":
+        cpu = _line("/proc/cpuinfo", "model name")
     memory = _line("/proc/meminfo", "MemTotal").split()[0]
+    if memory.isdigit():
+        memory = f"{int(memory) / 2**20:.1f} GiB"
     return {
-        "cpu": _line("/proc/cpuinfo", "model name") if platform.system() == "Linux" else platform.processor(),
+        "cpu": cpu,
         "cores": os.cpu_count(),
-        "memory": f"{int(memory) / 2**20:.1f} GiB" if memory.isdigit() else memory,
+        "memory": memory,
         "system": platform.platform(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),

@@ -1,8 +1,8 @@
-"""What asking at once brings: sixteen questions by `graph.abatch` against one after another.
+"""Speed-up of asking concurrently: sixteen questions by `graph.abatch`, compared with one after another.
 
-All on clips of their own, a quarter of each family. Both ways begin with models loaded and an empty cache, so
-that each opens, indexes and imagines for itself; what is saved is decoding, where one forward serves every
-rollout under way. Decoding forwards are counted; an answer that changes with the batch is counted too.
+The questions are a quarter of each family, each about a clip of its own. Both ways start with loaded models
+and an empty cache, so that each opens, indexes and imagines for itself; concurrency saves decoding, where one
+forward pass serves all running rollouts. Decoding passes are counted, and answers that change with the batch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GOAL_RATIO, QUESTIONS = 1.5, 16
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How it went: seconds and decoding forwards of all questions, and their answers."""
+    """Seconds and decoding passes of all questions, and their answers."""
 
     seconds: float
     forwards: int
@@ -35,7 +35,7 @@ class Way:
 
 
 async def ask(asked: list[Item], folder: Path, cache: Path, together: bool) -> Way:
-    """Ask all of them; a question of each family, on other clips, loads the models first."""
+    """Ask all questions, after one of each family about other clips, which loads the models."""
     config = load_config("micro", cache=str(cache), view={"guard": None})
     parts = build_parts(config)
     graph = create_act2see(config, parts=parts)
@@ -52,12 +52,16 @@ async def ask(asked: list[Item], folder: Path, cache: Path, together: bool) -> W
     assert isinstance(parts.reasoner, LazyReasoner)
     engine: Any = parts.reasoner.reasoner()
     before, started = engine.forwards, time.perf_counter()
-    results = await graph.abatch(inputs) if together else [await graph.ainvoke(i) for i in inputs]
-    return Way(time.perf_counter() - started, engine.forwards - before, [r["answer"] for r in results])
+    if together:
+        results = await graph.abatch(inputs)
+    else:
+        results = [await graph.ainvoke(i) for i in inputs]
+    seconds = time.perf_counter() - started
+    return Way(seconds, engine.forwards - before, [r["answer"] for r in results])
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Median of three rounds, the ways in turn (quick: one round)."""
+    """Measure the median of three rounds that alternate the two ways (quick: one round)."""
     need("vlm", "encoder", "generator")
     asked = list(items(QUESTIONS, "test"))
     rounds: list[tuple[Way, Way]] = []
@@ -67,16 +71,14 @@ def run(quick: bool = False) -> dict[str, Any]:
             alone = asyncio.run(ask(asked, folder, folder / f"alone-{n}", together=False))
             rounds.append((alone, asyncio.run(ask(asked, folder, folder / f"together-{n}", together=True))))
     alone, together = rounds[0]
+    speed_up = statistics.median(a.seconds / b.seconds for a, b in rounds)
+    different = sum(a != b for a, b in zip(alone.answers, together.answers, strict=True))
     goals: dict[str, Goal] = {
-        "questions a second at once, times one by one": at_least(
-            statistics.median(a.seconds / b.seconds for a, b in rounds), GOAL_RATIO
-        ),
+        "questions a second at once, times one by one": at_least(speed_up, GOAL_RATIO),
         "seconds one by one": reported(statistics.median(a.seconds for a, _ in rounds)),
         "seconds at once": reported(statistics.median(b.seconds for _, b in rounds)),
         "decoding forwards one by one": reported(alone.forwards),
         "decoding forwards at once": reported(together.forwards),
-        "answers that differ": reported(
-            sum(a != b for a, b in zip(alone.answers, together.answers, strict=True))
-        ),
+        "answers that differ": reported(different),
     }
     return {"questions": len(asked), "goals": goals}

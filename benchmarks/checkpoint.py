@@ -1,9 +1,9 @@
-"""How large a saved step is, for a 192-pixel board clip and for one of 1920 x 1080.
+"""Size of a checkpointed step, for a 192-pixel board clip and for one of 1920 x 1080.
 
-The state holds references to frames, never pixels, so resolution must not show. Each run makes as many calls
-as the budget allows, each returning a frame and a curve of 128 values; a step is measured as `InMemorySaver`
-serialises it (msgpack, metadata included) and as JSON, and the larger counts. The initial view of a long
-video is what a step grows with: the paper preset's 256 frames are measured beside it.
+The state holds references to frames, never pixels, so the resolution must not matter. Each run makes as many
+calls as the budget allows, each returning a frame and a curve of 128 values. A step is measured as
+`InMemorySaver` serialises it (msgpack, with metadata) and as JSON; the larger size counts. A step grows with
+the number of initial frames, so the paper preset's 256 are measured too.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from benchmarks import Goal, at_most, reported
 from benchmarks.engine import Event, house
 
 GOAL_BYTES = 20_000
+THOUGHT = (
+    "The top left red circle, the middle center lit blue ring and the bottom right green square are in view. "
+) * 4
 
 
 class Caller(Reasoner):
-    """Calls until the budget is spent, with a micro chain's text; then answers."""
+    """Writes as much text as a micro chain, and a call; answers once `calls` frames have been returned."""
 
     name = "caller"
 
@@ -38,22 +41,18 @@ class Caller(Reasoner):
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         seen = len(re.findall("</frame>", str(request.rollout)))
-        said = (
-            "The top left red circle, the middle center lit blue ring and the bottom right green square are in view. "
-            * 4
-        )
-        text = said + (
-            f"<retrieve>what happens next, look number {seen}</retrieve>"
-            if seen < self.calls
-            else "</think>\n<answer>B</answer>"
-        )
+        text = THOUGHT
+        if seen < self.calls:
+            text += f"<retrieve>what happens next, look number {seen}</retrieve>"
+        else:
+            text += "</think>\n<answer>B</answer>"
         request.until(text)
         yield Delta(text)
         yield Done(StopReason.UNTIL, prefilled=200, cached=100, decoded=120)
 
 
 def write_large(clip: Clip, path: Path, seconds: int) -> Path:
-    """1920 x 1080 H.264, a frame a second: the board, repeated, between bars."""
+    """Write 1920 x 1080 H.264 with a frame per second: the board, repeated, between bars."""
     import av
     import numpy as np
 
@@ -69,7 +68,7 @@ def write_large(clip: Clip, path: Path, seconds: int) -> Path:
 
 
 async def steps(clip: Path, folder: Path, **view: Any) -> list[int]:
-    """Bytes of each saved step."""
+    """Return the bytes of each saved step of a run."""
     from langgraph.checkpoint.memory import InMemorySaver
 
     config, resources = house(folder, **view)
@@ -84,9 +83,8 @@ async def steps(clip: Path, folder: Path, **view: Any) -> list[int]:
     out = []
     for saved in saver.list(thread):
         packed = sum(len(saver.serde.dumps_typed(part)[1]) for part in (saved.checkpoint, saved.metadata))
-        out.append(
-            max(packed, len(json.dumps(saved.checkpoint["channel_values"], ensure_ascii=False).encode()))
-        )
+        text = json.dumps(saved.checkpoint["channel_values"], ensure_ascii=False)
+        out.append(max(packed, len(text.encode())))
     return out
 
 
@@ -94,9 +92,8 @@ async def measure(folder: Path, frames: int) -> dict[str, Any]:
     clip = make_item("blink", 0, "test", seconds=12).clip
     small = await steps(write_clip(clip, folder / "small.mp4"), folder / "a")
     large = await steps(write_large(clip, folder / "large.mp4", 12), folder / "b", max_side=448)
-    long = await steps(
-        write_large(clip, folder / "long.mp4", frames), folder / "c", max_side=448, max_frames=frames
-    )
+    long_clip = write_large(clip, folder / "long.mp4", frames)
+    long = await steps(long_clip, folder / "c", max_side=448, max_frames=frames)
     goals: dict[str, Goal] = {
         "bytes of the largest step, 192 x 192, 12 s": at_most(max(small), GOAL_BYTES),
         "bytes of the largest step, 1920 x 1080, 12 s": at_most(max(large), GOAL_BYTES),
@@ -109,5 +106,6 @@ async def measure(folder: Path, frames: int) -> dict[str, Any]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
+    """Measure three runs, the last with 256 initial frames (quick: 64)."""
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(measure(Path(folder), 64 if quick else 256))

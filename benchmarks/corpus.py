@@ -1,8 +1,8 @@
-"""How much memory it takes to build a corpus and to read it back: as much for 10,000 records as for 1,000.
+"""Memory for building a corpus and for reading it back: 10,000 records must take about as much as 1,000.
 
-Each record has three frames of 192 x 192 of its own, drawn while the corpus is written, as construction would
-hand them over. Each number of records is built in a process of its own; what is measured is the most that it
-ever held, less what it held once everything was imported and one record written and read.
+Each record has three 192 x 192 frames of its own, drawn while the corpus is written, as construction would
+pass them. Each number of records is built in a separate process. The figure is the peak memory of that
+process, less its memory after all imports and after writing and reading one record.
 """
 
 from __future__ import annotations
@@ -19,10 +19,18 @@ from typing import Any
 from benchmarks import Goal, at_most, kib, reported
 
 GOAL_MIB = 256
+THOUGHT = (
+    "The top left red circle, the middle center lit blue ring and the bottom right green square are in view. "
+) * 4
+CHILD = """
+import json, sys
+from benchmarks.corpus import build
+print(json.dumps(build(int(sys.argv[1]), sys.argv[2])))
+"""
 
 
 def chains(count: int, store: Any) -> Iterator[Any]:
-    """`count` chains of two initial frames and a retrieved one, with as much text as a micro chain."""
+    """Yield `count` chains of two initial frames and a retrieved one, with as much text as a micro chain."""
     import numpy as np
 
     from act2see.tools.frames import Retrieved
@@ -31,15 +39,11 @@ def chains(count: int, store: Any) -> Iterator[Any]:
     from act2see.training.corpus.records import Attempt, Chain
     from act2see.training.corpus.sources import Sample
 
-    said = (
-        "The top left red circle, the middle center lit blue ring and the bottom right green square are in view. "
-        * 4
-    )
     for n in range(count):
         cells = np.random.default_rng(n).integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)
-        first, second, found = (
-            store.ref(frame.repeat(16, 0).repeat(16, 1), float(i)) for i, frame in enumerate(cells)
-        )
+        pixels = cells.repeat(16, 1).repeat(16, 2)  # (3, 192, 192, 3)
+        first, second, found = (store.ref(frame, float(i)) for i, frame in enumerate(pixels))
+        retrieved = found.model_copy(update={"provenance": Retrieved(query="the blink", score=0.5)})
         trace = Trace(
             id=str(n),
             video=Video(
@@ -48,15 +52,10 @@ def chains(count: int, store: Any) -> Iterator[Any]:
             question=Question(text="Which shape blinks?", options=("ring", "cross", "square")),
             initial=(first, second),
             segments=(
-                Text(text=said),
+                Text(text=THOUGHT),
                 Call(text="<retrieve>the blink</retrieve>", tag="retrieve", query="the blink"),
-                Frames(
-                    tag="retrieve",
-                    frames=(
-                        found.model_copy(update={"provenance": Retrieved(query="the blink", score=0.5)}),
-                    ),
-                ),
-                Text(text=f"{said}</think>\n"),
+                Frames(tag="retrieve", frames=(retrieved,)),
+                Text(text=f"{THOUGHT}</think>\n"),
                 Answer(text="<answer>A</answer>", body="A"),
             ),
             versions=Versions(tools={"retrieve": "1"}),
@@ -68,7 +67,7 @@ def chains(count: int, store: Any) -> Iterator[Any]:
             question="Which shape blinks?",
             options=("ring", "cross", "square"),
             answer="ring",
-            chain=said,
+            chain=THOUGHT,
             licence="CC0-1.0",
         )
         yield Chain(
@@ -80,10 +79,15 @@ def chains(count: int, store: Any) -> Iterator[Any]:
         )
 
 
-def build(count: int, folder: Path) -> dict[str, float]:
-    """MiB above the baseline at the most, for writing and then for reading into an empty store."""
+def build(count: int, place: str) -> dict[str, float]:
+    """Write a corpus in the folder `place` and read it into an empty store.
+
+    Returns the peak MiB above the baseline after each of the two, and the seconds of writing.
+    """
     from act2see.tools.video.store import FrameStore
     from act2see.training.corpus.dataset import read_corpus, write_corpus
+
+    folder = Path(place)
 
     def write(records: int, name: str) -> None:
         store = FrameStore(folder / f"{name}-frames")
@@ -93,7 +97,7 @@ def build(count: int, folder: Path) -> dict[str, float]:
         return sum(1 for _ in read_corpus(folder / name, FrameStore(folder / f"{name}-read")))
 
     def above() -> float:
-        # Not getrusage's peak: a child begins with its parent's.
+        # Not getrusage's peak: a child process starts with its parent's.
         return (kib("VmHWM") - baseline) / 1024
 
     write(1, "first")
@@ -112,12 +116,11 @@ def build(count: int, folder: Path) -> dict[str, float]:
     }
 
 
-def apart(count: int) -> dict[str, float]:
-    """`build` in a fresh process."""
+def build_in_child(count: int) -> dict[str, float]:
+    """Run `build` in a fresh process."""
     with tempfile.TemporaryDirectory() as folder:
-        code = f"import json, pathlib, benchmarks.corpus as c; print(json.dumps(c.build({count}, pathlib.Path({folder!r}))))"
         run = subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", CHILD, str(count), folder],
             capture_output=True,
             text=True,
             check=False,
@@ -130,8 +133,9 @@ def apart(count: int) -> dict[str, float]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
+    """Build 1,000 and 10,000 records (quick: 100 and 1,000)."""
     most = 1_000 if quick else 10_000
-    few, many = apart(most // 10), apart(most)
+    few, many = build_in_child(most // 10), build_in_child(most)
     goals: dict[str, Goal] = {
         f"MiB above the baseline to write {most:,} records of 3 frames": at_most(many["write"], GOAL_MIB),
         f"times what {most // 10:,} records take": at_most(many["write"] / few["write"], 2.0),

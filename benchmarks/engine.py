@@ -1,7 +1,7 @@
-"""What rollouts are measured with: the real reasoner, watched, and a tool that costs nothing.
+"""Shared by the benchmarks of rollouts: the real reasoner, instrumented, and a tool that costs nothing.
 
-With the micro weights the model writes what it likes. Without them random ones do the same work, and a script
-says which token comes next: the reference chain's.
+With the micro weights the model writes its own text. Without them, random weights do the same work and the
+tokens written are those of the reference chain.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from benchmarks import have
 
 
 class Watched(TransformersReasoner):
-    """Keeps what it wrote and each `Done`; tokens that stand in `script` are written instead of its own."""
+    """Records the tokens it writes and each `Done`."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.script: deque[int] = deque()
+        """Tokens to write instead of the sampled ones."""
         self.wrote: list[int] = []
         self.dones: list[Done] = []
 
@@ -47,15 +48,19 @@ class Watched(TransformersReasoner):
             yield item
 
     def chain(self, item: Item) -> list[int]:
-        """The reference chain's ids, piece by piece as they are rendered."""
-        pieces = [s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain] + [
-            item.closing()
-        ]
-        return [i for p in pieces for i in self.packer.codec.encode(p, "model")]
+        """Return the token ids of the reference chain, encoded piece by piece as the renderer does."""
+        pieces = []
+        for step in item.chain:
+            pieces.append(step if isinstance(step, str) else f"<{step.tag}>{step.query}</{step.tag}>")
+        pieces.append(item.closing())
+        ids = []
+        for piece in pieces:
+            ids += self.packer.codec.encode(piece, "model")
+        return ids
 
 
 class Event:
-    """Stands for `retrieve`: shows the clip at a time, with a curve as long as they come."""
+    """A `retrieve` without a search: returns the frame at a fixed time, with a curve of 128 values."""
 
     tag, usage, version = "retrieve", "a real frame", "event"
 

@@ -1,30 +1,32 @@
-"""What HTTP and the graph cost, each beside the engine itself.
+"""Overhead of HTTP and of the graph, each compared with the engine itself.
 
 All questions go through the graph once before anything is measured: clips are opened, frames indexed and
-imagined, and each visit to the reasoner is kept, what it read and what it wrote. A visit done once more stops
-at the same character, in a session that the engine has not met.
+imagined, and each visit to the reasoner is recorded, with its prompt and its text. A replayed visit stops at
+the same character, in a session that is new to the engine.
 
-*A step over HTTP.* `act2see serve openai` in a process of its own, reached by `reasoner.use: chat` with `continuation`, against
-`TransformersReasoner` in this one. Both do some questions' visits once more, one after the other, in turns who begins; a ratio is
-of one visit, and the median counts. Each goes on with what it read in the visit before. Counted: from the call to `Done`, so
-pictures as PNG, JSON, the server and LangChain's client are in it. Not counted: the graph, which is the same for both.
+*A step over HTTP.* `act2see serve openai` in a separate process, reached by `reasoner.use: chat` with
+`continuation`, is compared with `TransformersReasoner` in this process. Both replay the visits of some
+questions, one after the other, alternating which is first; the figure is the median ratio of a visit. Each
+reuses the cache of the visit before. Counted is the time from the call to `Done`, which includes PNG
+encoding, JSON, the server and LangChain's client. The graph is not counted; it is the same for both.
 
-*64 questions at once.* `graph.abatch`, and then the very same visits given to the engine without a graph: 64 at once, a question's
-own one after another. Tokens decoded a second, by the wall clock of all. Counted for the graph: nodes, state, view, rendering,
-grammar, events. Not counted: what tools cost, since what one has returned before is returned again at once; a query that was not
-asked before is asked of the real tool, and reported. Batches are composed otherwise without a graph, and by rounding a text may
-differ; tokens are counted each way. The processor's time is reported too, since other work on the machine hardly shows in it.
+*64 questions at once.* `graph.abatch`, and then the same visits given to the engine without a graph: 64
+concurrently, those of one question one after another. The figure is decoded tokens per second of wall time.
+For the graph this includes nodes, state, initial frames, rendering, grammar and events. Tools are not
+counted, since a repeated query returns its first result at once; a new query calls the real tool and is
+reported. Without the graph, batches are composed differently, and rounding may change a text; tokens are
+counted for each way. CPU time is reported too, since other work on the machine hardly affects it.
 
-Predicted before the first run: 1.12 for a step, 1.15 for the first of a question, which sends twelve pictures, 1.10 for the others;
-0.93 of the engine's tokens at 64, the rest being validation of the state in each node, and the grammar, both in Python beside
-an engine that needs the interpreter too.
+Predicted before the first run: 1.12 for a step, 1.15 for the first of a question, which sends twelve images,
+1.10 for the others; 0.93 of the engine's tokens at 64, because of state validation in each node and the
+grammar, both in Python beside an engine that needs the interpreter too.
 
-Seen: 1.19 for a step, 1.12 for the first of a question, 1.24 for the others, whose time in process is a
-quarter of it; 0.96 of the engine's tokens at 64. By the processor's time a request costs 16 ms before its
-first word however much is written (pictures as PNG 4, LangChain and OpenAI's client 9, reading it in the
-server 3), then a token 0.3 ms in the client and 0.04 in the server, so that a step of 30 tokens pays more
-than one of 200. The graph's own thread takes 10 ms a question more than 64 bare streams do: most of it is
-LangGraph's, a tenth is validation, and the grammar does not show.
+Measured: 1.19 for a step, 1.12 for the first of a question, 1.24 for the others, which take a quarter of its
+time in process; 0.96 of the engine's tokens at 64. In CPU time a request costs 16 ms before its first token,
+whatever its length (PNG encoding 4, LangChain and OpenAI's client 9, parsing in the server 3), and a token
+0.3 ms in the client and 0.04 in the server, so a step of 30 tokens pays relatively more than one of 200. The
+graph's thread takes 10 ms per question more than 64 bare streams: most of it is LangGraph, a tenth is
+validation, and the grammar is negligible.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ _AT = re.compile(r"http://\S+/v1")
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One visit to the reasoner: what it was given and what it said."""
+    """One visit to the reasoner: the request, the text and the end."""
 
     request: Request
     text: str
@@ -68,19 +70,19 @@ class Visit:
 
 @dataclass(slots=True)
 class Kept(Reasoner):
-    """A reasoner whose visits are kept, by question."""
+    """Records another reasoner's visits, by session."""
 
     reasoner: Reasoner
     name: str
     visits: dict[str, list[Visit]] = field(default_factory=dict)
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
-        said: list[str] = []
+        text = ""
         async for item in self.reasoner.stream(request):
             if isinstance(item, Delta):
-                said.append(item.text)
+                text += item.text
             else:
-                visit = Visit(request, "".join(said), item)
+                visit = Visit(request, text, item)
                 self.visits.setdefault(request.rollout.session, []).append(visit)
             yield item
 
@@ -90,14 +92,15 @@ class Kept(Reasoner):
 
 @dataclass(slots=True)
 class Known:
-    """A tool that has answered before: the same query on the same clip costs nothing. `asked` counts the
-    others."""
+    """A tool with a memory: a repeated query on the same clip costs nothing."""
 
     tool: FrameTool
     tag: str
     usage: str
     results: dict[tuple[str, str], ToolResult] = field(default_factory=dict)
+    """Results by video and query."""
     asked: int = 0
+    """How many queries were new."""
 
     @property
     def version(self) -> str:
@@ -112,38 +115,47 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
-    """A visit done once more: seconds, its end, its text."""
+class Replayed:
+    """A replayed visit."""
 
     seconds: float
     done: Done
     text: str
 
 
-async def again(reasoner: Reasoner, visit: Visit, session: str) -> Again:
-    """The same continuation, stopped at the character at which the grammar stopped it; `session` names a run
-    not seen before."""
-    left = len(visit.text)
+Pair = tuple[int, Replayed, Replayed]
+"""The number of a visit within its question, and its replays in process and over HTTP."""
+
+
+async def replay(reasoner: Reasoner, visit: Visit, session: str) -> Replayed:
+    """Generate the same continuation again, stopped at the character at which the grammar stopped it.
+
+    Args:
+        reasoner: Generates the text.
+        visit: The recorded visit.
+        session: A name that is new to the reasoner, or that of the question's visits replayed before.
+    """
+    left = len(visit.text)  # characters still to come
 
     def until(text: str) -> bool:
         nonlocal left
         left -= len(text)
         return left <= 0 and visit.done.stop == "until"
 
-    said, done = "", visit.done
+    text, done = "", visit.done
     rollout = replace(visit.request.rollout, session=session)
     started = time.perf_counter()
     async for item in reasoner.stream(replace(visit.request, rollout=rollout, until=until)):
         if isinstance(item, Delta):
-            said += item.text
+            text += item.text
         else:
             done = item
-    return Again(time.perf_counter() - started, done, said)
+    return Replayed(time.perf_counter() - started, done, text)
 
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """Micro, its visits kept, its tools known; the engine itself beside it."""
+    """Micro's graph, with recorded visits and remembered tool results, and the engine itself."""
 
     graph: Any
     engine: Reasoner
@@ -153,7 +165,8 @@ class House:
     given: list[Any]
 
 
-def house(config: Config, folder: Path, questions: int) -> House:
+def build_house(config: Config, folder: Path, questions: int) -> House:
+    """Build the graph, and write the clips of that many questions."""
     made = build_parts(config)
     assert isinstance(made.reasoner, LazyReasoner)
     kept = Kept(made.reasoner, made.reasoner.name)
@@ -178,34 +191,34 @@ def house(config: Config, folder: Path, questions: int) -> House:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """`act2see serve openai` with micro, in a process of its own, on any free port: its base URL."""
+    """Run `act2see serve openai` with micro in a separate process on a free port; yield its base URL."""
     command = [sys.executable, "-m", "act2see", "serve", "openai", "--preset", "micro", "--port", "0"]
     plain = {"PYTHONUNBUFFERED": "1", "COLUMNS": "200", "NO_COLOR": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **plain}) as process:
         try:
             assert process.stdout is not None
-            said = next(filter(None, map(_AT.search, process.stdout)), None)
-            if said is None:
-                raise RuntimeError("the server has ended before it served")
-            yield said.group()
+            url = next(filter(None, map(_AT.search, process.stdout)), None)
+            if url is None:
+                raise RuntimeError("the server exited before it accepted requests")
+            yield url.group()
         finally:
             process.terminate()
 
 
-async def steps(at: House, url: str, questions: int) -> list[tuple[int, Again, Again]]:
-    """Which visit of its question it was, in process, over HTTP."""
+async def measure_steps(at: House, url: str, questions: int) -> list[Pair]:
+    """Replay the visits of some questions in process and over HTTP."""
     options = {"base_url": url, "api_key": "none", "max_retries": 0}
     chat = ReasonerConfig(use="chat", weights="openai:micro", continuation=True, options=options)
     remote = build_reasoner(chat, at.store)
     engine: Any = at.engine
     engine.packer.cached_images = 0  # the server has not met these frames either
-    pairs: list[tuple[int, Again, Again]] = []
+    pairs: list[Pair] = []
     for q, (session, visits) in enumerate(list(at.kept.visits.items())[:questions]):
         for n, visit in enumerate(visits):
             ways: list[Reasoner] = [engine, remote]
             first = (q + n) % 2
-            done = {i: await again(ways[i], visit, f"{session} once more") for i in (first, 1 - first)}
-            if q:  # the first question makes the connection, and compiles what is compiled
+            done = {i: await replay(ways[i], visit, f"{session} once more") for i in (first, 1 - first)}
+            if q:  # the first question opens the connection and warms up
                 pairs.append((n, done[0], done[1]))
         engine.forget(f"{session} once more")
     return pairs
@@ -213,21 +226,23 @@ async def steps(at: House, url: str, questions: int) -> list[tuple[int, Again, A
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Many at once: seconds by the clock and of the processor, decoding forwards, what each visit ended with
-    and said."""
+    """Figures of concurrent questions."""
 
     seconds: float
     cpu: float
+    """Seconds of CPU time."""
     forwards: int
-    said: list[tuple[Done, str]]
+    """Decoding passes."""
+    visits: list[tuple[Done, str]]
+    """The end and the text of each visit."""
 
     @property
     def decoded(self) -> int:
-        return sum(done.decoded for done, _ in self.said)
+        return sum(done.decoded for done, _ in self.visits)
 
     @property
     def read(self) -> int:
-        return sum(done.prefilled for done, _ in self.said)
+        return sum(done.prefilled for done, _ in self.visits)
 
     @property
     def rate(self) -> float:
@@ -235,18 +250,18 @@ class Way:
 
 
 async def through_graph(at: House) -> Way:
+    """Ask all questions concurrently through the graph."""
     at.kept.visits.clear()
     seconds, cpu, forwards, _ = await timed(at.engine, at.graph.abatch(at.given))
-    return Way(
-        seconds, cpu, forwards, [(v.done, v.text) for visits in at.kept.visits.values() for v in visits]
-    )
+    visits = [(v.done, v.text) for of_question in at.kept.visits.values() for v in of_question]
+    return Way(seconds, cpu, forwards, visits)
 
 
-async def alone(at: House, round: int) -> Way:
-    """The visits that the graph made last, without it."""
+async def without_graph(at: House, round: int) -> Way:
+    """Replay the graph's last visits on the engine alone, all questions concurrently."""
 
-    async def one(session: str, visits: list[Visit]) -> list[Again]:
-        out = [await again(at.engine, visit, f"{session} {round}") for visit in visits]
+    async def one(session: str, visits: list[Visit]) -> list[Replayed]:
+        out = [await replay(at.engine, visit, f"{session} {round}") for visit in visits]
         at.engine.forget(f"{session} {round}")
         return out
 
@@ -257,7 +272,7 @@ async def alone(at: House, round: int) -> Way:
 
 
 async def timed(engine: Any, work: Awaitable[Any]) -> tuple[float, float, int, Any]:
-    """Seconds, the processor's seconds, decoding forwards, and what came of it."""
+    """Await the work; return wall seconds, CPU seconds, decoding passes and its result."""
     forwards, wall, cpu = engine.forwards, time.perf_counter(), time.process_time()
     done = await work
     return time.perf_counter() - wall, time.process_time() - cpu, engine.forwards - forwards, done
@@ -265,21 +280,32 @@ async def timed(engine: Any, work: Awaitable[Any]) -> tuple[float, float, int, A
 
 async def measure(
     folder: Path, questions: int, stepped: int, rounds: int
-) -> tuple[list[tuple[int, Again, Again]], list[tuple[Way, Way]], int]:
-    """Steps in process and over HTTP, rounds through the graph and without, queries that tools did not
-    know."""
-    at = house(load_config("micro", cache=str(folder / "cache"), view={"guard": None}), folder, questions)
+) -> tuple[list[Pair], list[tuple[Way, Way]], int]:
+    """Run both comparisons.
+
+    Args:
+        folder: Where clips and the cache are.
+        questions: How many questions are asked at once.
+        stepped: How many questions are replayed over HTTP.
+        rounds: How often the questions are asked with and without the graph.
+
+    Returns:
+        Steps in process and over HTTP, rounds with and without the graph, and the number of new queries.
+    """
+    at = build_house(
+        load_config("micro", cache=str(folder / "cache"), view={"guard": None}), folder, questions
+    )
     await through_graph(at)
     known = sum(t.asked for t in at.tools.values())
-    ways = [(await through_graph(at), await alone(at, n)) for n in range(rounds)]
+    ways = [(await through_graph(at), await without_graph(at, n)) for n in range(rounds)]
     asked = sum(t.asked for t in at.tools.values()) - known
     with server() as url:
-        return await steps(at, url, stepped), ways, asked
+        return await measure_steps(at, url, stepped), ways, asked
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Steps of 17 questions, the first of which does not count (quick: 5); three rounds of 64 at once (quick:
-    one of 24)."""
+    """Measure steps of 17 questions, of which the first is a warm-up (quick: 5), and three rounds of 64 at
+    once (quick: one of 24)."""
     need("vlm", "encoder", "generator")
     questions = 24 if quick else AT_ONCE
     with tempfile.TemporaryDirectory() as name:
@@ -310,7 +336,7 @@ def run(quick: bool = False) -> dict[str, Any]:
         "tokens read, graph": reported(median(g.read for g, _ in ways)),
         "tokens read, engine": reported(median(e.read for _, e in ways)),
         "steps with other words alone": reported(
-            sum(a != b for g, e in ways for (_, a), (_, b) in zip(g.said, e.said, strict=True))
+            sum(a != b for g, e in ways for (_, a), (_, b) in zip(g.visits, e.visits, strict=True))
         ),
         "queries that tools did not know": reported(asked),
     }

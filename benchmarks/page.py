@@ -1,13 +1,14 @@
 """How soon the web page shows what the model wrote, and how heavy the page of a trace is, in a headless
 Chromium.
 
-*Latency* is from the moment at which the reasoner hands a token to the graph to the moment at which the DOM has it: a
-`MutationObserver` notes when each word of a script is first there. Both clocks are this machine's. A *first* token is one
-that follows frames (the initial view, or a retrieved one); the others are gathered for up to 0.1 s. Nothing decodes here
-but the script, so what is measured is the graph, the server and the browser.
+*Latency* is from the moment at which the reasoner hands a token to the graph to the moment at which the DOM
+has it: a `MutationObserver` notes when each word of a script is first there. Both clocks are this machine's.
+A *first* token is one that follows frames (the initial view, or a retrieved one); the others are gathered for
+up to 0.1 s. Nothing decodes here but the script, so what is measured is the graph, the server and the
+browser.
 
-*HTML* is a trace of 20 frames: once of pictures as footage has them, once of noise, which no picture is and which
-compresses worst. It opens when it is loaded and painted for the first time.
+*HTML* is a trace of 20 frames: once of pictures as footage has them, once of noise, which no picture is and
+which compresses worst. It opens when it is loaded and painted for the first time.
 """
 
 from __future__ import annotations

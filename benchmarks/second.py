@@ -1,8 +1,8 @@
 """What a second question on a clip costs, once it is indexed: no video opened, no frame encoded.
 
-The second is asked by a fresh `VideoLibrary` and `Finder` on the same cache folder, as by another process: what is
-known of the clip comes from there. Each question takes the initial view and one retrieval, with the micro
-encoder.
+The second is asked by a fresh `VideoLibrary` and `Finder` on the same cache folder, as by another process:
+what is known of the clip comes from there. Each question takes the initial view and one retrieval, with the
+micro encoder.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """One process for many questions: how long a clip waits beside a film, and what it brings to encode for many
 at once.
 
-*Beside a film*: the index of a six-second clip is built alone, and while that of a film of many minutes is under way. What stands
-against it is the film's own time: so long would the clip wait without turns. Models are loaded before.
+*Beside a film*: the index of a six-second clip is built alone, and while that of a film of many minutes is
+under way. What stands against it is the film's own time: so long would the clip wait without turns. Models
+are loaded before.
 
-*At once*: 64 queries on clips that are indexed, from 64 threads, against the same one after another. Who waits is encoded together.
+*At once*: 64 queries on clips that are indexed, from 64 threads, against the same one after another. Who
+waits is encoded together.
 
 Predicted: on two cores the clip takes turns with one other build, whose decoding and encoding go on beside
 its own, so two to three times alone; the queries gain as their text encoder does, twofold.

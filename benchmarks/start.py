@@ -1,9 +1,9 @@
 """How soon something happens: the help, the first answer of a process, the next one.
 
-*Help* is `python -m act2see --help` less a bare interpreter. *Cold* is a process that imports, loads the micro models,
-opens a clip that nobody has indexed and answers; beside it stands a process that only imports torch, transformers,
-diffusers and langgraph. *Warm* is another clip in the same process. All files have been read once before, so that the
-disk is no part of it.
+*Help* is `python -m act2see --help` less a bare interpreter. *Cold* is a process that imports, loads the
+micro models, opens a clip that nobody has indexed and answers; beside it stands a process that only imports
+torch, transformers, diffusers and langgraph. *Warm* is another clip in the same process. All files have been
+read once before, so that the disk is no part of it.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ Beside the graph alone stand a parent with shared keys, the adapter `as_node`, a
 Runs alternate, and the fastest of each way counts; medians of the processor's time are reported too, since
 other work on the machine hardly shows in them.
 
-Predicted before the first run: 0.3 ms a step for the parent (one more level of namespaces and of streams), a ratio of 1.05; the
-same for adapter and tool, whose own cost is once a run. Seen, of the processor's time: -0.14 to 0.26 ms a step, ratios of 0.97 to
-1.08: within the noise of a machine with other work, and no way dearer than another.
+Predicted before the first run: 0.3 ms a step for the parent (one more level of namespaces and of streams), a
+ratio of 1.05; the same for adapter and tool, whose own cost is once a run. Seen, of the processor's time:
+-0.14 to 0.26 ms a step, ratios of 0.97 to 1.08: within the noise of a machine with other work, and no way
+dearer than another.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""What the GPU benchmarks share: the paper's models with random weights, and what a machine can do at the
-most.
+"""Shared by the GPU benchmarks: the paper's models with random weights, and the measured limits of the
+machine.
 
-Models are made on the device, from the published configs (`tests/models/published/`), so nothing is
-downloaded and nothing of 46 GB is written to a disk. The loaders are ours; only their reading of weights is
-replaced (`weightless`). Tokenizers are micro's, whose ids are among the large vocabularies. `--tiny` takes
-micro's sizes on the CPU: it shows that a script runs, no more.
+Models are built on the device from the published configs (`tests/models/published/`), so nothing is
+downloaded and no 46 GB are written to disk. The loaders are act2see's own; only reading the weights is
+replaced (`weightless`). Tokenizers are micro's, whose ids lie within the large vocabularies. `--tiny` uses
+micro's sizes on the CPU: it only shows that a script runs.
 
-Two bounds are measured in the same run: the speed of a large matrix product, for what is bound by arithmetic,
-and that of a large copy, read and write both counted, for what is bound by memory, as the decoding of single
-tokens is by its weights.
+Two bounds are measured in the same run: the speed of a large matrix product bounds compute-bound work, and
+the bandwidth of a large copy (read and write both counted) bounds memory-bound work, such as decoding single
+tokens, which reads all weights.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from act2see.micro.questions import sentences
 from act2see.micro.recipe.tokenizers import bert_tokenizer, clip_tokenizer, qwen_tokenizer
 from benchmarks import machine
 
+TINY_HELP = "micro's size, on the CPU: only shows that the script runs"
 PUBLISHED = Path(__file__).parents[2] / "tests" / "models" / "published"
 
 TEXT_8B = dict(
@@ -81,20 +82,28 @@ def published(name: str) -> dict[str, Any]:
 
 
 def arguments(about: str, memory: int, **options: tuple[int, int, str]) -> argparse.Namespace:
-    """The command line: each option is its default, its value with `--tiny`, and its help. Ends where there
-    is no GPU."""
+    """Parse the command line.
+
+    Args:
+        about: The script's docstring; its first paragraph is the description.
+        memory: The GPU memory that the benchmark needs, in GB.
+        options: The default of each integer option, its value with `--tiny`, and its help.
+
+    Raises:
+        SystemExit: If no GPU is available and `--tiny` is not given.
+    """
     import torch
 
-    parser = argparse.ArgumentParser(description=about.split("\n")[0])
-    parser.add_argument("--tiny", action="store_true", help="micro's size, on the CPU: that the script runs")
-    for name, (default, tiny, said) in options.items():
-        parser.add_argument(f"--{name}", type=int, help=f"{said} (default {default}; tiny {tiny})")
+    parser = argparse.ArgumentParser(description=about.partition("\n\n")[0])
+    parser.add_argument("--tiny", action="store_true", help=TINY_HELP)
+    for name, (default, tiny, help_text) in options.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{help_text} (default {default}; tiny {tiny})")
     given = parser.parse_args()
     for name, (default, tiny, _) in options.items():
         if getattr(given, name) is None:
             setattr(given, name, tiny if given.tiny else default)
     if not given.tiny and not torch.cuda.is_available():
-        sys.exit(f"this benchmark needs a CUDA GPU with {memory} GB; --tiny shows on a CPU that it runs")
+        sys.exit(f"this benchmark needs a CUDA GPU with {memory} GB; --tiny runs a small version on a CPU")
     return given
 
 
@@ -112,7 +121,7 @@ def sync() -> None:
 def timed(
     call: Callable[[], Any], times: int, warm: int = 1, before: Callable[[], None] = lambda: None
 ) -> list[float]:
-    """Seconds of each call, the device's work included."""
+    """Return the seconds of each call, device work included, after `warm` calls that do not count."""
     out = []
     for n in range(warm + times):
         before()
@@ -126,7 +135,7 @@ def timed(
 
 
 def matmul_speed(device: str, dtype: Any) -> float:
-    """Operations a second of a large matrix product."""
+    """Return the operations per second of a large matrix product."""
     import torch
 
     n = 8192 if device == "cuda" else 512
@@ -143,7 +152,7 @@ def matmul_speed(device: str, dtype: Any) -> float:
 
 
 def copy_speed(device: str) -> float:
-    """Bytes a second that a large copy reads and writes."""
+    """Return the bytes per second that a large copy reads and writes."""
     import torch
 
     a = torch.empty(2**31 if device == "cuda" else 2**25, dtype=torch.uint8, device=device)
@@ -152,7 +161,7 @@ def copy_speed(device: str) -> float:
 
 
 def bounds(tiny: bool) -> dict[str, float]:
-    """Operations and bytes a second that this machine reaches."""
+    """Return the operations and bytes per second that this machine reaches."""
     import torch
 
     device = device_of(tiny)
@@ -163,21 +172,25 @@ def bounds(tiny: bool) -> dict[str, float]:
 
 
 def report(tiny: bool, bound: dict[str, float], figures: dict[str, Any]) -> None:
-    """Print everything as JSON."""
+    """Print machine, bounds and figures as JSON."""
     import torch
 
-    gpu = {} if tiny else {"gpu": torch.cuda.get_device_name()}
-    peak = {} if tiny else {"peak GiB": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
-    said = {
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "tiny": tiny,
+        "weights": "random",
         "matrix product, teraflop/s": bound["matrix product, op/s"] / 1e12,
         "copy, GB/s": bound["copy, bytes/s"] / 1e9,
+        **figures,
     }
-    head = {"machine": machine() | gpu, "tiny": tiny, "weights": "random"}
-    print(json.dumps(rounded({**head, **said, **figures, **peak}), indent=1))
+    if not tiny:
+        result["machine"]["gpu"] = torch.cuda.get_device_name()
+        result["peak GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    print(json.dumps(rounded(result), indent=1))
 
 
 def rounded(value: Any) -> Any:
-    """Four significant digits: the rest is noise."""
+    """Round every number to four significant digits; the rest is noise."""
     if isinstance(value, dict):
         return {k: rounded(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -187,8 +200,7 @@ def rounded(value: Any) -> Any:
 
 @contextlib.contextmanager
 def made_on(device: str, dtype: Any) -> Iterator[None]:
-    """Modules made inside are on the device and of the type, with the random numbers of their
-    constructors."""
+    """Build modules on this device and in this dtype, initialised by their constructors with a fixed seed."""
     import torch
 
     torch.manual_seed(0)
@@ -202,21 +214,27 @@ def made_on(device: str, dtype: Any) -> Iterator[None]:
 
 
 def write_base(folder: Path, tiny: bool) -> Any:
-    """A checkpoint folder without weights: config, preprocessor, and micro's tokenizer, whose few ids are
-    among the 151,936."""
+    """Write a checkpoint folder without weights and return its config.
+
+    The tokenizer is micro's, whose few ids lie within the 151,936 of the 8B model.
+    """
     from transformers import Qwen3VLConfig
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     tokenizer = qwen_tokenizer(sentences())
     ids = tokenizer.convert_tokens_to_ids
+    text: dict[str, Any] = {
+        **TEXT_8B,
+        "eos_token_id": ids("<|im_end|>"),
+        "pad_token_id": ids("<|endoftext|>"),
+    }
+    vision: dict[str, Any] = dict(VISION_8B)
+    if tiny:
+        text |= {**TINY["text"], "vocab_size": len(tokenizer)}
+        vision |= TINY["vision"]
     config = Qwen3VLConfig(
-        text_config={
-            **TEXT_8B,
-            **({**TINY["text"], "vocab_size": len(tokenizer)} if tiny else {}),
-            "eos_token_id": ids("<|im_end|>"),
-            "pad_token_id": ids("<|endoftext|>"),
-        },
-        vision_config={**VISION_8B, **(TINY["vision"] if tiny else {})},
+        text_config=text,
+        vision_config=vision,
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),
         vision_start_token_id=ids("<|vision_start|>"),
@@ -241,7 +259,7 @@ def random_model(config: Any, device: str, dtype: Any) -> Any:
 
 
 def make_reasoner(folder: Path, tiny: bool) -> Any:
-    """Qwen3-VL-8B; the folder holds its config, tokenizer and preprocessor."""
+    """Build Qwen3-VL-8B; write its config, tokenizer and preprocessor to the folder."""
     import torch
 
     config = write_base(folder, tiny)
@@ -249,8 +267,10 @@ def make_reasoner(folder: Path, tiny: bool) -> Any:
 
 
 def make_blip2(folder: Path, tiny: bool, dtype: Any = None) -> Any:
-    """BLIP-2 ITM ViT-g; the folder holds its config, tokenizer and preprocessor. Everything matches: random
-    scores say nothing."""
+    """Build BLIP-2 ITM ViT-g; write its config, tokenizer and preprocessor to the folder.
+
+    The no-match threshold is -1, so that every frame matches: scores of random weights mean nothing.
+    """
     import torch
     from transformers import Blip2Config, Blip2ForImageTextRetrieval
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
@@ -272,7 +292,7 @@ def make_blip2(folder: Path, tiny: bool, dtype: Any = None) -> Any:
 
 
 def make_generator(tiny: bool) -> Any:
-    """The image-to-image pipeline of Stable Diffusion 3.5 Large, all three text encoders."""
+    """Build the image-to-image pipeline of Stable Diffusion 3.5 Large with all three text encoders."""
     import torch
     from diffusers import (
         AutoencoderKL,
@@ -316,7 +336,7 @@ def make_generator(tiny: bool) -> Any:
 
 
 def sizes(model: Any) -> dict[str, int]:
-    """Numbers in the matrices of a Qwen3-VL that a token (or a patch) is multiplied with."""
+    """Count the weights of a Qwen3-VL that a token (or a patch) is multiplied with, by part."""
     named = [
         (n, p.numel())
         for n, p in model.named_parameters()
@@ -331,7 +351,7 @@ def sizes(model: Any) -> dict[str, int]:
 
 @contextlib.contextmanager
 def weightless(reasoner: Any = None, blip2: Any = None, generator: Any = None) -> Iterator[None]:
-    """Loaders get these models where they would read weights, and nobody looks for the files."""
+    """Make loaders return these models instead of reading weights; missing weight files are no error."""
     from transformers import Blip2ForImageTextRetrieval, Qwen3VLForConditionalGeneration
 
     from act2see.tools.diffusion import Diffuser

@@ -1,13 +1,13 @@
-"""python -m benchmarks.gpu.encoder_g [--tiny]: frames a second of BLIP-2 ViT-g, against the matrix peak and
-the reference path.
+"""python -m benchmarks.gpu.encoder_g [--tiny]: frames per second of BLIP-2 ViT-g, compared with the matrix
+peak and the reference path.
 
-Ours is `Blip2Encoder.frames` in bfloat16: from uint8 pixels in this process to fp16 features in this process,
-stacking, copies and normalisation included; beside it the forward alone. The reference is LAVIS's shape: the
-same model with its ViT in fp16 and the rest in fp32, attention written out, under fp16 autocast, batch 256.
-All in one run.
+Measured are `Blip2Encoder.frames` in bfloat16 (from uint8 pixels in host memory to fp16 features in host
+memory, with stacking, copies and normalisation) and the forward pass alone. The reference runs as LAVIS does:
+the same model with its ViT in fp16 and the rest in fp32, eager attention, fp16 autocast, batch 256. All are
+measured in one run.
 
-Operations of a frame, T = (image / patch)^2 + 1 tokens, v the ViT's width, f its MLP, Q queries of width w, g
-the Q-Former's MLP:
+Operations per frame, with T = (image / patch)^2 + 1 tokens, ViT width v and MLP width f, Q queries of width
+w, Q-Former MLP width g, L and l layers:
 
     ViT             L (2 T (4 v^2 + 2 v f) + 4 T^2 v), and 2 (T - 1) 3 p^2 v for the patches
     Q-Former        l (2 Q (4 w^2 + 2 w g) + 4 Q^2 w)
@@ -30,21 +30,21 @@ from benchmarks.gpu.common import arguments, bounds, device_of, make_blip2, repo
 
 
 def operations(config: Any) -> int:
-    """Of one frame; the formulas stand at the top."""
+    """Return the operations for one frame, by the formulas at the top."""
     v, q = config.vision_config, config.qformer_config
     patches = (v.image_size // v.patch_size) ** 2
     t, n, w = patches + 1, config.num_query_tokens, q.hidden_size
-    vit = v.num_hidden_layers * (
-        2 * t * (4 * v.hidden_size**2 + 2 * v.hidden_size * v.intermediate_size) + 4 * t * t * v.hidden_size
-    )
-    vit += 2 * patches * 3 * v.patch_size**2 * v.hidden_size
-    former = q.num_hidden_layers * (2 * n * (4 * w * w + 2 * w * q.intermediate_size) + 4 * n * n * w)
-    crossed = len(range(0, q.num_hidden_layers, q.cross_attention_frequency))
-    return int(vit + former + crossed * (4 * n * w * w + 4 * t * v.hidden_size * w + 4 * n * t * w))
+    vit_layer = 2 * t * (4 * v.hidden_size**2 + 2 * v.hidden_size * v.intermediate_size)
+    vit_layer += 4 * t * t * v.hidden_size
+    vit = v.num_hidden_layers * vit_layer + 2 * patches * 3 * v.patch_size**2 * v.hidden_size
+    qformer_layer = 2 * n * (4 * w * w + 2 * w * q.intermediate_size) + 4 * n * n * w
+    cross_layer = 4 * n * w * w + 4 * t * v.hidden_size * w + 4 * n * t * w
+    cross_layers = len(range(0, q.num_hidden_layers, q.cross_attention_frequency))
+    return int(vit + q.num_hidden_layers * qformer_layer + cross_layers * cross_layer)
 
 
 def reference(model: Any, frames: int, tiny: bool, times: int) -> float:
-    """Seconds of one batch in LAVIS's shape. Changes the model."""
+    """Return the seconds of one batch, run as LAVIS does. Changes the model's dtypes and attention."""
     import torch
     from torch.nn.functional import normalize
 
@@ -56,17 +56,16 @@ def reference(model: Any, frames: int, tiny: bool, times: int) -> float:
 
     def forward() -> Any:
         with torch.inference_mode(), torch.autocast(device, low):
-            seen = model.vision_model(pixel_values=pixels.to(low))[0].float()
-            read = model.qformer(
-                query_embeds=model.query_tokens.expand(frames, -1, -1), encoder_hidden_states=seen
-            )[0]
+            seen = model.vision_model(pixel_values=pixels.to(low))[0].float()  # (B, T, v)
+            queries = model.query_tokens.expand(frames, -1, -1)  # (B, Q, w)
+            read = model.qformer(query_embeds=queries, encoder_hidden_states=seen)[0]
             return normalize(model.vision_projection(read), dim=-1)
 
     return min(timed(forward, times))
 
 
 def run(tiny: bool, batches: list[int], times: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """The bounds, and the figures."""
+    """Return the bounds and the figures."""
     import torch
 
     rng = np.random.default_rng(0)
@@ -77,51 +76,50 @@ def run(tiny: bool, batches: list[int], times: int) -> tuple[dict[str, float], d
         model = make_blip2(Path(temporary), tiny)
         with weightless(blip2=model):
             encoder = Blip2Encoder(temporary, device=device_of(tiny), dtype=dtype)
-    each = operations(model.config)
+    per_frame = operations(model.config)
     for batch in batches:
         pixels = list(rng.integers(0, 256, (batch, encoder.size, encoder.size, 3), dtype=np.uint8))
-        images = torch.randn(
-            batch, 3, encoder.size, encoder.size, device=device_of(tiny), dtype=encoder.dtype
-        )
+        shape = (batch, 3, encoder.size, encoder.size)
+        images = torch.randn(shape, device=device_of(tiny), dtype=encoder.dtype)
 
         def forward(images: Any = images, batch: int = batch) -> None:
             with torch.inference_mode():
                 seen = model.vision_model(pixel_values=images)[0]
-                model.qformer(
-                    query_embeds=model.query_tokens.expand(batch, -1, -1), encoder_hidden_states=seen
-                )
+                queries = model.query_tokens.expand(batch, -1, -1)
+                model.qformer(query_embeds=queries, encoder_hidden_states=seen)
 
-        whole, alone = (
-            min(timed(lambda pixels=pixels: encoder.frames(pixels), times)),
-            min(timed(forward, times)),
-        )
-        share = batch * each / bound["matrix product, op/s"]
+        whole = min(timed(lambda pixels=pixels: encoder.frames(pixels), times))
+        alone = min(timed(forward, times))
+        bound_seconds = batch * per_frame / bound["matrix product, op/s"]
         rows.append(
             {
                 "batch": batch,
                 "seconds": whole,
                 "frames/s": batch / whole,
-                "share of matrix peak": share / whole,
+                "share of matrix peak": bound_seconds / whole,
                 "frames/s, forward alone": batch / alone,
-                "share of matrix peak, forward alone": share / alone,
+                "share of matrix peak, forward alone": bound_seconds / alone,
             }
         )
     best = max(rows, key=lambda r: r["frames/s"])
     seconds = reference(model, batches[-1], tiny, times)
-    theirs = batches[-1] / seconds
+    reference_rate = batches[-1] / seconds
     return bound, {
-        "teraflop a frame": each / 1e12,
+        "teraflop a frame": per_frame / 1e12,
         "dtype": dtype,
         "batches": rows,
-        "reference": {"batch": batches[-1], "seconds": seconds, "frames/s": theirs},
-        "times the reference": best["frames/s"] / theirs,
+        "reference": {"batch": batches[-1], "seconds": seconds, "frames/s": reference_rate},
+        "times the reference": best["frames/s"] / reference_rate,
         "goals": {"share of matrix peak": at_least(best["share of matrix peak"], 0.5)},
     }
 
 
 def main() -> None:
     given = arguments(
-        __doc__ or "", 24, batch=(256, 4, "the largest batch"), times=(10, 2, "measurements of each")
+        __doc__ or "",
+        24,
+        batch=(256, 4, "the largest batch"),
+        times=(10, 2, "repetitions of each measurement"),
     )
     batches = sorted({max(1, given.batch // n) for n in (8, 4, 2, 1)})
     report(given.tiny, *run(given.tiny, batches, given.times))

@@ -1,13 +1,13 @@
-"""python -m benchmarks.gpu.extra_look [--tiny]: what one more look costs a Qwen3-VL-8B of random weights.
+"""python -m benchmarks.gpu.extra_look [--tiny]: the cost of one more look for a Qwen3-VL-8B with random
+weights.
 
-After the first loop (initial frames, question, a thought and a call) one frame comes back. What loop 2 reads,
-the call's last token, the frame and its marks, is timed beside the reading of one frame's tokens by
-themselves, with nothing before them, and beside the reading of everything anew. Goal: at most 1.5 times one
-frame's tokens.
+After the first loop (initial frames, question, a thought and a call) one frame is returned. The prefill of
+loop 2 (the call's last token, the frame and its marks) is compared with the prefill of one frame's tokens
+without context, and with a prefill of everything without a cache. Goal: at most 1.5 times one frame's tokens.
 
-Operations of a reading: 2 N a token for the language model, 2 N_v a patch for the vision tower, 4 q a layer
-for each pair of a new token and one it attends to, and the head for one token; the floor of memory is the
-weights, once. Times are medians.
+Operations of a prefill: 2 N per token for the language model, 2 N_v per patch for the vision tower, 4 q per
+layer for each pair of a new token and a token it attends to, and the head for one token. The memory floor is
+reading the weights once. Times are medians.
 """
 
 from __future__ import annotations
@@ -30,13 +30,21 @@ from benchmarks.gpu.sft_8b import make_trace
 
 
 def floors(model: Any, new: int, before: int, patches: int, bound: dict[str, float]) -> dict[str, float]:
-    """Seconds that reading takes at the least: by arithmetic and by the weights' way through memory."""
+    """Return the minimum seconds of a prefill, by arithmetic and by memory traffic.
+
+    Args:
+        model: A Qwen3-VL.
+        new: Tokens to read.
+        before: Tokens in the cache.
+        patches: Image patches to encode.
+        bound: The machine's limits, as `bounds` returns them.
+    """
     c, n = model.config.text_config, sizes(model)
     pairs = new * before + new * (new + 1) / 2
     attention = 4 * pairs * c.num_attention_heads * c.head_dim * c.num_hidden_layers
     needed = 2 * n["language"] * new + attention + 2 * n["vision"] * patches + 2 * n["head"]
     moved = sum(n.values()) * next(model.parameters()).element_size()
-    # A copy reads and writes: weights are only read, at the same bytes a second.
+    # A copy reads and writes; weights are only read, at the same bytes per second.
     return {
         "teraflop": needed / 1e12,
         "arithmetic": needed / bound["matrix product, op/s"],
@@ -45,6 +53,7 @@ def floors(model: Any, new: int, before: int, patches: int, bound: dict[str, flo
 
 
 async def read(engine: Forced, rollout: Rollout, tokens: int = 1) -> Any:
+    """Continue a rollout by some tokens and return its `Done`."""
     done: Any = None
     async for item in engine.stream(Request(rollout, tokens)):
         done = item
@@ -52,7 +61,7 @@ async def read(engine: Forced, rollout: Rollout, tokens: int = 1) -> Any:
 
 
 async def measure(engine: Forced, rollout: Rollout, keep: int, times: int) -> tuple[float, Any]:
-    """Median seconds of reading a rollout of which so many tokens are known."""
+    """Return the median seconds of a rollout's prefill with `keep` tokens in the cache, and its `Done`."""
     done = await read(engine, rollout)
     engine.prefills.clear()
     for _ in range(times):
@@ -96,7 +105,7 @@ async def look(
 
 
 def run(given: Any) -> tuple[dict[str, float], dict[str, Any]]:
-    """The bounds, and the figures."""
+    """Return the bounds and the figures."""
     bound = bounds(given.tiny)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "base"
@@ -110,8 +119,8 @@ def main() -> None:
         40,
         frames=(64, 4, "initial frames"),
         side=(448, 64, "pixels of a frame's side"),
-        words=(1500, 40, "of thought"),
-        times=(20, 3, "measurements"),
+        words=(1500, 40, "words of thought"),
+        times=(20, 3, "repetitions"),
     )
     report(given.tiny, *run(given))
 

@@ -1,9 +1,9 @@
-"""A `TransformersReasoner` that is told what to write, and what its forwards cost.
+"""A `TransformersReasoner` that writes a script and times its forward passes.
 
-Random weights write no tags, so no trace would come of them. This one reads and decodes as always, chooses a
-token from the logits as always, and then takes the script's token instead: each forward is as long as that of
-a trained model which wrote the same. A line is a tuple of segments, each tokenised by itself, as the renderer
-does when the line comes back to be read.
+Random weights write no tags, so they would produce no trace. This reasoner prefills, decodes and samples as
+usual, and then replaces the sampled token by the script's: each forward pass costs as much as that of a
+trained model that writes the same text. A line is a tuple of segments, each tokenised separately, as the
+renderer does when the line becomes part of the next prompt.
 """
 
 from __future__ import annotations
@@ -19,27 +19,32 @@ from benchmarks.gpu.common import sync
 
 
 class Forced(TransformersReasoner):
-    """Which line comes next is told by how often something came back. `prefills` holds tokens and seconds of
-    each reading."""
+    """Writes a line for each visit; the number of frames returned so far says which line is next."""
 
     lines: Sequence[Sequence[str]] = ((),)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.prefills: list[tuple[int, float]] = []
+        """Tokens and seconds of each prefill."""
         self.decodes: list[tuple[int, float]] = []
+        """The longest context, in tokens, and the seconds of each decoding step."""
 
     def script(self, line: int) -> list[int]:
-        return [i for part in self.lines[line] for i in self.packer.codec.encode(part, "model")]
+        """Return the token ids of a line."""
+        ids = []
+        for segment in self.lines[line]:
+            ids += self.packer.codec.encode(segment, "model")
+        return ids
 
     def rewind(self, session: str, length: int) -> None:
-        """Forget what a run has read beyond this many tokens, when nothing is under way."""
+        """Truncate a run's cache to this many tokens. The engine must be idle."""
         for row in self._rows:
             if row.session == session:
                 row.keys = row.keys[:length]
 
     def known(self, session: str) -> int:
-        """How many tokens of a run are in the cache."""
+        """Return how many tokens of a run are in the cache."""
         return max((len(row.keys) for row in self._rows if row.session == session), default=0)
 
     def _prefill(self, row: Any, packed: Packed, job: Any) -> Any:
@@ -60,9 +65,11 @@ class Forced(TransformersReasoner):
 
     def _sample(self, logits: Any, job: Any) -> int:
         super()._sample(logits, job)
-        came = sum(
+        returned = sum(
             isinstance(p, TextPiece) and p.trust == "plain" and p.text.endswith("</frame>")
             for p in job.request.rollout.pieces
         )
-        ids = self.script(min(came, len(self.lines) - 1))
-        return ids[len(job.written)] if len(job.written) < len(ids) else min(self._ends)
+        ids = self.script(min(returned, len(self.lines) - 1))
+        if len(job.written) < len(ids):
+            return ids[len(job.written)]
+        return min(self._ends)

@@ -1,16 +1,16 @@
 """python -m benchmarks.gpu.generator_35 [--tiny]: an imagined frame of Stable Diffusion 3.5 Large with random
 weights.
 
-A frame is made by `Diffuser.make`, as the generate tool does, at the paper preset's options. Told apart by
-hooks: the text encoders, the VAE's two halves, each step of the transformer. Operations of a step, with d the
-width, L the blocks, I image and X text tokens:
+`Diffuser.make` makes a frame with the paper preset's options, as the generate tool does. Hooks time the text
+encoders, the VAE's encoder and decoder, and each step of the transformer. Operations per step, with width d,
+L blocks, I image tokens and X text tokens:
 
-    image stream    24 I d^2 a block (query, key, value, output: 8; feed-forward: 16)
-    text stream     24 X d^2 a block, 6 X d^2 in the last, which drops it
-    attention       4 (I + X)^2 d a block
+    image stream    24 I d^2 per block (query, key, value, output: 8; feed-forward: 16)
+    text stream     24 X d^2 per block, 6 X d^2 in the last, which drops it
+    attention       4 (I + X)^2 d per block
 
-twice, where guidance reads the frame without its prompt too. The bound is that at the speed of a large matrix
-product.
+With guidance twice that, since a frame is also denoised without its prompt. The bound is this number at the
+speed of a large matrix product.
 """
 
 from __future__ import annotations
@@ -29,7 +29,16 @@ from benchmarks.gpu.common import arguments, bounds, make_generator, report, syn
 
 
 def operations(config: Any, width: int, height: int, scale: int, text: int, batch: int) -> int:
-    """Of one step for a batch (with guidance, twice as many as frames); the formulas stand at the top."""
+    """Return the operations of one step for a batch, by the formulas at the top.
+
+    Args:
+        config: The transformer's config.
+        width: Width of the frame in pixels.
+        height: Height of the frame in pixels.
+        scale: Pixels per latent along a side.
+        text: Text tokens.
+        batch: Size of the batch; with guidance, twice the number of frames.
+    """
     d, layers = config.num_attention_heads * config.attention_head_dim, config.num_layers
     image = (width // scale // config.patch_size) * (height // scale // config.patch_size)
     streams = 24 * d * d * (image * layers + text * (layers - 1)) + 6 * d * d * text
@@ -37,7 +46,7 @@ def operations(config: Any, width: int, height: int, scale: int, text: int, batc
 
 
 class Clock:
-    """Seconds of the modules' own forwards, the device's work included."""
+    """Times the forward passes of a pipeline's modules, device work included."""
 
     def __init__(self, pipeline: Any) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
@@ -64,7 +73,7 @@ class Clock:
 
 
 def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """The bounds, and the figures."""
+    """Return the bounds and the figures."""
     bound = bounds(tiny)
     options = Generate.Options(**load_config("micro" if tiny else "paper").tools["generate"].options)
     pipeline = make_generator(tiny)
@@ -72,13 +81,13 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
     with weightless(generator=pipeline):
         diffuser = Diffuser(options)
         source = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
-        how = diffuser.params(source)
+        params = diffuser.params(source)
         for n in sorted({1, batch}):
             jobs = [GenerationRequest(source, "the red circle is at the top", seed) for seed in range(n)]
             failed: list[Any] = []
 
             def make(jobs: list[GenerationRequest] = jobs, failed: list[Any] = failed) -> None:
-                failed += [m for m in diffuser.make(how, jobs) if isinstance(m, Exception)]
+                failed += [made for made in diffuser.make(params, jobs) if isinstance(made, Exception)]
 
             whole = min(timed(make, times))
             if failed:
@@ -87,7 +96,7 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
             make()
             steps = clock.seconds.pop("transformer")
             needed = operations(
-                pipeline.transformer.config, *how.size, pipeline.vae_scale_factor, clock.text, clock.batch
+                pipeline.transformer.config, *params.size, pipeline.vae_scale_factor, clock.text, clock.batch
             )
             step = statistics.median(steps)
             rows.append(
@@ -102,16 +111,20 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
                     "other seconds": {name: sum(s) for name, s in clock.seconds.items()},
                 }
             )
-    parts = {
-        n: sum(p.numel() for p in m.parameters())
-        for n, m in pipeline.components.items()
-        if hasattr(m, "parameters")
+    parameters = {}
+    for name, part in pipeline.components.items():
+        if hasattr(part, "parameters"):
+            parameters[name] = sum(p.numel() for p in part.parameters())
+    return bound, {
+        "size": list(params.size),
+        "strength": options.strength,
+        "parameters": parameters,
+        "frames": rows,
     }
-    return bound, {"size": list(how.size), "strength": options.strength, "parameters": parts, "frames": rows}
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 48, times=(3, 1, "frames of each kind"), batch=(2, 2, "frames at once"))
+    given = arguments(__doc__ or "", 48, times=(3, 1, "repetitions"), batch=(2, 2, "frames at once"))
     report(given.tiny, *run(given.tiny, given.times, given.batch))
 
 

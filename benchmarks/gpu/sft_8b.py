@@ -1,22 +1,23 @@
-"""python -m benchmarks.gpu.sft_8b [--mode full] [--tiny]: fine-tuning steps of a Qwen3-VL-8B of random
+"""python -m benchmarks.gpu.sft_8b [--mode full] [--tiny]: fine-tuning steps of a Qwen3-VL-8B with random
 weights.
 
-The config is the 8B model's, written out here, so nothing is downloaded; the steps are those of `act2see
-sft`. Reported are step time, tokens a second, peak memory beside the dry run's estimate, and the
-floating-point operations that a step needs:
+The config is the 8B model's (`common.py`), so nothing is downloaded; the steps are those of `act2see sft`.
+Reported are the step time, tokens per second, peak memory with the dry run's estimate, and the floating-point
+operations of a step, with T tokens of which t are trained on, N parameters of the language model, A of LoRA
+and N_v of the vision tower, query width q, vocabulary V, hidden sizes h and h_v, and P patches, p per frame:
 
-    language model   2 N T forward, 2 N T back through it, 2 N T for its own gradients (full alone)
-    LoRA             6 A T, where A are its parameters
-    attention        2 T^2 q a layer forward (causal), twice that back
-    head             2 V h for each learnt token forward, and again to recompute it, 2 V h back (and 2 V h, full)
-    vision           2 N_v P and 4 p^2 h_v a layer and frame, forward alone: it is frozen
-    checkpointing    another forward of language model, LoRA and attention
+    language model   2 N T forward, 2 N T for activation gradients, 2 N T for weight gradients (full only)
+    LoRA             6 A T
+    attention        2 T^2 q per layer forward (causal), twice that backward
+    head             2 V h t forward, the same to recompute it, the same backward (twice for full)
+    vision           2 N_v P, and 4 p^2 h_v per layer and frame; forward only, since it is frozen
+    checkpointing    another forward pass of language model, LoRA and attention
 
-so about 4 N T for LoRA and 6 N T for full, and 2 N T more with checkpointing. The bound is that number at the
-speed at which this machine multiplies two large matrices, measured in the same run; `share of bound` is how
-near a step comes.
+In all, about 4 N T for LoRA and 6 N T for full, and 2 N T more with checkpointing. The bound is this number
+at the speed of a large matrix product, measured in the same run; `share of bound` is the bound divided by the
+step time.
 
-`--tiny` takes micro's size on the CPU, to see that the script runs; its figures mean nothing.
+`--tiny` uses micro's size on the CPU to show that the script runs; its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -41,15 +42,24 @@ from act2see.training.sft.finetune import finetune, open_base, reader_of
 from act2see.training.sft.lora import lora_parameters
 from act2see.training.sft.settings import SftSettings
 from benchmarks import machine
-from benchmarks.gpu.common import matmul_speed, random_model, weightless, write_base
+from benchmarks.gpu.common import TINY_HELP, matmul_speed, random_model, weightless, write_base
 
 
 def make_trace(n: int, store: FrameStore, frames: int, side: int, words: int) -> Trace:
-    """A run with `frames` initial frames of noise, one that was retrieved, and `words` words of thought."""
+    """Return a trace of noise.
+
+    Args:
+        n: Seed and id.
+        store: Where the frames are put.
+        frames: Number of initial frames; one more is retrieved.
+        side: Width and height of a frame in pixels.
+        words: Words of thought, half of them before the retrieved frame.
+    """
     rng = np.random.default_rng(n)
-    shown = [
-        store.ref(rng.integers(0, 256, (side, side, 3), dtype=np.uint8), float(i)) for i in range(frames + 1)
-    ]
+    shown = []
+    for second in range(frames + 1):
+        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        shown.append(store.ref(pixels, float(second)))
     thought = Text(text=" ".join(rng.choice(["north", "ring", "red", "circle", "blue", "west"], words // 2)))
     return Trace(
         id=f"noise-{n}",
@@ -76,7 +86,7 @@ def make_trace(n: int, store: FrameStore, frames: int, side: int, words: int) ->
 
 
 def operations(model: Any, settings: SftSettings, size: Any, side: int, adapter: int) -> dict[str, float]:
-    """Floating-point operations of a step, by part; the formulas stand at the top."""
+    """Return the floating-point operations of a step by part, by the formulas at the top."""
     c, v = model.config.text_config, model.config.vision_config
     language = sum(
         p.numel()
@@ -84,22 +94,24 @@ def operations(model: Any, settings: SftSettings, size: Any, side: int, adapter:
         if p.dim() == 2 and "embed" not in n and "lora" not in n
     )
     vision = sum(p.numel() for p in model.model.visual.parameters() if p.dim() == 2)
-    full, again = settings.mode == "full", settings.gradient_checkpointing
-    tokens, patches = size.tokens, (side // v.patch_size) ** 2
+    full = settings.mode == "full"
+    tokens = size.tokens
+    patches = (side // v.patch_size) ** 2  # of one frame
     forward = 2 * language * tokens
     attention = 2 * tokens**2 * c.num_attention_heads * c.head_dim * c.num_hidden_layers
+    recomputed = forward + 2 * adapter * tokens + attention
     return {
         "language model": forward * (3 if full else 2),
         "LoRA": 6 * adapter * tokens,
         "attention": 3 * attention,
         "head": 2 * c.vocab_size * c.hidden_size * size.learnt * (4 if full else 3),
         "vision": 2 * vision * size.patches + 4 * patches * size.patches * v.hidden_size * v.depth,
-        "checkpointing": (forward + 2 * adapter * tokens + attention) if again else 0,
+        "checkpointing": recomputed if settings.gradient_checkpointing else 0,
     }
 
 
 def run(mode: str, tiny: bool, frames: int, side: int, words: int, steps: int) -> dict[str, Any]:
-    """Train, and tell."""
+    """Train for some steps and return the figures."""
     import torch
 
     device = "cpu" if tiny else "cuda"
@@ -138,8 +150,11 @@ def run(mode: str, tiny: bool, frames: int, side: int, words: int, steps: int) -
         speed = matmul_speed(device, torch.float32 if tiny else torch.bfloat16)
     seconds = statistics.median([b - a for a, b in itertools.pairwise(times[1:])])
     total = sum(needed.values())
+    host = machine()
+    if device == "cuda":
+        host["gpu"] = torch.cuda.get_device_name()
     return {
-        "machine": machine() | ({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}),
+        "machine": host,
         "mode": mode,
         "parameters": sum(p.numel() for n, p in model.named_parameters() if "lora" not in n),
         "LoRA parameters": adapter,
@@ -161,23 +176,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--mode", choices=("lora", "full"), default="lora")
-    parser.add_argument("--tiny", action="store_true", help="micro's size, on the CPU")
+    parser.add_argument("--tiny", action="store_true", help=TINY_HELP)
     parser.add_argument("--frames", type=int, default=64, help="initial frames")
     parser.add_argument("--side", type=int, default=448, help="pixels of a frame's side")
-    parser.add_argument("--words", type=int, default=1500, help="of thought")
+    parser.add_argument("--words", type=int, default=1500, help="words of thought")
     parser.add_argument("--steps", type=int, default=12)
     args = parser.parse_args()
     if args.tiny:
-        args.frames, args.side, args.words = min(args.frames, 4), min(args.side, 64), min(args.words, 60)
+        args.frames = min(args.frames, 4)
+        args.side = min(args.side, 64)
+        args.words = min(args.words, 60)
     else:
         import torch
 
         if not torch.cuda.is_available():
             sys.exit(
-                "this benchmark needs a CUDA GPU with 40 GB (lora) or 140 GB (full); --tiny shows on a CPU that it runs"
+                "this benchmark needs a CUDA GPU with 40 GB (lora) or 140 GB (full); "
+                "--tiny runs a small version on a CPU"
             )
     if args.steps < 3:
-        sys.exit("give at least 3 steps: the first two warm up")
+        sys.exit("--steps must be at least 3: the first two warm up")
     print(json.dumps(run(args.mode, args.tiny, args.frames, args.side, args.words, args.steps), indent=1))
 
 

@@ -1,14 +1,14 @@
-"""python -m benchmarks.gpu.trace_8b [--tiny]: one whole trace with the paper's three models, random weights,
+"""python -m benchmarks.gpu.trace_8b [--tiny]: one whole trace with the paper's three models (random weights)
 on one GPU.
 
-view -> reason -> retrieve -> reason -> generate -> reason -> answer, through `create_act2see` and the `paper`
-preset, on a clip of 720p made on the spot. What the reasoner writes is a script, since random weights write
-no tags; its forwards are all made (`forced.py`). The encoder finds a frame for every query. Asked twice: the
-first question indexes the clip, the second finds it indexed.
+The graph of the `paper` preset runs view -> reason -> retrieve -> reason -> generate -> reason -> answer on a
+generated 720p clip. The reasoner writes a script, since random weights write no tags, but runs every forward
+pass (`forced.py`). The encoder finds a frame for every query. The question is asked twice: the first run
+indexes the clip, the second uses the index.
 
-Decoding a token reads the weights of the language model and the head, and the keys and values so far: its
-floor is those bytes at the speed of a large copy. The floor of the other steps is reported by their own
-benchmarks.
+Decoding a token reads the weights of the language model and the head, and the cached keys and values: its
+floor is the time of these bytes at the bandwidth of a large copy. The other benchmarks here report the floors
+of the other steps.
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ from benchmarks.gpu.common import (
 from benchmarks.gpu.extra_look import floors
 from benchmarks.gpu.forced import Forced
 
+KINDS = ["text", "call", "frames", "text", "call", "frames", "text", "answer"]
+
 
 def configured(folder: Path, given: Any) -> Config:
-    """The preset, with these folders in place of the hub's names."""
+    """Return the preset, with local folders in place of the hub's names."""
     preset = load_config("micro" if given.tiny else "paper")
     return load_config(
         preset,
@@ -59,7 +61,7 @@ def configured(folder: Path, given: Any) -> Config:
 
 
 def clip_of(folder: Path, given: Any) -> str:
-    """As many seconds as initial frames: one a second."""
+    """Write a clip with at least one second for each initial frame, and return its path."""
     if given.tiny:
         return str(board_clip(make_item("blink", 0, "test").clip, folder / "clip.mp4"))
     write_clip(folder / "clip.mp4", 1280, 720, -(-given.frames // 20) * 20)
@@ -67,7 +69,7 @@ def clip_of(folder: Path, given: Any) -> str:
 
 
 def lines(words: int) -> tuple[tuple[str, ...], ...]:
-    """What is written in each of the three loops."""
+    """Return the script of the three loops, with about `words` words of thought in each."""
     thought = " ".join(["the red circle is at the top"] * max(1, words // 7))
     return (
         (thought, "<retrieve>the red circle blinks</retrieve>"),
@@ -77,13 +79,14 @@ def lines(words: int) -> tuple[tuple[str, ...], ...]:
 
 
 async def ask(graph: Any, clip: str) -> tuple[Trace, float]:
+    """Ask a question; return the trace and the seconds."""
     started = time.perf_counter()
     out = await graph.ainvoke({"video": clip, "question": "Where is the circle?", "options": []})
     return Trace.model_validate(out["trace"]), time.perf_counter() - started
 
 
 def loops(engine: Forced, model: Any, trace: Trace, bound: dict[str, float]) -> list[dict[str, Any]]:
-    """Each loop's reading and decoding beside their floors."""
+    """Return the prefill and decoding times of each loop with their floors."""
     c, n = model.config.text_config, sizes(model)
     size = next(model.parameters()).element_size()
     decodes = iter(engine.decodes)
@@ -91,9 +94,8 @@ def loops(engine: Forced, model: Any, trace: Trace, bound: dict[str, float]) -> 
     for (tokens, seconds), loop in zip(engine.prefills, trace.usage.loops, strict=True):
         steps = [next(decodes) for _ in range(loop.decoded - 1)]
         context = statistics.mean(length for length, _ in steps)
-        moved = size * (
-            n["language"] + n["head"] + 2 * context * c.num_key_value_heads * c.head_dim * c.num_hidden_layers
-        )
+        cache = 2 * context * c.num_key_value_heads * c.head_dim * c.num_hidden_layers
+        moved = size * (n["language"] + n["head"] + cache)  # bytes read for a token
         step = statistics.median(s for _, s in steps)
         floor = floors(model, tokens, loop.cached, 0, bound)
         out.append(
@@ -111,9 +113,14 @@ def loops(engine: Forced, model: Any, trace: Trace, bound: dict[str, float]) -> 
     return out
 
 
-async def both(
+async def ask_twice(
     config: Config, given: Any, folder: Path, model: Any, bound: dict[str, float]
 ) -> dict[str, Any]:
+    """Ask the question on a new clip and again on the indexed clip; return the figures.
+
+    Raises:
+        RuntimeError: If the trace does not follow the script.
+    """
     parts = build_parts(config)
     store = parts.resources.store
     engine = Forced.from_pretrained(
@@ -134,13 +141,10 @@ async def both(
     trace, seconds = await ask(graph, clip)
     engine.close()
     kinds = [s.kind for s in trace.segments]
-    if (
-        kinds != ["text", "call", "frames", "text", "call", "frames", "text", "answer"]
-        or trace.answer != "the top"
-    ):
-        raise RuntimeError(f"this is not the trace that was meant: {kinds}, {trace.answer!r}")
+    if kinds != KINDS or trace.answer != "the top":
+        raise RuntimeError(f"the trace does not follow the script: {kinds}, {trace.answer!r}")
     if not all(s.frames for s in trace.segments if s.kind == "frames"):
-        raise RuntimeError("a tool showed no frame")
+        raise RuntimeError("a tool returned no frame")
     return {
         "initial frames": len(trace.initial),
         "seconds, first question": first,
@@ -152,7 +156,7 @@ async def both(
 
 
 def run(given: Any) -> tuple[dict[str, float], dict[str, Any]]:
-    """The bounds, and the figures."""
+    """Return the bounds and the figures."""
     bound = bounds(given.tiny)
     if not given.tiny:
         torch.cuda.reset_peak_memory_stats()
@@ -160,12 +164,12 @@ def run(given: Any) -> tuple[dict[str, float], dict[str, Any]]:
         folder = Path(temporary)
         model = make_reasoner(folder / "vlm", given.tiny)
         with weightless(model, make_blip2(folder / "encoder", given.tiny), make_generator(given.tiny)):
-            return bound, asyncio.run(both(configured(folder, given), given, folder, model, bound))
+            return bound, asyncio.run(ask_twice(configured(folder, given), given, folder, model, bound))
 
 
 def main() -> None:
     given = arguments(
-        __doc__ or "", 80, frames=(120, 4, "initial frames"), words=(350, 14, "of thought in each loop")
+        __doc__ or "", 80, frames=(120, 4, "initial frames"), words=(350, 14, "words of thought in each loop")
     )
     report(given.tiny, *run(given))
 

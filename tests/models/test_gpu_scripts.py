@@ -1,58 +1,74 @@
-"""The GPU benchmarks' code, at micro's size on the CPU: that each runs to its end and reports what it is for.
-Times mean nothing here."""
+"""The GPU benchmarks at micro's size on the CPU: each runs to its end and reports its figures. Their times
+mean nothing here."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-
-def report_of(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
-    monkeypatch.setattr(sys, "argv", [name, "--tiny"])
-    importlib.import_module(f"benchmarks.gpu.{name}").main()
-    printed = dict(json.loads(capsys.readouterr().out))
-    assert printed["tiny"]
-    assert printed["weights"] == "random"
-    assert printed["matrix product, teraflop/s"] > 0
-    return printed
+Run = Callable[..., dict[str, Any]]
 
 
-def test_a_whole_trace(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = report_of("trace_8b", capsys, monkeypatch)
+@pytest.fixture
+def run_tiny(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run_tiny(name, *options)` runs a script with `--tiny` and returns its report."""
+
+    def run(name: str, *options: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", [name, "--tiny", *options])
+        importlib.import_module(f"benchmarks.gpu.{name}").main()
+        report = dict(json.loads(capsys.readouterr().out))
+        assert report["matrix product, teraflop/s"] > 0
+        return report
+
+    return run
+
+
+def test_trace_8b_runs_a_whole_trace(run_tiny: Run) -> None:
+    found = run_tiny("trace_8b")
+    assert found["tiny"]
+    assert found["weights"] == "random"
     assert set(found["seconds by node"]) == {"view", "reason", "retrieve", "generate"}
     assert found["frames encoded for it"] > 0
     first, second, third = found["loops"]
     assert first["known"] == 0
-    # All that was read and written is known in the next loop, but for the last token written.
+    # The next loop finds everything read and written in the cache, except the last token written.
     assert second["known"] == first["read"] + first["decoded"] - 1
     assert third["known"] == second["known"] + second["read"] + second["decoded"] - 1
     assert all(0 < loop["share of bandwidth"] < 1 for loop in found["loops"])
 
 
-def test_an_extra_look(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = report_of("extra_look", capsys, monkeypatch)
+def test_sft_8b_trains_some_steps(run_tiny: Run) -> None:
+    pytest.importorskip("trl", reason="needs the train extra")
+    found = run_tiny("sft_8b", "--steps", "3", "--words", "20")
+    assert found["mode"] == "lora"
+    assert len(found["loss"]) == 3
+    assert 0 < found["learnt"] < found["tokens a sample"]
+    assert 0 < found["LoRA parameters"] < found["parameters"]
+
+
+def test_extra_look_reads_only_new_tokens(run_tiny: Run) -> None:
+    found = run_tiny("extra_look")
     assert found["one frame alone"]["tokens"] == 4
     assert found["loop 2"]["repeated"] == 0
     assert found["loop 2"]["tokens"] + found["context before"] == found["loop 2 without a cache"]["tokens"]
     assert found["goals"]["times one frame's tokens"]["goal"] == 1.5
 
 
-def test_the_encoder(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = report_of("encoder_g", capsys, monkeypatch)
+def test_encoder_g_measures_every_batch(run_tiny: Run) -> None:
+    found = run_tiny("encoder_g")
     assert [row["batch"] for row in found["batches"]] == [1, 2, 4]
     assert found["reference"]["batch"] == 4
     assert found["goals"]["share of matrix peak"]["goal"] == 0.5
 
 
-def test_the_generator(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = report_of("generator_35", capsys, monkeypatch)
+def test_generator_35_counts_steps_and_operations(run_tiny: Run) -> None:
+    found = run_tiny("generator_35")
     assert [row["frames at once"] for row in found["frames"]] == [1, 2]
     assert {row["steps"] for row in found["frames"]} == {6}  # 20 at a strength of 0.3
     assert found["frames"][1]["teraflop a step"] == pytest.approx(
@@ -61,8 +77,8 @@ def test_the_generator(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 
 def counted(model: Any, *args: Any, **given: Any) -> int:
-    """Operations that torch counts in a forward: matrix products and convolutions, attention too where it is
-    written out."""
+    """Return the operations that torch counts in a forward pass: matrix products and convolutions, and eager
+    attention."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -72,7 +88,7 @@ def counted(model: Any, *args: Any, **given: Any) -> int:
 
 
 def test_the_formulas_count_what_torch_counts_at_real_size() -> None:
-    """On the meta device nothing is multiplied, and torch counts all the same."""
+    """On the meta device torch counts operations without executing them."""
     import torch
     from benchmarks.gpu import encoder_g, generator_35
     from benchmarks.gpu.common import published
@@ -97,17 +113,17 @@ def test_the_formulas_count_what_torch_counts_at_real_size() -> None:
     assert generator_35.operations(transformer.config, 1344, 768, 8, 333, 2) == pytest.approx(found, rel=0.01)
 
 
-def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_a_script_exits_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["encoder_g"])
-    with pytest.raises(SystemExit, match="needs a CUDA GPU with 24 GB; --tiny shows"):
+    with pytest.raises(SystemExit, match="needs a CUDA GPU with 24 GB; --tiny runs"):
         importlib.import_module("benchmarks.gpu.encoder_g").main()
 
 
 def shrunk(name: str) -> dict[str, Any]:
-    """The published config with few layers of little width: everything else is as on a GPU."""
+    """Return the published config with few, narrow layers; everything else is as on a GPU."""
     from benchmarks.gpu.common import PUBLISHED
 
     data: dict[str, Any] = json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
@@ -147,9 +163,9 @@ def shrunk(name: str) -> dict[str, Any]:
     return data
 
 
-def test_the_path_of_a_gpu_in_miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bfloat16, three text encoders, 77 + 256 tokens: what `--tiny` does not take. Only the device is
-    another."""
+def test_the_gpu_path_with_shrunk_models_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Covers what `--tiny` does not: bfloat16, three text encoders, 77 + 256 tokens. Only the device
+    differs."""
     import numpy as np
     import torch
     from benchmarks.gpu import common

@@ -1,15 +1,14 @@
-"""The paper's three models at their real sizes, without weights: on the meta device, from the published
+"""The paper's three models at their real sizes, without weights: built on the meta device from the published
 configs.
 
-What is known of the published files stands in `published/`, with its source. For Qwen3-VL-8B that is every
+`published/` holds what is known of the published files, with its source. For Qwen3-VL-8B that is every
 tensor's name and shape. For Stable Diffusion 3.5 Large it is the size of each file: a safetensors file is a
-header of names, shapes and offsets and then the numbers, so the header of our model's state dict must have as
-many bytes as theirs, to the byte. For BLIP-2 no index file was to be had; its names and shapes are those of
-LAVIS's own modules, by transformers' names (`benchmarks/parity/lavis.py` has the map, and compares them with
-LAVIS itself), and its size is also the hub's rounded count.
+header of names, shapes and offsets followed by the numbers, so the files of our model's state dict must have
+the same size to the byte. For BLIP-2 no index file was available; its names and shapes are those of LAVIS's
+own modules, renamed to transformers' names (`benchmarks/parity/lavis.py` renames them and compares with LAVIS
+itself), and its parameter count is compared with the hub's rounded one.
 
-A loader of ours is given the real config, and a model on the meta device in place of one that is read from
-disk.
+Our loaders get the real config, and a model on the meta device instead of one read from disk.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def numbers(model: Any) -> int:
 
 
 def one_by_one(tensors: Mapping[str, list[int]]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """`layers.0-35.norm` is 36 tensors, and `layers.0-10/2.norm` is every second of eleven."""
+    """Expand ranges: `layers.0-35.norm` is 36 tensors, `layers.0-10/2.norm` is every second of eleven."""
     for name, shape in tensors.items():
         if found := re.search(r"\.(\d+)-(\d+)(?:/(\d))?\.", name):
             for n in range(int(found[1]), int(found[2]) + 1, int(found[3] or 1)):
@@ -59,8 +58,8 @@ def one_by_one(tensors: Mapping[str, list[int]]) -> Iterator[tuple[str, tuple[in
 
 
 def file_sizes(state: Mapping[str, torch.Tensor], dtype: str, shard: str) -> list[int]:
-    """Bytes of the safetensors files of these tensors in 16 bits, header and all, split as save_pretrained
-    does."""
+    """Return the bytes of the safetensors files of these tensors in 16 bits, with headers, split into shards
+    as `save_pretrained` does."""
     from huggingface_hub import split_torch_state_dict_into_shards
 
     half = {name: torch.empty(t.shape, dtype=torch.float16, device="meta") for name, t in state.items()}
@@ -98,11 +97,9 @@ def sd35_part(name: str) -> Any:
             return SD3Transformer2DModel(**config)
         if name == "vae":
             return AutoencoderKL(**config)
-        return (
-            T5EncoderModel(T5Config(**config))
-            if name.endswith("3")
-            else CLIPTextModelWithProjection(CLIPTextConfig(**config))
-        )
+        if name == "text_encoder_3":
+            return T5EncoderModel(T5Config(**config))
+        return CLIPTextModelWithProjection(CLIPTextConfig(**config))
 
 
 def test_qwen_has_the_published_tensors(qwen: Qwen3VLForConditionalGeneration) -> None:
@@ -121,8 +118,8 @@ def test_the_sizes_of_the_gpu_benchmarks_are_the_published_ones() -> None:
         assert {key: getattr(part, key) for key in given} == given
 
 
-def test_a_lora_is_found_in_every_layer(qwen: Qwen3VLForConditionalGeneration) -> None:
-    """16 x (inputs + outputs) of q, k, v, o, gate, up and down, 36 times."""
+def test_lora_targets_every_projection_of_every_layer(qwen: Qwen3VLForConditionalGeneration) -> None:
+    """Parameters: 16 x (inputs + outputs) of q, k, v, o, gate, up and down, in 36 layers."""
     layer = (4096 + 4096) + 2 * (4096 + 1024) + (4096 + 4096) + 3 * (4096 + 12288)
     settings = SftSettings()
     targets = lora_targets(qwen, settings)
@@ -134,7 +131,7 @@ def test_a_lora_is_found_in_every_layer(qwen: Qwen3VLForConditionalGeneration) -
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_peft_trains_what_was_counted(qwen: Qwen3VLForConditionalGeneration) -> None:
+def test_peft_trains_the_counted_parameters(qwen: Qwen3VLForConditionalGeneration) -> None:
     from peft import get_peft_model
 
     with torch.device("meta"):
@@ -146,10 +143,10 @@ def test_peft_trains_what_was_counted(qwen: Qwen3VLForConditionalGeneration) -> 
     assert not [name for name in trained if "visual" in name]
 
 
-def test_the_reasoner_takes_qwen(
+def test_the_reasoner_loads_qwen(
     qwen: Qwen3VLForConditionalGeneration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The tokenizer and the preprocessor are micro's: those of the hub are no part of its size."""
+    """The tokenizer and the preprocessor are micro's, which does not affect the model's size."""
     for file in Path(resolve_weights("micro:base")).glob("*.json"):
         shutil.copy(file, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(published("qwen3_vl_8b")["config"]))
@@ -170,8 +167,8 @@ def test_the_reasoner_takes_qwen(
     assert len(engine._cache._keys) == 36
 
 
-def test_a_frame_is_as_many_tokens_as_the_preset_says() -> None:
-    """448 pixels, patch 16, merge 2: 14 x 14 tokens; 256 such frames and what is thought fit the context."""
+def test_the_paper_presets_frames_and_thought_fit_the_context() -> None:
+    """448 pixels, patch 16, merge 2: 14 x 14 tokens per frame; 256 frames and the thought fit the context."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     from act2see.graphs.config import load_config
@@ -190,7 +187,7 @@ def test_a_frame_is_as_many_tokens_as_the_preset_says() -> None:
 
 
 def test_blip2_has_the_tensors_of_lavis(blip2: Blip2ForImageTextRetrieval) -> None:
-    """Counted by hand too: 39 blocks of EVA-ViT-g; 12 layers of BERT, each with a feed-forward for queries,
+    """Also counted by hand: 39 blocks of EVA-ViT-g; 12 layers of BERT, each with a feed-forward for queries,
     six with cross-attention."""
     known = published("blip2_itm_vit_g")
     ours = {name: tuple(t.shape) for name, t in blip2.state_dict().items()}
@@ -207,7 +204,7 @@ def test_blip2_has_the_tensors_of_lavis(blip2: Blip2ForImageTextRetrieval) -> No
     assert numbers(blip2) == vision + qformer + (30_523 + 512) * w + 32 * w + 2 * (w * 256 + 256) + 2 * w + 2
 
 
-def test_the_encoder_takes_blip2(
+def test_the_encoder_loads_blip2(
     blip2: Blip2ForImageTextRetrieval, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from act2see.tools.search import blip2 as encoder
@@ -216,7 +213,7 @@ def test_the_encoder_takes_blip2(
         shutil.copy(file, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(published("blip2_itm_vit_g")["config"]))
     monkeypatch.setattr(Blip2ForImageTextRetrieval, "from_pretrained", lambda weights, **given: blip2)
-    monkeypatch.setattr(encoder, "fingerprint", lambda *models: "none")  # of numbers that are not there
+    monkeypatch.setattr(encoder, "fingerprint", lambda *models: "none")  # meta tensors hold no numbers
     made = encoder.Blip2Encoder(tmp_path, device="meta", dtype="float16")
     assert (made.size, made.tokens, made.dim, made.no_match) == (224, 32, 256, 0.2)
 
@@ -225,12 +222,12 @@ def test_the_encoder_takes_blip2(
 def test_sd35_has_the_published_files(name: str) -> None:
     known = published("sd35_large")["parts"][name]
     state = sd35_part(name).state_dict()
-    state.pop("encoder.embed_tokens.weight", None)  # T5's, tied to `shared`: written once
+    state.pop("encoder.embed_tokens.weight", None)  # T5's, tied to `shared` and written once
     assert file_sizes(state, known["dtype"], known["shard"]) == known["bytes"]
 
 
 def test_sd35_has_the_published_counts() -> None:
-    """8.06 billion in the transformer, and what other loaders of the same encoders and VAE count."""
+    """8.06 billion in the transformer; the encoders and the VAE as counted by other loaders."""
     counts = {name: numbers(sd35_part(name)) for name in published("sd35_large")["parts"]}
     assert counts == {
         "transformer": 8_056_627_520,
@@ -241,7 +238,7 @@ def test_sd35_has_the_published_counts() -> None:
     }
 
 
-def test_the_generate_tool_takes_sd35() -> None:
+def test_the_diffuser_takes_sd35() -> None:
     from diffusers import (
         AutoPipelineForImage2Image,
         FlowMatchEulerDiscreteScheduler,
