@@ -1,13 +1,13 @@
-"""Whether a run that is interrupted anywhere goes on and gives the same answer.
+"""Whether a run that is interrupted at any event can be resumed and gives the same answer.
 
 A run with two calls is interrupted at one event of its stream (a token, a call, a frame, a node's end, a
-checkpoint), by SIGINT or SIGKILL, and resumed; the answer, the calls and the frames must be those of the run
-that nobody interrupted. This is done for the savers in memory and in SQLite, for each durability, at every
-event of a run whose model has a script, at some of a run on the micro models, and through the command line.
-Where nothing was saved yet (`durability="exit"` saves at the end alone) the question is asked again in the
-same thread.
+checkpoint) by SIGINT or SIGKILL, and resumed. The answer, the calls and the frames must equal those of an
+uninterrupted run. This is repeated for checkpointers in memory and in SQLite and for each durability: at
+every event of a run with a scripted model, at some events of a run on the micro models, and through the
+command line. If nothing was saved yet (`durability="exit"` saves only at the end), the question is asked
+again in the same thread.
 
-Each run has a process of its own: a process that has loaded the models, and never used them, forks it.
+Each run is a separate process, forked from one that has loaded the models without using them.
 """
 
 from __future__ import annotations
@@ -36,28 +36,32 @@ Durability = Literal["sync", "async", "exit"]
 MODES = ["custom", "values", "updates", "tasks", "checkpoints"]
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 Builder = Callable[[Any], Any]
-"""A graph with this checkpointer."""
+"""Builds a graph with this checkpointer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """Where and how a run is interrupted: at event number `at`, counted from 1."""
+    """Where and how a run is interrupted."""
 
     saver: Saver
     durability: Durability
     by: Literal["SIGINT", "SIGKILL"]
     at: int
+    """The number of an event, counted from 1."""
 
 
 def outcome(trace: Trace) -> list[Any]:
-    """What must be the same: everything written, called and shown."""
-    return [
-        s.model_dump_json(include={"kind", "text", "query", "tag", "body", "note"}) for s in trace.segments
-    ] + [f.digest for s in trace.segments if isinstance(s, Frames) for f in s.frames]
+    """Return what must be the same after a resume: everything written, called and shown."""
+    out: list[Any] = []
+    for segment in trace.segments:
+        out.append(segment.model_dump_json(include={"kind", "text", "query", "tag", "body", "note"}))
+        if isinstance(segment, Frames):
+            out += [frame.digest for frame in segment.frames]
+    return out
 
 
 def kinds_of_events(build: Builder, given: dict[str, Any], folder: Path) -> tuple[list[Any], list[str]]:
-    """The outcome of a run that nobody interrupts, and what each of its events is."""
+    """Return the outcome of an uninterrupted run, and the kind of each of its events."""
 
     def whole() -> Any:
         kinds: list[str] = []
@@ -71,7 +75,7 @@ def kinds_of_events(build: Builder, given: dict[str, Any], folder: Path) -> tupl
                     kinds.append(part["data"]["type"] if part["type"] == "custom" else part["type"])
                 trace = Trace.model_validate((await graph.aget_state(THREAD)).values["trace"])
                 if len(trace.calls) != 2:
-                    raise RuntimeError(f"the run has {len(trace.calls)} calls, and two are wanted")
+                    raise RuntimeError(f"the run has {len(trace.calls)} calls instead of two")
                 return outcome(trace)
 
         return asyncio.run(main()), kinds
@@ -83,12 +87,12 @@ def kinds_of_events(build: Builder, given: dict[str, Any], folder: Path) -> tupl
 def survives(
     build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]
 ) -> str:
-    """An empty text where the resumed run comes to the same, else what went wrong."""
+    """Interrupt a run and resume it; return what went wrong, or an empty text."""
     if how.saver == "memory":
         return in_child(lambda: asyncio.run(_in_one_process(build, given, folder, how, expected)))
     status = in_child(lambda: asyncio.run(_run_into(build, given, folder, how)), dies=True)
     if status not in (-signal.SIGKILL, 130):
-        return f"the process ended with {status}"
+        return f"the process exited with {status}"
     return in_child(lambda: asyncio.run(_resumed(build, given, folder, how, expected)))
 
 
@@ -98,13 +102,13 @@ async def _run_into(build: Builder, given: dict[str, Any], folder: Path, how: In
 
 
 async def _follow(graph: Any, given: dict[str, Any], how: Interruption) -> None:
-    """Stream the run up to the event, and be killed there."""
+    """Stream the run up to the event, and kill this process there."""
     events = 0
     async for _ in graph.astream(given, THREAD, stream_mode=MODES, version="v2", durability=how.durability):
         events += 1
         if events == how.at:
             os.kill(os.getpid(), getattr(signal, how.by))
-            await asyncio.sleep(60)  # SIGINT comes as a cancellation
+            await asyncio.sleep(60)  # SIGINT arrives as a cancellation
 
 
 async def _in_one_process(
@@ -148,13 +152,14 @@ async def _compared(graph: Any, given: dict[str, Any], how: Interruption, expect
         trace = await aask(graph, given["video"], given["question"], given["options"], thread_id="t")
     except Exception as e:
         return f"{type(e).__name__}: {e}"
-    return (
-        "" if outcome(trace) == list(expected) else f"it came to {trace.answer!r}, {len(trace.calls)} calls"
-    )
+    if outcome(trace) == list(expected):
+        return ""
+    return f"the resumed run differs: answer {trace.answer!r}, {len(trace.calls)} calls"
 
 
 @asynccontextmanager
 async def opened(kind: Saver, folder: Path) -> Any:
+    """Open a checkpointer of this kind; SQLite's file is in the folder."""
     from langgraph.checkpoint.memory import InMemorySaver
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
@@ -166,7 +171,7 @@ async def opened(kind: Saver, folder: Path) -> Any:
 
 
 def in_child(work: Callable[[], Any], dies: bool = False) -> Any:
-    """What `work` returns in a forked process; with `dies`, how that process ended."""
+    """Run `work` in a forked process; return its result or, with `dies`, the exit status of the process."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -183,16 +188,18 @@ def in_child(work: Callable[[], Any], dies: bool = False) -> Any:
         os._exit(code)
     os.close(write)
     with os.fdopen(read) as pipe:
-        said = pipe.read()
+        result = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if dies:
         return status
-    return json.loads(said) if status == 0 else f"the process ended with {status}"
+    if status != 0:
+        return f"the process exited with {status}"
+    return json.loads(result)
 
 
 def interruptions(kinds: Sequence[str], tokens: int) -> Iterator[Interruption]:
-    """One for each event but tokens, of which every so many are taken, in each saver, durability and
-    signal."""
+    """Yield interruptions at each event, for each combination of saver, durability and signal. Of the tokens,
+    every `tokens`-th counts."""
     seen = 0
     for at, kind in enumerate(kinds, start=1):
         seen += kind == "token"
@@ -207,8 +214,19 @@ def interruptions(kinds: Sequence[str], tokens: int) -> Iterator[Interruption]:
 def try_all(
     build: Builder, given: dict[str, Any], folder: Path, tokens: int, every: int = 1
 ) -> dict[str, Any]:
-    """Interrupt the run at its events, every so many of them; how many there were, and what failed."""
-    # A shell that starts this in the background has it ignore SIGINT, and its children too.
+    """Interrupt a run at its events and resume it each time.
+
+    Args:
+        build: Builds the graph.
+        given: The graph's input.
+        folder: Where the runs are kept.
+        tokens: Use one token event in this many.
+        every: Use one interruption in this many.
+
+    Returns:
+        The number of events, the number of interruptions tried, and a line for each failure.
+    """
+    # A shell that starts this in the background makes it and its children ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     expected, kinds = kinds_of_events(build, given, folder)
     tried = list(interruptions(kinds, tokens))[::every]
@@ -226,27 +244,26 @@ def try_all(
 def through_the_command_line(
     video: Path, question: str, options: Sequence[str], cache: Path, points: int
 ) -> dict[str, Any]:
-    """`act2see ask`, interrupted once it has printed so many characters, then `act2see ask --resume`."""
+    """Interrupt `act2see ask` at `points` places of its output, and resume it with `act2see ask --resume`."""
     environment = {**os.environ, "ACT2SEE_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "act2see", "ask"]
     asking = [*command, str(video), question, *(x for o in options for x in ("--option", o))]
     whole = subprocess.run(asking, env=environment, capture_output=True, check=True, text=True).stdout
     last = _last_line(whole)
     if not last:
-        raise RuntimeError(f"the run that nobody interrupted has no answer: {whole[-300:]!r}")
+        raise RuntimeError(f"the uninterrupted run has no answer: {whole[-300:]!r}")
     tried, failed = 0, []
     for n in range(points):
         for by in ("SIGINT", "SIGKILL"):
             tried += 1
-            wrong = _cut_and_resumed(
-                asking, command, environment, cache, at=len(whole.encode()) * n // points, by=by, last=last
-            )
+            at = len(whole.encode()) * n // points
+            wrong = _cut_and_resume(asking, command, environment, cache, at=at, by=by, last=last)
             if wrong:
                 failed.append(f"command line, {by} after {n} of {points} of the output: {wrong}")
     return {"tried": tried, "failed": failed}
 
 
-def _cut_and_resumed(
+def _cut_and_resume(
     asking: Sequence[str],
     command: Sequence[str],
     environment: dict[str, str],
@@ -256,6 +273,7 @@ def _cut_and_resumed(
     by: str,
     last: str,
 ) -> str:
+    """Send the signal `by` after `at` bytes of output; return what went wrong, or an empty text."""
     import sqlite3
 
     runs = cache / "runs.sqlite"
@@ -275,35 +293,30 @@ def _cut_and_resumed(
             read += len(piece)
         process.send_signal(getattr(signal, by))
         rest = process.stdout.read().decode()
-        said = process.stderr.read().decode()
+        stderr = process.stderr.read().decode()
     new = known() - before
     if not new:
-        return (
-            ""
-            if process.returncode in (130, -signal.SIGKILL)
-            else f"nothing was saved; it said {said[-300:]!r}"
-        )
+        if process.returncode in (130, -signal.SIGKILL):
+            return ""
+        return f"nothing was saved; stderr: {stderr[-300:]!r}"
     if process.returncode == 0:
-        return "" if _last_line(rest) == last else "it ended before the signal, with another answer"
+        return "" if _last_line(rest) == last else "it finished before the signal, with another answer"
     resumed = subprocess.run(
         [*command, "--resume", new.pop()], env=environment, capture_output=True, text=True, check=False
     )
     if resumed.returncode != 0:
         return f"exit code {resumed.returncode}: {resumed.stderr[-300:]}"
-    return (
-        ""
-        if _last_line(resumed.stdout) == last
-        else f"another answer: {_last_line(resumed.stdout)!r}, not {last!r}"
-    )
+    answer = _last_line(resumed.stdout)
+    return "" if answer == last else f"another answer: {answer!r}, not {last!r}"
 
 
-def _last_line(said: str) -> str:
-    """The line with the answer; empty where there is none."""
-    return next((line for line in reversed(said.splitlines()) if line.startswith("Answer:")), "")
+def _last_line(output: str) -> str:
+    """Return the line with the answer, or an empty text."""
+    return next((line for line in reversed(output.splitlines()) if line.startswith("Answer:")), "")
 
 
 def build_micro(cache: Path) -> Builder:
-    """The micro graph, its models loaded and not used."""
+    """Prepare the micro graph, with loaded but unused models."""
     from act2see import create_act2see, load_config
     from act2see.graphs.parts import build_parts
 
@@ -315,8 +328,7 @@ def build_micro(cache: Path) -> Builder:
 
 
 class Speaks(Reasoner):
-    """Writes two calls and an answer, a few characters at a time; which comes next depends on the rollout
-    alone."""
+    """Writes two calls and an answer, a few characters at a time. The rollout alone decides which is next."""
 
     name = "speaks"
     lines = (
@@ -335,7 +347,7 @@ class Speaks(Reasoner):
 
 
 def build_scripted(folder: Path) -> Builder:
-    """A graph whose model has a script: so light that each of its events can be tried."""
+    """Prepare a graph with a scripted model, light enough to interrupt it at every event."""
     from act2see import create_act2see
     from act2see.graphs.parts import Parts
     from benchmarks.engine import Event, house
@@ -347,7 +359,8 @@ def build_scripted(folder: Path) -> Builder:
 
 
 def main(folder: Path, quick: bool, what: str) -> dict[str, Any]:
-    """The scripted run and the command line, or the run on the micro models: they are tried side by side."""
+    """Interrupt the run on the micro models if `what` is `micro`, else the scripted run and the command
+    line."""
     from act2see.micro.questions import make_item
     from act2see.micro.world import write_clip
 
@@ -369,6 +382,8 @@ def main(folder: Path, quick: bool, what: str) -> dict[str, Any]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
+    """Interrupt the scripted run and the run on the micro models, each in a process of its own, in
+    parallel."""
     need("vlm", "encoder", "generator")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LANGGRAPH_STRICT_MSGPACK": "true"}
     command = [sys.executable, "-m", "benchmarks.interruptions", *(["--quick"] if quick else [])]
@@ -378,16 +393,16 @@ def run(quick: bool = False) -> dict[str, Any]:
         for what in ("scripted", "micro"):
             place = Path(folder) / what
             place.mkdir()
-            with open(place / "said", "w") as said:
+            with open(place / "output", "w") as output:
                 running[what] = subprocess.Popen(
-                    [*command, what, str(place)], env=environment, stdout=said, stderr=said, text=True
+                    [*command, what, str(place)], env=environment, stdout=output, stderr=output, text=True
                 )
         for what, process in running.items():
             process.wait()
-            told = (Path(folder) / what / "said").read_text()
+            text = (Path(folder) / what / "output").read_text()
             if process.returncode != 0:
-                raise RuntimeError(f"the runs could not be interrupted: {told[-2000:]}")
-            parts[what] = json.loads(told.splitlines()[-1])
+                raise RuntimeError(f"the runs could not be interrupted: {text[-2000:]}")
+            parts[what] = json.loads(text.splitlines()[-1])
     tried = sum(part["tried"] for part in parts.values())
     failed = [line for part in parts.values() for line in part["failed"]]
     goals: dict[str, Goal] = {

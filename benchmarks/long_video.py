@@ -1,9 +1,8 @@
-"""An hour of board through the long-video graph, beside a tenth of it: whether time grows with the parts, and
-memory does not.
+"""The long-video graph on an hour of board, compared with six minutes: time must grow with the number of
+parts, and memory must not.
 
-Each is a process of its own with an empty cache, over a clip with one blink of half a second. Time is of the
-processor, so that other work on the machine is no part of it; memory is the highest of the process, models
-and all.
+Each runs in a separate process with an empty cache, on a clip with one blink of half a second. Time is CPU
+time, so that other work on the machine does not count; memory is the peak of the process, models included.
 """
 
 from __future__ import annotations
@@ -41,7 +40,8 @@ print(json.dumps({
 
 
 def board(seconds: int) -> Clip:
-    """Four shapes; one hops every 17 seconds, another blinks once, between two seconds."""
+    """Return a clip of four shapes: one moves every 17 seconds, another blinks once between two whole
+    seconds."""
     rng = random.Random(5)
     first = draw_board(rng)
     blinking, hopping = first.pieces[1], first.pieces[2].shape
@@ -50,14 +50,12 @@ def board(seconds: int) -> Clip:
     for second in range(13, seconds, 17):
         slow.append((second * FPS, slow[-1][1].change(hopping, cell=rng.choice(slow[-1][1].free))))
     start = FPS * int(0.61 * seconds) + 4
-    return Clip(
-        seconds * FPS,
-        tuple(slow),
-        (Short("blink", Piece(blinking.shape, colour, (0, 0), True), start, start + 6),),
-    )
+    blink = Short("blink", Piece(blinking.shape, colour, (0, 0), True), start, start + 6)
+    return Clip(seconds * FPS, tuple(slow), (blink,))
 
 
-def asked(seconds: int, folder: Path) -> dict[str, Any]:
+def ask_in_child(seconds: int, folder: Path) -> dict[str, Any]:
+    """Ask about a clip of this length in a fresh process; return its figures."""
     clip = board(seconds)
     (blink,) = clip.short
     file = write_clip(clip, folder / f"{seconds}.mp4")
@@ -80,11 +78,12 @@ def asked(seconds: int, folder: Path) -> dict[str, Any]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """An hour and six minutes (quick: five minutes and one)."""
+    """Measure an hour and six minutes (quick: five minutes and one)."""
     need("vlm", "encoder", "generator")
     with tempfile.TemporaryDirectory() as folder:
-        short, long = (asked(s, Path(folder)) for s in ((60, 300) if quick else (360, 3600)))
-    each = (long["cpu"] - short["cpu"]) / (long["parts"] - short["parts"])
+        short, long = (ask_in_child(s, Path(folder)) for s in ((60, 300) if quick else (360, 3600)))
+    one_more = (long["cpu"] - short["cpu"]) / (long["parts"] - short["parts"])
+    growth = long["cpu"] / long["parts"] / (short["cpu"] / short["parts"])
     minutes = f"{long['minutes']:g} minutes"
     return {
         "runs": [short, long],
@@ -92,12 +91,10 @@ def run(quick: bool = False) -> dict[str, Any]:
             f"memory of {minutes}, times that of {short['minutes']:g}": at_most(
                 long["mib"] / short["mib"], GOAL_MEMORY
             ),
-            f"CPU time a part of {minutes}, times that of {short['minutes']:g}": at_most(
-                long["cpu"] / long["parts"] / (short["cpu"] / short["parts"]), GOAL_TIME
-            ),
+            f"CPU time a part of {minutes}, times that of {short['minutes']:g}": at_most(growth, GOAL_TIME),
             "right answers with the right frame": at_least(short["right"] + long["right"], 2),
             f"CPU seconds of {minutes}": reported(long["cpu"]),
-            "CPU seconds of one more part": reported(each),
+            "CPU seconds of one more part": reported(one_more),
             f"seconds of {minutes}": reported(long["seconds"]),
             f"MiB of {minutes}": reported(long["mib"]),
         },

@@ -1,10 +1,10 @@
-"""What the loop costs: a rollout with one call against the same tokens decoded in one piece.
+"""Overhead of the loop: a rollout with one call, compared with the same tokens decoded in one piece.
 
-The first goes through the real graph: two visits to the reasoner, between them a frame from a tool. The
-second is one `stream` of the same model: all frames are shown at once, then the very tokens that the first
-wrote are decoded. Left out of the first are the seconds of the view and of the tool, which are no overhead.
-What remains is LangGraph, events, grammar, rendering and the second prefill. Tokens read again
-(`Done.repeated`) are counted beside it.
+The first goes through the real graph: two visits to the reasoner with a frame from a tool between them. The
+second is one `stream` of the same model: all frames are shown at once, then the tokens that the first wrote
+are decoded. The seconds of the initial frames and of the tool are not overhead and are subtracted from the
+first. What remains is LangGraph, events, grammar, rendering and the second prefill. Tokens read again
+(`Done.repeated`) are counted too.
 """
 
 from __future__ import annotations
@@ -30,13 +30,17 @@ from benchmarks import Goal, at_most, have, reported
 from benchmarks.engine import Event, Watched, house, reasoner
 
 GOAL_RATIO = 1.15
+KINDS = ["text", "call", "frames", "text", "answer"]
 
 
 async def once(
     graph: Any, engine: Watched, item: Item, clip: Path
 ) -> tuple[Trace, float, list[Done], list[int]]:
-    """One rollout through the graph: its trace, seconds without view and tool, what was read, what was
-    written."""
+    """Run one rollout through the graph.
+
+    Returns:
+        The trace, the seconds without initial frames and tool, each visit's `Done`, and the tokens written.
+    """
     engine.wrote, engine.dones = [], []
     engine.script = deque() if have("vlm") else deque(engine.chain(item))
     started = time.perf_counter()
@@ -48,10 +52,9 @@ async def once(
 
 
 async def at_once(engine: Watched, trace: Trace, tokens: list[int], run: str) -> float:
-    """The same frames, shown before the thought, and the same tokens in one piece: seconds."""
-    shown = trace.model_copy(
-        update={"id": run, "segments": tuple(s for s in trace.segments if isinstance(s, Frames))}
-    )
+    """Show the same frames before the thought and decode the same tokens in one piece; return the seconds."""
+    frames = tuple(s for s in trace.segments if isinstance(s, Frames))
+    shown = trace.model_copy(update={"id": run, "segments": frames})
     engine.script, engine.wrote = deque(tokens), []
     started = time.perf_counter()
     rollout = render(shown, Prompt({"retrieve": Event.usage}, "short"))
@@ -62,6 +65,7 @@ async def at_once(engine: Watched, trace: Trace, tokens: list[int], run: str) ->
 
 
 async def compare(folder: Path, quick: bool) -> dict[str, Any]:
+    """Find a question that is answered with one call, and measure both ways in alternation."""
     config, resources = house(folder)
     engine = reasoner(resources.store)
     for seed in range(40):
@@ -72,31 +76,25 @@ async def compare(folder: Path, quick: bool) -> dict[str, Any]:
         tool = Event(resources, (item.clip.short[0].start + 2) / FPS)
         graph = create_act2see(config, parts=Parts(engine, {"retrieve": tool}, resources))
         trace, *_ = await once(graph, engine, item, clip)
-        if len(trace.usage.loops) == 2 and [s.kind for s in trace.segments] == [
-            "text",
-            "call",
-            "frames",
-            "text",
-            "answer",
-        ]:
+        if len(trace.usage.loops) == 2 and [s.kind for s in trace.segments] == KINDS:
             break
     else:
-        raise RuntimeError("of 40 questions none was answered with exactly one call")
-    pairs: list[tuple[float, float]] = []
-    again = tokens = 0
+        raise RuntimeError("none of 40 questions was answered with exactly one call")
+    pairs: list[tuple[float, float]] = []  # seconds with one call, seconds in one piece
+    repeated = tokens = 0
     for n in range(5 if quick else 21):
         trace, looped, dones, wrote = await once(graph, engine, item, clip)
         pairs.append((looped, await at_once(engine, trace, wrote, f"piece-{n}")))
-        again, tokens = max(again, *(d.repeated for d in dones)), len(wrote)
-    looped, piece = (statistics.median(side) for side in zip(*pairs, strict=True))
+        repeated = max(repeated, *(d.repeated for d in dones))
+        tokens = len(wrote)
+    ratio = statistics.median(a / b for a, b in pairs)
+    fastest = min(a for a, _ in pairs) / min(b for _, b in pairs)
     goals: dict[str, Goal] = {
-        "seconds with one call, times those in one piece": at_most(
-            statistics.median(a / b for a, b in pairs), GOAL_RATIO
-        ),
-        "tokens of the old prefix read again": at_most(again, 0),
-        "the same, fastest run of each": reported(min(a for a, _ in pairs) / min(b for _, b in pairs)),
-        "seconds with one call": reported(looped),
-        "seconds in one piece": reported(piece),
+        "seconds with one call, times those in one piece": at_most(ratio, GOAL_RATIO),
+        "tokens of the old prefix read again": at_most(repeated, 0),
+        "the same, fastest run of each": reported(fastest),
+        "seconds with one call": reported(statistics.median(a for a, _ in pairs)),
+        "seconds in one piece": reported(statistics.median(b for _, b in pairs)),
         "tokens written": reported(tokens),
     }
     return {
@@ -108,6 +106,6 @@ async def compare(folder: Path, quick: bool) -> dict[str, Any]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Median of alternating runs, after one that warms up."""
+    """Measure the median of 21 alternating runs (quick: 5), after one that warms up."""
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(compare(Path(folder), quick))

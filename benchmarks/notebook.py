@@ -1,9 +1,9 @@
-"""How long a notebook takes: from its first import to its first answer, and from top to bottom.
+"""Run time of the notebooks: from the first import to the first answer, and from top to bottom.
 
-The quickstart's cells are run one after another in a fresh kernel with an empty cache, as a reader runs them;
-the first answer is there when the cell that first calls `ask` is done. The kernel's own start is not counted.
-Then each notebook as a whole (quick: none but the quickstart). Seconds of the processor stand beside those of
-the clock, since other work on the machine hardly shows in them.
+The quickstart's cells are run one after another in a fresh kernel with an empty cache, as a reader runs them,
+up to the end of the cell that first calls `ask`. The kernel's start is not counted. Then each notebook is run
+as a whole (quick: only the quickstart). CPU time is reported too, since other work on the machine hardly
+affects it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ SPENT = "import resource; r = resource.getrusage(resource.RUSAGE_SELF); print(r.
 
 
 def timed(path: Path, cache: str) -> dict[str, float]:
-    """Seconds of the clock up to the first answer and of the whole, and of the kernel's processor time at
-    either."""
+    """Run a notebook; return wall and CPU seconds of the kernel up to the first answer and in all."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -53,11 +52,12 @@ def timed(path: Path, cache: str) -> dict[str, float]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """The quickstart after a run that fills the disk cache, and then (unless quick) every notebook once."""
+    """Measure the quickstart after a run that fills the disk cache, and then every notebook (unless
+    quick)."""
     try:
         import nbclient
     except ImportError as e:
-        raise Skipped("executing notebooks needs nbclient: pip install 'act2see[dev]'") from e
+        raise Skipped("notebooks need nbclient: pip install -e '.[dev]'") from e
     need("vlm", "encoder", "generator")
     figures: dict[str, dict[str, float]] = {}
     paths = sorted(FOLDER.glob("*.ipynb"))

@@ -1,14 +1,12 @@
-"""How soon the web page shows what the model wrote, and how heavy the page of a trace is, in a headless
-Chromium.
+"""Latency of the web page, and size and load time of a trace's HTML page, in a headless Chromium.
 
-*Latency* is from the moment at which the reasoner hands a token to the graph to the moment at which the DOM
-has it: a `MutationObserver` notes when each word of a script is first there. Both clocks are this machine's.
-A *first* token is one that follows frames (the initial view, or a retrieved one); the others are gathered for
-up to 0.1 s. Nothing decodes here but the script, so what is measured is the graph, the server and the
-browser.
+*Latency* is the time from the moment the reasoner passes a token to the graph until the DOM shows it: a
+`MutationObserver` records when each word of a script first appears. Both clocks are this machine's. A *first*
+token is one that follows frames (initial or retrieved); later tokens are buffered for up to 0.1 s. The script
+decodes nothing, so the figure measures the graph, the server and the browser.
 
-*HTML* is a trace of 20 frames: once of pictures as footage has them, once of noise, which no picture is and
-which compresses worst. It opens when it is loaded and painted for the first time.
+*HTML* is the page of a trace of 20 frames: once with footage-like pictures, and once with noise, which
+compresses worst. Its load time ends when it is loaded and first painted.
 """
 
 from __future__ import annotations
@@ -41,10 +39,11 @@ from benchmarks.engine import Event, house
 
 GOAL_TOKEN, GOAL_BYTES, GOAL_OPEN = 0.5, 2_000_000, 1.0
 WORDS, EVERY, CALLS = 20, 0.05, 4
-# Word N of the script, when it is first in the chain: milliseconds since 1970, in parts of one.
+# When each word of the script is first in the chain, in (fractional) milliseconds since 1970.
 WATCH = """() => { window.seen = {}; new MutationObserver(() => {
   const now = performance.timeOrigin + performance.now();
-  for (const [word] of document.querySelector("#chain").innerText.matchAll(/w\\d+x/g)) window.seen[word] ??= now;
+  const words = document.querySelector("#chain").innerText.matchAll(/w\\d+x/g);
+  for (const [word] of words) window.seen[word] ??= now;
 }).observe(document.querySelector("#chain"), {subtree: true, childList: true, characterData: true}) }"""
 OPENED = """() => { const paint = performance.getEntriesByName("first-contentful-paint")[0];
   const load = performance.getEntriesByType("navigation")[0];
@@ -52,13 +51,15 @@ OPENED = """() => { const paint = performance.getEntriesByName("first-contentful
 
 
 class Speaker(Reasoner):
-    """Says numbered words at a steady pace, calls after each twenty of them, and knows when it said what."""
+    """Writes numbered words at a steady pace and a call after every twenty."""
 
     name = "speaker"
 
     def __init__(self) -> None:
         self.said: dict[str, float] = {}
+        """When each word was written, in seconds since 1970."""
         self.first: list[str] = []
+        """The words that follow frames."""
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         calls = len(re.findall("</frame>", str(request.rollout)))
@@ -76,8 +77,13 @@ class Speaker(Reasoner):
 
 
 def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list[float]]:
-    """Seconds to the page of each first token, and of the others: so many questions to one server, each on a
-    page of its own."""
+    """Return the seconds until the page shows each first token, and each of the others.
+
+    Args:
+        browser: Playwright's Chromium.
+        folder: Where clips, runs and the cache are.
+        times: How many questions are asked of one server, each on a new page.
+    """
     from act2see.serve.ui.runs import Runs
     from act2see.serve.ui.server import Site, served
     from act2see.serve.ui.shelf import Clip, VideoCatalog
@@ -96,20 +102,25 @@ def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list
     runs = Runs(folder / "runs", lambda _: (graph, resources.store))
     seen: dict[str, float] = {}
     with served(Site({"micro": config}, VideoCatalog(folder / "uploads", [sample]), runs)) as address:
-        visitor = browser.new_context()  # it keeps the page's scripts, as any browser does
+        visitor = browser.new_context()  # caches the page's scripts, as any browser does
         for _ in range(times):
             page = visitor.new_page()
             page.goto(address)
             seen |= asked(page)
             page.close()
         visitor.close()
-    late = {word: seen[word] / 1000 - at for word, at in speaker.said.items()}
-    return [late[w] for w in speaker.first], [late[w] for w in speaker.said if w not in speaker.first]
+    latency = {word: seen[word] / 1000 - written for word, written in speaker.said.items()}
+    first = [latency[word] for word in speaker.first]
+    later = [latency[word] for word in speaker.said if word not in speaker.first]
+    return first, later
 
 
 def asked(page: Any) -> dict[str, float]:
-    """Ask the sample's question: when the page had each word. Raises `RuntimeError` with the page's words
-    where it does not answer."""
+    """Ask the sample's question; return when the page had each word, in milliseconds since 1970.
+
+    Raises:
+        RuntimeError: If the page shows an error instead of an answer.
+    """
     page.get_by_role("button", name="Ask", exact=True).wait_for()
     page.evaluate(WATCH)
     # The sample's question comes after the button: asked sooner, the page would say that the question is
@@ -126,12 +137,13 @@ def asked(page: Any) -> dict[str, float]:
 
 
 def trace_of(pixels: Sequence[np.ndarray]) -> tuple[Trace, dict[str, np.ndarray]]:
-    """A trace that shows these pictures: 16 at the start, the rest retrieved one by one."""
+    """Return a trace with these pictures, 16 initial ones and the rest retrieved one by one, and the pictures
+    by digest."""
     by_digest = {frame_digest(p): p for p in pixels}
-    refs = [
-        FrameRef(digest=d, width=p.shape[1], height=p.shape[0], seconds=float(i))
-        for i, (d, p) in enumerate(by_digest.items())
-    ]
+    refs = []
+    for second, (digest, picture) in enumerate(by_digest.items()):
+        height, width, _ = picture.shape
+        refs.append(FrameRef(digest=digest, width=width, height=height, seconds=float(second)))
     segments: list[Segment] = []
     for n, ref in enumerate(refs[16:]):
         found = ref.model_copy(update={"provenance": Retrieved(query=f"look {n}", score=0.5)})
@@ -143,27 +155,29 @@ def trace_of(pixels: Sequence[np.ndarray]) -> tuple[Trace, dict[str, np.ndarray]
     segments.append(Answer(text="<answer>A</answer>", body="A"))
     video = Video(path="clip.mp4", digest="0", seconds=20.0, width=448, height=252, frames=500, fps=25.0)
     initial = tuple(r.model_copy(update={"provenance": Initial()}) for r in refs[:16])
-    return Trace(
-        id="t", video=video, question=Question(text="Which?"), initial=initial, segments=tuple(segments)
-    ), by_digest
+    question = Question(text="Which?")
+    trace = Trace(id="t", video=video, question=question, initial=initial, segments=tuple(segments))
+    return trace, by_digest
 
 
 def pictures(noise: bool) -> list[np.ndarray]:
-    """20 of 448 x 252: noise, or smooth surfaces with some grain."""
+    """Return 20 pictures of 448 x 252: noise, or smooth surfaces with some grain."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
     if noise:
         return [rng.integers(0, 256, (252, 448, 3), dtype=np.uint8) for _ in range(20)]
-    smooth = [rng.integers(0, 256, (14, 25, 3), dtype=np.uint8) for _ in range(20)]
-    large = [
-        np.asarray(Image.fromarray(s).resize((448, 252), Image.Resampling.BICUBIC), np.int16) for s in smooth
-    ]
-    return [np.clip(a + rng.normal(0, 6, a.shape), 0, 255).astype(np.uint8) for a in large]
+    coarse = [rng.integers(0, 256, (14, 25, 3), dtype=np.uint8) for _ in range(20)]
+    out = []
+    for colours in coarse:
+        smooth = np.asarray(Image.fromarray(colours).resize((448, 252), Image.Resampling.BICUBIC), np.int16)
+        grain = rng.normal(0, 6, smooth.shape)
+        out.append(np.clip(smooth + grain, 0, 255).astype(np.uint8))
+    return out
 
 
 def opened(browser: Any, html: Path, times: int) -> float:
-    """Seconds until the file is loaded and painted, each time in a browser context of its own: the median."""
+    """Return the median seconds until the file is loaded and painted, each time in a new browser context."""
     taken = []
     for _ in range(times):
         page = browser.new_page()
@@ -174,7 +188,7 @@ def opened(browser: Any, html: Path, times: int) -> float:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Three runs of 100 words (quick: one), each file opened five times (quick: two)."""
+    """Measure three runs of 100 words (quick: one), and each file opened five times (quick: two)."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     try:
         import gradio  # noqa: F401
@@ -182,7 +196,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     except ImportError as e:
         raise Skipped(f"it needs Gradio and Playwright: pip install -e '.[dev]' ({e})") from e
     if chromium is None:
-        raise Skipped("there is no Chromium or Chrome on the PATH")
+        raise Skipped("it needs Chromium or Chrome on the PATH")
     goals: dict[str, Goal] = {}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

@@ -1,10 +1,9 @@
-"""How long a query takes on the index of an hour: 10,800 frames of 32 vectors with 256 values, 3 frames a
-second.
+"""Latency of a query on the index of an hour of video: 10,800 frames (3 fps) of 32 vectors with 256 values.
 
-The vectors are random: FAISS compares a query with every row, whatever they hold. Several phrasings are the
-worst case here: their best rows share no frame, so that all rows are searched again. The index is opened and
-searched in a process of its own, so that memory is that of opening alone; a memory-mapped file takes none of
-its own (`RssAnon`).
+The vectors are random, since FAISS compares a query with every row in any case. Several phrasings are the
+worst case here: their best rows share no frame, so all rows are searched again. The index is opened and
+searched in a separate process, so that only opening it takes memory; a memory-mapped file takes no private
+memory (`RssAnon`).
 """
 
 from __future__ import annotations
@@ -30,24 +29,28 @@ GOAL_MS, GOAL_MIB, GOAL_OPEN = 60, 180, 20
 Batch = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float16]]
 
 
-def unit(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+def random_unit_vectors(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
     x = rng.standard_normal(shape, np.float32)
     x /= np.linalg.norm(x, axis=-1, keepdims=True)
     return x
 
 
 def batches() -> Iterator[Batch]:
+    """Yield frame numbers, seconds and features (B, tokens, dim) of the whole hour."""
     rng = np.random.default_rng(0)
     for first in range(0, FRAMES, BATCH):
         numbers = np.arange(first, first + BATCH)
-        yield numbers, numbers / FPS, unit(rng, BATCH, TOKENS, DIM).astype(np.float16)
+        yield numbers, numbers / FPS, random_unit_vectors(rng, BATCH, TOKENS, DIM).astype(np.float16)
 
 
 def measure(folder: Path, times: int) -> dict[str, float]:
-    """Open the index, ask it `times` queries of one phrasing and of three. Milliseconds and MiB."""
+    """Open the index and search it `times` times with one phrasing, and fewer times with three.
+
+    Returns milliseconds and MiB.
+    """
     import faiss
 
-    del faiss  # its import is no part of opening
+    del faiss  # only imported so that opening does not include it
     resident, own = kib("VmRSS"), kib("RssAnon")
     started = time.perf_counter()
     index = read_index(folder, "hour")
@@ -56,7 +59,7 @@ def measure(folder: Path, times: int) -> dict[str, float]:
     rng = np.random.default_rng(1)
 
     def ask(phrasings: int) -> float:
-        phrases = unit(rng, phrasings, DIM)
+        phrases = random_unit_vectors(rng, phrasings, DIM)
         started = time.perf_counter()
         index.scores(phrases)
         return (time.perf_counter() - started) * 1000
@@ -76,7 +79,7 @@ def measure(folder: Path, times: int) -> dict[str, float]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Median of 40 queries (quick: 8)."""
+    """Measure the median of 40 queries (quick: 8)."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "hour"
         started = time.perf_counter()

@@ -1,8 +1,8 @@
-"""What a second question on a clip costs, once it is indexed: no video opened, no frame encoded.
+"""Cost of a second question about an indexed clip: no video opened, no frame encoded.
 
-The second is asked by a fresh `VideoLibrary` and `Finder` on the same cache folder, as by another process:
-what is known of the clip comes from there. Each question takes the initial view and one retrieval, with the
-micro encoder.
+The second question uses a new `VideoLibrary` and `Finder` on the same cache folder, as another process would,
+so everything known about the clip comes from the cache. Each question takes the initial frames and one
+retrieval, with the micro encoder.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from act2see.tools.base import ToolContext
 from act2see.tools.retrieve import Retrieve
 from benchmarks import Goal, at_most, need, reported
 
-NOBODY: Any = None  # no model reasons here
+NOBODY: Any = None  # a question needs no reasoner here
 
 
 async def question(config: Config, clip: str, query: str) -> tuple[int, int, float]:
-    """Videos opened, frames encoded, seconds; the encoder is loaded before the clock starts."""
+    """Return videos opened, frames encoded and seconds, which do not include loading the encoder."""
     resources = build_resources(config)
     resources.finder.encoder.phrases(["a shape"])
     tool = Retrieve("retrieve", Retrieve.Options(), resources)
@@ -55,7 +55,7 @@ async def ask(folder: Path, questions: int) -> dict[str, Goal]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """One first question, five later ones (quick: two)."""
+    """Ask a first question and five later ones (quick: two)."""
     need("encoder")
     with tempfile.TemporaryDirectory() as folder:
         return {"goals": asyncio.run(ask(Path(folder), 2 if quick else len(SHAPES)))}

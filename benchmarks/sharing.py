@@ -1,17 +1,17 @@
-"""One process for many questions: how long a clip waits beside a film, and what it brings to encode for many
-at once.
+"""One process for many questions: how long a clip waits while a film is indexed, and the speed-up of encoding
+concurrent queries together.
 
 *Beside a film*: the index of a six-second clip is built alone, and while that of a film of many minutes is
-under way. What stands against it is the film's own time: so long would the clip wait without turns. Models
-are loaded before.
+being built. For comparison, the film's own time is reported: without taking turns the clip would wait that
+long. Models are loaded before.
 
-*At once*: 64 queries on clips that are indexed, from 64 threads, against the same one after another. Who
-waits is encoded together.
+*At once*: 64 queries on indexed clips from 64 threads, compared with the same queries one after another.
+Waiting queries are encoded together.
 
-Predicted: on two cores the clip takes turns with one other build, whose decoding and encoding go on beside
-its own, so two to three times alone; the queries gain as their text encoder does, twofold.
+Predicted: on two cores the clip takes turns with one other build, whose decoding and encoding continue in
+parallel, so two to three times alone; the queries gain as much as their text encoder does, twofold.
 
-Seen: 1.23 times alone, where the film takes forty times; the queries 3.6 times faster.
+Measured: 1.23 times alone, while the film takes forty times; the queries are 3.6 times faster.
 """
 
 from __future__ import annotations
@@ -40,14 +40,18 @@ def video(folder: Path, seed: int, seconds: int) -> str:
 
 
 def fresh(folder: Path, name: str, warm: str) -> Finder:
-    """A finder that knows one clip, so that everything it uses is loaded."""
+    """Return a finder with an empty cache that has indexed one clip, so that its models are loaded."""
     finder = build_resources(load_config("micro", cache=str(folder / name))).finder
     finder.find(warm, "warm")
     return finder
 
 
 async def beside(finder: Finder, film: str, clip: str) -> tuple[float, float]:
-    """Seconds until the clip is indexed while the film is under way, and those of the film."""
+    """Index the clip while the film is being indexed; return the seconds of both.
+
+    Raises:
+        RuntimeError: If the film was indexed first.
+    """
     started = time.perf_counter()
     loop, under_way = asyncio.get_running_loop(), asyncio.Event()
     long = asyncio.create_task(
@@ -58,13 +62,17 @@ async def beside(finder: Finder, film: str, clip: str) -> tuple[float, float]:
     await finder.ready(clip)
     waited = time.perf_counter() - asked
     if long.done():
-        raise RuntimeError("the film was over first: take a longer one")
+        raise RuntimeError("the film was indexed before the clip; use a longer one")
     await long
     return waited, time.perf_counter() - started
 
 
 def at_once(finder: Finder, clips: list[str]) -> float:
-    """Seconds one after another, divided by seconds at once."""
+    """Return the seconds of all queries one after another, divided by their seconds at once.
+
+    Raises:
+        RuntimeError: If the queries find other frames when they are asked at once.
+    """
     asked = [(clips[n % len(clips)], f"the {THINGS[n % 4]} number {n}") for n in range(QUERIES)]
     started = time.perf_counter()
     one_by_one = [finder.find(*a).hits for a in asked]
@@ -72,14 +80,14 @@ def at_once(finder: Finder, clips: list[str]) -> float:
     with ThreadPoolExecutor(QUERIES) as pool:
         together = list(pool.map(lambda a: finder.find(*a).hits, asked))
     ratio = (middle - started) / (time.perf_counter() - middle)
-    # The last digits may differ: a larger matrix product adds in another order.
+    # Scores may differ in the last digits, since a larger matrix product adds in another order.
     if [h[0].frame for h in together] != [h[0].frame for h in one_by_one]:
         raise RuntimeError("queries at once found other frames")
     return ratio
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Median of five rounds and a film of ten minutes (quick: one round, two minutes)."""
+    """Measure the median of five rounds, with a film of ten minutes (quick: one round, two minutes)."""
     need("encoder")
     rounds: list[tuple[float, float, float]] = []
     ratios: list[float] = []
@@ -91,9 +99,9 @@ def run(quick: bool = False) -> dict[str, Any]:
             started = time.perf_counter()
             finder.index(clips[0])
             alone = time.perf_counter() - started
-            rounds.append(
-                (alone, *asyncio.run(beside(fresh(folder, f"beside-{n}", clips[1]), film, clips[0])))
-            )
+            busy = fresh(folder, f"beside-{n}", clips[1])
+            waited, film_seconds = asyncio.run(beside(busy, film, clips[0]))
+            rounds.append((alone, waited, film_seconds))
         for clip in clips:
             finder.index(clip)
         ratios = [at_once(finder, clips) for _ in range(1 if quick else 5)]

@@ -1,9 +1,9 @@
-"""How soon something happens: the help, the first answer of a process, the next one.
+"""Start-up time: the help text, the first answer of a process, the next answer.
 
-*Help* is `python -m act2see --help` less a bare interpreter. *Cold* is a process that imports, loads the
-micro models, opens a clip that nobody has indexed and answers; beside it stands a process that only imports
-torch, transformers, diffusers and langgraph. *Warm* is another clip in the same process. All files have been
-read once before, so that the disk is no part of it.
+*Help* is `python -m act2see --help` less the start of a bare interpreter. *Cold* is a process that imports,
+loads the micro models, opens a clip that is not indexed, and answers; it is compared with a process that only
+imports torch, transformers, diffusers and langgraph. *Warm* is a question about another clip in the same
+process. All files have been read once before, so that the disk does not count.
 """
 
 from __future__ import annotations
@@ -37,35 +37,36 @@ for line in sys.stdin:
 
 
 def seconds(*arguments: str) -> float:
+    """Run Python with these arguments; return the seconds."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     return time.perf_counter() - started
 
 
 def help_beyond(times: int) -> float:
-    """Seconds of `--help` less those of a bare interpreter: the fastest of each, taken alternately."""
+    """Return the seconds of `--help` less those of a bare interpreter: the fastest of alternating runs."""
     pairs = [(seconds("-m", "act2see", "--help"), seconds("-c", "pass")) for _ in range(times + 1)]
     return min(a for a, _ in pairs) - min(b for _, b in pairs)
 
 
 def questions(count: int) -> list[Item]:
-    """Test questions whose reference chain calls `retrieve`."""
+    """Return test questions whose reference chain calls `retrieve`."""
     blinks = (make_item("blink", i, "test") for i in range(100))
     return [item for item in blinks if any(isinstance(s, Call) for s in item.chain)][:count]
 
 
 def answers(items: list[Item], folder: Path) -> list[dict[str, float]]:
-    """Ask in one fresh process with an empty cache; the first one's seconds begin when the process does."""
+    """Ask in one fresh process with an empty cache; the seconds of the first include the process's start."""
     clips = [write_clip(item.clip, folder / "clips" / f"{item.seed}.mp4") for item in items]
     environment = {**os.environ, "ACT2SEE_CACHE": tempfile.mkdtemp(dir=folder)}
     out: list[dict[str, float]] = []
-    with tempfile.TemporaryFile("w+") as complaints:
+    with tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=complaints,
+            stderr=errors,
             text=True,
             env=environment,
         )
@@ -76,17 +77,21 @@ def answers(items: list[Item], folder: Path) -> list[dict[str, float]]:
                 given = {"video": str(clip), "question": item.text, "options": item.options}
                 child.stdin.write(json.dumps(given) + "\n")
                 child.stdin.flush()
-                if not (line := child.stdout.readline()):
-                    complaints.seek(0)
-                    raise RuntimeError(f"the question failed: {complaints.read().strip().splitlines()[-1:]}")
-                out.append(json.loads(line) | ({"seconds": time.perf_counter() - started} if not out else {}))
+                line = child.stdout.readline()
+                if not line:
+                    errors.seek(0)
+                    raise RuntimeError(f"the question failed: {errors.read().strip().splitlines()[-1:]}")
+                answer = json.loads(line)
+                if not out:
+                    answer["seconds"] = time.perf_counter() - started
+                out.append(answer)
             child.stdin.close()
     return out
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Medians of three cold processes (quick: one), each with its import beside it, after one that fills the
-    disk cache."""
+    """Measure the medians of three cold processes (quick: one), each after one that only imports. A first
+    process, which does not count, fills the disk cache."""
     result: dict[str, Any] = {}
     goals: dict[str, Goal] = {
         "seconds of --help beyond the interpreter": at_most(help_beyond(3 if quick else 9), GOAL_HELP)

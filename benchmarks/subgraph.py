@@ -1,15 +1,15 @@
-"""What it costs to run as a part of another graph: per step, over the same run alone.
+"""Overhead per step of running as a part of another graph.
 
-A scripted reasoner makes many calls of a tool that costs nothing, so that what is measured is LangGraph: each
+A scripted reasoner makes many calls of a tool that costs nothing, so that LangGraph is what is measured. Each
 run is streamed as `aask` does (custom events and values) and saved after each step, in memory or in SQLite.
-Beside the graph alone stand a parent with shared keys, the adapter `as_node`, and the tool of a `ToolNode`.
-Runs alternate, and the fastest of each way counts; medians of the processor's time are reported too, since
-other work on the machine hardly shows in them.
+The graph alone is compared with a parent with shared keys, with the adapter `as_node`, and with a tool in a
+`ToolNode`. Runs alternate, and the fastest of each way counts; medians of the CPU time are reported too,
+since other work on the machine hardly affects them.
 
-Predicted before the first run: 0.3 ms a step for the parent (one more level of namespaces and of streams), a
-ratio of 1.05; the same for adapter and tool, whose own cost is once a run. Seen, of the processor's time:
--0.14 to 0.26 ms a step, ratios of 0.97 to 1.08: within the noise of a machine with other work, and no way
-dearer than another.
+Predicted before the first run: 0.3 ms per step for the parent (one more level of namespaces and streams), a
+ratio of 1.05; the same for adapter and tool, whose own cost arises once per run. Measured in CPU time: -0.14
+to 0.26 ms per step, ratios of 0.97 to 1.08. That is within the noise of a busy machine, and no way costs more
+than another.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CALLS = 20
 
 
 def around(node: Any, saver: Any) -> Any:
-    """A parent of one node."""
+    """Compile a parent graph with this one node."""
     from langgraph.graph import START, StateGraph
     from typing_extensions import TypedDict
 
@@ -67,7 +67,11 @@ async def saver_in(folder: Path, kind: str) -> AsyncIterator[Any]:
 
 
 async def once(graph: Any, given: Any, thread: str) -> tuple[float, float]:
-    """Seconds, and seconds of the processor, of one run."""
+    """Return the wall and CPU seconds of one run.
+
+    Raises:
+        RuntimeError: If the run does not make the scripted number of calls.
+    """
     run: Any = {"configurable": {"thread_id": thread}}
     called = 0
     wall, cpu = time.perf_counter(), time.process_time()
@@ -77,19 +81,19 @@ async def once(graph: Any, given: Any, thread: str) -> tuple[float, float]:
         called += part["type"] == "custom" and part["data"]["type"] == "call"
     spent = time.perf_counter() - wall, time.process_time() - cpu
     if called != CALLS:
-        raise RuntimeError(f"{thread}: {called} calls and not {CALLS}")
+        raise RuntimeError(f"{thread}: {called} calls instead of {CALLS}")
     return spent
 
 
 async def compare(folder: Path, kind: str, rounds: int) -> tuple[int, dict[str, list[tuple[float, float]]]]:
-    """The child's steps, and the times of each way, round by round, after one round that warms up."""
+    """Return the child's number of steps, and the times of each way by round, after one round that warms
+    up."""
     from langchain_core.messages import AIMessage
     from langgraph.prebuilt import ToolNode
 
     config, resources = house(folder)
-    config = config.model_copy(
-        update={"budget": config.budget.model_copy(update={"calls": CALLS, "tokens": 10**6})}
-    )
+    budget = config.budget.model_copy(update={"calls": CALLS, "tokens": 10**6})
+    config = config.model_copy(update={"budget": budget})
     parts = Parts(Caller(CALLS), {"retrieve": Event(resources, 1.0)}, resources)
     clip = str(write_clip(make_item("blink", 0, "test", seconds=6).clip, folder / "clip.mp4"))
     given: Any = {"video": clip, "question": "Which shape blinks?"}
@@ -108,21 +112,13 @@ async def compare(folder: Path, kind: str, rounds: int) -> tuple[int, dict[str, 
                 spent = await once(graph, what, f"{way} {n}")
                 if n:
                     times.setdefault(way, []).append(spent)
-        steps = (
-            len(
-                [
-                    s
-                    async for s in ways["alone"][0].aget_state_history(
-                        {"configurable": {"thread_id": "alone 1"}}
-                    )
-                ]
-            )
-            - 1
-        )
-    return steps, times
+        history = ways["alone"][0].aget_state_history({"configurable": {"thread_id": "alone 1"}})
+        states = [state async for state in history]
+    return len(states) - 1, times
 
 
 async def measure(folder: Path, rounds: int) -> dict[str, Any]:
+    """Measure all ways with checkpoints in memory and in SQLite."""
     goals: dict[str, Goal] = {}
     kept: dict[str, Any] = {}
     for kind in ("memory", "sqlite"):
@@ -144,5 +140,6 @@ async def measure(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
+    """Measure 15 rounds (quick: 5)."""
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(measure(Path(folder), 5 if quick else 15))
