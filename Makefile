@@ -1,7 +1,7 @@
-# `make` lists the targets. Every target sets up what it needs, in .venv, and sets it up again only when
-# pyproject.toml or constraints.txt has changed. A fresh clone needs Python 3.11 (or newer) and make.
-#   PYTHON=…  another interpreter     WORKERS=…  test processes     ARGS=…  more arguments for pytest, the demo, the recipe
-#   CUDA=1    let pip take the CUDA build of torch although no NVIDIA GPU is seen
+# `make` lists the targets. Every target installs what it needs into .venv, and installs again only after a change of
+# pyproject.toml or constraints.txt. A fresh clone needs Python 3.11 (or newer) and make.
+#   PYTHON=…  another interpreter     WORKERS=…  test processes     ARGS=…  more arguments for pytest, demo, bench, micro
+#   CUDA=1    let pip choose the CUDA build of torch although no NVIDIA GPU is found
 
 PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -38,7 +38,7 @@ bench: $(CORE) ## measure speed and memory; results go to benchmarks/results
 micro: $(CORE) ## train the three micro models again, from nothing
 	@$(BIN)/act2see micro train $(ARGS)
 
-# Notebooks run in one process, one after another; a cell may take longer than a test may.
+# Notebooks run in one process, one after another; a cell may take longer than a test.
 notebooks: $(DEV) ## execute the notebooks
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; \
 	then $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 --timeout=600 notebooks; \
@@ -68,8 +68,8 @@ $(BIN)/python:
 		exit 1; fi
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
-# Without an NVIDIA GPU torch's CPU build goes in first, so that nothing pulls gigabytes of CUDA (see constraints.txt).
-# pip's own sources (an index, a mirror, a folder of wheels) are tried before PyTorch's CPU index.
+# Without an NVIDIA GPU, torch's CPU build is installed first, so that no package pulls in gigabytes of CUDA (see
+# constraints.txt). pip's configured sources (an index, a mirror, a folder of wheels) are tried before PyTorch's CPU index.
 $(CORE): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up .venv with what act2see needs: 1.6 GB on disk, one to five minutes the first time"
 	@if [ -z "$(CUDA)" ] && [ "$$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1; then \

@@ -22,6 +22,7 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import Parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import Clip, render, write_clip
+from act2see.trace.trace import Trace
 from benchmarks import Goal, at_most, reported
 from benchmarks.engine import Event, house
 
@@ -68,7 +69,11 @@ def write_large(clip: Clip, path: Path, seconds: int) -> Path:
 
 
 async def steps(clip: Path, folder: Path, **view: Any) -> list[int]:
-    """Return the bytes of each saved step of a run."""
+    """Return the bytes of each saved step of a run.
+
+    Raises:
+        RuntimeError: If a call returned no frame.
+    """
     from langgraph.checkpoint.memory import InMemorySaver
 
     config, resources = house(folder, **view)
@@ -76,10 +81,15 @@ async def steps(clip: Path, folder: Path, **view: Any) -> list[int]:
     saver = InMemorySaver()
     graph = create_act2see(config, parts=parts, checkpointer=saver)
     thread: Any = {"configurable": {"thread_id": "run"}}
-    await graph.ainvoke(
-        {"video": str(clip), "question": "Which shape blinks?", "options": ["ring", "cross", "square"]},
-        thread,
-    )
+    given: Any = {
+        "video": str(clip),
+        "question": "Which shape blinks?",
+        "options": ["ring", "cross", "square"],
+    }
+    result = await graph.ainvoke(given, thread)
+    looks = Trace.model_validate(result["trace"]).looks
+    if not all(returned and returned.frames for _, returned in looks):
+        raise RuntimeError("a call returned no frame")
     out = []
     for saved in saver.list(thread):
         packed = sum(len(saver.serde.dumps_typed(part)[1]) for part in (saved.checkpoint, saved.metadata))

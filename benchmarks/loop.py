@@ -40,6 +40,9 @@ async def once(
 
     Returns:
         The trace, the seconds without initial frames and tool, each visit's `Done`, and the tokens written.
+
+    Raises:
+        RuntimeError: If a call returned no frame.
     """
     engine.wrote, engine.dones = [], []
     engine.script = deque() if have("vlm") else deque(engine.chain(item))
@@ -47,6 +50,8 @@ async def once(
     result = await graph.ainvoke({"video": str(clip), "question": item.text, "options": list(item.options)})
     seconds = time.perf_counter() - started
     trace = Trace.model_validate(result["trace"])
+    if not all(returned and returned.frames for _, returned in trace.looks):
+        raise RuntimeError("a call returned no frame")
     spent = trace.usage.node_seconds
     return trace, seconds - spent["view"] - spent.get("retrieve", 0.0), engine.dones, engine.wrote
 

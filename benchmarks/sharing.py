@@ -54,9 +54,11 @@ async def beside(finder: Finder, film: str, clip: str) -> tuple[float, float]:
     """
     started = time.perf_counter()
     loop, under_way = asyncio.get_running_loop(), asyncio.Event()
-    long = asyncio.create_task(
-        finder.ready(film, lambda done, total: loop.call_soon_threadsafe(under_way.set))
-    )
+
+    def begun(done: int, total: int) -> None:
+        loop.call_soon_threadsafe(under_way.set)
+
+    long = asyncio.create_task(finder.ready(film, begun))
     await under_way.wait()
     asked = time.perf_counter()
     await finder.ready(clip)

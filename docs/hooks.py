@@ -1,7 +1,7 @@
 """Pages of the site (`make docs`) whose source is not in docs/: README, CONTRIBUTING, CHANGELOG, the API.
 
-MkDocs checks links between pages. Links to other files of the repository are checked here, and become plain
-text, since the site does not hold these files.
+MkDocs checks links between pages. Links to other files of the repository are checked here and become plain
+text, since the site does not contain these files.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def api_reference() -> str:
-    """The Markdown of a page with every public name of `act2see`, grouped by the package that defines it."""
+    """Return the Markdown of a page with every public name of `act2see`, grouped by defining package."""
     lines = [
         "# API reference",
         "",
@@ -79,7 +79,7 @@ def with_site_links(markdown: str, page: str) -> str:
 
 
 def _site_target(target: str, page: str) -> str | None:
-    """The target relative to the page; None for a file that the site does not hold."""
+    """Return the target relative to the page; None for a file that the site does not contain."""
     path, _, anchor = target.partition("#")
     if "://" in target or not path:
         return target

@@ -1,5 +1,5 @@
-"""The pictures in the README, made from the models in the package: `make pictures` (needs Chromium or
-Chrome)."""
+"""Make the pictures of README and docs with the models in the package: `make pictures`. Needs Chromium or
+Chrome."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ IMAGES = Path(__file__).parent / "img"
 
 
 def shoot(page: Any, name: str, tallest: int = 4000) -> None:
-    """Photograph a page at its own height, or as far down as `tallest` pixels."""
+    """Save a screenshot of a whole page, cut off at `tallest` pixels."""
     picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
-    picture.crop((0, 0, picture.width, min(picture.height, tallest))).quantize(128).save(
-        IMAGES / name, optimize=True
-    )
+    top = picture.crop((0, 0, picture.width, min(picture.height, tallest)))
+    top.quantize(128).save(IMAGES / name, optimize=True)
 
 
 def trace_page(browser: Any, folder: Path) -> None:
-    """A trace, as `act2see ask --html` writes it."""
+    """Make `trace.png`: the page of a trace, as `act2see ask --html` writes it."""
     config = load_config("micro")
     graph, store = create_act2see(config), cached_parts(config).resources.store
     item = make_item("both", dict(ITEMS)["both"], "test")
@@ -49,7 +48,8 @@ def trace_page(browser: Any, folder: Path) -> None:
 
 
 def web_page(browser: Any, folder: Path) -> None:
-    """`act2see ui`: a question asked with both tools, then without them, then the two side by side."""
+    """Make `ui.png` and `compare.png`: a question asked with both tools on the web page, then without them,
+    then both runs side by side."""
     site = Site(
         {"micro": load_config("micro")},
         VideoCatalog(folder / "uploads", samples(folder / "samples")),
@@ -83,7 +83,7 @@ def web_page(browser: Any, folder: Path) -> None:
 def main() -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
-        raise SystemExit("pictures need Chromium or Chrome on the PATH")
+        raise SystemExit("this needs Chromium or Chrome on the PATH")
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         trace_page(browser, Path(temporary) / "trace")

@@ -1,8 +1,8 @@
-"""python notebooks/execute.py [NAME ...]: execute the notebooks and keep what they show.
+"""python notebooks/execute.py [NAME ...]: execute the notebooks and save them with their outputs.
 
-Kept is what a reader needs, and nothing that differs from run to run without saying anything: no time stamps,
-no state of widgets (their static page stays), no progress bars. A notebook that complains on stderr, that
-shows a folder of this machine, or that grows past 600 KB is not written.
+Only outputs that a reader needs are saved: no time stamps, no widget state (the static page stays) and no
+progress bars, which differ from run to run. A notebook is not written if it prints to stderr, contains a path
+of this machine, or exceeds 600 KB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def execute(path: Path) -> Any:
-    """The notebook with its outputs, in a kernel of its own, started in a folder of its own."""
+    """Execute a notebook in a new kernel, in an empty folder; return it with its outputs."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -39,58 +39,63 @@ def execute(path: Path) -> Any:
     }
     for cell in notebook.cells:
         cell.metadata = {}
-        shown = [
-            o
-            for o in cell.get("outputs", [])
-            if not (WIDGET in o.get("data", {}) and "text/html" not in o.data)
-        ]
         if cell.cell_type == "code":
-            cell.outputs = shown
-        for output in shown:
-            data = output.get("data", {})
-            data.pop(WIDGET, None)
-            if "text/html" in data and len(data.get("text/plain", "")) > 1_000:
-                data["text/plain"] = f"{data['text/plain'].partition('(')[0]}(…)"
+            cell.outputs = [output for output in cell.outputs if not is_bare_widget(output)]
+            for output in cell.outputs:
+                shorten(output)
     return notebook
 
 
+def is_bare_widget(output: Any) -> bool:
+    """Return whether an output is a widget without a static page."""
+    data = output.get("data", {})
+    return WIDGET in data and "text/html" not in data
+
+
+def shorten(output: Any) -> None:
+    """Remove a widget's state, and a long text that repeats the HTML."""
+    data = output.get("data", {})
+    data.pop(WIDGET, None)
+    if "text/html" in data and len(data.get("text/plain", "")) > 1_000:
+        data["text/plain"] = f"{data['text/plain'].partition('(')[0]}(…)"
+
+
 def faults(text: str) -> list[str]:
-    """What is wrong with a notebook as it would be written; none where it may be."""
+    """Return why the text of a notebook must not be written; an empty list if it may be."""
     import nbformat
 
-    said = [o for c in nbformat.reads(text, as_version=4).cells for o in c.get("outputs", [])]
-    found = [
-        f"stderr: {o.text.strip()[:200]}" for o in said if o.output_type == "stream" and o.name == "stderr"
-    ]
-    found += [f"an error: {o.ename}: {o.evalue[:200]}" for o in said if o.output_type == "error"]
+    found = []
+    for cell in nbformat.reads(text, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream" and output.name == "stderr":
+                found.append(f"stderr: {output.text.strip()[:200]}")
+            if output.output_type == "error":
+                found.append(f"error: {output.ename}: {output.evalue[:200]}")
     places = {tempfile.gettempdir(), str(Path.home()), str(HERE.parent)} - {"/"}
-    found += [
-        f"a folder of this machine: {m[0]}"
-        for m in re.finditer("|".join(rf"{re.escape(p)}/\S{{0,40}}" for p in places), text)
-    ]
-    return found + (
-        [f"{len(text.encode()):,} bytes, and {LIMIT:,} are allowed"] if len(text.encode()) > LIMIT else []
-    )
+    paths = "|".join(rf"{re.escape(place)}/\S{{0,40}}" for place in places)
+    found += [f"path of this machine: {match[0]}" for match in re.finditer(paths, text)]
+    size = len(text.encode())
+    if size > LIMIT:
+        found.append(f"{size:,} bytes; at most {LIMIT:,} are allowed")
+    return found
 
 
 def main(names: list[str]) -> int:
+    """Execute the notebooks whose names contain one of these; return the exit code."""
     import nbformat
 
     bad = 0
-    for path in sorted(p for p in HERE.glob("*.ipynb") if not names or any(n in p.name for n in names)):
+    for path in sorted(HERE.glob("*.ipynb")):
+        if names and not any(name in path.name for name in names):
+            continue
         started = time.perf_counter()
         text = nbformat.writes(execute(path)) + "\n"
         wrong = faults(text)
         bad += bool(wrong)
         if not wrong:
             path.write_text(text, encoding="utf-8")
-        print(
-            path.name,
-            f"{time.perf_counter() - started:.0f} s,",
-            f"{len(text) / 1e3:.0f} kB",
-            *wrong,
-            sep="  ",
-        )
+        seconds = time.perf_counter() - started
+        print(path.name, f"{seconds:.0f} s,", f"{len(text) / 1e3:.0f} kB", *wrong, sep="  ")
     return int(bad > 0)
 
 

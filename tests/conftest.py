@@ -1,4 +1,4 @@
-"""What every test may rely on: no network, no shared cache, and workers that do not fight over the cores.
+"""Settings and fixtures of all tests: no network, a cache of their own, and one thread per worker.
 
 The variables are set when pytest loads this file, before any test imports a library that reads them; child
 processes inherit them.
@@ -24,7 +24,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
 
-# Torch and BLAS take all cores by default; with one process a core that is slower than one thread each.
+# Torch and BLAS use all cores by default. With a worker per core, one thread per worker is faster.
 if "PYTEST_XDIST_WORKER" in os.environ:
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"
@@ -32,7 +32,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of indexes and frames for this process: empty when the tests begin, never the user's own."""
+    """The cache folder of this process: empty when the tests begin, never the user's own."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACT2SEE_CACHE", str(folder))
@@ -41,7 +41,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def frame() -> Callable[..., FrameRef]:
-    """`frame(n)`: a reference to a picture of its own."""
+    """`frame(n)` returns a reference to the n-th picture."""
     from act2see.tools.frames import FrameRef
 
     def make(n: int, seconds: float = 0.0, width: int = 48, height: int = 48) -> FrameRef:
@@ -52,7 +52,7 @@ def frame() -> Callable[..., FrameRef]:
 
 @pytest.fixture(scope="session")
 def trace() -> Callable[..., Trace]:
-    """`trace(question=..., initial=..., segments=...)` about a clip that nobody opens."""
+    """`trace(question=..., initial=..., segments=...)` returns a trace of a clip that does not exist."""
     from act2see.trace.record import Video
     from act2see.trace.trace import Trace
 
@@ -62,7 +62,7 @@ def trace() -> Callable[..., Trace]:
 
 @pytest.fixture(scope="session")
 def source() -> Callable[[FrameRef], NDArray[np.uint8]]:
-    """The picture behind a reference: noise that its digest alone decides."""
+    """`source(ref)` returns the picture of a reference: noise that depends only on its digest."""
     import numpy as np
 
     def picture(ref: FrameRef) -> NDArray[np.uint8]:

@@ -1,5 +1,4 @@
-"""A local HTTP server for a test: what the doubles of other people's services share. What they say is their
-own."""
+"""A local HTTP server for tests, shared by the doubles of external services."""
 
 from __future__ import annotations
 
@@ -12,43 +11,45 @@ from typing import Any
 
 
 class Quiet(BaseHTTPRequestHandler):
-    """Logs nothing. It ends each connection, or the client would keep a socket beyond the test's event
-    loop."""
+    """A handler without logging. It closes each connection; else the client would keep a socket longer than
+    the test's event loop lives."""
 
-    protocol_version = "HTTP/1.1"  # in chunks: an end without the last one is noticed
+    protocol_version = "HTTP/1.1"  # allows chunks, so that a client notices a truncated stream
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
     def body(self) -> dict[str, Any]:
-        read: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        return read
+        """Return the request's JSON."""
+        data: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        return data
 
     def whole(self, status: int, data: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> None:
-        """An answer in one piece of JSON."""
-        said = json.dumps(data).encode()
-        self.begin(
-            status, {"content-type": "application/json", **(headers or {}), "content-length": str(len(said))}
-        )
-        self.wfile.write(said)
+        """Send a complete JSON response."""
+        body = json.dumps(data).encode()
+        length = {"content-length": str(len(body))}
+        self.begin(status, {"content-type": "application/json", **(headers or {}), **length})
+        self.wfile.write(body)
 
     def stream(self) -> None:
-        """Begin a stream of events, whose parts are chunks; an empty one ends it."""
+        """Begin an event stream. Each part is a chunk; an empty chunk ends the stream."""
         self.begin(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Send the status and the headers."""
         self.send_response(status)
         for name, value in {**headers, "connection": "close"}.items():
             self.send_header(name, value)
         self.end_headers()
 
     def chunk(self, data: bytes) -> None:
+        """Send a chunk of a stream."""
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The address of a server on any free port, in threads, until the block ends."""
+    """Run a threaded server on a free port until the block ends; yield its address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()

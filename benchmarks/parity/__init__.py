@@ -1,1 +1,2 @@
-"""Checks against other people's code that needs an environment of its own: outside CI, run by hand."""
+"""Comparisons with other implementations. They need environments of their own, so they are run by hand,
+outside CI."""

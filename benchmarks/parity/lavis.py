@@ -1,16 +1,16 @@
-"""python -m benchmarks.parity.lavis --python ENV/bin/python: BLIP-2's contrastive score in LAVIS and here,
-same random weights.
+"""python -m benchmarks.parity.lavis --python ENV/bin/python: BLIP-2's contrastive score in LAVIS and in
+act2see, with the same random weights.
 
-LAVIS 1.0.2 wants transformers below 4.27, so it runs in an environment of its own (docs/parity.md says how it
-is made) and this file runs itself there. There `Blip2ITM` is put together from LAVIS's own modules, small or,
-with `--real`, of the true size, since its constructor would fetch weights; its weights are drawn, its numbers
-scaled so that queries and words differ, and `forward(match_head="itc")` scores each picture with each text.
-Its state dict, renamed to transformers' names, is then a checkpoint folder that `Blip2Encoder` loads, and
-`similarity` scores the same pairs from the same pixels.
+LAVIS 1.0.2 requires transformers below 4.27, so it needs an environment of its own (docs/parity.md describes
+it), in which this file runs itself. There, `Blip2ITM` is assembled from LAVIS's own modules, since its
+constructor would download weights: small, or with `--real` at the true size. Its weights are random, scaled
+so that queries and words differ, and `forward(match_head="itc")` scores each picture with each text. Its
+state dict, renamed to transformers' names, becomes a checkpoint folder that `Blip2Encoder` loads. Its
+features score the same pairs from the same pixels.
 
-The names and shapes of LAVIS's modules at the true size, after the same renaming, are compared as well, on
-the meta device. LAVIS imports much that a Q-Former does not use; what is missing in its environment is stood
-in for by empty modules.
+The names and shapes of LAVIS's modules at the true size, after the same renaming, are compared too, on the
+meta device. LAVIS imports many packages that a Q-Former does not use; empty modules replace those that its
+environment lacks.
 """
 
 from __future__ import annotations
@@ -75,16 +75,17 @@ UNUSED = re.compile(r"^Qformer\.cls\.|^temp$|position_ids$|[qv]_bias$")
 
 
 def renamed(state: dict[str, Any]) -> dict[str, Any]:
-    """A LAVIS state dict by transformers' names. The key's bias, which LAVIS does not have, is zero."""
+    """Return a LAVIS state dict with transformers' names. The key's bias, which LAVIS does not have, is
+    zero."""
     import torch
 
     out = {}
     for name, tensor in state.items():
         if name.endswith("attn.q_bias"):
             v = state[name.replace("q_bias", "v_bias")]
-            out[re.sub(RENAMED[3][0], RENAMED[3][1], name).replace("attn.q_bias", "self_attn.qkv.bias")] = (
-                torch.cat((tensor, torch.zeros_like(v), v))
-            )
+            block = re.sub(*RENAMED[3], name)
+            bias = block.replace("attn.q_bias", "self_attn.qkv.bias")
+            out[bias] = torch.cat((tensor, torch.zeros_like(v), v))
         if not UNUSED.search(name):
             for pattern, to in RENAMED:
                 name = re.sub(pattern, to, name)
@@ -93,7 +94,7 @@ def renamed(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def lavis_model(sizes: dict[str, Any], vocabulary: int) -> Any:
-    """`Blip2ITM` of LAVIS's modules, as its constructor would make it."""
+    """Assemble `Blip2ITM` from LAVIS's modules, as its constructor does."""
     from functools import partial
 
     import torch
@@ -124,12 +125,10 @@ def lavis_model(sizes: dict[str, Any], vocabulary: int) -> Any:
         num_attention_heads=sizes["hidden"] // 64 or 1,
         intermediate_size=sizes["inner"],
     )
-    config.encoder_width, config.add_cross_attention, config.cross_attention_freq, config.query_length = (
-        sizes["width"],
-        True,
-        2,
-        QUERIES,
-    )
+    config.encoder_width = sizes["width"]
+    config.add_cross_attention = True
+    config.cross_attention_freq = 2
+    config.query_length = QUERIES
     model.Qformer = BertLMHeadModel(config)
     model.query_tokens = torch.nn.Parameter(torch.zeros(1, QUERIES, sizes["hidden"]))
     model.vision_proj = torch.nn.Linear(sizes["hidden"], DIM)
@@ -140,8 +139,10 @@ def lavis_model(sizes: dict[str, Any], vocabulary: int) -> Any:
 
 
 def stand_ins() -> None:
-    """Empty modules for what LAVIS imports and an ITC score does not use. torchvision's operators need its
-    CUDA build."""
+    """Put empty modules in place of those that LAVIS imports and an ITC score does not use.
+
+    One of them registers torchvision's operators, which need its CUDA build.
+    """
     for name in ("torchvision._meta_registrations", "spacy", "contexttimer", "opendatasets"):
         module = types.ModuleType(name)
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
@@ -149,7 +150,7 @@ def stand_ins() -> None:
 
 
 class Tokens(dict):  # type: ignore[type-arg]
-    """A tokenizer's output, as LAVIS uses it."""
+    """A tokenizer's output with the interface that LAVIS uses."""
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
@@ -159,7 +160,7 @@ class Tokens(dict):  # type: ignore[type-arg]
 
 
 def inside(folder: Path) -> None:
-    """In LAVIS's environment: weights and scores into the folder."""
+    """In LAVIS's environment: read `asked.json`, and write weights and scores to the folder."""
     stand_ins()
     from unittest import mock
 
@@ -171,7 +172,7 @@ def inside(folder: Path) -> None:
     model = lavis_model(asked["sizes"], asked["vocabulary"])
     with torch.no_grad():
         for p in model.parameters():
-            gain = p.dim() == 1 and bool((p == 1).all())  # a LayerNorm's: about one
+            gain = p.dim() == 1 and bool((p == 1).all())  # a LayerNorm weight: about one
             p.normal_(std=0.2 if p.dim() < 2 else 2 / p.shape[-1] ** 0.5).add_(1.0 if gain else 0.0)
         model.query_tokens.normal_()
         pixels = torch.load(folder / "pixels.pt")
@@ -181,12 +182,11 @@ def inside(folder: Path) -> None:
                 input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)
             )
             model.tokenizer = lambda *_, tokens=tokens, **__: tokens
-            scores.append(
-                [
-                    float(model({"image": picture[None], "text_input": ""}, match_head="itc"))
-                    for picture in pixels
-                ]
-            )
+            row = []
+            for picture in pixels:
+                score = model({"image": picture[None], "text_input": ""}, match_head="itc")
+                row.append(float(score))
+            scores.append(row)
     save_file(renamed(model.state_dict()), str(folder / "model.safetensors"), metadata={"format": "pt"})
     with (
         torch.device("meta"),
@@ -199,7 +199,7 @@ def inside(folder: Path) -> None:
 
 
 def run(python: str, real: bool) -> dict[str, Any]:
-    """Both sides; the figures of their agreement."""
+    """Score on both sides; return the figures of their agreement."""
     import numpy as np
     import torch
     from transformers import Blip2ForImageTextRetrieval
@@ -214,9 +214,8 @@ def run(python: str, real: bool) -> dict[str, Any]:
     vocabulary = 30_523 if real else len(tokenizer)
     config = blip2_config(sizes, vocabulary)
     rng = np.random.default_rng(0)
-    colours = rng.integers(
-        0, 256, (3, 4, 4, 3), dtype=np.uint8
-    )  # large patches: noise looks the same everywhere
+    # Large patches, since fine noise looks the same everywhere.
+    colours = rng.integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
     pictures = [c.repeat(sizes["image"] // 4, 0).repeat(sizes["image"] // 4, 1) for c in colours]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -240,20 +239,21 @@ def run(python: str, real: bool) -> dict[str, Any]:
         )
         found = json.loads((folder / "found.json").read_text())
         encoder = Blip2Encoder(folder)
-        ours = np.array([[encoder.similarity(p, text) for p in pictures] for text in TEXTS])
-        with torch.inference_mode():  # without our rounding of features to fp16
-            exact = [
-                encoder.model(
-                    torch.load(folder / "pixels.pt"), torch.tensor([i]), use_image_text_matching_head=False
-                ).logits_per_text[0]
-                for i in ids
-            ]
+        features = encoder.frames(pictures).astype(np.float32)  # (pictures, queries, dim)
+        ours = np.stack([(features @ phrase).max(axis=1) for phrase in encoder.phrases(TEXTS)])
+        exact = []  # without our rounding of features to fp16
+        with torch.inference_mode():
+            pixels = torch.load(folder / "pixels.pt")
+            for i in ids:
+                out = encoder.model(pixels, torch.tensor([i]), use_image_text_matching_head=False)
+                exact.append(out.logits_per_text[0])
     theirs = np.array(found["scores"])
     with torch.device("meta"):
-        known = {
-            n: list(t.shape)
-            for n, t in Blip2ForImageTextRetrieval(blip2_config(REAL, 30_523)).state_dict().items()
-        }
+        state = Blip2ForImageTextRetrieval(blip2_config(REAL, 30_523)).state_dict()
+    known = {name: list(tensor.shape) for name, tensor in state.items()}
+    equal: int | list[str] = len(known)
+    if found["real"] != known:
+        equal = sorted(set(known) ^ set(found["real"]))
     return {
         "size": "real" if real else "small",
         "pairs": int(theirs.size),
@@ -264,13 +264,12 @@ def run(python: str, real: bool) -> dict[str, Any]:
         ),
         "spread of the scores": float(theirs.std()),
         "same order of pictures for every text": bool((ours.argsort(1) == theirs.argsort(1)).all()),
-        "tensors of the true size, names and shapes equal": len(known)
-        if found["real"] == known
-        else sorted(set(known) ^ set(found["real"])),
+        "tensors of the true size, names and shapes equal": equal,
     }
 
 
 def blip2_config(sizes: dict[str, Any], vocabulary: int) -> Any:
+    """Return transformers' config for these sizes."""
     from transformers import Blip2Config
 
     return Blip2Config(
@@ -315,7 +314,7 @@ def main() -> None:
     if arguments.inside:
         return inside(arguments.inside)
     if not arguments.python:
-        parser.error("--python is needed: docs/parity.md says how LAVIS's environment is made")
+        parser.error("--python is required: docs/parity.md describes LAVIS's environment")
     print(json.dumps(run(arguments.python, arguments.real), indent=1))
 
 

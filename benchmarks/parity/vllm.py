@@ -1,14 +1,13 @@
-"""The micro checkpoint under vLLM, beside `TransformersReasoner`: the same text, how much of a prefix is
-cached, latency.
+"""The micro checkpoint in vLLM, compared with `TransformersReasoner`: equal texts, prefix caching, latency.
 
     python -m benchmarks.parity.vllm --python vllm-env/bin/python --questions 100
 
-Questions are asked through the real graph with `TransformersReasoner`; each step of it, the rollout that went
-in and the text that came out, is then given to the server over HTTP (`act2see serve vllm`'s own command) and
-to `VLLMReasoner` in process, by this module run in vLLM's environment. Greedy, so the texts must be equal.
-What may be cached of a step is what its loops have read and written before, in whole blocks. The two take
-turns at each step, so that their times are those of one machine. docs/parity.md says how the environment is
-made, and what came out.
+Questions are asked through the real graph with `TransformersReasoner`. Each step (the rollout that it read
+and the text that it wrote) is then replayed by this module in vLLM's environment, over HTTP on the server
+that `act2see serve vllm` starts, and by `VLLMReasoner` in process. Decoding is greedy, so the texts must be
+equal. A step can reuse at most what its loops have read and written before, in whole blocks. The two take
+turns at each step, so that both see the same machine. docs/parity.md describes the environment and the
+results.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from act2see.agent.grammar import Grammar, StopReason
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
 from act2see.agent.rollout import Rollout
 
-# One process on few cores: no compilation, a small cache, threads left to the system.
-ENGINE = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 8, "max_model_len": 4096}
+# One process on few cores: no compilation, a small cache, threads not bound to cores.
+ENGINE: dict[str, Any] = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 8, "max_model_len": 4096}
 FLAGS = ("--enforce-eager", "--max-num-seqs", "8")
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -42,24 +41,24 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
 }
-SETTLED = 1.1  # seconds after which an engine that has nothing to do no longer spins
+SETTLED = 1.1  # seconds after which an idle engine stops spinning
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One continuation: what was read, what was written, how many tokens the loops before have left in the
-    cache."""
+    """One continuation of a rollout."""
 
     rollout: Rollout
     stops: tuple[str, ...]
     max_tokens: int
     text: str
     known: int
+    """Tokens that the loops before have left in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """The same step by another engine."""
+    """The same step, replayed by another engine."""
 
     text: str
     seconds: float
@@ -68,7 +67,7 @@ class Played:
 
 
 class Recorder(Reasoner):
-    """A reasoner that writes down what another one does."""
+    """Records the steps of another reasoner."""
 
     def __init__(self, inner: Reasoner) -> None:
         self.inner, self.name = inner, inner.name
@@ -84,7 +83,7 @@ class Recorder(Reasoner):
                 rollout, stops = request.rollout, tuple(request.stops)
                 known = self._known.get(rollout.session, 0)
                 self.steps.append(Step(rollout, stops, request.max_tokens, text, known))
-                # The last token that was written has not been read yet.
+                # The last token written has not been read yet.
                 self._known[rollout.session] = item.prefilled + item.cached + item.decoded - 1
             yield item
 
@@ -93,7 +92,7 @@ class Recorder(Reasoner):
 
 
 async def record(questions: int, folder: Path) -> tuple[list[Step], dict[str, Any]]:
-    """The steps of that many questions of the board world, all families in turn, and the frames they show."""
+    """Ask questions of the board world, all families in turn; return the steps and the frames by digest."""
     import dataclasses
 
     from act2see.graphs.ask import create_act2see
@@ -117,7 +116,7 @@ async def record(questions: int, folder: Path) -> tuple[list[Step], dict[str, An
 
 
 async def play(steps: Sequence[Step], engine: Reasoner) -> list[Played]:
-    """One after the other, as the graph would ask."""
+    """Replay the steps one after another, as the graph would ask."""
     played = []
     for step in steps:
         tags = tuple(s[2:-1] for s in step.stops if s != "</answer>")
@@ -131,7 +130,7 @@ async def play(steps: Sequence[Step], engine: Reasoner) -> list[Played]:
 
 
 async def take_turns(steps: Sequence[Step], engines: Sequence[Reasoner]) -> list[list[Played]]:
-    """Each step by each engine, one after the other, as the graph would ask."""
+    """Replay each step on each engine, one after another."""
     played: list[list[Played]] = [[] for _ in engines]
     for engine in engines:
         await play(steps[:1], engine)  # an engine's first request warms it up
@@ -143,7 +142,7 @@ async def take_turns(steps: Sequence[Step], engines: Sequence[Reasoner]) -> list
 
 
 async def together(steps: Sequence[Step], engine: Reasoner) -> float:
-    """Up to 64 questions at once: tokens written a second."""
+    """Replay up to 64 questions at once; return the tokens written per second."""
     await asyncio.sleep(SETTLED)
     questions: dict[str, list[Step]] = {}
     for step in steps:
@@ -154,13 +153,13 @@ async def together(steps: Sequence[Step], engine: Reasoner) -> float:
 
 
 def report(steps: Sequence[Step], played: Sequence[Played], block: int) -> dict[str, Any]:
-    """How many texts are equal, what share of the whole blocks that were known came from the cache, seconds a
-    step."""
+    """Return the number of equal texts, the share of known whole blocks that came from the cache, and the
+    seconds per step."""
     later = [(s, p) for s, p in zip(steps, played, strict=True) if s.known]
     known = sum(s.known for s, _ in later)
     whole = sum(s.known // block * block for s, _ in later)
-    # vLLM may have read the last token, too, before it saw that the text had ended: no more than the whole
-    # blocks is counted.
+    # vLLM may also have read the last token before it saw that the text had ended: count only the known
+    # whole blocks.
     cached = sum(min(p.cached, s.known // block * block) for s, p in later)
     differ = [(s.text, p.text) for s, p in zip(steps, played, strict=True) if s.text != p.text]
     return {
@@ -179,7 +178,20 @@ def report(steps: Sequence[Step], played: Sequence[Played], block: int) -> dict[
 def serve(
     python: Path, folder: Path, loras: Sequence[str] = (), flags: Sequence[str] = FLAGS
 ) -> tuple[subprocess.Popen[bytes], str]:
-    """`act2see serve vllm` on a free port; waits until it answers."""
+    """Start `act2see serve vllm` on a free port and wait until it answers.
+
+    Args:
+        python: The interpreter of vLLM's environment.
+        folder: Where its config, cache and log are.
+        loras: Adapters to load, as `NAME=FOLDER`.
+        flags: Flags for vLLM.
+
+    Returns:
+        The process and its base URL.
+
+    Raises:
+        SystemExit: If the server exits or does not answer in ten minutes.
+    """
     import urllib.request
 
     with socket.socket() as free:
@@ -202,7 +214,7 @@ def serve(
         str(port),
     ]
     command += [word for lora in loras for word in ("--lora", lora)]
-    # A session of its own, so that the engine's processes end with it.
+    # In a session of its own, so that the engine's processes can be ended with it.
     server = subprocess.Popen(
         [*command, "--", *flags],
         stdout=log,
@@ -218,13 +230,13 @@ def serve(
                 return server, f"http://127.0.0.1:{port}/v1"
         except OSError:
             time.sleep(1)
-    raise SystemExit(
-        f"the server did not come up; its last words:\n{(folder / 'server.log').read_text(errors='replace')[-3000:]}"
-    )
+    end_of_log = (folder / "server.log").read_text(errors="replace")[-3000:]
+    raise SystemExit(f"the server did not start; the end of its log:\n{end_of_log}")
 
 
 def in_turns(saved: Path, url: str) -> tuple[list[list[Played]], list[float]]:
-    """Run in vLLM's environment: the steps over HTTP and in process, and the rates of many at once."""
+    """In vLLM's environment: replay the steps over HTTP and in process; return them and both rates of many
+    questions at once."""
     from act2see.agent.reasoners.vllm.engine import VLLMReasoner
     from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
     from act2see.tools.runtime.weights import resolve_weights
@@ -237,10 +249,9 @@ def in_turns(saved: Path, url: str) -> tuple[list[list[Played]], list[float]]:
 
     async def run() -> tuple[list[list[Played]], list[float]]:
         await there.check()
-        return await take_turns(steps, (there, here)), [
-            await together(steps, there),
-            await together(steps, here),
-        ]
+        played = await take_turns(steps, (there, here))
+        rates = [await together(steps, there), await together(steps, here)]
+        return played, rates
 
     try:
         return asyncio.run(run())
@@ -253,12 +264,10 @@ def main() -> None:
     options = argparse.ArgumentParser(
         prog="python -m benchmarks.parity.vllm", description=(__doc__ or "").partition("\n\n")[0]
     )
-    options.add_argument("--python", type=Path, help="the Python of vLLM's environment")
+    options.add_argument("--python", type=Path, help="the interpreter of vLLM's environment")
     options.add_argument("--questions", type=int, default=100)
     options.add_argument("--block", type=int, default=128, help="vLLM's block size (128 on CPUs, 16 on GPUs)")
-    options.add_argument(
-        "--folder", type=Path, help="keep steps, logs and reports here, and use the steps that are there"
-    )
+    options.add_argument("--folder", type=Path, help="keep steps and logs here, and reuse its steps")
     options.add_argument("--url", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.url:
@@ -272,7 +281,7 @@ def main() -> None:
         if not saved.exists():
             saved.write_bytes(pickle.dumps(asyncio.run(record(given.questions, folder))))
         steps, _ = pickle.loads(saved.read_bytes())
-        said: dict[str, Any] = {"questions": len({s.rollout.session for s in steps})}
+        result: dict[str, Any] = {"questions": len({s.rollout.session for s in steps})}
         if given.python:
             source = Path(__file__).resolve().parents[2]
             environment = {
@@ -296,17 +305,17 @@ def main() -> None:
                 os.killpg(server.pid, 15)
                 server.wait()
             (there, here), (there_rate, here_rate) = pickle.loads(saved.with_suffix(".played").read_bytes())
-            said |= {
+            result |= {
                 "over HTTP": report(steps, there, given.block),
                 "in process": report(steps, here, given.block),
             }
-            said["HTTP over in-process, seconds a step"] = round(
+            result["HTTP over in-process, seconds a step"] = round(
                 median(a.seconds / b.seconds for a, b in zip(there, here, strict=True)), 3
             )
-            said["HTTP over in-process, tokens a second, questions at once"] = round(
+            result["HTTP over in-process, tokens a second, questions at once"] = round(
                 there_rate / here_rate, 3
             )
-        print(json.dumps(said, indent=1))
+        print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

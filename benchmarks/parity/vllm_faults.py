@@ -1,9 +1,9 @@
-"""python -m benchmarks.parity.vllm_faults --python vllm-env/bin/python: what goes wrong with a real vLLM
-server, and what is said.
+"""python -m benchmarks.parity.vllm_faults --python vllm-env/bin/python: faults of a real vLLM server, and the
+errors that act2see reports for them.
 
-The server has the micro checkpoint, two adapters with random weights (one of the language model, one of the
-vision tower), room for one image and 1,024 tokens. Each case is printed with what came back: an error's kind
-and words, or the text. The last cases end the server.
+The server has the micro checkpoint, two adapters with random weights (one for the language model, one for the
+vision tower), and room for one image and 1,024 tokens. For each case this prints the error's type and
+message, or the text. The last cases end the server.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ MODEL, CONTEXT = "micro:vlm", 1024
 LIMITS = ("--limit-mm-per-prompt", '{"image": 1, "video": 0}', "--max-model-len", str(CONTEXT))
 BEGIN = TextPiece("<|im_start|>user\n", "control")
 OPEN = TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control")
-AROUND = 17  # tokens of the two
+AROUND = 17  # tokens of the two together
 
 
 def pixels(frame: FrameRef) -> np.ndarray:
-    """A frame whose digest says what it looks like."""
+    """Return noise that depends only on the frame's digest."""
     return np.random.default_rng(int(frame.digest[:2], 16)).integers(
         0, 256, (frame.height, frame.width, 3), np.uint8
     )
@@ -57,7 +57,7 @@ def asked(frames: Sequence[int], text: str) -> Rollout:
 async def write(
     engine: Reasoner, rollout: Rollout, tokens: int = 24, after: Callable[[], None] | None = None
 ) -> str:
-    """The text, or what the error says; `after` the fifth piece something happens."""
+    """Return the text, or the error's type and message. Calls `after` after the fifth piece of text."""
     text, pieces = "", 0
     try:
         async for item in engine.stream(Request(rollout, tokens, stops=("</answer>",))):
@@ -71,7 +71,7 @@ async def write(
 
 
 def write_adapter(folder: Path, vision: bool) -> None:
-    """As `act2see sft` would save one, but with weights that change the text."""
+    """Write an adapter as `act2see sft` does, but with weights that change the text."""
     import torch
     from peft import get_peft_model
     from transformers import Qwen3VLForConditionalGeneration
@@ -85,14 +85,13 @@ def write_adapter(folder: Path, vision: bool) -> None:
     adapted = get_peft_model(model, lora_config(model, settings))
     for name, parameter in adapted.named_parameters():
         if "lora_" in name:
-            # Of the one for vision the language model's part is nothing, so that what differs is what was
-            # seen.
+            # In the adapter for vision, the language model's part is zero: only what is seen differs.
             torch.nn.init.normal_(parameter, std=0.1 if (".visual." in name) == vision else 0.0)
     adapted.save_pretrained(folder)
 
 
 async def adapters(url: str, folder: Path) -> None:
-    """Each adapter by its name on the server against transformers with it."""
+    """Compare each adapter on the server, requested by name, with transformers using the same adapter."""
     plain: list[str] = []
     for name in (None, "language", "vision"):
         local = TransformersReasoner.from_pretrained(
@@ -103,51 +102,49 @@ async def adapters(url: str, folder: Path) -> None:
         texts = [await write(local, r) for r in rollouts]
         equal = sum([await write(there, r) == t for r, t in zip(rollouts, texts, strict=True)])
         plain = plain or texts
-        print(
-            f"adapter {name}: {equal} of 10 texts as by transformers, {sum(map(str.__ne__, texts, plain))} other than without",
-            flush=True,
-        )
+        changed = sum(map(str.__ne__, texts, plain))
+        print(f"adapter {name}: {equal} of 10 texts as in transformers, {changed} changed by it", flush=True)
         local.close()
 
 
 async def cases(url: str, folder: Path, server: int) -> None:
+    """Provoke each fault and print what act2see reports; `server` is the server's process group."""
+
     def engine(**settings: object) -> VLLMHTTPReasoner:
         return VLLMHTTPReasoner(url, **{"model": MODEL, "frames": pixels, **settings})  # type: ignore[arg-type]
 
-    async def told(what: str, said: str) -> None:
-        print(f"{what}: {said}", flush=True)
+    def show(case: str, result: str) -> None:
+        print(f"{case}: {result}", flush=True)
 
     async def checked(what: str, needs: Needs, **settings: object) -> None:
         try:
-            await told(what, str(await preflight(engine(**settings), needs)))
+            show(what, str(await preflight(engine(**settings), needs)))
         except Act2SeeError as e:
-            await told(what, f"{type(e).__name__}: {e}")
+            show(what, f"{type(e).__name__}: {e}")
 
     await checked("preflight, micro's needs", Needs(76, 192, 664))
     await checked("preflight, a context too small", Needs(1, 192, 664))
     await checked("preflight, another model", Needs(1, 192, 64), model="other")
     await checked("preflight, a missing adapter", Needs(1, 192, 64), adapter="missing")
-    await told("two frames", await write(engine(), asked([1, 2], "What?")))
-    await told("a text too long", await write(engine(), asked([], " ring" * CONTEXT)))
-    await told("frame and text too long", await write(engine(), asked([1], " ring" * (CONTEXT - AROUND - 5))))
-    await told("a frame whose first request was refused", await write(engine(), asked([1], "What?")))
-    await told(
-        "a prompt that fills the context", await write(engine(), asked([], " ring" * (CONTEXT - AROUND)))
-    )
-    await told("room for one token", await write(engine(), asked([], " ring" * (CONTEXT - AROUND - 1))))
-    await told("another model", await write(engine(model="other"), asked([], "What?")))
-    await told("a missing adapter", await write(engine(adapter="missing"), asked([], "What?")))
+    show("two frames", await write(engine(), asked([1, 2], "What?")))
+    show("a text too long", await write(engine(), asked([], " ring" * CONTEXT)))
+    show("frame and text too long", await write(engine(), asked([1], " ring" * (CONTEXT - AROUND - 5))))
+    show("a frame whose first request was refused", await write(engine(), asked([1], "What?")))
+    show("a prompt that fills the context", await write(engine(), asked([], " ring" * (CONTEXT - AROUND))))
+    show("room for one token", await write(engine(), asked([], " ring" * (CONTEXT - AROUND - 1))))
+    show("another model", await write(engine(model="other"), asked([], "What?")))
+    show("a missing adapter", await write(engine(adapter="missing"), asked([], "What?")))
     forgetful = engine()
-    forgetful._remember({"ee" * 16})
-    await told("a frame that the server does not have", await write(forgetful, asked([0xEE], "What?")))
+    forgetful._sent["ee" * 16] = True  # the reasoner believes that the server has this frame
+    show("a frame that the server does not have", await write(forgetful, asked([0xEE], "What?")))
     for n in range(20):
-        # A request with a new frame, left a little later each time.
+        # Cancel a request with a new frame, a little later each time.
         run = asyncio.ensure_future(write(engine(), asked([100 + n], "What?"), 400))
         await asyncio.sleep(0.02 + 0.01 * n)
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
     after = [await write(engine(), asked([100 + n], "What?"), 2) for n in range(20)]
-    await told(
+    show(
         "frames of requests that were cancelled", f"{sum('Error' not in t for t in after)} of 20 are answered"
     )
     await adapters(url, folder)
@@ -156,27 +153,25 @@ async def cases(url: str, folder: Path, server: int) -> None:
         listed = subprocess.run(
             ["ps", "-eo", "pid,pgid,args"], capture_output=True, text=True, check=True
         ).stdout.splitlines()[1:]
-        os.kill(
-            next(
-                int(p)
-                for p, group, args in (line.split(None, 2) for line in listed)
-                if int(group) == server and "EngineCore" in args
-            ),
-            9,
-        )
+        for line in listed:
+            pid, group, args = line.split(None, 2)
+            if int(group) == server and "EngineCore" in args:
+                os.kill(int(pid), signal.SIGKILL)
+                return
+        raise RuntimeError("the server has no engine process")
 
     started = time.perf_counter()
-    said = await write(engine(), asked([1], "What?"), 900, kill)
-    await told(f"its engine is killed in mid-stream ({time.perf_counter() - started:.1f} s)", said)
+    result = await write(engine(), asked([1], "What?"), 900, kill)
+    show(f"its engine is killed in mid-stream ({time.perf_counter() - started:.1f} s)", result)
     os.killpg(server, signal.SIGKILL)
-    await told("no server", await write(engine(backoff=replace(BACKOFF, first=0.1)), asked([1], "What?")))
+    show("no server", await write(engine(backoff=replace(BACKOFF, first=0.1)), asked([1], "What?")))
 
 
 def main() -> None:
     options = argparse.ArgumentParser(
         prog="python -m benchmarks.parity.vllm_faults", description=(__doc__ or "").partition("\n\n")[0]
     )
-    options.add_argument("--python", type=Path, required=True, help="the Python of vLLM's environment")
+    options.add_argument("--python", type=Path, required=True, help="the interpreter of vLLM's environment")
     given = options.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as temporary:
