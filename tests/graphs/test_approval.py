@@ -139,7 +139,7 @@ WRONG = [
     ({"type": "supply", "frame": __file__}, "it is no PNG, JPEG or WebP"),
     ({"type": "refuse", "why": "no"}, "why: Extra inputs"),
     ({"type": "supply", "frame": "a\0.png"}, "'frame' holds a null character"),
-    ({"type": "supply", "frame": "\ud800.png"}, "'frame' holds a null character, or half a surrogate pair"),
+    ({"type": "supply", "frame": "\ud800.png"}, "'frame' holds a null character or a lone surrogate"),
     ({"type": "replace", "query": "a\ud800"}, "query: Input should be a valid string"),
     ({"type": "refuse", "reason": "\udfff"}, "reason: Input should be a valid string"),
     ({"type": "accept", "by": "Ann\0"}, "'by' holds"),

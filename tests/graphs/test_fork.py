@@ -18,7 +18,7 @@ from act2see.agent.reasoners.base import Delta, Done
 from act2see.errors import Act2SeeError, ConfigError, QuestionError, StoreError, VideoError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config, load_config
-from act2see.graphs.fork import DROPPED, afork, areplay, fork, replay, trace_events
+from act2see.graphs.fork import DROPPED, afork, areplay, fork, replay
 from act2see.graphs.parts import Parts
 from act2see.graphs.run import aask, ask
 from act2see.graphs.state import AskContext
@@ -26,7 +26,7 @@ from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.base import ToolContext, ToolResult
 from act2see.trace.diff import diff_traces
-from act2see.trace.events import Event
+from act2see.trace.events import Event, trace_events
 from act2see.trace.record import Frames, Loop
 from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in

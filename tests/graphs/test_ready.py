@@ -20,8 +20,8 @@ from act2see.cli.app import app
 from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
+from act2see.graphs.needs import check_ready
 from act2see.graphs.parts import build_parts
-from act2see.graphs.ready import check_ready
 from act2see.graphs.run import aask
 from act2see.tools.runtime.weights import resolve_weights
 from act2see.trace.trace import Trace

@@ -17,8 +17,8 @@ from act2see.errors import StoreError
 from act2see.micro.world import Board, Edit, Piece, render
 from act2see.tools.frames import Curve, FrameRef, Generated, Initial, Provenance, Retrieved
 from act2see.trace.overview import Entry, index_html
-from act2see.trace.page import OUTCOMES, find_html, trace_html
-from act2see.trace.record import Answer, Call, Frames, Loop, Question, Text, Usage, Versions, Video
+from act2see.trace.page import find_html, trace_html
+from act2see.trace.record import OUTCOMES, Answer, Call, Frames, Loop, Question, Text, Usage, Versions, Video
 from act2see.trace.timeline import Scale, clock
 from act2see.trace.trace import Trace
 

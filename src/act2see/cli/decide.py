@@ -69,7 +69,7 @@ def decided(
     from pydantic import ValidationError
 
     from act2see.cli.fork import picture_or_time
-    from act2see.graphs.approval import Decision, fault, picture
+    from act2see.graphs.approval import Decision, decision_problem, open_picture
 
     named = {
         "accept": accept,
@@ -102,9 +102,9 @@ def decided(
     try:
         decision = Decision.model_validate(given)
         if decision.frame is not None:
-            picture(decision.frame).close()
+            open_picture(decision.frame).close()
     except (ValidationError, StoreError) as e:
-        why = fault(e) if isinstance(e, ValidationError) else str(e)
+        why = decision_problem(e) if isinstance(e, ValidationError) else str(e)
         raise DecisionError(f"--{kinds[0]}: this decision cannot be used ({why}); nothing was resumed") from e
     return given
 

@@ -317,15 +317,15 @@ class LazyReasoner:
             close()
 
 
-async def closed(reasoner: Reasoner) -> None:
-    """End what it holds in this process, if anything: who asks with many weights, one after the other, has
-    room for a few."""
+async def close_reasoner(reasoner: Reasoner) -> None:
+    """Free what a reasoner holds in this process: a caller that tries many weights has memory for a few."""
     if close := getattr(reasoner, "close", None):
         await asyncio.to_thread(close)
 
 
-async def loaded(reasoner: Reasoner) -> None:
-    """Wait until it is in memory, or its server has told its limits: a run's seconds count from then on."""
+async def ensure_loaded(reasoner: Reasoner) -> None:
+    """Wait until the model is in memory, or its server has told its limits. Only then do a run's seconds
+    count."""
     if isinstance(reasoner, LazyReasoner):
         await asyncio.to_thread(reasoner.reasoner)
     elif prepare := getattr(reasoner, "prepare", None):

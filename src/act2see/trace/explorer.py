@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 from act2see.errors import Act2SeeError
 from act2see.tools.frames import Cropped, Curve, FrameRef, Generated, Retrieved, Supplied
 from act2see.trace.markup import plain
-from act2see.trace.page import OUTCOMES, stylesheet, trace_html
+from act2see.trace.page import stylesheet, trace_html
 from act2see.trace.pictures import BUDGET, Pictures, stored_frames
-from act2see.trace.record import LETTERS, Answer, Call, Frames, Text
+from act2see.trace.record import LETTERS, OUTCOMES, Answer, Call, Frames, Text
 from act2see.trace.timeline import Scale, clock, score_of, spot
 from act2see.trace.trace import Trace
 

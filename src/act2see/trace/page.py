@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from act2see.tools.frames import FrameRef, Generated, Retrieved, Supplied
 from act2see.trace.markup import Html, el, join
 from act2see.trace.pictures import Pictures, picture
-from act2see.trace.record import LETTERS, Answer, Call, Frames, Outcome, Text, TraceRecord, Usage
+from act2see.trace.record import LETTERS, OUTCOMES, Answer, Call, Frames, Text, TraceRecord, Usage
 from act2see.trace.timeline import clock, count, curve, timeline
 
 if TYPE_CHECKING:
@@ -31,18 +31,6 @@ _DECIDED = {
     "replace": "gave another query",
     "supply": "supplied a frame instead",
     "refuse": "refused the call",
-}
-
-OUTCOMES: dict[Outcome, str] = {
-    "ok": "",
-    "unclosed": "the tag was never closed",
-    "nested": "a tag stood inside the query",
-    "empty": "there was no query",
-    "unknown": "there is no such tool",
-    "over_long": "the query was too long",
-    "repeated": "the same call had been made before",
-    "forged": "the model wrote a frame of its own",
-    "over_budget": "no calls were left",
 }
 
 

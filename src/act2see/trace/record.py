@@ -31,6 +31,18 @@ _REPR_CALLS, _REPR_WIDTH = 3, 100
 Outcome = Literal[
     "ok", "unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged", "over_budget"
 ]
+OUTCOMES: dict[Outcome, str] = {
+    "ok": "",
+    "unclosed": "the tag was never closed",
+    "nested": "a tag stood inside the query",
+    "empty": "there was no query",
+    "unknown": "there is no such tool",
+    "over_long": "the query was too long",
+    "repeated": "the same call had been made before",
+    "forged": "the model wrote a frame of its own",
+    "over_budget": "no calls were left",
+}
+"""Why a call was not run, for people."""
 
 
 class Video(Record):

@@ -40,12 +40,10 @@ from act2see.errors import Act2SeeError, ConfigError, ReasonerError, SetupError,
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node
 from act2see.graphs.config import Config, Count, Positive, Section, load_config, section
-from act2see.graphs.drawing import drawn
 from act2see.graphs.long_video.merge import PartReport, evidence_of, judge, vote
-from act2see.graphs.nodes import both_ways
 from act2see.graphs.parts import Parts, cached_parts
-from act2see.graphs.question import checked
-from act2see.graphs.state import AskContext, AskInput, extend, settings_in
+from act2see.graphs.state import AskContext, AskInput, extend, settings_in, validate_question
+from act2see.graphs.wiring import both_ways, drawn
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.background import run_in_background
 from act2see.tools.video.parts import Part, by_scene, by_time, find_cuts, part_path
@@ -166,7 +164,7 @@ class _Nodes:
         self, state: LongState, config: RunnableConfig, runtime: Runtime[LongVideoContext]
     ) -> Command[Any]:
         """Check the question, and send each part on its way."""
-        question, options = checked(state)
+        question, options = validate_question(state)
         settings = self._of_run(runtime.context, config)
         pieces = await asyncio.to_thread(self._pieces, os.fspath(state["video"]), settings)
         if len(pieces) > settings.most:

@@ -42,7 +42,7 @@ from act2see.errors import (
 )
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config
-from act2see.graphs.parts import Parts, build_parts, closed
+from act2see.graphs.parts import Parts, build_parts, close_reasoner
 from act2see.graphs.state import AskContext
 from act2see.tools.base import call_seed
 from act2see.tools.frames import Record
@@ -280,7 +280,7 @@ async def construct(
             for w in workers:
                 w.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-            await closed(parts.reasoner)
+            await close_reasoner(parts.reasoner)
         return state.run()
 
 

@@ -1,0 +1,46 @@
+"""The initial frames: those that the model is shown before it begins.
+
+The paper shows frames at 1 fps, or 3 frames spread evenly for VideoEspresso (`view.fps`, `view.frames`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from act2see.graphs.config import ViewConfig
+from act2see.graphs.parts import Parts
+from act2see.tools.frames import FrameRef
+from act2see.tools.video.reader import absolute_path
+from act2see.trace.record import Video
+
+
+async def initial_frames(parts: Parts, view: ViewConfig, video: str) -> tuple[Video, tuple[FrameRef, ...]]:
+    """The video's facts and its initial frames: `view.fps` a second, or `view.frames` spread evenly.
+
+    More than `view.max_frames` are thinned evenly, so that the end of the video is in view too. The path is
+    absolute, so that a run is resumed, and a trace asked again, from any working folder.
+
+    Raises:
+        VideoError: The video cannot be read.
+    """
+    clips = parts.resources.finder.clips
+
+    def read() -> tuple[Video, tuple[FrameRef, ...]]:
+        clip = clips.clip(video)
+        frames = clip.spread(view.frames) if view.frames else clip.every(view.fps)
+        if len(frames) > view.max_frames:
+            last, steps = len(frames) - 1, max(1, view.max_frames - 1)
+            frames = [frames[round(i * last / steps)] for i in range(view.max_frames)]
+        info = clip.info
+        facts = Video(
+            path=absolute_path(video),
+            digest=info.digest,
+            seconds=info.seconds,
+            width=info.width,
+            height=info.height,
+            frames=info.frames,
+            fps=info.fps,
+        )
+        return facts, tuple(clips.pictures(video, frames))
+
+    return await asyncio.to_thread(read)
