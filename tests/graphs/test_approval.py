@@ -15,7 +15,7 @@ from PIL import Image
 
 from act2see.errors import ConfigError, DecisionError, ToolError, WaitingError
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.compose import evidence
+from act2see.graphs.evidence import evidence
 from act2see.graphs.run import aask, aresume
 from act2see.graphs.state import AskContext
 from act2see.tools.frames import Retrieved, Supplied

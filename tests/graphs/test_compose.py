@@ -16,7 +16,8 @@ from langgraph.types import Command
 
 from act2see.errors import DecisionError, QuestionError
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.compose import as_node, as_tool, as_worker, evidence, question_in
+from act2see.graphs.compose import as_node, as_tool, as_worker, question_in
+from act2see.graphs.evidence import evidence
 from act2see.trace.events import read_event
 from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in

@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from act2see.graphs.compose import evidence, references
+from act2see.graphs.evidence import evidence, references
 from act2see.tools.frames import Cropped, FrameRef, Generated, Record, Retrieved
 from act2see.tools.video.parts import Part
 from act2see.trace.record import Text
