@@ -64,7 +64,7 @@ def test_bytes_of_the_command_line_are_refused_and_not_a_traceback(tmp_path: Pat
 def test_a_config_that_holds_no_text_is_refused(tmp_path: Path, key: str, value: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(f"preset: micro\n{key}: {value}{'}' * key.count('{')}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"mine\.yaml: .* holds a zero byte or half a character"):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: .* holds a NUL or a lone surrogate"):
         load_config(file)
 
 

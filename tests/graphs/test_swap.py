@@ -221,13 +221,13 @@ def test_a_tag_that_the_graph_uses_itself(tmp_path: Path, tag: str) -> None:
     [
         (
             "tools:\n  look: {use: retrieve}\n  look: {use: generate}\n",
-            "line 4: the key 'look' stands twice, first in line 3",
+            "line 4: duplicate key 'look', first in line 3",
         ),
         (
             "tools: {look: {use: retrieve}, look: {use: generate}}\n",
-            "line 2: the key 'look' stands twice, first in line 2",
+            "line 2: duplicate key 'look', first in line 2",
         ),
-        ("seed: 1\nbudget: {calls: 2}\nseed: 2\n", "line 4: the key 'seed' stands twice, first in line 2"),
+        ("seed: 1\nbudget: {calls: 2}\nseed: 2\n", "line 4: duplicate key 'seed', first in line 2"),
     ],
 )
 def test_two_tools_on_one_tag_are_refused(tmp_path: Path, text: str, says: str) -> None:

@@ -3,7 +3,8 @@
 A node of its own stands between `reason` and the tools whose calls wait for a person. LangGraph runs an
 interrupted node again from its start, so nothing before the interrupt has an effect. Tool nodes have a time
 limit, retries and an error handler, none of which may apply while a person takes an hour, or mistypes. The
-decision is saved before the tool runs: neither a retried tool nor a process that dies in it asks a person again.
+decision is saved before the tool runs: neither a retried tool nor a process that dies in it asks a person
+again.
 
 A decision is checked before LangGraph saves it, its picture file included. One that cannot be carried out
 raises `DecisionError`, and the run waits for another. A picture's path may come from a client of a server: it

@@ -2,9 +2,9 @@
 
     view -> reason -> retrieve -> reason -> generate -> reason -> answer
 
-The node `reason` (`reasoning.py`) lets the model continue its thought up to the end of a call or of the answer,
-and routes by the tag. A tool's node appends frames or a note, and goes back to `reason`. A call that waits for
-a person passes through the node `approve` first (`approval.py`).
+The node `reason` (`reasoning.py`) lets the model continue its thought up to the end of a call or of the
+answer, and routes by the tag. A tool's node appends frames or a note, and goes back to `reason`. A call that
+waits for a person passes through the node `approve` first (`approval.py`).
 
 The state holds everything that a node needs, so a run that was interrupted anywhere resumes at the next node
 and gives the same answer.
@@ -261,9 +261,9 @@ class _Nodes:
 def _run_id(config: RunnableConfig, previous: str | None) -> str:
     """The run's own id: that of its thread, with a suffix unless it is the thread's only run.
 
-    In a parent graph one thread may have several runs, at the same time too: the suffix is a hash of the place
-    within it. A thread that is asked again has a `previous` run, from whose id the suffix is made, so that a
-    resumed run has the id that it began with.
+    In a parent graph one thread may have several runs, at the same time too: the suffix is a hash of the
+    place within it. A thread that is asked again has a `previous` run, from whose id the suffix is made, so
+    that a resumed run has the id that it began with.
     """
     configurable = config.get("configurable", {})
     thread = configurable.get("thread_id")

@@ -1,8 +1,9 @@
 """Act2See inside other systems: a node of a parent graph, a tool of an agent, a worker of a supervisor.
 
-A parent whose state has `video`, `question` and `options` takes the compiled graph itself as a node. The three
-adapters here are for all others, and run that same graph: its events, interrupts and checkpoints pass through
-the graph around it, and it is saved by the parent's checkpointer. Each works in synchronous graphs too.
+A parent whose state has `video`, `question` and `options` takes the compiled graph itself as a node. The
+three adapters here are for all others, and run that same graph: its events, interrupts and checkpoints pass
+through the graph around it, and it is saved by the parent's checkpointer. Each works in synchronous graphs
+too.
 
 The adapters take any runnable with the same input and an answer: the graph of `create_long_video` as well, a
 graph on a LangGraph server (`RemoteGraph`), and either of these with a configuration or with retries
@@ -199,7 +200,8 @@ def as_worker(
 
     The video is the first that is found: a content block `{"type": "video", "url": "clip.mp4"}` or
     `additional_kwargs["video"]` of the last human message, of an earlier one (newest first), the state's key
-    `video`. Options come from `additional_kwargs["options"]` of the last human message, or from the state's key.
+    `video`. Options come from `additional_kwargs["options"]` of the last human message, or from the state's
+    key.
 
     The reply's `response_metadata["act2see"]` holds references (run, answer, frames), and the state's `trace`
     the whole trace. A problem with the question, the video or the set-up is told in the reply, with
@@ -260,8 +262,8 @@ def question_in(state: WorkerInput) -> AskInput:
     video = next(filter(None, map(_video_in, human)), None) or state.get("video")
     if not video:
         raise QuestionError(
-            'there is no video in this conversation: add {"type": "video", "url": PATH} to a human message\'s '
-            "content, or set the state's 'video'"
+            'there is no video in this conversation: add {"type": "video", "url": PATH} to the content of a '
+            "human message, or set the state's 'video'"
         )
     options = human[0].additional_kwargs.get("options", state.get("options"))
     return {"video": video, "question": str(human[0].text), "options": options or []}
@@ -274,14 +276,12 @@ def _take(state: Any, source: Source, argument: str, default: Any = _MISSING) ->
     """The value of a parent's key, or of a function of its state."""
     if callable(source):
         return source(state)
-    if isinstance(state, Mapping):
-        value = state.get(source, default)
-    else:
-        value = getattr(state, source, default)
+    is_mapping = isinstance(state, Mapping)
+    value = state.get(source, default) if is_mapping else getattr(state, source, default)
     if value is _MISSING:
         raise QuestionError(
-            f"the parent's state has no {source!r}: as_node(graph, {argument}=...) names the key that holds the "
-            f"{argument}"
+            f"the parent's state has no {source!r}: as_node(graph, {argument}=...) names the key that holds "
+            f"the {argument}"
         )
     return value
 
@@ -326,8 +326,8 @@ def _finished(result: Any) -> Result:
             "thread_id, and resume that one"
         )
     raise ConfigError(
-        "the graph ended without an answer: the adapters take graphs that create_act2see or create_long_video "
-        "made"
+        "the graph ended without an answer: the adapters take graphs that create_act2see or "
+        "create_long_video made"
     )
 
 
@@ -341,7 +341,8 @@ def _require_answering(graph: Any) -> None:
     keys, outputs = inner.get_input_jsonschema().get("properties", {}), inner.output_channels
     if not {"video", "question"} <= set(keys) or "answer" not in outputs:
         raise ConfigError(
-            f"the graph {inner.get_name()!r} does not take a video and a question and give an answer: {_TAKES}"
+            f"the graph {inner.get_name()!r} does not take a video and a question and give an answer: "
+            f"{_TAKES}"
         )
 
 
@@ -364,7 +365,8 @@ def _own_config(graph: Answering) -> RunnableConfig:
 
 
 def _from_server(error: RemoteException) -> Act2SeeError:
-    """The error of a run on a LangGraph server, which sends `{"error": the error's class, "message": ...}`."""
+    """The error of a run on a LangGraph server, which sends `{"error": the error's class, "message":
+    ...}`."""
     sent = error.args[0] if error.args else ""
     if not isinstance(sent, Mapping):
         return ReasonerError(f"the LangGraph server failed: {_in_line(sent)}")

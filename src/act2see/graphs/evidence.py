@@ -1,7 +1,7 @@
 """A trace in short, for other agents: the answer with its evidence, as text and as references.
 
-The text has a line for each frame that came back: when it stands in the video, how it was found, and whether it
-is imagined. The references are JSON data, so that every checkpointer takes them.
+The text has a line for each frame that came back: when it stands in the video, how it was found, and whether
+it is imagined. The references are JSON data, so that every checkpointer takes them.
 """
 
 from __future__ import annotations

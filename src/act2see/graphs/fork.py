@@ -1,12 +1,12 @@
-"""Forks and replays: go back in a trace, change something, and let the model go on; or ask the question again.
+"""Forks and replays: go back in a trace, change something, and let the model go on; or ask again.
 
-A saved trace is enough: the state as it was at a call is built from it, and the graph goes on from there. So no
-checkpoint is needed, and a graph of another configuration may go on. A fork does need the video and the frames
-that were shown, and looks for both before it begins.
+A saved trace is enough: the state as it was at a call is built from it, and the graph goes on from there. So
+no checkpoint is needed, and a graph of another configuration may go on. A fork does need the video and the
+frames that were shown, and looks for both before it begins.
 
 Calls are numbered from 1 in the order of `Trace.calls`, those that could not be run included; 0 is the
-beginning. Seed and tools are the trace's own unless a context says otherwise. The kept part of the trace counts
-against the budget as it did then.
+beginning. Seed and tools are the trace's own unless a context says otherwise. The kept part of the trace
+counts against the budget as it did then.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ async def afork(
 ) -> Trace:
     """Go back to a call of a trace and let the model go on from there.
 
-    With nothing changed, the call is made again as it was (or as a person had changed it). With a checkpointer
-    the new run is saved as any other.
+    With nothing changed, the call is made again as it was (or as a person had changed it). With a
+    checkpointer the new run is saved as any other.
 
     Args:
         graph: A graph that `create_act2see` made.
@@ -65,7 +65,8 @@ async def afork(
         at: The number of the call; 0 asks the question again.
         query: Another query for the call.
         tag: Another tool for the call.
-        frame: The frame to show in place of calling the tool: a picture file, or a time in the video (seconds).
+        frame: The frame to show in place of calling the tool: a picture file, or a time in the video
+            (seconds).
         drop: Tell the model that there is no such frame.
         context: The run's settings.
         on_event: Receives the events of what was kept, and then of what is new.
@@ -103,8 +104,8 @@ async def afork(
     if graph.checkpointer in (None, False, True):
         if approve:
             raise ConfigError(
-                f"calls of <{approve[0]}> wait for a person: give the graph a checkpointer, so that the run can "
-                "be resumed"
+                f"calls of <{approve[0]}> wait for a person: give the graph a checkpointer, so that the run "
+                "can be resumed"
             )
         graph = graph.copy({"checkpointer": InMemorySaver()})
     review = _kept_review(trace, at, change)
@@ -307,7 +308,7 @@ def _rewrite_call(call: Call, tag: str, query: str) -> str:
 
 
 def _supply_frame(frame: str | Path | float, trace: Trace, resources: Resources) -> Frames:
-    """The reply to a call with a frame of the caller's: as a person supplies one, but the model is not told."""
+    """The reply to a call with a frame of the caller's. The model is not told who supplied it."""
     if isinstance(frame, int | float):
         if not 0 <= frame <= trace.video.seconds:
             raise QuestionError(
@@ -341,6 +342,6 @@ def _check_frames(kept: Trace, store: FrameStore) -> None:
     if gone:
         raise StoreError(
             f"{len(gone)} of the {len(kept.shown)} frames that were shown are not in {store.url} (the first: "
-            f"{gone[0].seconds:.1f} s, {gone[0].digest}): give the cache or the store that the trace was made "
-            "with, or ask the question anew"
+            f"{gone[0].seconds:.1f} s, {gone[0].digest}): give the cache or the store that the trace was "
+            "made with, or ask the question anew"
         )

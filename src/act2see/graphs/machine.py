@@ -42,7 +42,8 @@ def enough(has: float | None, gigabytes: float) -> bool:
 
 
 def recommended() -> str:
-    """The preset for a video of one's own on this machine, with the command to use it, in a sentence or two."""
+    """The preset for a video of one's own on this machine, with the command to use it, in a sentence or
+    two."""
     fits = [name for name in GENERAL if _fits(load_config(name))]
     local = [name for name in fits if name != "api"]
     if local:
@@ -50,18 +51,18 @@ def recommended() -> str:
         also = f" ({' and '.join(others)} would run too)" if others else ""
         fetch = f"`act2see download --preset {best}`, then " if _missing(load_config(best)) else ""
         return (
-            f"For other footage this machine can run the preset {best}{also}: {fetch}ask again with the preset "
-            f"{best}."
+            f"For other footage this machine can run the preset {best}{also}: {fetch}ask again with the "
+            f"preset {best}."
         )
     if fits:
         return (
-            "For other footage this machine can run the preset api alone, in which a chat model answers, for a "
-            "key: `act2see doctor --preset api` says what it needs."
+            "For other footage this machine can run the preset api alone, in which a chat model answers, for "
+            "a key: `act2see doctor --preset api` says what it needs."
         )
     needs = load_config("laptop").needs
     return (
-        f"For other footage this machine is too small: the preset laptop takes {needs.ram:g} GB of memory and "
-        f"{needs.disk:g} GB of disk, `act2see doctor --preset laptop` says more."
+        f"For other footage this machine is too small: the preset laptop takes {needs.ram:g} GB of memory "
+        f"and {needs.disk:g} GB of disk, `act2see doctor --preset laptop` says more."
     )
 
 

@@ -21,7 +21,7 @@ from act2see.agent.reasoners.preflight import Needs
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError
 from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
-from act2see.graphs.places import local_path
+from act2see.graphs.config_data import local_path
 from act2see.graphs.state import AskState
 from act2see.tools.base import FrameTool, Resources
 from act2see.tools.plugins import make_tool

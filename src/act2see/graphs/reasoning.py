@@ -1,8 +1,8 @@
 """The node `reason`: one turn of the model, up to the end of a call or of the answer.
 
-This is the loop of the paper's Algorithm 1, for training data and for inference alike. There it has two turns,
-before and after one call; here turns go on until `<answer>`, within a budget. Each turn renders the trace, lets
-the model continue that very prefix, and routes by what it wrote:
+This is the loop of the paper's Algorithm 1, for training data and for inference alike. There it has two
+turns, before and after one call; here turns go on until `<answer>`, within a budget. Each turn renders the
+trace, lets the model continue that very prefix, and routes by what it wrote:
 
     a call              the tool's node, or `approve` if a person decides first
     a malformed call    back to `reason`, with a note that says what was wrong

@@ -61,7 +61,8 @@ class RunSettings:
         return self.config.budget.model_copy(update=changed)
 
     def tags_to_approve(self) -> list[str]:
-        """The tags whose calls wait for a person. They are kept in the state: a resumed run asks for the same.
+        """The tags whose calls wait for a person. They are kept in the state: a resumed run asks for the
+        same.
 
         Raises:
             ConfigError: The context names a tool that the configuration does not declare.

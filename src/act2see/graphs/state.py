@@ -1,8 +1,8 @@
 """The graph's input, state, output and run settings: small, and plain JSON data alone.
 
 Frames are references and segments are dictionaries, so that every checkpoint saver takes them as they are,
-under strict msgpack too, and a step stays under 20 KB. `trace_of` builds the `Trace` of a state, and `state_of`
-the state of a trace.
+under strict msgpack too, and a step stays under 20 KB. `trace_of` builds the `Trace` of a state, and
+`state_of` the state of a trace.
 
 A thread may be asked again. Input and output belong to one run, so both are ephemeral: LangGraph drops them
 when the next run begins. What a run needs of its input to the end is in `asked` and `info`.
@@ -240,7 +240,7 @@ def trace_of(state: Any) -> Trace:
 
 
 def state_of(trace: Trace) -> dict[str, Any]:
-    """The update that sets a graph's state to that of a trace: the inverse of `trace_of`, without versions."""
+    """The update that sets a graph's state to that of a trace, but for its versions."""
     data = trace.model_dump(mode="json")
     return {
         "id": trace.id,

@@ -1,5 +1,5 @@
-"""Our graphs' additions to LangGraph: nodes for synchronous and asynchronous runs, a time limit for calls, and
-a drawing that needs no network.
+"""Our graphs' additions to LangGraph: nodes for synchronous and asynchronous runs, a time limit for calls,
+and a drawing that needs no network.
 
 Nodes are asynchronous. Called synchronously (`graph.invoke`, `stream`, `batch`), a node runs on the process's
 background loop while its thread waits. Everything that LangGraph has no public name for is used in this file.

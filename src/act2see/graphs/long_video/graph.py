@@ -39,7 +39,7 @@ from act2see.agent.reasoners.chat.setup import chat_model
 from act2see.errors import Act2SeeError, ConfigError, ReasonerError, SetupError, ToolError, VideoError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node
-from act2see.graphs.config import Config, Count, Positive, Section, load_config, section
+from act2see.graphs.config import Config, Count, Positive, Section, load_config, load_section
 from act2see.graphs.long_video.merge import PartReport, evidence_of, judge, vote
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.state import AskContext, AskInput, extend, settings_in, validate_question
@@ -133,7 +133,7 @@ def create_long_video(
     `QuestionError` and `VideoError` in a run.
     """
     loaded = load_config(config)
-    chosen = section(LongVideo, settings, "long video")
+    chosen = load_section(LongVideo, settings, "long video")
     parts = parts or cached_parts(loaded)
     model = model or (
         chat_model(chosen.model, chosen.options, "long video's model") if chosen.model else None
@@ -284,7 +284,7 @@ class _Nodes:
         }
         ours = {f.name for f in fields(LongVideoContext)} - {f.name for f in fields(AskContext)}
         changed = {name: value for name, value in given.items() if name in ours}
-        return section(LongVideo, self.settings.model_dump() | changed, "long video")
+        return load_section(LongVideo, self.settings.model_dump() | changed, "long video")
 
     def _turn(self) -> asyncio.Semaphore:
         """For whichever runs this graph has in this loop: a semaphore belongs to one."""
