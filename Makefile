@@ -13,7 +13,7 @@ CORE := .venv/.stamp-core
 DEV := .venv/.stamp-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type bench micro notebooks pictures format setup clean
+.PHONY: help demo test lint type bench micro notebooks docs pictures format setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,9 +24,10 @@ demo: $(CORE) ## ask real clips real questions, stream the answers, write an HTM
 test: $(DEV) ## run the tests
 	@$(BIN)/python -m pytest -n logical --maxprocesses $(WORKERS) --dist loadfile $(ARGS)
 
-lint: $(DEV) ## check style and format
+lint: $(DEV) ## check style, format, and which room imports which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 type: $(DEV) ## check types of the package, strictly
 	@$(BIN)/mypy
@@ -43,6 +44,10 @@ notebooks: $(DEV) ## execute the notebooks
 	then $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 --timeout=600 notebooks; \
 	else echo "no notebooks to execute"; fi
 
+# Not `--quiet`: it also drops the warnings that `--strict` makes errors. The variable silences a notice of the theme.
+docs: $(DEV) ## build the site of docs/, with the API reference, in site/; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 pictures: $(DEV) ## photograph a trace and the web page for the README (needs Chromium)
 	@$(BIN)/python docs/pictures.py
 
@@ -54,7 +59,7 @@ setup: $(DEV) ## set up .venv with every extra and the development tools (3.3 GB
 	@echo "Ready. To use it: . .venv/bin/activate"
 
 clean: ## remove caches and build output; .venv and the trained models stay
-	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

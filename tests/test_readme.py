@@ -23,7 +23,8 @@ from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md"]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 
 def typed(page: Path) -> Iterator[list[str]]:

@@ -114,7 +114,7 @@ def test_what_is_waited_for_is_said_and_taken_away() -> None:
 
 def test_question_and_answer_are_broken_between_words() -> None:
     code = """
-from act2see.trace.trace import Question
+from act2see.trace.record import Question
 from act2see.trace.terminal import question_lines
 from act2see.cli.output import say
 say(question_lines(Question(text="Where does the triangle stand when the circle blinks?")), prose=True)

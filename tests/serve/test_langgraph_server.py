@@ -445,7 +445,7 @@ def test_what_docs_serve_md_tells_to_type(url: str, asked: dict[str, Any]) -> No
     text = (ROOT / "docs/serve.md").read_text(encoding="utf-8").replace("http://127.0.0.1:2024", url)
     names: dict[str, Any] = {"asked": asked}
     for block in re.findall(r"```python\n(.*?)```", text, re.S):
-        exec(re.sub(r"^given = .*$", "given = asked", block, flags=re.M), names)
+        exec(re.sub(r"^given = \{.*?^\}$", "given = asked", block, flags=re.M | re.S), names)
     names["client"].close()
     assert names["answer"] == names["result"]["answer"] == names["remote"]
     assert names["waiting"]["next"] == ["retrieve"]

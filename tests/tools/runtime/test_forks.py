@@ -15,7 +15,7 @@ BEGIN = """
 import os, threading
 from act2see.tools.runtime.batching import MicroBatcher
 from act2see.tools.runtime.forks import Lock, RLock, leak, native, natively
-from act2see.tools.runtime.rotation import Rotation
+from act2see.tools.runtime.rotation import RoundRobin
 from act2see.tools.runtime.sharing import KeyedLocks, Shared
 
 def in_child(work):
@@ -184,7 +184,7 @@ def test_a_job_of_the_parent_goes_on_there_and_begins_anew_in_the_child() -> Non
         finally:
             closed.append(2)
 
-    rotation = Rotation(workers=1)
+    rotation = RoundRobin(workers=1)
     future = rotation.join("a", lambda: job(True))
     waits = rotation.join("b", other)
     busy.wait()

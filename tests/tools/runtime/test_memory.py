@@ -11,9 +11,9 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from act2see.tools.runtime.memory import keep_freed
+from act2see.tools.runtime.memory import retain_freed_memory
 if sys.argv[1] == "keep":
-    keep_freed()
+    retain_freed_memory()
 torch.ones(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for mib in range(1, 31):

@@ -90,29 +90,32 @@ def markdown(results: Results, command: str) -> str:
     steps = max((r[0]["steps"] for r in results.values() if "steps" in r[0]), default=0)
     parts = [
         "# The paper's ablations on the board world\n",
-        f"`{command}`: {seeds} seed{'s' if seeds > 1 else ''}, {made} questions in a corpus, {steps} steps of SFT from the shipped base "
-        f"model, {asked} test questions an arm; {seconds / 60:.0f} minutes in all. Rates are means over seeds, ± the largest distance of "
-        "a seed from the mean (with one seed: half of its 95 % interval). The paper's figures are of other models on Video-MME: their "
-        "order is to be compared, not their size.\n",
+        f"`{command}`: {seeds} seed{'s' if seeds > 1 else ''}, {made} questions in a corpus, "
+        f"{steps} steps of SFT from the shipped base model, {asked} test questions an arm; "
+        f"{seconds / 60:.0f} minutes in all. Rates are means over seeds, ± the largest distance of a seed "
+        "from the mean (with one seed: half of its 95 % interval). The paper's figures are for other models "
+        "on Video-MME: compare the order, not the size.\n",
         _arms(
             "Tools (the paper's table 8)",
             results,
             TOOLS,
-            "All four after SFT on the matching corpus, and asked with these tools.",
+            "All four are fine-tuned on the matching corpus and asked with these tools.",
         ),
         _families(results),
         _arms(
             "Frames inserted at inference alone (table 4)",
             results,
             INSERTION,
-            "The rule retrieves once the model has said what its view shows, with the question itself as query. micro's base has never "
-            "seen a frame in its own turn, and ends it there: the paper's base goes on, and loses less.",
+            "The rule retrieves after the model has described its initial frames, with the question as the "
+            "query. micro's base has never seen a frame in its own turn and ends the turn there; the paper's "
+            "base continues and loses less.",
         ),
         _arms(
             "Where the chains come from (table 7)",
             results,
             SOURCES,
-            "The noisy teacher is a script with stated faults (`corpus build world --faults`): their effect is evidence, not their rates.",
+            "The noisy teacher is a script with stated faults (`corpus build world --faults`): their effect "
+            "is evidence, their rates are not.",
         ),
         _corpora(results),
         _hint(results),
@@ -120,7 +123,7 @@ def markdown(results: Results, command: str) -> str:
         _arms("Loss on frames", results, MASKS, ""),
         _frame_tokens(results),
         _arms(
-            "Beyond the paper", results, BEYOND, "GRPO pays for a right answer and takes 0.1 for each call."
+            "Beyond the paper", results, BEYOND, "GRPO rewards a right answer and charges 0.1 for each call."
         ),
     ]
     return "\n".join(p for p in parts if p)
@@ -184,7 +187,10 @@ def _hint(results: Results) -> str:
         ("without", str(rate(results["corpus-noisy"], "called", "made")), "45.2 %"),
         ("with", str(rate(results["corpus-hinted"], "called", "made")), "5.3 %"),
     ]
-    said = "The scripted teacher trusts a hint nine times in ten because it is told to: this shows the machinery, and is no evidence.\n"
+    said = (
+        "The scripted teacher is programmed to trust a hint nine times in ten: this shows that the machinery "
+        "works, and is no evidence.\n"
+    )
     return (
         "## The right answer in the teacher's prompt (table 6)\n\n"
         + _table(("", "chains with a frame", "the paper"), rows)
@@ -221,7 +227,10 @@ def _frame_tokens(results: Results) -> str:
         opened = fmean(x[arm]["opened itself"] / max(1, x[arm]["opened"]) for x in r)
         rows.append((label, f"{vision:.0%}", f"{opened:.0%}"))
     head = ("", "vision tokens it would write itself", "`<frame>` it would open itself")
-    said = "Greedy, at the places of returned frames. In the loop neither can happen: it stops at the call and forbids these tokens.\n"
+    said = (
+        "Greedy decoding at the positions of returned frames. In the loop neither can happen: decoding stops "
+        "at the call and forbids these tokens.\n"
+    )
     return _table(head, rows) + "\n" + said
 
 
