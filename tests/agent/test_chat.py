@@ -15,10 +15,11 @@ from PIL import Image
 from tests.agent.openai_server import Reply, Server, openai_server, says
 from tests.graphs.doubles import clip_in, parts_in
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Request
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 from act2see.agent.reasoners.chat.turns import Blocks, chat_messages
-from act2see.agent.reasoners.faults import retry_after
+from act2see.agent.reasoners.faults import Backoff, retry_after
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see
@@ -40,12 +41,12 @@ def black(frame: object) -> Any:
 
 
 def reasoner(
-    server: Server, patience: Backoff = QUICK, source: Callable[..., Any] = black
+    server: Server, backoff: Backoff = QUICK, source: Callable[..., Any] = black
 ) -> ChatModelReasoner:
     from langchain_openai import ChatOpenAI
 
     model = ChatOpenAI(model="m", base_url=server.url, api_key="none", max_retries=0, stream_usage=True)  # type: ignore[arg-type]
-    return ChatModelReasoner(model, source, "m", patience)
+    return ChatModelReasoner(model, source, "m", backoff)
 
 
 async def write(
@@ -54,10 +55,8 @@ async def write(
     tokens: int = 99,
     stops: tuple[str, ...] = ("</look>",),
 ) -> tuple[str, Done]:
-    text, done = "", Done("eos")
-    async for item in engine.stream(
-        ROLLOUT, until=until, stops=stops, max_tokens=tokens, sampling=Sampling()
-    ):
+    text, done = "", Done(StopReason.EOS)
+    async for item in engine.stream(Request(ROLLOUT, tokens, until, stops)):
         if isinstance(item, Delta):
             text += item.text
         else:
@@ -78,7 +77,10 @@ async def write(
 )
 async def test_text_streams_without_a_second_opening(pieces: tuple[str, ...], text: str) -> None:
     with openai_server(says(*pieces)) as server:
-        assert await write(reasoner(server)) == (text, Done("eos", prefilled=60, cached=40, decoded=7))
+        assert await write(reasoner(server)) == (
+            text,
+            Done(StopReason.EOS, prefilled=60, cached=40, decoded=7),
+        )
         assert server.requests[0]["stop"] == ["</look>"]
 
 
@@ -93,7 +95,7 @@ async def test_the_stop_string_that_the_server_cut_off_is_put_back() -> None:
 
         assert await write(reasoner(server), until) == (
             "Hm. <look> the dog </look>",
-            Done("until", 60, 40, 7),
+            Done(StopReason.UNTIL, 60, 40, 7),
         )
 
 
@@ -202,7 +204,7 @@ def test_a_frame_is_encoded_once_and_only_so_many_are_kept(frame: Callable[..., 
         return black(ref)
 
     frames = [frame(n) for n in range(4)]
-    blocks = Blocks(source, most=3 * len(image_block(frames[0], black)["base64"]))
+    blocks = Blocks(source, max_characters=3 * len(image_block(frames[0], black)["base64"]))
     first = [blocks(f, "JPEG") for f in frames[:3]]
     assert [blocks(f, "JPEG") for f in frames[:3]] == first == [image_block(f, black) for f in frames[:3]]
     assert asked == [f.digest for f in frames[:3]]

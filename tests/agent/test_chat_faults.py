@@ -14,8 +14,10 @@ from tests.agent.openai_server import Reply, Server, openai_server, says
 from tests.agent.test_chat import QUICK, ROLLOUT, black, reasoner, write
 from tests.graphs.doubles import clip_in, parts_in
 
-from act2see.agent.reasoners.base import Done, Sampling
-from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Done, Request, Sampling
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+from act2see.agent.reasoners.faults import Backoff
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.errors import ConfigError, ContextError, ReasonerError, SetupError
 from act2see.graphs.ask import Graph, create_act2see
@@ -131,7 +133,7 @@ async def test_what_breaks_when_all_has_been_said_is_no_fault() -> None:
         # The connection is lost before the token counts: what came counts.
         assert await write(reasoner(server), until, stops=()) == (
             "Hm. <look> the dog </look>",
-            Done("until", decoded=1),
+            Done(StopReason.UNTIL, decoded=1),
         )
 
 
@@ -183,20 +185,11 @@ async def test_a_continuation_sends_the_pieces_as_they_are_and_the_runs_settings
     )
     with openai_server(says("<think>", "B", "</answer>")) as server:
         engine = ChatModelReasoner(reasoner(server).model, black, "m", QUICK, continuation=True)
-        stream = engine.stream(
-            Rollout(
-                (
-                    *ROLLOUT.pieces[:2],
-                    TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"),
-                    *more,
-                )
-            ),
-            until=lambda _: False,
-            stops=["</look>", "</answer>"],
-            max_tokens=7,
-            sampling=Sampling(0.5, 0.9, 3),
-        )
-        written = [item async for item in stream]
+        opens = TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control")
+        rollout = Rollout((*ROLLOUT.pieces[:2], opens, *more))
+        stops = ["</look>", "</answer>"]
+        request = Request(rollout, 7, stops=stops, sampling=Sampling(0.5, 0.9, 3))
+        written = [item async for item in engine.stream(request)]
     assert (
         "".join(getattr(i, "text", "") for i in written) == "<think>B"
     )  # as it came: nothing is left out, nothing put back

@@ -24,8 +24,10 @@ from tests.agent.gemini_server import (
 from tests.agent.test_chat import QUICK, black, write
 from tests.graphs.doubles import clip_in, parts_in
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.reasoners.base import Done
-from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+from act2see.agent.reasoners.faults import Backoff
 from act2see.errors import ConfigError, ContextError, ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import chat_model
@@ -34,11 +36,11 @@ from act2see.graphs.run import aask
 pytest.importorskip("langchain_google_genai", reason="needs the train extra")
 
 
-def reasoner(server: GeminiServer, patience: Backoff = QUICK, source: Any = black) -> ChatModelReasoner:
+def reasoner(server: GeminiServer, backoff: Backoff = QUICK, source: Any = black) -> ChatModelReasoner:
     """As `weights: google_genai:gemini-2.5-flash` with these `options` makes it."""
     options = {"base_url": server.url, "google_api_key": "none", "max_retries": 1}
     return ChatModelReasoner(
-        chat_model("google_genai:gemini-2.5-flash", options, "test"), source, "gemini", patience
+        chat_model("google_genai:gemini-2.5-flash", options, "test"), source, "gemini", backoff
     )
 
 
@@ -46,7 +48,7 @@ async def test_a_stream_is_read_and_its_tokens_counted() -> None:
     with gemini_server(says("<thi", "nk>\nI see", " a dog.")) as server:
         assert await write(reasoner(server)) == (
             "I see a dog.",
-            Done("eos", prefilled=60, cached=40, decoded=7),
+            Done(StopReason.EOS, prefilled=60, cached=40, decoded=7),
         )
         assert server.calls == [("/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse", "none")]
         assert server.requests[0]["generationConfig"]["stopSequences"] == ["</look>"]
@@ -56,7 +58,7 @@ async def test_the_stop_sequence_is_put_back_and_the_token_limit_is_told() -> No
     with gemini_server(says("Hm. <look> the", " dog </lo", "ok> and more")) as server:
         assert (await write(reasoner(server)))[0] == "Hm. <look> the dog </look>"
     with gemini_server(says("Hm. <look> the", finish="MAX_TOKENS")) as server:
-        assert await write(reasoner(server)) == ("Hm. <look> the", Done("length", 60, 40, 7))
+        assert await write(reasoner(server)) == ("Hm. <look> the", Done(StopReason.LENGTH, 60, 40, 7))
 
 
 async def test_a_whole_answer_is_read_as_well() -> None:
@@ -78,7 +80,7 @@ async def test_a_thought_summary_is_no_text() -> None:
 
 async def test_a_candidate_without_content_is_an_empty_turn() -> None:
     with gemini_server(says()) as server:
-        assert await write(reasoner(server)) == ("", Done("eos", 60, 40, 7))
+        assert await write(reasoner(server)) == ("", Done(StopReason.EOS, 60, 40, 7))
 
 
 @pytest.mark.parametrize(

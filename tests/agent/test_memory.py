@@ -14,7 +14,7 @@ import pytest
 
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Sampling
+from act2see.agent.reasoners.base import Delta, Request
 from act2see.agent.reasoners.prefill import between
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
@@ -69,8 +69,7 @@ def rollouts(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> lis
 async def said(reasoner: TransformersReasoner, rollouts: list[Rollout]) -> list[str | Exception]:
     async def one(rollout: Rollout) -> str:
         parts = []
-        stream = reasoner.stream(rollout, until=lambda _: False, stops=(), max_tokens=5, sampling=Sampling())
-        async for item in stream:
+        async for item in reasoner.stream(Request(rollout, 5)):
             if isinstance(item, Delta):
                 parts.append(item.text)
         return "".join(parts)

@@ -12,8 +12,9 @@ from tests.agent.test_vllm_http import DONE, QUICK, pixels
 from tests.agent.vllm_server import IMAGE_TOKENS, MODEL, Double, vllm_server
 from tests.graphs.doubles import clip_in
 
-from act2see.agent.reasoners.preflight import FRAME_TEXT, QUESTION, Limits, Needs, preflight
+from act2see.agent.reasoners.base import FRAME_TEXT, QUESTION, Needs
 from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
+from act2see.agent.reasoners.vllm.preflight import Limits, preflight
 from act2see.errors import ConfigError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
@@ -24,7 +25,7 @@ NEEDS = Needs(images=6, side=192, tokens=600)
 
 
 async def asked(server: Double, needs: Needs = NEEDS, **settings: Any) -> Limits:
-    return await preflight(VLLMHTTPReasoner(server.url, MODEL, pixels, patience=QUICK, **settings), needs)
+    return await preflight(VLLMHTTPReasoner(server.url, MODEL, pixels, backoff=QUICK, **settings), needs)
 
 
 async def test_a_server_started_by_us_has_room(tmp_path: Path) -> None:

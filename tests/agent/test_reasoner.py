@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
 from act2see.agent.reasoners.kv import RowCache
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
@@ -60,11 +61,8 @@ def other_than_words(packer: Packer) -> list[int]:
 
 @pytest.fixture
 def make(model: Any, packer: Packer, source: Source) -> Iterator[Callable[..., TransformersReasoner]]:
-    def build(rows: int = 8, forbidden: list[int] | None = None, **options: Any) -> TransformersReasoner:
-        reasoner = TransformersReasoner(model, packer, source, rows=rows, **options)
-        if forbidden is not None:
-            reasoner._forbidden = forbidden
-        return reasoner
+    def build(rows: int = 8, **options: Any) -> TransformersReasoner:
+        return TransformersReasoner(model, packer, source, rows=rows, **options)
 
     return build
 
@@ -122,7 +120,7 @@ async def say(
     until: Callable[[str], bool] = lambda text: False,
 ) -> tuple[str, Done]:
     said: list[str] = []
-    async for item in reasoner.stream(rollout, until=until, stops=(), max_tokens=count, sampling=sampling):
+    async for item in reasoner.stream(Request(rollout, count, until, sampling=sampling)):
         if isinstance(item, Done):
             return "".join(said), item
         said.append(item.text)
@@ -144,7 +142,7 @@ async def test_two_loops_with_a_frame_between_read_nothing_twice(
     assert text == plain(model, packer, first, source, 12, other_than_words)
     assert len(set(text.split())) > 3, "a model that repeats itself tests nothing"
     read = len(packer.pack(first).ids)
-    assert done == Done("length", prefilled=read, cached=0, decoded=12, repeated=0)
+    assert done == Done(StopReason.LENGTH, prefilled=read, cached=0, decoded=12, repeated=0)
 
     shown = Frames(tag="retrieve", frames=(frame(90, 0.5, 96, 48),), note="here")
     second = rollout(0, Text(text=text), shown)
@@ -252,7 +250,10 @@ async def test_marks_are_never_written(make: Any, packer: Packer, rollout: Any) 
 async def test_the_end_of_turn_is_not_said(make: Any, packer: Packer, rollout: Any) -> None:
     end = packer.codec.tokenizer.convert_tokens_to_ids("<|im_end|>")
     reasoner = make(forbidden=[i for i in range(len(packer.codec.tokenizer)) if i != end])
-    assert await say(reasoner, rollout(0)) == ("", Done("eos", len(packer.pack(rollout(0)).ids), 0, 0, 0))
+    assert await say(reasoner, rollout(0)) == (
+        "",
+        Done(StopReason.EOS, len(packer.pack(rollout(0)).ids), 0, 0, 0),
+    )
 
 
 async def test_too_long_a_rollout_says_what_to_do(make: Any, packer: Packer, rollout: Any) -> None:
@@ -289,7 +290,7 @@ async def test_a_frame_that_is_gone_fails_its_run_alone(
 
 async def test_leaving_early_frees_the_row(make: Any, rollout: Any) -> None:
     reasoner = make(rows=1)
-    stream = reasoner.stream(rollout(0), until=lambda text: False, stops=(), max_tokens=3000, sampling=GREEDY)
+    stream = reasoner.stream(Request(rollout(0), 3000))
     assert isinstance(await anext(stream), Delta)
     await stream.aclose()
     _, done = await asyncio.wait_for(say(reasoner, rollout(1), 4), 20)

@@ -162,7 +162,7 @@ def test_a_rollout_in_words(trace: Callable[..., Trace], frame: Callable[..., Fr
         "<|im_end|>\n<|im_start|>assistant\n<think>\nLet me see.<generate>a fall</generate>"
         "<frame><imagined><|vision_start|><|image_pad|><|vision_end|></frame>Time is up.</think><answer>A</answer><|im_end|>"
     )
-    assert [p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.learnt] == [
+    assert [p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.trainable] == [
         "Let me see.",
         "<generate>a fall</generate>",
         "<answer>A</answer>",

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from tests.agent.test_vllm_http import BEGIN, shown
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packer
-from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
 from act2see.agent.reasoners.vllm.engine import VLLMReasoner
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ContextError, ReasonerError, SetupError
@@ -106,7 +107,7 @@ def made() -> Iterator[Any]:
 async def write(
     reasoner: VLLMReasoner, *pieces: Any, stop: str = "</answer>", tokens: int = 50
 ) -> tuple[str, Done]:
-    heard, done = "", Done("eos")
+    heard, done = "", Done(StopReason.EOS)
 
     def until(text: str) -> bool:
         nonlocal heard
@@ -114,9 +115,7 @@ async def write(
         return stop in heard
 
     rollout, stops = Rollout((BEGIN, *pieces)), ("</retrieve>", "</answer>")
-    async for item in reasoner.stream(
-        rollout, until=until, stops=stops, max_tokens=tokens, sampling=Sampling(0.5, 0.9, 3)
-    ):
+    async for item in reasoner.stream(Request(rollout, tokens, until, stops, Sampling(0.5, 0.9, 3))):
         if isinstance(item, Done):
             done = item
         else:
@@ -129,7 +128,7 @@ async def test_the_engine_gets_ids_pixels_and_their_names(made: Any) -> None:
     text, done = await write(made(engine, adapter="a LoRA"), shown("aa"), TextPiece("<|im_start|>"))
     assert (text, done) == (
         "<answer>B</answer>",
-        Done("until", len(engine.prompts[0]["prompt_token_ids"]), 0, 2),
+        Done(StopReason.UNTIL, len(engine.prompts[0]["prompt_token_ids"]), 0, 2),
     )
     pad = CODEC.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     (prompt,) = engine.prompts

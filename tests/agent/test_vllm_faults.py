@@ -11,7 +11,7 @@ import pytest
 from tests.agent.test_vllm_http import BEGIN, DONE, LOOK, QUICK, ask, pixels, reasoner, shown, write
 from tests.agent.vllm_server import MODEL, Fault, vllm_server
 
-from act2see.agent.reasoners.chat.reasoner import Backoff
+from act2see.agent.reasoners.faults import Backoff
 from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.agent.rollout import TextPiece
 from act2see.errors import ConfigError, ContextError, ReasonerError, SetupError
@@ -70,7 +70,7 @@ async def test_a_server_that_is_down_is_told_how_to_start() -> None:
     with vllm_server() as server:
         pass
     with pytest.raises(SetupError, match=r"no server answers at .*: start it with `act2see serve vllm`"):
-        await write(VLLMHTTPReasoner(server.url, MODEL, pixels, patience=QUICK))
+        await write(VLLMHTTPReasoner(server.url, MODEL, pixels, backoff=QUICK))
 
 
 async def test_a_silent_server_is_not_listened_to_for_ever(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ async def test_a_server_that_keeps_no_frames_is_sent_them_each_time(tmp_path: Pa
 
 
 async def test_an_address_that_is_none() -> None:
-    engine = VLLMHTTPReasoner("ftp://nowhere", MODEL, pixels, patience=QUICK)
+    engine = VLLMHTTPReasoner("ftp://nowhere", MODEL, pixels, backoff=QUICK)
     with pytest.raises(SetupError, match="no server answers at ftp://nowhere"):
         await engine.get("/models")
 

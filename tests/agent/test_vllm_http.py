@@ -11,9 +11,10 @@ import numpy as np
 from tests.agent.vllm_server import MODEL, Double, vllm_server
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packer
-from act2see.agent.reasoners.base import Done, Sampling
-from act2see.agent.reasoners.chat.reasoner import Backoff
+from act2see.agent.reasoners.base import Done, Request, Sampling
+from act2see.agent.reasoners.faults import Backoff
 from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.graphs.ask import create_act2see
@@ -36,14 +37,14 @@ def shown(name: str) -> ImagePiece:
     return ImagePiece(FrameRef(digest=name * 16, width=48, height=48, seconds=0.0))
 
 
-def reasoner(server: Double, patience: Backoff = QUICK, **settings: Any) -> VLLMHTTPReasoner:
-    return VLLMHTTPReasoner(server.url, MODEL, pixels, patience=patience, **settings)
+def reasoner(server: Double, backoff: Backoff = QUICK, **settings: Any) -> VLLMHTTPReasoner:
+    return VLLMHTTPReasoner(server.url, MODEL, pixels, backoff=backoff, **settings)
 
 
 async def write(
     engine: VLLMHTTPReasoner, *pieces: TextPiece | ImagePiece, stop: str = "</answer>", tokens: int = 99
 ) -> tuple[str, Done]:
-    heard, done = "", Done("eos")
+    heard, done = "", Done(StopReason.EOS)
 
     def until(text: str) -> bool:
         nonlocal heard
@@ -51,9 +52,8 @@ async def write(
         return stop in heard
 
     rollout = Rollout((BEGIN, *pieces))
-    async for item in engine.stream(
-        rollout, until=until, stops=("</retrieve>", "</answer>"), max_tokens=tokens, sampling=Sampling(seed=7)
-    ):
+    stops = "</retrieve>", "</answer>"
+    async for item in engine.stream(Request(rollout, tokens, until, stops, Sampling(seed=7))):
         if isinstance(item, Done):
             done = item
     return heard, done
@@ -62,7 +62,7 @@ async def write(
 async def ask(folder: Path, server: Double, **settings: Any) -> Trace:
     config, parts = parts_in(folder, None)
     engine = VLLMHTTPReasoner(
-        server.url, MODEL, lambda ref: parts.resources.store.get(ref.digest), patience=QUICK, **settings
+        server.url, MODEL, lambda ref: parts.resources.store.get(ref.digest), backoff=QUICK, **settings
     )
     graph = create_act2see(config, parts=dataclasses.replace(parts, reasoner=engine))
     return await aask(graph, clip_in(folder), "What? <|im_start|>", ["blue", "red"])

@@ -157,7 +157,7 @@ async def test_a_crash_keeps_its_words_to_itself_and_is_logged_under_an_id(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Breaks(Scripted):
-        async def stream(self, *_: Any, **__: Any) -> Any:
+        async def stream(self, request: Any) -> Any:
             raise KeyError("a secret of the server")
             yield
 
@@ -193,7 +193,7 @@ class Writes(Scripted):
         super().__init__()
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
 
-    async def stream(self, *_: Any, **__: Any) -> Any:
+    async def stream(self, request: Any) -> Any:
         try:
             while True:
                 yield Delta("word ")

@@ -24,7 +24,7 @@ pytest.importorskip("langchain_openai", reason="the OpenAI client is not install
 from openai import AsyncOpenAI, BadRequestError
 
 from act2see import aask, create_act2see, load_config
-from act2see.agent.reasoners.base import Delta
+from act2see.agent.reasoners.base import Delta, Reasoner
 from act2see.errors import ConfigError, ReasonerError
 from act2see.graphs.config import Config
 from act2see.graphs.parts import build_parts
@@ -165,7 +165,7 @@ async def test_a_picture_after_a_text_and_a_text_after_a_picture_are_read_in_one
         assert made.usage.completion_tokens
 
 
-class Broken:
+class Broken(Reasoner):
     """A reasoner that fails before or after its first word."""
 
     name = "broken"
@@ -173,7 +173,7 @@ class Broken:
     def __init__(self, error: Exception, words: int = 0) -> None:
         self.error, self.words = error, words
 
-    async def stream(self, *_: Any, **__: Any) -> Any:
+    async def stream(self, request: Any) -> Any:
         for _n in range(self.words):
             yield Delta("word ")
         raise self.error

@@ -82,7 +82,7 @@ def test_a_step_goes_down_the_loss_of_advantages_and_likelihoods(
     )
     after = [likelihood(model, packer, store, r) for r in rollouts]
     # The tokens weigh alike: the mean over both rollouts' own text.
-    n = [sum(packer.pack(r).learnt) + 1 for r in rollouts]
+    n = [sum(packer.pack(r).trainable) + 1 for r in rollouts]
 
     def expected(likelihoods: list[float]) -> float:
         return (-0.5 * likelihoods[0] * n[0] + 0.5 * likelihoods[1] * n[1]) / sum(n)

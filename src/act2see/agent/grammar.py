@@ -35,13 +35,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from math import inf
 from typing import Literal, NamedTuple
 
 from act2see.errors import ConfigError
 from act2see.trace.record import Answer, Call, Outcome, Text
 
-Stop = Literal["call", "answer", "eos", "length"]
+
+class StopReason(StrEnum):
+    """Why decoding, or the reading of what was decoded, ended. Traces hold the values."""
+
+    CALL = "call"
+    """A tool call is complete, or can no longer become one."""
+    ANSWER = "answer"
+    """The answer is complete."""
+    UNTIL = "until"
+    """The caller of the model said so; the grammar knows whether it was a call or the answer."""
+    EOS = "eos"
+    """The model ended its turn."""
+    LENGTH = "length"
+    """The token limit, or the end of the model's context, was reached."""
+
 
 RESERVED = {
     "think": "it marks the thought",
@@ -111,7 +126,7 @@ class Parser:
     `Grammar.parser`."""
 
     def __init__(self, grammar: Grammar, answering: bool, earlier: frozenset[tuple[str, str]]) -> None:
-        self.stopped: Stop | None = None
+        self.stopped: StopReason | None = None
         self._grammar = grammar
         self._forced = answering
         self._earlier = earlier
@@ -138,7 +153,7 @@ class Parser:
                 self._measure(self._open)
         return self.stopped is not None
 
-    def finish(self, reason: Literal["eos", "length"]) -> None:
+    def finish(self, reason: Literal[StopReason.EOS, StopReason.LENGTH]) -> None:
         """End of turn, or the token limit. Does nothing where the reading has stopped by itself."""
         if self.stopped:
             return
@@ -170,7 +185,7 @@ class Parser:
         here = _Opened(name, start, len(self._read))
         if opened and opened.name == "answer":
             if closing and name == "answer":
-                self._end, self.stopped = self._answer(opened, start), "answer"
+                self._end, self.stopped = self._answer(opened, start), StopReason.ANSWER
         elif opened:
             if closing and name == opened.name:
                 self._stop(opened, start, "ok")
@@ -195,7 +210,7 @@ class Parser:
             self._stop(opened, len(self._read), "over_long")
 
     def _stop(self, opened: _Opened, end: int, outcome: Outcome) -> None:
-        self._end, self.stopped = self._call(opened, end, outcome), "call"
+        self._end, self.stopped = self._call(opened, end, outcome), StopReason.CALL
 
     def _call(self, opened: _Opened, end: int, outcome: Outcome) -> Call:
         """The call that was opened there and whose query goes up to `end`."""

@@ -27,12 +27,13 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, RetryPolicy
 
+from act2see.agent.reasoners.base import check_reasoner
 from act2see.errors import ConfigError, ToolError
 from act2see.graphs.approval import ask_person, replacement_note, resolve_decision, review_of
 from act2see.graphs.config import Config, ToolConfig, load_config
 from act2see.graphs.initial_frames import initial_frames
 from act2see.graphs.needs import check_ready
-from act2see.graphs.parts import Parts, cached_parts, ensure_loaded
+from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.reasoning import ReasonNode, emit
 from act2see.graphs.run_settings import RunSettings
 from act2see.graphs.state import (
@@ -89,7 +90,12 @@ def create_act2see(
 
 
 def build_graph(parts: Parts, config: Config) -> AskBuilder:
-    """The graph before it is compiled: to add it to another, or to look at it."""
+    """The graph before it is compiled: to add it to another, or to look at it.
+
+    Raises:
+        ConfigError: The reasoner is not a `Reasoner`.
+    """
+    check_reasoner(parts.reasoner)
     nodes = _Nodes(parts, config)
     graph = AskBuilder(parts, config)
     tags = tuple(parts.tools)
@@ -155,7 +161,7 @@ class _Nodes:
         emit(runtime, event)
         # Models are loaded once the video is known to be one, and that is no part of looking at it. Versions
         # are read in a thread, because that of the encoder may load it.
-        await ensure_loaded(self.parts.reasoner)
+        await self.parts.reasoner.prepare()
         versions = await asyncio.to_thread(settings.versions)
         refusal = await self._refusal(frames)
         shown = event.model_dump(mode="json")

@@ -23,7 +23,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from act2see.agent.grammar import Grammar, feedback
+from act2see.agent.grammar import Grammar, StopReason, feedback
 from act2see.errors import ConfigError, QuestionError, StoreError, VideoError
 from act2see.graphs.approval import Decision, open_picture, resolve_decision
 from act2see.graphs.ask import AskBuilder, Graph
@@ -289,7 +289,7 @@ def _reread_call(call: Call, change: _Change, kept: Trace, grammar: Grammar) -> 
     earlier = [(made.tag, made.query) for made in kept.calls if made.outcome == "ok"]
     parser = grammar.parser(earlier=earlier)
     parser.feed(text)
-    parser.finish("eos")
+    parser.finish(StopReason.EOS)
     read = parser.segments[-1] if parser.segments else None
     is_whole = isinstance(read, Call) and read.text == text
     if not change.edits_call:

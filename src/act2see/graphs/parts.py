@@ -7,7 +7,7 @@ them (`cached_parts`), whatever else differs in their configurations: docs/shari
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
+from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
 from act2see.agent.reasoners.chat.setup import chat_model, patient
-from act2see.agent.reasoners.preflight import Needs
-from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError
 from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
 from act2see.graphs.config_data import local_path
@@ -253,7 +251,7 @@ def _encoders() -> Mapping[str, Callable[..., Encoder]]:
     return {"blip2": Blip2Encoder, "transformers": DualEncoder, "sentence-transformers": SentenceEncoder}
 
 
-class LazyReasoner:
+class LazyReasoner(Reasoner):
     """A `TransformersReasoner` that loads on first use."""
 
     def __init__(self, config: ReasonerConfig, store: FrameStore) -> None:
@@ -283,6 +281,9 @@ class LazyReasoner:
                 )
             return self._made
 
+    async def prepare(self) -> None:
+        await asyncio.to_thread(self.reasoner)
+
     def wanted(self) -> Iterator[Wanted]:
         """The weights that would be loaded now."""
         if self._made is None:
@@ -290,19 +291,9 @@ class LazyReasoner:
             if self.config.adapter:
                 yield Wanted("adapter", self.config.adapter)
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         engine = await asyncio.to_thread(self.reasoner)
-        async for item in engine.stream(
-            rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling
-        ):
+        async for item in engine.stream(request):
             yield item
 
     def forget(self, session: str) -> None:
@@ -313,23 +304,8 @@ class LazyReasoner:
         """Give its memory back, when no run is under way; the next run would load it again."""
         with self._lock:
             made, self._made = self._made, None
-        if close := getattr(made, "close", None):
-            close()
-
-
-async def close_reasoner(reasoner: Reasoner) -> None:
-    """Free what a reasoner holds in this process: a caller that tries many weights has memory for a few."""
-    if close := getattr(reasoner, "close", None):
-        await asyncio.to_thread(close)
-
-
-async def ensure_loaded(reasoner: Reasoner) -> None:
-    """Wait until the model is in memory, or its server has told its limits. Only then do a run's seconds
-    count."""
-    if isinstance(reasoner, LazyReasoner):
-        await asyncio.to_thread(reasoner.reasoner)
-    elif prepare := getattr(reasoner, "prepare", None):
-        await prepare()
+        if made is not None:
+            made.close()
 
 
 def _dtype(dtype: str, device: str) -> str:

@@ -24,9 +24,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from act2see.agent.grammar import Grammar, feedback
+from act2see.agent.grammar import Grammar, StopReason, feedback
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
 from act2see.agent.rollout import render
 from act2see.graphs.config import Budget, Config
 from act2see.graphs.parts import Parts
@@ -96,27 +96,21 @@ class ReasonNode:
             self.config.reasoner.top_p,
             call_seed(settings.seed, "reason", "", len(trace.segments)),
         )
-        done = Done("eos")
-        stream = self.parts.reasoner.stream(
-            rollout,
-            until=parser.feed,
-            stops=grammar.stops,
-            max_tokens=max_tokens,
-            sampling=sampling,
-        )
-        async for item in stream:
+        request = Request(rollout, max_tokens, parser.feed, grammar.stops, sampling)
+        done = Done(StopReason.EOS)
+        async for item in self.parts.reasoner.stream(request):
             if isinstance(item, Delta):
                 emit(runtime, TokenEvent(run=trace.id, text=item.text))
             else:
                 done = item
         if parser.stopped is None:
-            parser.finish("length" if done.stop == "length" else "eos")
+            parser.finish(StopReason.LENGTH if done.stop == StopReason.LENGTH else StopReason.EOS)
         loop = Loop(
             prefilled=done.prefilled,
             cached=done.cached,
             decoded=done.decoded,
             seconds=round(time.perf_counter() - started, 4),
-            stop=parser.stopped or done.stop,
+            stop=str(parser.stopped or done.stop),
         )
         return loop, parser.segments
 

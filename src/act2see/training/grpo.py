@@ -250,7 +250,7 @@ def policy_step(
     tokenizer = packer.codec.tokenizer
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     packed = sorted(weighted, key=lambda pair: len(packer.pack(pair[0]).ids))  # like lengths together
-    device, written = model.device, sum(sum(packer.pack(r).learnt) + 1 for r, _ in packed)
+    device, written = model.device, sum(sum(packer.pack(r).trainable) + 1 for r, _ in packed)
     loss = 0.0
     model.train()
     with equal_frames(model):

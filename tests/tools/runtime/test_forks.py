@@ -200,7 +200,7 @@ def test_a_chat_models_connections_are_the_parents() -> None:
     import asyncio
     from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
     from langchain_core.messages import AIMessage
-    from act2see.agent.reasoners.base import Sampling
+    from act2see.agent.reasoners.base import Request
     from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
     from act2see.agent.rollout import Rollout, TextPiece
 
@@ -210,7 +210,7 @@ def test_a_chat_models_connections_are_the_parents() -> None:
     def ask(engine):
         async def write():
             rollout = Rollout((TextPiece("What?", "plain"),))
-            said = engine.stream(rollout, until=lambda _: False, stops=(), max_tokens=9, sampling=Sampling())
+            said = engine.stream(Request(rollout, 9))
             return [item async for item in said][0].text
         return asyncio.run(write())
 

@@ -13,7 +13,7 @@ import pytest
 from tests.training.rollouts import QUICK, drawn
 
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Sampling
+from act2see.agent.reasoners.base import Delta, Request
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import render
 from act2see.errors import ConfigError, CorpusError, StoreError, WeightsError
@@ -55,9 +55,7 @@ def greedy(weights: str, adapter: str | None, store: FrameStore, trace: Trace, c
     )
 
     async def say() -> str:
-        stream = reasoner.stream(
-            asked, until=lambda _: False, stops=(), max_tokens=count, sampling=Sampling()
-        )
+        stream = reasoner.stream(Request(asked, count))
         return "".join([d.text async for d in stream if isinstance(d, Delta)])
 
     try:

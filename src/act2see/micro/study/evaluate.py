@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from act2see.agent.reasoners.base import Reasoner
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
-from act2see.graphs.parts import Parts, build_parts, close_reasoner
+from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.state import AskContext
 from act2see.micro.questions import FAMILIES, Call, Item, Split, make_item
 from act2see.micro.recipe.learn_generator import score_edit
@@ -170,7 +170,7 @@ async def ask_all(
         with one_thread():
             return list(await asyncio.gather(*(one(i) for i in items))), parts
     finally:
-        await close_reasoner(made.reasoner)
+        await asyncio.to_thread(made.reasoner.close)
 
 
 def run(n: int = 800, weights: Path | None = None, progress: Progress | None = None) -> Report:

@@ -27,7 +27,8 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request as ReasonerRequest, Sampling
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import Act2SeeError, ConfigError, ContextError
 from act2see.graphs.config import ReasonerConfig
@@ -59,7 +60,7 @@ class End:
 
     @property
     def finish(self) -> str:
-        return "length" if self.stopped_by is None and self.done.stop == "length" else "stop"
+        return "length" if self.stopped_by is None and self.done.stop == StopReason.LENGTH else "stop"
 
 
 @dataclass(slots=True)
@@ -135,17 +136,13 @@ class Served:
             return hears.found is not None
 
         own = self.sampling
-        stream: Any = self.reasoner.stream(
-            given.rollout,
-            until=until,
-            stops=chat.stops,
-            max_tokens=chat.max_completion_tokens or chat.max_tokens or self.context or 4096,
-            sampling=Sampling(
-                own.temperature if chat.temperature is None else chat.temperature,
-                own.top_p if chat.top_p is None else chat.top_p,
-                own.seed if chat.seed is None else chat.seed % 2**63,
-            ),
+        sampling = Sampling(
+            own.temperature if chat.temperature is None else chat.temperature,
+            own.top_p if chat.top_p is None else chat.top_p,
+            own.seed if chat.seed is None else chat.seed % 2**63,
         )
+        limit = chat.max_completion_tokens or chat.max_tokens or self.context or 4096
+        stream = self.reasoner.stream(ReasonerRequest(given.rollout, limit, until, chat.stops, sampling))
         try:
             async for item in stream:
                 if isinstance(item, Delta):
