@@ -10,7 +10,7 @@ from act2see.graphs.long_video.merge import (
     NOTHING,
     PartReport,
     evidence_of,
-    in_whole,
+    in_whole_video,
     judge,
     says_absent,
     vote,
@@ -177,7 +177,7 @@ def test_evidence_stands_in_the_whole_video_and_says_what_is_imagined() -> None:
     )
     before = trace("blue", ("it", 0.5))
     before = before.model_copy(update={"segments": (*before.segments[:2], *shown, *before.segments[2:])})
-    whole = in_whole(before, 16.0)
+    whole = in_whole_video(before, 16.0)
     assert [f.seconds for f in whole.shown] == [16.0, 17.0, 19.3, 18.0, 17.0]
     assert whole.shown[3].provenance.anchor.seconds == 18.0  # type: ignore[union-attr]
     assert whole.shown[4].provenance.source.seconds == 17.0  # type: ignore[union-attr]
