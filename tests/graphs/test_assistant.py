@@ -13,7 +13,7 @@ from act2see.errors import ConfigError
 from act2see.graphs.assistant import create_assistant, traces_of, transcript_reader
 from act2see.graphs.config import Config, load_config
 from act2see.micro.questions import Item, make_item
-from act2see.micro.supervisor import Plan, planned, turn
+from act2see.micro.supervisor import Plan, make_plan, next_message
 from act2see.micro.world import write_clip
 from act2see.tools.video.folders import Folders
 from tests.graphs.parents import Agent, thread
@@ -151,21 +151,21 @@ def test_it_says_what_is_missing(tmp_path: Path) -> None:
     ],
 )
 def test_the_scripted_supervisor_plans_by_sentences(question: str, plan: Plan) -> None:
-    assert planned(question) == plan
+    assert make_plan(question) == plan
 
 
 def test_the_scripted_supervisor_goes_by_what_comes_back() -> None:
     human = HumanMessage("In which clip is the ring? What colour is the ring?")
-    one = turn([human])
+    one = next_message([human])
     assert one.tool_calls[0]["args"] == {"query": "the ring"}
     ranked = "Searched 2.\n1. a.mp4: 1.0 s (score 0.50)\n2. my b.mp4: 2.0 s (score 0.40); no match"
     so_far = [human, one, ToolMessage(ranked, tool_call_id=one.tool_calls[0]["id"])]
-    two = turn(so_far)
+    two = next_message(so_far)
     assert two.tool_calls[0]["args"] == {"video": "a.mp4", "question": "What colour is the ring?"}
     so_far += [two, ToolMessage("there is none", tool_call_id=two.tool_calls[0]["id"], status="error")]
-    three = turn(so_far)
+    three = next_message(so_far)
     assert three.tool_calls[0]["args"]["video"] == "my b.mp4"
-    last = turn([*so_far, three, ToolMessage("Answer: red", tool_call_id=three.tool_calls[0]["id"])])
+    last = next_message([*so_far, three, ToolMessage("Answer: red", tool_call_id=three.tool_calls[0]["id"])])
     assert not last.tool_calls
     assert last.text.splitlines() == [
         "No clip clearly shows it; the closest is my b.mp4.",
@@ -173,9 +173,9 @@ def test_the_scripted_supervisor_goes_by_what_comes_back() -> None:
         "What colour is the ring?",
         "Answer: red",
     ]
-    nothing = turn([human, one, ToolMessage("Searched 0 videos.", tool_call_id=one.tool_calls[0]["id"])])
+    nothing = next_message([human, one, ToolMessage("Searched 0 videos.", tool_call_id=one.tool_calls[0]["id"])])
     assert nothing.text == "No clip can be searched. Searched 0 videos."
-    assert "Ask something" in turn([]).text
+    assert "Ask something" in next_message([]).text
 
 
 @pytest.mark.parametrize(
