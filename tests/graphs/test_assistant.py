@@ -173,7 +173,9 @@ def test_the_scripted_supervisor_goes_by_what_comes_back() -> None:
         "What colour is the ring?",
         "Answer: red",
     ]
-    nothing = next_message([human, one, ToolMessage("Searched 0 videos.", tool_call_id=one.tool_calls[0]["id"])])
+    nothing = next_message(
+        [human, one, ToolMessage("Searched 0 videos.", tool_call_id=one.tool_calls[0]["id"])]
+    )
     assert nothing.text == "No clip can be searched. Searched 0 videos."
     assert "Ask something" in next_message([]).text
 
