@@ -26,6 +26,7 @@ from act2see.tools.base import Resources
 from act2see.tools.generate import Generate
 from act2see.tools.retrieve import Retrieve
 from act2see.tools.runtime.sharing import KeyedLocks, Shared
+from act2see.tools.search.blip2 import Blip2Encoder
 from act2see.tools.search.finder import Finder
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
@@ -162,7 +163,7 @@ async def test_many_films_do_not_use_up_the_threads(
     assert sum(encoder.batches) <= 27 + 8  # and the batch under way, if it was another's
 
 
-async def test_an_index_that_nobody_waits_for_is_given_up(slow: Finder, film: str, tmp_path: Path) -> None:
+async def test_an_index_that_nobody_awaits_is_dropped(slow: Finder, film: str, tmp_path: Path) -> None:
     encoder: Any = slow.encoder
     one, two = (asyncio.create_task(slow.ready(film)) for _ in range(2))
     encoder.permits.release(1)
@@ -202,20 +203,21 @@ async def test_a_cancelled_run_frees_what_its_tools_use(slow: Finder, film: str,
     assert len(encoder.batches) <= 3
 
 
-async def test_the_encoder_takes_those_who_wait_together(clip: str, tmp_path: Path) -> None:
+async def test_the_encoder_batches_waiting_queries(
+    clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parts = build_parts(load_config("micro", cache=str(tmp_path)))
     finder: Any = parts.resources.finder
     await finder.ready(clip)
     queries = [f"the {colour} circle" for colour in ("red", "blue", "green", "black")] * 4
     alone = [finder.find(clip, q).hits for q in queries]
-    gate, encode = threading.Event(), finder.encoder._encoder().phrases
+    gate, encode = threading.Event(), Blip2Encoder.phrases
 
-    def gated(texts: Sequence[str]) -> NDArray[np.float32]:
+    def gated(encoder: Blip2Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
         assert gate.wait(30)
-        out: NDArray[np.float32] = encode(texts)
-        return out
+        return encode(encoder, texts)
 
-    finder.encoder._encoder().phrases = gated
+    monkeypatch.setattr(Blip2Encoder, "phrases", gated)
     before = len(finder.encoder.queue.batches)
     pool = [threading.Thread(target=finder.find, args=(clip, q)) for q in queries]
     for thread in pool:
@@ -232,7 +234,7 @@ async def test_the_encoder_takes_those_who_wait_together(clip: str, tmp_path: Pa
     assert [finder.find(clip, q).hits for q in queries] == alone
 
 
-async def test_the_parts_of_a_film_leave_rows_of_the_reasoner_to_others(film: str, tmp_path: Path) -> None:
+async def test_a_long_video_leaves_reasoner_rows_to_other_runs(film: str, tmp_path: Path) -> None:
     config = load_config("micro", cache=str(tmp_path), reasoner={"rows": 2}, view={"guard": None})
     parts = build_parts(config)
     order: list[str] = []
@@ -262,7 +264,7 @@ async def test_the_parts_of_a_film_leave_rows_of_the_reasoner_to_others(film: st
     assert [n for n in order if n != "clip"] == [f"part {n}" for n in range(12)]
 
 
-def test_a_lock_is_of_one_thing_and_goes_when_nobody_holds_it() -> None:
+def test_keyed_locks_are_independent_and_removed_after_use() -> None:
     locks = KeyedLocks()
     inside, leave = threading.Event(), threading.Event()
 
