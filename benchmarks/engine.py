@@ -35,8 +35,8 @@ class Watched(TransformersReasoner):
         self.wrote: list[int] = []
         self.dones: list[Done] = []
 
-    def _sample(self, logits: Any, request: Any) -> int:
-        token = super()._sample(logits, request)
+    def _sample(self, logits: Any, job: Any) -> int:
+        token = super()._sample(logits, job)
         self.wrote.append(self.script.popleft() if self.script else token)
         return self.wrote[-1]
 

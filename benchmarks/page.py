@@ -92,7 +92,7 @@ def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list
         "Which?",
         ("a", "b"),
     )
-    runs = Runs(folder / "runs", lambda _: (graph, lambda ref: resources.store.get(ref.digest)))
+    runs = Runs(folder / "runs", lambda _: (graph, resources.store))
     seen: dict[str, float] = {}
     with served(Site({"micro": config}, VideoCatalog(folder / "uploads", [sample]), runs)) as address:
         visitor = browser.new_context()  # it keeps the page's scripts, as any browser does

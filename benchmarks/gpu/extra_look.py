@@ -67,7 +67,7 @@ async def look(
     trace = make_trace(0, store, given.frames, given.side, given.words)
     thought, call, shown = trace.segments[:3]
     prompt = Prompt({"retrieve": "frames of the video that show what you describe"}, "paper")
-    engine = Forced(model, Packer.from_pretrained(folder), lambda ref: store.get(ref.digest), rows=2)
+    engine = Forced(model, Packer.from_pretrained(folder), store, rows=2)
     engine.lines = ((thought.text, call.text), ("",))  # type: ignore[union-attr]
     first = render(trace.model_copy(update={"segments": ()}), prompt)
     second = render(trace.model_copy(update={"segments": trace.segments[:3]}), prompt)

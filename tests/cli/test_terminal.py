@@ -24,7 +24,7 @@ from act2see.cli.output import program
 from act2see.tools.frames import FrameRef, Retrieved
 from act2see.trace.events import AnswerEvent, CallEvent, FramesEvent, TokenEvent, ViewEvent
 from act2see.trace.record import Call, Frames, Video
-from act2see.trace.terminal import LOADING, Chain
+from act2see.trace.terminal import LOADING, ChainPrinter
 from act2see.trace.trace import Trace
 
 SOURCES = str(Path(act2see.__file__).parents[1])
@@ -50,7 +50,7 @@ def shown(width: int, *, terminal: bool = True, size: int = 3, loads: bool = Fal
         highlight=False,
         legacy_windows=False,
     )
-    chain = Chain(console, loads=loads)
+    chain = ChainPrinter(console, loads=loads)
     chain.event(ViewEvent(run="r", video=VIDEO, frames=()))
     for n, text in enumerate(TEXT):
         for i in range(0, len(text), size):

@@ -101,8 +101,8 @@ def test_configurations_of_the_same_models_share_them(tmp_path: Path) -> None:
     assert isinstance(fewer, Generate)
     assert fewer.diffuser is generate.diffuser
     source = np.zeros((48, 48, 3), np.uint8)
-    assert fewer.diffuser.how(source, fewer.options).steps == 4
-    assert generate.diffuser.how(source, generate.options).steps == generate.options.steps != 4
+    assert fewer.diffuser.params(source, fewer.options).steps == 4
+    assert generate.diffuser.params(source, generate.options).steps == generate.options.steps != 4
     # What loads something else is something else.
     assert made(reasoner={"weights": "micro:base"}).reasoner is not one.reasoner
     assert made(reasoner={"rows": 2}).reasoner is not one.reasoner
@@ -224,7 +224,7 @@ async def test_the_encoder_batches_waiting_queries(
         thread.start()
     queue = finder.encoder.queue
     await reached(
-        lambda: len(queue.batches) > before and queue.batches[before] + len(queue._queue) == len(queries)
+        lambda: len(queue.batches) > before and queue.batches[before] + queue.queued == len(queries)
     )
     gate.set()
     for thread in pool:

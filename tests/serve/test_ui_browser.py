@@ -130,7 +130,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
 
     def open_graph(config: Config) -> Any:
         chosen = made.get(config.name) or cached_parts(config)
-        return create_act2see(config, parts=chosen), lambda ref: chosen.resources.store.get(ref.digest)
+        return create_act2see(config, parts=chosen), chosen.resources.store
 
     family, index = next(item for item in ITEMS if item[0] == "imagine")
     item = make_item(family, index, "test")

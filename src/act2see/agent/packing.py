@@ -38,8 +38,10 @@ class Packed:
     """Of each image, the place of its first vision token."""
 
     def keys(self) -> list[int]:
-        """The ids, with a number of the frame in place of its vision tokens: these are the same for all frames,
-        and a cache must tell frames apart."""
+        """The ids, with a number of the frame in place of each of its vision tokens.
+
+        A cache is looked up by these: vision tokens are the same for all frames.
+        """
         keys = list(self.ids)
         # A frame's tokens end before the next frame; a chat of text alone has none.
         ends = [*self.starts, len(keys)][1:]

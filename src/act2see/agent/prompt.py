@@ -74,7 +74,7 @@ def _default_usage(tag: str) -> str:
     usage = find_tool(tag).Options.model_fields.get("usage")
     if usage is None or not isinstance(usage.default, str):
         raise CorpusError(
-            f"nothing says what the tool {tag!r} is for: give the config that the traces were made with, or for "
-            "an export `usages` of the corpus's `meta`, in act2see.json"
+            f"nothing says what the tool {tag!r} is for: give the config that the traces were made with, or "
+            "for an export `usages` of the corpus's `meta`, in act2see.json"
         )
     return str(usage.default)

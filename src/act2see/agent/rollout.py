@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from act2see.agent.prompt import Prompt
 from act2see.tools.frames import FrameRef, stamp
-from act2see.tools.video.reader import split_part
+from act2see.tools.video.window import Window
 from act2see.trace.record import Answer, Frames, Segment, Text
 from act2see.trace.trace import Trace
 
@@ -116,7 +116,7 @@ def render(trace: Trace, prompt: Prompt, *, end_of_turn: bool = False) -> Rollou
         pieces += render_segment(segment)
     if end_of_turn and trace.segments and isinstance(trace.segments[-1], Answer):
         pieces.append(TextPiece("<|im_end|>", "control"))
-    return Rollout(tuple(pieces), trace.id, split_part(trace.video.path)[0])
+    return Rollout(tuple(pieces), trace.id, Window.parse(trace.video.path).path)
 
 
 @dataclass(slots=True)

@@ -161,12 +161,12 @@ async def _run(
     from act2see.cli.runs import graph_of, saved_runs, settings_of
     from act2see.graphs.run import aask, aresume
     from act2see.graphs.state import trace_of
-    from act2see.trace.terminal import Chain, question_lines
+    from act2see.trace.terminal import ChainPrinter, question_lines
 
     async with saved_runs() as saver:
         new = settings is not None
         settings = settings or await settings_of(run, saver)
-        chain = Chain(out(), loads=settings.config.reasoner.use == "transformers")
+        chain = ChainPrinter(out(), loads=settings.config.reasoner.use == "transformers")
         on_event = chain.event if show else None
         graph = graph_of(settings, saver)
         try:

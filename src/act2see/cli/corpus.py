@@ -272,9 +272,7 @@ def review(
 
     page = to or run / "review.html"
     store = _store(run)
-    n = export_review(
-        read_chains(run / "filtered.jsonl"), page, lambda ref: store.get(ref.digest), count=count, seed=seed
-    )
+    n = export_review(read_chains(run / "filtered.jsonl"), page, store, count=count, seed=seed)
     say(
         f"{n} chains in {page}: open it, judge, save; then act2see corpus filter {run} --stored --verdicts FILE"
     )

@@ -40,7 +40,7 @@ def demo(
     from act2see.trace.overview import Entry, index_html
     from act2see.trace.page import trace_html
     from act2see.trace.record import Question
-    from act2see.trace.terminal import Chain, answer_lines, question_lines
+    from act2see.trace.terminal import ChainPrinter, answer_lines, question_lines
 
     config = chosen_config(None, None)
     graph = create_act2see(config)
@@ -52,18 +52,16 @@ def demo(
         with whole_file(clip) as new:
             write_clip(item.clip, new)
         say(f"\n{family}", "bold magenta")
-        chain = Chain(out(), loads=not entries)  # the first question loads the models
+        chain = ChainPrinter(out(), loads=not entries)  # the first question loads the models
         say(question_lines(Question(text=item.text, options=item.options)), prose=True)
         trace = run_until_done(aask(graph, clip, item.text, item.options, on_event=chain.event))
         say(answer_lines(trace), prose=True)
         right = trace.choice == item.answer
         say("right" if right else f"wrong: it is {item.answer}", "bold green" if right else "bold red")
         page = f"{family}.html"
-        write_text(to / page, trace_html(trace, lambda ref: store.get(ref.digest), back="index.html"))
+        write_text(to / page, trace_html(trace, store, back="index.html"))
         entries.append(Entry(trace, page, "right" if right else f"wrong, it is {item.answer}"))
-    write_text(
-        to / "index.html", index_html("act2see demo", ABOUT, entries, lambda ref: store.get(ref.digest))
-    )
+    write_text(to / "index.html", index_html("act2see demo", ABOUT, entries, store))
     say(f"\nThe pages are there; open the first in a browser: {(to / 'index.html').absolute()}")
     _say_what_next(to)
 

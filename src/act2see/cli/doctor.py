@@ -21,7 +21,7 @@ from act2see.cli.output import out, program, say, size
 from act2see.trace.console import plain
 
 if TYPE_CHECKING:
-    from act2see.graphs.config import NeedsConfig, ReasonerConfig
+    from act2see.graphs.config import Config, NeedsConfig, ReasonerConfig
     from act2see.graphs.needs import Needed
 
 _PACKAGES = (
@@ -35,7 +35,7 @@ _PACKAGES = (
     "faiss-cpu",
     "peft",
 )
-_OPTIONAL = {"faiss-cpu": "faiss-gpu", "peft": ""}  # what may stand in for it; peft is for adapters alone
+_INSTEAD = {"faiss-cpu": "faiss-gpu"}  # what may stand in for it
 _SMALLEST = "act2see doctor --preset laptop (no GPU), or --preset api (a key)"
 _SMALLER = "act2see doctor --preset paper-24gb, --preset laptop (no GPU), or --preset api (a key)"
 
@@ -61,7 +61,7 @@ def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
     chosen = chosen_config(preset, config)
     say(f"{chosen.name}: {chosen.about}" if chosen.about else chosen.name, "bold")
     named = f" --config {config}" if config else f" --preset {preset}" if preset and preset != "micro" else ""
-    checks = [*_packages(chosen.reasoner.adapter is not None), _cache(chosen.cache)]
+    checks = [*_packages(chosen), _cache(chosen.cache)]
     if all(c.good for c in checks):
         needed = needed_weights(chosen)
         checks += [
@@ -100,11 +100,15 @@ def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
     raise typer.Exit(1)
 
 
-def _packages(adapter: bool) -> Iterable[_Check]:
+def _packages(config: Config) -> Iterable[_Check]:
     from importlib.metadata import PackageNotFoundError, version
 
+    unneeded = {
+        "peft": config.reasoner.adapter is None,
+        "decord2": config.video.decoder != "decord",
+    }
     for name in _PACKAGES:
-        other = _OPTIONAL.get(name)
+        other = _INSTEAD.get(name)
         for candidate in filter(None, (name, other)):
             try:
                 yield _Check(True, candidate, version(candidate))
@@ -112,7 +116,7 @@ def _packages(adapter: bool) -> Iterable[_Check]:
             except PackageNotFoundError:
                 continue
         else:
-            if name != "peft" or adapter:
+            if not unneeded.get(name):
                 yield _Check(False, name, "not installed", f"pip install {name}")
 
 

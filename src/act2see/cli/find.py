@@ -96,7 +96,7 @@ def find(
         return
     pictures = finder.clips.pictures(video, [h.frame for h in hits])
     rows: list[tuple[FrameRef, float]] = [(p, h.score) for p, h in zip(pictures, hits, strict=True)]
-    page = find_html(Path(video).name, query, rows, lambda ref: store.get(ref.digest))
+    page = find_html(Path(video).name, query, rows, store)
     if to:
         with whole_folder(to, _OURS) as folder:
             for n, (frame, score) in enumerate(rows, start=1):

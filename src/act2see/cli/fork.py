@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from act2see.graphs.config import Config
     from act2see.tools.video.store import FrameStore
-    from act2see.trace.terminal import Chain
+    from act2see.trace.terminal import ChainPrinter
     from act2see.trace.trace import Trace
 
 Saved = Annotated[
@@ -108,10 +108,10 @@ def fork(
     _finish(work, loaded, chosen, to, save=True)
 
 
-def _chain(config: Config) -> Chain:
-    from act2see.trace.terminal import Chain
+def _chain(config: Config) -> ChainPrinter:
+    from act2see.trace.terminal import ChainPrinter
 
-    return Chain(out(), loads=config.reasoner.use == "transformers")
+    return ChainPrinter(out(), loads=config.reasoner.use == "transformers")
 
 
 def _finish(

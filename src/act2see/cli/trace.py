@@ -22,12 +22,12 @@ app = typer.Typer(no_args_is_help=True, help="Look at saved traces.")
 @app.command("show")
 def show(trace: Saved) -> None:
     """Show a trace in the terminal."""
-    from act2see.trace.terminal import Chain, answer_lines, question_lines
+    from act2see.trace.terminal import ChainPrinter, answer_lines, question_lines
     from act2see.trace.trace import Trace
 
     loaded = Trace.load(trace)
     say(question_lines(loaded.question, loaded.choice), prose=True)
-    Chain(out()).trace(loaded)
+    ChainPrinter(out()).trace(loaded)
     say(answer_lines(loaded), prose=True)
 
 
@@ -100,7 +100,7 @@ def _markdown(trace: Trace) -> str:
     ]
     for segment in trace.segments:
         if isinstance(segment, Frames):
-            lines += [f"- {frame_line(f, trace.video.seconds).plain}" for f in segment.frames]
+            lines += [f"- {_line(frame_line(f, trace.video.seconds).plain)}" for f in segment.frames]
             lines += [f"- {_line(segment.note)}"] if segment.note else []
             lines.append("")
         elif not isinstance(segment, Answer):

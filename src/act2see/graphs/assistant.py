@@ -157,7 +157,7 @@ def librarian(finder: Finder, folders: Folders, most: int = _MAX_VIDEOS) -> Stru
         def report(name: str, done: int, total: int) -> None:
             write({"type": "search", "video": name, "done": done, "of": total})
 
-        found = search_folder(finder, folders, query, count=count, most=most, progress=report)
+        found = search_folder(finder, folders, query, count=count, max_videos=most, progress=report)
         clips = []
         for video in found.ranked:
             frames = [[hit.seconds, round(hit.score, 4)] for hit in video.hits]

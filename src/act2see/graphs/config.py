@@ -99,6 +99,13 @@ class ViewConfig(Section):
     """`module:Class` of a `Guard`, which may refuse a video."""
 
 
+class VideoConfig(Section):
+    """How videos are decoded."""
+
+    decoder: Literal["pyav", "decord"] = "pyav"
+    """`decord` needs the extra of that name, and files that decord reads wrong are read by PyAV all the same."""
+
+
 class IndexConfig(Section):
     """The index of a video, in which `retrieve` looks."""
 
@@ -161,6 +168,7 @@ class Config(Section):
     reasoner: ReasonerConfig
     encoder: EncoderConfig
     view: ViewConfig = ViewConfig()
+    video: VideoConfig = VideoConfig()
     index: IndexConfig = IndexConfig()
     tools: dict[str, ToolConfig] = Field(default_factory=dict)
     """The tools by their tags."""
@@ -190,6 +198,8 @@ class Config(Section):
             **dict.fromkeys(("cache", "store", "folder", "name", "about", "needs"), True),
             "index": {"workers"},
         }
+        if self.video == VideoConfig():
+            left_out["video"] = True  # keeps the hashes that were made before this key existed
         data = self.model_dump(exclude=left_out)
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 

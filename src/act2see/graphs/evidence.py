@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from act2see.tools.frames import Cropped, FrameRef, Generated, Retrieved, Supplied, Taken
 from act2see.trace.trace import Trace
 
 
@@ -21,7 +20,7 @@ def evidence(trace: Trace) -> str:
     if times := [frame.seconds for frame in trace.initial]:
         lines.append(f"Seen at the start: {len(times)} frames, {min(times):.1f} s to {max(times):.1f} s.")
     later = trace.shown[len(trace.initial) :]
-    lines += [f"- {_describe(frame)}" for frame in later]
+    lines += [f"- {frame.describe()}" for frame in later]
     if any(frame.imagined for frame in later):
         lines.append("Imagined frames show what might be; they are not in the video.")
     return "\n".join(lines)
@@ -61,19 +60,3 @@ def result_references(result: Mapping[str, Any]) -> dict[str, Any]:
         return references(Trace.model_validate(result["trace"]))
     frames = [frame for part in result.get("evidence") or () for frame in part["frames"]]
     return {"answer": result["answer"], "found": result.get("found"), "frames": frames}
-
-
-def _describe(frame: FrameRef) -> str:
-    where = "picture that is not in the video" if frame.imagined else f"frame at {frame.seconds:.1f} s"
-    where += f", {frame.part}" if frame.part else ""
-    match frame.provenance:
-        case Retrieved(query=query, score=score):
-            return f'{where}, found for "{query}" (score {score:.2f})'
-        case Generated(prompt=query, anchor=anchor):
-            return f'imagined from the frame at {anchor.seconds:.1f} s: "{query}"'
-        case Supplied(query=query, by=by):
-            return f'{where}, supplied by {by} for "{query}"'
-        case Taken(query=query) | Cropped(query=query):
-            return f'{where}, for "{query}"'
-        case _:
-            return where

@@ -9,9 +9,8 @@ import asyncio
 
 from act2see.graphs.config import ViewConfig
 from act2see.graphs.parts import Parts
-from act2see.tools.frames import FrameRef
-from act2see.tools.video.reader import absolute_path
-from act2see.trace.record import Video
+from act2see.tools.frames import FrameRef, Video
+from act2see.tools.video.window import absolute_path
 
 
 async def initial_frames(parts: Parts, view: ViewConfig, video: str) -> tuple[Video, tuple[FrameRef, ...]]:
@@ -31,16 +30,7 @@ async def initial_frames(parts: Parts, view: ViewConfig, video: str) -> tuple[Vi
         if len(frames) > view.max_frames:
             last, steps = len(frames) - 1, max(1, view.max_frames - 1)
             frames = [frames[round(i * last / steps)] for i in range(view.max_frames)]
-        info = clip.info
-        facts = Video(
-            path=absolute_path(video),
-            digest=info.digest,
-            seconds=info.seconds,
-            width=info.width,
-            height=info.height,
-            frames=info.frames,
-            fps=info.fps,
-        )
+        facts = clip.info.model_copy(update={"path": absolute_path(video)})
         return facts, tuple(clips.pictures(video, frames))
 
     return await asyncio.to_thread(read)

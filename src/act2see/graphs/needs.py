@@ -23,7 +23,7 @@ from act2see.errors import Act2SeeError, ConfigError, SetupError, WeightsError
 from act2see.graphs.config import PRESETS, Config, load_config
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.tools.plugins import chosen_tool
-from act2see.tools.runtime.catalogue import BYTES, Known, catalogue, taken
+from act2see.tools.runtime.catalogue import BYTES, Known, catalogue, memory_of
 from act2see.tools.runtime.forks import natively
 from act2see.tools.runtime.weights import (
     Wanted,
@@ -138,7 +138,7 @@ def _needed(part: str, name: str, device: str, dtype: str, options: Any = None) 
     # On a CPU nothing is offloaded: it is there already.
     offload = getattr(options, "offload", "none") if device != "cpu" else "none"
     quantised = getattr(options, "quantise", "none") != "none"
-    use = taken(sizes, itemsize, quantised=quantised, offload=offload)
+    use = memory_of(sizes, itemsize, quantised=quantised, offload=offload)
     return Needed(
         part,
         name,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
-from act2see.agent.reasoners.chat.setup import chat_model, patient
+from act2see.agent.reasoners.chat.setup import chat_model, reasoner_options
 from act2see.errors import ConfigError
 from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
 from act2see.graphs.config_data import local_path
@@ -111,7 +111,7 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
 
         return VLLMHTTPReasoner.from_options(
             config.weights,
-            lambda ref: store.get(ref.digest),
+            store,
             config.options,
             adapter=config.adapter,
             needs=needs,
@@ -126,15 +126,13 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
             **config.options,
         }
         weights = local_weights("the reasoner's weights", config.weights)
-        return VLLMReasoner.from_pretrained(
-            weights, lambda ref: store.get(ref.digest), adapter=config.adapter, **given
-        )
+        return VLLMReasoner.from_pretrained(weights, store, adapter=config.adapter, **given)
     from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 
-    model = chat_model(config.weights, patient(config.weights, config.options), "reasoner.weights")
+    model = chat_model(config.weights, reasoner_options(config.weights, config.options), "reasoner.weights")
     return ChatModelReasoner(
         model,
-        lambda ref: store.get(ref.digest),
+        store,
         config.weights,
         continuation=config.continuation,
         in_background=True,
@@ -156,7 +154,7 @@ def build_resources(config: Config, shared: Shared | None = None) -> Resources:
     shared = shared or Shared()
     cache, place = storage(config)
     store = FrameStore(place)
-    clips = VideoLibrary(cache, store, config.view.max_side)
+    clips = VideoLibrary(cache, store, config.view.max_side, config.video.decoder)
     e, i = config.encoder, config.index
     encoder = shared.get(("encoder", e.model_dump_json(exclude={"batch"})), lambda: LazyEncoder(e))
     return Resources(store, Finder(clips, encoder, cache, i.fps, e.batch, i.keep_frames, i.workers), shared)
@@ -209,7 +207,7 @@ class LazyEncoder:
         self._inherited = False  # from the process that this one was forked from
         renew_after_fork(self)
         self.queue: MicroBatcher[str, Sequence[Any], NDArray[Any]] = MicroBatcher(
-            self._together, most=config.batch, size=len, gather=0, name="act2see-encoder"
+            self._together, max_size=config.batch, size=len, gather=0, name="act2see-encoder"
         )
         resolve_weights(config.weights)  # raises now, not in the middle of a question
 
@@ -269,9 +267,13 @@ class LazyEncoder:
 def _encoders() -> Mapping[str, Callable[..., Encoder]]:
     """The classes of encoders by `encoder.use`."""
     from act2see.tools.search.blip2 import Blip2Encoder
-    from act2see.tools.search.dual import DualEncoder, SentenceEncoder
+    from act2see.tools.search.dual import DualEncoder, SentenceTransformersEncoder
 
-    return {"blip2": Blip2Encoder, "transformers": DualEncoder, "sentence-transformers": SentenceEncoder}
+    return {
+        "blip2": Blip2Encoder,
+        "transformers": DualEncoder,
+        "sentence-transformers": SentenceTransformersEncoder,
+    }
 
 
 class LazyReasoner(Reasoner):
@@ -295,7 +297,7 @@ class LazyReasoner(Reasoner):
                 device = pick_device(c.device)
                 self._made = TransformersReasoner.from_pretrained(
                     resolve_weights(c.weights),
-                    lambda ref: self.store.get(ref.digest),
+                    self.store,
                     device=device,
                     dtype=_dtype(c.dtype, device),
                     adapter=c.adapter,

@@ -202,9 +202,7 @@ async def _rollouts(
 ) -> list[list[Trace | None]]:
     """`group` traces of each question, all at once; None for one that failed."""
     store, rows = parts.resources.store, config.reasoner.rows
-    engine = TransformersReasoner(
-        model, packer, lambda ref: store.get(ref.digest), name=f"round-{number}", rows=rows
-    )
+    engine = TransformersReasoner(model, packer, store, name=f"round-{number}", rows=rows)
     graph: Graph = create_act2see(config, parts=replace(parts, reasoner=engine))
     gate = asyncio.Semaphore(2 * rows)
 

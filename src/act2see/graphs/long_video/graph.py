@@ -43,8 +43,8 @@ from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.state import AskContext, AskInput, extend, settings_in, validate_question
 from act2see.graphs.wiring import both_ways, drawn
 from act2see.tools.frames import FrameRef
-from act2see.tools.video.parts import Part as Span, by_scene, by_time, find_cuts, part_path
-from act2see.tools.video.reader import absolute_path, split_part
+from act2see.tools.video.parts import Span, by_scene, by_time, find_cuts, part_path
+from act2see.tools.video.window import Window, absolute_path
 from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class _Nodes:
         if not traces:
             kinds = {failure["kind"] for failure in state["failed"]}
             error = VideoError if kinds == {"VideoError"} else ReasonerError
-            video = split_part(paths[0])[0]
+            video = Window.parse(paths[0]).path
             raise error(
                 f"none of the {len(spans)} parts of {video} could be asked; the first: {failed[min(failed)]}"
             )

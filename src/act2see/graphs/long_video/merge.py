@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 from act2see.graphs.evidence import evidence, references
 from act2see.tools.frames import Cropped, FrameRef, Generated, Record, Retrieved
-from act2see.tools.video.parts import Part as Span
+from act2see.tools.video.parts import Span
 from act2see.trace.record import Frames, Segment, Text
 from act2see.trace.trace import Trace
 

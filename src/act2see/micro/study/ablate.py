@@ -381,7 +381,7 @@ def frame_writing(weights: Path, traces: Sequence[Trace], store: FrameStore) -> 
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
                     mm_token_type_ids=(ids == packer.image_token_id).int(),
-                    pixel_values=packer.patches(packed.images, lambda ref: store.get(ref.digest)),
+                    pixel_values=packer.patches(packed.images, store),
                     image_grid_thw=torch.tensor(packed.grids),
                 )
                 .logits[0]

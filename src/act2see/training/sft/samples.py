@@ -185,7 +185,7 @@ class RolloutCollator:
         batch = collate(
             packer,
             rollouts,
-            lambda ref: self.store.get(ref.digest),
+            self.store,
             tokenizer.pad_token_id,
             self.reader.end_of_turn,
         )

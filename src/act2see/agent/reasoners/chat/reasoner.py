@@ -84,8 +84,8 @@ class ChatModelReasoner(Reasoner):
         self._blocks = Blocks(source)
         if self.continuation and not hasattr(self.model, "extra_body"):
             raise ConfigError(
-                f"{self.name}: reasoner.continuation needs an OpenAI-compatible server, weights `openai:NAME` "
-                "and its base_url"
+                f"{self.name}: reasoner.continuation needs an OpenAI-compatible server, weights "
+                "`openai:NAME` and its base_url"
             )
 
     async def check(self) -> None:

@@ -41,7 +41,6 @@ from act2see.agent.reasoners.vllm.wire import (
     image_part,
     is_local,
     is_slow,
-    png,
     stream_error,
 )
 from act2see.agent.rollout import Rollout
@@ -49,7 +48,7 @@ from act2see.errors import ConfigError, ReasonerError, SetupError
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.forks import Lock
 from act2see.tools.runtime.text import first_line, first_problem
-from act2see.tools.video.store import FrameSource
+from act2see.tools.video.store import FrameSource, frame_png
 
 log = logging.getLogger(__name__)
 _MISSES = 3  # a server that has forgotten frames so often in a row keeps none: all are sent each time
@@ -233,7 +232,7 @@ class VLLMHTTPReasoner(Reasoner):
         return parts
 
     def _image(self, frame: FrameRef) -> dict[str, Any]:
-        return image_part(png(self._frames(frame)), frame.digest)
+        return image_part(frame_png(frame, self._frames), frame.digest)
 
     def _begin(self, sending: _Sending) -> None:
         """The server has read the message, so it has the frames."""

@@ -20,8 +20,9 @@ import numpy as np
 
 from act2see.agent.reasoners.base import FRAME_TEXT, QUESTION, Needs
 from act2see.agent.reasoners.pieces import SEPARATOR
-from act2see.agent.reasoners.vllm.wire import image_part, png
+from act2see.agent.reasoners.vllm.wire import image_part
 from act2see.errors import ContextError, ReasonerError, SetupError
+from act2see.tools.video.store import encode_png
 
 
 class Server(Protocol):
@@ -161,4 +162,4 @@ def _body(server: Server, content: list[dict[str, Any]]) -> dict[str, Any]:
 def _blank(side: int) -> dict[str, Any]:
     """A black frame of `side` x `side` pixels."""
     name = hashlib.blake2b(f"blank {side}".encode(), digest_size=16).hexdigest()
-    return image_part(png(np.zeros((side, side, 3), np.uint8)), name)
+    return image_part(encode_png(np.zeros((side, side, 3), np.uint8)), name)

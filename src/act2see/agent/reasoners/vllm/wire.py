@@ -4,7 +4,6 @@ apart."""
 from __future__ import annotations
 
 import base64
-import io
 import json
 from typing import Any
 from urllib.parse import urlsplit
@@ -50,15 +49,6 @@ def image_part(data: bytes, name: str) -> dict[str, Any]:
         "image_url": {"url": f"data:image/png;base64,{base64.b64encode(data).decode()}"},
         "uuid": name,
     }
-
-
-def png(pixels: Any) -> bytes:
-    """`(h, w, 3)` uint8 as PNG, packed fast rather than small."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-    return out.getvalue()
 
 
 def chunk_of(data: dict[str, Any]) -> Chunk:
