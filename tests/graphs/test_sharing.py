@@ -4,8 +4,10 @@ frees the device."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -151,7 +153,7 @@ async def test_many_films_do_not_use_up_the_threads(
     same."""
     encoder: Any = slow.encoder
     parts = [asyncio.create_task(slow.ready(f"{film}#t={n},{n + 9}")) for n in range(40)]
-    await reached(lambda: len(slow._building._jobs) == 40)
+    await reached(lambda: slow.building == 40)
     assert await asyncio.wait_for(asyncio.to_thread(lambda: 1 + 1), 10) == 2
     for task in parts[1:]:
         task.cancel()
@@ -159,7 +161,7 @@ async def test_many_films_do_not_use_up_the_threads(
     encoder.let_all = True
     encoder.permits.release(1)
     assert len(await parts[0]) == 27
-    await reached(lambda: not slow._building._jobs)
+    await reached(lambda: not slow.building)
     assert sum(encoder.batches) <= 27 + 8  # and the batch under way, if it was another's
 
 
@@ -175,7 +177,7 @@ async def test_an_index_that_nobody_awaits_is_dropped(slow: Finder, film: str, t
     await asyncio.gather(one, two, return_exceptions=True)
     encoder.let_all = True
     encoder.permits.release(1)
-    await reached(lambda: not slow._building._jobs)
+    await reached(lambda: not slow.building)
     assert len(encoder.batches) <= 4
     assert [p.name for p in (tmp_path / "indexes").iterdir() if p.suffix != ".lock"] == []
     assert len(await slow.ready(film)) == 180
@@ -199,7 +201,7 @@ async def test_a_cancelled_run_frees_what_its_tools_use(slow: Finder, film: str,
         await run
     encoder.let_all = True
     encoder.permits.release(1)
-    await reached(lambda: not slow._building._jobs)
+    await reached(lambda: not slow.building)
     assert len(encoder.batches) <= 3
 
 
@@ -264,7 +266,7 @@ async def test_a_long_video_leaves_reasoner_rows_to_other_runs(film: str, tmp_pa
     assert [n for n in order if n != "clip"] == [f"part {n}" for n in range(12)]
 
 
-def test_keyed_locks_are_independent_and_removed_after_use() -> None:
+def test_keyed_locks_are_independent() -> None:
     locks = KeyedLocks()
     inside, leave = threading.Event(), threading.Event()
 
@@ -292,4 +294,16 @@ def test_keyed_locks_are_independent_and_removed_after_use() -> None:
     thread.join(30)
     taken.join(30)
     assert order == ["left", "taken"]
-    assert not locks._locks
+
+
+def test_a_keyed_lock_is_removed_after_use() -> None:
+    class Key:
+        pass
+
+    locks, key = KeyedLocks(), Key()
+    held = weakref.ref(key)
+    with locks(key):
+        pass
+    del key
+    gc.collect()
+    assert held() is None

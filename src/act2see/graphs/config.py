@@ -103,7 +103,7 @@ class VideoConfig(Section):
     """How videos are decoded."""
 
     decoder: Literal["pyav", "decord"] = "pyav"
-    """`decord` needs the extra of that name, and files that decord reads wrong are read by PyAV all the same."""
+    """`decord` needs the extra of that name. PyAV reads the files that decord reads wrong."""
 
 
 class IndexConfig(Section):
