@@ -11,7 +11,7 @@ import pytest
 from act2see.graphs.config import PRESETS, Config, load_config
 from act2see.graphs.needs import needed_weights
 from act2see.tools.plugins import chosen_tool
-from act2see.tools.runtime.catalogue import NF4, Known, catalogue, taken
+from act2see.tools.runtime.catalogue import NF4, Known, catalogue, memory_of
 
 LARGE = tuple(p for p in PRESETS if p != "micro")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -79,11 +79,17 @@ def test_needs_do_not_change_answers() -> None:
 
 def test_memory_follows_the_options() -> None:
     parts = {"transformer": 1000, "text_encoder": 300}
-    assert taken(parts, 2) == taken(parts, 2, offload="none")
-    assert taken(parts, 2).device == 2600
-    assert taken(parts, 2, quantised=True).device == 1000 * NF4 + 600
-    assert (taken(parts, 2, offload="model").device, taken(parts, 2, offload="model").ram) == (2000, 2600)
-    assert (taken(parts, 2, offload="sequential").device, taken(parts, 2, offload="sequential").ram) == (
+    assert memory_of(parts, 2) == memory_of(parts, 2, offload="none")
+    assert memory_of(parts, 2).device == 2600
+    assert memory_of(parts, 2, quantised=True).device == 1000 * NF4 + 600
+    assert (memory_of(parts, 2, offload="model").device, memory_of(parts, 2, offload="model").ram) == (
+        2000,
+        2600,
+    )
+    assert (
+        memory_of(parts, 2, offload="sequential").device,
+        memory_of(parts, 2, offload="sequential").ram,
+    ) == (
         0,
         2600,
     )

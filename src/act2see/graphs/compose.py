@@ -204,7 +204,7 @@ def as_worker(
     key.
 
     The reply's `response_metadata["act2see"]` holds references (run, answer, frames), and the state's `trace`
-    the whole trace. A problem with the question, the video or the set-up is told in the reply, with
+    the whole trace. A problem with the question, the video or the set-up is reported in the reply, with
     `response_metadata["act2see"]["error"]`.
 
     Args:

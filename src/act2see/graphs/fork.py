@@ -1,6 +1,6 @@
 """Forks and replays: go back in a trace, change something, and let the model go on; or ask again.
 
-A saved trace is enough: the state as it was at a call is built from it, and the graph goes on from there. So
+A saved trace is enough: the state at a call is built from it, and the graph continues from there. So
 no checkpoint is needed, and a graph of another configuration may go on. A fork does need the video and the
 frames that were shown, and looks for both before it begins.
 
@@ -168,7 +168,7 @@ def replay(
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What is put in the place of a call."""
+    """The replacement of a call."""
 
     query: str | None
     tag: str | None
@@ -240,7 +240,7 @@ def _check_video(trace: Trace, clips: VideoLibrary) -> None:
 
 
 async def _restart(trace: Trace, at: int, change: _Change, settings: RunSettings) -> tuple[Trace, str]:
-    """The trace up to call number `at`, with what takes the call's place; and the node that goes on."""
+    """The trace up to call number `at`, with the replacement of that call; and the node to continue with."""
     call = trace.calls[at - 1]
     before = trace.segments[: _index_of_call(trace, at)]
     kept = trace.model_copy(
@@ -324,7 +324,7 @@ def _supply_frame(frame: str | Path | float, trace: Trace, resources: Resources)
 
 
 def _usage_before(trace: Trace, at: int, before: tuple[Segment, ...]) -> Usage:
-    """What was used up to call number `at`: before the answer, each visit to `reason` ends with one call."""
+    """The usage up to call number `at`: before the answer, each visit to `reason` ends with one call."""
     loops = trace.usage.loops[:at]
     seconds = {
         "view": trace.usage.node_seconds.get("view", 0.0),

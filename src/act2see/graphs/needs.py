@@ -6,7 +6,7 @@ found when its graph is built and tried with one small request; a vLLM server is
 
 `needed_weights` lists everything, for `doctor` and `download`. `check_ready` begins every run (in the node
 `view`), so that the command line, the page and servers all say in one line what is missing, and the command
-that fetches it. What has been found once is not looked for again.
+that fetches it. Weights that were found once are not looked for again.
 """
 
 from __future__ import annotations

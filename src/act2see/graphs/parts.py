@@ -150,7 +150,7 @@ def storage(config: Config) -> tuple[Path, str]:
 
 
 def build_resources(config: Config, shared: Shared | None = None) -> Resources:
-    """The store and the finder alone, which is all that finding frames needs."""
+    """The store and the finder, without models for reasoning or tools: enough to find frames."""
     shared = shared or Shared()
     cache, place = storage(config)
     store = FrameStore(place)

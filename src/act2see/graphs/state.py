@@ -1,4 +1,4 @@
-"""The graph's input, state, output and run settings: small, and plain JSON data alone.
+"""The graph's input, state, output and run settings: small, and only plain JSON data.
 
 Frames are references and segments are dictionaries, so that every checkpoint saver takes them as they are,
 under strict msgpack too, and a step stays under 20 KB. `trace_of` builds the `Trace` of a state, and
@@ -214,7 +214,7 @@ def _type_error(key: str, wanted: str, value: Any) -> QuestionError:
 
 
 def trace_of(state: Any) -> Trace:
-    """The trace of a state, of a run that goes on or is over.
+    """The trace of a state; its run may be unfinished.
 
     Raises:
         StoreError: Another version saved the state.
