@@ -152,7 +152,7 @@ def test_what_is_no_decision_is_said_and_nothing_is_resumed(
 
 
 def test_a_decision_needs_a_run_that_waits(place: Place) -> None:
-    assert "--refuse answers a run that waits: name it with --resume ID" in place.refused(
+    assert "--refuse answers a waiting run: name the run with --resume ID" in place.refused(
         place.clip, "What?", "--refuse"
     )
     assert "no saved run 'nobody'" in place.refused("--resume", "nobody", "--accept")

@@ -29,7 +29,7 @@ def test_its_closing_lines_can_be_pasted(tmp_path: Path) -> None:
         "encoding": "utf-8",
     }
     ran = subprocess.run([sys.executable, "-m", "act2see", "demo"], check=True, **given)
-    closing = ran.stdout.partition("The pages are there")[2]
+    closing = ran.stdout.partition("The pages are written")[2]
     assert Path(closing.splitlines()[0].rpartition(": ")[2]).is_file()
     commands = [line.strip() for line in closing.splitlines() if line.startswith("  ")]
     assert len(commands) >= 3

@@ -49,7 +49,7 @@ def test_show(run: Run, preset: str, tmp_path: Path) -> None:
 
 def test_a_gated_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "act2see.cli.doctor._device", lambda d: ("a GPU", 85e9) if d == "cuda" else ("CPU", 64e9)
+        "act2see.graphs.machine.device_memory", lambda d: ("a GPU", 85e9) if d == "cuda" else ("CPU", 64e9)
     )
     monkeypatch.setattr("act2see.graphs.needs.pick_device", lambda _: "cuda")
     said = run("doctor", "--preset", "paper", code=1).stdout
@@ -58,7 +58,7 @@ def test_a_gated_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         "stable-diffusion-3.5-large: not downloaded (about 27.6 GB in memory; Stability AI Community License, gated)",
         "49.8 GB to download",
         "a GPU, 85.0 GB; the weights take 47.5 GB",
-        "a GPU, 85.0 GB; 80 GB wanted",
+        "a GPU, 85.0 GB; 80 GB needed",
     ):
         assert part in said
     after = said.split("Next:")[1]
@@ -71,23 +71,24 @@ def test_a_gated_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_offloaded_parts_count_for_the_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "act2see.cli.doctor._device", lambda d: ("a GPU", 25.3e9) if d == "cuda" else ("CPU", 12e9)
+        "act2see.graphs.machine.device_memory", lambda d: ("a GPU", 25.3e9) if d == "cuda" else ("CPU", 12e9)
     )
     monkeypatch.setattr("act2see.graphs.needs.pick_device", lambda _: "cuda")
     said = run("doctor", "--preset", "paper-24gb", code=1).stdout
     assert "about 4.9 GB in memory; 6.7 GB offloaded" in said
     assert "a GPU, 25.3 GB; the weights take 16.2 GB" in said
-    assert "a GPU, 25.3 GB; 24 GB wanted" in said
-    assert "CPU, 12.0 GB; 16 GB wanted" in said
+    assert "a GPU, 25.3 GB; 24 GB needed" in said
+    assert "CPU, 12.0 GB; 16 GB needed" in said
     assert "act2see doctor --preset laptop (no GPU), or --preset api (a key)" in said
 
 
 def test_no_gpu_for_a_preset_that_wants_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "act2see.cli.doctor._device", lambda d: ("no CUDA device", None) if d == "cuda" else ("CPU", 64e9)
+        "act2see.graphs.machine.device_memory",
+        lambda d: ("no CUDA device", None) if d == "cuda" else ("CPU", 64e9),
     )
     said = run("doctor", "--preset", "paper", code=1).stdout
-    assert "no CUDA device; 80 GB wanted" in said
+    assert "no CUDA device; 80 GB needed" in said
     assert "act2see doctor --preset paper-24gb, --preset laptop (no GPU), or --preset api (a key)" in said
 
 
@@ -105,7 +106,7 @@ def test_a_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "export GOOGLE_API_KEY=..." in said
     monkeypatch.setenv("GOOGLE_API_KEY", "made-up")
     said = run("doctor", "--preset", "api", code=1).stdout
-    assert "google_genai:gemini-2.5-pro: it can be set up; the key is not tried" in said
+    assert "google_genai:gemini-2.5-pro: can be set up; the key is not tried" in said
     assert "made-up" not in said
 
 

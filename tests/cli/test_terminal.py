@@ -114,7 +114,7 @@ def test_what_is_waited_for_is_said_and_taken_away() -> None:
 
 def test_question_and_answer_are_broken_between_words() -> None:
     code = """
-from act2see.trace.trace import Question
+from act2see.trace.record import Question
 from act2see.trace.terminal import question_lines
 from act2see.cli.output import say
 say(question_lines(Question(text="Where does the triangle stand when the circle blinks?")), prose=True)
@@ -204,10 +204,10 @@ def test_tab_completes(tmp_path: Path, words: str, offered: list[str]) -> None:
 
 
 def test_tab_completes_saved_runs(place: Place) -> None:  # noqa: F811
-    from act2see.cli.complete import runs
+    from act2see.cli.complete import run_ids
 
     run = Trace.from_json(place.ask("--json").stdout).id
-    assert run in runs()
+    assert run in run_ids()
 
 
 def test_the_program_is_named_as_the_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from act2see.cli.app import app
-from act2see.cli.sft import given
+from act2see.cli.sft import read_settings
 from act2see.errors import ConfigError
 
 pytest.importorskip("trl", reason="needs the train extra")
@@ -33,7 +33,7 @@ def chains(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def corpus(chains: Path) -> Path:
     filtered = run("corpus", "filter", chains)
     assert filtered.exit_code == 0, filtered.output
-    assert "format: 8 came, 0 fell" in filtered.output
+    assert "format: 8 in, 0 dropped" in filtered.output
     packed = run("corpus", "pack", chains, "--out", chains.parent / "corpus")
     assert packed.exit_code == 0, packed.output
     return chains.parent / "corpus"
@@ -100,7 +100,7 @@ def test_grpo_makes_a_model(tmp_path: Path) -> None:
     [
         (("corpus", "build", "minerva"), "minerva needs its file"),
         (("corpus", "build", "minerva", "none.json"), "cannot read none.json"),
-        (("corpus", "build", "jsonl", "x.jsonl", "--teacher", "scripted"), "knows the board world alone"),
+        (("corpus", "build", "jsonl", "x.jsonl", "--teacher", "scripted"), "knows only the board world"),
         (("corpus", "build", "world", "--faults", 2, 0, 0, 0), "from 0 to 1"),
         (("corpus", "build", "world", "--max-dollars", 1, "--out", "{tmp}/r", "--count", 1), "needs prices"),
         (("corpus", "filter", "nothing"), "cannot read"),
@@ -136,6 +136,6 @@ def test_settings_are_options() -> None:
         "lora_targets": ("q_proj", "v_proj"),
         "loss_on_frames": True,
     }
-    assert given(words) == expected
-    with pytest.raises(ConfigError, match="what is 'learning'"):
-        given(["learning", "1e-5"])
+    assert read_settings(words) == expected
+    with pytest.raises(ConfigError, match="unexpected argument 'learning'"):
+        read_settings(["learning", "1e-5"])
