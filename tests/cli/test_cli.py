@@ -363,6 +363,7 @@ async def test_resuming_needs_a_saved_run(place: Place) -> None:
         (["ask", "CONFIG", "What?", "--config", "CONFIG"], ["is not a video"]),
         (["ask", "CLIP", " ", "--config", "CONFIG"], ["the question is empty"]),
         (["ask", "CLIP"], ["ask a question"]),
+        (["ask", "", "What?"], ["name a video"]),
         (["ask", "CLIP", "What?", "--config", "CONFIG", "--option", "a", "--option", "A"], ["given twice"]),
         (["ask", "CLIP", "What?", "--config", "CONFIG", "--tools", "zoom"], ["'zoom'", "retrieve, generate"]),
         (

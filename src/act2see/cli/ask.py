@@ -128,7 +128,7 @@ def ask(
     if resume is None:
         if decision is not None:
             raise QuestionError(f"--{decided.kinds[0]} answers a waiting run: name the run with --resume ID")
-        if video is None or question is None:
+        if not video or question is None:
             raise QuestionError('name a video and ask a question: act2see ask VIDEO "QUESTION"')
         changes = AskContext(
             _allowed_tools(tools, no_tools),

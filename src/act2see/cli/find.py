@@ -139,6 +139,8 @@ def _guard_refusal(config: Config, resources: Resources, video: str) -> str | No
 
 def _build_index(finder: Finder, video: str) -> FrameIndex:
     """Return the index of a video. A progress bar is shown while it is built."""
+    from rich.markup import escape
+
     with progress_bar() as bar:
-        task = bar.add_task(f"indexing {Path(video).name}".replace("[", r"\["), total=None)
+        task = bar.add_task(f"indexing {escape(Path(video).name)}", total=None)
         return finder.index(video, lambda done, total: bar.update(task, completed=done, total=total))
