@@ -12,12 +12,12 @@ import asyncio
 import json
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import Parts
 from act2see.micro.questions import make_item
@@ -28,7 +28,7 @@ from benchmarks.engine import Event, house
 GOAL_BYTES = 20_000
 
 
-class Caller:
+class Caller(Reasoner):
     """Calls until the budget is spent, with a micro chain's text; then answers."""
 
     name = "caller"
@@ -36,16 +36,8 @@ class Caller:
     def __init__(self, calls: int) -> None:
         self.calls = calls
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        seen = len(re.findall("</frame>", str(rollout)))
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        seen = len(re.findall("</frame>", str(request.rollout)))
         said = (
             "The top left red circle, the middle center lit blue ring and the bottom right green square are in view. "
             * 4
@@ -55,12 +47,9 @@ class Caller:
             if seen < self.calls
             else "</think>\n<answer>B</answer>"
         )
-        until(text)
+        request.until(text)
         yield Delta(text)
-        yield Done("until", prefilled=200, cached=100, decoded=120)
-
-    def forget(self, session: str) -> None:
-        pass
+        yield Done(StopReason.UNTIL, prefilled=200, cached=100, decoded=120)
 
 
 def write_large(clip: Clip, path: Path, seconds: int) -> Path:

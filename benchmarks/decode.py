@@ -76,11 +76,14 @@ def write_clip(path: Path, width: int, height: int, seconds: int) -> None:
     once.unlink()
 
 
-def ours(path: str, backend: Any = "auto") -> int:
-    from act2see.tools.video.reader import open_video
+def ours(path: str, decoder: Any = "pyav") -> int:
+    from act2see.tools.video.reader import frames_at, open_video
 
-    video = open_video(path, backend=backend)
-    return sum(1 for _ in video.read(video.sample_indices(FPS), video.fit(SIDE)))
+    video = open_video(path, decoder=decoder)
+    wanted = frames_at(video.timestamps, np.arange(int(video.seconds * FPS)) / FPS)
+    scale = SIDE / max(video.width, video.height)
+    size = round(video.width * scale / 2) * 2, round(video.height * scale / 2) * 2
+    return sum(1 for _ in video.read(wanted, size))
 
 
 def pillow(path: str, whole: bool) -> int:

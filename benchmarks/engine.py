@@ -7,14 +7,13 @@ says which token comes next: the reference chain's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 from act2see.agent.packing import Packer
-from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.reasoners.base import Delta, Done, Request
 from act2see.agent.reasoners.transformers import TransformersReasoner
-from act2see.agent.rollout import Rollout
 from act2see.graphs.config import Config, load_config
 from act2see.micro.questions import Item, sentences
 from act2see.tools.base import Resources, ToolContext, ToolResult
@@ -36,23 +35,13 @@ class Watched(TransformersReasoner):
         self.wrote: list[int] = []
         self.dones: list[Done] = []
 
-    def _sample(self, logits: Any, request: Any) -> int:
-        token = super()._sample(logits, request)
+    def _sample(self, logits: Any, job: Any) -> int:
+        token = super()._sample(logits, job)
         self.wrote.append(self.script.popleft() if self.script else token)
         return self.wrote[-1]
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        async for item in super().stream(
-            rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling
-        ):
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        async for item in super().stream(request):
             if isinstance(item, Done):
                 self.dones.append(item)
             yield item

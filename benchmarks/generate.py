@@ -33,7 +33,7 @@ def run(quick: bool = False) -> dict[str, Any]:
             GenerationRequest(source, f"the board tipped to the {way}", i)
             for i, way in enumerate(("left", "right") * (COUNT // 2))
         ]
-        how = tool.diffuser.how(source)
+        how = tool.diffuser.params(source)
 
         async def together() -> list[Any]:
             return [

@@ -37,14 +37,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, ReasonerConfig, load_config
 from act2see.graphs.parts import LazyReasoner, build_parts, build_reasoner
@@ -62,40 +61,27 @@ _AT = re.compile(r"http://\S+/v1")
 class Visit:
     """One visit to the reasoner: what it was given and what it said."""
 
-    rollout: Rollout
-    stops: Sequence[str]
-    max_tokens: int
-    sampling: Sampling
+    request: Request
     text: str
     done: Done
 
 
 @dataclass(slots=True)
-class Kept:
+class Kept(Reasoner):
     """A reasoner whose visits are kept, by question."""
 
     reasoner: Reasoner
     name: str
     visits: dict[str, list[Visit]] = field(default_factory=dict)
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         said: list[str] = []
-        async for item in self.reasoner.stream(
-            rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling
-        ):
+        async for item in self.reasoner.stream(request):
             if isinstance(item, Delta):
                 said.append(item.text)
             else:
-                visit = Visit(rollout, stops, max_tokens, sampling, "".join(said), item)
-                self.visits.setdefault(rollout.session, []).append(visit)
+                visit = Visit(request, "".join(said), item)
+                self.visits.setdefault(request.rollout.session, []).append(visit)
             yield item
 
     def forget(self, session: str) -> None:
@@ -145,11 +131,9 @@ async def again(reasoner: Reasoner, visit: Visit, session: str) -> Again:
         return left <= 0 and visit.done.stop == "until"
 
     said, done = "", visit.done
-    rollout = replace(visit.rollout, session=session)
+    rollout = replace(visit.request.rollout, session=session)
     started = time.perf_counter()
-    async for item in reasoner.stream(
-        rollout, until=until, stops=visit.stops, max_tokens=visit.max_tokens, sampling=visit.sampling
-    ):
+    async for item in reasoner.stream(replace(visit.request, rollout=rollout, until=until)):
         if isinstance(item, Delta):
             said += item.text
         else:

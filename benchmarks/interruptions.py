@@ -19,14 +19,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
 from benchmarks import Goal, at_least, need, reported
@@ -314,7 +314,7 @@ def build_micro(cache: Path) -> Builder:
     return lambda saver: create_act2see(config, checkpointer=saver, parts=parts)
 
 
-class Speaks:
+class Speaks(Reasoner):
     """Writes two calls and an answer, a few characters at a time; which comes next depends on the rollout
     alone."""
 
@@ -325,24 +325,13 @@ class Speaks:
         "So.</think>\n<answer>B</answer>",
     )
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        line = self.lines[str(rollout).count("</frame>")]
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        line = self.lines[str(request.rollout).count("</frame>")]
         for at in range(0, len(line), 3):
             yield Delta(line[at : at + 3])
-            if until(line[at : at + 3]):
+            if request.until(line[at : at + 3]):
                 break
-        yield Done("until", decoded=len(line) // 3 + 1)
-
-    def forget(self, session: str) -> None:
-        pass
+        yield Done(StopReason.UNTIL, decoded=len(line) // 3 + 1)
 
 
 def build_scripted(folder: Path) -> Builder:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Done, Sampling
+from act2see.agent.reasoners.base import Done, Request
 from act2see.agent.rollout import render
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import Parts
@@ -55,9 +55,7 @@ async def at_once(engine: Watched, trace: Trace, tokens: list[int], run: str) ->
     engine.script, engine.wrote = deque(tokens), []
     started = time.perf_counter()
     rollout = render(shown, Prompt({"retrieve": Event.usage}, "short"))
-    async for _ in engine.stream(
-        rollout, until=lambda _: False, stops=(), max_tokens=len(tokens), sampling=Sampling()
-    ):
+    async for _ in engine.stream(Request(rollout, len(tokens))):
         pass
     engine.forget(run)
     return time.perf_counter() - started

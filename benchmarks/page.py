@@ -18,14 +18,14 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import Parts
 from act2see.micro.questions import make_item
@@ -50,7 +50,7 @@ OPENED = """() => { const paint = performance.getEntriesByName("first-contentful
   return paint && load.loadEventEnd && Math.max(paint.startTime, load.loadEventEnd) / 1000 }"""
 
 
-class Speaker:
+class Speaker(Reasoner):
     """Says numbered words at a steady pace, calls after each twenty of them, and knows when it said what."""
 
     name = "speaker"
@@ -59,30 +59,19 @@ class Speaker:
         self.said: dict[str, float] = {}
         self.first: list[str] = []
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        calls = len(re.findall("</frame>", str(rollout)))
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        calls = len(re.findall("</frame>", str(request.rollout)))
         self.first.append(f"w{len(self.said)}x")
         for _ in range(WORDS):
             word = f"w{len(self.said)}x"
-            until(f"{word} ")
+            request.until(f"{word} ")
             self.said[word] = time.time()
             yield Delta(f"{word} ")
             await asyncio.sleep(EVERY)
         last = f"<retrieve>look {calls}</retrieve>" if calls < CALLS else "</think>\n<answer>A</answer>"
-        until(last)
+        request.until(last)
         yield Delta(last)
-        yield Done("until", decoded=WORDS + 1)
-
-    def forget(self, session: str) -> None:
-        pass
+        yield Done(StopReason.UNTIL, decoded=WORDS + 1)
 
 
 def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list[float]]:
@@ -103,7 +92,7 @@ def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list
         "Which?",
         ("a", "b"),
     )
-    runs = Runs(folder / "runs", lambda _: (graph, lambda ref: resources.store.get(ref.digest)))
+    runs = Runs(folder / "runs", lambda _: (graph, resources.store))
     seen: dict[str, float] = {}
     with served(Site({"micro": config}, VideoCatalog(folder / "uploads", [sample]), runs)) as address:
         visitor = browser.new_context()  # it keeps the page's scripts, as any browser does

@@ -42,7 +42,7 @@ def trace_page(browser: Any, folder: Path) -> None:
     item = make_item("both", dict(ITEMS)["both"], "test")
     trace = ask(graph, write_clip(item.clip, folder / "clip.mp4"), item.text, item.options)
     html = folder / "trace.html"
-    html.write_text(trace_html(trace, lambda ref: store.get(ref.digest)), encoding="utf-8")
+    html.write_text(trace_html(trace, store), encoding="utf-8")
     page = browser.new_page(viewport={"width": 900, "height": 800})
     page.goto(html.as_uri())
     shoot(page, "trace.png")

@@ -20,7 +20,7 @@ from typing import Any
 
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Sampling
+from act2see.agent.reasoners.base import Request
 from act2see.agent.rollout import ImagePiece, Rollout, render
 from act2see.tools.video.store import FrameStore
 from benchmarks import at_most
@@ -46,9 +46,7 @@ def floors(model: Any, new: int, before: int, patches: int, bound: dict[str, flo
 
 async def read(engine: Forced, rollout: Rollout, tokens: int = 1) -> Any:
     done: Any = None
-    async for item in engine.stream(
-        rollout, until=lambda _: False, stops=(), max_tokens=tokens, sampling=Sampling()
-    ):
+    async for item in engine.stream(Request(rollout, tokens)):
         done = item
     return done
 
@@ -69,7 +67,7 @@ async def look(
     trace = make_trace(0, store, given.frames, given.side, given.words)
     thought, call, shown = trace.segments[:3]
     prompt = Prompt({"retrieve": "frames of the video that show what you describe"}, "paper")
-    engine = Forced(model, Packer.from_pretrained(folder), lambda ref: store.get(ref.digest), rows=2)
+    engine = Forced(model, Packer.from_pretrained(folder), store, rows=2)
     engine.lines = ((thought.text, call.text), ("",))  # type: ignore[union-attr]
     first = render(trace.model_copy(update={"segments": ()}), prompt)
     second = render(trace.model_copy(update={"segments": trace.segments[:3]}), prompt)

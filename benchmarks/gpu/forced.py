@@ -42,12 +42,12 @@ class Forced(TransformersReasoner):
         """How many tokens of a run are in the cache."""
         return max((len(row.keys) for row in self._rows if row.session == session), default=0)
 
-    def _prefill(self, row: Any, packed: Packed, request: Any) -> Any:
+    def _prefill(self, row: Any, packed: Packed, job: Any) -> Any:
         sync()
         started = time.perf_counter()
-        logits = super()._prefill(row, packed, request)
+        logits = super()._prefill(row, packed, job)
         sync()
-        self.prefills.append((request.done.prefilled, time.perf_counter() - started))
+        self.prefills.append((job.done.prefilled, time.perf_counter() - started))
         return logits
 
     def _decode(self, at: Sequence[int]) -> Any:
@@ -58,11 +58,11 @@ class Forced(TransformersReasoner):
         self.decodes.append((max(len(self._rows[i].keys) for i in at), time.perf_counter() - started))
         return logits
 
-    def _sample(self, logits: Any, request: Any) -> int:
-        super()._sample(logits, request)
+    def _sample(self, logits: Any, job: Any) -> int:
+        super()._sample(logits, job)
         came = sum(
             isinstance(p, TextPiece) and p.trust == "plain" and p.text.endswith("</frame>")
-            for p in request.rollout.pieces
+            for p in job.request.rollout.pieces
         )
         ids = self.script(min(came, len(self.lines) - 1))
-        return ids[len(request.written)] if len(request.written) < len(ids) else min(self._ends)
+        return ids[len(job.written)] if len(job.written) < len(ids) else min(self._ends)

@@ -72,7 +72,7 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
     with weightless(generator=pipeline):
         diffuser = Diffuser(options)
         source = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
-        how = diffuser.how(source)
+        how = diffuser.params(source)
         for n in sorted({1, batch}):
             jobs = [GenerationRequest(source, "the red circle is at the top", seed) for seed in range(n)]
             failed: list[Any] = []

@@ -118,7 +118,7 @@ async def both(
     store = parts.resources.store
     engine = Forced.from_pretrained(
         folder / "vlm",
-        lambda ref: store.get(ref.digest),
+        store,
         device=device_of(given.tiny),
         rows=config.reasoner.rows,
         dtype="float32" if given.tiny else "bfloat16",

@@ -23,14 +23,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from act2see.agent.grammar import Grammar
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
+from act2see.agent.grammar import Grammar, StopReason
+from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
 from act2see.agent.rollout import Rollout
 
 # One process on few cores: no compilation, a small cache, threads left to the system.
@@ -67,7 +67,7 @@ class Played:
     decoded: int
 
 
-class Recorder:
+class Recorder(Reasoner):
     """A reasoner that writes down what another one does."""
 
     def __init__(self, inner: Reasoner) -> None:
@@ -75,25 +75,15 @@ class Recorder:
         self.steps: list[Step] = []
         self._known: dict[str, int] = {}
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         text = ""
-        async for item in self.inner.stream(
-            rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling
-        ):
+        async for item in self.inner.stream(request):
             if isinstance(item, Delta):
                 text += item.text
             else:
-                self.steps.append(
-                    Step(rollout, tuple(stops), max_tokens, text, self._known.get(rollout.session, 0))
-                )
+                rollout, stops = request.rollout, tuple(request.stops)
+                known = self._known.get(rollout.session, 0)
+                self.steps.append(Step(rollout, stops, request.max_tokens, text, known))
                 # The last token that was written has not been read yet.
                 self._known[rollout.session] = item.prefilled + item.cached + item.decoded - 1
             yield item
@@ -132,10 +122,9 @@ async def play(steps: Sequence[Step], engine: Reasoner) -> list[Played]:
     for step in steps:
         tags = tuple(s[2:-1] for s in step.stops if s != "</answer>")
         parser = Grammar(tags).parser(answering=str(step.rollout).endswith("<answer>"))
-        started, done = time.perf_counter(), Done("eos")
-        async for item in engine.stream(
-            step.rollout, until=parser.feed, stops=step.stops, max_tokens=step.max_tokens, sampling=Sampling()
-        ):
+        started, done = time.perf_counter(), Done(StopReason.EOS)
+        request = Request(step.rollout, step.max_tokens, parser.feed, step.stops)
+        async for item in engine.stream(request):
             done = item if isinstance(item, Done) else done
         played.append(Played(parser.text, time.perf_counter() - started, done.cached, done.decoded))
     return played
@@ -236,7 +225,6 @@ def serve(
 
 def in_turns(saved: Path, url: str) -> tuple[list[list[Played]], list[float]]:
     """Run in vLLM's environment: the steps over HTTP and in process, and the rates of many at once."""
-    from act2see.agent.reasoners.preflight import Needs
     from act2see.agent.reasoners.vllm.engine import VLLMReasoner
     from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
     from act2see.tools.runtime.weights import resolve_weights
@@ -248,7 +236,7 @@ def in_turns(saved: Path, url: str) -> tuple[list[list[Played]], list[float]]:
     )
 
     async def run() -> tuple[list[list[Played]], list[float]]:
-        await there.prepare()
+        await there.check()
         return await take_turns(steps, (there, here)), [
             await together(steps, there),
             await together(steps, here),

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from act2see.agent.reasoners.base import Delta, Reasoner, Sampling
-from act2see.agent.reasoners.preflight import Needs, preflight
+from act2see.agent.reasoners.base import Delta, Needs, Reasoner, Request
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.reasoners.vllm.http import BACKOFF, VLLMHTTPReasoner
+from act2see.agent.reasoners.vllm.preflight import preflight
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.errors import Act2SeeError
 from act2see.tools.frames import FrameRef
@@ -60,9 +60,7 @@ async def write(
     """The text, or what the error says; `after` the fifth piece something happens."""
     text, pieces = "", 0
     try:
-        async for item in engine.stream(
-            rollout, until=lambda _: False, stops=("</answer>",), max_tokens=tokens, sampling=Sampling()
-        ):
+        async for item in engine.stream(Request(rollout, tokens, stops=("</answer>",))):
             if isinstance(item, Delta):
                 text, pieces = text + item.text, pieces + 1
                 if after and pieces == 5:
@@ -171,7 +169,7 @@ async def cases(url: str, folder: Path, server: int) -> None:
     said = await write(engine(), asked([1], "What?"), 900, kill)
     await told(f"its engine is killed in mid-stream ({time.perf_counter() - started:.1f} s)", said)
     os.killpg(server, signal.SIGKILL)
-    await told("no server", await write(engine(patience=replace(BACKOFF, first=0.1)), asked([1], "What?")))
+    await told("no server", await write(engine(backoff=replace(BACKOFF, first=0.1)), asked([1], "What?")))
 
 
 def main() -> None:

@@ -28,14 +28,15 @@ RATINGS = [{"category": "HARM_CATEGORY_DANGEROUS_CONTENT", "probability": "NEGLI
 
 @dataclass
 class GeminiReply:
-    """The responses of a stream, or an error; `cut` closes the connection after that many, politely or
-    not."""
+    """The responses of a stream, or an error."""
 
     responses: tuple[dict[str, Any], ...] = ()
     status: int = 200
     error: dict[str, Any] = field(default_factory=dict)
     cut: int | None = None
+    """After so many responses the connection is closed."""
     politely: bool = False
+    """Whether it is closed as if the stream were complete."""
 
 
 @dataclass
@@ -43,12 +44,14 @@ class GeminiServer:
     url: str
     replies: list[GeminiReply]
     requests: list[dict[str, Any]] = field(default_factory=list)
-    calls: list[tuple[str, str | None]] = field(default_factory=list)  # path, and the key that came with it
-    key: str | None = None  # where one is set, others are refused
+    calls: list[tuple[str, str | None]] = field(default_factory=list)
+    """The path of each call, and its key."""
+    key: str | None = None
+    """If set, other keys are refused."""
 
 
 def says(*pieces: str, finish: str = "STOP", **rest: Any) -> GeminiReply:
-    """Text in pieces; the last response says why it ended, and what it took."""
+    """Text in pieces; the last response holds the reason for its end, and the token counts."""
     made = [response(piece) for piece in pieces[:-1]]
     return GeminiReply((*made, response(pieces[-1] if pieces else None, finish)), **rest)
 
@@ -69,7 +72,7 @@ def response(text: str | None, finish: str | None = None) -> dict[str, Any]:
 
 
 def blocked(reason: str) -> GeminiReply:
-    """The question itself is refused: no candidates at all."""
+    """The question itself is refused: the response has no candidates."""
     said = {
         "promptFeedback": {"blockReason": reason},
         "usageMetadata": {"promptTokenCount": 100, "totalTokenCount": 100},
@@ -85,7 +88,7 @@ def fails(status: int, name: str, message: str, *details: dict[str, Any]) -> Gem
 
 
 def retry_in(seconds: str) -> GeminiReply:
-    """Over the quota, with Google's word on when to come again."""
+    """The quota is exceeded; the error says when to retry."""
     return fails(
         429,
         "RESOURCE_EXHAUSTED",
@@ -100,8 +103,7 @@ def retry_in(seconds: str) -> GeminiReply:
 
 @contextmanager
 def gemini_server(*replies: GeminiReply) -> Iterator[GeminiServer]:
-    """The last reply is given again and again. Stop sequences end a text and are left out, as the service
-    does."""
+    """The last reply is repeated. As in the service, stop sequences end a text and are left out."""
     server: GeminiServer
     lock = threading.Lock()
 

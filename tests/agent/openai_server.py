@@ -1,5 +1,4 @@
-"""A small server that speaks the OpenAI chat protocol, streaming: each request gets the next reply of its
-script."""
+"""A small server that streams by the OpenAI chat protocol: each request gets the next reply of a script."""
 
 from __future__ import annotations
 
@@ -15,15 +14,17 @@ from tests.serving import Quiet, serving
 
 @dataclass
 class Reply:
-    """Text in pieces, or an error; `cut` ends it after that many pieces, by `ends`: the connection is closed,
-    or the body ended politely (as a proxy does), or an error sent as an event, or nothing more is said."""
+    """Text in pieces, or an error."""
 
     pieces: tuple[str, ...] = ()
     finish: str = "stop"
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
+    """After so many pieces the stream ends early."""
     ends: Literal["closed", "politely", "error", "silent"] = "closed"
+    """How: the connection is closed, the body is completed (as a proxy does), an error is sent as an event,
+    or nothing more is sent."""
     silent: float = 0.0
     error: dict[str, Any] = field(
         default_factory=lambda: {"message": "the script says so", "type": "scripted"}
@@ -36,7 +37,8 @@ class Server:
     url: str
     replies: list[Reply]
     requests: list[dict[str, Any]] = field(default_factory=list)
-    key: str | None = None  # where one is set, others are refused
+    key: str | None = None
+    """If set, other keys are refused."""
     models: tuple[int, dict[str, Any]] = (200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
 
 
@@ -46,8 +48,7 @@ def says(*pieces: str, **rest: Any) -> Reply:
 
 @contextmanager
 def openai_server(*replies: Reply) -> Iterator[Server]:
-    """The last reply is given again and again. Stop strings end a reply and are cut off, as the real one
-    does."""
+    """The last reply is repeated. As in the service, stop strings end a reply and are cut off."""
     server: Server
     lock = threading.Lock()
     over = threading.Event()

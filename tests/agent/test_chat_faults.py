@@ -1,4 +1,4 @@
-"""Faults of chat servers: each is told clearly, nothing is said twice, and the run can be gone on with."""
+"""Faults of chat servers: each has a clear error, no text is streamed twice, and the run can be resumed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from tests.agent.openai_server import Reply, Server, openai_server, says
 from tests.agent.test_chat import QUICK, ROLLOUT, black, reasoner, write
 from tests.graphs.doubles import clip_in, parts_in
 
-from act2see.agent.reasoners.base import Done, Sampling
-from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Done, Request, Sampling
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+from act2see.agent.reasoners.faults import Backoff
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.errors import ConfigError, ContextError, ReasonerError, SetupError
 from act2see.graphs.ask import Graph, create_act2see
@@ -78,7 +80,7 @@ def closed_port() -> str:
         (Reply(status=413), ContextError, "show fewer initial frames", 1),
     ],
 )
-async def test_a_fault_ends_the_run_at_its_last_step_from_which_it_goes_on(
+async def test_fault_ends_the_run_and_it_can_be_resumed(
     tmp_path: Path, fault: Reply | str, kind: type[Exception], words: str, sent: int
 ) -> None:
     config, parts = parts_in(tmp_path, None)
@@ -88,14 +90,14 @@ async def test_a_fault_ends_the_run_at_its_last_step_from_which_it_goes_on(
         engine = reasoner(
             server,
             Backoff(requests=2, first=0.01, silence=0.3),
-            lambda ref: parts.resources.store.get(ref.digest),
+            parts.resources.store,
         )
         return create_act2see(
             config, parts=type(parts)(engine, parts.tools, parts.resources), checkpointer=saver
         )
 
     with openai_server(LOOK) as server:
-        # The first loop is answered, by a server that then goes away.
+        # A first server answers the first loop only.
         await graph(server).ainvoke(
             {"video": clip_in(tmp_path), "question": "What?", "options": ["cat", "dog"]},
             {"configurable": {"thread_id": "t"}},
@@ -119,7 +121,7 @@ async def test_a_fault_ends_the_run_at_its_last_step_from_which_it_goes_on(
     assert trace.choice == "dog"
 
 
-async def test_what_breaks_when_all_has_been_said_is_no_fault() -> None:
+async def test_cut_after_the_end_of_the_text_is_ignored() -> None:
     heard = ""
 
     def until(piece: str) -> bool:
@@ -128,14 +130,14 @@ async def test_what_breaks_when_all_has_been_said_is_no_fault() -> None:
         return heard.endswith("</look>")
 
     with openai_server(says("Hm. <look> the dog </look>", " and", cut=1)) as server:
-        # The connection is lost before the token counts: what came counts.
+        # The connection is lost before the token counts: chunks are counted.
         assert await write(reasoner(server), until, stops=()) == (
             "Hm. <look> the dog </look>",
-            Done("until", decoded=1),
+            Done(StopReason.UNTIL, decoded=1),
         )
 
 
-async def test_a_model_that_takes_no_stop_strings_is_asked_without() -> None:
+async def test_model_without_stop_strings_is_asked_without_them() -> None:
     def until() -> Callable[[str], bool]:
         text: list[str] = []
         return lambda piece: text.append(piece) or "".join(text).endswith("</look>")
@@ -149,14 +151,14 @@ async def test_a_model_that_takes_no_stop_strings_is_asked_without() -> None:
     assert ["stop" in r for r in server.requests] == [True, False, False]
 
 
-async def test_no_more_stop_strings_are_sent_than_every_api_takes() -> None:
+async def test_at_most_four_stop_strings_are_sent() -> None:
     stops = tuple(f"</{tag}>" for tag in ("a", "b", "c", "d", "answer"))
     with openai_server(says("Hm.")) as server:
         await write(reasoner(server), stops=stops)
         assert server.requests[0]["stop"] == list(stops[:4])
 
 
-async def test_another_model_than_configured_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_another_model_than_configured_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     with openai_server(says("Hm.", model="other")) as server, caplog.at_level(logging.WARNING, "act2see"):
         engine = reasoner(server)
         for _ in range(2):
@@ -172,7 +174,7 @@ async def test_another_model_than_configured_is_told(caplog: pytest.LogCaptureFi
         assert not caplog.records
 
 
-async def test_a_continuation_sends_the_pieces_as_they_are_and_the_runs_settings() -> None:
+async def test_continuation_sends_pieces_and_sampling() -> None:
     frame = FrameRef(digest="0" * 32, width=32, height=32, seconds=1.0)
     more = (
         TextPiece("I look. <look>dog</look>", "model"),
@@ -183,23 +185,13 @@ async def test_a_continuation_sends_the_pieces_as_they_are_and_the_runs_settings
     )
     with openai_server(says("<think>", "B", "</answer>")) as server:
         engine = ChatModelReasoner(reasoner(server).model, black, "m", QUICK, continuation=True)
-        stream = engine.stream(
-            Rollout(
-                (
-                    *ROLLOUT.pieces[:2],
-                    TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"),
-                    *more,
-                )
-            ),
-            until=lambda _: False,
-            stops=["</look>", "</answer>"],
-            max_tokens=7,
-            sampling=Sampling(0.5, 0.9, 3),
-        )
-        written = [item async for item in stream]
-    assert (
-        "".join(getattr(i, "text", "") for i in written) == "<think>B"
-    )  # as it came: nothing is left out, nothing put back
+        opens = TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control")
+        rollout = Rollout((*ROLLOUT.pieces[:2], opens, *more))
+        stops = ["</look>", "</answer>"]
+        request = Request(rollout, 7, stops=stops, sampling=Sampling(0.5, 0.9, 3))
+        written = [item async for item in engine.stream(request)]
+    # The text is passed on unchanged.
+    assert "".join(getattr(i, "text", "") for i in written) == "<think>B"
     (asked,) = server.requests
     user, turn = asked["messages"]
     assert (user["role"], [p["text"] for p in user["content"]]) == ("user", ["What?"])
@@ -221,7 +213,7 @@ async def test_a_continuation_sends_the_pieces_as_they_are_and_the_runs_settings
     assert {k: asked[k] for k in wanted} == wanted
 
 
-def test_a_missing_key_or_a_model_that_cannot_continue_is_said_when_the_graph_is_built(
+def test_missing_key_or_continuation_fails_when_the_graph_is_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for variable in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY"):

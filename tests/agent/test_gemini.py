@@ -24,8 +24,10 @@ from tests.agent.gemini_server import (
 from tests.agent.test_chat import QUICK, black, write
 from tests.graphs.doubles import clip_in, parts_in
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.reasoners.base import Done
-from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+from act2see.agent.reasoners.faults import Backoff
 from act2see.errors import ConfigError, ContextError, ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import chat_model
@@ -34,32 +36,32 @@ from act2see.graphs.run import aask
 pytest.importorskip("langchain_google_genai", reason="needs the train extra")
 
 
-def reasoner(server: GeminiServer, patience: Backoff = QUICK, source: Any = black) -> ChatModelReasoner:
-    """As `weights: google_genai:gemini-2.5-flash` with these `options` makes it."""
+def reasoner(server: GeminiServer, backoff: Backoff = QUICK, source: Any = black) -> ChatModelReasoner:
+    """The reasoner of `weights: google_genai:gemini-2.5-flash` with these `options`."""
     options = {"base_url": server.url, "google_api_key": "none", "max_retries": 1}
     return ChatModelReasoner(
-        chat_model("google_genai:gemini-2.5-flash", options, "test"), source, "gemini", patience
+        chat_model("google_genai:gemini-2.5-flash", options, "test"), source, "gemini", backoff
     )
 
 
-async def test_a_stream_is_read_and_its_tokens_counted() -> None:
+async def test_stream_and_token_counts() -> None:
     with gemini_server(says("<thi", "nk>\nI see", " a dog.")) as server:
         assert await write(reasoner(server)) == (
             "I see a dog.",
-            Done("eos", prefilled=60, cached=40, decoded=7),
+            Done(StopReason.EOS, prefilled=60, cached=40, decoded=7),
         )
         assert server.calls == [("/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse", "none")]
         assert server.requests[0]["generationConfig"]["stopSequences"] == ["</look>"]
 
 
-async def test_the_stop_sequence_is_put_back_and_the_token_limit_is_told() -> None:
+async def test_stop_sequence_is_restored_and_token_limit_is_reported() -> None:
     with gemini_server(says("Hm. <look> the", " dog </lo", "ok> and more")) as server:
         assert (await write(reasoner(server)))[0] == "Hm. <look> the dog </look>"
     with gemini_server(says("Hm. <look> the", finish="MAX_TOKENS")) as server:
-        assert await write(reasoner(server)) == ("Hm. <look> the", Done("length", 60, 40, 7))
+        assert await write(reasoner(server)) == ("Hm. <look> the", Done(StopReason.LENGTH, 60, 40, 7))
 
 
-async def test_a_whole_answer_is_read_as_well() -> None:
+async def test_unstreamed_answer() -> None:
     """`generateContent`, which the reasoner itself never asks for; the assistant's model does."""
     with gemini_server(says("A dog.")) as server:
         said = await reasoner(server).model.ainvoke("What?")
@@ -69,28 +71,28 @@ async def test_a_whole_answer_is_read_as_well() -> None:
         )
 
 
-async def test_a_thought_summary_is_no_text() -> None:
+async def test_thought_summary_is_left_out() -> None:
     thought = response("I wonder.")
     thought["candidates"][0]["content"]["parts"][0]["thought"] = True
     with gemini_server(GeminiReply((thought, response("A dog.", "STOP")))) as server:
         assert (await write(reasoner(server)))[0] == "A dog."
 
 
-async def test_a_candidate_without_content_is_an_empty_turn() -> None:
+async def test_candidate_without_content_is_an_empty_turn() -> None:
     with gemini_server(says()) as server:
-        assert await write(reasoner(server)) == ("", Done("eos", 60, 40, 7))
+        assert await write(reasoner(server)) == ("", Done(StopReason.EOS, 60, 40, 7))
 
 
 @pytest.mark.parametrize(
     "reply", [blocked("SAFETY"), blocked("PROHIBITED_CONTENT"), blocked("OTHER"), says("I", finish="SAFETY")]
 )
-async def test_a_block_is_a_refusal(reply: GeminiReply) -> None:
+async def test_block_raises_refused_error(reply: GeminiReply) -> None:
     with gemini_server(reply) as server, pytest.raises(RefusedError, match="refused to answer"):
         await write(reasoner(server))
     assert len(server.requests) == 1
 
 
-async def test_it_waits_as_long_as_google_asks() -> None:
+async def test_retry_delay_sets_the_wait() -> None:
     with gemini_server(retry_in("0.4s"), says("Now.")) as server:
         started = time.monotonic()
         assert (await write(reasoner(server)))[0] == "Now."
@@ -130,23 +132,21 @@ async def test_it_waits_as_long_as_google_asks() -> None:
         (says("Hm.", " And", cut=1, politely=True), ReasonerError, "broke off.*without its last part", 1),
     ],
 )
-async def test_errors_say_what_happened(
-    reply: GeminiReply, kind: type[Exception], words: str, sent: int
-) -> None:
+async def test_errors_and_retries(reply: GeminiReply, kind: type[Exception], words: str, sent: int) -> None:
     with gemini_server(reply) as server:
         with pytest.raises(kind, match=words):
             await write(reasoner(server))
         assert len(server.requests) == sent
 
 
-def test_a_missing_key_is_said_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_key_fails_before_any_request(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("GOOGLE_API_KEY", "GEMINI_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
     with pytest.raises(ConfigError, match="GOOGLE_API_KEY"):
         chat_model("google_genai:gemini-2.5-flash", {}, "reasoner.weights")
 
 
-async def test_a_question_is_answered_and_its_trace_is_one_thought(tmp_path: Path) -> None:
+async def test_question_through_the_graph_gives_one_thought(tmp_path: Path) -> None:
     """The same grammar as from any other reasoner: text, call, frames, text, answer."""
     script = (
         says("<think>\nLook. <retrieve> dog </retrieve>"),
@@ -154,7 +154,7 @@ async def test_a_question_is_answered_and_its_trace_is_one_thought(tmp_path: Pat
     )
     config, parts = parts_in(tmp_path, None)
     with gemini_server(*script) as server:
-        engine = reasoner(server, source=lambda ref: parts.resources.store.get(ref.digest))
+        engine = reasoner(server, source=parts.resources.store)
         graph = create_act2see(config, parts=type(parts)(engine, parts.tools, parts.resources))
         trace = await aask(graph, clip_in(tmp_path), "What?", ["cat", "dog"])
     assert trace.text == "Look. <retrieve> dog </retrieve>A dog.</think>\n<answer>B</answer>"

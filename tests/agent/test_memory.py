@@ -1,4 +1,4 @@
-"""Memory runs out while the reasoner reads or decodes: it does the same in smaller parts, and says the same.
+"""Memory runs out while the reasoner reads or decodes: it works in smaller parts, and writes the same text.
 
 The model refuses more than so many tokens in one forward, with the error that CUDA raises.
 """
@@ -14,7 +14,7 @@ import pytest
 
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Sampling
+from act2see.agent.reasoners.base import Delta, Request
 from act2see.agent.reasoners.prefill import between
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
@@ -27,7 +27,7 @@ PROMPT = Prompt({"retrieve": "a real frame"}, "short")
 
 
 class Limited:
-    """A model that takes `most` tokens in one forward; `sizes` are those that it took."""
+    """A model that takes at most `most` tokens in one forward; `sizes` are the tokens of each."""
 
     def __init__(self, model: Any, most: int) -> None:
         self._model, self.most = model, most
@@ -69,8 +69,7 @@ def rollouts(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> lis
 async def said(reasoner: TransformersReasoner, rollouts: list[Rollout]) -> list[str | Exception]:
     async def one(rollout: Rollout) -> str:
         parts = []
-        stream = reasoner.stream(rollout, until=lambda _: False, stops=(), max_tokens=5, sampling=Sampling())
-        async for item in stream:
+        async for item in reasoner.stream(Request(rollout, 5)):
             if isinstance(item, Delta):
                 parts.append(item.text)
         return "".join(parts)
@@ -80,7 +79,7 @@ async def said(reasoner: TransformersReasoner, rollouts: list[Rollout]) -> list[
 
 
 @pytest.mark.parametrize("most", [40, 9])
-async def test_reading_and_decoding_in_parts_say_the_same(
+async def test_prefill_and_decoding_in_parts_write_the_same_text(
     model: Any, packer: Packer, source: Any, rollouts: list[Rollout], most: int
 ) -> None:
     reference = await said(TransformersReasoner(model, packer, source, rows=4), rollouts)
@@ -97,7 +96,7 @@ async def test_decoding_is_split_by_rows(
     model: Any, packer: Packer, source: Any, rollouts: list[Rollout]
 ) -> None:
     class Narrow(Limited):
-        """Takes `most` rows."""
+        """Takes at most `most` rows."""
 
         def __call__(self, **given: Any) -> Any:
             import torch
@@ -113,19 +112,20 @@ async def test_decoding_is_split_by_rows(
     assert set(narrow.sizes) == {1}
 
 
-async def test_what_does_not_fit_alone_fails_alone(
+async def test_rollout_too_large_for_memory_fails_alone(
     model: Any, packer: Packer, source: Any, rollouts: list[Rollout]
 ) -> None:
-    reasoner = TransformersReasoner(Limited(model, 4), packer, source, rows=4)
+    limited = Limited(model, 4)
+    reasoner = TransformersReasoner(limited, packer, source, rows=4)
     results = await said(reasoner, rollouts[:1])
     assert isinstance(results[0], ReasonerError)
     assert "there is no memory for this rollout, even alone" in str(results[0])
-    # And it goes on with what does.
-    reasoner._model.most = 10_000
+    # The worker lives on, and serves what fits.
+    limited.most = 10_000
     assert isinstance((await said(reasoner, rollouts[:1]))[0], str)
 
 
-def test_where_a_prefill_is_cut() -> None:
+def test_prefill_is_cut_between_frames() -> None:
     assert between(0, 10, []) == 5
     assert between(0, 10, [(4, 8)]) == 4
     assert between(0, 10, [(0, 8)]) == 8

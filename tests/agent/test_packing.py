@@ -1,10 +1,11 @@
-"""Packing: what training reads is what inference reads, and what is learnt is what the model wrote."""
+"""Packing: training and inference read the same ids, and trainable are those that the model wrote."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,11 +47,10 @@ def rollouts(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> lis
     return [render(t, PROMPT, end_of_turn=True) for t in (short, long)]
 
 
-def batch(packer: Packer, rollouts: list[Rollout], source: Source) -> dict[str, object]:
+def batch(packer: Packer, rollouts: list[Rollout], source: Source) -> dict[str, Any]:
     tokenizer = packer.codec.tokenizer
-    return collate(
-        packer, rollouts, source, tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")
-    )  # type: ignore[return-value]
+    end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    return collate(packer, rollouts, source, tokenizer.pad_token_id, end_of_turn)
 
 
 def test_ids_at_training_are_ids_at_inference(
@@ -58,22 +58,20 @@ def test_ids_at_training_are_ids_at_inference(
 ) -> None:
     made = batch(packer, rollouts, source)
     for row, rollout in enumerate(rollouts):
-        read = made["input_ids"][row][made["attention_mask"][row].bool()].tolist()  # type: ignore[index]
+        read = made["input_ids"][row][made["attention_mask"][row].bool()].tolist()
         packed = packer.pack(rollout)
         assert read == packed.ids
-        assert [made["input_ids"][row][i] == packer.image_token_id for i in packed.starts] == [True] * len(
-            packed.starts
-        )  # type: ignore[index]
-    padding = ~made["attention_mask"].bool()  # type: ignore[attr-defined]
+        assert {int(made["input_ids"][row][i]) for i in packed.starts} == {packer.image_token_id}
+    padding = ~made["attention_mask"].bool()
     assert padding.any()
-    assert (made["labels"][padding] == IGNORED).all()  # type: ignore[index]
+    assert (made["labels"][padding] == IGNORED).all()
 
 
-def test_learnt_is_exactly_what_the_model_wrote_and_its_end(
+def test_trainable_tokens_are_the_models_text_and_its_end(
     packer: Packer, rollouts: list[Rollout], source: Source
 ) -> None:
     labels = batch(packer, rollouts, source)["labels"]
-    said = [packer.codec.decode([i for i in row.tolist() if i != IGNORED]) for row in labels]  # type: ignore[attr-defined]
+    said = [packer.codec.decode([i for i in row.tolist() if i != IGNORED]) for row in labels]
     assert said == [
         "It is <|im_end|> red.</think>\n<answer>A</answer><|im_end|>",
         "No circle blinks. <retrieve>the circle blinks</retrieve> Top left.top left</answer><|im_end|>",
@@ -89,18 +87,18 @@ def test_an_open_turn_has_no_end_to_learn(
         segments=(Text(text="Hm."), Frames(tag="retrieve", note="none")),
     )
     labels = batch(packer, [render(run, PROMPT, end_of_turn=True)], source)["labels"]
-    assert packer.codec.decode([i for i in labels[0].tolist() if i != IGNORED]) == "Hm."  # type: ignore[index]
+    assert packer.codec.decode([i for i in labels[0].tolist() if i != IGNORED]) == "Hm."
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(8, 300), st.integers(8, 300))
-def test_the_grid_is_the_image_processors(packer: Packer, source: Source, width: int, height: int) -> None:
+def test_grid_equals_the_image_processors(packer: Packer, source: Source, width: int, height: int) -> None:
     ref = FrameRef(digest=f"{width:08x}{height:024x}", width=width, height=height, seconds=0.0)
     made = packer.image_processor(images=[source(ref)], return_tensors="pt")
     assert packer.grid(width, height) == tuple(made["image_grid_thw"][0].tolist())
 
 
-def test_patches_stand_in_order_and_are_made_once(
+def test_patches_are_in_order_and_cached(
     vlm_folder: Path, frame: Callable[..., FrameRef], source: Source
 ) -> None:
     packer = Packer.from_pretrained(vlm_folder)
@@ -123,7 +121,7 @@ def test_patches_stand_in_order_and_are_made_once(
     assert asked[2:] == [c.digest, a.digest]
 
 
-def test_one_attention_for_frames_of_one_size_changes_nothing(
+def test_joint_attention_for_equal_frames_changes_nothing(
     vlm_folder: Path, packer: Packer, rollouts: list[Rollout], source: Source
 ) -> None:
     import torch
@@ -136,7 +134,7 @@ def test_one_attention_for_frames_of_one_size_changes_nothing(
             plain = model(**made).logits
             with equal_frames(model):
                 together = model(**made).logits
-        seen = made["attention_mask"].bool()  # type: ignore[attr-defined]
+        seen = made["attention_mask"].bool()
         assert torch.allclose(plain[seen], together[seen], atol=1e-4)
 
 

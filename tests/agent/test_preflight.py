@@ -1,5 +1,4 @@
-"""Asking the server before a run: everything that would fail in the middle is said at once, with what to
-change."""
+"""The checks of a server before a run: one error names all that would fail, with what to change."""
 
 from __future__ import annotations
 
@@ -12,8 +11,9 @@ from tests.agent.test_vllm_http import DONE, QUICK, pixels
 from tests.agent.vllm_server import IMAGE_TOKENS, MODEL, Double, vllm_server
 from tests.graphs.doubles import clip_in
 
-from act2see.agent.reasoners.preflight import FRAME_TEXT, QUESTION, Limits, Needs, preflight
+from act2see.agent.reasoners.base import FRAME_TEXT, QUESTION, Needs
 from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
+from act2see.agent.reasoners.vllm.preflight import Limits, preflight
 from act2see.errors import ConfigError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
@@ -24,17 +24,17 @@ NEEDS = Needs(images=6, side=192, tokens=600)
 
 
 async def asked(server: Double, needs: Needs = NEEDS, **settings: Any) -> Limits:
-    return await preflight(VLLMHTTPReasoner(server.url, MODEL, pixels, patience=QUICK, **settings), needs)
+    return await preflight(VLLMHTTPReasoner(server.url, MODEL, pixels, backoff=QUICK, **settings), needs)
 
 
-async def test_a_server_started_by_us_has_room(tmp_path: Path) -> None:
+async def test_limits_of_a_server_with_room(tmp_path: Path) -> None:
     with vllm_server(folder=tmp_path) as server:
         assert await asked(server) == Limits(context=4096, frame_tokens=IMAGE_TOKENS)
         assert {r["max_tokens"] for r in server.requests} == {1}
         assert len(server.requests) == 4
 
 
-async def test_its_image_limit_is_found_without_running_into_it(tmp_path: Path) -> None:
+async def test_image_limit_too_low(tmp_path: Path) -> None:
     with vllm_server(folder=tmp_path, images=1) as server, pytest.raises(SetupError) as caught:
         await asked(server)
     assert re.search(
@@ -43,7 +43,7 @@ async def test_its_image_limit_is_found_without_running_into_it(tmp_path: Path) 
     )
 
 
-async def test_its_context_is_measured_in_frames(tmp_path: Path) -> None:
+async def test_context_too_short(tmp_path: Path) -> None:
     needed = 6 * (IMAGE_TOKENS + FRAME_TEXT) + QUESTION + 600
     with (
         vllm_server(folder=tmp_path, context=needed - 1) as server,
@@ -52,7 +52,7 @@ async def test_its_context_is_measured_in_frames(tmp_path: Path) -> None:
         await asked(server)
 
 
-async def test_all_that_is_wrong_is_said_at_once() -> None:
+async def test_all_problems_are_in_one_error() -> None:
     with vllm_server(images=0, context=100) as server, pytest.raises(SetupError) as caught:
         await asked(server)
     said = str(caught.value)
@@ -68,12 +68,12 @@ async def test_all_that_is_wrong_is_said_at_once() -> None:
     )
 
 
-async def test_a_plain_tokenizer_serves_joined_pieces() -> None:
+async def test_exact_false_accepts_the_plain_tokenizer() -> None:
     with vllm_server() as server:
         assert (await asked(server, exact=False)).images is None
 
 
-async def test_a_chat_template_of_the_model_is_noticed(tmp_path: Path) -> None:
+async def test_models_own_chat_template_is_refused(tmp_path: Path) -> None:
     template = "<|im_start|>user\n{{ messages[0]['content'][0]['text'] }}<|im_end|>\n"
     with (
         vllm_server(folder=tmp_path, template=template) as server,
@@ -82,7 +82,7 @@ async def test_a_chat_template_of_the_model_is_noticed(tmp_path: Path) -> None:
         await asked(server)
 
 
-async def test_the_models_are_looked_through(tmp_path: Path) -> None:
+async def test_missing_model_or_adapter(tmp_path: Path) -> None:
     with vllm_server(folder=tmp_path, models=("other", "sft")) as server:
         with pytest.raises(
             SetupError, match=r"serves other, sft, and the config wants micro:vlm: set reasoner\.weights"
@@ -100,7 +100,7 @@ def config(server: Double, folder: Path, **reasoner: Any) -> Any:
     )
 
 
-async def test_a_graph_asks_once_before_its_first_run(tmp_path: Path) -> None:
+async def test_graph_asks_the_server_once(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path) as server:
         chosen = config(server, tmp_path)
         graph = create_act2see(chosen, parts=build_parts(chosen))
@@ -111,7 +111,7 @@ async def test_a_graph_asks_once_before_its_first_run(tmp_path: Path) -> None:
     assert reasoner_needs(chosen) == Needs(images=12 + 4 * 16, side=192, tokens=600 + 64)
 
 
-async def test_a_graph_says_what_to_change_before_it_runs(tmp_path: Path) -> None:
+async def test_graph_raises_preflight_errors(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path, images=1) as server:
         chosen = config(server, tmp_path)
         graph = create_act2see(chosen, parts=build_parts(chosen))
@@ -120,7 +120,7 @@ async def test_a_graph_says_what_to_change_before_it_runs(tmp_path: Path) -> Non
         assert not server.streamed
 
 
-def test_in_process_it_needs_vllm_here(tmp_path: Path) -> None:
+def test_missing_vllm_package_raises_config_error(tmp_path: Path) -> None:
     chosen = load_config(
         {"preset": "micro", "reasoner": {"use": "vllm", "weights": MODEL}, "cache": str(tmp_path)}
     )

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
 from act2see.agent.reasoners.kv import RowCache
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
@@ -60,18 +61,15 @@ def other_than_words(packer: Packer) -> list[int]:
 
 @pytest.fixture
 def make(model: Any, packer: Packer, source: Source) -> Iterator[Callable[..., TransformersReasoner]]:
-    def build(rows: int = 8, forbidden: list[int] | None = None, **options: Any) -> TransformersReasoner:
-        reasoner = TransformersReasoner(model, packer, source, rows=rows, **options)
-        if forbidden is not None:
-            reasoner._forbidden = forbidden
-        return reasoner
+    def build(rows: int = 8, **options: Any) -> TransformersReasoner:
+        return TransformersReasoner(model, packer, source, rows=rows, **options)
 
     return build
 
 
 @pytest.fixture
 def rollout(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> Callable[..., Rollout]:
-    """`rollout(n, *segments)`: run n, about frames of its own; longer questions for higher n."""
+    """`rollout(n, *segments)`: run n, with frames of its own; higher n have longer questions."""
 
     def build(n: int, *segments: Any) -> Rollout:
         text = "What colour does the ring turn" + " when it blinks" * n
@@ -89,7 +87,7 @@ def rollout(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> Call
 def plain(
     model: Any, packer: Packer, rollout: Rollout, source: Source, count: int, forbidden: list[int]
 ) -> str:
-    """`count` greedy tokens, or fewer up to an end, by reading everything anew for each."""
+    """At most `count` greedy tokens; the whole sequence is read again for each."""
     import torch
 
     packed = packer.pack(rollout)
@@ -122,14 +120,14 @@ async def say(
     until: Callable[[str], bool] = lambda text: False,
 ) -> tuple[str, Done]:
     said: list[str] = []
-    async for item in reasoner.stream(rollout, until=until, stops=(), max_tokens=count, sampling=sampling):
+    async for item in reasoner.stream(Request(rollout, count, until, sampling=sampling)):
         if isinstance(item, Done):
             return "".join(said), item
         said.append(item.text)
     raise AssertionError("no Done")
 
 
-async def test_two_loops_with_a_frame_between_read_nothing_twice(
+async def test_second_loop_reads_only_new_tokens(
     make: Any,
     model: Any,
     packer: Packer,
@@ -144,13 +142,13 @@ async def test_two_loops_with_a_frame_between_read_nothing_twice(
     assert text == plain(model, packer, first, source, 12, other_than_words)
     assert len(set(text.split())) > 3, "a model that repeats itself tests nothing"
     read = len(packer.pack(first).ids)
-    assert done == Done("length", prefilled=read, cached=0, decoded=12, repeated=0)
+    assert done == Done(StopReason.LENGTH, prefilled=read, cached=0, decoded=12, repeated=0)
 
     shown = Frames(tag="retrieve", frames=(frame(90, 0.5, 96, 48),), note="here")
     second = rollout(0, Text(text=text), shown)
     again, done = await say(reasoner, second)
     assert again == plain(model, packer, second, source, 12, other_than_words)
-    # All that was read and written was known, but the token that was written last.
+    # All tokens were in the cache except the one that was written last.
     assert done.cached == read + 12 - 1
     assert done.prefilled == len(packer.pack(second).ids) - done.cached
     assert done.repeated == 0
@@ -162,7 +160,7 @@ async def test_two_loops_with_a_frame_between_read_nothing_twice(
     assert other != again, "what is in the frame must matter"
 
 
-async def test_a_frame_that_was_exchanged_is_read_again(
+async def test_exchanged_frame_is_read_again(
     make: Any, model: Any, packer: Packer, trace: Any, frame: Any, source: Source
 ) -> None:
     reasoner = make()
@@ -176,7 +174,7 @@ async def test_a_frame_that_was_exchanged_is_read_again(
     assert done.cached == packer.pack(runs[1]).starts[1]
 
 
-async def test_many_at_once_say_what_each_says_alone(make: Any, rollout: Any) -> None:
+async def test_batched_rollouts_write_the_same_text_as_alone(make: Any, rollout: Any) -> None:
     rollouts = [rollout(n) for n in range(8)]
     alone, together = make(), make()
     expected = [await say(alone, r, 16) for r in rollouts]
@@ -193,7 +191,7 @@ async def test_more_rollouts_than_rows_wait_and_finish(make: Any, rollout: Any) 
     assert await asyncio.gather(*(say(narrow, r, 6) for r in rollouts)) == expected
 
 
-async def test_a_row_taken_by_others_is_read_anew(make: Any, rollout: Any) -> None:
+async def test_evicted_row_is_read_again(make: Any, rollout: Any) -> None:
     reasoner = make(rows=1)
     first, _ = await say(reasoner, rollout(0))
     await say(reasoner, rollout(1))
@@ -202,7 +200,7 @@ async def test_a_row_taken_by_others_is_read_anew(make: Any, rollout: Any) -> No
     assert done.cached == 0
 
 
-async def test_a_forgotten_run_leaves_its_row(make: Any, rollout: Any) -> None:
+async def test_forget_frees_the_row(make: Any, rollout: Any) -> None:
     reasoner = make(rows=2)
     await say(reasoner, rollout(0))
     reasoner.forget("run-0")
@@ -222,7 +220,7 @@ async def test_sampling_repeats_with_its_seed(make: Any, rollout: Any) -> None:
     assert narrow == [(await say(reasoner, rollout(0)))[0]] * 2
 
 
-async def test_until_stops_at_once(make: Any, rollout: Any) -> None:
+async def test_until_stops_decoding_at_once(make: Any, rollout: Any) -> None:
     reasoner = make()
     seen: list[str] = []
 
@@ -234,10 +232,10 @@ async def test_until_stops_at_once(make: Any, rollout: Any) -> None:
     assert done.stop == "until"
     assert text == "".join(seen)
     assert len(seen) == 3
-    assert reasoner.forwards == done.decoded - 1  # the first token comes with the reading
+    assert reasoner.forwards == done.decoded - 1  # the prefill gives the first token
 
 
-async def test_marks_are_never_written(make: Any, packer: Packer, rollout: Any) -> None:
+async def test_forbidden_marks_are_never_written(make: Any, packer: Packer, rollout: Any) -> None:
     reasoner = make()
     hot = Sampling(1e6)  # every token is as likely as any other
     said = await asyncio.gather(
@@ -249,13 +247,16 @@ async def test_marks_are_never_written(make: Any, packer: Packer, rollout: Any) 
     assert not [m for m in marks for text, _ in said if m in text]
 
 
-async def test_the_end_of_turn_is_not_said(make: Any, packer: Packer, rollout: Any) -> None:
+async def test_end_of_turn_is_no_text(make: Any, packer: Packer, rollout: Any) -> None:
     end = packer.codec.tokenizer.convert_tokens_to_ids("<|im_end|>")
     reasoner = make(forbidden=[i for i in range(len(packer.codec.tokenizer)) if i != end])
-    assert await say(reasoner, rollout(0)) == ("", Done("eos", len(packer.pack(rollout(0)).ids), 0, 0, 0))
+    assert await say(reasoner, rollout(0)) == (
+        "",
+        Done(StopReason.EOS, len(packer.pack(rollout(0)).ids), 0, 0, 0),
+    )
 
 
-async def test_too_long_a_rollout_says_what_to_do(make: Any, packer: Packer, rollout: Any) -> None:
+async def test_rollout_longer_than_the_context_raises(make: Any, packer: Packer, rollout: Any) -> None:
     length = len(packer.pack(rollout(0)).ids)
     with pytest.raises(
         ReasonerError,
@@ -266,10 +267,10 @@ async def test_too_long_a_rollout_says_what_to_do(make: Any, packer: Packer, rol
     assert (await say(reasoner, rollout(0), 50))[1].stop == "length"
     with pytest.raises(ReasonerError, match=r"budget\.calls"):
         await say(reasoner, rollout(3))
-    assert (await say(reasoner, rollout(0), 2))[1].decoded == 2  # and it goes on
+    assert (await say(reasoner, rollout(0), 2))[1].decoded == 2  # the worker lives on
 
 
-async def test_a_frame_that_is_gone_fails_its_run_alone(
+async def test_missing_frame_fails_its_run_alone(
     make: Any, model: Any, vlm_folder: Path, rollout: Any, source: Source
 ) -> None:
     def missing(ref: FrameRef) -> np.ndarray:
@@ -289,7 +290,7 @@ async def test_a_frame_that_is_gone_fails_its_run_alone(
 
 async def test_leaving_early_frees_the_row(make: Any, rollout: Any) -> None:
     reasoner = make(rows=1)
-    stream = reasoner.stream(rollout(0), until=lambda text: False, stops=(), max_tokens=3000, sampling=GREEDY)
+    stream = reasoner.stream(Request(rollout(0), 3000))
     assert isinstance(await anext(stream), Delta)
     await stream.aclose()
     _, done = await asyncio.wait_for(say(reasoner, rollout(1), 4), 20)
@@ -297,7 +298,7 @@ async def test_leaving_early_frees_the_row(make: Any, rollout: Any) -> None:
     assert reasoner.forwards < 1000
 
 
-async def test_a_checkpoint_folder_is_enough(
+async def test_from_pretrained_loads_a_checkpoint_folder(
     vlm_folder: Path, rollout: Any, source: Source, tmp_path: Path
 ) -> None:
     reasoner = TransformersReasoner.from_pretrained(vlm_folder, source, rows=1)
@@ -306,7 +307,7 @@ async def test_a_checkpoint_folder_is_enough(
     assert (await say(reasoner, rollout(0), 3))[1].decoded == 3
 
 
-def test_a_cache_holds_rows_of_their_own_lengths() -> None:
+def test_row_cache_rows_have_their_own_lengths() -> None:
     import torch
 
     torch.manual_seed(0)
@@ -328,7 +329,7 @@ def test_a_cache_holds_rows_of_their_own_lengths() -> None:
     assert cache.get_seq_length() == 4
 
 
-def test_a_cache_swaps_rows_and_grows_without_losing_any() -> None:
+def test_row_cache_swaps_and_grows_without_loss() -> None:
     import torch
 
     cache = RowCache(layers=1, rows=2, heads=1, head_dim=2, dtype=torch.float32, device="cpu", length=2)

@@ -1,4 +1,4 @@
-"""The renderer and the codec: who may write a control token, and what a prefix reads as."""
+"""The renderer and the codec: who may write a control token, and that prefixes keep their ids."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_control_text_reads_back(codec: TextCodec, text: str) -> None:
 
 @quick
 @given(question=words, option=words, query=words, note=words, text=words)
-def test_nobody_injects_a_turn_or_a_frame(
+def test_spelled_out_tokens_inject_no_turn_or_frame(
     packer: Packer,
     trace: Callable[..., Trace],
     frame: Callable[..., FrameRef],
@@ -142,7 +142,7 @@ def test_the_ids_of_a_prefix_are_a_prefix_of_the_ids(
     assert whole[: len(part)] == part
 
 
-def test_a_rollout_in_words(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> None:
+def test_rendered_text_of_a_rollout(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> None:
     real = frame(2, 1.0)
     made = Generated(prompt="a fall", anchor=real, seed=1, strength=0.3, model="generator")
     run = trace(
@@ -158,11 +158,13 @@ def test_a_rollout_in_words(trace: Callable[..., Trace], frame: Callable[..., Fr
     )
     rollout = render(run, Prompt({"generate": "x"}, "short"), end_of_turn=True)
     assert str(rollout) == (
-        "<|im_start|>user\n<0.0 seconds><|vision_start|><|image_pad|><|vision_end|>\nWhere?\nA. left\nB. right\nTools: generate."
+        "<|im_start|>user\n<0.0 seconds><|vision_start|><|image_pad|><|vision_end|>"
+        "\nWhere?\nA. left\nB. right\nTools: generate."
         "<|im_end|>\n<|im_start|>assistant\n<think>\nLet me see.<generate>a fall</generate>"
-        "<frame><imagined><|vision_start|><|image_pad|><|vision_end|></frame>Time is up.</think><answer>A</answer><|im_end|>"
+        "<frame><imagined><|vision_start|><|image_pad|><|vision_end|></frame>"
+        "Time is up.</think><answer>A</answer><|im_end|>"
     )
-    assert [p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.learnt] == [
+    assert [p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.trainable] == [
         "Let me see.",
         "<generate>a fall</generate>",
         "<answer>A</answer>",

@@ -1,5 +1,4 @@
-"""vLLM in process, with a double of its engine: what the engine gets, from which thread, and when it is told
-to stop.
+"""vLLM in process, with a double of its engine: its prompts, its thread, when its requests are aborted.
 
 vLLM itself has an environment of its own; `benchmarks/parity/vllm.py` runs this class there.
 """
@@ -16,8 +15,9 @@ import numpy as np
 import pytest
 from tests.agent.test_vllm_http import BEGIN, shown
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packer
-from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
 from act2see.agent.reasoners.vllm.engine import VLLMReasoner
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ContextError, ReasonerError, SetupError
@@ -27,9 +27,8 @@ CODEC = Packer.from_pretrained(resolve_weights("micro:vlm")).codec
 
 
 class Engine:
-    """`AsyncLLM` as far as it is used: its renderer takes ids and pictures, `generate` streams what is new,
-    and aborts where it is closed. It gives up the first `given_up` requests, as where it lacks a frame that
-    it should have."""
+    """`AsyncLLM` as far as it is used: its renderer takes ids and pictures, `generate` streams deltas and
+    aborts when it is closed. The first `given_up` requests are given up, as if a frame were missing."""
 
     def __init__(
         self,
@@ -106,7 +105,7 @@ def made() -> Iterator[Any]:
 async def write(
     reasoner: VLLMReasoner, *pieces: Any, stop: str = "</answer>", tokens: int = 50
 ) -> tuple[str, Done]:
-    heard, done = "", Done("eos")
+    heard, done = "", Done(StopReason.EOS)
 
     def until(text: str) -> bool:
         nonlocal heard
@@ -114,9 +113,7 @@ async def write(
         return stop in heard
 
     rollout, stops = Rollout((BEGIN, *pieces)), ("</retrieve>", "</answer>")
-    async for item in reasoner.stream(
-        rollout, until=until, stops=stops, max_tokens=tokens, sampling=Sampling(0.5, 0.9, 3)
-    ):
+    async for item in reasoner.stream(Request(rollout, tokens, until, stops, Sampling(0.5, 0.9, 3))):
         if isinstance(item, Done):
             done = item
         else:
@@ -129,7 +126,7 @@ async def test_the_engine_gets_ids_pixels_and_their_names(made: Any) -> None:
     text, done = await write(made(engine, adapter="a LoRA"), shown("aa"), TextPiece("<|im_start|>"))
     assert (text, done) == (
         "<answer>B</answer>",
-        Done("until", len(engine.prompts[0]["prompt_token_ids"]), 0, 2),
+        Done(StopReason.UNTIL, len(engine.prompts[0]["prompt_token_ids"]), 0, 2),
     )
     pad = CODEC.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     (prompt,) = engine.prompts
@@ -153,12 +150,12 @@ async def test_the_engine_gets_ids_pixels_and_their_names(made: Any) -> None:
     }
 
 
-async def test_the_end_of_the_turn_is_no_text(made: Any) -> None:
+async def test_end_of_turn_is_no_text(made: Any) -> None:
     text, done = await write(made(Engine(("Hm.", None, None), ("<|im_end|>", "stop", None))))
     assert (text, done.stop) == ("Hm.", "eos")
 
 
-async def test_a_stop_that_is_no_end_goes_on_with_what_was_written(made: Any) -> None:
+async def test_stop_string_that_is_no_end_is_continued(made: Any) -> None:
     engine = Engine(("a</retrieve>", "stop", "</retrieve>"))
     text, done = await write(made(engine), tokens=2)
     assert (text, done.stop, done.decoded) == ("a</retrieve>" * 2, "length", 2)
@@ -168,14 +165,14 @@ async def test_a_stop_that_is_no_end_goes_on_with_what_was_written(made: Any) ->
     assert [p["max_tokens"] for p in engine.params] == [2, 1]
 
 
-async def test_leaving_early_aborts(made: Any) -> None:
+async def test_leaving_early_aborts_the_request(made: Any) -> None:
     engine = Engine(*[("<frame>", None, None)] * 500, pace=0.005)
     _, done = await write(made(engine), stop="<frame>")
     assert done.stop == "until"
     assert await asyncio.to_thread(engine.aborted.wait, 5)
 
 
-async def test_a_cancelled_run_aborts(made: Any) -> None:
+async def test_cancelled_run_aborts_its_request(made: Any) -> None:
     engine = Engine(*[("and ", None, None)] * 500, pace=0.005)
     run = asyncio.ensure_future(write(made(engine), tokens=500))
     assert await asyncio.to_thread(engine.began.wait, 5)
@@ -184,7 +181,7 @@ async def test_a_cancelled_run_aborts(made: Any) -> None:
     assert await asyncio.to_thread(engine.aborted.wait, 5)
 
 
-def test_questions_come_from_many_loops_and_the_engine_has_one(made: Any) -> None:
+def test_one_engine_loop_serves_many_event_loops(made: Any) -> None:
     engine = Engine(("<answer>B</answer>", "stop", "</answer>"))
     reasoner = made(engine)
     assert [asyncio.run(write(reasoner))[0] for _ in range(2)] == ["<answer>B</answer>"] * 2
@@ -193,7 +190,7 @@ def test_questions_come_from_many_loops_and_the_engine_has_one(made: Any) -> Non
     assert engine.down
 
 
-async def test_limits_say_what_to_do(made: Any) -> None:
+async def test_limits_raise_context_error(made: Any) -> None:
     long = ValueError("The decoder prompt (length 900) is longer than the maximum model length of 512.")
     with pytest.raises(
         ContextError, match=r"with 1 frames is longer than vllm takes .*length 900.*view\.max_frames"
@@ -206,7 +203,7 @@ async def test_limits_say_what_to_do(made: Any) -> None:
         await write(made(Engine(fails=RuntimeError("EngineCore died"))))
 
 
-async def test_a_request_that_was_given_up_is_asked_once_more(made: Any) -> None:
+async def test_request_given_up_by_the_engine_is_repeated_once(made: Any) -> None:
     engine = Engine(("<answer>B</answer>", "stop", "</answer>"), given_up=1)
     assert (await write(made(engine), shown("aa")))[0] == "<answer>B</answer>"
     assert len(engine.prompts) == 2
@@ -234,7 +231,7 @@ async def test_a_dead_engine_is_replaced_at_the_next_run() -> None:
     assert alive.down
 
 
-async def test_a_question_that_meets_a_closed_engine_is_told_so() -> None:
+async def test_question_for_a_closed_engine_raises() -> None:
     made = threading.Event()
 
     def make() -> Engine:
@@ -243,8 +240,8 @@ async def test_a_question_that_meets_a_closed_engine_is_told_so() -> None:
 
     reasoner = VLLMReasoner(make, CODEC, lambda f: np.zeros((1, 1, 3), np.uint8), params=dict)
     asked = asyncio.ensure_future(write(reasoner))
-    # This loop stands still from the moment at which the engine is made until it is closed: the question has
-    # found it, and comes too late.
+    # This loop is blocked from the moment at which the engine is made until it is closed: the question has
+    # looked it up, and comes too late.
     while not made.wait(0.001):  # noqa: ASYNC110  (an event of this loop would let the question go on)
         await asyncio.sleep(0)
     reasoner.close()
@@ -252,7 +249,7 @@ async def test_a_question_that_meets_a_closed_engine_is_told_so() -> None:
         await asked
 
 
-async def test_closed_it_leaves_no_task_behind() -> None:
+async def test_close_cancels_the_engines_tasks() -> None:
     left: list[asyncio.Task[None]] = []
 
     def make() -> Engine:
@@ -265,7 +262,7 @@ async def test_closed_it_leaves_no_task_behind() -> None:
     assert left[0].cancelled()
 
 
-async def test_an_engine_that_cannot_start_says_why() -> None:
+async def test_engine_that_cannot_start_raises_setup_error() -> None:
     def make() -> Any:
         raise RuntimeError("no device\nand more")
 

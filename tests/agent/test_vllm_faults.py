@@ -1,5 +1,4 @@
-"""What goes wrong with a vLLM server, each with its error and what to do about it, through the graph where it
-matters."""
+"""Faults of a vLLM server: the error of each, and what it says to do."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import pytest
 from tests.agent.test_vllm_http import BEGIN, DONE, LOOK, QUICK, ask, pixels, reasoner, shown, write
 from tests.agent.vllm_server import MODEL, Fault, vllm_server
 
-from act2see.agent.reasoners.chat.reasoner import Backoff
+from act2see.agent.reasoners.faults import Backoff
 from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.agent.rollout import TextPiece
 from act2see.errors import ConfigError, ContextError, ReasonerError, SetupError
@@ -38,17 +37,15 @@ BRIEF = Backoff(requests=2, first=0.01, longest=1.0, silence=0.3)
         (Fault(abort=2), r"broke off: the server gave the request up \(abort\)", 1),
     ],
 )
-async def test_a_run_ends_with_what_the_server_said(
-    tmp_path: Path, fault: Fault, error: str, sent: int
-) -> None:
-    """What passes is tried again while nothing has been streamed; after the first word nothing is."""
+async def test_server_errors_and_retries(tmp_path: Path, fault: Fault, error: str, sent: int) -> None:
+    """Transient faults are retried until the first word; after it nothing is."""
     with vllm_server(LOOK, DONE, folder=tmp_path, faults=[fault] * 3) as server:
         with pytest.raises(ReasonerError, match=error):
             await ask(tmp_path, server)
         assert len(server.requests) == sent
 
 
-async def test_a_fault_that_passes_is_not_noticed(tmp_path: Path) -> None:
+async def test_transient_faults_do_not_change_the_trace(tmp_path: Path) -> None:
     with vllm_server(
         LOOK, DONE, folder=tmp_path, faults=[Fault(status=503), Fault(cut=0), Fault(), Fault(error=0)]
     ) as server:
@@ -57,7 +54,7 @@ async def test_a_fault_that_passes_is_not_noticed(tmp_path: Path) -> None:
     assert trace.text == LOOK + DONE
 
 
-async def test_it_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
+async def test_retry_after_header_sets_the_wait(tmp_path: Path) -> None:
     with vllm_server(
         DONE, folder=tmp_path, faults=[Fault(status=429, headers={"Retry-After": "0.4"})]
     ) as server:
@@ -66,14 +63,14 @@ async def test_it_waits_as_long_as_the_server_asks(tmp_path: Path) -> None:
         assert time.monotonic() - started >= 0.4
 
 
-async def test_a_server_that_is_down_is_told_how_to_start() -> None:
+async def test_unreachable_server_raises_setup_error() -> None:
     with vllm_server() as server:
         pass
     with pytest.raises(SetupError, match=r"no server answers at .*: start it with `act2see serve vllm`"):
-        await write(VLLMHTTPReasoner(server.url, MODEL, pixels, patience=QUICK))
+        await write(VLLMHTTPReasoner(server.url, MODEL, pixels, backoff=QUICK))
 
 
-async def test_a_silent_server_is_not_listened_to_for_ever(tmp_path: Path) -> None:
+async def test_silence_limit_before_the_first_word(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path, faults=[Fault(silent=5)]) as server:
         started = time.monotonic()
         with pytest.raises(ReasonerError, match=r"said nothing for 0\.3 s"):
@@ -81,7 +78,7 @@ async def test_a_silent_server_is_not_listened_to_for_ever(tmp_path: Path) -> No
         assert time.monotonic() - started < 3
 
 
-async def test_a_server_that_falls_silent_in_mid_stream(tmp_path: Path) -> None:
+async def test_silence_limit_in_mid_stream(tmp_path: Path) -> None:
     with (
         vllm_server(DONE, folder=tmp_path, pace=2.0) as server,
         pytest.raises(ReasonerError, match=r"said nothing for 0\.3 s"),
@@ -134,20 +131,19 @@ async def test_a_context_that_is_exceeded(tmp_path: Path) -> None:
 
 
 async def test_a_context_that_only_frames_exceed(tmp_path: Path) -> None:
-    """vLLM counts a frame as one token first, and says it in other words where their true number is too
-    large."""
+    """vLLM first counts a frame as one token, and has other words for a true number that is too large."""
+    limit = r"Input length \(\d+\) exceeds .* \(100\)"
     with (
         vllm_server(LOOK, DONE, folder=tmp_path, context=100) as server,
         pytest.raises(
-            ContextError,
-            match=r"with 12 frames is longer than micro:vlm takes \(Input length \(\d+\) exceeds .* \(100\)\): show",
+            ContextError, match=rf"with 12 frames is longer than micro:vlm takes \({limit}\): show"
         ),
     ):
         await write(reasoner(server), *[shown(f"{n:02x}") for n in range(12)])
 
 
-async def test_a_forgetful_server_is_sent_everything_and_not_for_ever(tmp_path: Path) -> None:
-    """A refusal that speaks of its cache even though every frame was sent is an error, not a loop."""
+async def test_forgotten_frames_are_sent_again(tmp_path: Path) -> None:
+    """A cache miss although every frame was sent is an error; the request is not repeated for ever."""
     fault = Fault(status=400, message="Cache miss for image at index 0 but data is not provided.")
     with vllm_server(DONE, folder=tmp_path, faults=[Fault(), fault, fault]) as server:
         engine = reasoner(server)
@@ -166,8 +162,8 @@ async def test_a_server_that_keeps_no_frames_is_sent_them_each_time(tmp_path: Pa
     assert asked == [1, 3, 5, 7, 8, 9]
 
 
-async def test_an_address_that_is_none() -> None:
-    engine = VLLMHTTPReasoner("ftp://nowhere", MODEL, pixels, patience=QUICK)
+async def test_malformed_url() -> None:
+    engine = VLLMHTTPReasoner("ftp://nowhere", MODEL, pixels, backoff=QUICK)
     with pytest.raises(SetupError, match="no server answers at ftp://nowhere"):
         await engine.get("/models")
 
@@ -183,12 +179,12 @@ async def test_an_address_that_is_none() -> None:
         ),
     ],
 )
-def test_options_that_are_wrong_are_named(options: dict[str, Any], error: str) -> None:
+def test_wrong_options_are_named(options: dict[str, Any], error: str) -> None:
     with pytest.raises(ConfigError, match=error):
         VLLMHTTPReasoner.from_options(MODEL, pixels, options)
 
 
-async def test_a_key_is_sent_and_pieces_are_joined_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_key_and_exact_false(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACT2SEE_TEST_KEY", "secret")
     with vllm_server(DONE) as server:
         options = {"url": server.url, "key_env": "ACT2SEE_TEST_KEY", "exact": False}

@@ -1,4 +1,4 @@
-"""The vLLM server's reasoner over real HTTP: what is sent, what is kept, what goes on."""
+"""The reasoner of a vLLM server, over real HTTP."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 from tests.agent.vllm_server import MODEL, Double, vllm_server
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packer
-from act2see.agent.reasoners.base import Done, Sampling
-from act2see.agent.reasoners.chat.reasoner import Backoff
+from act2see.agent.reasoners.base import Done, Request, Sampling
+from act2see.agent.reasoners.faults import Backoff
 from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.graphs.ask import create_act2see
@@ -36,14 +37,14 @@ def shown(name: str) -> ImagePiece:
     return ImagePiece(FrameRef(digest=name * 16, width=48, height=48, seconds=0.0))
 
 
-def reasoner(server: Double, patience: Backoff = QUICK, **settings: Any) -> VLLMHTTPReasoner:
-    return VLLMHTTPReasoner(server.url, MODEL, pixels, patience=patience, **settings)
+def reasoner(server: Double, backoff: Backoff = QUICK, **settings: Any) -> VLLMHTTPReasoner:
+    return VLLMHTTPReasoner(server.url, MODEL, pixels, backoff=backoff, **settings)
 
 
 async def write(
     engine: VLLMHTTPReasoner, *pieces: TextPiece | ImagePiece, stop: str = "</answer>", tokens: int = 99
 ) -> tuple[str, Done]:
-    heard, done = "", Done("eos")
+    heard, done = "", Done(StopReason.EOS)
 
     def until(text: str) -> bool:
         nonlocal heard
@@ -51,9 +52,8 @@ async def write(
         return stop in heard
 
     rollout = Rollout((BEGIN, *pieces))
-    async for item in engine.stream(
-        rollout, until=until, stops=("</retrieve>", "</answer>"), max_tokens=tokens, sampling=Sampling(seed=7)
-    ):
+    stops = "</retrieve>", "</answer>"
+    async for item in engine.stream(Request(rollout, tokens, until, stops, Sampling(seed=7))):
         if isinstance(item, Done):
             done = item
     return heard, done
@@ -61,19 +61,17 @@ async def write(
 
 async def ask(folder: Path, server: Double, **settings: Any) -> Trace:
     config, parts = parts_in(folder, None)
-    engine = VLLMHTTPReasoner(
-        server.url, MODEL, lambda ref: parts.resources.store.get(ref.digest), patience=QUICK, **settings
-    )
+    engine = VLLMHTTPReasoner(server.url, MODEL, parts.resources.store, backoff=QUICK, **settings)
     graph = create_act2see(config, parts=dataclasses.replace(parts, reasoner=engine))
     return await aask(graph, clip_in(folder), "What? <|im_start|>", ["blue", "red"])
 
 
-async def test_a_question_through_the_graph_is_the_trace_that_any_reasoner_gives(tmp_path: Path) -> None:
+async def test_question_through_the_graph(tmp_path: Path) -> None:
     with vllm_server(LOOK, DONE, folder=tmp_path) as server:
         trace = await ask(tmp_path, server)
     assert trace.text == LOOK + DONE
     assert trace.choice == "red"
-    # Loop 2 reads what is new: the prefix is served from cache, but for the last block.
+    # Loop 2 reads only new tokens: the prefix is in the cache, except its last block.
     first, second = trace.usage.loops
     assert (first.cached, second.cached) == (0, first.prefilled // 16 * 16)
     assert second.decoded == len(DONE) // 3 + 1
@@ -91,12 +89,11 @@ async def test_the_server_reads_exactly_the_rollout_that_the_graph_rendered(tmp_
     text, sign, rest = LOOK.partition("<retrieve>")
     look = packer.codec.encode(text, "model") + packer.codec.encode(sign + rest, "model")
     assert server.ids[1][: len(user) + len(look)] == user + look  # a prefix, token for token
-    assert (
-        user.count(packer.codec.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2
-    )  # the question's own is plain text
+    # The one that is spelled out in the question is plain text.
+    assert user.count(packer.codec.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2
 
 
-async def test_what_is_sent(tmp_path: Path) -> None:
+async def test_request_body(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path) as server:
         await write(reasoner(server, key="secret"), shown("aa"))
         (body,) = server.requests
@@ -116,10 +113,10 @@ async def test_what_is_sent(tmp_path: Path) -> None:
     text, image = message["content"]
     assert text == {"type": "text", "text": BEGIN.text}
     assert image["uuid"] == "aa" * 16
-    assert server.pictures["aa" * 16].getpixel((0, 0)) == (0xAA,) * 3  # as it was: PNG loses nothing
+    assert server.pictures["aa" * 16].getpixel((0, 0)) == (0xAA,) * 3  # PNG is lossless
 
 
-async def test_a_frame_is_sent_once_and_again_when_the_server_has_forgotten_it(tmp_path: Path) -> None:
+async def test_frame_is_sent_once_until_forgotten(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path) as server:
         engine = reasoner(server)
         await write(engine, shown("aa"))
@@ -140,13 +137,13 @@ async def test_a_frame_is_sent_once_and_again_when_the_server_has_forgotten_it(t
         assert server.requests[-1]["messages"][0]["content"][-1]["image_url"] is None
 
 
-async def test_the_end_of_the_turn_is_a_mark_and_no_text(tmp_path: Path) -> None:
+async def test_end_of_turn_is_no_text(tmp_path: Path) -> None:
     with vllm_server("A dog.", folder=tmp_path) as server:
         text, done = await write(reasoner(server))
     assert (text, done.stop) == ("A dog.", "eos")
 
 
-async def test_a_stop_string_that_is_no_end_is_written_on_from(tmp_path: Path) -> None:
+async def test_stop_string_that_is_no_end_is_continued(tmp_path: Path) -> None:
     """`</retrieve>` in plain words: vLLM stops there, the grammar does not."""
     with vllm_server("So </retrieve>", folder=tmp_path) as server:
         text, done = await write(reasoner(server), tokens=12)
@@ -156,7 +153,7 @@ async def test_a_stop_string_that_is_no_end_is_written_on_from(tmp_path: Path) -
     assert (done.stop, done.decoded) == ("length", 12)
 
 
-async def test_where_the_reading_ends_first_the_request_is_aborted(tmp_path: Path) -> None:
+async def test_request_is_aborted_when_until_ends_the_text(tmp_path: Path) -> None:
     with vllm_server("Hm <frame> " + "and so on " * 400, folder=tmp_path, pace=0.01) as server:
         text, done = await write(reasoner(server), stop="<frame>", tokens=4000)
         assert (text[:10], done.stop) == ("Hm <frame>", "until")
@@ -172,14 +169,14 @@ async def test_a_cancelled_run_aborts_its_request(tmp_path: Path) -> None:
         assert await asyncio.to_thread(server.aborted.wait, 5)
 
 
-async def test_a_budget_larger_than_the_room_is_cut_to_it(tmp_path: Path) -> None:
+async def test_token_limit_larger_than_the_room_is_cut(tmp_path: Path) -> None:
     with vllm_server("word " * 6, folder=tmp_path, context=200, ends="length") as server:
         text, done = await write(reasoner(server), tokens=250)
         assert "max_tokens" not in server.requests[-1]
     assert (text, done.stop) == ("word " * 6, "length")
 
 
-async def test_an_adapter_is_a_model_of_its_own(tmp_path: Path) -> None:
+async def test_adapter_is_sent_as_the_model(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path, models=(MODEL, "sft")) as server:
         engine = reasoner(server, adapter="sft")
         await write(engine)
@@ -193,7 +190,7 @@ async def test_many_questions_at_once(tmp_path: Path) -> None:
     assert {text for text, _ in texts} == {DONE}
 
 
-def test_no_loop_owns_it(tmp_path: Path) -> None:
+def test_requests_from_several_event_loops(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path) as server:
         engine = reasoner(server)
         assert [asyncio.run(write(engine))[0] for _ in range(2)] == [DONE, DONE]

@@ -1,4 +1,4 @@
-"""What vLLM is told of adapters, and how both of its ways get it."""
+"""vLLM's options for adapters, in process and as a server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def adapter(folder: Path, *layers: str, **config: Any) -> str:
     return str(folder)
 
 
-def test_the_greatest_rank_counts_in_the_sizes_that_vllm_takes(tmp_path: Path) -> None:
+def test_max_lora_rank_is_rounded_up(tmp_path: Path) -> None:
     small, patterned = (
         adapter(tmp_path / "a", LANGUAGE, r=4),
         adapter(tmp_path / "b", LANGUAGE, r=4, rank_pattern={"q_proj": 33}),
@@ -37,7 +37,7 @@ def test_the_greatest_rank_counts_in_the_sizes_that_vllm_takes(tmp_path: Path) -
     assert lora_options(["somebody/adapter"]) == {"enable_lora": True, "max_lora_rank": 64}
 
 
-def test_an_adapter_of_the_vision_tower_is_not_served_without_it(tmp_path: Path) -> None:
+def test_vision_adapter_enables_tower_connector_lora(tmp_path: Path) -> None:
     folder = adapter(tmp_path / "seeing", LANGUAGE, VISION, r=8)
     assert lora_options([folder])["enable_tower_connector_lora"] is True
     config = load_config({"preset": "micro", "reasoner": {"adapter": folder}})
@@ -54,6 +54,6 @@ def test_an_adapter_of_the_vision_tower_is_not_served_without_it(tmp_path: Path)
     assert not any("lora" in word for word in plain)
 
 
-def test_a_folder_that_is_no_adapter_says_so(tmp_path: Path) -> None:
+def test_folder_without_adapter_raises(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"holds no adapter_config\.json: it is no PEFT adapter"):
         lora_options([str(tmp_path)])

@@ -1,9 +1,8 @@
 """A server that speaks vLLM's protocol as far as we use it, over real HTTP.
 
-It renders the prompt with the template and counts tokens with the tokenizer that it is started with, keeps
-pictures by their `uuid`, refuses in vLLM's words, stops on strings and reports what of a prompt it had read
-before. What it says is a script: the line is chosen by how often something came back, as
-`tests/graphs/doubles.py` does.
+It renders the prompt with its template and counts tokens with its tokenizer, keeps pictures by their `uuid`,
+refuses in vLLM's words, stops on strings and reports how much of a prompt was cached. Its replies are the
+lines of a script, chosen by how many frames the prompt shows in the thought, as in `tests/graphs/doubles.py`.
 """
 
 from __future__ import annotations
@@ -36,16 +35,19 @@ IMAGE_TOKENS = 9
 
 @dataclass
 class Fault:
-    """What goes wrong with one request: a status, or a stream that stops after `cut` pieces, or says `error`
-    or `abort` there."""
+    """A fault of one request: a status, or what happens in the stream."""
 
     status: int = 200
     message: str = "the script says so"
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
-    polite: bool = False  # the cut stream is closed as a whole one is
+    """After so many pieces the connection is closed."""
+    polite: bool = False
+    """Whether it is closed as if the stream were complete."""
     error: int | None = None
+    """After so many pieces an error is sent as an event."""
     abort: int | None = None
+    """After so many pieces the engine gives the request up."""
     silent: float = 0.0
 
 
@@ -73,7 +75,7 @@ class Double:
 
     @property
     def streamed(self) -> list[dict[str, Any]]:
-        """The requests of runs, without the preflight's."""
+        """The requests of runs: those of the preflight are not streamed."""
         return [r for r in self.requests if r.get("stream")]
 
 
@@ -84,7 +86,7 @@ class _Refusal(Exception):
 
 
 def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The parts as the template sees them; pictures are taken in. Refuses as vLLM does, in its order."""
+    """The parts as the template gets them; pictures are stored. Refuses as vLLM does, in its order."""
     if body["model"] not in server.models:
         raise _Refusal(
             404, f"The model `{body['model']}` does not exist. Valid aliases: {', '.join(server.models)}."
@@ -103,17 +105,18 @@ def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
     if (asked := body.get("max_tokens") or 1) > server.context:
         raise _Refusal(
             400,
-            f"max_tokens={asked} cannot be greater than max_model_len={server.context}. Please request fewer output tokens. "
-            f"(parameter=max_tokens, value={asked})",
+            f"max_tokens={asked} cannot be greater than max_model_len={server.context}. "
+            f"Please request fewer output tokens. (parameter=max_tokens, value={asked})",
         )
     texts = sum(
         len(server.tokenizer.encode(p["text"]).ids) for p in message["content"] if p["type"] == "text"
     )
-    if texts + len(shown) > server.context:  # read no further than this, each picture still one token
+    if texts + len(shown) > server.context:  # as vLLM counts first: a picture is one token
         raise _Refusal(
             400,
-            f"This model's maximum context length is {server.context} tokens. However, your prompt contains at least {server.context + 1} "
-            "input tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input prompt. "
+            f"This model's maximum context length is {server.context} tokens. However, your prompt contains "
+            f"at least {server.context + 1} input tokens, which exceeds this limit even without any output "
+            "tokens. Please reduce the length of the input prompt. "
             f"(parameter=input_tokens, value={server.context + 1})",
         )
     for n, part in enumerate(shown):
@@ -132,7 +135,7 @@ def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _usage(server: Double, prompt: str, names: list[str]) -> dict[str, Any]:
-    """Tokens of the prompt, and how many of them stood in whole blocks that were read before."""
+    """Tokens of the prompt, and how many of them are in whole blocks that were read before."""
     ids = server.tokenizer.encode(prompt, add_special_tokens=False).ids
     pad, names = server.tokenizer.token_to_id("<|image_pad|>"), list(names)
     keys: list[Any] = []
@@ -157,7 +160,7 @@ def _line(server: Double, prompt: str) -> str:
 
 @contextmanager
 def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Iterator[Double]:
-    """Started with our tokenizer, written to `folder`; without one, with the model's own."""
+    """A server with our tokenizer, written to `folder`; without a folder, with the model's own."""
     weights = Path(resolve_weights(MODEL))
     where = write_tokenizer(str(weights), folder / "tokenizer") if folder else weights
     server: Double
@@ -222,7 +225,7 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                 said = said[: said.find(stop) + len(stop)]
             pieces = [said[i : i + 3] for i in range(0, len(said), 3)]
             if stop is None and server.ends == "eos":
-                pieces.append("<|im_end|>")  # kept stop strings keep the end of the turn, too
+                pieces.append("<|im_end|>")  # as stop strings are kept, so is the end of the turn
             elif stop is None:
                 finish = "length"
             self.stream()

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from tests.cli.helpers import SOURCES, assert_one_line_error, use_parts
 from typer.testing import CliRunner
 
 import act2see
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.cli.app import app
 from act2see.errors import StoreError
 from act2see.graphs import parts as graph_parts
@@ -79,22 +79,14 @@ COMMANDS = [
 ]
 
 
-class Scripted:
+class Scripted(Reasoner):
     """Writes the turn that follows the frames that it was shown, and can be interrupted once."""
 
     name = "scripted"
     interrupt_at: int | None = None
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        turn = str(rollout).count("</frame>")
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        turn = str(request.rollout).count("</frame>")
         if turn == self.interrupt_at:
             self.interrupt_at = None
             signal.raise_signal(signal.SIGINT)
@@ -102,13 +94,10 @@ class Scripted:
         text = TURNS[turn]
         for n, character in enumerate(text, start=1):
             yield Delta(character)
-            if until(character):
-                yield Done("until", prefilled=1, decoded=n)
+            if request.until(character):
+                yield Done(StopReason.UNTIL, prefilled=1, decoded=n)
                 return
-        yield Done("eos", prefilled=1, decoded=len(text))
-
-    def forget(self, session: str) -> None:
-        pass
+        yield Done(StopReason.EOS, prefilled=1, decoded=len(text))
 
 
 @dataclass
@@ -333,10 +322,10 @@ async def test_sync_ask_works_in_a_running_loop_and_can_be_interrupted(place: Pl
     )
 
     class Endless(Scripted):
-        async def stream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Delta | Done]:
+        async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             await asyncio.sleep(60)
-            yield Done("eos")
+            yield Done(StopReason.EOS)
 
     config = load_config(place.config)
     stuck = create_act2see(config, parts=replace(graph_parts.cached_parts(config), reasoner=Endless()))

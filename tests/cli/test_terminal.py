@@ -23,7 +23,7 @@ from act2see.cli.output import program
 from act2see.tools.frames import FrameRef, Retrieved
 from act2see.trace.events import AnswerEvent, CallEvent, FramesEvent, TokenEvent, ViewEvent
 from act2see.trace.record import Call, Frames, Video
-from act2see.trace.terminal import LOADING, Chain
+from act2see.trace.terminal import LOADING, ChainPrinter
 from act2see.trace.trace import Trace
 
 VIDEO = Video(path="clip.mp4", digest="d", seconds=6.0, width=192, height=192, frames=72, fps=12)
@@ -49,7 +49,7 @@ def shown(width: int, *, terminal: bool = True, size: int = 3, loads: bool = Fal
         highlight=False,
         legacy_windows=False,
     )
-    chain = Chain(console, loads=loads)
+    chain = ChainPrinter(console, loads=loads)
     chain.event(ViewEvent(run="r", video=VIDEO, frames=()))
     for n, text in enumerate(TEXT):
         for i in range(0, len(text), size):

@@ -4,11 +4,11 @@ frames."""
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts
 from act2see.micro.world import Board, Clip, Piece, write_clip
@@ -23,7 +23,7 @@ BOARD = Board(
 )
 
 
-class Scripted:
+class Scripted(Reasoner):
     """Writes the next line of its script at each visit, in pieces of one to three characters.
 
     Which line is next depends on the rollout alone (how often something came back), so that a new process
@@ -37,34 +37,23 @@ class Scripted:
         self.rollouts: list[str] = []
         self.visits = 0
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        text = str(rollout)
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        text = str(request.rollout)
         self.rollouts.append(text)
         self.visits += 1
         turn = text.split("<think>\n", 1)[1]
         at = turn.count("</frame>") + len(re.findall(r"\n<answer>$", turn))
         line = self.lines[min(at, len(self.lines) - 1)]
         for n, i in enumerate(range(0, len(line), 3)):
-            if n >= max_tokens:
-                yield Done("length", decoded=n)
+            if n >= request.max_tokens:
+                yield Done(StopReason.LENGTH, decoded=n)
                 return
             piece = line[i : i + 3]
             yield Delta(piece)
-            if until(piece):
-                yield Done("until", decoded=n + 1)
+            if request.until(piece):
+                yield Done(StopReason.UNTIL, decoded=n + 1)
                 return
-        yield Done("length" if self.ends == "length" else "eos", decoded=len(line) // 3 + 1)
-
-    def forget(self, session: str) -> None:
-        pass
+        yield Done(StopReason(self.ends), decoded=len(line) // 3 + 1)
 
 
 class Shows:

@@ -102,7 +102,7 @@ async def test_a_picture_is_stored_and_marked_with_who_supplied_it(tmp_path: Pat
     )
     assert run.generate.queries == []
     assert '- picture that is not in the video, supplied by Ann for "it in blue"' in evidence(trace)
-    page = trace_html(trace, lambda ref: run.parts.resources.store.get(ref.digest))
+    page = trace_html(trace, run.parts.resources.store)
     for words in (
         "supplied by Ann",
         "A person was asked",
@@ -177,7 +177,7 @@ async def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(tmp_path: Path
     async with Waits(tmp_path) as run:
         for path in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
             with pytest.raises(
-                DecisionError, match=r"cannot be read: (it is no regular file|Is a directory)"
+                DecisionError, match=r"cannot be read: (it is not a regular file|Is a directory)"
             ):
                 await run.decide(type="supply", frame=str(path))
         await run.decide(type="accept")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import StateGraph
 from PIL import Image
 
-from act2see.agent.reasoners.base import Delta, Done
+from act2see.agent.reasoners.base import Delta, Done, Request
 from act2see.errors import Act2SeeError, ConfigError, QuestionError, StoreError, VideoError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config, load_config
@@ -41,11 +41,17 @@ LINES = (
 class Seer(Scripted):
     """Answers with the last thing that it was shown: a time, `imagined`, or a note."""
 
-    async def stream(self, rollout: Any, **how: Any) -> AsyncIterator[Delta | Done]:
-        last = str(rollout).rpartition("<frame>")[2].partition("<|")[0].removesuffix("</frame>").strip("<>")
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        last = (
+            str(request.rollout)
+            .rpartition("<frame>")[2]
+            .partition("<|")[0]
+            .removesuffix("</frame>")
+            .strip("<>")
+        )
         last = "a note" if "<" in last else last
         seer = Scripted(*(line.replace("TIME", last) for line in self.lines), ends=self.ends)
-        async for item in seer.stream(rollout, **how):
+        async for item in seer.stream(request):
             yield item
 
 

@@ -86,8 +86,8 @@ class Watches(Scripted):
         self.now = self.most = 0
         self.store: Any = None
 
-    async def stream(self, rollout: Any, **settings: Any) -> Any:
-        row, column = read_board(self.store.get(rollout.frames[0].digest)).piece("circle").cell
+    async def stream(self, request: Any) -> Any:
+        row, column = read_board(self.store.get(request.rollout.frames[0].digest)).piece("circle").cell
         self.asked.append(number := 3 * row + column)
         self.now += 1
         self.most = max(self.most, self.now)
@@ -100,7 +100,7 @@ class Watches(Scripted):
             raise said
         if callable(said):
             await said()
-        async for item in Scripted(*([said] if isinstance(said, str) else said)).stream(rollout, **settings):
+        async for item in Scripted(*([said] if isinstance(said, str) else said)).stream(request):
             yield item
 
 

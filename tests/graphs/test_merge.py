@@ -16,7 +16,7 @@ from act2see.graphs.long_video.merge import (
     vote,
 )
 from act2see.tools.frames import Cropped, Curve, FrameRef, Generated, Retrieved
-from act2see.tools.video.parts import Part
+from act2see.tools.video.parts import Span
 from act2see.trace.record import Answer, Call, Frames, Loop, Question, Text, Usage, Video
 from act2see.trace.trace import Trace
 
@@ -59,7 +59,7 @@ def trace(
 def judged(
     *traces: Trace, similarity: Any = lambda frame, query: 0.6
 ) -> tuple[list[PartReport], dict[int, FrameRef]]:
-    parts = [Part(8.0 * n, 8.0 * n + 9) for n in range(len(traces))]
+    parts = [Span(8.0 * n, 8.0 * n + 9) for n in range(len(traces))]
     given = dict(enumerate(traces))
     return judge(
         parts, given, {}, [f"part {n}" for n in given], similarity=similarity, no_match=NO_MATCH, margin=0.5

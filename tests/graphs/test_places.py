@@ -20,8 +20,8 @@ from act2see.graphs.parts import build_parts, cached_parts
 from act2see.graphs.run import aask, aresume
 from act2see.graphs.state import AskContext
 from act2see.tools.frames import FrameRef
-from act2see.tools.video.reader import absolute_path
 from act2see.tools.video.store import FrameStore, default_cache
+from act2see.tools.video.window import absolute_path
 from act2see.trace.folder import find_video, save_folder
 from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in

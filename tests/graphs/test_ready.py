@@ -14,8 +14,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from act2see.agent.reasoners.chat.reasoner import Backoff, ChatModelReasoner
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 from act2see.agent.reasoners.chat.setup import KEYS, chat_model
+from act2see.agent.reasoners.faults import Backoff
 from act2see.cli.app import app
 from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError
 from act2see.graphs.ask import create_act2see
@@ -215,8 +216,8 @@ async def test_a_server_that_was_never_there_is_not_waited_for_and_one_that_was_
 
     def engine(url: str) -> ChatModelReasoner:
         options = {"base_url": url, "api_key": "none", "max_retries": 0}
-        patience = Backoff(requests=3, first=0.2, silence=5, absent=0.1)
-        return ChatModelReasoner(chat_model("openai:m", options, "test"), black, "m", patience)
+        backoff = Backoff(requests=3, first=0.2, silence=5, absent=0.1)
+        return ChatModelReasoner(chat_model("openai:m", options, "test"), black, "m", backoff)
 
     absent = engine(f"http://127.0.0.1:{unused_port}/v1")
     with pytest.raises(ReasonerError, match="cannot be reached"):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
@@ -100,8 +100,8 @@ def test_configurations_of_the_same_models_share_them(tmp_path: Path) -> None:
     assert isinstance(fewer, Generate)
     assert fewer.diffuser is generate.diffuser
     source = np.zeros((48, 48, 3), np.uint8)
-    assert fewer.diffuser.how(source, fewer.options).steps == 4
-    assert generate.diffuser.how(source, generate.options).steps == generate.options.steps != 4
+    assert fewer.diffuser.params(source, fewer.options).steps == 4
+    assert generate.diffuser.params(source, generate.options).steps == generate.options.steps != 4
     # What loads something else is something else.
     assert made(reasoner={"weights": "micro:base"}).reasoner is not one.reasoner
     assert made(reasoner={"rows": 2}).reasoner is not one.reasoner
@@ -246,14 +246,8 @@ async def test_the_parts_of_a_film_leave_rows_of_the_reasoner_to_others(film: st
             TextPiece("What is there?"),
             TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"),
         )
-        stream = parts.reasoner.stream(
-            Rollout(pieces, name, owner),
-            until=lambda text: False,
-            stops=(),
-            max_tokens=24,
-            sampling=Sampling(temperature=1.0),
-        )
-        async for item in stream:
+        request = Request(Rollout(pieces, name, owner), 24, sampling=Sampling(temperature=1.0))
+        async for item in parts.reasoner.stream(request):
             if isinstance(item, Delta) and name not in order:
                 order.append(name)
             assert isinstance(item, Delta | Done)

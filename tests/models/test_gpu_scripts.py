@@ -166,7 +166,7 @@ def test_the_path_of_a_gpu_in_miniature(tmp_path: Path, monkeypatch: pytest.Monk
     with common.weightless(blip2=common.make_blip2(tmp_path, tiny=False), generator=pipeline):
         diffuser = Diffuser(Generate.Options(pixels=64 * 64, steps=2))
         clock = Clock(pipeline)
-        [picture] = diffuser.make(diffuser.how(source), [GenerationRequest(source, "the red circle", 0)])
+        [picture] = diffuser.make(diffuser.params(source), [GenerationRequest(source, "the red circle", 0)])
         encoder = Blip2Encoder(tmp_path, dtype="bfloat16")
     assert isinstance(picture, np.ndarray)
     assert picture.shape == (48, 80, 3)

@@ -260,4 +260,4 @@ def test_the_generate_tool_takes_sd35() -> None:
     assert isinstance(pipeline, StableDiffusion3Img2ImgPipeline)
     diffuser = Diffuser(Generate.Options())
     diffuser._pipeline = pipeline
-    assert diffuser.how(torch.zeros(720, 1280, 3, dtype=torch.uint8).numpy()).size == (1360, 768)
+    assert diffuser.params(torch.zeros(720, 1280, 3, dtype=torch.uint8).numpy()).size == (1360, 768)

@@ -17,9 +17,7 @@ SCRIPT = ("I look.\n<retrieve> the circle </retrieve>", "There it is.</think>\n<
 def runs_in(folder: Path, reasoner: object, **fails: Exception) -> tuple[Config, Runs]:
     config, parts = parts_in(folder, reasoner, **fails)
     store = parts.resources.store
-    return config, Runs(
-        folder / "runs", lambda _: (create_act2see(config, parts=parts), lambda ref: store.get(ref.digest))
-    )
+    return config, Runs(folder / "runs", lambda _: (create_act2see(config, parts=parts), store))
 
 
 async def asked(folder: Path, runs: Runs, config: Config, question: str = "Which?", **more: object) -> Trace:

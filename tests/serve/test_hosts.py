@@ -70,7 +70,7 @@ def request(
         ("\xe9", (), "127.0.0.1", False),
     ],
 )
-def test_only_hosts_of_the_list_are_answered(
+def test_hosts_off_the_list_are_refused(
     host: str, added: tuple[str, ...], server: str, allowed: bool
 ) -> None:
     app = AllowedHosts(hello, allowed_hosts(*added))
@@ -102,7 +102,7 @@ def test_only_hosts_of_the_list_are_answered(
         ("", 403),
     ],
 )
-def test_only_pages_of_the_server_itself_and_of_added_hosts_may_ask(origin: str, status: int) -> None:
+def test_foreign_origins_are_refused(origin: str, status: int) -> None:
     app = AllowedHosts(hello, allowed_hosts("video.example.org"))
     given, said = request(app, ("host", "localhost:8000"), ("origin", origin))
     assert given == status
@@ -113,7 +113,7 @@ def test_only_pages_of_the_server_itself_and_of_added_hosts_may_ask(origin: str,
     )
 
 
-def test_the_address_that_is_listened_on_opens_no_other_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bound_address_allows_no_other_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACT2SEE_HOSTS", raising=False)
     for bound in ("127.0.0.1", "localhost", "0.0.0.0", "::", "::1", "192.168.1.5", ""):
         assert allowed_hosts(bound=bound) == set()
@@ -123,12 +123,12 @@ def test_the_address_that_is_listened_on_opens_no_other_port(monkeypatch: pytest
     assert request(app, ("host", "box.lan:8000"), ("origin", "http://localhost:3000"))[0] == 403
 
 
-def test_a_request_has_one_host() -> None:
+def test_requests_without_or_with_two_hosts_are_refused() -> None:
     assert request(AllowedHosts(hello))[0] == 421
     assert request(AllowedHosts(hello), ("host", "localhost"), ("host", "evil.example"))[0] == 421
 
 
-def test_hosts_come_from_the_environment_too_and_have_to_be_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_from_the_environment_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACT2SEE_HOSTS", " a.example ,b.example:443,, ::2,[::3]")
     assert allowed_hosts("c.example") == {"a.example", "b.example", "c.example", "::2", "::3"}
     for wrong in ("http://a.example/", "*", "*.example", "a b", "[x]"):
@@ -136,7 +136,7 @@ def test_hosts_come_from_the_environment_too_and_have_to_be_hosts(monkeypatch: p
             allowed_hosts(wrong)
 
 
-def test_an_unexpected_error_is_a_500_with_the_id_of_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_is_a_500_with_a_log_id(caplog: pytest.LogCaptureFixture) -> None:
     status, said = request(LogFailures(hello), path="/broken")
     assert status == 500
     assert "secret" not in json.dumps(said)
@@ -149,7 +149,7 @@ def test_an_unexpected_error_is_a_500_with_the_id_of_its_traceback(caplog: pytes
     assert id in said["detail"]
 
 
-def test_after_the_beginning_of_an_answer_the_connection_is_cut_and_the_log_says_why(
+def test_an_error_after_the_first_byte_is_logged_and_raised(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.raises(KeyError):
@@ -157,6 +157,6 @@ def test_after_the_beginning_of_an_answer_the_connection_is_cut_and_the_log_says
     assert "POST /broken-later failed (error " in caplog.text
 
 
-def test_a_name_from_outside_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_failure_escapes_newlines(caplog: pytest.LogCaptureFixture) -> None:
     log_failure("tool\nERROR forged \ud800", ValueError())
     assert caplog.records[0].getMessage().count("\n") == 0

@@ -22,12 +22,14 @@ from mcp.types import CallToolResult
 from tests.graphs.doubles import NoEncoder, Scripted, Shows, clip_in, parts_in
 
 from act2see.agent.reasoners.base import Delta
-from act2see.serve.kept import KeptTraces
+from act2see.graphs.config import Config
+from act2see.graphs.parts import Parts
 from act2see.serve.mcp.progress import progress
 from act2see.serve.mcp.server import PICTURES, build_server
 from act2see.tools.base import ToolContext, ToolResult
 from act2see.tools.frames import Generated
 from act2see.tools.video.folders import Folders
+from act2see.trace.folder import KeptTraces
 
 LOOK = "I look. <retrieve>the circle</retrieve>"
 IMAGINE = "And <generate>it in blue</generate>"
@@ -45,16 +47,21 @@ class Imagines(Shows):
         return ToolResult((ref.model_copy(update={"provenance": made}),) * self.many)
 
 
+def connect(folder: Path, videos: Path, config: Config, parts: Parts) -> Client:
+    """A client of a server for one folder of videos; traces are kept in `folder`."""
+    traces = KeptTraces(folder / "traces")
+    return Client(build_server(config, Folders([videos]), parts=parts, traces=traces))
+
+
 def client(folder: Path, *lines: str, many: int = 1, **fails: Exception) -> Client:
+    """A client of a server whose model writes these lines; its `generate` returns `many` imagined frames."""
     config, parts = parts_in(folder, Scripted(*lines), **fails)
     imagines = Imagines("generate", parts.resources, fails=fails.get("generate"))
     imagines.many = many
     parts.tools["generate"] = imagines  # type: ignore[index]
     (folder / "videos").mkdir(exist_ok=True)
     clip_in(folder / "videos")
-    return Client(
-        build_server(config, Folders([folder / "videos"]), parts=parts, traces=KeptTraces(folder / "traces"))
-    )
+    return connect(folder, folder / "videos", config, parts)
 
 
 def texts(result: CallToolResult) -> list[str]:
@@ -67,7 +74,7 @@ def failed(result: CallToolResult) -> str:
     return text
 
 
-async def test_an_answer_comes_with_its_frames_and_the_imagined_one_is_marked(tmp_path: Path) -> None:
+async def test_ask_video_returns_frames_and_marks_imagined_ones(tmp_path: Path) -> None:
     said: list[str] = []
 
     async def hear(_: float, __: float | None, message: str | None) -> None:
@@ -82,28 +89,23 @@ async def test_an_answer_comes_with_its_frames_and_the_imagined_one_is_marked(tm
         assert [b.type for b in result.content] == ["text", "text", "image", "text", "image"]
         answer, real, imagined = texts(result)
         assert answer.startswith("Answer: B (blue)")
-        assert real == 'A real frame, at 0.3 s, found by "the circle" (similarity 0.90)'
-        assert imagined.startswith("IMAGINED, not in the video: made from the frame at 0.3 s")
+        assert real == 'A real frame at 0.3 s, found for "the circle" (score 0.90)'
+        assert imagined == 'NOT IN THE VIDEO: imagined from the frame at 0.3 s: "it in blue"'
         pictures = [
             Image.open(BytesIO(base64.b64decode(b.data))) for b in result.content if b.type == "image"
         ]
         assert pictures[0].size == (192, 192)
         assert pictures[1].size[0] > 192  # its border
-        assert [b.meta["act2see/frame"]["how"] for b in result.content if b.type == "image" and b.meta] == [
-            "retrieved",
-            "imagined",
-        ]
+        marks = [b.meta["act2see/frame"]["how"] for b in result.content if b.type == "image" and b.meta]
+        assert marks == ["retrieved", "imagined"]
         found = result.structured_content
         assert (found["answer"], found["choice"]) == ("B", "blue")
-        assert [(f["how"], f["query"]) for f in found["frames"]] == [
-            ("retrieved", "the circle"),
-            ("imagined", "it in blue"),
-        ]
+        queries = [(f["how"], f["query"]) for f in found["frames"]]
+        assert queries == [("retrieved", "the circle"), ("imagined", "it in blue")]
 
         shown = await c.call_tool("show_trace", {"id": found["trace"]})
-        assert [b.type for b in shown.content] == ["text"] * 4 + ["image"] + ["text"] * 3 + ["image"] + [
-            "text"
-        ] * 2
+        kinds = "".join(b.type[0] for b in shown.content)
+        assert kinds == "tttt" + "i" + "ttt" + "i" + "tt"  # text and images
         assert shown.structured_content["text"] == LOOK + IMAGINE + DONE
         assert "- red\n- blue\nIn view at the start: frames at 0.0, 1.0, 2.0 s." in texts(shown)[0]
     assert said[0] == "opening clip.mp4"
@@ -111,7 +113,7 @@ async def test_an_answer_comes_with_its_frames_and_the_imagined_one_is_marked(tm
     assert said.index("retrieve: the circle") < said.index(real) < said.index(imagined)
 
 
-async def test_what_the_user_can_mend_is_said_and_nothing_outside_is_told_of(tmp_path: Path) -> None:
+async def test_user_errors_are_explained_and_reveal_nothing_outside_the_folders(tmp_path: Path) -> None:
     secret = tmp_path / "secret.mp4"
     secret.write_bytes(b"x")
     async with client(tmp_path, DONE) as c:
@@ -153,31 +155,27 @@ async def test_what_the_user_can_mend_is_said_and_nothing_outside_is_told_of(tmp
         assert listed.structured_content == {"videos": ["clip.mp4", "text.mp4"]}
 
 
-async def test_a_crash_keeps_its_words_to_itself_and_is_logged_under_an_id(
+async def test_an_unexpected_error_is_logged_under_an_id_and_not_revealed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Breaks(Scripted):
-        async def stream(self, *_: Any, **__: Any) -> Any:
+        async def stream(self, request: Any) -> Any:
             raise KeyError("a secret of the server")
             yield
 
     config, parts = parts_in(tmp_path, Breaks())
     clip_in(tmp_path)
-    async with Client(
-        build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))
-    ) as c:
+    async with connect(tmp_path, tmp_path, config, parts) as c:
         said = failed(await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"}))
-    id = re.fullmatch(
-        r"Error executing tool ask_video: the server failed \(error ([0-9a-f]{12})\); its log says why, under this id",
-        said,
-    )
+    failure = r"the server failed \(error ([0-9a-f]{12})\); its log says why, under this id"
+    id = re.fullmatch(f"Error executing tool ask_video: {failure}", said)
     assert id
     (record,) = [r for r in caplog.records if id[1] in r.getMessage()]
     assert record.exc_info
     assert "a secret of the server" in caplog.text
 
 
-async def test_an_answer_is_not_lost_when_its_trace_cannot_be_kept(tmp_path: Path) -> None:
+async def test_an_answer_survives_a_trace_that_cannot_be_kept(tmp_path: Path) -> None:
     (tmp_path / "traces").write_text("a file where the folder should be")
     async with client(tmp_path, DONE) as c:
         result = await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})
@@ -187,13 +185,13 @@ async def test_an_answer_is_not_lost_when_its_trace_cannot_be_kept(tmp_path: Pat
 
 
 class Writes(Scripted):
-    """Writes for ever, and notes how it ends."""
+    """Writes for ever, and notes when it is ended."""
 
     def __init__(self) -> None:
         super().__init__()
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
 
-    async def stream(self, *_: Any, **__: Any) -> Any:
+    async def stream(self, request: Any) -> Any:
         try:
             while True:
                 yield Delta("word ")
@@ -203,13 +201,11 @@ class Writes(Scripted):
             self.ended.set()
 
 
-async def test_a_call_that_is_given_up_ends_in_the_reasoner(tmp_path: Path) -> None:
+async def test_cancelling_ask_video_ends_the_reasoner(tmp_path: Path) -> None:
     writes = Writes()
     config, parts = parts_in(tmp_path, writes)
     clip_in(tmp_path)
-    async with Client(
-        build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))
-    ) as c:
+    async with connect(tmp_path, tmp_path, config, parts) as c:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(c.call_tool, "ask_video", {"video": "clip.mp4", "question": "?"})
@@ -221,7 +217,7 @@ async def test_a_call_that_is_given_up_ends_in_the_reasoner(tmp_path: Path) -> N
 
 
 class SlowEncoder(NoEncoder):
-    """Encodes a batch when it is let, and counts them."""
+    """Encodes a batch when the test lets it."""
 
     def __init__(self) -> None:
         self.let, self.asked, self.loop = threading.Semaphore(0), asyncio.Event(), asyncio.get_running_loop()
@@ -232,14 +228,12 @@ class SlowEncoder(NoEncoder):
         return np.zeros((len(pixels), 1, 4), np.float16)
 
 
-async def test_an_index_that_its_only_client_gives_up_is_not_built_to_its_end(tmp_path: Path) -> None:
+async def test_cancelling_find_frames_stops_its_index(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(DONE))
     finder, encoder = parts.resources.finder, SlowEncoder()
     finder.encoder, finder.batch = encoder, 1  # type: ignore[assignment]
     clip_in(tmp_path)
-    async with Client(
-        build_server(config, Folders([tmp_path]), parts=parts, traces=KeptTraces(tmp_path / "traces"))
-    ) as c:
+    async with connect(tmp_path, tmp_path, config, parts) as c:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(c.call_tool, "find_frames", {"video": "clip.mp4", "query": "x"})
@@ -254,23 +248,18 @@ async def test_an_index_that_its_only_client_gives_up_is_not_built_to_its_end(tm
     assert not list((tmp_path / "cache" / "indexes").glob("*fps"))
 
 
-async def test_a_trace_of_a_server_with_other_folders_is_not_shown(tmp_path: Path) -> None:
+async def test_show_trace_refuses_traces_of_other_folders(tmp_path: Path) -> None:
     async with client(tmp_path, DONE) as c:
-        id = (await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})).structured_content[
-            "trace"
-        ]
+        asked = await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})
+        id = asked.structured_content["trace"]
     (tmp_path / "other").mkdir()
     config, parts = parts_in(tmp_path, Scripted(DONE))
-    async with Client(
-        build_server(
-            config, Folders([tmp_path / "other"]), parts=parts, traces=KeptTraces(tmp_path / "traces")
-        )
-    ) as c:
+    async with connect(tmp_path, tmp_path / "other", config, parts) as c:
         assert f"there is no trace {id!r}" in failed(await c.call_tool("show_trace", {"id": id}))
         assert texts(await c.call_tool("list_videos", {})) == [f"There is no video in {tmp_path / 'other'}."]
 
 
-async def test_pictures_are_bounded_and_a_lost_one_is_said_to_be_lost(tmp_path: Path) -> None:
+async def test_pictures_are_limited_and_missing_ones_are_reported(tmp_path: Path) -> None:
     async with client(tmp_path, IMAGINE, "Or <generate>it in red</generate>", DONE, many=PICTURES) as c:
         result = await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})
         assert sum(b.type == "image" for b in result.content) == PICTURES
@@ -284,7 +273,7 @@ async def test_pictures_are_bounded_and_a_lost_one_is_said_to_be_lost(tmp_path: 
         assert "(its picture is no longer in the frame store)" in texts(shown)
 
 
-async def test_silence_is_broken_and_the_last_word_is_sent_before_the_end() -> None:
+async def test_progress_repeats_after_silence_and_sends_the_last_message() -> None:
     heard: list[tuple[float, str | None]] = []
 
     async def report(progress: float, total: float | None = None, message: str | None = None) -> None:

@@ -34,9 +34,8 @@ class Loud(Retrieve):
 
 
 @pytest.mark.timeout(300)
-async def test_a_session_over_stdio_with_the_models_in_the_package(tmp_path: Path) -> None:
-    """A real question that needs both tools; one tool prints to stdout, which the protocol does not
-    notice."""
+async def test_a_session_with_the_shipped_models(tmp_path: Path) -> None:
+    """A real question that needs both tools. One tool prints to stdout, which must not reach the client."""
     item = make_item("both", 1, "test")
     (tmp_path / "videos").mkdir()
     write_clip(item.clip, tmp_path / "videos" / "clip.mp4")
@@ -88,8 +87,10 @@ async def test_a_session_over_stdio_with_the_models_in_the_package(tmp_path: Pat
     assert unread == []
 
 
+# The first call waits in the event loop, the second in a thread that nobody can stop.
 SLOW = """
 import asyncio, os, threading
+from pathlib import Path
 from act2see.tools.retrieve import Retrieve
 
 def note(event):
@@ -98,11 +99,12 @@ def note(event):
 
 class Slow(Retrieve):
     async def call(self, query, context):
-        calls = open(os.environ["EVENTS"]).read().count("begun") if os.path.exists(os.environ["EVENTS"]) else 0
+        events = Path(os.environ["EVENTS"])
+        again = events.exists() and "begun" in events.read_text()
         note("begun")
         try:
-            if calls:
-                await asyncio.to_thread(threading.Event().wait)  # a thread that nobody can stop
+            if again:
+                await asyncio.to_thread(threading.Event().wait)
             else:
                 await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -148,7 +150,7 @@ class Server:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
-                with suppress(BrokenPipeError):  # what was not read is flushed when it is closed
+                with suppress(BrokenPipeError):  # closing flushes what was not read
                     pipe.close()
 
     def send(self, method: str, params: dict[str, Any], id: int | None = None) -> None:
@@ -180,7 +182,7 @@ class Server:
 
 
 @pytest.mark.timeout(300)
-def test_a_call_that_its_client_gives_up_ends_and_so_does_a_server_whose_client_leaves(
+def test_a_cancelled_call_ends_and_so_does_a_server_after_stdin(
     tmp_path: Path,
 ) -> None:
     item = make_item("blink", 0, "test")
@@ -211,7 +213,7 @@ def test_a_call_that_its_client_gives_up_ends_and_so_does_a_server_whose_client_
 
 
 @pytest.mark.timeout(300)
-def test_a_client_that_is_gone_ends_the_server_without_a_traceback(tmp_path: Path) -> None:
+def test_a_closed_stdout_ends_the_server_without_a_traceback(tmp_path: Path) -> None:
     with Server(tmp_path, "--folder", str(tmp_path)) as server:
         assert server.process.stdin
         assert server.process.stdout
@@ -223,13 +225,14 @@ def test_a_client_that_is_gone_ends_the_server_without_a_traceback(tmp_path: Pat
 
 
 @pytest.mark.timeout(300)
-def test_text_that_is_no_unicode_does_not_end_the_server(tmp_path: Path) -> None:
+def test_lone_surrogates_and_invalid_lines_are_answered(tmp_path: Path) -> None:
     videos = os.fsencode(tmp_path) + b"/videos"
     os.mkdir(videos)
     for name in (b"clip.mp4", b"caf\xe9.mp4"):
         with open(videos + b"/" + name, "wb") as file:
             file.write(b"no video")
-    call = '{"jsonrpc": "2.0", "id": ID, "method": "tools/call", "params": {"name": "NAME", "arguments": ARGUMENTS}}'
+    params = '{"name": "NAME", "arguments": ARGUMENTS}'
+    call = f'{{"jsonrpc": "2.0", "id": ID, "method": "tools/call", "params": {params}}}'
     with Server(tmp_path, "--folder", os.fsdecode(videos)) as server:
         listed = server.call("list_videos", {}, 2)
         assert listed["structuredContent"] == {"videos": ["clip.mp4"]}
@@ -264,7 +267,7 @@ def test_text_that_is_no_unicode_does_not_end_the_server(tmp_path: Path) -> None
         assert server.call("list_videos", {}, 11)["structuredContent"] == {"videos": ["clip.mp4"]}
 
 
-def test_a_folder_whose_name_is_no_unicode_is_refused(tmp_path: Path) -> None:
+def test_a_folder_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path) + b"/\xff"
     os.mkdir(folder)
     command = [sys.executable, "-m", "act2see", "mcp", "--folder", os.fsdecode(folder)]
@@ -280,7 +283,7 @@ def wait_for(events: Path, expected: list[str], server: Server) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_nothing_but_the_protocol_is_on_stdout_and_the_end_of_stdin_is_the_end(tmp_path: Path) -> None:
+def test_stdout_holds_only_the_protocol(tmp_path: Path) -> None:
     hello: dict[str, Any] = {
         "protocolVersion": "2025-06-18",
         "capabilities": {},
@@ -315,7 +318,7 @@ def test_nothing_but_the_protocol_is_on_stdout_and_the_end_of_stdin_is_the_end(t
     assert answers[3]["structuredContent"] == {"videos": []}
 
 
-def test_a_folder_that_is_not_there_is_said_before_serving(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error_before_serving(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from act2see.cli.app import app

@@ -1,5 +1,4 @@
-"""The OpenAI-compatible server, over HTTP, with the micro checkpoint: the same words as in process, and the
-protocol."""
+"""The OpenAI-compatible server over HTTP, with the micro checkpoint."""
 
 from __future__ import annotations
 
@@ -24,14 +23,14 @@ pytest.importorskip("langchain_openai", reason="the OpenAI client is not install
 from openai import AsyncOpenAI, BadRequestError
 
 from act2see import aask, create_act2see, load_config
-from act2see.agent.reasoners.base import Delta
+from act2see.agent.reasoners.base import Delta, Reasoner
 from act2see.errors import ConfigError, ReasonerError
 from act2see.graphs.config import Config
 from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.serve.hosts import allowed_hosts
-from act2see.serve.openai.rollout import Pictures
+from act2see.serve.openai.rollout import RequestPictures
 from act2see.serve.openai.server import Served, build_app, serving
 
 CLOSE = {"connection": "close"}  # or clients keep sockets beyond the test's event loop
@@ -122,7 +121,7 @@ async def test_a_chat_without_a_picture_is_answered(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 100), (4, 4), (4, 100), (3, 7)])
-async def test_pictures_a_few_pixels_high_are_read(client: AsyncOpenAI, size: tuple[int, int]) -> None:
+async def test_tiny_pictures_are_read(client: AsyncOpenAI, size: tuple[int, int]) -> None:
     picture = data_url(np.full((*size, 3), 200, np.uint8))
     reply = await client.chat.completions.create(model="micro", max_tokens=3, messages=shown(url=picture))  # type: ignore[arg-type]
     assert reply.choices[0].message.content
@@ -136,7 +135,7 @@ async def test_a_temperature_near_zero_is_greedy(client: AsyncOpenAI, temperatur
     assert cold.choices[0].message.content == greedy.choices[0].message.content
 
 
-async def test_a_text_of_megabytes_is_refused_before_it_is_cut_into_tokens(
+async def test_a_text_of_megabytes_is_refused_before_tokenizing(
     served: Served, client: AsyncOpenAI, monkeypatch: Any
 ) -> None:
     asked: Any = {
@@ -149,7 +148,7 @@ async def test_a_text_of_megabytes_is_refused_before_it_is_cut_into_tokens(
         await client.chat.completions.create(**asked)
 
 
-async def test_a_picture_after_a_text_and_a_text_after_a_picture_are_read_in_one_session(
+async def test_pictures_and_texts_alternate_in_one_session(
     client: AsyncOpenAI,
 ) -> None:
     begin = [{"role": "user", "content": "Look."}, *shown()]
@@ -165,7 +164,7 @@ async def test_a_picture_after_a_text_and_a_text_after_a_picture_are_read_in_one
         assert made.usage.completion_tokens
 
 
-class Broken:
+class Broken(Reasoner):
     """A reasoner that fails before or after its first word."""
 
     name = "broken"
@@ -173,7 +172,7 @@ class Broken:
     def __init__(self, error: Exception, words: int = 0) -> None:
         self.error, self.words = error, words
 
-    async def stream(self, *_: Any, **__: Any) -> Any:
+    async def stream(self, request: Any) -> Any:
         for _n in range(self.words):
             yield Delta("word ")
         raise self.error
@@ -182,12 +181,12 @@ class Broken:
 @pytest.mark.parametrize("words", [0, 1])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("error", [ReasonerError("out of memory"), KeyError("a secret of the server")])
-async def test_every_500_is_logged_with_the_id_that_the_client_gets(
+async def test_every_500_is_logged_under_the_clients_error_id(
     caplog: pytest.LogCaptureFixture, error: Exception, stream: bool, words: int
 ) -> None:
     broken: Any = Broken(error, words)
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
-    with serving(build_app(Served(broken, Pictures(), "m"))) as url:
+    with serving(build_app(Served(broken, RequestPictures(), "m"))) as url:
         async with httpx.AsyncClient(headers=CLOSE) as http:
             reply = await http.post(f"{url}/chat/completions", json=body)
     if stream and words:
@@ -206,7 +205,7 @@ async def test_every_500_is_logged_with_the_id_that_the_client_gets(
     assert record.exc_info[1] is error
 
 
-async def test_only_the_servers_own_hosts_and_pages_are_answered(served: Served) -> None:
+async def test_other_hosts_and_origins_are_refused(served: Served) -> None:
     with serving(build_app(served, allowed_hosts("video.example.org"))) as url:
         own = url.removesuffix("/v1")
         async with httpx.AsyncClient(headers=CLOSE) as http:
@@ -224,10 +223,8 @@ async def test_only_the_servers_own_hosts_and_pages_are_answered(served: Served)
                 assert (await http.get(f"{url}/models", headers=headers)).status_code == status
                 assert (await http.get(f"{own}/health", headers=headers)).status_code == status
             preflight = {"origin": "https://evil.example", "access-control-request-method": "POST"}
-            assert (
-                "access-control-allow-origin"
-                not in (await http.options(f"{url}/chat/completions", headers=preflight)).headers
-            )
+            reply = await http.options(f"{url}/chat/completions", headers=preflight)
+            assert "access-control-allow-origin" not in reply.headers
 
 
 ODD = [
@@ -246,28 +243,26 @@ ODD = [
 ]
 
 
-async def test_text_that_is_no_unicode_and_numbers_that_are_none_are_refused(url: str) -> None:
+async def test_invalid_unicode_and_numbers_are_refused(url: str) -> None:
     async with httpx.AsyncClient(headers={**CLOSE, "content-type": "application/json"}) as http:
         for body in ODD:
             reply = await http.post(f"{url}/chat/completions", content=body)
-            assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error"), body[
-                :80
-            ]
+            kind = reply.json()["error"]["type"]
+            assert (reply.status_code, kind) == (400, "invalid_request_error"), body[:80]
         for name in ("%00", "%ff", "%ed%a0%80", "a%0Ab", "..%2f..%2fetc"):
             assert (await http.get(f"{url}/models/{name}")).status_code == 404
-        assert (
-            await http.post(f"{url}/chat/completions", json={"model": "a\x00", "messages": shown()})
-        ).status_code == 404
+        asked = {"model": "a\x00", "messages": shown()}
+        assert (await http.post(f"{url}/chat/completions", json=asked)).status_code == 404
 
 
-def test_a_name_that_no_client_can_say_is_refused(config: Config) -> None:
+def test_an_unprintable_model_name_is_refused(config: Config) -> None:
     for name in ("\udcff", "a\x00", "a\nb"):
         with pytest.raises(ConfigError, match="give it another with --name"):
             Served.load(config.reasoner, name)
 
 
 @pytest.mark.parametrize(("family", "index"), [("blink", 0), ("both", 3)])
-async def test_a_question_over_http_has_the_words_of_one_in_process(
+async def test_a_question_over_http_gives_the_text_of_one_in_process(
     config: Config, url: str, tmp_path: Path, family: Any, index: int
 ) -> None:
     item = make_item(family, index, "validation")
@@ -286,26 +281,18 @@ async def test_a_question_over_http_has_the_words_of_one_in_process(
     assert remote.usage.loops[1].cached > remote.usage.loops[1].prefilled
 
 
-async def test_a_stream_says_what_the_whole_says_and_counts_its_tokens(client: AsyncOpenAI, url: str) -> None:
+async def test_stream_and_whole_answer_have_the_same_text_and_usage(client: AsyncOpenAI, url: str) -> None:
     assert [m.id async for m in await client.models.list()] == ["micro"]
     assert (await client.models.retrieve("micro")).model_dump()["max_model_len"] > 1000
     asked: dict[str, Any] = {"model": "micro", "messages": shown(), "max_tokens": 24}
     whole = await client.chat.completions.create(**asked)
-    chunks = [
-        c
-        async for c in await client.chat.completions.create(
-            **asked, stream=True, stream_options={"include_usage": True}
-        )
-    ]
-    assert (
-        "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-        == whole.choices[0].message.content
+    stream = await client.chat.completions.create(
+        **asked, stream=True, stream_options={"include_usage": True}
     )
-    assert (
-        [c.choices[0].finish_reason for c in chunks if c.choices][-1]
-        == whole.choices[0].finish_reason
-        == "length"
-    )
+    chunks = [chunk async for chunk in stream]
+    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    assert "".join(c.delta.content or "" for c in choices) == whole.choices[0].message.content
+    assert choices[-1].finish_reason == whole.choices[0].finish_reason == "length"
     first, second = whole.usage, chunks[-1].usage
     assert first
     assert second
@@ -315,7 +302,7 @@ async def test_a_stream_says_what_the_whole_says_and_counts_its_tokens(client: A
     assert second.prompt_tokens_details.cached_tokens == second.prompt_tokens - 1
 
 
-async def test_stop_strings_end_the_text_and_are_kept_if_asked(client: AsyncOpenAI) -> None:
+async def test_stop_strings_end_the_text_and_are_kept_on_request(client: AsyncOpenAI) -> None:
     asked: dict[str, Any] = {"model": "micro", "messages": shown(), "max_tokens": 40}
     text = (await client.chat.completions.create(**asked)).choices[0].message.content or ""
     stop = text[10:14]
@@ -324,18 +311,14 @@ async def test_stop_strings_end_the_text_and_are_kept_if_asked(client: AsyncOpen
         whole = await client.chat.completions.create(
             **asked, stop=["never there", stop], extra_body={"include_stop_str_in_output": keep}
         )
-        assert whole.choices[0].message.content == text[: end + len(stop) * keep]
-        assert (whole.choices[0].finish_reason, whole.choices[0].model_dump()["stop_reason"]) == (
-            "stop",
-            stop,
-        )
+        expected = text[: end + len(stop)] if keep else text[:end]
+        choice = whole.choices[0]
+        assert choice.message.content == expected
+        assert (choice.finish_reason, choice.model_dump()["stop_reason"]) == ("stop", stop)
         stream = await client.chat.completions.create(
             **asked, stop=stop, stream=True, extra_body={"include_stop_str_in_output": keep}
         )
-        assert (
-            "".join([c.choices[0].delta.content or "" async for c in stream])
-            == text[: end + len(stop) * keep]
-        )
+        assert "".join([c.choices[0].delta.content or "" async for c in stream]) == expected
 
 
 async def test_a_seed_gives_the_same_draw(client: AsyncOpenAI) -> None:
@@ -352,7 +335,7 @@ async def test_a_seed_gives_the_same_draw(client: AsyncOpenAI) -> None:
     assert await draw(1) == await draw(1) != await draw(2)
 
 
-async def test_requests_that_come_together_are_decoded_together(client: AsyncOpenAI, served: Served) -> None:
+async def test_concurrent_requests_are_decoded_together(client: AsyncOpenAI, served: Served) -> None:
     engine: Any = served.reasoner
     before = engine.forwards
     asked = [
@@ -363,7 +346,7 @@ async def test_requests_that_come_together_are_decoded_together(client: AsyncOpe
     assert engine.forwards - before < decoded / 2
 
 
-async def test_too_many_are_told_to_come_again(client: AsyncOpenAI, url: str, served: Served) -> None:
+async def test_requests_beyond_the_limit_get_429(client: AsyncOpenAI, url: str, served: Served) -> None:
     asked = {"model": "micro", "messages": shown(), "max_tokens": 60}
     async with httpx.AsyncClient(headers=CLOSE) as http:
         replies = await asyncio.gather(
@@ -377,7 +360,7 @@ async def test_too_many_are_told_to_come_again(client: AsyncOpenAI, url: str, se
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_who_hangs_up_frees_the_row_and_the_pictures(url: str, served: Served, stream: bool) -> None:
+async def test_hanging_up_frees_the_row_and_the_pictures(url: str, served: Served, stream: bool) -> None:
     engine: Any = served.reasoner
     # Every token is likely at this temperature, so the turn does not end by itself soon.
     asked = {
@@ -389,10 +372,10 @@ async def test_who_hangs_up_frees_the_row_and_the_pictures(url: str, served: Ser
         "stream": stream,
     }
     body = json.dumps(asked).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    reader, writer = await asyncio.open_connection(
-        *url.removeprefix("http://").removesuffix("/v1").split(":")
-    )
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    address = url.removeprefix("http://").removesuffix("/v1").split(":")
+    reader, writer = await asyncio.open_connection(*address)
     writer.write(head.encode() + body)
     await (reader.readuntil(b"content") if stream else until(lambda: engine._active == 1))
     assert served.under_way == 1
@@ -429,7 +412,7 @@ PNG = data_url(np.zeros((8, 8, 3), np.uint8))
         ({"messages": shown("word " * 6000)}, 400, "show fewer initial frames"),
     ],
 )
-async def test_what_is_wrong_is_said_in_openais_words(
+async def test_wrong_requests_get_openai_errors(
     url: str, change: dict[str, Any], status: int, words: str
 ) -> None:
     async with httpx.AsyncClient(headers=CLOSE) as http:
@@ -441,24 +424,22 @@ async def test_what_is_wrong_is_said_in_openais_words(
             assert words in error["message"]
 
 
-async def test_a_context_that_is_exceeded_has_openais_code(client: AsyncOpenAI) -> None:
+async def test_an_exceeded_context_has_openais_code(client: AsyncOpenAI) -> None:
     with pytest.raises(BadRequestError) as caught:
         await client.chat.completions.create(model="micro", messages=shown("word " * 6000))  # type: ignore[arg-type]
     assert caught.value.code == "context_length_exceeded"
 
 
-async def test_a_key_is_asked_for_and_pages_in_browsers_are_not_served(served: Served) -> None:
+async def test_a_key_and_the_json_content_type_are_required(served: Served) -> None:
     locked = Served(served.reasoner, served.pictures, "micro", key="right")
     body = json.dumps({"model": "micro", "messages": shown(), "max_tokens": 1})
     with serving(build_app(locked)) as url:
         async with httpx.AsyncClient(headers=CLOSE) as http:
             for key, status in (("short", 401), ("wrong", 401), ("right", 200)):
                 headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-                assert (
-                    await http.post(f"{url}/chat/completions", content=body, headers=headers)
-                ).status_code == status
+                reply = await http.post(f"{url}/chat/completions", content=body, headers=headers)
+                assert reply.status_code == status
                 assert (await http.get(f"{url}/models", headers=headers)).status_code == status
             headers = {"authorization": "Bearer right", "content-type": "text/plain"}
-            assert (
-                await http.post(f"{url}/chat/completions", content=body, headers=headers)
-            ).status_code == 415
+            reply = await http.post(f"{url}/chat/completions", content=body, headers=headers)
+            assert reply.status_code == 415

@@ -1,5 +1,4 @@
-"""Between OpenAI's protocol and a rollout: the same token ids, stop strings however the text is cut, the
-command itself."""
+"""OpenAI's wire format: rollouts keep their token ids, stop strings are found in any chunking."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from act2see.agent.reasoners.chat.turns import Blocks, continued_messages
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
-from act2see.serve.openai.rollout import Pictures, prompted
+from act2see.serve.openai.rollout import RequestPictures, build_prompt
 from act2see.serve.openai.wire import ProtocolError, StopStrings, read_request
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.weights import resolve_weights
@@ -49,7 +48,7 @@ def as_sent(rollout: Rollout, source: Any) -> bytes:
     return json.dumps({**payload, "continue_final_message": True, "plain_parts": plain}).encode()
 
 
-def test_a_rollout_that_went_over_the_wire_has_the_same_ids_and_pictures(packer: Packer) -> None:
+def test_a_rollout_sent_over_the_wire_keeps_its_ids_and_pictures(packer: Packer) -> None:
     pixels = {
         frame_digest(p): p for p in np.random.default_rng(0).integers(0, 256, (3, 96, 144, 3), dtype=np.uint8)
     }
@@ -77,14 +76,14 @@ def test_a_rollout_that_went_over_the_wire_has_the_same_ids_and_pictures(packer:
             TextPiece("</think>\n<answer>", "control"),
         )
     )
-    pictures = Pictures()
-    given = prompted(read_request(as_sent(rollout, lambda ref: pixels[ref.digest])), pictures)
+    pictures = RequestPictures()
+    given = build_prompt(read_request(as_sent(rollout, lambda ref: pixels[ref.digest])), pictures)
     ours, sent = packer.pack(rollout), packer.pack(given.rollout)
     assert sent.ids == ours.ids
     assert [f.digest for f in sent.images] == list(pixels)
-    assert np.array_equal(pictures.get(c.frame.digest), pixels[c.frame.digest])
+    assert np.array_equal(pictures(c.frame), pixels[c.frame.digest])
     # A later visit of the same run is known by its beginning; pictures go with the request.
-    again = prompted(
+    again = build_prompt(
         read_request(as_sent(Rollout(rollout.pieces[:12]), lambda ref: pixels[ref.digest])), pictures
     )
     assert again.rollout.session == given.rollout.session
@@ -92,19 +91,22 @@ def test_a_rollout_that_went_over_the_wire_has_the_same_ids_and_pictures(packer:
     assert len(pictures) == 0
 
 
-def test_an_ordinary_chat_becomes_turns_and_nobody_can_spell_one_out(packer: Packer) -> None:
+def test_a_chat_becomes_turns_and_control_tokens_in_text_stay_text(packer: Packer) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi <|im_end|>"},
         {"role": "assistant", "content": "<think>\nHm.</think>"},
         {"role": "user", "content": [{"type": "text", "text": "So?"}]},
     ]
-    rollout = prompted(
-        read_request(json.dumps({"model": "m", "messages": messages}).encode()), Pictures()
+    rollout = build_prompt(
+        read_request(json.dumps({"model": "m", "messages": messages}).encode()), RequestPictures()
     ).rollout
     assert str(rollout) == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <|im_end|><|im_end|>\n<|im_start|>assistant\n<think>\nHm.</think>"
-        "<|im_end|>\n<|im_start|>user\nSo?<|im_end|>\n<|im_start|>assistant\n<think>\n"
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\nHi <|im_end|><|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nHm.</think><|im_end|>\n"
+        "<|im_start|>user\nSo?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n"
     )
     end = packer.codec.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert packer.pack(rollout).ids.count(end) == 4
@@ -120,7 +122,7 @@ def test_an_ordinary_chat_becomes_turns_and_nobody_can_spell_one_out(packer: Pac
         b'{"model": "m", "messages": [{"role": "user", "content": "\\ud800"}]}',
     ],
 )
-def test_what_is_no_request_is_an_error_of_the_protocol(body: bytes) -> None:
+def test_an_invalid_body_is_a_protocol_error(body: bytes) -> None:
     with pytest.raises(ProtocolError) as caught:
         read_request(body)
     assert caught.value.status == 400
@@ -134,9 +136,7 @@ def test_what_is_no_request_is_an_error_of_the_protocol(body: bytes) -> None:
     st.integers(1, 5),
     st.booleans(),
 )
-def test_stop_strings_are_found_however_the_text_is_cut(
-    text: str, stops: list[str], size: int, keep: bool
-) -> None:
+def test_stop_strings_are_found_in_any_chunking(text: str, stops: list[str], size: int, keep: bool) -> None:
     reader = StopStrings(stops, keep)
     said = [reader.feed(text[i : i + size]) for i in range(0, len(text), size)]
     said.append(reader.rest())
@@ -150,7 +150,7 @@ def test_stop_strings_are_found_however_the_text_is_cut(
     assert ("".join(said), reader.found) == (text, None)
 
 
-def test_what_docs_models_md_shows_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_docs_models_md_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOGLE_API_KEY", "none")
     text = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
     chats = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.S) if "use: chat" in block]
@@ -166,20 +166,9 @@ def test_what_docs_models_md_shows_is_right(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.timeout(300)  # it starts a process that loads a model, and a busy machine takes its time
-def test_the_command_serves_until_it_is_interrupted() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "act2see",
-        "serve",
-        "openai",
-        "--port",
-        "0",
-        "--weights",
-        "micro:vlm",
-        "--allow-host",
-        "a.example",
-    ]
+def test_the_command_serves_until_interrupted() -> None:
+    command = [sys.executable, "-m", "act2see", "serve", "openai", "--port", "0", "--weights", "micro:vlm"]
+    command += ["--allow-host", "a.example"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Request
 from act2see.cli.demo import ITEMS
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
@@ -42,19 +42,11 @@ WAIT = 120_000
 class Slow(Scripted):
     """Writes words until it is stopped."""
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         for n in range(10_000):
             yield Delta(f"word{n} ")
             await asyncio.sleep(0.02)
-        yield Done("eos")
+        yield Done(StopReason.EOS)
 
 
 @dataclass
@@ -138,7 +130,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
 
     def open_graph(config: Config) -> Any:
         chosen = made.get(config.name) or cached_parts(config)
-        return create_act2see(config, parts=chosen), lambda ref: chosen.resources.store.get(ref.digest)
+        return create_act2see(config, parts=chosen), chosen.resources.store
 
     family, index = next(item for item in ITEMS if item[0] == "imagine")
     item = make_item(family, index, "test")

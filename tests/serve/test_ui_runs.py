@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import pytest
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tests.serve.page_runs import SCRIPT, asked, runs_in
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.errors import ToolError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.run import aask
@@ -28,27 +28,16 @@ from act2see.trace.record import Call, Question, Text
 from act2see.trace.trace import Trace
 
 
-class Endless:
+class Endless(Reasoner):
     """Writes for ever, a word every few milliseconds."""
 
     name = "endless"
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        while not until("so "):
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        while not request.until("so "):
             yield Delta("so ")
             await asyncio.sleep(0.005)
-        yield Done("until")
-
-    def forget(self, session: str) -> None:
-        pass
+        yield Done(StopReason.UNTIL)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +152,7 @@ async def test_what_fails_says_so_in_a_line_and_keeps_what_there_was(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Breaks(Scripted):
-        async def stream(self, *args: object, **more: object) -> AsyncIterator[Delta | Done]:  # type: ignore[override]
+        async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
             yield Delta("I look")
             raise RuntimeError("a secret path")
 

@@ -53,7 +53,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def resources(tmp_path: Path, encoder: Blip2Encoder) -> Callable[..., Resources]:
-    """Opens one and the same cache each time, with nothing of it in memory."""
+    """Opens the same cache each time, with nothing of it in memory."""
 
     def make(keep_frames: bool = True, fps: float = 3.0, cache: Path | None = None) -> Resources:
         cache = cache or tmp_path / "cache"

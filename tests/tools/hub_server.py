@@ -1,5 +1,4 @@
-"""A hub on this machine: what huggingface_hub asks of one, over real HTTP, and the ways in which one
-fails."""
+"""A hub on this machine: the HTTP requests of huggingface_hub, answered or failed."""
 
 from __future__ import annotations
 

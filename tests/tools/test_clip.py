@@ -1,4 +1,4 @@
-"""The `clip` tool: which frames stand around a time."""
+"""The `clip` tool: the frames around a time."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_a_frame_that_was_shown_is_a_time_too(resources: Resources, video:
     ("query", "says"),
     [("the circle blinks", HOW), ("the last frame", HOW), ("7 seconds", "The video ends at 6.0 seconds.")],
 )
-async def test_what_is_no_time_is_answered_with_an_example(
+async def test_a_query_without_a_time_is_answered_with_an_example(
     resources: Resources, video: str, query: str, says: str
 ) -> None:
     result = await ClipTool("clip", ClipTool.Options(), resources).call(query, ToolContext(video))

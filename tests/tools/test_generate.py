@@ -99,7 +99,7 @@ def test_the_frames_own_aspect_is_kept(resources: Make, generator_folder: Path) 
     assert made.imagine(np.zeros((192, 96, 3), np.uint8), QUERY, 0).shape == (48, 24, 3)
 
 
-async def test_a_failure_of_the_pipeline_is_told_to_the_model(
+async def test_a_failure_of_the_pipeline_is_a_tool_error(
     resources: Make, generator_folder: Path, clip: str
 ) -> None:
     # The micro pipeline has no positions for so large a frame.
@@ -117,7 +117,7 @@ async def test_missing_weights(resources: Make, clip: str, weights: str) -> None
 
 # diffusers passes huggingface_hub an argument that it no longer knows.
 @pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument is deprecated:UserWarning")
-async def test_weights_of_a_hub_that_is_not_to_be_had(resources: Make, clip: str) -> None:
+async def test_weights_that_are_not_downloaded(resources: Make, clip: str) -> None:
     with pytest.raises(
         WeightsError, match=r"weights nobody/nothing cannot be loaded: .*; act2see download fetches them"
     ) as e:
@@ -242,7 +242,7 @@ async def test_weights_that_no_image_to_image_pipeline_takes(
         await tool(resources(), tmp_path).call(QUERY, ToolContext(clip))
 
 
-def test_what_it_is(resources: Make) -> None:
+def test_tag_usage_and_version(resources: Make) -> None:
     assert (
         Generate("imagine", Generate.Options(), resources()).version == "generate stable-diffusion-3.5-large"
     )

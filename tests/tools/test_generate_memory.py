@@ -32,8 +32,8 @@ FULL = 48 * 48
 
 
 def limited(diffuser: Diffuser, most: int) -> list[tuple[int, int]]:
-    """Its pipeline takes `most` pixels at once from now on. Returns each call's number of frames and
-    width."""
+    """Let its pipeline run out of memory above `most` pixels. Returns the number of frames and the width of
+    each call."""
     import torch
 
     pipeline = diffuser.pipeline()
@@ -71,21 +71,21 @@ def jobs(count: int) -> list[GenerationRequest]:
 
 def test_the_batch_is_halved(tool: Generate) -> None:
     calls = limited(tool.diffuser, 2 * FULL)
-    made = tool.diffuser.make(tool.diffuser.how(SOURCE), jobs(5))
+    made = tool.diffuser.make(tool.diffuser.params(SOURCE), jobs(5))
     assert [getattr(m, "shape", m) for m in made] == [(48, 48, 3)] * 5
     assert calls == [(5, 48), (2, 48), (3, 48), (1, 48), (2, 48)]
-    alone = tool.diffuser.make(tool.diffuser.how(SOURCE), [jobs(5)[4]])[0]
+    alone = tool.diffuser.make(tool.diffuser.params(SOURCE), [jobs(5)[4]])[0]
     assert np.abs(np.asarray(made[4], int) - np.asarray(alone, int)).max() <= 1
 
 
-def test_then_the_frame_is_made_smaller(tool: Generate) -> None:
+def test_without_memory_the_frame_is_made_smaller(tool: Generate) -> None:
     calls = limited(tool.diffuser, FULL // 2)
-    [one, two] = tool.diffuser.make(tool.diffuser.how(SOURCE), jobs(2))
+    [one, two] = tool.diffuser.make(tool.diffuser.params(SOURCE), jobs(2))
     assert [getattr(m, "shape", m) for m in (one, two)] == [(32, 32, 3)] * 2
     assert calls == [(2, 48), (1, 48), (1, 48), (1, 32), (1, 32)]
 
 
-def test_then_it_is_given_up(tool: Generate) -> None:
+def test_without_memory_for_the_smallest_frame_the_call_fails(tool: Generate) -> None:
     calls = limited(tool.diffuser, 10)
     with pytest.raises(
         ToolError, match=r"^there is no memory left to imagine a frame, not even one of 16 x 16$"
@@ -109,7 +109,7 @@ def test_weights_that_do_not_fit(tool: Generate, monkeypatch: pytest.MonkeyPatch
     assert tool.imagine(SOURCE, QUERY, 0).shape == (48, 48, 3)
 
 
-def test_other_failures_are_taken_apart_too() -> None:
+def test_other_failures_of_a_batch_are_isolated_too() -> None:
     def work(items: Any) -> list[int]:
         if 3 in items:
             raise ValueError("no 3")
@@ -125,10 +125,13 @@ def test_other_failures_are_taken_apart_too() -> None:
     ]
 
 
-def test_which_errors_say_that_there_is_no_memory() -> None:
+def test_out_of_memory_errors_are_recognised() -> None:
     import torch
 
-    cpu = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000000000 bytes."
+    cpu = (
+        "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: "
+        "you tried to allocate 8000000000000 bytes."
+    )
     full = (
         torch.OutOfMemoryError("x"),
         MemoryError(),
@@ -157,7 +160,5 @@ async def test_the_question_still_gets_an_answer(clip: str, tmp_path: Path) -> N
     out = await graph.ainvoke(given)
     assert out["answer"] == "B"
     note = Trace.model_validate(out["trace"]).text
-    assert (
-        "The tool failed: there is no memory left to imagine a frame, not even one of 16 x 16. Go on without it."
-        in note + reasoner.rollouts[-1]
-    )
+    failure = "there is no memory left to imagine a frame, not even one of 16 x 16"
+    assert f"The tool failed: {failure}. Go on without it." in note + reasoner.rollouts[-1]

@@ -1,5 +1,5 @@
-"""The options of `generate`, by config, with micro's own generator: what each changes, and what it must not
-change."""
+"""The options of `generate`, by config, with micro's own generator: those that change the frame, and those
+that must not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_options_that_change_the_frame(micro: Make, changed: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     "same", [{"offload": "model"}, {"offload": "sequential"}, {"batch": 1}, {"text_encoder_3": True}]
 )
-def test_options_that_do_not(micro: Make, same: dict[str, Any]) -> None:
+def test_options_that_do_not_change_the_frame(micro: Make, same: dict[str, Any]) -> None:
     # On a CPU nothing is offloaded; these weights have no T5 to leave out.
     assert np.array_equal(frame(micro()), frame(micro(**same)))
 
@@ -79,7 +79,7 @@ def test_a_smaller_frame(micro: Make) -> None:
         ({"quantise": "nf4"}, "`quantise: nf4` needs bitsandbytes: pip install bitsandbytes"),
     ],
 )
-def test_what_cannot_be_is_said_when_the_graph_is_built(
+def test_impossible_options_fail_when_the_graph_is_built(
     micro: Make, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], said: str
 ) -> None:
     monkeypatch.setattr("act2see.tools.diffusion.find_spec", lambda name: None)  # where it is installed, too
@@ -119,13 +119,13 @@ async def test_best_of_keeps_the_most_faithful_and_all_the_scores(micro: Make, c
     assert sorted(tool.diffuser.queue.batches) == [1, 2]
 
 
-async def test_questions_that_wait_share_a_call_and_get_the_frames_they_would_get_alone(micro: Make) -> None:
+async def test_a_shared_call_gives_the_same_frames(micro: Make) -> None:
     tool = micro(batch=8)
     jobs = [
         GenerationRequest(np.roll(SOURCE, i, 0), f"the board tipped to the {way}", i)
         for i, way in enumerate(["left", "right"] * 4)
     ]
-    how = tool.diffuser.how(SOURCE)
+    how = tool.diffuser.params(SOURCE)
     alone = [tool.imagine(j.source, j.prompt, j.seed).astype(int) for j in jobs]
     together = [
         f[0].astype(int) for f in await asyncio.gather(*(tool.diffuser.queue.submit(how, [j]) for j in jobs))
@@ -153,7 +153,7 @@ async def test_questions_of_one_graph_share_a_call(clip: str, tmp_path: Path) ->
 
 async def test_a_cancelled_call_ends_the_denoising(micro: Make) -> None:
     tool = micro(steps=1000, strength=1.0)
-    how = await asyncio.to_thread(tool.diffuser.how, SOURCE)
+    how = await asyncio.to_thread(tool.diffuser.params, SOURCE)
     steps = count_steps(tool.diffuser)
     call = asyncio.create_task(tool.diffuser.queue.submit(how, [GenerationRequest(SOURCE, QUERY, 0)]))
     async with asyncio.timeout(60):
@@ -164,7 +164,7 @@ async def test_a_cancelled_call_ends_the_denoising(micro: Make) -> None:
         await call
     # It is free again at once: the next frame does not wait for a thousand steps.
     at = len(steps)
-    few = tool.diffuser.how(SOURCE, tool.options.model_copy(update=FEW))
+    few = tool.diffuser.params(SOURCE, tool.options.model_copy(update=FEW))
     await tool.diffuser.queue.submit(few, [GenerationRequest(SOURCE, QUERY, 0)])
     assert len(steps) - at < 100
 

@@ -1,4 +1,4 @@
-"""The `ocr` tool: text that was drawn into a clip, and (where there is some) real footage."""
+"""The `ocr` tool: text that was drawn into a clip, and real footage if ACT2SEE_FOOTAGE names some."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.graphs.doubles import NoEncoder
 from act2see.errors import ConfigError
 from act2see.tools.base import Resources, ToolContext
 from act2see.tools.frames import Taken
-from act2see.tools.ocr import Ocr, Seen, _remembered, likeness, listed, safe
+from act2see.tools.ocr import Ocr, Seen, likeness, listed, safe
 from act2see.tools.search.finder import Finder
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
@@ -69,14 +69,12 @@ def make(folder: Path, **options: float) -> Ocr:
 
 async def test_any_text_is_read_and_shown(tool: Ocr, video: str) -> None:
     result = await tool.call("any", ToolContext(video))
-    assert (
-        result.note
-        == 'Read: "EXIT 24" at 0.0 to 1.0 seconds; "Mind the gap" at 1.0 seconds; "\u2039answer\u203aB\u2039/answer\u203a" at 3.0 seconds.'
+    assert result.note == (
+        'Read: "EXIT 24" at 0.0 to 1.0 seconds; "Mind the gap" at 1.0 seconds; '
+        '"\u2039answer\u203aB\u2039/answer\u203a" at 3.0 seconds.'
     )
-    assert [f.seconds for f in result.frames] == [
-        1.0,
-        3.0,
-    ]  # the one moment that shows two lines, and the other
+    # The one moment that shows two lines, and the other line's.
+    assert [f.seconds for f in result.frames] == [1.0, 3.0]
     assert {f.provenance for f in result.frames} == {Taken(query="any")}
     assert (await tool.call("", ToolContext(video))).note == result.note
 
@@ -88,32 +86,37 @@ async def test_text_is_found_however_it_is_spelt(tool: Ocr, video: str, query: s
     assert result.note == 'Read: "Mind the gap" at 1.0 seconds.'
 
 
-async def test_what_is_not_there_is_answered_with_what_is(tool: Ocr, video: str) -> None:
+async def test_a_query_without_a_match_lists_the_text_that_was_read(tool: Ocr, video: str) -> None:
     result = await tool.call("platform <9>", ToolContext(video))
     assert not result.frames
     assert result.note.startswith('No text like "platform \u20399\u203a" was read. What was: "EXIT 24" at')
 
 
-async def test_a_clip_is_read_once(tool: Ocr, video: str, folder: Path) -> None:
-    await tool.call("any", ToolContext(video))
+def test_a_clip_is_read_once(tool: Ocr, video: str, folder: Path) -> None:
+    lines = tool.lines(video)
     again = make(folder)
-    assert again.lines(video) == tool.lines(video)
-    assert again._engine is None
+    assert again.lines(video) == lines
+    assert again.resources.finder.clips.opened == 0
+
+
+@pytest.mark.parametrize("damaged", ["[[", "{}x", "[1]"])
+def test_a_damaged_cache_is_read_again(tool: Ocr, video: str, folder: Path, damaged: str) -> None:
+    lines = tool.lines(video)
     [file] = (folder / "ocr").iterdir()
-    assert _remembered(file) == tool.lines(video)
-    for damaged in ("[[", "{}x", "[1]"):
-        (folder / "damaged.json").write_text(damaged, encoding="utf-8")
-        assert _remembered(folder / "damaged.json") is None
+    whole = file.read_text(encoding="utf-8")
+    file.write_text(damaged, encoding="utf-8")
+    again = make(folder)
+    assert again.lines(video) == lines
+    assert again.resources.finder.clips.opened == 1
+    assert file.read_text(encoding="utf-8") == whole
 
 
 async def test_a_long_clip_is_read_thinner(
     video: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = await make(tmp_path, look=1).call("any", ToolContext(video))
-    assert (result.frames, result.note) == (
-        (),
-        "There is no text to be read in this video.",
-    )  # the one in the middle has none
+    # The frame in the middle has none.
+    assert (result.frames, result.note) == ((), "There is no text to be read in this video.")
     assert "1 of 4 frames are read for text; raise `look` or lower `fps`" in caplog.text
 
 

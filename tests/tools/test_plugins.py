@@ -1,5 +1,4 @@
-"""Where tools come from: entry points, whole and broken, and the thread in which another package's tool
-runs."""
+"""Tools of other packages: their entry points, whole and broken, and the threads in which they run."""
 
 from __future__ import annotations
 
@@ -120,7 +119,7 @@ def test_a_dotted_path_is_for_local_files_alone() -> None:
 
 
 class Where:
-    """Says in which thread it ran, and waits where it is told to."""
+    """Records the thread it ran in, and waits if it is told to."""
 
     usage = "where"
     version = "where 1"
@@ -201,7 +200,7 @@ def test_the_thread_ends_with_the_tool() -> None:
     assert not threads()
 
 
-async def test_other_agents_get_frames_and_note(tmp_path: Path) -> None:
+async def test_as_langchain_tool_returns_frames_and_note(tmp_path: Path) -> None:
     store = FrameStore(tmp_path)
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The `retrieve` tool on a real clip: what it shows, what it hides, what it says instead."""
+"""The `retrieve` tool on a real clip: the frames it shows, those it skips, and its notes."""
 
 from __future__ import annotations
 
@@ -84,20 +84,31 @@ async def test_a_clip_that_was_shown_whole_has_nothing_else(resources: Make, cli
         assert result.note == "No match: nothing else in this video looks like that."
 
 
-async def test_the_threshold_is_the_weights_own_unless_set(resources: Make, clip: str) -> None:
+@pytest.mark.parametrize(("above", "set_to", "shown"), [(0.01, None, 0), (-0.01, None, 1), (0.01, -1.0, 1)])
+async def test_the_threshold_is_the_weights_own_unless_set(
+    resources: Make,
+    clip: str,
+    monkeypatch: pytest.MonkeyPatch,
+    above: float,
+    set_to: float | None,
+    shown: int,
+) -> None:
     shared = resources()
     best = shared.finder.find(clip, QUERY).best
-    result = await Retrieve("look", Retrieve.Options(), shared).call(QUERY, ToolContext(clip))
-    assert bool(result.frames) == (best >= shared.finder.encoder.no_match)
+    monkeypatch.setattr(shared.finder.encoder, "no_match", best + above)
+    made = Retrieve("look", Retrieve.Options(no_match=set_to), shared)
+    assert len((await made.call(QUERY, ToolContext(clip))).frames) == shown
 
 
-async def test_segments_show_one_frame_each(resources: Make, clip: str) -> None:
-    result = await tool(resources(), rank="segments", top_k=2, no_match=-0.5).call(QUERY, ToolContext(clip))
-    assert len(result.frames) <= 2
-    assert [f.seconds for f in result.frames] == sorted(f.seconds for f in result.frames)
+async def test_segments_show_their_best_frames(resources: Make, clip: str) -> None:
+    shared = resources()
+    result = await tool(shared, rank="segments", top_k=2, no_match=-0.5).call(QUERY, ToolContext(clip))
+    hits = shared.finder.find(clip, QUERY, 2, segments=True, threshold=-0.5).hits
+    assert hits
+    assert [f.seconds for f in result.frames] == sorted(round(h.seconds, 4) for h in hits)
 
 
-def test_what_it_is(resources: Make) -> None:
+def test_tag_usage_and_version(resources: Make) -> None:
     made = Retrieve("look", Retrieve.Options(), resources())
     assert (made.tag, made.usage) == ("look", Retrieve.Options().usage)
     assert made.version == f"retrieve {made.resources.finder.encoder.id}"

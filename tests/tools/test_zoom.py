@@ -1,5 +1,4 @@
-"""The `zoom` tool: what a query is read as, and that a part is cut from the video and not from what was
-shown."""
+"""The `zoom` tool: how queries are read, and that parts are cut from the video, not from shown frames."""
 
 from __future__ import annotations
 
@@ -174,13 +173,13 @@ async def test_an_imagined_frame_is_cut_from_what_there_is_and_stays_imagined(
         ("the imagined frame", "No imagined frame has been shown."),
     ],
 )
-def test_which_frame(query: str, which: int | str) -> None:
+def test_a_query_names_a_frame(query: str, which: int | str) -> None:
     shown = [FrameRef(digest=f"{i:032x}", width=9, height=9, seconds=float(i)) for i in range(3)]
     found, _ = frame_in(query, shown)
     assert found == (shown[which] if isinstance(which, int) else which)
 
 
-async def test_what_cannot_be_read_is_answered_with_an_example(resources: Resources, video: str) -> None:
+async def test_an_unreadable_query_is_answered_with_an_example(resources: Resources, video: str) -> None:
     shown = resources.finder.clips.pictures(video, [4])
     result = await zoom(resources).call("the red sign", ToolContext(video, shown))
     assert (result.frames, result.note) == ((), HOW)
@@ -188,7 +187,7 @@ async def test_what_cannot_be_read_is_answered_with_an_example(resources: Resour
         assert (await zoom(resources).call(example, ToolContext(video, shown))).frames
 
 
-async def test_who_keeps_no_frames_may_name_any_time(resources: Resources, video: str) -> None:
+async def test_an_agent_without_shown_frames_may_name_any_time(resources: Resources, video: str) -> None:
     [part] = (await zoom(resources).call("left half of 2.5 s", ToolContext(video))).frames
     assert part.seconds == 2.5
     assert (

@@ -36,7 +36,7 @@ def picture(number: int, width: int = 128, height: int = 96) -> Pixels:
 
 
 def number(pixels: Pixels) -> int:
-    """Which frame it is, at any size; raises AssertionError where it is not upright."""
+    """The number of a frame, at any size; raises AssertionError if it is not upright."""
     height, width = pixels.shape[:2]
     low = pixels[round(height * 0.75)].astype(int)
     assert low[width // 4, 0] > 150 > 100 > low[width // 4, 2], "the lower left is not red"

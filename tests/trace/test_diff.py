@@ -35,7 +35,7 @@ def answer(body: str) -> Answer:
     return Answer(text=f"<answer>{body}</answer>", body=body)
 
 
-def test_a_trace_is_the_same_as_itself_whatever_it_took(trace: Make, frame: Frame) -> None:
+def test_seconds_and_tokens_make_no_difference(trace: Make, frame: Frame) -> None:
     versions = Versions(act2see="0.1", reasoner="m", tools={"retrieve": "1"}, config="abc")
     segments = (Text(text="I look. "), call("the ring"), back(frame(1, 2.0), seconds=0.1), answer("B"))
     loop = Loop(prefilled=9, cached=0, decoded=5, seconds=1.0, stop="call")
@@ -61,12 +61,12 @@ def test_a_trace_is_the_same_as_itself_whatever_it_took(trace: Make, frame: Fram
     assert diff.calls[0].same
 
 
-def test_another_score_of_the_same_picture_is_no_difference(trace: Make, frame: Frame) -> None:
+def test_a_different_score_of_the_same_picture_makes_no_difference(trace: Make, frame: Frame) -> None:
     a, b = (frame(1).model_copy(update={"provenance": Retrieved(query="x", score=s)}) for s in (0.4, 0.5))
     assert diff_traces(trace(segments=(call("x"), back(a))), trace(segments=(call("x"), back(b)))).same
 
 
-def test_where_they_part(trace: Make, frame: Frame) -> None:
+def test_parted_is_the_first_segment_that_differs(trace: Make, frame: Frame) -> None:
     same = (Text(text="I look. "), call("the ring"))
     a = trace(segments=(*same, back(frame(1)), answer("A")))
     b = trace(segments=(*same, back(frame(2, 3.0)), answer("B")))
@@ -81,7 +81,7 @@ def test_where_they_part(trace: Make, frame: Frame) -> None:
     assert diff_traces(a, trace(segments=(Text(text="I wait."),))).parted == 0
 
 
-def test_a_picture_at_another_time_and_a_note_are_differences(trace: Make, frame: Frame) -> None:
+def test_frame_time_and_note_make_a_difference(trace: Make, frame: Frame) -> None:
     real = trace(segments=(call("x"), back(frame(1, 1.0))))
     assert diff_traces(real, trace(segments=(call("x"), back(frame(1, 2.0))))).parted == 1
     told = diff_traces(real, trace(segments=(call("x"), back(note="No match."))))
@@ -112,12 +112,12 @@ def test_calls_are_matched_by_tag_and_query(
     assert [c.numbers[0] for c in diff.calls if c.a] == list(range(1, len(first) + 1))
 
 
-def test_another_tool_is_another_call(trace: Make) -> None:
+def test_a_call_of_another_tool_has_changed(trace: Make) -> None:
     diff = diff_traces(trace(segments=(call("x"),)), trace(segments=(call("x", "generate"),)))
     assert [c.kind for c in diff.calls] == ["changed"]
 
 
-def test_facts_are_what_was_given_to_both(trace: Make, frame: Frame) -> None:
+def test_facts_compare_question_video_and_versions(trace: Make, frame: Frame) -> None:
     a = trace(
         question=Question(text="What?", options=("red", "blue")),
         versions=Versions(tools={"retrieve": "1"}, seed=3),
@@ -147,14 +147,14 @@ def test_facts_are_what_was_given_to_both(trace: Make, frame: Frame) -> None:
     assert not moved.facts  # the same video in another place
 
 
-def test_answers_are_the_options_that_they_name(trace: Make) -> None:
+def test_answers_are_compared_by_the_options_they_name(trace: Make) -> None:
     question = Question(text="What?", options=("red", "blue"))
     a, b = (trace(question=question, segments=(answer(x),)) for x in ("A", "blue"))
     assert diff_traces(a, b).answers == ("red", "blue")
     assert diff_traces(trace(), b).answers == (None, "blue")
 
 
-def test_json_holds_everything(trace: Make, frame: Frame) -> None:
+def test_diff_as_json(trace: Make, frame: Frame) -> None:
     a, b = trace(segments=(call("x"), back(frame(1)))), trace(segments=(call("y"), back(frame(2))))
     data = json.loads(diff_traces(a, b).to_json())
     assert data["parted"] == 0

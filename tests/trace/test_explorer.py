@@ -27,25 +27,25 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     return seen_in(tmp_path_factory.mktemp("asked"))
 
 
-def test_what_goes_over_is_small_and_plain(seen: Seen) -> None:
+def test_widget_data_is_small_plain_json(seen: Seen) -> None:
     widget = explore(seen.trace, seen.resources.store, finder=seen.resources.finder)
-    view = json.dumps(widget.view, allow_nan=False)
+    view = json.dumps(widget.data, allow_nan=False)
     assert len(view) < 20_000
     assert str(Path(seen.trace.video.path).parent) not in view
-    assert (widget.at, widget.call, [s["kind"] for s in widget.view["steps"]]) == (
+    assert (widget.at, widget.call, [s["kind"] for s in widget.data["steps"]]) == (
         4,
         1,
         ["text", "real", "imagined", "failed", "answer"],
     )
     assert all(url.startswith("data:image/") for url in widget.pictures.values())
     assert sum(map(len, widget.pictures.values())) <= BUDGET
-    assert {f["picture"] for f in widget.view["initial"]} <= set(widget.pictures)
+    assert {f["picture"] for f in widget.data["initial"]} <= set(widget.pictures)
     widget.set_state({"at": 1, "call": 2})  # as the front end does
     assert (widget.at, widget.call) == (1, 2)
     assert "TraceExplorer(run, 5 steps)" in repr(widget)
 
 
-def test_candidates_are_the_indexs_best_or_the_curves_peaks(seen: Seen, tmp_path: Path) -> None:
+def test_candidates_come_from_the_index_or_else_from_the_curve(seen: Seen, tmp_path: Path) -> None:
     ranked, pictures = explorer_data(seen.trace, seen.pixels, seen.resources.finder)
     step = ranked["steps"][1]
     best = seen.resources.finder.find(
@@ -74,7 +74,9 @@ def test_candidates_are_the_indexs_best_or_the_curves_peaks(seen: Seen, tmp_path
         assert all(c["frame"] is None and c["score"] <= peak["score"] for c in others)
 
 
-def test_odd_numbers_and_many_large_pictures(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_values_become_null_and_pictures_stay_within_the_budget(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, rng = seen.resources.store, np.random.default_rng(0)
     large = tuple(store.ref(rng.integers(0, 256, (120, 160, 3), np.uint8), n / 10) for n in range(20))
     monkeypatch.setattr(explorer, "BUDGET", 100_000)
@@ -91,7 +93,7 @@ def test_odd_numbers_and_many_large_pictures(seen: Seen, monkeypatch: pytest.Mon
     )
 
 
-def test_without_a_widget_it_is_the_page(
+def test_without_anywidget_explore_returns_the_static_page(
     seen: Seen, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     page = trace_html(seen.trace, seen.pixels, fragment=True)

@@ -50,7 +50,11 @@ HARNESS = """async ({esm, state}) => {
   window.saved = 0;
   window.model = {
     get: (k) => state[k],
-    set: (k, v) => { if (state[k] !== v) { state[k] = v; (heard["change:" + k] ?? []).forEach((f) => f()); } },
+    set: (k, v) => {
+      if (state[k] === v) return;
+      state[k] = v;
+      (heard["change:" + k] ?? []).forEach((f) => f());
+    },
     on: (e, f) => (heard[e] ??= []).push(f),
     off: (e, f) => { heard[e] = heard[e].filter((g) => g !== f); },
     save_changes: () => { window.saved += 1; },
@@ -90,7 +94,7 @@ def show(browser: Any) -> Iterator[Any]:
         page.set_content("<!doctype html><main></main>")
         page.add_style_tag(content=str(widget._css))
         page.evaluate(
-            HARNESS, {"esm": str(widget._esm), "state": widget.get_state(["view", "pictures", "at", "call"])}
+            HARNESS, {"esm": str(widget._esm), "state": widget.get_state(["data", "pictures", "at", "call"])}
         )
         pages.append(page)
         return page
@@ -101,7 +105,7 @@ def show(browser: Any) -> Iterator[Any]:
     assert wrong == []
 
 
-def test_scrubbing_shows_what_the_model_had_seen(seen: Seen, show: Any) -> None:
+def test_scrubbing_shows_the_steps_and_frames_up_to_a_step(seen: Seen, show: Any) -> None:
     page = show(explore(seen.trace, seen.resources.store, finder=seen.resources.finder))
     tiles, steps, slider = (
         page.locator(".tiles > li:visible"),
@@ -130,7 +134,7 @@ def test_scrubbing_shows_what_the_model_had_seen(seen: Seen, show: Any) -> None:
     assert page.locator("[data-lm-suppress-shortcuts]").count() == 1
 
 
-def test_a_call_shows_its_candidates_and_an_imagined_frame_its_mark(seen: Seen, show: Any) -> None:
+def test_a_chosen_call_shows_candidates_and_marks_imagined_frames(seen: Seen, show: Any) -> None:
     page = show(explore(seen.trace, seen.resources.store, finder=seen.resources.finder))
     about = page.get_by_role("region", name="The chosen call")
     first, second, third = page.locator(".steps button").all()
@@ -157,7 +161,7 @@ def test_a_call_shows_its_candidates_and_an_imagined_frame_its_mark(seen: Seen, 
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_text_is_text_and_another_trace_can_take_its_place(seen: Seen, show: Any) -> None:
+def test_hostile_text_is_escaped_and_the_trace_can_be_replaced(seen: Seen, show: Any) -> None:
     page = show(explore(hostile(seen.trace), seen.resources.store))
     said = page.locator(".explorer").inner_text()
     assert said.count('<img src=x onerror="window.hit=1">') >= 8
@@ -167,8 +171,8 @@ def test_text_is_text_and_another_trace_can_take_its_place(seen: Seen, show: Any
     ]
     other = explore(seen.trace, seen.resources.store)
     page.evaluate(
-        "s => { for (const k of ['pictures', 'view', 'at']) model.set(k, s[k]); }",
-        other.get_state(["view", "pictures", "at"]),
+        "s => { for (const k of ['pictures', 'data', 'at']) model.set(k, s[k]); }",
+        other.get_state(["data", "pictures", "at"]),
     )
     assert seen.trace.question.text in page.locator(".explorer").inner_text()
     assert "onerror" not in page.locator(".explorer").inner_text()

@@ -98,7 +98,7 @@ def test_a_row_for_each_call(traces: list[Trace]) -> None:
     assert table["note"][2] == "No match."
 
 
-def test_no_traces_and_no_pandas(traces: list[Trace], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_of_no_traces_and_without_pandas(traces: list[Trace], monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(traces_frame([]).columns) == list(traces_frame(traces).columns[:22])
     assert len(calls_frame([])) == 0
     monkeypatch.setitem(sys.modules, "pandas", None)

@@ -56,7 +56,7 @@ def test_advantages_are_within_a_group() -> None:
 def likelihood(model: Any, packer: Packer, store: FrameStore, rollout: Rollout) -> float:
     tokenizer = packer.codec.tokenizer
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    batch = collate(packer, [rollout], lambda ref: store.get(ref.digest), tokenizer.pad_token_id, end)
+    batch = collate(packer, [rollout], store, tokenizer.pad_token_id, end)
     labels = batch.pop("labels")[0, 1:]
     model.model.rope_deltas = None
     with torch.no_grad():
@@ -77,12 +77,10 @@ def test_a_step_goes_down_the_loss_of_advantages_and_likelihoods(
     before = [likelihood(model, packer, store, r) for r in rollouts]
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
     weighted = list(zip(rollouts, (0.5, -0.5), strict=True))
-    loss = policy_step(
-        model, packer, lambda ref: store.get(ref.digest), weighted, optimiser, batch=1, clip=1.0
-    )
+    loss = policy_step(model, packer, store, weighted, optimiser, batch=1, clip=1.0)
     after = [likelihood(model, packer, store, r) for r in rollouts]
     # The tokens weigh alike: the mean over both rollouts' own text.
-    n = [sum(packer.pack(r).learnt) + 1 for r in rollouts]
+    n = [sum(packer.pack(r).trainable) + 1 for r in rollouts]
 
     def expected(likelihoods: list[float]) -> float:
         return (-0.5 * likelihoods[0] * n[0] + 0.5 * likelihoods[1] * n[1]) / sum(n)

@@ -1,5 +1,8 @@
 """The one renderer: a trace becomes the exact sequence that the model reads and continues.
 
+It is the sequence Y of the paper's two-loop decoding (Algorithm 1): the text written so far and the returned
+frames in `<frame>...</frame>`, which together are the prefix that the next loop continues.
+
 Chat templates break this loop: one wraps an unfinished turn in an empty thought, another drops images from
 assistant turns, a third changes newlines around `</think>`, so that training text and inference text differ.
 Every local reasoner, SFT and the tests therefore read the pieces made here.
@@ -8,7 +11,7 @@ A rollout is a list of pieces, and each is tokenised by itself, in training as a
 prefix never depend on what follows, so a cached prefix stays valid and a resumed run reads the same ids.
 
 Trust is part of a piece. Control tokens (`<|im_start|>`, vision marks) exist only in pieces that this module
-wrote; in a question, a query or a note, and in what the model wrote, the same characters are plain text. So
+wrote; in a question, a query or a note, and in the model's own text, the same characters are plain text. So
 nobody can inject a turn or a frame by spelling one out.
 """
 
@@ -21,23 +24,28 @@ from typing import Any, Literal
 
 from act2see.agent.prompt import Prompt
 from act2see.tools.frames import FrameRef, stamp
-from act2see.tools.video.reader import split_part
-from act2see.trace.record import Answer, Frames, Segment
+from act2see.tools.video.window import Window
+from act2see.trace.record import Answer, Frames, Segment, Text
 from act2see.trace.trace import Trace
 
 Trust = Literal["control", "plain", "model"]
+"""Who wrote a text: this module (`control`), the model, or anyone else (`plain`)."""
 _MODEL_MAY = frozenset({"<think>", "</think>"})
+ENDS = ("<|im_end|>", "<|endoftext|>")
+"""The marks with which the model ends its turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """Text, by whom it may be trusted, and whether the model wrote it (and so learns it)."""
+    """A stretch of text that is tokenised by itself."""
 
     text: str
     trust: Trust = "plain"
+    """Decides which control tokens the text may hold."""
 
     @property
-    def learnt(self) -> bool:
+    def trainable(self) -> bool:
+        """Whether the model wrote it, and so learns it."""
         return self.trust == "model"
 
 
@@ -53,19 +61,20 @@ Piece = TextPiece | ImagePiece
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What the model reads. `session` names the run, so that a reasoner can keep its cache; runs of one
-    `owner` (of one video) share its turns where there are more runs than can be served at once."""
+    """The sequence that the model reads and continues."""
 
     pieces: tuple[Piece, ...]
     session: str = ""
+    """Names the run, so that a reasoner can keep its cache."""
     owner: str = ""
+    """Names the video: if more runs wait than can be served at once, owners take turns."""
 
     @property
     def frames(self) -> tuple[FrameRef, ...]:
         return tuple(p.frame for p in self.pieces if isinstance(p, ImagePiece))
 
     def __str__(self) -> str:
-        """As text, with `<|image_pad|>` for each frame: for people, logs and engines that take strings."""
+        """The text, with `<|image_pad|>` for each frame: for people, logs and scripted reasoners."""
         return "".join(p.text if isinstance(p, TextPiece) else "<|image_pad|>" for p in self.pieces)
 
 
@@ -79,18 +88,25 @@ def _frame(frame: FrameRef) -> list[Piece]:
 
 
 def render_segment(segment: Segment) -> list[Piece]:
-    """The pieces of one segment; what the model wrote is learnt, what it was shown is not."""
+    """The pieces of one segment. The model learns its own text, and nothing of what it was shown."""
     if isinstance(segment, Frames):
         pieces: list[Piece] = [TextPiece("<frame>")]
         for frame in segment.frames:
             pieces += _frame(frame)
         return [*pieces, TextPiece(f"{segment.note}</frame>")]
-    written_by_graph = getattr(segment, "author", "model") == "graph"
+    written_by_graph = isinstance(segment, Text) and segment.author == "graph"
     return [TextPiece(segment.text, "control" if written_by_graph else "model")]
 
 
 def render(trace: Trace, prompt: Prompt, *, end_of_turn: bool = False) -> Rollout:
-    """The rollout of a trace, up to where the model goes on (with `end_of_turn`: closed, for training)."""
+    """The rollout of a trace.
+
+    Args:
+        trace: The trace, finished or not.
+        prompt: The prompt of its run.
+        end_of_turn: Whether to close the turn behind the answer, for training. By default it stays open for
+            the model to continue.
+    """
     pieces: list[Piece] = [TextPiece("<|im_start|>user\n", "control")]
     for frame in trace.initial:
         pieces += _frame(frame)
@@ -100,7 +116,7 @@ def render(trace: Trace, prompt: Prompt, *, end_of_turn: bool = False) -> Rollou
         pieces += render_segment(segment)
     if end_of_turn and trace.segments and isinstance(trace.segments[-1], Answer):
         pieces.append(TextPiece("<|im_end|>", "control"))
-    return Rollout(tuple(pieces), trace.id, split_part(trace.video.path)[0])
+    return Rollout(tuple(pieces), trace.id, Window.parse(trace.video.path).path)
 
 
 @dataclass(slots=True)
@@ -117,12 +133,17 @@ class TextCodec:
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def encode(self, text: str, trust: Trust) -> list[int]:
-        """Token ids of one piece."""
+        """Token ids of one piece.
+
+        Added tokens are taken from the text only as far as its author may write them; spelled out by anyone
+        else they are plain text.
+        """
         ids: list[int] = []
         rest = text
         while match := self._pattern.search(rest):
             token = match.group()
-            if trust == "control" or (trust == "model" and token in _MODEL_MAY):
+            allowed = trust == "control" or (trust == "model" and token in _MODEL_MAY)
+            if allowed:
                 ids += self._plain(rest[: match.start()])
                 ids.append(self._added[token])
                 rest = rest[match.end() :]
@@ -139,8 +160,13 @@ class TextCodec:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
+    def ends(self) -> set[int]:
+        """Ids with which the model ends its turn."""
+        marks = [self.tokenizer.convert_tokens_to_ids(mark) for mark in ENDS]
+        return {i for i in (*marks, self.tokenizer.eos_token_id) if isinstance(i, int)}
+
     def forbidden(self) -> list[int]:
-        """Ids that the model must never write: vision and turn marks, end of turn aside."""
-        keep = {*_MODEL_MAY, "<|im_end|>", "<|endoftext|>"}
+        """Ids that the model must never write: vision and turn marks, except the end of the turn."""
+        keep = {*_MODEL_MAY, *ENDS}
         marks = [t for t in self._added if t.startswith("<|") and t not in keep]
         return sorted(self._added[t] for t in marks)

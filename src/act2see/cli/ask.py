@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from act2see.cli.runs import Settings
     from act2see.graphs.ask import Graph
     from act2see.graphs.config import Config
-    from act2see.trace.terminal import Chain
+    from act2see.trace.terminal import ChainPrinter
     from act2see.trace.trace import Trace
 
 _DECISIONS = "--accept, --replace QUERY, --supply FILE|SECONDS or --refuse"
@@ -253,7 +253,7 @@ async def _continue(run: str, decision: Any, *, show: bool) -> tuple[Trace, Conf
 
 
 @asynccontextmanager
-async def _open_chain(graph: Graph, config: Config, run: str) -> AsyncIterator[Chain]:
+async def _open_chain(graph: Graph, config: Config, run: str) -> AsyncIterator[ChainPrinter]:
     """Yield the printer of the chain of thought, and end its last line.
 
     Raises:
@@ -287,15 +287,15 @@ def _print_answer(trace: Trace) -> None:
 def _write_files(trace: Trace, config: Config, save: Path | None, html: Path | None) -> None:
     from act2see.graphs.parts import cached_parts
     from act2see.tools.runtime.files import write_text
-    from act2see.trace.folder import frames_of, save_folder
+    from act2see.trace.folder import save_folder
     from act2see.trace.page import trace_html
 
-    frames = frames_of(Path(os.devnull), cached_parts(config).resources.store)
+    store = cached_parts(config).resources.store
     if save:
-        save_folder(trace, save, frames)
+        save_folder(trace, save, store)
         note(f"saved in {save}")
     if html:
-        write_text(html, trace_html(trace, frames))
+        write_text(html, trace_html(trace, store))
         note(f"written to {html}")
 
 

@@ -300,10 +300,7 @@ def review(
     from act2see.training.corpus.review import export_review
 
     page = to or run / "review.html"
-    store = _store(run)
-    n = export_review(
-        read_chains(run / "filtered.jsonl"), page, lambda ref: store.get(ref.digest), count=count, seed=seed
-    )
+    n = export_review(read_chains(run / "filtered.jsonl"), page, _store(run), count=count, seed=seed)
     say(f"{n} chains in {page}: open it, judge and save")
     say(f"next: act2see corpus filter {run} --stored --verdicts FILE")
 

@@ -39,7 +39,7 @@ def demo(
     from act2see.trace.overview import Entry, index_html
     from act2see.trace.page import trace_html
     from act2see.trace.record import Question
-    from act2see.trace.terminal import Chain, answer_lines, question_lines
+    from act2see.trace.terminal import ChainPrinter, answer_lines, question_lines
 
     config = chosen_config(None, None)
     graph = create_act2see(config)
@@ -50,7 +50,7 @@ def demo(
         clip = _write_clip(item, to)
         say(f"\n{family}", "bold magenta")
         say(question_lines(Question(text=item.text, options=item.options)), prose=True)
-        chain = Chain(out(), loads=not entries)  # the first question loads the models
+        chain = ChainPrinter(out(), loads=not entries)  # the first question loads the models
         trace = run_until_done(aask(graph, clip, item.text, item.options, on_event=chain.event))
         say(answer_lines(trace), prose=True)
         is_right = trace.choice == item.answer
@@ -59,10 +59,10 @@ def demo(
         else:
             say(f"wrong: it is {item.answer}", "bold red")
         page = f"{family}.html"
-        write_text(to / page, trace_html(trace, lambda ref: store.get(ref.digest), back="index.html"))
+        write_text(to / page, trace_html(trace, store, back="index.html"))
         entries.append(Entry(trace, page, "right" if is_right else f"wrong, it is {item.answer}"))
     index_page = to / "index.html"
-    write_text(index_page, index_html("act2see demo", ABOUT, entries, lambda ref: store.get(ref.digest)))
+    write_text(index_page, index_html("act2see demo", ABOUT, entries, store))
     say(f"\nThe pages are written. Open the first in a browser: {index_page.absolute()}")
     _suggest_commands(to)
 

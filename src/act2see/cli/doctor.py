@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from act2see.graphs.config import Config, NeedsConfig, ReasonerConfig
     from act2see.graphs.needs import Needed
 
-_PACKAGES = ("act2see", "torch", "transformers", "diffusers", "langgraph", "decord2", "av")
+_PACKAGES = ("act2see", "torch", "transformers", "diffusers", "langgraph", "av")
 _FAISS = ("faiss-cpu", "faiss-gpu")  # either will do
 _SMALLEST = "act2see doctor --preset laptop (no GPU), or --preset api (a key)"
 _SMALLER = "act2see doctor --preset paper-24gb, --preset laptop (no GPU), or --preset api (a key)"
@@ -48,7 +48,7 @@ def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
     chosen = chosen_config(preset, config)
     say(f"{chosen.name}: {chosen.about}" if chosen.about else chosen.name, "bold")
     option = config_option(None if preset == "micro" else preset, config)
-    checks = [*_check_packages(chosen.reasoner.adapter is not None), _check_cache(chosen.cache)]
+    checks = [*_check_packages(chosen), _check_cache(chosen.cache)]
     if all(check.passed for check in checks):
         checks += _check_models(chosen, option)
     _print_table(checks)
@@ -96,13 +96,18 @@ def _fixes(failed: list[_Check]) -> list[str]:
     return sorted(lines, key=lambda line: line.startswith("act2see download"))
 
 
-def _check_packages(with_adapter: bool) -> Iterator[_Check]:
+def _check_packages(config: Config) -> Iterator[_Check]:
     for name in _PACKAGES:
         yield _check_package(name)
     yield _check_package(*_FAISS)
-    peft = _check_package("peft")
-    if peft.passed or with_adapter:  # only adapters need it
-        yield peft
+    optional = {
+        "decord2": config.video.decoder == "decord",
+        "peft": config.reasoner.adapter is not None,
+    }
+    for name, is_needed in optional.items():
+        check = _check_package(name)
+        if check.passed or is_needed:
+            yield check
 
 
 def _check_package(*names: str) -> _Check:

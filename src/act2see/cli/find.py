@@ -88,7 +88,7 @@ def find(
         return
     frames = finder.clips.pictures(video, [hit.frame for hit in hits])
     rows = [(frame, hit.score) for frame, hit in zip(frames, hits, strict=True)]
-    page = find_html(Path(video).name, query, rows, lambda ref: store.get(ref.digest))
+    page = find_html(Path(video).name, query, rows, store)
     if to:
         _write_folder(to, rows, page, store)
         note(f"written to {to}")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
     from act2see.graphs.config import Config
-    from act2see.trace.terminal import Chain
+    from act2see.trace.terminal import ChainPrinter
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell reports SIGINT."""
@@ -143,11 +143,11 @@ def print_json(text: str) -> None:
     sys.stdout.flush()
 
 
-def chain_printer(config: Config) -> Chain:
+def chain_printer(config: Config) -> ChainPrinter:
     """Return a printer of one chain of thought. It says when the models of `config` are being loaded."""
-    from act2see.trace.terminal import Chain
+    from act2see.trace.terminal import ChainPrinter
 
-    return Chain(out(), loads=config.reasoner.use == "transformers")
+    return ChainPrinter(out(), loads=config.reasoner.use == "transformers")
 
 
 def size(number: float) -> str:

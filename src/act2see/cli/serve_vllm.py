@@ -23,7 +23,7 @@ from act2see.cli.output import note, say
 from act2see.errors import ConfigError
 
 if TYPE_CHECKING:
-    from act2see.agent.reasoners.preflight import Needs
+    from act2see.agent.reasoners.base import Needs
     from act2see.graphs.config import Config
 
 

@@ -35,12 +35,12 @@ NewTrace = Annotated[
 @app.command("show")
 def show(trace: SavedTrace) -> None:
     """Show a trace in the terminal."""
-    from act2see.trace.terminal import Chain, answer_lines, question_lines
+    from act2see.trace.terminal import ChainPrinter, answer_lines, question_lines
     from act2see.trace.trace import Trace
 
     loaded = Trace.load(trace)
     say(question_lines(loaded.question, loaded.choice), prose=True)
-    Chain(out()).trace(loaded)
+    ChainPrinter(out()).trace(loaded)
     say(answer_lines(loaded), prose=True)
 
 
@@ -257,7 +257,8 @@ def _markdown(trace: Trace) -> str:
     lines += ["", f"{video}, {trace.video.seconds:.1f} s, {len(trace.initial)} frames in view", ""]
     for segment in trace.segments:
         if isinstance(segment, Frames):
-            lines += [f"- {frame_line(frame, trace.video.seconds).plain}" for frame in segment.frames]
+            for frame in segment.frames:
+                lines.append(f"- {_escape(frame_line(frame, trace.video.seconds).plain)}")
             if segment.note:
                 lines.append(f"- {_escape(segment.note)}")
             lines.append("")

@@ -156,8 +156,8 @@ def instead(
         return None
     if decision.seconds is not None:
         clips = resources.finder.clips
-        frame = clips.pictures(video, frames_at(clips.clip(video).seconds, [decision.seconds]))[0]
-        frame = frame.model_copy(update={"provenance": Supplied(by=decision.by, query=call.query)})
+        numbers = frames_at(clips.clip(video).seconds, [decision.seconds])
+        [frame] = clips.pictures(video, numbers, Supplied(by=decision.by, query=call.query))
     else:
         given = supplied or picture(decision.frame or "", folders_of(resources))
         made = Supplied(by=decision.by, query=call.query, file=os.path.basename(decision.frame or ""))

@@ -29,9 +29,9 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, RetryPolicy
 
-from act2see.agent.grammar import Grammar, Parser, feedback
+from act2see.agent.grammar import Grammar, Parser, StopReason, feedback
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Done, Sampling
+from act2see.agent.reasoners.base import Delta, Done, Request, Sampling, check_reasoner
 from act2see.agent.rollout import render
 from act2see.errors import ConfigError, ToolError
 from act2see.graphs.approval import ask_person, instead, replaced, review_of
@@ -72,6 +72,7 @@ def create_act2see(
 
 def build_graph(parts: Parts, config: Config) -> StateGraph[AskState, AskContext, AskInput, AskOutput]:
     """The graph, not yet compiled: for composing and for looking at."""
+    check_reasoner(parts.reasoner)
     nodes = _Nodes(parts, config)
     graph: StateGraph[AskState, AskContext, AskInput, AskOutput] = StateGraph(
         AskState, context_schema=AskContext, input_schema=AskInput, output_schema=AskOutput
@@ -238,15 +239,10 @@ class _Nodes:
             settings.top_p,
             call_seed(self._seed(context), "reason", "", len(trace.segments)),
         )
-        done = Done("eos")
-        stream = self.parts.reasoner.stream(
-            rollout,
-            until=parser.feed,
-            stops=Grammar(tuple(self._tools(context))).stops,
-            max_tokens=max_tokens,
-            sampling=sampling,
-        )
-        async for item in stream:
+        done = Done(StopReason.EOS)
+        stops = Grammar(tuple(self._tools(context))).stops
+        request = Request(rollout, max_tokens, parser.feed, stops, sampling)
+        async for item in self.parts.reasoner.stream(request):
             if isinstance(item, Delta):
                 runtime.stream_writer(
                     {"type": "token", "run": trace.id, "text": item.text, "author": "model"}
@@ -254,14 +250,14 @@ class _Nodes:
             else:
                 done = item
         if parser.stopped is None:
-            parser.finish("length" if done.stop == "length" else "eos")
+            parser.finish(StopReason.LENGTH if done.stop == StopReason.LENGTH else StopReason.EOS)
         seconds = round(time.perf_counter() - started, 4)
         return Loop(
             prefilled=done.prefilled,
             cached=done.cached,
             decoded=done.decoded,
             seconds=seconds,
-            stop=parser.stopped or done.stop,
+            stop=str(parser.stopped or done.stop),
         )
 
     async def approve(self, state: AskState, runtime: Runtime[AskContext]) -> Command[Any]:

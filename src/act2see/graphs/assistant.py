@@ -144,7 +144,7 @@ def librarian(finder: Finder, folders: Folders, most: int = 200) -> StructuredTo
             folders,
             query,
             count=count,
-            most=most,
+            max_videos=most,
             progress=lambda name, done, of: write({"type": "search", "video": name, "done": done, "of": of}),
         )
         clips = [

@@ -36,7 +36,6 @@ from act2see import errors
 from act2see.errors import Act2SeeError, ConfigError, QuestionError, ReasonerError, WaitingError
 from act2see.graphs.run import waiting_for
 from act2see.graphs.state import AskContext, AskInput
-from act2see.tools.frames import Cropped, FrameRef, Generated, Retrieved, Supplied, Taken
 from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -258,7 +257,7 @@ def evidence(trace: Trace) -> str:
     later = trace.shown[len(trace.initial) :]
     if times := [f.seconds for f in trace.initial]:
         lines.append(f"Seen at the start: {len(times)} frames, {min(times):.1f} s to {max(times):.1f} s.")
-    lines += [f"- {_came(f)}" for f in later]
+    lines += [f"- {f.describe()}" for f in later]
     if any(f.imagined for f in later):
         lines.append("Imagined frames show what might be; they are not in the video.")
     return "\n".join(lines)
@@ -297,22 +296,6 @@ def references(trace: Trace) -> dict[str, Any]:
         "choice": trace.choice,
         "frames": frames,
     }
-
-
-def _came(frame: FrameRef) -> str:
-    where = "picture that is not in the video" if frame.imagined else f"frame at {frame.seconds:.1f} s"
-    where += f", {frame.part}" if frame.part else ""
-    match frame.provenance:
-        case Retrieved(query=query, score=score):
-            return f'{where}, found for "{query}" (score {score:.2f})'
-        case Generated(prompt=query, anchor=anchor):
-            return f'imagined from the frame at {anchor.seconds:.1f} s: "{query}"'
-        case Supplied(query=query, by=by):
-            return f'{where}, supplied by {by} for "{query}"'
-        case Taken(query=query) | Cropped(query=query):
-            return f'{where}, for "{query}"'
-        case _:
-            return where
 
 
 def _take(state: Any, source: From, argument: str, default: Any = ...) -> Any:

@@ -84,6 +84,12 @@ class ViewConfig(Section):
     guard: str | None = None
 
 
+class VideoConfig(Section):
+    """How videos are decoded. `decord` needs the extra of that name; PyAV reads what decord reads wrong."""
+
+    decoder: Literal["pyav", "decord"] = "pyav"
+
+
 class IndexConfig(Section):
     """How videos are indexed; `workers` of them are decoded at the same time, the others take turns with
     them."""
@@ -136,6 +142,7 @@ class Config(Section):
     reasoner: ReasonerConfig
     encoder: EncoderConfig
     view: ViewConfig = ViewConfig()
+    video: VideoConfig = VideoConfig()
     index: IndexConfig = IndexConfig()
     tools: dict[str, ToolConfig] = Field(default_factory=dict)
     budget: Budget = Budget()
@@ -160,6 +167,8 @@ class Config(Section):
         left_out: Any = {key: True for key in ("cache", "store", "folder", "name", "about", "needs")} | {
             "index": {"workers"}
         }
+        if self.video == VideoConfig():
+            left_out["video"] = True  # keeps the hashes that were made before this key existed
         data = self.model_dump(exclude=left_out)
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 

@@ -23,7 +23,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from act2see.agent.grammar import Grammar, feedback
+from act2see.agent.grammar import Grammar, StopReason, feedback
 from act2see.errors import ConfigError, QuestionError, StoreError, VideoError
 from act2see.graphs.approval import Decision, instead, picture
 from act2see.graphs.ask import Graph
@@ -35,8 +35,7 @@ from act2see.tools.runtime.text import clean_text
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
 from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
-from act2see.trace.page import OUTCOMES
-from act2see.trace.record import Answer, Call, Frames, Origin, Segment, Text, Usage
+from act2see.trace.record import OUTCOMES, Answer, Call, Frames, Origin, Segment, Text, Usage
 from act2see.trace.trace import Trace
 
 DROPPED = "There is no such frame; go on without it."
@@ -252,7 +251,7 @@ def _made(call: Call, kept: Trace, query: str | None, tag: str | None, grammar: 
         text = f"<{name}>{before}{asked}{after}</{name}>"
     parser = grammar.parser(earlier=[(c.tag, c.query) for c in kept.calls if c.outcome == "ok"])
     parser.feed(text)
-    parser.finish("eos")
+    parser.finish(StopReason.EOS)
     read = parser.segments[-1] if parser.segments else None
     if isinstance(read, Call) and read.text == text and (read.outcome == "ok" or not changed):
         return read

@@ -17,7 +17,7 @@ import act2see.tools.runtime.weights
 from act2see.errors import ConfigError, WeightsError
 from act2see.graphs.config import Config
 from act2see.tools.plugins import chosen_tool
-from act2see.tools.runtime.catalogue import BYTES, Known, catalogue, taken
+from act2see.tools.runtime.catalogue import BYTES, Known, catalogue, memory_of
 from act2see.tools.runtime.weights import find_weights, is_of_hub, pick_device, weight_files
 
 SHIPPED = Path(act2see.tools.runtime.weights.__file__).parents[2] / "micro" / "weights"
@@ -90,7 +90,9 @@ def _needed(part: str, name: str, device: str, dtype: str, options: Any = None) 
             )
     # On a CPU nothing is offloaded: it is there already.
     offload = getattr(options, "offload", "none") if device != "cpu" else "none"
-    use = taken(parts, itemsize, quantised=getattr(options, "quantise", "none") != "none", offload=offload)
+    use = memory_of(
+        parts, itemsize, quantised=getattr(options, "quantise", "none") != "none", offload=offload
+    )
     disk = known.disk(without) if problem and known else 0.0
     return Needed(
         part,

@@ -7,7 +7,7 @@ them (`cached_parts`), whatever else differs in their configurations: docs/shari
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
-from act2see.agent.reasoners.chat.setup import chat_model, patient
-from act2see.agent.reasoners.preflight import Needs
-from act2see.agent.rollout import Rollout
+from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
+from act2see.agent.reasoners.chat.setup import chat_model, reasoner_options
 from act2see.errors import ConfigError
 from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
 from act2see.graphs.places import local_path
@@ -96,7 +94,7 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
 
         return VLLMHTTPReasoner.from_options(
             config.weights,
-            lambda ref: store.get(ref.digest),
+            store,
             config.options,
             adapter=config.adapter,
             needs=needs,
@@ -111,15 +109,13 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
             **config.options,
         }
         weights = local_weights("the reasoner's weights", config.weights)
-        return VLLMReasoner.from_pretrained(
-            weights, lambda ref: store.get(ref.digest), adapter=config.adapter, **given
-        )
+        return VLLMReasoner.from_pretrained(weights, store, adapter=config.adapter, **given)
     from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 
-    model = chat_model(config.weights, patient(config.weights, config.options), "reasoner.weights")
+    model = chat_model(config.weights, reasoner_options(config.weights, config.options), "reasoner.weights")
     return ChatModelReasoner(
         model,
-        lambda ref: store.get(ref.digest),
+        store,
         config.weights,
         continuation=config.continuation,
         in_background=True,
@@ -139,7 +135,7 @@ def build_resources(config: Config, shared: Shared | None = None) -> Resources:
     shared = shared or Shared()
     cache, place = storage(config)
     store = FrameStore(place)
-    clips = VideoLibrary(cache, store, config.view.max_side)
+    clips = VideoLibrary(cache, store, config.view.max_side, config.video.decoder)
     e, i = config.encoder, config.index
     encoder = shared.get(("encoder", e.model_dump_json(exclude={"batch"})), lambda: LazyEncoder(e))
     return Resources(store, Finder(clips, encoder, cache, i.fps, e.batch, i.keep_frames, i.workers), shared)
@@ -188,7 +184,7 @@ class LazyEncoder:
         self._inherited = False  # from the process that this one was forked from
         renew_after_fork(self)
         self.queue: MicroBatcher[str, Sequence[Any], NDArray[Any]] = MicroBatcher(
-            self._together, most=config.batch, size=len, gather=0, name="act2see-encoder"
+            self._together, max_size=config.batch, size=len, gather=0, name="act2see-encoder"
         )
         resolve_weights(config.weights)  # a missing folder is said now, not in the middle of a question
 
@@ -248,12 +244,16 @@ class LazyEncoder:
 def _encoders() -> Mapping[str, Callable[..., Encoder]]:
     """By what `encoder.use` may be."""
     from act2see.tools.search.blip2 import Blip2Encoder
-    from act2see.tools.search.dual import DualEncoder, SentenceEncoder
+    from act2see.tools.search.dual import DualEncoder, SentenceTransformersEncoder
 
-    return {"blip2": Blip2Encoder, "transformers": DualEncoder, "sentence-transformers": SentenceEncoder}
+    return {
+        "blip2": Blip2Encoder,
+        "transformers": DualEncoder,
+        "sentence-transformers": SentenceTransformersEncoder,
+    }
 
 
-class LazyReasoner:
+class LazyReasoner(Reasoner):
     """A `TransformersReasoner` that loads on first use."""
 
     def __init__(self, config: ReasonerConfig, store: FrameStore) -> None:
@@ -274,7 +274,7 @@ class LazyReasoner:
                 device = pick_device(c.device)
                 self._made = TransformersReasoner.from_pretrained(
                     resolve_weights(c.weights),
-                    lambda ref: self.store.get(ref.digest),
+                    self.store,
                     device=device,
                     dtype=_dtype(c.dtype, device),
                     adapter=c.adapter,
@@ -283,6 +283,9 @@ class LazyReasoner:
                 )
             return self._made
 
+    async def prepare(self) -> None:
+        await asyncio.to_thread(self.reasoner)
+
     def wanted(self) -> Iterator[Wanted]:
         """The weights that would be loaded now."""
         if self._made is None:
@@ -290,19 +293,9 @@ class LazyReasoner:
             if self.config.adapter:
                 yield Wanted("adapter", self.config.adapter)
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         engine = await asyncio.to_thread(self.reasoner)
-        async for item in engine.stream(
-            rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling
-        ):
+        async for item in engine.stream(request):
             yield item
 
     def forget(self, session: str) -> None:
@@ -313,23 +306,19 @@ class LazyReasoner:
         """Give its memory back, when no run is under way; the next run would load it again."""
         with self._lock:
             made, self._made = self._made, None
-        if close := getattr(made, "close", None):
-            close()
+        if made is not None:
+            made.close()
 
 
 async def closed(reasoner: Reasoner) -> None:
     """End what it holds in this process, if anything: who asks with many weights, one after the other, has
     room for a few."""
-    if close := getattr(reasoner, "close", None):
-        await asyncio.to_thread(close)
+    await asyncio.to_thread(reasoner.close)
 
 
 async def loaded(reasoner: Reasoner) -> None:
     """Wait until it is in memory, or its server has told its limits: a run's seconds count from then on."""
-    if isinstance(reasoner, LazyReasoner):
-        await asyncio.to_thread(reasoner.reasoner)
-    elif prepare := getattr(reasoner, "prepare", None):
-        await prepare()
+    await reasoner.prepare()
 
 
 def _dtype(dtype: str, device: str) -> str:

@@ -37,13 +37,12 @@ async def check_ready(
     missing = await asyncio.to_thread(missing_weights, chosen, tools)
     wrong: Act2SeeError | None = missing_error(missing, config) if missing else None
     # Both are said at once: who has fetched gigabytes does not want to hear only then that the key is wrong.
-    if prepare := getattr(chosen.reasoner, "prepare", None):
-        try:
-            await prepare()
-        except SetupError as e:
-            if wrong is None:
-                raise
-            wrong = WeightsError(f"{e}; and {wrong}")
+    try:
+        await chosen.reasoner.check()
+    except SetupError as e:
+        if wrong is None:
+            raise
+        wrong = WeightsError(f"{e}; and {wrong}")
     if wrong:
         raise wrong
 

@@ -6,9 +6,8 @@ import asyncio
 
 from act2see.graphs.config import ViewConfig
 from act2see.graphs.parts import Parts
-from act2see.tools.frames import FrameRef
-from act2see.tools.video.reader import absolute_path
-from act2see.trace.record import Video
+from act2see.tools.frames import FrameRef, Video
+from act2see.tools.video.window import absolute_path
 
 
 async def initial_view(parts: Parts, view: ViewConfig, video: str) -> tuple[Video, tuple[FrameRef, ...]]:
@@ -27,16 +26,7 @@ async def initial_view(parts: Parts, view: ViewConfig, video: str) -> tuple[Vide
                 frames[round(i * (len(frames) - 1) / max(1, view.max_frames - 1))]
                 for i in range(view.max_frames)
             ]
-        i = clip.info
-        facts = Video(
-            path=absolute_path(video),
-            digest=i.digest,
-            seconds=i.seconds,
-            width=i.width,
-            height=i.height,
-            frames=i.frames,
-            fps=i.fps,
-        )
+        facts = clip.info.model_copy(update={"path": absolute_path(video)})
         return facts, tuple(clips.pictures(video, frames))
 
     return await asyncio.to_thread(look)

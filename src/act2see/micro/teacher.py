@@ -12,11 +12,11 @@ ablation with it shows is what these faults do to a student; how often a real te
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.micro.questions import TAGS, Call, Item, Step, item_of
 from act2see.micro.recipe.corpus import continued, tools_line, with_lines
 from act2see.training.corpus.construct import HINT
@@ -42,7 +42,7 @@ class Faults:
 
 
 @dataclass(slots=True)
-class ScriptedTeacher:
+class ScriptedTeacher(Reasoner):
     """A reasoner for samples of `load_world`, whose sessions are `world-SEED.ATTEMPT`; each attempt draws its
     own faults."""
 
@@ -54,24 +54,13 @@ class ScriptedTeacher:
         f = self.faults
         self.name = f"scripted (error {f.error:g}, drift {f.drift:g}, overcall {f.overcall:g}, trust {f.trust:g}; seed {self.seed})"
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        said = str(rollout)
-        item = self.faulty(rollout.session, hinted=_HINTED in said)
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        said = str(request.rollout)
+        item = self.faulty(request.rollout.session, hinted=_HINTED in said)
         text = continued(item, said.count("</frame>"))
-        until(text)
+        request.until(text)
         yield Delta(text)
-        yield Done("until", prefilled=len(said.split()), decoded=len(text.split()))
-
-    def forget(self, session: str) -> None:
-        pass
+        yield Done(StopReason.UNTIL, prefilled=len(said.split()), decoded=len(text.split()))
 
     def faulty(self, session: str, hinted: bool = False) -> Item:
         """The item of a session, with the faults that this attempt has; with the answer at hand it does not

@@ -1,8 +1,8 @@
-"""Errors that nobody expected: logged in full under an id, which is all that the client learns.
+"""Unexpected errors: logged in full under an id, which is all that the client learns.
 
-An expected error (`Act2SeeError`) says in its own words what the user can do. Anything else may hold paths,
-keys or other people's data, so its text stays in the log. The id connects the two: a user who reports it lets
-the operator find the traceback.
+An expected error (`Act2SeeError`) says in its own words what the user can do. Any other may hold paths, keys
+or other people's data, so its text stays in the log. The id connects the two: with it the operator finds the
+traceback that a user reports.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ def failure_message(id: str) -> str:
 
 
 class LogFailures:
-    """ASGI middleware: an exception that reaches it becomes a 500 with an id, and a traceback in the log
-    under that id.
+    """ASGI middleware: turns an exception into a 500 with an id, and logs its traceback under that id.
 
-    After the first byte of a response only the log can be told. The connection is then cut, so that the
+    After the first byte of a response the error can only be logged. The connection is then cut, so that the
     client notices.
     """
 
@@ -62,20 +61,25 @@ class LogFailures:
         try:
             await self.app(scope, receive, watched_send)
         except ClientDisconnect:
-            return  # it hung up while it was sending: nobody is left to tell
+            return  # it hung up while it was sending: nobody is left to answer
         except Exception as e:
             id = log_failure(f"{scope['method']} {scope['path']}", e)
             if begun:
                 raise
             message = failure_message(id)
-            await send_json(
-                send, 500, {"message": message, "type": "server_error", "param": None, "code": None}, message
-            )
+            error = {"message": message, "type": "server_error", "param": None, "code": None}
+            await send_json(send, 500, error, message)
 
 
 async def send_json(send: Any, status: int, error: dict[str, Any], detail: str) -> None:
-    """Send a whole JSON error: `error` as OpenAI's clients read it, `detail` as LangGraph's and FastAPI's
-    do."""
+    """Send a complete JSON error.
+
+    Args:
+        send: ASGI's function.
+        status: The HTTP status.
+        error: The error for OpenAI's clients.
+        detail: The error for clients of LangGraph and FastAPI.
+    """
     body = json.dumps({"error": error, "detail": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})

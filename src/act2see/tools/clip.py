@@ -1,8 +1,9 @@
 """The `clip` tool: several frames around a time, in their order, for what a single picture cannot show.
 
 The query names a time of the video (`3.7 seconds`, `the last frame`) or a stretch of it (`2 to 5 seconds`),
-which the frames then fill evenly. At the ends of the video the frames move inwards, so that there are as
-many. The times are those of the frames on the screen then; where two are the same frame, it comes once.
+which the frames then fill evenly. At the ends of the video the frames move inwards, so that their number stays
+the same. The times are those of the frames on the screen then; a frame that is on the screen at two of the
+times comes once.
 """
 
 from __future__ import annotations
@@ -27,8 +28,13 @@ class ClipTool:
 
     class Options(ToolOptions):
         count: Annotated[int, Field(ge=1)] = 4
+        """How many frames."""
         spacing: Annotated[float, Field(gt=0)] = 0.5
-        usage: str = 'several frames in a row, to see what moves; the query is a time or a stretch: "3.7 seconds", "2 to 5 seconds"'
+        """Seconds between two frames around a single time."""
+        usage: str = (
+            "several frames in a row, to see what moves; the query is a time or a stretch: "
+            '"3.7 seconds", "2 to 5 seconds"'
+        )
 
     version = "clip 1"
 
@@ -40,26 +46,28 @@ class ClipTool:
         return await asyncio.to_thread(self._call, query, context)
 
     def _call(self, query: str, context: ToolContext) -> ToolResult:
-        clips, (times, rest) = self.resources.finder.clips, times_in(query)
+        clips = self.resources.finder.clips
         clip = clips.clip(context.video)
+        times, rest = times_in(query)
         if not times:
             frame, left = frame_in(rest, context.shown)
-            if isinstance(frame, str) or left == rest:  # none was named
-                return ToolResult(note=frame if isinstance(frame, str) and left != rest else HOW)
+            if left == rest:  # no frame was named either
+                return ToolResult(note=HOW)
+            if isinstance(frame, str):
+                return ToolResult(note=frame)
             times = [frame.seconds]
         if min(times) >= clip.info.seconds:
             return ToolResult(note=f"The video ends at {clip.info.seconds:.1f} seconds.")
-        wanted = self._times(times, clip.info.seconds)
-        made = Taken(query=query)
-        frames = clips.pictures(context.video, frames_at(clip.seconds, wanted))
-        return ToolResult(frames=tuple(f.model_copy(update={"provenance": made}) for f in frames))
+        numbers = frames_at(clip.seconds, self._spread(times, clip.info.seconds))
+        return ToolResult(tuple(clips.pictures(context.video, numbers, Taken(query=query))))
 
-    def _times(self, named: list[float], end: float) -> NDArray[np.float64]:
-        o = self.options
+    def _spread(self, named: list[float], end: float) -> NDArray[np.float64]:
+        """The times to show: between the first two that were named, or around the only one."""
+        count, spacing = self.options.count, self.options.spacing
         if len(named) > 1:
             start, stop = min(named[:2]), min(max(named[:2]), end)
         else:
-            reach = (o.count - 1) * o.spacing
-            start = max(0.0, min(named[0] - reach / 2, end - reach))
-            stop = min(start + reach, end)
-        return np.linspace(start, stop, o.count)
+            length = (count - 1) * spacing
+            start = max(0.0, min(named[0] - length / 2, end - length))
+            stop = min(start + length, end)
+        return np.linspace(start, stop, count)

@@ -1,12 +1,12 @@
-"""The `ocr` tool: the text that is to be read in the video, and the frames that show it.
+"""The `ocr` tool: the text in the video, and the frames that show it.
 
 RapidOCR finds and reads it (PP-OCR by onnxruntime; its models are in its package, so it works offline). A
-video is read once: at `fps`, or thinner where that would be more than `look` frames, and what was read is
-remembered by content hash. A query is text to look for, found where it is spelt a little differently too;
-`any` is all text there is.
+video is read once, at `fps` or at `look` evenly spaced frames, whichever is fewer, and the text is kept by
+content hash. A query is text to look for, found in a slightly different spelling too; `any` is all text there
+is.
 
-What was read goes to the model in words as well, each line with the time it was on the screen. It comes from
-the video and may say anything, so its angle brackets are replaced: it cannot pass for a tag.
+The text goes to the model in words as well, each line with the time it was on the screen. It comes from the
+video and may say anything, so its angle brackets are replaced: it cannot pass for a tag.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from act2see.errors import ConfigError
@@ -32,24 +31,27 @@ from act2see.tools.frames import Taken
 from act2see.tools.runtime.files import write_text
 from act2see.tools.runtime.forks import Lock, leak, natively, renew_after_fork
 from act2see.tools.video.reader import frames_at
+from act2see.tools.video.store import Pixels
 
 log = logging.getLogger(__name__)
-Pixels = NDArray[np.uint8]
 
 ANY = {"", "any", "any text", "all", "all text", "text", "*", "everything"}
-_LINES, _LINE, _RUNS = 20, 120, 4  # of what was read, as much goes into one note
+_LINES = 20  # lines in one note
+_LINE = 120  # characters of a line
+_RUNS = 4  # times of a line
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A line of text, and the times at which it was read, in runs: within one no frame that was read was
-    without it."""
+    """A line of text in a video."""
 
     text: str
     runs: tuple[tuple[float, ...], ...]
+    """The times at which it was read; within a run it was on every frame that was read."""
 
     @property
     def seconds(self) -> tuple[float, ...]:
+        """All times at which it was read."""
         return tuple(t for run in self.runs for t in run)
 
 
@@ -58,11 +60,17 @@ class Ocr:
 
     class Options(ToolOptions):
         top_k: Annotated[int, Field(ge=1)] = 2
+        """How many frames are shown."""
         fps: Annotated[float, Field(gt=0)] = 1.0
+        """How many frames a second are read."""
         look: Annotated[int, Field(ge=1)] = 120
+        """How many frames of a video are read at most."""
         max_side: Annotated[int, Field(ge=64)] = 960
+        """The longer side of the pictures that are read, in pixels."""
         confidence: Annotated[float, Field(ge=0, le=1)] = 0.6
+        """Lines of a lower confidence are left out."""
         alike: Annotated[float, Field(gt=0, le=1)] = 0.75
+        """How well a line must hold the text that is looked for (`likeness`)."""
         usage: str = (
             "the text on the screen; the query is the words to look for, or any for all text there is"
         )
@@ -94,35 +102,37 @@ class Ocr:
         if not lines:
             return ToolResult(note="There is no text to be read in this video.")
         wanted = query.strip().strip("\"'")
-        found = (
-            lines
-            if wanted.casefold() in ANY
-            else [s for s in lines if likeness(wanted, s.text) >= self.options.alike]
-        )
+        found = lines
+        if wanted.casefold() not in ANY:
+            scores = {line.text: likeness(wanted, line.text) for line in lines}
+            found = [line for line in lines if scores[line.text] >= self.options.alike]
+            found.sort(key=lambda line: -scores[line.text])
         if not found:
             return ToolResult(note=f'No text like "{safe(wanted)}" was read. What was: {listed(lines)}.')
-        if found is not lines:
-            found = sorted(found, key=lambda s: -likeness(wanted, s.text))
-        clips, made = self.resources.finder.clips, Taken(query=query)
-        clip = clips.clip(context.video)
-        frames = clips.pictures(context.video, frames_at(clip.seconds, sorted(self._times(found))))
-        return ToolResult(
-            tuple(f.model_copy(update={"provenance": made}) for f in frames), f"Read: {listed(found)}."
-        )
+        clips = self.resources.finder.clips
+        numbers = frames_at(clips.clip(context.video).seconds, sorted(self._times(found)))
+        frames = clips.pictures(context.video, numbers, Taken(query=query))
+        return ToolResult(tuple(frames), f"Read: {listed(found)}.")
 
     def _times(self, found: Sequence[Seen]) -> set[float]:
-        """When to look: each time at the moment that shows most lines which no frame so far shows."""
-        left, times = {s.text: set(s.seconds) for s in found}, set[float]()
+        """Times to show: each the moment with most of the lines that none of the times before it shows."""
+        left = {line.text: set(line.seconds) for line in found}
+        times: set[float] = set()
         while left and len(times) < self.options.top_k:
             first = next(iter(left.values()))
-            # Of the best line's moments: another line may make one of them the better one.
+            # Of the best line's moments, the one with most other lines.
             best = max(sorted(first), key=lambda t: sum(t in seconds for seconds in left.values()))
             times.add(best)
             left = {text: seconds for text, seconds in left.items() if best not in seconds}
         return times
 
     def lines(self, video: str) -> list[Seen]:
-        """All text in a video, in the order in which it appears. Read once, and remembered."""
+        """All text in a video, in the order in which it appears. Read once, then from the cache.
+
+        Raises:
+            StoreError: The cache cannot be written.
+            VideoError: The video cannot be read.
+        """
         o, clips = self.options, self.resources.finder.clips
         clip = clips.clip(video)
         frames = clip.every(o.fps)
@@ -139,16 +149,14 @@ class Ocr:
         with self._lock:
             if key not in self._read:
                 file = clips.cache / "ocr" / f"{key}.json"
-                known = _remembered(file)
+                known = _cached(file)
                 self._read[key] = self._read_all(video, frames, file) if known is None else known
             return self._read[key]
 
     def _read_all(self, video: str, frames: Sequence[int], file: Path) -> list[Seen]:
         clips = self.resources.finder.clips
-        info = clips.clip(video).info
-        scale = min(1.0, self.options.max_side / max(info.width, info.height))
-        size = max(2, round(info.width * scale)), max(2, round(info.height * scale))
-        spelt: dict[str, str] = {}
+        size = clips.clip(video).info.fit(self.options.max_side)
+        spelt: dict[str, str] = {}  # the first spelling of each line
         runs: dict[str, list[list[float]]] = {}
         before: set[str] = set()
         for _, seconds, pixels in clips.decode(video, frames, size):
@@ -174,7 +182,7 @@ class Ocr:
         if self._engine is None:
             from rapidocr import RapidOCR
 
-            # Its own log goes to the terminal, and a picture without text is a warning to it.
+            # Its own log goes to the terminal, and it warns of every picture without text.
             side = self.options.max_side
             params = {
                 "Global.log_level": "critical",
@@ -190,8 +198,7 @@ class Ocr:
 
 
 def likeness(wanted: str, line: str) -> float:
-    """How well a line holds the text that is looked for: 1.0 where it does, whatever the case, spaces and
-    signs."""
+    """How well a line holds a text, from 0 to 1. Case, spaces and punctuation do not count."""
     a, b = _plain(wanted), _plain(line)
     if not a or not b:
         return 0.0
@@ -202,7 +209,7 @@ def likeness(wanted: str, line: str) -> float:
 
 
 def listed(lines: Sequence[Seen]) -> str:
-    """Lines for the model: each with when it was on the screen."""
+    """Lines for the model, each with the times at which it was on the screen."""
     said = [f'"{safe(s.text)}" at {_when(s.runs)}' for s in lines[:_LINES]]
     if len(lines) > _LINES:
         said.append(f"and {len(lines) - _LINES} more lines")
@@ -210,22 +217,25 @@ def listed(lines: Sequence[Seen]) -> str:
 
 
 def safe(text: str) -> str:
-    """Text from a video, as it may stand in a note: a line, not long, and without angle brackets."""
+    """Text from a video, fit for a note: one line, cut, without angle brackets."""
     text = " ".join(text.split()).translate({ord("<"): "\u2039", ord(">"): "\u203a"})
     return text if len(text) <= _LINE else f"{text[: _LINE - 1]}\u2026"
 
 
 def _when(runs: Sequence[Sequence[float]]) -> str:
-    spans = [f"{r[0]:.1f}" if len(r) == 1 else f"{r[0]:.1f} to {r[-1]:.1f}" for r in runs[:_RUNS]]
-    return f"{', '.join(spans)} seconds{' and later' if len(runs) > _RUNS else ''}"
+    spans = []
+    for run in runs[:_RUNS]:
+        spans.append(f"{run[0]:.1f}" if len(run) == 1 else f"{run[0]:.1f} to {run[-1]:.1f}")
+    later = " and later" if len(runs) > _RUNS else ""
+    return f"{', '.join(spans)} seconds{later}"
 
 
 def _plain(text: str) -> str:
     return "".join(re.findall(r"\w", text.casefold()))
 
 
-def _remembered(file: Path) -> list[Seen] | None:
-    """What was read before; None where it was not, or is damaged."""
+def _cached(file: Path) -> list[Seen] | None:
+    """The lines that were read before; None if the file is missing or damaged."""
     try:
         data: Iterable[tuple[str, list[list[float]]]] = json.loads(file.read_text(encoding="utf-8"))
         return [Seen(str(text), tuple(tuple(map(float, run)) for run in runs)) for text, runs in data]

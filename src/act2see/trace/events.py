@@ -1,7 +1,7 @@
-"""What a run says while it goes on: typed events, as LangGraph custom stream data.
+"""The events of a run while it goes on, as LangGraph custom stream data.
 
-They are dictionaries on the stream (so that they pass through subgraphs, servers and JSON) and dataclasses
-for whoever wants types: `read_event` turns one into the other.
+On the stream they are dictionaries, which pass through subgraphs, servers and JSON. `read_event` turns a
+dictionary into a typed event.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class CallEvent(Record):
 
 
 class FramesEvent(Record):
-    """A tool has answered."""
+    """A tool has returned."""
 
     type: Literal["frames"] = "frames"
     run: str
@@ -59,15 +59,12 @@ class AnswerEvent(Record):
 
 Event = Annotated[ViewEvent | TokenEvent | CallEvent | FramesEvent | AnswerEvent, Field(discriminator="type")]
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+_TYPES = ("view", "token", "call", "frames", "answer")
 
 
 def read_event(data: Any) -> Event | None:
-    """The event of a piece of custom stream data; None where it is somebody else's."""
-    if (
-        not isinstance(data, dict)
-        or data.get("type") not in ("view", "token", "call", "frames", "answer")
-        or "run" not in data
-    ):
+    """Return the event in a piece of custom stream data, or None if the data is not one of ours."""
+    if not isinstance(data, dict) or "run" not in data or data.get("type") not in _TYPES:
         return None
     try:
         return _ADAPTER.validate_python(data)

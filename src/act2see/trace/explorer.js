@@ -1,8 +1,8 @@
 // The front end of the trace explorer: one ES module, no build step, nothing from elsewhere.
 //
-// What a trace says is hostile here as in the page: it is set as text alone (`append`, `setAttribute`), never as markup.
-// The steps, their frames and the controls are made once for a trace; scrubbing shows and hides them, so focus stays where
-// it is. Only what is said of the chosen call is made anew.
+// The texts of a trace are hostile, as on the page: they are set as text (`append`, `setAttribute`), never as markup. The
+// steps, their frames and the controls are made once for a trace; scrubbing shows and hides them, so the focus stays where
+// it is. Only the details of the chosen call are made anew.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 96; // of a curve, in pixels
@@ -41,7 +41,7 @@ function figure(frame, pictures, what, named, kind = "frame") {
   return el("figure", { class: kind }, picture(frame, pictures, what), el("figcaption", {}, el("b", {}, named), facts));
 }
 
-// A frame that came back; an imagined one beside the real one that it was made from.
+// A frame that came back; a generated one beside its anchor, the frame that it was made from.
 function returned(frame, pictures, n) {
   const named = frame.imagined ? "not in the video" : frame.at;
   if (!frame.anchor) return figure(frame, pictures, `frame ${n}`, named);
@@ -55,9 +55,9 @@ function returned(frame, pictures, n) {
   );
 }
 
-// Similarity over the clip: a dot for each candidate, a filled one for what was chosen.
-function drawn(step, view) {
-  const { low, high, seconds } = view.scale;
+// Similarity over the clip: a dot for each candidate, filled if it was chosen.
+function drawn(step, data) {
+  const { low, high, seconds } = data.scale;
   const x = (time) => 100 * Math.min(1, Math.max(0, time / seconds));
   const y = (value) => 6 + (HEIGHT - 12) * (1 - (high > low ? (value - low) / (high - low) : 0.5));
   const { start, step: width, values } = step.curve;
@@ -70,7 +70,7 @@ function drawn(step, view) {
       const told = svg("title", {}, `${c.at}, similarity ${number(c.score)}${c.mark ? `, ${c.mark}` : ""}`);
       return svg("circle", { cx: `${x(c.seconds)}%`, cy: y(c.score), r: c.state === "chosen" ? 5.5 : 3.5, class: kind }, told);
     });
-  const ticks = view.scale.ticks.map(([time, label]) => svg("text", { x: `${x(time)}%`, y: HEIGHT + 16 }, label));
+  const ticks = data.scale.ticks.map(([time, label]) => svg("text", { x: `${x(time)}%`, y: HEIGHT + 16 }, label));
   const axis = svg("line", { x1: 0, x2: "100%", y1: HEIGHT, y2: HEIGHT, class: "base" });
   const inner = svg("svg", { width: "100%", height: HEIGHT, viewBox: `0 0 1000 ${HEIGHT}`, preserveAspectRatio: "none" }, trail);
   const said = `Similarity to the query over the clip, at most ${number(step.best)}`;
@@ -92,8 +92,8 @@ function candidates(step, pictures) {
   return [el("p", { class: "muted" }, step.ranked), el("ol", { class: "candidates", role: "list" }, tiles)];
 }
 
-// What a call asked for, what it chose among, and what came of it.
-function detail(step, view, pictures) {
+// The details of a call: its query, its candidates and its result.
+function detail(step, data, pictures) {
   const head = el(
     "p",
     { class: "call" },
@@ -108,7 +108,7 @@ function detail(step, view, pictures) {
   return [
     head,
     notes,
-    step.curve ? drawn(step, view) : null,
+    step.curve ? drawn(step, data) : null,
     found,
     el("h3", {}, frames.length ? "What came back" : "Nothing came back"),
     el("div", { class: "returned" }, frames),
@@ -137,9 +137,9 @@ function chainStep(step, choose) {
 }
 
 function build(model, root) {
-  const view = model.get("view");
+  const data = model.get("data");
   const pictures = model.get("pictures");
-  const steps = view.steps;
+  const steps = data.steps;
   const last = Math.max(0, steps.length - 1);
   const clamp = (at) => Math.min(last, Math.max(0, at));
   const callAt = (at) => steps.slice(0, at + 1).reduce((n, s) => s.call || n, 0);
@@ -168,19 +168,19 @@ function build(model, root) {
       tiles.push({ from, node: el("li", {}, el("figure", {}, picture(frame, pictures, what), caption)) });
     }
   };
-  seen(view.initial, -1);
+  seen(data.initial, -1);
   const rows = steps.map((step, i) => {
     if (step.frames) seen(step.frames, i);
     return el("li", { class: `step ${step.kind}` }, chainStep(step, (call) => set({ call })));
   });
   const about = el("div", { class: "detail", role: "region", "aria-label": "The chosen call" });
-  const options = view.options.map(([letter, text, chosen]) =>
+  const options = data.options.map(([letter, text, chosen]) =>
     el("li", { class: chosen ? "chosen" : null }, el("span", { class: "letter" }, letter), el("bdi", {}, text)),
   );
 
   root.replaceChildren(
-    el("p", { class: "eyebrow" }, el("bdi", {}, view.file), ` · ${view.seconds}`),
-    el("p", { class: "question", dir: "auto" }, view.question),
+    el("p", { class: "eyebrow" }, el("bdi", {}, data.file), ` · ${data.seconds}`),
+    el("p", { class: "question", dir: "auto" }, data.question),
     options.length ? el("ol", { class: "options", role: "list" }, options) : "",
     el("div", { class: "scrub" }, back, slider, on, where),
     el("p", { class: "muted" }, "In the model's view at this step"),
@@ -211,7 +211,7 @@ function build(model, root) {
     const step = steps.find((s) => s.call && s.call === call);
     const none = steps.some((s) => s.call) ? "Choose a call, or go on to one." : "This run made no call.";
     about.className = `detail look ${step ? step.kind : ""}`;
-    about.replaceChildren(...(step ? detail(step, view, pictures) : [el("p", { class: "muted" }, none)]).flat(2).filter(Boolean));
+    about.replaceChildren(...(step ? detail(step, data, pictures) : [el("p", { class: "muted" }, none)]).flat(2).filter(Boolean));
   };
   moved();
   chosen();
@@ -219,7 +219,7 @@ function build(model, root) {
 }
 
 function render({ model, el: place }) {
-  // Notebooks have shortcuts for arrow keys; JupyterLab leaves alone what says so.
+  // Notebooks have shortcuts for arrow keys; with this attribute JupyterLab leaves them to the explorer.
   const root = el("div", { class: "a2s fragment explorer", role: "group", "aria-label": "Trace explorer", "data-lm-suppress-shortcuts": "true" });
   place.append(root);
   let built = build(model, root);
@@ -237,7 +237,7 @@ function render({ model, el: place }) {
     event.stopPropagation();
     built.scrub(to);
   });
-  const heard = { "change:view": again, "change:pictures": again, "change:at": moved, "change:call": chosen };
+  const heard = { "change:data": again, "change:pictures": again, "change:at": moved, "change:call": chosen };
   for (const [name, what] of Object.entries(heard)) model.on(name, what);
   return () => {
     for (const [name, what] of Object.entries(heard)) model.off(name, what);

@@ -4,20 +4,19 @@
     explorer = explore(trace, parts.resources.store, finder=parts.resources.finder)
 
 An `anywidget`: one ES module without a build step, which works in Jupyter, VS Code and Colab. `explorer.at`
-is the step and `explorer.call` the number of the chosen call, both ways: `fork(graph, trace, explorer.call,
-...)` goes on from what one looks at. Texts go over as text and are set as text; each picture goes over once,
-within the budget of a page.
+is the step and `explorer.call` the number of the chosen call; both can be read and set, so that
+`fork(graph, trace, explorer.call, ...)` goes on from the call on the screen. Texts are sent and set as text.
+Each picture is sent once, within the budget of a page.
 
-A trace keeps the curve of a search, so its candidates are the curve's peaks; with a `finder` they are the
-frames that the index ranks best for the query, with their pictures. Without anywidget, and where no widget
-runs (a notebook on a web page, a static export), the same trace shows as the page that it always has.
+A trace keeps the curve of a search, so its candidates are the curve's peaks. With a `finder` they are the
+frames that the index ranks best for the query, with their pictures. Without anywidget, and in notebooks that
+run no widget (a web page, a static export), the trace shows as its page.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,45 +24,47 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from act2see.errors import Act2SeeError
-from act2see.tools.frames import Cropped, Curve, FrameRef, Generated, Retrieved, Supplied
+from act2see.tools.frames import Curve, FrameRef
 from act2see.trace.markup import plain
-from act2see.trace.page import OUTCOMES, stylesheet, trace_html
+from act2see.trace.page import stylesheet, trace_html
 from act2see.trace.pictures import BUDGET, Pictures, stored_frames
-from act2see.trace.record import LETTERS, Answer, Call, Frames, Text
-from act2see.trace.timeline import Scale, clock, score_of, spot
+from act2see.trace.record import LETTERS, OUTCOMES, Answer, Call, Frames, Text
+from act2see.trace.timeline import Scale, clock, curve_range, curve_score, finite
 from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
     from act2see.tools.search.finder import Finder
-    from act2see.tools.video.store import FrameSource, FrameStore
+    from act2see.tools.video.store import FrameSource
 
 log = logging.getLogger(__name__)
 Data = dict[str, Any]
+"""Plain JSON data for the front end."""
 CANDIDATES = 6
-_TEXT, _QUERY = 20_000, 400  # characters of a step, of a query
+"""How many candidates of a search are shown."""
+_MAX_TEXT, _MAX_QUERY = 20_000, 400  # characters
+_LISTED = 3  # frames that a call's line names
 
 
-def explore(
-    trace: Trace, store: FrameStore | FrameSource | None = None, *, finder: Finder | None = None
-) -> Any:
-    """The explorer of a trace: a widget, or without anywidget (the extra `notebook`) its static page.
+def explore(trace: Trace, store: FrameSource | None = None, *, finder: Finder | None = None) -> Any:
+    """The explorer of a trace: a widget, or its static page without anywidget (the extra `notebook`).
 
-    `store` has the pixels, by default that of the cache; what is gone becomes a placeholder. `finder` looks
-    the candidates of each search up again, where the video is still there and the same.
+    Args:
+        store: Gives the pixels; by default the frame store of the cache. A missing frame becomes a
+            placeholder.
+        finder: Searches for the candidates of each call again, if the video is still there and the same.
     """
-    source: FrameSource = stored_frames() if store is None else store if callable(store) else _from(store)
+    source = stored_frames() if store is None else store
+    page = StaticTrace(trace, source)
     try:
         widget = _widget()
     except ImportError:
         log.warning(
             "anywidget is not installed, so this is the trace's static page: pip install 'act2see[notebook]'"
         )
-        return StaticTrace(trace, source)
-    view, pictures = explorer_data(trace, source, finder)
-    last = max(0, len(view["steps"]) - 1)
-    return widget(
-        StaticTrace(trace, source), view=view, pictures=pictures, at=last, call=1 if trace.calls else 0
-    )
+        return page
+    data, pictures = explorer_data(trace, source, finder)
+    last = max(0, len(data["steps"]) - 1)
+    return widget(page, data=data, pictures=pictures, at=last, call=1 if trace.calls else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,44 +81,29 @@ class StaticTrace:
 def explorer_data(
     trace: Trace, frames: FrameSource, finder: Finder | None = None
 ) -> tuple[Data, dict[str, str]]:
-    """What the front end gets: the trace as plain JSON data, and the pictures (data URLs) by the names it
-    uses."""
-    pictures, scale = Pictures(frames), Scale.of(trace)
-    finder = finder if finder and _same_video(trace, finder) else None
-    every = [
-        v
-        for s in trace.segments
-        if isinstance(s, Frames) and s.curve
-        for v in s.curve.values
-        if math.isfinite(v)
-    ]
-    view: Data = {
-        "question": plain(trace.question.text[:_TEXT]),
-        "options": [
-            [a, plain(o), o == trace.choice] for a, o in zip(LETTERS, trace.question.options, strict=False)
-        ],
-        # The name alone: a full path says more about the person than about the clip.
-        "file": plain(re.split(r"[\\/]", trace.video.path.partition("?")[0].rstrip("\\/"))[-1] or "video"),
-        "seconds": clock(trace.video.seconds, trace.video.seconds),
-        "scale": {
-            "seconds": scale.total,
-            "low": min(every, default=0.0),
-            "high": max(every, default=0.0),
-            "ticks": [[tick, scale.label(tick)] for tick in scale.ticks(4)],
-        },
-        "initial": [_frame(f, trace, pictures) for f in trace.initial],
-        "steps": list(_steps(trace, pictures, finder)),
-    }
-    room, kept = BUDGET, {}
-    for name, url in pictures.urls().items():  # the trace's own come first
+    """The input of the front end.
+
+    Args:
+        frames: Gives the pixels.
+        finder: As for `explore`.
+
+    Returns:
+        The trace as plain JSON data, and the pictures as data URLs by the names that the data uses.
+    """
+    builder = _Builder(trace, Pictures(frames), finder if finder and _same_video(trace, finder) else None)
+    data = builder.build()
+    return data, _within_budget(builder.pictures.urls())
+
+
+def _within_budget(urls: dict[str, str]) -> dict[str, str]:
+    """The pictures that fit into a page's budget: the initial frames first, then call by call."""
+    room = BUDGET
+    kept = {}
+    for name, url in urls.items():
         room -= len(url)
         if room >= 0:
             kept[name] = url
-    return view, kept
-
-
-def _from(store: FrameStore) -> FrameSource:
-    return lambda frame: store.get(frame.digest)
+    return kept
 
 
 def _same_video(trace: Trace, finder: Finder) -> bool:
@@ -127,180 +113,231 @@ def _same_video(trace: Trace, finder: Finder) -> bool:
         return False
 
 
-def _steps(trace: Trace, pictures: Pictures, finder: Finder | None) -> Iterator[Data]:
-    """A step for each thing that was written; what a call brought back is part of it."""
-    looks, calls, shown = iter(trace.looks), 0, list(trace.initial)
-    for segment in trace.segments:
-        if isinstance(segment, Text):
-            yield {"kind": "text", "text": _short(segment.text, _TEXT), "author": segment.author}
-        elif isinstance(segment, Answer):
-            choice = trace.choice if trace.choice != segment.body.strip() else None
-            forced = segment.forced and not trace.refused
-            yield {
-                "kind": "answer",
-                "text": _short(segment.body, _TEXT),
-                "choice": choice and plain(choice),
-                "forced": forced,
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """The candidates of a search."""
+
+    rows: Sequence[tuple[float, float, FrameRef | None]]
+    """The time, the score and, if it is known, the frame of each candidate."""
+    tolerance: float
+    """Seconds within which two times are the same."""
+    about: str
+    """Where the candidates come from, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    """Turns one trace into the front end's data."""
+
+    trace: Trace
+    pictures: Pictures
+    finder: Finder | None
+
+    def build(self) -> Data:
+        trace, scale = self.trace, Scale.of(self.trace)
+        low, high = curve_range(trace)
+        options = zip(LETTERS, trace.question.options, strict=False)
+        return {
+            "question": plain(trace.question.text[:_MAX_TEXT]),
+            "options": [[letter, plain(option), option == trace.choice] for letter, option in options],
+            "file": plain(trace.video.name),
+            "seconds": clock(trace.video.seconds, trace.video.seconds),
+            "scale": {
+                "seconds": scale.total,
+                "low": low,
+                "high": high,
+                "ticks": [[tick, scale.label(tick)] for tick in scale.ticks(4)],
+            },
+            "initial": [self.frame(f) for f in trace.initial],
+            "steps": list(self.steps()),
+        }
+
+    def steps(self) -> Iterator[Data]:
+        """A step for each text, call and answer; the result of a call is part of its step."""
+        looks = iter(self.trace.looks)
+        number = 0
+        shown = list(self.trace.initial)
+        for segment in self.trace.segments:
+            if isinstance(segment, Text):
+                text = _shortened(segment.text, _MAX_TEXT)
+                yield {"kind": "text", "text": text, "author": segment.author}
+            elif isinstance(segment, Answer):
+                yield self.answer(segment)
+            elif isinstance(segment, Call):
+                number += 1
+                _, result = next(looks)
+                first = len(shown) - len(self.trace.initial) + 1
+                yield self.call(segment, result, shown) | {"call": number, "first": first}
+                shown += result.frames if result else ()
+
+    def answer(self, answer: Answer) -> Data:
+        choice = self.trace.choice
+        shown = choice if choice != answer.body.strip() else None
+        return {
+            "kind": "answer",
+            "text": _shortened(answer.body, _MAX_TEXT),
+            "choice": plain(shown) if shown else None,
+            "forced": answer.forced and not self.trace.refused,
+        }
+
+    def call(self, call: Call, result: Frames | None, shown: Sequence[FrameRef]) -> Data:
+        """A call with its result.
+
+        Args:
+            shown: The frames in view before the call.
+        """
+        frames = result.frames if result else ()
+        return {
+            "kind": _kind(call, frames),
+            "tag": plain(call.tag),
+            "query": _shortened(call.query, _MAX_QUERY),
+            "notes": [[plain(title), _shortened(words, _MAX_TEXT)] for title, words in _notes(call, result)],
+            "took": f"took {result.seconds:.2f} s" if result and result.seconds > 0 else "",
+            "came": self.result_line(call, frames),
+            "frames": [self.frame(f) for f in frames],
+            **self.search(call, result, shown),
+        }
+
+    def result_line(self, call: Call, frames: Sequence[FrameRef]) -> str:
+        """The result in a few words, for the call's line in the chain."""
+        if call.outcome != "ok":
+            return "not run"
+        if not frames:
+            return "no frame"
+        total = self.trace.video.seconds
+        words = ["imagined" if f.imagined else clock(f.seconds, total) for f in frames[:_LISTED]]
+        if len(frames) > _LISTED:
+            words.append("…")
+        return ", ".join(words)
+
+    def search(self, call: Call, result: Frames | None, shown: Sequence[FrameRef]) -> Data:
+        """The curve of a call's search, and its candidates; empty if no curve was kept."""
+        if result is None or result.curve is None:
+            return {"curve": None, "best": None, "candidates": [], "ranked": ""}
+        curve = result.curve
+        query = (result.review.query if result.review else "") or call.query
+        ranking = self.index_ranking(query) or _curve_ranking(curve)
+        return {
+            "curve": {
+                "start": curve.start,
+                "step": curve.step,
+                "values": [_json_number(v) for v in curve.values],
+            },
+            "best": _json_number(max(finite(curve.values), default=math.nan)),
+            "candidates": self.candidates(ranking, result, curve, shown),
+            "ranked": ranking.about,
+        }
+
+    def index_ranking(self, query: str) -> _Ranking | None:
+        """The frames that the index ranks best for a query; None without a finder."""
+        if self.finder is None:
+            return None
+        path = self.trace.video.path
+        try:
+            hits = self.finder.find(path, query, k=CANDIDATES).hits
+            frames = self.finder.clips.pictures(path, [h.frame for h in hits])
+        except Act2SeeError as e:
+            log.info("the candidates of %r are the peaks of its curve: %s", query[:80], e)
+            return None
+        rows = [(h.seconds, h.score, frame) for h, frame in zip(hits, frames, strict=True)]
+        return _Ranking(rows, 1e-3, "The frames that the index ranks best for this query.")
+
+    def candidates(
+        self, ranking: _Ranking, result: Frames, curve: Curve, shown: Sequence[FrameRef]
+    ) -> list[Data]:
+        """The chosen frames and the other candidates, best first."""
+
+        def near(seconds: float, others: Sequence[float]) -> bool:
+            return any(abs(seconds - other) <= ranking.tolerance for other in others)
+
+        chosen: dict[float, tuple[float, FrameRef | None]] = {}
+        for frame in result.frames:
+            source = frame.anchor or frame
+            chosen[source.seconds] = curve_score(frame, curve), source
+        others = {
+            seconds: (score, frame)
+            for seconds, score, frame in ranking.rows
+            if not near(seconds, list(chosen))
+        }
+        seen = [f.seconds for f in shown if not f.imagined]
+        mark = "the anchor" if any(f.imagined for f in result.frames) else "chosen"
+        rows = []
+        for seconds, (score, picture) in sorted((others | chosen).items(), key=lambda row: -row[1][0]):
+            row = {
+                "seconds": _json_number(seconds),
+                "at": clock(seconds, self.trace.video.seconds),
+                "score": _json_number(score),
+                "state": "",
+                "mark": "",
+                "frame": self.frame(picture) if picture else None,
             }
-        elif isinstance(segment, Call):
-            calls += 1
-            _, came = next(looks)
-            step = _call(segment, came, trace, shown, pictures, finder)
-            yield step | {"call": calls, "first": len(shown) - len(trace.initial) + 1}
-            shown += came.frames if came else ()
+            if seconds in chosen:
+                row |= {"state": "chosen", "mark": mark}
+            elif near(seconds, seen):
+                row |= {"state": "seen", "mark": "shown before"}
+            rows.append(row)
+        return rows
+
+    def frame(self, frame: FrameRef) -> Data:
+        return {
+            "picture": self.pictures.name(frame),
+            "seconds": _json_number(frame.anchor_seconds),
+            "at": clock(frame.seconds, self.trace.video.seconds),
+            "imagined": frame.imagined,
+            "width": frame.width,
+            "height": frame.height,
+            "facts": [_shortened(fact, _MAX_QUERY) for fact in frame.facts],
+            "anchor": self.frame(frame.anchor) if frame.anchor else None,
+        }
 
 
-def _call(
-    call: Call,
-    came: Frames | None,
-    trace: Trace,
-    shown: Sequence[FrameRef],
-    pictures: Pictures,
-    finder: Finder | None,
-) -> Data:
-    frames = came.frames if came else ()
-    found: list[Data] = []
-    ranked, curve = "", came.curve if came else None
-    notes = [("Not run", OUTCOMES[call.outcome])] if call.outcome != "ok" else []
-    if came and (review := came.review):
-        notes.append(
-            (f"{review.by} decided", " ".join(w for w in (review.decision, review.query, review.reason) if w))
-        )
-    if came and came.note:
-        notes.append(("Told the model", came.note))
-    if came and curve:
-        query = (came.review.query if came.review else "") or call.query
-        found, ranked = _candidates(query, came, trace, shown, pictures, finder)
-    failed, imagined = call.outcome != "ok", any(f.imagined for f in frames)
-    said = [clock(spot(f), trace.video.seconds) if not f.imagined else "imagined" for f in frames[:3]]
-    return {
-        "kind": "failed" if failed else "imagined" if imagined else "real" if frames else "empty",
-        "tag": plain(call.tag),
-        "query": _short(call.query, _QUERY),
-        "notes": [[plain(who), _short(words, _TEXT)] for who, words in notes],
-        "took": f"took {came.seconds:.2f} s" if came and came.seconds > 0 else "",
-        "came": "not run"
-        if failed
-        else ", ".join([*said, *(["…"] if len(frames) > 3 else [])]) or "no frame",
-        "frames": [_frame(f, trace, pictures) for f in frames],
-        "curve": curve
-        and {"start": curve.start, "step": curve.step, "values": [_number(v) for v in curve.values]},
-        "best": _number(max((v for v in curve.values if math.isfinite(v)), default=math.nan))
-        if curve
-        else None,
-        "candidates": found,
-        "ranked": ranked,
-    }
+def _kind(call: Call, frames: Sequence[FrameRef]) -> str:
+    """The class of a call, which colours it."""
+    if call.outcome != "ok":
+        return "failed"
+    if not frames:
+        return "empty"
+    return "imagined" if any(f.imagined for f in frames) else "real"
 
 
-def _candidates(
-    query: str,
-    came: Frames,
-    trace: Trace,
-    shown: Sequence[FrameRef],
-    pictures: Pictures,
-    finder: Finder | None,
-) -> tuple[list[Data], str]:
-    """What a call chose among, best first, and where that is known from. `came` has a curve."""
-    assert came.curve is not None
-    made_from = [(f.provenance.anchor if isinstance(f.provenance, Generated) else f, f) for f in came.frames]
-    chosen = {source.seconds: (score_of(f, came.curve), source) for source, f in made_from}
-    mark = "the anchor" if any(f.imagined for f in came.frames) else "chosen"
-    seen = [f.seconds for f in shown if not f.imagined]
-    rows, near, ranked = _ranked(query, trace, finder) or (
-        [(seconds, score, None) for seconds, score in _peaks(came.curve)],
-        came.curve.step / 2,
-        "Peaks of the curve that the trace keeps; with a finder these are the frames that the index ranks best.",
-    )
-    listed: dict[float, tuple[float, FrameRef | None]] = {}
-    for seconds, score, frame in rows:
-        if not any(abs(seconds - c) <= near for c in chosen):
-            listed[seconds] = score, frame
-    out: list[Data] = []
-    for seconds, (score, frame) in sorted((listed | chosen).items(), key=lambda row: -row[1][0]):
-        state = (
-            "chosen" if seconds in chosen else "seen" if any(abs(seconds - s) <= near for s in seen) else ""
-        )
-        out.append(
-            {
-                "seconds": _number(seconds),
-                "at": clock(seconds, trace.video.seconds),
-                "score": _number(score),
-                "state": state,
-                "mark": {"chosen": mark, "seen": "shown before", "": ""}[state],
-                "frame": frame and _frame(frame, trace, pictures),
-            }
-        )
-    return out, ranked
+def _notes(call: Call, result: Frames | None) -> Iterator[tuple[str, str]]:
+    """A title and words for all that was said of a call."""
+    if call.outcome != "ok":
+        yield "Not run", OUTCOMES[call.outcome]
+    if result and result.review:
+        review = result.review
+        words = [review.decision, review.query, review.reason]
+        yield f"{review.by} decided", " ".join(filter(None, words))
+    if result and result.note:
+        yield "Told the model", result.note
 
 
-def _ranked(
-    query: str, trace: Trace, finder: Finder | None
-) -> tuple[Sequence[tuple[float, float, FrameRef | None]], float, str] | None:
-    """Time, score and frame of the best for a query, how near two times are the same, and what to say of
-    them."""
-    if finder is None:
-        return None
-    try:
-        hits = finder.find(trace.video.path, query, k=CANDIDATES).hits
-        frames = finder.clips.pictures(trace.video.path, [h.frame for h in hits])
-    except Act2SeeError as e:
-        log.info("the candidates of %r are the peaks of its curve: %s", query[:80], e)
-        return None
-    rows = [(h.seconds, h.score, frame) for h, frame in zip(hits, frames, strict=True)]
-    return rows, 1e-3, "The frames that the index ranks best for this query."
-
-
-def _peaks(curve: Curve) -> list[tuple[float, float]]:
-    """Times and values of the highest local maxima."""
+def _curve_ranking(curve: Curve) -> _Ranking:
+    """The highest local maxima of a curve."""
     values = [v if math.isfinite(v) else -math.inf for v in curve.values]
-    around = zip([-math.inf, *values], values, [*values[1:], -math.inf], strict=False)
-    peaks = [
-        (curve.start + i * curve.step, v)
-        for i, (before, v, after) in enumerate(around)
-        if before < v >= after
-    ]
-    return sorted(peaks, key=lambda p: -p[1])[:CANDIDATES]
+    peaks = []
+    for i, value in enumerate(values):
+        before = values[i - 1] if i > 0 else -math.inf
+        after = values[i + 1] if i + 1 < len(values) else -math.inf
+        if before < value >= after:
+            peaks.append((curve.start + i * curve.step, value, None))
+    peaks.sort(key=lambda peak: -peak[1])
+    about = (
+        "Peaks of the curve that the trace keeps; "
+        "with a finder these are the frames that the index ranks best."
+    )
+    return _Ranking(peaks[:CANDIDATES], curve.step / 2, about)
 
 
-def _frame(frame: FrameRef, trace: Trace, pictures: Pictures) -> Data:
-    p, total = frame.provenance, trace.video.seconds
-    return {
-        "picture": pictures.name(frame),
-        "seconds": _number(spot(frame)),
-        "at": clock(frame.seconds, total),
-        "imagined": frame.imagined,
-        "width": frame.width,
-        "height": frame.height,
-        "facts": [_short(fact, _QUERY) for fact in _facts(frame)],
-        "anchor": _frame(p.anchor, trace, pictures) if isinstance(p, Generated) else None,
-    }
-
-
-def _facts(frame: FrameRef) -> Iterator[str]:
-    """Where a frame comes from, in lines."""
-    p = frame.provenance
-    if isinstance(p, Retrieved):
-        yield f"score {p.score:.2f}"
-    elif isinstance(p, Supplied):
-        yield f"supplied by {p.by}"
-    elif isinstance(p, Cropped):
-        yield f"a part: {frame.part}"
-    elif isinstance(p, Generated):
-        if p.verdict:
-            yield p.verdict
-        yield f"{p.model} · strength {p.strength:g} · seed {p.seed}"
-
-
-def _number(value: float) -> float | None:
+def _json_number(value: float) -> float | None:
     """JSON has no infinities."""
     return round(value, 4) if math.isfinite(value) else None
 
 
-def _short(text: str, most: int) -> str:
-    return (
-        plain(text) if len(text) <= most else f"{plain(text[:most])} … ({len(text) - most:,} more characters)"
-    )
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return plain(text)
+    return f"{plain(text[:longest])} … ({len(text) - longest:,} more characters)"
 
 
 @cache
@@ -312,7 +349,7 @@ def _widget() -> Callable[..., Any]:
     class TraceExplorer(anywidget.AnyWidget):
         _esm = _asset("explorer.js")
         _css = f"{stylesheet()}\n{_asset('explorer.css')}"
-        view = traitlets.Dict().tag(sync=True)
+        data = traitlets.Dict().tag(sync=True)
         pictures = traitlets.Dict().tag(sync=True)
         at = traitlets.Int(0, min=0).tag(sync=True)
         call = traitlets.Int(0, min=0).tag(sync=True)
@@ -322,10 +359,10 @@ def _widget() -> Callable[..., Any]:
             super().__init__(**traits)
 
         def __repr__(self) -> str:
-            return f"TraceExplorer({self._page.trace.id}, {len(self.view['steps'])} steps)"
+            return f"TraceExplorer({self._page.trace.id}, {len(self.data['steps'])} steps)"
 
         def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-            # For whoever has no widgets: a notebook on a web page, a static export. Who has them prefers the
+            # The page is for notebooks that run no widgets: a web page, a static export. Others prefer the
             # widget.
             data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
             return {**data, "text/html": self._page._repr_html_()}, metadata

@@ -1,7 +1,7 @@
 """Several traces on one page, each with a picture and a link to its own page.
 
-A trace is known again by what was seen last: the real frame that was retrieved, and the imagined one beside
-it, marked as everywhere.
+A trace is recognised by the frames that were seen last: the real one that was retrieved and, beside it, the
+imagined one, marked as everywhere.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from act2see.tools.frames import FrameRef, Generated
+from act2see.tools.frames import FrameRef
 from act2see.trace.markup import Html, el
-from act2see.trace.page import figure, page
-from act2see.trace.pictures import Pictures
+from act2see.trace.page import page
+from act2see.trace.pictures import Pictures, figure
 from act2see.trace.timeline import clock
 from act2see.trace.trace import Trace
 
@@ -23,15 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A trace, the address of its page, and a note on its answer."""
+    """A trace of the overview."""
 
     trace: Trace
     href: str
+    """The address of the trace's page."""
     note: str = ""
+    """A note on its answer."""
 
 
 def index_html(title: str, about: str, entries: Sequence[Entry], frames: FrameSource | None = None) -> str:
-    """One HTML file, which needs nothing else; `frames` gives pixels as for `trace_html`."""
+    """Several traces as one self-contained HTML file.
+
+    Args:
+        title: The heading.
+        about: The sentence below it.
+        frames: Gives pixels, as for `trace_html`.
+    """
     pictures = Pictures(frames)
     body = el(
         "article",
@@ -43,15 +51,16 @@ def index_html(title: str, about: str, entries: Sequence[Entry], frames: FrameSo
 
 def _entry(entry: Entry, pictures: Pictures) -> Html:
     trace = entry.trace
-    shown = [_picture(f, trace, pictures) for f in _chosen(trace)]
+    shown = [_picture(f, trace, pictures) for f in _recognisable(trace)]
     answer = trace.choice or trace.answer or "no answer"
+    note = el("span", entry.note, class_="muted") if entry.note else None
     return el(
         "li",
         el("div", shown, class_="seen"),
         el(
             "div",
             el("h2", el("a", trace.question.text, href=entry.href), dir="auto"),
-            el("p", el("bdi", answer), el("span", entry.note, class_="muted") if entry.note else None),
+            el("p", el("bdi", answer), note),
         ),
     )
 
@@ -61,18 +70,16 @@ def _picture(frame: FrameRef, trace: Trace, pictures: Pictures) -> Html:
     return figure(frame, pictures, [el("span", when)], "a frame of this run")
 
 
-def _chosen(trace: Trace) -> Iterator[FrameRef]:
-    """A real frame, and an imagined one where there is one."""
-    later = trace.shown[len(trace.initial) :]
-    imagined = next((f for f in reversed(later) if f.imagined), None)
-    real = next((f for f in reversed(later) if not f.imagined), None)
-    if (
-        real is None
-        and imagined
-        and isinstance(made := imagined.provenance, Generated)
-        and not made.anchor.imagined
-    ):
-        real = made.anchor
+def _recognisable(trace: Trace) -> Iterator[FrameRef]:
+    """The last real frame and the last imagined one, as far as there are any."""
+    latest = trace.returned[::-1]
+    imagined = next((f for f in latest if f.imagined), None)
+    real = next((f for f in latest if not f.imagined), None)
+    if real is None and imagined and imagined.anchor and not imagined.anchor.imagined:
+        real = imagined.anchor
     if real is None and trace.initial:
         real = trace.initial[len(trace.initial) // 2]
-    yield from (f for f in (real, imagined) if f)
+    if real:
+        yield real
+    if imagined:
+        yield imagined

@@ -1,12 +1,12 @@
-"""What a trace holds: what happened while a question was answered.
+"""The data of a trace: everything that happened while a question was answered.
 
 One data model serves everything: the graph builds it, the checkpoint stores it, the notebook shows it, the
-corpus holds it, SFT trains on it and evaluation scores it. Segments stand in the order in which they
-happened; the texts of those that the model wrote, joined, are exactly what it wrote. Frames are references.
+corpus holds it, SFT trains on it and evaluation scores it. Segments are in the order in which they happened.
+The texts that the model wrote, joined, are exactly what it wrote. Frames are references.
 
 On disk a trace is one line of JSON. A file of another `schema_version` is refused with an explanation.
 
-This module knows data alone. `Trace` (`trace.py`) adds the ways to show it, so that those may import this.
+This module holds data only. `Trace` (`trace.py`) adds the ways to show it, which import this module.
 """
 
 from __future__ import annotations
@@ -20,70 +20,74 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from act2see.errors import TraceError
-from act2see.tools.frames import Curve, FrameRef, Record
+from act2see.tools.frames import Curve, FrameRef, Record, Video as Video
+from act2see.tools.runtime.files import write_text
+from act2see.tools.runtime.text import first_problem
 
 SCHEMA_VERSION = 1
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-_SUMMARY = ("answer", "choice", "options")  # what `to_json(summary=True)` says twice
-_REPR_CALLS, _REPR_WIDTH = 3, 100
+_SUMMARY = ("answer", "choice", "options")
+"""Keys that `to_json(summary=True)` puts in front of the trace's own fields."""
+_REPR_CALLS, _REPR_WIDTH, _REPR_FRAMES = 3, 100, 4
 
 Outcome = Literal[
     "ok", "unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged", "over_budget"
 ]
-
-
-class Video(Record):
-    """The video that was asked. `digest` is a content hash; `fps` is an average, never used to place
-    frames."""
-
-    path: str
-    digest: str
-    seconds: float
-    width: int
-    height: int
-    frames: int
-    fps: float
+OUTCOMES: dict[Outcome, str] = {
+    "ok": "",
+    "unclosed": "the tag was never closed",
+    "nested": "a tag stood inside the query",
+    "empty": "there was no query",
+    "unknown": "there is no such tool",
+    "over_long": "the query was too long",
+    "repeated": "the same call had been made before",
+    "forged": "the model wrote a frame of its own",
+    "over_budget": "no calls were left",
+}
+"""Why a call was not run, for people."""
 
 
 class Question(Record):
-    """What was asked. With options, the answer is expected to be a letter."""
+    """The question. If it has options, the expected answer is a letter."""
 
     text: str
     options: tuple[str, ...] = ()
 
 
 class Text(Record):
-    """Reasoning. `author` is "graph" where the budget closed the thought for the model."""
+    """Reasoning."""
 
     kind: Literal["text"] = "text"
     text: str
     author: Literal["model", "graph"] = "model"
+    """The graph, if the budget was spent and it closed the thought for the model."""
 
 
 class Call(Record):
-    """A tool call as written (`text`), its tag and query, and how it was read."""
+    """A tool call."""
 
     kind: Literal["call"] = "call"
     text: str
+    """The call as the model wrote it, tags included."""
     tag: str
     query: str
     outcome: Outcome = "ok"
+    """Why the call could not be run; "ok" if it could."""
 
 
 class Review(Record):
-    """What a person decided about a call before it was run. `query` is the one that was used in place of the
-    call's."""
+    """A person's decision about a call before it was run."""
 
     decision: Literal["accept", "replace", "supply", "refuse"]
     by: str
     query: str = ""
+    """The query that was used instead of the call's."""
     reason: str = ""
 
 
 class Frames(Record):
-    """What came back: frames, or a note to the model that says why there are none. `review`: a person was
-    asked first."""
+    """The result of a call: frames, or a note to the model that says why there are none."""
 
     kind: Literal["frames"] = "frames"
     tag: str
@@ -91,55 +95,77 @@ class Frames(Record):
     note: str = ""
     curve: Curve | None = None
     seconds: float = 0.0
+    """The time that the tool took."""
     review: Review | None = None
+    """Set if a person was asked about the call first."""
 
 
 class Answer(Record):
-    """The answer: `text` as written, tags included, and `body`, what stands in `<answer>`."""
+    """The answer."""
 
     kind: Literal["answer"] = "answer"
     text: str
+    """The answer as written, tags included."""
     body: str
+    """The content of `<answer>`."""
     forced: bool = False
+    """Whether the graph made the model answer, or answered for it."""
 
 
 Segment = Annotated[Text | Call | Frames | Answer, Field(discriminator="kind")]
 
 
 class Loop(Record):
-    """One visit to the reasoning node: tokens by kind, seconds, why it stopped."""
+    """One visit to the reasoning node."""
 
     prefilled: int
+    """Tokens that the model read anew."""
     cached: int
+    """Tokens of the prefix that the cache served."""
     decoded: int
+    """Tokens that the model wrote."""
     seconds: float
     stop: str
+    """Why the visit ended: the stop string, or a reason."""
 
 
 class Usage(Record):
+    """The cost of a run."""
+
     loops: tuple[Loop, ...] = ()
     node_seconds: dict[str, float] = Field(default_factory=dict)
+    """Seconds by node of the graph."""
 
     @property
     def tokens(self) -> int:
         """Tokens that the model wrote."""
         return sum(loop.decoded for loop in self.loops)
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of all nodes."""
+        return sum(self.node_seconds.values())
+
 
 class Versions(Record):
+    """Versions and seed, with which the question can be asked again."""
+
     act2see: str = ""
     reasoner: str = ""
     tools: dict[str, str] = Field(default_factory=dict)
+    """The version of each tool, by its tag."""
     config: str = ""
+    """A hash of the configuration."""
     seed: int = 0
 
 
 class Origin(Record):
-    """Of a forked or replayed trace: the trace that it began with, the call that it went back to (0: the
-    beginning), and what was put there instead."""
+    """The trace that a forked or replayed one started from."""
 
     trace: str
+    """The id of that trace."""
     at: int = 0
+    """The number of the call that was changed, from 1; 0 for a replay from the beginning."""
     change: Literal["none", "query", "frame", "drop"] = "none"
 
 
@@ -152,54 +178,73 @@ class TraceRecord(Record):
     video: Video
     question: Question
     initial: tuple[FrameRef, ...] = ()
+    """The frames that the model is given before it begins."""
     segments: tuple[Segment, ...] = ()
     usage: Usage = Usage()
     versions: Versions = Versions()
     origin: Origin | None = None
+    """Set if the trace was forked from another, or is a replay of it."""
 
     @property
     def answer(self) -> str | None:
-        """The body of `<answer>`, or None where the run is not finished."""
+        """The body of `<answer>`, or None if the run is not finished."""
         return next((s.body for s in self.segments if isinstance(s, Answer)), None)
 
     @property
     def choice(self) -> str | None:
-        """The chosen option's text, where the answer names one by letter or by its words."""
+        """The text of the chosen option, or None if the answer names none by its letter or words."""
         return choose(self.answer, self.question.options)
 
     @property
+    def forced(self) -> bool:
+        """Whether the answer was forced: the budget was spent, or the video was refused."""
+        return any(isinstance(s, Answer) and s.forced for s in self.segments)
+
+    @property
     def refused(self) -> bool:
-        """Whether the video was refused before the model was asked: the answer says why, and no budget was
-        spent."""
+        """Whether the video was refused before the model was asked: the answer says why."""
         only = self.segments[0] if len(self.segments) == 1 else None
         return isinstance(only, Answer) and only.forced and not self.usage.loops
 
     @property
     def calls(self) -> tuple[Call, ...]:
+        """Every call in order, those that could not be run included."""
         return tuple(s for s in self.segments if isinstance(s, Call))
 
     @property
     def looks(self) -> tuple[tuple[Call, Frames | None], ...]:
-        """Each call with what came back; None where nothing did."""
-        pairs = zip_longest(self.segments, self.segments[1:])
-        return tuple(
-            (s, after if isinstance(after, Frames) else None) for s, after in pairs if isinstance(s, Call)
-        )
+        """Each call with its result, None if it has none yet."""
+        looks: list[tuple[Call, Frames | None]] = []
+        for segment, after in zip_longest(self.segments, self.segments[1:]):
+            if isinstance(segment, Call):
+                looks.append((segment, after if isinstance(after, Frames) else None))
+        return tuple(looks)
+
+    @property
+    def returned(self) -> tuple[FrameRef, ...]:
+        """Every frame that a tool returned, in order."""
+        return tuple(f for s in self.segments if isinstance(s, Frames) for f in s.frames)
 
     @property
     def shown(self) -> tuple[FrameRef, ...]:
         """Every frame in the model's view, the initial ones first."""
-        later = (f for s in self.segments if isinstance(s, Frames) for f in s.frames)
-        return (*self.initial, *later)
+        return (*self.initial, *self.returned)
 
     @property
     def text(self) -> str:
-        """Everything written after the prompt, in order; frames and notes left out."""
+        """Everything written after the prompt, in order, without frames and notes."""
         return "".join(s.text for s in self.segments if not isinstance(s, Frames))
 
     def to_json(self, *, summary: bool = False) -> str:
-        """In one line. With `summary`, `answer`, `choice` and `options` stand on top, for whoever wants no
-        more; `from_json` reads both."""
+        """The trace as one line of JSON.
+
+        Args:
+            summary: Put `answer`, `choice` and `options` in front, for readers who need no more. `from_json`
+                reads both forms.
+
+        Raises:
+            ValueError: A text holds a lone surrogate, which JSON cannot hold.
+        """
         whole = self.model_dump_json()
         if not summary:
             return whole
@@ -207,13 +252,26 @@ class TraceRecord(Record):
         return f"{json.dumps(top, ensure_ascii=False)[:-1]}, {whole[1:]}"
 
     def save(self, path: str | Path) -> Path:
+        """Write the trace to a file, whole or not at all.
+
+        Raises:
+            StoreError: The file cannot be written.
+            ValueError: A text holds a lone surrogate, which JSON cannot hold.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json() + "\n", encoding="utf-8")
+        write_text(path, self.to_json() + "\n")
         return path
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "trace") -> Self:
+        """Read what `to_json` wrote.
+
+        Args:
+            where: The source of the text, for error messages.
+
+        Raises:
+            TraceError: The text is not JSON, not a trace, or of another schema version.
+        """
         try:
             data: Any = json.loads(text)
         except ValueError as e:
@@ -229,12 +287,16 @@ class TraceRecord(Record):
         try:
             return cls.model_validate(data)
         except ValidationError as e:
-            first = e.errors()[0]
-            raise TraceError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from e
+            field, problem = first_problem(e)
+            raise TraceError(f"{where}: {field}: {problem}") from e
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read one trace: a file, or a folder that `--save` wrote."""
+        """Read one trace from a file, or from a folder that `--save` wrote.
+
+        Raises:
+            TraceError: The file cannot be read, or is no trace.
+        """
         path = Path(path)
         if path.is_dir():
             path = path / "trace.json"
@@ -249,30 +311,29 @@ class TraceRecord(Record):
         return cls.from_json(text, str(path))
 
     def __repr__(self) -> str:
-        """In at most ten lines: what was asked, looked at and answered. `to_json` has everything."""
-        shown = [(call, frames) for call, frames in self.looks if call.outcome == "ok"]
+        """A summary of at most ten lines. `to_json` has everything."""
+        video = self.video
         lines = [f"Trace {self.id}: {self.question.text}"]
         if self.question.options:
-            lines.append(
-                "  " + ", ".join(f"{a}. {o}" for a, o in zip(LETTERS, self.question.options, strict=False))
-            )
-        v = self.video
-        lines.append(
-            f"  {Path(v.path).name}, {v.seconds:.1f} s, {v.width} x {v.height}, {len(self.initial)} frames in view"
-        )
-        for call, frames in shown[:_REPR_CALLS]:
-            lines.append(f"  {call.tag} {call.query!r}: {_came_back(frames)}")
-        if len(shown) > _REPR_CALLS:
-            lines.append(f"  ... and {len(shown) - _REPR_CALLS} more calls")
-        chosen = f" ({self.choice})" if self.choice and self.choice != self.answer else ""
-        lines.append("  not finished" if self.answer is None else f"  answer: {self.answer}{chosen}")
-        seconds = sum(self.usage.node_seconds.values())
-        lines.append(
-            f"  calls: {len(self.calls)}, tokens: {self.usage.tokens}, {seconds:.1f} s, {self.versions.reasoner}".rstrip(
-                ", "
-            )
-        )
-        return "\n".join(_in_line(line) for line in lines)
+            named = zip(LETTERS, self.question.options, strict=False)
+            lines.append("  " + ", ".join(f"{letter}. {option}" for letter, option in named))
+        size = f"{video.seconds:.1f} s, {video.width} x {video.height}"
+        lines.append(f"  {video.name}, {size}, {len(self.initial)} frames in view")
+        run = [(call, frames) for call, frames in self.looks if call.outcome == "ok"]
+        for call, frames in run[:_REPR_CALLS]:
+            lines.append(f"  {call.tag} {call.query!r}: {_result(frames)}")
+        if len(run) > _REPR_CALLS:
+            lines.append(f"  ... and {len(run) - _REPR_CALLS} more calls")
+        if self.answer is None:
+            lines.append("  not finished")
+        else:
+            chosen = f" ({self.choice})" if self.choice and self.choice != self.answer else ""
+            lines.append(f"  answer: {self.answer}{chosen}")
+        cost = [f"calls: {len(self.calls)}", f"tokens: {self.usage.tokens}", f"{self.usage.seconds:.1f} s"]
+        if self.versions.reasoner:
+            cost.append(self.versions.reasoner)
+        lines.append("  " + ", ".join(cost))
+        return "\n".join(_printable_line(line) for line in lines)
 
     __str__ = __repr__
 
@@ -282,37 +343,47 @@ class TraceRecord(Record):
         yield "answer", self.answer
 
 
-def _came_back(frames: Frames | None) -> str:
-    """What a call brought, in a few words."""
+def _result(frames: Frames | None) -> str:
+    """The result of a call in a few words."""
     if frames is None:
         return "nothing"
-    seen = ", ".join(f"{'imagined from ' if f.imagined else ''}{f.seconds:.1f} s" for f in frames.frames[:4])
-    more = f" and {len(frames.frames) - 4} more" if len(frames.frames) > 4 else ""
-    return f"{seen}{more}" or frames.note
+    if not frames.frames:
+        return frames.note
+    shown = [
+        f"imagined from {frame.seconds:.1f} s" if frame.imagined else f"{frame.seconds:.1f} s"
+        for frame in frames.frames[:_REPR_FRAMES]
+    ]
+    more = len(frames.frames) - _REPR_FRAMES
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
-def _in_line(text: str) -> str:
-    """In one line that fits a screen, with nothing in it that a terminal would obey."""
+def _printable_line(text: str) -> str:
+    """One line that fits a screen, without characters that a terminal would obey."""
     shown = "".join(c if c.isprintable() else " " for c in text)
     return shown if len(shown) <= _REPR_WIDTH else f"{shown[: _REPR_WIDTH - 4]} ..."
 
 
 def choose(answer: str | None, options: tuple[str, ...]) -> str | None:
-    """Which option an answer means: by its letter, or by its words; None where it means none or several.
+    """Return the option that an answer names by its letter or its words; None if it names none or several.
 
     Only the body of `<answer>` is read, so that "A man walks in" is not taken for option A.
     """
     if answer is None or not options:
         return None
+    letters = LETTERS[: len(options)]
     body = answer.strip()
-    letter = body.strip("()[]. ").upper()
-    if len(letter) == 1 and letter in LETTERS[: len(options)]:
-        return options[LETTERS.index(letter)]
-    if (
-        len(body) > 1
-        and body.strip("( ")[1:2] in (".", ")", ":")
-        and body.strip("( ")[0].upper() in LETTERS[: len(options)]
-    ):
-        return options[LETTERS.index(body.strip("( ")[0].upper())]
-    same = [o for o in options if o.casefold().strip(" .") == body.casefold().strip(" .")]
+
+    alone = body.strip("()[]. ").upper()  # "B", "(b)", "[B]."
+    if len(alone) == 1 and alone in letters:
+        return options[letters.index(alone)]
+
+    opening = body.strip("( ")  # "B. the ring", "(B) the ring", "b: the ring"
+    if opening[1:2] in (".", ")", ":") and opening[0].upper() in letters:
+        return options[letters.index(opening[0].upper())]
+
+    same = [option for option in options if _bare(option) == _bare(body)]
     return same[0] if len(same) == 1 else None
+
+
+def _bare(option: str) -> str:
+    return option.casefold().strip(" .")

@@ -21,75 +21,92 @@ _SIGNS: dict[Kind, tuple[str, str]] = {
     "removed": ("-", "red"),
 }
 _ARROW = " -> "
-_WORDS = 60
+_MAX_TEXT = 60  # characters of a query, a fact or a note
 
 
 def show_diff(console: Console, diff: TraceDiff, a: Trace, b: Trace) -> None:
-    """Print what differs. `a` and `b` are the traces that `diff` is of."""
-    total = max(a.video.seconds, b.video.seconds)
-    lines = [Text.assemble(("Differences ", "bold"), plain(_ARROW.join(diff.ids), "dim"))]
-    lines += [
-        Text.assemble(plain(f"  {f.name}: ", "dim"), plain(f"{_short(f.a)}{_ARROW}{_short(f.b)}"))
-        for f in diff.facts
-    ]
-    others = sum(f.kind != "same" for f in diff.initial)
-    lines += [Text(f"  initial frames: {others} of {len(diff.initial)} differ")] if others else []
-    lines.append(
-        Text("The same: every frame, every call, every word.", "green") if diff.same else _parting(diff, a, b)
-    )
-    for line in lines:
+    """Print what differs.
+
+    Args:
+        diff: `diff_traces(a, b)`.
+        a: The first trace.
+        b: The second trace.
+    """
+    for line in _opening(diff, a, b):
         console.print(line, soft_wrap=True)
     if diff.calls:
-        table = Table("", "first", "second", "came back", box=box.SIMPLE)
-        for pair in diff.calls:
-            sign = Text(*_SIGNS[pair.kind])
-            table.add_row(
-                sign, _call(pair.numbers[0], pair.a), _call(pair.numbers[1], pair.b), _came_back(pair, total)
-            )
-        console.print(table)
-    first, second = (_answer(x) for x in diff.answers)
-    answer = plain(f"{first}, both times") if first == second else plain(f"{first}{_ARROW}{second}", "bold")
-    console.print(Text.assemble(("Answer: ", "bold"), answer), soft_wrap=True)
+        console.print(_calls_table(diff, max(a.video.seconds, b.video.seconds)))
+    console.print(Text.assemble(("Answer: ", "bold"), _answers(diff)), soft_wrap=True)
     cost = [
-        ("calls", len(a.calls), len(b.calls)),
-        ("tokens", *diff.tokens),
-        ("seconds", *(f"{s:.1f}" for s in diff.seconds)),
+        f"{len(a.calls)}{_ARROW}{len(b.calls)} calls",
+        f"{diff.tokens[0]}{_ARROW}{diff.tokens[1]} tokens",
+        f"{diff.seconds[0]:.1f}{_ARROW}{diff.seconds[1]:.1f} seconds",
     ]
-    console.print(Text(", ".join(f"{x}{_ARROW}{y} {name}" for name, x, y in cost), "dim"), soft_wrap=True)
+    console.print(Text(", ".join(cost), "dim"), soft_wrap=True)
+
+
+def _opening(diff: TraceDiff, a: Trace, b: Trace) -> list[Text]:
+    """The ids, the facts that differ, and where the traces part."""
+    lines = [Text.assemble(("Differences ", "bold"), plain(_ARROW.join(diff.ids), "dim"))]
+    for fact in diff.facts:
+        values = plain(f"{_short(fact.a)}{_ARROW}{_short(fact.b)}")
+        lines.append(Text.assemble(plain(f"  {fact.name}: ", "dim"), values))
+    different = sum(pair.kind != "same" for pair in diff.initial)
+    if different:
+        lines.append(Text(f"  initial frames: {different} of {len(diff.initial)} differ"))
+    if diff.same:
+        lines.append(Text("The same: every frame, every call, every word.", "green"))
+    else:
+        lines.append(_parting(diff, a, b))
+    return lines
 
 
 def _parting(diff: TraceDiff, a: Trace, b: Trace) -> Text:
+    """Where the traces part, in words."""
     if diff.parted is None:
         return Text("Every call and every word is the same; the initial frames are not.")
-    before = sum(isinstance(s, Call) for s in a.segments[: diff.parted])
-    x, y = (t.segments[diff.parted] if diff.parted < len(t.segments) else None for t in (a, b))
+    calls = sum(isinstance(s, Call) for s in a.segments[: diff.parted])  # before they part
+    x, y = _segment(a, diff.parted), _segment(b, diff.parted)
     if isinstance(x, Frames) and isinstance(y, Frames):
-        return Text(f"They part at what call {before} returned.")
+        return Text(f"They part at what call {calls} returned.")
     if isinstance(x, Call) and isinstance(y, Call):
-        return Text(f"They part at call {before + 1}.")
-    where = f"after {count(before, 'call')}" if before else "before any call"
-    said, other = _apart(_words(x), _words(y))
+        return Text(f"They part at call {calls + 1}.")
+    where = f"after {count(calls, 'call')}" if calls else "before any call"
+    first, second = _from_difference(_words(x), _words(y))
     return Text.assemble(
-        f"They part {where}: ", plain(repr(said), "red"), _ARROW, plain(repr(other), "green")
+        f"They part {where}: ", plain(repr(first), "red"), _ARROW, plain(repr(second), "green")
     )
+
+
+def _segment(trace: Trace, index: int) -> Segment | None:
+    return trace.segments[index] if index < len(trace.segments) else None
 
 
 def _words(segment: Segment | None) -> str:
-    return (
-        "(the end)"
-        if segment is None
-        else "(what came back)"
-        if isinstance(segment, Frames)
-        else segment.text
-    )
+    if segment is None:
+        return "(the end)"
+    return "(what came back)" if isinstance(segment, Frames) else segment.text
 
 
-def _apart(a: str, b: str) -> tuple[str, str]:
-    """Both from the beginning of the first word that differs."""
-    same = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+def _from_difference(a: str, b: str) -> tuple[str, str]:
+    """Both texts from the beginning of the first word that differs."""
+    shorter = min(len(a), len(b))
+    same = next((n for n in range(shorter) if a[n] != b[n]), shorter)
     start = a.rfind(" ", 0, same) + 1
     cut = "…" if start else ""
     return cut + _short(a[start:]), cut + _short(b[start:])
+
+
+def _calls_table(diff: TraceDiff, total: float) -> Table:
+    table = Table("", "first", "second", "came back", box=box.SIMPLE)
+    for pair in diff.calls:
+        table.add_row(
+            Text(*_SIGNS[pair.kind]),
+            _call(pair.numbers[0], pair.a),
+            _call(pair.numbers[1], pair.b),
+            _results(pair, total),
+        )
+    return table
 
 
 def _call(number: int | None, call: Call | None) -> Text:
@@ -101,12 +118,14 @@ def _call(number: int | None, call: Call | None) -> Text:
     )
 
 
-def _came_back(pair: CallPair, total: float) -> Text:
-    lines = [_frames(f, total) for f in pair.frames]
-    if pair.notes[0] == pair.notes[1]:
-        lines += [plain(pair.notes[0], "dim")] if pair.notes[0] else []
-    else:
-        lines.append(plain(_ARROW.join(_short(n) or "no note" for n in pair.notes), "yellow"))
+def _results(pair: CallPair, total: float) -> Text:
+    """The results of a pair of calls: a line for each pair of frames, then the notes."""
+    lines = [_frames(frames, total) for frames in pair.frames]
+    first, second = pair.notes
+    if first != second:
+        lines.append(plain(_ARROW.join(_short(note) or "no note" for note in pair.notes), "yellow"))
+    elif first:
+        lines.append(plain(first, "dim"))
     return Text("\n").join(lines) if lines else Text("nothing", "dim")
 
 
@@ -114,7 +133,8 @@ def _frames(pair: FramePair, total: float) -> Text:
     if pair.kind == "same":
         return Text(f"{_frame(pair.a, total)}, the same", "dim")
     if pair.kind != "changed":
-        return Text(f"{_SIGNS[pair.kind][0]} {_frame(pair.a or pair.b, total)}", _SIGNS[pair.kind][1])
+        sign, style = _SIGNS[pair.kind]
+        return Text(f"{sign} {_frame(pair.a or pair.b, total)}", style)
     a, b = _frame(pair.a, total), _frame(pair.b, total)
     return Text(f"{a}, another picture" if a == b else f"{a}{_ARROW}{b}", "yellow")
 
@@ -125,9 +145,14 @@ def _frame(frame: FrameRef | None, total: float) -> str:
     return f"imagined from {clock(frame.seconds, total)}" if frame.imagined else clock(frame.seconds, total)
 
 
+def _answers(diff: TraceDiff) -> Text:
+    first, second = (_answer(answer) for answer in diff.answers)
+    return plain(f"{first}, both times") if first == second else plain(f"{first}{_ARROW}{second}", "bold")
+
+
 def _answer(answer: str | None) -> str:
     return "none" if answer is None else answer.strip() or "(empty)"
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _WORDS else f"{text[:_WORDS]}…"
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"

@@ -3,20 +3,18 @@
     frame = traces_frame(load_traces("traces.jsonl"))
     frame.groupby("config")[["calls", "tokens", "seconds"]].mean()
 
-Columns hold plain numbers and words, so that all of pandas works on them; what is not known is missing (NaN).
+Columns hold plain numbers and words, so that all of pandas works on them. Unknown values are missing (NaN).
 pandas comes with the extra `notebook`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from act2see.errors import ConfigError
-from act2see.tools.frames import Generated, Retrieved
-from act2see.trace.record import Answer, Frames
-from act2see.trace.timeline import spot
+from act2see.tools.frames import Generated
+from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -67,12 +65,15 @@ _CALL = (
 
 
 def traces_frame(traces: Iterable[Trace]) -> DataFrame:
-    """A row for each trace: what was asked and answered, what was called and came back, what it took.
+    """A row for each trace: question and answer, calls and results, cost.
 
-    `calls` counts all calls, `failed` those that could not be run, `refused` those that were run and brought
-    no frame; `real` and `imagined` are frames that came back. `answer` is missing where the run is not
-    finished. `seconds` is of all nodes, and `seconds_NODE` of each; tokens are those that the model wrote
-    (`tokens`) and read (`prefilled`, and from its `cached` prefix). Raises `ConfigError` without pandas.
+    `calls` counts all calls, `failed` those that could not be run, `refused` those that were run and returned
+    no frame; `real` and `imagined` count the frames that were returned. `answer` is missing if the run is not
+    finished. `seconds` is of all nodes, `seconds_NODE` of each; tokens are those that the model wrote
+    (`tokens`) and read (`prefilled`, and `cached` for those of its cached prefix).
+
+    Raises:
+        ConfigError: pandas is not installed.
     """
     rows = [_trace(t) for t in traces]
     nodes = sorted({key for row in rows for key in row} - set(_TRACE))
@@ -80,10 +81,13 @@ def traces_frame(traces: Iterable[Trace]) -> DataFrame:
 
 
 def calls_frame(traces: Iterable[Trace]) -> DataFrame:
-    """A row for each call of each trace, numbered from 1 as `Trace.calls` and `fork` do.
+    """A row for each call of each trace, numbered from 1 as in `Trace.calls` and `fork`.
 
-    `at` is the time of the first frame that came back (seconds; an imagined frame's anchor), `score` the
-    similarity by which it was found, `best` the highest of the search. Raises `ConfigError` without pandas.
+    `at` is the time in seconds of the first frame that was returned, for an imagined one that of its anchor;
+    `score` is the similarity by which it was found, `best` the highest of the search.
+
+    Raises:
+        ConfigError: pandas is not installed.
     """
     return _table([row for t in traces for row in _calls(t)], _CALL)
 
@@ -97,61 +101,65 @@ def _table(rows: list[Row], columns: tuple[str, ...]) -> DataFrame:
 
 
 def _trace(trace: Trace) -> Row:
-    later, usage, v = trace.shown[len(trace.initial) :], trace.usage, trace.versions
-    ran = [came for call, came in trace.looks if call.outcome == "ok" and came]
-    seconds = usage.node_seconds
+    usage, versions = trace.usage, trace.versions
+    results = [result for call, result in trace.looks if call.outcome == "ok" and result]
     return {
         "trace": trace.id,
-        "video": re.split(r"[\\/]", trace.video.path)[-1],
+        "video": trace.video.name,
         "clip_seconds": trace.video.seconds,
         "question": trace.question.text,
         "options": len(trace.question.options),
         "answer": trace.answer,
         "choice": trace.choice,
-        "forced": any(isinstance(s, Answer) and s.forced for s in trace.segments),
+        "forced": trace.forced,
         "calls": len(trace.calls),
         "failed": sum(call.outcome != "ok" for call in trace.calls),
-        "refused": sum(not came.frames for came in ran),
-        "real": sum(not f.imagined for f in later),
-        "imagined": sum(f.imagined for f in later),
+        "refused": sum(not result.frames for result in results),
+        "real": sum(not f.imagined for f in trace.returned),
+        "imagined": sum(f.imagined for f in trace.returned),
         "tokens": usage.tokens,
         "prefilled": sum(loop.prefilled for loop in usage.loops),
         "cached": sum(loop.cached for loop in usage.loops),
         "loops": len(usage.loops),
-        "seconds": sum(seconds.values()),
-        "reasoner": v.reasoner,
-        "tools": ", ".join(v.tools),
-        "config": v.config,
-        "seed": v.seed,
-        **{f"seconds_{node}": value for node, value in seconds.items()},
+        "seconds": usage.seconds,
+        "reasoner": versions.reasoner,
+        "tools": ", ".join(versions.tools),
+        "config": versions.config,
+        "seed": versions.seed,
+        **{f"seconds_{node}": seconds for node, seconds in usage.node_seconds.items()},
     }
 
 
 def _calls(trace: Trace) -> Iterator[Row]:
-    for n, (call, came) in enumerate(trace.looks, start=1):
-        first = came.frames[0] if came and came.frames else None
-        yield {
+    for n, (call, result) in enumerate(trace.looks, start=1):
+        row: Row = {
             "trace": trace.id,
             "n": n,
             "tag": call.tag,
             "query": call.query,
             "outcome": call.outcome,
-            "frames": len(came.frames) if came else 0,
-            "imagined": bool(first and first.imagined),
-            "at": spot(first) if first else None,
-            **_scores(came),
-            "note": came.note if came else "",
-            "review": came.review.decision if came and came.review else None,
-            "seconds": came.seconds if came else None,
+            "frames": 0,
+            "imagined": False,
+            "note": "",
         }
+        yield row | (_result(result) if result else {})
 
 
-def _scores(came: Frames | None) -> Row:
-    p = came.frames[0].provenance if came and came.frames else None
-    made = p if isinstance(p, Generated) else None
-    return {
-        "score": p.score if isinstance(p, Retrieved) else made.anchor_score if made else None,
-        "best": max(came.curve.values, default=None) if came and came.curve else None,
-        "faithfulness": made.faithfulness if made else None,
-        "anchor_score": made.anchor_score if made else None,
+def _result(result: Frames) -> Row:
+    """The columns of a call that its result fills."""
+    row: Row = {
+        "frames": len(result.frames),
+        "best": max(result.curve.values, default=None) if result.curve else None,
+        "note": result.note,
+        "review": result.review.decision if result.review else None,
+        "seconds": result.seconds,
     }
+    if result.frames:
+        first = result.frames[0]
+        row |= {"imagined": first.imagined, "at": first.anchor_seconds, "score": first.score}
+        if isinstance(first.provenance, Generated):
+            row |= {
+                "faithfulness": first.provenance.faithfulness,
+                "anchor_score": first.provenance.anchor_score,
+            }
+    return row

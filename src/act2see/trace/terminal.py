@@ -1,58 +1,55 @@
-"""A chain of thought in the terminal: text as it comes, calls highlighted, a line for every frame."""
+"""A chain of thought in the terminal: text as it is written, calls highlighted, a line for every frame."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
 from rich.text import Text
 
-from act2see.tools.frames import FrameRef, Generated, Retrieved
+from act2see.tools.frames import FrameRef, Generated
 from act2see.trace.console import Breaker, break_lines, plain
 from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
-from act2see.trace.record import LETTERS, Answer, Call, Frames, Question, Video
+from act2see.trace.record import LETTERS, Answer, Call, Frames, Question, Text as ReasoningText, Video
 from act2see.trace.timeline import clock, count
 from act2see.trace.trace import Trace
 
 _OPENING = re.compile(r"<(?:/?[a-z0-9_]{0,32}|\|[a-z0-9_|]{0,32})\Z")
+"""The beginning of what may become a tag, at the end of a text."""
 _TAG = re.compile(r"<(/?)([a-z0-9_]{1,32})>|<\|[a-z0-9_]{1,32}\|>")
-_HIDDEN = {
-    "think",
-    "answer",
-    "frame",
-    "video",
-    "image",
-    "",
-}  # what they mean is shown otherwise; calls are shown as written
+_HIDDEN = {"think", "answer", "frame", "video", "image", ""}
+"""Tags whose meaning is shown otherwise. Calls are shown as written."""
 _ARROW = ("  => ", "dim")
 _CALL, _IMAGINED, _GRAPH, _NOTE = "bold cyan", "bold magenta", "dim italic", "yellow"
 LOADING = "loading models ..."
 
 
-class Chain:
-    """Prints one chain, from a run's events or from a saved trace. `loads`: whether models are loaded before
-    the first word."""
+class ChainPrinter:
+    """Prints one chain, from a run's events or from a saved trace.
+
+    Args:
+        loads: Whether models are loaded before the first word, which is then said.
+    """
 
     def __init__(self, console: Console, *, loads: bool = False) -> None:
         self.console = console
-        self.seconds = 0.0  # the video's length: how times are written
+        self.seconds = 0.0  # the video's length, which decides how times are written
         self._loads = loads and console.is_terminal
-        self._status = False  # the cursor is behind a word that goes when the next one comes
+        self._status = False  # whether the cursor is behind a status, which the next text replaces
         self._breaker = Breaker(console.width if console.is_terminal else None)
-        self._held = ""  # the beginning of what may be a tag
+        self._held = ""  # the beginning of a possible tag
         self._call = ""  # the tag of the call that is open
-        self._answering = False  # the answer is shown by itself, when it is whole
-        self._fresh = True  # the cursor is at the start of a line
-        self._begun = False  # the chain has words
+        self._answering = False  # the answer is shown by itself, when it is complete
+        self._fresh = True  # whether the cursor is at the start of a line
+        self._begun = False  # whether the chain has words
 
     def event(self, event: Event) -> None:
         """Show an event of a run; `ask` shows the answer itself."""
         match event:
             case ViewEvent():
-                self.view(event.video, len(event.frames), event.run)
+                self.header(event.video, len(event.frames), event.run)
                 if self._loads:
                     self.console.print(Text(LOADING, "dim"), end="")
                     self._status = True
@@ -62,19 +59,22 @@ class Chain:
                 self.frames(event.frames)
             case AnswerEvent():
                 self.close()
-            case CallEvent():
-                self._print(
-                    self._breaker.flush()
-                )  # its text has been shown as it came, but for its last word
+            case CallEvent():  # its text has been shown already, except for the last word
+                self._print(self._breaker.flush())
 
-    def view(self, video: Video, frames: int, run: str) -> None:
+    def header(self, video: Video, frames: int, run: str) -> None:
+        """Print the line above a chain: the video, how many frames are in view, and the run."""
         self.seconds = video.seconds
-        name = Path(video.path).name
-        facts = f"{clock(video.seconds, video.seconds)}, {video.width} x {video.height}, {count(frames, 'frame')} in view, run {run}"
-        self._line(Text.assemble(plain(name, "bold"), (f"  {facts}", "dim")))
+        facts = [
+            clock(video.seconds, video.seconds),
+            f"{video.width} x {video.height}",
+            f"{count(frames, 'frame')} in view",
+            f"run {run}",
+        ]
+        self._line(Text.assemble(plain(video.name, "bold"), plain(f"  {', '.join(facts)}", "dim")))
 
     def text(self, text: str, by_graph: bool = False) -> None:
-        """Some of the model's text; a tag may come in pieces."""
+        """Print a piece of the model's text; a tag may be cut into several pieces."""
         self._held += text
         if opening := _OPENING.search(self._held):
             ready, self._held = self._held[: opening.start()], self._held[opening.start() :]
@@ -83,7 +83,7 @@ class Chain:
         self._write(ready, by_graph)
 
     def frames(self, frames: Frames) -> None:
-        """What a tool returned: a line for each frame, or its note."""
+        """Print a tool's result: a line for each frame, or its note."""
         self.close()
         for frame in frames.frames:
             self._line(Text.assemble(_ARROW, frame_line(frame, self.seconds)))
@@ -101,13 +101,14 @@ class Chain:
             self._line(Text())
 
     def trace(self, trace: Trace) -> None:
-        """A saved chain, or its beginning."""
-        self.view(trace.video, len(trace.initial), trace.id)
+        """Print a saved chain, or its beginning."""
+        self.header(trace.video, len(trace.initial), trace.id)
         for segment in trace.segments:
             if isinstance(segment, Frames):
                 self.frames(segment)
             else:
-                self.text(segment.text, getattr(segment, "author", "model") == "graph")
+                by_graph = isinstance(segment, ReasoningText) and segment.author == "graph"
+                self.text(segment.text, by_graph)
                 if isinstance(segment, Call | Answer):
                     self.close()
         self.close()
@@ -132,7 +133,9 @@ class Chain:
     def _styled(self, text: str, by_graph: bool) -> Text:
         if self._answering:
             return Text()
-        return plain(text, _CALL if self._call else _GRAPH if by_graph else "")
+        if self._call:
+            return plain(text, _CALL)
+        return plain(text, _GRAPH if by_graph else "")
 
     def _print(self, text: Text) -> None:
         if text.plain:
@@ -148,7 +151,7 @@ class Chain:
         self._fresh = True
 
     def _clear(self) -> None:
-        """Take away the word that said what is waited for."""
+        """Remove the status."""
         if not self._status:
             return
         self._status = False
@@ -159,51 +162,46 @@ class Chain:
 
 
 def frame_line(frame: FrameRef, total: float) -> Text:
-    """One frame: its time or *imagined*, and its score."""
-    p = frame.provenance
-    if isinstance(p, Generated):
-        score = f", score {p.faithfulness:.2f}" if p.faithfulness is not None else ""
-        score += f" (its anchor {p.anchor_score:.2f})" if p.anchor_score is not None else ""
-        return Text.assemble(("imagined", _IMAGINED), f" from {clock(p.anchor.seconds, total)}{score}")
-    said = (
-        f", score {p.score:.2f}"
-        if isinstance(p, Retrieved)
-        else f", a part: {frame.part}"
-        if frame.part
-        else ""
-    )
-    if frame.imagined:
-        return Text.assemble(("not in the video", _IMAGINED), said)
-    return Text.assemble((clock(frame.seconds, total), "bold green"), said)
+    """One frame: its time or *imagined*, and its score.
+
+    Args:
+        total: The video's length in seconds.
+    """
+    made = frame.provenance
+    if isinstance(made, Generated):
+        score = f", score {made.faithfulness:.2f}" if made.faithfulness is not None else ""
+        if made.anchor_score is not None:
+            score += f" (its anchor {made.anchor_score:.2f})"
+        return Text.assemble(("imagined", _IMAGINED), f" from {clock(frame.anchor_seconds, total)}{score}")
+    when = ("not in the video", _IMAGINED) if frame.imagined else (clock(frame.seconds, total), "bold green")
+    return Text.assemble(when, plain("".join(f", {fact}" for fact in frame.facts)))
 
 
 def question_lines(question: Question, chosen: str | None = None) -> Text:
     """The question and its options."""
     lines = [plain(question.text, "bold")]
-    lines += [
-        plain(f"  {a}. {o}", "green" if o == chosen else "")
-        for a, o in zip(LETTERS, question.options, strict=False)
-    ]
+    for letter, option in zip(LETTERS, question.options, strict=False):
+        lines.append(plain(f"  {letter}. {option}", "green" if option == chosen else ""))
     return Text("\n").join(lines)
 
 
 def answer_lines(trace: Trace) -> Text:
-    """The answer with its option's text, and what it took."""
+    """The answer with its option's text, and its cost."""
     if trace.answer is None:
         return Text("This run is not finished.", _NOTE)
     choice, body = trace.choice, trace.answer.strip()
     if choice:
         body = f"{LETTERS[trace.question.options.index(choice)]}. {choice}"
-    lines = [Text.assemble(("Answer: ", "bold"), plain(body, "bold green") if body else ("(empty)", _NOTE))]
-    refused = trace.refused  # the models know nothing of this video, and were not asked
-    if trace.question.options and choice is None and not refused:
+    shown = plain(body, "bold green") if body else Text("(empty)", _NOTE)
+    lines = [Text.assemble(("Answer: ", "bold"), shown)]
+    if trace.question.options and choice is None and not trace.refused:
         lines.append(Text("It names none of the options.", _NOTE))
-    if not refused and any(isinstance(s, Answer) and s.forced for s in trace.segments):
+    if trace.forced and not trace.refused:
         lines.append(Text("The budget was spent, so the model was made to answer.", _NOTE))
-    seconds = sum(trace.usage.node_seconds.values())
-    lines.append(
-        Text(
-            f"{count(len(trace.calls), 'call')}, {count(trace.usage.tokens, 'token')}, {seconds:.1f} s", "dim"
-        )
-    )
+    cost = [
+        count(len(trace.calls), "call"),
+        count(trace.usage.tokens, "token"),
+        f"{trace.usage.seconds:.1f} s",
+    ]
+    lines.append(Text(", ".join(cost), "dim"))
     return Text("\n").join(lines)

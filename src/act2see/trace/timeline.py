@@ -1,25 +1,32 @@
-"""The clip as a line: what was seen at first, what was fetched, and how similar each moment was to a query.
+"""The clip as a line: the initial frames, the frames that were fetched, and how similar each moment was to a
+query.
 
 Everything is placed in percent of the width and in pixels of the height, so text keeps its size on any screen
-without a script; only curves are stretched. Real frames have a row of markers and imagined ones another, more
-where markers would overlap. All curves of a trace share one vertical scale: a search that found nothing must
-not look like one that did.
+without a script; only curves are stretched. Real frames and imagined ones have separate rows of markers, and
+more rows if markers would overlap. All curves of a trace share one vertical scale: a search that found
+nothing must not look like one that did.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from act2see.tools.frames import Curve, FrameRef, Generated, Retrieved, Supplied
+from act2see.tools.frames import Curve, FrameRef
 from act2see.trace.markup import Html, el
 from act2see.trace.record import Frames, TraceRecord
 
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
-_LANE, _CURVE = 22, 64
-# Markers closer than this, in percent, would overlap on a phone.
-_APART = 6.5
+"""Seconds between two ticks of the axis: the steps that are tried."""
+_BASE, _LANE, _CURVE = 24, 22, 64
+"""Pixels from the top to the axis, of a row of markers, of a curve."""
+_OVERLAP = 6.5
+"""Markers closer than this, in percent, would overlap on a phone."""
+_MAX_LANES = 6
+
+Numbered = tuple[int, FrameRef]
+"""A frame that came back, with its number from 1."""
 
 
 def clock(seconds: float, total: float) -> str:
@@ -35,14 +42,14 @@ def clock(seconds: float, total: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest // 10:02d}"
 
 
-def spot(frame: FrameRef) -> float:
-    """Where a frame stands on the line: for an imagined one, where its anchor does."""
-    return frame.provenance.anchor.seconds if isinstance(frame.provenance, Generated) else frame.seconds
-
-
 def count(n: int, what: str) -> str:
     """`1 frame`, `2 frames`."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def finite(values: Iterable[float]) -> list[float]:
+    """The values without NaN and infinities."""
+    return [value for value in values if math.isfinite(value)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,206 +57,201 @@ class Scale:
     """Seconds to percent."""
 
     total: float
+    """The time at the right end, in seconds."""
 
     @classmethod
     def of(cls, trace: TraceRecord) -> Scale:
-        times = [trace.video.seconds, *(spot(f) for f in trace.shown)]
-        longest = max((t for t in times if math.isfinite(t)), default=0.0)
+        """The scale on which every frame of a trace has a place."""
+        times = [trace.video.seconds, *(frame.anchor_seconds for frame in trace.shown)]
+        longest = max(finite(times), default=0.0)
         return cls(longest if longest > 0 else 1.0)
 
     def at(self, seconds: float) -> float:
+        """The place of a time, in percent."""
         share = seconds / self.total if math.isfinite(seconds) else 0.0
         return round(100 * min(1.0, max(0.0, share)), 3)
 
     def ticks(self, at_most: int) -> list[float]:
-        step = next(
-            (s for s in _STEPS if self.total / s <= at_most), 3600 * math.ceil(self.total / at_most / 3600)
-        )
+        """Round times from 0 to the end, in seconds; `at_most` steps."""
+        hours = 3600 * math.ceil(self.total / at_most / 3600)
+        step = next((s for s in _STEPS if self.total / s <= at_most), hours)
         return [i * step for i in range(int(self.total / step + 1e-9) + 1)]
 
     def label(self, tick: float) -> str:
+        """A tick's text."""
         if self.total < 60:
             return f"{tick:g} s"
         return clock(tick, self.total).partition(".")[0]
 
 
+def curve_range(trace: TraceRecord) -> tuple[float, float]:
+    """The lowest and highest value of all curves of a trace; zeros if there is none."""
+    values: list[float] = []
+    for segment in trace.segments:
+        if isinstance(segment, Frames) and segment.curve:
+            values += finite(segment.curve.values)
+    return min(values, default=0.0), max(values, default=0.0)
+
+
+def curve_score(frame: FrameRef, curve: Curve) -> float:
+    """The similarity by which a frame was chosen, or the curve's value at its time if that was not kept."""
+    if frame.score is not None and math.isfinite(frame.score):
+        return frame.score
+    place = (frame.anchor_seconds - curve.start) / curve.step if curve.step else 0.0
+    if not curve.values or not math.isfinite(place):
+        return 0.0
+    return curve.values[min(len(curve.values) - 1, max(0, round(place)))]
+
+
 def timeline(trace: TraceRecord, links: bool) -> Html:
-    """The line and its key. Frames that came back are numbered in order; with `links`, markers lead to
-    `#frame-N`."""
-    scale = Scale.of(trace)
-    came = list(enumerate(trace.shown[len(trace.initial) :], start=1))
-    real = [(n, f) for n, f in came if not f.imagined]
-    imagined = [(n, f) for n, f in came if f.imagined]
-    key = [
-        _key("given", f"{count(len(trace.initial), 'frame')} given at the start") if trace.initial else None,
-        _key("real", f"{len(real)} retrieved") if real else None,
-        _key("imagined", f"{len(imagined)} imagined, marked at the real frame it was made from")
-        if imagined
-        else None,
-    ]
+    """The line and its key. Frames that came back are numbered in order.
+
+    Args:
+        links: Whether markers lead to `#frame-N`.
+    """
+    numbered = list(enumerate(trace.returned, start=1))
+    real = [(n, frame) for n, frame in numbered if not frame.imagined]
+    imagined = [(n, frame) for n, frame in numbered if frame.imagined]
+    keys = []
+    if trace.initial:
+        keys.append(_key("given", f"{count(len(trace.initial), 'frame')} given at the start"))
+    if real:
+        keys.append(_key("real", f"{len(real)} retrieved"))
+    if imagined:
+        keys.append(_key("imagined", f"{len(imagined)} imagined, marked at the real frame it was made from"))
     return el(
         "figure",
-        el("div", _line(trace, scale, real, imagined, links), class_="axis"),
-        el("figcaption", (k for k in key if k), class_="keys") if any(key) else None,
+        el("div", _line(trace, real, imagined, links), class_="axis"),
+        el("figcaption", keys, class_="keys") if keys else None,
         class_="timeline",
     )
-
-
-def _how(frame: FrameRef) -> str:
-    if isinstance(frame.provenance, Supplied):
-        return "supplied by a person after the frame" if frame.imagined else "supplied by a person"
-    return "imagined from the frame" if frame.imagined else "retrieved"
 
 
 def _key(kind: str, words: str) -> Html:
     return el("span", el("i", class_=f"key {kind}", aria_hidden="true"), words)
 
 
-def _line(
-    trace: TraceRecord,
-    scale: Scale,
-    real: Sequence[tuple[int, FrameRef]],
-    imagined: Sequence[tuple[int, FrameRef]],
-    links: bool,
-) -> Html:
-    base = 24
-    parts = []
-    for f in trace.initial:
-        x = f"{scale.at(spot(f))}%"
-        parts.append(
-            el("line", el("title", clock(f.seconds, scale.total)), x1=x, x2=x, y1=6, y2=base, class_="given")
-        )
-    top, markers = base, []
+def _line(trace: TraceRecord, real: Sequence[Numbered], imagined: Sequence[Numbered], links: bool) -> Html:
+    """The axis with its markers; they are drawn last, so that nothing covers them."""
+    scale = Scale.of(trace)
+    parts = [_initial_mark(frame, scale) for frame in trace.initial]
+    markers: list[Html] = []
+    top = _BASE
     for kind, frames in (("real", real), ("imagined", imagined)):
-        placed = _lanes(frames, scale)
-        for n, f, lane in placed:
-            x, y = f"{scale.at(spot(f))}%", top + _LANE * lane + 16
-            parts.append(el("line", x1=x, x2=x, y1=base, y2=y - 8, class_=f"stem {kind}"))
-            words = f"frame {n}: {_how(f)} at {clock(spot(f), scale.total)}"
-            disc = el("circle", el("title", words), cx=x, cy=y, r=8, class_=kind)
-            marker = [disc, el("text", str(n), x=x, y=y + 3.5, class_=f"in {kind}")]
-            markers.append(
-                el("a", marker, href=f"#frame-{n}", aria_label=words) if links else el("g", marker)
-            )
-        top += _LANE * (1 + max((lane for _, _, lane in placed), default=-1))
+        lanes = _lanes(frames, scale)
+        for (n, frame), lane in zip(frames, lanes, strict=True):
+            y = top + _LANE * lane + 16
+            x = f"{scale.at(frame.anchor_seconds)}%"
+            parts.append(el("line", x1=x, x2=x, y1=_BASE, y2=y - 8, class_=f"stem {kind}"))
+            markers.append(_marker(n, frame, scale, y, kind, links))
+        top += _LANE * (1 + max(lanes, default=-1))
     foot = top + 24
-    parts += _ticks(scale, base, foot - 2, at_most=6)
-    said = [
+    parts += _ticks(scale, _BASE, foot - 2, at_most=6)
+    words = [
         f"Timeline of {clock(scale.total, scale.total)}",
         f"{count(len(trace.initial), 'frame')} given at the start",
+        *(_marker_words(n, frame, scale, "") for n, frame in (*real, *imagined)),
     ]
-    said += [f"frame {n} {_how(f)} at {clock(spot(f), scale.total)}" for n, f in (*real, *imagined)]
-    return _drawing([*parts, *markers], foot + 2, "; ".join(said), "group" if links else "img")
+    return _drawing([*parts, *markers], foot + 2, "; ".join(words), "group" if links else "img")
 
 
-def _drawing(parts: Sequence[Html], height: float, said: str, role: str = "img") -> Html:
+def _initial_mark(frame: FrameRef, scale: Scale) -> Html:
+    x = f"{scale.at(frame.anchor_seconds)}%"
+    title = el("title", clock(frame.seconds, scale.total))
+    return el("line", title, x1=x, x2=x, y1=6, y2=_BASE, class_="given")
+
+
+def _marker(n: int, frame: FrameRef, scale: Scale, y: int, kind: str, links: bool) -> Html:
+    """A numbered disc at the height `y`."""
+    x = f"{scale.at(frame.anchor_seconds)}%"
+    words = _marker_words(n, frame, scale, ":")
+    disc = el("circle", el("title", words), cx=x, cy=y, r=8, class_=kind)
+    marker = [disc, el("text", str(n), x=x, y=y + 3.5, class_=f"in {kind}")]
+    return el("a", marker, href=f"#frame-{n}", aria_label=words) if links else el("g", marker)
+
+
+def _marker_words(n: int, frame: FrameRef, scale: Scale, colon: str) -> str:
+    return f"frame {n}{colon} {frame.origin} at {clock(frame.anchor_seconds, scale.total)}"
+
+
+def _drawing(parts: Sequence[Html], height: float, label: str, role: str = "img") -> Html:
     # The height twice: notebooks have a rule for every svg that an attribute does not overrule.
-    return el(
-        "svg", parts, width="100%", height=height, style=f"height:{height}px", role=role, aria_label=said
-    )
+    style = f"height:{height}px"
+    return el("svg", parts, width="100%", height=height, style=style, role=role, aria_label=label)
 
 
 def _ticks(scale: Scale, base: float, foot: float, at_most: int) -> list[Html]:
     """The axis at the height `base` and its labels at `foot`."""
-    out = [el("line", x1=0, x2="100%", y1=base, y2=base, class_="base")]
+    parts = [el("line", x1=0, x2="100%", y1=base, y2=base, class_="base")]
     for tick in scale.ticks(at_most):
         x = f"{scale.at(tick)}%"
-        out.append(el("line", x1=x, x2=x, y1=base, y2=base + 4, class_="base"))
-        out.append(el("text", scale.label(tick), x=x, y=foot))
-    return out
+        parts.append(el("line", x1=x, x2=x, y1=base, y2=base + 4, class_="base"))
+        parts.append(el("text", scale.label(tick), x=x, y=foot))
+    return parts
 
 
-def _lanes(frames: Sequence[tuple[int, FrameRef]], scale: Scale) -> list[tuple[int, FrameRef, int]]:
-    """Each marker in the first lane where it overlaps no other; beyond six lanes they may."""
-    lanes: list[list[float]] = [[] for _ in range(6)]
-    out = []
-    for n, f in frames:
-        x = scale.at(spot(f))
-        lane = next(
-            (i for i, taken in enumerate(lanes) if all(abs(x - other) >= _APART for other in taken)), 5
-        )
-        lanes[lane].append(x)
-        out.append((n, f, lane))
-    return out
+def _lanes(frames: Sequence[Numbered], scale: Scale) -> list[int]:
+    """For each marker the first lane in which it overlaps no other; in the last one it may."""
+    taken: list[list[float]] = [[] for _ in range(_MAX_LANES)]
+    lanes = []
+    for _, frame in frames:
+        x = scale.at(frame.anchor_seconds)
+        free = [i for i, places in enumerate(taken) if all(abs(x - other) >= _OVERLAP for other in places)]
+        lane = free[0] if free else _MAX_LANES - 1
+        taken[lane].append(x)
+        lanes.append(lane)
+    return lanes
 
 
 def curve(trace: TraceRecord, segment: Frames) -> Html | None:
-    """How similar the clip was to the query of this call, with what was chosen; None where no curve was
-    kept."""
+    """How similar the clip was to the query of a call, and what was chosen; None if no curve was kept."""
     if segment.curve is None:
         return None
-    scale, curve = Scale.of(trace), segment.curve
-    every = [
-        v
-        for s in trace.segments
-        if isinstance(s, Frames) and s.curve
-        for v in s.curve.values
-        if math.isfinite(v)
-    ]
-    low, high = (min(every), max(every)) if every else (0.0, 0.0)
-    points = [
-        (10 * scale.at(curve.start + i * curve.step), _height(v, low, high))
-        for i, v in enumerate(curve.values)
-        if math.isfinite(v)
-    ]
-    if len(points) == 1:
-        points = [(0.0, points[0][1]), (1000.0, points[0][1])]
-    line = " ".join(f"{x:g},{y:g}" for x, y in points)
-    area = f"{points[0][0]:g},{_CURVE} {line} {points[-1][0]:g},{_CURVE}" if points else ""
-    parts = [
-        el(
-            "svg",
-            el("polygon", points=area, class_="area"),
-            el("polyline", points=line, class_="trail", vector_effect="non-scaling-stroke"),
-            width="100%",
-            height=_CURVE,
-            style=f"height:{_CURVE}px",
-            viewBox=f"0 0 1000 {_CURVE}",
-            preserveAspectRatio="none",
-        ),
-        *_ticks(scale, _CURVE, _CURVE + 18, at_most=3),
-    ]
+    scale, (low, high) = Scale.of(trace), curve_range(trace)
+    parts = [_curve_line(segment.curve, scale, low, high), *_ticks(scale, _CURVE, _CURVE + 18, at_most=3)]
     chosen = []
     for frame in segment.frames:
-        kind, score = "imagined" if frame.imagined else "real", score_of(frame, curve)
-        at = f"{'anchor' if frame.imagined else 'chosen'} at {clock(spot(frame), scale.total)}"
-        chosen.append(at)
-        x, y = f"{scale.at(spot(frame))}%", _height(score, low, high)
+        kind = "imagined" if frame.imagined else "real"
+        score = curve_score(frame, segment.curve)
+        words = f"{'anchor' if frame.imagined else 'chosen'} at {clock(frame.anchor_seconds, scale.total)}"
+        chosen.append(words)
+        x, y = f"{scale.at(frame.anchor_seconds)}%", _height(score, low, high)
+        title = el("title", f"{words}, similarity {score:.2f}")
         parts.append(el("line", x1=x, x2=x, y1=y, y2=_CURVE, class_=f"stem {kind}"))
-        parts.append(
-            el(
-                "circle",
-                el("title", f"{at}, similarity {score:.2f}"),
-                cx=x,
-                cy=y,
-                r=4.5,
-                class_=f"dot {kind}",
-            )
-        )
-    said = f"Similarity to the query over the clip: {'; '.join(chosen) or 'nothing was chosen'}"
-    best = max((v for v in curve.values if math.isfinite(v)), default=0.0)
+        parts.append(el("circle", title, cx=x, cy=y, r=4.5, class_=f"dot {kind}"))
+    label = f"Similarity to the query over the clip: {'; '.join(chosen) or 'nothing was chosen'}"
+    best = max(finite(segment.curve.values), default=0.0)
     return el(
         "figure",
-        el("div", _drawing(parts, _CURVE + 22, said), class_="axis"),
+        el("div", _drawing(parts, _CURVE + 22, label), class_="axis"),
         el("figcaption", f"similarity to the query, at most {best:.2f}", class_="muted"),
         class_="curve",
     )
 
 
+def _curve_line(curve: Curve, scale: Scale, low: float, high: float) -> Html:
+    """The line of a curve and the area below it, 1000 units wide and stretched to the drawing's width."""
+    points = []
+    for i, value in enumerate(curve.values):
+        if math.isfinite(value):
+            points.append((10 * scale.at(curve.start + i * curve.step), _height(value, low, high)))
+    if len(points) == 1:
+        points = [(0.0, points[0][1]), (1000.0, points[0][1])]
+    line = " ".join(f"{x:g},{y:g}" for x, y in points)
+    area = f"{points[0][0]:g},{_CURVE} {line} {points[-1][0]:g},{_CURVE}" if points else ""
+    return el(
+        "svg",
+        el("polygon", points=area, class_="area"),
+        el("polyline", points=line, class_="trail", vector_effect="non-scaling-stroke"),
+        width="100%",
+        height=_CURVE,
+        style=f"height:{_CURVE}px",
+        viewBox=f"0 0 1000 {_CURVE}",
+        preserveAspectRatio="none",
+    )
+
+
 def _height(value: float, low: float, high: float) -> float:
+    """The place of a value in a curve, in pixels from the top."""
     share = (value - low) / (high - low) if high > low else 0.5
     return round(5 + (_CURVE - 9) * (1 - min(1.0, max(0.0, share))), 2)
-
-
-def score_of(frame: FrameRef, curve: Curve) -> float:
-    """The similarity with which a frame was chosen; where it was not kept, the curve's at that time."""
-    p = frame.provenance
-    known = p.score if isinstance(p, Retrieved) else p.anchor_score if isinstance(p, Generated) else None
-    if known is not None and math.isfinite(known):
-        return known
-    place = (spot(frame) - curve.start) / curve.step if curve.step else 0.0
-    return (
-        curve.values[min(len(curve.values) - 1, max(0, round(place)))]
-        if curve.values and math.isfinite(place)
-        else 0.0
-    )

@@ -1,7 +1,7 @@
-"""A trace: its data (`record.py`), and the two ways to show it that other programs call.
+"""A trace: its data (`record.py`), and two ways to show it that other programs call.
 
-Notebooks call `_repr_html_`; other agents take messages. Both are imported when they are used: to read a
-trace costs neither.
+Notebooks call `_repr_html_`, other agents take messages. Both are imported on use: reading a trace loads
+neither.
 """
 
 from __future__ import annotations
@@ -22,8 +22,14 @@ class Trace(TraceRecord):
     """A question, everything seen and written on the way, and the answer."""
 
     def to_messages(self, store: FrameStore | None = None) -> list[BaseMessage]:
-        """The trace as LangChain messages with standard content blocks: pictures from `store`, or without one
-        by digest alone."""
+        """The trace as LangChain messages with standard content blocks.
+
+        Args:
+            store: Where the pictures are read from. Without a store a picture is only its digest.
+
+        Raises:
+            StoreError: The store lacks a frame.
+        """
         from act2see.trace.messages import trace_messages
 
         return trace_messages(self, store)
@@ -35,8 +41,12 @@ class Trace(TraceRecord):
 
 
 def load_traces(path: str | Path) -> Iterator[Trace]:
-    """The traces of a JSON Lines file, one by one."""
+    """Read the traces of a JSON Lines file one by one.
+
+    Raises:
+        TraceError: A line is no trace.
+    """
     with open(path, encoding="utf-8") as lines:
-        for n, line in enumerate(lines, start=1):
+        for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield Trace.from_json(line, f"{path}, line {n}")
+                yield Trace.from_json(line, f"{path}, line {number}")

@@ -202,9 +202,7 @@ async def _rollouts(
 ) -> list[list[Trace | None]]:
     """`group` traces of each question, all at once; None for one that failed."""
     store, rows = parts.resources.store, config.reasoner.rows
-    engine = TransformersReasoner(
-        model, packer, lambda ref: store.get(ref.digest), name=f"round-{number}", rows=rows
-    )
+    engine = TransformersReasoner(model, packer, store, name=f"round-{number}", rows=rows)
     graph: Graph = create_act2see(config, parts=replace(parts, reasoner=engine))
     gate = asyncio.Semaphore(2 * rows)
 
@@ -250,7 +248,7 @@ def policy_step(
     tokenizer = packer.codec.tokenizer
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     packed = sorted(weighted, key=lambda pair: len(packer.pack(pair[0]).ids))  # like lengths together
-    device, written = model.device, sum(sum(packer.pack(r).learnt) + 1 for r, _ in packed)
+    device, written = model.device, sum(sum(packer.pack(r).trainable) + 1 for r, _ in packed)
     loss = 0.0
     model.train()
     with equal_frames(model):

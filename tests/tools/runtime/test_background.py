@@ -1,5 +1,4 @@
-"""The background loop: synchronous callers in any thread or loop, what ends their coroutines, and generators
-that are relayed."""
+"""The background loop: synchronous callers in any thread or loop, interrupts, and relayed generators."""
 
 from __future__ import annotations
 
@@ -41,14 +40,14 @@ def test_all_callers_share_one_loop_and_bring_their_context() -> None:
     assert [loop for loop, _ in seen] == [first, first]
 
 
-def test_who_asks_from_within_the_loop_does_not_wait_for_itself() -> None:
+def test_run_sync_inside_the_loop_does_not_deadlock() -> None:
     async def outer() -> tuple[int, str]:
         return run_sync(loop_and_value())
 
     assert run_sync(outer())[0] != run_sync(loop_and_value())[0]
 
 
-def test_errors_come_through_and_one_that_ends_programs_ends_the_caller_alone() -> None:
+def test_errors_reach_the_caller_and_system_exit_leaves_the_loop_running() -> None:
     async def fails(error: BaseException) -> None:
         raise error
 
@@ -58,7 +57,7 @@ def test_errors_come_through_and_one_that_ends_programs_ends_the_caller_alone() 
     assert run_sync(loop_and_value())
 
 
-def test_events_are_told_in_the_callers_thread_and_an_error_there_ends_the_work() -> None:
+def test_events_are_handled_in_the_callers_thread_and_an_error_there_ends_the_work() -> None:
     ended: list[str] = []
 
     def counting(report: Any) -> Any:

@@ -1,5 +1,4 @@
-"""Requests that wait are worked on together: by key, in order, bounded, and taken back when they are
-cancelled."""
+"""Waiting requests are batched: by key, in order, bounded, and withdrawn when they are cancelled."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from act2see.tools.runtime.batching import MicroBatcher
 
 
 class Gate:
-    """Work that waits until it is let through, and remembers what it was given."""
+    """Work that waits until the gate is open, and records its items."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -36,13 +35,13 @@ async def begun(gate: Gate) -> None:
 
 async def queued(batcher: MicroBatcher[str, int, int], count: int) -> None:
     async with asyncio.timeout(30):
-        while len(batcher._queue) != count:  # noqa: ASYNC110
+        while batcher.queued != count:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
-async def test_what_waits_goes_together_by_key_and_in_order() -> None:
+async def test_waiting_requests_are_batched_by_key_and_in_order() -> None:
     gate = Gate()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=3, gather=0)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=3, gather=0)
     first = asyncio.create_task(batcher.submit("a", [0]))
     await begun(gate)
     rest = []
@@ -59,7 +58,7 @@ async def test_what_waits_goes_together_by_key_and_in_order() -> None:
 async def test_a_lone_request_waits_a_moment_for_company() -> None:
     gate = Gate()
     gate.open.set()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=4, gather=20)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=4, gather=20)
     # Four fill a batch, so nobody waits the 20 seconds.
     results = await asyncio.gather(*(batcher.submit("a", [i]) for i in range(4)))
     assert results == [[0], [10], [20], [30]]
@@ -68,20 +67,20 @@ async def test_a_lone_request_waits_a_moment_for_company() -> None:
 
 async def test_a_full_queue_makes_others_wait_for_room() -> None:
     gate = Gate()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=1, waiting=2, gather=0)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=1, waiting=2, gather=0)
     tasks = [asyncio.create_task(batcher.submit("a", [i])) for i in range(6)]
     await begun(gate)
     await queued(batcher, 2)
     for _ in range(20):
         await asyncio.sleep(0)
-    assert len(batcher._queue) == 2
+    assert batcher.queued == 2
     gate.open.set()
     assert await asyncio.gather(*tasks) == [[i * 10] for i in range(6)]
 
 
 async def test_a_call_that_is_cancelled_leaves_the_queue_and_stops_its_batch() -> None:
     gate = Gate()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=1, waiting=1, gather=0)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=1, waiting=1, gather=0)
     running = asyncio.create_task(batcher.submit("a", [1]))
     await begun(gate)
     waiting = asyncio.create_task(batcher.submit("a", [2]))
@@ -98,10 +97,10 @@ async def test_a_call_that_is_cancelled_leaves_the_queue_and_stops_its_batch() -
     assert gate.stopped == [True, False]
 
 
-async def test_one_failure_is_its_own_callers_alone() -> None:
+async def test_a_failed_item_fails_only_its_own_caller() -> None:
     gate = Gate()
     gate.open.set()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=3, gather=20)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=3, gather=20)
     good, bad, other = await asyncio.gather(
         *(batcher.submit("a", [i]) for i in (1, -1, 2)), return_exceptions=True
     )
@@ -116,7 +115,7 @@ async def test_work_that_fails_or_miscounts_fails_all_of_its_batch() -> None:
             return []
         raise OSError("gone")
 
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(fails, most=2, gather=0)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(fails, max_size=2, gather=0)
     with pytest.raises(OSError, match="gone"):
         await batcher.submit("a", [1, 2])
     with pytest.raises(RuntimeError, match="0 results for 1 items"):
@@ -125,7 +124,7 @@ async def test_work_that_fails_or_miscounts_fails_all_of_its_batch() -> None:
 
 async def test_callers_of_other_loops_and_no_thread_left_behind() -> None:
     gate = Gate()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=8, gather=0, name="here-only")
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=8, gather=0, name="here-only")
     calls = [
         asyncio.create_task(asyncio.to_thread(lambda i=i: asyncio.run(batcher.submit("a", [i]))))
         for i in range(3)
@@ -139,21 +138,21 @@ async def test_callers_of_other_loops_and_no_thread_left_behind() -> None:
     assert not any(t.name == "here-only" for t in threading.enumerate())
 
 
-async def test_one_owners_many_do_not_keep_anothers_one_waiting() -> None:
+async def test_an_owner_with_many_requests_does_not_delay_another() -> None:
     gate = Gate()
-    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, most=2, waiting=4, gather=0)
+    batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=2, waiting=4, gather=0)
     film = [asyncio.create_task(batcher.submit("a", [i], "film")) for i in range(20)]
     await begun(gate)
     await queued(batcher, 4)  # the others of the film stand at the door
     clip = asyncio.create_task(batcher.submit("a", [100], "clip"))
     again = asyncio.create_task(batcher.submit("a", [101], "clip"))
     await asyncio.sleep(0)
-    assert len(batcher._queue) == 4
+    assert batcher.queued == 4
     gate.open.set()
     assert await asyncio.gather(clip, again) == [[1000], [1010]]
     assert await asyncio.gather(*film) == [[i * 10] for i in range(20)]
     order = [item for _, items in gate.seen for item in items]
-    # Not before those that were in the queue, and long before those at the door.
+    # Not before those that were in the queue, and long before the overflow.
     assert order.index(100) <= 7
     assert order.index(101) <= 9
     assert [i for i in order if i < 100] == list(range(20))
@@ -168,7 +167,7 @@ async def test_sizes_fill_a_batch_and_a_large_one_goes_alone() -> None:
         assert gate.wait(30)
         return [len(i) for i in items]
 
-    batcher: MicroBatcher[str, str, int] = MicroBatcher(work, most=6, size=len, gather=0)
+    batcher: MicroBatcher[str, str, int] = MicroBatcher(work, max_size=6, size=len, gather=0)
     first = asyncio.create_task(batcher.submit("a", ["x"]))
     while not seen:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
@@ -177,7 +176,7 @@ async def test_sizes_fill_a_batch_and_a_large_one_goes_alone() -> None:
         for text in ("abcd", "efghijkl", "mn", "opq")
     ]
     async with asyncio.timeout(30):
-        while len(batcher._queue) != 4:  # noqa: ASYNC110
+        while batcher.queued != 4:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     gate.set()
     assert await first == [1]

@@ -1,4 +1,4 @@
-"""Errors of tools as a checkpoint keeps them: as text, from which the same outcome must follow."""
+"""Errors of tools from the text by which a checkpoint keeps them."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def test_an_error_comes_back_from_its_text(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("text", ["Strange(<object at 0x7f>)", "something else", "Theirs('a', 1)", "(", ""])
-def test_what_cannot_be_read_is_still_an_error(text: str) -> None:
+def test_unreadable_error_text_becomes_a_tool_error(text: str) -> None:
     assert isinstance(restored(text), ToolError)

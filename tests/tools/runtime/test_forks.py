@@ -15,7 +15,7 @@ BEGIN = """
 import os, threading
 from act2see.tools.runtime.batching import MicroBatcher
 from act2see.tools.runtime.forks import Lock, RLock, leak, native, natively
-from act2see.tools.runtime.rotation import Rotation
+from act2see.tools.runtime.rotation import RoundRobin
 from act2see.tools.runtime.sharing import KeyedLocks, Shared
 
 def in_child(work):
@@ -48,7 +48,7 @@ def hold(context):
 
 
 def run(code: str) -> list[str]:
-    """The lines that a script prints; it is killed where it hangs."""
+    """The lines that a script prints; it is killed if it hangs."""
     script = BEGIN + textwrap.dedent(code)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
@@ -85,7 +85,7 @@ def test_the_thread_that_forks_keeps_the_lock_that_it_holds() -> None:
     assert run(code) == ["2", "2"]
 
 
-def test_a_fork_waits_for_native_work_and_nobody_begins_any() -> None:
+def test_a_fork_waits_for_native_work_and_none_begins_meanwhile() -> None:
     code = """
     end = hold(native())
     begun, order = threading.Event(), []
@@ -134,7 +134,7 @@ def test_a_child_forks_too() -> None:
     assert run(code) == ["'None'"]
 
 
-def test_what_waits_in_a_queue_of_the_parent_is_not_done_in_the_child() -> None:
+def test_requests_queued_in_the_parent_are_not_done_in_the_child() -> None:
     code = """
     busy, end = threading.Event(), threading.Event()
 
@@ -144,13 +144,13 @@ def test_what_waits_in_a_queue_of_the_parent_is_not_done_in_the_child() -> None:
             end.wait()
         return [f"{key} {item}" for item in items]
 
-    batcher = MicroBatcher(work, most=4, gather=0)
+    batcher = MicroBatcher(work, max_size=4, gather=0)
     first = threading.Thread(target=lambda: print(batcher.run("slow", 1)))
     first.start()
     busy.wait()
     second = threading.Thread(target=lambda: print(batcher.run("quick", 2)))
     second.start()
-    while not batcher._queue:
+    while not batcher.queued:
         pass
     print(in_child(lambda: (batcher.run("quick", 3), batcher.batches[-1])))
     end.set()
@@ -162,7 +162,7 @@ def test_what_waits_in_a_queue_of_the_parent_is_not_done_in_the_child() -> None:
     assert sorted(parent) == ["quick 2", "slow 1"]
 
 
-def test_a_job_of_the_parent_goes_on_there_and_begins_anew_in_the_child() -> None:
+def test_a_job_of_the_parent_continues_there_and_begins_again_in_the_child() -> None:
     code = """
     busy, end, closed = threading.Event(), threading.Event(), []
 
@@ -184,7 +184,7 @@ def test_a_job_of_the_parent_goes_on_there_and_begins_anew_in_the_child() -> Non
         finally:
             closed.append(2)
 
-    rotation = Rotation(workers=1)
+    rotation = RoundRobin(workers=1)
     future = rotation.join("a", lambda: job(True))
     waits = rotation.join("b", other)
     busy.wait()
@@ -195,12 +195,12 @@ def test_a_job_of_the_parent_goes_on_there_and_begins_anew_in_the_child() -> Non
     assert run(code) == ["('made', [1])", "made other"]
 
 
-def test_a_chat_models_connections_are_the_parents() -> None:
+def test_a_chat_model_opens_its_own_connections_in_the_child() -> None:
     code = """
     import asyncio
     from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
     from langchain_core.messages import AIMessage
-    from act2see.agent.reasoners.base import Sampling
+    from act2see.agent.reasoners.base import Request
     from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
     from act2see.agent.rollout import Rollout, TextPiece
 
@@ -210,7 +210,7 @@ def test_a_chat_models_connections_are_the_parents() -> None:
     def ask(engine):
         async def write():
             rollout = Rollout((TextPiece("What?", "plain"),))
-            said = engine.stream(rollout, until=lambda _: False, stops=(), max_tokens=9, sampling=Sampling())
+            said = engine.stream(Request(rollout, 9))
             return [item async for item in said][0].text
         return asyncio.run(write())
 
@@ -226,7 +226,7 @@ def test_a_chat_models_connections_are_the_parents() -> None:
     assert second.endswith('fork before the first question, or start processes by "spawn"')
 
 
-def test_a_model_on_an_accelerator_is_the_parents() -> None:
+def test_a_model_on_an_accelerator_belongs_to_the_parent() -> None:
     code = """
     from act2see.tools.runtime.forks import check_inherited
     check_inherited("m", "cpu")

@@ -1,7 +1,8 @@
-"""Fetching weights: which files, resuming, and what is said when a hub refuses or is not there."""
+"""Fetching weights: the choice of files, resuming, and errors of a hub that refuses or cannot be reached."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,16 @@ MODEL = {
     "original/consolidated.safetensors": b"again",
     "onnx/model.onnx": b"again",
 }
-INDEX = (
-    b'{"_class_name": "P", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"], "text_encoder_3": ["transformers", "T"], \
-"tokenizer_3": ["transformers", "T5Tokenizer"], "safety_checker": [null, null]}'
-)
+INDEX = json.dumps(
+    {
+        "_class_name": "P",
+        "unet": ["diffusers", "U"],
+        "vae": ["diffusers", "V"],
+        "text_encoder_3": ["transformers", "T"],
+        "tokenizer_3": ["transformers", "T5Tokenizer"],
+        "safety_checker": [None, None],
+    }
+).encode()
 PIPELINE = {
     "model_index.json": INDEX,
     "everything.safetensors": b"again",
@@ -80,9 +87,7 @@ def test_only_what_is_loaded_is_fetched(hub: Hub) -> None:
     assert hub.sent == sent
 
 
-def test_of_a_pipeline_the_parts_that_are_loaded() -> None:
-    import json
-
+def test_only_loaded_parts_of_a_pipeline_are_wanted() -> None:
     index = json.loads(INDEX)
     every = wanted(list(PIPELINE), index)
     assert {f.partition("/")[0] for f in every} == {
@@ -111,7 +116,7 @@ def test_a_pipeline_over_http(hub: Hub) -> None:
     assert {p.name for p in folder.iterdir()} == {"model_index.json", "unet", "vae"}
 
 
-def test_a_cut_connection_goes_on_where_it_stopped(hub: Hub) -> None:
+def test_a_cut_connection_is_resumed_where_it_stopped(hub: Hub) -> None:
     big = "model-00001-of-00002.safetensors"
     hub.cut[big] = 1
     folder = fetch(list_files("owner/model", endpoint=hub.url), endpoint=hub.url)
@@ -138,7 +143,7 @@ def test_a_second_call_fetches_what_the_first_had_not_finished(
     assert hub.sent == {big: len(MODEL[big])}
 
 
-def test_gated(hub: Hub) -> None:
+def test_a_gated_repository(hub: Hub) -> None:
     hub.gated.add("owner/pipeline")
     with pytest.raises(
         WeightsError,
@@ -160,7 +165,7 @@ def test_the_licence_is_named_where_it_is_known(hub: Hub) -> None:
         list_files(name, endpoint=hub.url)
 
 
-def test_what_is_not_there(hub: Hub) -> None:
+def test_a_missing_repository_and_one_without_safetensors(hub: Hub) -> None:
     with pytest.raises(
         WeightsError, match="has no repository owner/nothing that you may see: check the name"
     ):
@@ -185,7 +190,7 @@ def test_a_hub_that_fails(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         list_files("owner/model", endpoint=hub.url)
 
 
-def test_no_room(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_the_download_before_it_begins(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from act2see.tools.runtime import hub as tools_hub
 
     monkeypatch.setattr(tools_hub, "free_space", lambda _: 1_000_000)

@@ -46,10 +46,23 @@ def test_two_folders_have_a_module_of_the_same_name(tmp_path: Path) -> None:
         import_beside("mytool", None)
 
 
+DEPTH = """
+from . import near
+from .deep.inner import D
+import mypackage.deep.inner
+from mypackage import near as same
+from mypackage.near import N
+
+assert mypackage.deep.inner.D == D and same is near and near.N == N
+
+def late():
+    import mypackage.late as m
+    from mypackage.late import L
+    assert m.L == L
+    return L
+"""
 PACKAGE = {
-    "mypackage__depth": "from . import near\nfrom .deep.inner import D\nimport mypackage.deep.inner\nfrom mypackage import near as same\n"
-    "from mypackage.near import N\nassert mypackage.deep.inner.D == D and same is near and near.N == N\n"
-    "def late():\n    import mypackage.late as m\n    from mypackage.late import L\n    assert m.L == L\n    return L\n",
+    "mypackage__depth": DEPTH,
     "mypackage__near": "N = 1\n",
     "mypackage__deep__inner": "D = 2\n",
     "mypackage__late": "import json, helper\nL = helper.WORD\n",
@@ -70,11 +83,16 @@ def test_a_package_imports_itself_in_every_way_and_at_any_time(tmp_path: Path, i
     assert said == ["late"]
 
 
-def test_what_python_has_is_not_hidden(tmp_path: Path) -> None:
+def test_standard_and_installed_modules_are_not_hidden(tmp_path: Path) -> None:
     folder = write(
         tmp_path,
         json="raise AssertionError\n",
-        mytool="import json, numpy.linalg\nfrom act2see.tools.base import ToolOptions\nassert numpy.linalg.norm\nOK = json.dumps(1)\n",
+        mytool="""
+import json, numpy.linalg
+from act2see.tools.base import ToolOptions
+assert numpy.linalg.norm
+OK = json.dumps(1)
+""",
         numpy__data="",
         act2see__notes="",
     )
@@ -125,7 +143,7 @@ class Point:
         ("WORD = 1\n", "has no attribute 'Tool'"),
     ],
 )
-def test_what_is_wrong_is_said_in_its_authors_words(tmp_path: Path, text: str, message: str) -> None:
+def test_errors_use_plain_module_names(tmp_path: Path, text: str, message: str) -> None:
     folder = write(tmp_path, mytool=text, helper="")
     with pytest.raises(ConfigError, match=message) as e:
         find_tool("mytool:Tool", folder=folder)
@@ -136,7 +154,7 @@ def test_what_is_wrong_is_said_in_its_authors_words(tmp_path: Path, text: str, m
 @pytest.mark.parametrize(
     "name", ["nowhere:Tool", "mypackage.nowhere:Tool", ":Tool", "..:Tool", "mypackage:Tool", ".mytool:Tool"]
 )
-def test_a_module_that_is_nowhere(tmp_path: Path, name: str) -> None:
+def test_a_missing_module(tmp_path: Path, name: str) -> None:
     folder = write(tmp_path, mytool="", mypackage__x="")
     with pytest.raises(ConfigError, match="cannot be imported") as e:
         find_tool(name, folder=folder)

@@ -1,5 +1,4 @@
-"""A process that keeps what it frees has its pages again without the kernel; `in_halves` is tested where it
-is used."""
+"""A process that retains freed memory asks the kernel for fewer pages; callers test `in_halves`."""
 
 import platform
 import subprocess
@@ -7,13 +6,13 @@ import sys
 
 import pytest
 
-# Prints how many pages the kernel gave for thirty blocks, of 1 to 30 MiB, each freed before the next.
+# Prints how many pages the kernel gave for thirty blocks of 1 to 30 MiB, each freed before the next.
 FAULTS = """
 import resource, sys
 import torch
-from act2see.tools.runtime.memory import keep_freed
+from act2see.tools.runtime.memory import retain_freed_memory
 if sys.argv[1] == "keep":
-    keep_freed()
+    retain_freed_memory()
 torch.ones(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for mib in range(1, 31):
@@ -23,12 +22,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is of the GNU C library")
-def test_what_was_freed_is_not_asked_of_the_kernel_again() -> None:
+def test_retained_memory_causes_fewer_page_faults() -> None:
     def faults(how: str) -> int:
-        return int(
-            subprocess.run(
-                [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
-            ).stdout
-        )
+        command = [sys.executable, "-c", FAULTS, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     assert faults("keep") < faults("leave") / 4

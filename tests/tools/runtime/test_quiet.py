@@ -1,4 +1,4 @@
-"""Libraries are silent while we load and run their models, and as they were afterwards."""
+"""Libraries are silent while we load and run their models, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SILENT = {
 }
 
 
-def test_a_script_says_what_it_says_and_nothing_else(tmp_path: Path) -> None:
+def test_a_script_prints_only_its_own_output(tmp_path: Path) -> None:
     """As in a notebook: no variable is set, no helper is called, and every model is loaded."""
     clip = write_clip(make_item("both", 1, "test", seconds=6).clip, tmp_path / "clip.mp4")
     code = f"""
@@ -93,7 +93,7 @@ def test_warnings_of_libraries_alone_are_silenced() -> None:
     assert [str(w.message) for w in caught] == ["ours"]
 
 
-def test_who_wants_to_hear_them_hears_them() -> None:
+def test_library_notes_are_heard_if_somebody_asked_for_them() -> None:
     logger = logging.getLogger("transformers")
     before = logger.level
     try:
@@ -104,6 +104,6 @@ def test_who_wants_to_hear_them_hears_them() -> None:
         logger.setLevel(before)
 
 
-def test_an_error_within_is_not_kept_back() -> None:
+def test_an_error_inside_the_block_is_raised() -> None:
     with pytest.raises(ValueError, match="wrong"), quiet():
         raise ValueError("wrong")

@@ -1,5 +1,4 @@
-"""Long jobs in turns: a short one that comes later ends first, one job serves all who ask, nobody's job is
-given up."""
+"""Long jobs in turns: a later short job ends first, one job serves all requests, and unawaited jobs end."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ Steps = Generator[tuple[int, int], None, str]
 
 
 class Jobs:
-    """Jobs that work when they are let: each step takes one of `permits`."""
+    """Jobs of which each step takes one of `permits`."""
 
     def __init__(self) -> None:
         self.permits = threading.Semaphore(0)
@@ -63,7 +62,7 @@ def test_a_short_job_does_not_wait_for_a_long_one() -> None:
     assert long.result(30) == "film made"
 
 
-def test_the_jobs_of_one_owner_are_done_in_order_and_go_round_with_others() -> None:
+def test_the_jobs_of_one_owner_are_done_in_order_and_take_turns_with_others() -> None:
     jobs, rotation = Jobs(), RoundRobin[str](workers=1)
     parts = [rotation.join(n, jobs.named(f"part {n}", 3), owner="film") for n in range(5)]
     other = rotation.join("clip", jobs.named("clip", 3))
@@ -74,7 +73,7 @@ def test_the_jobs_of_one_owner_are_done_in_order_and_go_round_with_others() -> N
     assert jobs.ended.index("clip") <= 1
 
 
-def test_who_asks_for_what_is_under_way_waits_for_it() -> None:
+def test_a_second_request_joins_the_job_under_way() -> None:
     jobs, rotation = Jobs(), RoundRobin[str]()
     seen: list[tuple[int, int]] = []
     one = rotation.join("film", jobs.named("film", 3))
@@ -85,7 +84,7 @@ def test_who_asks_for_what_is_under_way_waits_for_it() -> None:
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_job_goes_on_for_whoever_still_waits_and_ends_when_nobody_does() -> None:
+def test_a_job_runs_until_nobody_awaits_it() -> None:
     jobs, rotation = Jobs(), RoundRobin[str]()
     one, two = (rotation.join("film", jobs.named("film", 9)) for _ in range(2))
     jobs.allow(1)
@@ -104,7 +103,7 @@ def test_a_job_goes_on_for_whoever_still_waits_and_ends_when_nobody_does() -> No
     assert rotation.join("film", jobs.named("film", 2)).result(30) == "film made"  # anew
 
 
-def test_a_job_that_fails_fails_for_all_who_wait_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_job_that_fails_fails_for_all_its_waiters_and_no_others(caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> Steps:
         yield 1, 2
         raise OSError("the disk is full")
@@ -121,11 +120,11 @@ def test_a_job_that_fails_fails_for_all_who_wait_and_no_other(caplog: pytest.Log
             with pytest.raises(OSError, match="the disk is full"):
                 future.result(30)
     assert good.result(30) == "good made"
-    assert "what listened to the progress of bad failed" in caplog.text
+    assert "a listener to the progress of bad failed" in caplog.text
 
 
-def test_only_so_many_are_begun() -> None:
-    jobs, rotation = Jobs(), RoundRobin[str](workers=1, most=2, name="here-only")
+def test_at_most_max_begun_jobs_are_begun() -> None:
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1, max_begun=2, name="here-only")
     waiting = [rotation.join(n, jobs.named(str(n), 2)) for n in range(4)]
     jobs.allow(3)
     until(lambda: len(jobs.steps) == 3)

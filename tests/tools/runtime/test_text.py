@@ -21,12 +21,12 @@ from act2see.tools.runtime.text import clean_text, first_problem, unfit_for_path
         ("", ""),
     ],
 )
-def test_text_becomes_fit_to_be_kept(text: str, clean: str) -> None:
+def test_clean_text(text: str, clean: str) -> None:
     assert clean_text(text) == clean
     clean.encode()
 
 
-def test_a_path_says_what_is_wrong_with_it() -> None:
+def test_unfit_for_path() -> None:
     assert unfit_for_path("clips/caf\xe9.mp4") is None
     assert "NUL" in (unfit_for_path("a\0.mp4") or "")
     assert "not UTF-8" in (unfit_for_path("caf\udce9.mp4") or "")

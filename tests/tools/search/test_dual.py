@@ -1,5 +1,5 @@
 """Encoders with one vector a frame, on CLIP and SigLIP models of random weights: the model's own cosine, an
-index of one row a frame, and `retrieve` in the graph with nothing but two lines of config changed."""
+index of one row a frame, and `retrieve` in the graph by two lines of config."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from act2see.micro.recipe.tokenizers import clip_tokenizer
 from act2see.tools.frames import Retrieved
 from act2see.tools.runtime.weights import resolve_weights
 from act2see.tools.search.blip2 import Blip2Encoder
-from act2see.tools.search.dual import DualEncoder, SentenceEncoder
+from act2see.tools.search.dual import DualEncoder, SentenceTransformersEncoder
 from act2see.tools.search.finder import Finder
 from act2see.tools.search.index import read_index
 from act2see.tools.video.library import VideoLibrary
@@ -135,7 +135,7 @@ def test_scores_are_the_models_own_cosine(dual: DualEncoder, checkpoints: Path) 
 
 def test_sentence_transformers_gives_the_same(checkpoints: Path, tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-    there, here = SentenceEncoder(checkpoints / "clip"), DualEncoder(checkpoints / "clip")
+    there, here = SentenceTransformersEncoder(checkpoints / "clip"), DualEncoder(checkpoints / "clip")
     assert there.size == SIDE
     assert there.frames(pictures(3)).astype(np.float32) == pytest.approx(
         here.frames(pictures(3)).astype(np.float32), abs=2e-3
@@ -144,7 +144,7 @@ def test_sentence_transformers_gives_the_same(checkpoints: Path, tmp_path: Path)
     assert there.id != here.id
     # In that library's own layout too, for `doctor` as for the loader.
     there.model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
-    assert SentenceEncoder(tmp_path / "saved").id == there.id
+    assert SentenceTransformersEncoder(tmp_path / "saved").id == there.id
     config = load_config(
         "micro", encoder={"use": "sentence-transformers", "weights": str(tmp_path / "saved")}
     )
@@ -203,7 +203,7 @@ async def test_retrieve_in_the_graph_by_config_alone(
     assert trace.versions.tools["retrieve"].startswith(f"retrieve {name}-")
 
 
-def test_what_does_not_fit_says_what_would(config: Callable[..., Any], checkpoints: Path) -> None:
+def test_a_wrong_checkpoint_names_the_right_encoder(config: Callable[..., Any], checkpoints: Path) -> None:
     with pytest.raises(
         WeightsError,
         match=r"is a clip checkpoint; the encoder needs BLIP-2 .* or `encoder\.use: transformers` for CLIP",

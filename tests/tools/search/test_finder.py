@@ -1,4 +1,4 @@
-"""Finding frames in a real clip: built once whoever asks, remembered, rebuilt where it is damaged."""
+"""Finding frames in a real clip: an index is built once, cached, and built again if it is damaged."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pytest
 
 from act2see.errors import StoreError
 from act2see.tools.base import Resources
+from act2see.tools.frames import Video
 from act2see.tools.video.library import Clip
-from act2see.tools.video.reader import VideoInfo, frames_at
+from act2see.tools.video.reader import frames_at
 
 Make = Callable[..., Resources]
 QUERY = "the circle blinks"
@@ -113,16 +114,17 @@ def test_a_damaged_index_is_built_again_with_a_warning(
     assert "building it again" in caplog.text
 
 
-def test_what_is_remembered_of_a_clip_may_be_damaged(
+def test_damaged_cached_facts_are_read_again(
     resources: Make, clip: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = resources().finder.clips
     facts = one.clip(clip)
-    one._file(facts.info.digest).write_text("rubbish")
+    [file] = one.cache.glob("videos/*/*.json")
+    file.write_text("rubbish")
     two = resources().finder.clips
     with caplog.at_level(logging.WARNING):
         assert np.allclose(two.clip(clip).seconds, facts.seconds, atol=1e-6)
-    assert "looking again" in caplog.text
+    assert "reading the video again" in caplog.text
     assert two.opened == 1
 
 
@@ -190,9 +192,17 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(resources: Make, clip: s
 
 def odd_clip(seconds: list[float], length: float) -> Clip:
     """A clip with a variable frame rate."""
-    return Clip(
-        VideoInfo("x", "0" * 32, length, 4, 4, len(seconds), len(seconds) / length), np.asarray(seconds)
+    frames = len(seconds)
+    info = Video(
+        path="x",
+        digest="0" * 32,
+        seconds=length,
+        width=4,
+        height=4,
+        frames=frames,
+        fps=frames / length,
     )
+    return Clip(info, np.asarray(seconds))
 
 
 def test_frames_are_placed_by_timestamp() -> None:

@@ -11,8 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from act2see.errors import StoreError
 from act2see.tools.search import index as module
-from act2see.tools.search.index import FrameIndex, IndexWriter, read_index
-from act2see.tools.segments import find_segments
+from act2see.tools.search.index import FrameIndex, IndexWriter, find_segments, read_index
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -93,7 +92,7 @@ def test_parts_of_different_indexes_are_noticed(tmp_path: Path) -> None:
         read_index(tmp_path / "d", "e")
 
 
-def test_nothing_cannot_be_indexed(tmp_path: Path) -> None:
+def test_an_empty_index_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no frame to index"):
         IndexWriter().write(tmp_path / "a", "a", {})
 

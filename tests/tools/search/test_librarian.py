@@ -1,4 +1,4 @@
-"""Which video of a folder: by the real encoder of micro, over real clips."""
+"""Ranking the videos of a folder, with the encoder of micro and real clips."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_second_search_opens_nothing_and_is_bounded(finder: Finder, folder: Pa
     search_folder(finder, Folders([folder]), QUERY)
     before = finder.encoded
     found = search_folder(
-        finder, Folders([folder]), "the board tipped to the left", count=1, frames=1, most=2
+        finder, Folders([folder]), "the board tipped to the left", count=1, frames=1, max_videos=2
     )
     assert finder.encoded == before
     assert (len(found.ranked), len(found.ranked[0].hits), found.limited) == (1, 1, True)

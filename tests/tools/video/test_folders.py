@@ -1,4 +1,4 @@
-"""Which videos may be opened: names in, resolved paths or one and the same refusal out."""
+"""Videos that may be opened: names in, resolved paths or one and the same refusal out."""
 
 from __future__ import annotations
 
@@ -9,21 +9,15 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.graphs.doubles import clip_in
 
 from act2see.errors import ConfigError, StoreError, VideoError
-from act2see.serve.kept import KeptTraces
-from act2see.serve.pictures import encoded
-from act2see.tools.frames import FrameRef, Generated
 from act2see.tools.runtime.files import read_file
 from act2see.tools.video.download import download
 from act2see.tools.video.folders import FencedLibrary, Folders
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
-from act2see.trace.record import Question, Video
-from act2see.trace.trace import Trace
 
 
 @pytest.fixture
@@ -52,7 +46,7 @@ def test_names_are_relative_to_a_folder_or_lead_into_it(videos: Path) -> None:
     assert folders.path("clip.mp4#t=2,8") == f"{videos}/clip.mp4#t=2,8"
 
 
-def test_all_that_lies_outside_or_is_no_video_file_is_refused_alike_whether_it_is_there_or_not(
+def test_paths_outside_the_folders_are_refused_with_one_message(
     videos: Path,
 ) -> None:
     os.mkfifo(videos / "pipe.mp4")
@@ -138,10 +132,10 @@ def test_the_list_holds_videos_that_may_be_opened_and_is_bounded(videos: Path) -
     (videos / ".hidden").mkdir()
     (videos / ".hidden" / "clip.mp4").write_bytes(b"x")
     assert Folders([videos]).videos() == ["clip.mp4", "trip/day 1: sea.mp4"]
-    assert Folders([videos]).videos(most=1) == ["clip.mp4"]
+    assert Folders([videos]).videos(max_count=1) == ["clip.mp4"]
 
 
-def test_names_that_are_no_unicode_are_left_out_and_told(
+def test_names_that_are_not_utf8_are_left_out_with_a_warning(
     videos: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in (b"caf\xe9.mp4", b"\xff.txt"):
@@ -204,21 +198,21 @@ def test_a_file_is_read_only_if_it_is_a_regular_one(tmp_path: Path) -> None:
             read_file(name, 10)
 
 
-def test_a_folder_that_is_itself_a_link_is_as_good(videos: Path) -> None:
+def test_a_folder_may_be_a_link(videos: Path) -> None:
     link = videos.parent / "link"
     link.symlink_to(videos)
     assert Folders([link]).path("clip.mp4") == str(videos / "clip.mp4")
     assert Folders([link]).path(f"{link}/clip.mp4") == str(videos / "clip.mp4")
 
 
-def test_folders_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_folders(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no folder"):
         Folders([tmp_path / "none"])
     with pytest.raises(ConfigError, match="at least one"):
         Folders([])
 
 
-def test_fenced_clips_open_nothing_else_whatever_a_graph_is_given(tmp_path: Path) -> None:
+def test_a_fenced_library_opens_only_its_folders(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     inside, outside = clip_in(tmp_path / "in"), clip_in(tmp_path / "out")
@@ -308,51 +302,3 @@ def test_a_download_goes_nowhere_else_and_leaves_no_half_file(
     with pytest.raises(VideoError, match="larger than 2 bytes"):
         download(f"{served[0]}/clip.mp4", tmp_path / "downloads", largest=2)
     assert list((tmp_path / "downloads").iterdir()) == []
-
-
-def test_kept_traces_have_harmless_names(tmp_path: Path) -> None:
-    (tmp_path / "secret.json").write_text("{}")
-    kept = KeptTraces(tmp_path / "traces")
-    for id in ("../secret", "", "a/b", "a" * 65, "none", "a\0"):
-        with pytest.raises(Exception, match="there is no trace"):
-            kept.get(id)
-
-
-def test_a_trace_that_cannot_be_kept_is_said_to_be(tmp_path: Path) -> None:
-    video = Video(path="clip.mp4", digest="0" * 32, seconds=1.0, width=2, height=2, frames=1, fps=1.0)
-    trace = Trace(id="a", video=video, question=Question(text="?"), initial=())
-    kept = KeptTraces(tmp_path / "traces")
-    kept.keep(trace)
-    assert kept.get("a") == trace
-    for wrong in (
-        {"id": "../a"},
-        {"id": ""},
-        {"id": "a\0"},
-        {"question": Question.model_construct(text="\ud800", options=())},
-    ):
-        with pytest.raises(StoreError, match=r"cannot be (kept|written)"):
-            kept.keep(trace.model_copy(update=wrong))
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="ACT2SEE_CACHE"):
-        KeptTraces(tmp_path / "file").keep(trace)
-
-
-@pytest.mark.parametrize("size", [(48, 48), (448, 252), (252, 448), (5, 400)])
-def test_an_imagined_frame_is_marked_in_its_pixels(size: tuple[int, int]) -> None:
-    from io import BytesIO
-
-    from PIL import Image
-
-    height, width = size
-    real = FrameRef(digest="0" * 32, width=width, height=height, seconds=1)
-    made = real.model_copy(
-        update={"provenance": Generated(prompt="x", anchor=real, seed=1, strength=0.3, model="m")}
-    )
-    grey = np.full((height, width, 3), 90, np.uint8)
-    plain, marked = (Image.open(BytesIO(encoded(f, grey)[0])).convert("RGB") for f in (real, made))
-    assert np.ptp(np.asarray(plain)) <= 4
-    assert max(plain.size) >= 192
-    assert marked.width > plain.width
-    assert marked.height > plain.height + 20
-    corner = np.asarray(marked)[1, 1].astype(int)
-    assert corner[0] > corner[1] + 80 < corner[2] + 80  # magenta, not grey

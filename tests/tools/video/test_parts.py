@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from act2see.errors import ConfigError, VideoError
 from act2see.micro.world import FPS, Board, Clip, Piece, write_clip
-from act2see.tools.video.parts import Part, by_scene, by_time, find_cuts, part_path
+from act2see.tools.video.parts import Span, by_scene, by_time, find_cuts, part_path
 from act2see.tools.video.reader import open_video
 
 FULL = Board(
@@ -24,9 +24,9 @@ BARE = Board((Piece("ring", "blue", (1, 1)),))
 
 
 def test_parts_are_of_one_length_and_the_last_ends_with_the_video() -> None:
-    assert by_time(26, 9, 1) == (Part(0, 9), Part(8, 17), Part(16, 25), Part(17, 26))
-    assert by_time(25, 9, 1)[-1] == Part(16, 25)
-    assert by_time(6, 9, 1) == (Part(0, 6),)
+    assert by_time(26, 9, 1) == (Span(0, 9), Span(8, 17), Span(16, 25), Span(17, 26))
+    assert by_time(25, 9, 1)[-1] == Span(16, 25)
+    assert by_time(6, 9, 1) == (Span(0, 6),)
     with pytest.raises(ConfigError, match=r"parts of 2 s cannot overlap by 2 s"):
         by_time(26, 2, 2)
 
@@ -44,23 +44,23 @@ def test_an_event_shorter_than_the_overlap_is_whole_in_some_part(
 
 def test_scenes_share_a_part_as_far_as_they_fit_and_long_ones_are_cut_by_time() -> None:
     assert by_scene([3, 5, 11, 31], 33, 9, 1) == (
-        Part(0, 5),
-        Part(5, 11),
-        Part(11, 20),
-        Part(19, 28),
-        Part(22, 31),
-        Part(31, 33),
+        Span(0, 5),
+        Span(5, 11),
+        Span(11, 20),
+        Span(19, 28),
+        Span(22, 31),
+        Span(31, 33),
     )
-    assert by_scene([], 5, 9, 1) == (Part(0, 5),)
-    assert by_scene([0.0, 5.0], 5, 9, 1) == (Part(0, 5),)
+    assert by_scene([], 5, 9, 1) == (Span(0, 5),)
+    assert by_scene([0.0, 5.0], 5, 9, 1) == (Span(0, 5),)
 
 
 def test_the_path_of_a_part_opens_it_also_within_a_part(tmp_path: Path) -> None:
     clip = str(write_clip(Clip(20 * FPS, ((0, FULL),)), tmp_path / "clip.mp4"))
-    assert part_path(clip, Part(0, 20), 20) == clip
-    assert part_path(clip, Part(2.5, 20), 20) == f"{clip}#t=2.5,20"
-    assert part_path("a.mp4", Part(1234567.125, 1234570), 2e6) == "a.mp4#t=1234567.125,1234570"
-    inner = part_path(f"{clip}#t=4,16", Part(2, 5), 12)
+    assert part_path(clip, Span(0, 20), 20) == clip
+    assert part_path(clip, Span(2.5, 20), 20) == f"{clip}#t=2.5,20"
+    assert part_path("a.mp4", Span(1234567.125, 1234570), 2e6) == "a.mp4#t=1234567.125,1234570"
+    inner = part_path(f"{clip}#t=4,16", Span(2, 5), 12)
     assert inner == f"{clip}#t=6,9"
     assert open_video(inner).seconds == pytest.approx(3)
 
@@ -79,7 +79,7 @@ def test_cuts_are_found_at_their_times(tmp_path: Path, capfd: pytest.CaptureFixt
     assert capfd.readouterr().err == ""  # FFmpeg stays as silent as it was
 
 
-def test_what_scenes_need_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_cuts_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "clip.mp4"
     broken.write_bytes(b"no video" * 100)
     with pytest.raises(VideoError, match="no scenes can be found"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import subprocess
 import sys
@@ -18,8 +20,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from act2see.errors import StoreError
-from act2see.tools.frames import Initial, Retrieved
-from act2see.tools.video.store import FrameStore, default_cache, frame_digest
+from act2see.tools.frames import FrameRef, Initial, Retrieved
+from act2see.tools.video.store import FrameStore, default_cache, frame_digest, frame_png, image_block
 
 
 def noise(seed: int, width: int = 31, height: int = 17) -> np.ndarray:
@@ -28,12 +30,12 @@ def noise(seed: int, width: int = 31, height: int = 17) -> np.ndarray:
 
 @pytest.fixture(params=["folder", "memory"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], FrameStore]:
-    """Opens one and the same store each time, with nothing of it in this process's memory."""
+    """Opens the same store each time, with nothing of it in memory."""
     where = tmp_path / "frames" if request.param == "folder" else f"memory://{uuid.uuid4().hex}/frames"
     return lambda: FrameStore(where)
 
 
-def test_what_was_put_can_be_had_again(make: Callable[[], FrameStore]) -> None:
+def test_put_and_get(make: Callable[[], FrameStore]) -> None:
     pixels = noise(0)
     digest = make().put(pixels)
     assert digest == frame_digest(pixels)
@@ -69,7 +71,7 @@ def test_the_same_picture_is_written_once(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [path.name]
 
 
-def test_what_the_caller_does_to_his_array_changes_nothing(tmp_path: Path) -> None:
+def test_the_store_copies_the_callers_array(tmp_path: Path) -> None:
     store = FrameStore(tmp_path)
     pixels = noise(0)
     digest = store.put(pixels)
@@ -110,7 +112,7 @@ def test_a_missing_picture(make: Callable[[], FrameStore], tmp_path: Path) -> No
     "digest",
     ["", "../../etc/passwd", "0" * 31, "0" * 33, "0" * 32 + "\n", "G" * 32, "A" * 32, "/" * 32, "é" * 32],
 )
-def test_what_is_no_digest_never_becomes_a_path(make: Callable[[], FrameStore], digest: str) -> None:
+def test_an_invalid_digest_never_becomes_a_path(make: Callable[[], FrameStore], digest: str) -> None:
     store = make()
     assert digest not in store
     for ask in (store.get, store.path):
@@ -127,7 +129,7 @@ def test_what_is_no_digest_never_becomes_a_path(make: Callable[[], FrameStore], 
         np.zeros((0, 2, 3), np.uint8),
     ],
 )
-def test_what_is_no_picture_is_refused(tmp_path: Path, pixels: np.ndarray) -> None:
+def test_arrays_that_are_not_pictures_are_refused(tmp_path: Path, pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="a picture is"):
         FrameStore(tmp_path).put(pixels)
 
@@ -257,7 +259,7 @@ for k in range(60):
     assert all(p.suffix == ".png" for p in files)
 
 
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_default_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("ACT2SEE_CACHE", "~/mine")
     assert default_cache() == tmp_path / "mine"
@@ -268,3 +270,28 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_cache() == tmp_path / ".cache" / "act2see"
     assert not os.listdir(tmp_path)  # asking makes nothing
+
+
+def test_a_store_is_a_source_of_frames(make: Callable[[], FrameStore]) -> None:
+    ref = make().ref(noise(0), 1.0)
+    assert np.array_equal(make()(ref), noise(0))
+
+
+def test_a_stored_png_is_passed_on_as_it_is(make: Callable[[], FrameStore]) -> None:
+    store, pixels = make(), noise(0)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=9)  # unlike what the store itself would write
+    ref = FrameRef(digest=frame_digest(pixels), width=31, height=17, seconds=0.0)
+    assert store.put_png(ref.digest, out.getvalue())
+    assert store.png(ref) == store.png(ref.digest) == frame_png(ref, store) == out.getvalue()
+    assert base64.b64decode(image_block(ref, store, "PNG")["base64"]) == out.getvalue()
+    with Image.open(io.BytesIO(frame_png(ref, lambda _: pixels))) as image:
+        assert np.array_equal(np.asarray(image), pixels)
+
+
+def test_only_the_picture_of_a_digest_is_stored_under_it(make: Callable[[], FrameStore]) -> None:
+    store = make()
+    digest, other = frame_digest(noise(0)), store.png(store.put(noise(1)))
+    for png in (other, b"", b"not a picture"):
+        assert not store.put_png(digest, png)
+    assert digest not in store

@@ -1,4 +1,4 @@
-"""Subtitle files as they are found: of all ages, of all makers."""
+"""Subtitle files of all ages and makers, and search in them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_subrip_and_webvtt_are_read_alike() -> None:
     ],
     ids=["crlf", "cr", "no-blank-lines", "dots", "mark", "no-time", "backwards", "no-text", "empty"],
 )
-def test_what_can_be_read_is_read(text: str, lines: int, skipped: int) -> None:
+def test_odd_subtitle_files(text: str, lines: int, skipped: int) -> None:
     found, left = parse(text)
     assert (len(found), left) == (lines, skipped)
     assert all(not line.text.endswith(tuple("123")) for line in found)

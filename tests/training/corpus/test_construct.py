@@ -8,15 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.errors import CorpusError, ReasonerError, RefusedError, SetupError
 from act2see.graphs.config import load_config
 from act2see.micro.questions import item_of
@@ -33,33 +33,22 @@ PERFECT = Faults(0, 0, 0, 0)
 
 
 @dataclass
-class Says:
+class Says(Reasoner):
     """A teacher that does what its script says at each request; the last thing again and again."""
 
     script: list[str | Exception]
     name: str = "says"
     heard: list[str] = field(default_factory=list)
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        self.heard.append(str(rollout))
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        self.heard.append(str(request.rollout))
         line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if isinstance(line, Exception):
             raise line
         cut = line.endswith("...")
-        stopped = until(line)
+        stopped = request.until(line)
         yield Delta(line)
-        yield Done("until" if stopped else "length" if cut else "eos", prefilled=1000, decoded=10)
-
-    def forget(self, session: str) -> None:
-        pass
+        yield Done(StopReason("until" if stopped else "length" if cut else "eos"), prefilled=1000, decoded=10)
 
 
 def run(

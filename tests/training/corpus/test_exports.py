@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from tests.training.any_chains import chains, make_chain, without_calls
 
+from act2see.agent.prompt import prompt_of
 from act2see.agent.rollout import TextPiece, render
 from act2see.errors import CorpusError
 from act2see.tools.video.store import FrameStore, frame_digest
@@ -22,7 +23,6 @@ from act2see.training.corpus.card import CorpusMeta, pictures
 from act2see.training.corpus.dataset import INFO, write_corpus
 from act2see.training.corpus.exports import FORMATS, Kind, export_corpus, import_corpus
 from act2see.training.corpus.records import Chain
-from act2see.training.prompts import prompt_of
 
 KINDS = get_args(Kind)
 SHORT = CorpusMeta(style="short")
@@ -164,7 +164,9 @@ def test_trl_s_own_collator_reads_the_rollout_and_learns_the_model_s_text(
         assert re.sub(r"(<\|image_pad\|>)+", "<|image_pad|>", read) == str(rollout)
         learnt = tokenizer.decode([i for i in labels.tolist() if i != -100])
         # TRL tokenises the text as a whole, so the `>` of a call and the `<` of its frame may be one token.
-        ours = "".join(p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.learnt) + "<|im_end|>"
+        ours = (
+            "".join(p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.trainable) + "<|im_end|>"
+        )
         assert re.sub(r"(</retrieve>|</generate>)<", r"\1", learnt) == ours
 
 

@@ -70,7 +70,7 @@ def world(tmp_path: Path) -> tuple[list[Chain], FrameStore]:
 
 
 def exported(path: Path, chains: list[Chain], store: FrameStore | None = None, **options: Any) -> Page:
-    export_review(chains, path, (lambda frame: store.get(frame.digest)) if store else None, **options)
+    export_review(chains, path, store if store else None, **options)
     return Page(path)
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.training.rollouts import QUICK, drawn
 
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Sampling
+from act2see.agent.reasoners.base import Delta, Request
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import render
 from act2see.errors import ConfigError, CorpusError, StoreError, WeightsError
@@ -47,17 +47,13 @@ def overfit(tmp_path_factory: pytest.TempPathFactory, store: FrameStore, traces:
 
 def greedy(weights: str, adapter: str | None, store: FrameStore, trace: Trace, count: int = 320) -> str:
     """What a reasoner writes, given what was shown and asked."""
-    reasoner = TransformersReasoner.from_pretrained(
-        weights, lambda ref: store.get(ref.digest), adapter=adapter, rows=1
-    )
+    reasoner = TransformersReasoner.from_pretrained(weights, store, adapter=adapter, rows=1)
     asked = render(
         trace.model_copy(update={"segments": ()}), Prompt(dict.fromkeys(trace.versions.tools, ""), "short")
     )
 
     async def say() -> str:
-        stream = reasoner.stream(
-            asked, until=lambda _: False, stops=(), max_tokens=count, sampling=Sampling()
-        )
+        stream = reasoner.stream(Request(asked, count))
         return "".join([d.text async for d in stream if isinstance(d, Delta)])
 
     try:
@@ -109,9 +105,7 @@ def test_an_adapter_of_another_base_is_refused(overfit: SftResult, tmp_path: Pat
     other, store = resolve_weights("micro:vlm"), FrameStore(tmp_path / "frames")
 
     def load(weights: str, adapter: Path) -> TransformersReasoner:
-        return TransformersReasoner.from_pretrained(
-            weights, lambda ref: store.get(ref.digest), adapter=str(adapter)
-        )
+        return TransformersReasoner.from_pretrained(weights, store, adapter=str(adapter))
 
     with pytest.raises(
         WeightsError,
@@ -165,9 +159,7 @@ def test_a_vision_tower_that_is_not_frozen_is_adapted_too(
     )
     finetune(traces, store, tmp_path / "out", settings)
     base = resolve_weights("micro:base")
-    loaded = TransformersReasoner.from_pretrained(
-        base, lambda ref: store.get(ref.digest), adapter=str(tmp_path / "out")
-    )
+    loaded = TransformersReasoner.from_pretrained(base, store, adapter=str(tmp_path / "out"))
     learnt = [p for name, p in loaded._model.named_parameters() if ".visual." in name and "lora_B" in name]
     assert len(learnt) == 3 * 4 + 2 * 2, "four layers in each block, two in each merger"
     assert all(p.abs().max() > 0 for p in learnt)

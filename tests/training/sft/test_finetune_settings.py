@@ -80,7 +80,7 @@ def test_a_dry_run_by_hand(store: FrameStore) -> None:
     )
     found = dry_run([*traces, long], settings, corpus="my corpus", out="here", gpus=2)
 
-    learnt = [sum(packer.pack(reader.rollout(t)).learnt) + 1 for t in traces]
+    learnt = [sum(packer.pack(reader.rollout(t)).trainable) + 1 for t in traces]
     assert (found.samples, found.tokens, found.learnt) == (4, sum(lengths), sum(learnt))
     assert found.masked == pytest.approx(1 - sum(learnt) / sum(lengths))
     assert (found.longest.id, found.longest.tokens) == (traces[lengths.index(limit)].id, limit)

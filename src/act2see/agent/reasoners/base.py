@@ -1,69 +1,138 @@
-"""What the reasoning node needs of a model: continue this rollout, streaming, until told to stop.
+"""The reasoner: a model that continues a rollout, streaming, until it is told to stop.
 
-An engine passes each piece of text to `until` at the moment it is decoded, and stops when that says so; no
-token is written past the end of a call. `stops` are the same ends as strings, for engines that can only stop
-on those.
+`Reasoner` is the base class of all of them, and `stream` is its one abstract method. An engine passes each
+piece of text to `Request.until` at the moment it is decoded and stops when that returns True; no token is
+written past the end of a call. `Request.stops` are the same ends as strings, for engines that can only stop
+on strings.
+
+A reasoner knows neither tools nor the tag grammar nor the trace.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.rollout import Rollout
+from act2see.errors import ConfigError
+from act2see.tools.runtime.weights import Wanted
 
-Stop = Literal["until", "eos", "length"]
+FRAME_TEXT = 16
+"""Tokens around a frame: its time, its marks, the tags of a tool's answer."""
+QUESTION = 1024
+"""Tokens reserved for the question, its options and the instruction."""
+
+
+def _never(text: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int = 0
+    """Belongs to one request, so that a resumed run draws the same tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One continuation of a rollout, as it is asked of a reasoner."""
+
+    rollout: Rollout
+    max_tokens: int
+    """The most tokens that may be written."""
+    until: Callable[[str], bool] = _never
+    """Called with each piece of text as it is decoded; decoding ends when it returns True."""
+    stops: Sequence[str] = ()
+    """The strings at which `until` may return True. They stay in the text."""
+    sampling: Sampling = Sampling()
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of text, decoded just now."""
+    """A piece of text that was just decoded."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end of one continuation.
+    """The end of one continuation."""
 
-    `prefilled` tokens were read, `cached` were still known; `repeated` of those read had been known before.
-    """
-
-    stop: Stop
+    stop: StopReason
+    """One of `UNTIL`, `EOS` and `LENGTH`."""
     prefilled: int = 0
+    """Tokens of the rollout that were read."""
     cached: int = 0
+    """Tokens of the rollout that were still in the cache."""
     decoded: int = 0
+    """Tokens that were written."""
     repeated: int = 0
+    """Tokens that were read although an earlier request of the same session had read them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """Temperature 0 is greedy. The seed is of this continuation alone, so that a resumed run draws the
-    same."""
+class Needs:
+    """The most that one run of a config may send to a reasoner."""
 
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+    images: int
+    side: int
+    """The longer side of a frame, in pixels."""
+    tokens: int
+    """Tokens that may be written."""
+
+    def context(self, frame_tokens: int) -> int:
+        """The context that a run needs, in tokens, if a frame takes `frame_tokens`."""
+        return self.images * (frame_tokens + FRAME_TEXT) + QUESTION + self.tokens
 
 
-class Reasoner(Protocol):
+class Reasoner(ABC):
     """A model that continues rollouts."""
 
     name: str
+    """The model's name, as traces give it."""
+    context: int | None = None
+    """How many tokens the model can read and write in all; None if that is unknown."""
 
-    def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        """Text as it is decoded, then one `Done`. Raises `ReasonerError` where the model cannot go on."""
-        ...
+    @abstractmethod
+    def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        """Yield text as it is decoded, then one `Done`. Closing the generator early stops the decoding.
 
-    def forget(self, session: str) -> None:
-        """The run is over: its cache may be reused."""
-        ...
+        Raises:
+            ReasonerError: The model cannot continue.
+        """
+
+    async def check(self) -> None:  # noqa: B027 - optional
+        """Before each run: whether it can begin. Load nothing.
+
+        Raises:
+            SetupError: The model's server cannot be reached, refuses the key, or is set up for less.
+        """
+
+    async def prepare(self) -> None:  # noqa: B027 - optional
+        """Load what the first request would load: a run's time is measured from here on."""
+
+    def forget(self, session: str) -> None:  # noqa: B027 - optional
+        """The run of this session is over; its cache may be reused."""
+
+    def close(self) -> None:  # noqa: B027 - optional
+        """Free memory and processes while no run is under way; the next run would load them again."""
+
+    def wanted(self) -> Iterator[Wanted]:
+        """The weights that the next request would load from disk."""
+        return iter(())
+
+
+def check_reasoner(reasoner: object) -> None:
+    """Raises `ConfigError` if `reasoner` does not derive from `Reasoner`."""
+    if not isinstance(reasoner, Reasoner):
+        raise ConfigError(
+            f"{reasoner!r:.80} is not a Reasoner: derive its class from "
+            "act2see.agent.reasoners.base.Reasoner and implement `stream(request)` (docs/models.md)"
+        )

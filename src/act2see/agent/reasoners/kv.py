@@ -1,8 +1,8 @@
-"""A key-value cache with one row for each rollout, read as a view by a whole batch.
+"""A key-value cache with one row for each rollout, of which a whole batch reads a view.
 
 Rows of rollouts that are decoding stand in front, those that wait for a tool behind them, so that a decoding
-step reads and writes a slice and copies nothing. Rows have their own lengths: a mask hides what is beyond.
-It serves as `past_key_values` of a transformers model.
+step reads and writes a slice and copies nothing. Each row has its own length: a mask hides the rest of it.
+It serves as `past_key_values` of a transformers model, and knows neither tokens nor sessions.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 
 class RowCache:
-    """Keys and values of `rows` rollouts; grows in length as needed."""
+    """Keys and values of `rows` rollouts, `(rows, heads, length, head_dim)` in each layer; grows in length as
+    needed."""
 
-    is_compileable = False
+    is_compileable = False  # transformers asks
 
     def __init__(
         self, layers: int, rows: int, heads: int, head_dim: int, dtype: Any, device: Any, length: int = 512
     ) -> None:
         self.shape = (rows, heads, length, head_dim)
         self.options = {"dtype": dtype, "device": device}
-        self.layers: list[Any] = []  # transformers asks; there are none of its kind
+        self.layers: list[Any] = []  # transformers asks for layers of its own kind
         self._keys: list[torch.Tensor] = [self._empty() for _ in range(layers)]
         self._values: list[torch.Tensor] = [self._empty() for _ in range(layers)]
         self._first = self._rows = self._longest = 0
@@ -39,21 +40,29 @@ class RowCache:
         return self.shape[2]
 
     def aim(self, first: int, lengths: list[int], new: int) -> int:
-        """The next forward continues rows `first`, `first + 1`, ... of these lengths by `new` tokens; returns
-        how far it reads."""
+        """Say which rows the next forward continues.
+
+        Args:
+            first: The first of these neighbouring rows.
+            lengths: The length of each, in tokens.
+            new: How many tokens each is continued by.
+
+        Returns:
+            How many tokens of a row the forward reads.
+        """
         import torch
 
         self._first, self._rows = first, len(lengths)
         self._longest = max(lengths) + new
         if self._longest > self.length:
             self._grow(self._longest)
-        self._at = torch.tensor(lengths, device=self.options["device"])[:, None] + torch.arange(
-            new, device=self.options["device"]
-        )
+        device = self.options["device"]
+        self._at = torch.tensor(lengths, device=device)[:, None] + torch.arange(
+            new, device=device
+        )  # (rows, new)
         return self._longest
 
     def _grow(self, needed: int) -> None:
-
         rows, heads, length, dim = self.shape
         self.shape = (rows, heads, max(needed, length * 2), dim)
         for tensors in (self._keys, self._values):
@@ -64,22 +73,30 @@ class RowCache:
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Called by each attention layer with `(rows, heads, new, head_dim)`; returns all keys and values so
-        far."""
+        """Called by each attention layer.
+
+        Args:
+            keys: New keys, `(rows, heads, new, head_dim)`.
+            values: New values, of the same shape.
+            layer: The layer's number.
+
+        Returns:
+            All keys and values so far, `(rows, heads, longest, head_dim)` each.
+        """
         import torch
 
         rows = slice(self._first, self._first + self._rows)
-        kept_keys, kept_values = self._keys[layer][rows], self._values[layer][rows]
+        all_keys, all_values = self._keys[layer][rows], self._values[layer][rows]
         assert self._at is not None
         if self._rows == 1:
             start, stop = int(self._at[0, 0]), int(self._at[0, -1]) + 1
-            kept_keys[:, :, start:stop] = keys
-            kept_values[:, :, start:stop] = values
+            all_keys[:, :, start:stop] = keys
+            all_values[:, :, start:stop] = values
         else:
             row = torch.arange(self._rows, device=keys.device)[:, None]
-            kept_keys[row, :, self._at] = keys.transpose(1, 2)
-            kept_values[row, :, self._at] = values.transpose(1, 2)
-        return kept_keys[:, :, : self._longest], kept_values[:, :, : self._longest]
+            all_keys[row, :, self._at] = keys.transpose(1, 2)
+            all_values[row, :, self._at] = values.transpose(1, 2)
+        return all_keys[:, :, : self._longest], all_values[:, :, : self._longest]
 
     def swap(self, a: int, b: int) -> None:
         """Exchange two rows."""

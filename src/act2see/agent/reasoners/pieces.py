@@ -1,13 +1,13 @@
-"""How a rollout crosses to a server as text and is still read piece by piece.
+"""Send a rollout to a server as text that is still tokenised piece by piece.
 
 A rollout is tokenised one piece at a time, so that no token spans two pieces and a control token that
 somebody spells out stays plain text (`agent/rollout.py`). A server takes one string and tokenises it whole:
 there `</retrieve>` and `<frame>` share the token `><`, which no model was trained on, and a spelled-out
 `<|im_start|>` begins a turn. So pieces are joined with a separator, a character that Unicode keeps out of
-text, and the server gets the model's own tokenizer with one rule more: split there, and leave the character
-out. Its ids are then those of `Packer`.
+text, and the server gets the model's own tokenizer with one more rule: split there, and drop the character.
+Its ids are then those of `Packer`.
 
-Where a server has the plain tokenizer there is no separator (`exact=False`). Spelled-out tokens are then
+With `exact=False`, for a server with the plain tokenizer, there is no separator. Spelled-out tokens are then
 broken by a space, and the few tokens that span two pieces differ from those of training.
 """
 
@@ -22,16 +22,21 @@ from typing import Any
 from act2see.agent.rollout import ImagePiece, Piece, TextPiece
 from act2see.errors import WeightsError
 from act2see.tools.frames import FrameRef
+from act2see.tools.runtime.text import first_line
 
 SEPARATOR = "\ufdd0"
 FORBIDDEN = ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-"""What a model must never write: turn and vision marks, the end of its turn aside."""
-ENDS = ("<|im_end|>", "<|endoftext|>")
+"""Marks that a model must never write: those of turns and frames, except the end of its turn."""
 _SPELLED = re.compile(r"<(?=\|[^<>|]*\|>|/?(?:tool_call|tool_response)>|(/?think>))")
 
 
 def spelled(piece: TextPiece, exact: bool = True) -> str:
-    """A piece's text, in which only trusted pieces can hold added tokens."""
+    """The text of a piece, changed so that it holds no added token that its author may not write.
+
+    Args:
+        piece: The piece.
+        exact: Whether the server splits at `SEPARATOR`.
+    """
     text = piece.text.replace(SEPARATOR, "")
     if piece.trust == "control":
         return text
@@ -40,7 +45,12 @@ def spelled(piece: TextPiece, exact: bool = True) -> str:
 
 
 def spelled_parts(pieces: Sequence[Piece], exact: bool = True) -> list[str | FrameRef]:
-    """Texts and frames in turn; pieces of text that follow one another are one text."""
+    """Texts and frames in turn; consecutive pieces of text are joined.
+
+    Args:
+        pieces: The pieces of a rollout.
+        exact: Whether the server splits at `SEPARATOR`.
+    """
     parts: list[str | FrameRef] = []
     for piece in pieces:
         if isinstance(piece, ImagePiece):
@@ -53,11 +63,21 @@ def spelled_parts(pieces: Sequence[Piece], exact: bool = True) -> list[str | Fra
 
 
 def write_tokenizer(weights: str, folder: Path) -> Path:
-    """The tokenizer of `weights`, a folder or hub name, with the separator's rule, written to `folder`."""
+    """Write the tokenizer of a model, with the separator's rule, to a folder.
+
+    Args:
+        weights: The model's folder or hub name.
+        folder: The folder to write; it is returned.
+
+    Raises:
+        WeightsError: The tokenizer cannot be fetched or read.
+    """
     whole, settings = (_read(weights, name) for name in ("tokenizer.json", "tokenizer_config.json"))
     rule = {"type": "Split", "pattern": {"String": SEPARATOR}, "behavior": "Removed", "invert": False}
-    own = whole.get("pre_tokenizer")
-    whole["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [rule, *([own] if own else [])]}
+    rules = [rule]
+    if own := whole.get("pre_tokenizer"):
+        rules.append(own)
+    whole["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": rules}
     # A class named after a model builds its own rules and would drop this one; the general one takes the file
     # as it is.
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -78,9 +98,9 @@ def _read(weights: str, name: str) -> dict[str, Any]:
         try:
             path = Path(hf_hub_download(weights, name))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as e:
-            said = next(iter(str(e).splitlines()), type(e).__name__)[:200]
             raise WeightsError(
-                f"the tokenizer of {weights} cannot be fetched ({said}); name a folder that holds the weights"
+                f"the tokenizer of {weights} cannot be fetched ({first_line(e)}); "
+                "name a folder that holds the weights"
             ) from e
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,11 +1,11 @@
-"""Qwen3-VL in this process: one forward for many rollouts, and nothing read twice.
+"""Qwen3-VL in this process: one forward for many rollouts, and no token is read twice.
 
 A worker thread owns the model. Rollouts that arrive are read (prefilled) one by one and then decoded
-together, one token each per forward; one that stops leaves the batch at once and its keys and values stay in
-their row. When it comes back with a frame, its ids are compared with what the row holds, and only what is new
-is read: the last token written, the frame, its marks. Ids are always those of the rendered rollout, so a
-resumed run reads exactly what the interrupted one had. Where more rollouts wait than there are rows, those of
-different videos take turns.
+together, one token each per forward. A rollout that stops leaves the batch at once, and its keys and values
+stay in their row. When it comes back with a frame, its ids are compared with those in the row, and only the
+new ones are read: the last token written, the frame, its marks. Ids are always those of the rendered rollout,
+so a resumed run reads exactly what the interrupted one had read. If more rollouts wait than there are rows,
+those of different videos take turns.
 
 Positions are given explicitly, from `get_rope_index` over the whole sequence: the model object would
 otherwise carry the offsets of whichever rollout came last.
@@ -18,21 +18,24 @@ import logging
 import queue
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packed, Packer
 from act2see.agent.reasoners.adapters import check_adapter
-from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
+from act2see.agent.reasoners.jobs import Job, Row
 from act2see.agent.reasoners.kv import RowCache
-from act2see.agent.reasoners.prefill import prefill
-from act2see.agent.rollout import Rollout
+from act2see.agent.reasoners.prefill import frame_spans, known_tokens, prefill
+from act2see.agent.reasoners.sampling import sample_token
 from act2see.errors import Act2SeeError, ContextError, ReasonerError
 from act2see.tools.runtime.forks import Lock, check_inherited, native, renew_after_fork
 from act2see.tools.runtime.memory import in_halves, out_of_memory
 from act2see.tools.runtime.quiet import quiet
+from act2see.tools.runtime.text import first_line
 from act2see.tools.runtime.weights import not_loaded
 from act2see.tools.video.store import FrameSource
 
@@ -40,38 +43,10 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-_COLDEST = 1e-4  # a temperature below it is greedy: logits divided by less overflow
+_LONGEST_CHARACTER = 8  # replacement marks that a character's first tokens may decode to
 
 
-@dataclass(slots=True)
-class _Request:
-    """One continuation under way."""
-
-    rollout: Rollout
-    until: Callable[[str], bool]
-    max_tokens: int
-    sampling: Sampling
-    emit: Callable[[Delta | Done | BaseException], None]
-    cancelled: bool = False
-    written: list[int] = field(default_factory=list)
-    said: int = 0
-    done: Done = field(default_factory=lambda: Done("eos"))
-    generator: Any = None
-
-
-@dataclass(slots=True)
-class _Row:
-    """One row of the cache: which run it belongs to, what it has read, where its next token stands."""
-
-    session: str = ""
-    keys: list[int] = field(default_factory=list)
-    position: int = 0
-    used: int = 0
-    request: _Request | None = None
-    pending: int = 0
-
-
-class TransformersReasoner:
+class TransformersReasoner(Reasoner):
     """Continues rollouts with a local Qwen3-VL checkpoint."""
 
     def __init__(
@@ -83,32 +58,41 @@ class TransformersReasoner:
         name: str = "qwen3-vl",
         rows: int = 16,
         context: int | None = None,
+        forbidden: Sequence[int] | None = None,
     ) -> None:
+        """
+        Args:
+            model: A `Qwen3VLForConditionalGeneration`.
+            packer: Its tokenizer and image processor.
+            frames: Gives the pixels of a frame.
+            name: The model's name in traces.
+            rows: How many rollouts are decoded at once.
+            context: The most tokens of a rollout (default: the model's).
+            forbidden: Ids that are never written (default: vision and turn marks).
+        """
         self.name, self.packer, self.frames = name, packer, frames
         self._model = model.eval()
         text = model.config.text_config
-        self.context = context or text.max_position_embeddings
+        self.context: int = context or text.max_position_embeddings
         parameter = next(model.parameters())
-        heads, dim = (
-            text.num_key_value_heads,
-            getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
-        )
+        heads = text.num_key_value_heads
+        dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self._cache = RowCache(text.num_hidden_layers, rows, heads, dim, parameter.dtype, parameter.device)
-        self._rows = [_Row() for _ in range(rows)]
+        self._rows = [Row() for _ in range(rows)]
         self._active = 0
-        self._together = (
-            rows  # how many decode in one forward; fewer once memory has run out, until all are done
-        )
+        # Rows decoded in one forward: fewer once memory has run out, until all jobs are done.
+        self._together = rows
         self._clock = 0
-        self._forbidden = packer.codec.forbidden()
-        self._ends = set(self._end_ids())
-        self._inbox: queue.SimpleQueue[_Request | str | None] = queue.SimpleQueue()
-        self._waiting: list[_Request] = []
+        self._forbidden = packer.codec.forbidden() if forbidden is None else forbidden
+        self._ends = packer.codec.ends()
+        self._inbox: queue.SimpleQueue[Job | str | None] = queue.SimpleQueue()
+        self._waiting: list[Job] = []
         self._thread: threading.Thread | None = None
         self._lock = Lock()
         self._inherited = False  # from the process that this one was forked from
         renew_after_fork(self)
-        self.forwards = 0  # decoding forwards so far: what batching is measured by
+        self.forwards = 0
+        """Decoding forwards so far."""
 
     @classmethod
     @quiet()
@@ -122,7 +106,19 @@ class TransformersReasoner:
         adapter: str | None = None,
         **options: Any,
     ) -> TransformersReasoner:
-        """Load a checkpoint folder or hub name; `adapter` is a PEFT LoRA folder."""
+        """Load a checkpoint.
+
+        Args:
+            weights: A folder or a hub name.
+            frames: Gives the pixels of a frame.
+            device: Where the model runs.
+            dtype: Its precision, by torch's name.
+            adapter: A PEFT LoRA's folder.
+            options: Of the constructor.
+
+        Raises:
+            WeightsError: They cannot be loaded, or the adapter belongs to other weights.
+        """
         import torch
         from transformers import Qwen3VLForConditionalGeneration
 
@@ -137,16 +133,7 @@ class TransformersReasoner:
             model.load_adapter(check_adapter(adapter, str(weights), model))
         return cls(model, packer, frames, name=Path(str(weights)).name, **options)
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        """Text as it is decoded, then `Done`. Leaving the iterator early stops the decoding."""
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Delta | Done | BaseException] = asyncio.Queue()
 
@@ -156,9 +143,9 @@ class TransformersReasoner:
 
         if self._inherited:
             check_inherited(self.name, next(self._model.parameters()).device.type)
-        request = _Request(rollout, until, max_tokens, sampling, emit)
+        job = Job(request, emit)
         self._start()
-        self._inbox.put(request)
+        self._inbox.put(job)
         try:
             while True:
                 item = await arrived.get()
@@ -168,14 +155,13 @@ class TransformersReasoner:
                 if isinstance(item, Done):
                     return
         finally:
-            request.cancelled = True
+            job.cancelled = True
 
     def forget(self, session: str) -> None:
         self._inbox.put(session)
 
     def close(self) -> None:
-        """End the worker, when no run is under way: its cache, which can be gigabytes, is then freed with
-        this object."""
+        """End the worker. Its cache, which can be gigabytes, is freed with this object."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -183,10 +169,9 @@ class TransformersReasoner:
             thread.join()
 
     def renew(self) -> None:
-        """In a forked child: a worker of its own and empty rows. The requests of the parent are answered
-        there."""
+        """In a forked child: a worker of its own and empty rows. The parent's requests are answered there."""
         self._inbox, self._waiting, self._thread = queue.SimpleQueue(), [], None
-        self._rows, self._active, self._together = [_Row() for _ in self._rows], 0, len(self._rows)
+        self._rows, self._active, self._together = [Row() for _ in self._rows], 0, len(self._rows)
         self._inherited = True
 
     def _start(self) -> None:
@@ -196,86 +181,84 @@ class TransformersReasoner:
                 self._thread.start()
 
     def _work(self) -> None:
+        """The worker: admit one job, decode one token for all, again and again."""
         import torch
 
         with torch.inference_mode():
             while self._receive(block=not self._active and not self._waiting):
                 with native():
                     if self._waiting and self._active < len(self._rows):
-                        request = self._waiting.pop(self._first())
-                        self._admit(request, self._free_row(request.rollout.session))
+                        job = self._waiting.pop(self._next_job())
+                        self._admit(job, self._free_row(job.request.rollout.session))
                     if self._active:
                         self._step()
 
     def _receive(self, block: bool) -> bool:
-        """Take what has arrived; wait only where there is nothing else to do. False once it is closed."""
+        """Take what has arrived, and wait for something if `block`. False once the reasoner is closed."""
         try:
             while True:
                 item = self._inbox.get(block)
                 block = False
                 if item is None:
                     return False
-                if isinstance(item, _Request):
+                if isinstance(item, Job):
                     self._waiting.append(item)
                 else:
-                    for row in self._rows:
-                        if row.session == item and row.request is None:
-                            row.session, row.used = "", 0
+                    self._forget_rows(item)
         except queue.Empty:
             return True
 
-    def _first(self) -> int:
-        """Who of those that wait is next: of the owner that has the fewest rows, the one that came first."""
-        rows = Counter(r.request.rollout.owner for r in self._rows[: self._active] if r.request)
-        return min(range(len(self._waiting)), key=lambda i: rows[self._waiting[i].rollout.owner])
+    def _forget_rows(self, session: str) -> None:
+        for row in self._rows:
+            if row.session == session and row.job is None:
+                row.session, row.used = "", 0
+
+    def _next_job(self) -> int:
+        """The number of the waiting job that came first of those whose owner has the fewest rows."""
+        jobs = [row.job for row in self._rows[: self._active] if row.job]
+        rows = Counter(job.request.rollout.owner for job in jobs)
+        return min(range(len(self._waiting)), key=lambda i: rows[self._waiting[i].request.rollout.owner])
 
     def _free_row(self, session: str) -> int:
         """The session's own row, else the idle one that was used longest ago."""
-        idle = [i for i in range(len(self._rows)) if self._rows[i].request is None]
+        idle = [i for i, row in enumerate(self._rows) if row.job is None]
         own = [i for i in idle if session and self._rows[i].session == session]
         return own[0] if own else min(idle, key=lambda i: self._rows[i].used)
 
-    def _admit(self, request: _Request, at: int) -> None:
-        """Read what is new of a rollout into its row and decode its first token."""
-        if request.cancelled:
+    def _admit(self, job: Job, at: int) -> None:
+        """Read the new part of a rollout into row `at`, and decode its first token."""
+        if job.cancelled:
             return
         try:
-            packed = self.packer.pack(request.rollout)
+            packed = self.packer.pack(job.request.rollout)
             if len(packed.ids) + 1 > self.context:
                 raise ContextError(
-                    f"the rollout has {len(packed.ids)} tokens and {self.name} takes {self.context}: show fewer initial frames "
-                    "(view.max_frames), smaller ones, or allow fewer calls (budget.calls)"
+                    f"the rollout has {len(packed.ids)} tokens and {self.name} takes {self.context}: show "
+                    "fewer initial frames (view.max_frames), smaller ones, or allow fewer calls "
+                    "(budget.calls)"
                 )
             self._move(at, self._active)
             row = self._rows[self._active]
-            logits = self._prefill(row, packed, request)
+            logits = self._prefill(row, packed, job)
         except Exception as e:
             # The row may be half-written: it is nobody's now.
-            self._rows[self._active] = _Row()
-            request.emit(self._told(e))
+            self._rows[self._active] = Row()
+            job.emit(self._to_reasoner_error(e))
             return
-        row.request = request
+        row.job = job
         self._active += 1
         self._take(row, logits)
         self._settle()
 
-    def _prefill(self, row: _Row, packed: Packed, request: _Request) -> torch.Tensor:
+    def _prefill(self, row: Row, packed: Packed, job: Job) -> torch.Tensor:
         import torch
 
-        keys = packed.keys()
-        same = _common(row.keys, keys) if row.session == request.rollout.session else 0
-        start = min(same, len(keys) - 1)
-        for first, grid in zip(packed.starts, packed.grids, strict=True):
-            n = grid[1] * grid[2] // self.packer.merge**2
-            if first < start < first + n:
-                start = first  # never begin inside a frame
-        request.done = Done(
-            "eos",
-            len(keys) - start,
-            start,
-            0,
-            max(0, min(len(row.keys), len(keys)) - start) if row.session == request.rollout.session else 0,
-        )
+        keys, merge = packed.keys(), self.packer.merge
+        session = job.request.rollout.session
+        known = row.keys if row.session == session else []
+        start = known_tokens(known, keys, frame_spans(packed, merge))
+        repeated = max(0, min(len(known), len(keys)) - start)
+        job.done = Done(StopReason.EOS, prefilled=len(keys) - start, cached=start, repeated=repeated)
         logits, position = prefill(
             self._model,
             self._cache,
@@ -283,45 +266,46 @@ class TransformersReasoner:
             packed,
             start,
             image=self.packer.image_token_id,
-            merge=self.packer.merge,
+            merge=merge,
             patches=lambda new: self.packer.patches([packed.images[i] for i in new], self.frames),
         )
-        row.session, row.keys, row.position = request.rollout.session, keys, position
-        request.generator = torch.Generator("cpu").manual_seed(request.sampling.seed)
+        row.session, row.keys, row.position = session, keys, position
+        job.generator = torch.Generator("cpu").manual_seed(job.request.sampling.seed)
         return logits
 
     def _step(self) -> None:
-        """One token for every rollout that is decoding; in parts where memory does not hold them all."""
+        """One token for every rollout that is decoding; in parts if memory does not hold them all."""
         rows, everything = self._rows[: self._active], range(self._active)
         done: list[torch.Tensor | Exception] = []
         while len(done) < len(rows):
             done += in_halves(self._decode, everything[len(done) : len(done) + self._together])
-        for r, logits in zip(rows, done, strict=True):
+        for row, logits in zip(rows, done, strict=True):
             if isinstance(logits, Exception):
-                self._fail(r, logits)
+                self._fail(row, logits)
                 continue
-            r.keys.append(r.pending)
-            r.position += 1
-            self._take(r, logits)
+            row.keys.append(row.pending)
+            row.position += 1
+            self._take(row, logits)
         self._settle()
         if not self._active:
             self._together = len(self._rows)
 
     def _decode(self, at: Sequence[int]) -> Sequence[torch.Tensor]:
-        """The next logits of rows that stand side by side."""
+        """The next logits, `(vocabulary,)` each, of rows that stand side by side."""
         import torch
 
         rows = [self._rows[i] for i in at]
         device = next(self._model.parameters()).device
-        lengths = [len(r.keys) for r in rows]
+        lengths = [len(row.keys) for row in rows]
         longest = self._cache.aim(at[0], lengths, 1)
-        mask = torch.arange(longest, device=device)[None] <= torch.tensor(lengths, device=device)[:, None]
-        ids = torch.tensor([[r.pending] for r in rows], device=device)
-        positions = torch.tensor([[r.position] for r in rows], device=device).expand(3, -1, -1)
+        ends = torch.tensor(lengths, device=device)[:, None]
+        mask = torch.arange(longest, device=device)[None] <= ends  # (rows, longest)
+        ids = torch.tensor([[row.pending] for row in rows], device=device)  # (rows, 1)
+        positions = torch.tensor([[row.position] for row in rows], device=device)
         try:
             logits = self._model(
                 input_ids=ids,
-                position_ids=positions,
+                position_ids=positions.expand(3, -1, -1),  # time, height, width
                 attention_mask=mask[:, None, None],
                 past_key_values=self._cache,
                 use_cache=True,
@@ -333,78 +317,61 @@ class TransformersReasoner:
         self.forwards += 1
         return list(logits)
 
-    def _take(self, row: _Row, logits: torch.Tensor) -> None:
-        """`_accept`, so that what fails in one rollout ends that one alone."""
+    def _take(self, row: Row, logits: torch.Tensor) -> None:
+        """`_accept`, so that a failure in one rollout ends that one alone."""
         try:
             self._accept(row, logits)
         except Exception as e:
             self._fail(row, e)
 
-    def _fail(self, row: _Row, e: Exception) -> None:
-        request, row.session, row.request = row.request, "", None
-        assert request is not None
-        request.emit(self._told(e))
+    def _fail(self, row: Row, e: Exception) -> None:
+        job, row.session, row.job = row.job, "", None
+        assert job is not None
+        job.emit(self._to_reasoner_error(e))
 
-    def _told(self, e: Exception) -> Act2SeeError:
+    def _to_reasoner_error(self, e: Exception) -> Act2SeeError:
         if out_of_memory(e):
             return ReasonerError(
-                f"{self.name}: there is no memory for this rollout, even alone: show fewer initial frames (view.max_frames), smaller ones, "
-                "or decode fewer at once (reasoner.rows)"
+                f"{self.name}: there is no memory for this rollout, even alone: show fewer initial frames "
+                "(view.max_frames), smaller ones, or decode fewer at once (reasoner.rows)"
             )
-        return (
-            e
-            if isinstance(e, Act2SeeError)
-            else ReasonerError(f"{self.name} failed: {(str(e) or repr(e)).splitlines()[0]}")
-        )
+        return e if isinstance(e, Act2SeeError) else ReasonerError(f"{self.name} failed: {first_line(e)}")
 
-    def _accept(self, row: _Row, logits: torch.Tensor) -> None:
-        """Choose a row's next token, say its text, and end its request where that is due."""
-        request = row.request
-        assert request is not None
-        token = self._sample(logits, request)
-        row.pending = token
-        stop: Stop | None = None
-        if token in self._ends:
-            stop = "eos"
-        else:
-            request.written.append(token)
-            text = self.packer.codec.decode(request.written)
-            # A character cut in two decodes to the replacement mark: wait for its rest.
-            new = "" if text.endswith("\ufffd") and len(text) - request.said < 8 else text[request.said :]
-            request.said += len(new)
-            if new:
-                request.emit(Delta(new))
-                if request.until(new):
-                    stop = "until"
-            if stop is None and (
-                len(request.written) >= request.max_tokens or len(row.keys) + 1 >= self.context
-            ):
-                stop = "length"
-        if request.cancelled or stop:
-            d = request.done
-            request.emit(Done(stop or "length", d.prefilled, d.cached, len(request.written), d.repeated))
-            row.request = None
+    def _accept(self, row: Row, logits: torch.Tensor) -> None:
+        """Choose a row's next token, emit its text, and end the job if it is over."""
+        job = row.job
+        assert job is not None
+        row.pending = self._sample(logits, job)
+        stop = StopReason.EOS if row.pending in self._ends else self._write(row, job)
+        if job.cancelled or stop:
+            job.emit(replace(job.done, stop=stop or StopReason.LENGTH, decoded=len(job.written)))
+            row.job = None
             self._clock += 1
             row.used = self._clock
 
-    def _sample(self, logits: torch.Tensor, request: _Request) -> int:
-        import torch
+    def _write(self, row: Row, job: Job) -> StopReason | None:
+        """Emit the text of the row's new token, and tell why decoding ends there, if it does."""
+        job.written.append(row.pending)
+        text = self.packer.codec.decode(job.written)
+        new = text[job.emitted :]
+        # The first tokens of a character decode to replacement marks: wait for the rest.
+        if text.endswith("\ufffd") and len(new) < _LONGEST_CHARACTER:
+            new = ""
+        job.emitted += len(new)
+        if new:
+            job.emit(Delta(new))
+            if job.request.until(new):
+                return StopReason.UNTIL
+        full = len(job.written) >= job.request.max_tokens or len(row.keys) + 1 >= self.context
+        return StopReason.LENGTH if full else None
 
-        logits = logits.float().cpu()
-        logits[self._forbidden] = -torch.inf
-        if request.sampling.temperature < _COLDEST:
-            return int(logits.argmax())
-        chances = (logits / request.sampling.temperature).softmax(-1)
-        if request.sampling.top_p < 1:
-            ordered, index = chances.sort(descending=True)
-            ordered[ordered.cumsum(0) - ordered > request.sampling.top_p] = 0
-            return int(index[torch.multinomial(ordered, 1, generator=request.generator)])
-        return int(torch.multinomial(chances, 1, generator=request.generator))
+    def _sample(self, logits: torch.Tensor, job: Job) -> int:
+        return sample_token(logits, job.request.sampling, self._forbidden, job.generator)
 
     def _settle(self) -> None:
         """Bring the rows that still decode to the front."""
         for at in reversed(range(self._active)):
-            if self._rows[at].request is None:
+            if self._rows[at].job is None:
                 self._active -= 1
                 self._move(at, self._active)
 
@@ -412,16 +379,3 @@ class TransformersReasoner:
         if a != b:
             self._cache.swap(a, b)
             self._rows[a], self._rows[b] = self._rows[b], self._rows[a]
-
-    def _end_ids(self) -> list[int]:
-        tokenizer = self.packer.codec.tokenizer
-        marks = [tokenizer.convert_tokens_to_ids(t) for t in ("<|im_end|>", "<|endoftext|>")]
-        return [i for i in (*marks, tokenizer.eos_token_id) if isinstance(i, int)]
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading entries are equal."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))

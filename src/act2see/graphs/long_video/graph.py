@@ -48,8 +48,8 @@ from act2see.graphs.question import checked
 from act2see.graphs.state import AskContext, AskInput, extend, settings_in
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.background import run_in_background
-from act2see.tools.video.parts import Part, by_scene, by_time, find_cuts, part_path
-from act2see.tools.video.reader import absolute_path, split_part
+from act2see.tools.video.parts import Span, by_scene, by_time, find_cuts, part_path
+from act2see.tools.video.window import Window, absolute_path
 from act2see.trace.record import LETTERS, choose
 from act2see.trace.trace import Trace
 
@@ -224,7 +224,7 @@ class _Nodes:
     async def merge(self, state: LongState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
         """One answer from all."""
         pieces, paths = (
-            [Part(start, stop) for start, stop, _ in state["pieces"]],
+            [Span(start, stop) for start, stop, _ in state["pieces"]],
             [path for _, _, path in state["pieces"]],
         )
         numbers = {path: n for n, path in enumerate(paths)}
@@ -233,7 +233,7 @@ class _Nodes:
         if not traces:
             kind = VideoError if all(f["kind"] == "VideoError" for f in state["failed"]) else ReasonerError
             raise kind(
-                f"none of the {len(pieces)} parts of {split_part(paths[0])[0]} could be asked; the first: {failed[min(failed)]}"
+                f"none of the {len(pieces)} parts of {Window.parse(paths[0]).path} could be asked; the first: {failed[min(failed)]}"
             )
         reports, best = await asyncio.to_thread(self._judge, pieces, traces, failed, paths)
         answer, found, relied = vote(reports, traces)
@@ -262,7 +262,7 @@ class _Nodes:
 
     def _judge(
         self,
-        pieces: Sequence[Part],
+        pieces: Sequence[Span],
         traces: Mapping[int, Trace],
         failed: Mapping[int, str],
         paths: Sequence[str],
@@ -347,4 +347,4 @@ async def _written(
 
 
 def _listed(report: PartReport, trace: Trace, best: FrameRef | None) -> str:
-    return f"Part {report.part}, {Part(report.start, report.stop)}\n{evidence_of(report, trace, best).text}"
+    return f"Part {report.part}, {Span(report.start, report.stop)}\n{evidence_of(report, trace, best).text}"

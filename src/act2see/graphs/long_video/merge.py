@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 from act2see.graphs.compose import evidence, references
 from act2see.tools.frames import Cropped, FrameRef, Generated, Record, Retrieved
-from act2see.tools.video.parts import Part
+from act2see.tools.video.parts import Span
 from act2see.trace.record import Text
 from act2see.trace.trace import Trace
 
@@ -119,7 +119,7 @@ def best_frame(trace: Trace, query: str | None, similarity: Similarity) -> tuple
 
 
 def judge(
-    parts: Sequence[Part],
+    parts: Sequence[Span],
     traces: Mapping[int, Trace],
     failed: Mapping[int, str],
     paths: Sequence[str],

@@ -14,14 +14,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
@@ -60,7 +60,7 @@ def continued(item: Item, returned: int) -> str:
     return text + item.closing() if stop == len(item.chain) else text
 
 
-class Reference:
+class Reference(Reasoner):
     """A reasoner that writes the reference chain of whichever item is asked."""
 
     name = "reference"
@@ -68,20 +68,12 @@ class Reference:
     def __init__(self) -> None:
         self.items: dict[str, Item] = {}
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        item = self.items[rollout.session]
-        text = continued(item, str(rollout).count("</frame>"))
-        until(text)
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        item = self.items[request.rollout.session]
+        text = continued(item, str(request.rollout).count("</frame>"))
+        request.until(text)
         yield Delta(text)
-        yield Done("until", decoded=len(text.split()))
+        yield Done(StopReason.UNTIL, decoded=len(text.split()))
 
     def forget(self, session: str) -> None:
         self.items.pop(session, None)

@@ -235,4 +235,4 @@ def _batches(
         rng.shuffle(groups)
         for group in groups:
             mixed = [varied(traces[i]) for i in group]
-            yield collate(packer, mixed, lambda ref: store.get(ref.digest), tokenizer.pad_token_id, end)
+            yield collate(packer, mixed, store, tokenizer.pad_token_id, end)

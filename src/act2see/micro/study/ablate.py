@@ -16,17 +16,18 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
-from act2see.agent.rollout import Rollout, TextPiece, render
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
+from act2see.agent.rollout import TextPiece, render
 from act2see.errors import CorpusError
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.state import AskContext
@@ -380,7 +381,7 @@ def frame_writing(weights: Path, traces: Sequence[Trace], store: FrameStore) -> 
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
                     mm_token_type_ids=(ids == packer.image_token_id).int(),
-                    pixel_values=packer.patches(packed.images, lambda ref: store.get(ref.digest)),
+                    pixel_values=packer.patches(packed.images, store),
                     image_grid_thw=torch.tensor(packed.grids),
                 )
                 .logits[0]
@@ -392,13 +393,13 @@ def frame_writing(weights: Path, traces: Sequence[Trace], store: FrameStore) -> 
             if packed.ids[i] in vision:
                 counts["vision"] += 1
                 counts["vision written"] += best[i - 1] in vision
-            if packed.ids[i : i + len(opening)] == opening and not packed.learnt[i]:
+            if packed.ids[i : i + len(opening)] == opening and not packed.trainable[i]:
                 counts["opened"] += 1
                 counts["opened itself"] += best[i - 1] == opening[0]
     return counts
 
 
-class Inserted:
+class Inserted(Reasoner):
     """A reasoner for which a frame is fetched by rule: once it has said what its view shows, with the
     question itself as query."""
 
@@ -406,30 +407,16 @@ class Inserted:
         self.reasoner = reasoner
         self.name = f"{reasoner.name} with a frame by rule"
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        inserted = "</frame>" in str(rollout)
-        said, done = "", Done("eos")
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        inserted = "</frame>" in str(request.rollout)
+        said, done = "", Done(StopReason.EOS)
 
         def viewed(piece: str) -> bool:
             nonlocal said
             said += piece
             return _CONCLUDES.search(said) is not None
 
-        stream: Any = self.reasoner.stream(
-            rollout,
-            until=until if inserted else viewed,
-            stops=stops,
-            max_tokens=max_tokens,
-            sampling=sampling,
-        )
+        stream = self.reasoner.stream(request if inserted else replace(request, until=viewed))
         async with aclosing(stream):
             async for item in stream:
                 if inserted:
@@ -439,13 +426,13 @@ class Inserted:
         if not inserted:
             asked = next(
                 p.text
-                for p in rollout.pieces
+                for p in request.rollout.pieces
                 if isinstance(p, TextPiece) and p.trust == "plain" and p.text.startswith("\n")
             )
             text = f"{_CONCLUDES.split(said)[0]}<retrieve>{asked.strip().splitlines()[0]}</retrieve>"
-            until(text)
+            request.until(text)
             yield Delta(text)
-            yield replace(done, stop="until")
+            yield replace(done, stop=StopReason.UNTIL)
 
     def forget(self, session: str) -> None:
         self.reasoner.forget(session)

@@ -1,8 +1,7 @@
-"""Progress of a run as messages, for a client that shows them one by one.
+"""Progress of a run as messages, for a client that shows them one by one; and frames as lines of text.
 
-They may be said from any thread, and are sent in order. When nothing has been said for a while (models are
-being loaded) the last message is sent again with the seconds that have passed, since clients give up on what
-is silent.
+Messages may come from any thread and are sent in order. If none comes for a while (models are being loaded),
+the last one is sent again with the seconds that have passed, since clients give up on a silent server.
 """
 
 from __future__ import annotations
@@ -13,15 +12,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from act2see.serve.pictures import describe
+from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.text import clean_text
 from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
 
-SILENCE = 5.0  # seconds
-_PIECE = 0.5  # seconds of thought in a message
-_LONGEST = 300  # characters of it
+SILENCE = 5.0
+"""Seconds without a message after which the last one is sent again."""
+_EVERY = 0.5  # seconds between two messages of thought
+_MAX_THOUGHT = 300  # characters of thought in a message
+_MAX_FRAMES = 3  # frames in a message
 
 Say = Callable[[str], None]
+"""Sends a message, from any thread."""
 
 
 class Report(Protocol):
@@ -34,15 +36,19 @@ class Report(Protocol):
 
 @asynccontextmanager
 async def progress(report: Report, silence: float = SILENCE) -> AsyncIterator[Say]:
-    """What is said within is sent by `report`; all of it before this ends, unless that is by an error."""
+    """Send messages by `report`. Unless an error ends the block, all are sent before it ends.
+
+    Args:
+        silence: Seconds without a message after which the last one is sent again.
+    """
     loop = asyncio.get_running_loop()
-    said: asyncio.Queue[str | None] = asyncio.Queue()
+    messages: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def send() -> None:
         count, last, since = 0, "", time.monotonic()
         while True:
             try:
-                message = await asyncio.wait_for(said.get(), silence)
+                message = await asyncio.wait_for(messages.get(), silence)
             except TimeoutError:
                 message = f"{last} ({time.monotonic() - since:.0f} s)".strip()
             else:
@@ -50,23 +56,22 @@ async def progress(report: Report, silence: float = SILENCE) -> AsyncIterator[Sa
                     return
                 last, since = message, time.monotonic()
             count += 1
-            # Half a surrogate pair, from a model perhaps, cannot be sent.
-            await report(count, message=clean_text(message))
+            await report(count, message=clean_text(message))  # a lone surrogate cannot be sent
 
-    def say(message: str | None) -> None:
-        loop.call_soon_threadsafe(said.put_nowait, message)
+    def put(message: str | None) -> None:
+        loop.call_soon_threadsafe(messages.put_nowait, message)
 
     sender = asyncio.create_task(send())
     try:
-        yield say
-        say(None)
+        yield put
+        put(None)
         await sender
     finally:
         sender.cancel()
 
 
 class Narrator:
-    """Says a run's events; the thought in pieces, not by the token."""
+    """Turns a run's events into messages; the thought is sent in pieces, not by the token."""
 
     def __init__(self, say: Say) -> None:
         self.say = say
@@ -79,17 +84,24 @@ class Narrator:
                 self.say(f"{len(event.frames)} frames in view, {event.video.seconds:.1f} s of video")
             case TokenEvent():
                 self._thought += event.text
-                if time.monotonic() - self._last >= _PIECE:
-                    self._tell()
+                if time.monotonic() - self._last >= _EVERY:
+                    self._flush()
             case CallEvent():
-                self._tell()
+                self._flush()
                 self.say(f"{event.call.tag}: {event.call.query}")
             case FramesEvent():
-                self.say("; ".join([describe(f) for f in event.frames.frames[:3]]) or event.frames.note)
+                frames = event.frames.frames[:_MAX_FRAMES]
+                self.say("; ".join(frame_text(f) for f in frames) or event.frames.note)
             case AnswerEvent():
-                self._tell()
+                self._flush()
 
-    def _tell(self) -> None:
-        if told := " ".join(self._thought.split()):
-            self.say(told[-_LONGEST:])
+    def _flush(self) -> None:
+        words = " ".join(self._thought.split())
+        if words:
+            self.say(words[-_MAX_THOUGHT:])
         self._thought, self._last = "", time.monotonic()
+
+
+def frame_text(frame: FrameRef) -> str:
+    """A frame in one line, which says first whether it is in the video."""
+    return f"NOT IN THE VIDEO: {frame.describe()}" if frame.imagined else f"A real {frame.describe()}"

@@ -1,8 +1,8 @@
-"""MCP over stdin and stdout, where a message that cannot be read is answered.
+"""MCP over stdin and stdout, with an answer to every message that cannot be read.
 
-The `mcp` package drops a line that is no JSON-RPC message, and its client waits for ever. JSON that Python
-and JavaScript both write is among them: text with half a surrogate pair (an escape such as `\\ud800`), which
-is no Unicode.
+The `mcp` package drops a line that is no JSON-RPC message, and its client waits for ever. Among them is JSON
+that Python and JavaScript both write: text with a lone surrogate (an escape such as `\\ud800`), which is not
+Unicode.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ async def run_stdio(server: MCPServer[Any]) -> None:
 
 
 class _AnsweredStream:
-    """The stream of messages, of which those that could not be read are answered with an error."""
+    """A stream of messages that answers those that could not be read with an error, and drops them."""
 
     def __init__(self, read: Any, write: Any) -> None:
         self._read, self._write = read, write
@@ -53,27 +53,27 @@ class _AnsweredStream:
 
 
 def unreadable(item: Any) -> JSONRPCError | None:
-    """The answer to a line that is no message, with the request's id where it has one.
+    """The answer to a line that is no message, with the request's id if it has one.
 
-    None for what is a message, for an empty line, and for a notification, which is never answered.
+    None for a message, for an empty line, and for a notification, which is never answered.
     """
     if not isinstance(item, ValidationError):
         return None
-    first = item.errors()[0]
-    message = first["input"]
-    if first["type"] == "json_invalid":
+    problem = item.errors()[0]
+    message = problem["input"]
+    if problem["type"] == "json_invalid":
         if not str(message).strip():
             return None
         try:
-            message = json.loads(str(message))  # it is more tolerant, and reads half a surrogate pair
+            message = json.loads(str(message))  # unlike pydantic it reads a lone surrogate
         except (ValueError, RecursionError):
-            return JSONRPCError(
-                jsonrpc="2.0", id=None, error=ErrorData(code=PARSE_ERROR, message="the line is no JSON")
-            )
-    given = message if isinstance(message, dict) else {}
-    if "method" in given and "id" not in given:
+            error = ErrorData(code=PARSE_ERROR, message="the line is no JSON")
+            return JSONRPCError(jsonrpc="2.0", id=None, error=error)
+    request = message if isinstance(message, dict) else {}
+    if "method" in request and "id" not in request:
         return None
-    id = given.get("id")
-    known = id if isinstance(id, int) or (isinstance(id, str) and id.isprintable()) else None
-    why = "the line is no message of MCP that can be read: send JSON-RPC 2.0, with text that is Unicode throughout"
-    return JSONRPCError(jsonrpc="2.0", id=known, error=ErrorData(code=INVALID_REQUEST, message=why))
+    id = request.get("id")
+    usable = isinstance(id, int) or (isinstance(id, str) and id.isprintable())
+    why = "the line is no readable MCP message: send JSON-RPC 2.0, with text that is Unicode throughout"
+    error = ErrorData(code=INVALID_REQUEST, message=why)
+    return JSONRPCError(jsonrpc="2.0", id=id if usable else None, error=error)

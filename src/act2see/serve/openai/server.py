@@ -2,16 +2,15 @@
 vLLM.
 
 `TransformersReasoner` writes; this is the protocol around it: models, chat completions (whole or streamed),
-pictures in data URLs, stop strings, usage with the tokens that the cache served. Requests that come together
-are decoded together, in the reasoner's rows; more than those wait, and beyond `waiting` they are refused
-(429), which clients understand as: later. Who hangs up is noticed, and the row is free after the next token.
+pictures in data URLs, stop strings, usage with the tokens that the cache served. Concurrent requests are
+decoded together, in the reasoner's rows. Requests beyond those wait; beyond `waiting` they are refused with
+429, after which clients try again. If a client hangs up, its row is free after the next token.
 
-How a chat becomes a rollout, and how an assistant's turn is gone on with, is told in
-`serve/openai/rollout.py`.
+`serve/openai/rollout.py` turns a chat into a rollout, and an assistant's turn into one to be continued.
 
-Nobody is asked who they are unless a key is set. Requests must say that they are JSON, which a page in a
-browser cannot do to another address unasked, and must be for a host of the list in `serve/hosts.py`. Each 500
-has an id, under which the log has its traceback.
+Clients need no key unless one is set. Requests must say that they are JSON, which a page in a browser cannot
+do to another address without being allowed to, and must be for a host of the list in `serve/hosts.py`. Each
+500 has an id, under which the log has its traceback.
 """
 
 from __future__ import annotations
@@ -27,14 +26,15 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
+from act2see.agent.grammar import StopReason
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request as ReasonerRequest, Sampling
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import Act2SeeError, ConfigError, ContextError
 from act2see.graphs.config import ReasonerConfig
 from act2see.graphs.parts import LazyReasoner, build_reasoner
 from act2see.serve.failures import LogFailures, failure_message, log_failure
 from act2see.serve.hosts import AllowedHosts
-from act2see.serve.openai.rollout import Pictures, Prompted, prompted
+from act2see.serve.openai.rollout import Prompt, RequestPictures, build_prompt
 from act2see.serve.openai.wire import ChatRequest, ProtocolError, Reply, StopStrings, read_request
 
 if TYPE_CHECKING:
@@ -45,54 +45,68 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MAX_BODY = 128 << 20
-_CHARACTERS = 16  # more than that a token does not hold in any text that people write
+"""Bytes of a request."""
 PORT = 8000
+_MAX_CHARACTERS = 16  # of a token, in any text that people write
 _DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The end of an answer, and the stop string that it ended with."""
+    """The end of an answer."""
 
     done: Done
     stopped_by: str | None
+    """The stop string that ended it."""
 
     @property
     def finish(self) -> str:
-        return "length" if self.stopped_by is None and self.done.stop == "length" else "stop"
+        """OpenAI's reason for the end."""
+        return "length" if self.stopped_by is None and self.done.stop == StopReason.LENGTH else "stop"
 
 
 @dataclass(slots=True)
 class Served:
-    """A reasoner under a name. `pictures` is where it finds its frames; `sampling` holds where a request does
-    not say."""
+    """A reasoner that is served under a name."""
 
     reasoner: Reasoner
-    pictures: Pictures
+    pictures: RequestPictures
+    """Where the reasoner finds its frames."""
     name: str
     context: int | None = None
+    """The most tokens that a chat and its answer may have together."""
     sampling: Sampling = field(default_factory=Sampling)
+    """The sampling of requests that do not set their own."""
     key: str | None = None
+    """The key that clients must send; None if they need none."""
     waiting: int = 256
+    """The most requests that may be under way, those that wait included."""
     under_way: int = field(default=0, init=False)
     started: int = field(default_factory=lambda: int(time.time()), init=False)
 
     @classmethod
     def load(cls, config: ReasonerConfig, name: str, *, key: str | None = None, waiting: int = 256) -> Served:
-        """With the weights of a configuration, in memory.
+        """Load the weights of a configuration.
+
+        Args:
+            config: The reasoner's configuration.
+            name: The model's name, by which clients ask for it.
+            key: The key that clients must send.
+            waiting: The most requests that may be under way, those that wait included.
 
         Raises:
             WeightsError: The weights cannot be loaded.
-            ConfigError: They are not local, or the name is not Unicode text, in which case no client could say it.
+            ConfigError: The weights are not local, or the name is not text that a client could send.
         """
         if not name.isprintable():
-            raise ConfigError(f"clients cannot say the model name {name!r}: give it another with --name")
-        pictures = Pictures()
+            raise ConfigError(f"clients cannot send the model name {name!r}: give it another with --name")
+        pictures = RequestPictures()
         store: Any = pictures
         lazy = build_reasoner(config, store) if config.use == "transformers" else None
         if not isinstance(lazy, LazyReasoner):
             raise ConfigError(
-                f"a local checkpoint can be served (reasoner.use: transformers), and this one is {config.use!r}"
+                "only a local checkpoint can be served (reasoner.use: transformers), "
+                f"and this one is {config.use!r}"
             )
         engine: Any = lazy.reasoner()
         sampling = Sampling(config.temperature, config.top_p)
@@ -100,6 +114,7 @@ class Served:
 
     @property
     def model(self) -> dict[str, Any]:
+        """The model's entry in OpenAI's list of models."""
         return {
             "id": self.name,
             "object": "model",
@@ -109,19 +124,26 @@ class Served:
         }
 
     def _check_length(self, rollout: Rollout) -> None:
-        """Raise `ProtocolError` for text that is far longer than the context, before it is cut into tokens:
-        others wait for that."""
+        """Raise `ProtocolError` for text that is far longer than the context.
+
+        This happens before it is cut into tokens, for which other requests have to wait.
+        """
         characters = sum(len(piece.text) for piece in rollout.pieces if isinstance(piece, TextPiece))
-        if self.context and characters > self.context * _CHARACTERS:
+        if self.context and characters > self.context * _MAX_CHARACTERS:
             raise ProtocolError(
                 400,
-                f"the chat has {characters:,} characters, and this model's context is {self.context:,} tokens: send less",
+                f"the chat has {characters:,} characters, and this model's context is "
+                f"{self.context:,} tokens: send less",
                 "context_length_exceeded",
                 "messages",
             )
 
-    async def answer(self, chat: ChatRequest, given: Prompted) -> AsyncGenerator[Delta | End]:
-        """The text that the model writes, up to a stop string, then its end."""
+    async def answer(self, chat: ChatRequest, given: Prompt) -> AsyncGenerator[Delta | End]:
+        """The text that the model writes, up to a stop string, then its end.
+
+        Raises:
+            ProtocolError: The chat is too long (400), or too many requests are under way (429).
+        """
         self._check_length(given.rollout)
         if self.under_way >= self.waiting:
             raise ProtocolError(
@@ -135,17 +157,13 @@ class Served:
             return hears.found is not None
 
         own = self.sampling
-        stream: Any = self.reasoner.stream(
-            given.rollout,
-            until=until,
-            stops=chat.stops,
-            max_tokens=chat.max_completion_tokens or chat.max_tokens or self.context or 4096,
-            sampling=Sampling(
-                own.temperature if chat.temperature is None else chat.temperature,
-                own.top_p if chat.top_p is None else chat.top_p,
-                own.seed if chat.seed is None else chat.seed % 2**63,
-            ),
+        sampling = Sampling(
+            own.temperature if chat.temperature is None else chat.temperature,
+            own.top_p if chat.top_p is None else chat.top_p,
+            own.seed if chat.seed is None else chat.seed % 2**63,
         )
+        limit = chat.max_completion_tokens or chat.max_tokens or self.context or 4096
+        stream = self.reasoner.stream(ReasonerRequest(given.rollout, limit, until, chat.stops, sampling))
         try:
             async for item in stream:
                 if isinstance(item, Delta):
@@ -162,8 +180,12 @@ class Served:
 
 
 def build_app(served: Served, hosts: frozenset[str] = frozenset()) -> Starlette:
-    """The server as an ASGI app. `hosts`, from `allowed_hosts`, are those that it answers to beside its own
-    addresses."""
+    """The server as an ASGI app.
+
+    Args:
+        served: The model.
+        hosts: The result of `allowed_hosts`: the hosts that it answers to, beside its own addresses.
+    """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
@@ -192,10 +214,10 @@ def build_app(served: Served, hosts: frozenset[str] = frozenset()) -> Starlette:
         body = await _body(request)
         chat = await asyncio.to_thread(read_request, body)
         _check_model(served, chat.model)
-        given = await asyncio.to_thread(prompted, chat, served.pictures)
+        given = await asyncio.to_thread(build_prompt, chat, served.pictures)
         items = served.answer(chat, given)
         if chat.stream:
-            # An error before the first word is an HTTP error, not an event of a stream.
+            # An error before the first word is an HTTP error, not an event in the stream.
             first = await _unless_gone(request, anext(items))
             return StreamingResponse(
                 _events(chat, first, items),
@@ -230,7 +252,7 @@ async def _whole(chat: ChatRequest, items: AsyncGenerator[Delta | End]) -> dict[
 async def _events(
     chat: ChatRequest, first: Delta | End, items: AsyncGenerator[Delta | End]
 ) -> AsyncIterator[bytes]:
-    """Server-sent events: the text as it is decoded, why it ended, what it took."""
+    """Server-sent events: the text as it is decoded, why it ended, its tokens."""
     reply, begins = Reply(chat.model), True
     async with aclosing(items):
         try:
@@ -255,13 +277,13 @@ def _event(data: dict[str, Any]) -> bytes:
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled when the client hangs up."""
+    """The result of `work`, which is cancelled if the client hangs up."""
 
-    async def gone() -> None:
+    async def disconnected() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
     try:
         await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -276,22 +298,22 @@ async def _unless_gone(request: Request, work: Awaitable[T]) -> T:
 async def _body(request: Request) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ProtocolError(415, "the request must be application/json")
-    parts, size = [], 0
+    body = bytearray()
     async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY:
+        body += part
+        if len(body) > MAX_BODY:
             raise ProtocolError(
                 413, f"the request has more than {MAX_BODY >> 20} MiB: send fewer or smaller pictures"
             )
-        parts.append(part)
-    return b"".join(parts)
+    return bytes(body)
 
 
 def _check_key(served: Served, request: Request) -> None:
+    if not served.key:
+        return
     kind, _, given = request.headers.get("authorization", "").partition(" ")
-    if served.key and not (
-        kind.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), served.key.encode())
-    ):
+    same = secrets.compare_digest(given.strip().encode(), served.key.encode())
+    if kind.lower() != "bearer" or not same:
         raise ProtocolError(
             401, "this server asks for a key: send it as `Authorization: Bearer KEY`", "invalid_api_key"
         )
@@ -308,8 +330,11 @@ def _check_model(served: Served, name: str) -> None:
 
 
 def to_protocol_error(error: Exception, what: str) -> ProtocolError:
-    """Any error as the protocol's. One that is the server's own (500) is logged, as the failure of `what`,
-    and has an id."""
+    """Turn any error into the protocol's. The server's own errors (500) are logged and get an id.
+
+    Args:
+        what: What failed, for the log.
+    """
     from starlette.exceptions import HTTPException
 
     if isinstance(error, HTTPException):
@@ -331,8 +356,7 @@ async def serve(app: Starlette, listening: socket.socket) -> None:
 
 @contextmanager
 def serving(app: Starlette) -> Iterator[str]:
-    """Serve from a thread of its own, on a free port of this machine, while the block lasts; gives the base
-    URL."""
+    """Serve from a thread, on a free port of this machine, until the block ends. Yields the base URL."""
     server = _server(app)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(

@@ -1,9 +1,9 @@
-"""The wire format of the OpenAI chat protocol, as far as `act2see serve openai` speaks it.
+"""The wire format of the OpenAI chat protocol, as far as `act2see serve openai` supports it.
 
-Fields that change nothing here are ignored; those that would change the answer, and are not understood, are
-refused (`REFUSED`), for an answer that looks right and is not is worse than an error. Three fields come from
-vLLM, under the same names: `continue_final_message`, `add_generation_prompt`, `include_stop_str_in_output`.
-One is our own: `plain_parts`.
+Fields that change nothing here are ignored. Unsupported fields that would change the answer are refused
+(`REFUSED`): an answer that only looks right is worse than an error. Three fields come from vLLM, under the
+same names: `continue_final_message`, `add_generation_prompt`, `include_stop_str_in_output`. One is our own:
+`plain_parts`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from act2see.agent.reasoners.base import Done
+from act2see.tools.runtime.text import first_problem
 
 REFUSED = (
     "tools",
@@ -31,7 +32,14 @@ MAX_STOPS = 16
 
 
 class ProtocolError(Exception):
-    """An error as an OpenAI client expects it: an HTTP status, and JSON that says what was wrong."""
+    """An error as OpenAI's clients expect it: an HTTP status, and JSON that says what is wrong.
+
+    Args:
+        status: The HTTP status.
+        message: What is wrong.
+        code: OpenAI's code of the error, such as "model_not_found".
+        param: The field of the request that is wrong.
+    """
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
@@ -39,12 +47,15 @@ class ProtocolError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status)
-        kind = kind or ("server_error" if self.status >= 500 else "invalid_request_error")
+        """The JSON of the response."""
+        other = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, other)
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
 class Wire(BaseModel):
+    """Base of what clients send; unknown fields are ignored."""
+
     model_config = ConfigDict(frozen=True)
 
 
@@ -71,11 +82,10 @@ class Message(Wire):
 
     @property
     def parts(self) -> list[TextPart | ImagePart]:
-        return (
-            [TextPart(type="text", text=self.content)]
-            if isinstance(self.content, str)
-            else list(self.content)
-        )
+        """The content as parts."""
+        if isinstance(self.content, str):
+            return [TextPart(type="text", text=self.content)]
+        return list(self.content)
 
 
 class StreamOptions(Wire):
@@ -83,7 +93,7 @@ class StreamOptions(Wire):
 
 
 class ChatRequest(Wire):
-    """A request for a chat completion. `plain_parts`: see `docs/models.md`."""
+    """A request for a chat completion."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -102,9 +112,10 @@ class ChatRequest(Wire):
     continue_final_message: bool | None = None
     include_stop_str_in_output: bool | None = None
     plain_parts: tuple[int, ...] = ()
+    """The parts of the last message in which `<think>` is plain text (`docs/models.md`)."""
 
     @model_validator(mode="after")
-    def _goes_on(self) -> ChatRequest:
+    def _check_final_message(self) -> ChatRequest:
         if self.continue_final_message:
             if self.messages[-1].role != "assistant":
                 raise ValueError("continue_final_message needs a last message of the assistant")
@@ -118,18 +129,23 @@ class ChatRequest(Wire):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(s for s in given if s)
+        """The stop strings that are not empty."""
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(stop for stop in stops if stop)
 
 
 def read_request(body: bytes) -> ChatRequest:
-    """The request of an HTTP body. Raises `ProtocolError`, 400, which names the first field that is wrong."""
+    """The request of an HTTP body.
+
+    Raises:
+        ProtocolError: 400, naming the first field that is wrong or not supported.
+    """
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as e:
-        first = e.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise ProtocolError(400, f"{f'{where}: ' if where else ''}{first['msg']}", param=where or None) from e
+        field, problem = first_problem(e)
+        message = f"{field}: {problem}" if field else problem
+        raise ProtocolError(400, message, param=field or None) from e
     for name in REFUSED:
         given = (request.model_extra or {}).get(name)
         if given and given != {"type": "text"}:
@@ -138,7 +154,11 @@ def read_request(body: bytes) -> ChatRequest:
 
 
 class Reply:
-    """Builds the parts of one answer: chunks of a stream, or the whole."""
+    """Builds the parts of one answer: the chunks of a stream, or the whole.
+
+    Args:
+        model: The model's name.
+    """
 
     def __init__(self, model: str) -> None:
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
@@ -151,6 +171,14 @@ class Reply:
         *,
         first: bool = False,
     ) -> dict[str, Any]:
+        """A chunk of a stream.
+
+        Args:
+            text: The piece of text; None in the last chunk.
+            finish: In the last chunk, why the text ended.
+            stopped_by: In the last chunk, the stop string that ended it.
+            first: Whether it is the first chunk.
+        """
         delta: dict[str, Any] = {"role": "assistant"} if first else {}
         if text is not None:
             delta["content"] = text
@@ -160,9 +188,18 @@ class Reply:
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
 
     def usage_chunk(self, done: Done) -> dict[str, Any]:
+        """The chunk after the last one, with the tokens."""
         return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage(done)}
 
     def whole(self, text: str, finish: str, stopped_by: str | None, done: Done) -> dict[str, Any]:
+        """The whole answer.
+
+        Args:
+            text: All that was written.
+            finish: Why the text ended.
+            stopped_by: The stop string that ended it.
+            done: The tokens.
+        """
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {
             "index": 0,
@@ -176,54 +213,64 @@ class Reply:
 
 def usage(done: Done) -> dict[str, Any]:
     """The tokens of one continuation; those served from the cache are part of the prompt's."""
-    read = done.prefilled + done.cached
+    prompt = done.prefilled + done.cached
     return {
-        "prompt_tokens": read,
+        "prompt_tokens": prompt,
         "completion_tokens": done.decoded,
-        "total_tokens": read + done.decoded,
+        "total_tokens": prompt + done.decoded,
         "prompt_tokens_details": {"cached_tokens": done.cached},
     }
 
 
 class StopStrings:
-    """Finds the first of some strings in text that comes in pieces, and holds back what may be the beginning
-    of one.
+    """Finds the first of some strings in a text that comes in pieces.
 
-    With `keep`, the string that was found is part of the text, and nothing is held back. Without stop strings
+    The end of the text is held back as long as it may be the beginning of a stop string. Without stop strings
     all text passes.
+
+    Args:
+        stops: The strings.
+        keep: Whether the string that was found is part of the text; then nothing is held back.
     """
 
     def __init__(self, stops: Sequence[str], keep: bool = False) -> None:
         self.found: str | None = None
         self._stops, self._keep = tuple(stops), keep
-        self._text, self._said = "", 0
+        self._text = ""
+        self._passed = 0  # characters of the text that were returned
 
     def feed(self, piece: str) -> str:
-        """What can be said now. Nothing is read once a string was found."""
+        """Take a piece and return the text that may pass. After a stop string nothing is read."""
         if self.found is not None:
             return ""
         before = len(self._text)
         self._text += piece
         hits = []
         for stop in self._stops:
-            at = self._text.find(stop, max(0, before - len(stop) + 1))
-            if at >= 0:
-                hits.append((at + len(stop), at, stop))
+            start = self._text.find(stop, max(0, before - len(stop) + 1))
+            if start >= 0:
+                hits.append((start + len(stop), start, stop))
         if hits:
-            end, at, self.found = min(hits)
-            return self._upto(end if self._keep else at)
-        held = 0 if self._keep else max((_overlap(self._text, s) for s in self._stops), default=0)
-        return self._upto(len(self._text) - held)
+            end, start, self.found = min(hits)
+            return self._pass(end if self._keep else start)
+        held = 0
+        if not self._keep:
+            held = max((_overlap(self._text, stop) for stop in self._stops), default=0)
+        return self._pass(len(self._text) - held)
 
     def rest(self) -> str:
-        """What was held back, at the end of the text."""
-        return "" if self.found is not None else self._upto(len(self._text))
+        """Return the text that was held back, at its end."""
+        return "" if self.found is not None else self._pass(len(self._text))
 
-    def _upto(self, end: int) -> str:
-        said, self._said = self._text[self._said : max(end, self._said)], max(end, self._said)
-        return said
+    def _pass(self, end: int) -> str:
+        """The text up to `end` that was not returned yet."""
+        end = max(end, self._passed)
+        text = self._text[self._passed : end]
+        self._passed = end
+        return text
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` begin `stop`."""
-    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+    """How many characters at the end of the text are the beginning of `stop`, which is not complete."""
+    longest = min(len(stop) - 1, len(text))
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from act2see.serve.ui.runs import Past, Run, Runs
-from act2see.tools.video.reader import VideoInfo
+from act2see.tools.frames import Video
 from act2see.trace.markup import Html, el, plain
 from act2see.trace.page import article
 from act2see.trace.pictures import Pictures
@@ -179,7 +179,7 @@ def player(key: str, name: str) -> Html:
     )
 
 
-def taken(info: VideoInfo, name: str) -> Html:
+def taken(info: Video, name: str) -> Html:
     """What is said of a video that was uploaded."""
     facts = f"{clock(info.seconds, info.seconds)}, {info.width} \N{MULTIPLICATION SIGN} {info.height}, {count(info.frames, 'frame')}"
     return el("p", el("bdi", name), f": {facts}. It is selected.", role="status", class_="a2s-status")

@@ -82,8 +82,7 @@ def open_graph(config: Config) -> tuple[Graph, FrameSource]:
     from act2see.graphs.parts import cached_parts
 
     graph = create_act2see(config)
-    store = cached_parts(config).resources.store
-    return graph, lambda ref: store.get(ref.digest)
+    return graph, cached_parts(config).resources.store
 
 
 @dataclass(slots=True)

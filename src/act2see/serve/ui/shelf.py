@@ -23,8 +23,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from act2see.errors import Act2SeeError, StoreError, VideoError
+from act2see.tools.frames import Video
 from act2see.tools.video.folders import Folders
-from act2see.tools.video.reader import VideoInfo, open_video
+from act2see.tools.video.reader import open_video
 
 log = logging.getLogger(__name__)
 _HARMLESS = re.compile(r"[^\w .()\[\],+-]")
@@ -57,7 +58,7 @@ class VideoCatalog:
         clips += [Clip(f"upload: {shown_name(path.name)}", str(path)) for _, path in newest]
         return {c.key: c for c in clips}
 
-    def take(self, upload: str) -> tuple[Clip, VideoInfo]:
+    def take(self, upload: str) -> tuple[Clip, Video]:
         """Keep an uploaded file, which is moved, if it is a video.
 
         Raises:

@@ -1,9 +1,8 @@
-"""One event loop for the whole process, in a thread of its own: where synchronous callers' coroutines run.
+"""One event loop for the whole process, in a thread of its own, for coroutines of synchronous callers.
 
 A client of a chat model keeps connections, and a connection belongs to the event loop that opened it. With a
 loop for each call (`asyncio.run`) the second call would find the first one's connections dead. So `run_sync`
-runs whatever it is given on the same loop, and `relay` keeps a client on it although its callers come from
-many.
+runs all coroutines on the same loop, and `relay` keeps a client on it for callers from other loops.
 
 The thread starts with the first call and ends with the process. A forked child has no such thread; it starts
 its own.
@@ -24,7 +23,7 @@ from act2see.tools.runtime.forks import pause_at_fork, renew_after_fork
 
 T = TypeVar("T")
 E = TypeVar("E")
-_PAUSE = 10.0  # seconds that a fork and the loop wait for each other at most
+_PAUSE = 10.0  # seconds that a fork and the loop wait for each other
 
 
 class _Background:
@@ -34,7 +33,7 @@ class _Background:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._paused: threading.Event | None = None  # set when the loop may go on
+        self._paused: threading.Event | None = None  # set when the loop may continue
 
     def loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -50,7 +49,7 @@ class _Background:
             return self._loop
 
     def stop(self) -> None:
-        """End the loop, at the end of the process: what it still runs is dropped."""
+        """End the loop at the end of the process; coroutines that still run are dropped."""
         loop, thread = self._loop, self._thread
         if loop is None or thread is None or not thread.is_alive():
             return
@@ -91,7 +90,7 @@ def _run_for_ever(loop: asyncio.AbstractEventLoop) -> None:
         try:
             loop.run_forever()
         except (SystemExit, KeyboardInterrupt):
-            continue  # one task raised it, and asyncio lets it through: the others go on
+            continue  # raised by one task, and asyncio lets it through: the others continue
         return
 
 
@@ -99,11 +98,10 @@ _background = _Background()
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, for code that is not asynchronous: in scripts, in threads, and in notebooks,
-    whose own loop is busy.
+    """The result of a coroutine, for synchronous code: scripts, threads, notebooks (whose own loop is busy).
 
-    It runs with the caller's context variables. Ctrl-C cancels it, waits until it has ended, and goes on to
-    the caller.
+    It runs with the caller's context variables. Ctrl-C cancels it, waits for its end, and is raised in the
+    caller.
     """
     return _wait_for(work, lambda running: running.result())
 
@@ -111,9 +109,11 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
 def run_sync_with_events(
     work: Callable[[Callable[[E], None]], Coroutine[Any, Any, T]], on_event: Callable[[E], None]
 ) -> T:
-    """As `run_sync`, for a coroutine that reports events: `on_event` is called in this thread, in order.
+    """`run_sync` for a coroutine that reports events.
 
-    An error that it raises ends the coroutine.
+    Args:
+        work: Makes the coroutine; it is given the function that reports an event. on_event: Called with each
+        event, in order, in this thread. An error that it raises ends the coroutine.
     """
     events: SimpleQueue[E | None] = SimpleQueue()
 
@@ -137,8 +137,8 @@ async def run_in_background(work: Coroutine[Any, Any, T]) -> T:
 async def relay(items: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """The items of a generator that runs on the background loop. Closing this closes it.
 
-    One task runs it from its first item to its last, since clients hold timeouts that must end in the task
-    where they began.
+    One task runs it from the first item to the last, since clients hold timeouts that must end in the task in
+    which they began.
     """
     here, there = asyncio.get_running_loop(), _background.loop()
     if here is there:
@@ -148,7 +148,7 @@ async def relay(items: AsyncGenerator[T]) -> AsyncGenerator[T]:
     queue: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
 
     def put(item: tuple[T] | None) -> None:
-        with suppress(RuntimeError):  # the caller's loop was closed in the meantime: nobody reads any more
+        with suppress(RuntimeError):  # the caller's loop was closed meanwhile: nobody reads any more
             here.call_soon_threadsafe(queue.put_nowait, item)
 
     async def pump() -> None:
@@ -176,8 +176,7 @@ async def _closing(items: AsyncGenerator[T]) -> AsyncIterator[T]:
 def _wait_for(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) -> T:
     loop = _background.loop()
     if _running_loop() is loop:
-        # Asked from within a run, by a tool say. The loop cannot wait for itself, so this run gets a loop of
-        # its own.
+        # Called inside a run, by a tool say. The loop cannot wait for itself, so this call gets its own loop.
         return _wait_apart(work, wait)
     task: Future[asyncio.Task[Any]] = Future()
     interrupted = threading.Event()
@@ -194,13 +193,13 @@ def _wait_for(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) -> T
         running = asyncio.run_coroutine_threadsafe(main(), loop)
         return wait(running)
     except BaseException:
-        # An interrupt may come at any line. Either the task has begun and is cancelled here, or it sees that
-        # it is not to begin.
+        # An interrupt may come at any line. Either the task has begun and is cancelled here, or `main` sees
+        # the flag and does not begin it.
         interrupted.set()
         if task.done():
             loop.call_soon_threadsafe(task.result().cancel)
         if running is not None:
-            # Whatever it still says: the caller gets what interrupted the wait.
+            # Its own error is dropped: the caller gets the interrupt.
             with suppress(Exception, CancelledError):
                 running.result()
         raise

@@ -1,8 +1,8 @@
-"""Cancelling a run so that it ends: for callers whose cancellation comes more than once.
+"""Cancel a run once, for callers whose cancellation comes more than once.
 
-anyio (and so Starlette, FastAPI and MCP servers) cancels what is in a scope again and again, at every step of
+anyio (and so Starlette, FastAPI and MCP servers) cancels a task in a scope again and again, at every step of
 the event loop, until it has left the scope. LangGraph cleans up in tasks that the second cancellation hits:
-the nodes are then never told, and run on to their end, unseen.
+its nodes are then never cancelled, and run to their end unseen.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import anyio
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-GRACE = 10.0  # seconds that work has for its clean-up
+GRACE = 10.0  # seconds for the clean-up
 
 
 async def cancel_once(work: Coroutine[Any, Any, T]) -> T:
-    """Wait for work, which is cancelled once, however often the caller is, and has ended when this returns.
+    """Await work, and cancel it once however often the caller is cancelled.
 
-    Work that does not end within `GRACE` seconds of its cancellation is left alone, and the log says so.
+    The work has ended when this returns, unless it takes more than `GRACE` seconds after its cancellation:
+    then it is left running, with a warning.
     """
     task = asyncio.create_task(work)
     try:

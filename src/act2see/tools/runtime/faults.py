@@ -1,7 +1,7 @@
-"""Which errors of a tool are the user's to mend.
+"""Errors of a tool that only the user can mend.
 
-A model that is told of a failed call goes on without the frame. That is right for a tool that is out of
-order, and wrong for a full disk or missing weights: the answer would be a guess, and nobody would learn why.
+A model that hears of a failed call goes on without the frame. That is right for a broken tool, and wrong for
+a full disk or missing weights: the answer would be a guess, and nobody would learn why.
 """
 
 from __future__ import annotations
@@ -28,36 +28,35 @@ from act2see.tools.runtime.text import first_line
 _OURS = (ConfigError, QuestionError, SetupError, StoreError, VideoError, WeightsError)
 _NUMBERS = "EACCES EDQUOT EFBIG EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENOSPC ENOTDIR EPERM EROFS ESTALE"
 _STORAGE = {getattr(errno, name) for name in _NUMBERS.split() if hasattr(errno, name)}
-# What libraries say that raise an error of their own: faiss, safetensors, SQLite.
+# In the messages of libraries with errors of their own: faiss, safetensors, SQLite.
 _WORDS = [os.strerror(number).lower() for number in (errno.ENOSPC, errno.EROFS, errno.EIO)]
 _WORDS += ["disk is full", "disk quota exceeded", "readonly database", "unable to open database"]
 
 
 def to_user_error(error: BaseException) -> Act2SeeError | None:
-    """The error by which a run should end, where this one is about storage, configuration, weights or the
-    video; None for others."""
+    """The error that should end the run: one of storage, configuration, weights or the video. Else None."""
     for one in _with_causes(error):
         if isinstance(one, _OURS):
             return one
         if isinstance(one, OSError) and one.errno in _STORAGE:
             place = f"{one.filename}: " if isinstance(one.filename, str) else ""
             return _storage_error(f"{place}{one.strerror or one}")
-        # A tool that raises our own error has put it into words, and may be quoting somebody else's disk.
-        if not isinstance(one, Act2SeeError) and any(
-            words in first_line(one, 1000).lower() for words in _WORDS
-        ):
+        # A tool that raises our own error has put it into words, and may be quoting another machine's disk.
+        message = first_line(one, 1000).lower()
+        if not isinstance(one, Act2SeeError) and any(words in message for words in _WORDS):
             return _storage_error(first_line(one))
     return None
 
 
-def _storage_error(said: str) -> StoreError:
+def _storage_error(problem: str) -> StoreError:
     return StoreError(
-        f"{said}; free some space, mend the rights, or name another place (`cache` and `store` in the config, ACT2SEE_CACHE)"
+        f"{problem}; free some space, mend the rights, or name another place "
+        "(`cache` and `store` in the config, ACT2SEE_CACHE)"
     )
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from or while handling, and the members of groups; each once."""
+    """The error, its causes and contexts, and the members of groups, each once."""
     seen: set[int] = set()
     left: list[BaseException] = [error]
     while left:
@@ -75,16 +74,19 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def restored(error: BaseException | str) -> BaseException:
-    """An error as it was raised: a run that is resumed has it as the text that a checkpoint keeps, such as
-    `OSError(28, 'full')`."""
+    """An error as it was raised, from the text by which a checkpoint keeps it: `OSError(28, 'full')`.
+
+    A type that is not known becomes a `ToolError`.
+    """
     if isinstance(error, BaseException):
         return error
     name, _, rest = error.partition("(")
     kind = getattr(errors, name, None) or getattr(builtins, name, None)
     try:
-        arguments = ast.literal_eval(f"({rest.removesuffix(')')},)") if rest.removesuffix(")") else ()
+        inside = rest.removesuffix(")")
+        arguments = ast.literal_eval(f"({inside},)") if inside else ()
         if isinstance(kind, type) and issubclass(kind, Exception):
             return kind(*arguments)
         return ToolError(" ".join(str(one) for one in arguments) or name)
-    except (ValueError, SyntaxError, TypeError):  # its arguments are no plain data
+    except (ValueError, SyntaxError, TypeError):  # its arguments are not plain data
         return ToolError(error)

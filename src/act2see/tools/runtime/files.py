@@ -1,6 +1,7 @@
-"""Files for people: written beside their place and renamed into it, so that nothing is ever half there.
+"""Write files and folders whole or not at all; read regular files only.
 
-And files from people: only regular ones are read, since a pipe or a device can wait, or go on, for ever.
+What is written goes beside its place first and is renamed into it, so that nobody sees a half-written file.
+What is read has to be a regular file: opening a pipe or a device can block for ever.
 """
 
 from __future__ import annotations
@@ -17,8 +18,15 @@ from act2see.errors import StoreError
 
 
 def check_folder(path: Path, ours: str) -> None:
-    """Raise `StoreError` unless `path` is new, empty, or holds `ours`, the file by which we know what we
-    wrote."""
+    """Check that a folder may be replaced.
+
+    Args:
+        path: The folder to write.
+        ours: A file that every folder written by us holds.
+
+    Raises:
+        StoreError: `path` is a file, or a folder that is neither empty nor ours.
+    """
     if path.is_dir():
         if any(path.iterdir()) and not (path / ours).is_file():
             raise StoreError(f"the folder {path} is not empty: name a new one")
@@ -27,71 +35,108 @@ def check_folder(path: Path, ours: str) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise `StoreError` where `path` is a folder."""
+    """Raise `StoreError` if `path` is a folder."""
     if path.is_dir():
         raise StoreError(f"{path} is a folder: name a file in it")
 
 
 @contextmanager
-def whole_folder(path: Path, ours: str) -> Iterator[Path]:
-    """A folder to fill; it becomes `path` when the block ends well, and is gone where it does not."""
-    check_folder(path, ours)
-    path = path.absolute()
-    new, old = (path.parent / f".{path.name}-{uuid4().hex}" for _ in range(2))
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Yield the name of a new file with the suffix of `path`, which it replaces when the block succeeds.
+
+    Raises:
+        OSError: A file or its folder cannot be written.
+    """
+    new = _beside(path)
+    try:
+        new.parent.mkdir(parents=True, exist_ok=True)
+        yield new
+        new.replace(path)
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder, which replaces `path` when the block succeeds.
+
+    Raises:
+        OSError: A file or a folder cannot be written.
+    """
+    new, old = _beside(path), _beside(path)
     try:
         new.mkdir(parents=True)
         yield new
         if path.exists():
             path.rename(old)
         new.rename(path)
-    except OSError as e:
-        raise StoreError(f"cannot write {path}: {e.strerror or e}; choose another folder") from e
     finally:
         for folder in (new, old):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file name to write to, with the suffix of `path`; it becomes `path` when the block ends well."""
-    check_file(path)
-    new = path.absolute().with_name(f".{uuid4().hex}-{path.name}")
+def whole_folder(path: Path, ours: str) -> Iterator[Path]:
+    """`replacing_folder`, for a folder that a user named.
+
+    Raises:
+        StoreError: The folder cannot be written, or `check_folder` rejects it.
+    """
+    check_folder(path, ours)
     try:
-        new.parent.mkdir(parents=True, exist_ok=True)
-        yield new
-        new.replace(path)
+        with replacing_folder(path.absolute()) as new:
+            yield new
+    except OSError as e:
+        raise StoreError(f"cannot write {path.absolute()}: {e.strerror or e}; choose another folder") from e
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """`replacing_file`, for a file that a user named.
+
+    Raises:
+        StoreError: The file cannot be written, or `path` is a folder.
+    """
+    check_file(path)
+    try:
+        with replacing_file(path) as new:
+            yield new
     except OSError as e:
         raise StoreError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
-    finally:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """The whole text or nothing."""
+    """Write a text file, whole or not at all; raises `StoreError` as `whole_file` does."""
     with whole_file(path) as new:
         new.write_text(text, encoding="utf-8", errors="replace")
 
 
+def _beside(path: Path) -> Path:
+    path = path.absolute()
+    return path.with_name(f".{uuid4().hex}-{path.name}")
+
+
 def read_file(path: str | os.PathLike[str], largest: int, *, follow: bool = True) -> bytes:
-    """The bytes of a regular file; a pipe, a device or a socket in its place is neither waited for nor read.
+    """Read a regular file. A pipe, a device or a socket raises `OSError` at once.
 
     Args:
-        largest: How many bytes it may have.
-        follow: Whether the path may be a symbolic link.
+        path: The file.
+        largest: The largest size, in bytes.
+        follow: Whether `path` may be a symbolic link.
 
     Raises:
-        OSError: It cannot be opened, is no regular file, or is too large.
-        ValueError: No file can have this name (a null character, half a surrogate pair).
+        OSError: It cannot be opened, is not a regular file, or is too large.
+        ValueError: The name holds a null character or a lone surrogate.
     """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-    # Opening a pipe waits for a writer, opening a terminal may take it over.
+    # Opening a pipe waits for a writer; opening a terminal may make it the controlling one.
     flags |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
     if not follow:
         flags |= getattr(os, "O_NOFOLLOW", 0)
     with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(None, "it is no regular file", os.fspath(path))
+            raise OSError(None, "it is not a regular file", os.fspath(path))
         data = file.read(largest + 1)
     if len(data) > largest:
         raise OSError(None, f"it has more than {largest >> 20} MiB", os.fspath(path))
@@ -99,8 +144,7 @@ def read_file(path: str | os.PathLike[str], largest: int, *, follow: bool = True
 
 
 def is_text(name: str) -> bool:
-    """Whether a file's name is Unicode text. Names of any bytes exist, which JSON and most formats cannot
-    hold."""
+    """Whether a file name is Unicode text: JSON and most formats cannot hold any other."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -109,5 +153,5 @@ def is_text(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """A name in which what is no Unicode text is written as an escape: `caf\\udce9.mp4`."""
+    """The name, with an escape for each byte that is not Unicode text: `caf\\udce9.mp4`."""
     return name.encode("utf-8", "backslashreplace").decode()

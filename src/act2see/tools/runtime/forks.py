@@ -1,22 +1,22 @@
-"""What must be done where a process forks after a question: prefork servers (`gunicorn --preload`),
-`multiprocessing` with "fork".
+"""Processes that fork after a question: prefork servers (`gunicorn --preload`), multiprocessing with "fork".
 
 The child has a copy of all memory and a single thread, the one that forked. Five things would hang there, and
 each has its remedy here:
 
-- Threads that are gone, and locks that they held. An object that owns threads or queues calls
+- Threads that no longer exist, and locks that they held. An object that owns threads or queues calls
   `renew_after_fork(self)` and makes them anew in the child; a `Lock` or `RLock` of this module is free again
-  there. What was asked in the parent is answered in the parent alone.
+  there. Requests of the parent are answered in the parent alone.
 - Imports of other threads, whose modules' locks nobody would release: a fork waits until there are none.
 - Native code that was interrupted in the middle: a cache half written. `native()` marks such work, and
   a fork waits until no other thread is in it, for a minute at most.
-- Other libraries' locks (of `functools.cached_property`, say) that an event loop holds for a moment. What
-  calls `pause_at_fork(self)` stands still between two callbacks while the process forks.
-- OpenMP. A thread that had helpers in the parent waits in the child for helpers that are not there, and the
-  thread that forked is the only one that may have had any. What is marked `@natively` and called there is
-  done in a fresh thread, which starts helpers of its own.
+- Other libraries' locks (of `functools.cached_property`, say) that an event loop holds for a moment. An
+object
+  that calls `pause_at_fork(self)` stands still between two callbacks while the process forks.
+- OpenMP. A thread that had helpers in the parent waits in the child for helpers that do not exist, and the
+  thread that forked is the only one that may have had any. A function marked `@natively` that is called there
+  runs in a fresh thread, which starts helpers of its own.
 
-No hook is registered before the first of these objects is made, and a process that never forks pays for a
+No hook is registered before the first of these objects is made, and a process that never forks pays for one
 lock a call.
 """
 
@@ -43,15 +43,15 @@ import filelock
 
 from act2see.errors import SetupError
 
-# Python calls the fork hook that was registered last first. These modules have hooks that take a lock for the
-# time of the fork, and native work may be waiting for one: so theirs are registered before ours, and ours has
-# waited before they are called.
+# Python calls the fork hook that was registered last first. These modules have hooks that hold a lock during
+# the fork, and native work may be waiting for one: so theirs are registered before ours, and ours has
+# finished waiting when they are called.
 _HOOKED_BEFORE = (concurrent.futures.thread, filelock)
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
-_LONGEST = 60.0  # seconds that a fork waits for native code
-_IMPORTS = 10.0  # and for other threads' imports
+_NATIVE_TIMEOUT = 60.0  # seconds that a fork waits for native code
+_IMPORT_TIMEOUT = 10.0  # seconds that it waits for other threads' imports
 
 
 class Renewable(Protocol):
@@ -81,10 +81,9 @@ def renew_after_fork(owner: Renewable) -> None:
 
 @contextmanager
 def native() -> Iterator[None]:
-    """Work in native code, in whose middle no fork happens.
+    """Work in native code that no fork interrupts.
 
-    While a fork waits nobody begins such work, so do not wait within it for what another thread does in
-    `native()`.
+    While a fork waits, no thread begins such work. So do not wait inside it for another thread's `native()`.
     """
     _process.watch()
     _process.enter()
@@ -95,8 +94,7 @@ def native() -> Iterator[None]:
 
 
 def natively(work: Callable[P, T]) -> Callable[P, T]:
-    """A function that is `native()` work. Called by the thread that forked, it is done in a fresh thread of
-    the child."""
+    """Make a function `native()` work. In a child, the thread that forked runs it in a fresh thread."""
 
     @wraps(work)
     def call(*args: P.args, **keywords: P.kwargs) -> T:
@@ -110,7 +108,7 @@ def natively(work: Callable[P, T]) -> Callable[P, T]:
             try:
                 with native():
                     done.set_result(context.run(work, *args, **keywords))
-            except BaseException as e:  # whatever it is, it belongs to whoever waits
+            except BaseException as e:  # raised where the result is awaited
                 done.set_exception(e)
 
         threading.Thread(target=apart, name="act2see-apart", daemon=True).start()
@@ -120,18 +118,24 @@ def natively(work: Callable[P, T]) -> Callable[P, T]:
 
 
 def check_inherited(what: str, device: str) -> None:
-    """In a child: raise `SetupError` for a model that the parent loaded on an accelerator, where a child
-    cannot reach it."""
+    """In a child: check that a model which the parent loaded can be used.
+
+    Args:
+        what: Describes the model.
+        device: Where it is.
+
+    Raises:
+        SetupError: It is on an accelerator, which the child cannot reach.
+    """
     if device != "cpu":
         raise SetupError(
-            f"{what} was loaded on {device} by the process that this one was forked from, and only that one can use it there: "
-            'fork before the first question, or start processes by "spawn"'
+            f"{what} was loaded on {device} by the process that this one was forked from, and only that one "
+            'can use it there: fork before the first question, or start processes by "spawn"'
         )
 
 
 def leak(thing: object) -> None:
-    """Never free `thing`: in a child, its end would wait for threads of the parent (a decoder's, an inference
-    session's)."""
+    """Never free `thing`: in a child, its destructor may wait for threads that exist in the parent alone."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
@@ -170,20 +174,19 @@ class RLock(Lock):
 
 
 class _Process:
-    """What is known of this process: who is in native code, whether a fork waits, and what is renewed in a
-    child."""
+    """The state of this process: threads in native code, forks that wait, objects to renew in a child."""
 
     def __init__(self) -> None:
         self.owners: weakref.WeakSet[Renewable] = weakref.WeakSet()
         self.pausables: weakref.WeakSet[Pausable] = weakref.WeakSet()
         self.survivor: int | None = None  # in a child: the thread that forked
-        self._inside: Counter[int] = Counter()  # threads in native code, and how deep
-        self._forks = 0  # that wait, or are under way
+        self._inside: Counter[int] = Counter()  # threads in native code, with their depth
+        self._forks = 0  # forks that wait or are under way
         self._changed = threading.Condition()
         self._watched = False
 
     def watch(self) -> None:
-        """Ask Python to be told of forks."""
+        """Register the fork hooks, once."""
         with self._changed:
             if self._watched or not hasattr(os, "register_at_fork"):  # Windows has no fork
                 return
@@ -206,12 +209,12 @@ class _Process:
                 self._changed.notify_all()
 
     def _close(self) -> None:
-        """Before a fork: nobody begins native work, and who is in it comes out."""
+        """Before a fork: let no thread begin native work, and wait for those in it to come out."""
         me = threading.get_ident()
         with self._changed:
             self._forks += 1
-            if not self._changed.wait_for(lambda: not self._inside.keys() - {me}, _LONGEST):
-                log.warning("a process forks while a model is at work in another thread: its child may hang")
+            if not self._changed.wait_for(lambda: not self._inside.keys() - {me}, _NATIVE_TIMEOUT):
+                log.warning("forking while a model is at work in another thread: the child may hang")
         for one in list(self.pausables):
             one.pause()
         _wait_for_imports()
@@ -231,16 +234,15 @@ class _Process:
         for owner in list(self.owners):
             try:
                 owner.renew()
-            except Exception:  # Python would only print it, and the others must be renewed all the same
+            except Exception:  # Python would only print it, and the others must be renewed too
                 log.exception("%r cannot be used in a forked process", owner)
 
 
 def _wait_for_imports() -> None:
-    """Until no other thread is importing a module: a child would wait for ever for the lock of one that is
-    half imported."""
-    me, end = threading.get_ident(), time.monotonic() + _IMPORTS
+    """Wait until no other thread is importing: a child would wait forever for the lock of a module."""
+    me, end = threading.get_ident(), time.monotonic() + _IMPORT_TIMEOUT
     while time.monotonic() < end:
-        # Python has no public name for these; without them nothing is waited for.
+        # Python has no public name for these; without them there is no wait.
         references = list(getattr(importlib._bootstrap, "_module_locks", {}).values())
         owners = {getattr(reference(), "owner", None) for reference in references}
         if not owners - {None, me}:

@@ -1,13 +1,13 @@
 """Modules beside a config file: `use: "depth:Depth"`, with `depth.py` in the file's folder.
 
-They are found there from whatever folder, command or server the file is used. `sys.path` is left alone, since
-what is in it is found by everybody: a module gets a name of its own by its folder, so two folders may each
-have a `mytool.py`. Within the folder, modules import one another as scripts do, by their plain names, when
-they are loaded and later: each is given an `__import__` that looks in its folder before it looks elsewhere.
-The standard library always comes first.
+They are found there whatever the working folder, the command or the server. `sys.path` is left alone, since
+it holds for the whole process: a module gets a name of its own by its folder, so two folders may each have a
+`mytool.py`. Within the folder, modules import one another as scripts do, by their plain names, when they are
+loaded and later: each is given an `__import__` that looks in its folder first. The standard library always
+comes before it.
 
 A module that Python would find at the same file by itself (the folder is the script's own, or the package is
-installed) is imported as always, under its plain name.
+installed) is imported as usual, under its plain name.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ _PREFIX = "_beside_"
 
 
 def import_beside(name: str, folder: str | None) -> ModuleType:
-    """The module of this dotted name: the one in `folder` where there is one, else the one that Python finds.
+    """The module of this dotted name: the one in `folder` if there is one, else the one that Python finds.
 
-    Raises whatever importing it raises.
+    Raises:
+        ImportError: There is no such module, or the name is that of a file.
+        Exception: Whatever the module raises when it is imported.
     """
     if "/" in name or "\\" in name or name.startswith(".") or name.endswith(".py"):
         module = os.path.basename(name).removesuffix(".py") or "odd"
@@ -49,7 +51,7 @@ def plain_names(text: str) -> str:
 
 
 def _is_there(name: str, folder: str) -> bool:
-    """Whether the folder has a module of this dotted name. Nothing is imported to see it."""
+    """Whether the folder has a module of this dotted name. Nothing is imported for it."""
     importlib.invalidate_caches()  # the file may be new
     places: Sequence[str] | None = [folder]
     spec: ModuleSpec | None = None
@@ -72,14 +74,13 @@ def _is_found_anyway(name: str, folder: str) -> bool:
 
 def _files(spec: ModuleSpec) -> list[str]:
     """Where a module is: its file, or the folders of a package without one."""
-    places = (
-        [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
-    )
-    return [os.path.realpath(p) for p in places]
+    if spec.has_location and spec.origin:
+        return [os.path.realpath(spec.origin)]
+    return [os.path.realpath(folder) for folder in spec.submodule_search_locations or ()]
 
 
 def _root(folder: str) -> str:
-    """The package that stands for the folder, in whose name its modules are."""
+    """The name of the package that stands for the folder and holds its modules."""
     folder = os.path.realpath(folder)
     root = f"{_PREFIX}{hashlib.blake2b(os.fsencode(folder), digest_size=6).hexdigest()}"
     if root not in sys.modules:
@@ -106,8 +107,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """Runs a module with an `__import__` of its folder. `exec` takes the builtins from the module's
-    globals."""
+    """Runs a module with its folder's `__import__`: `exec` takes builtins from the module's globals."""
 
     def exec_module(self, module: ModuleType) -> None:
         root = module.__name__.partition(".")[0]
@@ -130,7 +130,7 @@ def _import(
     module = importlib.import_module(f"{root}.{name}")
     if not fromlist:
         return sys.modules[f"{root}.{top}"]  # as `import a.b` binds `a`
-    # Of a package, what is named may be a module that is not loaded yet.
+    # A name imported from a package may be a module that is not loaded yet.
     return builtins.__import__(module.__name__, globals, locals, fromlist, 0)
 
 
@@ -140,7 +140,7 @@ def _is_of_folder(root: str, top: str) -> bool:
     here = PathFinder.find_spec(f"{root}.{top}", sys.modules[root].__path__)
     if here is None or here.loader is not None:
         return here is not None
-    # A folder without `__init__.py` is a package too, unless there is a better one.
+    # A folder without `__init__.py` is a package too, unless Python finds another one.
     try:
         return importlib.util.find_spec(top) is None
     except (ImportError, ValueError):

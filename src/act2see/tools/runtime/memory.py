@@ -1,9 +1,9 @@
-"""What to do when a device's memory runs out: give back what is unused, and do the work in smaller parts.
+"""When a device's memory runs out: release what is unused, and do the work in smaller parts.
 
-And the contrary, for a command that trains on the processor: `retain_freed_memory`.
+The parts are the caller's: frames of a batch, rows that decode, tokens that are read. A batch that fails for
+another reason is taken apart in the same way, so that one bad item does not fail its neighbours.
 
-Which parts is the caller's: frames of a batch, rows that decode, tokens that are read. Other failures of a
-batch are taken apart the same way, so that one bad item does not fail its neighbours.
+`retain_freed_memory` does the contrary, for a command that trains on the processor.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ _KEEP = {-3: 2**25, -1: 2**30}  # malloc.h: M_MMAP_THRESHOLD (32 MiB is the most
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether it says that there was no room: CUDA's own error, or what the CPU's and Apple's allocators
-    raise."""
+    """Whether an error means that memory ran out: CUDA's own type, or those of the CPU and of Apple."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
 def release() -> None:
-    """Give back what nothing uses. Call it after the `except` block: within, the error still holds the
-    tensors of its frames."""
+    """Release unused memory to the device.
+
+    Call it after the `except` block: inside, the error still holds the tensors of its stack frames.
+    """
     import gc
 
     import torch
@@ -45,12 +46,11 @@ def release() -> None:
 
 
 def retain_freed_memory() -> None:
-    """From now on this process keeps the memory that it frees, up to a GiB. Nothing happens where the C
-    library is not GNU's.
+    """Let this process keep the memory that it frees, up to a GiB. Does nothing without GNU's C library.
 
-    GNU's allocator gives a block of some size back to the kernel, which clears each page of it when the next
-    step asks again: a tenth of a step of training on a processor. Blocks above 32 MiB still go back. It
-    concerns the whole process, so commands call it, and libraries do not.
+    GNU's allocator gives larger blocks back to the kernel, which clears each page when the next step asks for
+    it: a tenth of a step of training on a processor. Blocks above 32 MiB still go back. It concerns the whole
+    process, so commands call it, and libraries do not.
     """
     import ctypes
 
@@ -61,8 +61,15 @@ def retain_freed_memory() -> None:
 
 
 def in_halves(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | Exception]:
-    """`work(items)`; where that fails, its two halves, and so on. What fails alone is returned as its
-    error."""
+    """Do `work` on all items, or if it fails on each half, and so on.
+
+    Args:
+        work: Returns a result for each item.
+        items: At least one.
+
+    Returns:
+        For each item its result, or the error of an item that fails alone.
+    """
     full = False
     try:
         return list(work(items))

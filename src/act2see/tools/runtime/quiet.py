@@ -1,9 +1,9 @@
-"""Keep what libraries say about themselves off the screen while we load and run their models.
+"""Silence libraries while we load and run their models.
 
-Bars, notes on packages that are not installed and warnings about their own future tell whoever asked a
-question nothing, and in a notebook they bury the answer. They are silenced while a block runs, by the
-libraries' own switches, and are as they were after it: importing act2see changes nothing for anybody else.
-Who logs at INFO or below hears the libraries' notes as well; errors are always heard.
+Progress bars, notes on packages that are not installed and deprecation warnings mean nothing to a user who
+asked a question, and in a notebook they bury the answer. They are silenced while a block runs, by the
+libraries' own switches, which are put back after it: importing act2see changes nothing for anybody else. With
+act2see's log at INFO or below, the libraries' notes are logged too; errors are always logged.
 """
 
 from __future__ import annotations
@@ -17,18 +17,14 @@ from typing import Any
 
 from act2see.tools.runtime.forks import Lock
 
-_NOTED = (
-    "accelerate",
-    "huggingface_hub",
-    "peft",
-    "sentence_transformers",
-)  # they have loggers, and no bars of their own
-_WARNING = r"(transformers|diffusers|accelerate|huggingface_hub|peft|tokenizers|torch|act2see)(\.|$)"  # whom a warning is blamed on
+# They have loggers, and no bars of their own.
+_LOGGERS = ("accelerate", "huggingface_hub", "peft", "sentence_transformers")
+# The modules that a warning is attributed to.
+_WARNING = r"(transformers|diffusers|accelerate|huggingface_hub|peft|tokenizers|torch|act2see)(\.|$)"
 
 _lock = Lock()
-_silenced: dict[
-    str, tuple[int, Callable[[], None]]
-] = {}  # how often, and what undoes it: blocks of several threads overlap
+# By name: how many blocks silence it (those of several threads overlap), and the function that undoes it.
+_silenced: dict[str, tuple[int, Callable[[], None]]] = {}
 
 
 @contextmanager
@@ -38,7 +34,7 @@ def quiet(*libraries: str) -> Iterator[None]:
         for name in ("transformers", *libraries):
             stack.enter_context(_once(name, lambda name=name: _hush_library(name)))  # type: ignore[misc]
         stack.enter_context(_once("warnings", _hush_warnings))
-        for name in _NOTED:
+        for name in _LOGGERS:
             stack.enter_context(_once(name, lambda name=name: _hush_logger(name)))  # type: ignore[misc]
         yield
 
@@ -78,24 +74,20 @@ def _hush_library(name: str) -> Callable[[], None]:
 def _hush_logger(name: str) -> Callable[[], None]:
     logger = logging.getLogger(name)
     before = logger.level
-    if (
-        logging.getLogger("act2see").isEnabledFor(logging.INFO)
-        or before > logging.WARNING
-        or 0 < before < logging.WARNING
-    ):
+    verbose = logging.getLogger("act2see").isEnabledFor(logging.INFO)
+    if verbose or before not in (logging.NOTSET, logging.WARNING):  # somebody has chosen a level
         return lambda: None
     logger.setLevel(logging.ERROR)
     return lambda: logger.setLevel(before)
 
 
 def _hush_warnings() -> Callable[[], None]:
-    """One filter more, and not `catch_warnings`, which puts back a list that other threads have changed
-    since."""
+    """Add a filter. `catch_warnings` would put back a list that other threads have changed meanwhile."""
     warnings.filterwarnings("ignore", module=_WARNING)
     ours = warnings.filters[0]
 
     def undo() -> None:
-        # Somebody's `catch_warnings` may have ended in between, and taken it along.
+        # A `catch_warnings` elsewhere may have ended meanwhile and removed it.
         if ours in warnings.filters:
             warnings.filters.remove(ours)  # type: ignore[attr-defined]
 

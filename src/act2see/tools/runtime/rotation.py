@@ -1,12 +1,12 @@
 """Long jobs done in turns, so that a short one that comes later does not wait for a long one to end.
 
-A job is a generator: it yields how far it is (`done, total`) after each piece of work, and returns what it
-made. `workers` threads go round the owners and do the next piece of each one's first job; an owner's jobs are
-done in order, so that its first is ready early. A job is named by a key: who asks for one that is under way
-waits for that one. It is given up once nobody waits for it.
+A job is a generator: it yields its progress (`done, total`) after each piece of work, and returns its result.
+`workers` threads go round the owners and do the next piece of each one's first job; an owner's jobs are done
+in order, so that its first is ready early. A job is named by a key: a second request for a job under way
+awaits the same job. A job that nobody awaits any more is dropped.
 
-At most `most` jobs are begun, since each holds what it works with open; later ones wait until one ends.
-Threads live while there is work.
+At most `max_begun` jobs are begun, since each holds files open; later ones wait until one ends. Threads live
+while there is work.
 """
 
 from __future__ import annotations
@@ -24,29 +24,38 @@ from act2see.tools.runtime.forks import Lock, leak, renew_after_fork
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-GenerationRequest = Generator[tuple[int, int], None, T]
+Steps = Generator[tuple[int, int], None, T]
+"""Yields the pieces done and all of them, and returns the result."""
 Progress = Callable[[int, int], None]
+"""Called with the pieces done and all of them."""
 
 
 @dataclass(eq=False, slots=True)
 class _Job(Generic[T]):
     key: Hashable
     owner: Hashable
-    steps: GenerationRequest[T]
+    steps: Steps[T]
     waiters: list[tuple[Future[T], Progress | None]] = field(default_factory=list)
     begun: bool = False
     running: bool = False
 
     @property
     def wanted(self) -> bool:
+        """Whether somebody awaits it."""
         return not all(future.cancelled() for future, _ in self.waiters)
 
 
 class RoundRobin(Generic[T]):
-    """Runs jobs in turns. Thread-safe."""
+    """Runs jobs in turns. Thread-safe.
 
-    def __init__(self, *, workers: int = 2, most: int = 32, name: str = "act2see-rotation") -> None:
-        self.workers, self.most, self.name = workers, most, name
+    Args:
+        workers: How many threads work at the same time.
+        max_begun: How many jobs are begun at the same time.
+        name: Of the threads.
+    """
+
+    def __init__(self, *, workers: int = 2, max_begun: int = 32, name: str = "act2see-rotation") -> None:
+        self.workers, self.max_begun, self.name = workers, max_begun, name
         self._jobs: dict[Hashable, _Job[T]] = {}
         self._owners: OrderedDict[Hashable, list[_Job[T]]] = OrderedDict()  # whose turn it is comes first
         self._threads = 0
@@ -56,13 +65,20 @@ class RoundRobin(Generic[T]):
     def join(
         self,
         key: Hashable,
-        begin: Callable[[], GenerationRequest[T]],
+        begin: Callable[[], Steps[T]],
         progress: Progress | None = None,
         owner: Hashable = None,
     ) -> Future[T]:
-        """What the job of this key will have made. Who cancels the future no longer waits for it.
+        """Await the job of this key.
 
-        `progress` is called in a thread of the rotation's own. A job without an `owner` is one by itself.
+        Args:
+            key: Names the job.
+            begin: Makes the job, unless it is under way.
+            progress: Called after each piece, in another thread.
+            owner: Whose turns the job shares; without one it has turns of its own.
+
+        Returns:
+            The result to come. Cancelling it withdraws the request.
         """
         future: Future[T] = Future()
         with self._lock:
@@ -75,7 +91,7 @@ class RoundRobin(Generic[T]):
         return future
 
     def renew(self) -> None:
-        """In a forked child: no job and no thread. The parent goes on with its jobs."""
+        """In a forked child: no job and no thread. The parent continues its jobs."""
         leak(self._jobs)  # closed here, a job would wait for the decoder's threads, which are the parent's
         self._jobs, self._owners, self._threads = {}, OrderedDict(), 0
 
@@ -97,15 +113,15 @@ class RoundRobin(Generic[T]):
                 self._tell(job, done, total)
                 with self._lock:
                     job.running = False
-                    self._owners.move_to_end(job.owner)  # behind those who came meanwhile
+                    self._owners.move_to_end(job.owner)  # behind those that came meanwhile
                 continue
             with self._lock:
-                self._drop(job)  # who comes now finds what it made
+                self._drop(job)  # from now on its result is found elsewhere
             for future, _ in job.waiters:
                 settle(future, made)
 
     def _next(self) -> _Job[T] | None:
-        """The job whose turn it is; none where there is nothing to do, which ends the thread."""
+        """The job whose turn it is; None if there is nothing to do, which ends the thread."""
         while True:
             with self._lock:
                 job = self._turn()
@@ -120,10 +136,10 @@ class RoundRobin(Generic[T]):
             try:
                 job.steps.close()
             except Exception:
-                log.warning("%s was given up, and its end failed", job.key, exc_info=True)
+                log.warning("%s was dropped, and closing it failed", job.key, exc_info=True)
 
     def _turn(self) -> _Job[T] | None:
-        room = sum(job.begun for job in self._jobs.values()) < self.most
+        room = sum(job.begun for job in self._jobs.values()) < self.max_begun
         for jobs in self._owners.values():
             for job in jobs:
                 if not job.running and (job.begun or room or not job.wanted):
@@ -140,9 +156,9 @@ class RoundRobin(Generic[T]):
 
     def _tell(self, job: _Job[T], done: int, total: int) -> None:
         with self._lock:
-            listeners = [said for future, said in job.waiters if said and not future.cancelled()]
-        for said in listeners:
+            listeners = [report for future, report in job.waiters if report and not future.cancelled()]
+        for report in listeners:
             try:
-                said(done, total)
-            except Exception:  # a listener's fault is not the job's, which others wait for
-                log.warning("what listened to the progress of %s failed", job.key, exc_info=True)
+                report(done, total)
+            except Exception:  # a listener's fault must not fail the job, which others await
+                log.warning("a listener to the progress of %s failed", job.key, exc_info=True)

@@ -1,7 +1,7 @@
-"""What the graphs of one process have in common: models, each loaded once, and locks, each of one thing.
+"""Objects that the graphs of one process share: models, each loaded once, and locks by key.
 
 Two configurations that differ in their budget, their tools or their prompt share the reasoner, the encoder
-and the diffusion pipeline, as long as the weights and how they are loaded are the same.
+and the diffusion pipeline, as long as the weights and the loading options are the same.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ T = TypeVar("T")
 
 
 class Shared:
-    """Holds what several graphs use, by what it was made from. Thread-safe."""
+    """Objects by the settings that they were made from. Thread-safe."""
 
     def __init__(self) -> None:
         self._made: dict[Hashable, Any] = {}
-        self._lock = RLock()  # what is made may use what is made
+        self._lock = RLock()  # `make` may call `get`
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What is there under this key, or what `make` gives; it should be quick, and load models later."""
+        """The object of a key.
+
+        Args:
+            key: The settings.
+            make: Makes the object the first time. It should be quick, and load models later.
+        """
         with self._lock:
             if key not in self._made:
                 self._made[key] = make()
@@ -34,7 +39,7 @@ class Shared:
 
 
 class KeyedLocks:
-    """A lock for each key, kept while somebody holds it or waits for it."""
+    """A lock for each key, kept while a thread holds it or waits for it: `with locks(key): ...`."""
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, threading.RLock] = {}

@@ -1,8 +1,8 @@
-"""Text from outside, made fit to be kept: what comes in here ends up in JSON, in checkpoints, on terminals
-and in file names.
+"""Text from outside, made fit to be saved, and the first line of an error.
 
-Two kinds of characters break those: lone surrogates, which no encoding writes (JSON's `"\\ud800"` makes them,
-and so do file names and command lines that are not UTF-8), and NUL, at which C ends a string.
+Text ends up in JSON, in checkpoints, on terminals and in file names. Two kinds of characters break those:
+lone surrogates, which no encoding writes (they come from JSON's `"\\ud800"`, and from file names and command
+lines that are not UTF-8), and NUL, at which C ends a string.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ def clean_text(text: str) -> str:
 
 
 def clean_data(data: Any) -> Any:
-    """Plain data (dictionaries, lists, texts within one another) with `clean_text` for every text in it, keys
-    too."""
+    """Plain data (nested dictionaries, lists and tuples) with `clean_text` for every text in it, keys too."""
     if isinstance(data, str):
         return clean_text(data)
     if isinstance(data, dict):
         return {clean_data(key): clean_data(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return type(data)(clean_data(one) for one in data) if type(data) in (list, tuple) else data
+    if type(data) in (list, tuple):
+        return type(data)(clean_data(one) for one in data)
     return data
 
 
 def first_line(error: BaseException, most: int = 200) -> str:
-    """The first line of what an error says, or its class where it says nothing; never an error itself."""
+    """The first line of an error's message, cut at `most` characters; its class if the message is empty."""
     try:
         lines = [line.strip() for line in clean_text(str(error)).splitlines()]
     except Exception:  # an error's own __str__ may fail
@@ -43,14 +42,14 @@ def first_line(error: BaseException, most: int = 200) -> str:
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
-    """The first field that failed, as a dotted path (empty: the whole), and what is wrong with it."""
+    """The first field that failed, as a dotted path (empty for the whole), and what is wrong with it."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     return path, first["msg"].removeprefix("Value error, ")
 
 
 def unfit_for_path(path: str) -> str | None:
-    """Why a path cannot be used, in a few words; None where it can."""
+    """Why no file can have this path, in a few words; None if one can."""
     if "\0" in path:
         return "it holds a NUL character"
     if _LONE.search(path):

@@ -1,8 +1,8 @@
 """Where weights are: shipped with the package, in a local folder, or in the cache of a hub.
 
 `micro:vlm` names a folder that ships in the package; a path names itself; anything else is a hub repository,
-which `act2see download` has fetched into the hub's cache. Nothing is fetched when weights are loaded: a
-question must not wait for gigabytes that nobody asked for. Safetensors only, no remote code.
+which `act2see download` has fetched into the hub's cache. Loading weights fetches nothing: a question must
+not wait for a download of gigabytes. Safetensors only, no remote code.
 """
 
 from __future__ import annotations
@@ -14,54 +14,60 @@ from pathlib import Path
 from typing import Any
 
 from act2see.errors import ConfigError, WeightsError
+from act2see.tools.runtime.text import first_line
 
-_NAMING = (
-    "model_index.json",
-    "config.json",
-    "adapter_config.json",
-    "modules.json",
-)  # one of them is in every repository
+# Every repository has one of them.
+_NAMING = ("model_index.json", "config.json", "adapter_config.json", "modules.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Weights that a part will load: their name, and the parts of a pipeline that it leaves out."""
+    """Weights that a part of a graph will load."""
 
     part: str
+    """The part: the reasoner, the encoder, a tool's tag."""
     name: str
+    """The name of the weights in the config."""
     without: tuple[str, ...] = ()
+    """Parts of a pipeline that are not loaded."""
 
 
 def resolve_weights(name: str) -> str:
-    """A folder, or the hub name unchanged. Raises where a local folder is named but is not there."""
+    """A folder, or the hub name unchanged. Raises `WeightsError` if a folder is named that does not exist."""
     if name.startswith("micro:"):
         folder = Path(__file__).parents[2] / "micro" / "weights" / name.removeprefix("micro:")
         if not folder.is_dir():
             raise WeightsError(
-                f"the micro weights {folder.name!r} are not in this installation; run `act2see micro train` to make them"
+                f"the micro weights {folder.name!r} are not in this installation; "
+                "run `act2see micro train` to make them"
             )
         return str(folder)
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
         folder = Path(name).expanduser()
         if not folder.is_dir():
             raise WeightsError(
-                f"there is no weight folder {name}; check the path in the config, or name a hub repository as owner/name"
+                f"there is no weight folder {name}; check the path in the config, "
+                "or name a hub repository as owner/name"
             )
         return str(folder)
     return name
 
 
 def is_of_hub(name: str) -> bool:
-    """Whether a hub may have them."""
+    """Whether weights of this name would come from a hub."""
     try:
         return not name.startswith("micro:") and resolve_weights(name) == name and not Path(name).is_dir()
     except WeightsError:
-        return False  # a local folder, which is not there
+        return False  # a local folder that does not exist
 
 
 def find_weights(name: str) -> Path:
-    """The folder in which they are. Raises `WeightsError` where they are not, `ConfigError` for what is no
-    name."""
+    """The folder of weights.
+
+    Raises:
+        ConfigError: The name can be neither a folder nor a repository.
+        WeightsError: The weights are not here.
+    """
     place = resolve_weights(name)
     if Path(place).is_dir():
         return Path(place)
@@ -79,31 +85,48 @@ def find_weights(name: str) -> Path:
 
 
 def weight_files(folder: Path, without: Sequence[str] = ()) -> Iterator[tuple[str, list[Path]]]:
-    """The safetensors files that a loader reads, by part; raises `WeightsError` where one is missing."""
-    pipeline = folder / "model_index.json"
-    modules = folder / "modules.json"
-    parts = {"model": folder}
-    if modules.is_file():  # of sentence-transformers: a folder for each, and not all have weights
-        named = {m["path"]: folder / m["path"] for m in json.loads(modules.read_text(encoding="utf-8"))}
-        parts = {p: f for p, f in named.items() if any(f.glob("*.safetensors"))} or parts
-    if pipeline.is_file():
-        kinds = json.loads(pipeline.read_text(encoding="utf-8"))
-        used = [
-            p
-            for p, kind in kinds.items()
-            if isinstance(kind, list) and kind[0] and p not in without and _has_weights(p)
-        ]
-        parts = {p: folder / p for p in used}
-    for name, part in parts.items():
+    """The safetensors files that a loader reads, by part.
+
+    Args:
+        folder: Of a model, a diffusers pipeline or a sentence-transformers model.
+        without: Parts of a pipeline that are not loaded.
+
+    Raises:
+        WeightsError: A file is missing.
+    """
+    for name, part in _parts(folder, without).items():
         index = next(iter(sorted(part.glob("*.safetensors.index.json"))), None)
         if index:
-            shards = {part / f for f in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+            shards = {part / file for file in _json(index)["weight_map"].values()}
         else:
             # A variant (`model.fp16.safetensors`) is a second copy of the same weights.
-            shards = {f for f in part.glob("*.safetensors") if f.name.count(".") == 1}
-        if not shards or not all(s.is_file() for s in shards):
+            shards = {file for file in part.glob("*.safetensors") if file.name.count(".") == 1}
+        if not shards or not all(shard.is_file() for shard in shards):
             raise WeightsError(f"incomplete: safetensors files are missing in {part}")
         yield name, sorted(shards)
+
+
+def _parts(folder: Path, without: Sequence[str]) -> dict[str, Path]:
+    """The folders with weights, by name."""
+    pipeline = folder / "model_index.json"
+    if pipeline.is_file():
+        parts = {}
+        for part, kind in _json(pipeline).items():
+            used = isinstance(kind, list) and kind[0] and part not in without
+            if used and _has_weights(part):
+                parts[part] = folder / part
+        return parts
+    modules = folder / "modules.json"
+    if modules.is_file():  # of sentence-transformers: a folder for each, and not all have weights
+        named = {module["path"]: folder / module["path"] for module in _json(modules)}
+        with_weights = {name: part for name, part in named.items() if any(part.glob("*.safetensors"))}
+        if with_weights:
+            return with_weights
+    return {"model": folder}
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _has_weights(part: str) -> bool:
@@ -111,7 +134,7 @@ def _has_weights(part: str) -> bool:
 
 
 def what_is_missing(wanted: Wanted) -> str:
-    """Why these weights cannot be loaded: `not downloaded`, `incomplete: ...`; empty where all is here."""
+    """Why weights cannot be loaded: `not downloaded`, `incomplete: ...`; empty if they can."""
     try:
         for _ in weight_files(find_weights(wanted.name), wanted.without):
             pass
@@ -121,28 +144,41 @@ def what_is_missing(wanted: Wanted) -> str:
 
 
 def wanted_by(part: Any) -> Iterator[Wanted]:
-    """The weights that a part would load now. Parts that load none, and those of other people, need not say
-    so."""
+    """The weights that a part would load now; none if it has no method `wanted`."""
     yield from part.wanted() if hasattr(part, "wanted") else ()
 
 
 def local_weights(what: str, name: str, without: Sequence[str] = ()) -> str:
-    """The folder to load from, with all that is loaded in it. Raises `WeightsError`, which says `what` they
-    are."""
+    """The folder to load from.
+
+    Args:
+        what: Describes the weights in the message.
+        name: Their name in the config.
+        without: Parts of a pipeline that are not loaded.
+
+    Raises:
+        WeightsError: A file is missing.
+    """
     if wrong := what_is_missing(Wanted(what, name, tuple(without))):
         raise not_loaded(what, name, WeightsError(wrong))
     return str(find_weights(name))
 
 
 def not_loaded(what: str, name: str, error: Exception) -> WeightsError:
-    """Why weights cannot be loaded, in a line, and what to do where they are a hub's."""
-    said = str(error).splitlines()[0].rstrip(" .") if str(error) else type(error).__name__
+    """The error for weights that cannot be loaded, with the command that fetches a hub's.
+
+    Args:
+        what: Describes the weights.
+        name: Their name in the config.
+        error: What the loader raised.
+    """
+    why = first_line(error, 1000).rstrip(" .")
     hub = f"; act2see download fetches them: act2see download {name}" if is_of_hub(name) else ""
-    return WeightsError(f"{what} {name} cannot be loaded: {said}{hub}")
+    return WeightsError(f"{what} {name} cannot be loaded: {why}{hub}")
 
 
 def pick_device(device: str) -> str:
-    """`auto` is the first accelerator, else the CPU."""
+    """The device; for `auto` the first accelerator, else the CPU."""
     if device != "auto":
         return device
     import torch

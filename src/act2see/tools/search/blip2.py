@@ -5,7 +5,8 @@ L2-normalised. It is the computation of LAVIS's `blip2_image_text_matching` (wei
 `Salesforce/blip2-itm-vit-g-coco`, which TFVTG uses): LAVIS 1.0.2 itself cannot be imported beside
 transformers 5.
 
-Frames come squashed to the model's square: the video reader makes that size while it decodes.
+Frames come squashed to the model's square: the video reader makes that size while it decodes. Nothing here
+knows of videos or indexes.
 """
 
 from __future__ import annotations
@@ -22,16 +23,25 @@ from numpy.typing import NDArray
 from act2see.errors import WeightsError
 from act2see.tools.runtime.forks import Lock, natively
 from act2see.tools.runtime.quiet import quiet
+from act2see.tools.video.store import Pixels
 
 if TYPE_CHECKING:
     import torch
 
-Pixels = NDArray[np.uint8]
 TEXT_TOKENS = 35
 
 
 class Blip2Encoder:
-    """Encodes frames and phrases. Thread-safe: one forward at a time."""
+    """Encodes frames and phrases. Thread-safe: one forward at a time.
+
+    Args:
+        weights: A folder.
+        device: Where the model is.
+        dtype: Of the model.
+
+    Raises:
+        WeightsError: The checkpoint is not BLIP-2, or has no preprocessor file.
+    """
 
     @quiet()
     def __init__(self, weights: str | Path, *, device: str = "cpu", dtype: str = "float32") -> None:
@@ -42,16 +52,13 @@ class Blip2Encoder:
         config = Blip2Config.from_pretrained(weights)
         if config.model_type != "blip-2":
             raise WeightsError(
-                f"{weights} is a {config.model_type} checkpoint; the encoder needs BLIP-2 for image-text retrieval, "
-                "or `encoder.use: transformers` for CLIP and SigLIP"
+                f"{weights} is a {config.model_type} checkpoint; the encoder needs BLIP-2 for image-text "
+                "retrieval, or `encoder.use: transformers` for CLIP and SigLIP"
             )
         self.tokenizer = AutoTokenizer.from_pretrained(weights)
         # One model for both sides: the split classes would hold the Q-Former twice.
-        self.model: Any = (
-            Blip2ForImageTextRetrieval.from_pretrained(weights, dtype=self.dtype, use_safetensors=True)
-            .to(device)
-            .eval()
-        )
+        model = Blip2ForImageTextRetrieval.from_pretrained(weights, dtype=self.dtype, use_safetensors=True)
+        self.model: Any = model.to(device).eval()
         self.size: int = config.vision_config.image_size
         self.tokens: int = config.num_query_tokens
         self.dim: int = config.image_text_hidden_size
@@ -92,10 +99,10 @@ class Blip2Encoder:
         ).to(self.device)
         with self._lock, torch.inference_mode():
             embeds = m.embeddings(input_ids=tokens["input_ids"])
-            read = m.qformer(query_embeds=embeds, query_length=0, attention_mask=tokens["attention_mask"])[0][
-                :, 0
-            ]
-            out = normalize(m.text_projection(read.to(m.text_projection.weight.dtype)), dim=-1)
+            mask = tokens["attention_mask"]
+            read = m.qformer(query_embeds=embeds, query_length=0, attention_mask=mask)[0]
+            first = read[:, 0].to(m.text_projection.weight.dtype)  # (phrases, hidden)
+            out = normalize(m.text_projection(first), dim=-1)
         return out.float().cpu().numpy()
 
 
@@ -109,7 +116,11 @@ def squash(pixels: Pixels, size: int) -> Pixels:
 
 
 def normalisation(weights: str | Path) -> tuple[list[float], list[float]]:
-    """Mean and deviation from the checkpoint's preprocessor file."""
+    """Mean and deviation of each channel, from the checkpoint's preprocessor file.
+
+    Raises:
+        WeightsError: There is no such file.
+    """
     from transformers.utils import cached_file
 
     path = cached_file(str(weights), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
@@ -122,7 +133,7 @@ def normalisation(weights: str | Path) -> tuple[list[float], list[float]]:
 
 
 def fingerprint(*models: torch.nn.Module) -> str:
-    """A short id of the weights in use: an index made by others must not be searched with these."""
+    """A short id of the weights: an index that other weights made must not be searched with these."""
     digest = hashlib.blake2b(digest_size=8)
     for model in models:
         for name, p in model.named_parameters():

@@ -1,9 +1,8 @@
-"""Encoders with one vector for a frame and one for a text: CLIP, SigLIP, SigLIP-2, and what
-sentence-transformers loads.
+"""Encoders with one vector a frame and one a text: CLIP, SigLIP, SigLIP-2, and sentence-transformers models.
 
-Where BLIP-2 gives a frame 32 vectors, these give one: the index is a thirty-second of the size, and small
-things in a frame weigh less. The computation is the checkpoint's own; scores are the cosine that the model
-itself would give.
+BLIP-2 gives a frame 32 vectors. With one, the index is a thirty-second of the size, and small things in a
+frame weigh less. The computation is the checkpoint's own; scores are the cosine that the model itself would
+give.
 
 Frames come squashed to a square, as SigLIP was trained. CLIP was trained on the middle of its pictures:
 squashed, the sides of a wide frame are seen too. No threshold is known for these models, so every frame
@@ -24,13 +23,22 @@ from act2see.errors import ConfigError, WeightsError
 from act2see.tools.runtime.forks import Lock, natively
 from act2see.tools.runtime.quiet import quiet
 from act2see.tools.search.blip2 import fingerprint, normalisation, squash
+from act2see.tools.video.store import Pixels
 
-Pixels = NDArray[np.uint8]
 PASSES = -1.0  # a cosine is never under it
 
 
 class DualEncoder:
-    """CLIP, SigLIP and their like, by transformers. Thread-safe: one forward at a time."""
+    """CLIP, SigLIP and their like, by transformers. Thread-safe: one forward at a time.
+
+    Args:
+        weights: A folder.
+        device: Where the model is.
+        dtype: Of the model.
+
+    Raises:
+        WeightsError: The checkpoint does not embed pictures and texts.
+    """
 
     @quiet()
     def __init__(self, weights: str | Path, *, device: str = "cpu", dtype: str = "float32") -> None:
@@ -39,22 +47,23 @@ class DualEncoder:
 
         self.device, self.dtype = device, getattr(torch, dtype)
         config = AutoConfig.from_pretrained(weights)
-        self.model: Any = (
-            AutoModel.from_pretrained(weights, dtype=self.dtype, use_safetensors=True).to(device).eval()
-        )
+        model = AutoModel.from_pretrained(weights, dtype=self.dtype, use_safetensors=True)
+        self.model: Any = model.to(device).eval()
         if not (hasattr(self.model, "get_image_features") and hasattr(self.model, "get_text_features")):
             raise WeightsError(
-                f"{weights} is a {config.model_type} checkpoint; `encoder.use: transformers` needs one that embeds pictures and texts, "
-                "as CLIP and SigLIP do"
+                f"{weights} is a {config.model_type} checkpoint; `encoder.use: transformers` needs one that "
+                "embeds pictures and texts, as CLIP and SigLIP do"
             )
         self.tokenizer = AutoTokenizer.from_pretrained(weights)
         self.kind: str = config.model_type
         vision, text = config.vision_config, config.text_config
         # SigLIP-2 comes in two builds: of a fixed size (`siglip`), and of a number of patches (`siglip2`,
         # NaFlex).
-        self.patch: int = vision.patch_size
         self.naflex = self.kind == "siglip2"
-        self.size: int = int(vision.num_patches**0.5) * self.patch if self.naflex else vision.image_size
+        self.patch: int = vision.patch_size
+        self.size: int = vision.image_size
+        if self.naflex:
+            self.size = int(vision.num_patches**0.5) * self.patch
         self.tokens: int = text.max_position_embeddings
         self.no_match: float = getattr(config, "act2see_no_match", PASSES)
         mean, std = normalisation(weights)
@@ -72,14 +81,13 @@ class DualEncoder:
         with self._lock, torch.inference_mode():
             x = ((batch.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std).to(self.dtype)
             given = self._patches(x) if self.naflex else {"pixel_values": x}
-            out: NDArray[np.float16] = (
-                _unit(self.model.get_image_features(**given))[:, None].to(torch.float16).cpu().numpy()
-            )
+            features = _unit(self.model.get_image_features(**given))[:, None]
+            out: NDArray[np.float16] = features.to(torch.float16).cpu().numpy()
         return out
 
     @natively
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """`(phrases, dim)`, L2-normalised; text is cut where the model's ends."""
+        """`(phrases, dim)`, L2-normalised; text is cut at the model's length."""
         import torch
 
         siglip = self.kind.startswith("siglip")
@@ -93,21 +101,18 @@ class DualEncoder:
             return_tensors="pt",
         ).to(self.device)
         names = ("input_ids",) if siglip else ("input_ids", "attention_mask")
+        inputs = {name: tokens[name] for name in names if name in tokens}
         with self._lock, torch.inference_mode():
-            out: NDArray[np.float32] = (
-                _unit(self.model.get_text_features(**{n: tokens[n] for n in names if n in tokens}))
-                .cpu()
-                .numpy()
-            )
+            out: NDArray[np.float32] = _unit(self.model.get_text_features(**inputs)).cpu().numpy()
         return out
 
     def _patches(self, x: Any) -> dict[str, Any]:
-        """Pictures as NaFlex takes them: flat patches, by rows, and how many there are."""
+        """`(n, channels, size, size)` as NaFlex takes it: flat patches, by rows, and how many there are."""
         import torch
 
-        n, channels, size, _ = x.shape
+        n, _, size, _ = x.shape
         side = size // self.patch
-        cut = x.view(n, channels, side, self.patch, side, self.patch).permute(0, 2, 4, 3, 5, 1)
+        cut = x.view(n, -1, side, self.patch, side, self.patch).permute(0, 2, 4, 3, 5, 1)
         return {
             "pixel_values": cut.reshape(n, side * side, -1),
             "pixel_attention_mask": torch.ones(n, side * side, dtype=torch.int32, device=x.device),
@@ -115,8 +120,18 @@ class DualEncoder:
         }
 
 
-class SentenceEncoder:
-    """A sentence-transformers model that embeds pictures and texts. Thread-safe: one forward at a time."""
+class SentenceTransformersEncoder:
+    """A sentence-transformers model that embeds pictures and texts. Thread-safe: one forward at a time.
+
+    Args:
+        weights: A folder.
+        device: Where the model is.
+        dtype: Of the model.
+
+    Raises:
+        ConfigError: sentence-transformers is not installed.
+        WeightsError: The model embeds texts alone.
+    """
 
     @quiet()
     def __init__(self, weights: str | Path, *, device: str = "cpu", dtype: str = "float32") -> None:
@@ -135,7 +150,8 @@ class SentenceEncoder:
         )
         if not self.model.supports("image"):
             raise WeightsError(
-                f"{weights} embeds texts alone; the encoder needs a model for pictures and texts, as clip-ViT-B-32"
+                f"{weights} embeds texts alone; the encoder needs a model for pictures and texts, "
+                "as clip-ViT-B-32"
             )
         config = getattr(self.model[0], "config", None)
         self.size: int = getattr(getattr(config, "vision_config", None), "image_size", 224)

@@ -4,20 +4,17 @@ Frame i holds rows i * tokens to (i + 1) * tokens. The score of a frame is
 
     s_t = mean over phrasings m of max over query tokens p of cos(u_m, v_{t,p})
 
-and `scores` is exact where it matters: it searches for the best rows, and a frame that is not among them
-scores the lowest value found, which bounds it from above. An hour at 3 fps is 10,800 x 32 x 256 values, 169
-MiB in fp16.
+`scores` is exact where it matters: it searches for the best rows, and a frame that is not among them scores
+the lowest value found, which bounds it from above. An hour at 3 fps is 10,800 x 32 x 256 values, 169 MiB in
+fp16.
 
-An index is written beside a meta file, under a lock, and renamed into place: two processes build it once, and
-a killed one leaves nothing half-written. A file that cannot be read is rebuilt, with a warning.
+An index is written into a new folder that is renamed into place, so a killed process leaves nothing half
+written. One that cannot be read is built again, with a warning (`tools/search/finder.py`).
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,52 +24,59 @@ from numpy.typing import NDArray
 
 from act2see.errors import StoreError
 from act2see.tools.frames import Curve
+from act2see.tools.runtime.files import replacing_folder
 from act2see.tools.runtime.forks import natively
 
-log = logging.getLogger(__name__)
-_ROWS = 16_384
+_ROWS = 16_384  # a search asks for at least so many
 Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class FrameIndex:
-    """Searchable frames of one video. `seconds[i]` and `frames[i]` place the i-th indexed frame in it."""
+    """Searchable frames of one video."""
 
     id: str
     rows: Any
+    """The FAISS index: `(frames x tokens, dim)`."""
     tokens: int
+    """How many vectors a frame has."""
     seconds: NDArray[np.float64]
+    """The time of each indexed frame."""
     frames: NDArray[np.int64]
+    """The number of each indexed frame in the video."""
 
     def __len__(self) -> int:
         return len(self.seconds)
 
     def scores(self, phrases: NDArray[np.float32], best: int = 1) -> Scores:
-        """`(frames,)` scores of `(phrases, dim)`; the `best` highest are exact, and so are all of a short
-        video."""
+        """`(frames,)` scores of `(phrases, dim)`.
+
+        The `best` highest are exact, and all of them for a short video; the others are bounds from above.
+        """
         total = len(self) * self.tokens
         wanted = min(total, max(_ROWS, best * self.tokens))
-        by_phrase, known = self._search(phrases, wanted)
+        by_phrase, exact = self._search(phrases, wanted)
         scores: Scores = by_phrase.mean(0)
-        if not known[:, np.argsort(-scores)[:best]].all():
+        if not exact[:, np.argsort(-scores)[:best]].all():
             # With several phrasings a frame can lead by a bound alone: then every row is looked at.
             scores = self._search(phrases, total)[0].mean(0)
         return scores
 
     @natively
     def _search(self, phrases: NDArray[np.float32], k: int) -> tuple[Scores, NDArray[np.bool_]]:
-        """Scores by phrasing, and which of them are exact; the others are bounds from above."""
-        similarity, row = self.rows.search(np.ascontiguousarray(phrases, np.float32), k)
-        out = np.repeat(similarity[:, -1:], len(self), 1).astype(np.float32)
-        known = np.zeros(out.shape, bool)
+        """`(phrases, frames)` scores from the `k` best rows, and which of them are exact."""
+        similarity, row = self.rows.search(np.ascontiguousarray(phrases, np.float32), k)  # (phrases, k) each
+        scores = np.repeat(similarity[:, -1:], len(self), 1).astype(np.float32)
+        exact = np.zeros(scores.shape, bool)
         for m in range(len(phrases)):
             # Rows come best first: the first row of a frame is its best.
             frame, first = np.unique(row[m] // self.tokens, return_index=True)
-            out[m, frame], known[m, frame] = similarity[m, first], True
-        return out, known
+            scores[m, frame] = similarity[m, first]
+            exact[m, frame] = True
+        return scores, exact
 
     def curve(self, scores: Scores, values: int = 128) -> Curve:
-        """The scores over time, the best of each part."""
+        """The scores over time, as at most `values` values, each the best of its part."""
         n = len(scores)
         parts = np.array_split(scores, min(values, n))
         span = float(self.seconds[-1] - self.seconds[0]) if n > 1 else 0.0
@@ -80,12 +84,12 @@ class FrameIndex:
         return Curve(
             start=float(self.seconds[0]),
             step=round(step, 4),
-            values=tuple(round(float(p.max()), 3) for p in parts),
+            values=tuple(round(float(part.max()), 3) for part in parts),
         )
 
 
 class IndexWriter:
-    """An index that grows batch by batch, and is put in its folder at the end."""
+    """An index that grows batch by batch and is written to a folder at the end."""
 
     def __init__(self) -> None:
         self._frames: list[NDArray[np.int64]] = []
@@ -97,7 +101,13 @@ class IndexWriter:
     def add(
         self, frames: NDArray[np.int64], seconds: NDArray[np.float64], features: NDArray[np.float16]
     ) -> None:
-        """The next frames: their numbers in the video, their times, and `(n, tokens, dim)` features."""
+        """Add the next frames.
+
+        Args:
+            frames: `(n,)` numbers in the video.
+            seconds: `(n,)` times.
+            features: `(n, tokens, dim)` vectors of length 1.
+        """
         import faiss
 
         n, self._tokens, dim = features.shape
@@ -111,41 +121,46 @@ class IndexWriter:
 
     @natively
     def write(self, folder: Path, id: str, meta: dict[str, Any]) -> FrameIndex:
-        """Put it in `folder` under this id. Raises `StoreError` where nothing was added, or nothing can be
-        written."""
+        """Write the index, and open it.
+
+        Args:
+            folder: Its folder, which is replaced.
+            id: Its name.
+            meta: Facts to keep beside it.
+
+        Raises:
+            StoreError: Nothing was added, or the folder cannot be written.
+        """
         import faiss
 
         if self._rows is None:
             raise StoreError("there is no frame to index")
-        temporary: Path | None = None
+        facts = {**meta, "id": id, "tokens": self._tokens, "rows": self._rows.ntotal}
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            faiss.write_index(self._rows, str(temporary / "rows.faiss"))
-            np.savez(
-                temporary / "frames.npz",
-                frames=np.concatenate(self._frames),
-                seconds=np.concatenate(self._seconds),
-            )
-            facts = {**meta, "id": id, "tokens": self._tokens, "rows": self._rows.ntotal}
-            (temporary / "meta.json").write_text(json.dumps(facts))
-            if folder.exists():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-        except (OSError, RuntimeError) as e:  # faiss has no error of its own for a file that it cannot write
+            with replacing_folder(folder) as new:
+                faiss.write_index(self._rows, str(new / "rows.faiss"))
+                np.savez(
+                    new / "frames.npz",
+                    frames=np.concatenate(self._frames),
+                    seconds=np.concatenate(self._seconds),
+                )
+                (new / "meta.json").write_text(json.dumps(facts))
+        except (OSError, RuntimeError) as e:  # faiss raises a RuntimeError for a file that it cannot write
             why = getattr(e, "strerror", None) or " ".join(str(e).split())
             raise StoreError(
-                f"cannot write the index to {folder.parent}: {why}; free some space or set ACT2SEE_CACHE to another folder"
+                f"cannot write the index to {folder.parent}: {why}; free some space or set ACT2SEE_CACHE "
+                "to another folder"
             ) from e
-        finally:
-            if temporary is not None:
-                shutil.rmtree(temporary, ignore_errors=True)
         return read_index(folder, id)
 
 
 @natively
 def read_index(folder: Path, id: str) -> FrameIndex:
-    """Open an index, memory-mapped. Raises `StoreError` where it is missing, damaged or another one's."""
+    """Open the index of this name, memory-mapped.
+
+    Raises:
+        StoreError: It is missing or damaged, or the folder holds another one.
+    """
     import faiss
 
     try:
@@ -155,14 +170,63 @@ def read_index(folder: Path, id: str) -> FrameIndex:
         rows = faiss.read_index(str(folder / "rows.faiss"), faiss.IO_FLAG_MMAP_IFC)
         with np.load(folder / "frames.npz") as f:
             frames, seconds = f["frames"], f["seconds"]
-        if (
-            rows.ntotal != meta["rows"]
-            or len(frames) * meta["tokens"] != rows.ntotal
-            or len(frames) != len(seconds)
-        ):
+        if not rows.ntotal == meta["rows"] == len(frames) * meta["tokens"] or len(frames) != len(seconds):
             raise ValueError("its parts do not fit")
     except FileNotFoundError as e:
         raise StoreError(f"no index in {folder}") from e
     except Exception as e:  # faiss raises RuntimeError, numpy and json their own: all mean a damaged file
         raise StoreError(f"the index {folder} is damaged: {e}") from e
     return FrameIndex(id, rows, meta["tokens"], seconds, frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of an index: frames `start` to `stop` (exclusive)."""
+
+    start: int
+    stop: int
+    best: int
+    """The frame to show."""
+    confidence: float
+    """Static plus dynamic score (`find_segments`)."""
+
+
+def find_segments(scores: Scores, threshold: float, count: int = 1, longest: int = 60) -> list[Segment]:
+    """From frame scores to segments, after TFVTG (Zheng et al., ECCV 2024), for events that have a length.
+
+    A proposal's static score is the mean similarity inside it minus the mean outside; its dynamic score is
+    how steeply similarity rises into it. Differences from the released code: a video without any frame above
+    the threshold gives no segment (there: [0, 0] with confidence 1), events shorter than the stride are found
+    (there their confidences are inverted), one frame is enough, and an empty outside divides nothing.
+
+    Args:
+        scores: `(frames,)`.
+        threshold: Scores at or below it count as 0, and no segment begins with one.
+        count: How many segments at most.
+        longest: How many frames a segment may have.
+
+    Returns:
+        Segments that do not overlap, best first; none if no frame passes the threshold.
+    """
+    n = len(scores)
+    passed = np.where(scores > threshold, scores, 0.0).astype(np.float64)
+    if not passed.any():
+        return []
+    total = np.concatenate([[0.0], passed.cumsum()])
+    rise = np.diff(passed, prepend=0.0)
+    proposals: list[tuple[float, int, int]] = []  # value, start, stop
+    for length in range(1, min(n, longest) + 1):
+        sums = total[length:] - total[:-length]  # of each start
+        rest = n - length
+        outside = (total[-1] - sums) / rest if rest else np.zeros_like(sums)
+        values = sums / length - outside + np.maximum(rise[: rest + 1], 0.0)
+        proposals += [(float(value), s, s + length) for s, value in enumerate(values) if passed[s] > 0]
+    proposals.sort(key=lambda proposal: (-proposal[0], proposal[2] - proposal[1]))  # of equals, the shorter
+    found: list[Segment] = []
+    for value, start, stop in proposals:
+        if any(start < other.stop and stop > other.start for other in found):
+            continue
+        found.append(Segment(start, stop, start + int(passed[start:stop].argmax()), value))
+        if len(found) == count:
+            break
+    return found

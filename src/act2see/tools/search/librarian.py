@@ -1,12 +1,12 @@
-"""The librarian: which videos of a folder show what a query describes.
+"""The librarian: finds the videos of a folder that show what a query describes.
 
-Each video has an index of its own, built when it is first searched and kept in the cache. A query is encoded
-for each and searched in all of them; the scores of one encoder can be compared across videos, so videos are
-ranked by their best frame, then by their second, so that a blink of a third of a second counts as much as
-something that lasts. Videos whose best frame lies under the encoder's "no match" come last, and are marked.
+Each video has an index of its own, built when it is first searched and kept in the cache. The scores of one
+encoder can be compared across videos, so videos are ranked by their best frame, then by their second: a blink
+of a third of a second counts as much as something that lasts. Videos whose best frame lies under the
+encoder's threshold come last, and are marked.
 
-Bounded: so many videos of a folder and so many frames of each; one index is read at a time. A file that
-cannot be opened is named and skipped.
+The number of videos and of frames of each is bounded, and one index is read at a time. A file that cannot be
+opened is named and skipped.
 """
 
 from __future__ import annotations
@@ -18,40 +18,45 @@ from act2see.errors import VideoError
 from act2see.tools.search.finder import Finder, Hit
 from act2see.tools.video.folders import Folders
 
-Progress = Callable[[str, int, int], None]  # a video's name, how many are done, of how many
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A video by its name in the folder, and its best frames, best first; `match` is False under the
-    encoder's threshold."""
+    """A video that was searched."""
 
     name: str
+    """Its name in the folder."""
     hits: tuple[Hit, ...]
+    """Its best frames, best first."""
     match: bool
+    """Whether the best frame reaches the encoder's threshold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What came of a search: videos, best first; files that could not be opened, with the reason; whether
-    videos were left out."""
+    """The result of searching a folder."""
 
     query: str
     ranked: tuple[Ranked, ...]
+    """Best first."""
     skipped: tuple[tuple[str, str], ...] = ()
+    """Files that could not be opened, with the reason."""
     searched: int = 0
+    """How many videos were searched."""
     limited: bool = False
+    """Whether the folder has more videos than were searched."""
 
     def __str__(self) -> str:
         """For a chat model, a line a video."""
-        matching = sum(r.match for r in self.ranked)
-        lines = [
-            f'Searched {self.searched} videos for "{self.query}".'
-            + ("" if matching else " None shows it; the closest:")
-        ]
-        for n, r in enumerate(self.ranked, start=1):
-            times = ", ".join(f"{h.seconds:.1f} s (score {h.score:.2f})" for h in r.hits)
-            lines.append(f"{n}. {r.name}: {times}" + ("" if r.match else "; no match"))
+        title = f'Searched {self.searched} videos for "{self.query}".'
+        if not any(video.match for video in self.ranked):
+            title += " None shows it; the closest:"
+        lines = [title]
+        for n, video in enumerate(self.ranked, start=1):
+            times = ", ".join(f"{hit.seconds:.1f} s (score {hit.score:.2f})" for hit in video.hits)
+            no_match = "" if video.match else "; no match"
+            lines.append(f"{n}. {video.name}: {times}{no_match}")
         lines += [f"Skipped {name}: {why}" for name, why in self.skipped]
         if self.limited:
             lines.append("The folder has more videos than are searched at once; these are the first by name.")
@@ -65,18 +70,27 @@ def search_folder(
     *,
     count: int = 3,
     frames: int = 3,
-    most: int = 200,
+    max_videos: int = 200,
     progress: Progress | None = None,
 ) -> Search:
-    """The `count` videos that fit `query` best, each with its `frames` best frames; at most `most` videos are
-    searched.
+    """Find the videos that fit a query best.
 
-    Raises `StoreError` where an index cannot be written.
+    Args:
+        finder: Searches each video.
+        folders: The videos.
+        query: What they should show.
+        count: How many videos.
+        frames: How many frames of each.
+        max_videos: How many videos are searched.
+        progress: Called after each video with its name, the videos done and all of them.
+
+    Raises:
+        StoreError: An index cannot be written.
     """
-    names = folders.videos(most + 1)
+    names = folders.videos(max_videos + 1)
     ranked = []
     skipped = [(name, "its name is not UTF-8: rename it") for name in folders.misnamed()]
-    for n, name in enumerate(names[:most]):
+    for n, name in enumerate(names[:max_videos]):
         try:
             hits = finder.find(folders.path(name), query, k=frames).hits
         except VideoError as e:
@@ -84,6 +98,6 @@ def search_folder(
         else:
             ranked.append(Ranked(name, hits, bool(hits) and hits[0].score >= finder.encoder.no_match))
         if progress:
-            progress(name, n + 1, min(most, len(names)))
+            progress(name, n + 1, min(max_videos, len(names)))
     ranked.sort(key=lambda r: tuple(-h.score for h in r.hits))
-    return Search(query, tuple(ranked[:count]), tuple(skipped), len(ranked), len(names) > most)
+    return Search(query, tuple(ranked[:count]), tuple(skipped), len(ranked), len(names) > max_videos)

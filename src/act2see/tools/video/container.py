@@ -1,8 +1,7 @@
-"""Inside a video container, by PyAV: its table of frames, its orientation, and frames decoded by counting or
-seeking.
+"""Inside a video container, by PyAV: its table of frames, its orientation, and frames by counting or seeking.
 
-Used by `video` alone. The table of packets gives every frame's timestamp without decoding a picture; where it
-cannot be trusted, `scan` decodes the whole clip once.
+The table of packets gives every frame's timestamp without decoding a picture; if it cannot be trusted, `scan`
+decodes the whole clip once. Nothing here knows of parts of a file or of sizes: that is `reader`'s.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from act2see.errors import VideoError
 from act2see.tools.runtime.forks import native
+from act2see.tools.video.store import Pixels
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -27,45 +27,53 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 log = logging.getLogger(__name__)
-Pixels = NDArray[np.uint8]
-# They name other files or addresses, which a video that somebody sent must not make us open.
+# They name other files or addresses, and a video from outside must not make us open those.
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf", "vobsub", "avisynth", "vapoursynth"})
-_PLAYLIST_MARKS = (
-    b"#EXTM3U",
-    b"ffconcat version",
-    b"<MPD",
-    b"v=0",
-)  # how those begin that people come across
+# How the common ones begin.
+_PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The frames in presentation order. `pts` is None where frames are told apart by counting alone."""
+    """The frames of a file in presentation order."""
 
     seconds: NDArray[np.float64]
+    """When each comes on the screen, counted from the first."""
     last: float
+    """How many seconds the last one stays."""
     pts: NDArray[np.int64] | None = None
+    """The presentation timestamp of each; None if frames are told apart by counting alone."""
     keys: NDArray[np.int64] | None = None
+    """The presentation timestamps of the keyframes, in order."""
     key_dts: NDArray[np.int64] | None = None
+    """The decoding timestamps of the keyframes, in the same order."""
     decord: bool = False
+    """Whether decord's frame numbers mean the same frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upright:
-    """How stored pixels become upright ones: first `turn` (exchange the axes), then mirror."""
+    """How stored pixels become upright ones: first `turn`, then mirror."""
 
     turn: bool = False
+    """Exchange the axes."""
     mirror_x: bool = False
     mirror_y: bool = False
 
     def __call__(self, pixels: Pixels) -> Pixels:
         if self.turn:
             pixels = pixels.transpose(1, 0, 2)
-        return np.ascontiguousarray(pixels[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])
+        down, across = -1 if self.mirror_y else 1, -1 if self.mirror_x else 1
+        return np.ascontiguousarray(pixels[::down, ::across])
 
 
 @contextmanager
 def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and its first video stream.
+
+    Raises:
+        VideoError: It is a playlist, not a video, cut off, without a picture, or of an unknown codec.
+    """
     with native():
         import av
         from av.stream import Disposition
@@ -79,20 +87,13 @@ def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = av.open(os.path.abspath(path), options=options, metadata_errors="ignore")
     except av.error.FFmpegError as e:
-        with open(path, "rb") as f:
-            begin = f.read(512)
-        if begin.startswith(_PLAYLIST_MARKS) or (begin.startswith(b"<?xml") and b"<MPD" in begin):
-            raise VideoError(f"{path} is a playlist, not a video: give the video file itself") from e
-        cut = begin[4:8] == b"ftyp"
-        why = "is cut off before its table of frames" if cut else "is not a video that can be read"
-        do = "copy or download it again" if cut else "give a video file, such as MP4, MOV, MKV or WebM"
-        raise VideoError(f"{path} {why}: {do}") from e
+        raise _unreadable(path) from e
     with container:
         # The cover picture of a song is a video stream to FFmpeg.
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
-            what = "has sound but no picture" if container.streams.audio else "has no video in it"
-            raise VideoError(f"{path} {what}: give a video file")
+            found = "has sound but no picture" if container.streams.audio else "has no video in it"
+            raise VideoError(f"{path} {found}: give a video file")
         stream = streams[0]
         if stream.codec_context is None:
             raise VideoError(
@@ -102,90 +103,137 @@ def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, stream
 
 
-def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
-    """The table of frames from the packets' timestamps; None where they do not tell."""
-    import av
-
-    rows: list[tuple[int, int, int, bool, bool]] = []
-    try:
-        for p in container.demux(stream):
-            if p.size:
-                if p.pts is None or p.is_corrupt:
-                    return None
-                rows.append(
-                    (p.pts, p.pts if p.dts is None else p.dts, p.duration or 0, p.is_keyframe, p.is_discard)
-                )
-    except av.error.FFmpegError:
-        return None
-    if not any(r[3] for r in rows):
-        return None
-    if stream.frames > len(rows) and not any(r[4] for r in rows):
-        log.warning(
-            "%s announces %d frames and holds %d: it may be cut off", container.name, stream.frames, len(rows)
-        )
-    # What comes before the first keyframe, on screen or in the file, cannot be decoded; what an edit list
-    # cuts is not shown.
-    start = next(n for n, r in enumerate(rows) if r[3])
-    shown = [n for n, r in enumerate(rows) if n >= start and r[0] >= rows[start][0] and not r[4]]
-    if not shown:
-        return None
-    pts, durations = np.array([rows[n][0] for n in shown]), np.array([rows[n][2] for n in shown])
-    order = np.argsort(pts, kind="stable")
-    if (np.diff(pts[order]) == 0).any():
-        return None
-    keys = np.array([n for n, r in enumerate(rows) if r[3]])
-    key_pts, key_dts = np.array([rows[n][0] for n in keys]), np.array([rows[n][1] for n in keys])
-    by_pts = np.argsort(key_pts, kind="stable")
-    return Table(
-        *_seconds(pts[order], int(durations[order[-1]]), stream),
-        pts=pts[order],
-        keys=key_pts[by_pts],
-        key_dts=key_dts[by_pts],
-        decord=(
-            bool({"mp4", "matroska"} & set(container.format.name.split(",")))
-            and len(container.streams.video) == 1
-            and len(shown) == len(rows)
-            and np.array_equal(np.searchsorted(pts[order], key_pts), keys)
-        ),
+def _unreadable(path: str) -> VideoError:
+    """What a file is that FFmpeg does not open as a video."""
+    with open(path, "rb") as f:
+        begin = f.read(512)
+    if begin.startswith(_PLAYLIST_MARKS) or (begin.startswith(b"<?xml") and b"<MPD" in begin):
+        return VideoError(f"{path} is a playlist, not a video: give the video file itself")
+    if begin[4:8] == b"ftyp":
+        return VideoError(f"{path} is cut off before its table of frames: copy or download it again")
+    return VideoError(
+        f"{path} is not a video that can be read: give a video file, such as MP4, MOV, MKV or WebM"
     )
 
 
+class _Packet(NamedTuple):
+    """A frame as the container has it, not decoded. Times are in ticks of the stream."""
+
+    pts: int
+    dts: int
+    duration: int
+    key: bool
+    discard: bool
+    """An edit list cuts it: it is decoded and not shown."""
+
+
+def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
+    """The table of frames from the packets' timestamps; None if it cannot be had from them."""
+    packets = _packets(container, stream)
+    keys = [n for n, packet in enumerate(packets) if packet.key]
+    if not keys:
+        return None
+    if stream.frames > len(packets) and not any(packet.discard for packet in packets):
+        log.warning(
+            "%s announces %d frames and holds %d: it may be cut off",
+            container.name,
+            stream.frames,
+            len(packets),
+        )
+    # What comes before the first keyframe, on screen or in the file, cannot be decoded.
+    first = packets[keys[0]]
+    shown = [packet for packet in packets[keys[0] :] if packet.pts >= first.pts and not packet.discard]
+    shown.sort(key=lambda packet: packet.pts)
+    pts = np.array([packet.pts for packet in shown])
+    if not shown or (np.diff(pts) == 0).any():
+        return None
+    by_pts = sorted((packets[n] for n in keys), key=lambda packet: packet.pts)
+    seconds, last = _seconds(pts, shown[-1].duration, stream)
+    return Table(
+        seconds,
+        last,
+        pts=pts,
+        keys=np.array([packet.pts for packet in by_pts]),
+        key_dts=np.array([packet.dts for packet in by_pts]),
+        decord=len(shown) == len(packets) and _suits_decord(container, pts, packets, keys),
+    )
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> list[_Packet]:
+    """The packets in decoding order; none if one is damaged or has no timestamp."""
+    import av
+
+    packets: list[_Packet] = []
+    try:
+        for p in container.demux(stream):
+            if not p.size:
+                continue
+            if p.pts is None or p.is_corrupt:
+                return []
+            dts = p.pts if p.dts is None else p.dts
+            packets.append(_Packet(p.pts, dts, p.duration or 0, p.is_keyframe, p.is_discard))
+    except av.error.FFmpegError:
+        return []
+    return packets
+
+
+def _suits_decord(
+    container: InputContainer, pts: NDArray[np.int64], packets: Sequence[_Packet], keys: Sequence[int]
+) -> bool:
+    """Whether decord gives the frames that it is asked for (`tools/video/decord.py`).
+
+    It counts keyframes in decoding order, so they must stand there where they stand on the screen.
+    """
+    formats = set(container.format.name.split(","))
+    if not formats & {"mp4", "matroska"} or len(container.streams.video) != 1:
+        return False
+    on_screen = np.searchsorted(pts, [packets[n].pts for n in keys])
+    return np.array_equal(on_screen, keys)
+
+
 def scan(path: str) -> Table:
-    """The table of frames from decoding them all: for files whose packets are damaged or do not tell."""
-    log.warning("%s is damaged or has no usable timestamps: decoding all of it to see what is there", path)
+    """The table of frames from decoding them all, for files whose packets are damaged or without timestamps.
+
+    Raises:
+        VideoError: No frame can be decoded.
+    """
+    log.warning("%s is damaged or has no usable timestamps: decoding all of it to list its frames", path)
     with open_container(path) as (container, stream):
         stream.codec_context.thread_count = 1  # damage is concealed in the same way each time
         seen = [(f.pts, f.duration) for f in decoded(container, stream)]
         if not seen:
             raise VideoError(
-                f"{path} holds no frame that can be decoded: copy or download it again, or convert it to H.264"
+                f"{path} holds no frame that can be decoded: copy or download it again, "
+                "or convert it to H.264"
             )
         times = [pts for pts, _ in seen if pts is not None]
         if len(times) == len(seen) and all(a < b for a, b in pairwise(times)):
-            return Table(*_seconds(np.array(times), seen[-1][1] or 0, stream))
+            seconds, last = _seconds(np.array(times), seen[-1][1] or 0, stream)
+            return Table(seconds, last)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
     log.warning("%s has no timestamps: its frames are taken to be %.3f s apart", path, 1 / rate)
     return Table(np.arange(len(seen)) / rate, 1 / rate)
 
 
 def _seconds(pts: NDArray[np.int64], last: int, stream: VideoStream) -> tuple[NDArray[np.float64], float]:
-    """Seconds from the first frame on, and how long the last frame stays."""
+    """Seconds from the first frame on, and how long the last frame stays; `last` in ticks of the stream."""
     base = float(stream.time_base or 1)
     seconds = (pts - pts[0]) * base
     usual = float(np.median(np.diff(seconds))) if len(pts) > 1 else 1 / float(stream.average_rate or 25)
     stays = last * base
-    # A header that claims hours can end up in the last frame: one that outlasts all before it by far is not
-    # believed.
+    # A header that claims hours can end up in the last frame, so one that outlasts all before it is ignored.
     if not 0 < stays <= max(60.0, float(seconds[-1])):
         stays = usual
     return seconds, stays
 
 
 def orientation(frame: VideoFrame) -> tuple[Upright, bool]:
-    """How to set this frame upright, and whether that takes a mirror. Angles other than quarter turns are
-    left alone."""
-    # Of a small copy: a frame and its side data refer to each other, which keeps the picture until the next
-    # collection.
+    """How to set a frame upright, and whether that takes a mirror.
+
+    Angles other than quarter turns are left alone.
+    """
+    # From a small copy: a frame and its side data refer to each other, which keeps the picture in memory
+    # until the next garbage collection.
     matrix: Any = frame.reformat(16, 16, format="rgb24").side_data.get("DISPLAYMATRIX")
     if matrix is not None:
         a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = ax + cy, y' = bx + dy
@@ -197,7 +245,7 @@ def orientation(frame: VideoFrame) -> tuple[Upright, bool]:
 
 
 def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Every frame that can be decoded, in presentation order; packets that cannot are passed over."""
+    """Every frame that can be decoded, in presentation order; packets that cannot be are skipped."""
     import av
 
     packets = container.demux(stream)
@@ -227,6 +275,7 @@ def _decode(stream: VideoStream, packet: Any) -> list[VideoFrame]:
 def counting(
     container: InputContainer, stream: VideoStream, wanted: Sequence[int]
 ) -> Iterator[tuple[int, VideoFrame]]:
+    """Frames by their numbers (ascending), counted from the beginning of the file."""
     left = set(wanted)
     for i, frame in enumerate(decoded(container, stream)):
         if i in left:
@@ -238,8 +287,10 @@ def counting(
 def seeking(
     container: InputContainer, stream: VideoStream, table: Table, wanted: Sequence[int]
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames by PTS, group of pictures by group: from its keyframe to the last frame wanted in it, no
-    further."""
+    """Frames by their numbers (ascending), group of pictures by group, by presentation timestamp.
+
+    Of a group, frames are decoded from its keyframe to the last one wanted in it.
+    """
     import av
 
     assert table.pts is not None
@@ -261,8 +312,11 @@ def seeking(
 def _group(
     container: InputContainer, stream: VideoStream, key: int, index: dict[int, int]
 ) -> Generator[tuple[int, VideoFrame], None, bool]:
-    """Decode from the keyframe with PTS `key` until all of `index` (PTS to frame number) have come; False
-    where it is not met."""
+    """Decode from the keyframe with PTS `key` until all of `index` (PTS to frame number) have come.
+
+    Returns:
+        Whether the keyframe was found.
+    """
     codec = stream.codec_context
     left = set(index)
     met = False

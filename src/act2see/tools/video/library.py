@@ -1,8 +1,8 @@
-"""Clips as the tools see them: facts and pictures, opened only when something is not known yet.
+"""The library of opened videos: facts and pictures, decoded only when they are not known yet.
 
-What was learnt of a video (its timestamps and size) and which pictures were taken from it is remembered by
-content hash in the cache folder. A second question on a clip opens no video: facts, initial frames and the
-frames of its index come from there. Times are presentation timestamps.
+The timestamps and size of a video and the pictures taken from it are kept by content hash in the cache
+folder. A second question on a clip opens no video: facts, initial frames and the frames of its index come
+from there. Times are presentation timestamps.
 """
 
 from __future__ import annotations
@@ -10,164 +10,212 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from act2see.errors import StoreError
-from act2see.tools.frames import FrameRef, Initial
+from act2see.tools.frames import FrameRef, Initial, Provenance, Video
+from act2see.tools.runtime.files import replacing_file
 from act2see.tools.runtime.forks import Lock
 from act2see.tools.runtime.sharing import KeyedLocks
-from act2see.tools.video.reader import SLACK, VideoInfo, frames_at, open_video, split_part, video_digest
-from act2see.tools.video.store import FrameStore
+from act2see.tools.video.decord import check_decord
+from act2see.tools.video.reader import SLACK, Decoder, frames_at, open_video, video_digest
+from act2see.tools.video.store import FrameStore, Pixels
+from act2see.tools.video.window import VideoPath, Window
 
 log = logging.getLogger(__name__)
-Pixels = NDArray[np.uint8]
+_INITIAL = Initial()
+_CLIPS = 64  # facts of so many videos stay in memory
 
 
 @dataclass(slots=True)
 class Clip:
-    """A video's facts, all frames' timestamps, and the pictures already taken: frame number to digest."""
+    """What is known of a video."""
 
-    info: VideoInfo
+    info: Video
     seconds: NDArray[np.float64]
+    """When each frame comes on the screen."""
     taken: dict[int, str] = field(default_factory=dict)
+    """The pictures that are in the store: frame number to digest."""
 
     def every(self, fps: float) -> list[int]:
-        """Frames at 0, 1/fps, 2/fps ... by timestamp."""
+        """The frames on screen at 0, 1/fps, 2/fps ... seconds; one that stays on screen comes once."""
         count = max(1, int(np.ceil((self.info.seconds - 2 * SLACK) * fps)))
         return frames_at(self.seconds, np.arange(count) / fps)
 
     def spread(self, count: int) -> list[int]:
-        """`count` frames spread evenly, in the middle of equal parts."""
+        """The frames on screen in the middle of `count` equal parts; fewer if one fills several parts."""
         return frames_at(self.seconds, (np.arange(count) + 0.5) / count * self.info.seconds)
 
 
 class VideoLibrary:
-    """Opens videos, takes pictures, remembers both. Thread-safe."""
+    """Opens videos, takes pictures, remembers both. Thread-safe.
 
-    def __init__(self, cache: Path, store: FrameStore, max_side: int, kept: int = 64) -> None:
-        self.cache, self.store, self.max_side = cache, store, max_side
-        self.opened = 0  # videos opened for decoding so far: what caching is measured by
-        self._clips: OrderedDict[str, Clip] = OrderedDict()
-        self._digests: dict[tuple[str, int, int], str] = {}
-        self._kept = kept
+    Args:
+        cache: The folder in which facts of videos are kept.
+        store: Holds the pictures.
+        max_side: The longer side of pictures, in pixels.
+        decoder: What decodes videos.
+
+    Raises:
+        ConfigError: The decoder is not installed.
+    """
+
+    def __init__(self, cache: Path, store: FrameStore, max_side: int, decoder: Decoder = "pyav") -> None:
+        if decoder == "decord":
+            check_decord()
+        self.cache, self.store, self.max_side, self.decoder = cache, store, max_side, decoder
+        self.opened = 0
+        """How many videos were opened for decoding: caching is measured by it."""
+        self._clips: LRUCache[str, Clip] = LRUCache(_CLIPS)
+        self._digests: dict[tuple[Window, int, int], str] = {}
         self._lock = Lock()
-        self._locks = (
-            KeyedLocks()
-        )  # one video's table of packets or pictures are read once, and others' are not waited for
+        # For each video: its packets are read and its pictures are taken once, and no other video waits.
+        self._locks = KeyedLocks()
 
-    def clip(self, path: str) -> Clip:
-        """Facts of a video; raises `VideoError` where it cannot be read."""
-        with self._locks(f"facts of {os.path.abspath(path)}"):
-            digest = self._digest(path)
+    def clip(self, video: VideoPath) -> Clip:
+        """The facts of a video. Raises `VideoError` if it cannot be read."""
+        window = self.window(video)
+        with self._locks(("facts", os.path.abspath(window.path), window.fragment)):
+            digest = self._digest(window)
             with self._lock:
-                if digest in self._clips:
-                    self._clips.move_to_end(digest)
-                    return self._clips[digest]
-            clip = self._remembered(path, digest) or self._probe(path, digest)
+                known = self._clips.get(digest)
+            if known is not None:
+                return known
+            clip = self._remembered(window, digest) or self._probe(window)
             with self._lock:
                 # The same video may have been opened under another name.
-                clip = self._clips.setdefault(digest, clip)
-                while len(self._clips) > self._kept:
-                    self._clips.popitem(last=False)
-            return clip
+                return self._clips.setdefault(digest, clip)
 
-    def size(self, clip: Clip) -> tuple[int, int]:
-        """Width and height at which pictures of this clip are taken: aspect kept, never enlarged."""
-        scale = min(1.0, self.max_side / max(clip.info.width, clip.info.height))
-        return max(2, round(clip.info.width * scale)), max(2, round(clip.info.height * scale))
+    def window(self, video: VideoPath) -> Window:
+        """The file and the seconds that a path means. Every access to a video begins here."""
+        return Window.resolve(video)
 
-    def pictures(self, path: str, frames: Sequence[int]) -> list[FrameRef]:
-        """References to these frames, in the order given; the missing ones are decoded and stored."""
-        clip = self.clip(path)
-        width, height = self.size(clip)
+    def pictures(
+        self,
+        video: VideoPath,
+        frames: Sequence[int],
+        provenance: Provenance | Sequence[Provenance] = _INITIAL,
+    ) -> list[FrameRef]:
+        """Frames of a video, decoded and stored unless they are known.
+
+        Args:
+            video: The video.
+            frames: Their numbers; the references come in the same order.
+            provenance: Where they come from: one for all, or one for each.
+
+        Raises:
+            StoreError: A picture or the cache cannot be written.
+            VideoError: The video cannot be read.
+        """
+        window = self.window(video)
+        clip = self.clip(window)
+        width, height = clip.info.fit(self.max_side)
         with self._locks(clip.info.digest):
             missing = sorted({i for i in frames if i not in clip.taken})
             if missing:
-                for i, _, pixels in self.decode(path, missing, (width, height)):
+                for i, _, pixels in self.decode(window, missing, (width, height)):
                     clip.taken[i] = self.store.put(pixels)
                 self._remember(clip)
+        made = provenance if isinstance(provenance, Sequence) else [provenance] * len(frames)
         return [
             FrameRef(
                 digest=clip.taken[i],
                 width=width,
                 height=height,
                 seconds=round(float(clip.seconds[i]), 4),
-                provenance=Initial(),
+                provenance=one,
             )
-            for i in frames
+            for i, one in zip(frames, made, strict=True)
         ]
 
     def decode(
-        self, path: str, frames: Sequence[int], size: tuple[int, int] | None
+        self, video: VideoPath, frames: Sequence[int], size: tuple[int, int] | None
     ) -> Iterator[tuple[int, float, Pixels]]:
-        """Stream frames at a size (None: the video's own); opens the video."""
-        self.opened += 1
-        yield from open_video(path).read(frames, size)
+        """Open a video and stream frames of it, as `VideoFile.read` does.
 
-    def keep(self, path: str, taken: dict[int, str]) -> None:
-        """Remember pictures that somebody else stored while decoding."""
-        clip = self.clip(path)
+        Args:
+            video: The video.
+            frames: Their numbers.
+            size: Width and height of the pictures; None is the video's own.
+
+        Raises:
+            VideoError: The video cannot be read.
+        """
+        window = self.window(video)
+        self.opened += 1
+        yield from open_video(window, decoder=self.decoder).read(frames, size)
+
+    def keep(self, video: VideoPath, taken: dict[int, str]) -> None:
+        """Remember pictures that the caller stored while decoding: frame number to digest.
+
+        Raises:
+            StoreError: The cache cannot be written.
+            VideoError: The video cannot be read.
+        """
+        clip = self.clip(video)
         with self._locks(clip.info.digest):
             clip.taken.update(taken)
             self._remember(clip)
 
-    def _digest(self, path: str) -> str:
+    def _digest(self, window: Window) -> str:
         try:
-            stat = os.stat(split_part(path)[0])
-            key = (os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
+            stat = os.stat(window.path)
+            key = (
+                Window(os.path.abspath(window.path), window.start, window.end),
+                stat.st_size,
+                stat.st_mtime_ns,
+            )
         except (OSError, ValueError):  # ValueError: a character that no path can have
-            return video_digest(path)  # says what is wrong with the path
+            return video_digest(window)  # raises the error that says what is wrong with the path
         if key not in self._digests:
-            self._digests[key] = video_digest(path)
+            self._digests[key] = video_digest(window)
         return self._digests[key]
 
-    def _folder(self, digest: str) -> Path:
-        return self.cache / "videos" / digest
-
     def _file(self, digest: str) -> Path:
-        return self._folder(digest) / f"side-{self.max_side}.json"
+        # decord's pictures differ a little from PyAV's, which are the ones without a name.
+        by = "" if self.decoder == "pyav" else f"-{self.decoder}"
+        return self.cache / "videos" / digest / f"side-{self.max_side}{by}.json"
 
-    def _probe(self, path: str, digest: str) -> Clip:
+    def _probe(self, window: Window) -> Clip:
         self.opened += 1
-        video = open_video(path)
+        video = open_video(window, decoder=self.decoder)
         clip = Clip(video.info(), np.asarray(video.timestamps, np.float64))
         self._remember(clip)
         return clip
 
-    def _remembered(self, path: str, digest: str) -> Clip | None:
+    def _remembered(self, window: Window, digest: str) -> Clip | None:
+        """What the cache has of a video; None if it has nothing, or the file is damaged."""
         file = self._file(digest)
         try:
             data: dict[str, Any] = json.loads(file.read_text())
-            info = VideoInfo(**{**data["info"], "path": str(path)})
-            clip = Clip(
-                info, np.asarray(data["seconds"], np.float64), {int(i): d for i, d in data["taken"].items()}
-            )
+            info = Video(**{**data["info"], "path": str(window)})
+            taken = {int(i): d for i, d in data["taken"].items() if d in self.store}
+            return Clip(info, np.asarray(data["seconds"], np.float64), taken)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as e:
-            log.warning("what was remembered of %s cannot be read (%s); looking again", path, e)
+            log.warning("the cached facts of %s cannot be read (%s); reading the video again", window, e)
             return None
-        if any(d not in self.store for d in clip.taken.values()):
-            clip.taken = {i: d for i, d in clip.taken.items() if d in self.store}
-        return clip
 
     def _remember(self, clip: Clip) -> None:
         file = self._file(clip.info.digest)
-        data = {"info": asdict(clip.info), "seconds": clip.seconds.round(6).tolist(), "taken": clip.taken}
+        data = {
+            "info": clip.info.model_dump(),
+            "seconds": clip.seconds.round(6).tolist(),
+            "taken": clip.taken,
+        }
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as f:
-                json.dump(data, f)
-            os.replace(f.name, file)
+            with replacing_file(file) as new:
+                new.write_text(json.dumps(data))
         except OSError as e:
             raise StoreError(
-                f"cannot write to the cache {self.cache}: {e.strerror}; free some space or set ACT2SEE_CACHE to another folder"
+                f"cannot write to the cache {self.cache}: {e.strerror}; free some space or set ACT2SEE_CACHE "
+                "to another folder"
             ) from e

@@ -1,10 +1,11 @@
 """The frame store: pictures, found by a hash of their pixels.
 
 Traces and checkpoints hold `FrameRef`s; the pixels are here, as lossless PNG, in a local folder or at any
-fsspec URL (`s3://bucket/frames`, `memory://frames`). The same picture is stored once, whoever puts it there.
-Pictures are written beside their place and renamed into it, so threads and processes may share a store and a
-killed one leaves no half picture; what is read is checked against its hash. Recently used pixels stay in
-memory, up to a number of bytes.
+fsspec URL (`s3://bucket/frames`, `memory://frames`). Each picture is stored once. Files are renamed into
+place, so threads and processes may share a store and a killed process leaves no half-written picture; what is
+read is checked against its hash. Recently used pixels stay in memory, up to a number of bytes.
+
+A store knows nothing of videos. It is itself a `FrameSource`.
 """
 
 from __future__ import annotations
@@ -14,34 +15,38 @@ import hashlib
 import io
 import os
 import re
-from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from act2see.errors import StoreError
 from act2see.tools.frames import FrameRef, Initial, Provenance
+from act2see.tools.runtime.files import replacing_file
 from act2see.tools.runtime.forks import Lock, natively, renew_after_fork
 
-Pixels = NDArray[np.uint8]  # (height, width, 3)
+Pixels = NDArray[np.uint8]
+"""`(height, width, 3)`, RGB."""
 FrameSource = Callable[[FrameRef], Pixels]
+"""Gives the pixels of a frame; a `FrameStore` is one."""
 Kind = Literal["JPEG", "PNG"]
 _DIGEST = re.compile(r"[0-9a-f]{32}")  # 128 bits; nothing else may become part of a path
 _COMPRESSION = 1  # PNG: a quarter of the default's time for a seventh more bytes
 
 
 def default_cache() -> Path:
-    """Where frames and indexes are kept, absolute: ACT2SEE_CACHE, else act2see in XDG_CACHE_HOME, else
-    ~/.cache/act2see."""
+    """The folder of frames and indexes: ACT2SEE_CACHE, else act2see in XDG_CACHE_HOME, else ~/.cache/act2see.
+
+    The path is absolute.
+    """
     if chosen := os.environ.get("ACT2SEE_CACHE"):
         return Path(chosen).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).absolute() if base else Path.home() / ".cache") / "act2see"
+    parent = Path(base).absolute() if base else Path.home() / ".cache"
+    return parent / "act2see"
 
 
 def frame_digest(pixels: Pixels) -> str:
@@ -53,8 +58,15 @@ def frame_digest(pixels: Pixels) -> str:
 
 
 class FrameStore:
-    """Pictures by digest. Thread-safe; `location` is a folder or an fsspec URL (default: `frames` in the
-    cache)."""
+    """Pictures by digest. Thread-safe.
+
+    Args:
+        location: A folder or an fsspec URL; by default `frames` in the cache.
+        memory_bytes: How many bytes of pixels stay in memory.
+
+    Raises:
+        StoreError: fsspec has no file system for the URL.
+    """
 
     def __init__(
         self, location: str | os.PathLike[str] | None = None, *, memory_bytes: int = 64 << 20
@@ -67,8 +79,7 @@ class FrameStore:
             # Absolute, so that it stays the same store when the working folder changes.
             self.location = where = os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
         self.url = where
-        self._memory: OrderedDict[str, Pixels] = OrderedDict()
-        self._bytes, self._most = 0, memory_bytes
+        self._memory: LRUCache[str, Pixels] = LRUCache(memory_bytes, getsizeof=lambda pixels: pixels.nbytes)
         self._lock = Lock()
         renew_after_fork(self)
 
@@ -80,42 +91,63 @@ class FrameStore:
     def __repr__(self) -> str:
         return f"FrameStore({self.url!r})"
 
+    def __call__(self, frame: FrameRef) -> Pixels:
+        """The pixels of a frame. Raises `StoreError` as `get` does."""
+        return self.get(frame.digest)
+
     def put(self, pixels: Pixels) -> str:
-        """Store `(height, width, 3)` uint8 RGB; returns the digest. Raises `StoreError` where it cannot be
-        written."""
+        """Store `(height, width, 3)` uint8 RGB and return its digest.
+
+        Raises:
+            StoreError: The store cannot be written.
+            ValueError: The array has another shape or type.
+        """
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise ValueError(f"a picture is (height, width, 3) uint8, not {pixels.shape} {pixels.dtype}")
         digest = frame_digest(pixels)
         if not self._has(digest):
-            self._write(digest, _png(pixels))
+            self._write(digest, encode_png(pixels))
         self._remember(digest, pixels)
         return digest
 
     def get(self, digest: str) -> Pixels:
-        """The picture, `(height, width, 3)` uint8 RGB, read-only. Raises `StoreError` where it is missing or
-        damaged."""
+        """The picture, `(height, width, 3)` uint8 RGB, read-only.
+
+        Raises:
+            StoreError: It is missing or damaged.
+        """
         path = self.path(digest)
         with self._lock:
-            if digest in self._memory:
-                self._memory.move_to_end(digest)
-                return self._memory[digest]
+            held = self._memory.get(digest)
+        if held is not None:
+            return held
         try:
-            pixels = _pixels(self._read(path))
+            pixels = _decode_png(self._read(path))
         except FileNotFoundError as e:
             raise StoreError(
-                f"frame {digest} is not in {self.url}: was the trace made with another store, or the store cleared?"
+                f"frame {digest} is not in {self.url}: was the trace made with another store, "
+                "or the store cleared?"
             ) from e
-        except OSError as e:  # Pillow's error for what is no picture is an OSError as well
+        except OSError as e:  # Pillow raises an OSError for a file that is not a picture as well
+            why = e.strerror or e
             raise StoreError(
-                f"frame {digest} in {self.url} cannot be read ({e.strerror or e}): delete {path} and ask again"
+                f"frame {digest} in {self.url} cannot be read ({why}): delete {path} and ask again"
             ) from e
         if frame_digest(pixels) != digest:
             raise StoreError(f"frame {digest} in {self.url} is damaged: delete {path} and ask again")
         return self._remember(digest, pixels)
 
     def ref(self, pixels: Pixels, seconds: float, provenance: Provenance | None = None) -> FrameRef:
-        """Store a picture and refer to it: `seconds` in the video, `provenance` initial unless said
-        otherwise."""
+        """Store a picture and refer to it.
+
+        Args:
+            pixels: `(height, width, 3)` uint8 RGB.
+            seconds: Its time in the video.
+            provenance: Where it comes from; by default it is an initial frame.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
         height, width, _ = pixels.shape
         return FrameRef(
             digest=self.put(pixels),
@@ -126,29 +158,39 @@ class FrameStore:
         )
 
     def path(self, digest: str) -> str:
-        """Where the PNG of a digest is, or would be: a file name, or a path in the URL's file system."""
+        """The place of a picture's PNG, which need not exist.
+
+        Returns:
+            A file name, or a path in the URL's file system.
+
+        Raises:
+            StoreError: `digest` is not a frame digest.
+        """
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
             raise StoreError(f"{digest!r} is no frame digest: it takes 32 hexadecimal digits")
         # By first byte, since file systems are slow with very many names in one folder.
         return f"{self.location}/{digest[:2]}/{digest}.png"
 
-    def png(self, digest: str) -> bytes:
-        """The picture as it is stored: a PNG file. Raises `StoreError` as `get` does."""
-        self.get(digest)  # a damaged picture is not handed on
+    def png(self, frame: FrameRef | str) -> bytes:
+        """The PNG file of a frame or digest, as it is stored. Raises `StoreError` as `get` does."""
+        digest = frame.digest if isinstance(frame, FrameRef) else frame
+        self.get(digest)  # checks the picture: a damaged one is not passed on
         return self._read(self.path(digest))
 
     def put_png(self, digest: str, png: bytes) -> bool:
-        """Store a PNG file as it is; False, and nothing is stored, where it is not the picture of that
-        digest."""
+        """Store a PNG file as it is.
+
+        Returns:
+            Whether it is the picture of that digest; any other is not stored.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
         if digest in self:
             return True
         try:
-            pixels = _pixels(png)
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-        ):  # what Pillow raises for what is no PNG, and for a broken one
+            pixels = _decode_png(png)
+        except (OSError, SyntaxError, ValueError):  # Pillow's errors for a broken PNG
             return False
         if frame_digest(pixels) != digest:
             return False
@@ -157,13 +199,18 @@ class FrameStore:
         return True
 
     def export(self, digest: str, dest: str | os.PathLike[str]) -> Path:
-        """Write the PNG to a local file, whole or not at all; returns its path."""
-        png, dest = self.png(digest), Path(dest)
+        """Write the PNG to a local file, whole or not at all, and return its path.
+
+        Raises:
+            StoreError: The frame is missing or damaged, or `dest` cannot be written.
+        """
+        png, path = self.png(digest), Path(dest)
         try:
-            _write_file(dest, png)
+            with replacing_file(path) as new:
+                new.write_bytes(png)
         except OSError as e:
-            raise StoreError(f"cannot write {dest}: {e.strerror or e}; choose another folder") from e
-        return dest
+            raise StoreError(f"cannot write {path}: {e.strerror or e}; choose another folder") from e
+        return path
 
     def __contains__(self, digest: object) -> bool:
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
@@ -188,23 +235,22 @@ class FrameStore:
                 self._remote.makedirs(os.path.dirname(path), exist_ok=True)
                 self._remote.pipe_file(path, png)
             else:
-                _write_file(Path(path), png)
+                with replacing_file(Path(path)) as new:
+                    new.write_bytes(png)
         except OSError as e:
             raise StoreError(
-                f"cannot write frames to {self.url}: {e.strerror or e}; free some space, set ACT2SEE_CACHE to another folder, "
-                "or name one as `store:` in the config"
+                f"cannot write frames to {self.url}: {e.strerror or e}; free some space, set ACT2SEE_CACHE "
+                "to another folder, or name one as `store:` in the config"
             ) from e
 
     def _remember(self, digest: str, pixels: Pixels) -> Pixels:
+        """The picture, read-only, and in memory from now on if there is room for it."""
         if pixels.flags.writeable or not pixels.flags.owndata:
-            pixels = pixels.copy()  # the caller's array may change, or be a part of something large
+            pixels = pixels.copy()  # the caller may change the array, or it is a view of a large one
         pixels.flags.writeable = False
         with self._lock:
-            if digest not in self._memory and pixels.nbytes <= self._most:
+            if digest not in self._memory and pixels.nbytes <= self._memory.maxsize:
                 self._memory[digest] = pixels
-                self._bytes += pixels.nbytes
-                while self._bytes > self._most:
-                    self._bytes -= self._memory.popitem(last=False)[1].nbytes
         return pixels
 
 
@@ -218,21 +264,9 @@ def _remote(url: str) -> tuple[Any, str]:
     return fs, path.rstrip("/")
 
 
-def _write_file(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(
-        f".{path.name}-{uuid4().hex}"
-    )  # with the permissions of any new file, unlike tempfile's
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 @natively
-def _png(pixels: Pixels) -> bytes:
+def encode_png(pixels: Pixels) -> bytes:
+    """`(height, width, 3)` uint8 RGB as a PNG file, compressed fast rather than small."""
     from PIL import Image
 
     out = io.BytesIO()
@@ -241,24 +275,35 @@ def _png(pixels: Pixels) -> bytes:
 
 
 @natively
-def _pixels(png: bytes) -> Pixels:
+def _decode_png(png: bytes) -> Pixels:
     from PIL import Image
 
     with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         return np.array(image.convert("RGB"))
 
 
-def image_block(frame: FrameRef, source: FrameSource, kind: Kind = "JPEG") -> dict[str, str]:
-    """A frame as LangChain's standard image block."""
+@natively
+def _encode_jpeg(pixels: Pixels) -> bytes:
     from PIL import Image
 
     out = io.BytesIO()
-    # A fast compression is worth more than a small one.
-    Image.fromarray(source(frame)).save(
-        out, kind, **({"quality": 92} if kind == "JPEG" else {"compress_level": 1})
-    )
+    Image.fromarray(pixels).save(out, "JPEG", quality=92)
+    return out.getvalue()
+
+
+def frame_png(frame: FrameRef, source: FrameSource) -> bytes:
+    """A frame as a PNG file: the stored one if `source` is a store, else encoded.
+
+    Raises what `source` raises.
+    """
+    return source.png(frame) if isinstance(source, FrameStore) else encode_png(source(frame))
+
+
+def image_block(frame: FrameRef, source: FrameSource, kind: Kind = "JPEG") -> dict[str, str]:
+    """A frame as LangChain's standard image block. Raises what `source` raises."""
+    data = frame_png(frame, source) if kind == "PNG" else _encode_jpeg(source(frame))
     return {
         "type": "image",
-        "base64": base64.b64encode(out.getvalue()).decode(),
+        "base64": base64.b64encode(data).decode(),
         "mime_type": f"image/{kind.lower()}",
     }

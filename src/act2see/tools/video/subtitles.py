@@ -1,13 +1,14 @@
-"""What is said in a video: subtitle files beside it (`clip.srt`, `clip.en.vtt`), read and searched.
+"""Subtitle files beside a video (`clip.srt`, `clip.en.vtt`): what is said in it, read and searched.
 
-Subtitle files are written by hand and by tools of all ages, so reading is tolerant: SubRip and WebVTT are
-told apart by each cue's own time line, whatever the file is called; numbers, hours and blank lines may be
-missing; commas and dots both stand before milliseconds; tags, voices (`<v Ann>`) and positions are taken out,
-and what cannot be read is skipped and counted. Encodings are those of the byte-order mark, else UTF-8, else
+Subtitle files are written by hand and by tools of all ages, so reading is tolerant: each cue is read by its
+own time line, whether SubRip or WebVTT; numbers, hours and blank lines may be missing; commas and dots both
+stand before milliseconds; tags, voices (`<v Ann>`) and positions are removed, and cues that cannot be read
+are skipped and counted. pysubs2 was tried and loses the text of cues with inline times, merges an unreadable
+cue into the one before it, and counts none. Encodings are those of the byte-order mark, else UTF-8, else
 Windows-1252.
 
-Search is by words (BM25 over single lines, with a little of their neighbours), so a line is found by what it
-says and not by what it means. It needs no model.
+Search is by words (BM25 over single lines, with a little of their neighbours), so a line is found by its
+words and not by its meaning. It needs no model.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from act2see.errors import TranscriptError
@@ -36,12 +38,12 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
 _WORD = re.compile(r"\w+")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _K1, _B = 1.2, 0.5  # BM25: lines are short and much alike in length
-_NEAR = 0.3  # how much a neighbour's words count
+_NEAR = 0.3  # the share of a neighbour's score
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is said from `start` to `stop` seconds."""
+    """Words that are said from `start` to `stop`, in seconds."""
 
     start: float
     stop: float
@@ -53,36 +55,34 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """The lines of a file in order of time; `skipped` cues could not be read."""
+    """The lines of a subtitle file."""
 
     path: str
     lines: tuple[Line, ...]
+    """In order of time."""
     skipped: int = 0
+    """How many cues could not be read."""
 
     def search(self, query: str, count: int = 5) -> tuple[Line, ...]:
-        """The lines that share most with `query`, best first; the first ones of all where the query has no
-        words."""
+        """The lines that share most words with a query, best first.
+
+        A query without words gives the first lines of the file.
+        """
         wanted = set(_words(query))
         if not wanted:
             return self.lines[:count]
-        said = [Counter(_words(line.text)) for line in self.lines]
-        rarity = {
-            w: math.log(1 + (len(said) - n + 0.5) / (n + 0.5))
-            for w in wanted
-            if (n := sum(w in s for s in said))
-        }
-        mean = sum(s.total() for s in said) / max(1, len(said))
-        own = [_score(s, rarity, mean) for s in said]
-        near = [max(own[max(0, i - 1) : i] + own[i + 1 : i + 2], default=0.0) for i in range(len(own))]
-        # A neighbour helps a line that fits, and makes none fit.
-        ranked = sorted(
-            (i for i, score in enumerate(own) if score > 0), key=lambda i: (-(own[i] + _NEAR * near[i]), i)
-        )
+        scores = _bm25([Counter(_words(line.text)) for line in self.lines], wanted)
+        total = {}
+        for i, score in enumerate(scores):
+            if score > 0:  # a neighbour helps a line that fits, and makes none fit
+                beside = scores[max(0, i - 1) : i] + scores[i + 1 : i + 2]
+                total[i] = score + _NEAR * max(beside, default=0.0)
+        ranked = sorted(total, key=lambda i: (-total[i], i))
         return tuple(self.lines[i] for i in ranked[:count])
 
 
 def subtitles_of(video: str | os.PathLike[str]) -> list[Path]:
-    """The subtitle files beside a video: of its name, perhaps with a language (`clip.de.srt`) in between."""
+    """The subtitle files beside a video: of its name, perhaps with a language in it (`clip.de.srt`)."""
     path = Path(video)
     try:
         beside = sorted(path.parent.iterdir())
@@ -92,7 +92,11 @@ def subtitles_of(video: str | os.PathLike[str]) -> list[Path]:
 
 
 def read_transcript(path: str | os.PathLike[str]) -> Transcript:
-    """Read a subtitle file. Raises `TranscriptError` where it is missing, too large, or has no line."""
+    """Read a subtitle file.
+
+    Raises:
+        TranscriptError: It cannot be read, is too large, or has no line.
+    """
     name = os.fspath(path)
     try:
         data = read_file(path, _LARGEST)
@@ -115,40 +119,39 @@ def parse(text: str) -> tuple[tuple[Line, ...], int]:
     rows = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     cues = [i for i, row in enumerate(rows) if "-->" in row or _CUE.match(row)]
     found, skipped = [], 0
-    for i, end in zip(cues, [*cues, len(rows)][1:], strict=True):
-        match = _CUE.match(rows[i])
-        start, stop = (_seconds(*match.groups()[k : k + 4]) for k in (0, 4)) if match else (1.0, 0.0)
-        said = _said(rows[i + 1 : end], last=end == len(rows))
-        if stop < start or not said:
+    for i, end in pairwise([*cues, len(rows)]):
+        line = _line(rows[i], _text(rows[i + 1 : end], last=end == len(rows)))
+        if line is None:
             skipped += 1
         else:
-            found.append(Line(start, stop, said))
+            found.append(line)
     return tuple(sorted(found, key=lambda line: line.start)), skipped
 
 
-def _said(rows: Sequence[str], last: bool) -> str:
-    """A cue's text: up to a blank line, or to the next cue's number or name where the blank line is
-    missing."""
-    rows = [r.strip() for r in rows]
-    blank = rows.index("") if "" in rows else None
-    rows = (
-        rows[:blank]
-        if blank is not None
-        else rows
-        if last or not rows or not rows[-1].isdigit()
-        else rows[:-1]
-    )
+def _line(times: str, text: str) -> Line | None:
+    """A cue; None if its times cannot be read or are in the wrong order, or it has no text."""
+    match = _CUE.match(times)
+    if match is None or not text:
+        return None
+    hours, minutes, seconds, thousandths, *end = match.groups()
+    start, stop = _seconds(hours, minutes, seconds, thousandths), _seconds(*end)
+    return Line(start, stop, text) if start <= stop else None
+
+
+def _text(rows: Sequence[str], last: bool) -> str:
+    """A cue's text: up to a blank line or, if that is missing, to the number of the next cue."""
+    rows = [row.strip() for row in rows]
+    if "" in rows:
+        rows = rows[: rows.index("")]
+    elif rows and rows[-1].isdigit() and not last:
+        rows = rows[:-1]
     text = _TAG.sub("", _VOICE.sub(r"\1: ", " ".join(rows)))
     return " ".join(html.unescape(text).split())
 
 
 def _seconds(hours: str | None, minutes: str, seconds: str, thousandths: str | None) -> float:
-    return (
-        3600 * int(hours or 0)
-        + 60 * int(minutes)
-        + int(seconds)
-        + int((thousandths or "0").ljust(3, "0")) / 1000
-    )
+    whole = 3600 * int(hours or 0) + 60 * int(minutes) + int(seconds)
+    return whole + int((thousandths or "0").ljust(3, "0")) / 1000
 
 
 def _decoded(data: bytes) -> str:
@@ -162,9 +165,19 @@ def _decoded(data: bytes) -> str:
 
 
 def _words(text: str) -> list[str]:
+    """Words of three letters or more, and shorter ones that are numbers or not ASCII."""
     return [w for w in _WORD.findall(text.casefold()) if len(w) > 2 or not w.isascii() or w.isdigit()]
 
 
-def _score(said: Counter[str], rarity: dict[str, float], mean: float) -> float:
-    shorter = _K1 * (1 - _B + _B * said.total() / mean) if mean else _K1
-    return sum(r * said[w] * (_K1 + 1) / (said[w] + shorter) for w, r in rarity.items())
+def _bm25(lines: Sequence[Counter[str]], wanted: Collection[str]) -> list[float]:
+    """The BM25 score of each line, given as its words with their counts."""
+    rarity = {}
+    for word in wanted:
+        if n := sum(word in line for line in lines):
+            rarity[word] = math.log(1 + (len(lines) - n + 0.5) / (n + 0.5))
+    mean = sum(line.total() for line in lines) / max(1, len(lines))
+    scores = []
+    for line in lines:
+        length = _K1 * (1 - _B + _B * line.total() / mean) if mean else _K1
+        scores.append(sum(r * line[word] * (_K1 + 1) / (line[word] + length) for word, r in rarity.items()))
+    return scores

@@ -17,7 +17,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from operator import add
 from pathlib import Path
@@ -29,8 +29,7 @@ from langgraph.types import Command
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Sampling
-from act2see.agent.rollout import Rollout
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.errors import (
     Act2SeeError,
     CorpusError,
@@ -77,7 +76,7 @@ class Limits(Record):
 
 
 @dataclass(slots=True)
-class Meter:
+class Meter(Reasoner):
     """A reasoner that counts what another one takes, by session."""
 
     reasoner: Reasoner
@@ -88,20 +87,10 @@ class Meter:
     def __post_init__(self) -> None:
         self.name = self.reasoner.name
 
-    async def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         cost = Cost(requests=1)
         try:
-            async for item in self.reasoner.stream(
-                rollout, until=until, stops=stops, max_tokens=max_tokens, sampling=sampling
-            ):
+            async for item in self.reasoner.stream(request):
                 if isinstance(item, Done):
                     read = item.prefilled + item.cached
                     dollars = (
@@ -110,7 +99,7 @@ class Meter:
                     cost += Cost(read=read, written=item.decoded, dollars=dollars)
                 yield item
         finally:
-            self.taken[rollout.session] = self.taken.get(rollout.session, Cost()) + cost
+            self.taken[request.rollout.session] = self.taken.get(request.rollout.session, Cost()) + cost
 
     def forget(self, session: str) -> None:
         self.reasoner.forget(session)

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from act2see.errors import CorpusError
+from act2see.trace.chain import chain_section
 from act2see.trace.markup import Html, el
-from act2see.trace.page import chain_section, initial_section, stylesheet
+from act2see.trace.page import initial_section, stylesheet
 from act2see.trace.pictures import Pictures
 from act2see.trace.record import LETTERS
 from act2see.trace.trace import Trace

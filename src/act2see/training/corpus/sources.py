@@ -19,6 +19,7 @@ from typing import Any
 
 from act2see.errors import SourceError
 from act2see.tools.frames import Record
+from act2see.tools.video.window import Window
 from act2see.trace.record import choose
 
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
@@ -49,7 +50,7 @@ class Sample(Record):
     @property
     def clip(self) -> str:
         """The video, or the part of it that counts, as `open_video` takes it."""
-        return f"{self.video}#t={self.trim[0]:g},{self.trim[1]:g}" if self.trim else self.video
+        return str(Window(self.video, *self.trim)) if self.trim else self.video
 
     def read(self, given: str | None) -> str | None:
         """What an answer means: the option that it names, or without options its words, plain; None where it

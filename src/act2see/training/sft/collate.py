@@ -37,7 +37,7 @@ def collate(
         n = len(p.ids)
         ids[row, :n] = torch.tensor(p.ids)
         mask[row, :n] = 1
-        learnt = torch.tensor(p.learnt)
+        learnt = torch.tensor(p.trainable)
         # The end of the turn is written by the renderer but learnt by the model.
         learnt[-1] |= p.ids[-1] == end_of_turn
         labels[row, :n] = torch.where(learnt, ids[row, :n], IGNORED)

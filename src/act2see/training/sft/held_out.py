@@ -23,7 +23,7 @@ from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
 from act2see.tools.runtime.background import run_sync
-from act2see.tools.video.reader import split_part
+from act2see.tools.video.window import Window
 from act2see.trace.trace import Trace
 from act2see.training.corpus.sources import Sample
 
@@ -76,7 +76,7 @@ class GraphEvaluation:
     def __init__(
         self, questions: Sequence[Sample], config: Config, base: str, seed: int = 0, at_once: int = 8
     ) -> None:
-        missing = [q for q in questions if not Path(split_part(q.clip)[0]).is_file()]
+        missing = [q for q in questions if not Path(Window.resolve(q.clip).path).is_file()]
         if missing:
             raise ConfigError(
                 f"{len(missing)} of {len(questions)} held-out questions have no video ({missing[0].id}: {missing[0].video}): "
@@ -109,7 +109,7 @@ class GraphEvaluation:
         engine = TransformersReasoner(
             model,
             packer,
-            lambda ref: store.get(ref.digest),
+            store,
             name=name,
             rows=settings.rows,
             context=settings.context,

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import Packer
+from act2see.agent.prompt import prompt_of
 from act2see.agent.rollout import Rollout, render
 from act2see.errors import CorpusError, StoreError
 from act2see.tools.frames import Record
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
-from act2see.training.prompts import prompt_of
 from act2see.training.sft.collate import collate
 from act2see.training.sft.settings import SftSettings
 
@@ -72,7 +72,7 @@ class Reader:
         return Size(
             id=trace.id,
             tokens=len(packed.ids),
-            learnt=sum(packed.learnt) + (packed.ids[-1] == self.end_of_turn),
+            learnt=sum(packed.trainable) + (packed.ids[-1] == self.end_of_turn),
             vision=packed.ids.count(self.packer.image_token_id),
             frames=len(packed.images),
             patches=sum(patches),
@@ -185,7 +185,7 @@ class RolloutCollator:
         batch = collate(
             packer,
             rollouts,
-            lambda ref: self.store.get(ref.digest),
+            self.store,
             tokenizer.pad_token_id,
             self.reader.end_of_turn,
         )

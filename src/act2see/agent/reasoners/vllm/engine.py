@@ -1,15 +1,11 @@
-"""Qwen3-VL by vLLM in this process, and what both of vLLM's ways have in common.
+"""Qwen3-VL by vLLM in this process.
 
-vLLM pins its own torch and transformers, so this runs in an environment of its own; from any other, its
-server is reached over HTTP (`http.py`). What is sent are token ids, piece by piece as at training, with one
-image token for each frame; a frame's digest is its name in vLLM's caches, so that loop 2 finds both the
+vLLM pins its own torch and transformers, so this runs in an environment of its own; from any other, vLLM's
+server is reached over HTTP (`http.py`). The engine gets token ids, piece by piece as at training, with one
+image token for each frame. A frame's digest is its name in vLLM's caches, so that loop 2 finds both the
 prefix and the vision features.
 
 An engine belongs to one event loop, and questions come from many: a thread with a loop of its own owns it.
-
-vLLM stops on strings, and the grammar decides: where a string was no end (`</retrieve>` in plain words) the
-rollout is sent again with what was written, which the prefix cache makes cheap. Where the grammar ends first,
-the rest is aborted.
 """
 
 from __future__ import annotations
@@ -17,119 +13,36 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling, Stop
-from act2see.agent.reasoners.pieces import ENDS, FORBIDDEN
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
+from act2see.agent.reasoners.faults import vllm_limit_error, without_parameter
+from act2see.agent.reasoners.pieces import FORBIDDEN
+from act2see.agent.reasoners.vllm.follow import Chunk, follow, is_regular
 from act2see.agent.reasoners.vllm.lora import lora_options
-from act2see.agent.reasoners.vllm_faults import bare, limit_error
-from act2see.agent.rollout import ImagePiece, Rollout, TextCodec, TextPiece
+from act2see.agent.rollout import ImagePiece, Rollout, TextCodec
 from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.forks import Lock, leak, renew_after_fork
+from act2see.tools.runtime.text import first_line
 from act2see.tools.runtime.weights import resolve_weights
 
 if TYPE_CHECKING:
     from act2see.tools.video.store import FrameSource
 
-_DRAIN = 8  # chunks read after the end of a call, for the token counts that come last
 _NOT_HERE = (
-    "vLLM is not installed here. It pins its own torch and transformers, so give it an environment of its own "
-    "(python -m venv vllm-env; vllm-env/bin/pip install vllm), start `act2see serve vllm --python vllm-env/bin/python`, "
-    "and set reasoner.use: vllm-http"
+    "vLLM is not installed here. It pins its own torch and transformers, so give it an environment of its "
+    "own (python -m venv vllm-env; vllm-env/bin/pip install vllm), start "
+    "`act2see serve vllm --python vllm-env/bin/python`, and set reasoner.use: vllm-http"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of a continuation. Counts are of the whole so far; `finish` is `stop` or `length`, `at` the
-    stop string."""
-
-    text: str = ""
-    finish: str | None = None
-    at: str | None = None
-    prompt: int = 0
-    cached: int = 0
-    decoded: int = 0
-
-
-Send = Callable[[Rollout, int], AsyncGenerator[Chunk]]
-
-
-async def follow(
-    send: Send, rollout: Rollout, until: Callable[[str], bool], stops: Sequence[str], max_tokens: int
-) -> AsyncGenerator[Delta | Done]:
-    """One continuation from as many requests as it takes; `send` streams one of at most so many tokens."""
-    done = Done("eos")
-    while True:
-        said, ended, after, last = "", False, 0, Chunk()
-        chunks = send(rollout, max_tokens - done.decoded)
-        try:
-            async for chunk in chunks:
-                last = Chunk(
-                    "",
-                    chunk.finish or last.finish,
-                    chunk.at or last.at,
-                    chunk.prompt or last.prompt,
-                    chunk.cached or last.cached,
-                    max(chunk.decoded, last.decoded),
-                )
-                if ended:
-                    after += 1
-                elif text := _without_end(chunk):
-                    said += text
-                    yield Delta(text)
-                    ended = until(text)
-                # At a stop string the engine has ended too, and its counts are coming; elsewhere it must be
-                # told.
-                if ended and (after >= _DRAIN or not (last.finish or said.endswith(tuple(stops)))):
-                    break
-                if not ended and done.decoded + last.decoded >= max_tokens and last.finish is None:
-                    last = replace(last, finish="length")
-                    break
-        finally:
-            await chunks.aclose()
-        done = Done(
-            "eos",
-            done.prefilled + last.prompt - last.cached,
-            done.cached or last.cached,
-            done.decoded + (last.decoded or bool(said)),
-        )
-        goes_on = not ended and last.finish == "stop" and last.at in stops and done.decoded < max_tokens
-        if not goes_on:
-            stop: Stop = (
-                "until" if ended else "length" if last.finish == "length" or last.at in stops else "eos"
-            )
-            yield replace(done, stop=stop)
-            return
-        rollout = replace(rollout, pieces=(*rollout.pieces, TextPiece(said, "model")))
-
-
-def ended_well(finish: str | None) -> bool:
-    """False where the engine has given a request up (`abort`, `error`), which is no end of a text."""
-    return finish in (None, "stop", "length")
-
-
-def _without_end(chunk: Chunk) -> str:
-    """Kept stop strings bring the end of the turn along, which is a mark and not text."""
-    text = chunk.text
-    if chunk.finish == "stop" and chunk.at is None:
-        for mark in ENDS:
-            text = text.removesuffix(mark)
-    return text
-
-
-class VLLMReasoner:
-    """Continues rollouts with an engine of this process (`vllm.v1.engine.async_llm.AsyncLLM`).
-
-    `make_engine` is called once, in the thread that owns it. `params` makes vLLM's `SamplingParams` of
-    keywords.
-    """
+class VLLMReasoner(Reasoner):
+    """Continues rollouts with an engine of this process (`vllm.v1.engine.async_llm.AsyncLLM`)."""
 
     def __init__(
         self,
@@ -142,14 +55,19 @@ class VLLMReasoner:
         name: str = "vllm",
         context: int | None = None,
     ) -> None:
+        """
+        Args:
+            make_engine: Makes the engine; called once, in the thread that owns it.
+            codec: The model's tokenizer.
+            frames: Gives the pixels of a frame.
+            params: Makes vLLM's `SamplingParams` of keywords.
+            adapter: vLLM's `LoRARequest`.
+            name: The model's name in traces.
+            context: The most tokens of a rollout, if it is known.
+        """
         self.name, self.context = name, context
-        self._make, self._codec, self._frames, self._params, self._adapter = (
-            make_engine,
-            codec,
-            frames,
-            params,
-            adapter,
-        )
+        self._make, self._codec, self._frames = make_engine, codec, frames
+        self._params, self._adapter = params, adapter
         self._image = int(codec.tokenizer.convert_tokens_to_ids("<|image_pad|>"))
         self._lock = Lock()
         renew_after_fork(self)
@@ -167,18 +85,27 @@ class VLLMReasoner:
         images: int = 64,
         **options: Any,
     ) -> VLLMReasoner:
-        """Load a checkpoint folder or hub name; `options` are `AsyncEngineArgs`. Raises `ConfigError` where
-        vLLM is not installed."""
+        """Load a checkpoint.
+
+        Args:
+            weights: A folder or a hub name.
+            frames: Gives the pixels of a frame.
+            adapter: A LoRA's folder or hub name.
+            images: The most images of a prompt.
+            options: vLLM's `AsyncEngineArgs`.
+
+        Raises:
+            ConfigError: vLLM is not installed, or does not know an option.
+            WeightsError: The weights or the adapter cannot be loaded.
+        """
         try:
-            sampling, arguments = (
-                import_module("vllm.sampling_params"),
-                import_module("vllm.engine.arg_utils"),
-            )
-            engine, requests = import_module("vllm.v1.engine.async_llm"), import_module("vllm.lora.request")
+            sampling = import_module("vllm.sampling_params")
+            arguments = import_module("vllm.engine.arg_utils")
+            engine = import_module("vllm.v1.engine.async_llm")
+            requests = import_module("vllm.lora.request")
         except ImportError as e:
-            raise ConfigError(
-                _NOT_HERE if (e.name or "").partition(".")[0] == "vllm" else f"vLLM cannot be imported: {e}"
-            ) from e
+            is_missing = (e.name or "").partition(".")[0] == "vllm"
+            raise ConfigError(_NOT_HERE if is_missing else f"vLLM cannot be imported: {e}") from e
         from transformers import AutoTokenizer
 
         folder = resolve_weights(adapter) if adapter else None
@@ -195,77 +122,60 @@ class VLLMReasoner:
         except TypeError as e:
             raise ConfigError(f"reasoner.options: {e}") from e
         except (OSError, ValueError) as e:
-            raise WeightsError(
-                f"the reasoner's weights {weights} cannot be loaded: {str(e).splitlines()[0]}"
-            ) from e
+            raise WeightsError(f"the reasoner's weights {weights} cannot be loaded: {first_line(e)}") from e
 
         def params(**keywords: Any) -> Any:
             return sampling.SamplingParams(output_kind=sampling.RequestOutputKind.DELTA, **keywords)
 
-        lora = requests.LoRARequest(folder.rstrip("/").rpartition("/")[2], 1, folder) if folder else None
+        lora = requests.LoRARequest(_last_part(folder), 1, folder) if folder else None
         return cls(
             lambda: engine.AsyncLLM.from_engine_args(args),
             codec,
             frames,
             params=params,
             adapter=lora,
-            name=weights.rstrip("/").rpartition("/")[2],
+            name=_last_part(weights),
             context=given.get("max_model_len"),
         )
 
     def renew(self) -> None:
-        """In a forked child: no engine yet. The one of the parent is neither used nor ended here."""
+        """In a forked child: no engine yet. The parent's is neither used nor ended here."""
         leak((self._engine, self._loop))
         self._engine = self._loop = self._thread = None
 
-    def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        """Text as it is decoded, then `Done`. Leaving the iterator early aborts the request."""
-        return follow(
-            lambda rollout, tokens: self._chunks(rollout, tokens, stops, sampling),
-            rollout,
-            until,
-            stops,
-            max_tokens,
-        )
+    def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        return follow(lambda rollout, tokens: self._chunks(request, rollout, tokens), request)
 
     async def prepare(self) -> None:
-        """Load the model, if need be."""
         await asyncio.to_thread(self._start)
 
-    def forget(self, session: str) -> None:
-        """vLLM's caches drop what was used longest ago."""
+    def close(self) -> None:
+        """End the engine, and the requests that run on it; the next run would start another."""
+        self._end()
 
-    def close(self, only: Any = None) -> None:
-        """End the engine, and what runs on it; the next run would start another. With `only`, if it is still
-        that one."""
+    def _end(self, only: Any = None) -> None:
+        """End the engine; with `only`, if it is still that one."""
         with self._lock:
             if only not in (None, self._engine):
                 return
             loop, thread, engine = self._loop, self._thread, self._engine
             self._loop = self._thread = self._engine = None
-        if loop is not None and thread is not None:
+        if loop is None or thread is None:
+            return
 
-            async def end() -> None:
-                with suppress(Exception):
-                    engine.shutdown()
-                # The engine's own tasks wait for a process that is gone.
-                left = asyncio.all_tasks() - {asyncio.current_task()}
-                for task in left:
-                    task.cancel()
-                await asyncio.gather(*left, return_exceptions=True)
+        async def end() -> None:
+            with suppress(Exception):
+                engine.shutdown()
+            # The engine's own tasks wait for a process that has ended.
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
-            asyncio.run_coroutine_threadsafe(end(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+        asyncio.run_coroutine_threadsafe(end(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
     def _prompt(self, rollout: Rollout) -> dict[str, Any]:
         """Ids with one image token for each frame, the pixels, and names for them."""
@@ -287,106 +197,113 @@ class VLLMReasoner:
             "multi_modal_uuids": {"image": [f.digest for f in frames]},
         }
 
-    async def _chunks(
-        self, rollout: Rollout, tokens: int, stops: Sequence[str], sampling: Sampling
-    ) -> AsyncGenerator[Chunk]:
+    async def _chunks(self, request: Request, rollout: Rollout, tokens: int) -> AsyncGenerator[Chunk]:
+        """Stream one request, which the engine's thread makes."""
         prompt = await asyncio.to_thread(self._prompt, rollout)
+        sampling = request.sampling
         params = self._params(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             seed=sampling.seed,
             max_tokens=tokens,
-            stop=list(stops),
+            stop=list(request.stops),
             include_stop_str_in_output=True,
             skip_special_tokens=False,
             bad_words=list(FORBIDDEN),
         )
         engine, loop = await asyncio.to_thread(self._start)
         here = asyncio.get_running_loop()
-        arrived: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
+        arrived: asyncio.Queue[Chunk | ReasonerError | None] = asyncio.Queue()
 
-        def emit(item: Chunk | BaseException | None) -> None:
+        def emit(item: Chunk | ReasonerError | None) -> None:
             if not here.is_closed():
                 here.call_soon_threadsafe(arrived.put_nowait, item)
 
-        async def ask() -> str | None:
-            """Why the engine gave the request up before its first token; None where it did not."""
-            decoded, given = 0, prompt
-            # Ids and pictures as they are, vLLM takes no more one day.
-            if (renderer := getattr(engine, "renderer", None)) is not None:
-                (given,) = await renderer.render_cmpl_async([prompt])
-            # Cancelled, the generator aborts its request in the engine.
-            async for out in engine.generate(
-                given, params, request_id=uuid.uuid4().hex, lora_request=self._adapter
-            ):
-                one = out.outputs[0]
-                decoded += len(one.token_ids)
-                if not ended_well(one.finish_reason):
-                    if decoded:
-                        raise RuntimeError(f"the engine gave the request up ({one.finish_reason})")
-                    return str(one.finish_reason)
-                at = one.stop_reason if isinstance(one.stop_reason, str) else None
-                emit(
-                    Chunk(
-                        one.text,
-                        one.finish_reason,
-                        at,
-                        len(out.prompt_token_ids or ()),
-                        out.num_cached_tokens or 0,
-                        decoded,
-                    )
-                )
-            return None
-
-        async def run() -> None:
-            # A frame whose first run was cancelled may be missing in the engine, which asks for it again by
-            # an error.
-            if await ask() and (why := await ask()):
-                raise RuntimeError(f"the engine gave the request up ({why})")
-
         def finish(work: Future[None]) -> None:
-            # Of the future, not within `run`: a task that is cancelled before its first step runs none of its
-            # lines.
+            # A callback of the future, since a task that is cancelled before its first step runs no line.
             if work.cancelled():
                 emit(ReasonerError(f"{self.name} was closed"))
             elif error := work.exception():
-                emit(self._told(error, rollout))
+                emit(self._to_reasoner_error(error, rollout))
             else:
                 emit(None)
 
-        work = self._submit(run, loop)
+        work = self._submit(lambda: self._generate(engine, prompt, params, emit), loop)
         work.add_done_callback(finish)
         try:
             while (item := await arrived.get()) is not None:
-                if isinstance(item, BaseException):
-                    if getattr(engine, "errored", False):  # its process is dead, and it will not come back
-                        await asyncio.to_thread(self.close, engine)
+                if isinstance(item, ReasonerError):
+                    if getattr(engine, "errored", False):  # its process is dead and will not come back
+                        await asyncio.to_thread(self._end, engine)
                     raise item
                 yield item
         finally:
             work.cancel()
 
+    async def _generate(
+        self, engine: Any, prompt: dict[str, Any], params: Any, emit: Callable[[Chunk], None]
+    ) -> None:
+        """Run one request on the engine's loop. If the engine gives it up at once, it is run a second time:
+        a frame whose first run was cancelled may be missing, and the engine asks for it by an error."""
+        for _ in range(2):
+            finish = await self._try(engine, prompt, params, emit)
+            if is_regular(finish):
+                return
+        raise RuntimeError(f"the engine gave the request up ({finish})")
+
+    async def _try(
+        self, engine: Any, prompt: dict[str, Any], params: Any, emit: Callable[[Chunk], None]
+    ) -> str | None:
+        """Run one request once; returns vLLM's reason for its end."""
+        # vLLM will not take ids and pictures without its renderer for ever.
+        if (renderer := getattr(engine, "renderer", None)) is not None:
+            (prompt,) = await renderer.render_cmpl_async([prompt])
+        decoded, finish = 0, None
+        id = uuid.uuid4().hex
+        # A cancelled generator aborts its request in the engine.
+        async for out in engine.generate(prompt, params, request_id=id, lora_request=self._adapter):
+            one = out.outputs[0]
+            decoded += len(one.token_ids)
+            finish = one.finish_reason
+            if not is_regular(finish):
+                if decoded:
+                    raise RuntimeError(f"the engine gave the request up ({finish})")
+                return str(finish)
+            emit(
+                Chunk(
+                    one.text,
+                    finish,
+                    one.stop_reason if isinstance(one.stop_reason, str) else None,
+                    prompt=len(out.prompt_token_ids or ()),
+                    cached=out.num_cached_tokens or 0,
+                    decoded=decoded,
+                )
+            )
+        return finish
+
     def _submit(
         self, run: Callable[[], Coroutine[Any, Any, None]], loop: asyncio.AbstractEventLoop
     ) -> Future[None]:
-        """Schedule `run` on the engine's loop. Raises `ReasonerError` if the engine was closed since it was
-        looked up.
+        """Schedule `run` on the engine's loop.
 
         Under the lock, so that `close` finds every task that it must cancel: none is scheduled on a loop that
         is being stopped.
+
+        Raises:
+            ReasonerError: The engine was closed since it was looked up.
         """
         with self._lock:
             if loop is not self._loop:
                 raise ReasonerError(f"{self.name} was closed")
             return asyncio.run_coroutine_threadsafe(run(), loop)
 
-    def _told(self, e: BaseException, rollout: Rollout) -> ReasonerError:
-        said = bare(next(iter(str(e).splitlines()), "") or type(e).__name__)
-        return limit_error(said, self.name, len(rollout.frames)) or ReasonerError(
-            f"{self.name} failed: {said[:200]}"
-        )
+    def _to_reasoner_error(self, e: BaseException, rollout: Rollout) -> ReasonerError:
+        words = without_parameter(first_line(e, 1000))
+        limit = vllm_limit_error(words, self.name, len(rollout.frames))
+        return limit or ReasonerError(f"{self.name} failed: {words[:200]}")
 
     def _start(self) -> tuple[Any, asyncio.AbstractEventLoop]:
+        """The engine and its loop; the first call makes them."""
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
@@ -402,8 +319,10 @@ class VLLMReasoner:
                     loop.call_soon_threadsafe(loop.stop)
                     thread.join()
                     loop.close()
-                    raise SetupError(
-                        f"vLLM cannot start {self.name}: {(str(e) or repr(e)).splitlines()[0][:300]}"
-                    ) from e
+                    raise SetupError(f"vLLM cannot start {self.name}: {first_line(e, 300)}") from e
                 self._loop, self._thread = loop, thread
             return self._engine, self._loop
+
+
+def _last_part(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2]

@@ -1,14 +1,15 @@
 """A vLLM server as a reasoner: `vllm serve`, started with our template and tokenizer (`act2see serve vllm`).
 
-The rollout goes to `/v1/chat/completions` as one message whose parts, texts and frames in turn, our template
-only concatenates: turn marks, the open thought and what has been written are all in it, and no generation
-prompt is added. `/v1/completions` would take no pictures, and a model's own template would close the thought
-or drop its frames.
+The rollout goes to `/v1/chat/completions` as one message. Its parts are texts and frames in turn, which our
+template only concatenates: turn marks, the open thought and the text written so far are all in it, and no
+generation prompt is added. `/v1/completions` would take no pictures, and a model's own template would close
+the thought or drop its frames.
 
-A frame is sent once, as PNG, which loses nothing; after that its digest alone is, until the server says that
-it has forgotten. An adapter is a model name of its own. Requests that fail before the first word are sent
-again while there is hope; after it nothing is. Each request has a connection of its own, so nothing is tied
-to one event loop; leaving a stream early closes it, and vLLM then aborts the request.
+A frame is sent once, as PNG, which is lossless. After that only its digest is sent, until the server says
+that it has forgotten the frame. An adapter is a model name of its own. A request that fails before its first
+word is sent again if that may help; after the first word nothing is sent again. Each request has a connection
+of its own, so nothing is tied to one event loop. Leaving a stream early closes the connection, and vLLM then
+aborts the request.
 """
 
 from __future__ import annotations
@@ -19,67 +20,78 @@ import logging
 import os
 import random
 import ssl
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
+import httpx
+from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from act2see.agent.reasoners.base import Delta, Done, Sampling
-from act2see.agent.reasoners.chat.reasoner import Backoff
-from act2see.agent.reasoners.faults import retry_after
+from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
+from act2see.agent.reasoners.faults import Backoff, vllm_limit_error
 from act2see.agent.reasoners.pieces import FORBIDDEN, spelled_parts
-from act2see.agent.reasoners.vllm.engine import Chunk, ended_well, follow
+from act2see.agent.reasoners.vllm.follow import Chunk, follow, is_regular
+from act2see.agent.reasoners.vllm.preflight import preflight
 from act2see.agent.reasoners.vllm.wire import (
     StatusError,
-    check,
+    check_status,
     chunk_of,
-    has_forgotten,
-    has_no_room,
     image_part,
-    in_stream,
     is_local,
     is_slow,
-    lost,
-    png,
+    stream_error,
 )
-from act2see.agent.reasoners.vllm_faults import limit_error
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError, ReasonerError, SetupError
 from act2see.tools.frames import FrameRef
-from act2see.tools.video.store import FrameSource
-
-if TYPE_CHECKING:
-    import httpx
-
-    from act2see.agent.reasoners.preflight import Needs
+from act2see.tools.runtime.forks import Lock
+from act2see.tools.runtime.text import first_line, first_problem
+from act2see.tools.video.store import FrameSource, frame_png
 
 log = logging.getLogger(__name__)
-_MISSES = 3  # a server that has forgotten so often in a row keeps no frames: all are sent each time
-BACKOFF = Backoff(requests=4, first=0.5, longest=30.0, silence=300.0)
+_MISSES = 3  # a server that has forgotten frames so often in a row keeps none: all are sent each time
+BACKOFF = Backoff(requests=4, first=0.5, longest=30.0, accepted=30.0, silence=300.0)
 
 
 class ServerOptions(BaseModel):
-    """What `reasoner.options` may hold: where the server is, the variable that holds its key, whether it has
-    our tokenizer, how many seconds it may be silent, and how often a request is sent at most."""
+    """The keys of `reasoner.options`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str = "http://localhost:8000/v1"
+    """Where the server is, with `/v1`."""
     key_env: str | None = None
+    """The environment variable that holds the server's key."""
     exact: bool = True
+    """Whether the server has our tokenizer."""
     silence: Annotated[float, Field(gt=0)] = BACKOFF.silence
+    """How many seconds the server may say nothing."""
     requests: Annotated[int, Field(ge=1)] = BACKOFF.requests
+    """How often a request is sent at most."""
 
 
-class VLLMHTTPReasoner:
-    """Continues rollouts on a vLLM server at `url` (`http://host:8000/v1`).
+@dataclass(slots=True)
+class _Sending:
+    """One request that is sent until it is answered, or will not be."""
 
-    `model` is the name the server gives it, `adapter` that of a LoRA which the server has loaded. With
-    `exact` pieces are kept apart (`pieces.py`), for which the server needs our tokenizer. With `needs`, the
-    server is asked for its limits before the first run.
-    """
+    body: dict[str, Any]
+    """Without the message."""
+    rollout: Rollout
+    rng: random.Random
+    known: bool
+    """Whether frames that the server has had are sent by name alone."""
+    named: bool = False
+    """Whether a frame of the last message was."""
+    sent: int = 0
+    """How often it has been sent in vain, those times aside at which its message had to be changed."""
+    began: bool = False
+    """Whether text has arrived."""
+
+
+class VLLMHTTPReasoner(Reasoner):
+    """Continues rollouts on a vLLM server."""
 
     def __init__(
         self,
@@ -91,16 +103,30 @@ class VLLMHTTPReasoner:
         key: str | None = None,
         exact: bool = True,
         needs: Needs | None = None,
-        patience: Backoff = BACKOFF,
+        backoff: Backoff = BACKOFF,
         connect: float = 5.0,
         kept: int = 4096,
     ) -> None:
+        """
+        Args:
+            url: Where the server is (`http://host:8000/v1`).
+            model: The name that the server gives the model.
+            frames: Gives the pixels of a frame.
+            adapter: The name of a LoRA that the server has loaded.
+            key: The server's key.
+            exact: Whether pieces are kept apart (`pieces.py`), for which the server needs our tokenizer.
+            needs: What a run may send; the server is asked for its limits before the first one.
+            backoff: When to send a request again.
+            connect: How many seconds connecting may take.
+            kept: How many frames the server is taken to remember.
+        """
         self.url, self.model, self.exact, self.needs = url.rstrip("/"), model, exact, needs
         self.name: str = adapter or model
-        self.patience, self.connect, self.kept = patience, connect, kept
+        self.backoff, self.connect = backoff, connect
         self._frames, self._key = frames, key
-        self._sent: OrderedDict[str, None] = OrderedDict()
-        self._asked = False
+        self._sent: LRUCache[str, bool] = LRUCache(kept)  # digests of the frames that the server has had
+        self._lock = Lock()
+        self._is_checked = False
         self._misses = 0
         self._ssl: ssl.SSLContext | None = None
 
@@ -114,59 +140,39 @@ class VLLMHTTPReasoner:
         adapter: str | None = None,
         needs: Needs | None = None,
     ) -> VLLMHTTPReasoner:
-        """From a config's `reasoner.options`. Raises `ConfigError`, which names the key."""
+        """From a config's `reasoner.options`; the other arguments are those of the constructor.
+
+        Raises:
+            ConfigError: An option is wrong, or the variable with the key is not set.
+        """
         try:
             given = ServerOptions.model_validate(dict(options))
         except ValidationError as e:
-            first = e.errors()[0]
-            wrong, known = ".".join(map(str, first["loc"])), ", ".join(ServerOptions.model_fields)
-            raise ConfigError(f"reasoner.options.{wrong}: {first['msg']}; known keys: {known}") from e
+            (wrong, problem), known = first_problem(e), ", ".join(ServerOptions.model_fields)
+            raise ConfigError(f"reasoner.options.{wrong}: {problem}; known keys: {known}") from e
         if given.key_env and given.key_env not in os.environ:
             raise ConfigError(
                 f"the variable {given.key_env}, which reasoner.options.key_env names, is not set"
             )
-        key = os.environ[given.key_env] if given.key_env else None
-        patience = replace(BACKOFF, silence=given.silence, requests=given.requests)
         return cls(
             given.url,
             model,
             frames,
             adapter=adapter,
-            key=key,
+            key=os.environ[given.key_env] if given.key_env else None,
             exact=given.exact,
             needs=needs,
-            patience=patience,
+            backoff=replace(BACKOFF, silence=given.silence, requests=given.requests),
         )
 
-    def stream(
-        self,
-        rollout: Rollout,
-        *,
-        until: Callable[[str], bool],
-        stops: Sequence[str],
-        max_tokens: int,
-        sampling: Sampling,
-    ) -> AsyncIterator[Delta | Done]:
-        """Text as it is decoded, then `Done`. Leaving the iterator early aborts the request."""
-        return follow(
-            lambda rollout, tokens: self._chunks(rollout, tokens, stops, sampling),
-            rollout,
-            until,
-            stops,
-            max_tokens,
-        )
+    def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        return follow(lambda rollout, tokens: self._chunks(request, rollout, tokens), request)
 
-    async def prepare(self) -> None:
-        """Before a run, once: ask the server for its limits. Raises `SetupError`, which says what to
-        change."""
-        if self.needs is not None and not self._asked:
-            from act2see.agent.reasoners.preflight import preflight
-
+    async def check(self) -> None:
+        """Ask the server for its limits, until it has met `needs` once."""
+        if self.needs is not None and not self._is_checked:
             await preflight(self, self.needs)
-            self._asked = True
-
-    def forget(self, session: str) -> None:
-        """The server's caches drop what was used longest ago."""
+            self._is_checked = True
 
     async def get(self, path: str) -> dict[str, Any]:
         """JSON from the server. Raises `ReasonerError`."""
@@ -176,29 +182,35 @@ class VLLMHTTPReasoner:
         """JSON from the server for JSON. Raises `ReasonerError`."""
         return await self._json("POST", path, body)
 
-    async def content(self, rollout: Rollout, known: bool) -> list[dict[str, Any]]:
-        """The message's parts. With `known`, frames that the server has had are named and not sent."""
-        return [
-            {"type": "text", "text": part} if isinstance(part, str) else await self._image(part, known)
-            for part in spelled_parts(rollout.pieces, self.exact)
-        ]
+    async def _chunks(self, request: Request, rollout: Rollout, tokens: int) -> AsyncGenerator[Chunk]:
+        """Stream one request, sent again if it fails before its first word and that may help."""
+        sending = _Sending(
+            self._body(request, tokens), rollout, random.Random(request.sampling.seed), self._misses < _MISSES
+        )
+        while True:
+            content = await self._content(rollout, sending.known)
+            sending.named = any(part.get("image_url", 0) is None for part in content)
+            body = {**sending.body, "messages": [{"role": "user", "content": content}]}
+            try:
+                async with aclosing(self._events(body)) as chunks:
+                    async for chunk in chunks:
+                        # The first chunk names the role and holds no text.
+                        if not sending.began and (chunk.text or chunk.finish):
+                            self._begin(sending)
+                        yield chunk
+                    return
+            except (StatusError, OSError, httpx.TransportError) as e:
+                pause = await self._pause(e, sending)
+            await asyncio.sleep(pause)
 
-    async def _image(self, frame: FrameRef, known: bool) -> dict[str, Any]:
-        if known and frame.digest in self._sent:
-            return {"type": "image_url", "image_url": None, "uuid": frame.digest}
-        return image_part(await asyncio.to_thread(lambda: png(self._frames(frame))), frame.digest)
-
-    async def _chunks(
-        self, rollout: Rollout, tokens: int, stops: Sequence[str], sampling: Sampling
-    ) -> AsyncGenerator[Chunk]:
-        """One request's stream, sent again where it fails before its first word and there is hope."""
-        body: dict[str, Any] = {
+    def _body(self, request: Request, tokens: int) -> dict[str, Any]:
+        return {
             "model": self.name,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": sampling.seed,
+            "temperature": request.sampling.temperature,
+            "top_p": request.sampling.top_p,
+            "seed": request.sampling.seed,
             "max_tokens": tokens,
-            "stop": list(stops),
+            "stop": list(request.stops),
             "include_stop_str_in_output": True,
             "skip_special_tokens": False,
             "bad_words": list(FORBIDDEN),
@@ -206,50 +218,61 @@ class VLLMHTTPReasoner:
             "stream": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
-        rng, known, request = random.Random(sampling.seed), self._misses < _MISSES, 0
-        frames = {f.digest for f in rollout.frames}
-        while True:
-            content = await self.content(rollout, known)
-            named = any(part.get("image_url", 0) is None for part in content)
-            stream = self._events({**body, "messages": [{"role": "user", "content": content}]})
-            began = False
-            try:
-                async for chunk in stream:
-                    # The first chunk names the role and says nothing.
-                    if not began and (chunk.text or chunk.finish):
-                        self._remember(frames)
-                        self._misses = 0 if named else self._misses
-                        began = True
-                    yield chunk
-                return
-            except StatusError as e:
-                if began:
-                    raise self._broken(e, began) from e
-                if named and has_forgotten(e):
+
+    async def _content(self, rollout: Rollout, known: bool) -> list[dict[str, Any]]:
+        """The parts of the message. With `known`, frames that the server has had are sent by name alone."""
+        parts: list[dict[str, Any]] = []
+        for part in spelled_parts(rollout.pieces, self.exact):
+            if isinstance(part, str):
+                parts.append({"type": "text", "text": part})
+            elif known and part.digest in self._sent:
+                parts.append({"type": "image_url", "image_url": None, "uuid": part.digest})
+            else:
+                parts.append(await asyncio.to_thread(self._image, part))
+        return parts
+
+    def _image(self, frame: FrameRef) -> dict[str, Any]:
+        return image_part(frame_png(frame, self._frames), frame.digest)
+
+    def _begin(self, sending: _Sending) -> None:
+        """The server has read the message, so it has the frames."""
+        sending.began = True
+        with self._lock:
+            for frame in sending.rollout.frames:
+                self._sent[frame.digest] = True
+        if sending.named:
+            self._misses = 0
+
+    async def _pause(self, error: Exception, sending: _Sending) -> float:
+        """Seconds until the request, changed if need be, is sent again.
+
+        Raises:
+            ReasonerError: It will not be.
+        """
+        if sending.began or is_slow(error):
+            raise self._broken(error, sending.began) from error
+        if isinstance(error, StatusError):
+            if sending.named and error.has_forgotten:
+                log.info("%s has forgotten a frame: all are sent again", self.name)
+                with self._lock:
                     self._sent.clear()
-                    self._misses += 1
-                    known = False
-                    log.info("%s has forgotten a frame: all are sent again", self.name)
-                    continue
-                if e.status == 400 and "max_tokens" in body and has_no_room(e.said):
-                    # Some versions cut the number of tokens to the room there is, others refuse: `follow`
-                    # keeps to the number.
-                    del body["max_tokens"]
-                    continue
-                wait = self._wait(e, request, rng)
-                if wait is None:
-                    raise await self._refused(e, len(rollout.frames)) from e
-                said = f"status {e.status}"
-            except (OSError, TimeoutError, lost()) as e:
-                wait = None if began or is_slow(e) else self._wait(e, request, rng)
-                if wait is None:
-                    raise self._broken(e, began) from e
-                said = str(e) or type(e).__name__
-            finally:
-                await stream.aclose()
-            request += 1
-            log.warning("%s: %s; request %d in %.1f s", self.name, said, request + 1, wait)
-            await asyncio.sleep(wait)
+                self._misses += 1
+                sending.known = False
+                return 0.0
+            if error.has_no_room and "max_tokens" in sending.body:
+                # Some versions cut the number of tokens to the room there is, others refuse it. `follow` ends
+                # the text at the right token.
+                del sending.body["max_tokens"]
+                return 0.0
+        sending.sent += 1
+        wait = self.backoff.wait(error, sending.sent, sending.rng)
+        if wait is None and isinstance(error, StatusError):
+            raise await self._refused(error, len(sending.rollout.frames)) from error
+        if wait is None:
+            raise self._broken(error, began=False) from error
+        words = f"status {error.status}" if isinstance(error, StatusError) else first_line(error)
+        log.warning("%s: %s; request %d in %.1f s", self.name, words, sending.sent + 1, wait)
+        return wait
 
     async def _events(self, body: dict[str, Any]) -> AsyncGenerator[Chunk]:
         """The server-sent events of one request, as chunks."""
@@ -258,39 +281,40 @@ class VLLMHTTPReasoner:
             self._client() as client,
             client.stream("POST", f"{self.url}/chat/completions", json=body) as response,
         ):
-            await check(response)
-            lines = response.aiter_lines()
-            while True:
-                try:
-                    async with asyncio.timeout(self.patience.silence):
-                        line = await anext(lines, None)
-                except TimeoutError:
-                    raise TimeoutError(f"said nothing for {self.patience.silence:g} s") from None
-                if line is None or line.strip() == "data: [DONE]":
-                    break
-                if not line.startswith("data:"):
-                    continue
-                try:
-                    data = json.loads(line[5:])
-                except ValueError as e:
-                    raise ConnectionError("sent a line that is not JSON") from e
+            await check_status(response)
+            async for data in self._data(response):
                 if error := data.get("error"):
-                    raise in_stream(response, error)
+                    raise stream_error(response, error)
                 chunk = chunk_of(data)
-                if not ended_well(chunk.finish):
+                if not is_regular(chunk.finish):
                     raise ConnectionError(f"the server gave the request up ({chunk.finish})")
                 finished |= chunk.finish is not None
                 yield chunk
         if not finished:
             raise ConnectionError("the stream ended in the middle")
 
-    def _client(self) -> httpx.AsyncClient:
-        import httpx
+    async def _data(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
+        """The data of the events, up to the last one."""
+        lines = response.aiter_lines()
+        while True:
+            try:
+                async with asyncio.timeout(self.backoff.silence):
+                    line = await anext(lines, None)
+            except TimeoutError:
+                raise TimeoutError(f"said nothing for {self.backoff.silence:g} s") from None
+            if line is None or line.strip() == "data: [DONE]":
+                return
+            if line.startswith("data:"):
+                try:
+                    yield json.loads(line[5:])
+                except ValueError as e:
+                    raise ConnectionError("sent a line that is not JSON") from e
 
+    def _client(self) -> httpx.AsyncClient:
         # Made once: loading the certificates takes longer than a request.
         self._ssl = self._ssl or ssl.create_default_context()
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        limits = httpx.Timeout(self.patience.silence, connect=self.connect)
+        limits = httpx.Timeout(self.backoff.silence, connect=self.connect)
         return httpx.AsyncClient(
             headers=headers, timeout=limits, verify=self._ssl, trust_env=not is_local(self.url)
         )
@@ -299,72 +323,64 @@ class VLLMHTTPReasoner:
         try:
             async with self._client() as client:
                 response = await client.request(method, f"{self.url}{path}", json=body)
-                await check(response)
+                await check_status(response)
                 data: dict[str, Any] = response.json()
                 return data
         except StatusError as e:
             raise await self._refused(e, 0, ask=path != "/models") from e
         except ValueError as e:
             raise SetupError(
-                f"{self.url} does not answer in JSON: reasoner.options.url must be that of a vLLM server, with /v1"
+                f"{self.url} does not answer in JSON: reasoner.options.url must be that of a vLLM server, "
+                "with /v1"
             ) from e
-        except (OSError, TimeoutError, lost()) as e:
+        except (OSError, httpx.TransportError) as e:
             raise self._broken(e, began=False) from e
 
-    def _remember(self, frames: set[str]) -> None:
-        for digest in frames:
-            self._sent[digest] = None
-            self._sent.move_to_end(digest)
-        while len(self._sent) > self.kept:
-            self._sent.popitem(last=False)
-
-    def _wait(self, error: Exception, request: int, rng: random.Random) -> float | None:
-        """Seconds until the next request, None where none would help."""
-        if request + 1 >= self.patience.requests:
-            return None
-        if isinstance(error, StatusError):
-            if error.status not in (408, 425, 429) and error.status < 500:
-                return None
-            if (asked := retry_after(error)) is not None:
-                return asked if asked <= self.patience.longest else None
-        return min(self.patience.longest, self.patience.first * 2.0**request) * rng.uniform(0.75, 1.25)
-
     async def _refused(self, e: StatusError, frames: int, ask: bool = True) -> ReasonerError:
-        if known := limit_error(e.said, self.name, frames):
-            return known
+        """The error for a refusal of the server.
+
+        Args:
+            e: The refusal.
+            frames: How many frames the request had.
+            ask: Whether to ask the server for its models if it does not find this one.
+        """
+        if limit := vllm_limit_error(e.message, self.name, frames):
+            return limit
         if e.status in (401, 403):
             return SetupError(
                 f"{self.url}: status {e.status}: check the key (reasoner.options.key_env names its variable)"
             )
-        if e.status == 404:
-            try:
-                has = (
-                    ", ".join(str(m.get("id")) for m in (await self.get("/models")).get("data", []))
-                    if ask
-                    else ""
-                )
-            except ReasonerError:
-                has = ""
-            if self.name not in has.split(", ") and has:
-                what = "reasoner.adapter" if self.name != self.model else "reasoner.weights"
-                return SetupError(
-                    f"{self.url} does not serve {self.name}, it has {has}: set {what} to one, or serve it with `act2see serve vllm`"
-                )
+        if e.status != 404:
+            return ReasonerError(f"{self.name} failed: status {e.status}, {e.message[:200]}")
+        models = await self._models() if ask else []
+        if models and self.name not in models:
+            key = "reasoner.adapter" if self.name != self.model else "reasoner.weights"
             return SetupError(
-                f"{self.url} answers 404: reasoner.options.url must be that of a vLLM server, with /v1"
+                f"{self.url} does not serve {self.name}, it has {', '.join(models)}: set {key} to one, or "
+                "serve it with `act2see serve vllm`"
             )
-        return ReasonerError(f"{self.name} failed: status {e.status}, {e.said[:200]}")
+        return SetupError(
+            f"{self.url} answers 404: reasoner.options.url must be that of a vLLM server, with /v1"
+        )
+
+    async def _models(self) -> list[str]:
+        """The names that the server gives its models; empty if it cannot be asked."""
+        try:
+            return [str(card.get("id")) for card in (await self.get("/models")).get("data", [])]
+        except ReasonerError:
+            return []
 
     def _broken(self, e: Exception, began: bool) -> ReasonerError:
-        import httpx
-
-        said = next(iter(str(e).splitlines()), "") or type(e).__name__
+        """The error for a connection that failed, or a stream that broke off."""
+        line = first_line(e)
         if isinstance(e, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol):
             return SetupError(
-                f"no server answers at {self.url} ({said[:120]}): start it with `act2see serve vllm`, or set reasoner.options.url"
+                f"no server answers at {self.url} ({line[:120]}): start it with `act2see serve vllm`, or set "
+                "reasoner.options.url"
             )
         if is_slow(e):
             return ReasonerError(
-                f"{self.name} said nothing for {self.patience.silence:g} s: is {self.url} overloaded, or has it hung?"
+                f"{self.name} said nothing for {self.backoff.silence:g} s: is {self.url} overloaded, or has "
+                "it hung?"
             )
-        return ReasonerError(f"{self.name} {'broke off' if began else 'failed'}: {said[:200]}")
+        return ReasonerError(f"{self.name} {'broke off' if began else 'failed'}: {line}")

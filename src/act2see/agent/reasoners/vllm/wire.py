@@ -1,28 +1,45 @@
-"""What goes over the wire to a vLLM server and back: pictures, streamed events, and how its refusals are told
+"""What goes over the wire to a vLLM server and back: pictures, streamed events, and how to tell its refusals
 apart."""
 
 from __future__ import annotations
 
 import base64
-import io
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from act2see.agent.reasoners.vllm.engine import Chunk
-from act2see.agent.reasoners.vllm_faults import bare
+import httpx
 
-if TYPE_CHECKING:
-    import httpx
+from act2see.agent.reasoners.faults import without_parameter
+from act2see.agent.reasoners.vllm.follow import Chunk
+
+_FORGOTTEN = ("cache miss", "cached item", "data is not provided")
+_NO_ROOM = ("max_tokens", "context length", "max_model_len")
 
 
 class StatusError(Exception):
-    """The server refused; `response` is what `retry_after` reads. An error in a stream has a status of its
-    own."""
+    """The server refused the request, or failed while it was streaming."""
 
-    def __init__(self, response: httpx.Response, said: str, status: int | None = None) -> None:
-        super().__init__(said)
-        self.response, self.status, self.said = response, status or response.status_code, said
+    def __init__(self, response: httpx.Response, message: str, status: int | None = None) -> None:
+        """
+        Args:
+            response: The response, whose headers `retry_after` reads.
+            message: The server's words.
+            status: Of an error in a stream, which has a status of its own.
+        """
+        super().__init__(message)
+        self.response, self.message = response, message
+        self.status = status or response.status_code
+
+    @property
+    def has_forgotten(self) -> bool:
+        """Whether the server no longer has a frame that was sent by name alone."""
+        return self.status in (400, 422, 500) and any(s in self.message.lower() for s in _FORGOTTEN)
+
+    @property
+    def has_no_room(self) -> bool:
+        """Whether the server has no room for so many tokens."""
+        return self.status == 400 and any(s in self.message.lower() for s in _NO_ROOM)
 
 
 def image_part(data: bytes, name: str) -> dict[str, Any]:
@@ -34,16 +51,8 @@ def image_part(data: bytes, name: str) -> dict[str, Any]:
     }
 
 
-def png(pixels: Any) -> bytes:
-    """`(h, w, 3)` uint8 as PNG, packed fast rather than small."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-    return out.getvalue()
-
-
 def chunk_of(data: dict[str, Any]) -> Chunk:
+    """A chunk of a streamed chat completion."""
     usage = data.get("usage") or {}
     choice: dict[str, Any] = next(iter(data.get("choices") or ()), {})
     at = choice.get("stop_reason")
@@ -51,63 +60,45 @@ def chunk_of(data: dict[str, Any]) -> Chunk:
         (choice.get("delta") or {}).get("content") or "",
         choice.get("finish_reason"),
         at if isinstance(at, str) else None,
-        usage.get("prompt_tokens") or 0,
-        (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
-        usage.get("completion_tokens") or 0,
+        prompt=usage.get("prompt_tokens") or 0,
+        cached=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+        decoded=usage.get("completion_tokens") or 0,
     )
 
 
-async def check(response: httpx.Response) -> None:
+async def check_status(response: httpx.Response) -> None:
+    """Raises `StatusError` if the status is not 200."""
     if response.status_code == 200:
         return
     body = await response.aread()
     try:
-        said = message_of(json.loads(body))
+        message = _message_of(json.loads(body))
     except ValueError:
-        said = body.decode(errors="replace")
-    raise StatusError(response, bare(" ".join(said.split()))[:500])
+        message = body.decode(errors="replace")
+    raise StatusError(response, without_parameter(" ".join(message.split()))[:500])
 
 
-def in_stream(response: httpx.Response, error: Any) -> StatusError:
-    """An error that comes as an event, after the server has said that all is well."""
+def stream_error(response: httpx.Response, error: Any) -> StatusError:
+    """An error that comes as an event, after the status has said that all is well."""
     code = error.get("code") if isinstance(error, dict) else None
-    return StatusError(
-        response, bare(message_of(error))[:500], code if isinstance(code, int) and code >= 400 else 500
-    )
+    status = code if isinstance(code, int) and code >= 400 else 500
+    return StatusError(response, without_parameter(_message_of(error))[:500], status)
 
 
-def message_of(error: Any) -> str:
-    """What an error says, however deep the server wraps it."""
-    while isinstance(error, dict):
-        error = error.get("error") or error.get("message") or error.get("detail") or json.dumps(error)
-    return str(error)
-
-
-def has_forgotten(e: StatusError) -> bool:
-    """Whether it refuses because it no longer has a frame that was only named."""
-    return e.status in (400, 422, 500) and any(
-        s in e.said.lower() for s in ("cache miss", "cached item", "data is not provided")
-    )
-
-
-def has_no_room(said: str) -> bool:
-    low = said.lower()
-    return "max_tokens" in low or "context length" in low or "max_model_len" in low
-
-
-def lost() -> type[Exception]:
-    import httpx
-
-    return httpx.TransportError
-
-
-def is_slow(e: Exception) -> bool:
-    """Whether the server was heard of and then said nothing: it is at work on the request, and another one
+def is_slow(error: Exception) -> bool:
+    """Whether the server was reached and then said nothing: it is at work on the request, and another one
     would not help."""
-    import httpx
-
-    return isinstance(e, TimeoutError | httpx.TimeoutException) and not isinstance(e, httpx.ConnectTimeout)
+    is_timeout = isinstance(error, TimeoutError | httpx.TimeoutException)
+    return is_timeout and not isinstance(error, httpx.ConnectTimeout)
 
 
 def is_local(url: str) -> bool:
+    """Whether the server is on this machine, where no proxy may stand between."""
     return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def _message_of(error: Any) -> str:
+    """The message of an error, however deep the server wraps it."""
+    while isinstance(error, dict):
+        error = error.get("error") or error.get("message") or error.get("detail") or json.dumps(error)
+    return str(error)

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from pydantic import ValidationError
 
+from act2see.agent.prompt import prompt_of
 from act2see.errors import CorpusError
 from act2see.tools.video.store import FrameStore
 from act2see.training.corpus.card import CorpusMeta, pictures
@@ -26,7 +27,6 @@ from act2see.training.corpus.exports import formats as trl, llama_factory, ms_sw
 from act2see.training.corpus.exports.turns import Turn, edited, opened, turns
 from act2see.training.corpus.files import read_marker, whole_folder
 from act2see.training.corpus.records import Chain, parse_chain
-from act2see.training.prompts import prompt_of
 
 EXPORT_VERSION = 1
 Kind = Literal["trl", "ms-swift", "llama-factory"]

@@ -62,7 +62,7 @@ def turns(trace: Trace, prompt: Prompt) -> list[Turn]:
     start, learnt = 0, False
     for i, segment in enumerate(trace.segments):
         new = [p for p in render_segment(segment) if isinstance(p, ImagePiece) or p.text]
-        of_model = learnt if not new else all(isinstance(p, TextPiece) and p.learnt for p in new)
+        of_model = learnt if not new else all(isinstance(p, TextPiece) and p.trainable for p in new)
         if of_model is not learnt and pieces:
             out.append(_turn(learnt, pieces, start, i))
             pieces, start = [], i
