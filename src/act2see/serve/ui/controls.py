@@ -39,9 +39,13 @@ Updates = dict[Any, Any]  # new values by Gradio component
 
 _NO_RUNS = "There is no run yet: ask a question under Ask, and it is kept here."
 _NOT_TWO = "Ask twice, with and without tools for instance; then pick the two runs here."
-# On a phone the answer begins below the form, and an error may lie above what is in view.
+# On a phone the answer begins below the form, and an error may lie above what is in view. The first status of
+# a run may be followed by others before this is called.
 _SHOW_ANSWER = """(status) => {
-  if (status?.includes("a2s-begun")) setTimeout(() => {
+  const run = status?.match(/data-run="([^"]*)"/)?.[1];
+  if (!run || run === window.shownRun) return;
+  window.shownRun = run;
+  setTimeout(() => {
     const answer = document.getElementById("answering"), top = answer.getBoundingClientRect().top;
     if (top < 0 || top > innerHeight / 2) answer.scrollIntoView();
   });
@@ -49,6 +53,14 @@ _SHOW_ANSWER = """(status) => {
 _SHOW_ERROR = """(said) => {
   if (said?.includes('role="alert"')) setTimeout(() => document.getElementById("said").scrollIntoView({block: "nearest"}));
 }"""
+_SHOW_READY = "() => { document.body.dataset.ready = ''; }"
+# Options of every event: any number of people may use it at once, and what is shown stays readable meanwhile.
+_EVENT: dict[str, Any] = {
+    "preprocess": False,
+    "concurrency_limit": None,
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +97,28 @@ class Controls:
         with gr.Tabs():
             with gr.Tab("Ask", id="ask"):
                 self._draw_ask(gr)
-            with gr.Tab("Past runs", id="past") as past_tab:
+            with gr.Tab("Past runs", id="past", interactive=False) as past_tab:
                 self._draw_past(gr, past_tab)
-            with gr.Tab("Compare", id="compare") as compare_tab:
+            with gr.Tab("Compare", id="compare", interactive=False) as compare_tab:
                 self._draw_compare(gr, compare_tab)
-        _on(blocks.load, self.opened, None, [self.clip, self.ask_button])
+        # They are disabled until the server has answered the page: see `opened`. Then the page's body has
+        # the attribute `data-ready`, which ui.css and tests look for.
+        self.controls = [
+            self.upload,
+            self.clip,
+            self.question,
+            self.options,
+            self.ask_button,
+            self.config,
+            self.tools,
+            self.calls,
+            self.tokens,
+            self.seed,
+            past_tab,
+            compare_tab,
+        ]
+        opened = _on(blocks.load, self.opened, None, [*self.controls, self.said])
+        opened.then(None, js=_SHOW_READY)
 
     def _draw_ask(self, gr: Any) -> None:
         name, config = next(iter(self.configs.items()))
@@ -98,11 +127,18 @@ class Controls:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self.upload = gr.File(
-                    label=f"Upload a video (at most {_size(self.max_upload)})", height=150, elem_id="upload"
+                    label=f"Upload a video (at most {_size(self.max_upload)})",
+                    height=150,
+                    interactive=False,
+                    elem_id="upload",
                 )
                 self.upload_said = _html(elem_id="upload-said")
                 self.clip = gr.Dropdown(
-                    _offered(clips), value=first and first.key, label="Video", elem_id="clip"
+                    _offered(clips),
+                    value=first and first.key,
+                    label="Video",
+                    interactive=False,
+                    elem_id="clip",
                 )
                 self.player = _html(player(first.key, first.label) if first else "")
                 self.question = gr.Textbox(
@@ -111,6 +147,7 @@ class Controls:
                     placeholder="What happens when …? (Enter asks)",
                     lines=1,
                     max_lines=5,
+                    interactive=False,
                     elem_id="question",
                 )
                 self.options = gr.Textbox(
@@ -118,10 +155,10 @@ class Controls:
                     label="Options, one on a line (may be empty)",
                     lines=2,
                     max_lines=8,
+                    interactive=False,
                     elem_id="options",
                 )
                 with gr.Row():
-                    # It can be pressed once the server has answered the page: see `opened`.
                     self.ask_button = gr.Button(
                         "Ask", variant="primary", min_width=120, interactive=False, elem_id="ask-button"
                     )
@@ -131,18 +168,38 @@ class Controls:
                 self.said = _html(elem_id="said")
                 with gr.Accordion("Tools, budget, configuration", open=False):
                     self.config = gr.Dropdown(
-                        list(self.configs), value=name, label="Configuration", elem_id="config"
+                        list(self.configs),
+                        value=name,
+                        label="Configuration",
+                        interactive=False,
+                        elem_id="config",
                     )
                     self.tools = gr.CheckboxGroup(
-                        list(config.tools), value=list(config.tools), label="Tools", elem_id="tools"
+                        list(config.tools),
+                        value=list(config.tools),
+                        label="Tools",
+                        interactive=False,
+                        elem_id="tools",
                     )
                     self.calls = gr.Number(
-                        config.budget.calls, label="Calls at most", precision=0, minimum=0, elem_id="calls"
+                        config.budget.calls,
+                        label="Calls at most",
+                        precision=0,
+                        minimum=0,
+                        interactive=False,
+                        elem_id="calls",
                     )
                     self.tokens = gr.Number(
-                        config.budget.tokens, label="Tokens at most", precision=0, minimum=1, elem_id="tokens"
+                        config.budget.tokens,
+                        label="Tokens at most",
+                        precision=0,
+                        minimum=1,
+                        interactive=False,
+                        elem_id="tokens",
                     )
-                    self.seed = gr.Number(config.seed, label="Seed", precision=0, elem_id="seed")
+                    self.seed = gr.Number(
+                        config.seed, label="Seed", precision=0, interactive=False, elem_id="seed"
+                    )
             with gr.Column(scale=3, min_width=300, elem_id="answering", elem_classes="a2s-view"):
                 self.view = _View(
                     _html(),
@@ -178,7 +235,9 @@ class Controls:
             [self.config],
             [self.tools, self.calls, self.tokens, self.seed],
         )
-        _on([self.ask_button.click, self.question.submit], self.asked, [self.run, *form], shown)
+        asked = _on([self.ask_button.click, self.question.submit], self.asked, [self.run, *form], shown)
+        # The page drops a click on Ask while `asked` is under way, so Ask is enabled only after it.
+        asked.then(self.ended, [self.run], [self.ask_button, self.stop_button, self.run], **_EVENT)
         _on(self.stop_button.click, self.stopped, [self.run], [])
         self.view.status.change(None, [self.view.status], None, js=_SHOW_ANSWER)
         self.said.change(None, [self.said], None, js=_SHOW_ERROR)
@@ -203,12 +262,15 @@ class Controls:
     # What follows are handlers: values of the controls in, updates out.
 
     async def opened(self) -> Updates:
-        """The page was opened, and can be used from now on. There may be other videos than when the server
-        started."""
+        """The page was opened: enable its controls, and offer the videos that there are now."""
         import gradio as gr
 
-        offered = _offered(await asyncio.to_thread(self.shelf.clips))
-        return {self.clip: gr.Dropdown(offered), self.ask_button: gr.Button(interactive=True)}
+        enabled: Updates = {control: gr.update(interactive=True) for control in self.controls}
+        try:
+            clips = await asyncio.to_thread(self.shelf.clips)
+        except Exception as e:
+            return enabled | {self.said: alert(error_line(e, "opening the page"))}
+        return enabled | {self.clip: gr.Dropdown(_offered(clips), interactive=True)}
 
     async def uploaded(self, upload: Any) -> Updates:
         import gradio as gr
@@ -279,11 +341,6 @@ class Controls:
             self.stop_button: gr.Button(interactive=True),
             self.run: run.id,
         }
-        ended = {
-            self.ask_button: gr.Button(interactive=True),
-            self.stop_button: gr.Button(interactive=False),
-            self.run: "",
-        }
         try:
             async for updates in self._follow(run, self.view):
                 if run.done and run.error:
@@ -293,8 +350,19 @@ class Controls:
                     }
                 yield updates
         except Exception as e:
-            ended |= {self.said: alert(error_line(e, f"showing run {run.id}"))}
-        yield ended
+            yield {self.said: alert(error_line(e, f"showing run {run.id}"))}
+
+    def ended(self, id: str) -> Updates:
+        """A question was answered, or refused: the next one can be asked."""
+        import gradio as gr
+
+        if id in self.runs.running:
+            return {self.run: gr.skip()}
+        return {
+            self.ask_button: gr.Button(interactive=True),
+            self.stop_button: gr.Button(interactive=False),
+            self.run: "",
+        }
 
     async def stopped(self, id: str) -> None:
         await self.runs.stop(id)
@@ -373,20 +441,11 @@ def _html(value: str = "", **more: Any) -> Any:
     return gr.HTML(value, apply_default_css=False, js_on_load=None, **more)
 
 
-def _on(triggers: Any, do: Any, inputs: Any, outputs: Any) -> None:
-    """Wire an event. Any number of people may use it at once; what is shown stays readable meanwhile."""
+def _on(triggers: Any, do: Any, inputs: Any, outputs: Any) -> Any:
+    """Wire an event. What is returned has `then`, for an event that follows it."""
     import gradio as gr
 
-    gr.on(
-        triggers,
-        do,
-        inputs=inputs,
-        outputs=outputs,
-        preprocess=False,
-        concurrency_limit=None,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    return gr.on(triggers, do, inputs=inputs, outputs=outputs, **_EVENT)
 
 
 def _text(value: Any) -> str:

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from act2see.errors import Act2SeeError, QuestionError
 from act2see.serve.failures import log_failure, send_json
 from act2see.serve.ui.shelf import uploaded_file
+from act2see.serve.ui.streams import Streams
 
 Scope = MutableMapping[str, Any]
 
@@ -49,6 +50,7 @@ class Door:
 
     def __init__(self, app: Any, events: Mapping[int, Sequence[bool]]) -> None:
         self.app, self.events = app, events
+        self.streams = Streams()
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -63,6 +65,8 @@ class Door:
             scope = {**scope, "query_string": b""}  # Gradio would read a saved state from there
         if path == _CALL:
             await self._call(scope, receive, send)
+        elif path == _EVENTS:
+            await self.streams.serve(self.app, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -74,7 +78,7 @@ class Door:
             await _refuse(send, 413, f"the request is longer than {MAX_BODY} bytes: shorten the question")
             return
         try:
-            call = self._checked(body)
+            call, session = self._checked(body)
         except Act2SeeError as e:
             await _refuse(send, 400, str(e))
             return
@@ -89,11 +93,19 @@ class Door:
             sent = True
             return {"type": "http.request", "body": call, "more_body": False}
 
-        await self.app({**scope, "headers": headers}, receive_call, send)
+        async def send_in_turn(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                await self.streams.wait_for_end(session)
+            await send(message)
 
-    def _checked(self, body: bytes) -> bytes:
-        """The parts of an event that the page needs. Raises `QuestionError` or `VideoError` for what no
-        control sends."""
+        await self.app({**scope, "headers": headers}, receive_call, send_in_turn)
+
+    def _checked(self, body: bytes) -> tuple[bytes, str]:
+        """Return the parts of an event that the page needs, and the event's session.
+
+        Raises:
+            QuestionError, VideoError: The request holds something that no control sends.
+        """
         try:
             call = json.loads(body)
         except (ValueError, RecursionError) as e:
@@ -107,7 +119,7 @@ class Door:
         if not isinstance(session, str) or not _SESSION.fullmatch(session):
             raise QuestionError("the request belongs to no session: reload the page")
         values = [_file(v) if is_file else _value(v) for v, is_file in zip(data, files, strict=True)]
-        return json.dumps({"data": values, "fn_index": event, "session_hash": session}).encode()
+        return json.dumps({"data": values, "fn_index": event, "session_hash": session}).encode(), session
 
 
 class Inside:

@@ -27,7 +27,7 @@ def alert(message: str) -> Html:
 
 
 def status(run: Run) -> Html:
-    """Where a run is, in a line that screen readers read out; where it has failed, why."""
+    """The state of a run, as a line that screen readers announce, or the reason why it failed."""
     trace = run.trace or run.live.trace()
     if run.error:
         said: Html = alert(run.error)
@@ -38,12 +38,12 @@ def status(run: Run) -> Html:
     elif run.done:
         said = _line("Answered: ", el("bdi", (trace and (trace.choice or trace.answer)) or "(empty)"))
     elif trace is None:
-        said = _line("Opening the video and loading the models …", kind="busy a2s-begun")
+        said = _line("Opening the video and loading the models …", kind="busy")
     elif trace.segments and isinstance(last := trace.segments[-1], Call):
         said = _line(f"Calling {last.tag} …", kind="busy")
     else:
         said = _line("Thinking …", kind="busy")
-    return Html(said + links(run.id)) if run.done and trace else said
+    return el("div", said, links(run.id) if run.done and trace else None, data_run=run.id)
 
 
 def _line(*words: str, kind: str = "") -> Html:

@@ -123,13 +123,15 @@ def build_app(site: Site) -> FastAPI:
     # After every event Gradio would make a table, with pandas, of all events so far, for a monitor that is
     # off.
     blocks._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
-    css = stylesheet() + files("act2see.serve.ui").joinpath("ui.css").read_text(encoding="utf-8")
+    own = files("act2see.serve.ui")
+    css = stylesheet() + own.joinpath("ui.css").read_text(encoding="utf-8")
+    script = own.joinpath("ui.js").read_text(encoding="utf-8")
     gr.mount_gradio_app(
         app,
         blocks,
         "/",
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        head=f"<style>{css}</style>",
+        head=f"<style>{css}</style><script>{script}</script>",
         max_file_size=site.max_upload << 20,
         footer_links=[],
         run_history=False,
