@@ -124,7 +124,7 @@ def choose_configuration(page: Any, name: str, opened: bool = False) -> None:
     if not opened:
         page.get_by_role("button", name="Tools, budget").click()
     choose_option(page, "Configuration", name)
-    sync_api.expect(page.get_by_label("Calls at most")).to_have_value(str(CALLS[name]))
+    sync_api.expect(page.get_by_label("Maximum calls")).to_have_value(str(CALLS[name]))
 
 
 def wait_for_message(page: Any, text: str) -> Any:
@@ -179,8 +179,12 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
 def test_an_answer_is_streamed_and_its_imagined_frame_marked_and_a_reload_keeps_it(visit: Visit) -> None:
     page = visit.open_ready()
     page.evaluate(
-        """() => { window.looks = new Set(); new MutationObserver(() => looks.add(document.querySelector("#chain").innerText.length))
-        .observe(document.querySelector("#chain"), {subtree: true, childList: true, characterData: true}) }"""
+        """() => {
+          const chain = document.querySelector("#chain");
+          window.looks = new Set();
+          new MutationObserver(() => looks.add(chain.innerText.length))
+            .observe(chain, {subtree: true, childList: true, characterData: true});
+        }"""
     )
     page.get_by_label("Question").press("Enter")
     item = make_item("imagine", dict(ITEMS)["imagine"], "test")
@@ -196,7 +200,7 @@ def test_an_answer_is_streamed_and_its_imagined_frame_marked_and_a_reload_keeps_
     assert trace.choice == item.answer
     page.reload()
     page.get_by_role("tab", name="Past runs").click()
-    past = page.get_by_role("combobox", name="Run, the newest first")
+    past = page.get_by_role("combobox", name="Run (newest first)")
     sync_api.expect(past).to_have_value(re.compile(re.escape(item.text[:40])))
     page.locator("#past-chain .picture.imagined").wait_for()
     page.close()
@@ -211,7 +215,7 @@ def test_controls_are_disabled_until_the_server_has_answered_the_page(visit: Vis
         ask_button(page),
         page.get_by_role("combobox", name="Video"),
         *(page.get_by_label(label) for label in ("Question", "Options")),
-        *(page.get_by_label(label) for label in ("Configuration", "Calls at most", "Tokens at most", "Seed")),
+        *(page.get_by_label(label) for label in ("Configuration", "Maximum calls", "Maximum tokens", "Seed")),
         *(page.get_by_role("checkbox", name=tool) for tool in ("retrieve", "generate")),
         *(page.get_by_role("tab", name=tab) for tab in ("Past runs", "Compare")),
     ]
@@ -256,7 +260,7 @@ def test_ones_own_video_brings_no_question_and_micro_says_that_it_does_not_know_
     question, options = page.get_by_label("Question"), page.get_by_label("Options")
     assert options.input_value()
     page.locator("#upload input[type=file]").set_input_files(write_noise_video(visit.folder / "noise.mp4"))
-    wait_for_message(page, "It is selected")
+    wait_for_message(page, "It is now selected")
     sync_api.expect(options).to_have_value("")
     sync_api.expect(question).to_have_value("")
     question.fill("What is this?")
@@ -293,24 +297,24 @@ def test_errors_are_readable_and_the_form_stays_as_it_is(visit: Visit) -> None:
     question.fill("   ")
     ask_button(page).click()
     assert wait_for_message(page, "question is empty").get_attribute("role") == "alert"
-    assert_right_below(page, "#said", "#ask-button")
+    assert_right_below(page, "#message", "#ask-button")
     page.locator("#upload input[type=file]").set_input_files(
         {"name": "no <b>video.mp4", "mimeType": "video/mp4", "buffer": b"only words"}
     )
     assert "is not a video that can be read" in wait_for_message(page, "not a video").inner_text()
-    assert_right_below(page, "#upload-said", "#upload")
+    assert_right_below(page, "#upload-message", "#upload")
     page.locator("#upload input[type=file]").set_input_files(
         {"name": f"big{HOSTILE}.mp4", "mimeType": "video/mp4", "buffer": bytes(1_100_000)}
     )
     page.get_by_text(re.compile("exceed the maximum allowed size")).first.wait_for()
-    # A picture that was in the page by now would have failed to load before this one does.
-    page.evaluate("() => new Promise((failed) => { const i = new Image(); i.onerror = failed; i.src = 'x'; })")
+    # A picture that the name had put into the page would fail to load before this one does.
+    page.evaluate("new Promise((failed) => Object.assign(new Image(), {onerror: failed, src: 'x'}))")
     assert page.evaluate("window.hit") is None
     question.fill("What is it?")
     choose_configuration(page, "away")
     ask_button(page).click()
     assert wait_for_message(page, "there is no weight folder").get_attribute("role") == "alert"
-    assert_right_below(page, "#said", "#ask-button")
+    assert_right_below(page, "#message", "#ask-button")
     assert question.input_value() == "What is it?"
     sync_api.expect(ask_button(page)).to_be_enabled()
     page.close()
@@ -323,7 +327,7 @@ def test_nothing_that_somebody_wrote_becomes_part_of_the_page(visit: Visit) -> N
     page.locator("#upload input[type=file]").set_input_files(
         {"name": name, "mimeType": "video/mp4", "buffer": video}
     )
-    wait_for_message(page, "It is selected")
+    wait_for_message(page, "It is now selected")
     sync_api.expect(page.get_by_label("Options")).to_have_value("")  # the sample's go with it
     choose_configuration(page, "scripted")
     page.get_by_label("Question").fill(HOSTILE)
@@ -335,7 +339,7 @@ def test_nothing_that_somebody_wrote_becomes_part_of_the_page(visit: Visit) -> N
     assert page.locator("#chain img, #chain script").count() == 0
     page.get_by_role("tab", name="Past runs").click()
     page.locator("#past-chain article").wait_for()
-    page.get_by_role("combobox", name="Run, the newest first").click()
+    page.get_by_role("combobox", name="Run (newest first)").click()
     page.get_by_role("option").first.wait_for()
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="Open the page").locator("visible=true").click()
@@ -388,7 +392,7 @@ def test_stop_keeps_what_there_is_and_two_runs_stand_side_by_side(visit: Visit) 
         sync_api.expect(stop).to_be_enabled()  # the page shows this run, and no longer the last one
         page.locator("#chain").get_by_text("word3").wait_for()
         stop.click()
-        wait_for_message(page, "Stopped. What there was is kept.")
+        wait_for_message(page, "Stopped. The run so far was saved.")
         sync_api.expect(ask_button(page)).to_be_enabled()
     page.get_by_role("tab", name="Compare").click()
     page.locator("#comparison .a2s-column article").nth(1).wait_for()

@@ -42,7 +42,7 @@ def stream_until(page: Client, message: str) -> Iterator[None]:
 def test_an_event_is_accepted_when_the_page_has_hung_up_on_the_closing_stream(
     page: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "HANG_UP", 60)
+    monkeypatch.setattr(streams, "DISCONNECT", 60)
     clip = next(c["props"]["value"] for c in page.config["components"] if c["props"].get("elem_id") == "clip")
     form = [None, clip, "Which?", "a\nb", "mine", [], 4, 600, 0]
     assert page.join(page.function("config"), ["mine"]).status_code == 200
@@ -62,7 +62,7 @@ def test_an_event_is_accepted_when_the_page_has_hung_up_on_the_closing_stream(
 def test_a_client_that_does_not_hang_up_is_served_all_the_same(
     page: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "HANG_UP", 0.01)
+    monkeypatch.setattr(streams, "DISCONNECT", 0.01)
     for _ in range(2):
         assert page.join(page.function("config"), ["mine"]).status_code == 200
         whole = page.http.get("/gradio_api/queue/data", params={"session_hash": SESSION}).text

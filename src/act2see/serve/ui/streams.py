@@ -1,12 +1,13 @@
-"""The streams on which Gradio's page receives its events: no event is lost between the end of one and the start of the next.
+"""Keeps events from being lost when Gradio's page changes from one event stream to the next.
 
-The page reads all its events from one stream. The server closes it when no event is pending, and the page opens another with its
-next event. The page takes a stream for open until it has read the closing message. If an event is accepted shortly before that,
-after the server has closed the stream, the page opens no other one and waits for messages that never come: the click is lost.
-This happens in Gradio 6.31, and the busier the machine, the more often.
+The page receives the results of all its events on one stream. The server closes the stream when no event is
+pending, and the page opens another one for its next event. But the page takes a stream for open until it has
+read the closing message. If the server accepts an event after it has closed the stream, and the page learns
+of that before it reads the closing message, then it opens no stream for the event and waits for ever: the
+click is lost. This is a race in Gradio 6.31, and likelier on a busy machine.
 
-A page hangs up when it has read the closing message. So a closing stream is held open until then, and the acceptance of an event
-that came in the meantime is held back as long. The page then opens a stream for it.
+The page disconnects from a stream when it has read the closing message. So `Streams` keeps a closing stream
+open until then, and holds back the acceptance of an event for as long. The page then opens a new stream.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
-HANG_UP = 5.0  # seconds that a client has to hang up; one that reads on is served as if it had
+DISCONNECT = 5.0  # seconds that a client has to disconnect from a closing stream
 _CLOSING = b'data: {"msg":"close_stream"'
 
 
 class Streams:
-    """Knows which sessions have a closing stream. It belongs to the server's event loop."""
+    """The event streams of all sessions. Use it in the server's event loop only."""
 
     def __init__(self) -> None:
-        self._closing: dict[str, asyncio.Event] = {}  # set when the session's page has hung up
+        # The sessions whose stream is closing. The event is set when the stream has ended.
+        self._closing: dict[str, asyncio.Event] = {}
 
     async def serve(self, app: Any, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        """Serve a stream. When it has sent the closing message, it ends when the page has hung up."""
+        """Serve a stream. After the closing message it stays open until the page disconnects."""
         session = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
         ended = asyncio.Event()
 
@@ -37,7 +39,7 @@ class Streams:
                 self._closing[session] = ended
             elif self._closing.get(session) is ended:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(_hung_up(receive), HANG_UP)
+                    await asyncio.wait_for(_disconnected(receive), DISCONNECT)
             await send(message)
 
         try:
@@ -48,11 +50,11 @@ class Streams:
                 del self._closing[session]
 
     async def wait_for_end(self, session: str) -> None:
-        """Wait until the session has no closing stream."""
+        """If the session's stream is closing, wait until it has ended."""
         if ended := self._closing.get(session):
             await ended.wait()
 
 
-async def _hung_up(receive: Any) -> None:
+async def _disconnected(receive: Any) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
