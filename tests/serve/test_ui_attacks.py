@@ -430,8 +430,10 @@ def test_what_nobody_expected_is_logged_under_the_id_that_the_page_shows(
         answers = [
             page.outcome(function, values),
             page.outcome(picked, [None, None, None]),
+            page.outcome(page.load(), []),
             page.http.get("/clips/x").text,
         ]
+        assert '"interactive":true' in answers[2]  # the rest of the page can be used
         (tmp_path / "runs").write_text("no folder")
         listed = page.outcome(page.function("past"), [None])
         assert re.search(

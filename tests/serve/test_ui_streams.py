@@ -80,5 +80,4 @@ def test_controls_are_served_disabled_and_enabled_by_the_first_answer(page: Clie
         ("Past runs", False),
         ("Compare", False),
     ]
-    [load] = [d for d in page.config["dependencies"] if d["targets"] and d["targets"][0][1] == "load"]
-    assert page.outcome(load["id"], []).count('"interactive":true') == len(names) + 2
+    assert page.outcome(page.load(), []).count('"interactive":true') == len(names) + 2

@@ -245,7 +245,7 @@ class Controls:
             [self.tools, self.calls, self.tokens, self.seed],
         )
         asked = _on([self.ask_button.click, self.question.submit], self.asked, [self.run, *form], shown)
-        # The page drops a click on Ask while `asked` is under way, so Ask is enabled only after it.
+        # The page ignores Ask until `asked` is complete, so the event that follows enables the button.
         asked.then(self.ended, [self.run], [self.ask_button, self.stop_button, self.run], **_EVENT)
         _on(self.stop_button.click, self.stopped, [self.run], [])
         self.view.status.change(None, [self.view.status], None, js=_SHOW_ANSWER)
