@@ -109,11 +109,8 @@ def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list
 def asked(page: Any) -> dict[str, float]:
     """Ask the sample's question: when the page had each word. Raises `RuntimeError` with the page's words
     where it does not answer."""
-    page.get_by_role("button", name="Ask", exact=True).wait_for()
+    page.locator("body[data-ready]").wait_for()
     page.evaluate(WATCH)
-    # The sample's question comes after the button: asked sooner, the page would say that the question is
-    # empty.
-    page.get_by_label("Question").and_(page.locator(":not(:placeholder-shown)")).wait_for()
     page.get_by_label("Question").press("Enter")
     answered = page.locator("[role=status]", has_text="Answered")
     failed = page.locator("[role=alert]").or_(page.locator("[role=status]", has_text="Stopped"))
