@@ -220,19 +220,19 @@ async def test_the_encoder_batches_waiting_queries(
         return encode(encoder, texts)
 
     monkeypatch.setattr(Blip2Encoder, "phrases", gated)
-    before = len(finder.encoder.queue.batches)
-    pool = [threading.Thread(target=finder.find, args=(clip, q)) for q in queries]
-    for thread in pool:
-        thread.start()
     queue = finder.encoder.queue
-    await reached(
-        lambda: len(queue.batches) > before and queue.batches[before] + queue.queued == len(queries)
-    )
+    before = len(queue.batches)
+    pool = [threading.Thread(target=finder.find, args=(clip, q)) for q in queries]
+    pool[0].start()
+    await reached(lambda: len(queue.batches) > before)
+    # The first query is being encoded: the others wait together.
+    for thread in pool[1:]:
+        thread.start()
+    await reached(lambda: queue.queued == len(queries) - 1)
     gate.set()
     for thread in pool:
         await asyncio.to_thread(thread.join)
-    assert queue.batches[before:] == [first := queue.batches[before], len(queries) - first]
-    assert first < len(queries)
+    assert queue.batches[before:] == [1, len(queries) - 1]
     assert [finder.find(clip, q).hits for q in queries] == alone
 
 
