@@ -89,7 +89,7 @@ def build(
     again."""
     import asyncio
 
-    from act2see.training.corpus.construct import Limits, Plan, Run, construct
+    from act2see.training.corpus.construct import ConstructionStatus, Limits, Plan, construct
     from act2see.training.corpus.sources import Tally
 
     chosen, reasoner = _teacher(source, teacher, faults, seed, preset, config)
@@ -100,7 +100,7 @@ def build(
     with _bar() as bar:
         task = bar.add_task("chains", total=len(samples), kept=0, dropped=0, cost="")
 
-        def on_chain(chain: Chain, run: Run) -> None:
+        def on_chain(chain: Chain, run: ConstructionStatus) -> None:
             bar.update(
                 task, completed=run.kept + run.dropped, kept=run.kept, dropped=run.dropped, cost=_cost(run)
             )
@@ -227,10 +227,9 @@ def filter_(
     from act2see.micro.source import THRESHOLD as WORLD
     from act2see.training.corpus.filtering import THRESHOLD, filter_chains
     from act2see.training.corpus.records import read_chains, write_chains
-    from act2see.training.corpus.report import make_report
-    from act2see.training.corpus.report_files import write_report
+    from act2see.training.corpus.report import make_report, write_report
+    from act2see.training.corpus.review import read_verdicts
     from act2see.training.corpus.similarity import BGE_M3, SentenceEncoder
-    from act2see.training.corpus.verdicts import read_verdicts
 
     made, filtered = run / "chains.jsonl", run / "filtered.jsonl"
     world = all(c.sample.source == "world" for c in islice(read_chains(made), 1))

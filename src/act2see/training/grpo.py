@@ -41,7 +41,7 @@ from act2see.tools.runtime.quiet import quiet
 from act2see.tools.runtime.weights import local_weights, pick_device
 from act2see.tools.video.store import FrameSource
 from act2see.trace.trace import Trace
-from act2see.training.corpus.format_check import format_fault
+from act2see.training.corpus.filtering import format_fault
 from act2see.training.corpus.sources import Sample
 from act2see.training.sft.collate import IGNORED, collate, equal_frames
 from act2see.training.sft.loop import fast_bf16

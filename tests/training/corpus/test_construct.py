@@ -23,9 +23,8 @@ from act2see.micro.questions import item_of
 from act2see.micro.source import load_world
 from act2see.micro.teacher import Faults, ScriptedTeacher
 from act2see.trace.record import Frames
-from act2see.training.corpus.construct import Limits, Plan, asked, construct
-from act2see.training.corpus.journal import Journal
-from act2see.training.corpus.records import Chain, read_chains
+from act2see.training.corpus.construct import Limits, Plan, construct, teacher_question
+from act2see.training.corpus.records import Chain, Journal, read_chains
 from act2see.training.corpus.sources import Sample
 
 CONFIG = load_config("micro", view={"guard": None})
@@ -162,7 +161,7 @@ def test_the_answer_is_in_the_prompt_only_where_one_asks_for_it(tmp_path: Path, 
         assert ("right answer" in teacher.heard[0]) == hint
         assert chain.trace
         assert chain.trace.question.text == sample.question
-    assert asked(sample) == sample.question
+    assert teacher_question(sample) == sample.question
 
 
 def test_a_run_goes_on_where_it_stopped_and_makes_nothing_twice(tmp_path: Path, world: list[Sample]) -> None:

@@ -76,7 +76,7 @@ def test_any_chains_come_back_equal(
             )
         else:
             assert sum(content.count("<image>") for content in contents) == len(row["images"])
-        assert not re.search(r"<\|\w+\|>|<video>", "".join(FORMATS[kind].said(m) for m in row["messages"]))
+        assert not re.search(r"<\|\w+\|>|<video>", "".join(FORMATS[kind].text(m) for m in row["messages"]))
         assert [frame_digest(np.asarray(picture(file.parent / path))) for path in row["images"]] == [
             Path(p).stem for p in row["images"]
         ]

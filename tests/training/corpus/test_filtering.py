@@ -16,11 +16,10 @@ from tests.training.board_chains import asked, chained, closing, looked, traced
 from act2see.errors import ConfigError, CorpusError
 from act2see.micro.source import load_world
 from act2see.trace.record import Answer, Call, Frames, Segment, Text
-from act2see.training.corpus.filtering import BATCH, fallen, filter_chains
-from act2see.training.corpus.format_check import format_fault
+from act2see.training.corpus.filtering import BATCH, drop_reason, filter_chains, format_fault
 from act2see.training.corpus.records import Attempt, Chain
+from act2see.training.corpus.review import Verdict, chain_key
 from act2see.training.corpus.similarity import SentenceEncoder
-from act2see.training.corpus.verdicts import Verdict, chain_key
 
 
 class Angles:
@@ -127,7 +126,7 @@ def test_every_step_drops_and_says_why(tmp_path: Path) -> None:
         "filter format: no trace",
     ]
     assert [c.similarity is not None for c in out] == [False, False, True, False, True, True, False]
-    assert [fallen(c) for c in out if c.dropped] == [
+    assert [drop_reason(c) for c in out if c.dropped] == [
         ("construction", "wrong"),
         ("format", "no answer at the end"),
         ("similarity", "not above 0.8"),
@@ -143,11 +142,11 @@ def test_every_step_drops_and_says_why(tmp_path: Path) -> None:
 
 
 def test_a_reason_of_construction_is_told_without_its_details() -> None:
-    assert fallen(chained(SAMPLE, dropped="the video is gone: x.mp4")) == (
+    assert drop_reason(chained(SAMPLE, dropped="the video is gone: x.mp4")) == (
         "construction",
         "the video is gone",
     )
-    assert fallen(chained(SAMPLE, attempts=(), dropped="no such: thing")) == ("construction", "no such")
+    assert drop_reason(chained(SAMPLE, attempts=(), dropped="no such: thing")) == ("construction", "no such")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +181,7 @@ def test_chains_stream_through() -> None:
 
     encoder = Angles()
     for chain in filter_chains(many(), encoder):
-        taken["kept" if not chain.dropped else fallen(chain)[1]] += 1
+        taken["kept" if not chain.dropped else drop_reason(chain)[1]] += 1
         taken["out"] += 1
         assert taken["in"] - taken["out"] < BATCH
     assert taken == {"in": 2_000, "out": 2_000, "kept": 1_000, "not above 0.8": 800, "no human chain": 200}

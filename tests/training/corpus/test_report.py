@@ -10,8 +10,7 @@ from tests.training.board_chains import asked, chained
 
 from act2see.errors import CorpusError
 from act2see.training.corpus.records import Attempt, Chain, Cost
-from act2see.training.corpus.report import Bin, FilterReport, SweepPoint, make_report
-from act2see.training.corpus.report_files import write_report
+from act2see.training.corpus.report import Bin, FilterReport, SweepPoint, make_report, write_report
 
 
 class Encoder:
@@ -122,7 +121,8 @@ def test_the_files_hold_the_numbers(report: FilterReport, tmp_path: Path) -> Non
     assert FilterReport.model_validate_json((tmp_path / "out" / "report.json").read_text()) == report
     text = path.read_text()
     for line in (
-        "4 of 10 chains were kept. Teacher: scripted (10). Encoder: some\\|encoder, 256 tokens at once. 7 texts were longer",
+        "4 of 10 chains were kept. Teacher: scripted (10). Encoder: some|encoder, 256 tokens at once. "
+        "7 texts were longer",
         "| construction | 10 | 2 | wrong (1); refused (1) |",
         "1 kept chains have no human chain",
         "|  | here | the paper's |",

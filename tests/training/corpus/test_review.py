@@ -20,8 +20,7 @@ from act2see.micro.source import load_world
 from act2see.tools.video.store import FrameStore
 from act2see.training.corpus.filtering import filter_chains
 from act2see.training.corpus.records import Chain, read_chains, write_chains
-from act2see.training.corpus.review import export_review
-from act2see.training.corpus.verdicts import chain_key, read_verdicts
+from act2see.training.corpus.review import chain_key, export_review, read_verdicts
 
 HOSTILE = "\"'></script><script>alert(1)</script><img src=x onerror='f()'></style></textarea></title>\u202e"
 
