@@ -49,8 +49,9 @@ def test_a_right_answer_earns_and_each_call_costs() -> None:
     assert reward.of(broken, question) == pytest.approx(1.0)
 
 
-def test_advantages_are_within_a_group() -> None:
-    assert advantages([[1.0, 0.0], [5.0, 5.0]]) == [[0.5, -0.5], [0.0, 0.0]]
+def test_advantages_are_rewards_minus_their_mean() -> None:
+    assert advantages([1.0, 0.0]) == [0.5, -0.5]
+    assert advantages([5.0, 5.0]) == [0.0, 0.0]
 
 
 def likelihood(model: Any, packer: Packer, store: FrameStore, rollout: Rollout) -> float:

@@ -24,7 +24,8 @@ from act2see.tools.runtime.weights import resolve_weights
 from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Text
 from act2see.trace.trace import Trace
-from act2see.training.sft.finetune import SftResult, finetune
+from act2see.training.sft.finetune import finetune
+from act2see.training.sft.result import SftResult
 
 OVERFIT = QUICK.model_copy(update={"batch": 4, "max_steps": 5, "learning_rate": 5e-3, "lora_dropout": 0.0})
 
@@ -218,5 +219,5 @@ def test_what_cannot_be_trained_on_is_said_before_anything_is_loaded(
         run(traces[0], base="./nowhere")
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(CorpusError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot write"):
         finetune(traces, store, tmp_path / "file", QUICK)

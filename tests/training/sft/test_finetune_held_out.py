@@ -16,9 +16,9 @@ from act2see.micro.study.evaluate import micro_config
 from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Answer
 from act2see.trace.trace import Trace
-from act2see.training.sft.finetune import SftResult, finetune
+from act2see.training.sft.finetune import finetune
 from act2see.training.sft.held_out import GraphEvaluation, Scores, added, questions_of
-from act2see.training.sft.result import model_card
+from act2see.training.sft.result import SftResult, model_card
 from act2see.training.sft.settings import SftSettings
 
 

@@ -14,8 +14,9 @@ from act2see.micro.questions import FAMILIES
 from act2see.micro.recipe.corpus import shuffle_options
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
-from act2see.training.sft.finetune import SftResult, finetune
-from act2see.training.sft.samples import LikeLengths
+from act2see.training.sft.finetune import finetune
+from act2see.training.sft.result import SftResult
+from act2see.training.sft.samples import LengthSampler
 
 # Two steps an epoch: the cut comes in the middle of the second.
 RUN = QUICK.model_copy(update={"max_steps": 5, "save_steps": 3, "schedule": "cosine", "warmup": 1})
@@ -90,7 +91,7 @@ def test_resuming_what_never_began_begins(run: Any, tmp_path: Path) -> None:
 
 def test_an_order_is_that_of_its_seed_and_epoch() -> None:
     lengths = [random.Random(n).randrange(1000) for n in range(64)]
-    orders = [LikeLengths(lengths, 4, seed) for seed in (0, 0, 1)]
+    orders = [LengthSampler(lengths, 4, seed) for seed in (0, 0, 1)]
     assert list(orders[0]) == list(orders[1]) != list(orders[2])
     assert sorted(orders[0]) == list(range(64))
     first = list(orders[0])

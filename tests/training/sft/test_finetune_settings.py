@@ -18,9 +18,9 @@ from act2see.tools.runtime.weights import resolve_weights
 from act2see.tools.video.store import FrameStore
 from act2see.training.sft.dryrun import Launch, Memory, config_file, dry_run, estimate, meta_model
 from act2see.training.sft.finetune import finetune
-from act2see.training.sft.lora import lora_config
 from act2see.training.sft.samples import Reader, RolloutCollator
 from act2see.training.sft.settings import SftSettings
+from act2see.training.sft.trainer import lora_config
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_dry_run_by_hand(store: FrameStore) -> None:
     found = dry_run([*traces, long], settings, corpus="my corpus", out="here", gpus=2)
 
     learnt = [sum(packer.pack(reader.rollout(t)).learnt) + 1 for t in traces]
-    assert (found.samples, found.tokens, found.learnt) == (4, sum(lengths), sum(learnt))
+    assert (found.samples, found.tokens, found.trainable) == (4, sum(lengths), sum(learnt))
     assert found.masked == pytest.approx(1 - sum(learnt) / sum(lengths))
     assert (found.longest.id, found.longest.tokens) == (traces[lengths.index(limit)].id, limit)
     assert [x.id for x in found.left_out] == ["long"]
@@ -109,7 +109,7 @@ def test_a_dry_run_by_hand(store: FrameStore) -> None:
     # of vision; logits
     layer = 2 * (4 * 128 + 3 * 128 + 3 * 64 + 4 * 384) + 4 * (3 * 128 + 128 + 2 * 128 + 384)
     vision = found.longest.patches * 2 * (14 * 96 + 2 * 256)
-    logits = 2 * found.longest.learnt * len(packer.codec.tokenizer) + 4 * found.longest.learnt * 128
+    logits = 2 * found.longest.trainable * len(packer.codec.tokenizer) + 4 * found.longest.trainable * 128
     assert memory["lora"].activations == limit * 4 * layer + vision + logits
 
     words = shlex.split(found.command)

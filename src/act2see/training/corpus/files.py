@@ -77,8 +77,7 @@ def read_marker(folder: Path, name: str, key: str, known: int, what: str) -> dic
         writer = data.get("act2see", "a newer version")
         raise CorpusError(
             f"{folder} is {what} of version {version} and act2see {__version__} reads versions up to "
-            f"{known}: "
-            f"it was written by act2see {writer}; install that or a newer one"
+            f"{known}: it was written by act2see {writer}; install that or a newer one"
         )
     return dict(data)
 
