@@ -51,7 +51,10 @@ def test_what_cannot_be_seen_is_guessed(tags: tuple[str, ...]) -> None:
         said, answer = trace.segments
         assert isinstance(said, Text)
         assert isinstance(answer, Answer)
-        end = f" A ring blinks in these frames: no.{tools_line(tags)} I cannot look again. My guess is {answer.body}.</think>\n"
+        end = (
+            f" A ring blinks in these frames: no.{tools_line(tags)} I cannot look again. "
+            f"My guess is {answer.body}.</think>\n"
+        )
         assert said.text.endswith(end)
         guesses.add(answer.body)
     assert guesses == {"north", "south", "west"}
@@ -61,7 +64,8 @@ def test_what_cannot_be_imagined_is_still_concluded() -> None:
     trace = with_tools(BOTH, ("retrieve",), random.Random(0))
     assert [c.tag for c in trace.calls] == ["retrieve"]
     assert trace.text.endswith(
-        "\nTools: retrieve. I cannot imagine it. On the tipped board the ring is at west.</think>\n<answer>west</answer>"
+        "\nTools: retrieve. I cannot imagine it. On the tipped board the ring is at west.</think>\n"
+        "<answer>west</answer>"
     )
     assert "generate" not in trace.text
     assert LINE not in trace.text

@@ -9,7 +9,8 @@ from itertools import pairwise
 
 import pytest
 
-from act2see.micro.questions import FAMILIES, Call, Item, describe, describe_view, items, make_item, sentences
+from act2see.micro.questions import FAMILIES, Call, Item, items, make_item, sentences
+from act2see.micro.words import describe, describe_view
 from act2see.micro.world import CELLS, COLOURS, FPS, HELD_OUT, SHAPES, Board, cell_name
 
 SPLITS = ("train", "validation", "test", "held_out")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from act2see.micro.draws import draw_board, draw_short
 from act2see.micro.questions import FAMILIES, make_item
 from act2see.micro.world import (
     CELLS,
@@ -25,8 +26,6 @@ from act2see.micro.world import (
     Piece,
     Short,
     cell_name,
-    draw_board,
-    draw_short,
     read_board,
     render,
     write_clip,

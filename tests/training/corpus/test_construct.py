@@ -189,7 +189,8 @@ from act2see.training.corpus.construct import construct
 out, n = Path(sys.argv[1]), int(sys.argv[2])
 samples = list(load_world(n, out / "clips"))
 config = load_config("micro", view={"guard": None})
-asyncio.run(construct(samples, config, out / "run", reasoner=ScriptedTeacher(), on_chain=lambda c, r: print(c.sample.id, flush=True)))
+report = lambda chain, status: print(chain.sample.id, flush=True)
+asyncio.run(construct(samples, config, out / "run", reasoner=ScriptedTeacher(), on_chain=report))
 """
 
 

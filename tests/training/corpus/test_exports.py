@@ -95,7 +95,8 @@ def test_ms_swift_reads_the_rollout_and_what_of_it_is_learnt(tmp_path: Path, sto
     asked, *rest = row["messages"]
     assert asked == {
         "role": "user",
-        "content": "<0.0 seconds><image><1.0 seconds><image>\nWhat moves in clip 0?\nA. the ring\nB. the cross\nTools: retrieve, generate.",
+        "content": "<0.0 seconds><image><1.0 seconds><image>\nWhat moves in clip 0?\n"
+        "A. the ring\nB. the cross\nTools: retrieve, generate.",
     }
     assert [(m["role"], m["loss"], m["content"]) for m in rest] == [
         ("assistant", False, "<think>\n"),
@@ -140,7 +141,7 @@ def test_trl_s_own_collator_reads_the_rollout_and_learns_the_model_s_text(
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     from act2see.micro.questions import sentences
-    from act2see.micro.recipe.learn_vlm import image_processor
+    from act2see.micro.recipe.models import vlm_image_processor
     from act2see.micro.recipe.tokenizers import qwen_tokenizer
 
     class Processor(Qwen3VLProcessor):  # type: ignore[misc]
@@ -151,7 +152,7 @@ def test_trl_s_own_collator_reads_the_rollout_and_learns_the_model_s_text(
     file = exported(tmp_path, "trl", given, store)
     tokenizer = qwen_tokenizer(list(sentences())[:200])
     collator = DataCollatorForVisionLanguageModeling(
-        Processor(image_processor(), tokenizer),
+        Processor(vlm_image_processor(), tokenizer),
         assistant_only_loss=True,
         chat_template=(file.parent / "rollout.jinja").read_text(),
     )
