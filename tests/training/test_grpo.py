@@ -39,7 +39,7 @@ def trace(*tags: str, **changes: Any) -> Trace:
     return made
 
 
-def test_a_right_answer_earns_and_each_call_costs() -> None:
+def test_reward_pays_for_the_answer_and_charges_for_calls() -> None:
     reward = Reward(answer=1, format=0.1, call=0.05)
     question = asked(0)
     assert reward.of(trace(), question) == pytest.approx(1.1)
@@ -65,9 +65,7 @@ def likelihood(model: Any, packer: Packer, store: FrameStore, rollout: Rollout) 
     return -float(torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED))
 
 
-def test_a_step_goes_down_the_loss_of_advantages_and_likelihoods(
-    tmp_path: Path, model: Any, packer: Packer
-) -> None:
+def test_policy_step_lowers_the_weighted_loss(tmp_path: Path, model: Any, packer: Packer) -> None:
     store = FrameStore(tmp_path)
     usages = {"retrieve": "", "generate": ""}
     rollouts: list[Rollout] = []
@@ -92,7 +90,7 @@ def test_a_step_goes_down_the_loss_of_advantages_and_likelihoods(
     assert expected(after) < expected(before)
 
 
-def test_rounds_run_through_the_real_graph(tmp_path: Path, model: Any, packer: Packer) -> None:
+def test_grpo_rounds_run_through_the_real_graph(tmp_path: Path, model: Any, packer: Packer) -> None:
     samples = list(load_world(3, tmp_path / "clips"))
     config = load_config("micro", cache=str(tmp_path / "cache"), view={"guard": None})
     seen: list[Round] = []

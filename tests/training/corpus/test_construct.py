@@ -91,7 +91,7 @@ def one(world: list[Sample]) -> list[Sample]:
     return [s for s in world if s.options][:1]
 
 
-def test_a_perfect_teacher_makes_the_world_s_own_chains(tmp_path: Path, world: list[Sample]) -> None:
+def test_a_perfect_teacher_makes_the_reference_chains(tmp_path: Path, world: list[Sample]) -> None:
     chains = {c.sample.id: c for c in run(tmp_path, world, ScriptedTeacher(PERFECT))}
     assert set(chains) == {s.id for s in world}
     for c in chains.values():
@@ -107,7 +107,7 @@ def test_a_perfect_teacher_makes_the_world_s_own_chains(tmp_path: Path, world: l
         assert c.attempts[0].cost.requests == len(c.trace.calls) + 1
 
 
-def test_a_wrong_answer_is_asked_for_again_twice_and_then_dropped(tmp_path: Path, one: list[Sample]) -> None:
+def test_a_wrong_answer_is_retried_twice_and_then_dropped(tmp_path: Path, one: list[Sample]) -> None:
     wrong = next(o for o in one[0].options if o != one[0].answer)
     right = Says([f"Hm.</think><answer>{wrong}</answer>", f"Ah.</think><answer>{one[0].answer}</answer>"])
     (chain,) = run(tmp_path / "a", one, right)
@@ -130,7 +130,7 @@ def test_a_wrong_answer_is_asked_for_again_twice_and_then_dropped(tmp_path: Path
         (RefusedError("no"), "refused"),
     ],
 )
-def test_what_a_teacher_can_do_wrong_has_a_name(
+def test_outcomes_of_bad_attempts(
     tmp_path: Path, one: list[Sample], line: str | Exception, outcome: str
 ) -> None:
     (chain,) = run(tmp_path, one, Says([line]), Plan(retries=0))
@@ -144,7 +144,7 @@ def test_a_wrong_key_ends_the_run_and_writes_nothing(tmp_path: Path, world: list
     assert list(read_chains(tmp_path / "chains.jsonl")) == []
 
 
-def test_a_video_that_is_gone_drops_its_question_alone(tmp_path: Path, world: list[Sample]) -> None:
+def test_a_missing_video_drops_only_its_question(tmp_path: Path, world: list[Sample]) -> None:
     gone = world[0].model_copy(update={"id": "world-gone", "video": str(tmp_path / "gone.mp4")})
     chains = run(tmp_path / "run", [gone, world[1]], ScriptedTeacher(PERFECT))
     by = {c.sample.id: c for c in chains}
@@ -152,7 +152,7 @@ def test_a_video_that_is_gone_drops_its_question_alone(tmp_path: Path, world: li
     assert by[world[1].id].dropped == ""
 
 
-def test_the_answer_is_in_the_prompt_only_where_one_asks_for_it(tmp_path: Path, one: list[Sample]) -> None:
+def test_the_answer_is_in_the_prompt_only_with_hint(tmp_path: Path, one: list[Sample]) -> None:
     sample = one[0].model_copy(update={"answer": one[0].options[0], "chain": "because it is so"})
     for hint in (False, True):
         teacher = Says([f"Hm.</think><answer>{sample.answer}</answer>"])
@@ -164,7 +164,7 @@ def test_the_answer_is_in_the_prompt_only_where_one_asks_for_it(tmp_path: Path, 
     assert teacher_question(sample) == sample.question
 
 
-def test_a_run_goes_on_where_it_stopped_and_makes_nothing_twice(tmp_path: Path, world: list[Sample]) -> None:
+def test_a_resumed_run_makes_no_chain_twice(tmp_path: Path, world: list[Sample]) -> None:
     teacher = ScriptedTeacher()
     assert len(run(tmp_path, world[:5], teacher)) == 5
     file = tmp_path / "chains.jsonl"
@@ -194,7 +194,7 @@ asyncio.run(construct(samples, config, out / "run", reasoner=ScriptedTeacher(), 
 """
 
 
-def test_kill_9_loses_what_is_in_flight_alone(tmp_path: Path) -> None:
+def test_sigkill_loses_only_unfinished_chains(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), "24"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -210,7 +210,7 @@ def test_kill_9_loses_what_is_in_flight_alone(tmp_path: Path) -> None:
     assert len(ids) == len(set(ids)) == 24
 
 
-def test_a_budget_stops_cleanly(tmp_path: Path, world: list[Sample]) -> None:
+def test_a_spent_budget_stops_the_run(tmp_path: Path, world: list[Sample]) -> None:
     teacher = Says(["Hm.</think><answer>nothing of this</answer>"])
     plan, limits = Plan(retries=0, prices=(1.0, 10.0)), Limits(concurrency=1, dollars=0.002)
     result = asyncio.run(construct(world, CONFIG, tmp_path, plan, limits, reasoner=teacher))
@@ -222,7 +222,7 @@ def test_a_budget_stops_cleanly(tmp_path: Path, world: list[Sample]) -> None:
         asyncio.run(construct(world, CONFIG, tmp_path / "b", Plan(), limits, reasoner=teacher))
 
 
-def test_a_full_disk_ends_the_run_and_what_was_written_stays_whole(
+def test_a_full_disk_leaves_the_journal_whole(
     tmp_path: Path, one: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = Chain(sample=one[0], dropped="wrong")
@@ -244,6 +244,6 @@ def test_a_full_disk_ends_the_run_and_what_was_written_stays_whole(
     assert journal.path.read_bytes() == before * 2
 
 
-def test_one_process_at_a_time(tmp_path: Path, one: list[Sample]) -> None:
+def test_a_second_process_cannot_open_the_journal(tmp_path: Path, one: list[Sample]) -> None:
     with Journal(tmp_path), pytest.raises(CorpusError, match="another process"):
         run(tmp_path, one, ScriptedTeacher())

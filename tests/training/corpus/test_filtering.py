@@ -84,11 +84,11 @@ FAULTS: dict[str, tuple[Segment, ...]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_of_a_format_is_named(fault: str) -> None:
+def test_format_fault_names_each_fault(fault: str) -> None:
     assert format_fault(traced(SAMPLE, *FAULTS[fault])) == fault
 
 
-def test_what_may_stand_in_a_well_formed_chain() -> None:
+def test_well_formed_chains_have_no_format_fault() -> None:
     note = Frames(tag="retrieve", note="No frame matches; go on.")
     for segments in (
         (SAID, END, ANSWER),
@@ -105,7 +105,7 @@ def test_what_may_stand_in_a_well_formed_chain() -> None:
     assert format_fault(traced(SAMPLE).model_validate(bare | {"versions": {}})) == ""
 
 
-def test_every_step_drops_and_says_why(tmp_path: Path) -> None:
+def test_every_filter_step_drops_chains_with_a_reason(tmp_path: Path) -> None:
     one, two, three, four, five, six = load_world(6, tmp_path)
     wrong = chained(one, attempts=(Attempt(outcome="wrong", why="x"),), dropped="wrong after 3 attempts: x")
     broken = chained(two).model_copy(update={"trace": traced(two, Text(text="It is. "))})
@@ -141,7 +141,7 @@ def test_every_step_drops_and_says_why(tmp_path: Path) -> None:
     assert list(filter_chains(out, encoder, verdicts=judged(disliked, False, "nonsense"))) == out
 
 
-def test_a_reason_of_construction_is_told_without_its_details() -> None:
+def test_drop_reason_of_construction_has_no_details() -> None:
     assert drop_reason(chained(SAMPLE, dropped="the video is gone: x.mp4")) == (
         "construction",
         "the video is gone",
@@ -153,7 +153,7 @@ def test_a_reason_of_construction_is_told_without_its_details() -> None:
     ("threshold", "kept"),
     [(0.8, [False, False, True]), (0.79, [False, True, True]), (1.0, [False] * 3), (-1, [True] * 3)],
 )
-def test_the_threshold_must_be_exceeded(threshold: float, kept: list[bool]) -> None:
+def test_similarity_must_exceed_the_threshold(threshold: float, kept: list[bool]) -> None:
     chains = [measured(1, 0.6), measured(2, 0.8), measured(3, 0.81)]
     out = list(filter_chains(chains, Angles(), threshold=threshold))
     assert [c.similarity for c in out] == pytest.approx([0.6, 0.8, 0.81])
@@ -161,17 +161,17 @@ def test_the_threshold_must_be_exceeded(threshold: float, kept: list[bool]) -> N
 
 
 @pytest.mark.parametrize("threshold", [1.5, -2.0, float("nan")])
-def test_a_threshold_that_is_none_is_refused_at_once(threshold: float) -> None:
+def test_an_impossible_threshold_is_refused_before_filtering(threshold: float) -> None:
     with pytest.raises(ConfigError, match="between -1 and 1"):
         filter_chains([], Angles(), threshold=threshold)
 
 
-def test_without_an_encoder_it_must_have_been_measured() -> None:
+def test_without_an_encoder_chains_need_a_stored_similarity() -> None:
     with pytest.raises(CorpusError, match="'q1' has no similarity yet"):
         list(filter_chains([measured(1, 0.9)], None))
 
 
-def test_chains_stream_through() -> None:
+def test_filtering_streams_its_chains() -> None:
     taken = Counter[str]()
 
     def many() -> Iterator[Chain]:
@@ -188,7 +188,7 @@ def test_chains_stream_through() -> None:
     assert encoder.sizes == [3] * -(-2_000 // BATCH)  # each text of a batch once
 
 
-def test_verdicts_on_other_chains_are_an_error() -> None:
+def test_verdicts_on_unknown_chains_raise_an_error() -> None:
     chain = measured(1, 0.9)
     other = measured(1, 0.95)
     with pytest.raises(CorpusError, match=r"1 of 2 verdicts .* \(q1\)"):
@@ -198,7 +198,7 @@ def test_verdicts_on_other_chains_are_an_error() -> None:
     ]
 
 
-def test_windows_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_texts_longer_than_the_window_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     encoder = Angles()
     encoder.longer = 3
     with caplog.at_level(logging.WARNING):

@@ -89,7 +89,7 @@ def saved(page: Page, path: Path, rejected: tuple[str, ...] = (), left: int = 0,
     return path
 
 
-def test_the_page_shows_each_chain_beside_the_human_one(
+def test_review_page_shows_each_chain_beside_the_human_chain(
     tmp_path: Path, world: tuple[list[Chain], FrameStore]
 ) -> None:
     chains, store = world
@@ -112,7 +112,7 @@ def test_the_page_shows_each_chain_beside_the_human_one(
     assert sum("imagined, not in the video" in a.get("aria-label", "") for a in page.all("div")) == 2
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_runs_one_script(
+def test_review_page_is_self_contained_and_runs_one_script(
     tmp_path: Path, world: tuple[list[Chain], FrameStore]
 ) -> None:
     page = exported(tmp_path / "review.html", *world)
@@ -129,7 +129,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_one_script(
     assert len(page.html) < 2_000_000
 
 
-def test_hostile_text_stays_text(tmp_path: Path) -> None:
+def test_review_page_escapes_hostile_text(tmp_path: Path) -> None:
     sample = asked(
         1, HOSTILE, id=HOSTILE, source=HOSTILE, video=HOSTILE, question=HOSTILE, options=(HOSTILE, "green")
     )
@@ -146,7 +146,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert "no picture" in page.content["text"]
 
 
-def test_which_are_drawn_depends_on_the_seed_and_not_on_the_order(tmp_path: Path) -> None:
+def test_drawn_chains_depend_on_the_seed_and_not_on_the_order(tmp_path: Path) -> None:
     chains = [chained(asked(n), dropped="" if n % 2 else "x") for n in range(200)]
     kept = {f"q{n}" for n in range(1, 200, 2)}
 
@@ -165,7 +165,7 @@ def test_which_are_drawn_depends_on_the_seed_and_not_on_the_order(tmp_path: Path
         export_review([c for c in chains if c.dropped], tmp_path / "r.html")
 
 
-def test_verdicts_come_back_and_feed_the_filter(
+def test_saved_verdicts_can_be_read_and_used_by_the_filter(
     tmp_path: Path, world: tuple[list[Chain], FrameStore]
 ) -> None:
     chains, store = world
@@ -177,7 +177,7 @@ def test_verdicts_come_back_and_feed_the_filter(
     assert [c.dropped for c in out] == ["", "filter person: rejected", "", ""]
 
 
-def test_a_verdict_is_on_what_was_seen() -> None:
+def test_chain_key_depends_on_text_and_frames() -> None:
     one = chained(asked(1), "retrieve")
     assert one.trace
     assert (
@@ -195,7 +195,7 @@ def test_a_verdict_is_on_what_was_seen() -> None:
     assert len({chain_key(c) for c in (one, fewer, *others)}) == 6
 
 
-def test_what_is_missing_or_unknown_is_named(tmp_path: Path) -> None:
+def test_read_verdicts_names_what_is_wrong(tmp_path: Path) -> None:
     page = exported(tmp_path / "review.html", [chained(asked(n)) for n in range(8)])
     last = [a["data-id"] for a in page.all("article")][-6:]
     file = tmp_path / "v.json"

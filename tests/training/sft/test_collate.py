@@ -119,7 +119,7 @@ def test_labels_of_many_chains_are_what_the_model_wrote(
         assert said(packer, batch, n) == written(item_of(family, n)) + "<|im_end|>"
 
 
-def test_what_the_graph_wrote_is_not_learnt(store: FrameStore, packer: Packer, make: Collate) -> None:
+def test_text_of_the_graph_is_masked(store: FrameStore, packer: Packer, make: Collate) -> None:
     """A thought that the budget closed, and a note about a call that could not be read."""
     first = drawn("observe", store)
     segments = (
@@ -134,7 +134,7 @@ def test_what_the_graph_wrote_is_not_learnt(store: FrameStore, packer: Packer, m
     assert "The query is empty." in packer.codec.decode(read(batch))
 
 
-def test_loss_on_frames_learns_all_that_follows_the_prompt(
+def test_loss_on_frames_labels_everything_after_the_prompt(
     store: FrameStore, packer: Packer, make: Collate
 ) -> None:
     trace = drawn("both", store)
@@ -146,7 +146,7 @@ def test_loss_on_frames_learns_all_that_follows_the_prompt(
     assert packer.codec.decode(learnt).count("<frame>") == len(trace.calls)
 
 
-def test_a_trace_is_varied_each_time_and_a_held_out_one_never(
+def test_traces_are_varied_each_epoch_but_not_held_out_ones(
     store: FrameStore, packer: Packer, make: Collate
 ) -> None:
     def tell(trace: Trace, rng: Any) -> Trace:
@@ -161,7 +161,7 @@ def test_a_trace_is_varied_each_time_and_a_held_out_one_never(
     assert read(collator([{"trace": trace.to_json(), "number": -1}])) == read(make(trace))
 
 
-def test_a_variation_that_outgrows_the_context_is_not_used(
+def test_a_variation_longer_than_the_context_is_not_used(
     store: FrameStore, packer: Packer, make: Collate
 ) -> None:
     trace = drawn("observe", store)
@@ -173,7 +173,7 @@ def test_a_variation_that_outgrows_the_context_is_not_used(
     assert read(make(trace, vary=wordy, max_context=most)) == read(make(trace))
 
 
-def test_padding_on_the_right_needs_no_mask(store: FrameStore, packer: Packer, make: Collate) -> None:
+def test_right_padding_needs_no_attention_mask(store: FrameStore, packer: Packer, make: Collate) -> None:
     import torch
 
     model: Any = load_base(resolve_weights("micro:base"), QUICK).eval()
@@ -227,7 +227,7 @@ def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @settings(max_examples=50, deadline=None)
 @given(data=st.data(), style=st.sampled_from(["paper", "short"]))
-def test_ids_at_training_are_ids_at_inference(
+def test_token_ids_at_training_equal_those_at_inference(
     data: st.DataObject, style: str, usages: dict[str, str], packer: Packer, store: FrameStore
 ) -> None:
     """At each visit to the reasoning node, what the graph renders is what stands there in training."""

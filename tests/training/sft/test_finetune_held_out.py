@@ -64,7 +64,7 @@ def test_held_out_questions_are_asked_through_the_graph(store: FrameStore, tmp_p
     assert SftSettings.read(yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])) == settings
 
 
-def test_videos_that_are_gone_are_said_before_training(store: FrameStore, tmp_path: Path) -> None:
+def test_missing_videos_are_reported_before_training(store: FrameStore, tmp_path: Path) -> None:
     questions = questions_of([drawn("observe", store)])
     with pytest.raises(
         ConfigError, match=r"1 of 1 held-out questions have no video \(observe-0: observe-0.mp4\)"
@@ -72,7 +72,7 @@ def test_videos_that_are_gone_are_said_before_training(store: FrameStore, tmp_pa
         GraphEvaluation(questions, micro_config(None, tmp_path), "micro:vlm")
 
 
-def test_what_counts_as_right(store: FrameStore) -> None:
+def test_right_answers_of_held_out_questions(store: FrameStore) -> None:
     trace = drawn("observe", store)
     question = questions_of([trace])[0]
     assert question.answer == trace.choice

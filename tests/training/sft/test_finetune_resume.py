@@ -59,7 +59,7 @@ def run(store: FrameStore) -> Any:
     return go
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_does(run: Any, store: FrameStore, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(run: Any, store: FrameStore, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     whole = run(tmp_path / "whole")
@@ -85,11 +85,11 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(run: Any, store: FrameSto
         run(tmp_path / "cut", resume=True, given=[drawn("observe", store, 3)])
 
 
-def test_resuming_what_never_began_begins(run: Any, tmp_path: Path) -> None:
+def test_resume_without_a_checkpoint_starts_the_run(run: Any, tmp_path: Path) -> None:
     assert run(tmp_path / "new", resume=True, max_steps=1).steps == 1
 
 
-def test_an_order_is_that_of_its_seed_and_epoch() -> None:
+def test_sample_order_depends_on_seed_and_epoch() -> None:
     lengths = [random.Random(n).randrange(1000) for n in range(64)]
     orders = [LengthSampler(lengths, 4, seed) for seed in (0, 0, 1)]
     assert list(orders[0]) == list(orders[1]) != list(orders[2])

@@ -53,20 +53,20 @@ def test_defaults_are_the_papers() -> None:
         ({"lerning_rate": 1e-5}, "no setting 'lerning_rate'; did you mean 'learning_rate'?"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(given: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_named(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         SftSettings.read(given)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_graph_that_prompts_otherwise_is_refused(store: FrameStore, tmp_path: Path) -> None:
+def test_a_graph_with_another_prompt_style_is_refused(store: FrameStore, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"prompt": "paper"})
     with pytest.raises(ConfigError, match="prompts in the style 'short' and training in 'paper'"):
         finetune([drawn("observe", store)], store, tmp_path, settings, graph=load_config("micro"))
 
 
-def test_a_dry_run_by_hand(store: FrameStore) -> None:
+def test_dry_run_equals_figures_worked_out_by_hand(store: FrameStore) -> None:
     """micro: 4 layers, hidden 128, queries 4 x 32, keys 2 x 32, MLP 384, vision 3 x 96 with an MLP of 256."""
     traces = [drawn(f, store) for f in FAMILIES]
     long = drawn("both", store, 1).model_copy(update={"id": "long"})
@@ -182,7 +182,7 @@ def test_the_estimate_of_activations_is_near_what_autograd_keeps(store: FrameSto
     assert estimated == pytest.approx(sum(s.nbytes() for s in kept.values()), rel=0.25)
 
 
-def test_what_each_gpu_holds() -> None:
+def test_memory_per_gpu_by_launch_config() -> None:
     m = Memory(mode="full", weights=800, gradients=80, optimiser=160, activations=7)
     each = {launch: m.per_gpu(launch, 8) for launch in get_args(Launch)}
     assert each == {"ddp": 1047, "deepspeed_zero2": 837, "deepspeed_zero3": 137, "fsdp": 137}
