@@ -53,21 +53,7 @@ from act2see.micro.world import (
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """The fields of an `Item` that its family decides."""
-
-    clip: Clip
-    kind: str
-    text: str
-    options: tuple[str, ...]
-    answer: str
-    chain: tuple[Step, ...]
-    in_view: bool
-    lead: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Wording:
+class Wording:
     """The wording of a question."""
 
     kind: str
@@ -75,9 +61,17 @@ class _Wording:
     options: tuple[str, ...]
     answer: str
     lead: str
+    """How its conclusion begins."""
 
-    def about(self, clip: Clip, chain: tuple[Step, ...], in_view: bool) -> Draft:
-        return Draft(clip, self.kind, self.text, self.options, self.answer, chain, in_view, self.lead)
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a family decides about an `Item`."""
+
+    wording: Wording
+    clip: Clip
+    chain: tuple[Step, ...]
+    in_view: bool
 
 
 def _choose(rng: random.Random, answer: str, others: list[str], n: int = 4) -> tuple[str, ...]:
@@ -120,7 +114,7 @@ def _rare(board: Board) -> list[str]:
 
 
 def _during(clip: Clip, event: Short) -> Board:
-    """What a frame taken during a short event shows."""
+    """The board that a frame taken during a short event shows."""
     return clip.board((event.start + event.stop) // 2)
 
 
@@ -155,21 +149,21 @@ def _observe(rng: random.Random, frames: int, held_out: bool) -> Draft:
     shape = rng.choice(rare) if rare else rng.choice(board.pieces).shape
     if kind == "colour":
         chain: tuple[Step, ...] = (describe_view(clip), _says_whether(shape, True))
-        return _ask_colour(rng, shape, board.piece(shape).colour, kind).about(clip, chain, True)
+        return Draft(_ask_colour(rng, shape, board.piece(shape).colour, kind), clip, chain, True)
     return _observe_place(rng, clip, shape)
 
 
-def _ask_colour(rng: random.Random, shape: str, colour: str, kind: str) -> _Wording:
+def _ask_colour(rng: random.Random, shape: str, colour: str, kind: str) -> Wording:
     options = _choose_colours(rng, colour)
-    return _Wording(kind, f"What colour is the {shape}?", options, colour, f"The {shape} is")
+    return Wording(kind, f"What colour is the {shape}?", options, colour, f"The {shape} is")
 
 
 def _observe_movement(rng: random.Random, board: Board, mover: str, frames: int) -> Draft:
     clip = Clip(frames, draw_hops(rng, board, mover, frames, rng.choice((1, 2))))
     options = _choose_shapes(rng, mover, board)
     chain = (describe_view(clip), f" {moved(board, clip.base(frames))}")
-    wording = _Wording("which moves", "Which shape moves?", options, mover, "It is the moved")
-    return wording.about(clip, chain, True)
+    wording = Wording("which moves", "Which shape moves?", options, mover, "It is the moved")
+    return Draft(wording, clip, chain, True)
 
 
 def _observe_guest(rng: random.Random, slow: Slow, frames: int, held_out: bool) -> Draft:
@@ -181,11 +175,11 @@ def _observe_guest(rng: random.Random, slow: Slow, frames: int, held_out: bool) 
     if not in_view:
         chain += _retrieve(f"the {shape}", _during(clip, guest))
     if rng.random() < 0.6 or held_out:
-        return _ask_colour(rng, shape, guest.piece.colour, "guest").about(clip, chain, in_view)
+        return Draft(_ask_colour(rng, shape, guest.piece.colour, "guest"), clip, chain, in_view)
     place = cell_name(guest.piece.cell)
     options = _choose_cells(rng, place, [cell_name(c) for c in always_free(slow)])
-    wording = _Wording("guest", f"Where is the {shape}?", options, place, f"The {shape} is at")
-    return wording.about(clip, chain, in_view)
+    wording = Wording("guest", f"Where is the {shape}?", options, place, f"The {shape} is at")
+    return Draft(wording, clip, chain, in_view)
 
 
 def _observe_place(rng: random.Random, clip: Clip, shape: str) -> Draft:
@@ -195,8 +189,8 @@ def _observe_place(rng: random.Random, clip: Clip, shape: str) -> Draft:
     when = "at the end" if at_end else "at the start"
     options = _choose_cells(rng, answer, _visited(clip, shape))
     lead = f"{when.capitalize()} the {shape} is at"
-    wording = _Wording("place", f"Where is the {shape} {when}?", options, answer, lead)
-    return wording.about(clip, (describe_view(clip),), True)
+    wording = Wording("place", f"Where is the {shape} {when}?", options, answer, lead)
+    return Draft(wording, clip, (describe_view(clip),), True)
 
 
 def _blink(rng: random.Random, frames: int, held_out: bool) -> Draft:
@@ -217,27 +211,27 @@ def _blink(rng: random.Random, frames: int, held_out: bool) -> Draft:
     if kind == "colour":
         options = _choose_colours(rng, blink.piece.colour, never=board.piece(x).colour)
         text, lead = f"What colour does the {x} turn when it blinks?", f"The lit {x} is glowing"
-        wording = _Wording(kind, text, options, blink.piece.colour, lead)
+        wording = Wording(kind, text, options, blink.piece.colour, lead)
     elif kind == "which":
-        wording = _Wording(kind, "Which shape blinks?", _choose_shapes(rng, x, board), x, "It is the lit")
+        wording = Wording(kind, "Which shape blinks?", _choose_shapes(rng, x, board), x, "It is the lit")
     else:
         place = cell_name(_during(clip, blink).piece(y).cell)
         options = _choose_cells(rng, place, _visited(clip, y))
         lead = f"With the {x} lit the {y} is at"
-        wording = _Wording(kind, f"Where is the {y} when the {x} blinks?", options, place, lead)
-    return wording.about(clip, chain, in_view)
+        wording = Wording(kind, f"Where is the {y} when the {x} blinks?", options, place, lead)
+    return Draft(wording, clip, chain, in_view)
 
 
-def _ask_outcome(rng: random.Random, before: Board, after: Board, when: str, prefer: str = "") -> _Wording:
+def _ask_outcome(rng: random.Random, before: Board, after: Board, when: str, prefer: str = "") -> Wording:
     """Ask where a piece ends up, or which piece ends up somewhere; about `prefer` if it is there."""
     p = after.piece(prefer) if prefer and after.find(prefer) else rng.choice(after.pieces)
     place = cell_name(p.cell)
     if rng.random() < 0.6:
         near = [cell_name(q.cell) for q in after.pieces] + [cell_name(before.piece(p.shape).cell)]
         options, lead = _choose_cells(rng, place, near), f"On the tipped board the {p.shape} is at"
-        return _Wording("where", f"Where does the {p.shape} end up when {when}?", options, place, lead)
+        return Wording("where", f"Where does the {p.shape} end up when {when}?", options, place, lead)
     options, lead = _choose_shapes(rng, p.shape, before), f"On the tipped board at {place} is the"
-    return _Wording("which", f"Which shape ends up at {place} when {when}?", options, p.shape, lead)
+    return Wording("which", f"Which shape ends up at {place} when {when}?", options, p.shape, lead)
 
 
 def _imagine(rng: random.Random, frames: int, held_out: bool) -> Draft:
@@ -258,7 +252,7 @@ def _imagine(rng: random.Random, frames: int, held_out: bool) -> Draft:
     chain: tuple[Step, ...] = (describe_view(clip), _says_whether("tipped board", in_view))
     if not in_view:
         chain += _generate(edit_query(edit), after)
-    return wording.about(clip, chain, in_view)
+    return Draft(wording, clip, chain, in_view)
 
 
 def _both(rng: random.Random, frames: int, held_out: bool) -> Draft:
@@ -278,7 +272,7 @@ def _both(rng: random.Random, frames: int, held_out: bool) -> Draft:
     if not in_view:
         chain += _retrieve(f"the {x} blinks", seen)
     chain += (_says_whether("tipped board", False), *_generate(edit_query(edit, x), after))
-    return wording.about(clip, chain, in_view)
+    return Draft(wording, clip, chain, in_view)
 
 
 MAKERS = {"observe": _observe, "blink": _blink, "imagine": _imagine, "both": _both}

@@ -84,17 +84,18 @@ def make_item(
     draft = MAKERS[family](rng, frames, split == "held_out")
     if options is None:
         options = split != "train" or rng.random() < 0.8
+    wording = draft.wording
     return Item(
         family,
-        draft.kind,
+        wording.kind,
         seed,
         draft.clip,
-        draft.text,
-        draft.options if options else (),
-        draft.answer,
+        wording.text,
+        wording.options if options else (),
+        wording.answer,
         draft.chain,
         draft.in_view,
-        draft.lead,
+        wording.lead,
     )
 
 

@@ -15,7 +15,7 @@ class Call:
     tag: str
     query: str
     expect: Board
-    """What the returned frame should show."""
+    """The board that the returned frame should show."""
 
 
 Step = str | Call

@@ -103,7 +103,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """What one frame shows."""
+    """The pieces that one frame shows."""
 
     pieces: tuple[Piece, ...]
     tipped: Side | None = None

@@ -52,7 +52,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Reward(Record):
-    """What a rollout earns."""
+    """The reward of a rollout."""
 
     answer: float = 1.0
     """For a right answer."""
@@ -86,7 +86,7 @@ class GrpoSettings(Record):
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What a round saw, as means over its rollouts."""
+    """The means over the rollouts of a round."""
 
     number: int
     reward: float

@@ -181,7 +181,7 @@ def corpus_config(folder: Path, weights: Path) -> Config:
 
 @dataclass(slots=True)
 class MadeChains:
-    """What `make_chains` made."""
+    """The result of `make_chains`."""
 
     traces: list[Trace]
     dropped: Counter[str]

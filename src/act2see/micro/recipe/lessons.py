@@ -1,4 +1,4 @@
-"""What the micro VLM is trained on, lesson by lesson: endless batches, each stream drawn from its own seed.
+"""The lessons of the micro VLM: endless streams of batches, each drawn from its own seed.
 
 Base: to describe what frames show (`glance_batches`, `base_batches`), to look up what was written
 (`facts_batches`), to answer from it (`answer_batches`). SFT: traces of the real graph (`trace_batches`).

@@ -114,16 +114,14 @@ def markdown(results: Results, command: str) -> str:
             "The rule retrieves once the model has said what its view shows, "
             "with the question itself as query. "
             "micro's base has never seen a frame in its own turn, and ends it there: "
-            "the paper's base goes on, "
-            "and loses less.",
+            "the paper's base goes on, and loses less.",
         ),
         _arms(
             "Where the chains come from (table 7)",
             results,
             SOURCES,
             "The noisy teacher is a script with stated faults (`corpus build world --faults`): "
-            "their effect is "
-            "evidence, not their rates.",
+            "their effect is evidence, not their rates.",
         ),
         _corpora(results),
         _hint(results),
@@ -149,10 +147,8 @@ def _introduction(results: Results, command: str) -> str:
         f"{steps} steps of "
         f"SFT from the shipped base model, {asked} test questions an arm; {seconds / 60:.0f} minutes in all. "
         "Rates are means over seeds, ± the largest distance of a seed from the mean (with one seed: "
-        "half of its "
-        "95 % interval). The paper's figures are of other models on Video-MME: "
-        "their order is to be compared, "
-        "not their size.\n"
+        "half of its 95 % interval). The paper's figures are of other models on Video-MME: "
+        "their order is to be compared, not their size.\n"
     )
 
 

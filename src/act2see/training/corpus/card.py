@@ -32,7 +32,7 @@ COLUMNS = {
     "trim": "start and end in seconds of the part that counts; null: all of it",
     "question": "what was asked",
     "options": "the choices; empty for a free answer",
-    "answer": "the right answer: an option's text where there are options",
+    "answer": "the right answer: an option's text if there are options",
     "human_chain": "a person's reasoning",
     "teacher": "the model that wrote the chain",
     "similarity": "of the chain's text to the human one; null: not measured",
@@ -50,7 +50,7 @@ COLUMNS = {
 
 
 class CorpusMeta(Record):
-    """What cannot be counted: the corpus's name and licence, and how its chains were made and filtered."""
+    """Facts that cannot be counted: name, licence, and how the chains were made and filtered."""
 
     name: str = "Act2See chains"
     licence: str = "other"
@@ -61,7 +61,7 @@ class CorpusMeta(Record):
     encoder: str = ""
     """The filter's, by name."""
     retries: int | None = None
-    """How often a wrong answer was tried again, at most."""
+    """Further attempts after a wrong answer, at most."""
     ground_truth_in_prompt: bool = False
     style: str = "paper"
     """The prompt's, for exports."""
@@ -182,7 +182,7 @@ def pictures(trace: Trace) -> tuple[FrameRef, ...]:
 
 
 def readable(trace: Trace) -> str:
-    """The chain as text, for people: each frame as `<3.7 seconds>` or `<imagined>`."""
+    """The chain as readable text: each frame as `<3.7 seconds>` or `<imagined>`."""
     parts = []
     for segment in trace.segments:
         if isinstance(segment, Frames):
@@ -197,9 +197,8 @@ def card(info: CorpusInfo, example: Chain) -> str:
     """README.md: front matter, what the corpus holds, how it was made, an example, and its limits."""
     parts = [
         f"# {info.meta.name}",
-        "Chains of thought over video in which a model asks for frames while it thinks: "
-        "`<retrieve>` finds one "
-        "in the video, `<generate>` imagines one. Each chain ends in the right answer.",
+        "Chains of thought over video in which a model asks for frames while it thinks: `<retrieve>` finds "
+        "one in the video, `<generate>` imagines one. Each chain ends in the right answer.",
     ]
     if info.meta.notes:
         parts.append(info.meta.notes)
@@ -299,8 +298,8 @@ def _limits(info: CorpusInfo) -> list[str]:
             f"{unlicensed} chains come from sources that name no licence: see that you may use them."
         )
     limits.append(
-        "Frames are single pictures from videos that are not part of the corpus and have licences of their "
-        "own."
+        "Frames are single pictures from videos that are not part of the corpus "
+        "and have licences of their own."
     )
     return limits
 

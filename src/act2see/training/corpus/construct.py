@@ -57,10 +57,10 @@ HINT = "\nThe right answer is: {answer}.{chain} Write how one comes to it."
 
 
 class Plan(Record):
-    """What a run does; a resumed run must have the same."""
+    """How a run makes its chains; a resumed run must have the same plan."""
 
     retries: Annotated[int, Field(ge=0)] = 2
-    """How often a wrong answer is tried again, at most. The paper's number."""
+    """Further attempts after a wrong answer, at most. The default is the paper's."""
     seed: int = 0
     hint: bool = False
     """Put the right answer into the prompt."""
@@ -244,7 +244,7 @@ def judge_answer(trace: Trace, sample: Sample) -> tuple[Outcome, str]:
 
 @dataclass(frozen=True, slots=True)
 class ConstructionStatus:
-    """How far a run is, with what earlier starts of it did."""
+    """The progress of a run, earlier starts of it included."""
 
     kept: int
     dropped: int

@@ -81,8 +81,7 @@ def write_corpus(
             write_parquet(rows, part / files[0], _features(images), max_bytes=None)
         if counter.example is None:
             raise CorpusError(
-                f"there is no chain to write: {sum(counter.dropped.values())} were given and all of them "
-                "dropped"
+                f"there is no chain to write: {counter.dropped.total()} were given and all of them dropped"
             )
         info = counter.info(__version__, images, files, meta)
         (part / "README.md").write_text(card(info, counter.example), encoding="utf-8")

@@ -33,7 +33,7 @@ Outcome = Literal["right", "wrong", "no answer", "format", "refused", "truncated
 
 
 class Cost(Record):
-    """What a teacher consumed."""
+    """The tokens, requests and dollars of a teacher."""
 
     read: int = 0
     """Prompt tokens, those from a cache included."""

@@ -56,7 +56,7 @@ class StepCount(Record):
 
 
 class Bin(Record):
-    """How many values were at least `start` and below `stop`."""
+    """The number of values from `start` (inclusive) to `stop` (exclusive)."""
 
     start: int
     stop: int
@@ -64,7 +64,7 @@ class Bin(Record):
 
 
 class SweepPoint(Record):
-    """What another threshold would keep."""
+    """The chains that another threshold would keep."""
 
     threshold: float
     kept: int
@@ -83,7 +83,7 @@ class EncoderUsed(Record):
 
 
 class FilterReport(Record):
-    """A filter run in numbers. Where nothing else is said, they are of the kept chains."""
+    """A filter run in numbers. Unless noted otherwise, they are of the kept chains."""
 
     report_version: int = REPORT_VERSION
     teachers: dict[str, int]
@@ -259,8 +259,7 @@ def _markdown(r: FilterReport) -> str:
         _table(("", "here", "the paper's"), _corpus(r)),
         "## Similarity to the human chain",
         f"A chain had to exceed {r.threshold:g}. Scales differ from encoder to encoder: "
-        "the paper's 0.8 is on "
-        "that of BGE-M3.",
+        "the paper's 0.8 is on that of BGE-M3.",
         _percentiles(r),
         _table(
             ("threshold", "kept", "with a frame"),

@@ -56,12 +56,12 @@ _KEYS = {
 
 
 class Verdict(Record):
-    """What a person decided on one chain."""
+    """A person's decision on one chain."""
 
     key: str
     """The chain's `chain_key`."""
     id: str
-    """The sample's id, for people."""
+    """The sample's id, for error messages."""
     accepted: bool
     comment: str = ""
 
@@ -163,10 +163,9 @@ def check_all_seen(verdicts: Mapping[str, Verdict], unseen: Sequence[str]) -> No
     """
     if unseen:
         raise CorpusError(
-            f"{len(unseen)} of {len(verdicts)} verdicts are on chains that are not here, "
-            "or have changed since "
-            f"({first_few([verdicts[k].id for k in unseen])}): give the chains that the page was made from, "
-            "or review these"
+            f"{len(unseen)} of {len(verdicts)} verdicts are on chains that are not here, or have changed "
+            f"since ({first_few([verdicts[k].id for k in unseen])}): "
+            "give the chains that the page was made from, or review these"
         )
 
 

@@ -66,7 +66,7 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a record."""
+    """A fault of a record."""
 
     source: str
     record: str

@@ -68,7 +68,7 @@ class Memory(Record):
 
 
 class DryRun(Record):
-    """What would be trained on, and what it would take."""
+    """The size of a run before it starts."""
 
     base: str
     mode: Mode
@@ -90,7 +90,7 @@ class DryRun(Record):
     launch: Launch
     gpus: int
     command: str
-    """What to type to start the run."""
+    """The command line that starts the run."""
 
     @property
     def masked(self) -> float:

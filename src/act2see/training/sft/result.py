@@ -1,4 +1,4 @@
-"""What a fine-tuning run was started with, what came of it, and its model card.
+"""The inputs and the result of a fine-tuning run, and its model card.
 
 `run.json` holds the `RunInputs`, `sft.json` the `SftResult`, `README.md` the card: what was trained, on what,
 how it went, how to load it.
@@ -34,7 +34,7 @@ LIMITS = """\
 
 
 class RunInputs(Record):
-    """What a run was started with; it can only be resumed with the same."""
+    """The inputs of a run; it can only be resumed with the same."""
 
     settings: SftSettings
     samples: str
@@ -43,7 +43,7 @@ class RunInputs(Record):
 
 
 class SftResult(Record):
-    """What came of a run."""
+    """The result of a run."""
 
     base: Base
     settings: SftSettings
@@ -91,8 +91,7 @@ def model_card(result: SftResult) -> str:
         f"---\n{_front_matter(result)}\n---\n",
         f"# act2see: fine-tuned on {result.corpus or 'a corpus of traces'}\n",
         f"{title}: it calls `retrieve` and `generate` while it thinks, "
-        "and continues from the frames that come "
-        "back.\n",
+        "and continues from the frames that come back.\n",
         "## Corpus\n",
         _facts(_corpus(result)),
         "## Run\n",

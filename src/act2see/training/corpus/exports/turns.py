@@ -119,8 +119,7 @@ def _edited_segments(turn: Turn, old: list[Segment], text: str, where: str) -> l
     is_reasoning = all(isinstance(s, Text) for s in words)
     if not is_reasoning or not text.startswith(opening) or not text[len(opening) :].endswith(end):
         raise CorpusError(
-            f"{where}: only reasoning may be edited, and {end!r} stood at the end of that message: "
-            "put it back"
+            f"{where}: only reasoning may be edited, and {end!r} was the end of that message: put it back"
         )
     reasoning = text[len(opening) : len(text) - len(end)]
     new: list[Segment] = [Text(text=reasoning)] if reasoning else []
