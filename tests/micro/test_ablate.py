@@ -1,4 +1,4 @@
-"""The ablations: stages run on the real models and are not run twice; the page says what the results say."""
+"""The ablations: stages run once on the real models, and the page shows their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The corpus: a chain can be told as it would have gone with fewer tools, and says so."""
+"""The corpus: a chain with fewer tools, and a chain after its view."""
 
 from __future__ import annotations
 

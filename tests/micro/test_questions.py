@@ -1,5 +1,4 @@
-"""The questions: the same every time, nothing leaks between splits or through options, wording decides
-nothing."""
+"""The questions: deterministic, no leaks between splits, through options or through wording."""
 
 from __future__ import annotations
 

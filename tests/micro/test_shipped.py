@@ -1,5 +1,4 @@
-"""The weights in the package: they load, reason in the grammar, call real tools, and answer the same
-twice."""
+"""The weights in the package: they load, follow the grammar, call real tools, and are deterministic."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The board world: pictures that can be read back, physics that loses nothing, events seen only by who
-looks."""
+"""The board world: readable pictures, tipping, and events that only some views show."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.board_chains import asked, chained
+from tests.training.board_chains import chained, make_sample
 from transformers import Qwen3VLForConditionalGeneration
 
 from act2see.agent.packing import Packer
@@ -34,14 +34,14 @@ def packer() -> Packer:
 
 
 def trace(*tags: str, **changes: Any) -> Trace:
-    made = chained(asked(0, **changes), *tags).trace
+    made = chained(make_sample(0, **changes), *tags).trace
     assert made
     return made
 
 
 def test_reward_pays_for_the_answer_and_charges_for_calls() -> None:
     reward = Reward(answer=1, format=0.1, call=0.05)
-    question = asked(0)
+    question = make_sample(0)
     assert reward.of(trace(), question) == pytest.approx(1.1)
     assert reward.of(trace("retrieve", "generate"), question) == pytest.approx(1.0)
     assert reward.of(trace(answer="red"), question) == pytest.approx(0.1)
@@ -70,7 +70,7 @@ def test_policy_step_lowers_the_weighted_loss(tmp_path: Path, model: Any, packer
     usages = {"retrieve": "", "generate": ""}
     rollouts: list[Rollout] = []
     for tags in ((), ("retrieve",)):
-        made = chained(asked(0), *tags, store=store).trace
+        made = chained(make_sample(0), *tags, store=store).trace
         assert made
         rollouts.append(render(made, Prompt(usages, "short"), end_of_turn=True))
     before = [likelihood(model, packer, store, r) for r in rollouts]

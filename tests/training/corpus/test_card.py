@@ -1,5 +1,4 @@
-"""The data set card: its numbers are those of the chains, and the front matter is what the hub and `datasets`
-read."""
+"""The data set card: its numbers, its front matter, its example and its limits."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ def store(tmp_path: Path) -> FrameStore:
 
 @pytest.fixture
 def given(store: FrameStore) -> list[Chain]:
-    """Seven chains, two of them dropped, of two sources and two teachers, one of them never compared."""
+    """Seven chains of two sources and two teachers; two are dropped, one was never compared."""
     other = make_chain(store, 2, teacher="noisy | scripted", similarity=0.84)
     other = other.model_copy(
         update={"sample": other.sample.model_copy(update={"source": "jsonl", "licence": ""})}

@@ -1,4 +1,4 @@
-"""Construction: the real graph and tools, teachers with faults, runs that are cut short and go on."""
+"""Construction with the real graph and tools: faulty teachers, interrupted runs, budgets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PERFECT = Faults(0, 0, 0, 0)
 
 @dataclass
 class Says:
-    """A teacher that does what its script says at each request; the last thing again and again."""
+    """A teacher that writes, or raises, the next line of its script at each request, and repeats the last."""
 
     script: list[str | Exception]
     name: str = "says"
@@ -72,8 +72,8 @@ def run(
     return list(read_chains(folder / "chains.jsonl"))
 
 
-def told(chain: Chain) -> list[Any]:
-    """What a chain says and shows, without how long it took."""
+def contents_of(chain: Chain) -> list[Any]:
+    """The contents of a chain without its durations."""
     segments = chain.trace.segments if chain.trace else ()
     return [
         chain.dropped,
@@ -172,7 +172,7 @@ def test_a_resumed_run_makes_no_chain_twice(tmp_path: Path, world: list[Sample])
     chains = run(tmp_path, world, teacher)
     assert sorted(c.sample.id for c in chains) == sorted(s.id for s in world)
     again = {c.sample.id: c for c in run(tmp_path / "b", world, teacher)}
-    assert [told(c) for c in chains] == [told(again[c.sample.id]) for c in chains]
+    assert [contents_of(c) for c in chains] == [contents_of(again[c.sample.id]) for c in chains]
     with pytest.raises(CorpusError, match="another plan"):
         run(tmp_path, world, teacher, Plan(seed=1))
     with pytest.raises(CorpusError, match="another teacher"):

@@ -1,4 +1,4 @@
-"""The corpus on disk: the same chains come back, `datasets` opens it, and there is no half of one."""
+"""The corpus on disk: equal chains are read back, `datasets` opens it, and it is whole or absent."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_corpus_that_cannot_be_written_leaves_nothing(
 
 
 def test_a_full_disk_leaves_no_half_corpus(tmp_path: Path, store: FrameStore) -> None:
-    """The kernel refuses to let a file grow, in the middle of a shard."""
+    """The kernel stops a file from growing in the middle of a shard."""
     resource = pytest.importorskip("resource")
     given = [make_chain(store, n) for n in range(300)]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

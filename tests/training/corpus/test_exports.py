@@ -1,5 +1,4 @@
-"""Exports: what other trainers read, that placeholders are as many as pictures, and that the same traces come
-back."""
+"""Exports: the messages that other trainers read, escaped placeholders, and equal chains after an import."""
 
 from __future__ import annotations
 

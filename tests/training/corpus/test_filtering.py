@@ -1,5 +1,4 @@
-"""The filter: each way to fall is reached and named, the threshold is strict, and nothing is held that need
-not be."""
+"""The filter: every reason to drop a chain, the strict threshold, and bounded memory."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.training.board_chains import asked, chained, closing, looked, traced
+from tests.training.board_chains import call_and_frames, chained, closing, make_sample, traced
 
 from act2see.errors import ConfigError, CorpusError
 from act2see.micro.source import load_world
@@ -38,10 +37,10 @@ class Angles:
 
 
 def measured(n: int, cos: float, human: str = "cos 1", **changes: object) -> Chain:
-    return chained(asked(n, human), said=f"cos {cos} ", **changes)
+    return chained(make_sample(n, human), said=f"cos {cos} ", **changes)
 
 
-def judged(chain: Chain, accepted: bool, comment: str = "") -> dict[str, Verdict]:
+def verdict_on(chain: Chain, accepted: bool, comment: str = "") -> dict[str, Verdict]:
     return {
         chain_key(chain): Verdict(
             key=chain_key(chain), id=chain.sample.id, accepted=accepted, comment=comment
@@ -49,9 +48,9 @@ def judged(chain: Chain, accepted: bool, comment: str = "") -> dict[str, Verdict
     }
 
 
-SAMPLE = asked(0)
+SAMPLE = make_sample(0)
 SAID = Text(text="No ring blinks. ")
-CALL, FRAMES = looked(3)
+CALL, FRAMES = call_and_frames(3)
 END, ANSWER = closing(SAMPLE)
 FAULTS: dict[str, tuple[Segment, ...]] = {
     "no answer at the end": (SAID, CALL, FRAMES, END),
@@ -92,7 +91,7 @@ def test_well_formed_chains_have_no_format_fault() -> None:
     note = Frames(tag="retrieve", note="No frame matches; go on.")
     for segments in (
         (SAID, END, ANSWER),
-        (SAID, CALL, FRAMES, SAID, *looked(4, "generate"), END, ANSWER),
+        (SAID, CALL, FRAMES, SAID, *call_and_frames(4, "generate"), END, ANSWER),
         (SAID, CALL, note, END, ANSWER),
         (CALL, FRAMES, Text(text="a < b, <b> and </c>."), END, ANSWER),
         (SAID, Text(text="Yes.</think>\nSo I answer: "), ANSWER),
@@ -115,7 +114,7 @@ def test_every_filter_step_drops_chains_with_a_reason(tmp_path: Path) -> None:
     missing = good.model_copy(update={"trace": None})
     chains = [wrong, broken, far, alone, disliked, good, missing]
     encoder = SentenceEncoder("minilm", device="cpu")
-    out = list(filter_chains(chains, encoder, verdicts=judged(disliked, False, "nonsense")))
+    out = list(filter_chains(chains, encoder, verdicts=verdict_on(disliked, False, "nonsense")))
     assert [c.dropped for c in out] == [
         "wrong after 3 attempts: x",
         "filter format: no answer at the end",
@@ -135,10 +134,10 @@ def test_every_filter_step_drops_chains_with_a_reason(tmp_path: Path) -> None:
         ("format", "no trace"),
     ]
     assert [(c.sample, c.trace) for c in out] == [(c.sample, c.trace) for c in chains]
-    again = list(filter_chains(out, None, without_chains=True, verdicts=judged(disliked, True)))
+    again = list(filter_chains(out, None, without_chains=True, verdicts=verdict_on(disliked, True)))
     assert [bool(c.dropped) for c in again] == [True, True, True, False, False, False, True]
     assert again[3].similarity is None
-    assert list(filter_chains(out, encoder, verdicts=judged(disliked, False, "nonsense"))) == out
+    assert list(filter_chains(out, encoder, verdicts=verdict_on(disliked, False, "nonsense"))) == out
 
 
 def test_drop_reason_of_construction_has_no_details() -> None:
@@ -192,8 +191,8 @@ def test_verdicts_on_unknown_chains_raise_an_error() -> None:
     chain = measured(1, 0.9)
     other = measured(1, 0.95)
     with pytest.raises(CorpusError, match=r"1 of 2 verdicts .* \(q1\)"):
-        list(filter_chains([chain], Angles(), verdicts=judged(chain, True) | judged(other, False)))
-    assert [c.dropped for c in filter_chains([chain], Angles(), verdicts=judged(chain, False))] == [
+        list(filter_chains([chain], Angles(), verdicts=verdict_on(chain, True) | verdict_on(other, False)))
+    assert [c.dropped for c in filter_chains([chain], Angles(), verdicts=verdict_on(chain, False))] == [
         "filter person: rejected"
     ]
 

@@ -1,12 +1,11 @@
-"""The report: numbers that were counted by hand, files that can be read, and nothing that fails where nothing
-was kept."""
+"""The report: numbers counted by hand, readable files, and a report without kept chains."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from tests.training.board_chains import asked, chained
+from tests.training.board_chains import chained, make_sample
 
 from act2see.errors import CorpusError
 from act2see.training.corpus.records import Attempt, Chain, Cost
@@ -29,7 +28,7 @@ def attempts(n: int) -> tuple[Attempt, ...]:
 
 
 def words(n: int) -> str:
-    """Of a chain whose closing has four."""
+    """A thought of `n` words; the closing has four of them."""
     return "so " * (n - 4)
 
 
@@ -38,28 +37,34 @@ def ten() -> list[Chain]:
     a person; four are kept."""
     wrong, refused = (Attempt(outcome="wrong"),) * 3, (Attempt(outcome="refused", why="no"),)
     return [
-        chained(asked(0), attempts=wrong, dropped="wrong after 3 attempts"),
-        chained(asked(1), attempts=refused, dropped="refused after 1 attempts: no").model_copy(
+        chained(make_sample(0), attempts=wrong, dropped="wrong after 3 attempts"),
+        chained(make_sample(1), attempts=refused, dropped="refused after 1 attempts: no").model_copy(
             update={"trace": None}
         ),
         chained(
-            asked(2), "retrieve", attempts=attempts(1), dropped="filter format: a stray tag: </retrieve>"
+            make_sample(2),
+            "retrieve",
+            attempts=attempts(1),
+            dropped="filter format: a stray tag: </retrieve>",
         ),
         chained(
-            asked(3),
+            make_sample(3),
             "retrieve",
             attempts=attempts(1),
             similarity=0.72,
             dropped="filter similarity: not above 0.8",
         ),
-        chained(asked(4, ""), attempts=attempts(1), dropped="filter similarity: no human chain"),
+        chained(make_sample(4, ""), attempts=attempts(1), dropped="filter similarity: no human chain"),
         chained(
-            asked(5), attempts=attempts(1), similarity=0.9, dropped="filter person: rejected: no | sense"
+            make_sample(5),
+            attempts=attempts(1),
+            similarity=0.9,
+            dropped="filter person: rejected: no | sense",
         ),
-        chained(asked(6), said=words(10), attempts=attempts(1), similarity=0.82),
-        chained(asked(7), "retrieve", said=words(12), attempts=attempts(2), similarity=0.86),
+        chained(make_sample(6), said=words(10), attempts=attempts(1), similarity=0.82),
+        chained(make_sample(7), "retrieve", said=words(12), attempts=attempts(2), similarity=0.86),
         chained(
-            asked(8),
+            make_sample(8),
             "retrieve",
             "generate",
             "generate",
@@ -67,7 +72,7 @@ def ten() -> list[Chain]:
             attempts=attempts(1),
             similarity=0.96,
         ),
-        chained(asked(9, ""), "generate", said=words(30), attempts=attempts(3)),
+        chained(make_sample(9, ""), "generate", said=words(30), attempts=attempts(3)),
     ]
 
 
@@ -156,13 +161,13 @@ def test_a_report_without_kept_chains(tmp_path: Path) -> None:
 
 
 def test_reasons_are_escaped_in_the_table(tmp_path: Path) -> None:
-    chains = [chained(asked(1), attempts=(), dropped="a | b\n<script>*x* `y`")]
+    chains = [chained(make_sample(1), attempts=(), dropped="a | b\n<script>*x* `y`")]
     text = write_report(make_report(chains), tmp_path).read_text()
     assert r"| construction | 1 | 1 | a \| b &lt;script>\*x\* \`y\` (1) |" in text
 
 
 def test_long_chains_get_wider_bins() -> None:
-    chains = [chained(asked(n), said=words(n), similarity=0.9) for n in (5, 900, 45_000)]
+    chains = [chained(make_sample(n), said=words(n), similarity=0.9) for n in (5, 900, 45_000)]
     bins = make_report(chains).words
     assert len(bins) <= 20
     assert sum(b.count for b in bins) == 3

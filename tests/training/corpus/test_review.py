@@ -1,5 +1,4 @@
-"""The review page is whole, safe and works by its own script alone; its verdicts come back or are refused by
-name."""
+"""The review page: self-contained, safe, and its verdicts are read back or refused with a reason."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.board_chains import asked, chained
+from tests.training.board_chains import chained, make_sample
 
 from act2see.errors import CorpusError
 from act2see.micro.source import load_world
@@ -74,7 +73,7 @@ def exported(path: Path, chains: list[Chain], store: FrameStore | None = None, *
 
 
 def saved(page: Page, path: Path, rejected: tuple[str, ...] = (), left: int = 0, **changes: Any) -> Path:
-    """What the page's button would save, where all but the last `left` samples are judged."""
+    """The file that the page's button saves if all but the last `left` samples are judged."""
     articles = [{"key": a["data-key"], "id": a["data-id"]} for a in page.all("article")]
     judged = [
         a | {"accepted": a["id"] not in rejected, "comment": ""} for a in articles[: len(articles) - left]
@@ -130,12 +129,12 @@ def test_review_page_is_self_contained_and_runs_one_script(
 
 
 def test_review_page_escapes_hostile_text(tmp_path: Path) -> None:
-    sample = asked(
+    sample = make_sample(
         1, HOSTILE, id=HOSTILE, source=HOSTILE, video=HOSTILE, question=HOSTILE, options=(HOSTILE, "green")
     )
     page = exported(
         tmp_path / "review.html",
-        [chained(sample, "retrieve", said=HOSTILE), chained(asked(2, options=()), said=HOSTILE)],
+        [chained(sample, "retrieve", said=HOSTILE), chained(make_sample(2, options=()), said=HOSTILE)],
     )
     assert len(page.all("script")) == 1
     assert page.all("img") == []
@@ -147,7 +146,7 @@ def test_review_page_escapes_hostile_text(tmp_path: Path) -> None:
 
 
 def test_drawn_chains_depend_on_the_seed_and_not_on_the_order(tmp_path: Path) -> None:
-    chains = [chained(asked(n), dropped="" if n % 2 else "x") for n in range(200)]
+    chains = [chained(make_sample(n), dropped="" if n % 2 else "x") for n in range(200)]
     kept = {f"q{n}" for n in range(1, 200, 2)}
 
     def drawn(seed: int, chains: list[Chain], count: int = 20) -> list[str]:
@@ -178,7 +177,7 @@ def test_saved_verdicts_can_be_read_and_used_by_the_filter(
 
 
 def test_chain_key_depends_on_text_and_frames() -> None:
-    one = chained(asked(1), "retrieve")
+    one = chained(make_sample(1), "retrieve")
     assert one.trace
     assert (
         chain_key(one)
@@ -186,17 +185,17 @@ def test_chain_key_depends_on_text_and_frames() -> None:
         == chain_key(one.model_copy(update={"similarity": 0.9}))
     )
     others = [
-        chained(asked(1)),
-        chained(asked(1), "generate"),
-        chained(asked(1, source="x"), "retrieve"),
-        chained(asked(1), "retrieve", said="A"),
+        chained(make_sample(1)),
+        chained(make_sample(1), "generate"),
+        chained(make_sample(1, source="x"), "retrieve"),
+        chained(make_sample(1), "retrieve", said="A"),
     ]
     fewer = one.model_copy(update={"trace": one.trace.model_copy(update={"initial": ()})})
     assert len({chain_key(c) for c in (one, fewer, *others)}) == 6
 
 
 def test_read_verdicts_names_what_is_wrong(tmp_path: Path) -> None:
-    page = exported(tmp_path / "review.html", [chained(asked(n)) for n in range(8)])
+    page = exported(tmp_path / "review.html", [chained(make_sample(n)) for n in range(8)])
     last = [a["data-id"] for a in page.all("article")][-6:]
     file = tmp_path / "v.json"
     with pytest.raises(

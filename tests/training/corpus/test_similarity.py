@@ -1,5 +1,4 @@
-"""Similarity: the words of a chain alone, a real encoder that reads them, and long texts that are read to the
-end."""
+"""Similarity: the text that is compared, a real encoder, and texts longer than its window."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.training.board_chains import asked, chained, looked, traced
+from tests.training.board_chains import call_and_frames, chained, make_sample, traced
 
 from act2see.errors import WeightsError
 from act2see.micro.source import load_world
@@ -31,13 +30,13 @@ def steps(n: int) -> str:
 
 
 def test_chain_text_is_the_models_words_alone() -> None:
-    sample = asked(1)
+    sample = make_sample(1)
     trace = traced(
         sample,
         Text(text="<think>\nNo ring\n\nblinks. "),
-        *looked(3, "retrieve"),
+        *call_and_frames(3, "retrieve"),
         Text(text="It  is green."),
-        *looked(4, "generate"),
+        *call_and_frames(4, "generate"),
         Text(text="Yes.</think>\n", author="model"),
         Text(text="</think>\n<answer>", author="graph"),
         Answer(text="<answer>green, I say</answer>", body="green, I say"),

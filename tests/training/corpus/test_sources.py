@@ -1,4 +1,4 @@
-"""Sources: every record becomes a sample or is named with what is wrong; nothing falls out silently."""
+"""Sources: every record becomes a sample or a problem that names it; none is lost silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training batches: the model learns exactly what it wrote, and reads exactly what it will read."""
+"""Training batches: labels are the model's own text, token ids are those of inference."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def make(packer: Packer, store: FrameStore) -> Collate:
     return build
 
 
-def said(packer: Packer, batch: dict[str, Any], row: int = 0) -> str:
+def labelled_text(packer: Packer, batch: dict[str, Any], row: int = 0) -> str:
     return packer.codec.decode([i for i in batch["labels"][row].tolist() if i != IGNORED])
 
 
@@ -103,7 +103,7 @@ def test_labels_of_a_real_run_are_what_the_model_wrote(
     if family != "observe":
         assert item.needed, "a run without a call shows little"
     batch = make(trace, source=build_parts(config).resources.store)
-    assert said(packer, batch) == written(item) + "<|im_end|>"
+    assert labelled_text(packer, batch) == written(item) + "<|im_end|>"
     # Each frame that came back is read, and no part of it is learnt.
     assert (batch["labels"] != packer.image_token_id).all()
     assert len(batch["image_grid_thw"]) == len(trace.initial) + len(item.needed)
@@ -116,7 +116,7 @@ def test_labels_of_many_chains_are_what_the_model_wrote(
     traces = [drawn(family, store, n) for n in range(4)]
     batch = make(*traces)
     for n in range(4):
-        assert said(packer, batch, n) == written(item_of(family, n)) + "<|im_end|>"
+        assert labelled_text(packer, batch, n) == written(item_of(family, n)) + "<|im_end|>"
 
 
 def test_text_of_the_graph_is_masked(store: FrameStore, packer: Packer, make: Collate) -> None:
@@ -130,7 +130,7 @@ def test_text_of_the_graph_is_masked(store: FrameStore, packer: Packer, make: Co
         Answer(text="west</answer>", body="west", forced=True),
     )
     batch = make(first.model_copy(update={"segments": segments}))
-    assert said(packer, batch) == "Hm. <retrieve> </retrieve>west</answer><|im_end|>"
+    assert labelled_text(packer, batch) == "Hm. <retrieve> </retrieve>west</answer><|im_end|>"
     assert "The query is empty." in packer.codec.decode(read(batch))
 
 
@@ -192,7 +192,7 @@ def test_right_padding_needs_no_attention_mask(store: FrameStore, packer: Packer
 
 @st.composite
 def runs(draw: st.DrawFn, store: FrameStore) -> Trace:
-    """Any run that the graph can leave behind; its texts are whatever a model or a person may write."""
+    """Any run that the graph can save, with any text of a model or a person."""
     frame = st.sampled_from(
         [store.ref(np.full((h, w, 3), h + w, np.uint8), 0.0) for h, w in ((48, 48), (24, 48), (96, 64))]
     )
@@ -218,7 +218,7 @@ def runs(draw: st.DrawFn, store: FrameStore) -> Trace:
 
 @pytest.fixture(scope="module")
 def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the graph says of its tools."""
+    """The usage lines of the graph's tools."""
     return {
         tag: tool.usage
         for tag, tool in build_parts(micro_config(None, tmp_path_factory.mktemp("cache"))).tools.items()
@@ -230,7 +230,7 @@ def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_token_ids_at_training_equal_those_at_inference(
     data: st.DataObject, style: str, usages: dict[str, str], packer: Packer, store: FrameStore
 ) -> None:
-    """At each visit to the reasoning node, what the graph renders is what stands there in training."""
+    """At each visit to the reasoning node, the graph renders what training renders up to there."""
     trace = data.draw(runs(store))
     prompt = Prompt({tag: usages[tag] for tag in usages if tag in trace.versions.tools}, style)
     collator = RolloutCollator(
@@ -250,4 +250,4 @@ def test_token_ids_at_training_equal_those_at_inference(
         for s in trace.segments
         if not isinstance(s, Frames) and getattr(s, "author", "model") == "model"
     ]
-    assert said(packer, batch) == "".join(model) + "<|im_end|>"
+    assert labelled_text(packer, batch) == "".join(model) + "<|im_end|>"

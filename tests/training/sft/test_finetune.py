@@ -1,4 +1,4 @@
-"""Fine-tuning micro: the loss falls, and what is saved loads where the graph loads it, and nowhere else."""
+"""Fine-tuning micro: the loss falls, and the graph loads the result on the right base only."""
 
 from __future__ import annotations
 

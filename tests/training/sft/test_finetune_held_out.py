@@ -1,4 +1,4 @@
-"""Evaluation during training: the model as it is, through the real graph; and the card that tells of it."""
+"""Evaluation during training: held-out questions through the real graph, and the model card."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 
 
 def test_held_out_questions_are_asked_through_the_graph(store: FrameStore, tmp_path: Path) -> None:
-    """The shipped model, hardly changed by one step: it answers and calls before training as after."""
+    """The shipped model, hardly changed by one step: it answers and calls before and after training."""
     questions = list(load_world(4, tmp_path, seed=7))
     settings = QUICK.model_copy(
         update={

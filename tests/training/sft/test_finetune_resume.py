@@ -1,4 +1,4 @@
-"""A run that was cut off goes on from its last whole checkpoint, and ends where an unbroken one ends."""
+"""An interrupted run resumes from its last complete checkpoint and ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RUN = QUICK.model_copy(update={"max_steps": 5, "save_steps": 3, "schedule": "cos
 
 
 class Cut(Exception):
-    """Stands for a killed process."""
+    """Takes the place of a killed process."""
 
 
 @pytest.fixture(scope="module")
