@@ -50,11 +50,12 @@ if TYPE_CHECKING:
     from act2see.graphs.run import aask, aresume, ask, resume
     from act2see.graphs.spans import Spans
     from act2see.graphs.state import AskContext
-    from act2see.micro.questions import describe as describe_board, items as board_items, make_item
+    from act2see.micro.questions import items as board_items, make_item
     from act2see.micro.recipe.corpus import after_view, shuffle_options
     from act2see.micro.source import load_world
     from act2see.micro.study.evaluate import ask_all
     from act2see.micro.teacher import Faults as TeacherFaults, ScriptedTeacher
+    from act2see.micro.words import describe as describe_board
     from act2see.micro.world import read_board, write_clip
     from act2see.tools.base import (
         FrameTool,
@@ -87,7 +88,7 @@ if TYPE_CHECKING:
     from act2see.training.corpus.construct import Limits as ConstructLimits, Plan as ConstructPlan, construct
     from act2see.training.corpus.dataset import read_corpus, write_corpus
     from act2see.training.corpus.exports import export_corpus, import_corpus
-    from act2see.training.corpus.filtering import fallen, filter_chains
+    from act2see.training.corpus.filtering import drop_reason, filter_chains
     from act2see.training.corpus.records import read_chains
     from act2see.training.corpus.similarity import SentenceEncoder
     from act2see.training.sft.finetune import finetune
@@ -185,9 +186,9 @@ __all__ = [
     "create_long_video",
     "describe_board",
     "diff_traces",
+    "drop_reason",
     "explore",
     "export_corpus",
-    "fallen",
     "filter_chains",
     "find_video",
     "finetune",
@@ -297,7 +298,7 @@ _HOMES = {
     "SftSettings": "act2see.training.sft.settings",
     "construct": "act2see.training.corpus.construct",
     "export_corpus": "act2see.training.corpus.exports",
-    "fallen": "act2see.training.corpus.filtering",
+    "drop_reason": "act2see.training.corpus.filtering",
     "filter_chains": "act2see.training.corpus.filtering",
     "finetune": "act2see.training.sft.finetune",
     "import_corpus": "act2see.training.corpus.exports",
@@ -310,7 +311,7 @@ _HOMES = {
     "after_view": "act2see.micro.recipe.corpus",
     "ask_all": "act2see.micro.study.evaluate",
     "board_items": "act2see.micro.questions:items",
-    "describe_board": "act2see.micro.questions:describe",
+    "describe_board": "act2see.micro.words:describe",
     "load_world": "act2see.micro.source",
     "make_item": "act2see.micro.questions",
     "read_board": "act2see.micro.world",

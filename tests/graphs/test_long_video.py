@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 from act2see.errors import ConfigError, QuestionError, ReasonerError, RefusedError, SetupError, VideoError
 from act2see.graphs.config import load_config
 from act2see.graphs.long_video.graph import LongVideoContext, create_long_video
+from act2see.micro.draws import draw_board
 from act2see.micro.world import (
     COLOURS,
     FPS,
@@ -27,7 +28,6 @@ from act2see.micro.world import (
     Clip,
     Piece,
     Short,
-    draw_board,
     read_board,
     write_clip,
 )

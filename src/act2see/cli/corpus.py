@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from act2see.graphs.config import Config
     from act2see.tools.video.store import FrameStore
     from act2see.training.corpus.card import CorpusMeta
-    from act2see.training.corpus.construct import Run
+    from act2see.training.corpus.construct import ConstructionStatus
     from act2see.training.corpus.records import Chain
     from act2see.training.corpus.sources import Sample, Tally
 
@@ -205,14 +205,14 @@ def _build_bar(total: int) -> Iterator[Any]:
     with progress_bar(BarColumn(), MofNCompleteColumn(), counts, TimeRemainingColumn()) as bar:
         task = bar.add_task("chains", total=total, kept=0, dropped=0, cost="")
 
-        def show_progress(_: Chain, run: Run) -> None:
+        def show_progress(_: Chain, run: ConstructionStatus) -> None:
             done = run.kept + run.dropped
             bar.update(task, completed=done, kept=run.kept, dropped=run.dropped, cost=_cost(run))
 
         yield show_progress
 
 
-def _cost(run: Run) -> str:
+def _cost(run: ConstructionStatus) -> str:
     cost = run.cost
     tokens = f"{cost.requests:,} requests, {cost.read:,} tokens read, {cost.written:,} written"
     return f"{tokens}, ${cost.dollars:.2f}" if cost.dollars else tokens
@@ -254,10 +254,9 @@ def filter_(
     from act2see.micro.source import THRESHOLD as WORLD_THRESHOLD
     from act2see.training.corpus.filtering import THRESHOLD, filter_chains
     from act2see.training.corpus.records import read_chains, write_chains
-    from act2see.training.corpus.report import make_report
-    from act2see.training.corpus.report_files import write_report
+    from act2see.training.corpus.report import make_report, write_report
+    from act2see.training.corpus.review import read_verdicts
     from act2see.training.corpus.similarity import BGE_M3, SentenceEncoder
-    from act2see.training.corpus.verdicts import read_verdicts
 
     built, filtered = run / "chains.jsonl", run / "filtered.jsonl"
     is_world = all(chain.sample.source == "world" for chain in islice(read_chains(built), 1))
