@@ -87,15 +87,14 @@ def reasoner(store: FrameStore) -> Watched:
         return Watched.from_pretrained(resolve_weights("micro:vlm"), source)  # type: ignore[return-value]
     import torch
 
-    from act2see.micro.recipe.learn_vlm import image_processor
-    from act2see.micro.recipe.models import build_vlm
+    from act2see.micro.recipe.models import build_vlm, vlm_image_processor
     from act2see.micro.recipe.tokenizers import qwen_tokenizer
 
     torch.manual_seed(0)
     tokenizer = qwen_tokenizer(sentences())
     return Watched(
         build_vlm(tokenizer),
-        Packer(tokenizer, image_processor(), tokenizer.convert_tokens_to_ids("<|image_pad|>")),
+        Packer(tokenizer, vlm_image_processor(), tokenizer.convert_tokens_to_ids("<|image_pad|>")),
         source,
     )
 

@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from act2see.micro.world import COLOURS, FPS, HELD_OUT, Clip, Piece, Short, draw_board, write_clip
+from act2see.micro.draws import draw_board
+from act2see.micro.world import COLOURS, FPS, HELD_OUT, Clip, Piece, Short, write_clip
 from benchmarks import at_least, at_most, need, reported
 
 GOAL_MEMORY, GOAL_TIME = 1.25, 1.25

@@ -121,11 +121,8 @@ def asked(page: Any) -> dict[str, float]:
     Raises:
         RuntimeError: If the page shows an error instead of an answer.
     """
-    page.get_by_role("button", name="Ask", exact=True).wait_for()
+    page.locator("body[data-ready]").wait_for()
     page.evaluate(WATCH)
-    # The sample's question comes after the button: asked sooner, the page would say that the question is
-    # empty.
-    page.get_by_label("Question").and_(page.locator(":not(:placeholder-shown)")).wait_for()
     page.get_by_label("Question").press("Enter")
     answered = page.locator("[role=status]", has_text="Answered")
     failed = page.locator("[role=alert]").or_(page.locator("[role=status]", has_text="Stopped"))

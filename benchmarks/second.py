@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from act2see.graphs.config import Config, load_config
+from act2see.graphs.initial_frames import initial_frames
 from act2see.graphs.parts import Parts, build_resources
-from act2see.graphs.view import initial_view
 from act2see.micro.questions import make_item
 from act2see.micro.world import SHAPES, write_clip
 from act2see.tools.base import ToolContext
@@ -31,7 +31,7 @@ async def question(config: Config, clip: str, query: str) -> tuple[int, int, flo
     resources.finder.encoder.phrases(["a shape"])
     tool = Retrieve("retrieve", Retrieve.Options(), resources)
     started = time.perf_counter()
-    _, frames = await initial_view(Parts(NOBODY, {}, resources), config.view, clip)
+    _, frames = await initial_frames(Parts(NOBODY, {}, resources), config.view, clip)
     result = await tool.call(query, ToolContext(clip, frames))
     seconds = time.perf_counter() - started
     if not result.frames and not result.curve:

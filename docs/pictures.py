@@ -59,6 +59,7 @@ def web_page(browser: Any, folder: Path) -> None:
         page = browser.new_page(viewport={"width": 1200, "height": 800})
         page.set_default_timeout(300_000)
         page.goto(address)
+        page.locator("body[data-ready]").wait_for()
         page.get_by_role("combobox", name="Video").click()
         page.get_by_role("option", name="sample: imagine").click()
         page.get_by_label("Question").and_(page.locator(":not(:placeholder-shown)")).wait_for()

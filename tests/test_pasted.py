@@ -1,8 +1,6 @@
-"""What README and docs/tools.md tell to type, typed: files are written as the text says, commands run in a
-shell.
+"""The commands and files of README and docs/tools.md, in a shell: files are written as the text says.
 
-The command is the installed one's module, and Python does not look in the working folder, as it does not for
-an installed command.
+`act2see` runs the module, and Python does not search the working folder, as with an installed command.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ class Shell:
     environment: dict[str, str]
 
     def run(self, commands: str, folder: Path | None = None) -> str:
-        """What the commands print; each must succeed."""
+        """Run commands, each of which must succeed, and return what they print."""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
             cwd=folder or self.folder,
@@ -64,7 +62,7 @@ def shell(tmp_path: Path) -> Shell:
 
 
 def blocks(file: str, kind: str, heading: str | None = None) -> list[str]:
-    """The code of this kind in a Markdown file, or in the section of that heading."""
+    """Return the code blocks of a Markdown file, or of one section of it."""
     text = (ROOT / file).read_text(encoding="utf-8")
     if heading:
         [text] = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.S | re.M)
@@ -72,22 +70,21 @@ def blocks(file: str, kind: str, heading: str | None = None) -> list[str]:
 
 
 def python(shell: Shell, code: str, folder: Path | None = None) -> str:
-    """What a script prints. As a file in the folder, so that it finds what lies beside it, as a user's
-    does."""
+    """Run a script and return what it prints. It is a file in the folder, so it can import others there."""
     file = (folder or shell.folder) / "script.py"
     file.write_text(code)
     return shell.run(f'exec "{sys.executable}" script.py', folder)
 
 
 def middle() -> str:
-    """The tool that docs/tools.md writes."""
+    """Return the tool that docs/tools.md writes."""
     [code] = [b for b in blocks("docs/tools.md", "python") if "class Middle" in b]
     return code
 
 
-def test_the_commands_and_the_code_of_readmes_use(shell: Shell) -> None:
+def test_readme_use(shell: Shell) -> None:
     [commands] = blocks("README.md", "bash", "Use")
-    # The last one serves a page until it is stopped.
+    # `act2see ui` serves until it is stopped.
     said = shell.run("\n".join(line for line in commands.splitlines() if not line.startswith("act2see ui")))
     assert "Answer: northwest" in said
     assert (shell.folder / "run" / "trace.json").is_file()
@@ -96,11 +93,10 @@ def test_the_commands_and_the_code_of_readmes_use(shell: Shell) -> None:
     assert python(shell, f"{code}\nprint(repr(trace.answer), len(trace.calls))").strip().endswith(" 1")
 
 
-def test_the_configuration_of_readme(shell: Shell) -> None:
+def test_readme_swap_a_part(shell: Shell) -> None:
     [text] = blocks("README.md", "yaml", "Swap a part")
     (shell.folder / "mine.yaml").write_text(text)
-    # A tool of one's own that it names is "any class": the one that docs/tools.md writes, where the name
-    # says.
+    # README says that a tool is any class. Write that of docs/tools.md where the configuration expects one.
     for tool in yaml.safe_load(text)["tools"].values():
         module, dotted, name = tool["use"].partition(":")
         if dotted:
@@ -117,7 +113,7 @@ def test_the_configuration_of_readme(shell: Shell) -> None:
     assert sorted(f.name for f in shell.folder.iterdir() if f.suffix == ".yaml") == ["mine.yaml"]
 
 
-def test_the_tool_of_docs_tools_md(shell: Shell) -> None:
+def test_docs_tools_write_one(shell: Shell) -> None:
     [settings] = blocks("docs/tools.md", "yaml", "Write one")
     [commands] = blocks("docs/tools.md", "bash", "Write one")
     (shell.folder / "middle.py").write_text(middle())
@@ -128,7 +124,7 @@ def test_the_tool_of_docs_tools_md(shell: Shell) -> None:
     assert "<middle>" in said
     [forked] = shell.folder.glob("fork-*.json")
     assert '"kind":"taken"' in forked.read_text()
-    # The same from elsewhere, and as a server takes it; another folder has a tool of that name too.
+    # A server in another folder finds the tool, too. It is not confused with one of the same name elsewhere.
     other = shell.folder.parent / "other"
     other.mkdir()
     (other / "middle.py").write_text(middle().replace("the frame in the middle of the video", "another"))
@@ -142,7 +138,8 @@ from act2see.serve.langgraph.graphs import act2see
 paths = list(sys.path)
 served = asyncio.run(act2see())
 print("middle" in served.nodes)
-print([build_parts(load_config(f)).tools["middle"].usage for f in ({str(shell.folder / "mine.yaml")!r}, {str(other / "mine.yaml")!r})])
+files = ({str(shell.folder / "mine.yaml")!r}, {str(other / "mine.yaml")!r})
+print([build_parts(load_config(file)).tools["middle"].usage for file in files])
 print(sys.path == paths, "middle" in sys.modules)
 """
     shell.environment["ACT2SEE_CONFIG"] = str(shell.folder / "mine.yaml")
@@ -155,7 +152,7 @@ print(sys.path == paths, "middle" in sys.modules)
     ]
 
 
-def test_every_configuration_of_docs_tools_md(shell: Shell) -> None:
+def test_docs_tools_configurations(shell: Shell) -> None:
     (shell.folder / "middle.py").write_text(middle())
     found = blocks("docs/tools.md", "yaml")
     for n, text in enumerate(found):

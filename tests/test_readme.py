@@ -1,5 +1,4 @@
-"""README is true: its commands and options exist, its code runs, its links lead somewhere, its extras are the
-package's."""
+"""README and the other pages: their commands and options exist, their links work, README's code runs."""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md"]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 
-def typed(page: Path) -> Iterator[list[str]]:
-    """The words of each `act2see` command that a page shows in a block, without its comment."""
+def shown_commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each `act2see` command in a page's code blocks, without its comment."""
     for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
@@ -37,39 +36,41 @@ def typed(page: Path) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_and_every_option_exists(page: Path) -> None:
-    for words in typed(page):
+def test_commands_and_options_exist(page: Path) -> None:
+    for words in shown_commands(page):
         command: Any = typer.main.get_command(app)
         given = list(words)
         while given and given[0] in getattr(command, "commands", {}):
             command = command.commands[given.pop(0)]
         assert not getattr(command, "commands", None) or not given or given[0].startswith("-"), words
-        known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
-        known |= (
-            {"--install-completion", "--show-completion"}
-            if not words[:1] or words[0].startswith("-")
-            else set()
-        )
         if command.name in ("sft", "vllm"):
-            continue  # they take the options of others, too
-        assert {w for w in given if w.startswith("--")} <= known, words
+            continue  # they take other options than their own
+        known = {"--help", "-h"}
+        for parameter in command.params:
+            known.update(parameter.opts, parameter.secondary_opts)
+        assert {word for word in given if word.startswith("--")} <= known, words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_and_anchors_exist(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
-    for link in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
-        target, _, part = (link[0] or link[1]).partition("#")
+    for link, image in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+        target, _, anchor = (link or image).partition("#")
         if "://" in target:
             continue
-        there = page.parent / target if target else page
-        assert there.exists(), target
-        if part and there.suffix == ".md":
-            headings = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.M)
-            assert part in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}, part
+        linked = page.parent / target if target else page
+        assert linked.exists(), target
+        if anchor and linked.suffix == ".md":
+            assert anchor in anchors(linked)
 
 
-def test_extras_and_presets_are_those_there_are() -> None:
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_readme_lists_all_extras_and_presets() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
         "optional-dependencies"
@@ -81,7 +82,7 @@ def test_extras_and_presets_are_those_there_are() -> None:
     assert any(p.startswith("jupyterlab") for p in extras["notebook"])
 
 
-def test_the_code_of_embed_it_runs(tmp_path: Path) -> None:
+def test_code_of_embed_it_runs(tmp_path: Path) -> None:
     write_clip(make_item("blink", 3, "test").clip, tmp_path / "blink.mp4")
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Embed it")[2]
     [code] = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.S)

@@ -39,8 +39,8 @@ from act2see.trace.record import Answer, Call, Frames, Question, Text, Versions,
 from act2see.trace.trace import Trace
 from act2see.training.sft.dryrun import estimate
 from act2see.training.sft.finetune import finetune, open_base, reader_of
-from act2see.training.sft.lora import lora_parameters
 from act2see.training.sft.settings import SftSettings
+from act2see.training.sft.trainer import lora_parameters
 from benchmarks import machine
 from benchmarks.gpu.common import TINY_HELP, matmul_speed, random_model, weightless, write_base
 
@@ -104,7 +104,7 @@ def operations(model: Any, settings: SftSettings, size: Any, side: int, adapter:
         "language model": forward * (3 if full else 2),
         "LoRA": 6 * adapter * tokens,
         "attention": 3 * attention,
-        "head": 2 * c.vocab_size * c.hidden_size * size.learnt * (4 if full else 3),
+        "head": 2 * c.vocab_size * c.hidden_size * size.trainable * (4 if full else 3),
         "vision": 2 * vision * size.patches + 4 * patches * size.patches * v.hidden_size * v.depth,
         "checkpointing": recomputed if settings.gradient_checkpointing else 0,
     }
@@ -159,7 +159,7 @@ def run(mode: str, tiny: bool, frames: int, side: int, words: int, steps: int) -
         "parameters": sum(p.numel() for n, p in model.named_parameters() if "lora" not in n),
         "LoRA parameters": adapter,
         "tokens a sample": size.tokens,
-        "learnt": size.learnt,
+        "learnt": size.trainable,
         "loss": [round(loss, 4) for _, loss in result.losses],
         "step seconds": round(seconds, 4),
         "tokens a second": round(size.tokens / seconds, 1),

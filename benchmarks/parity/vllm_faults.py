@@ -76,8 +76,8 @@ def write_adapter(folder: Path, vision: bool) -> None:
     from peft import get_peft_model
     from transformers import Qwen3VLForConditionalGeneration
 
-    from act2see.training.sft.lora import lora_config
     from act2see.training.sft.settings import SftSettings
+    from act2see.training.sft.trainer import lora_config
 
     torch.manual_seed(0)
     model = Qwen3VLForConditionalGeneration.from_pretrained(resolve_weights(MODEL), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""One family of errors. Each message says what was wrong and what to do about it."""
+"""One family of errors. Each message says what is wrong and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from __future__ import annotations
 class Act2SeeError(RuntimeError):
     """Base of every error that act2see raises on purpose; the command line prints it as one line.
 
-    A RuntimeError, because the LangGraph server keeps to itself what exceptions say that it has never heard
-    of.
+    It is a RuntimeError, because the LangGraph server hides the messages of exceptions that it does not know.
     """
 
 
@@ -24,11 +23,11 @@ class StoreError(Act2SeeError):
 
 
 class WeightsError(Act2SeeError):
-    """Model weights are missing or are not of the expected kind."""
+    """Model weights are missing, or of another kind than expected."""
 
 
 class UnreachableError(WeightsError):
-    """No hub can be reached: other weights would not be had either."""
+    """No hub can be reached: other weights could not be fetched either."""
 
 
 class TraceError(Act2SeeError):
@@ -40,11 +39,11 @@ class QuestionError(Act2SeeError):
 
 
 class WaitingError(Act2SeeError):
-    """A run has come to a call that a person must decide on; it goes on when the decision is there."""
+    """The run waits for a person's decision, and is resumed with it."""
 
 
 class DecisionError(Act2SeeError):
-    """What a person decided cannot be carried out as it stands. The run still waits."""
+    """A person's decision cannot be carried out. The run still waits."""
 
 
 class ReasonerError(Act2SeeError):
@@ -52,19 +51,19 @@ class ReasonerError(Act2SeeError):
 
 
 class ContextError(ReasonerError):
-    """The rollout is longer than the model can read."""
+    """The rollout is longer than the model's context."""
 
 
 class RefusedError(ReasonerError):
-    """The reasoning model will not answer this."""
+    """The reasoning model refuses to answer this question."""
 
 
 class SetupError(ReasonerError):
-    """The reasoning model cannot be reached as it is set up: no other question would fare better."""
+    """The reasoning model cannot be reached as it is set up: every other question would fail too."""
 
 
 class ToolError(Act2SeeError):
-    """A tool failed in a way that the graph may retry or report to the model."""
+    """A tool failed; the graph may retry the call, or report it to the model."""
 
 
 class TranscriptError(Act2SeeError):
@@ -76,4 +75,4 @@ class SourceError(Act2SeeError):
 
 
 class CorpusError(Act2SeeError):
-    """A corpus or a construction run cannot be read, written, or used for what was asked."""
+    """A corpus or a construction run cannot be read, written, or used for this purpose."""

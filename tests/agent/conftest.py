@@ -9,8 +9,7 @@ import pytest
 from act2see.agent.packing import Packer
 from act2see.agent.rollout import TextCodec
 from act2see.micro.questions import sentences
-from act2see.micro.recipe.learn_vlm import image_processor
-from act2see.micro.recipe.models import build_vlm
+from act2see.micro.recipe.models import build_vlm, vlm_image_processor
 from act2see.micro.recipe.tokenizers import qwen_tokenizer
 
 
@@ -23,7 +22,7 @@ def vlm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = qwen_tokenizer(list(sentences())[:600])
     build_vlm(tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    image_processor().save_pretrained(folder)
+    vlm_image_processor().save_pretrained(folder)
     return folder
 
 

@@ -1,8 +1,8 @@
-"""The command line: what is printed, what is written, and with which code it ends.
+"""The command line: output, files and exit codes.
 
-The graph, its finder, the index and the checkpoints are the real ones; the reasoner is scripted, the tools
-show frames by number and the encoder knows colours, so that no weights are needed. What needs them is skipped
-without.
+The graph, its finder, the index and the checkpoints are the real ones. The reasoner is scripted, the tools
+show frames by number and the encoder knows colours, so no weights are needed. The tests that need weights are
+skipped if there are none.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from numpy.typing import NDArray
+from tests.cli.helpers import SOURCES, assert_one_line_error, use_parts
 from typer.testing import CliRunner
 
 import act2see
@@ -79,7 +80,7 @@ COMMANDS = [
 
 
 class Scripted(Reasoner):
-    """Says the turn that follows the frames that it has been shown; may be interrupted once."""
+    """Writes the turn that follows the frames that it was shown, and can be interrupted once."""
 
     name = "scripted"
     interrupt_at: int | None = None
@@ -101,7 +102,7 @@ class Scripted(Reasoner):
 
 @dataclass
 class Show:
-    """A tool that shows frame 20, or imagines frame 21 from it."""
+    """A tool that retrieves frame 20, or imagines frame 21 from it."""
 
     tag: str
     clips: VideoLibrary
@@ -121,7 +122,7 @@ class Show:
 
 
 class Colours:
-    """Frames by their mean colour, phrases by the colours that they name."""
+    """An encoder of frames by their mean colour, and of phrases by the colours that they name."""
 
     id, size, no_match = "colours", 16, 0.2
 
@@ -138,7 +139,7 @@ class Colours:
 
 @dataclass
 class Place:
-    """A folder with a clip and a configuration, whose models are the doubles."""
+    """A folder with a clip and a configuration whose models are the doubles."""
 
     folder: Path
     clip: str
@@ -164,8 +165,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     weights.mkdir()
     file = tmp_path / "my.yaml"
     file.write_text(
-        f"reasoner: {{weights: {weights}, prompt: short}}\nencoder: {{weights: {weights}}}\n"
-        f"tools:\n  retrieve: {{use: retrieve}}\n  generate: {{use: generate, options: {{weights: {weights}}}}}\n"
+        f"reasoner: {{weights: {weights}, prompt: short}}\n"
+        f"encoder: {{weights: {weights}}}\n"
+        "tools:\n"
+        "  retrieve: {use: retrieve}\n"
+        f"  generate: {{use: generate, options: {{weights: {weights}}}}}\n"
     )
     config = load_config(file)
     made = graph_parts.build_parts(config)
@@ -175,18 +179,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     doubled = replace(
         made, reasoner=reasoner, resources=resources, tools={t: Show(t, clips) for t in config.tools}
     )
-    monkeypatch.setitem(graph_parts._shared._made, graph_parts.parts_key(config), doubled)
+    use_parts(monkeypatch, doubled)
     monkeypatch.setattr(graph_parts, "build_resources", lambda *_: resources)
     clip = write_clip(make_item("blink", 0, "test", seconds=6).clip, tmp_path / "clip.mp4")
     return Place(tmp_path, str(clip), str(file), reasoner)
-
-
-def one_line_error(result: Any, *words: str) -> None:
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.output
-    assert lines[0].startswith("error: ")
-    for word in words:
-        assert word in lines[0]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -196,7 +192,7 @@ def test_every_command_has_help(command: list[str]) -> None:
     assert "Usage:" in result.output
 
 
-def test_help_is_quick_and_imports_nothing_heavy() -> None:
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
     code = (
         "import sys, time\nstarted = time.process_time()\nsys.argv = ['act2see', '--help']\n"
         "from act2see.cli import main\ntry:\n    main()\nexcept SystemExit as e:\n    assert not e.code\n"
@@ -210,9 +206,9 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert (torch, pydantic) == ("False", "False")
 
 
-def test_version_and_ascii_output() -> None:
+def test_version_and_help_on_an_ascii_terminal() -> None:
     code = "import sys\nsys.argv = ['act2see', *sys.argv[1:]]\nfrom act2see.cli import main\nmain()"
-    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(act2see.__file__).parents[1])}
+    environment = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": SOURCES}
     for argument in ("--version", "--help"):
         run = subprocess.run(
             [sys.executable, "-c", code, argument], capture_output=True, env=environment, check=True
@@ -221,7 +217,7 @@ def test_version_and_ascii_output() -> None:
         assert not run.stderr
 
 
-def test_ask_shows_the_chain_and_the_answer(place: Place) -> None:
+def test_ask_prints_the_chain_and_the_answer(place: Place) -> None:
     shown = place.ask().stdout
     assert "<retrieve>the ring</retrieve>" in shown
     assert "=> 1.7 s, score 0.41" in shown
@@ -231,7 +227,7 @@ def test_ask_shows_the_chain_and_the_answer(place: Place) -> None:
     assert "\x1b" not in shown
 
 
-def test_ask_json_is_the_trace_alone(place: Place) -> None:
+def test_ask_json_prints_only_the_trace(place: Place) -> None:
     trace = Trace.from_json(place.ask("--json").stdout)
     assert (trace.answer, trace.choice, trace.video.path) == ("B", "blue", place.clip)
     assert [c.tag for c in trace.calls] == ["retrieve", "generate"]
@@ -246,7 +242,7 @@ def test_ask_settings_reach_the_run(place: Place) -> None:
     assert Trace.from_json(place.ask("--json", "--no-tools").stdout).versions.tools == {}
 
 
-def test_ask_saves_all_or_nothing(place: Place) -> None:
+def test_ask_saves_a_complete_folder_or_nothing(place: Place) -> None:
     folder, page = place.folder / "saved", place.folder / "page.html"
     place.ask("--save", folder, "--html", page)
     trace = Trace.load(folder)
@@ -259,20 +255,20 @@ def test_ask_saves_all_or_nothing(place: Place) -> None:
     taken = place.folder / "taken"
     taken.mkdir()
     (taken / "thesis.txt").touch()
-    one_line_error(place.ask("--save", taken, code=2), "not empty")
+    assert_one_line_error(place.ask("--save", taken, code=2), "not empty")
     assert [p.name for p in taken.iterdir()] == ["thesis.txt"]
 
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Ctrl-C as at a terminal, also where a shell's background job ignores it."""
+    """Handle Ctrl-C as at a terminal, even in a shell's background job, which ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupted_run_is_resumed_with_its_own_settings(place: Place) -> None:
+def test_interrupted_run_resumes_with_its_own_settings(place: Place) -> None:
     whole = Trace.from_json(place.ask("--json", "--seed", "3").stdout)
     place.reasoner.interrupt_at = 1
     stopped = place.ask("--seed", "3", code=130)
@@ -288,7 +284,29 @@ def test_an_interrupted_run_is_resumed_with_its_own_settings(place: Place) -> No
         place.run("ask", "--resume", run, "--json").stdout
     )  # finished: its answer, at once
     assert (again.text, again.shown, again.versions) == (whole.text, whole.shown, whole.versions)
-    one_line_error(place.run("ask", "--resume", run, "--seed", "4", code=2), "settings")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--seed", "0"],
+        ["--max-calls", "0"],
+        ["--option", "red"],
+        ["--preset", "micro"],
+        ["--config", "my.yaml"],
+        ["--tools", "retrieve"],
+        ["--no-tools"],
+        ["--approve", "generate"],
+    ],
+    ids=" ".join,
+)
+def test_resumed_run_takes_no_new_settings(place: Place, words: list[str]) -> None:
+    result = place.run("ask", "--resume", "anybody", *words, code=2)
+    assert_one_line_error(result, "keeps its question and its settings", f"without {words[0]}")
+
+
+def test_resumed_run_takes_no_new_video(place: Place) -> None:
+    assert_one_line_error(place.run("ask", place.clip, "--resume", "anybody", code=2), "without VIDEO")
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -334,6 +352,7 @@ async def test_resuming_needs_a_saved_run(place: Place) -> None:
         (["ask", "CONFIG", "What?", "--config", "CONFIG"], ["is not a video"]),
         (["ask", "CLIP", " ", "--config", "CONFIG"], ["the question is empty"]),
         (["ask", "CLIP"], ["ask a question"]),
+        (["ask", "", "What?"], ["name a video"]),
         (["ask", "CLIP", "What?", "--config", "CONFIG", "--option", "a", "--option", "A"], ["given twice"]),
         (["ask", "CLIP", "What?", "--config", "CONFIG", "--tools", "zoom"], ["'zoom'", "retrieve, generate"]),
         (
@@ -343,6 +362,7 @@ async def test_resuming_needs_a_saved_run(place: Place) -> None:
         (["ask", "CLIP", "What?", "--preset", "micr"], ["did you mean 'micro'?"]),
         (["ask", "CLIP", "What?", "--preset", "micro", "--config", "CONFIG"], ["exclude each other"]),
         (["ask", "--resume", "nobody"], ["no saved run 'nobody'"]),
+        (["ask", "--resume", "nobody", "--json", "--save", "FOLDER/new"], ["no saved run 'nobody'"]),
         (["find", "CLIP", " ", "--config", "CONFIG"], ["the query is empty"]),
         (["index", "no.mp4", "--config", "CONFIG"], ["no.mp4"]),
         (["trace", "show", "no.json"], ["no.json"]),
@@ -359,7 +379,7 @@ async def test_resuming_needs_a_saved_run(place: Place) -> None:
 def test_errors_are_one_line(place: Place, args: list[str], words: list[str]) -> None:
     named = {"CONFIG": place.config, "CLIP": place.clip, "FOLDER": str(place.folder)}
     given = [named.get(a, a.replace("FOLDER", str(place.folder))) for a in args]
-    one_line_error(place.run(*given, code=2), *words)
+    assert_one_line_error(place.run(*given, code=2), *words)
 
 
 def test_config_show_and_check(place: Place) -> None:
@@ -369,7 +389,7 @@ def test_config_show_and_check(place: Place) -> None:
     assert load_config(copy) == load_config("micro")
     assert place.run("config", "check", place.config).stdout.startswith("ok: ")
     copy.write_text("preset: micro\nbugdet: {calls: 1}\n")
-    one_line_error(place.run("config", "check", copy, code=2), "did you mean 'budget'?")
+    assert_one_line_error(place.run("config", "check", copy, code=2), "did you mean 'budget'?")
 
 
 def test_index_and_find(place: Place) -> None:
@@ -413,7 +433,7 @@ def test_trace_show_html_and_export(place: Place) -> None:
     assert "- imagined from 1.7 s" in text.read_text()
     place.run("trace", "export", folder / "trace.json", "--out", copy)
     assert Trace.load(copy) == Trace.load(folder)
-    one_line_error(place.run("trace", "export", folder, folder, "--out", text, code=2), "one trace")
+    assert_one_line_error(place.run("trace", "export", folder, folder, "--out", text, code=2), "one trace")
 
 
 def test_micro_clip(place: Place) -> None:
@@ -426,7 +446,7 @@ def test_micro_clip(place: Place) -> None:
 
 
 @pytest.mark.parametrize("gpu", [("a GPU", 85e9), ("no CUDA device", None)])
-def test_doctor_says_what_to_type_next(
+def test_doctor_suggests_the_next_command(
     place: Place, monkeypatch: pytest.MonkeyPatch, gpu: tuple[str, float | None]
 ) -> None:
     result = place.run("doctor", "--config", place.config, code=1)

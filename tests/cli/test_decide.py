@@ -1,5 +1,4 @@
-"""`act2see ask --resume ID` with a person's decision: what each option does, and what is said where it cannot
-be used."""
+"""`act2see ask --resume ID` with a person's decision: the effect of each option, and the errors."""
 
 from __future__ import annotations
 
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.cli.helpers import use_parts
 from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
 from typer.testing import CliRunner
 
@@ -23,8 +23,7 @@ WAITS = "a person must decide on <generate>it in blue</generate>"
 
 @dataclass
 class Place:
-    """A folder with a clip and a configuration in which `generate` waits for a person; the model is
-    scripted."""
+    """A clip and a configuration in which calls of `generate` wait for a person. The model is scripted."""
 
     clip: str
     generate: Shows
@@ -36,13 +35,13 @@ class Place:
         return result
 
     def refused(self, *args: str) -> str:
-        """The one line of an error."""
+        """Run with an error, and return its one line."""
         (line,) = self.ask(*args, code=2).stderr.strip().splitlines()
         assert line.startswith("error: ")
         return str(line.removeprefix("error: "))
 
     def wait(self) -> str:
-        """Ask, and come to the call: the run's id."""
+        """Ask until the run waits for a decision about its call, and return its id."""
         said = self.refused(self.clip, "What?", "--option", "red", "--option", "blue", "--config", "my.yaml")
         head, _, options = said.partition(" with ")
         assert head.startswith(f"{WAITS}: act2see ask --resume ")
@@ -64,21 +63,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
     reasoner = Scripted(*LINES)
     _, parts = parts_in(tmp_path, reasoner)
-    for module in ("ask", "parts"):
-        monkeypatch.setattr(f"act2see.graphs.{module}.cached_parts", lambda config: parts)
+    use_parts(monkeypatch, parts)
     Path("my.yaml").write_text("preset: micro\nview: {guard: null}\ntools: {generate: {approve: true}}\n")
     generate: Any = parts.tools["generate"]
     return Place(clip_in(tmp_path), generate, reasoner)
 
 
-def test_accepting_calls_the_tool_and_shows_the_whole_chain(place: Place) -> None:
+def test_accept_calls_the_tool_and_prints_the_whole_chain(place: Place) -> None:
     shown = place.ask("--resume", place.wait(), "--accept").stdout
     assert "Imagine. <generate>it in blue</generate>" in shown
     assert "Answer: B. blue" in shown
     assert place.generate.queries == ["it in blue"]
 
 
-def test_another_query_and_who_asked_for_it(place: Place) -> None:
+def test_replace_changes_the_query_and_records_who_asked(place: Place) -> None:
     _, frames = place.decide("--replace", "it in green", "--by", "Ann")
     assert place.generate.queries == ["it in green"]
     assert frames.review
@@ -89,26 +87,26 @@ def test_another_query_and_who_asked_for_it(place: Place) -> None:
     )
 
 
-def test_a_picture_of_ones_own(place: Place) -> None:
+def test_supply_shows_a_picture_file(place: Place) -> None:
     Image.new("RGB", (64, 64), "blue").save("mine.png")
     _, frames = place.decide("--supply", "mine.png")
     assert frames.frames[0].provenance == Supplied(by="a person", query="it in blue", file="mine.png")
     assert place.generate.queries == []
 
 
-def test_the_videos_own_frame_at_a_time(place: Place) -> None:
+def test_supply_shows_the_video_frame_at_a_time(place: Place) -> None:
     _, frames = place.decide("--supply", "1.5")
     assert (frames.frames[0].seconds, frames.frames[0].imagined) == (1.5, False)
 
 
-def test_a_refusal_with_and_without_its_reason(place: Place) -> None:
+def test_refuse_with_and_without_a_reason(place: Place) -> None:
     assert place.decide("--refuse")[1].note == "A person refused this call. Go on without it."
     _, frames = place.decide("--refuse", "--reason", "It costs too much.")
     assert frames.note == "A person refused this call: It costs too much. Go on without it."
     assert place.generate.queries == []
 
 
-def test_a_waiting_run_that_gets_no_decision_says_what_it_waits_for(place: Place) -> None:
+def test_resume_without_a_decision_reports_the_waiting_call(place: Place) -> None:
     run = place.wait()
     result = place.ask("--resume", run, code=2)
     assert "Imagine. <generate>it in blue</generate>" in result.stdout
@@ -117,7 +115,7 @@ def test_a_waiting_run_that_gets_no_decision_says_what_it_waits_for(place: Place
     assert (place.generate.queries, place.reasoner.visits) == ([], 1)
 
 
-def test_the_next_call_waits_too(place: Place) -> None:
+def test_resumed_run_waits_at_the_next_call(place: Place) -> None:
     place.reasoner.lines = (LINES[0], "<generate>it in red</generate>", LINES[1])
     run = place.wait()
     assert (
@@ -144,21 +142,21 @@ def test_the_next_call_waits_too(place: Place) -> None:
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
-def test_what_is_no_decision_is_said_and_nothing_is_resumed(
+def test_invalid_decision_is_reported_and_nothing_is_resumed(
     place: Place, options: list[str], says: str
 ) -> None:
     assert says in place.refused("--resume", "anybody", *options)
     assert place.reasoner.visits == 0
 
 
-def test_a_decision_needs_a_run_that_waits(place: Place) -> None:
-    assert "--refuse answers a run that waits: name it with --resume ID" in place.refused(
+def test_decision_needs_a_waiting_run(place: Place) -> None:
+    assert "--refuse answers a waiting run: name the run with --resume ID" in place.refused(
         place.clip, "What?", "--refuse"
     )
     assert "no saved run 'nobody'" in place.refused("--resume", "nobody", "--accept")
 
 
-def test_a_run_may_ask_for_approval_itself(place: Place) -> None:
+def test_approve_option_makes_a_tool_wait(place: Place) -> None:
     Path("my.yaml").write_text("preset: micro\nview: {guard: null}\n")
     said = place.refused(place.clip, "What?", "--config", "my.yaml", "--approve", "generate")
     run = said.partition(" with ")[0].split()[-1]

@@ -1,4 +1,4 @@
-"""`act2see demo`: the pages, and closing lines that run as they are printed."""
+"""`act2see demo`: the pages, and the suggested commands, which run as they are printed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import act2see
 
 
-@pytest.mark.timeout(300)  # it asks four questions, and a busy machine takes its time
-def test_its_closing_lines_can_be_pasted(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)  # four questions; slow on a busy machine
+def test_demo_writes_pages_and_suggests_commands_that_run(tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(act2see.__file__).parents[1]),
@@ -29,7 +29,7 @@ def test_its_closing_lines_can_be_pasted(tmp_path: Path) -> None:
         "encoding": "utf-8",
     }
     ran = subprocess.run([sys.executable, "-m", "act2see", "demo"], check=True, **given)
-    closing = ran.stdout.partition("The pages are there")[2]
+    closing = ran.stdout.partition("The pages are written")[2]
     assert Path(closing.splitlines()[0].rpartition(": ")[2]).is_file()
     commands = [line.strip() for line in closing.splitlines() if line.startswith("  ")]
     assert len(commands) >= 3
@@ -37,7 +37,7 @@ def test_its_closing_lines_can_be_pasted(tmp_path: Path) -> None:
         if command.endswith(" ui"):
             continue  # it serves until Ctrl-C
         again = subprocess.run(["bash", "-c", command], check=False, **given)
-        # The doctor's code says that the weights of another preset are not here.
+        # The exit code of `doctor` is 1: the weights of the other preset are missing.
         assert again.returncode == (1 if " doctor " in command else 0), again.stderr
         assert "Answer: " in again.stdout if " ask " in command else again.stdout
         assert not again.stderr

@@ -1,5 +1,4 @@
-"""`act2see doctor` and `act2see download` for the presets: what is said, what is fetched, and with which code
-they end."""
+"""`act2see doctor` and `act2see download` for the presets: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The command line of a machine with an empty hub cache and no keys."""
+    """Run the command line as on a machine with an empty hub cache and no API keys."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -39,7 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_show(run: Run, preset: str, tmp_path: Path) -> None:
+def test_config_show_prints_a_loadable_preset(run: Run, preset: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(run("config", "show", "--preset", preset).stdout, encoding="utf-8")
     assert load_config(file) == load_config(preset)
@@ -47,18 +46,19 @@ def test_show(run: Run, preset: str, tmp_path: Path) -> None:
     run("config", "show", preset, "--preset", preset, code=2)
 
 
-def test_a_gated_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_weights_need_a_login_before_the_download(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "act2see.cli.doctor._device", lambda d: ("a GPU", 85e9) if d == "cuda" else ("CPU", 64e9)
+        "act2see.graphs.machine.device_memory", lambda d: ("a GPU", 85e9) if d == "cuda" else ("CPU", 64e9)
     )
     monkeypatch.setattr("act2see.graphs.needs.pick_device", lambda _: "cuda")
     said = run("doctor", "--preset", "paper", code=1).stdout
     for part in (
         "Qwen/Qwen3-VL-8B-Thinking: not downloaded (about 17.5 GB in memory; Apache-2.0)",
-        "stable-diffusion-3.5-large: not downloaded (about 27.6 GB in memory; Stability AI Community License, gated)",
+        "stable-diffusion-3.5-large: not downloaded (about 27.6 GB in memory; "
+        "Stability AI Community License, gated)",
         "49.8 GB to download",
         "a GPU, 85.0 GB; the weights take 47.5 GB",
-        "a GPU, 85.0 GB; 80 GB wanted",
+        "a GPU, 85.0 GB; 80 GB needed",
     ):
         assert part in said
     after = said.split("Next:")[1]
@@ -69,47 +69,48 @@ def test_a_gated_preset(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--preset laptop" not in after
 
 
-def test_offloaded_parts_count_for_the_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offloaded_parts_count_as_cpu_memory(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "act2see.cli.doctor._device", lambda d: ("a GPU", 25.3e9) if d == "cuda" else ("CPU", 12e9)
+        "act2see.graphs.machine.device_memory", lambda d: ("a GPU", 25.3e9) if d == "cuda" else ("CPU", 12e9)
     )
     monkeypatch.setattr("act2see.graphs.needs.pick_device", lambda _: "cuda")
     said = run("doctor", "--preset", "paper-24gb", code=1).stdout
     assert "about 4.9 GB in memory; 6.7 GB offloaded" in said
     assert "a GPU, 25.3 GB; the weights take 16.2 GB" in said
-    assert "a GPU, 25.3 GB; 24 GB wanted" in said
-    assert "CPU, 12.0 GB; 16 GB wanted" in said
+    assert "a GPU, 25.3 GB; 24 GB needed" in said
+    assert "CPU, 12.0 GB; 16 GB needed" in said
     assert "act2see doctor --preset laptop (no GPU), or --preset api (a key)" in said
 
 
-def test_no_gpu_for_a_preset_that_wants_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preset_that_needs_a_gpu_without_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "act2see.cli.doctor._device", lambda d: ("no CUDA device", None) if d == "cuda" else ("CPU", 64e9)
+        "act2see.graphs.machine.device_memory",
+        lambda d: ("no CUDA device", None) if d == "cuda" else ("CPU", 64e9),
     )
     said = run("doctor", "--preset", "paper", code=1).stdout
-    assert "no CUDA device; 80 GB wanted" in said
+    assert "no CUDA device; 80 GB needed" in said
     assert "act2see doctor --preset paper-24gb, --preset laptop (no GPU), or --preset api (a key)" in said
 
 
-def test_a_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("act2see.tools.runtime.hub.free_space", lambda _: 2_000_000_000)
     said = run("doctor", "--preset", "laptop", code=1).stdout
     assert "2.0 GB free; 10.9 GB to download" in said
     assert "export HF_HOME=FOLDER (one with 10.9 GB free)" in said
 
 
-def test_a_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_api_key_is_found_and_not_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("langchain_google_genai", reason="the api preset's provider is not installed")
     said = run("doctor", "--preset", "api", code=1).stdout
     assert "google_genai:gemini-2.5-pro: no key (GOOGLE_API_KEY)" in said
     assert "export GOOGLE_API_KEY=..." in said
     monkeypatch.setenv("GOOGLE_API_KEY", "made-up")
     said = run("doctor", "--preset", "api", code=1).stdout
-    assert "google_genai:gemini-2.5-pro: it can be set up; the key is not tried" in said
+    assert "google_genai:gemini-2.5-pro: can be set up; the key is not tried" in said
     assert "made-up" not in said
 
 
-def test_a_provider_that_is_not_there(run: Run, tmp_path: Path) -> None:
+def test_unknown_provider(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("preset: api\nreasoner: {weights: 'nobody:model'}\n", encoding="utf-8")
     said = run("doctor", "--config", file, code=1).stdout
@@ -135,13 +136,16 @@ def mine(tmp_path: Path) -> Path:
     file = tmp_path / "mine.yaml"
     tools = "{generate: {options: {weights: micro/generator}}}"
     file.write_text(
-        f"preset: micro\nreasoner: {{weights: micro/vlm}}\nencoder: {{weights: micro/encoder}}\ntools: {tools}\n",
-        "utf-8",
+        "preset: micro\n"
+        "reasoner: {weights: micro/vlm}\n"
+        "encoder: {weights: micro/encoder}\n"
+        f"tools: {tools}\n",
+        encoding="utf-8",
     )
     return file
 
 
-def test_download_then_it_can_run(run: Run, hub: Hub, mine: Path) -> None:
+def test_downloaded_preset_can_run(run: Run, hub: Hub, mine: Path) -> None:
     assert f"act2see download --config {mine}" in run("doctor", "--config", mine, code=1).stdout
     dry = run("download", "--config", mine, "--endpoint", hub.url, "--dry-run").stdout
     assert "  transformer/diffusion_pytorch_model.safetensors (" in dry
@@ -152,7 +156,7 @@ def test_download_then_it_can_run(run: Run, hub: Hub, mine: Path) -> None:
     assert "It can run." in run("doctor", "--config", mine).stdout
 
 
-def test_a_gated_repository_does_not_keep_the_others_back(run: Run, hub: Hub, mine: Path) -> None:
+def test_gated_repository_does_not_stop_the_other_downloads(run: Run, hub: Hub, mine: Path) -> None:
     hub.gated.add("micro/vlm")
     result = run("download", "--config", mine, "--endpoint", hub.url, code=2)
     assert "error: micro/vlm is gated: sign in at" in result.stderr
@@ -161,7 +165,7 @@ def test_a_gated_repository_does_not_keep_the_others_back(run: Run, hub: Hub, mi
     assert "micro/vlm: not downloaded" in said or "micro/vlm: incomplete" in said
 
 
-def test_a_hub_that_cannot_be_reached(run: Run, hub: Hub, mine: Path) -> None:
+def test_unreachable_hub_is_reported_once(run: Run, hub: Hub, mine: Path) -> None:
     result = run("download", "--config", mine, "--endpoint", "http://127.0.0.1:1", code=2)
     assert result.stderr.count("error:") == 1
     assert "cannot be reached: check the connection or the proxy" in " ".join(result.stderr.split())
@@ -172,7 +176,7 @@ def test_nothing_to_download(run: Run, hub: Hub) -> None:
     assert hub.sent == {}
 
 
-def test_a_repository_that_is_half_there(run: Run, hub: Hub, mine: Path, tmp_path: Path) -> None:
+def test_incomplete_repository_is_completed(run: Run, hub: Hub, mine: Path, tmp_path: Path) -> None:
     run("download", "--config", mine, "--endpoint", hub.url)
     shutil.rmtree(next((tmp_path / "hub" / "models--micro--generator" / "snapshots").glob("*/vae")))
     said = run("doctor", "--config", mine, code=1).stdout

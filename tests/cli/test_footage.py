@@ -1,5 +1,5 @@
-"""A video of one's own on micro: refused, with what this machine can run instead, and scores that say that
-they mean nothing."""
+"""Other footage than the board world on micro: it is refused, a preset for this machine is recommended, and
+`find` warns that its scores mean nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def footage(tmp_path: Path) -> str:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """One with an empty hub cache, no GPU, 32 GB of memory and 100 GB of disk."""
+    """Simulate a machine with an empty hub cache, no GPU, 32 GB of memory and 100 GB of disk."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -52,7 +52,7 @@ def config(tmp_path: Path) -> list[str]:
     return ["--config", str(file)]
 
 
-def test_a_refusal_names_what_this_machine_can_run(
+def test_refusal_recommends_a_preset_for_this_machine(
     machine: pytest.MonkeyPatch, footage: str, config: list[str]
 ) -> None:
     result = CliRunner().invoke(
@@ -61,8 +61,7 @@ def test_a_refusal_names_what_this_machine_can_run(
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
     assert (
-        "this machine can run the preset laptop: `act2see download --preset laptop`, then ask again with the preset laptop."
-        in said
+        "this machine can run the preset laptop: `act2see download --preset laptop`, then ask again" in said
     )
     for wrong in ("budget", "made to answer", "none of the options", "paper"):
         assert wrong not in said
@@ -75,7 +74,8 @@ def test_a_refusal_names_what_this_machine_can_run(
             GPU,
             64e9,
             500e9,
-            "can run the preset paper (paper-24gb and laptop would run too): `act2see download --preset paper`",
+            "can run the preset paper (paper-24gb and laptop would run too): "
+            "`act2see download --preset paper`",
         ),
         (
             ("a GPU", 25.3e9),
@@ -89,7 +89,7 @@ def test_a_refusal_names_what_this_machine_can_run(
         (NO_GPU, 4e9, 500e9, "is too small: the preset laptop takes 16 GB of memory and 12 GB of disk"),
     ],
 )
-def test_what_is_recommended(
+def test_recommended_preset_fits_the_machine(
     machine: pytest.MonkeyPatch, gpu: tuple[str, float | None], ram: float, disk: float, said: str
 ) -> None:
     machine.setattr("act2see.graphs.machine.device_memory", lambda d: gpu if d == "cuda" else ("CPU", ram))
@@ -97,7 +97,7 @@ def test_what_is_recommended(
     assert f"For other footage this machine {said}" in recommended()
 
 
-def test_weights_that_are_here_are_not_to_be_downloaded(machine: pytest.MonkeyPatch) -> None:
+def test_recommendation_without_download_if_the_weights_are_here(machine: pytest.MonkeyPatch) -> None:
     machine.setattr("act2see.graphs.machine.what_is_missing", lambda _: "")
     machine.setattr("act2see.tools.runtime.hub.free_space", lambda _: 0)
     assert (
@@ -106,7 +106,7 @@ def test_weights_that_are_here_are_not_to_be_downloaded(machine: pytest.MonkeyPa
     )
 
 
-def test_find_says_that_the_scores_mean_nothing(
+def test_find_warns_that_scores_mean_nothing(
     machine: pytest.MonkeyPatch, footage: str, config: list[str], tmp_path: Path
 ) -> None:
     found = CliRunner().invoke(app, ["find", footage, "a street", *config])

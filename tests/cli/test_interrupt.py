@@ -1,5 +1,7 @@
-"""Ctrl-C at any moment: one line, code 130, and nobody is waited for. Real processes, and signals as a
-terminal sends them."""
+"""Ctrl-C at any moment: the process ends at once with one line and code 130.
+
+The tests start real processes and send them signals as a terminal does.
+"""
 
 from __future__ import annotations
 
@@ -14,39 +16,38 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from tests.cli.helpers import environment
 from tests.tools.hub_server import Hub, folder_files, hub_server
 
-import act2see
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.runtime.weights import resolve_weights
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-# A shell's background job ignores SIGINT, and so would what it starts.
-START = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from act2see.cli import main; main()"
-WHAT = ("Where is the triangle when the circle blinks?", "--option", "east", "--option", "west")
+# A shell's background job ignores SIGINT, and so do the processes that it starts.
+START = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from act2see.cli import main
+main()
+"""
+QUESTION = ("Where is the triangle when the circle blinks?", "--option", "east", "--option", "west")
 
 
 @contextmanager
 def started(
     folder: Path, *arguments: str, imports: bool = False, **variables: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process group of its own. With `imports`, its stderr says what it imports."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(act2see.__file__).parents[1]),
-        "ACT2SEE_CACHE": str(folder / "cache"),
-        **variables,
-    }
-    told = ["-X", "importtime"] if imports else []
-    command = [sys.executable, *told, "-u", "-c", START, *arguments]
+    """Start a command in its own process group. With `imports`, its stderr lists the imported modules."""
+    options = ["-X", "importtime"] if imports else []
+    command = [sys.executable, *options, "-u", "-c", START, *arguments]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        env=environment,
+        env=environment(folder / "cache", **variables),
         start_new_session=True,
     ) as process:
         try:
@@ -57,16 +58,19 @@ def started(
 
 
 def wait_for(stream: IO[str] | None, words: str) -> None:
-    """Read on until a line has these words, or tells of the import of this module."""
+    """Read until a line holds these words, or reports the import of this module."""
     assert stream is not None
     for line in stream:
-        if line.rpartition("|")[2].strip() == words if line.startswith("import time:") else words in line:
+        if line.startswith("import time:"):
+            if line.rpartition("|")[2].strip() == words:
+                return
+        elif words in line:
             return
     raise AssertionError(f"it ended without {words!r}")
 
 
 def interrupt(process: subprocess.Popen[str], times: int = 1) -> str:
-    """What it says to Ctrl-C; raises where it is not one line with code 130."""
+    """Press Ctrl-C and return the one line that is printed. The exit code must be 130."""
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
@@ -84,18 +88,18 @@ def clip(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("module", "times"), [("typer", 1), ("ssl", 1), ("pydantic", 2), ("langgraph.graph", 1), ("torch", 1)]
 )
-def test_while_it_is_being_imported(tmp_path: Path, clip: str, module: str, times: int) -> None:
-    with started(tmp_path, "ask", clip, *WHAT, imports=True) as process:
+def test_interrupt_during_imports(tmp_path: Path, clip: str, module: str, times: int) -> None:
+    with started(tmp_path, "ask", clip, *QUESTION, imports=True) as process:
         wait_for(process.stderr, module)
         assert interrupt(process, times).startswith("resume with" if module == "torch" else "interrupted")
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_while_it_loads_and_answers(tmp_path: Path, clip: str, times: int) -> None:
-    with started(tmp_path, "ask", clip, *WHAT) as process:
+def test_interrupt_during_loading_and_answering(tmp_path: Path, clip: str, times: int) -> None:
+    with started(tmp_path, "ask", clip, *QUESTION) as process:
         wait_for(process.stdout, "in view, run")
         assert interrupt(process, times).startswith(("interrupted", "resume with"))
-    with started(tmp_path, "ask", clip, *WHAT) as process:
+    with started(tmp_path, "ask", clip, *QUESTION) as process:
         wait_for(process.stdout, "retrieve>")  # it has written, and a tool is at work
         said = interrupt(process, times)
     assert said.startswith("resume with: act2see ask --resume ")
@@ -104,7 +108,7 @@ def test_while_it_loads_and_answers(tmp_path: Path, clip: str, times: int) -> No
 @pytest.mark.parametrize(
     "command", [("demo", "--out", "demo"), ("index", "CLIP"), ("find", "CLIP", "a shape")]
 )
-def test_other_commands(
+def test_interrupt_of_other_commands(
     tmp_path: Path, clip: str, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -113,22 +117,20 @@ def test_other_commands(
         assert interrupt(process) == "interrupted"
 
 
-def test_a_training_run_ends_its_processes(tmp_path: Path) -> None:
+def test_interrupted_training_ends_its_processes(tmp_path: Path) -> None:
     with started(tmp_path, "micro", "train", "--quick", "--out", str(tmp_path / "weights")) as process:
         wait_for(process.stderr, "step 1 of")
-        # What the others have said before it ends is theirs; it says one line, and none of them prints a
-        # traceback.
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(
-            timeout=60
-        )  # it ends when nobody holds its streams any more: neither do they
+        # This returns when no process holds the streams, so the child processes have ended, too.
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130
+    # Child processes may report steps before they end, but print no traceback.
     assert [line for line in said.splitlines() if " step " not in f" {line}"] == ["interrupted"]
 
 
 @pytest.fixture
 def hub() -> Iterator[tuple[Hub, threading.Event]]:
-    """A hub that never sends the weights themselves, and an event for when it has been asked for them."""
+    """A hub that never sends the weights, and the event that it was asked for them."""
     asked, over = threading.Event(), threading.Event()
 
     class Never(dict[str, int]):
@@ -144,7 +146,7 @@ def hub() -> Iterator[tuple[Hub, threading.Event]]:
         over.set()
 
 
-def test_a_download_is_not_waited_for(tmp_path: Path, hub: tuple[Hub, threading.Event]) -> None:
+def test_interrupted_download_ends_at_once(tmp_path: Path, hub: tuple[Hub, threading.Event]) -> None:
     made, asked = hub
     variables = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": made.url, "HF_HUB_OFFLINE": "0"}
     with started(tmp_path, "download", "micro/vlm", **variables) as process:

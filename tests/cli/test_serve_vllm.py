@@ -1,5 +1,4 @@
-"""`act2see serve vllm`: the command that it prints, and that it runs, with a stand-in for vLLM's own
-environment."""
+"""`act2see serve vllm`: the command that it prints or runs, with a stand-in for the environment of vLLM."""
 
 from __future__ import annotations
 
@@ -36,25 +35,15 @@ def own(tmp_path: Path) -> Path:
 
 
 def test_the_printed_command_has_the_configs_limits(own: Path, tmp_path: Path) -> None:
-    code, out, _ = run(
-        "--config",
-        str(own),
-        "--print",
-        "--port",
-        "8123",
-        "--python",
-        "env/bin/python",
-        "--",
-        "--enforce-eager",
-    )
+    options = ["--print", "--port", "8123", "--python", "env/bin/python"]
+    code, out, _ = run("--config", str(own), *options, "--", "--enforce-eager")
     assert code == 0
     command = shlex.split(out)
     assert command[:4] == ["env/bin/python", "-m", "vllm.entrypoints.cli.main", "serve"]
     assert Path(command[4], "model.safetensors").is_file()
     assert after(command, "--served-model-name") == "micro:vlm"
     assert json.loads(after(command, "--limit-mm-per-prompt")) == {"image": 12 + 4 * 16, "video": 0}
-    # 76 frames of 9 tokens and their marks, a question, an answer: less than the 4096 that the model was made
-    # for.
+    # 76 frames of 9 tokens and their marks, a question and an answer: less than the model's own 4096.
     assert after(command, "--max-model-len") == str(76 * (9 + 16) + 1024 + 664)
     assert after(command, "--port") == "8123"
     assert {"--enable-prefix-caching", "--enable-prompt-tokens-details", "--enforce-eager"} <= set(command)
@@ -64,7 +53,7 @@ def test_the_printed_command_has_the_configs_limits(own: Path, tmp_path: Path) -
     assert len(tokenizer.encode(">\ufdd0<").ids) == 2
 
 
-def test_adapters_keep_the_names_that_requests_choose_them_by(own: Path, tmp_path: Path) -> None:
+def test_adapters_keep_the_names_that_requests_use(own: Path, tmp_path: Path) -> None:
     for name, rank in (("sft", 12), ("other", 20)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "adapter_config.json").write_text(json.dumps({"r": rank}), encoding="utf-8")
@@ -81,7 +70,7 @@ def test_adapters_keep_the_names_that_requests_choose_them_by(own: Path, tmp_pat
         serve_arguments(config, Path("t.jinja"), tmp_path / "cache", [f"mine={tmp_path / 'other'}"])
 
 
-def test_it_runs_the_command_and_ends_as_it_ends(own: Path, tmp_path: Path) -> None:
+def test_command_is_run_and_its_exit_code_returned(own: Path, tmp_path: Path) -> None:
     beside = tmp_path / "bin"
     beside.mkdir()
     (beside / "python").symlink_to(sys.executable)
@@ -94,7 +83,7 @@ def test_it_runs_the_command_and_ends_as_it_ends(own: Path, tmp_path: Path) -> N
     assert "use: vllm-http" in err
 
 
-def test_without_vllm_it_says_how_to_get_one(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_vllm_error_says_how_to_install_it(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     code, _, err = run("--config", str(own))
     assert code == 2
@@ -103,7 +92,7 @@ def test_without_vllm_it_says_how_to_get_one(own: Path, monkeypatch: pytest.Monk
     assert (code, "there is no Python at no/such/python" in err) == (2, True)
 
 
-def test_the_shown_section_is_a_config(tmp_path: Path) -> None:
+def test_client_yaml_is_a_loadable_config(tmp_path: Path) -> None:
     config = load_config("micro")
     section = yaml.safe_load(client_yaml(config, "0.0.0.0", 8000))
     chosen = load_config({"preset": "micro", **section})
@@ -115,7 +104,7 @@ def test_the_shown_section_is_a_config(tmp_path: Path) -> None:
     assert chosen.reasoner.options == {"url": "http://localhost:8000/v1"}
 
 
-def test_a_chat_model_is_not_served() -> None:
+def test_chat_model_is_rejected() -> None:
     config = load_config({"preset": "micro", "reasoner": {"use": "chat", "weights": "openai:m"}})
     with pytest.raises(ConfigError, match="the chat model openai:m, which vLLM does not serve"):
         serve_arguments(config, Path("t.jinja"), Path("cache"))

@@ -1,5 +1,4 @@
-"""What a terminal shows: words are not broken, control tags are hidden, help is whole, and nothing waits
-unsaid."""
+"""The terminal: lines break between words, control tags are hidden, help fits, Tab completes."""
 
 from __future__ import annotations
 
@@ -15,10 +14,10 @@ from typing import Any
 import pytest
 import typer
 from rich.console import Console
+from tests.cli.helpers import SOURCES, environment
 from tests.cli.test_cli import Place, place  # noqa: F401
 from typer.testing import CliRunner
 
-import act2see
 from act2see.cli.app import app
 from act2see.cli.output import program
 from act2see.tools.frames import FrameRef, Retrieved
@@ -27,20 +26,20 @@ from act2see.trace.record import Call, Frames, Video
 from act2see.trace.terminal import LOADING, ChainPrinter
 from act2see.trace.trace import Trace
 
-SOURCES = str(Path(act2see.__file__).parents[1])
 VIDEO = Video(path="clip.mp4", digest="d", seconds=6.0, width=192, height=192, frames=72, fps=12)
 FRAME = FrameRef(
     digest="0" * 32, seconds=1.7, width=192, height=192, provenance=Retrieved(query="ring", score=0.41)
 )
 TEXT = (
     "<think>\nThe cross stands in the northwest, the ring beside it. <retrieve>the ring blinks</retrieve>",
-    "Now it is somewhere else: averyveryverylongwordthatdoesnotfitintoanylinewhatever and on. <|im_start|>Übergrößenträger "
-    "ユニコードの文字には空白がないので どこで切ってもよい。</think>\n<answer>B, because of what was seen</answer>",
+    "Now it is somewhere else: averyveryverylongwordthatdoesnotfitintoanylinewhatever and on. "
+    "<|im_start|>Übergrößenträger ユニコードの文字には空白がないので どこで切ってもよい。</think>\n"
+    "<answer>B, because of what was seen</answer>",
 )
 
 
 def shown(width: int, *, terminal: bool = True, size: int = 3, loads: bool = False) -> str:
-    """A chain as it is written, its text in pieces of this size."""
+    """Print a chain of thought whose text arrives in pieces of this size, and return the output."""
     file = io.StringIO()
     console = Console(
         file=file,
@@ -70,26 +69,15 @@ def cells(line: str) -> int:
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 @pytest.mark.parametrize("width", [20, 40, 79])
-def test_words_are_broken_where_the_line_ends_and_only_there(width: int, size: int) -> None:
+def test_lines_break_between_words_at_the_terminal_width(width: int, size: int) -> None:
     text = shown(width, size=size)
     assert max(cells(line) for line in text.splitlines()) <= width
-    words = {
-        "The",
-        "cross",
-        "stands",
-        "northwest,",
-        "beside",
-        "somewhere",
-        "else:",
-        "and",
-        "on.",
-        "Übergrößenträger",
-    }
-    assert words <= set(text.split())
+    words = "The cross stands northwest, beside somewhere else: and on. Übergrößenträger"
+    assert set(words.split()) <= set(text.split())
     assert shown(width, size=size) == shown(width, size=2)
 
 
-def test_where_there_is_no_terminal_nothing_is_broken() -> None:
+def test_lines_do_not_break_without_a_terminal() -> None:
     text = shown(40, terminal=False)
     assert (
         "The cross stands in the northwest, the ring beside it. <retrieve>the ring blinks</retrieve>"
@@ -98,7 +86,7 @@ def test_where_there_is_no_terminal_nothing_is_broken() -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_control_tags_are_hidden_and_calls_are_not(terminal: bool) -> None:
+def test_control_tags_are_hidden_and_calls_are_printed(terminal: bool) -> None:
     text = " ".join(shown(200, terminal=terminal).split())
     for tag in ("think>", "answer>", "<|im_start|>", "because of what was seen"):
         assert tag not in text
@@ -107,12 +95,12 @@ def test_control_tags_are_hidden_and_calls_are_not(terminal: bool) -> None:
     assert not shown(200, terminal=terminal).splitlines()[1].isspace()
 
 
-def test_what_is_waited_for_is_said_and_taken_away() -> None:
+def test_loading_note_is_printed_and_erased() -> None:
     assert f"{LOADING}\r\x1b[2KThe cross" in shown(79, loads=True)
     assert LOADING not in shown(79, terminal=False, loads=True)
 
 
-def test_question_and_answer_are_broken_between_words() -> None:
+def test_prose_breaks_between_words_and_paths_do_not_break() -> None:
     code = """
 from act2see.trace.record import Question
 from act2see.trace.terminal import question_lines
@@ -126,7 +114,7 @@ say("a/long/path/that/stays/one/line/so/that/it/can/be/copied")
 
 
 def in_terminal(width: int, *arguments: str) -> str:
-    """What Python writes to a terminal of this width."""
+    """Run Python in a terminal of this width, and return what it prints."""
     pty = pytest.importorskip("pty", reason="needs pseudo-terminals")
     import fcntl
     import struct
@@ -149,7 +137,7 @@ def in_terminal(width: int, *arguments: str) -> str:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # so Linux tells that the other end is closed
+    except OSError:  # on Linux: the other end is closed
         return b""
 
 
@@ -160,7 +148,7 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
-def test_help_is_whole(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+def test_help_fits_any_width(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     for path in commands(typer.main.get_command(app)):
         said = CliRunner().invoke(app, [*path, "--help"]).output
@@ -172,7 +160,7 @@ def test_help_is_whole(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     assert "google_genai:gemini-2.5-pro" in "".join(said.split()) or width == 40
 
 
-def test_a_command_line_that_cannot_be_read_is_one_line() -> None:
+def test_usage_errors_are_one_line() -> None:
     for line in ("ask --nosuch", "nosuch", "ask x y --seed z", "find x", "micro clip --family z"):
         result = CliRunner().invoke(app, line.split())
         assert result.exit_code == 2
@@ -188,29 +176,37 @@ def test_a_command_line_that_cannot_be_read_is_one_line() -> None:
         ("act2see micro clip --family o", ["observe"]),
         ("act2see tra", ["trace"]),
         ("act2see ask --resume ", []),
+        ("act2see ask --tools ", ["retrieve", "generate"]),
+        ("act2see ask --tools r", ["retrieve"]),
+        ("act2see ask --tools retrieve,", ["retrieve,generate"]),
+        ("act2see ask --config mine.yaml --tools z", ["zoom"]),
+        ("act2see ask --config missing.yaml --tools ", []),
+        ("act2see ask --approve g", ["generate"]),
+        ("act2see trace fork run --at 1 --tool g", ["generate"]),
     ],
 )
 def test_tab_completes(tmp_path: Path, words: str, offered: list[str]) -> None:
-    environment = {**os.environ, "PYTHONPATH": SOURCES, "ACT2SEE_CACHE": str(tmp_path)}
-    environment |= {
-        "_ACT2SEE_COMPLETE": "complete_bash",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split(" ")) - 1),
-    }
+    (tmp_path / "mine.yaml").write_text("preset: micro\ntools: {zoom: {use: zoom}}\n")
+    typed = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
     run = subprocess.run(
-        [sys.executable, "-m", "act2see"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "act2see"],
+        cwd=tmp_path,
+        env=environment(tmp_path / "cache", _ACT2SEE_COMPLETE="complete_bash", **typed),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.stdout.split() == offered, run.stderr
 
 
 def test_tab_completes_saved_runs(place: Place) -> None:  # noqa: F811
-    from act2see.cli.complete import runs
+    from act2see.cli.complete import run_ids
 
     run = Trace.from_json(place.ask("--json").stdout).id
-    assert run in runs()
+    assert run in run_ids()
 
 
-def test_the_program_is_named_as_the_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_is_named_as_the_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / ".venv" / "bin" / "act2see"
     script.parent.mkdir(parents=True)
     script.write_text("#!/bin/sh\n")

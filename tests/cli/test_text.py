@@ -1,5 +1,4 @@
-"""What comes in is text, or is refused in a line before any work; what goes out is not lost to an
-encoding."""
+"""Input that is not text is rejected in one line before any work; output survives any encoding."""
 
 from __future__ import annotations
 
@@ -13,19 +12,18 @@ from pathlib import Path
 import pytest
 from tests.agent.openai_server import openai_server, says
 from tests.agent.test_chat import reasoner, write
-from tests.cli.test_cli import Place, one_line_error, place  # noqa: F401
+from tests.cli.helpers import SOURCES, assert_one_line_error, environment
+from tests.cli.test_cli import Place, place  # noqa: F401
 
-import act2see
 from act2see.cli.app import app
 from act2see.errors import ConfigError, TraceError
 from act2see.graphs.config import load_config
 from act2see.trace.trace import Trace
 
-SOURCES = str(Path(act2see.__file__).parents[1])
-HALF = "Wh\udce9re?"  # what Python makes of a byte that is not UTF-8
+NOT_UTF8 = "Wh\udce9re?"  # Python's reading of a byte that is not UTF-8
 
 
-@pytest.mark.parametrize("spoilt", [HALF, "\udcff", "a\ud800b", "a\0b"])
+@pytest.mark.parametrize("spoilt", [NOT_UTF8, "\udcff", "a\ud800b", "a\0b"])
 @pytest.mark.parametrize(
     "line",
     [
@@ -44,12 +42,12 @@ HALF = "Wh\udce9re?"  # what Python makes of a byte that is not UTF-8
     ],
     ids=" ".join,
 )
-def test_a_word_that_is_no_text_is_refused(place: Place, line: list[str], spoilt: str) -> None:  # noqa: F811
+def test_argument_that_is_not_text_is_rejected(place: Place, line: list[str], spoilt: str) -> None:  # noqa: F811
     given = [place.clip if word == "CLIP" else word.replace("X", spoilt) for word in line]
-    one_line_error(place.run(*given, code=2), "is not text in UTF-8")
+    assert_one_line_error(place.run(*given, code=2), "is not text in UTF-8")
 
 
-def test_bytes_of_the_command_line_are_refused_and_not_a_traceback(tmp_path: Path) -> None:
+def test_bytes_on_the_command_line_are_rejected_without_a_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "act2see", "ask", b"caf\xe9.mp4", "What?"]
     run = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": SOURCES}, capture_output=True, cwd=tmp_path, check=False
@@ -61,21 +59,21 @@ def test_bytes_of_the_command_line_are_refused_and_not_a_traceback(tmp_path: Pat
 
 @pytest.mark.parametrize("value", ['"a\\ud800b"', '"a\\0b"'])
 @pytest.mark.parametrize("key", ["name", "cache", "reasoner: {weights", "tools: {x: {use"])
-def test_a_config_that_holds_no_text_is_refused(tmp_path: Path, key: str, value: str) -> None:
+def test_config_value_that_is_not_text_is_rejected(tmp_path: Path, key: str, value: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(f"preset: micro\n{key}: {value}{'}' * key.count('{')}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"mine\.yaml: .* holds a zero byte or half a character"):
+    with pytest.raises(ConfigError, match=r"mine\.yaml: .* holds a NUL or a lone surrogate"):
         load_config(file)
 
 
-def test_a_config_in_another_encoding_is_refused(tmp_path: Path) -> None:
+def test_config_in_another_encoding_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_bytes("preset: micro\nname: Käse\n".encode("latin-1"))
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(file)
 
 
-def test_an_alias_that_stands_for_itself_ends(tmp_path: Path) -> None:
+def test_recursive_yaml_aliases_are_rejected(tmp_path: Path) -> None:
     bomb = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
     file = tmp_path / "mine.yaml"
     file.write_text("\n".join(["name: &n [*n]", *bomb]), encoding="utf-8")
@@ -83,40 +81,24 @@ def test_an_alias_that_stands_for_itself_ends(tmp_path: Path) -> None:
         load_config(file)
 
 
-def test_an_answer_survives_a_terminal_that_lacks_its_characters(place: Place) -> None:  # noqa: F811
+def test_answer_survives_an_ascii_terminal(place: Place) -> None:  # noqa: F811
     video = place.folder / "Käse 你好.mp4"
     shutil.copyfile(place.clip, video)
     code = "import sys; sys.argv[0] = 'act2see'; from act2see.cli import main; main()"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": SOURCES,
-        "PYTHONIOENCODING": "ascii",
-        "ACT2SEE_CACHE": str(place.folder / "cache"),
-    }
-    ask = [
-        sys.executable,
-        "-c",
-        code,
-        "ask",
-        str(video),
-        "Où est 你好?",
-        "--option",
-        "là",
-        "--option",
-        "ici",
-        "--no-tools",
-    ]
-    run = subprocess.run([*ask, "--json"], env=environment, capture_output=True, check=True)
+    ascii_only = environment(place.folder / "cache", PYTHONIOENCODING="ascii")
+    question = ["Où est 你好?", "--option", "là", "--option", "ici"]
+    ask = [sys.executable, "-c", code, "ask", str(video), *question, "--no-tools"]
+    run = subprocess.run([*ask, "--json"], env=ascii_only, capture_output=True, check=True)
     data = json.loads(run.stdout.decode("ascii"))
     assert data["options"] == ["là", "ici"]
     assert Trace.from_json(run.stdout).question.text == "Où est 你好?"
     folder = place.folder / "saved"
-    run = subprocess.run([*ask, "--save", str(folder)], env=environment, capture_output=True, check=True)
+    run = subprocess.run([*ask, "--save", str(folder)], env=ascii_only, capture_output=True, check=True)
     assert b"Answer: " in run.stdout
     assert Trace.load(folder).video.path == str(video)
 
 
-def test_an_answer_is_kept_where_nobody_reads_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_answer_is_saved_if_stdout_is_closed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     def closed(*_: object, **__: object) -> None:
         raise BrokenPipeError
 
@@ -139,7 +121,7 @@ def test_an_answer_is_kept_where_nobody_reads_it(place: Place, monkeypatch: pyte
         (("\ud83d", "", "\ude00"), "😀"),
     ],
 )
-async def test_a_character_that_a_server_split_is_put_together(pieces: tuple[str, ...], text: str) -> None:
+async def test_surrogates_that_a_server_split_are_joined(pieces: tuple[str, ...], text: str) -> None:
     pytest.importorskip("langchain_openai", reason="needs the chat extra")
     with openai_server(says(*pieces)) as server:
         said = (await write(reasoner(server)))[0]
@@ -147,25 +129,11 @@ async def test_a_character_that_a_server_split_is_put_together(pieces: tuple[str
     said.encode()
 
 
-@pytest.mark.parametrize("json_too", [False, True])
-def test_a_reader_that_leaves_ends_the_run_without_a_word(place: Place, json_too: bool) -> None:  # noqa: F811
-    ask = [
-        sys.executable,
-        "-m",
-        "act2see",
-        "ask",
-        place.clip,
-        "What?",
-        "--no-tools",
-        *(["--json"] if json_too else []),
-    ]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": SOURCES,
-        "ACT2SEE_CACHE": str(place.folder / "cache"),
-        "PYTHONUNBUFFERED": "1",
-    }
-    with subprocess.Popen(ask, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_closed_stdout_ends_the_run_without_a_traceback(place: Place, options: list[str]) -> None:  # noqa: F811
+    ask = [sys.executable, "-m", "act2see", "ask", place.clip, "What?", "--no-tools", *options]
+    unbuffered = environment(place.folder / "cache", PYTHONUNBUFFERED="1")
+    with subprocess.Popen(ask, env=unbuffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
@@ -175,30 +143,18 @@ def test_a_reader_that_leaves_ends_the_run_without_a_word(place: Place, json_too
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("json_too", [False, True])
-def test_an_output_that_cannot_be_written_is_told_in_a_line(place: Place, json_too: bool) -> None:  # noqa: F811
-    ask = [
-        sys.executable,
-        "-m",
-        "act2see",
-        "ask",
-        place.clip,
-        "What?",
-        "--no-tools",
-        *(["--json"] if json_too else []),
-    ]
-    environment = {**os.environ, "PYTHONPATH": SOURCES, "ACT2SEE_CACHE": str(place.folder / "cache")}
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_full_disk_behind_stdout_is_a_one_line_error(place: Place, options: list[str]) -> None:  # noqa: F811
+    ask = [sys.executable, "-m", "act2see", "ask", place.clip, "What?", "--no-tools", *options]
+    variables = environment(place.folder / "cache")
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            ask, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
+        done = subprocess.run(ask, env=variables, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
-    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
-        done.stderr.splitlines()[-1]
-    ]
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line.startswith("error: ")] == [lines[-1]]
     assert "No space left on device" in done.stderr
 
 
-def test_a_video_named_as_a_trace_is_told_in_a_line(place: Place) -> None:  # noqa: F811
+def test_video_instead_of_a_trace_is_reported(place: Place) -> None:  # noqa: F811
     with pytest.raises(TraceError, match="is no trace: name the folder"):
         Trace.load(place.clip)

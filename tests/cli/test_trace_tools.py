@@ -1,5 +1,4 @@
-"""`act2see trace diff`, `replay` and `fork`: what is printed, what is written, and with which code they
-end."""
+"""`act2see trace diff`, `replay` and `fork`: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.cli.helpers import assert_one_line_error, use_parts
 from tests.graphs.doubles import clip_in, parts_in
 from tests.graphs.test_fork import LINES, Seconds, Seer
 from typer.testing import CliRunner
@@ -29,8 +29,7 @@ QUESTION = "[bold]When?[/bold]"
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs `act2see trace ...` with a scripted model; the trace of one question lies in the folder
-    `saved`."""
+    """Run `act2see trace ...` with a scripted model. The folder `saved` holds the trace of one question."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("ACT2SEE_CACHE", str(tmp_path / "cache"))
@@ -38,7 +37,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     config, parts = parts_in(tmp_path, Seer(*LINES))
     parts = replace(parts, tools={tag: Seconds(tag, parts.resources) for tag in ("retrieve", "generate")})
     (tmp_path / "my.yaml").write_text(config.to_yaml())
-    monkeypatch.setitem(graph_parts._shared._made, graph_parts.parts_key(load_config("my.yaml")), parts)
+    use_parts(monkeypatch, parts)
 
     def act2see(*args: str | Path, code: int = 0) -> Any:
         result = CliRunner().invoke(app, [str(a) for a in args])
@@ -49,13 +48,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *args, **how: act2see("trace", *args, **how)
 
 
-def one_line_error(result: Any, *words: str) -> None:
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("error: ")
-    assert not [w for w in words if w not in line]
-
-
-def test_fork_shows_the_answer_and_the_differences_and_saves(run: Run, tmp_path: Path) -> None:
+def test_fork_prints_answer_and_differences_and_saves(run: Run, tmp_path: Path) -> None:
     shown = run(
         "fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml", "--out", "new.json"
     ).stdout
@@ -73,7 +66,7 @@ def test_fork_shows_the_answer_and_the_differences_and_saves(run: Run, tmp_path:
     assert "~ 2 <generate> second 2 2 <generate> second 4 2.0 s -> 4.0 s" in rows
 
 
-def test_fork_saves_under_a_name_of_its_own_or_as_a_folder(run: Run, tmp_path: Path) -> None:
+def test_fork_saves_a_new_file_or_a_folder(run: Run, tmp_path: Path) -> None:
     for change in (["--drop"], ["--frame", "3.5"], ["--tool", "retrieve"]):
         run("fork", "saved/trace.json", "--at", "2", *change, "--config", "my.yaml")
     forks = [Trace.load(p) for p in tmp_path.glob("fork-*.json")]
@@ -86,7 +79,7 @@ def test_fork_saves_under_a_name_of_its_own_or_as_a_folder(run: Run, tmp_path: P
     }
 
 
-def test_replay_says_whether_it_is_the_same(run: Run) -> None:
+def test_replay_reports_whether_the_result_is_the_same(run: Run) -> None:
     shown = run("replay", "saved", "--config", "my.yaml").stdout
     assert "The same: every frame, every call, every word." in shown
     assert "Answer: 2.0 seconds, both times" in shown
@@ -95,7 +88,7 @@ def test_replay_says_whether_it_is_the_same(run: Run) -> None:
     assert "The same" in run("diff", "saved", "again.json").stdout
 
 
-def test_diff_as_text_and_as_json(run: Run) -> None:
+def test_diff_prints_text_or_json(run: Run) -> None:
     run("fork", "saved", "--at", "1", "--drop", "--config", "my.yaml", "--out", "new.json")
     shown = run("diff", "saved", "new.json").stdout
     assert "They part at what call 1 returned." in shown
@@ -114,18 +107,20 @@ def test_diff_as_text_and_as_json(run: Run) -> None:
     )
 
 
-def test_a_folder_brings_its_frames_along(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on another machine: the video and the folder of `--save`, and an empty store."""
+def test_fork_takes_frames_from_the_saved_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another machine there are the video and the folder of `--save`, and an empty store."""
     config = load_config("my.yaml")
     parts = graph_parts.cached_parts(config)
     elsewhere = replace(parts, resources=replace(parts.resources, store=FrameStore(tmp_path / "empty")))
-    monkeypatch.setitem(graph_parts._shared._made, graph_parts.parts_key(config), elsewhere)
+    use_parts(monkeypatch, elsewhere)
     run("fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml")
     shutil.rmtree("saved/frames")
     elsewhere = replace(parts, resources=replace(parts.resources, store=FrameStore(tmp_path / "other")))
-    monkeypatch.setitem(graph_parts._shared._made, graph_parts.parts_key(config), elsewhere)
+    use_parts(monkeypatch, elsewhere)
     monkeypatch.setenv("ACT2SEE_CACHE", str(tmp_path / "none"))
-    one_line_error(
+    assert_one_line_error(
         run("fork", "saved", "--at", "2", "--query", "second 4", "--config", "my.yaml", code=2),
         "6 of the 6 frames",
         "not in",
@@ -148,8 +143,8 @@ def test_a_folder_brings_its_frames_along(run: Run, tmp_path: Path, monkeypatch:
     ids=lambda x: " ".join(x),
 )
 def test_errors_are_one_line(run: Run, args: list[str], words: list[str]) -> None:
-    one_line_error(run(*args, "--config", "my.yaml", code=2), *words)
+    assert_one_line_error(run(*args, "--config", "my.yaml", code=2), *words)
 
 
-def test_diff_of_what_is_no_trace(run: Run) -> None:
-    one_line_error(run("diff", "saved", "no.json", code=2), "no.json")
+def test_diff_of_a_missing_file(run: Run) -> None:
+    assert_one_line_error(run("diff", "saved", "no.json", code=2), "no.json")

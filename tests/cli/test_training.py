@@ -1,5 +1,4 @@
-"""The training commands: one after another on the board world, as docs/training.md has them, and what goes
-wrong."""
+"""The training commands: one after another on the board world, as in docs/training.md, and their errors."""
 
 from __future__ import annotations
 
@@ -7,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.cli.helpers import assert_one_line_error
 from typer.testing import CliRunner, Result
 
 from act2see.cli.app import app
-from act2see.cli.sft import given
+from act2see.cli.sft import read_settings
 from act2see.errors import ConfigError
 
 pytest.importorskip("trl", reason="needs the train extra")
@@ -33,20 +33,20 @@ def chains(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def corpus(chains: Path) -> Path:
     filtered = run("corpus", "filter", chains)
     assert filtered.exit_code == 0, filtered.output
-    assert "format: 8 came, 0 fell" in filtered.output
+    assert "format: 8 in, 0 dropped" in filtered.output
     packed = run("corpus", "pack", chains, "--out", chains.parent / "corpus")
     assert packed.exit_code == 0, packed.output
     return chains.parent / "corpus"
 
 
-def test_a_built_run_is_gone_on_with(chains: Path) -> None:
+def test_finished_build_is_reused_and_another_plan_rejected(chains: Path) -> None:
     again = run("corpus", "build", "world", "--count", 8, "--out", chains)
     assert "8 chains kept, 0 dropped" in again.output
     other = run("corpus", "build", "world", "--count", 8, "--out", chains, "--retries", 1)
     assert (other.exit_code, "holds a run with another plan" in other.output) == (2, True)
 
 
-def test_the_filter_reports_and_verdicts_are_heard(chains: Path, corpus: Path) -> None:
+def test_filter_writes_a_report_and_review_a_page(chains: Path, corpus: Path) -> None:
     report = json.loads((chains / "report" / "report.json").read_text())
     assert report["kept"] == len(
         [1 for line in (chains / "filtered.jsonl").open() if json.loads(line)["dropped"] == ""]
@@ -59,7 +59,7 @@ def test_the_filter_reports_and_verdicts_are_heard(chains: Path, corpus: Path) -
     assert "0.9" in card
 
 
-def test_an_export_comes_back(corpus: Path, tmp_path: Path) -> None:
+def test_export_is_imported_again(corpus: Path, tmp_path: Path) -> None:
     assert run("corpus", "export", corpus, "--for", "ms-swift", "--out", tmp_path / "swift").exit_code == 0
     back = run("corpus", "import", tmp_path / "swift", "--for", "ms-swift", "--out", tmp_path / "back")
     assert back.exit_code == 0, back.output
@@ -68,7 +68,7 @@ def test_an_export_comes_back(corpus: Path, tmp_path: Path) -> None:
     )["chains"]
 
 
-def test_a_dry_run_says_what_it_takes_and_a_run_makes_a_model(corpus: Path, tmp_path: Path) -> None:
+def test_sft_dry_run_prints_the_command_and_a_run_writes_a_model(corpus: Path, tmp_path: Path) -> None:
     dry = run("sft", corpus, "--preset", "micro", "--dry-run", "--gpus", 1, "--out", tmp_path / "dry")
     assert dry.exit_code == 0, dry.output
     assert "accelerate launch" in dry.output
@@ -84,7 +84,7 @@ def test_a_dry_run_says_what_it_takes_and_a_run_makes_a_model(corpus: Path, tmp_
     assert (again.exit_code, "resume it" in again.output) == (2, True)
 
 
-def test_grpo_makes_a_model(tmp_path: Path) -> None:
+def test_grpo_writes_a_model(tmp_path: Path) -> None:
     done = run(
         *("grpo", "world", "--count", 3, "--rounds", 1, "--questions", 2, "--group", 2, "--temperature", 0.7),
         "--out",
@@ -100,7 +100,7 @@ def test_grpo_makes_a_model(tmp_path: Path) -> None:
     [
         (("corpus", "build", "minerva"), "minerva needs its file"),
         (("corpus", "build", "minerva", "none.json"), "cannot read none.json"),
-        (("corpus", "build", "jsonl", "x.jsonl", "--teacher", "scripted"), "knows the board world alone"),
+        (("corpus", "build", "jsonl", "x.jsonl", "--teacher", "scripted"), "knows only the board world"),
         (("corpus", "build", "world", "--faults", 2, 0, 0, 0), "from 0 to 1"),
         (("corpus", "build", "world", "--max-dollars", 1, "--out", "{tmp}/r", "--count", 1), "needs prices"),
         (("corpus", "filter", "nothing"), "cannot read"),
@@ -113,29 +113,23 @@ def test_grpo_makes_a_model(tmp_path: Path) -> None:
         (("sft", "x", "--mode", "loar"), "mode"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(words: tuple[object, ...], said: str, tmp_path: Path) -> None:
+def test_training_errors_are_one_line(words: tuple[object, ...], said: str, tmp_path: Path) -> None:
     result = run(*(str(w).replace("{tmp}", str(tmp_path)) for w in words))
     assert result.exit_code == 2
     assert said in result.output
-    assert "Traceback" not in result.output
+    assert_one_line_error(result)
 
 
-def test_settings_are_options() -> None:
-    words = [
-        "--learning-rate",
-        "1e-5",
-        "--no-freeze-vision",
-        "--lora-targets",
-        "q_proj",
-        "--lora-targets=v_proj",
-        "--loss-on-frames",
-    ]
+def test_read_settings_from_options() -> None:
+    text = (
+        "--learning-rate 1e-5 --no-freeze-vision --lora-targets q_proj --lora-targets=v_proj --loss-on-frames"
+    )
     expected = {
         "learning_rate": "1e-5",
         "freeze_vision": False,
         "lora_targets": ("q_proj", "v_proj"),
         "loss_on_frames": True,
     }
-    assert given(words) == expected
-    with pytest.raises(ConfigError, match="what is 'learning'"):
-        given(["learning", "1e-5"])
+    assert read_settings(text.split()) == expected
+    with pytest.raises(ConfigError, match="unexpected argument 'learning'"):
+        read_settings(["learning", "1e-5"])

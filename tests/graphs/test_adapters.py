@@ -90,7 +90,7 @@ def test_a_long_video_as_a_worker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "around", [lambda g: g.with_retry(stop_after_attempt=2), lambda g: g.with_config(tags=["x"])]
 )
-def test_around_a_graph_with_retries_or_a_configuration(tmp_path: Path, around: Any) -> None:
+def test_adapters_take_a_graph_with_retries_or_a_configuration(tmp_path: Path, around: Any) -> None:
     given: Any = {"video": clip_in(tmp_path), "question": "Which?"}
     graph = around(child_in(tmp_path))
     assert [r["answer"] for r in sync_and_async(parent_over(as_node(graph)), given)] == ["B", "B"]
@@ -114,7 +114,7 @@ async def test_a_graph_with_retries_asks_a_person_once(tmp_path: Path) -> None:
     assert parts.tools["generate"].queries == ["the circle in blue"]  # type: ignore[attr-defined]
 
 
-async def test_an_error_that_another_try_would_not_mend_ends_the_tries(tmp_path: Path) -> None:
+async def test_an_error_that_a_retry_cannot_mend_is_not_retried(tmp_path: Path) -> None:
     graph = child_in(tmp_path).with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
     with pytest.raises(VideoError):
         await parent_over(as_node(graph)).ainvoke({"video": "none.mp4", "question": "Which?"})
@@ -132,7 +132,7 @@ def other_graph() -> Any:
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("what", ["uncompiled", "other", "other with retries", "function", "none"])
-def test_what_cannot_be_asked_is_refused_when_it_is_built(tmp_path: Path, adapter: Any, what: str) -> None:
+def test_adapters_refuse_a_runnable_that_cannot_be_asked(tmp_path: Path, adapter: Any, what: str) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
     given: Any = {
         "uncompiled": build_graph(parts, config),
@@ -167,7 +167,7 @@ async def test_a_call_that_waits_without_a_checkpointer_says_what_is_missing(tmp
     assert "checkpointer" in reply["messages"][-1].text
 
 
-async def test_called_by_hand_a_graph_of_its_own_saver_cannot_wait(tmp_path: Path) -> None:
+async def test_a_tool_called_by_hand_cannot_wait_for_a_person(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
     graph = create_act2see(config, parts=parts, checkpointer=InMemorySaver())
     tool = as_tool(graph, context=AskContext(approve=("generate",)))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from act2see.errors import ConfigError, DecisionError, ToolError, WaitingError
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.compose import evidence
+from act2see.graphs.evidence import evidence
 from act2see.graphs.run import aask, aresume
 from act2see.graphs.state import AskContext
 from act2see.tools.frames import Retrieved, Supplied
@@ -55,7 +55,7 @@ class Waits:
         return trace, next(s for s in trace.segments if isinstance(s, Frames))
 
 
-async def test_accepting_calls_the_tool_with_the_models_query(tmp_path: Path) -> None:
+async def test_accept_calls_the_tool_with_the_models_query(tmp_path: Path) -> None:
     async with Waits(tmp_path) as run:
         trace, frames = await run.decide(type="accept", by="Ann")
     assert run.generate.queries == ["it in blue"]
@@ -64,7 +64,7 @@ async def test_accepting_calls_the_tool_with_the_models_query(tmp_path: Path) ->
     assert set(trace.usage.node_seconds) == {"view", "reason", "generate"}
 
 
-async def test_another_query_is_used_told_and_kept(tmp_path: Path) -> None:
+async def test_replace_calls_the_tool_with_the_persons_query(tmp_path: Path) -> None:
     async with Waits(tmp_path) as run:
         trace, frames = await run.decide(type="replace", query="it in green")
     assert run.generate.queries == ["it in green"]
@@ -75,7 +75,7 @@ async def test_another_query_is_used_told_and_kept(tmp_path: Path) -> None:
     assert run.reasoner.rollouts[-1].endswith('A person asked for "it in green" instead.</frame>')
 
 
-async def test_a_refusal_is_told_with_its_reason(tmp_path: Path) -> None:
+async def test_refuse_tells_the_model_the_reason(tmp_path: Path) -> None:
     async with Waits(tmp_path) as run:
         _, frames = await run.decide(type="refuse", reason="It costs too much.", by="Ann")
     assert run.generate.queries == []
@@ -139,7 +139,7 @@ WRONG = [
     ({"type": "supply", "frame": __file__}, "it is no PNG, JPEG or WebP"),
     ({"type": "refuse", "why": "no"}, "why: Extra inputs"),
     ({"type": "supply", "frame": "a\0.png"}, "'frame' holds a null character"),
-    ({"type": "supply", "frame": "\ud800.png"}, "'frame' holds a null character, or half a surrogate pair"),
+    ({"type": "supply", "frame": "\ud800.png"}, "'frame' holds a null character or a lone surrogate"),
     ({"type": "replace", "query": "a\ud800"}, "query: Input should be a valid string"),
     ({"type": "refuse", "reason": "\udfff"}, "reason: Input should be a valid string"),
     ({"type": "accept", "by": "Ann\0"}, "'by' holds"),
@@ -148,7 +148,7 @@ WRONG = [
 
 @pytest.mark.parametrize("saver", ["memory", "sqlite"])
 @pytest.mark.parametrize("durability", DURABILITIES)
-async def test_wrong_answers_are_said_and_the_run_still_waits(
+async def test_an_invalid_decision_raises_and_the_run_still_waits(
     tmp_path: Path, saver: str, durability: Any
 ) -> None:
     async with saver_in(tmp_path, saver) as checkpointer:
@@ -172,7 +172,7 @@ async def test_wrong_answers_are_said_and_the_run_still_waits(
         assert result["said"] == "It said B."
 
 
-async def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(tmp_path: Path) -> None:
+async def test_a_pipe_is_not_read_as_a_picture(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     async with Waits(tmp_path) as run:
         for path in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
@@ -183,7 +183,7 @@ async def test_a_pipe_in_the_place_of_a_picture_is_not_waited_for(tmp_path: Path
         await run.decide(type="accept")
 
 
-async def test_where_videos_are_fenced_in_so_are_pictures_and_nothing_is_told_of_others(
+async def test_pictures_are_confined_to_the_folders_of_videos(
     tmp_path: Path,
 ) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside.png"
@@ -236,7 +236,7 @@ async def test_the_picture_that_was_checked_is_the_one_that_is_shown(
     assert reads == 1
 
 
-async def test_a_tool_that_is_tried_again_asks_nobody_twice(tmp_path: Path) -> None:
+async def test_a_retried_tool_does_not_ask_again(tmp_path: Path) -> None:
     async with Waits(tmp_path, generate=ToolError("out of memory")) as run:
         _, frames = await run.decide(type="replace", query="it in green")
     assert run.generate.queries == ["it in green", "it in green"]
@@ -244,7 +244,7 @@ async def test_a_tool_that_is_tried_again_asks_nobody_twice(tmp_path: Path) -> N
     assert frames.review == Review(decision="replace", by="a person", query="it in green")
 
 
-async def test_each_call_waits_by_itself_and_a_resumed_run_need_not_say_so_again(tmp_path: Path) -> None:
+async def test_each_call_waits_and_a_resumed_run_needs_no_approve_setting(tmp_path: Path) -> None:
     async with Waits(
         tmp_path, IMAGINE, "<retrieve>it</retrieve>", "<generate>it in red</generate>", DONE
     ) as run:
@@ -260,14 +260,14 @@ async def test_each_call_waits_by_itself_and_a_resumed_run_need_not_say_so_again
         await aresume(run.graph, "t", decision={"type": "accept"})
 
 
-async def test_a_second_question_of_a_thread_asks_nobody_unless_it_says_so(tmp_path: Path) -> None:
+async def test_approve_holds_for_one_question_of_a_thread(tmp_path: Path) -> None:
     async with Waits(tmp_path) as run:
         trace = await aask(run.graph, run.clip, "What?", thread_id="t")
     assert trace.answer == "B"
     assert run.generate.queries == ["it in blue"]
 
 
-async def test_who_is_to_be_asked_can_be_wrong(tmp_path: Path) -> None:
+async def test_an_unknown_tag_in_approve_is_a_config_error(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(IMAGINE, DONE))
     graph = create_act2see(config, parts=parts)
     with pytest.raises(ConfigError, match="would approve <zoom>"):

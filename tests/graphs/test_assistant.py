@@ -13,7 +13,7 @@ from act2see.errors import ConfigError
 from act2see.graphs.assistant import create_assistant, traces_of, transcript_reader
 from act2see.graphs.config import Config, load_config
 from act2see.micro.questions import Item, make_item
-from act2see.micro.supervisor import Plan, planned, turn
+from act2see.micro.supervisor import Plan, make_plan, next_message
 from act2see.micro.world import write_clip
 from act2see.tools.video.folders import Folders
 from tests.graphs.parents import Agent, thread
@@ -30,7 +30,10 @@ def blink_items() -> list[Item]:
 
 ITEMS = blink_items()
 SHAPE, COLOUR = ITEMS[1].clip.short[0].piece.shape, ITEMS[1].clip.short[0].piece.colour
-QUESTION = f"In which clip does the {SHAPE} blink, and what colour does the {SHAPE} turn when it blinks? What is said about the board?"
+QUESTION = (
+    f"In which clip does the {SHAPE} blink, and what colour does the {SHAPE} turn when it blinks? "
+    "What is said about the board?"
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, item in zip("abc", ITEMS, strict=True):
         write_clip(item.clip, folder / f"{name}.mp4")
     (folder / "b.srt").write_text(
-        "1\n00:00:01,000 --> 00:00:02,000\nHere is the board.\n\n2\n00:00:04,000 --> 00:00:05,000\nLook there!\n"
+        "1\n00:00:01,000 --> 00:00:02,000\nHere is the board.\n\n"
+        "2\n00:00:04,000 --> 00:00:05,000\nLook there!\n"
     )
     (folder / "broken.mp4").write_bytes(b"no video")
     (folder / "d.srt").symlink_to(tmp_path_factory.mktemp("outside") / "d.srt")
@@ -52,7 +56,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.mark.timeout(300)  # it loads models, and a busy machine takes its time
-async def test_it_finds_the_clip_asks_about_it_and_reads_its_subtitles(folder: Path, config: Config) -> None:
+async def test_the_assistant_finds_a_clip_asks_about_it_and_reads_its_subtitles(
+    folder: Path, config: Config
+) -> None:
     result = await create_assistant(config, folder).ainvoke({"messages": [HumanMessage(QUESTION)]})
     messages = result["messages"]
     calls = [
@@ -80,7 +86,7 @@ def call(name: str, **args: Any) -> AIMessage:
     return AIMessage("", tool_calls=[{"name": name, "id": name, "args": args}])
 
 
-async def test_any_chat_model_supervises_and_hears_of_its_mistakes(folder: Path, config: Config) -> None:
+async def test_a_chat_model_supervises_and_is_told_of_errors(folder: Path, config: Config) -> None:
     script = [
         call("ask_video", video="../x.mp4", question="What?"),
         call("ask_video", video="broken.mp4", question="What?"),
@@ -125,7 +131,7 @@ def test_the_transcript_of_all_videos_and_no_link_that_leads_out(folder: Path) -
         (folder / "b.vtt").unlink()
 
 
-def test_it_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_wrong_setting_of_the_assistant_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no folder"):
         create_assistant("micro", tmp_path / "none")
     with pytest.raises(ConfigError, match=r"assistant: turn: .*known keys: model"):
@@ -151,21 +157,21 @@ def test_it_says_what_is_missing(tmp_path: Path) -> None:
     ],
 )
 def test_the_scripted_supervisor_plans_by_sentences(question: str, plan: Plan) -> None:
-    assert planned(question) == plan
+    assert make_plan(question) == plan
 
 
-def test_the_scripted_supervisor_goes_by_what_comes_back() -> None:
+def test_the_scripted_supervisor_follows_the_results() -> None:
     human = HumanMessage("In which clip is the ring? What colour is the ring?")
-    one = turn([human])
+    one = next_message([human])
     assert one.tool_calls[0]["args"] == {"query": "the ring"}
     ranked = "Searched 2.\n1. a.mp4: 1.0 s (score 0.50)\n2. my b.mp4: 2.0 s (score 0.40); no match"
     so_far = [human, one, ToolMessage(ranked, tool_call_id=one.tool_calls[0]["id"])]
-    two = turn(so_far)
+    two = next_message(so_far)
     assert two.tool_calls[0]["args"] == {"video": "a.mp4", "question": "What colour is the ring?"}
     so_far += [two, ToolMessage("there is none", tool_call_id=two.tool_calls[0]["id"], status="error")]
-    three = turn(so_far)
+    three = next_message(so_far)
     assert three.tool_calls[0]["args"]["video"] == "my b.mp4"
-    last = turn([*so_far, three, ToolMessage("Answer: red", tool_call_id=three.tool_calls[0]["id"])])
+    last = next_message([*so_far, three, ToolMessage("Answer: red", tool_call_id=three.tool_calls[0]["id"])])
     assert not last.tool_calls
     assert last.text.splitlines() == [
         "No clip clearly shows it; the closest is my b.mp4.",
@@ -173,9 +179,11 @@ def test_the_scripted_supervisor_goes_by_what_comes_back() -> None:
         "What colour is the ring?",
         "Answer: red",
     ]
-    nothing = turn([human, one, ToolMessage("Searched 0 videos.", tool_call_id=one.tool_calls[0]["id"])])
+    nothing = next_message(
+        [human, one, ToolMessage("Searched 0 videos.", tool_call_id=one.tool_calls[0]["id"])]
+    )
     assert nothing.text == "No clip can be searched. Searched 0 videos."
-    assert "Ask something" in turn([]).text
+    assert "Ask something" in next_message([]).text
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from langgraph.types import Command
 
 from act2see.errors import DecisionError, QuestionError
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.compose import as_node, as_tool, as_worker, evidence, question_in
+from act2see.graphs.compose import as_node, as_tool, as_worker, question_in
+from act2see.graphs.evidence import evidence
 from act2see.trace.events import read_event
 from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, clip_in, parts_in
@@ -62,7 +63,7 @@ async def test_a_node_reads_and_writes_the_parents_own_keys(tmp_path: Path) -> N
         await case_graph(child_in(tmp_path), video="film").ainvoke(given)
 
 
-def test_a_sync_parent_can_have_it_too(tmp_path: Path) -> None:
+def test_a_synchronous_parent_takes_the_node(tmp_path: Path) -> None:
     given = Case(clip_in(tmp_path), "Which colour?")
     assert case_graph(child_in(tmp_path)).invoke(given)["verdict"] == "B"
     tool = as_tool(child_in(tmp_path))
@@ -106,7 +107,7 @@ async def test_a_tool_gives_text_for_the_agent_and_the_trace_for_the_program(tmp
 @pytest.mark.parametrize(
     ("video", "question", "says"), [("no.mp4", "What?", "no.mp4"), (None, " ", "the question is empty")]
 )
-async def test_what_is_wrong_is_a_message_to_the_agent(
+async def test_an_error_of_the_tool_is_a_message_to_the_agent(
     tmp_path: Path, video: str | None, question: str, says: str
 ) -> None:
     args = {"video": video or clip_in(tmp_path), "question": question}
@@ -122,7 +123,7 @@ async def test_what_is_wrong_is_a_message_to_the_agent(
     assert reply["messages"][-1].response_metadata["act2see"]["error"] in ("VideoError", "QuestionError")
 
 
-async def test_a_long_run_is_not_cut_off_by_the_limit_of_what_is_around_it(tmp_path: Path) -> None:
+async def test_a_parents_recursion_limit_does_not_end_the_run(tmp_path: Path) -> None:
     config, parts = parts_in(
         tmp_path, Scripted(*(f"<retrieve>look {n}</retrieve>" for n in range(20)), "<answer>A</answer>")
     )
@@ -149,7 +150,7 @@ def calls(*videos: str) -> AIMessage:
     )
 
 
-async def test_an_agent_calls_it_twice_at_once_and_hears_of_its_mistake(tmp_path: Path) -> None:
+async def test_an_agent_calls_the_tool_twice_in_parallel_and_is_told_of_errors(tmp_path: Path) -> None:
     clip = clip_in(tmp_path)
     model = Agent(messages=iter([calls(clip, clip), calls("no.mp4"), AIMessage("It is red.")]))
     agent = create_agent(model, [as_tool(child_in(tmp_path))], checkpointer=InMemorySaver())

@@ -27,7 +27,7 @@ def test_presets_load_and_survive_yaml(name: str, tmp_path: Path) -> None:
     assert load_config(preset_data(name)) == config
 
 
-def test_nothing_is_the_micro_preset() -> None:
+def test_the_default_configuration_is_the_micro_preset() -> None:
     assert load_config() == load_config("micro")
 
 
@@ -60,7 +60,7 @@ def test_another_tool_under_a_tag_drops_the_old_ones_options() -> None:
     assert kept.tools["generate"].options == {**load_config("micro").tools["generate"].options, "steps": 3}
 
 
-def test_another_engine_keeps_what_is_the_runs_and_brings_what_is_its_own() -> None:
+def test_another_engine_keeps_the_runs_settings_and_drops_the_old_engines() -> None:
     base = load_config(
         "paper", reasoner={"prompt": "short", "temperature": 0.6, "top_p": 0.9, "adapter": "owner/lora"}
     )
@@ -80,7 +80,7 @@ def test_another_engine_keeps_what_is_the_runs_and_brings_what_is_its_own() -> N
         load_config("micro", reasoner={"use": "chat"})
 
 
-def test_another_encoder_and_another_tool_keep_what_is_not_theirs() -> None:
+def test_another_encoder_or_tool_keeps_the_runs_settings() -> None:
     encoder = load_config(
         load_config("micro", encoder={"batch": 4}), encoder={"use": "transformers", "weights": "owner/clip"}
     ).encoder
@@ -117,7 +117,7 @@ def test_the_default_engine_by_name_is_the_same_engine() -> None:
         ({"tools": {"Look At": {"use": "retrieve"}}}, "tool tag 'Look At': write a lower-case letter"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_line(changes: dict[str, object], message: str) -> None:
+def test_an_invalid_key_or_value_is_named_in_one_line(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as e:
         load_config("micro", **changes)
     assert "\n" not in str(e.value)
@@ -191,7 +191,9 @@ def test_parts_are_built_without_loading_a_model(tmp_path: Path) -> None:
         ({"use": "retrieve", "options": {"top_k": "x"}}, r"tools\.look\.options: top_k: .*\(got 'x'\)"),
     ],
 )
-def test_tools_that_cannot_be_made(tmp_path: Path, tool: dict[str, object], message: str) -> None:
+def test_a_tool_that_cannot_be_built_is_a_config_error(
+    tmp_path: Path, tool: dict[str, object], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         build(tmp_path, tools={"look": tool})
 
@@ -201,13 +203,13 @@ def test_tools_that_cannot_be_made(tmp_path: Path, tool: dict[str, object], mess
     ("weights", "message"),
     [("./nowhere", "there is no weight folder"), ("micro:nowhere", "run `act2see micro train`")],
 )
-def test_missing_weights_are_said_when_the_graph_is_built(
+def test_missing_weight_folders_raise_when_the_graph_is_built(
     tmp_path: Path, part: str, weights: str, message: str
 ) -> None:
     with pytest.raises(WeightsError, match=message):
         build(tmp_path, **{part: {"weights": weights}})
 
 
-def test_a_guard_that_is_not_there(tmp_path: Path) -> None:
+def test_a_guard_that_cannot_be_imported_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"view\.guard 'act2see\.micro\.guard:Nobody' cannot be imported"):
         build(tmp_path, view={"guard": "act2see.micro.guard:Nobody"})

@@ -18,7 +18,7 @@ from act2see.agent.reasoners.base import Delta, Done, Request
 from act2see.errors import Act2SeeError, ConfigError, QuestionError, StoreError, VideoError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config, load_config
-from act2see.graphs.fork import DROPPED, afork, areplay, fork, replay, trace_events
+from act2see.graphs.fork import DROPPED, afork, areplay, fork, replay
 from act2see.graphs.parts import Parts
 from act2see.graphs.run import aask, ask
 from act2see.graphs.state import AskContext
@@ -26,7 +26,7 @@ from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.base import ToolContext, ToolResult
 from act2see.trace.diff import diff_traces
-from act2see.trace.events import Event
+from act2see.trace.events import Event, trace_events
 from act2see.trace.record import Frames, Loop
 from act2see.trace.trace import Trace
 from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
@@ -108,7 +108,7 @@ async def test_another_query_changes_what_follows_and_keeps_what_was_before(plac
     assert diff_traces(first, earlier).parted == 1
 
 
-async def test_with_nothing_changed_it_comes_out_the_same(place: Place) -> None:
+async def test_a_fork_without_a_change_equals_the_trace(place: Place) -> None:
     for at in (0, 1, 2):
         new = await afork(place.graph, place.trace, at)
         assert diff_traces(place.trace, new).same
@@ -116,7 +116,7 @@ async def test_with_nothing_changed_it_comes_out_the_same(place: Place) -> None:
         assert new.versions == place.trace.versions
 
 
-async def test_what_was_kept_counts_as_it_did(tmp_path: Path) -> None:
+async def test_the_kept_part_counts_against_the_budget(tmp_path: Path) -> None:
     place = await place_in(tmp_path, *LINES)
     loops = tuple(Loop(prefilled=10 * n, cached=n, decoded=n, seconds=n, stop="call") for n in (1, 2, 3))
     trace = place.trace.model_copy(update={"usage": place.trace.usage.model_copy(update={"loops": loops})})
@@ -131,7 +131,7 @@ async def test_what_was_kept_counts_as_it_did(tmp_path: Path) -> None:
     assert diff_traces(trace, allowed).same
 
 
-async def test_another_tool(place: Place) -> None:
+async def test_fork_with_another_tool(place: Place) -> None:
     new = await afork(place.graph, place.trace, 1, tag="generate")
     assert [(c.tag, c.query) for c in new.calls] == [("generate", "second 1"), ("generate", "second 2")]
     alone = await aask(
@@ -144,7 +144,7 @@ async def test_another_tool(place: Place) -> None:
     assert (set(added.versions.tools), added.answer) == ({"retrieve", "generate"}, "3.0 seconds")
 
 
-async def test_no_frame_and_frames_of_a_persons_own(place: Place) -> None:
+async def test_fork_with_a_dropped_or_a_supplied_frame(place: Place) -> None:
     dropped = await afork(place.graph, place.trace, 2, drop=True)
     assert said(dropped)[5] == DROPPED
     assert dropped.answer == DROPPED
@@ -188,7 +188,7 @@ async def test_a_fork_is_saved_and_resumed_as_any_run(tmp_path: Path) -> None:
     assert state.values["answer"] == new.answer
 
 
-def test_sync_ways_in(tmp_path: Path) -> None:
+def test_fork_and_replay_are_synchronous(tmp_path: Path) -> None:
     place = asyncio.run(place_in(tmp_path, *LINES))
     assert fork(place.graph, place.trace, 2, query="second 4").answer == "4.0 seconds"
     assert diff_traces(place.trace, replay(place.graph, place.trace)).same
@@ -212,14 +212,14 @@ def test_sync_ways_in(tmp_path: Path) -> None:
         (1, {"frame": __file__}, StoreError, "no PNG"),
     ],
 )
-async def test_what_cannot_be_forked(
+async def test_a_change_that_cannot_be_made_is_an_error(
     place: Place, at: int, change: dict[str, Any], error: type[Act2SeeError], says: str
 ) -> None:
     with pytest.raises(error, match=says):
         await afork(place.graph, place.trace, at, **change)
 
 
-async def test_what_is_gone_is_named(place: Place) -> None:
+async def test_a_missing_frame_tool_or_video_is_named(place: Place) -> None:
     first, second, *rest = place.trace.initial
     lost = place.trace.model_copy(
         update={"initial": (first, second.model_copy(update={"digest": "f" * 32}), *rest)}
@@ -244,7 +244,7 @@ async def test_what_is_gone_is_named(place: Place) -> None:
         await areplay(other, place.trace)
 
 
-async def test_a_malformed_call_is_told_again_or_mended(tmp_path: Path) -> None:
+async def test_a_malformed_call_is_repeated_or_mended(tmp_path: Path) -> None:
     place = await place_in(
         tmp_path, "Look. <retrieve>second 1", "<zoom>x</zoom>", "It is TIME.</think><answer>TIME</answer>"
     )

@@ -51,7 +51,7 @@ def asking(folder: Path, saver: Any = None, **change: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 @pytest.mark.parametrize("question", ["which second?", 7, ["a", "b"], {"type": "choose"}, None])
-async def test_it_is_asked_and_answered(tmp_path: Path, kind: str, question: Any) -> None:
+async def test_a_tool_interrupts_and_is_answered(tmp_path: Path, kind: str, question: Any) -> None:
     async with saver_in(tmp_path, kind) as saver:
         graph = asking(tmp_path, saver, question=question)
         with pytest.raises(
@@ -75,7 +75,7 @@ async def test_decisions_that_cannot_be_saved_are_refused_and_the_run_still_wait
     assert (await aresume(graph, "t", decision="0")).answer == "B"
 
 
-async def test_a_graph_that_pauses_by_itself_says_so(tmp_path: Path) -> None:
+async def test_a_run_paused_by_interrupt_before_raises(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
     graph = create_act2see(config, parts=parts, checkpointer=InMemorySaver())
     graph.interrupt_before_nodes = ["retrieve"]
@@ -111,7 +111,7 @@ def test_a_saver_of_another_loop_is_named(tmp_path: Path) -> None:
         asyncio.run(ask(graph, close=True))
 
 
-async def test_it_may_ask_twice(tmp_path: Path) -> None:
+async def test_a_tool_may_interrupt_twice(tmp_path: Path) -> None:
     graph = asking(tmp_path, InMemorySaver(), twice=True)
     with pytest.raises(WaitingError, match="which second"):
         await aask(graph, clip_in(tmp_path), "Which?", thread_id="t")
@@ -122,7 +122,7 @@ async def test_it_may_ask_twice(tmp_path: Path) -> None:
     assert (frames.note, frames.frames[0].seconds) == ("sure: False", 1.0)
 
 
-async def test_without_a_checkpointer_it_says_that_one_is_missing(tmp_path: Path) -> None:
+async def test_an_interrupt_without_a_checkpointer_names_the_cause(tmp_path: Path) -> None:
     with pytest.raises(WaitingError, match="cannot go on without a checkpointer"):
         await aask(asking(tmp_path), clip_in(tmp_path), "Which?")
     with pytest.raises(WaitingError, match="from a graph that has a checkpointer"):
@@ -139,7 +139,7 @@ async def _by_hand(folder: Path) -> None:
         raise e.__cause__ or e from None
 
 
-async def test_it_is_asked_through_a_parent(tmp_path: Path) -> None:
+async def test_an_interrupt_of_a_tool_passes_through_a_parent(tmp_path: Path) -> None:
     parent = parent_of(asking(tmp_path), InMemorySaver())
     given: Any = {"video": clip_in(tmp_path), "question": "Which?", "options": []}
     assert (await parent.ainvoke(given, thread()))["__interrupt__"][0].value == "which second?"

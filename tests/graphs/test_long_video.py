@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 from act2see.errors import ConfigError, QuestionError, ReasonerError, RefusedError, SetupError, VideoError
 from act2see.graphs.config import load_config
 from act2see.graphs.long_video.graph import LongVideoContext, create_long_video
+from act2see.micro.draws import draw_board
 from act2see.micro.world import (
     COLOURS,
     FPS,
@@ -27,7 +28,6 @@ from act2see.micro.world import (
     Clip,
     Piece,
     Short,
-    draw_board,
     read_board,
     write_clip,
 )
@@ -44,7 +44,7 @@ SECONDS, BLINK = (
 
 
 @pytest.mark.timeout(300)  # it loads models, and a busy machine takes its time
-async def test_the_one_part_that_saw_it_is_not_outvoted(tmp_path: Path) -> None:
+async def test_one_part_that_found_it_is_not_outvoted(tmp_path: Path) -> None:
     rng = random.Random(5)
     board = draw_board(rng)
     shape = board.pieces[1]
@@ -186,7 +186,7 @@ async def test_a_part_that_fails_is_reported_and_the_others_go_on(tmp_path: Path
         await watched(tmp_path, Watches({1: SetupError("no key")})).ainvoke(hopping(tmp_path, 3))
 
 
-async def test_what_is_wrong_is_said_before_any_part_is_asked(tmp_path: Path) -> None:
+async def test_errors_are_raised_before_any_part_is_asked(tmp_path: Path) -> None:
     given, reasoner = hopping(tmp_path, 3), Watches({})
     graph = watched(tmp_path, reasoner, most=2)
     for change, error, says in (
@@ -263,7 +263,7 @@ class Case(TypedDict, total=False):
     report: str
 
 
-async def test_it_is_a_node_of_a_parent(tmp_path: Path) -> None:
+async def test_the_long_video_graph_is_a_node_of_a_parent(tmp_path: Path) -> None:
     parent = StateGraph(Case)
     parent.add_node("see", watched(tmp_path, Watches({2: "<answer>red</answer>"})))
     parent.add_node("report", lambda case: {"report": f"{case['answer']}, {case['found']}"})

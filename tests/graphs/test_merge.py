@@ -10,7 +10,7 @@ from act2see.graphs.long_video.merge import (
     NOTHING,
     PartReport,
     evidence_of,
-    in_whole,
+    in_whole_video,
     judge,
     says_absent,
     vote,
@@ -87,11 +87,11 @@ def verdicts(*traces: Trace, **options: Any) -> list[str]:
         ("red", "I cannot see it yet." + " I look again: there it is." * 9, False),
     ],
 )
-def test_a_part_is_taken_at_its_word(answer: str, thought: str, absent: bool) -> None:
+def test_says_absent_reads_answer_and_thought(answer: str, thought: str, absent: bool) -> None:
     assert says_absent(trace(answer, thought=thought)) is absent
 
 
-def test_what_a_part_has_found_is_read_from_what_it_did() -> None:
+def test_verdicts_follow_what_a_part_did() -> None:
     found, guessed, empty, nothing = (
         trace("blue", ("it blinks", 0.5)),
         trace("red", ("it blinks", None)),
@@ -107,7 +107,7 @@ def test_what_a_part_has_found_is_read_from_what_it_did() -> None:
     assert verdicts(trace("blue", ("it", None), ("it blinks", 0.4))) == ["found"]
 
 
-def test_a_part_that_looked_for_nothing_is_held_against_what_others_looked_for() -> None:
+def test_a_part_without_searches_is_scored_by_the_commonest_query() -> None:
     asked = []
 
     def similarity(frame: FrameRef, query: str) -> float:
@@ -168,7 +168,7 @@ def test_without_a_finding_there_is_a_guess_or_nothing() -> None:
     assert said(trace(None), trace("")) == (NOTHING, False, [])
 
 
-def test_evidence_stands_in_the_whole_video_and_says_what_is_imagined() -> None:
+def test_evidence_has_times_of_the_whole_video_and_marks_imagined_frames() -> None:
     imagined = frame(2.0, Generated(prompt="tipped", anchor=frame(2.0), seed=0, strength=0.3, model="m"))
     crop = frame(1.0, Cropped(query="it", source=frame(1.0), box=(0, 0, 1, 1)))
     shown = (
@@ -177,7 +177,7 @@ def test_evidence_stands_in_the_whole_video_and_says_what_is_imagined() -> None:
     )
     before = trace("blue", ("it", 0.5))
     before = before.model_copy(update={"segments": (*before.segments[:2], *shown, *before.segments[2:])})
-    whole = in_whole(before, 16.0)
+    whole = in_whole_video(before, 16.0)
     assert [f.seconds for f in whole.shown] == [16.0, 17.0, 19.3, 18.0, 17.0]
     assert whole.shown[3].provenance.anchor.seconds == 18.0  # type: ignore[union-attr]
     assert whole.shown[4].provenance.source.seconds == 17.0  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ import pytest
 from act2see.graphs.config import PRESETS, Config, load_config
 from act2see.graphs.needs import needed_weights
 from act2see.tools.plugins import chosen_tool
-from act2see.tools.runtime.catalogue import NF4, Known, catalogue, taken
+from act2see.tools.runtime.catalogue import NF4, Known, catalogue, memory_of
 
 LARGE = tuple(p for p in PRESETS if p != "micro")
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -41,7 +41,7 @@ def test_every_weight_is_named_well_and_known(preset: str) -> None:
         assert re.fullmatch(r"\w+:[\w.-]+", config.reasoner.weights)
 
 
-def test_what_is_known_of_weights() -> None:
+def test_needed_weights_of_a_preset() -> None:
     for name, known in catalogue().items():
         assert NAME.fullmatch(name)
         assert all(n > 0 for n in known.parts.values())
@@ -59,7 +59,7 @@ def test_the_class_that_loads_them_is_there(kind: str) -> None:
 
 
 @pytest.mark.parametrize("preset", LARGE)
-def test_what_a_preset_needs_holds_its_weights(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_needs_of_a_preset_hold_its_weights(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(preset)
     device = "cuda" if config.needs.gpu else "cpu"
     monkeypatch.setattr("act2see.graphs.needs.pick_device", lambda _: device)
@@ -77,13 +77,19 @@ def test_needs_do_not_change_answers() -> None:
     assert load_config("micro", needs={"gpu": 1}).hash == load_config("micro").hash
 
 
-def test_bytes_of_options() -> None:
+def test_memory_follows_the_options() -> None:
     parts = {"transformer": 1000, "text_encoder": 300}
-    assert taken(parts, 2) == taken(parts, 2, offload="none")
-    assert taken(parts, 2).device == 2600
-    assert taken(parts, 2, quantised=True).device == 1000 * NF4 + 600
-    assert (taken(parts, 2, offload="model").device, taken(parts, 2, offload="model").ram) == (2000, 2600)
-    assert (taken(parts, 2, offload="sequential").device, taken(parts, 2, offload="sequential").ram) == (
+    assert memory_of(parts, 2) == memory_of(parts, 2, offload="none")
+    assert memory_of(parts, 2).device == 2600
+    assert memory_of(parts, 2, quantised=True).device == 1000 * NF4 + 600
+    assert (memory_of(parts, 2, offload="model").device, memory_of(parts, 2, offload="model").ram) == (
+        2000,
+        2600,
+    )
+    assert (
+        memory_of(parts, 2, offload="sequential").device,
+        memory_of(parts, 2, offload="sequential").ram,
+    ) == (
         0,
         2600,
     )

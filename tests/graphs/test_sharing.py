@@ -4,8 +4,10 @@ frees the device."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from act2see.tools.base import Resources
 from act2see.tools.generate import Generate
 from act2see.tools.retrieve import Retrieve
 from act2see.tools.runtime.sharing import KeyedLocks, Shared
+from act2see.tools.search.blip2 import Blip2Encoder
 from act2see.tools.search.finder import Finder
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
@@ -150,7 +153,7 @@ async def test_many_films_do_not_use_up_the_threads(
     same."""
     encoder: Any = slow.encoder
     parts = [asyncio.create_task(slow.ready(f"{film}#t={n},{n + 9}")) for n in range(40)]
-    await reached(lambda: len(slow._building._jobs) == 40)
+    await reached(lambda: slow.building == 40)
     assert await asyncio.wait_for(asyncio.to_thread(lambda: 1 + 1), 10) == 2
     for task in parts[1:]:
         task.cancel()
@@ -158,11 +161,11 @@ async def test_many_films_do_not_use_up_the_threads(
     encoder.let_all = True
     encoder.permits.release(1)
     assert len(await parts[0]) == 27
-    await reached(lambda: not slow._building._jobs)
+    await reached(lambda: not slow.building)
     assert sum(encoder.batches) <= 27 + 8  # and the batch under way, if it was another's
 
 
-async def test_an_index_that_nobody_waits_for_is_given_up(slow: Finder, film: str, tmp_path: Path) -> None:
+async def test_an_index_that_nobody_awaits_is_dropped(slow: Finder, film: str, tmp_path: Path) -> None:
     encoder: Any = slow.encoder
     one, two = (asyncio.create_task(slow.ready(film)) for _ in range(2))
     encoder.permits.release(1)
@@ -174,7 +177,7 @@ async def test_an_index_that_nobody_waits_for_is_given_up(slow: Finder, film: st
     await asyncio.gather(one, two, return_exceptions=True)
     encoder.let_all = True
     encoder.permits.release(1)
-    await reached(lambda: not slow._building._jobs)
+    await reached(lambda: not slow.building)
     assert len(encoder.batches) <= 4
     assert [p.name for p in (tmp_path / "indexes").iterdir() if p.suffix != ".lock"] == []
     assert len(await slow.ready(film)) == 180
@@ -198,41 +201,42 @@ async def test_a_cancelled_run_frees_what_its_tools_use(slow: Finder, film: str,
         await run
     encoder.let_all = True
     encoder.permits.release(1)
-    await reached(lambda: not slow._building._jobs)
+    await reached(lambda: not slow.building)
     assert len(encoder.batches) <= 3
 
 
-async def test_the_encoder_takes_those_who_wait_together(clip: str, tmp_path: Path) -> None:
+async def test_the_encoder_batches_waiting_queries(
+    clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parts = build_parts(load_config("micro", cache=str(tmp_path)))
     finder: Any = parts.resources.finder
     await finder.ready(clip)
     queries = [f"the {colour} circle" for colour in ("red", "blue", "green", "black")] * 4
     alone = [finder.find(clip, q).hits for q in queries]
-    gate, encode = threading.Event(), finder.encoder._encoder().phrases
+    gate, encode = threading.Event(), Blip2Encoder.phrases
 
-    def gated(texts: Sequence[str]) -> NDArray[np.float32]:
+    def gated(encoder: Blip2Encoder, texts: Sequence[str]) -> NDArray[np.float32]:
         assert gate.wait(30)
-        out: NDArray[np.float32] = encode(texts)
-        return out
+        return encode(encoder, texts)
 
-    finder.encoder._encoder().phrases = gated
-    before = len(finder.encoder.queue.batches)
-    pool = [threading.Thread(target=finder.find, args=(clip, q)) for q in queries]
-    for thread in pool:
-        thread.start()
+    monkeypatch.setattr(Blip2Encoder, "phrases", gated)
     queue = finder.encoder.queue
-    await reached(
-        lambda: len(queue.batches) > before and queue.batches[before] + len(queue._queue) == len(queries)
-    )
+    before = len(queue.batches)
+    pool = [threading.Thread(target=finder.find, args=(clip, q)) for q in queries]
+    pool[0].start()
+    await reached(lambda: len(queue.batches) > before)
+    # The first query is being encoded: the others wait together.
+    for thread in pool[1:]:
+        thread.start()
+    await reached(lambda: queue.queued == len(queries) - 1)
     gate.set()
     for thread in pool:
         await asyncio.to_thread(thread.join)
-    assert queue.batches[before:] == [first := queue.batches[before], len(queries) - first]
-    assert first < len(queries)
+    assert queue.batches[before:] == [1, len(queries) - 1]
     assert [finder.find(clip, q).hits for q in queries] == alone
 
 
-async def test_the_parts_of_a_film_leave_rows_of_the_reasoner_to_others(film: str, tmp_path: Path) -> None:
+async def test_a_long_video_leaves_reasoner_rows_to_other_runs(film: str, tmp_path: Path) -> None:
     config = load_config("micro", cache=str(tmp_path), reasoner={"rows": 2}, view={"guard": None})
     parts = build_parts(config)
     order: list[str] = []
@@ -262,7 +266,7 @@ async def test_the_parts_of_a_film_leave_rows_of_the_reasoner_to_others(film: st
     assert [n for n in order if n != "clip"] == [f"part {n}" for n in range(12)]
 
 
-def test_a_lock_is_of_one_thing_and_goes_when_nobody_holds_it() -> None:
+def test_keyed_locks_are_independent() -> None:
     locks = KeyedLocks()
     inside, leave = threading.Event(), threading.Event()
 
@@ -290,4 +294,16 @@ def test_a_lock_is_of_one_thing_and_goes_when_nobody_holds_it() -> None:
     thread.join(30)
     taken.join(30)
     assert order == ["left", "taken"]
-    assert not locks._locks
+
+
+def test_a_keyed_lock_is_removed_after_use() -> None:
+    class Key:
+        pass
+
+    locks, key = KeyedLocks(), Key()
+    held = weakref.ref(key)
+    with locks(key):
+        pass
+    del key
+    gc.collect()
+    assert held() is None

@@ -61,7 +61,7 @@ def of(span: ReadableSpan, name: str) -> Any:
     return (span.attributes or {})[name]
 
 
-def test_a_real_run(tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter) -> None:
+def test_spans_of_a_run_of_micro(tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter) -> None:
     item = next(
         i for n in range(20) if (i := make_item("blink", n, "test", seconds=6)).needed == ("retrieve",)
     )
@@ -117,7 +117,7 @@ def test_a_real_run(tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExport
     assert not [x for x in [*secrets, *trace.text.split(". ")] if len(x) > 6 and x in told]
 
 
-async def test_payloads_where_they_are_wanted(
+async def test_payloads_are_recorded_if_asked_for(
     tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter
 ) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
@@ -153,7 +153,7 @@ async def test_a_tool_that_fails_has_a_span_for_each_try(
     assert "secret" not in " ".join(s.to_json() for s in rest)
 
 
-async def test_a_run_that_fails(tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter) -> None:
+async def test_spans_of_a_failed_run(tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
     graph = traced(create_act2see(config, parts=parts), tracer)
     with pytest.raises(VideoError):
@@ -163,7 +163,7 @@ async def test_a_run_that_fails(tmp_path: Path, tracer: Tracer, exporter: InMemo
     assert "secret" not in run.to_json()
 
 
-async def test_waiting_for_a_person_is_no_failure(
+async def test_waiting_for_a_person_is_not_an_error_span(
     tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter
 ) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
@@ -183,7 +183,7 @@ async def test_waiting_for_a_person_is_no_failure(
     assert {s.status.status_code for s in spans} == {StatusCode.UNSET}
 
 
-async def test_runs_at_once_and_in_a_parent_keep_apart(
+async def test_concurrent_and_nested_runs_have_separate_spans(
     tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter
 ) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
@@ -211,7 +211,7 @@ async def test_runs_at_once_and_in_a_parent_keep_apart(
         ]
 
 
-async def test_what_nodes_take_and_return_is_small_and_holds_no_pixels(tmp_path: Path) -> None:
+async def test_node_inputs_and_outputs_are_small_and_hold_no_pixels(tmp_path: Path) -> None:
     """What LangSmith is sent, where it is on."""
 
     class Sizes(BaseCallbackHandler):
@@ -231,7 +231,7 @@ async def test_what_nodes_take_and_return_is_small_and_holds_no_pixels(tmp_path:
     assert max(sizes.sizes) < 20_000
 
 
-def test_without_opentelemetry_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_opentelemetry_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(ConfigError, match=r"act2see\[otel\]"):
         Spans()

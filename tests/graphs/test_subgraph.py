@@ -197,7 +197,7 @@ async def test_a_parent_may_hold_our_settings_under_our_name(
         ("seed", "must be names and values"),
     ],
 )
-async def test_settings_that_cannot_be_are_named(tmp_path: Path, settings: Any, says: str) -> None:
+async def test_an_invalid_setting_under_act2see_is_named(tmp_path: Path, settings: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         await parent_of(child_in(tmp_path)).ainvoke(asked(tmp_path), {"configurable": {"act2see": settings}})
 
@@ -211,7 +211,7 @@ async def test_settings_that_cannot_be_are_named(tmp_path: Path, settings: Any, 
         ("video", None, "'video' must be the path of a file and is missing"),
     ],
 )
-async def test_keys_that_clash_are_named_and_an_adapter_helps(
+async def test_a_key_of_another_type_is_named_with_the_adapter(
     tmp_path: Path, key: str, value: Any, says: str
 ) -> None:
     class Theirs(TypedDict, total=False):

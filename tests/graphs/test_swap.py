@@ -108,7 +108,8 @@ async def test_a_run_picks_among_declared_tools(tmp_path: Path) -> None:
 async def test_another_tool_under_a_tag_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        f'preset: micro\nview: {{guard: null}}\ntools:\n  generate: null\n  retrieve: {{use: "{ODD}:Plain"}}\n',
+        "preset: micro\nview: {guard: null}\ntools:\n  generate: null\n"
+        f'  retrieve: {{use: "{ODD}:Plain"}}\n',
         encoding="utf-8",
     )
     config = load_config(path, cache=str(tmp_path / "cache"))
@@ -123,7 +124,7 @@ async def test_a_tool_that_raises(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Hangs", "Blocks"])
-async def test_a_tool_that_hangs_is_left_behind(tmp_path: Path, name: str) -> None:
+async def test_a_tool_that_hangs_is_abandoned(tmp_path: Path, name: str) -> None:
     started = time.perf_counter()
     frames = await told(tmp_path, name, "block", timeout=0.3)
     assert frames.note.startswith("The tool failed: ")
@@ -131,7 +132,7 @@ async def test_a_tool_that_hangs_is_left_behind(tmp_path: Path, name: str) -> No
     assert time.perf_counter() - started < 15
 
 
-async def test_after_a_call_that_blocks_the_next_one_works(tmp_path: Path) -> None:
+async def test_the_call_after_a_blocked_one_works(tmp_path: Path) -> None:
     config = configured(tmp_path, odd={"use": f"{ODD}:Blocks", "timeout": 1.5, "retries": 0})
     trace, _ = await ask(tmp_path, config, "<odd>block</odd>", "<odd>go</odd>")
     first, second = (s for s in trace.segments if isinstance(s, Frames))
@@ -151,13 +152,14 @@ async def test_after_a_call_that_blocks_the_next_one_works(tmp_path: Path) -> No
         ),
         (
             "ReturnsAFrame",
-            "the tool 'odd' returned a ToolResult whose frames is a FrameRef; it must be a tuple of FrameRefs",
+            "the tool 'odd' returned a ToolResult whose frames is a FrameRef; "
+            "it must be a tuple of FrameRefs",
         ),
         ("ReturnsUnstored", "the tool 'odd' returned a frame whose pixels are not in the store"),
         ("ReturnsNumbers", "the tool 'odd' returned a ToolResult whose note is a int; it must be text"),
     ],
 )
-async def test_a_tool_that_returns_what_it_should_not(tmp_path: Path, name: str, says: str) -> None:
+async def test_an_invalid_result_of_a_tool_is_reported(tmp_path: Path, name: str, says: str) -> None:
     frames = await told(tmp_path, name)
     assert says in frames.note
     assert not frames.frames
@@ -202,9 +204,7 @@ async def test_a_tool_that_returns_ten_thousand_frames(
         ),
     ],
 )
-def test_what_is_no_tool_is_said_when_the_graph_is_built(
-    tmp_path: Path, tool: dict[str, Any], says: str
-) -> None:
+def test_an_invalid_tool_class_is_a_config_error(tmp_path: Path, tool: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         build_parts(configured(tmp_path, odd=tool))
 
@@ -221,16 +221,16 @@ def test_a_tag_that_the_graph_uses_itself(tmp_path: Path, tag: str) -> None:
     [
         (
             "tools:\n  look: {use: retrieve}\n  look: {use: generate}\n",
-            "line 4: the key 'look' stands twice, first in line 3",
+            "line 4: duplicate key 'look', first in line 3",
         ),
         (
             "tools: {look: {use: retrieve}, look: {use: generate}}\n",
-            "line 2: the key 'look' stands twice, first in line 2",
+            "line 2: duplicate key 'look', first in line 2",
         ),
-        ("seed: 1\nbudget: {calls: 2}\nseed: 2\n", "line 4: the key 'seed' stands twice, first in line 2"),
+        ("seed: 1\nbudget: {calls: 2}\nseed: 2\n", "line 4: duplicate key 'seed', first in line 2"),
     ],
 )
-def test_two_tools_on_one_tag_are_refused(tmp_path: Path, text: str, says: str) -> None:
+def test_duplicate_keys_are_refused(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"preset: micro\n{text}", encoding="utf-8")
     with pytest.raises(ConfigError) as e:

@@ -116,7 +116,7 @@ async def test_resuming_without_a_saver_or_a_run_says_so(tmp_path: Path) -> None
         await aresume(child.graph(InMemorySaver()), "t")
 
 
-def test_ask_and_resume_tell_events_in_the_callers_thread(tmp_path: Path) -> None:
+def test_ask_and_resume_report_events_in_the_callers_thread(tmp_path: Path) -> None:
     child = Child(tmp_path)
     graph = child.graph(InMemorySaver())
     heard: list[tuple[str, int]] = []

@@ -80,7 +80,7 @@ async def test_runs_from_one_earlier_checkpoint_have_ids_of_their_own(tmp_path: 
         assert len({r["trace"]["id"] for r in (first, second, third)}) == 3
 
 
-async def test_while_the_second_waits_there_is_no_answer_of_the_first(tmp_path: Path, kind: str) -> None:
+async def test_a_waiting_second_question_shows_no_earlier_answer(tmp_path: Path, kind: str) -> None:
     config, parts = parts_in(tmp_path, Scripted(LOOK, ANSWER))
     given: Any = {"video": clip_in(tmp_path), "question": "One?", "options": OPTIONS}
     async with saver_in(tmp_path, kind) as saver:
@@ -99,7 +99,7 @@ async def test_while_the_second_waits_there_is_no_answer_of_the_first(tmp_path: 
         assert trace.id == waiting["__interrupt__"][0].value["run"]
 
 
-async def test_after_the_second_failed_there_is_no_answer_of_the_first(tmp_path: Path, kind: str) -> None:
+async def test_a_failed_second_question_shows_no_earlier_answer(tmp_path: Path, kind: str) -> None:
     config, parts = parts_in(tmp_path, Scripted(ANSWER))
     async with saver_in(tmp_path, kind) as saver:
         graph: Any = create_act2see(config, parts=parts, checkpointer=saver)

@@ -1,4 +1,4 @@
-"""The ablations: stages run on the real models and are not run twice; the page says what the results say."""
+"""The ablations: stages run once on the real models, and the page shows their results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TINY = Sizes(corpus=8, hinted=4, steps=1, asked=4, rounds=1, seeds=1)
 STAGES = ("corpus-reference", "insertion", "both", "budget-1")
 
 
-def test_stages_run_once_and_build_on_one_another(tmp_path: Path) -> None:
+def test_ablation_stages_run_once_and_build_on_each_other(tmp_path: Path) -> None:
     seen: list[str] = []
     ablate(tmp_path, TINY, lambda name, seconds: seen.append(name), STAGES)
     assert seen == [f"seed 0, {s}" for s in STAGES]
@@ -74,7 +74,7 @@ def test_rates_are_means_with_their_spread(results: Path) -> None:
     assert alone.spread == pytest.approx(0.2265, abs=1e-3)  # half of Wilson's interval for 8 of 10
 
 
-def test_the_page_says_what_there_is_and_names_what_is_not(results: Path, tmp_path: Path) -> None:
+def test_the_page_shows_finished_arms_and_names_missing_ones(results: Path, tmp_path: Path) -> None:
     page = markdown(read_results(results), "act2see micro ablate")
     assert "| text only | 50.0% ± 10.0 | 0.00 ± 0.00 | 71.9 |" in page
     assert "| both | 90.0% ± 10.0 | 0.50 ± 0.00 | 73.7 |" in page

@@ -1,4 +1,4 @@
-"""The corpus: a chain can be told as it would have gone with fewer tools, and says so."""
+"""The corpus: a chain with fewer tools, and a chain after its view."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ BOTH = chain(
 )
 
 
-def test_with_every_tool_nothing_changes() -> None:
+def test_with_all_tools_a_trace_is_unchanged() -> None:
     assert with_tools(BOTH, TAGS, random.Random(0)) == BOTH
 
 
 @pytest.mark.parametrize("tags", [(), ("generate",)])
-def test_what_cannot_be_seen_is_guessed(tags: tuple[str, ...]) -> None:
+def test_without_retrieve_a_chain_guesses(tags: tuple[str, ...]) -> None:
     guesses = set()
     for seed in range(20):
         trace = with_tools(BOTH, tags, random.Random(seed))
@@ -51,23 +51,27 @@ def test_what_cannot_be_seen_is_guessed(tags: tuple[str, ...]) -> None:
         said, answer = trace.segments
         assert isinstance(said, Text)
         assert isinstance(answer, Answer)
-        end = f" A ring blinks in these frames: no.{tools_line(tags)} I cannot look again. My guess is {answer.body}.</think>\n"
+        end = (
+            f" A ring blinks in these frames: no.{tools_line(tags)} I cannot look again. "
+            f"My guess is {answer.body}.</think>\n"
+        )
         assert said.text.endswith(end)
         guesses.add(answer.body)
     assert guesses == {"north", "south", "west"}
 
 
-def test_what_cannot_be_imagined_is_still_concluded() -> None:
+def test_without_generate_a_chain_concludes_from_text() -> None:
     trace = with_tools(BOTH, ("retrieve",), random.Random(0))
     assert [c.tag for c in trace.calls] == ["retrieve"]
     assert trace.text.endswith(
-        "\nTools: retrieve. I cannot imagine it. On the tipped board the ring is at west.</think>\n<answer>west</answer>"
+        "\nTools: retrieve. I cannot imagine it. On the tipped board the ring is at west.</think>\n"
+        "<answer>west</answer>"
     )
     assert "generate" not in trace.text
     assert LINE not in trace.text
 
 
-def test_a_tool_that_is_not_needed_is_only_left_out_of_the_list() -> None:
+def test_an_unneeded_tool_is_only_left_out_of_the_tools_line() -> None:
     plain = chain(
         Text(text="Second 0: north ring red. At the start the ring is at north.</think>\n"), BOTH.segments[-1]
     )
@@ -82,7 +86,7 @@ def test_every_call_of_an_item_follows_the_line_of_tools() -> None:
     assert item.needed == with_lines(item).needed
 
 
-def test_what_follows_the_view_is_all_that_is_learnt_of_it() -> None:
+def test_after_view_masks_the_description_of_the_view() -> None:
     initial = [{"digest": f"d{n}", "width": 48, "height": 48, "seconds": float(n)} for n in range(2)]
     said = (
         "Second 0: north ring red. 1: north ring red. A ring in these frames: yes. The ring is red.</think>\n"

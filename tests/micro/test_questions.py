@@ -1,5 +1,4 @@
-"""The questions: the same every time, nothing leaks between splits or through options, wording decides
-nothing."""
+"""The questions: deterministic, no leaks between splits, through options or through wording."""
 
 from __future__ import annotations
 
@@ -9,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from act2see.micro.questions import FAMILIES, Call, Item, describe, describe_view, items, make_item, sentences
+from act2see.micro.questions import FAMILIES, Call, Item, items, make_item, sentences
+from act2see.micro.words import describe, describe_view
 from act2see.micro.world import CELLS, COLOURS, FPS, HELD_OUT, SHAPES, Board, cell_name
 
 SPLITS = ("train", "validation", "test", "held_out")
@@ -34,7 +34,7 @@ def template(text: str) -> str:
     return re.sub(r"\b(to the )(left|right)\b", r"\1_", re.sub(rf"\b({'|'.join(names)})\b", "_", text))
 
 
-def test_an_item_is_the_same_every_time() -> None:
+def test_items_are_deterministic() -> None:
     for family in FAMILIES:
         assert make_item(family, 5) == make_item(family, 5)
         assert make_item(family, 5) != make_item(family, 6)
@@ -91,7 +91,7 @@ def test_the_usual_colour_is_never_an_option_of_a_blink(made: dict[str, list[Ite
         assert item.clip.slow[0][1].piece(shape).colour not in item.options
 
 
-def test_the_decision_to_look_cannot_come_from_the_words() -> None:
+def test_the_wording_does_not_tell_whether_to_call() -> None:
     """Each wording that needs a tool in one clip needs fewer in another; `both` always imagines, and says
     so."""
     needed: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
@@ -110,7 +110,7 @@ def test_the_decision_to_look_cannot_come_from_the_words() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_what_is_needed_follows_from_the_view(made: dict[str, list[Item]], split: str) -> None:
+def test_needed_calls_follow_from_the_view(made: dict[str, list[Item]], split: str) -> None:
     for item in made[split]:
         shown = item.clip.view()
         for call in (s for s in item.chain if isinstance(s, Call)):
@@ -136,7 +136,7 @@ def test_chains_end_in_the_answer_and_name_every_piece() -> None:
     assert said.count(": ") == len(item.clip.view())
 
 
-def test_lengths() -> None:
+def test_clip_lengths() -> None:
     assert {make_item("blink", i).clip.frames // FPS for i in range(60)} == set(range(6, 11))
     assert make_item("both", 0, seconds=9).clip.seconds == 9.0
 

@@ -1,5 +1,4 @@
-"""The recipe from nothing, a few steps of each stage: every folder that it leaves is one that the graph
-loads."""
+"""The recipe from nothing, a few steps of each stage: the graph loads every folder that it writes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The weights in the package: they load, reason in the grammar, call real tools, and answer the same
-twice."""
+"""The weights in the package: they load, follow the grammar, call real tools, and are deterministic."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
     return create_act2see(load_config("micro", cache=str(tmp_path_factory.mktemp("cache"))))
 
 
-def test_they_are_small_enough_to_ship() -> None:
+def test_shipped_weights_are_small() -> None:
     assert sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file()) <= 20 << 20
 
 
@@ -47,9 +46,7 @@ async def test_a_question_of_each_family_is_answered_in_the_grammar(
     assert Trace.from_json(trace.to_json()) == trace
 
 
-async def test_a_run_taken_up_by_another_process_before_any_node_answers_the_same(
-    graph: Graph, tmp_path: Path
-) -> None:
+async def test_a_run_resumed_by_another_process_answers_the_same(graph: Graph, tmp_path: Path) -> None:
     """The second half runs on models that have seen nothing of the first: no cache of keys, no index in
     memory."""
     from langgraph.checkpoint.memory import InMemorySaver
@@ -72,7 +69,7 @@ async def test_a_run_taken_up_by_another_process_before_any_node_answers_the_sam
         assert [f.digest for f in trace.shown] == [f.digest for f in whole.shown]
 
 
-async def test_a_second_loop_reads_nothing_twice(graph: Graph, tmp_path: Path) -> None:
+async def test_a_second_loop_prefills_only_new_tokens(graph: Graph, tmp_path: Path) -> None:
     for i in range(12):
         item = make_item("imagine", i, "validation")
         trace = await aask(graph, write_clip(item.clip, tmp_path / f"{i}.mp4"), item.text, item.options)
@@ -83,7 +80,7 @@ async def test_a_second_loop_reads_nothing_twice(graph: Graph, tmp_path: Path) -
     pytest.fail("no question of twelve made the model call a tool")
 
 
-async def test_the_tools_do_what_they_are_asked(graph: Graph, tmp_path: Path) -> None:
+async def test_shipped_tools_return_the_expected_frames(graph: Graph, tmp_path: Path) -> None:
     from act2see.tools.base import ToolContext
 
     parts = build_parts(load_config("micro", cache=str(tmp_path)))
@@ -110,7 +107,7 @@ async def test_the_tools_do_what_they_are_asked(graph: Graph, tmp_path: Path) ->
     assert sum(right) / len(right) >= 0.8
 
 
-async def test_a_clip_that_is_no_board_is_noticed(graph: Graph, tmp_path: Path) -> None:
+async def test_a_clip_that_is_no_board_is_refused(graph: Graph, tmp_path: Path) -> None:
     import av
     import numpy as np
 

@@ -1,5 +1,4 @@
-"""The board world: pictures that can be read back, physics that loses nothing, events seen only by who
-looks."""
+"""The board world: readable pictures, tipping, and events that only some views show."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from act2see.micro.draws import draw_board, draw_short
 from act2see.micro.questions import FAMILIES, make_item
 from act2see.micro.world import (
     CELLS,
@@ -25,8 +25,6 @@ from act2see.micro.world import (
     Piece,
     Short,
     cell_name,
-    draw_board,
-    draw_short,
     read_board,
     render,
     write_clip,
@@ -48,7 +46,7 @@ def boards(draw: st.DrawFn) -> Board:
 
 @pytest.mark.parametrize("size", [48, 192])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_piece_can_be_read_from_its_picture(shape: str, size: int) -> None:
+def test_read_board_reads_every_piece(shape: str, size: int) -> None:
     for n, (colour, lit) in enumerate((c, lit) for c in COLOURS for lit in (False, True)):
         for tipped in (None, *SIDES):
             board = Board((Piece(shape, colour, CELLS[n % len(CELLS)], lit),), tipped)
@@ -57,7 +55,7 @@ def test_every_piece_can_be_read_from_its_picture(shape: str, size: int) -> None
 
 @settings(max_examples=40, deadline=None)
 @given(boards(), st.sampled_from((None, *SIDES)), st.integers(0, 4))
-def test_whole_boards_can_be_read(board: Board, side: str | None, lit: int) -> None:
+def test_read_board_reads_whole_boards(board: Board, side: str | None, lit: int) -> None:
     if side:
         board = board.tip(side)
     if lit < len(board.pieces):
@@ -107,7 +105,7 @@ def test_a_clip_as_h264_shows_the_right_board_at_every_third_of_a_second(family:
 @pytest.mark.parametrize("kind", ["blink", "guest"])
 @pytest.mark.parametrize("seconds", [6, 12])
 @pytest.mark.parametrize("in_view", [False, True])
-def test_short_events_are_in_view_exactly_when_they_should_be(kind: str, seconds: int, in_view: bool) -> None:
+def test_short_events_are_in_view_only_around_whole_seconds(kind: str, seconds: int, in_view: bool) -> None:
     rng = random.Random(seconds)
     base = Board((Piece("circle", "red", (0, 0)), Piece("square", "blue", (1, 1))))
     piece = Piece("circle", "green", (0, 0), True) if kind == "blink" else Piece("ring", "green", (2, 2))

@@ -33,8 +33,8 @@ from transformers import (
 from act2see.agent.packing import Packer
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.tools.runtime.weights import resolve_weights
-from act2see.training.sft.lora import lora_config, lora_parameters, lora_targets
 from act2see.training.sft.settings import PROJECTIONS, SftSettings
+from act2see.training.sft.trainer import lora_config, lora_parameters, lora_targets
 
 PUBLISHED = Path(__file__).parent / "published"
 

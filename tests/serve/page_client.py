@@ -31,6 +31,11 @@ class Client:
                 return int(event["id"])
         raise AssertionError(f"no event takes {inputs}")
 
+    def load(self) -> int:
+        """The id of the event that the page sends when it is opened."""
+        [event] = [e for e in self.config["dependencies"] if [t[1] for t in e["targets"]] == ["load"]]
+        return int(event["id"])
+
     def join(self, function: Any, data: Any, **more: Any) -> httpx.Response:
         """Ask for an event. JSON is written as Python does it: NaN and halves of surrogate pairs go
         through."""

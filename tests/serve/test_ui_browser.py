@@ -36,7 +36,8 @@ pytestmark = [
 IMG = '<img src=x onerror="window.hit=1">'
 HOSTILE = f"{IMG}<script>window.hit=1;//${{window.hit=1}}{{{{hit}}}}"
 SCRIPT = (f"{HOSTILE}<retrieve>{HOSTILE}</retrieve>", f"{HOSTILE}</think><answer>{HOSTILE}</answer>")
-WAIT = 120_000
+WAIT = 120_000  # milliseconds
+CALLS = {"micro": 4, "away": 5, "scripted": 6, "slow": 7}  # budgets of the configurations, all different
 
 
 class Slow(Scripted):
@@ -70,17 +71,29 @@ class Visit:
         )
         page.on("pageerror", lambda e: self.errors.append(str(e)))
         page.goto(self.address)
-        # Until then the page's scripts may not listen yet.
-        sync_api.expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled(timeout=WAIT)
+        return page
+
+    def open_ready(self, **viewport: int) -> Any:
+        page = self.open(**viewport)
+        wait_until_ready(page)
         return page
 
 
-def choose(page: Any, label: str, option: str) -> None:
+def wait_until_ready(page: Any) -> None:
+    """Wait until the server has answered the page, which is then no longer disabled."""
+    page.locator("body[data-ready]").wait_for()
+
+
+def ask_button(page: Any) -> Any:
+    return page.get_by_role("button", name="Ask", exact=True)
+
+
+def choose_option(page: Any, label: str, option: str) -> None:
     page.get_by_role("combobox", name=label).click()
     page.get_by_role("option", name=option).click()
 
 
-def noise(path: Path, seed: int = 0) -> str:
+def write_noise_video(path: Path, seed: int = 0) -> str:
     """A video that shows no board."""
     import av
     import numpy as np
@@ -98,22 +111,22 @@ def noise(path: Path, seed: int = 0) -> str:
     return str(path)
 
 
-def configure(page: Any, name: str, opened: bool = False) -> None:
+def choose_configuration(page: Any, name: str, opened: bool = False) -> None:
+    """Choose it and wait until the server has sent its budget."""
     if not opened:
         page.get_by_role("button", name="Tools, budget").click()
-    choose(page, "Configuration", name)
-    sync_api.expect(page.get_by_label("Calls at most")).to_have_value("4", timeout=WAIT)
+    choose_option(page, "Configuration", name)
+    sync_api.expect(page.get_by_label("Maximum calls")).to_have_value(str(CALLS[name]))
 
 
-def said(page: Any, what: str) -> Any:
-    """Wait until the page says so, in a line that screen readers read out."""
-    line = page.locator("[role=status], [role=alert]").filter(has_text=what)
-    line.first.wait_for()
-    return line.first
+def wait_for_message(page: Any, text: str) -> Any:
+    """Wait until a line that screen readers announce has this text."""
+    line = page.locator("[role=status], [role=alert]").filter(has_text=text).first
+    line.wait_for()
+    return line
 
 
-def beside(page: Any, message: str, control: str) -> None:
-    """The message stands right below the control."""
+def assert_right_below(page: Any, message: str, control: str) -> None:
     box, below = page.locator(control).bounding_box(), page.locator(message).bounding_box()
     assert box["y"] < below["y"] <= box["y"] + box["height"] + 40
 
@@ -125,8 +138,11 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     scripted, parts = parts_in(folder / "scripted", Scripted(*SCRIPT))
     _, slow = parts_in(folder / "slow", Slow())
     made = {"scripted": parts, "slow": slow}
-    away = load_config("micro", name="away", reasoner={"weights": "./not/here"})
-    configs = {"micro": micro, "away": away} | {n: scripted.model_copy(update={"name": n}) for n in made}
+    away = load_config("micro", reasoner={"weights": "./not/here"})
+    configs = {"micro": micro, "away": away, "scripted": scripted, "slow": scripted}
+    for name, config in configs.items():
+        budget = config.budget.model_copy(update={"calls": CALLS[name]})
+        configs[name] = config.model_copy(update={"name": name, "budget": budget})
 
     def open_graph(config: Config) -> Any:
         chosen = made.get(config.name) or cached_parts(config)
@@ -145,21 +161,26 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(locale="en-US")
         context.set_default_timeout(WAIT)
+        sync_api.expect.set_options(timeout=WAIT)
         yield Visit(address, context, folder)
+        sync_api.expect.set_options(timeout=5_000)
         context.close()
         browser.close()
 
 
 def test_an_answer_is_streamed_and_its_imagined_frame_marked_and_a_reload_keeps_it(visit: Visit) -> None:
-    page = visit.open()
+    page = visit.open_ready()
     page.evaluate(
-        """() => { window.looks = new Set(); new MutationObserver(() => looks.add(document.querySelector("#chain").innerText.length))
-        .observe(document.querySelector("#chain"), {subtree: true, childList: true, characterData: true}) }"""
+        """() => {
+          const chain = document.querySelector("#chain");
+          window.looks = new Set();
+          new MutationObserver(() => looks.add(chain.innerText.length))
+            .observe(chain, {subtree: true, childList: true, characterData: true});
+        }"""
     )
     page.get_by_label("Question").press("Enter")
-    said(page, "Answered")
     item = make_item("imagine", dict(ITEMS)["imagine"], "test")
-    assert item.answer in said(page, "Answered").inner_text()
+    assert item.answer in wait_for_message(page, "Answered").inner_text()
     assert page.evaluate("window.looks.size") >= 5
     imagined = page.locator("#chain .picture.imagined")
     assert imagined.locator(".badge").inner_text() == "imagined"
@@ -171,14 +192,55 @@ def test_an_answer_is_streamed_and_its_imagined_frame_marked_and_a_reload_keeps_
     assert trace.choice == item.answer
     page.reload()
     page.get_by_role("tab", name="Past runs").click()
-    past = page.get_by_role("combobox", name="Run, the newest first")
-    sync_api.expect(past).to_have_value(re.compile(re.escape(item.text[:40])), timeout=WAIT)
+    past = page.get_by_role("combobox", name="Run (newest first)")
+    sync_api.expect(past).to_have_value(re.compile(re.escape(item.text[:40])))
     page.locator("#past-chain .picture.imagined").wait_for()
     page.close()
 
 
-def test_an_empty_page_says_what_to_do(visit: Visit) -> None:
+def test_controls_are_disabled_until_the_server_has_answered_the_page(visit: Visit) -> None:
+    held: list[Any] = []
+    visit.context.route("**/queue/join*", lambda route: held.append(route))
     page = visit.open()
+    page.get_by_role("button", name="Tools, budget").click()
+    controls = [
+        ask_button(page),
+        page.get_by_role("combobox", name="Video"),
+        *(page.get_by_label(label) for label in ("Question", "Options")),
+        *(page.get_by_label(label) for label in ("Configuration", "Maximum calls", "Maximum tokens", "Seed")),
+        *(page.get_by_role("checkbox", name=tool) for tool in ("retrieve", "generate")),
+        *(page.get_by_role("tab", name=tab) for tab in ("Past runs", "Compare")),
+    ]
+    for control in controls:
+        sync_api.expect(control).to_be_disabled()
+    assert page.locator("input[type=file]").count() == 0
+    assert page.locator("body[data-ready]").count() == 0
+    for route in held:
+        route.continue_()
+    visit.context.unroute("**/queue/join*")
+    wait_until_ready(page)
+    for control in controls:
+        sync_api.expect(control).to_be_enabled()
+    assert page.locator("#upload input[type=file]").count() == 1
+    page.close()
+
+
+def test_controls_are_disabled_while_the_connection_is_lost_and_enabled_when_it_is_back(visit: Visit) -> None:
+    page = visit.open_ready()
+    page.route("**/gradio_api/**", lambda route: route.abort())
+    page.get_by_label("Question").press("Enter")
+    page.locator("body:not([data-ready])").wait_for()
+    assert page.locator("main").evaluate("main => main.inert")
+    page.unroute("**/gradio_api/**")
+    wait_until_ready(page)
+    choose_configuration(page, "scripted")
+    ask_button(page).click()
+    wait_for_message(page, "Answered")
+    page.close()
+
+
+def test_an_empty_page_says_what_to_do(visit: Visit) -> None:
+    page = visit.open_ready()
     assert "Pick a video" in page.locator("#chain").inner_text()
     page.get_by_role("tab", name="Compare").click()
     page.get_by_text("Ask twice").locator("visible=true").wait_for()
@@ -186,91 +248,90 @@ def test_an_empty_page_says_what_to_do(visit: Visit) -> None:
 
 
 def test_ones_own_video_brings_no_question_and_micro_says_that_it_does_not_know_it(visit: Visit) -> None:
-    page = visit.open()
+    page = visit.open_ready()
     question, options = page.get_by_label("Question"), page.get_by_label("Options")
     assert options.input_value()
-    page.locator("#upload input[type=file]").set_input_files(noise(visit.folder / "noise.mp4"))
-    said(page, "It is selected")
-    sync_api.expect(options).to_have_value("", timeout=WAIT)
-    sync_api.expect(question).to_have_value("", timeout=WAIT)
+    page.locator("#upload input[type=file]").set_input_files(write_noise_video(visit.folder / "noise.mp4"))
+    wait_for_message(page, "It is now selected")
+    sync_api.expect(options).to_have_value("")
+    sync_api.expect(question).to_have_value("")
     question.fill("What is this?")
     options.fill("a\nb")
-    page.locator("#upload input[type=file]").set_input_files(noise(visit.folder / "again.mp4", seed=1))
-    sync_api.expect(page.get_by_role("combobox", name="Video")).to_have_value(
-        "upload: again.mp4", timeout=WAIT
+    page.locator("#upload input[type=file]").set_input_files(
+        write_noise_video(visit.folder / "again.mp4", seed=1)
     )
+    sync_api.expect(page.get_by_role("combobox", name="Video")).to_have_value("upload: again.mp4")
     page.locator("video[aria-label*=again]").wait_for()
-    assert (question.input_value(), options.input_value()) == (
-        "What is this?",
-        "a\nb",
-    )  # one's own words stay
+    # One's own words stay.
+    assert (question.input_value(), options.input_value()) == ("What is this?", "a\nb")
     question.press("Enter")
-    said(page, "Not answered: I cannot tell")
+    wait_for_message(page, "Not answered: I cannot tell")
     for absent in ("budget", "Forced", "Chain of thought", "none of the options"):
         assert absent not in page.locator("#answering").inner_text()
     page.close()
 
 
 def test_on_a_phone_the_answer_comes_into_view_and_an_error_too(visit: Visit) -> None:
-    page = visit.open(width=390, height=844)
-    configure(page, "scripted")
-    page.get_by_role("button", name="Ask", exact=True).click()
-    said(page, "Answered")
-    assert 0 <= said(page, "Answered").bounding_box()["y"] < 200
-    configure(page, "away", opened=True)
-    page.get_by_role("button", name="Ask", exact=True).click()
-    alert = said(page, "there is no weight folder")
-    sync_api.expect(alert).to_be_in_viewport(timeout=WAIT)
+    page = visit.open_ready(width=390, height=844)
+    choose_configuration(page, "scripted")
+    ask_button(page).click()
+    assert 0 <= wait_for_message(page, "Answered").bounding_box()["y"] < 200
+    choose_configuration(page, "away", opened=True)
+    ask_button(page).click()
+    alert = wait_for_message(page, "there is no weight folder")
+    sync_api.expect(alert).to_be_in_viewport()
     page.close()
 
 
 def test_errors_are_readable_and_the_form_stays_as_it_is(visit: Visit) -> None:
-    page = visit.open()
+    page = visit.open_ready()
     question = page.get_by_label("Question")
     question.fill("   ")
-    page.get_by_role("button", name="Ask", exact=True).click()
-    assert said(page, "question is empty").get_attribute("role") == "alert"
-    beside(page, "#said", "#ask-button")
+    ask_button(page).click()
+    assert wait_for_message(page, "question is empty").get_attribute("role") == "alert"
+    assert_right_below(page, "#message", "#ask-button")
     page.locator("#upload input[type=file]").set_input_files(
         {"name": "no <b>video.mp4", "mimeType": "video/mp4", "buffer": b"only words"}
     )
-    assert "is not a video that can be read" in said(page, "not a video").inner_text()
-    beside(page, "#upload-said", "#upload")
+    assert "is not a video that can be read" in wait_for_message(page, "not a video").inner_text()
+    assert_right_below(page, "#upload-message", "#upload")
     page.locator("#upload input[type=file]").set_input_files(
         {"name": f"big{HOSTILE}.mp4", "mimeType": "video/mp4", "buffer": bytes(1_100_000)}
     )
     page.get_by_text(re.compile("exceed the maximum allowed size")).first.wait_for()
-    page.wait_for_timeout(300)
+    # A picture that the name had put into the page would fail to load before this one does.
+    page.evaluate("new Promise((failed) => Object.assign(new Image(), {onerror: failed, src: 'x'}))")
     assert page.evaluate("window.hit") is None
     question.fill("What is it?")
-    configure(page, "away")
-    page.get_by_role("button", name="Ask", exact=True).click()
-    assert said(page, "there is no weight folder").get_attribute("role") == "alert"
-    beside(page, "#said", "#ask-button")
+    choose_configuration(page, "away")
+    ask_button(page).click()
+    assert wait_for_message(page, "there is no weight folder").get_attribute("role") == "alert"
+    assert_right_below(page, "#message", "#ask-button")
     assert question.input_value() == "What is it?"
-    sync_api.expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled(timeout=WAIT)
+    sync_api.expect(ask_button(page)).to_be_enabled()
     page.close()
 
 
 def test_nothing_that_somebody_wrote_becomes_part_of_the_page(visit: Visit) -> None:
-    page = visit.open()
+    page = visit.open_ready()
     video = Path(clip_in(visit.folder)).read_bytes()
     name = """"><img src=x onerror="window.hit=1">..#t=1,2.mp4"""
     page.locator("#upload input[type=file]").set_input_files(
         {"name": name, "mimeType": "video/mp4", "buffer": video}
     )
-    said(page, "It is selected")
-    configure(page, "scripted")
+    wait_for_message(page, "It is now selected")
+    sync_api.expect(page.get_by_label("Options")).to_have_value("")  # the sample's go with it
+    choose_configuration(page, "scripted")
     page.get_by_label("Question").fill(HOSTILE)
     page.get_by_label("Options").fill(f"{HOSTILE}\n{HOSTILE}2")
-    page.get_by_role("button", name="Ask", exact=True).click()
-    said(page, "Answered")
+    ask_button(page).click()
+    wait_for_message(page, "Answered")
     shown = page.locator("#chain").inner_text()
     assert shown.count(HOSTILE) == 7  # question, two options, thought, query, thought, answer
     assert page.locator("#chain img, #chain script").count() == 0
     page.get_by_role("tab", name="Past runs").click()
     page.locator("#past-chain article").wait_for()
-    page.get_by_role("combobox", name="Run, the newest first").click()
+    page.get_by_role("combobox", name="Run (newest first)").click()
     page.get_by_role("option").first.wait_for()
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="Open the page").locator("visible=true").click()
@@ -283,24 +344,21 @@ def test_nothing_that_somebody_wrote_becomes_part_of_the_page(visit: Visit) -> N
 
 
 def test_with_the_keyboard_alone_on_a_phone(visit: Visit) -> None:
-    page = visit.open(width=390, height=844)
+    page = visit.open_ready(width=390, height=844)
     reached: list[str] = []
     for _ in range(20):
         page.keyboard.press("Tab")
         focus = page.evaluate("document.activeElement.closest('[id]')?.id")
-        reached += (
-            [focus]
-            if focus in ("upload", "clip", "question", "options", "ask-button") and focus not in reached
-            else []
-        )
+        if focus in ("upload", "clip", "question", "options", "ask-button") and focus not in reached:
+            reached.append(focus)
         if focus == "question":
             page.keyboard.press("Control+A")
             page.keyboard.type("Which?")
     assert reached == ["upload", "clip", "question", "options", "ask-button"]
-    configure(page, "scripted")
+    choose_configuration(page, "scripted")
     page.get_by_label("Question").focus()
     page.keyboard.press("Enter")
-    said(page, "Answered")
+    wait_for_message(page, "Answered")
     for tab, control in (("Ask", "#ask-button"), ("Past runs", "#past"), ("Compare", "#run-b")):
         page.get_by_role("tab", name=tab).click()
         box = page.locator(control).bounding_box()
@@ -315,17 +373,19 @@ def test_with_the_keyboard_alone_on_a_phone(visit: Visit) -> None:
 
 
 def test_stop_keeps_what_there_is_and_two_runs_stand_side_by_side(visit: Visit) -> None:
-    page = visit.open()
-    configure(page, "slow")
+    page = visit.open_ready()
+    choose_configuration(page, "slow")
     for tools in (True, False):
         if not tools:
             page.get_by_role("checkbox", name="retrieve").uncheck()
             page.get_by_role("checkbox", name="generate").uncheck()
-        page.get_by_role("button", name="Ask", exact=True).click()
+        ask_button(page).click()
+        stop = page.get_by_role("button", name="Stop")
+        sync_api.expect(stop).to_be_enabled()  # the page shows this run, and no longer the last one
         page.locator("#chain").get_by_text("word3").wait_for()
-        page.get_by_role("button", name="Stop").click()
-        said(page, "Stopped. What there was is kept.")
-        sync_api.expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled(timeout=WAIT)
+        stop.click()
+        wait_for_message(page, "Stopped. The run so far was saved.")
+        sync_api.expect(ask_button(page)).to_be_enabled()
     page.get_by_role("tab", name="Compare").click()
     page.locator("#comparison .a2s-column article").nth(1).wait_for()
     left, right = (c.bounding_box() for c in page.locator("#comparison .a2s-column").all())

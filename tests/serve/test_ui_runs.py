@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator
 from itertools import pairwise
@@ -163,7 +164,7 @@ async def test_what_fails_says_so_in_a_line_and_keeps_what_there_was(
             pass
     assert "something went wrong (RuntimeError)" in run.error
     assert "secret" not in status(run)
-    id = run.error.rpartition(" ")[2]
+    [id] = re.findall(r"error (\w{12})\b", run.error)
     assert any(id in r.getMessage() and r.exc_info for r in caplog.records)
     assert runs.load(run.id).text == "I look"
     none = runs.begin(Asked(config, str(tmp_path / "no.mp4"), "Which?"))

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from act2see.micro.questions import make_item
-from act2see.micro.recipe.learn_encoder import _image_processor
 from act2see.micro.recipe.learn_generator import edit_texts
-from act2see.micro.recipe.models import build_encoder, build_generator, build_vae
+from act2see.micro.recipe.models import build_encoder, build_generator, build_vae, encoder_image_processor
 from act2see.micro.recipe.tokenizers import bert_tokenizer, clip_tokenizer
 from act2see.micro.world import write_clip
 from act2see.tools.base import Resources
@@ -29,7 +28,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Blip2Encoder:
     tokenizer = bert_tokenizer(edit_texts())
     build_encoder(len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    _image_processor().save_pretrained(folder)
+    encoder_image_processor().save_pretrained(folder)
     return Blip2Encoder(folder)
 
 

@@ -1,4 +1,4 @@
-"""Chains with real pictures: one by one, and any by hypothesis."""
+"""Chains with real pictures: single ones, and a hypothesis strategy for any."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPELLED = [
 
 
 def picture(n: int) -> np.ndarray:
-    """Noise that its number decides."""
+    """Noise, seeded with its number."""
     width, height = SIZES[n % len(SIZES)]
     return np.random.default_rng(n).integers(0, 256, (height, width, 3), dtype=np.uint8)
 

@@ -1,5 +1,4 @@
-"""Chains about board clips, made by hand: the reference chain as the human one, and a teacher's with frames
-in it."""
+"""Chains about boards, made by hand: a human chain, and a teacher's with frames."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from act2see.training.corpus.sources import Sample
 
 
 def shown(n: int, store: FrameStore | None = None) -> FrameRef:
-    """A board of its own for each `n`; its pixels are in the store, where there is one."""
+    """A frame of another board for each `n`; its pixels are in the store, if one is given."""
     if store is None:
         return FrameRef(digest=f"{n + 1:032x}", width=96, height=96, seconds=n)
     board = Board(
@@ -25,8 +24,8 @@ def shown(n: int, store: FrameStore | None = None) -> FrameRef:
     return store.ref(render(board, 96), float(n))
 
 
-def looked(n: int, tag: str = "retrieve", store: FrameStore | None = None) -> tuple[Call, Frames]:
-    """A call and the frame that came of it."""
+def call_and_frames(n: int, tag: str = "retrieve", store: FrameStore | None = None) -> tuple[Call, Frames]:
+    """A call and its returned frame."""
     frame, query = shown(n, store), f"board {n}"
     if tag == "generate":
         source = Generated(prompt=query, anchor=shown(n + 9, store), seed=0, strength=0.5, model="micro-sd3")
@@ -60,10 +59,10 @@ def closing(sample: Sample) -> tuple[Text, Answer]:
 def chained(
     sample: Sample, *tags: str, said: str | None = None, store: FrameStore | None = None, **changes: object
 ) -> Chain:
-    """A well-formed chain: `said` (by default what the human said), a call of each tag, the right answer."""
+    """A well-formed chain: `said` (default: the human chain), a call of each tag, the right answer."""
     segments: list[Segment] = [Text(text=sample.chain if said is None else said)]
     for n, tag in enumerate(tags, start=2):
-        segments += looked(n, tag, store)
+        segments += call_and_frames(n, tag, store)
     attempt = Attempt(
         outcome="right",
         answer=sample.answer,
@@ -74,8 +73,8 @@ def chained(
     return Chain(sample=sample, trace=traced(sample, *segments, *closing(sample), store=store), **fields)  # type: ignore[arg-type]
 
 
-def asked(n: int, human: str = "The ring turns green.", **changes: object) -> Sample:
-    """A question that no clip stands behind."""
+def make_sample(n: int, human: str = "The ring turns green.", **changes: object) -> Sample:
+    """A question without a clip."""
     fields = {
         "id": f"q{n}",
         "source": "jsonl",

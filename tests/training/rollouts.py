@@ -1,5 +1,4 @@
-"""Traces of board questions without clips or a graph: each board that a chain speaks of is drawn into the
-store."""
+"""Traces of board questions without clips or a graph: each board of a chain is drawn into the store."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ def item_of(family: str, n: int = 0) -> Item:
 
 
 def written(item: Item) -> str:
-    """What the model writes of a chain."""
+    """The text of a chain that the model writes."""
     return (
         "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain)
         + item.closing()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.board_chains import asked, chained
+from tests.training.board_chains import chained, make_sample
 from transformers import Qwen3VLForConditionalGeneration
 
 from act2see.agent.packing import Packer
@@ -34,14 +34,14 @@ def packer() -> Packer:
 
 
 def trace(*tags: str, **changes: Any) -> Trace:
-    made = chained(asked(0, **changes), *tags).trace
+    made = chained(make_sample(0, **changes), *tags).trace
     assert made
     return made
 
 
-def test_a_right_answer_earns_and_each_call_costs() -> None:
+def test_reward_pays_for_the_answer_and_charges_for_calls() -> None:
     reward = Reward(answer=1, format=0.1, call=0.05)
-    question = asked(0)
+    question = make_sample(0)
     assert reward.of(trace(), question) == pytest.approx(1.1)
     assert reward.of(trace("retrieve", "generate"), question) == pytest.approx(1.0)
     assert reward.of(trace(answer="red"), question) == pytest.approx(0.1)
@@ -49,8 +49,9 @@ def test_a_right_answer_earns_and_each_call_costs() -> None:
     assert reward.of(broken, question) == pytest.approx(1.0)
 
 
-def test_advantages_are_within_a_group() -> None:
-    assert advantages([[1.0, 0.0], [5.0, 5.0]]) == [[0.5, -0.5], [0.0, 0.0]]
+def test_advantages_are_rewards_minus_their_mean() -> None:
+    assert advantages([1.0, 0.0]) == [0.5, -0.5]
+    assert advantages([5.0, 5.0]) == [0.0, 0.0]
 
 
 def likelihood(model: Any, packer: Packer, store: FrameStore, rollout: Rollout) -> float:
@@ -64,14 +65,12 @@ def likelihood(model: Any, packer: Packer, store: FrameStore, rollout: Rollout) 
     return -float(torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED))
 
 
-def test_a_step_goes_down_the_loss_of_advantages_and_likelihoods(
-    tmp_path: Path, model: Any, packer: Packer
-) -> None:
+def test_policy_step_lowers_the_weighted_loss(tmp_path: Path, model: Any, packer: Packer) -> None:
     store = FrameStore(tmp_path)
     usages = {"retrieve": "", "generate": ""}
     rollouts: list[Rollout] = []
     for tags in ((), ("retrieve",)):
-        made = chained(asked(0), *tags, store=store).trace
+        made = chained(make_sample(0), *tags, store=store).trace
         assert made
         rollouts.append(render(made, Prompt(usages, "short"), end_of_turn=True))
     before = [likelihood(model, packer, store, r) for r in rollouts]
@@ -89,7 +88,7 @@ def test_a_step_goes_down_the_loss_of_advantages_and_likelihoods(
     assert expected(after) < expected(before)
 
 
-def test_rounds_run_through_the_real_graph(tmp_path: Path, model: Any, packer: Packer) -> None:
+def test_grpo_rounds_run_through_the_real_graph(tmp_path: Path, model: Any, packer: Packer) -> None:
     samples = list(load_world(3, tmp_path / "clips"))
     config = load_config("micro", cache=str(tmp_path / "cache"), view={"guard": None})
     seen: list[Round] = []

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-_INTERRUPTED = 130  # as a shell gives it for SIGINT
+_INTERRUPTED = 130  # as a shell reports SIGINT
 
 
 def main() -> None:
-    """Run the command of `sys.argv` and exit with its code: 0, 1 (doctor: cannot run), 2 (an error), 130
-    (Ctrl-C)."""
-    import _signal as signal  # type: ignore[import-not-found]  # `signal` itself takes longer to import, and Ctrl-C would show how far that had come
+    """Run the command of `sys.argv`, and exit with its code.
+
+    The codes are 0, 1 (doctor: the configuration cannot run), 2 (an error) and 130 (Ctrl-C).
+    """
+    # `signal` takes longer to import, and Ctrl-C during that import would print a traceback.
+    import _signal as signal  # type: ignore[import-not-found]
     import os
     import sys
 
     pressed = False
 
     def on_interrupt(*_: object) -> None:
-        # A library that is being imported may make another exception of a KeyboardInterrupt, or drop it.
+        # A library that is being imported may replace a KeyboardInterrupt by another exception, or drop it.
         nonlocal pressed
         pressed = True
         raise KeyboardInterrupt
 
-    # Python's own handler, and not a shell's for its background jobs, which ignores it.
+    # A shell's background job has another handler, which ignores the signal. It stays.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, on_interrupt)
     code: object = 0
@@ -30,7 +33,7 @@ def main() -> None:
 
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")  # what a terminal's encoding lacks is shown as "?"
+                stream.reconfigure(errors="replace")  # print "?" for a character that the encoding lacks
         expect_interruption()
         app(prog_name="act2see")
     except SystemExit as e:
@@ -38,18 +41,18 @@ def main() -> None:
         if code != _INTERRUPTED and "torch" not in sys.modules:
             raise
     except BaseException as e:
-        # Before the commands were there, or a second time while the first was being dealt with.
+        # Ctrl-C before the commands were imported, or again while the first one was being handled.
         if not pressed and not isinstance(e, KeyboardInterrupt):
             raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         code = _INTERRUPTED
-        try:  # noqa: SIM105 - nothing more is imported than must be
+        try:  # noqa: SIM105 - import as little as possible
             os.write(2, b"interrupted\n")
         except OSError:
             pass
-    # A model at work in a thread would hold an interrupted process for as long as it takes, and taking the
-    # model libraries down properly takes seconds. Files are written beside their place and renamed, and
-    # finished steps are saved, so nothing is lost by leaving at once.
+    # Exit at once: a thread in which a model works would delay it, and unloading the model libraries takes
+    # seconds. Nothing is lost, because files are written beside their place and renamed, and finished steps
+    # are saved.
     for stream in (sys.stdout, sys.stderr):
         try:  # noqa: SIM105
             stream.flush()
@@ -61,8 +64,7 @@ def main() -> None:
 
 
 def _end_processes() -> None:
-    """End the processes that were started beside this one, and take away what they shared: leaving at once
-    does neither."""
+    """End the child processes, and release what they share. `os._exit` does neither."""
     from contextlib import suppress
     from multiprocessing import active_children, util
 

@@ -1,27 +1,53 @@
-"""What Tab offers: presets, and the runs that can be gone on with. A completion never fails, and opens
-nothing that it could change."""
+"""Tab completion: presets, tools and saved runs. A completion never fails and changes nothing.
+
+Typer drops the candidates that do not begin with what was typed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import typer
+
 
 def presets() -> list[str]:
+    """Return the names of the presets."""
     from act2see.graphs.config import PRESETS
 
     return list(PRESETS)
 
 
-def sources(incomplete: str) -> Iterator[str]:
-    """Presets and YAML files."""
+def config_sources(incomplete: str) -> Iterator[str]:
+    """Yield presets and YAML files."""
     from glob import escape, glob
 
-    yield from (name for name in presets() if name.startswith(incomplete))
-    yield from sorted(f for f in glob(f"{escape(incomplete)}*") if f.endswith((".yaml", ".yml")))
+    yield from presets()
+    for file in sorted(glob(f"{escape(incomplete)}*")):
+        if file.endswith((".yaml", ".yml")):
+            yield file
 
 
-def runs() -> list[str]:
-    """The latest saved runs."""
+def tool_tags(context: typer.Context, incomplete: str) -> Iterator[str]:
+    """Yield the tags of the tools that the command's configuration declares.
+
+    After a comma the list continues: `retrieve,` offers `retrieve,generate`.
+    """
+    from act2see.errors import Act2SeeError
+    from act2see.graphs.config import load_config
+
+    start, comma, _ = incomplete.rpartition(",")
+    chosen = context.params.get("config") or context.params.get("preset") or "micro"
+    try:
+        tags = list(load_config(chosen).tools)
+    except Act2SeeError:
+        return
+    for tag in tags:
+        if tag not in start.split(","):
+            yield f"{start}{comma}{tag}"
+
+
+def run_ids() -> list[str]:
+    """Return the ids of the latest saved runs."""
     from act2see.cli.runs import saved_ids
 
     return saved_ids()

@@ -1,4 +1,4 @@
-"""`act2see config`: what a configuration says, and whether it is right."""
+"""`act2see config`: print configurations, and check them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from act2see.cli.complete import sources
+from act2see.cli.complete import config_sources
 from act2see.cli.options import Preset
-from act2see.cli.output import say, writable
+from act2see.cli.output import can_print, say
 
 app = typer.Typer(no_args_is_help=True, help="Show and check configurations.")
 
@@ -18,25 +18,28 @@ app = typer.Typer(no_args_is_help=True, help="Show and check configurations.")
 def show(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="PRESET|FILE", autocompletion=sources, help="A preset's name or a YAML file."),
+        typer.Argument(
+            metavar="PRESET|FILE", autocompletion=config_sources, help="The name of a preset, or a YAML file."
+        ),
     ] = None,
     preset: Preset = None,
 ) -> None:
-    """Print a configuration, with every default, as YAML: a file to start your own from."""
+    """Print a configuration as YAML, with all defaults: a file to start your own from."""
     from act2see.errors import ConfigError
     from act2see.graphs.config import load_config
 
     if source and preset:
         raise ConfigError("name one configuration: a preset or a file")
-    text = load_config(source or preset or "micro").to_yaml()
-    typer.echo(
-        text if writable(text) else load_config(source or preset or "micro").to_yaml(ascii=True), nl=False
-    )
+    config = load_config(source or preset or "micro")
+    text = config.to_yaml()
+    if not can_print(text):
+        text = config.to_yaml(ascii=True)
+    typer.echo(text, nl=False)
 
 
 @app.command("check")
 def check(file: Annotated[Path, typer.Argument(help="A YAML file.", show_default=False)]) -> None:
-    """Check a configuration: its keys, its tools and their options, and that local weights are there."""
+    """Check a configuration: its keys, its tools and their options, and its local weights."""
     from act2see.graphs.config import load_config
     from act2see.graphs.parts import build_parts
 

@@ -1,150 +1,152 @@
-"""`act2see corpus`: make training chains with a teacher, filter them, pack them, hand them to other
-trainers."""
+"""`act2see corpus`: let a teacher write chains of thought, filter, review and pack them, and export them to
+other trainers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from act2see.cli.options import ConfigFile, Preset, chosen_config
-from act2see.cli.output import err, say
-from act2see.trace.console import plain
+from act2see.cli.options import (
+    ConfigFile,
+    Preset,
+    QuestionSource,
+    Source,
+    SourceFile,
+    VideoFolder,
+    chosen_config,
+)
+from act2see.cli.output import note, progress_bar, say
+from act2see.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
+    from act2see.agent.reasoners.base import Reasoner
+    from act2see.graphs.config import Config
     from act2see.tools.video.store import FrameStore
     from act2see.training.corpus.card import CorpusMeta
+    from act2see.training.corpus.construct import ConstructionStatus
     from act2see.training.corpus.records import Chain
     from act2see.training.corpus.sources import Sample, Tally
 
 app = typer.Typer(
-    no_args_is_help=True, help="The training corpus: make chains, filter them, pack them, hand them on."
+    no_args_is_help=True,
+    help="Make a training corpus: build chains of thought, filter, review, pack and export them.",
 )
 
+_PAPER_TEACHER = "google_genai:gemini-2.5-pro"
 
-class Source(StrEnum):
-    """Where questions and human chains come from."""
+RunFolder = Annotated[Path, typer.Argument(help="A folder of `corpus build`.")]
 
-    world = "world"
-    minerva = "minerva"
-    causalvqa = "causalvqa"
-    social_genome = "social-genome"
-    jsonl = "jsonl"
+
+class Trainer(StrEnum):
+    """The trainers whose formats are written and read."""
+
+    trl = "trl"
+    ms_swift = "ms-swift"
+    llama_factory = "llama-factory"
 
 
 @app.command("build")
 def build(
-    source: Annotated[
-        Source, typer.Argument(help="Whose questions; `world` is the board world, which needs no file.")
-    ],
-    file: Annotated[Path | None, typer.Argument(help="The data set's own file.")] = None,
+    source: QuestionSource,
+    file: SourceFile = None,
     to: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The run's folder; a run there goes on.")
+        Path, typer.Option("--out", metavar="DIR", help="The folder of the run; an unfinished run continues.")
     ] = Path("chains"),
-    videos: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the videos are; by default beside the file.")
-    ] = None,
+    videos: VideoFolder = None,
     teacher: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A LangChain chat model (`provider:model`), or `config` for the config's own reasoner. Default: scripted for `world`, "
-            "else google_genai:gemini-2.5-pro.",
+            help="A LangChain chat model (`provider:model`), `config` for the config's own reasoner, or "
+            f"`scripted` for `world`. Default: scripted for `world`, else {_PAPER_TEACHER}.",
         ),
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="At most so many questions.")] = None,
-    retries: Annotated[int, typer.Option(min=0, help="How often a wrong answer is asked for again.")] = 2,
+    count: Annotated[int | None, typer.Option(min=1, help="The largest number of questions.")] = None,
+    retries: Annotated[int, typer.Option(min=0, help="How often to ask again after a wrong answer.")] = 2,
     temperature: Annotated[
-        float | None, typer.Option(min=0, help="Of a local teacher; a chat model has its own.")
+        float | None,
+        typer.Option(min=0, help="The temperature of a local teacher; a chat model has its own."),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 4,
+    concurrency: Annotated[int, typer.Option(min=1, help="The number of questions asked at once.")] = 4,
     dollars: Annotated[
         float | None,
-        typer.Option("--max-dollars", help="Begin no question once so much is spent; needs --prices."),
+        typer.Option("--max-dollars", help="Start no question after this cost; needs --prices."),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option("--max-tokens", help="Begin no question once so many tokens are spent.")
+        int | None, typer.Option("--max-tokens", help="Start no question after this number of tokens.")
     ] = None,
     prices: Annotated[
-        tuple[float, float] | None, typer.Option(help="Dollars for a million tokens: read, written.")
+        tuple[float, float] | None,
+        typer.Option(help="The price of a million tokens in dollars: input, output."),
     ] = None,
     hint: Annotated[
         bool,
-        typer.Option("--ground-truth-in-prompt", help="The ablation: the right answer stands in the prompt."),
+        typer.Option(
+            "--ground-truth-in-prompt", help="The paper's ablation: put the right answer in the prompt."
+        ),
     ] = False,
     without_chains: Annotated[
-        bool, typer.Option("--without-chains", help="Take questions without a human chain, too.")
+        bool, typer.Option("--without-chains", help="Also take questions without a human chain.")
     ] = False,
     faults: Annotated[
         tuple[float, float, float, float],
-        typer.Option(help="The scripted teacher's rates: error, drift, overcall, trust in a hint."),
+        typer.Option(help="The rates of the scripted teacher: error, drift, overcall, trust in a hint."),
     ] = (0.15, 0.2, 0.2, 0.9),
     seed: Annotated[int, typer.Option(help="The seed of the run.")] = 0,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
-    """Let a teacher answer questions in the real graph, with the real tools; wrong answers are asked for
-    again."""
+    """Let a teacher answer questions in the real graph, with the real tools, and ask again after a wrong
+    answer."""
     import asyncio
 
-    from act2see.training.corpus.construct import Limits, Plan, Run, construct
+    from act2see.training.corpus.construct import Limits, Plan, construct
     from act2see.training.corpus.sources import Tally
 
-    chosen, reasoner = _teacher(source, teacher, faults, seed, preset, config)
+    is_scripted = teacher == "scripted" or (teacher is None and source is Source.world)
+    reasoner = _scripted_teacher(source, faults, seed) if is_scripted else None
+    chosen = _build_config(source, None if is_scripted else teacher or _PAPER_TEACHER, preset, config)
     tally = Tally()
     samples = draw_samples(source, file, videos, count, without_chains, seed, to, tally)
     plan = Plan(retries=retries, seed=seed, hint=hint, prices=prices, temperature=temperature)
     limits = Limits(concurrency=concurrency, dollars=dollars, tokens=tokens)
-    with _bar() as bar:
-        task = bar.add_task("chains", total=len(samples), kept=0, dropped=0, cost="")
-
-        def on_chain(chain: Chain, run: Run) -> None:
-            bar.update(
-                task, completed=run.kept + run.dropped, kept=run.kept, dropped=run.dropped, cost=_cost(run)
-            )
-
-        run = asyncio.run(construct(samples, chosen, to, plan, limits, reasoner=reasoner, on_chain=on_chain))
-    for problem in tally.problems:
-        err().print(plain(str(problem), "yellow"), soft_wrap=True)
+    with _build_bar(len(samples)) as show_progress:
+        run = asyncio.run(
+            construct(samples, chosen, to, plan, limits, reasoner=reasoner, on_chain=show_progress)
+        )
+    report_problems(tally)
     say(str(tally))
     say(f"{run.kept} chains kept, {run.dropped} dropped; {_cost(run)}")
     if run.stopped:
-        say(f"stopped: {run.stopped}; the same command with a larger one goes on", "yellow")
+        say(f"stopped: {run.stopped}; to continue, run the same command with a larger limit", "yellow")
     say(f"in {to}; next: act2see corpus filter {to}")
 
 
-def _teacher(
-    source: Source,
-    teacher: str | None,
-    faults: tuple[float, float, float, float],
-    seed: int,
-    preset: str | None,
-    config: Path | None,
-) -> tuple[Any, Any]:
-    """The configuration, with the teacher as its reasoner; and the scripted teacher, where it is that one."""
-    from act2see.errors import ConfigError
+def _build_config(source: Source, teacher: str | None, preset: str | None, config: Path | None) -> Config:
+    """Return the configuration, with the teacher as its reasoner if it is a chat model."""
     from act2see.graphs.config import load_config
 
-    world = source is Source.world
-    chosen = chosen_config(preset or (None if config or world else "paper"), config)
-    if (teacher is None and world) or teacher == "scripted":
-        from act2see.micro.teacher import Faults, ScriptedTeacher
+    if preset is None and config is None and source is not Source.world:
+        preset = "paper"
+    chosen = chosen_config(preset, config)
+    if teacher is None or teacher == "config":
+        return chosen
+    return load_config(chosen, reasoner={"use": "chat", "weights": teacher, "prompt": "paper"})
 
-        if not world:
-            raise ConfigError(
-                "the scripted teacher knows the board world alone: name a chat model with --teacher"
-            )
-        if not all(0 <= rate <= 1 for rate in faults):
-            raise ConfigError("--faults are four rates, each from 0 to 1")
-        return chosen, ScriptedTeacher(Faults(*faults), seed)
-    if teacher == "config":
-        return chosen, None
-    return load_config(
-        chosen,
-        reasoner={"use": "chat", "weights": teacher or "google_genai:gemini-2.5-pro", "prompt": "paper"},
-    ), None
+
+def _scripted_teacher(source: Source, faults: tuple[float, float, float, float], seed: int) -> Reasoner:
+    from act2see.micro.teacher import Faults, ScriptedTeacher
+
+    if source is not Source.world:
+        raise ConfigError("the scripted teacher knows only the board world: name a chat model with --teacher")
+    if not all(0 <= rate <= 1 for rate in faults):
+        raise ConfigError("--faults takes four rates, each from 0 to 1")
+    return ScriptedTeacher(Faults(*faults), seed)
 
 
 def draw_samples(
@@ -157,11 +159,23 @@ def draw_samples(
     to: Path,
     tally: Tally,
 ) -> list[Sample]:
-    """A source's questions, as many as are wanted; what is wrong with others is in `tally`. The board world's
-    clips go below `to`."""
+    """Read the questions of a source.
+
+    Args:
+        source: The source.
+        file: Its file; the board world has none.
+        videos: The folder of its videos; by default that of the file.
+        count: The largest number of questions. Default: all; 100 of the board world.
+        without_chains: Also take questions without a human chain.
+        seed: The seed of the board world's questions.
+        to: The folder of the run; the board world's clips are written to `clips` in it.
+        tally: Counts the samples and collects what is wrong with others.
+
+    Raises:
+        SourceError: A source lacks its file, or the file cannot be read.
+    """
     from itertools import islice
 
-    from act2see.errors import SourceError
     from act2see.training.corpus.sources import LOADERS
 
     if source is Source.world:
@@ -176,69 +190,84 @@ def draw_samples(
     return list(islice(tally.watch(loaded), count))
 
 
-def _bar() -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = err()
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[kept]} kept, {task.fields[dropped]} dropped; {task.fields[cost]}"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+def report_problems(tally: Tally) -> None:
+    """Print the samples that could not be used, to stderr."""
+    for problem in tally.problems:
+        note(str(problem), "yellow")
 
 
-def _cost(run: Any) -> str:
-    c = run.cost
-    dollars = f", ${c.dollars:.2f}" if c.dollars else ""
-    return f"{c.requests:,} requests, {c.read:,} tokens read, {c.written:,} written{dollars}"
+@contextmanager
+def _build_bar(total: int) -> Iterator[Any]:
+    """Show a progress bar, and yield the function that advances it after each chain."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    counts = TextColumn("{task.fields[kept]} kept, {task.fields[dropped]} dropped; {task.fields[cost]}")
+    with progress_bar(BarColumn(), MofNCompleteColumn(), counts, TimeRemainingColumn()) as bar:
+        task = bar.add_task("chains", total=total, kept=0, dropped=0, cost="")
+
+        def show_progress(_: Chain, run: ConstructionStatus) -> None:
+            done = run.kept + run.dropped
+            bar.update(task, completed=done, kept=run.kept, dropped=run.dropped, cost=_cost(run))
+
+        yield show_progress
+
+
+def _cost(run: ConstructionStatus) -> str:
+    cost = run.cost
+    tokens = f"{cost.requests:,} requests, {cost.read:,} tokens read, {cost.written:,} written"
+    return f"{tokens}, ${cost.dollars:.2f}" if cost.dollars else tokens
 
 
 @app.command("filter")
 def filter_(
-    run: Annotated[Path, typer.Argument(help="The folder of `corpus build`.")],
+    run: RunFolder,
     encoder: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A sentence encoder: a hub name, a folder, or `minilm`. Default: BAAI/bge-m3; minilm for the board world.",
+            help="A sentence encoder: a hub name, a folder, or `minilm`. Default: BAAI/bge-m3; minilm for "
+            "the board world.",
         ),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="What the similarity must exceed. Default: 0.8, the paper's; the board world's is 0.9."
+            help="Keep chains whose similarity exceeds this. Default: 0.8, as in the paper; 0.9 for the "
+            "board world."
         ),
     ] = None,
     without_chains: Annotated[
-        bool, typer.Option("--without-chains", help="Keep chains that have no human one to compare with.")
+        bool, typer.Option("--without-chains", help="Keep chains that have no human chain to compare with.")
     ] = False,
     verdicts: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What a person said on the page of `corpus review`.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The verdicts that were saved on the page of `corpus review`."),
     ] = None,
     again: Annotated[
-        bool, typer.Option("--stored", help="Take the similarities of the last time; needs no encoder.")
+        bool, typer.Option("--stored", help="Reuse the similarities of the last time, without an encoder.")
     ] = False,
 ) -> None:
-    """Keep chains that are well formed and close to what a person thought; say where the others went."""
+    """Keep chains that are well formed and similar to the human chain, and report why the others were
+    dropped."""
     from itertools import islice
 
-    from act2see.micro.source import THRESHOLD as WORLD
+    from act2see.micro.source import THRESHOLD as WORLD_THRESHOLD
     from act2see.training.corpus.filtering import THRESHOLD, filter_chains
     from act2see.training.corpus.records import read_chains, write_chains
-    from act2see.training.corpus.report import make_report
-    from act2see.training.corpus.report_files import write_report
+    from act2see.training.corpus.report import make_report, write_report
+    from act2see.training.corpus.review import read_verdicts
     from act2see.training.corpus.similarity import BGE_M3, SentenceEncoder
-    from act2see.training.corpus.verdicts import read_verdicts
 
-    made, filtered = run / "chains.jsonl", run / "filtered.jsonl"
-    world = all(c.sample.source == "world" for c in islice(read_chains(made), 1))
-    threshold = threshold if threshold is not None else WORLD if world else THRESHOLD
+    built, filtered = run / "chains.jsonl", run / "filtered.jsonl"
+    is_world = all(chain.sample.source == "world" for chain in islice(read_chains(built), 1))
+    if threshold is None:
+        threshold = WORLD_THRESHOLD if is_world else THRESHOLD
+    model = None
     judged = read_verdicts(verdicts) if verdicts else None
-    model = None if again else SentenceEncoder(encoder or ("minilm" if world else BGE_M3))
+    if not again:
+        model = SentenceEncoder(encoder or ("minilm" if is_world else BGE_M3))
     chains = filter_chains(
-        read_chains(filtered if again else made),
+        read_chains(filtered if again else built),
         model,
         threshold=threshold,
         without_chains=without_chains,
@@ -249,21 +278,20 @@ def filter_(
     folder = write_report(report, run / "report")
     for step in report.steps:
         why = "; ".join(f"{n} {reason}" for reason, n in step.why.items())
-        say(f"{step.name}: {step.came} came, {step.fell} fell{f' ({why})' if why else ''}")
+        say(f"{step.name}: {step.came} in, {step.fell} dropped" + (f" ({why})" if why else ""))
     say(f"{report.kept} chains kept in {filtered}; report in {folder}")
-    say(
-        f"next: act2see corpus review {run} (a person looks at some), then act2see corpus pack {run} --out corpus"
-    )
+    say(f"next: act2see corpus review {run} (a person judges some chains)")
+    say(f"then: act2see corpus pack {run} --out corpus")
 
 
 @app.command("review")
 def review(
-    run: Annotated[Path, typer.Argument(help="The folder of `corpus build`, filtered.")],
+    run: RunFolder,
     to: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="The page. Default: review.html in the folder."),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many chains, drawn at random.")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="The number of chains, drawn at random.")] = 100,
     seed: Annotated[int, typer.Option(help="The seed of the draw.")] = 0,
 ) -> None:
     """Write a page on which a person accepts or rejects some of the kept chains."""
@@ -271,15 +299,39 @@ def review(
     from act2see.training.corpus.review import export_review
 
     page = to or run / "review.html"
-    store = _store(run)
-    n = export_review(read_chains(run / "filtered.jsonl"), page, store, count=count, seed=seed)
-    say(
-        f"{n} chains in {page}: open it, judge, save; then act2see corpus filter {run} --stored --verdicts FILE"
+    n = export_review(read_chains(run / "filtered.jsonl"), page, _store(run), count=count, seed=seed)
+    say(f"{n} chains in {page}: open it, judge and save")
+    say(f"next: act2see corpus filter {run} --stored --verdicts FILE")
+
+
+@app.command("pack")
+def pack(
+    run: RunFolder,
+    to: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", help="The corpus: a folder that Hugging Face datasets opens."),
+    ] = Path("corpus"),
+    files: Annotated[
+        bool, typer.Option("--files", help="Write pictures as files beside the table, not into it.")
+    ] = False,
+    name: Annotated[str, typer.Option(help="The name of the corpus, for its card.")] = "",
+) -> None:
+    """Write the kept chains as a data set, with their frames and a card."""
+    from act2see.training.corpus.dataset import write_corpus
+    from act2see.training.corpus.records import read_chains
+
+    info = write_corpus(
+        read_chains(run / "filtered.jsonl"),
+        _store(run),
+        to,
+        images="reference" if files else "embedded",
+        meta=_corpus_meta(run, name),
     )
+    say(f"{info.chains} chains in {to}; next: act2see sft {to} --dry-run")
 
 
-def _meta(run: Path, name: str) -> CorpusMeta:
-    """What the run wrote down of itself, for the card."""
+def _corpus_meta(run: Path, name: str) -> CorpusMeta:
+    """Return what the run has recorded of itself, for the card."""
     import json
 
     from act2see.training.corpus.card import CorpusMeta
@@ -294,52 +346,17 @@ def _meta(run: Path, name: str) -> CorpusMeta:
         )
         facts |= {"threshold": report.threshold, "encoder": report.encoder.name if report.encoder else ""}
     except FileNotFoundError:
-        pass  # chains that came from elsewhere, or were filtered by hand
+        pass  # the chains were imported, or filtered by other means
     return CorpusMeta(**facts)
-
-
-class Trainer(StrEnum):
-    """Whose format."""
-
-    trl = "trl"
-    ms_swift = "ms-swift"
-    llama_factory = "llama-factory"
-
-
-@app.command("pack")
-def pack(
-    run: Annotated[Path, typer.Argument(help="The folder of `corpus build`, filtered.")],
-    to: Annotated[
-        Path,
-        typer.Option("--out", metavar="DIR", help="The corpus: a folder that Hugging Face datasets opens."),
-    ] = Path("corpus"),
-    files: Annotated[
-        bool, typer.Option("--files", help="Pictures as files beside the table, not in it.")
-    ] = False,
-    name: Annotated[str, typer.Option(help="Its name, for the card.")] = "",
-) -> None:
-    """Write the kept chains as a data set, with their frames and a card."""
-    from act2see.training.corpus.dataset import write_corpus
-    from act2see.training.corpus.records import read_chains
-
-    meta = _meta(run, name)
-    info = write_corpus(
-        read_chains(run / "filtered.jsonl"),
-        _store(run),
-        to,
-        images="reference" if files else "embedded",
-        meta=meta,
-    )
-    say(f"{info.chains} chains in {to}; next: act2see sft {to} --dry-run")
 
 
 @app.command("export")
 def export(
-    corpus: Annotated[Path, typer.Argument(help="The folder of `corpus pack`.")],
-    trainer: Annotated[Trainer, typer.Option("--for", help="Whose format.")],
+    corpus: Annotated[Path, typer.Argument(help="A folder of `corpus pack`.")],
+    trainer: Annotated[Trainer, typer.Option("--for", help="The trainer whose format to write.")],
     to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")],
 ) -> None:
-    """Write a corpus in another trainer's format."""
+    """Write a corpus in the format of another trainer."""
     from act2see.training.corpus.exports import export_corpus
 
     say(f"{export_corpus(corpus, trainer.value, to)}")
@@ -347,13 +364,13 @@ def export(
 
 @app.command("import")
 def import_(
-    exported: Annotated[Path, typer.Argument(help="The folder of `corpus export`, perhaps edited.")],
-    trainer: Annotated[Trainer, typer.Option("--for", help="Whose format it is.")],
+    exported: Annotated[Path, typer.Argument(help="A folder of `corpus export`; it may have been edited.")],
+    trainer: Annotated[Trainer, typer.Option("--for", help="The trainer whose format it has.")],
     to: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="A new run's folder, to be filtered and packed.")
+        Path, typer.Option("--out", metavar="DIR", help="A new folder, to be filtered and packed.")
     ],
 ) -> None:
-    """Read an export back into a run."""
+    """Read an export back, to filter and pack it."""
     from act2see.training.corpus.exports import import_corpus
     from act2see.training.corpus.records import write_chains
 

@@ -1,6 +1,6 @@
-"""`act2see demo`: the main job from end to end, on the models in the package.
+"""`act2see demo`: the main job from start to end, on the models in the package.
 
-One clip of each family is written, indexed and asked about as any other video would be; nothing is prepared.
+It writes one clip of each family, and indexes and asks about it as about any other video.
 """
 
 from __future__ import annotations
@@ -12,31 +12,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.output import out, program, say
+from act2see.cli.options import chosen_config
+from act2see.cli.output import ask_command, out, program, say
 
 if TYPE_CHECKING:
-    from act2see.micro.questions import Family
+    from act2see.micro.questions import Family, Item
 
-# Of the test split: the first item of each family that needs its tools, and for *observe* the first that
+# Indexes in the test split: the first item of a family that needs its tools, and of `observe` the first that
 # needs none.
 ITEMS: tuple[tuple[Family, int], ...] = (("observe", 1), ("blink", 0), ("imagine", 3), ("both", 1))
 ABOUT = "Each page shows one chain of thought, with every frame that was retrieved or imagined."
 
 
 def demo(
-    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where clips and pages go.")] = Path(
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for clips and pages.")] = Path(
         "act2see-demo"
     ),
 ) -> None:
-    """Ask four questions of four clips with the models in the package, and write a page for each."""
-    from act2see.cli.options import chosen_config
+    """Ask one question about each of four clips with the models in the package, and write a page for each."""
     from act2see.cli.runs import run_until_done
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.parts import cached_parts
     from act2see.graphs.run import aask
     from act2see.micro.questions import make_item
-    from act2see.micro.world import write_clip
-    from act2see.tools.runtime.files import whole_file, write_text
+    from act2see.tools.runtime.files import write_text
     from act2see.trace.overview import Entry, index_html
     from act2see.trace.page import trace_html
     from act2see.trace.record import Question
@@ -48,38 +47,49 @@ def demo(
     entries: list[Entry] = []
     for family, index in ITEMS:
         item = make_item(family, index, "test")
-        clip = to / "clips" / f"{family}.mp4"
-        with whole_file(clip) as new:
-            write_clip(item.clip, new)
+        clip = _write_clip(item, to)
         say(f"\n{family}", "bold magenta")
-        chain = ChainPrinter(out(), loads=not entries)  # the first question loads the models
         say(question_lines(Question(text=item.text, options=item.options)), prose=True)
+        chain = ChainPrinter(out(), loads=not entries)  # the first question loads the models
         trace = run_until_done(aask(graph, clip, item.text, item.options, on_event=chain.event))
         say(answer_lines(trace), prose=True)
-        right = trace.choice == item.answer
-        say("right" if right else f"wrong: it is {item.answer}", "bold green" if right else "bold red")
+        is_right = trace.choice == item.answer
+        if is_right:
+            say("right", "bold green")
+        else:
+            say(f"wrong: it is {item.answer}", "bold red")
         page = f"{family}.html"
         write_text(to / page, trace_html(trace, store, back="index.html"))
-        entries.append(Entry(trace, page, "right" if right else f"wrong, it is {item.answer}"))
-    write_text(to / "index.html", index_html("act2see demo", ABOUT, entries, store))
-    say(f"\nThe pages are there; open the first in a browser: {(to / 'index.html').absolute()}")
-    _say_what_next(to)
+        entries.append(Entry(trace, page, "right" if is_right else f"wrong, it is {item.answer}"))
+    index_page = to / "index.html"
+    write_text(index_page, index_html("act2see demo", ABOUT, entries, store))
+    say(f"\nThe pages are written. Open the first in a browser: {index_page.absolute()}")
+    _suggest_commands(to)
 
 
-def _say_what_next(to: Path) -> None:
-    """Commands that can be pasted, wherever this one was started."""
+def _write_clip(item: Item, to: Path) -> Path:
+    from act2see.micro.world import write_clip
+    from act2see.tools.runtime.files import whole_file
+
+    clip = to / "clips" / f"{item.family}.mp4"
+    with whole_file(clip) as new:
+        write_clip(item.clip, new)
+    return clip
+
+
+def _suggest_commands(to: Path) -> None:
+    """Print commands that can be pasted, wherever this one was started."""
     from act2see.micro.questions import make_item
 
     family, index = ITEMS[1]
     item = make_item(family, index, "test")
     clip = to / "clips" / f"{family}.mp4"
-    options = [word for o in item.options for word in ("--option", o)]
-    say("\nAsk by yourself:", "bold")
-    say(f"  {program()} {shlex.join(['ask', str(clip), item.text, *options])}")
+    say("\nAsk a question yourself:", "bold")
+    say(f"  {ask_command(clip, item.text, item.options)}")
     say("Find frames:", "bold")
     say(f"  {program()} {shlex.join(['find', str(clip), 'a shape blinks'])}")
     if find_spec("gradio"):
-        say("Do the same in a browser; Ctrl-C ends it:", "bold")
+        say("Do the same in a browser (Ctrl-C stops it):", "bold")
         say(f"  {program()} ui")
-    say("Ask about videos of your own: what that needs, and what is here:", "bold")
+    say("See what your own videos need, and what of it is here:", "bold")
     say(f"  {program()} doctor --preset laptop")

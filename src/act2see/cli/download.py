@@ -1,17 +1,22 @@
-"""`act2see download`: fetch the weights of a configuration, ready to be loaded.
+"""`act2see download`: fetch the weights of a configuration.
 
-Only what is loaded is fetched (`tools/runtime/hub.py`). A gated repository does not keep the others back; a
+It fetches only files that are loaded (`tools/runtime/hub.py`). A gated repository does not stop the others; a
 hub that cannot be reached does.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.options import ConfigFile, Preset, chosen_config
+from act2see.cli.options import ConfigFile, Preset, chosen_config, config_option
 from act2see.cli.output import complain, progress_bar, say, size
+from act2see.errors import ConfigError, UnreachableError, WeightsError
+
+if TYPE_CHECKING:
+    from act2see.graphs.needs import Needed
 
 
 def download(
@@ -19,61 +24,74 @@ def download(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Weights by their names on the hub; else those of a preset.",
+            help="Weights by their names on the hub. Default: those of the preset.",
             show_default=False,
         ),
     ] = None,
     preset: Preset = None,
     config: ConfigFile = None,
     endpoint: Annotated[
-        str | None, typer.Option("--endpoint", metavar="URL", help="Another hub (default: HF_ENDPOINT).")
+        str | None,
+        typer.Option("--endpoint", metavar="URL", help="Use another hub. Default: HF_ENDPOINT."),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be fetched, and how much.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files and their sizes.")] = False,
 ) -> None:
-    """Fetch weights from the hub: safetensors, JSON and tokenizer files only. Run it again to go on."""
-    from functools import partial
-
-    from act2see.cli.runs import not_waited_for
-    from act2see.errors import ConfigError, UnreachableError, WeightsError
+    """Fetch weights from the hub: only safetensors, JSON and tokenizer files. An interrupted download
+    continues when it is run again."""
     from act2see.graphs.needs import Needed, needed_weights
     from act2see.tools.runtime.catalogue import catalogue
-    from act2see.tools.runtime.hub import fetch, list_files
 
     if names and (preset or config):
-        raise ConfigError("name weights, or a preset, or a config file: not several of them")
+        raise ConfigError("name weights, a preset or a config file: only one of them")
     chosen = chosen_config(preset, config)
-    named = [Needed("weights", n, "", None, None, known=catalogue().get(n)) for n in names or ()]
-    wanted = {n.name: n for n in named or needed_weights(chosen) if n.of_hub}
-    if not wanted and names:
-        say(f"nothing to download: {', '.join(names)} is not on a hub")
-        return
+    if names:
+        parts = [Needed("weights", name, "", None, None, known=catalogue().get(name)) for name in names]
+    else:
+        parts = needed_weights(chosen)
+    wanted = {part.name: part for part in parts if part.of_hub}
     if not wanted:
-        say(f"{chosen.name}: nothing to download, its weights are local")
+        say(_nothing_to_download(names or [], chosen.name))
         return
-    failed = 0
-    for name, needed in wanted.items():
-        licence = f", {needed.known.licence}" if needed.known else ""
+    failed = False
+    for part in wanted.values():
         try:
-            files = not_waited_for(partial(list_files, name, without=needed.without, endpoint=endpoint))
-            say(f"{name}: {len(files.sizes)} files, {size(files.bytes)}{licence}")
-            if dry_run:
-                for file, n in sorted(files.sizes.items()):
-                    say(f"  {file} ({size(n)})")
-                continue
-            with progress_bar() as bar:
-                task = bar.add_task(name, total=files.bytes)
-                report = partial(bar.advance, task)
-                folder = not_waited_for(partial(fetch, files, endpoint=endpoint, report=report))
-            say(f"  in {folder}")
+            _fetch(part, endpoint, dry_run)
         except UnreachableError:
             raise
         except (WeightsError, ConfigError) as e:
             complain(str(e))
-            failed += 1
+            failed = True
     if failed:
         raise typer.Exit(2)
-    given = f" --config {config}" if config else f" --preset {preset}" if preset else ""
     if not names:
-        say(f"Next: act2see doctor{given}", "bold green")
+        say(f"Next: act2see doctor{config_option(preset, config)}", "bold green")
+
+
+def _nothing_to_download(names: list[str], preset: str) -> str:
+    if names:
+        return f"nothing to download: {', '.join(names)} is not on a hub"
+    return f"{preset}: nothing to download, its weights are local"
+
+
+def _fetch(part: Needed, endpoint: str | None, dry_run: bool) -> None:
+    """Fetch the weights of one part, or list their files.
+
+    Raises:
+        UnreachableError: The hub cannot be reached.
+        WeightsError: These weights cannot be fetched.
+    """
+    from act2see.cli.runs import run_in_daemon
+    from act2see.tools.runtime.hub import fetch, list_files
+
+    files = run_in_daemon(partial(list_files, part.name, without=part.without, endpoint=endpoint))
+    licence = f", {part.known.licence}" if part.known else ""
+    say(f"{part.name}: {len(files.sizes)} files, {size(files.bytes)}{licence}")
+    if dry_run:
+        for file, n in sorted(files.sizes.items()):
+            say(f"  {file} ({size(n)})")
+        return
+    with progress_bar() as bar:
+        task = bar.add_task(part.name, total=files.bytes)
+        report = partial(bar.advance, task)
+        folder = run_in_daemon(partial(fetch, files, endpoint=endpoint, report=report))
+    say(f"  in {folder}")

@@ -1,8 +1,9 @@
-"""`act2see index` and `act2see find`: the video's index, and the frames that fit a text."""
+"""`act2see index` and `act2see find`: the index of a video, and the frames that match a text."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from act2see.graphs.config import Config
     from act2see.tools.base import Resources
     from act2see.tools.frames import FrameRef
-    from act2see.tools.search.finder import Finder
+    from act2see.tools.search.finder import Finder, Hit
     from act2see.tools.search.index import FrameIndex
+    from act2see.tools.video.store import FrameStore
 
-_OURS = "found.html"
+_PAGE = "found.html"
 
 
 def index(
@@ -28,31 +30,28 @@ def index(
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
-    """Index videos, so that the first question about them is as quick as the second."""
+    """Index videos, so that the first question about them is as fast as the second."""
     from act2see.graphs.parts import build_resources
 
     finder = build_resources(chosen_config(preset, config)).finder
     for video in videos:
         started, encoded = time.perf_counter(), finder.encoded
-        made = _indexed(finder, video)
-        folder = finder.folder(made.id)
-        on_disk = size(sum(f.stat().st_size for f in folder.iterdir()))
-        said = f"{len(made)} frames, {on_disk}"
-        took = (
-            f"{time.perf_counter() - started:.1f} s"
-            if finder.encoded > encoded
-            else "nothing to do: it is indexed"
-        )
-        say(f"{video}: {said}, {took}")
+        built = _build_index(finder, video)
+        if finder.encoded > encoded:
+            took = f"{time.perf_counter() - started:.1f} s"
+        else:
+            took = "nothing to do: it is indexed"
+        on_disk = sum(file.stat().st_size for file in finder.folder(built.id).iterdir())
+        say(f"{video}: {len(built)} frames, {size(on_disk)}, {took}")
 
 
 def find(
     video: Annotated[str, typer.Argument(help="A video file.", show_default=False)],
     query: Annotated[str, typer.Argument(help="What the frame shows.", show_default=False)],
-    top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many frames.")] = 5,
+    top: Annotated[int, typer.Option("--top", "-n", min=1, help="The number of frames.")] = 5,
     segments: Annotated[
         bool,
-        typer.Option("--segments", help="The best frame of each segment, for events that have a length."),
+        typer.Option("--segments", help="Take the best frame of each segment, for events that last a while."),
     ] = False,
     to: Annotated[
         Path | None,
@@ -62,69 +61,86 @@ def find(
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
-    """Find the frames of a video that fit a text."""
-    from rich import box
-    from rich.table import Table
-
+    """Find the frames of a video that match a text."""
     from act2see.graphs.parts import build_resources
-    from act2see.tools.runtime.files import check_file, check_folder, whole_folder, write_text
+    from act2see.tools.runtime.files import check_file, check_folder, write_text
     from act2see.trace.page import find_html
-    from act2see.trace.timeline import clock
 
     if not query.strip():
         raise QuestionError("the query is empty: say what the frame shows")
     if to:
-        check_folder(to, _OURS)
+        check_folder(to, _PAGE)
     if html:
         check_file(html)
     chosen = chosen_config(preset, config)
     resources = build_resources(chosen)
     finder, store = resources.finder, resources.store
-    length = finder.clips.clip(video).info.seconds
-    _indexed(finder, video)
+    seconds = finder.clips.clip(video).info.seconds
+    _build_index(finder, video)
     hits = finder.find(video, query, top, segments=segments).hits
-    if refused := _refused(chosen, resources, video):
-        say(f"These scores mean nothing: {refused}", "yellow")
-    if not hits:
-        say("No frame was found: nothing in this video is similar enough.", "yellow")
-    table = Table("", "time", "score", "frame", box=box.SIMPLE, title=plain(query), title_justify="left")
-    for n, hit in enumerate(hits, start=1):
-        table.add_row(str(n), clock(hit.seconds, length), f"{hit.score:.3f}", str(hit.frame))
+    if refusal := _guard_refusal(chosen, resources, video):
+        say(f"These scores mean nothing: {refusal}", "yellow")
     if hits:
-        out().print(table)
+        _print_hits(query, hits, seconds)
+    else:
+        say("No frame was found: nothing in this video is similar enough.", "yellow")
     if not to and not html:
         return
-    pictures = finder.clips.pictures(video, [h.frame for h in hits])
-    rows: list[tuple[FrameRef, float]] = [(p, h.score) for p, h in zip(pictures, hits, strict=True)]
+    frames = finder.clips.pictures(video, [hit.frame for hit in hits])
+    rows = [(frame, hit.score) for frame, hit in zip(frames, hits, strict=True)]
     page = find_html(Path(video).name, query, rows, store)
     if to:
-        with whole_folder(to, _OURS) as folder:
-            for n, (frame, score) in enumerate(rows, start=1):
-                store.export(frame.digest, folder / f"{n:02d}-{frame.seconds:.1f}s-{score:.2f}.png")
-            (folder / _OURS).write_text(page, encoding="utf-8", errors="replace")
+        _write_folder(to, rows, page, store)
         note(f"written to {to}")
     if html:
         write_text(html, page)
         note(f"written to {html}")
 
 
-def _refused(config: Config, resources: Resources, video: str) -> str | None:
-    """Why this configuration's models know nothing of this video: models of one world still score whatever
-    they are shown."""
+def _print_hits(query: str, hits: Sequence[Hit], seconds: float) -> None:
+    """Print a table of the frames; `seconds` is the length of the video."""
+    from rich import box
+    from rich.table import Table
+
+    from act2see.trace.timeline import clock
+
+    table = Table("", "time", "score", "frame", box=box.SIMPLE, title=plain(query), title_justify="left")
+    for n, hit in enumerate(hits, start=1):
+        table.add_row(str(n), clock(hit.seconds, seconds), f"{hit.score:.3f}", str(hit.frame))
+    out().print(table)
+
+
+def _write_folder(to: Path, rows: Sequence[tuple[FrameRef, float]], page: str, store: FrameStore) -> None:
+    """Write the frames as PNG files, best first, and the page."""
+    from act2see.tools.runtime.files import whole_folder
+
+    with whole_folder(to, _PAGE) as folder:
+        for n, (frame, score) in enumerate(rows, start=1):
+            store.export(frame.digest, folder / f"{n:02d}-{frame.seconds:.1f}s-{score:.2f}.png")
+        (folder / _PAGE).write_text(page, encoding="utf-8", errors="replace")
+
+
+def _guard_refusal(config: Config, resources: Resources, video: str) -> str | None:
+    """Return why the models of this configuration cannot understand this video; None if they may.
+
+    The models of a small world give a score to anything that they are shown.
+    """
     from act2see.cli.runs import run_until_done
     from act2see.graphs.parts import build_guard
 
     guard = build_guard(config)
     if guard is None:
         return None
-    clip = resources.finder.clips.clip(video)
-    shown = resources.finder.clips.pictures(video, clip.spread(3))
-    said = run_until_done(guard.refuses([resources.store.get(f.digest) for f in shown]))
-    return said.removeprefix("I cannot tell: ") if said else None
+    clips = resources.finder.clips
+    shown = clips.pictures(video, clips.clip(video).spread(3))
+    refusal = run_until_done(guard.refuses([resources.store.get(frame.digest) for frame in shown]))
+    return refusal.removeprefix("I cannot tell: ") if refusal else None
 
 
-def _indexed(finder: Finder, video: str) -> FrameIndex:
-    """The index of a video, built with a progress bar where it is not there yet."""
+def _build_index(finder: Finder, video: str) -> FrameIndex:
+    """Return the index of a video. A progress bar is shown while it is built."""
+    from rich.markup import escape
+
     with progress_bar() as bar:
-        task = bar.add_task(f"indexing {Path(video).name}".replace("[", r"\["), total=None)
+        task = bar.add_task(f"indexing {escape(Path(video).name)}", total=None)
         return finder.index(video, lambda done, total: bar.update(task, completed=done, total=total))

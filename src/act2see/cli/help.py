@@ -1,13 +1,13 @@
-"""Help that is whole at any width: the commands' own classes.
+"""Help that fits any terminal width: the classes of commands and groups.
 
-Typer's tables cut what does not fit. Here a name stands before its description where there is room, and above
-it where there is none.
+Typer's tables cut off what does not fit. Here a name stands before its description if there is room for both,
+and above it otherwise.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -17,39 +17,43 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-_WIDEST = 100  # longer lines are hard to read
-_NARROWEST = 60  # below this a description stands under its name
-_COLUMN = 30  # a longer name gets a line of its own
+_MAX_WIDTH = 100  # longer lines are hard to read
+_MIN_WIDTH = 60  # in a narrower terminal a description stands below its name
+_MAX_NAME = 30  # a longer name gets a line of its own
 _NUMBER = re.compile(r"<(?:int|float)(?: range)?>")
+_NUMBERS = re.compile(r"<float(?:,float)*>")
 _TEXT = re.compile(r" ?<(?:str|path|list\[.*?\])>")
+
+Rows = list[tuple[str, str]]
+"""Names with their descriptions."""
 
 
 class _Helps:
-    """What commands and groups share."""
+    """The help of commands and groups."""
 
     def format_help(self: Any, ctx: Any, formatter: Any) -> None:
         console = Console(highlight=False)
-        console.print(Text.assemble(("Usage: ", "bold"), _usage(self, ctx)))
-        if self.help:
-            for paragraph in re.split(r"\n\s*\n", self.help.strip()):
-                console.print()
-                console.print(Text.from_markup(" ".join(paragraph.split())), width=_width(console))
-        for title, rows in _panels(self, ctx):
+        usage = " ".join(self.get_usage(ctx).removeprefix("Usage:").split())
+        console.print(Text.assemble(("Usage: ", "bold"), usage))
+        for paragraph in _paragraphs(self):
+            console.print()
+            console.print(Text.from_markup(paragraph), width=_width(console))
+        for title, rows in _panels(self, ctx).items():
             console.print()
             console.print(Text(title, "bold"))
             _print_rows(console, rows)
 
 
 class Command(_Helps, TyperCommand):
-    """A command whose help is whole at any width."""
+    """A command whose help fits any width."""
 
 
 class Group(_Helps, TyperGroup):
-    """A group of commands whose help is whole at any width."""
+    """A group of commands whose help fits any width."""
 
 
 def set_classes(app: typer.Typer) -> None:
-    """Give every command and every group under `app` a class of this file."""
+    """Give every command and group of `app` a class of this module."""
     for command in app.registered_commands:
         command.cls = Command
     for group in app.registered_groups:
@@ -58,64 +62,68 @@ def set_classes(app: typer.Typer) -> None:
             set_classes(group.typer_instance)
 
 
-def _usage(command: Any, ctx: Any) -> str:
-    return " ".join(command.get_usage(ctx).removeprefix("Usage:").split())
+def _paragraphs(command: Any) -> list[str]:
+    """Return the paragraphs of a command's help, each on one line."""
+    if not command.help:
+        return []
+    return [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", command.help.strip())]
 
 
-def _panels(command: Any, ctx: Any) -> Iterable[tuple[str, list[tuple[str, str]]]]:
-    """Arguments, options by their panels, commands: each with its rows."""
-    panels: dict[str, list[tuple[str, str]]] = {}
+def _panels(command: Any, ctx: Any) -> dict[str, Rows]:
+    """Return arguments, options and commands by the titles of their panels."""
+    panels: dict[str, Rows] = {}
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)
         if record is None or getattr(parameter, "hidden", False):
             continue
-        argument = parameter.param_type_name == "argument"
-        title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else "Options")
-        name = re.sub(r"(<float(?:,float)*>)", lambda m: ",".join("X" for _ in m[1].split(",")), record[0])
-        name = _TEXT.sub("" if argument else " TEXT", _NUMBER.sub("N", name))
-        panels.setdefault(title, []).append((name, record[1] or ""))
-    commands = (
-        [(n, command.get_command(ctx, n)) for n in command.list_commands(ctx)]
-        if isinstance(command, TyperGroup)
-        else []
-    )
-    shown = [(n, _first_sentences(c)) for n, c in commands if c is not None and not c.hidden]
-    return [*panels.items(), *([("Commands", shown)] if shown else [])]
+        is_argument = parameter.param_type_name == "argument"
+        title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if is_argument else "Options")
+        panels.setdefault(title, []).append((_shorten_name(record[0], is_argument), record[1] or ""))
+    if commands := list(_subcommands(command, ctx)):
+        panels["Commands"] = commands
+    return panels
 
 
-def _first_sentences(command: Any) -> str:
-    """The first paragraph of a command's help."""
-    paragraph = re.split(r"\n\s*\n", (command.help or "").strip())[0]
-    return Text.from_markup(" ".join(paragraph.split())).plain
+def _shorten_name(name: str, is_argument: bool) -> str:
+    """Replace Typer's types: `<int>` by `N`, `<float,float>` by `X,X`, `<str>` by `TEXT`."""
+    name = _NUMBERS.sub(lambda found: ",".join("X" for _ in found[0].split(",")), name)
+    name = _NUMBER.sub("N", name)
+    return _TEXT.sub("" if is_argument else " TEXT", name)
 
 
-def _print_rows(console: Console, rows: list[tuple[str, str]]) -> None:
-    width = _width(console)
-    if width < _NARROWEST:
-        for name, said in rows:
-            console.print(Padding(Text(name, "cyan", overflow="fold"), (0, 0, 0, 2)), width=width)
-            console.print(Padding(Text(said, overflow="fold"), (0, 0, 0, 6)), width=width)
+def _subcommands(group: Any, ctx: Any) -> Iterator[tuple[str, str]]:
+    """Yield the commands of a group with the first paragraphs of their help."""
+    if not isinstance(group, TyperGroup):
         return
-    column = min(_COLUMN, max(len(name) for name, _ in rows))
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(width=column)
-    table.add_column(overflow="fold")
-    for name, said in rows:
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if command is not None and not command.hidden:
+            first = "".join(_paragraphs(command)[:1])
+            yield name, Text.from_markup(first).plain
+
+
+def _print_rows(console: Console, rows: Rows) -> None:
+    width = _width(console)
+    if width < _MIN_WIDTH:
+        for name, description in rows:
+            _print_name(console, name, width)
+            console.print(Padding(Text(description, overflow="fold"), (0, 0, 0, 6)), width=width)
+        return
+    column = min(_MAX_NAME, max(len(name) for name, _ in rows))
+    for name, description in rows:
         if len(name) > column:
-            _print_table(console, table, width)
-            console.print(Padding(Text(name, "cyan", overflow="fold"), (0, 0, 0, 2)), width=width)
-            table = Table.grid(padding=(0, 2, 0, 0))
-            table.add_column(width=column)
-            table.add_column(overflow="fold")
+            _print_name(console, name, width)
             name = ""
-        table.add_row(Text(name, "cyan"), Text(said))
-    _print_table(console, table, width)
-
-
-def _print_table(console: Console, table: Table, width: int) -> None:
-    if table.row_count:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(width=column)
+        table.add_column(overflow="fold")
+        table.add_row(Text(name, "cyan"), Text(description))
         console.print(Padding(table, (0, 0, 0, 2)), width=width)
 
 
+def _print_name(console: Console, name: str, width: int) -> None:
+    console.print(Padding(Text(name, "cyan", overflow="fold"), (0, 0, 0, 2)), width=width)
+
+
 def _width(console: Console) -> int:
-    return min(console.width, _WIDEST)
+    return min(console.width, _MAX_WIDTH)

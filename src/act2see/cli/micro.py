@@ -1,27 +1,25 @@
-"""`act2see micro`: the board world, and the small models that know it."""
+"""`act2see micro`: clips of the board world, and the small models that understand it."""
 
 from __future__ import annotations
 
-import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from act2see.cli.output import err, out, program, progress_bar, say
-from act2see.trace.console import plain
+from act2see.cli.output import ask_command, note, out, progress_bar, say
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
 app = typer.Typer(
-    no_args_is_help=True, help="The board world: make clips, train the small models, test them."
+    no_args_is_help=True, help="The board world: write clips, train the small models, test them."
 )
 
 
 class Family(StrEnum):
-    """What a clip asks for."""
+    """What the question of a clip needs."""
 
     observe = "observe"
     blink = "blink"
@@ -32,14 +30,20 @@ class Family(StrEnum):
 @app.command("clip")
 def clip(
     family: Annotated[
-        Family, typer.Option(help="What its question needs: looking, looking again, imagining, or both.")
+        Family,
+        typer.Option(
+            help="What its question needs: the initial frames, a retrieved frame, an imagined one, or both."
+        ),
     ] = Family.blink,
-    seed: Annotated[int, typer.Option(min=0, help="Which clip of the test split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The number of the clip in the test split.")] = 0,
     to: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it, as MP4.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Where to write it, as MP4. Default: FAMILY-SEED.mp4."
+        ),
     ] = None,
 ) -> None:
-    """Write a clip and print its question, with the true answer."""
+    """Write a clip, and print its question with the true answer."""
     from act2see.errors import StoreError
     from act2see.micro.questions import LETTERS, make_item
     from act2see.micro.world import write_clip
@@ -57,55 +61,64 @@ def clip(
         say(f"  {letter}. {option}")
     say(f"answer: {item.correct}. {item.answer}")
     say("ask it:", "dim")
-    say(
-        f"  {program()} "
-        + shlex.join(["ask", str(path), item.text, *(word for o in item.options for word in ("--option", o))])
-    )
+    say(f"  {ask_command(path, item.text, item.options)}")
 
 
 @app.command("train")
 def train(
-    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the weights go.")] = Path(
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for the weights.")] = Path(
         "micro-weights"
     ),
     quick: Annotated[
-        bool, typer.Option("--quick", help="A few steps of each stage, to see that all runs.")
+        bool, typer.Option("--quick", help="Train each stage for a few steps, to see that all of them run.")
     ] = False,
     stage: Annotated[
-        list[str] | None, typer.Option(help="One stage alone; give it once for each. Default: all.")
+        list[str] | None, typer.Option(help="Train only this stage; can be repeated. Default: all.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of every stage.")] = 0,
 ) -> None:
-    """Train the small models from nothing."""
+    """Train the small models from scratch."""
     from act2see.micro.recipe import train as recipe
     from act2see.tools.runtime.memory import retain_freed_memory
 
     retain_freed_memory()
     with progress_bar() as bar:
-        tasks: dict[str, TaskID] = {}
-        tenths: dict[str, int] = {}
-
-        def progress(name: str, step: int, steps: int, loss: float) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(name)
-            bar.update(tasks[name], description=f"{name}, loss {loss:.3f}", completed=step + 1, total=steps)
-            # A log has no bars: a line for each tenth, since this takes an hour.
-            if bar.disable and (tenth := 10 * (step + 1) // steps) > tenths.get(name, 0):
-                tenths[name] = tenth
-                err().print(plain(f"{name}: step {step + 1} of {steps}, loss {loss:.3f}"))
-
-        seconds = recipe.train(to, quick, progress, tuple(stage) if stage else recipe.STAGES, seed)
+        stages = tuple(stage) if stage else recipe.STAGES
+        seconds = recipe.train(to, quick, _StageProgress(bar), stages, seed)
     for name, spent in seconds.items():
         say(f"{name}: {spent:.0f} s")
     say(f"weights in {to}: name its folders as `weights` in a config file (act2see config show micro)")
 
 
+class _StageProgress:
+    """Shows a bar for each stage; without a terminal, prints a line for each tenth of it."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+        self._tenths: dict[str, int] = {}
+
+    def __call__(self, name: str, step: int, steps: int, loss: float) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name)
+        done = step + 1
+        self._bar.update(
+            self._tasks[name], description=f"{name}, loss {loss:.3f}", completed=done, total=steps
+        )
+        tenth = 10 * done // steps
+        if self._bar.disable and tenth > self._tenths.get(name, 0):
+            self._tenths[name] = tenth
+            note(f"{name}: step {done} of {steps}, loss {loss:.3f}")
+
+
 @app.command("test")
 def measure(
-    n: Annotated[int, typer.Option("--n", min=4, help="How many questions, a quarter of each family.")] = 800,
+    n: Annotated[
+        int, typer.Option("--n", min=4, help="The number of questions, a quarter from each family.")
+    ] = 800,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Weights of `micro train`; by default those of the package."),
+        typer.Option(metavar="DIR", help="Weights of `micro train`. Default: those in the package."),
     ] = None,
     to: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the report as .json or .md.")
@@ -124,32 +137,36 @@ def measure(
     with progress_bar() as bar:
         task = bar.add_task("asking", total=None)
 
-        def progress(what: str, done: int, total: int) -> None:
+        def show_progress(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        report = evaluate.run(n, weights, progress)
+        report = evaluate.run(n, weights, show_progress)
     out(markup=True).print(report.table())
     if to:
         write_text(to, report.to_json() if to.suffix == ".json" else report.markdown())
-        err().print(plain(f"written to {to}"), soft_wrap=True)
+        note(f"written to {to}")
 
 
 @app.command("ablate")
 def ablate(
     to: Annotated[
         Path,
-        typer.Option("--out", metavar="DIR", help="Where the results go; what is there is not made again."),
+        typer.Option("--out", metavar="DIR", help="The folder for the results; those in it are reused."),
     ] = Path("ablations"),
-    quick: Annotated[bool, typer.Option("--quick", help="One seed, small corpora, few steps.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Use one seed, small corpora and few steps.")
+    ] = False,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many seeds. Default: 3, and 1 with --quick.")
+        int | None, typer.Option(min=1, help="The number of seeds. Default: 3; 1 with --quick.")
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option("--page", metavar="FILE", help="The table, as Markdown; its plots go beside it."),
+        typer.Option(
+            "--page", metavar="FILE", help="The Markdown file for the table; its plots go beside it."
+        ),
     ] = None,
 ) -> None:
-    """Reproduce the paper's ablations on the board world. An interrupted run goes on."""
+    """Reproduce the paper's ablations on the board world. An interrupted run continues."""
     from dataclasses import replace
 
     from act2see.micro.study import ablate as ablations
@@ -160,9 +177,13 @@ def ablate(
     retain_freed_memory()
     sizes = ablations.QUICK if quick else ablations.Sizes()
     sizes = replace(sizes, seeds=seeds or sizes.seeds)
-    ablations.ablate(to, sizes, lambda name, seconds: err().print(plain(f"{name}: {seconds:.0f} s")))
+    ablations.ablate(to, sizes, lambda name, seconds: note(f"{name}: {seconds:.0f} s"))
     path, results = page or to / "micro.md", read_results(to)
-    command = f"act2see micro ablate{' --quick' if quick else ''}{f' --seeds {seeds}' if seeds else ''}"
-    pictures = "".join(f"![{p.stem}]({p.name})\n" for p in plots(results, path.parent))
-    write_text(path, markdown(results, command) + "\n" + pictures)
+    command = "act2see micro ablate"
+    if quick:
+        command += " --quick"
+    if seeds:
+        command += f" --seeds {seeds}"
+    images = "".join(f"![{p.stem}]({p.name})\n" for p in plots(results, path.parent))
+    write_text(path, markdown(results, command) + "\n" + images)
     say(f"table and plots in {path}")

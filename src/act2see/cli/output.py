@@ -1,8 +1,7 @@
-"""What the terminal gets: consoles, errors, and text that cannot do anything to it.
+"""Output to the terminal: consoles, errors, JSON, progress bars and logging.
 
-Model output, file names and questions are printed as `Text`, never as markup, and without control characters,
-so that nothing in them is read as a style or as an escape sequence. Results go to stdout, everything else to
-stderr.
+Results go to stdout, everything else to stderr. Model output, file names and questions are printed as `Text`,
+never as markup, and without control characters: a terminal sees no style and no escape sequence in them.
 """
 
 from __future__ import annotations
@@ -10,73 +9,116 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.filesize import decimal
 from rich.text import Text
 
 from act2see.errors import QuestionError
 from act2see.trace.console import plain
 
-INTERRUPTED = 130  # as a shell gives it for SIGINT
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+    from act2see.graphs.config import Config
+    from act2see.trace.terminal import ChainPrinter
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as a shell reports SIGINT."""
+
+_NOT_UTF8 = re.compile("[\0\ud800-\udfff]")
 
 
 def out(markup: bool = False) -> Console:
-    """The console of results. Made when it is used: a test's stdout is not that of the import."""
+    """Return a console on the current `sys.stdout`, for results."""
     return Console(highlight=False, markup=markup)
 
 
 def err() -> Console:
-    """The console of progress and errors."""
+    """Return a console on the current `sys.stderr`, for progress and errors."""
     return Console(stderr=True, highlight=False, markup=False)
 
 
 def say(text: str | Text, style: str = "", *, end: str = "\n", prose: bool = False) -> None:
-    """Print a line to stdout. A long one is left to the terminal to break, so that a path or a command can be
-    copied; `prose` is broken between words."""
+    """Print a line to stdout.
+
+    Args:
+        text: The line; a string is printed as it is, without markup.
+        style: The style of a string.
+        end: What follows the line.
+        prose: Break a long line between words. Without it the terminal breaks the line, so that a path or a
+            command can be copied.
+    """
     from act2see.trace.console import break_lines
 
-    console, line = out(), plain(text, style) if isinstance(text, str) else text
-    console.print(break_lines(line, console) if prose else line, soft_wrap=True, end=end)
+    console = out()
+    line = plain(text, style) if isinstance(text, str) else text
+    if prose:
+        line = break_lines(line, console)
+    console.print(line, soft_wrap=True, end=end)
 
 
-def program() -> str:
-    """How this program was started, so that a command which is shown can be pasted: its name where the shell
-    finds it by that."""
-    import os
-    import shlex
-    import shutil
+def note(text: str, style: str = "") -> None:
+    """Print a line to stderr: what was written where, or what is in progress."""
+    err().print(plain(text, style), soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """Print `error: MESSAGE` to stderr, as one line."""
+    line = Text.assemble(("error: ", "bold red"), plain(" ".join(message.split())))
+    err().print(line, soft_wrap=True)
+
+
+def interrupted(message: str = "interrupted") -> typer.Exit:
+    """Print one line, and return the exception with which a command ends after Ctrl-C (code 130)."""
+    console = err()
+    if console.is_terminal:
+        message = f"\n{message}"  # the terminal has written ^C
+    console.print(message, soft_wrap=True)
+    return typer.Exit(INTERRUPTED)
+
+
+def expect_interruption() -> None:
+    """Silence what threads and callbacks report after Ctrl-C, when their event loop is closed.
+
+    It changes the hooks of the whole process, so only the command line calls it.
+    """
+    import logging
+    import signal
     import sys
+    import threading
 
-    started = sys.argv[0]
-    if os.path.basename(started) == "__main__.py" and os.path.basename(os.path.dirname(started)) == "act2see":
-        return f"{shlex.quote(_from_here(sys.executable))} -m act2see"
-    found = shutil.which("act2see")
-    if os.path.basename(started) != "act2see" or (
-        found and os.path.exists(started) and os.path.samefile(found, started)
-    ):
-        return "act2see"
-    return shlex.quote(_from_here(started))
+    late = re.compile(
+        "Event loop is closed|Task was destroyed but it is pending|coroutine ignored GeneratorExit"
+    )
+
+    def is_relevant(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else ""
+        return not late.search(f"{record.msg} {error}")
+
+    for name in ("asyncio", "concurrent.futures"):
+        logging.getLogger(name).addFilter(is_relevant)
+    thread_hook, unraisable_hook = threading.excepthook, sys.unraisablehook
+
+    def on_thread_error(args: threading.ExceptHookArgs) -> None:
+        if not late.search(str(args.exc_value)):
+            thread_hook(args)
+
+    def on_unraisable(args: sys.UnraisableHookArgs) -> None:
+        if isinstance(args.exc_value, KeyboardInterrupt):
+            # Ctrl-C came in a destructor or callback, where no exception can leave: send the signal again.
+            signal.raise_signal(signal.SIGINT)
+        elif not late.search(str(args.exc_value)):
+            unraisable_hook(args)
+
+    threading.excepthook, sys.unraisablehook = on_thread_error, on_unraisable
 
 
-def _from_here(path: str) -> str:
-    """A path below the working folder from there, another one in full."""
-    import os
-
-    whole = os.path.abspath(path)
-    below = os.path.relpath(whole)
-    return whole if below.startswith(os.pardir) else below
-
-
-def note(text: str) -> None:
-    """A line to stderr: what was written where, what is under way."""
-    err().print(plain(text), soft_wrap=True)
-
-
-def writable(text: str) -> bool:
-    """Whether stdout's encoding has all of it."""
+def can_print(text: str) -> bool:
+    """Return whether the encoding of stdout has every character of a text."""
     import sys
 
     try:
@@ -87,98 +129,100 @@ def writable(text: str) -> bool:
 
 
 def print_json(text: str) -> None:
-    """JSON to stdout. Where its encoding lacks a character, all of them are escaped: a question mark would be
-    another answer."""
+    """Print JSON to stdout.
+
+    If its encoding lacks a character, all non-ASCII characters are escaped: a question mark would change the
+    answer.
+    """
     import json
     import sys
 
-    if not writable(text):
+    if not can_print(text):
         text = json.dumps(json.loads(text))
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def interrupted(said: str = "interrupted") -> typer.Exit:
-    """What a command raises after Ctrl-C: it ends with code 130, and one line."""
-    err().print(f"\n{said}" if err().is_terminal else said, soft_wrap=True)  # the terminal has written ^C
-    return typer.Exit(INTERRUPTED)
+def chain_printer(config: Config) -> ChainPrinter:
+    """Return a printer of one chain of thought. It says when the models of `config` are being loaded."""
+    from act2see.trace.terminal import ChainPrinter
 
-
-def expect_interruption() -> None:
-    """For a process that is ours: after Ctrl-C, threads and callbacks that come too late end without a
-    word."""
-    import logging
-    import signal
-    import sys
-    import threading
-
-    late = re.compile(
-        "Event loop is closed|Task was destroyed but it is pending|coroutine ignored GeneratorExit"
-    )
-
-    def told(record: logging.LogRecord) -> bool:
-        return not late.search(f"{record.msg} {record.exc_info[1] if record.exc_info else ''}")
-
-    for name in ("asyncio", "concurrent.futures"):
-        logging.getLogger(name).addFilter(told)
-    in_threads, dropped = threading.excepthook, sys.unraisablehook
-
-    def thread_hook(args: threading.ExceptHookArgs) -> None:
-        if not late.search(str(args.exc_value)):
-            in_threads(args)
-
-    def dropped_hook(args: sys.UnraisableHookArgs) -> None:
-        if isinstance(args.exc_value, KeyboardInterrupt):
-            signal.raise_signal(
-                signal.SIGINT
-            )  # it came where nothing can be raised: once more, a moment later
-        elif not late.search(str(args.exc_value)):
-            dropped(args)
-
-    threading.excepthook, sys.unraisablehook = thread_hook, dropped_hook
-
-
-def check_words(words: Sequence[str]) -> None:
-    """Raise `QuestionError` for what came from the command line and is no text: bytes that are not UTF-8, or
-    a zero byte.
-
-    Nothing of it could be saved: an answer would be lost after the run.
-    """
-    for word in words:
-        if "\0" in word or any("\ud800" <= c <= "\udfff" for c in word):
-            shown = "".join("?" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in word)
-            raise QuestionError(
-                f"{shown!r} is not text in UTF-8: write it in UTF-8, and give a file with such a name another one"
-            )
-
-
-def complain(message: str) -> None:
-    """`error: ...`, in one line, to stderr."""
-    line = Text.assemble(("error: ", "bold red"), plain(" ".join(message.split())))
-    err().print(line, soft_wrap=True)
+    return ChainPrinter(out(), loads=config.reasoner.use == "transformers")
 
 
 def size(number: float) -> str:
-    """A number of bytes for people: `17.5 GB`."""
-    unit = 0
-    while number >= 1000 and unit < len(_UNITS) - 1:
-        number, unit = number / 1000, unit + 1
-    return f"{number:.0f} {_UNITS[unit]}" if unit == 0 or number >= 100 else f"{number:.1f} {_UNITS[unit]}"
+    """Return a number of bytes in words: `17.5 GB`."""
+    return decimal(int(number))
 
 
 @contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """Bars on stderr; where that is no terminal, none."""
+def progress_bar(*columns: ProgressColumn) -> Iterator[Progress]:
+    """Show progress bars on stderr if it is a terminal."""
+    from rich.progress import Progress
+
     console = err()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield bar
 
 
-def quieten(verbose: bool) -> None:
-    """Log to stderr if asked to; else keep the libraries' notes about themselves, and their progress bars,
-    off it.
+def program() -> str:
+    """Return the command that started this program, so that a suggested command can be pasted.
 
-    By variables, because they are read when the libraries are imported, which most commands never do.
+    It is `act2see` if the shell finds this program under that name.
+    """
+    import os
+    import shlex
+    import shutil
+    import sys
+
+    started = sys.argv[0]
+    folder, name = os.path.split(started)
+    if name == "__main__.py" and os.path.basename(folder) == "act2see":
+        return f"{shlex.quote(_shorten_path(sys.executable))} -m act2see"
+    if name != "act2see":
+        return "act2see"
+    found = shutil.which("act2see")
+    if found and os.path.exists(started) and os.path.samefile(found, started):
+        return "act2see"
+    return shlex.quote(_shorten_path(started))
+
+
+def ask_command(video: Path, question: str, options: Sequence[str]) -> str:
+    """Return the command that asks this question, quoted for a shell."""
+    import shlex
+
+    words = ["ask", str(video), question]
+    for option in options:
+        words += ["--option", option]
+    return f"{program()} {shlex.join(words)}"
+
+
+def _shorten_path(path: str) -> str:
+    """Return a path below the working folder as relative, and any other as absolute."""
+    import os
+
+    relative = os.path.relpath(path)
+    return os.path.abspath(path) if relative.startswith(os.pardir) else relative
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Check that the words of the command line are text.
+
+    Bytes that are not UTF-8, and zero bytes, cannot be saved: the answer would be lost after the run.
+
+    Raises:
+        QuestionError: A word is not text.
+    """
+    for word in words:
+        if _NOT_UTF8.search(word):
+            shown = _NOT_UTF8.sub("?", word)
+            raise QuestionError(f"{shown!r} is not text in UTF-8: write it in UTF-8, or rename the file")
+
+
+def quieten(verbose: bool) -> None:
+    """Set up logging to stderr; unless `verbose`, only warnings, and no progress bars of libraries.
+
+    Environment variables do it, because the libraries are imported later, or never.
     """
     import logging
     import os

@@ -1,8 +1,7 @@
-"""Runs that survive Ctrl-C and a killed process: every step is saved in one SQLite file in the cache folder.
+"""Runs that survive Ctrl-C and a killed process: each step is saved in one SQLite file in the cache folder.
 
-A run keeps the configuration and the settings that it began with beside its first step, so that its id alone
-is enough to go on: `act2see ask --resume ID`. The file is always that of the default cache, for the same
-reason.
+Each step is saved with the configuration and the settings of its run, so that the id alone resumes a run:
+`act2see ask --resume ID`. For the same reason the file is always in the default cache folder.
 """
 
 from __future__ import annotations
@@ -39,15 +38,17 @@ class Settings:
 
     config: Config
     context: AskContext
+    """The settings of this run alone: its tools, its seed, its budget."""
 
 
 def runs_file() -> Path:
+    """Return the path of the SQLite file."""
     return default_cache() / "runs.sqlite"
 
 
 @asynccontextmanager
 async def saved_runs() -> AsyncIterator[AsyncSqliteSaver]:
-    """The saver. Raises `StoreError` where the file cannot be used."""
+    """Open the checkpointer. Raises `StoreError` if the file cannot be used."""
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
     path = runs_file()
@@ -57,12 +58,13 @@ async def saved_runs() -> AsyncIterator[AsyncSqliteSaver]:
             yield saver
     except (sqlite3.Error, FileExistsError, PermissionError, NotADirectoryError) as e:
         raise StoreError(
-            f"the saved runs {path} cannot be used ({e}): delete the file, or set ACT2SEE_CACHE to another folder"
+            f"the saved runs in {path} cannot be used ({e}): "
+            "delete the file, or set ACT2SEE_CACHE to another folder"
         ) from e
 
 
 def graph_of(settings: Settings, saver: AsyncSqliteSaver) -> Graph:
-    """The graph of a run, which saves its settings with each step."""
+    """Return the graph of a run. It saves the run's settings with each step."""
     from act2see.graphs.ask import create_act2see
 
     graph = create_act2see(settings.config, checkpointer=saver)
@@ -71,7 +73,7 @@ def graph_of(settings: Settings, saver: AsyncSqliteSaver) -> Graph:
 
 
 async def settings_of(run: str, saver: AsyncSqliteSaver) -> Settings:
-    """The settings of a saved run. Raises `StoreError` for an unknown id."""
+    """Return the settings of a saved run. Raises `StoreError` if there is no such run."""
     saved = await saver.aget_tuple({"configurable": {"thread_id": run}})
     metadata: Any = saved.metadata if saved else {}
     if _KEY not in metadata:
@@ -85,52 +87,60 @@ async def settings_of(run: str, saver: AsyncSqliteSaver) -> Settings:
 
 
 def saved_ids(run: str | None = None) -> list[str]:
-    """The ids of the latest saved runs, or of this one, if it is saved. Never fails, and waits for nobody."""
-    newest = "SELECT thread_id FROM checkpoints WHERE checkpoint_ns = '' AND ? IN ('', thread_id) GROUP BY thread_id"
+    """Return the ids of the latest saved runs, or of this one if it is saved.
+
+    It never fails: if the file cannot be read at once, there are none.
+    """
+    query = (
+        "SELECT thread_id FROM checkpoints WHERE checkpoint_ns = '' AND ? IN ('', thread_id) "
+        "GROUP BY thread_id ORDER BY MAX(checkpoint_id) DESC LIMIT 30"
+    )
+    file = f"{runs_file().absolute().as_uri()}?mode=ro"
     with (
         suppress(sqlite3.Error, OSError),
-        closing(sqlite3.connect(f"{runs_file().absolute().as_uri()}?mode=ro", uri=True, timeout=0.5)) as file,
+        closing(sqlite3.connect(file, uri=True, timeout=0.5)) as connection,
     ):
-        return [
-            str(id)
-            for (id,) in file.execute(f"{newest} ORDER BY MAX(checkpoint_id) DESC LIMIT 30", (run or "",))
-        ]
+        return [str(id) for (id,) in connection.execute(query, (run or "",))]
     return []
 
 
-def not_waited_for(work: Callable[[], T]) -> T:
-    """The result of `work`, done in a thread that Ctrl-C does not wait for: for libraries that would wait for
-    threads of theirs."""
-    done: Future[T] = Future()
+def run_in_daemon(work: Callable[[], T]) -> T:
+    """Run a function in a daemon thread and return its result.
+
+    Ctrl-C then ends the process at once, though the function belongs to a library that waits for threads of
+    its own.
+    """
+    result: Future[T] = Future()
 
     def run() -> None:
         try:
-            done.set_result(work())
+            result.set_result(work())
         except BaseException as e:
-            done.set_exception(e)
+            result.set_exception(e)
 
     threading.Thread(target=run, daemon=True).start()
-    return done.result()
+    return result.result()
 
 
 def run_until_done(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, except that Ctrl-C does not wait for the threads in which models work."""
+    """Run a coroutine as `asyncio.run` does, but do not wait for the threads of models after Ctrl-C."""
     runner = asyncio.Runner()
     handler = signal.getsignal(signal.SIGINT)
-    main = threading.current_thread() is threading.main_thread()
-    if main and callable(handler):
-        # asyncio cancels the work at the first Ctrl-C, but only in place of Python's own handler.
+    replaces_handler = threading.current_thread() is threading.main_thread() and callable(handler)
+    if replaces_handler:
+        # At Ctrl-C asyncio cancels the work, but only if the handler is Python's own.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         result = runner.run(work)
     except KeyboardInterrupt:
+        # Closing the loop alone does not wait for threads; closing the runner does.
         runner.get_loop().close()
         raise
     except BaseException:
         runner.close()
         raise
     finally:
-        if main and callable(handler):
+        if replaces_handler:
             signal.signal(signal.SIGINT, handler)
     runner.close()
     return result

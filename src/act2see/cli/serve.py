@@ -1,22 +1,23 @@
-"""`act2see serve`: models for other programs.
-
-Each command is a function of this file, or of one beside it, that is registered at its end.
-"""
+"""`act2see serve` and `act2see mcp`: the reasoner and the whole graph for other programs."""
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
+import sys
 from contextlib import suppress
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated
 
 import typer
 
 from act2see.cli import serve_vllm
-from act2see.cli.options import ConfigFile, Preset, chosen_config
-from act2see.cli.output import interrupted, note, say
+from act2see.cli.options import AllowHost, ConfigFile, Preset, chosen_config
+from act2see.cli.output import INTERRUPTED, interrupted, note, say
 from act2see.errors import ConfigError
 
-app = typer.Typer(no_args_is_help=True, help="Serve a model to other programs.")
+app = typer.Typer(no_args_is_help=True, help="Serve the reasoner to other programs.")
 
 
 @app.command("openai")
@@ -31,16 +32,12 @@ def openai(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What clients call the model (default: the preset's name)."),
-    ] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    allow_host: Annotated[
-        list[str] | None,
         typer.Option(
-            metavar="NAME",
-            help="Another name that clients reach it by, and whose pages may use it; may be given several times.",
+            metavar="NAME", help="The model's name for clients. Default: that of the preset or the weights."
         ),
     ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    allow_host: AllowHost = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")] = 8000,
     api_key: Annotated[
         str | None,
@@ -48,16 +45,17 @@ def openai(
             "--api-key",
             envvar="ACT2SEE_API_KEY",
             metavar="KEY",
-            help="Ask clients for this key.",
+            help="The key that clients must send.",
             show_default=False,
         ),
     ] = None,
     waiting: Annotated[
-        int, typer.Option(min=1, help="Requests that may be under way or wait; more are told to come again.")
+        int,
+        typer.Option(min=1, help="The largest number of requests, running or queued; more are rejected."),
     ] = 256,
 ) -> None:
-    """Serve the configured reasoner as an OpenAI-compatible server: chat completions with images, streaming.
-    Ctrl-C stops it."""
+    """Serve the reasoner as an OpenAI-compatible server: chat completions with images, streaming. Stop it
+    with Ctrl-C."""
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
@@ -78,13 +76,65 @@ def openai(
     with listen(host, port) as listening:
         note(f"loading {reasoner.weights} ...")
         served = Served.load(reasoner, called, key=api_key, waiting=waiting)
-        at = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
-        say(f"{called} is at {at} (Ctrl-C stops it)")
-        with suppress(
-            KeyboardInterrupt
-        ):  # it has ended in good order by then, and may or may not say so by this
+        address = f"[{host}]" if ":" in host else host
+        url = f"http://{address}:{listening.getsockname()[1]}/v1"
+        say(f"{called} is at {url} (Ctrl-C stops it)")
+        # The server shuts down in order at Ctrl-C, and then returns or raises.
+        with suppress(KeyboardInterrupt):
             run_until_done(serve(build_app(served, hosts), listening))
         raise interrupted("stopped")
 
 
 app.command("vllm", context_settings={"allow_extra_args": True})(serve_vllm.vllm)
+
+
+def mcp(
+    folder: Annotated[
+        list[Path],
+        typer.Option(
+            "--folder",
+            metavar="DIR",
+            help="A folder whose videos may be opened; repeat it for each.",
+            show_default=False,
+        ),
+    ],
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Also download videos from http(s) URLs.")
+    ] = False,
+    preset: Preset = None,
+    config: ConfigFile = None,
+) -> None:
+    """Serve ask_video, find_frames, show_trace and list_videos to an assistant by MCP, over stdin and
+    stdout."""
+    import asyncio
+
+    try:
+        from act2see.serve.mcp.server import build_server
+        from act2see.serve.mcp.stdio import run_stdio
+    except ModuleNotFoundError as e:
+        if (e.name or "").split(".")[0] not in ("mcp", "mcp_types"):
+            raise
+        raise ConfigError("`act2see mcp` needs the MCP package: pip install 'act2see[serve]'") from e
+    from act2see.tools.video.folders import Folders
+    from act2see.tools.video.store import default_cache
+
+    chosen = chosen_config(preset, config)
+    downloads = default_cache() / "downloads" if allow_urls else None
+    server = build_server(chosen, Folders(folder, downloads=downloads))
+    if sys.stdin.isatty():
+        note("waiting for an MCP client on stdin and stdout (Ctrl-C stops it)")
+    # Python's own handler would wait for the thread that reads stdin, which cannot be stopped.
+    signal.signal(signal.SIGINT, _exit_at_once)
+    try:
+        # The loop is not closed: that would wait for threads that work on videos for nobody.
+        asyncio.Runner().run(run_stdio(server))
+    except* BrokenPipeError:
+        pass  # the client has closed our stdout
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _exit_at_once(*_: object) -> None:
+    os.write(2, b"stopped\n")
+    os._exit(INTERRUPTED)

@@ -1,23 +1,35 @@
-"""`act2see sft`: fine-tune the reasoner on a corpus, on one machine or under `accelerate launch`."""
+"""`act2see sft` and `act2see grpo`: train the reasoner on a corpus, and on its own rollouts.
+
+Fine-tuning runs on one machine, or on several GPUs under `accelerate launch`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from act2see.cli.options import ConfigFile, chosen_config
-from act2see.cli.output import err, out, progress_bar, say
+from act2see.cli.corpus import draw_samples, report_problems
+from act2see.cli.options import (
+    ConfigFile,
+    Preset,
+    QuestionSource,
+    SourceFile,
+    VideoFolder,
+    chosen_config,
+)
+from act2see.cli.output import note, out, progress_bar, say
 from act2see.errors import ConfigError
-from act2see.trace.console import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from act2see.graphs.config import Config
+    from act2see.training.grpo import Round
     from act2see.training.sft.settings import SftSettings
 
-# The small model learns all its weights, fast, on a processor.
+# The small model trains all its weights, on a CPU.
 MICRO: dict[str, Any] = {
     "base": "micro:base",
     "mode": "full",
@@ -31,27 +43,37 @@ MICRO: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """The GPUs that a dry run assumes, and how the processes are launched on them."""
+
+    gpus: int
+    gpu_gib: float
+    launch: Any
+
+
 def sft(
-    ctx: typer.Context,
-    corpus: Annotated[Path | None, typer.Argument(help="The folder of `corpus pack`.")] = None,
+    context: typer.Context,
+    corpus: Annotated[Path | None, typer.Argument(help="A folder of `corpus pack`.")] = None,
     to: Annotated[
         Path,
         typer.Option(
-            "--out", metavar="DIR", help="Where the adapter or model, its card and its checkpoints go."
+            "--out", metavar="DIR", help="The folder for the adapter or model, its card and its checkpoints."
         ),
     ] = Path("tuned"),
     preset: Annotated[
-        str, typer.Option(metavar="NAME", help="Settings to start from: paper, or micro.")
+        str, typer.Option(metavar="NAME", help="The settings to start from: paper or micro.")
     ] = "paper",
     config: ConfigFile = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")
     ] = False,
     dry: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would take, and how to start it; train nothing.")
+        bool,
+        typer.Option("--dry-run", help="Estimate tokens and memory, and print the command; train nothing."),
     ] = False,
-    gpus: Annotated[int, typer.Option(min=1, help="For --dry-run: how many GPUs.")] = 8,
-    gpu_gib: Annotated[float, typer.Option(help="For --dry-run: memory of each.")] = 80,
+    gpus: Annotated[int, typer.Option(min=1, help="For --dry-run: the number of GPUs.")] = 8,
+    gpu_gib: Annotated[float, typer.Option(help="For --dry-run: the memory of each GPU, in GiB.")] = 80,
     launch: Annotated[
         str | None,
         typer.Option(
@@ -66,103 +88,182 @@ def sft(
         ),
     ] = False,
 ) -> None:
-    """Fine-tune on a corpus: the model's own text is learnt, and nothing of what it was shown."""
+    """Fine-tune the reasoner on a corpus. The loss is on the model's own text, not on what it was shown."""
     from act2see.training.sft.settings import SftSettings
 
     if preset not in ("paper", "micro"):
-        raise ConfigError(f"there is no preset {preset!r} for fine-tuning: take paper or micro")
-    settings = SftSettings.read((MICRO if preset == "micro" else {}) | given(ctx.args))
+        raise ConfigError(f"there is no preset {preset!r} for fine-tuning: use paper or micro")
+    defaults = MICRO if preset == "micro" else {}
+    settings = SftSettings.read(defaults | read_settings(context.args))
     if show:
-        for name, value in settings.model_dump().items():
-            say(f"--{name.replace('_', '-')}  {' '.join(value) if isinstance(value, tuple) else value}")
+        _list_settings(settings)
         return
     if corpus is None:
         raise ConfigError("name a corpus: act2see sft CORPUS (act2see corpus pack makes one)")
-    _run(corpus, to, settings, preset, config, resume, (gpus, gpu_gib, launch) if dry else None)
+    graph = None
+    if settings.eval_samples:
+        graph = chosen_config(None if config else preset, config)
+    if dry:
+        command = _dry_run(corpus, to, settings, graph, _Machine(gpus, gpu_gib, launch))
+        say(f"{command} --config {config}" if config and graph else command)
+    else:
+        _train(corpus, to, settings, graph, resume)
 
 
-def _run(
-    corpus: Path, to: Path, settings: SftSettings, preset: str, config: Path | None, resume: bool, dry: Any
-) -> None:
+def _list_settings(settings: SftSettings) -> None:
+    for name, value in settings.model_dump().items():
+        shown = " ".join(value) if isinstance(value, tuple) else value
+        say(f"--{name.replace('_', '-')}  {shown}")
+
+
+def _dry_run(corpus: Path, to: Path, settings: SftSettings, graph: Config | None, machine: _Machine) -> str:
+    """Print what a training run would take, and return the command that starts it."""
     from tempfile import TemporaryDirectory
 
     from act2see.tools.video.store import FrameStore
     from act2see.training.corpus.dataset import read_corpus
+    from act2see.training.sft.dryrun import dry_run
 
-    graph = chosen_config(None if config else preset, config) if settings.eval_samples else None
-    if dry:
-        from act2see.training.sft.dryrun import dry_run
+    with TemporaryDirectory() as folder:  # of the frames, which reading a corpus unpacks
+        report = dry_run(
+            (chain.trace for chain in read_corpus(corpus, FrameStore(folder)) if chain.trace),
+            settings,
+            corpus=str(corpus),
+            out=str(to),
+            graph=graph,
+            gpus=machine.gpus,
+            gpu_gib=machine.gpu_gib,
+            launch=machine.launch,
+        )
+    out(markup=True).print(report.table())
+    return report.command
 
-        gpus, gib, launch = dry
-        with TemporaryDirectory() as folder:  # a dry run leaves nothing
-            traces = (c.trace for c in read_corpus(corpus, FrameStore(folder)) if c.trace)
-            report = dry_run(
-                traces,
-                settings,
-                corpus=str(corpus),
-                out=str(to),
-                graph=graph,
-                gpus=gpus,
-                gpu_gib=gib,
-                launch=launch,
-            )
-        out(markup=True).print(report.table())
-        say(f"{report.command} --config {config}" if config and graph else report.command)
-        return
-    store = FrameStore(to / "frames")
-    traces = (c.trace for c in read_corpus(corpus, store) if c.trace)
+
+def _train(corpus: Path, to: Path, settings: SftSettings, graph: Config | None, resume: bool) -> None:
     from act2see.tools.runtime.memory import retain_freed_memory
+    from act2see.tools.video.store import FrameStore
+    from act2see.training.corpus.dataset import read_corpus
     from act2see.training.sft.finetune import finetune
 
+    store = FrameStore(to / "frames")
+    traces = (chain.trace for chain in read_corpus(corpus, store) if chain.trace)
     retain_freed_memory()
     with progress_bar() as bar:
         task = bar.add_task("sft", total=None)
 
-        def progress(name: str, step: int, steps: int, loss: float) -> None:
+        def show_progress(name: str, step: int, steps: int, loss: float) -> None:
             bar.update(task, description=f"{name}, loss {loss:.3f}", completed=step, total=steps)
             if bar.disable:
-                err().print(plain(f"step {step} of {steps}, loss {loss:.3f}"))
+                note(f"step {step} of {steps}, loss {loss:.3f}")
 
         result = finetune(
-            traces, store, to, settings, graph=graph, corpus=str(corpus), resume=resume, progress=progress
+            traces,
+            store,
+            to,
+            settings,
+            graph=graph,
+            corpus=str(corpus),
+            resume=resume,
+            progress=show_progress,
         )
-    for one in result.left_out:
-        say(f"left out: {one.id}: {one.why} (it has {one.tokens:,} tokens)", "yellow")
-    say(
-        f"{result.steps} steps on {result.samples} samples in {result.seconds:.0f} s; loss {result.losses[-1][1]:.3f}"
-    )
+    for sample in result.left_out:
+        say(f"left out: {sample.id}: {sample.why} (it has {sample.tokens:,} tokens)", "yellow")
+    loss = result.losses[-1][1]
+    say(f"{result.steps} steps on {result.samples} samples in {result.seconds:.0f} s; loss {loss:.3f}")
     for step, accuracy in result.series("eval_accuracy"):
         say(f"step {step}: {accuracy:.1%} of held-out questions right")
     kind = "weights" if settings.mode == "full" else "adapter"
     say(f"in {to}: name it as `reasoner: {{{kind}: {to}}}` in a config file")
 
 
-def given(words: Sequence[str]) -> dict[str, Any]:
-    """Options that name settings: `--key value`, `--key=value`, `--flag`, `--no-flag`; one given again makes
-    a list.
+def read_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Read options that name settings: `--key value`, `--key=value`, `--flag`, `--no-flag`.
 
-    Raises `ConfigError` for a word that is no option.
+    A setting that holds several values is repeated. Unknown names are kept: `SftSettings.read` reports them.
+
+    Raises:
+        ConfigError: A word is neither an option nor its value.
     """
     from act2see.training.sft.settings import SftSettings
 
-    found: dict[str, Any] = {}
+    known = SftSettings.model_fields
+    settings: dict[str, Any] = {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
             raise ConfigError(
-                f"what is {word!r}? Settings are options: --learning-rate 1e-5 (act2see sft --settings lists them)"
+                f"unexpected argument {word!r}: settings are options, such as --learning-rate 1e-5 "
+                "(act2see sft --settings lists them)"
             )
-        key, sign, value = word[2:].partition("=")
-        key = key.replace("-", "_")
-        negated = key.removeprefix("no_")
-        field = SftSettings.model_fields.get(key)
-        if key not in SftSettings.model_fields and negated in SftSettings.model_fields:
-            found[negated] = False
-        elif sign or (rest and not rest[0].startswith("--")):
-            value = value if sign else rest.pop(0)
-            many = field is not None and isinstance(field.default, tuple)
-            found[key] = (*found.get(key, ()), value) if many else value
+        option, equals, value = word[2:].partition("=")
+        key = option.replace("-", "_")
+        positive = key.removeprefix("no_")
+        if key not in known and positive in known:
+            settings[positive] = False
+        elif not equals and (not rest or rest[0].startswith("--")):
+            settings[key] = True
         else:
-            found[key] = True
-    return found
+            value = value if equals else rest.pop(0)
+            repeatable = key in known and isinstance(known[key].default, tuple)
+            settings[key] = (*settings.get(key, ()), value) if repeatable else value
+    return settings
+
+
+def grpo(
+    source: QuestionSource,
+    file: SourceFile = None,
+    to: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for the model.")] = Path(
+        "grpo"
+    ),
+    videos: VideoFolder = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="The largest number of questions to draw from.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="The number of gradient steps.")] = 12,
+    questions: Annotated[int, typer.Option(min=1, help="Questions per step.")] = 8,
+    group: Annotated[int, typer.Option(min=2, help="Rollouts per question.")] = 4,
+    learning_rate: Annotated[
+        float, typer.Option(help="The learning rate; about 1e-6 for the 8B model.")
+    ] = 5e-5,
+    call_cost: Annotated[
+        float, typer.Option(min=0, help="The reward that a call costs; a right answer earns 1.")
+    ] = 0.05,
+    temperature: Annotated[float, typer.Option(help="The temperature of the rollouts.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The seed of the draws.")] = 0,
+    preset: Preset = None,
+    config: ConfigFile = None,
+) -> None:
+    """Train all weights of the config's reasoner by GRPO: reinforce the rollouts that earn more reward."""
+    from act2see.tools.runtime.files import check_folder
+    from act2see.tools.runtime.memory import retain_freed_memory
+    from act2see.training.corpus.sources import Tally
+    from act2see.training.grpo import GrpoSettings, Reward, train_folder
+
+    check_folder(to, "config.json")
+    chosen = chosen_config(preset, config)
+    if chosen.reasoner.use != "transformers" or chosen.reasoner.adapter:
+        raise ConfigError(
+            "GRPO trains a local model: "
+            "choose a config with `use: transformers` and no adapter (merge it first)"
+        )
+    tally = Tally()
+    samples = draw_samples(source, file, videos, count, True, seed, to, tally)
+    report_problems(tally)
+    settings = GrpoSettings(
+        rounds=rounds,
+        questions=questions,
+        group=group,
+        learning_rate=learning_rate,
+        temperature=temperature,
+        seed=seed,
+        reward=Reward(call=call_cost),
+    )
+
+    def show_round(r: Round) -> None:
+        step = f"round {r.number + 1} of {rounds}"
+        say(f"{step}: reward {r.reward:.3f}, {r.accuracy:.0%} right, {r.calls:.2f} calls a question")
+
+    retain_freed_memory()
+    train_folder(to, samples, chosen, settings, show_round)
+    say(f"in {to}: name it as `reasoner: {{weights: {to}}}` in a config file")

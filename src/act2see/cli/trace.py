@@ -1,26 +1,39 @@
-"""`act2see trace`: saved traces, in the terminal, as a page, in other formats; compared, asked again, forked
-(`cli/fork.py`)."""
+"""`act2see trace`: show saved traces, convert, compare, replay and fork them."""
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from act2see.cli import fork
-from act2see.cli.fork import Saved
-from act2see.cli.output import note, out, say
-from act2see.errors import TraceError
+from act2see.cli.complete import tool_tags
+from act2see.cli.options import ConfigFile, Preset, SavedTrace, chosen_config, picture_or_time
+from act2see.cli.output import chain_printer, note, out, print_json, say
+from act2see.errors import QuestionError, StoreError, TraceError
 
 if TYPE_CHECKING:
+    from act2see.graphs.config import Config
+    from act2see.tools.video.store import FrameStore
     from act2see.trace.trace import Trace
 
-app = typer.Typer(no_args_is_help=True, help="Look at saved traces.")
+app = typer.Typer(no_args_is_help=True, help="Show, convert, compare, replay and fork saved traces.")
+
+NewTrace = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Where to write the new trace: a .json file, or a folder with frames.",
+    ),
+]
 
 
 @app.command("show")
-def show(trace: Saved) -> None:
+def show(trace: SavedTrace) -> None:
     """Show a trace in the terminal."""
     from act2see.trace.terminal import ChainPrinter, answer_lines, question_lines
     from act2see.trace.trace import Trace
@@ -33,12 +46,12 @@ def show(trace: Saved) -> None:
 
 @app.command("html")
 def html(
-    trace: Saved,
+    trace: SavedTrace,
     to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write the page.")] = Path(
         "trace.html"
     ),
 ) -> None:
-    """Write a trace as one HTML page."""
+    """Write a trace as an HTML page."""
     from act2see.tools.runtime.files import write_text
     from act2see.trace.folder import frames_of
     from act2see.trace.page import trace_html
@@ -56,11 +69,13 @@ def export(
     to: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="FILE.jsonl (of any number of traces), FILE.md, or a folder, with frames."
+            "--out",
+            "-o",
+            help="FILE.jsonl, for any number of traces; FILE.md, or a folder with frames, for one.",
         ),
     ],
 ) -> None:
-    """Write traces as JSON Lines, Markdown, or a folder with their frames."""
+    """Write traces as JSON Lines, or one trace as Markdown or as a folder with its frames."""
     from act2see.tools.runtime.files import write_text
     from act2see.trace.folder import frames_of, save_folder
     from act2see.trace.trace import Trace
@@ -72,47 +87,197 @@ def export(
         raise TraceError(f"a trace cannot be written as {to.suffix}: name a .jsonl or .md file, or a folder")
     elif len(loaded) != 1:
         raise TraceError(
-            f"{to} takes one trace and got {len(loaded)}: write them one by one, or to a .jsonl file"
+            f"{to} holds one trace, not {len(loaded)}: write them one by one, or to a .jsonl file"
         )
     elif to.suffix == ".md":
         write_text(to, _markdown(loaded[0]))
     elif missing := save_folder(loaded[0], to, frames_of(traces[0])):
-        note(f"{missing} pictures are no longer in the frame store")
+        note(f"{missing} pictures are missing from the frame store")
     say(str(to))
 
 
-app.command("diff")(fork.diff)
-app.command("replay")(fork.replay)
-app.command("fork")(fork.fork)
+@app.command("diff")
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A trace file or folder.", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.", show_default=False)],
+    json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
+) -> None:
+    """Compare two traces call by call, from where they diverge."""
+    from act2see.trace.diff import diff_traces
+    from act2see.trace.side_by_side import show_diff
+    from act2see.trace.trace import Trace
+
+    a, b = Trace.load(first), Trace.load(second)
+    found = diff_traces(a, b)
+    if json:
+        print_json(found.to_json())
+    else:
+        show_diff(out(), found, a, b)
+
+
+@app.command("replay")
+def replay(trace: SavedTrace, to: NewTrace = None, preset: Preset = None, config: ConfigFile = None) -> None:
+    """Ask the question of a trace again, with its seed and tools, and compare the results."""
+    from act2see.graphs.ask import create_act2see
+    from act2see.graphs.fork import areplay
+
+    _check_target(to)
+    old, chosen = _load_with_video(trace), chosen_config(preset, config)
+    work = areplay(create_act2see(chosen), old, on_event=chain_printer(chosen).event)
+    new = _run_and_compare(work, old)
+    if to is not None:
+        _write_trace(new, to, chosen)
+
+
+@app.command("fork")
+def fork(
+    trace: SavedTrace,
+    at: Annotated[
+        int | None, typer.Option(metavar="N", help="The call to go back to: 1 is the first, 0 the beginning.")
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Call the tool with this query instead.")
+    ] = None,
+    tool: Annotated[
+        str | None, typer.Option(metavar="TAG", autocompletion=tool_tags, help="Call this tool instead.")
+    ] = None,
+    frame: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Show this instead: a picture, or the video's frame at a time in seconds."
+        ),
+    ] = None,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Show nothing, and tell the model that there is no such frame.")
+    ] = False,
+    to: NewTrace = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+) -> None:
+    """Go back to a call of a trace, change it, and let the model continue from there."""
+    from act2see.graphs.ask import create_act2see
+    from act2see.graphs.fork import afork
+    from act2see.graphs.parts import cached_parts
+
+    _check_target(to)
+    old, chosen = _load_with_video(trace), chosen_config(preset, config)
+    if at is None:
+        raise QuestionError(f"choose the call to go back to with --at N (calls: {_list_calls(old)})")
+    _restore_frames(old, trace, cached_parts(chosen).resources.store)
+    work = afork(
+        create_act2see(chosen),
+        old,
+        at,
+        query=query,
+        tag=tool,
+        frame=picture_or_time(frame) if frame is not None else None,
+        drop=drop,
+        on_event=chain_printer(chosen).event,
+    )
+    new = _run_and_compare(work, old)
+    _write_trace(new, to or Path(f"fork-{new.id}.json"), chosen)
+
+
+def _load_with_video(path: Path) -> Trace:
+    """Load a trace, and find its video beside it if it has moved."""
+    from act2see.trace.folder import find_video
+    from act2see.trace.trace import Trace
+
+    return find_video(Trace.load(path), path)
+
+
+def _list_calls(trace: Trace) -> str:
+    calls = [f"{n} <{call.tag}> {call.query[:60]}" for n, call in enumerate(trace.calls, start=1)]
+    return "; ".join(calls) or "none, so only 0, the beginning"
+
+
+def _restore_frames(trace: Trace, saved: Path, store: FrameStore) -> None:
+    """Put the pictures that were saved beside a trace into the store, if it lacks them."""
+    from act2see.trace.folder import frames_of
+
+    pixels = frames_of(saved, store)
+    for frame in trace.shown:
+        if frame.digest not in store:
+            with suppress(StoreError, OSError):  # the run itself reports the pictures that are lost
+                store.put(pixels(frame))
+
+
+def _run_and_compare(work: Coroutine[Any, Any, Trace], old: Trace) -> Trace:
+    """Run, and print the chain of thought, the answer and the differences from the old trace."""
+    from act2see.cli.runs import run_until_done
+    from act2see.trace.diff import diff_traces
+    from act2see.trace.side_by_side import show_diff
+    from act2see.trace.terminal import answer_lines, question_lines
+
+    say(question_lines(old.question), prose=True)
+    new = run_until_done(work)
+    say(answer_lines(new), prose=True)
+    say("")
+    show_diff(out(), diff_traces(old, new), old, new)
+    return new
+
+
+def _check_target(to: Path | None) -> None:
+    """Raise `StoreError`, before any work, if the new trace could not be written."""
+    from act2see.tools.runtime.files import check_file, check_folder
+    from act2see.trace.folder import OURS
+
+    if to is None:
+        return
+    if to.suffix not in ("", ".json"):
+        raise StoreError(f"a trace cannot be written as {to.suffix}: name a .json file or a folder")
+    if to.suffix:
+        check_file(to)
+    else:
+        check_folder(to, OURS)
+
+
+def _write_trace(trace: Trace, to: Path, config: Config) -> None:
+    """Write a trace as a file, or as a folder with its frames."""
+    from act2see.graphs.parts import cached_parts
+    from act2see.tools.runtime.files import write_text
+    from act2see.trace.folder import frames_of, save_folder
+
+    if to.suffix:
+        write_text(to, trace.to_json() + "\n")
+    else:
+        save_folder(trace, to, frames_of(to, cached_parts(config).resources.store))
+    note(f"saved in {to}")
 
 
 def _markdown(trace: Trace) -> str:
-    """The chain as Markdown: words as paragraphs, calls as code, frames as list items."""
+    """Write the chain of thought as Markdown: text as code blocks, frames as list items."""
     from act2see.trace.record import LETTERS, Answer, Frames
     from act2see.trace.terminal import frame_line
 
-    lines = [f"# {_line(trace.question.text)}", ""]
-    lines += [f"- {a}. {_line(o)}" for a, o in zip(LETTERS, trace.question.options, strict=False)]
-    lines += [
-        "",
-        f"{_line(Path(trace.video.path).name)}, {trace.video.seconds:.1f} s, {len(trace.initial)} frames in view",
-        "",
-    ]
+    lines = [f"# {_escape(trace.question.text)}", ""]
+    for letter, option in zip(LETTERS, trace.question.options, strict=False):
+        lines.append(f"- {letter}. {_escape(option)}")
+    video = _escape(Path(trace.video.path).name)
+    lines += ["", f"{video}, {trace.video.seconds:.1f} s, {len(trace.initial)} frames in view", ""]
     for segment in trace.segments:
         if isinstance(segment, Frames):
-            lines += [f"- {_line(frame_line(f, trace.video.seconds).plain)}" for f in segment.frames]
-            lines += [f"- {_line(segment.note)}"] if segment.note else []
+            for frame in segment.frames:
+                lines.append(f"- {_escape(frame_line(frame, trace.video.seconds).plain)}")
+            if segment.note:
+                lines.append(f"- {_escape(segment.note)}")
             lines.append("")
         elif not isinstance(segment, Answer):
             lines += ["```text", segment.text.strip("\n").replace("```", "'''"), "```", ""]
-    answer = "none: this run is not finished" if trace.answer is None else _line(trace.answer)
-    lines.append(
-        f"**Answer:** {answer}"
-        + (f" ({_line(trace.choice)})" if trace.choice and trace.choice != trace.answer else "")
-    )
+    lines.append(f"**Answer:** {_markdown_answer(trace)}")
     return "\n".join(lines) + "\n"
 
 
-def _line(text: str) -> str:
-    """In one line, and as words: what would be Markdown or HTML is escaped."""
-    return "".join(f"\\{c}" if c in r"\`*_[]<>#|" else c for c in " ".join(text.split()))
+def _markdown_answer(trace: Trace) -> str:
+    if trace.answer is None:
+        return "none: this run is not finished"
+    answer = _escape(trace.answer)
+    if trace.choice and trace.choice != trace.answer:
+        return f"{answer} ({_escape(trace.choice)})"
+    return answer
+
+
+def _escape(text: str) -> str:
+    """Return a text on one line, with Markdown and HTML escaped."""
+    line = " ".join(text.split())
+    return "".join(f"\\{c}" if c in r"\`*_[]<>#|" else c for c in line)

@@ -2,14 +2,12 @@
 
     view -> reason -> retrieve -> reason -> generate -> reason -> answer
 
-The reasoning node renders the trace, lets the model continue it up to the end of a call or of the answer, and
-routes by the tag. A malformed call goes back to the model as a note. When a budget is spent the thought is
-closed and the answer opened for the model (`</think><answer>`): it answers, it is never cut off. Where the
-run or the config says so, a call waits in the node `approve` for a person (`graphs/approval.py`).
+The node `reason` (`reasoning.py`) lets the model continue its thought up to the end of a call or of the
+answer, and routes by the tag. A tool's node appends frames or a note, and goes back to `reason`. A call that
+waits for a person passes through the node `approve` first (`approval.py`).
 
-Everything that a node needs to go on is in the state, so a run that was interrupted anywhere resumes at the
-next node and gives the same answer. Nodes are asynchronous. Called synchronously (`graph.invoke`, `stream`,
-`batch`), each runs on the process's background loop while its thread waits.
+The state holds everything that a node needs, so a run that was interrupted anywhere resumes at the next node
+and gives the same answer.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,29 +27,44 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, RetryPolicy
 
-from act2see.agent.grammar import Grammar, Parser, StopReason, feedback
-from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Done, Request, Sampling, check_reasoner
-from act2see.agent.rollout import render
+from act2see.agent.reasoners.base import check_reasoner
 from act2see.errors import ConfigError, ToolError
-from act2see.graphs.approval import ask_person, instead, replaced, review_of
-from act2see.graphs.config import Budget, Config, load_config
-from act2see.graphs.drawing import drawn
-from act2see.graphs.nodes import both_ways, in_time, is_saved
-from act2see.graphs.parts import Guard, Parts, build_parts, cached_parts, loaded
-from act2see.graphs.question import checked
-from act2see.graphs.ready import check_ready
-from act2see.graphs.state import AskContext, AskInput, AskOutput, AskState, run_context, trace_of
-from act2see.graphs.view import initial_view
-from act2see.tools.base import MAX_FRAMES, FrameTool, ToolContext, call_seed, checked_result
+from act2see.graphs.approval import ask_person, replacement_note, resolve_decision, review_of
+from act2see.graphs.config import Config, ToolConfig, load_config
+from act2see.graphs.initial_frames import initial_frames
+from act2see.graphs.needs import check_ready
+from act2see.graphs.parts import Parts, cached_parts
+from act2see.graphs.reasoning import ReasonNode, emit
+from act2see.graphs.run_settings import RunSettings
+from act2see.graphs.state import (
+    AskContext,
+    AskInput,
+    AskOutput,
+    AskState,
+    run_context,
+    trace_of,
+    validate_question,
+)
+from act2see.graphs.wiring import both_ways, drawn, in_time, is_saved
+from act2see.tools.base import FrameTool, ToolContext, call_seed, checked_result
+from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.faults import restored, to_user_error
 from act2see.tools.runtime.text import clean_text, first_line
-from act2see.trace.record import Answer, Call, Frames, Loop, Review, Text
-from act2see.trace.trace import Trace
+from act2see.trace.events import AnswerEvent, FramesEvent, ViewEvent
+from act2see.trace.record import Answer, Frames, Review
 
 Graph = CompiledStateGraph[AskState, AskContext, AskInput, AskOutput]
 Update = dict[str, Any]
-DEFAULT_TIMEOUT = 300.0  # seconds that a tool's call may last where the config does not say
+BackToReason = Command[Literal["reason"]]
+
+
+class AskBuilder(StateGraph[AskState, AskContext, AskInput, AskOutput]):
+    """The graph before it is compiled. It keeps its parts and configuration, which forks need as well."""
+
+    def __init__(self, parts: Parts, config: Config) -> None:
+        super().__init__(AskState, context_schema=AskContext, input_schema=AskInput, output_schema=AskOutput)
+        self.parts = parts
+        self.config = config
 
 
 def create_act2see(
@@ -60,39 +73,51 @@ def create_act2see(
     checkpointer: Any = None,
     parts: Parts | None = None,
 ) -> Graph:
-    """The compiled graph of a configuration (default: the `micro` preset).
+    """The compiled graph of a configuration. Graphs of one configuration share their models.
 
-    Graphs of one configuration share their models. `parts` replaces the reasoner, the tools or both by your
-    own objects. With a `checkpointer`, runs are saved after each node under `configurable: {thread_id: ...}`.
+    Args:
+        config: A preset's name, a YAML file, data or a `Config`; by default the preset `micro`.
+        checkpointer: Saves runs after each node, under `configurable: {thread_id: ...}`.
+        parts: Your own reasoner, tools or both, in place of those of the configuration.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+        WeightsError: A weight folder that it names does not exist.
     """
-    loaded = load_config(config)
-    parts = parts or cached_parts(loaded)
-    return drawn(build_graph(parts, loaded).compile(checkpointer=checkpointer, name="act2see"))
+    settings = load_config(config)
+    builder = build_graph(parts or cached_parts(settings), settings)
+    return drawn(builder.compile(checkpointer=checkpointer, name="act2see"))
 
 
-def build_graph(parts: Parts, config: Config) -> StateGraph[AskState, AskContext, AskInput, AskOutput]:
-    """The graph, not yet compiled: for composing and for looking at."""
+def build_graph(parts: Parts, config: Config) -> AskBuilder:
+    """The graph before it is compiled: to add it to another, or to look at it.
+
+    Raises:
+        ConfigError: The reasoner is not a `Reasoner`.
+    """
     check_reasoner(parts.reasoner)
     nodes = _Nodes(parts, config)
-    graph: StateGraph[AskState, AskContext, AskInput, AskOutput] = StateGraph(
-        AskState, context_schema=AskContext, input_schema=AskInput, output_schema=AskOutput
-    )
+    graph = AskBuilder(parts, config)
     tags = tuple(parts.tools)
     graph.add_node("view", both_ways(nodes.view), destinations=("reason", "answer"))
-    graph.add_node("reason", both_ways(nodes.reason), destinations=("reason", "answer", "approve", *tags))
+    graph.add_node(
+        "reason",
+        both_ways(ReasonNode(parts, config).reason),
+        destinations=("reason", "answer", "approve", *tags),
+    )
     graph.add_node("approve", both_ways(nodes.approve), destinations=("reason", *tags))
     for tag, tool in parts.tools.items():
-        settings = config.tools.get(tag)
+        retry = RetryPolicy(
+            max_attempts=1 + nodes.tool_settings(tag).retries,
+            initial_interval=0.1,
+            retry_on=_is_transient,
+        )
         graph.add_node(
             tag,
-            both_ways(nodes.tool(tag, tool)),
+            both_ways(nodes.call_node(tag, tool)),
             destinations=("reason",),
-            retry_policy=RetryPolicy(
-                max_attempts=1 + (settings.retries if settings else 1),
-                initial_interval=0.1,
-                retry_on=_transient,
-            ),
-            error_handler=both_ways(nodes.failed(tag)),
+            retry_policy=retry,
+            error_handler=both_ways(nodes.error_node(tag)),
         )
     graph.add_node("answer", both_ways(nodes.answer))
     graph.add_edge(START, "view")
@@ -100,345 +125,182 @@ def build_graph(parts: Parts, config: Config) -> StateGraph[AskState, AskContext
     return graph
 
 
-def _transient(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     """Whether another try may help."""
-    return (
-        isinstance(error, OSError | ToolError)
-        and not isinstance(error, TimeoutError)
-        and to_user_error(error) is None
-    )
+    if isinstance(error, TimeoutError) or to_user_error(error) is not None:
+        return False
+    return isinstance(error, OSError | ToolError)
 
 
 @dataclass(slots=True)
 class _Nodes:
+    """The nodes but `reason`, with what they work with."""
+
     parts: Parts
     config: Config
 
     async def view(
         self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]
     ) -> Command[Literal["reason", "answer"]]:
-        """Look at the question and at the initial frames."""
-        context = self._context(config, runtime)
-        question, options = checked(state)
-        approve = self.approved(context)
+        """Check the question and what the run needs, and show the initial frames."""
+        settings = self._settings(config, runtime)
+        question, options = validate_question(state)
+        approve = settings.tags_to_approve()
         if approve and not is_saved(config):
             raise ConfigError(
-                f"calls of <{approve[0]}> wait for a person, and a run that waits must be saved: compile the outermost graph with a "
-                "checkpointer, such as create_act2see(config, checkpointer=InMemorySaver())"
+                f"calls of <{approve[0]}> wait for a person, and a run that waits must be saved: compile the "
+                "outermost graph with a checkpointer, such as create_act2see(config, "
+                "checkpointer=InMemorySaver())"
             )
-        await check_ready(self.config, self.parts, tuple(self._tools(context)))
+        await check_ready(self.config, self.parts, tuple(settings.tools))
         started = time.perf_counter()
-        clip, frames = await initial_view(self.parts, self.config.view, state["video"])
+        video, frames = await initial_frames(self.parts, self.config.view, state["video"])
         seconds = time.perf_counter() - started
-        id = _run_id(config, state.get("id"))
-        runtime.stream_writer(
-            {
-                "type": "view",
-                "run": id,
-                "video": clip.model_dump(mode="json"),
-                "frames": [f.model_dump(mode="json") for f in frames],
-            }
-        )
-        # Models are loaded when the video is known to be one, and that is no part of looking at it. The
-        # encoder tells its version: not in the loop, which others use too.
-        await loaded(self.parts.reasoner)
-        versions = await asyncio.to_thread(self.versions, context)
-        refused = await self._guarded(frames)
+        run = _run_id(config, state.get("id"))
+        event = ViewEvent(run=run, video=video, frames=frames)
+        emit(runtime, event)
+        # Models are loaded once the video is known to be one, and that is no part of looking at it. Versions
+        # are read in a thread, because that of the encoder may load it.
+        await self.parts.reasoner.prepare()
+        versions = await asyncio.to_thread(settings.versions)
+        refusal = await self._refusal(frames)
+        shown = event.model_dump(mode="json")
         update: Update = {
-            "id": id,
+            "id": run,
             "asked": {"question": question, "options": options},
-            "info": clip.model_dump(mode="json"),
-            "initial": [f.model_dump(mode="json") for f in frames],
-            # A thread that is asked again starts afresh: what is there is an earlier question's.
-            "versions": versions,
+            "info": shown["video"],
+            "initial": shown["frames"],
+            # A leading None drops the segments of an earlier question of the thread.
             "segments": [None],
             "loops": [None],
+            "node_seconds": {"view": seconds},
+            "versions": versions,
             "approve": approve,
             "review": None,
         }
-        if refused:
-            update["segments"] = [
-                None,
-                Answer(text=f"<answer>{refused}</answer>", body=refused, forced=True).model_dump(mode="json"),
-            ]
-        update["node_seconds"] = {"view": seconds}
-        return Command(update=update, goto="answer" if refused else "reason")
-
-    async def reason(
-        self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]
-    ) -> Command[str]:
-        """Continue the thought to its next call, or to the answer."""
-        started = time.perf_counter()
-        context = self._context(config, runtime)
-        trace, tools = trace_of(state), self._tools(context)
-        budget = self._budget(context)
-        left = budget.tokens - trace.usage.tokens
-        opened = (
-            bool(trace.segments) and isinstance(last := trace.segments[-1], Text) and last.author == "graph"
-        )
-        pushed = _push(trace) if not opened and (self._spent(trace, budget) or _ended(trace)) else None
-        answering = opened or pushed is not None
-        if pushed:
-            trace = trace.model_copy(update={"segments": (*trace.segments, pushed)})
-            runtime.stream_writer({"type": "token", "run": trace.id, "text": pushed.text, "author": "graph"})
-        earlier = [(c.tag, c.query) for c in trace.calls if c.outcome == "ok"]
-        parser = Grammar(tuple(tools), budget.query).parser(answering=answering, earlier=earlier)
-        rollout = render(
-            trace, Prompt({tag: t.usage for tag, t in tools.items()}, self.config.reasoner.prompt)
-        )
-        loop = await self._continue(
-            rollout, parser, trace, context, runtime, budget.answer_tokens if answering else max(1, left)
-        )
-        new: list[Any] = [pushed] if pushed else []
-        new += parser.segments
-        if answering and not (new and isinstance(new[-1], Answer)):
-            # It was made to answer and said nothing: that is the answer.
-            new.append(Answer(text="</answer>", body="", forced=True))
-        elif not new:
-            new.append(_push(trace))  # it ended its turn without a word
-        goto: str = "answer" if isinstance(new[-1], Answer) else "reason"
-        if isinstance(call := new[-1], Call):
-            runtime.stream_writer({"type": "call", "run": trace.id, "call": call.model_dump(mode="json")})
-            if len(trace.calls) >= budget.calls:
-                # One call too many: it is told nothing more and answers from what it has seen.
-                new[-1] = call.model_copy(update={"outcome": "over_budget"})
-                new.append(_push(trace))
-                runtime.stream_writer(
-                    {"type": "token", "run": trace.id, "text": new[-1].text, "author": "graph"}
-                )
-            elif call.outcome == "ok":
-                goto = "approve" if call.tag in (state.get("approve") or ()) else call.tag
-            else:
-                note = Frames(tag=call.tag, note=feedback(call, tuple(tools)))
-                new.append(note)
-                runtime.stream_writer(
-                    {"type": "frames", "run": trace.id, "frames": note.model_dump(mode="json")}
-                )
-        return Command(
-            update={
-                "segments": [s.model_dump(mode="json") for s in new],
-                "loops": [loop.model_dump()],
-                "node_seconds": {"reason": time.perf_counter() - started},
-            },
-            goto=goto,
-        )
-
-    async def _continue(
-        self,
-        rollout: Any,
-        parser: Parser,
-        trace: Trace,
-        context: AskContext,
-        runtime: Runtime[AskContext],
-        max_tokens: int,
-    ) -> Loop:
-        started = time.perf_counter()
-        settings = self.config.reasoner
-        sampling = Sampling(
-            settings.temperature if context.temperature is None else context.temperature,
-            settings.top_p,
-            call_seed(self._seed(context), "reason", "", len(trace.segments)),
-        )
-        done = Done(StopReason.EOS)
-        stops = Grammar(tuple(self._tools(context))).stops
-        request = Request(rollout, max_tokens, parser.feed, stops, sampling)
-        async for item in self.parts.reasoner.stream(request):
-            if isinstance(item, Delta):
-                runtime.stream_writer(
-                    {"type": "token", "run": trace.id, "text": item.text, "author": "model"}
-                )
-            else:
-                done = item
-        if parser.stopped is None:
-            parser.finish(StopReason.LENGTH if done.stop == StopReason.LENGTH else StopReason.EOS)
-        seconds = round(time.perf_counter() - started, 4)
-        return Loop(
-            prefilled=done.prefilled,
-            cached=done.cached,
-            decoded=done.decoded,
-            seconds=seconds,
-            stop=str(parser.stopped or done.stop),
-        )
+        if refusal:
+            answer = Answer(text=f"<answer>{refusal}</answer>", body=refusal, forced=True)
+            update["segments"] = [None, answer.model_dump(mode="json")]
+        return Command(update=update, goto="answer" if refusal else "reason")
 
     async def approve(self, state: AskState, runtime: Runtime[AskContext]) -> Command[Any]:
         """Wait for a person's decision about the last call, and carry it out."""
-        trace = trace_of(state)
+        trace, resources = trace_of(state), self.parts.resources
         # In a thread, since it reads the picture of a decision. This line and those before it run twice.
-        decision, supplied = await asyncio.to_thread(ask_person, trace, self.parts.resources)
+        decision, supplied = await asyncio.to_thread(ask_person, trace, resources)
         started = time.perf_counter()
-        tag = trace.calls[-1].tag
-        if frames := await asyncio.to_thread(
-            instead, decision, trace, trace.video.path, self.parts.resources, supplied
-        ):
-            return _returned(frames, trace.id, started, runtime)
-        return Command(update={"review": review_of(decision).model_dump(mode="json")}, goto=tag)
+        frames = await asyncio.to_thread(
+            resolve_decision, decision, trace, trace.video.path, resources, supplied
+        )
+        if frames:
+            return _return_frames(frames, trace.id, started, runtime)
+        return Command(
+            update={"review": review_of(decision).model_dump(mode="json")}, goto=trace.calls[-1].tag
+        )
 
-    def tool(
-        self, tag: str, tool: FrameTool
-    ) -> Callable[..., Coroutine[Any, Any, Command[Literal["reason"]]]]:
-        settings = self.config.tools.get(tag)
-        seconds = settings.timeout if settings else DEFAULT_TIMEOUT
+    def call_node(self, tag: str, tool: FrameTool) -> Callable[..., Coroutine[Any, Any, BackToReason]]:
+        """The node of a tool: it answers the last call."""
+        limits = self.tool_settings(tag)
 
-        async def call(
-            state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]
-        ) -> Command[Literal["reason"]]:
+        async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> BackToReason:
             if load := getattr(tool, "load_models", None):
                 await asyncio.to_thread(load)
             started = time.perf_counter()
             trace = trace_of(state)
-            review = _review(state)
+            review = _review_in(state)
             query = (review and review.query) or trace.calls[-1].query
-            seed = call_seed(self._seed(self._context(config, runtime)), tag, query, len(trace.calls))
-            returned = await in_time(
-                tool.call(query, ToolContext(trace.video.path, trace.shown, seed)), seconds
+            seed = call_seed(self._settings(config, runtime).seed, tag, query, len(trace.calls))
+            context = ToolContext(trace.video.path, trace.shown, seed)
+            returned = await in_time(tool.call(query, context), limits.timeout)
+            result = checked_result(tag, returned, self.parts.resources.store, limits.max_frames)
+            notes = [note for note in (replacement_note(review), result.note) if note]
+            frames = Frames(
+                tag=tag, frames=result.frames, note=" ".join(notes), curve=result.curve, review=review
             )
-            result = checked_result(
-                tag, returned, self.parts.resources.store, settings.max_frames if settings else MAX_FRAMES
-            )
-            note = " ".join(n for n in (replaced(review), result.note) if n)
-            frames = Frames(tag=tag, frames=result.frames, note=note, curve=result.curve, review=review)
-            return _returned(frames, trace.id, started, runtime)
+            return _return_frames(frames, trace.id, started, runtime)
 
         call.__name__ = tag
         return call
 
-    def failed(self, tag: str) -> Callable[..., Coroutine[Any, Any, Command[Literal["reason"]]]]:
-        async def hand_over(
-            state: AskState, error: NodeError, runtime: Runtime[AskContext]
-        ) -> Command[Literal["reason"]]:
-            """What a tool could not do is told to the model, which goes on; what the user must mend is
-            raised."""
-            cause = restored(error.error)
-            if theirs := to_user_error(cause):
-                raise theirs from cause
-            note = Frames(
-                tag=tag,
-                note=f"The tool failed: {first_line(cause).rstrip('.')}. Go on without it.",
-                review=_review(state),
-            )
-            return _returned(note, state["id"], time.perf_counter(), runtime)
+    def error_node(self, tag: str) -> Callable[..., Coroutine[Any, Any, BackToReason]]:
+        """The error handler of a tool's node: tells the model that the tool failed.
 
-        return hand_over
+        An error that the user must mend ends the run instead.
+        """
+
+        async def handle_error(
+            state: AskState, error: NodeError, runtime: Runtime[AskContext]
+        ) -> BackToReason:
+            cause = restored(error.error)
+            if user_error := to_user_error(cause):
+                raise user_error from cause
+            note = f"The tool failed: {first_line(cause).rstrip('.')}. Go on without it."
+            failed = Frames(tag=tag, note=note, review=_review_in(state))
+            return _return_frames(failed, state["id"], time.perf_counter(), runtime)
+
+        return handle_error
 
     async def answer(self, state: AskState, runtime: Runtime[AskContext]) -> Update:
-        """Put the trace together."""
+        """Build the trace."""
         trace = trace_of(state)
         last = trace.segments[-1]
         assert isinstance(last, Answer)
         self.parts.reasoner.forget(trace.id)
-        runtime.stream_writer({"type": "answer", "run": trace.id, "answer": last.body, "forced": last.forced})
+        emit(runtime, AnswerEvent(run=trace.id, answer=last.body, forced=last.forced))
         return {"answer": last.body, "trace": trace.model_dump(mode="json")}
 
-    def _context(self, config: RunnableConfig, runtime: Runtime[AskContext]) -> AskContext:
-        return run_context(runtime.context, config)
+    def tool_settings(self, tag: str) -> ToolConfig:
+        """The limits of a tool; the defaults for one that the configuration does not know."""
+        return self.config.tools.get(tag) or ToolConfig(use=tag)
 
-    def _tools(self, context: AskContext) -> dict[str, FrameTool]:
-        if context.tools is None:
-            return dict(self.parts.tools)
-        for tag in context.tools:
-            if tag not in self.parts.tools:
-                raise ConfigError(
-                    f"this run asks for the tool {tag!r}, and the config declares {', '.join(self.parts.tools) or 'none'}"
-                )
-        return {tag: self.parts.tools[tag] for tag in self.parts.tools if tag in context.tools}
+    def _settings(self, config: RunnableConfig, runtime: Runtime[AskContext]) -> RunSettings:
+        return RunSettings(self.parts, self.config, run_context(runtime.context, config))
 
-    def approved(self, context: AskContext) -> list[str]:
-        """The tags whose calls wait for a person: kept in the state, since they hold for a resumed run
-        too."""
-        for tag in context.approve or ():
-            if tag not in self.parts.tools:
-                raise ConfigError(
-                    f"this run would approve <{tag}>, and the config declares {', '.join(self.parts.tools) or 'no tools'}"
-                )
-        always = {tag for tag, settings in self.config.tools.items() if settings.approve}
-        return [tag for tag in self.parts.tools if tag in always or tag in (context.approve or ())]
-
-    def _seed(self, context: AskContext) -> int:
-        return self.config.seed if context.seed is None else context.seed
-
-    def _budget(self, context: AskContext) -> Budget:
-        given = {"calls": context.max_calls, "tokens": context.max_tokens, "seconds": context.max_seconds}
-        return self.config.budget.model_copy(update={k: v for k, v in given.items() if v is not None})
-
-    def _spent(self, trace: Trace, budget: Budget) -> bool:
-        """Whether it must answer now. A run without calls left still thinks on about its last frame, without
-        tools."""
-        seconds = sum(s for node, s in trace.usage.node_seconds.items() if node != "view")
-        return trace.usage.tokens >= budget.tokens or seconds >= budget.seconds
-
-    def versions(self, context: AskContext) -> Update:
-        """What answers in this run, for its trace; may load the encoder."""
-        from importlib.metadata import version
-
-        tools = {tag: t.version for tag, t in self._tools(context).items()}
-        return {
-            "act2see": version("act2see"),
-            "reasoner": self.parts.reasoner.name,
-            "tools": tools,
-            "config": self.config.hash,
-            "seed": self._seed(context),
-        }
-
-    async def _guarded(self, frames: Any) -> str | None:
-        guard: Guard | None = self.parts.guard
-        return (
-            await guard.refuses([self.parts.resources.store.get(f.digest) for f in frames]) if guard else None
-        )
+    async def _refusal(self, frames: Sequence[FrameRef]) -> str | None:
+        """Why the configuration's guard refuses the video; None if it does not, or if there is no guard."""
+        if self.parts.guard is None:
+            return None
+        store = self.parts.resources.store
+        return await self.parts.guard.refuses([store.get(frame.digest) for frame in frames])
 
 
 def _run_id(config: RunnableConfig, previous: str | None) -> str:
-    """The run's own id: that of its thread, and for what is not the thread's only run a suffix.
+    """The run's own id: that of its thread, with a suffix unless it is the thread's only run.
 
-    In a parent graph one thread may have several runs, at once too: the suffix is of the place within it. A
-    thread that is asked again has a `previous` run, from whose id the suffix is made, so that a resumed run
-    has the id that it began with.
+    In a parent graph one thread may have several runs, at the same time too: the suffix is a hash of the
+    place within it. A thread that is asked again has a `previous` run, from whose id the suffix is made, so
+    that a resumed run has the id that it began with.
     """
     configurable = config.get("configurable", {})
     thread = configurable.get("thread_id")
     if not thread:
         return uuid.uuid4().hex[:12]
-    id = clean_text(str(thread))
-    parent, nested, _ = str(configurable.get("checkpoint_ns") or "").rpartition("|")
+    run = clean_text(str(thread))
+    # LangGraph's name of this very task. It also tells a run from another one that went back to the same
+    # checkpoint of the thread.
+    task = str(configurable.get("checkpoint_ns"))
+    parent, nested, _ = task.rpartition("|")
     if nested:
-        id = f"{id}-{_short_hash(parent)}"
-    # A thread may go back to an earlier checkpoint and be asked from there: LangGraph's name of this very
-    # task tells the two apart.
-    return f"{id}-{_short_hash(previous + str(configurable.get('checkpoint_ns')))}" if previous else id
+        run = f"{run}-{_short_hash(parent)}"
+    return f"{run}-{_short_hash(previous + task)}" if previous else run
 
 
 def _short_hash(text: str) -> str:
     return hashlib.blake2b(clean_text(text).encode(), digest_size=4).hexdigest()
 
 
-def _review(state: AskState) -> Review | None:
-    return Review(**review) if (review := state.get("review")) else None
+def _review_in(state: AskState) -> Review | None:
+    review = state.get("review")
+    return Review(**review) if review else None
 
 
-def _returned(
-    frames: Frames, run: str, started: float, runtime: Runtime[AskContext]
-) -> Command[Literal["reason"]]:
+def _return_frames(frames: Frames, run: str, started: float, runtime: Runtime[AskContext]) -> BackToReason:
+    """Append what came of a call to the trace, and go back to the model."""
     seconds = round(time.perf_counter() - started, 4)
-    segment = frames.model_copy(update={"seconds": seconds}).model_dump(mode="json")
-    runtime.stream_writer({"type": "frames", "run": run, "frames": segment})
+    event = FramesEvent(run=run, frames=frames.model_copy(update={"seconds": seconds}))
+    emit(runtime, event)
+    segment = event.frames.model_dump(mode="json")
     return Command(
-        update={"segments": [segment], "node_seconds": {frames.tag: seconds}, "review": None}, goto="reason"
+        update={"segments": [segment], "node_seconds": {frames.tag: seconds}, "review": None},
+        goto="reason",
     )
-
-
-def _ended(trace: Trace) -> bool:
-    """The model ended its turn, or ran out of tokens, without a call or an answer."""
-    return bool(trace.segments) and isinstance(trace.segments[-1], Text)
-
-
-def _push(trace: Trace) -> Text:
-    """What makes the model answer: the thought is closed if it is open, the answer opened."""
-    written = trace.text
-    open_thought = (
-        written.rfind("</think>") <= written.rfind("<think>")
-        if "<think>" in written
-        else "</think>" not in written
-    )
-    return Text(text="</think>\n<answer>" if open_thought else "\n<answer>", author="graph")
-
-
-__all__ = ["AskContext", "Graph", "Parts", "build_graph", "build_parts", "create_act2see", "trace_of"]

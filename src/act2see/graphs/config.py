@@ -1,10 +1,11 @@
-"""The configuration: one pydantic model, YAML files, presets, and errors that say which key is wrong.
+"""The configuration: one pydantic model, presets, and errors that name the wrong key.
 
-A config file may start from a preset (`preset: micro`) and change single keys; nested keys are merged, lists
-and tools' options replaced key by key; `tools: {TAG: null}` leaves a tool of the preset out. Another engine,
-encoder or tool (`use`) brings weights and options of its own, and keeps what is the run's. Relative paths are
-made absolute (`graphs/places.py`). An unknown key is an error that names the nearest known one, and so is a
-key that stands twice. What a run may change without a rebuild (budget, seed, which of the declared tools) is
+A config file may start from a preset (`preset: micro`) and change single keys. Nested keys are merged, and so
+are tools; `tools: {TAG: null}` leaves a tool of the preset out. Another engine, encoder or tool (`use`)
+brings weights and options of its own, and keeps the settings that are the run's. An unknown key is an error
+that names the nearest known one. Files are read, and paths made absolute, in `config_data.py`.
+
+Settings that a run may change without a rebuild (budget, seed, which of the declared tools) are in
 `AskContext`, LangGraph's own context.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -24,8 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
-from act2see.graphs.places import place_paths
+from act2see.graphs.config_data import place_paths, read_yaml, unfit_texts
 from act2see.tools.base import MAX_FRAMES
+from act2see.tools.runtime.text import first_problem
 
 PRESETS = ("micro", "paper", "paper-24gb", "laptop", "api")
 Device = str
@@ -34,6 +36,8 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
+    """Base of all settings: immutable, and strict about unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -41,101 +45,123 @@ S = TypeVar("S", bound=Section)
 
 
 class ReasonerConfig(Section):
-    """Who reasons. `weights` is a folder, a hub name, or `micro:...` for what ships in the package.
-
-    With `use: chat` it is a LangChain chat model, `provider:model`, and `options` are that model's own (its
-    temperature ...). `continuation` is for servers that go on with an unfinished turn, as `act2see serve
-    openai` does (docs/models.md). With `vllm-http` it is the model's name on a server (`options: {url: ...}`,
-    see docs/models.md), with `vllm` an engine in this process, whose arguments `options` are.
-    """
+    """The model that reasons."""
 
     use: Literal["transformers", "chat", "vllm", "vllm-http"] = "transformers"
+    """transformers: in this process. vllm: an engine in this process. vllm-http: a vLLM server. chat: a
+    LangChain chat model."""
     weights: str
+    """A folder, a hub name, or `micro:...` for weights in the package. With `chat` it is `provider:model`,
+    with `vllm-http` the model's name on the server."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """The chat model's own settings, the engine's arguments, or `{url: ...}` of the server
+    (docs/models.md)."""
     continuation: bool = False
+    """With `chat`: the server continues an unfinished turn, as `act2see serve openai` does
+    (docs/models.md)."""
     adapter: str | None = None
+    """A LoRA: a folder or a hub name."""
     device: Device = "auto"
     dtype: str = "auto"
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     rows: Count = 16
+    """Rollouts that are decoded together, each with a cache of its own."""
     context: Count | None = None
+    """Tokens of a rollout, at most; by default as many as the model takes."""
     prompt: Literal["paper", "short"] = "paper"
 
 
 class EncoderConfig(Section):
-    """What ranks frames by text: BLIP-2 (`blip2`), or a model with one vector a picture and a text, as CLIP
-    and SigLIP are (`transformers`, or `sentence-transformers` for checkpoints of that library)."""
+    """The model that ranks frames by text."""
 
     use: Literal["blip2", "transformers", "sentence-transformers"] = "blip2"
+    """blip2 is the paper's. The others have one vector for a picture and for a text, as CLIP and SigLIP do;
+    `sentence-transformers` is for checkpoints of that library."""
     weights: str
     device: Device = "auto"
     dtype: str = "auto"
     batch: Count = 32
+    """Frames in one forward."""
 
 
 class ViewConfig(Section):
-    """The initial frames: `fps`, or `frames` spread evenly; `max_side` also holds for retrieved ones."""
+    """The initial frames."""
 
     fps: Positive = 1.0
+    """Frames a second. The paper shows 1."""
     frames: Count | None = None
+    """Frames spread evenly over the video, in place of `fps`."""
     max_frames: Count = 64
     max_side: Annotated[int, Field(ge=16)] = 448
+    """Pixels of the longer side; holds for retrieved frames as well."""
     guard: str | None = None
+    """`module:Class` of a `Guard`, which may refuse a video."""
 
 
 class VideoConfig(Section):
-    """How videos are decoded. `decord` needs the extra of that name; PyAV reads what decord reads wrong."""
+    """How videos are decoded."""
 
     decoder: Literal["pyav", "decord"] = "pyav"
+    """`decord` needs the extra of that name. PyAV reads the files that decord reads wrong."""
 
 
 class IndexConfig(Section):
-    """How videos are indexed; `workers` of them are decoded at the same time, the others take turns with
-    them."""
+    """The index of a video, in which `retrieve` looks."""
 
     fps: Positive = 3.0
+    """Frames a second. The paper retrieves at 3."""
     keep_frames: bool = False
+    """Store the pixels of indexed frames: faster, and larger."""
     workers: Count = 2
+    """Videos that are decoded at the same time; others take turns with them."""
 
 
 class ToolConfig(Section):
-    """A tag's tool: its name (or dotted path, in a local file) and its options.
-
-    A call may last `timeout` seconds, and show `max_frames` frames.
-    """
+    """The tool of a tag."""
 
     use: str
+    """Its name, or `module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """The tool's own options."""
     timeout: Positive = 300.0
+    """Seconds that a call may take."""
     retries: Annotated[int, Field(ge=0)] = 1
+    """How often a failed call is tried again."""
     max_frames: Count = MAX_FRAMES
+    """Frames that a call may show."""
     approve: bool = False
+    """A person is asked before each call."""
 
 
 class Budget(Section):
-    """When it is spent, the model is made to answer. `seconds` begin after the view; `query` bounds a query's
-    characters."""
+    """The limits of a run. The model is made to answer once one of them is reached."""
 
     calls: Annotated[int, Field(ge=0)] = 4
+    """Calls, those that could not be run included."""
     tokens: Count = 4096
+    """Tokens that the model may write, without its forced answer."""
     seconds: Positive = 600.0
+    """Seconds from the initial frames on."""
     answer_tokens: Count = 64
+    """Tokens of an answer that the model is made to give."""
     query: Count = 400
+    """Characters of a query."""
 
 
 class NeedsConfig(Section):
-    """What a machine must have, in GB (10^9 bytes), for `act2see doctor`: memory of one GPU, of the CPU, and
-    room for the weights."""
+    """Gigabytes (10^9 bytes) that a machine must have, for `act2see doctor`."""
 
     gpu: Annotated[float, Field(ge=0)] = 0
+    """Memory of one GPU."""
     ram: Annotated[float, Field(ge=0)] = 0
+    """The CPU's memory."""
     disk: Annotated[float, Field(ge=0)] = 0
+    """Room for the weights."""
 
 
 class Config(Section):
-    """Everything that `create_act2see` needs. Modules of tools (`use: "depth:Depth"`) are looked for in
-    `folder` first."""
+    """Everything that `create_act2see` needs."""
 
     name: str = "custom"
     about: str = ""
@@ -145,16 +171,20 @@ class Config(Section):
     video: VideoConfig = VideoConfig()
     index: IndexConfig = IndexConfig()
     tools: dict[str, ToolConfig] = Field(default_factory=dict)
+    """The tools by their tags."""
     budget: Budget = Budget()
     needs: NeedsConfig = NeedsConfig()
     seed: int = 0
     cache: str | None = None
+    """The folder of indexes and frames; by default `ACT2SEE_CACHE`, or the user's cache folder."""
     store: str | None = None
+    """The frame store, a path or a URL; by default a folder of the cache."""
     folder: str | None = None
+    """The folder in which modules of tools (`use: "depth:Depth"`) are looked for first."""
 
     @field_validator("tools")
     @classmethod
-    def _tags(cls, tools: dict[str, ToolConfig]) -> dict[str, ToolConfig]:
+    def _check_tags(cls, tools: dict[str, ToolConfig]) -> dict[str, ToolConfig]:
         try:
             Grammar(tuple(tools))
         except ConfigError as e:
@@ -164,8 +194,9 @@ class Config(Section):
     @property
     def hash(self) -> str:
         """A short hash of all that can change an answer."""
-        left_out: Any = {key: True for key in ("cache", "store", "folder", "name", "about", "needs")} | {
-            "index": {"workers"}
+        left_out: Any = {
+            **dict.fromkeys(("cache", "store", "folder", "name", "about", "needs"), True),
+            "index": {"workers"},
         }
         if self.video == VideoConfig():
             left_out["video"] = True  # keeps the hashes that were made before this key existed
@@ -173,39 +204,36 @@ class Config(Section):
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 
     def to_yaml(self, *, ascii: bool = False) -> str:
-        """As a file to start from; `ascii` escapes what is not."""
+        """A file to start from; `ascii` escapes all other characters."""
         return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=not ascii)
 
 
 def preset_data(name: str) -> dict[str, Any]:
-    """A preset's YAML as data."""
+    """A preset's YAML as data.
+
+    Raises:
+        ConfigError: There is no such preset.
+    """
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, n=1)
-        raise ConfigError(
-            f"there is no preset {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(PRESETS)})"
-        )
-    return dict(
-        yaml.safe_load((files("act2see.graphs") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"))
-    )
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"there is no preset {name!r}{hint} (known: {', '.join(PRESETS)})")
+    text = (files("act2see.graphs") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
 
 
 def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, **changes: Any) -> Config:
-    """A configuration from a preset's name, a YAML file, data, or nothing (the `micro` preset).
+    """A configuration, validated, with absolute paths.
 
-    `changes` are top-level keys merged last: `load_config("micro", budget={"calls": 2})`. Relative paths in a
-    file are relative to its folder, others to the working folder.
+    Args:
+        source: A preset's name, a YAML file, data, or nothing (the preset `micro`). Relative paths in a file
+            are relative to its folder, others to the working folder.
+        changes: Top-level keys, merged last: `load_config("micro", budget={"calls": 2})`.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or a value cannot be used.
     """
-    file: Path | None = None
-    if isinstance(source, Config):
-        data: dict[str, Any] = source.model_dump()
-        where = "config"
-    elif source is None or (isinstance(source, str) and source in PRESETS):
-        data, where = preset_data(source or "micro"), f"preset {source or 'micro'}"
-    elif isinstance(source, Mapping):
-        data, where = dict(source), "config"
-    else:
-        file = Path(source)
-        data, where = _read(file), str(source)
+    data, where, file = _read_source(source)
     base = preset_data(str(data.pop("preset"))) if "preset" in data else {}
     folder = str(file.absolute().parent) if file else os.curdir
     if isinstance(named := data.get("folder"), str):
@@ -216,9 +244,9 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
         data["folder"] = folder
     if isinstance(tools := data.get("tools"), Mapping):
         data["tools"] = {tag: tool for tag, tool in tools.items() if tool is not None}
-    if spoilt := next(_spoilt(data), None):
+    if unfit := next(unfit_texts(data), None):
         raise ConfigError(
-            f"{where}: {spoilt!a} holds a zero byte or half a character, which no file could keep: write it as text"
+            f"{where}: {unfit!a} holds a NUL or a lone surrogate, which no file could keep: write it as text"
         )
     try:
         return Config.model_validate(data)
@@ -226,149 +254,113 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
         raise ConfigError(f"{where}: {_explain(e)}") from e
 
 
-def _spoilt(data: Any) -> Iterator[str]:
-    """Keys and values that are no text: what YAML's escapes can make, and a checkpoint, a trace or a path
-    cannot hold."""
-    left, seen = [data], set()
-    while left:
-        part = left.pop()
-        if isinstance(part, str):
-            if "\0" in part or any("\ud800" <= c <= "\udfff" for c in part):
-                yield part
-        elif isinstance(part, Mapping | list | tuple) and id(part) not in seen:
-            seen.add(id(part))  # an alias may stand for the same thing a million times, or for what it is in
-            left += [*part.keys(), *part.values()] if isinstance(part, Mapping) else part
+def _read_source(
+    source: str | Path | Mapping[str, Any] | Config | None,
+) -> tuple[dict[str, Any], str, Path | None]:
+    """The data of a source, its name for messages, and its file if it is one."""
+    if isinstance(source, Config):
+        return source.model_dump(), "config", None
+    if isinstance(source, Mapping):
+        return dict(source), "config", None
+    if source is None or source in PRESETS:
+        name = str(source or "micro")
+        return preset_data(name), f"preset {name}", None
+    file = Path(source)
+    try:
+        return read_yaml(file), str(source), file
+    except FileNotFoundError as e:
+        near = get_close_matches(str(file), PRESETS, n=1)
+        hint = f"; did you mean the preset {near[0]!r}?" if near else ""
+        raise ConfigError(f"there is no config file {file}{hint}") from e
 
 
-def section(kind: type[S], given: S | Mapping[str, Any] | None, where: str) -> S:
-    """Settings of a graph around this one, from data. Raises `ConfigError`, which names the key and the known
-    ones."""
+def load_section(kind: type[S], given: S | Mapping[str, Any] | None, where: str) -> S:
+    """The settings of a graph around this one, from data.
+
+    Args:
+        kind: The class of the settings.
+        given: The settings, or data for them.
+        where: The name of the settings in messages.
+
+    Raises:
+        ConfigError: A key or a value cannot be used.
+    """
     if isinstance(given, kind):
         return given
     try:
         return kind.model_validate(dict(given or {}))
     except ValidationError as e:
-        first = e.errors()[0]
-        key, value = ".".join(map(str, first["loc"])), str(first["input"])[:60]
-        raise ConfigError(
-            f"{where}: {key}: {first['msg']} (got {value!r}); known keys: {', '.join(kind.model_fields)}"
-        ) from e
+        path, problem = first_problem(e)
+        value = str(e.errors()[0]["input"])[:60]
+        known = ", ".join(kind.model_fields)
+        raise ConfigError(f"{where}: {path}: {problem} (got {value!r}); known keys: {known}") from e
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError as e:
-        near = get_close_matches(str(path), PRESETS, n=1)
-        raise ConfigError(
-            f"there is no config file {path}" + (f"; did you mean the preset {near[0]!r}?" if near else "")
-        ) from e
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"the config file {path} cannot be read: {e}") from e
-    except _TwiceError as e:
-        raise ConfigError(f"{path}, line {e.line}: {e}") from e
-    except yaml.YAMLError as e:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold keys and values (try `act2see config show` for an example)")
-    return data
-
-
-class _TwiceError(Exception):
-    """A key that stands twice in one place."""
-
-    def __init__(self, line: int, said: str) -> None:
-        super().__init__(said)
-        self.line = line
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as PyYAML's safe loader reads it, but for a key that stands twice: there it would take the last
-    without a word."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Before merge keys (`<<`) are resolved: what those bring may be overridden.
-        node = super().compose_mapping_node(anchor)
-        first: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
-            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
-            if name and name in first:
-                line = key.start_mark.line + 1
-                raise _TwiceError(
-                    line,
-                    f"the key {key.value!r} stands twice, first in line {first[name]}; give each a name of its own",
-                )
-            if name:
-                first[name] = key.start_mark.line + 1
-        return node
-
-
-# What another `use` does not take over: options are those of the old engine, encoder or tool, and the rest
-# goes with its weights.
+# Keys of the old engine, encoder or tool, and of its weights: another `use` does not take them over.
 _OF_USE = frozenset({"options", "weights", "adapter", "device", "dtype", "context", "continuation"})
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
-    out = dict(base)
+    merged = dict(base)
     for key, value in over.items():
-        known, here = out.get(key), (*path, str(key))
+        known, here = merged.get(key), (*path, str(key))
         if not (isinstance(value, Mapping) and isinstance(known, dict)):
-            out[key] = value
+            merged[key] = value
             continue
-        if _is_swap(here, known, value):
+        if _changes_use(here, known, value):
             known = {k: v for k, v in known.items() if k not in _OF_USE}
-        out[key] = _merge(known, value, here)
-    return out
+        merged[key] = _merge(known, value, here)
+    return merged
 
 
-def _is_swap(path: tuple[str, ...], known: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+def _changes_use(path: tuple[str, ...], known: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
     """Whether `over` names another engine, encoder or tool than the section has."""
-    kinds: dict[tuple[str, ...], type[Section]] = {("reasoner",): ReasonerConfig, ("encoder",): EncoderConfig}
-    if path not in kinds and not (len(path) == 2 and path[0] == "tools"):
-        return False
-    default = kinds[path].model_fields["use"].default if path in kinds else None
+    match path:
+        case ("reasoner",):
+            default = ReasonerConfig.model_fields["use"].default
+        case ("encoder",):
+            default = EncoderConfig.model_fields["use"].default
+        case ("tools", _):
+            default = None
+        case _:
+            return False
     return "use" in over and over["use"] != known.get("use", default)
 
 
 def _engine(data: Mapping[str, Any]) -> str:
-    """The `reasoner.use` of data that need not be right."""
-    section = data.get("reasoner")
-    return str(section.get("use", "transformers")) if isinstance(section, Mapping) else "transformers"
+    """The `reasoner.use` of data that need not be valid."""
+    reasoner = data.get("reasoner")
+    return str(reasoner.get("use", "transformers")) if isinstance(reasoner, Mapping) else "transformers"
 
 
 def _names_modules(data: Mapping[str, Any]) -> bool:
-    """Whether a tool, or the guard, is named by a module that is not one of the package."""
-    tools, view = data.get("tools"), data.get("view")
-    names = (
-        [t.get("use") for t in tools.values() if isinstance(t, Mapping)] if isinstance(tools, Mapping) else []
-    )
-    names += [view.get("guard")] if isinstance(view, Mapping) else []
-    return any(isinstance(n, str) and ":" in n and not n.startswith("act2see.") for n in names)
+    """Whether a tool or the guard is named by a module outside the package."""
+    names = []
+    if isinstance(tools := data.get("tools"), Mapping):
+        names = [tool.get("use") for tool in tools.values() if isinstance(tool, Mapping)]
+    if isinstance(view := data.get("view"), Mapping):
+        names.append(view.get("guard"))
+    return any(isinstance(name, str) and ":" in name and not name.startswith("act2see.") for name in names)
 
 
 def _explain(error: ValidationError) -> str:
-    """The first thing that is wrong, in a line; an unknown key with the nearest known one."""
+    """The first problem in one line; for an unknown key, the nearest known one."""
     first = error.errors()[0]
-    path = [str(p) for p in first["loc"]]
+    path, problem = first_problem(error)
     if first["type"] == "extra_forbidden":
-        known = _keys_at(path[:-1])
-        near = get_close_matches(path[-1], known, n=1)
+        *section, key = map(str, first["loc"])
+        known = _keys_of(section)
+        near = get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {'.'.join(path)!r}; {hint}"
+        return f"unknown key {path!r}; {hint}"
     if first["type"] == "missing":
-        return f"the key {'.'.join(path)!r} is missing; start from a preset with `preset: micro`"
-    return f"{'.'.join(path)}: {first['msg']} (got {first['input']!r})"
+        return f"the key {path!r} is missing; start from a preset with `preset: micro`"
+    return f"{path}: {problem} (got {first['input']!r})"
 
 
-def _keys_at(path: list[str]) -> list[str]:
-    model: Any = Config
-    for part in path:
-        if model is ToolConfig or not hasattr(model, "model_fields"):
-            break
-        field = model.model_fields.get(part)
-        model = (
-            ToolConfig
-            if part not in model.model_fields or part == "tools"
-            else getattr(field, "annotation", None)
-        )
-    return list(model.model_fields) if hasattr(model, "model_fields") else []
+def _keys_of(section: list[str]) -> list[str]:
+    """The known keys of a section; of the whole configuration for no section."""
+    if section[:1] == ["tools"]:
+        return list(ToolConfig.model_fields)
+    model: Any = Config.model_fields[section[0]].annotation if section else Config
+    return list(model.model_fields)

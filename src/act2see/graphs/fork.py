@@ -1,22 +1,22 @@
-"""Go back in a trace, change something, and see what the model makes of it; or ask the same question again.
+"""Forks and replays: go back in a trace, change something, and let the model go on; or ask again.
 
-A saved trace is enough: the state as it was at a call is put together from it, and the graph goes on from
-there. So no checkpoint is needed, and a graph of another configuration may go on. It does need the video and
-the frames that were shown, and looks for both before it begins.
+A saved trace is enough: the state at a call is built from it, and the graph continues from there. So
+no checkpoint is needed, and a graph of another configuration may go on. A fork does need the video and the
+frames that were shown, and looks for both before it begins.
 
 Calls are numbered from 1 in the order of `Trace.calls`, those that could not be run included; 0 is the
-beginning. Seed and tools are the trace's own unless a context says otherwise. What was kept counts against
-the budget as it did then.
+beginning. Seed and tools are the trace's own unless a context says otherwise. The kept part of the trace
+counts against the budget as it did then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine, Iterator
-from dataclasses import replace
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from langchain_core.runnables import RunnableConfig
@@ -25,17 +25,18 @@ from langgraph.types import Command
 
 from act2see.agent.grammar import Grammar, StopReason, feedback
 from act2see.errors import ConfigError, QuestionError, StoreError, VideoError
-from act2see.graphs.approval import Decision, instead, picture
-from act2see.graphs.ask import Graph
+from act2see.graphs.approval import Decision, open_picture, resolve_decision
+from act2see.graphs.ask import AskBuilder, Graph
 from act2see.graphs.run import OnEvent, aask, aresume
-from act2see.graphs.state import AskContext
+from act2see.graphs.run_settings import RunSettings
+from act2see.graphs.state import AskContext, state_of
 from act2see.tools.base import Resources
 from act2see.tools.runtime.background import run_sync, run_sync_with_events
 from act2see.tools.runtime.text import clean_text
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
-from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
-from act2see.trace.record import OUTCOMES, Answer, Call, Frames, Origin, Segment, Text, Usage
+from act2see.trace.events import trace_events
+from act2see.trace.record import OUTCOMES, Call, Frames, Origin, Review, Segment, Usage
 from act2see.trace.trace import Trace
 
 DROPPED = "There is no such frame; go on without it."
@@ -53,84 +54,80 @@ async def afork(
     context: AskContext | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """Go back to call number `at` of a trace and let the model go on from there; returns the whole new trace.
+    """Go back to a call of a trace and let the model go on from there.
 
-    The call is made again as it was (as a person changed it, where one did), or with another `query`, or of
-    another tool (`tag`). Or it is not made, and what comes back is `frame`, a picture file or a time in the
-    video (seconds), or nothing (`drop`). `on_event` hears of what was kept, then of what is new. With a
+    With nothing changed, the call is made again as it was (or as a person had changed it). With a
     checkpointer the new run is saved as any other.
 
-    Raises `QuestionError` for a call that is not there or a change that cannot be made, `ConfigError` where
-    the graph lacks the tool, `VideoError` where the video is gone or is another, `StoreError` where a frame
-    that was shown is gone.
+    Args:
+        graph: A graph that `create_act2see` made.
+        trace: The trace to go back in.
+        at: The number of the call; 0 asks the question again.
+        query: Another query for the call.
+        tag: Another tool for the call.
+        frame: The frame to show in place of calling the tool: a picture file, or a time in the video
+            (seconds).
+        drop: Tell the model that there is no such frame.
+        context: The run's settings.
+        on_event: Receives the events of what was kept, and then of what is new.
+
+    Returns:
+        The whole new trace.
+
+    Raises:
+        QuestionError: There is no such call, or the change cannot be made.
+        ConfigError: The graph lacks the tool, or cannot go on with a trace.
+        VideoError: The video is gone, or is another one.
+        StoreError: A frame that was shown is gone.
     """
-    nodes = _nodes(graph)
-    resources: Resources = nodes.parts.resources
-    _check(trace, at, query, tag, frame, drop)
-    context = _context(trace, context, tag)
-    versions, approve = nodes.versions(context), nodes.approved(context)
-    await asyncio.to_thread(_same_video, trace, resources.finder.clips)
+    builder = _builder_of(graph)
+    resources = builder.parts.resources
+    change = _Change(query, tag, frame, drop)
+    _check_change(change, trace, at)
+    settings = RunSettings(builder.parts, builder.config, _fork_context(trace, context, tag))
+    versions = await asyncio.to_thread(settings.versions)
+    approve = settings.tags_to_approve()
+    await asyncio.to_thread(_check_video, trace, resources.finder.clips)
     if at == 0:
-        q = trace.question
-        new = await aask(graph, trace.video.path, q.text, q.options, context=context, on_event=on_event)
+        question = trace.question
+        new = await aask(
+            graph,
+            trace.video.path,
+            question.text,
+            question.options,
+            context=settings.context,
+            on_event=on_event,
+        )
         return new.model_copy(update={"origin": Origin(trace=trace.id)})
-    call, came = trace.looks[at - 1]
-    review = (
-        came.review if came and came.review and came.review.decision == "replace" and query is None else None
-    )
-    before = trace.segments[: _place(trace, at)]
-    kept = trace.model_copy(update={"id": uuid4().hex[:12], "segments": before})
-    again: list[Segment]
-    if frame is not None:
-        asked = kept.model_copy(update={"segments": (*before, call)})
-        again, goto = [call, await asyncio.to_thread(_given, frame, asked, resources)], "reason"
-    elif drop:
-        again, goto = [call, Frames(tag=call.tag, note=DROPPED)], "reason"
-    else:
-        call = _made(call, kept, query, tag, Grammar(tuple(versions["tools"]), nodes.config.budget.query))
-        again, goto = [call], call.tag
-        if call.outcome != "ok":
-            again, goto = (
-                [call, Frames(tag=call.tag, note=feedback(call, tuple(versions["tools"])))],
-                "reason",
-            )
-    kept = kept.model_copy(update={"segments": (*before, *again), "usage": _spent(trace, at, before)})
-    _at_hand(kept, resources.store)
+    kept, goto = await _restart(trace, at, change, settings)
+    _check_frames(kept, resources.store)
     if graph.checkpointer in (None, False, True):
         if approve:
             raise ConfigError(
-                f"calls of <{approve[0]}> wait for a person: give the graph a checkpointer, so that the run can be resumed"
+                f"calls of <{approve[0]}> wait for a person: give the graph a checkpointer, so that the run "
+                "can be resumed"
             )
         graph = graph.copy({"checkpointer": InMemorySaver()})
-    run: RunnableConfig = {"configurable": {"thread_id": kept.id}}
+    review = _kept_review(trace, at, change)
     state = {
-        **_state(kept),
+        **state_of(kept),
         "versions": versions,
         "approve": approve,
-        "review": review and review.model_dump(mode="json"),
+        "review": review.model_dump(mode="json") if review else None,
     }
+    run: RunnableConfig = {"configurable": {"thread_id": kept.id}}
     await graph.aupdate_state(run, Command(update=state, goto=goto), as_node="view")
     if on_event:
         for event in trace_events(kept):
             on_event(event)
-    new = await aresume(graph, kept.id, context=context, on_event=on_event)
-    change: Any = (
-        "frame"
-        if frame is not None
-        else "drop"
-        if drop
-        else "query"
-        if query is not None or tag is not None
-        else "none"
-    )
-    return new.model_copy(update={"origin": Origin(trace=trace.id, at=at, change=change)})
+    new = await aresume(graph, kept.id, context=settings.context, on_event=on_event)
+    return new.model_copy(update={"origin": Origin(trace=trace.id, at=at, change=change.kind)})
 
 
 async def areplay(
     graph: Graph, trace: Trace, *, context: AskContext | None = None, on_event: OnEvent | None = None
 ) -> Trace:
-    """Ask a trace's question again, with its seed and its tools; `diff_traces` says whether it came out the
-    same."""
+    """Ask a trace's question again, with its seed and its tools; `diff_traces` compares the two."""
     return await afork(graph, trace, 0, context=context, on_event=on_event)
 
 
@@ -146,8 +143,10 @@ def fork(
     context: AskContext | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """`afork` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's
-    thread."""
+    """`afork` for synchronous code, in scripts and in notebooks alike.
+
+    `on_event` is called in the caller's thread.
+    """
 
     def work(report: OnEvent | None) -> Coroutine[Any, Any, Trace]:
         return afork(
@@ -160,44 +159,49 @@ def fork(
 def replay(
     graph: Graph, trace: Trace, *, context: AskContext | None = None, on_event: OnEvent | None = None
 ) -> Trace:
-    """`areplay` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's
-    thread."""
+    """`areplay` for synchronous code, in scripts and in notebooks alike.
+
+    `on_event` is called in the caller's thread.
+    """
     return fork(graph, trace, 0, context=context, on_event=on_event)
 
 
-def trace_events(trace: Trace) -> Iterator[Event]:
-    """The events of a trace as if it were being written; an unfinished one ends without `answer`."""
-    yield ViewEvent(run=trace.id, video=trace.video, frames=trace.initial)
-    for segment in trace.segments:
-        if isinstance(segment, Frames):
-            yield FramesEvent(run=trace.id, frames=segment)
-            continue
-        yield TokenEvent(
-            run=trace.id, text=segment.text, author=segment.author if isinstance(segment, Text) else "model"
-        )
-        if isinstance(segment, Call):
-            yield CallEvent(run=trace.id, call=segment)
-        elif isinstance(segment, Answer):
-            yield AnswerEvent(run=trace.id, answer=segment.body, forced=segment.forced)
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """The replacement of a call."""
+
+    query: str | None
+    tag: str | None
+    frame: str | Path | float | None
+    drop: bool
+
+    @property
+    def edits_call(self) -> bool:
+        return self.query is not None or self.tag is not None
+
+    @property
+    def kind(self) -> Literal["none", "query", "frame", "drop"]:
+        if self.frame is not None:
+            return "frame"
+        if self.drop:
+            return "drop"
+        return "query" if self.edits_call else "none"
 
 
-def _nodes(graph: Graph) -> Any:
-    """What the graph's nodes work with: its parts and its configuration."""
-    answer = graph.builder.nodes.get("answer")
-    nodes = getattr(getattr(answer.runnable if answer else None, "afunc", None), "__self__", None)
-    if not hasattr(nodes, "parts"):
+def _builder_of(graph: Graph) -> AskBuilder:
+    builder = getattr(graph, "builder", None)
+    if not isinstance(builder, AskBuilder):
         raise ConfigError("this graph cannot go on with a trace: give one that create_act2see made")
-    return nodes
+    return builder
 
 
-def _check(
-    trace: Trace, at: int, query: str | None, tag: str | None, frame: str | Path | float | None, drop: bool
-) -> None:
-    calls = [f"{n} <{c.tag}> {c.query[:60]}" for n, c in enumerate(trace.calls, start=1)]
+def _check_change(change: _Change, trace: Trace, at: int) -> None:
+    """Raise `QuestionError` unless the call is there and at most one thing is changed."""
+    calls = [f"{n} <{call.tag}> {call.query[:60]}" for n, call in enumerate(trace.calls, start=1)]
     if not 0 <= at <= len(calls):
-        has = "; ".join(calls) or "none, so only 0, the beginning, is left"
-        raise QuestionError(f"there is no call number {at} in this trace (its calls: {has})")
-    changes = (query is not None or tag is not None, frame is not None, drop)
+        known = "; ".join(calls) or "none, so only 0, the beginning, is left"
+        raise QuestionError(f"there is no call number {at} in this trace (its calls: {known})")
+    changes = (change.edits_call, change.frame is not None, change.drop)
     if sum(changes) > 1:
         raise QuestionError(
             "another query or tool, a frame in its place, and no frame exclude each other: choose one"
@@ -208,62 +212,103 @@ def _check(
         )
 
 
-def _context(trace: Trace, context: AskContext | None, tag: str | None) -> AskContext:
-    """The run's settings; seed and tools are the trace's where nothing else is said."""
+def _fork_context(trace: Trace, context: AskContext | None, tag: str | None) -> AskContext:
+    """The run's settings: seed and tools are the trace's unless the context has its own."""
     given, versions = context or AskContext(), trace.versions
     if not versions.act2see:  # a trace that does not say what it was made with
         return given
-    tools = given.tools if given.tools is not None else tuple(versions.tools)
-    if given.tools is None and tag is not None and tag not in tools:
+    seed = versions.seed if given.seed is None else given.seed
+    if given.tools is not None:
+        return replace(given, seed=seed)
+    tools = tuple(versions.tools)
+    if tag is not None and tag not in tools:
         tools = (*tools, tag)
-    return replace(given, seed=versions.seed if given.seed is None else given.seed, tools=tools)
+    return replace(given, seed=seed, tools=tools)
 
 
-def _same_video(trace: Trace, clips: VideoLibrary) -> None:
+def _check_video(trace: Trace, clips: VideoLibrary) -> None:
+    """Raise `VideoError` unless the trace's video is still there."""
     try:
         found = clips.clip(trace.video.path).info.digest
     except VideoError as e:
         raise VideoError(f"the trace's video is needed to go on: {e}") from e
     if found != trace.video.digest:
         raise VideoError(
-            f"{trace.video.path} is not the video that this trace is about: put that one there, or ask the question anew"
+            f"{trace.video.path} is not the video that this trace is about: put that one there, or ask the "
+            "question anew"
         )
 
 
-def _place(trace: Trace, at: int) -> int:
+async def _restart(trace: Trace, at: int, change: _Change, settings: RunSettings) -> tuple[Trace, str]:
+    """The trace up to call number `at`, with the replacement of that call; and the node to continue with."""
+    call = trace.calls[at - 1]
+    before = trace.segments[: _index_of_call(trace, at)]
+    kept = trace.model_copy(
+        update={"id": uuid4().hex[:12], "segments": before, "usage": _usage_before(trace, at, before)}
+    )
+    tags = tuple(settings.tools)
+    if change.frame is not None:
+        asked = kept.model_copy(update={"segments": (*before, call)})
+        reply = await asyncio.to_thread(_supply_frame, change.frame, asked, settings.parts.resources)
+    elif change.drop:
+        reply = Frames(tag=call.tag, note=DROPPED)
+    else:
+        call = _reread_call(call, change, kept, Grammar(tags, settings.budget.query))
+        if call.outcome == "ok":
+            return kept.model_copy(update={"segments": (*before, call)}), call.tag
+        reply = Frames(tag=call.tag, note=feedback(call, tags))
+    return kept.model_copy(update={"segments": (*before, call, reply)}), "reason"
+
+
+def _index_of_call(trace: Trace, at: int) -> int:
     """The index of the segment of call number `at`."""
-    return [i for i, s in enumerate(trace.segments) if isinstance(s, Call)][at - 1]
+    indices = [i for i, segment in enumerate(trace.segments) if isinstance(segment, Call)]
+    return indices[at - 1]
 
 
-def _made(call: Call, kept: Trace, query: str | None, tag: str | None, grammar: Grammar) -> Call:
+def _kept_review(trace: Trace, at: int, change: _Change) -> Review | None:
+    """A person's other query for the call, unless this change has one of its own."""
+    _, reply = trace.looks[at - 1]
+    review = reply.review if reply else None
+    if review and review.decision == "replace" and change.query is None:
+        return review
+    return None
+
+
+def _reread_call(call: Call, change: _Change, kept: Trace, grammar: Grammar) -> Call:
     """The call as it is made now, read by the grammar as if the model had written it."""
-    changed = query is not None or tag is not None
-    name, asked = tag or call.tag, call.query if query is None else " ".join(clean_text(query).split())
-    if name not in grammar.tags and (changed or call.outcome not in ("unknown", "forged")):
-        have = ", ".join(grammar.tags) or "no tool"
+    tag = change.tag or call.tag
+    query = call.query if change.query is None else " ".join(clean_text(change.query).split())
+    if tag not in grammar.tags and (change.edits_call or call.outcome not in ("unknown", "forged")):
+        known = ", ".join(grammar.tags) or "no tool"
         raise ConfigError(
-            f"the call is of <{name}>, and this run has {have}: choose a configuration or a context with that tool"
+            f"the call is of <{tag}>, and this run has {known}: choose a configuration or a context with "
+            "that tool"
         )
-    text = call.text
-    if changed:
-        padded = re.fullmatch(r"<\w+>(\s*).*?(\s*)</\w+>", call.text, re.DOTALL)
-        before, after = padded.groups() if padded else ("", "")
-        text = f"<{name}>{before}{asked}{after}</{name}>"
-    parser = grammar.parser(earlier=[(c.tag, c.query) for c in kept.calls if c.outcome == "ok"])
+    text = _rewrite_call(call, tag, query) if change.edits_call else call.text
+    earlier = [(made.tag, made.query) for made in kept.calls if made.outcome == "ok"]
+    parser = grammar.parser(earlier=earlier)
     parser.feed(text)
     parser.finish(StopReason.EOS)
     read = parser.segments[-1] if parser.segments else None
-    if isinstance(read, Call) and read.text == text and (read.outcome == "ok" or not changed):
+    is_whole = isinstance(read, Call) and read.text == text
+    if not change.edits_call:
+        return read if isinstance(read, Call) and is_whole else call
+    if isinstance(read, Call) and is_whole and read.outcome == "ok":
         return read
-    if not changed:
-        return call
     why = OUTCOMES[read.outcome] if isinstance(read, Call) else "it is no call"
-    raise QuestionError(f"<{name}> cannot be asked for {asked[:60]!r}: {why}")
+    raise QuestionError(f"<{tag}> cannot be asked for {query[:60]!r}: {why}")
 
 
-def _given(frame: str | Path | float, trace: Trace, resources: Resources) -> Frames:
-    """What comes back where a person says what: as when a person answers a call, except that the model is not
-    told."""
+def _rewrite_call(call: Call, tag: str, query: str) -> str:
+    """The text of a call of `tag`, with the spaces that the model had put around its query."""
+    padded = re.fullmatch(r"<\w+>(\s*).*?(\s*)</\w+>", call.text, re.DOTALL)
+    before, after = padded.groups() if padded else ("", "")
+    return f"<{tag}>{before}{query}{after}</{tag}>"
+
+
+def _supply_frame(frame: str | Path | float, trace: Trace, resources: Resources) -> Frames:
+    """The reply to a call with a frame of the caller's. The model is not told who supplied it."""
     if isinstance(frame, int | float):
         if not 0 <= frame <= trace.video.seconds:
             raise QuestionError(
@@ -271,16 +316,15 @@ def _given(frame: str | Path | float, trace: Trace, resources: Resources) -> Fra
             )
         decision = Decision(type="supply", seconds=frame)
     else:
-        picture(str(frame)).close()  # says what is wrong with the file, if anything is
+        open_picture(str(frame)).close()  # raises if the file is no picture
         decision = Decision(type="supply", frame=str(frame))
-    frames = instead(decision, trace, trace.video.path, resources)
+    frames = resolve_decision(decision, trace, trace.video.path, resources)
     assert frames is not None
     return frames.model_copy(update={"note": ""})
 
 
-def _spent(trace: Trace, at: int, before: tuple[Segment, ...]) -> Usage:
-    """What was used up to call number `at`: each visit to the reasoning node before an answer ends with one
-    call."""
+def _usage_before(trace: Trace, at: int, before: tuple[Segment, ...]) -> Usage:
+    """The usage up to call number `at`: before the answer, each visit to `reason` ends with one call."""
     loops = trace.usage.loops[:at]
     seconds = {
         "view": trace.usage.node_seconds.get("view", 0.0),
@@ -292,24 +336,12 @@ def _spent(trace: Trace, at: int, before: tuple[Segment, ...]) -> Usage:
     return Usage(loops=loops, node_seconds=seconds)
 
 
-def _at_hand(kept: Trace, store: FrameStore) -> None:
-    gone = [f for f in kept.shown if f.digest not in store]
+def _check_frames(kept: Trace, store: FrameStore) -> None:
+    """Raise `StoreError` unless every frame that was shown is stored."""
+    gone = [frame for frame in kept.shown if frame.digest not in store]
     if gone:
         raise StoreError(
-            f"{len(gone)} of the {len(kept.shown)} frames that were shown are not in {store.url} (the first: {gone[0].seconds:.1f} s, "
-            f"{gone[0].digest}): give the cache or the store that the trace was made with, or ask the question anew"
+            f"{len(gone)} of the {len(kept.shown)} frames that were shown are not in {store.url} (the first: "
+            f"{gone[0].seconds:.1f} s, {gone[0].digest}): give the cache or the store that the trace was "
+            "made with, or ask the question anew"
         )
-
-
-def _state(kept: Trace) -> dict[str, Any]:
-    """The graph's state as it was when the trace was that long."""
-    data = kept.model_dump(mode="json")
-    return {
-        "id": kept.id,
-        "asked": {"question": kept.question.text, "options": list(kept.question.options)},
-        "info": data["video"],
-        "initial": data["initial"],
-        "segments": [None, *data["segments"]],
-        "loops": [None, *data["usage"]["loops"]],
-        "node_seconds": data["usage"]["node_seconds"],
-    }

@@ -1,17 +1,16 @@
-"""What this machine has, and which presets it can run: for `act2see doctor`, and for whoever must point to
+"""What this machine has, and which presets it can run: for `act2see doctor`, and for messages that point to
 another preset.
 
-Nothing is loaded or fetched. What a preset wants is in its own `needs`; what would have to be downloaded is
-known from the catalogue.
+Nothing is loaded or fetched. A preset states its needs (`needs`), and the catalogue knows the sizes of what
+would have to be downloaded.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
-from act2see.graphs.config import Config, NeedsConfig, load_config
-from act2see.tools.plugins import chosen_tool
+from act2see.graphs.config import Config, load_config
+from act2see.graphs.needs import configured_weights
 from act2see.tools.runtime.catalogue import catalogue
 from act2see.tools.runtime.weights import Wanted, what_is_missing
 
@@ -19,7 +18,7 @@ GENERAL = ("paper", "paper-24gb", "laptop", "api")  # the presets for any footag
 
 
 def device_memory(device: str) -> tuple[str, float | None]:
-    """A device's name and memory in bytes; None where there is no such device."""
+    """A device's name and its memory in bytes; None if there is no such device."""
     import torch
 
     if device.startswith("cuda"):
@@ -35,53 +34,50 @@ def device_memory(device: str) -> tuple[str, float | None]:
 
 
 def enough(has: float | None, gigabytes: float) -> bool:
-    """Whether memory of so many bytes is what is wanted. A card of 24 GB has a little less: its driver keeps
-    some."""
+    """Whether memory of `has` bytes counts as so many gigabytes.
+
+    A card of 24 GB has a little less, because its driver keeps some.
+    """
     return not gigabytes or (has is not None and has >= 0.95e9 * gigabytes)
 
 
 def recommended() -> str:
-    """In a sentence or two: with which preset a video of one's own can be asked about on this machine, and
-    the command."""
+    """The preset for a video of one's own on this machine, with the command to use it, in a sentence or
+    two."""
     fits = [name for name in GENERAL if _fits(load_config(name))]
-    here = [name for name in fits if name != "api"]
-    if here:
-        best = here[0]
-        others = f" ({' and '.join(here[1:])} would run too)" if here[1:] else ""
+    local = [name for name in fits if name != "api"]
+    if local:
+        best, *others = local
+        also = f" ({' and '.join(others)} would run too)" if others else ""
         fetch = f"`act2see download --preset {best}`, then " if _missing(load_config(best)) else ""
-        return f"For other footage this machine can run the preset {best}{others}: {fetch}ask again with the preset {best}."
+        return (
+            f"For other footage this machine can run the preset {best}{also}: {fetch}ask again with the "
+            f"preset {best}."
+        )
     if fits:
         return (
-            "For other footage this machine can run the preset api alone, in which a chat model answers, for a key: "
-            "`act2see doctor --preset api` says what it needs."
+            "For other footage this machine can run the preset api alone, in which a chat model answers, for "
+            "a key: `act2see doctor --preset api` says what it needs."
         )
     needs = load_config("laptop").needs
     return (
-        f"For other footage this machine is too small: the preset laptop takes {needs.ram:g} GB of memory and {needs.disk:g} GB of disk, "
-        "`act2see doctor --preset laptop` says more."
+        f"For other footage this machine is too small: the preset laptop takes {needs.ram:g} GB of memory "
+        f"and {needs.disk:g} GB of disk, `act2see doctor --preset laptop` says more."
     )
 
 
 def _fits(config: Config) -> bool:
     from act2see.tools.runtime.hub import cache_folder, free_space
 
-    needs: NeedsConfig = config.needs
+    needs = config.needs
     if not (enough(device_memory("cuda")[1], needs.gpu) and enough(device_memory("cpu")[1], needs.ram)):
         return False
-    fetched = sum(known.disk(w.without) for w in _missing(config) if (known := catalogue().get(w.name)))
-    return not fetched or fetched < free_space(cache_folder())
+    to_fetch = 0.0
+    for weights in _missing(config):
+        if known := catalogue().get(weights.name):
+            to_fetch += known.disk(weights.without)
+    return not to_fetch or to_fetch < free_space(cache_folder())
 
 
 def _missing(config: Config) -> list[Wanted]:
-    return [w for w in dict.fromkeys(_wanted(config)) if what_is_missing(w)]
-
-
-def _wanted(config: Config) -> Iterator[Wanted]:
-    """The weights that a configuration names; those of its chat model are elsewhere."""
-    if config.reasoner.use == "transformers":
-        yield Wanted("reasoner", config.reasoner.weights)
-    yield Wanted("encoder", config.encoder.weights)
-    for tag, settings in config.tools.items():
-        _, options = chosen_tool(settings.use, tag, settings.options)
-        if isinstance(name := getattr(options, "weights", None), str):
-            yield Wanted(tag, name, () if getattr(options, "text_encoder_3", True) else ("text_encoder_3",))
+    return [weights for weights in dict.fromkeys(configured_weights(config)) if what_is_missing(weights)]

@@ -1,4 +1,4 @@
-"""The working parts of a graph, made from its configuration: reasoner, tools, what the tools share.
+"""The working parts of a graph, built from its configuration: the reasoner, the tools, and what tools share.
 
 Models are loaded when they are first needed, not when the graph is built. The graphs of one process share
 them (`cached_parts`), whatever else differs in their configurations: docs/sharing.md.
@@ -19,7 +19,7 @@ from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
 from act2see.agent.reasoners.chat.setup import chat_model, reasoner_options
 from act2see.errors import ConfigError
 from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
-from act2see.graphs.places import local_path
+from act2see.graphs.config_data import local_path
 from act2see.graphs.state import AskState
 from act2see.tools.base import FrameTool, Resources
 from act2see.tools.plugins import make_tool
@@ -35,28 +35,39 @@ from act2see.tools.video.store import FrameStore, default_cache
 
 
 class Guard(Protocol):
-    """Looks at the initial frames and may refuse the video, saying why: for models that know one world
-    only."""
+    """Refuses videos that a model cannot understand: for models that know one world only."""
 
-    async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None: ...
+    async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None:
+        """Why the video is refused; None if it is not. `frames` are the initial ones, (height, width, 3)."""
+        ...
 
 
-NODES = ("view", "reason", "approve", "answer")
+NODES = ("view", "reason", "approve", "answer")  # names that no tag may have
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that nodes use. Replace what you like: `dataclasses.replace(build_parts(config),
+    """Everything that nodes use. Each can be replaced: `dataclasses.replace(build_parts(config),
     reasoner=mine)`."""
 
     reasoner: Reasoner
     tools: Mapping[str, FrameTool]
+    """The tools by their tags."""
     resources: Resources
     guard: Guard | None = None
 
 
 def build_parts(config: Config, shared: Shared | None = None) -> Parts:
-    """Parts for this configuration, with models of their own unless `shared` has them."""
+    """Build the parts of a configuration.
+
+    Args:
+        config: The configuration.
+        shared: Models that other parts use as well; by default these parts have their own.
+
+    Raises:
+        ConfigError: A tag, a tool, a model or the guard cannot be used.
+        WeightsError: A weight folder does not exist.
+    """
     for tag in config.tools:
         if tag in NODES or tag in AskState.__annotations__:
             raise ConfigError(
@@ -67,7 +78,8 @@ def build_parts(config: Config, shared: Shared | None = None) -> Parts:
         tag: make_tool(t.use, tag, t.options, resources, config.folder) for tag, t in config.tools.items()
     }
     needs = reasoner_needs(config)
-    # What a run chooses (how to sample, what the prompt says) is not the model's; where frames are kept is.
+    # Sampling and prompt are chosen by each run, so models are shared whatever they are. The store is not: a
+    # model reads the frames of one.
     model = config.reasoner.model_dump_json(exclude={"temperature", "top_p", "prompt"})
     needed = None if config.reasoner.use == "transformers" else needs
     reasoner = resources.shared.get(
@@ -78,15 +90,20 @@ def build_parts(config: Config, shared: Shared | None = None) -> Parts:
 
 
 def reasoner_needs(config: Config) -> Needs:
-    """The most that one run may send to the reasoner."""
+    """The most that one run may send to the reasoner, for servers that are checked before it."""
     shown = min(config.view.frames or config.view.max_frames, config.view.max_frames)
     called = config.budget.calls * max((t.max_frames for t in config.tools.values()), default=0)
     return Needs(shown + called, config.view.max_side, config.budget.tokens + config.budget.answer_tokens)
 
 
 def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | None = None) -> Reasoner:
-    """The reasoner that a config names; local weights are loaded, and servers asked for what is needed,
-    before the first run."""
+    """The reasoner that a config names.
+
+    Args:
+        config: The `reasoner` of a configuration.
+        store: The store of the frames that it is shown.
+        needs: The most that one run may send, which a server must allow.
+    """
     if config.use == "transformers":
         return LazyReasoner(config, store)
     if config.use == "vllm-http":
@@ -124,14 +141,16 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
 
 
 def storage(config: Config) -> tuple[Path, str]:
-    """Where a graph that is built now keeps its indexes and its frames: an absolute path, and a path or
-    URL."""
+    """The places of a graph that is built now: the folder of its indexes, and the path or URL of its frames.
+
+    They depend on `ACT2SEE_CACHE` if the configuration names no cache.
+    """
     cache = Path(config.cache).expanduser().absolute() if config.cache else default_cache()
     return cache, local_path(config.store) if config.store else str(cache / "frames")
 
 
 def build_resources(config: Config, shared: Shared | None = None) -> Resources:
-    """The store and the finder alone: all that finding frames needs."""
+    """The store and the finder, without models for reasoning or tools: enough to find frames."""
     shared = shared or Shared()
     cache, place = storage(config)
     store = FrameStore(place)
@@ -147,19 +166,23 @@ _shared = Shared()
 def cached_parts(config: Config) -> Parts:
     """The parts of this configuration in this process: models are loaded once, however many graphs use them.
 
-    Where the configuration leaves the cache to `ACT2SEE_CACHE`, that is read now, and another one gives other
+    If the configuration leaves the cache to `ACT2SEE_CACHE`, that is read now, and another value gives other
     parts.
     """
     return _shared.get(parts_key(config), lambda: build_parts(config, _shared))
 
 
 def parts_key(config: Config) -> tuple[str, ...]:
-    """What the parts of one process are kept by."""
+    """The key of a configuration's parts in this process."""
     return ("parts", config.model_dump_json(), *map(str, storage(config)))
 
 
 def build_guard(config: Config) -> Guard | None:
-    """What `view.guard` names. Raises `ConfigError` where it cannot be imported."""
+    """The guard that `view.guard` names, if it names one.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
     if not config.view.guard:
         return None
     module, _, name = config.view.guard.partition(":")
@@ -171,10 +194,10 @@ def build_guard(config: Config) -> Guard | None:
 
 
 class LazyEncoder:
-    """The configured encoder, loaded on first use. Whoever asks at the same time is encoded together
-    (`tools/runtime/batching.py`).
+    """The configured encoder, loaded on first use.
 
-    A frame's features do not depend on its batch, beyond the rounding of a larger matrix product.
+    Callers that ask at the same time are encoded together (`tools/runtime/batching.py`). A frame's features
+    do not depend on its batch, beyond the rounding of a larger matrix product.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -186,10 +209,10 @@ class LazyEncoder:
         self.queue: MicroBatcher[str, Sequence[Any], NDArray[Any]] = MicroBatcher(
             self._together, max_size=config.batch, size=len, gather=0, name="act2see-encoder"
         )
-        resolve_weights(config.weights)  # a missing folder is said now, not in the middle of a question
+        resolve_weights(config.weights)  # raises now, not in the middle of a question
 
     def renew(self) -> None:
-        """In a forked child: the model is as it was, and may be out of reach."""
+        """In a forked child: the model is inherited, and may be out of reach."""
         self._inherited = self._made is not None
 
     @natively
@@ -230,7 +253,7 @@ class LazyEncoder:
     def _together(
         self, kind: str, asked: Sequence[Sequence[Any]], stop: Stop
     ) -> list[NDArray[Any] | Exception]:
-        """Frames or phrases of several callers in one forward; in halves where that fails."""
+        """Encode the frames or phrases of several callers in one forward, or in halves if that fails."""
         if self._inherited:
             check_inherited("the encoder", pick_device(self.config.device))
         made = iter(in_halves(getattr(self._encoder(), kind), [one for some in asked for one in some]))
@@ -242,7 +265,7 @@ class LazyEncoder:
 
 
 def _encoders() -> Mapping[str, Callable[..., Encoder]]:
-    """By what `encoder.use` may be."""
+    """The classes of encoders by `encoder.use`."""
     from act2see.tools.search.blip2 import Blip2Encoder
     from act2see.tools.search.dual import DualEncoder, SentenceTransformersEncoder
 
@@ -264,7 +287,7 @@ class LazyReasoner(Reasoner):
 
     @natively
     def reasoner(self) -> Reasoner:
-        """The engine itself, loaded if need be."""
+        """The engine itself; loads it on the first call."""
         with self._lock:
             if self._made is None:
                 from act2see.agent.reasoners.transformers import TransformersReasoner
@@ -303,22 +326,11 @@ class LazyReasoner(Reasoner):
             self._made.forget(session)
 
     def close(self) -> None:
-        """Give its memory back, when no run is under way; the next run would load it again."""
+        """Free its memory, when no run is under way; the next run would load it again."""
         with self._lock:
             made, self._made = self._made, None
         if made is not None:
             made.close()
-
-
-async def closed(reasoner: Reasoner) -> None:
-    """End what it holds in this process, if anything: who asks with many weights, one after the other, has
-    room for a few."""
-    await asyncio.to_thread(reasoner.close)
-
-
-async def loaded(reasoner: Reasoner) -> None:
-    """Wait until it is in memory, or its server has told its limits: a run's seconds count from then on."""
-    await reasoner.prepare()
 
 
 def _dtype(dtype: str, device: str) -> str:

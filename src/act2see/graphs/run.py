@@ -1,11 +1,10 @@
-"""Ask a question, or go on with an interrupted one: the short way through a compiled graph.
+"""Ask a question, or resume an interrupted run: the short way through a compiled graph.
 
 `aask` streams the run, hands each event to `on_event` and returns the trace; `aresume` does the same from the
-last saved step. `ask` and `resume` are the synchronous ways in, for scripts and notebooks alike.
+last saved step. `ask` and `resume` are their synchronous forms, for scripts and notebooks alike.
 
 A graph with a checkpointer saves each step before the next begins: a process that is killed loses one step at
-most. A run that comes to a point at which a person must decide raises `WaitingError`; `aresume` takes the
-decision.
+most. A run raises `WaitingError` if a person must decide; `aresume` takes the decision.
 """
 
 from __future__ import annotations
@@ -43,14 +42,27 @@ async def aask(
     thread_id: str | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """The trace of one question.
+    """Ask one question.
 
-    `thread_id` names the run, for a checkpointer and in the trace; by default it is a fresh one. A thread
-    that is asked again has a new run, whose id begins with that of the thread.
+    Args:
+        graph: A graph that `create_act2see` made.
+        video: The path of the video; `clip.mp4#t=10,20` is its part from 10 to 20 seconds.
+        question: The question.
+        options: The answers to choose from.
+        context: The run's settings.
+        thread_id: The name of the run, for a checkpointer and in the trace; by default a new one. A thread
+            that is asked again has a new run, whose id begins with that of the thread.
+        on_event: Receives each event of the run.
+
+    Returns:
+        The trace of the run.
 
     Raises:
-        QuestionError, VideoError, ...: as the graph does.
-        WaitingError: a person must decide.
+        QuestionError: The question cannot be asked as it stands.
+        VideoError: The video cannot be read.
+        ConfigError: The graph, or a setting of the run, cannot be used.
+        ReasonerError: The model cannot continue.
+        WaitingError: A person must decide.
     """
     given: AskInput = {"video": fspath(video), "question": question, "options": list(options)}
     return await cancel_once(_stream(graph, given, thread_id or uuid4().hex[:12], context, on_event))
@@ -64,17 +76,24 @@ async def aresume(
     context: AskContext | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """Go on from the last saved step; a finished run gives its trace at once.
+    """Resume a run from its last saved step; a finished run returns its trace at once.
 
-    `decision` answers what the run waits for: for a call that must be approved, the fields of
-    `act2see.graphs.approval.Decision`; for a tool that interrupts by itself, whatever that tool expects.
-    `context` must be that of the run's beginning: apart from what is to be approved, it is not part of what
-    is saved.
+    Args:
+        graph: A graph with a checkpointer.
+        thread_id: The name of the run.
+        decision: The answer that the run waits for: for a call that must be approved, the fields of
+            `Decision`; for a tool that interrupts by itself, whatever that tool expects.
+        context: The run's settings, as at its beginning: only its tags to approve are saved.
+        on_event: Receives each event of the run from here on.
+
+    Returns:
+        The trace of the run.
 
     Raises:
-        StoreError: there is no such run.
-        DecisionError: the decision cannot be used, or none is waited for.
-        WaitingError: the next point at which a person must decide.
+        StoreError: There is no such run.
+        DecisionError: The decision cannot be used, or the run waits for none.
+        WaitingError: A person must decide once more.
+        ConfigError: The graph saves no runs.
     """
     if graph.checkpointer in (None, False, True):
         raise ConfigError(
@@ -92,7 +111,7 @@ async def aresume(
         return _trace_in(saved.values, graph)
     given: Command[Any] | None = None
     if decision is not None:
-        given = Command(resume=_resumable(decision))
+        given = Command(resume=_savable(decision))
     return await cancel_once(_stream(graph, given, thread_id, context, on_event))
 
 
@@ -106,8 +125,10 @@ def ask(
     thread_id: str | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """`aask` for synchronous code, in scripts and in notebooks alike. `on_event` is called in the caller's
-    thread."""
+    """`aask` for synchronous code, in scripts and in notebooks alike.
+
+    `on_event` is called in the caller's thread.
+    """
     if on_event is None:
         return run_sync(aask(graph, video, question, options, context=context, thread_id=thread_id))
     return run_sync_with_events(
@@ -136,34 +157,44 @@ def resume(
 
 
 def is_approval(interrupt: Interrupt) -> bool:
-    """Whether a run waits with a call that must be approved, and not with a question of a tool's own."""
-    asked = interrupt.value
-    return isinstance(asked, Mapping) and asked.get("type") == "approve" and {"tag", "query"} <= asked.keys()
+    """Whether a run waits for the approval of a call, and not for the answer to a tool's own question."""
+    request = interrupt.value
+    if not isinstance(request, Mapping) or request.get("type") != "approve":
+        return False
+    return {"tag", "query"} <= request.keys()
 
 
 def waiting_for(interrupt: Interrupt) -> str:
-    """What a run waits for, in a line: a call that must be approved, or what a tool asked when it interrupted
-    the run."""
-    asked = interrupt.value
+    """What a run waits for, in one line."""
+    request = interrupt.value
     if is_approval(interrupt):
-        return f"a person must decide on <{asked['tag']}>{asked['query']}</{asked['tag']}>"
-    return f"a tool waits for an answer to {' '.join(str(asked).split())[:200]!r}"
+        return f"a person must decide on <{request['tag']}>{request['query']}</{request['tag']}>"
+    return f"a tool waits for an answer to {_in_line(request)!r}"
 
 
-def _resumable(decision: Any) -> Any:
-    """A decision as it can be saved. Raises `DecisionError`."""
+def _savable(decision: Any) -> Any:
+    """The decision as plain data that a checkpointer can save.
+
+    Raises:
+        DecisionError: It is empty, or cannot be saved.
+    """
     decision = clean_data(dict(decision) if isinstance(decision, Mapping) else decision)
     if decision == {}:
         raise DecisionError(
-            "an empty decision says nothing, and LangGraph reads it as none: give its fields; the run still waits"
+            "an empty decision says nothing, and LangGraph reads it as none: give its fields; the run still "
+            "waits"
         )
     try:
         JsonPlusSerializer().dumps_typed(decision)
     except Exception as e:  # each kind of value has its own error
         raise DecisionError(
-            f"this decision cannot be saved ({' '.join(str(e).split())[:200]}): give plain data; the run still waits"
+            f"this decision cannot be saved ({_in_line(e)}): give plain data; the run still waits"
         ) from e
     return decision
+
+
+def _in_line(value: Any) -> str:
+    return " ".join(str(value).split())[:200]
 
 
 def _thread(thread_id: str) -> RunnableConfig:
@@ -184,9 +215,9 @@ async def _stream(
     _require_trace(graph)
     final: Any = None
     interrupts: tuple[Interrupt, ...] = ()
-    # LangGraph warns of a durability that nothing can give.
+    # Without a checkpointer LangGraph warns that it cannot provide a durability.
     durability: Any = "sync" if graph.checkpointer else None
-    parts = graph.astream(
+    stream = graph.astream(
         given,
         _thread(thread_id),
         context=context,
@@ -195,18 +226,16 @@ async def _stream(
         durability=durability,
     )
     with _explain_sync_saver(graph):
-        async for part in parts:
+        async for part in stream:
             if part["type"] == "values":
                 final, interrupts = part["data"], part["interrupts"]
             elif part["type"] == "custom" and on_event and (event := read_event(part["data"])):
                 on_event(event)
     if interrupts:
-        how = (
-            f"go on with aresume(graph, {thread_id!r}, decision=...)"
-            if graph.checkpointer
-            else "this cannot go on without a checkpointer"
-        )
-        raise WaitingError(f"{waiting_for(interrupts[0])}: {how}")
+        then = "this cannot go on without a checkpointer"
+        if graph.checkpointer:
+            then = f"go on with aresume(graph, {thread_id!r}, decision=...)"
+        raise WaitingError(f"{waiting_for(interrupts[0])}: {then}")
     return _trace_in(final, graph)
 
 
@@ -214,7 +243,8 @@ def _trace_in(values: Any, graph: Graph) -> Trace:
     _require_trace(graph)
     if "trace" not in values:
         raise WaitingError(
-            "the run has paused where the graph was compiled to (interrupt_before, interrupt_after): resume it"
+            "the run has paused at a node that the graph was compiled with (interrupt_before, "
+            "interrupt_after): resume it"
         )
     return Trace.model_validate(values["trace"])
 
@@ -222,31 +252,33 @@ def _trace_in(values: Any, graph: Graph) -> Trace:
 def _require_trace(graph: Graph) -> None:
     if "trace" not in graph.output_channels:
         raise ConfigError(
-            "this graph gives no trace: aask and aresume take a graph that create_act2see made; use ainvoke for others"
+            "this graph gives no trace: aask and aresume take a graph that create_act2see made; use ainvoke "
+            "for others"
         )
 
 
 @contextmanager
 def _explain_sync_saver(graph: Graph) -> Iterator[None]:
-    """A checkpointer without asynchronous methods becomes a `ConfigError` that names the one to use."""
+    """Turn the errors of a checkpointer that is synchronous, or of another loop, into `ConfigError`."""
     try:
         yield
     except NotImplementedError as e:
         if not _is_raised_by_saver(e):
             raise
         raise ConfigError(
-            f"{type(graph.checkpointer).__name__} works synchronously: use graph.invoke(...), or give the graph its asynchronous "
-            "counterpart (AsyncSqliteSaver, AsyncPostgresSaver)"
+            f"{type(graph.checkpointer).__name__} works synchronously: use graph.invoke(...), or give the "
+            "graph its asynchronous counterpart (AsyncSqliteSaver, AsyncPostgresSaver)"
         ) from e
     except RuntimeError as e:
         if isinstance(e, Act2SeeError) or "loop" not in str(e) or not _is_raised_by_saver(e):
             raise
         raise ConfigError(
-            f"{type(graph.checkpointer).__name__} belongs to the event loop in which it was first used: make one in each loop, or ask "
-            "from that one alone (ask and resume share one loop)"
+            f"{type(graph.checkpointer).__name__} belongs to the event loop in which it was first used: make "
+            "one in each loop, or ask from that one alone (ask and resume share one loop)"
         ) from e
 
 
 def _is_raised_by_saver(error: Exception) -> bool:
-    frames = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(str(name).startswith("langgraph.checkpoint") for name in frames[-4:])
+    """Whether one of the four innermost functions is a checkpointer's."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(name.startswith("langgraph.checkpoint") for name in modules[-4:])

@@ -1,6 +1,6 @@
-"""Notice clips that are no boards: the micro models would answer with confidence and be wrong.
+"""Notice clips that are no boards: the micro models would give a confident wrong answer.
 
-The VAE has only ever learnt to reconstruct boards, so a picture that it cannot reconstruct is not one.
+The VAE has been trained on boards alone, so a picture that it cannot reconstruct is no board.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from act2see.tools.runtime.forks import natively
 from act2see.tools.runtime.quiet import quiet
 from act2see.tools.runtime.weights import resolve_weights
 
-# Mean absolute error in [0, 1]: clips of boards reach 0.014 at most, two clips of real footage 0.14 and 0.16.
-LARGEST_ERROR = 0.03
+MAX_ERROR = 0.03
+"""Mean absolute error in [0, 1]. Clips of boards reach at most 0.014, two clips of real footage 0.14 and
+0.16."""
 MESSAGE = "I cannot tell: this clip does not show a 3 x 3 board, and the micro models know nothing else."
 
 
@@ -56,8 +57,9 @@ class BoardGuard:
         return float((y - x).abs().mean((1, 2, 3)).max()) / 2
 
     async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None:
+        """Why a clip is refused, with what to do; None if its first, middle and last frame are boards."""
         chosen = [frames[0], frames[len(frames) // 2], frames[-1]]
-        if await asyncio.to_thread(self.error, chosen) <= LARGEST_ERROR:
+        if await asyncio.to_thread(self.error, chosen) <= MAX_ERROR:
             return None
-        # What this machine can run instead: it looks for the weights, and at the disk.
+        # In a thread, since it looks for weights and at the disk.
         return f"{MESSAGE} {await asyncio.to_thread(recommended)}"

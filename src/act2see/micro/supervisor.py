@@ -1,16 +1,15 @@
 """A supervisor without a model: for tests, and for the demo that works offline.
 
-It is a LangChain chat model like any other: it is given the conversation and makes tool calls. It understands
-plain English questions of one form alone, sentence by sentence ("In which clip does the triangle blink, and
-what colour does the triangle turn when it blinks? What is said then?"):
+It is a LangChain chat model like any other: it reads the conversation and makes tool calls. It understands
+plain English questions of one form, sentence by sentence ("In which clip does the triangle blink, and what
+colour does the triangle turn when it blinks? What is said then?"):
 
-- *which clip*: asks the librarian, with what follows ("the triangle blinks");
+- *which clip*: asks the librarian, with the rest of the sentence as a caption ("the triangle blinks");
 - *said, says, mentioned*: searches the transcript of the clip;
 - any other sentence: asks Act2See about the clip, word by word.
 
-Everything after the first call comes from what the tools return: the clip is the one that the librarian ranks
-first, the next one where Act2See sees nothing in it, and the answer is put together from the workers' own
-words.
+After the first call it uses only what the tools return. The clip is the one that the librarian ranks first,
+or the next one if Act2See sees nothing in it, and the answer consists of the workers' own words.
 """
 
 from __future__ import annotations
@@ -34,8 +33,9 @@ _DOES = re.compile(r"^((?:(?:the|a|an|any)\s+)?\w+)\s+(\w+)(.*)$", re.IGNORECASE
 _SAID = re.compile(
     r"\b(?:say|says|said|saying|speaks?|spoken|mention(?:s|ed)?|talk(?:s|ed)?)\b", re.IGNORECASE
 )
-_SAID_EMPTY = re.compile(
-    r"\b(?:what|who|is|are|was|does|do|did|then|there|anything|about|when|where|it|in|the|clip|video)\b|[^\w\s]",
+_FILLER = re.compile(
+    r"\b(?:what|who|is|are|was|does|do|did|then|there|anything|about|when|where|it|in|the|clip|video)\b"
+    r"|[^\w\s]",
     re.IGNORECASE,
 )
 _FILE = re.compile(
@@ -44,42 +44,49 @@ _FILE = re.compile(
 )
 _RANKED = re.compile(r"^\d+\. (.+?): [\d.]+ s \(score -?[\d.]+\).*$", re.MULTILINE)
 _NOTHING = re.compile(r"\AAnswer: (?:none|I cannot)|No match", re.IGNORECASE)
-_TRIED = 3  # clips asked about, at most
+_MAX_CLIPS = 3  # that are asked about
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a question asks of whom. `find` is empty where it names its clip."""
+    """The parts of a question, by the worker that answers them."""
 
     find: str
+    """The caption for the librarian; empty if the question names its clip."""
     clip: str = ""
+    """The clip that the question names."""
     ask: tuple[str, ...] = ()
+    """Questions for Act2See."""
     said: tuple[str, ...] = ()
+    """Queries for the transcript."""
 
 
 @dataclass(slots=True)
-class Done:
-    """What has come back so far: calls with their results, in order."""
+class Results:
+    """The calls since the question, with their results, in order."""
 
     calls: list[tuple[ToolCall, ToolMessage]] = field(default_factory=list)
 
     def of(self, name: str, **args: str) -> ToolMessage | None:
-        return next(
-            (m for c, m in self.calls if c["name"] == name and args.items() <= c["args"].items()), None
-        )
+        """The result of the first call of a tool with these arguments."""
+        for call, result in self.calls:
+            if call["name"] == name and args.items() <= call["args"].items():
+                return result
+        return None
 
 
 class ScriptedSupervisor(BaseChatModel):
-    """Plans by rules, reads what comes back. `names`: the tools that it was bound to."""
+    """Plans by rules, and reads the results."""
 
     names: tuple[str, ...] = ()
+    """The tools that it was bound to."""
 
     @property
     def _llm_type(self) -> str:
         return "scripted"
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
-        return self.model_copy(update={"names": tuple(getattr(t, "name", "") for t in tools)})
+        return self.model_copy(update={"names": tuple(getattr(tool, "name", "") for tool in tools)})
 
     def _generate(
         self,
@@ -88,91 +95,111 @@ class ScriptedSupervisor(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=turn(messages))])
+        return ChatResult(generations=[ChatGeneration(message=next_message(messages))])
 
 
-def turn(messages: Sequence[BaseMessage]) -> AIMessage:
-    """The supervisor's next message: calls, or the answer where nothing is left to ask."""
-    last = max((i for i, m in enumerate(messages) if isinstance(m, HumanMessage)), default=-1)
-    if last < 0 or not (question := str(messages[last].text).strip()):
+def next_message(messages: Sequence[BaseMessage]) -> AIMessage:
+    """The supervisor's next message: calls, or the answer if nothing is left to ask."""
+    last = max((i for i, message in enumerate(messages) if isinstance(message, HumanMessage)), default=-1)
+    question = str(messages[last].text).strip() if last >= 0 else ""
+    if not question:
         return AIMessage(
             "Ask something about the videos, for instance: In which clip does the triangle blink?"
         )
-    plan, done = planned(question), _done(messages[last + 1 :])
-    if plan.find and not (found := done.of("find_clips")):
-        return _calls(("find_clips", {"query": plan.find}))
-    clips = [plan.clip] if plan.clip else _RANKED.findall(str(found.text))[:_TRIED] if found else []
+    plan, results = make_plan(question), _results_in(messages[last + 1 :])
+    found = results.of("find_clips")
+    if plan.find and not found:
+        return _call_tools([("find_clips", {"query": plan.find})])
+    clips = [plan.clip] if plan.clip else []
+    if found and not clips:
+        clips = _RANKED.findall(str(found.text))[:_MAX_CLIPS]
     if not clips:
         return AIMessage(f"No clip can be searched. {found.text if found else ''}".strip())
-    clip = _seen_in(clips, plan, done)
-    wanted = [("ask_video", {"video": clip, "question": q}) for q in plan.ask]
-    wanted += [("search_transcript", {"video": clip, "query": q}) for q in plan.said]
-    if missing := [(name, args) for name, args in wanted if not done.of(name, **args)]:
-        return _calls(*missing)
-    return AIMessage(_answer(plan, clip, done))
+    clip = _choose_clip(clips, plan, results)
+    wanted = [("ask_video", {"video": clip, "question": question}) for question in plan.ask]
+    wanted += [("search_transcript", {"video": clip, "query": query}) for query in plan.said]
+    missing = [(name, args) for name, args in wanted if not results.of(name, **args)]
+    if missing:
+        return _call_tools(missing)
+    return AIMessage(_answer(plan, clip, results))
 
 
-def planned(question: str) -> Plan:
-    """Who is asked what."""
-    find, ask, said = "", [], []
+def make_plan(question: str) -> Plan:
+    """Divide a question among the workers."""
+    find = ""
+    ask: list[str] = []
+    said: list[str] = []
     named = _FILE.search(question)
-    # What is asked of a clip names no file: "In b.mp4, which shape moves?"
-    for sentence in filter(None, map(str.strip, _SENTENCE.split(_FILE.sub("", question)))):
+    # A question to a clip does not name the file: "In b.mp4, which shape moves?"
+    for part in _SENTENCE.split(_FILE.sub("", question)):
+        sentence = str(part or "").strip()
+        if not sentence:
+            continue
         if which := _WHICH.match(sentence):
-            find = find or _looked_for(*which.groups())
+            find = find or _caption(*which.groups())
         elif _SAID.search(sentence):
-            said.append(" ".join(_SAID_EMPTY.sub(" ", _SAID.sub(" ", sentence)).split()))
+            said.append(" ".join(_FILLER.sub(" ", _SAID.sub(" ", sentence)).split()))
         else:
             ask.append(sentence[0].upper() + sentence[1:].replace(" ?", "?"))
     if named:
         return Plan("", named[1], tuple(ask), tuple(said))
-    return Plan(find or (ask[0].rstrip("?. ") if ask else question), "", tuple(ask), tuple(said))
+    if not find:
+        find = ask[0].rstrip("?. ") if ask else question
+    return Plan(find, "", tuple(ask), tuple(said))
 
 
-def _looked_for(verb: str | None, rest: str) -> str:
-    """ "does the triangle blink" as a caption says it: "the triangle blinks"."""
+def _caption(verb: str | None, rest: str) -> str:
+    """A question as a caption says it: "does", "the triangle blink" becomes "the triangle blinks"."""
     parts = _DOES.match(rest) if (verb or "").lower() == "does" else None
     return f"{parts[1]} {parts[2]}s{parts[3]}" if parts else rest
 
 
-def _done(messages: Sequence[BaseMessage]) -> Done:
-    results = {m.tool_call_id: m for m in messages if isinstance(m, ToolMessage)}
-    calls = [c for m in messages if isinstance(m, AIMessage) for c in m.tool_calls]
-    return Done([(c, results[c["id"]]) for c in calls if c["id"] in results])
+def _results_in(messages: Sequence[BaseMessage]) -> Results:
+    by_id = {message.tool_call_id: message for message in messages if isinstance(message, ToolMessage)}
+    results = Results()
+    for message in messages:
+        if not isinstance(message, AIMessage):
+            continue
+        for call in message.tool_calls:
+            if call["id"] in by_id:
+                results.calls.append((call, by_id[call["id"]]))
+    return results
 
 
-def _seen_in(clips: Sequence[str], plan: Plan, done: Done) -> str:
-    """The first clip that has not disappointed: in which Act2See saw something, or has not been asked; else
-    the first."""
+def _choose_clip(clips: Sequence[str], plan: Plan, results: Results) -> str:
+    """The first clip in which Act2See saw something, or about which it has not been asked; else the first."""
     for clip in clips:
-        answers = [m for q in plan.ask if (m := done.of("ask_video", video=clip, question=q))]
-        if not any(m.status == "error" or _NOTHING.search(str(m.text)) for m in answers):
+        answers = [results.of("ask_video", video=clip, question=question) for question in plan.ask]
+        if not any(answer and _is_failure(answer) for answer in answers):
             return clip
     return clips[0]
 
 
-def _calls(*wanted: tuple[str, dict[str, str]]) -> AIMessage:
-    return AIMessage(
-        "",
-        tool_calls=[
-            {"name": name, "args": args, "id": uuid4().hex[:12], "type": "tool_call"} for name, args in wanted
-        ],
-    )
+def _is_failure(answer: ToolMessage) -> bool:
+    return answer.status == "error" or bool(_NOTHING.search(str(answer.text)))
 
 
-def _answer(plan: Plan, clip: str, done: Done) -> str:
+def _call_tools(wanted: Sequence[tuple[str, dict[str, str]]]) -> AIMessage:
+    calls = []
+    for name, args in wanted:
+        calls.append({"name": name, "args": args, "id": uuid4().hex[:12], "type": "tool_call"})
+    return AIMessage("", tool_calls=calls)
+
+
+def _answer(plan: Plan, clip: str, results: Results) -> str:
     """The workers' words, with what they rest on."""
     lines = []
-    for row in str(found.text).splitlines() if (found := done.of("find_clips")) else []:
-        if (ranked := _RANKED.match(row)) and ranked[1] == clip:
-            lines.append(
-                f"No clip clearly shows it; the closest is {clip}."
-                if row.endswith("no match")
-                else f"It is {clip}."
-            )
+    found = results.of("find_clips")
+    for row in str(found.text).splitlines() if found else []:
+        ranked = _RANKED.match(row)
+        if ranked and ranked[1] == clip:
+            unsure = row.endswith("no match")
+            lines.append(f"No clip clearly shows it; the closest is {clip}." if unsure else f"It is {clip}.")
             lines.append(f"Found for {plan.find!r}: {row.split('. ', 1)[1]}")
-    for name, key, asked in (("ask_video", "question", plan.ask), ("search_transcript", "query", plan.said)):
-        for question in asked:
-            if result := done.of(name, **{"video": clip, key: question}):
-                lines += [f"{question}" if name == "ask_video" else "In the subtitles:", str(result.text)]
+    for question in plan.ask:
+        if result := results.of("ask_video", video=clip, question=question):
+            lines += [question, str(result.text)]
+    for query in plan.said:
+        if result := results.of("search_transcript", video=clip, query=query):
+            lines += ["In the subtitles:", str(result.text)]
     return "\n".join(lines)

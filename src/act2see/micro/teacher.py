@@ -1,12 +1,12 @@
-"""A scripted teacher for the board world, with stated faults: it stands where a large model stands elsewhere.
+"""A scripted teacher for the board world, with stated faults, in place of a large model.
 
-It writes an item's reference chain, and errs, drifts and over-calls at rates that are options. What an
-ablation with it shows is what these faults do to a student; how often a real teacher has them it cannot show.
+It writes an item's reference chain, and errs, drifts and over-calls at given rates. An ablation with it shows
+what these faults do to a student; it cannot show how often a real teacher has them.
 
 - *error*: the chain concludes a wrong answer.
-- *drift*: nothing is described; prose that would suit any clip stands in place of what was seen.
-- *overcall*: a frame is retrieved that is not needed, and nothing is said of it.
-- *trust*: where the right answer stands in the prompt, how often the frames are not looked for.
+- *drift*: nothing is described; prose that would suit any clip replaces what was seen.
+- *overcall*: a frame is retrieved that is not needed, and never mentioned.
+- *trust*: how often frames are not looked for if the right answer is in the prompt.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Faults:
 
 @dataclass(slots=True)
 class ScriptedTeacher(Reasoner):
-    """A reasoner for samples of `load_world`, whose sessions are `world-SEED.ATTEMPT`; each attempt draws its
+    """A reasoner for samples of `load_world`. Its sessions are `world-SEED.ATTEMPT`; each attempt draws its
     own faults."""
 
     faults: Faults = Faults()
@@ -52,7 +52,8 @@ class ScriptedTeacher(Reasoner):
 
     def __post_init__(self) -> None:
         f = self.faults
-        self.name = f"scripted (error {f.error:g}, drift {f.drift:g}, overcall {f.overcall:g}, trust {f.trust:g}; seed {self.seed})"
+        rates = f"error {f.error:g}, drift {f.drift:g}, overcall {f.overcall:g}, trust {f.trust:g}"
+        self.name = f"scripted ({rates}; seed {self.seed})"
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         said = str(request.rollout)
@@ -63,21 +64,25 @@ class ScriptedTeacher(Reasoner):
         yield Done(StopReason.UNTIL, prefilled=len(said.split()), decoded=len(text.split()))
 
     def faulty(self, session: str, hinted: bool = False) -> Item:
-        """The item of a session, with the faults that this attempt has; with the answer at hand it does not
-        err."""
-        item = with_lines(item_of(int(session.removeprefix("world-").partition(".")[0])))
-        rng, f = random.Random(f"{self.seed}/{session}"), self.faults
-        errs, drifts, overcalls, trusts = (
-            rng.random() < rate for rate in (f.error, f.drift, f.overcall, f.trust)
-        )
+        """The item of a session, with the faults of this attempt. With a hint it never errs."""
+        seed = int(session.removeprefix("world-").partition(".")[0])
+        item = with_lines(item_of(seed))
+        rng, faults = random.Random(f"{self.seed}/{session}"), self.faults
+        errs = rng.random() < faults.error
+        drifts = rng.random() < faults.drift
+        overcalls = rng.random() < faults.overcall
+        trusts = rng.random() < faults.trust
         chain: list[Step] = list(item.chain)
         if overcalls and not item.needed:
             chain += [tools_line(TAGS), Call("retrieve", "another look", item.clip.board(0))]
         if drifts:
-            chain = [s for s in chain if isinstance(s, Call)]
-            chain = [x for s in chain for x in (_prose(rng), s)] + [_prose(rng)]
+            calls = [step for step in chain if isinstance(step, Call)]
+            chain = []
+            for call in calls:
+                chain += [_prose(rng), call]
+            chain.append(_prose(rng))
         if hinted and trusts:
-            chain = [s for s in chain[:1] if isinstance(s, str)] or [_prose(rng)]
+            chain = [step for step in chain[:1] if isinstance(step, str)] or [_prose(rng)]
         answer = item.answer
         if errs and not hinted and item.options:
             answer = rng.choice([o for o in item.options if o != item.answer])

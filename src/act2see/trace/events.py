@@ -6,12 +6,13 @@ dictionary into a typed event.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from act2see.tools.frames import FrameRef, Record
-from act2see.trace.record import Call, Frames, Video
+from act2see.trace.record import Answer, Call, Frames, Text, TraceRecord, Video
 
 
 class ViewEvent(Record):
@@ -70,3 +71,18 @@ def read_event(data: Any) -> Event | None:
         return _ADAPTER.validate_python(data)
     except ValidationError:  # a parent graph may have tokens and frames of its own
         return None
+
+
+def trace_events(trace: TraceRecord) -> Iterator[Event]:
+    """The events of a trace, as if it were being written; an unfinished trace ends without `answer`."""
+    yield ViewEvent(run=trace.id, video=trace.video, frames=trace.initial)
+    for segment in trace.segments:
+        if isinstance(segment, Frames):
+            yield FramesEvent(run=trace.id, frames=segment)
+            continue
+        author = segment.author if isinstance(segment, Text) else "model"
+        yield TokenEvent(run=trace.id, text=segment.text, author=author)
+        if isinstance(segment, Call):
+            yield CallEvent(run=trace.id, call=segment)
+        elif isinstance(segment, Answer):
+            yield AnswerEvent(run=trace.id, answer=segment.body, forced=segment.forced)

@@ -1,19 +1,18 @@
 """GRPO: learn when to call, from the model's own rollouts through the real graph.
 
 Each round draws some questions and lets the model answer each of them several times. A rollout's advantage is
-its reward less the mean of its group, so what is learnt is what tells one rollout of a question from another
-of the same. The gradient goes through the text that the model wrote, the same labels as in SFT. There is one
-step a round: the policy that is updated is the one that wrote, so there is no ratio to clip, and few small
-steps need no reference model. Advantages are not divided by a group's deviation, nor losses by a rollout's
-length: both favour some questions and rollouts for no merit (Dr. GRPO, arXiv 2503.20783).
+its reward minus the mean of its group, so what is learnt is what tells one rollout of a question from another
+of the same question. The gradient goes through the text that the model wrote, the same labels as in SFT.
+There is one step a round: the policy that is updated is the one that wrote, so there is no ratio to clip, and
+a few small steps need no reference model. Advantages are not divided by a group's deviation, nor losses by a
+rollout's length: both would favour some questions and rollouts for no merit (Dr. GRPO, arXiv 2503.20783).
 
-TRL's GRPOTrainer (1.16) takes images that a tool returns, but as turns of a chat template and by its syntax
-of calls; here the frame stands within the thought, so the loop is ours.
+TRL's GRPOTrainer (1.16) takes images that a tool returns, but as turns of a chat template and by its own
+syntax of calls. Here the frame is inside the thought, so the loop is ours.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -35,13 +34,14 @@ from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
 from act2see.tools.base import call_seed
-from act2see.tools.frames import FrameRef, Record
+from act2see.tools.frames import Record
 from act2see.tools.runtime.background import run_sync
 from act2see.tools.runtime.quiet import quiet
 from act2see.tools.runtime.weights import local_weights, pick_device
 from act2see.tools.video.store import FrameSource
 from act2see.trace.trace import Trace
-from act2see.training.corpus.format_check import format_fault
+from act2see.training.concurrency import map_concurrently
+from act2see.training.corpus.filtering import format_fault
 from act2see.training.corpus.sources import Sample
 from act2see.training.sft.collate import IGNORED, collate, equal_frames
 from act2see.training.sft.loop import fast_bf16
@@ -52,12 +52,14 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Reward(Record):
-    """What a rollout earns: for a right answer, for a form that can be learnt from, and less for each
-    call."""
+    """The reward of a rollout."""
 
     answer: float = 1.0
+    """For a right answer."""
     format: float = 0.1
+    """For a form that SFT could learn from."""
     call: float = 0.05
+    """The price of each call."""
 
     def of(self, trace: Trace, sample: Sample) -> float:
         earned = self.answer * sample.is_right(trace.answer) + self.format * (format_fault(trace) == "")
@@ -65,35 +67,48 @@ class Reward(Record):
 
 
 class GrpoSettings(Record):
-    """`questions` a round, each answered `group` times at `temperature`; `batch` rollouts a forward."""
+    """How to train."""
 
     rounds: Count = 100
     questions: Count = 8
+    """Of a round."""
     group: Annotated[int, Field(ge=2)] = 4
+    """Rollouts of a question."""
     temperature: Positive = 1.0
     learning_rate: Positive = 1e-6
     batch: Count = 8
+    """Rollouts of one forward pass."""
     clip: Positive = 1.0
+    """The largest norm of the gradient."""
     reward: Reward = Reward()
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What a round saw, as means over its rollouts; `taught` is the share of groups whose rewards
-    differed."""
+    """The means over the rollouts of a round."""
 
     number: int
     reward: float
     accuracy: float
     calls: float
     taught: float
+    """The share of groups whose rewards differed: the others teach nothing."""
     loss: float
 
 
-def advantages(rewards: Sequence[Sequence[float]]) -> list[list[float]]:
-    """By group: each reward less the group's mean."""
-    return [[r - fmean(group) for r in group] for group in rewards]
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A question, the model's rollouts of it, and their rewards. A rollout that failed is not among them."""
+
+    sample: Sample
+    traces: list[Trace]
+    rewards: list[float]
+
+
+def advantages(rewards: Sequence[float]) -> list[float]:
+    """Each reward of a group minus the group's mean."""
+    return [reward - fmean(rewards) for reward in rewards]
 
 
 def grpo(
@@ -104,61 +119,41 @@ def grpo(
     settings: GrpoSettings,
     on_round: Callable[[Round], None] | None = None,
 ) -> list[Round]:
-    """Train `model` in place on `samples`, answered through the graph of `config`. Returns its rounds.
+    """Train a model on questions, answered through a graph.
 
-    Raises `CorpusError` where there are fewer samples than questions in a round.
+    Args:
+        model: A Qwen3-VL; trained in place.
+        packer: Its packer.
+        samples: The questions.
+        config: The graph; its reasoner is replaced by the model.
+        settings: How to train.
+        on_round: Called after each round.
+
+    Raises:
+        CorpusError: There are fewer samples than questions in a round.
     """
     if len(samples) < settings.questions:
         raise CorpusError(
-            f"a round takes {settings.questions} questions and there are {len(samples)}: give more, or make rounds smaller"
+            f"a round takes {settings.questions} questions and there are {len(samples)}: "
+            "give more, or make rounds smaller"
         )
     import torch
 
     parts = build_parts(config)
     store = parts.resources.store
 
-    def source(ref: FrameRef) -> Any:
-        return store.get(ref.digest)
-
-    optimiser = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate, weight_decay=0.0
-    )
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=0.0)
     rng = random.Random(settings.seed)
     rounds = []
     for number in range(settings.rounds):
         drawn = rng.sample(list(samples), settings.questions)
-        groups = run_sync(_rollouts(model, packer, parts, config, drawn, settings, number))
-        kept = [(s, [t for t in group if t]) for s, group in zip(drawn, groups, strict=True)]
-        rewards = [[settings.reward.of(t, s) for t in group] for s, group in kept]
-        weighted = [
-            (
-                render(
-                    t,
-                    Prompt({tag: parts.tools[tag].usage for tag in t.versions.tools}, config.reasoner.prompt),
-                    end_of_turn=True,
-                ),
-                a,
-            )
-            for (_, group), by in zip(kept, advantages(rewards), strict=True)
-            for t, a in zip(group, by, strict=True)
-            if abs(a) > 1e-9
-        ]
-        loss = (
-            policy_step(model, packer, source, weighted, optimiser, settings.batch, settings.clip)
-            if weighted
-            else 0.0
-        )
-        every = [(t, s) for s, group in kept for t in group]
-        rounds.append(
-            Round(
-                number,
-                fmean(r for group in rewards for r in group),
-                fmean(s.is_right(t.answer) for t, s in every),
-                fmean(len(t.calls) for t, _ in every),
-                fmean(len({round(r, 6) for r in group}) > 1 for group in rewards),
-                loss,
-            )
-        )
+        groups = run_sync(_make_groups(model, packer, parts, config, drawn, settings, number))
+        weighted = _weighted_rollouts(groups, parts, config)
+        loss = 0.0
+        if weighted:
+            loss = policy_step(model, packer, store, weighted, optimiser, settings.batch, settings.clip)
+        rounds.append(_summarise(number, groups, loss))
         log.info("round %d: %s", number, rounds[-1])
         if on_round:
             on_round(rounds[-1])
@@ -172,8 +167,13 @@ def train_folder(
     settings: GrpoSettings,
     on_round: Callable[[Round], None] | None = None,
 ) -> list[Round]:
-    """`grpo` on the weights of the config's reasoner, its vision tower frozen; the model goes to `out`, an
-    ordinary folder."""
+    """Run `grpo` on the weights of the config's reasoner, with its vision tower frozen, and save the model to
+    `out`, an ordinary folder.
+
+    Raises:
+        CorpusError: There are fewer samples than questions in a round.
+        WeightsError: The weights cannot be found.
+    """
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
@@ -191,7 +191,7 @@ def train_folder(
     return rounds
 
 
-async def _rollouts(
+async def _make_groups(
     model: Any,
     packer: Packer,
     parts: Parts,
@@ -199,35 +199,63 @@ async def _rollouts(
     drawn: Sequence[Sample],
     settings: GrpoSettings,
     number: int,
-) -> list[list[Trace | None]]:
-    """`group` traces of each question, all at once; None for one that failed."""
+) -> list[Group]:
+    """Let the model answer each drawn question `settings.group` times, and reward its rollouts."""
     store, rows = parts.resources.store, config.reasoner.rows
     engine = TransformersReasoner(model, packer, store, name=f"round-{number}", rows=rows)
     graph: Graph = create_act2see(config, parts=replace(parts, reasoner=engine))
-    gate = asyncio.Semaphore(2 * rows)
 
-    async def one(sample: Sample, nth: int) -> Trace | None:
+    async def roll_out(attempt: tuple[Sample, int]) -> Trace | None:
+        sample, nth = attempt
         seed = call_seed(settings.seed, sample.id, str(number), nth)
-        context = AskContext(seed=seed, temperature=settings.temperature)
-        async with gate:
-            try:
-                return await aask(
-                    graph,
-                    sample.clip,
-                    sample.question,
-                    sample.options,
-                    context=context,
-                    thread_id=f"{number}-{sample.id}-{nth}",
-                )
-            except Act2SeeError as e:
-                log.warning("a rollout of %s failed: %s", sample.id, e)
-                return None
+        try:
+            return await aask(
+                graph,
+                sample.clip,
+                sample.question,
+                sample.options,
+                context=AskContext(seed=seed, temperature=settings.temperature),
+                thread_id=f"{number}-{sample.id}-{nth}",
+            )
+        except Act2SeeError as e:
+            log.warning("a rollout of %s failed: %s", sample.id, e)
+            return None
 
+    attempts = [(sample, nth) for sample in drawn for nth in range(settings.group)]
     try:
-        made = await asyncio.gather(*(one(s, n) for s in drawn for n in range(settings.group)))
+        made = await map_concurrently(roll_out, attempts, 2 * rows)
     finally:
         engine.close()
-    return [made[i : i + settings.group] for i in range(0, len(made), settings.group)]
+    groups = []
+    for i, sample in enumerate(drawn):
+        rollouts = made[i * settings.group : (i + 1) * settings.group]
+        traces = [trace for trace in rollouts if trace]
+        groups.append(Group(sample, traces, [settings.reward.of(trace, sample) for trace in traces]))
+    return groups
+
+
+def _weighted_rollouts(groups: Sequence[Group], parts: Parts, config: Config) -> list[tuple[Rollout, float]]:
+    """The rollouts with their advantages; those without an advantage teach nothing and are left out."""
+    weighted = []
+    for group in groups:
+        for trace, advantage in zip(group.traces, advantages(group.rewards), strict=True):
+            if abs(advantage) > 1e-9:
+                usages = {tag: parts.tools[tag].usage for tag in trace.versions.tools}
+                rollout = render(trace, Prompt(usages, config.reasoner.prompt), end_of_turn=True)
+                weighted.append((rollout, advantage))
+    return weighted
+
+
+def _summarise(number: int, groups: Sequence[Group], loss: float) -> Round:
+    answered = [(group.sample, trace) for group in groups for trace in group.traces]
+    return Round(
+        number,
+        reward=fmean(reward for group in groups for reward in group.rewards),
+        accuracy=fmean(sample.is_right(trace.answer) for sample, trace in answered),
+        calls=fmean(len(trace.calls) for _, trace in answered),
+        taught=fmean(len({round(reward, 6) for reward in group.rewards}) > 1 for group in groups),
+        loss=loss,
+    )
 
 
 def policy_step(
@@ -239,35 +267,45 @@ def policy_step(
     batch: int,
     clip: float,
 ) -> float:
-    """One gradient step on rollouts with their advantages; returns the loss.
+    """Make one gradient step on rollouts with their advantages.
 
-    It is the mean, over all tokens that the model wrote in them, of -advantage x log-likelihood.
+    Args:
+        model: A Qwen3-VL; updated in place.
+        packer: Its packer.
+        source: From a frame to its pixels.
+        weighted: The rollouts, each with its advantage.
+        optimiser: Of the model's trainable parameters.
+        batch: Rollouts of one forward pass.
+        clip: The largest norm of the gradient.
+
+    Returns:
+        The loss: the mean of -advantage x log-likelihood over all tokens that the model wrote.
     """
     import torch
 
     tokenizer = packer.codec.tokenizer
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    packed = sorted(weighted, key=lambda pair: len(packer.pack(pair[0]).ids))  # like lengths together
-    device, written = model.device, sum(sum(packer.pack(r).trainable) + 1 for r, _ in packed)
+    by_length = sorted(weighted, key=lambda pair: len(packer.pack(pair[0]).ids))
+    written = sum(sum(packer.pack(rollout).trainable) + 1 for rollout, _ in by_length)
+    device = model.device
     loss = 0.0
     model.train()
     with equal_frames(model):
-        for i in range(0, len(packed), batch):
-            part = packed[i : i + batch]
-            inputs = collate(packer, [r for r, _ in part], source, tokenizer.pad_token_id, end)
-            labels = inputs.pop("labels")[:, 1:].to(device)
+        for i in range(0, len(by_length), batch):
+            part = by_length[i : i + batch]
+            inputs = collate(packer, [rollout for rollout, _ in part], source, tokenizer.pad_token_id, end)
+            inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+            labels = inputs.pop("labels")[:, 1:]  # (B, T - 1)
             del inputs["attention_mask"]  # as in `fit`
             model.model.rope_deltas = None
+            trainable = labels != IGNORED
             with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device.type)):
-                hidden = model.model(
-                    **{k: v.to(device) for k, v in inputs.items()}, use_cache=False
-                ).last_hidden_state[:, :-1]
-                learnt = labels != IGNORED
-                each = torch.nn.functional.cross_entropy(
-                    model.lm_head(hidden[learnt]).float(), labels[learnt], reduction="none"
-                )
-            gains = torch.tensor([a for _, a in part], device=device)[:, None].expand_as(labels)[learnt]
-            summed: Any = (each * gains).sum() / written
+                hidden = model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, D)
+                logits = model.lm_head(hidden[trainable]).float()  # (N, V)
+                losses = torch.nn.functional.cross_entropy(logits, labels[trainable], reduction="none")
+            gains = torch.tensor([advantage for _, advantage in part], device=device)  # (B,)
+            per_token = gains[:, None].expand_as(labels)[trainable]  # (N,)
+            summed: Any = (losses * per_token).sum() / written
             summed.backward()
             loss += summed.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)

@@ -1,5 +1,4 @@
-"""The data set card: its numbers are those of the chains, and the front matter is what the hub and `datasets`
-read."""
+"""The data set card: its numbers, its front matter, its example and its limits."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ def store(tmp_path: Path) -> FrameStore:
 
 @pytest.fixture
 def given(store: FrameStore) -> list[Chain]:
-    """Seven chains, two of them dropped, of two sources and two teachers, one of them never compared."""
+    """Seven chains of two sources and two teachers; two are dropped, one was never compared."""
     other = make_chain(store, 2, teacher="noisy | scripted", similarity=0.84)
     other = other.model_copy(
         update={"sample": other.sample.model_copy(update={"source": "jsonl", "licence": ""})}
@@ -60,7 +59,9 @@ def written(
     return yaml.safe_load(front), body
 
 
-def test_the_numbers_are_those_of_the_chains(tmp_path: Path, store: FrameStore, given: list[Chain]) -> None:
+def test_card_numbers_are_counted_from_the_chains(
+    tmp_path: Path, store: FrameStore, given: list[Chain]
+) -> None:
     front, body = written(tmp_path / "corpus", given, store)
     kept = [c.trace for c in given if not c.dropped and c.trace]
     returned = [f for t in kept for s in t.segments if isinstance(s, Frames) for f in s.frames]
@@ -101,7 +102,7 @@ def test_the_numbers_are_those_of_the_chains(tmp_path: Path, store: FrameStore, 
     ]
 
 
-def test_nothing_is_said_that_was_not_so(tmp_path: Path, store: FrameStore) -> None:
+def test_card_omits_steps_that_were_not_taken(tmp_path: Path, store: FrameStore) -> None:
     chain = without_calls(make_chain(store))
     _, body = written(
         tmp_path / "corpus", [chain], store, "reference", CorpusMeta(ground_truth_in_prompt=True)
@@ -120,7 +121,7 @@ def test_nothing_is_said_that_was_not_so(tmp_path: Path, store: FrameStore) -> N
         assert word not in body.partition("## Columns")[0] + body.partition("## Limits")[2]
 
 
-def test_the_example_has_a_frame_and_stands_in_a_fence_of_its_own(
+def test_card_example_has_a_frame_and_a_longer_fence(
     tmp_path: Path, store: FrameStore, given: list[Chain]
 ) -> None:
     assert given[1].trace is not None
@@ -136,7 +137,7 @@ def test_the_example_has_a_frame_and_stands_in_a_fence_of_its_own(
     assert example.endswith(readable(chain.trace))
 
 
-def test_every_column_is_described(tmp_path: Path, store: FrameStore, given: list[Chain]) -> None:
+def test_card_describes_every_column(tmp_path: Path, store: FrameStore, given: list[Chain]) -> None:
     import pyarrow.parquet as pq
 
     _, body = written(tmp_path / "corpus", given, store)
@@ -145,7 +146,7 @@ def test_every_column_is_described(tmp_path: Path, store: FrameStore, given: lis
     assert all(f"| {column} | " in body for column in COLUMNS)
 
 
-def test_a_damaged_account_is_named(tmp_path: Path, store: FrameStore, given: list[Chain]) -> None:
+def test_a_damaged_info_file_raises_an_error(tmp_path: Path, store: FrameStore, given: list[Chain]) -> None:
     written(tmp_path / "corpus", given, store)
     (tmp_path / "corpus" / INFO).write_text("{")
     with pytest.raises(CorpusError, match=r"is not a corpus: it has no act2see\.json that can be read"):

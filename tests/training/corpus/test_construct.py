@@ -1,4 +1,4 @@
-"""Construction: the real graph and tools, teachers with faults, runs that are cut short and go on."""
+"""Construction with the real graph and tools: faulty teachers, interrupted runs, budgets."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from act2see.micro.questions import item_of
 from act2see.micro.source import load_world
 from act2see.micro.teacher import Faults, ScriptedTeacher
 from act2see.trace.record import Frames
-from act2see.training.corpus.construct import Limits, Plan, asked, construct
-from act2see.training.corpus.journal import Journal
-from act2see.training.corpus.records import Chain, read_chains
+from act2see.training.corpus.construct import Limits, Plan, construct, teacher_question
+from act2see.training.corpus.records import Chain, Journal, read_chains
 from act2see.training.corpus.sources import Sample
 
 CONFIG = load_config("micro", view={"guard": None})
@@ -34,7 +33,7 @@ PERFECT = Faults(0, 0, 0, 0)
 
 @dataclass
 class Says(Reasoner):
-    """A teacher that does what its script says at each request; the last thing again and again."""
+    """A teacher that writes, or raises, the next line of its script at each request, and repeats the last."""
 
     script: list[str | Exception]
     name: str = "says"
@@ -62,8 +61,8 @@ def run(
     return list(read_chains(folder / "chains.jsonl"))
 
 
-def told(chain: Chain) -> list[Any]:
-    """What a chain says and shows, without how long it took."""
+def contents_of(chain: Chain) -> list[Any]:
+    """The contents of a chain without its durations."""
     segments = chain.trace.segments if chain.trace else ()
     return [
         chain.dropped,
@@ -81,7 +80,7 @@ def one(world: list[Sample]) -> list[Sample]:
     return [s for s in world if s.options][:1]
 
 
-def test_a_perfect_teacher_makes_the_world_s_own_chains(tmp_path: Path, world: list[Sample]) -> None:
+def test_a_perfect_teacher_makes_the_reference_chains(tmp_path: Path, world: list[Sample]) -> None:
     chains = {c.sample.id: c for c in run(tmp_path, world, ScriptedTeacher(PERFECT))}
     assert set(chains) == {s.id for s in world}
     for c in chains.values():
@@ -97,7 +96,7 @@ def test_a_perfect_teacher_makes_the_world_s_own_chains(tmp_path: Path, world: l
         assert c.attempts[0].cost.requests == len(c.trace.calls) + 1
 
 
-def test_a_wrong_answer_is_asked_for_again_twice_and_then_dropped(tmp_path: Path, one: list[Sample]) -> None:
+def test_a_wrong_answer_is_retried_twice_and_then_dropped(tmp_path: Path, one: list[Sample]) -> None:
     wrong = next(o for o in one[0].options if o != one[0].answer)
     right = Says([f"Hm.</think><answer>{wrong}</answer>", f"Ah.</think><answer>{one[0].answer}</answer>"])
     (chain,) = run(tmp_path / "a", one, right)
@@ -120,7 +119,7 @@ def test_a_wrong_answer_is_asked_for_again_twice_and_then_dropped(tmp_path: Path
         (RefusedError("no"), "refused"),
     ],
 )
-def test_what_a_teacher_can_do_wrong_has_a_name(
+def test_outcomes_of_bad_attempts(
     tmp_path: Path, one: list[Sample], line: str | Exception, outcome: str
 ) -> None:
     (chain,) = run(tmp_path, one, Says([line]), Plan(retries=0))
@@ -134,7 +133,7 @@ def test_a_wrong_key_ends_the_run_and_writes_nothing(tmp_path: Path, world: list
     assert list(read_chains(tmp_path / "chains.jsonl")) == []
 
 
-def test_a_video_that_is_gone_drops_its_question_alone(tmp_path: Path, world: list[Sample]) -> None:
+def test_a_missing_video_drops_only_its_question(tmp_path: Path, world: list[Sample]) -> None:
     gone = world[0].model_copy(update={"id": "world-gone", "video": str(tmp_path / "gone.mp4")})
     chains = run(tmp_path / "run", [gone, world[1]], ScriptedTeacher(PERFECT))
     by = {c.sample.id: c for c in chains}
@@ -142,7 +141,7 @@ def test_a_video_that_is_gone_drops_its_question_alone(tmp_path: Path, world: li
     assert by[world[1].id].dropped == ""
 
 
-def test_the_answer_is_in_the_prompt_only_where_one_asks_for_it(tmp_path: Path, one: list[Sample]) -> None:
+def test_the_answer_is_in_the_prompt_only_with_hint(tmp_path: Path, one: list[Sample]) -> None:
     sample = one[0].model_copy(update={"answer": one[0].options[0], "chain": "because it is so"})
     for hint in (False, True):
         teacher = Says([f"Hm.</think><answer>{sample.answer}</answer>"])
@@ -151,10 +150,10 @@ def test_the_answer_is_in_the_prompt_only_where_one_asks_for_it(tmp_path: Path, 
         assert ("right answer" in teacher.heard[0]) == hint
         assert chain.trace
         assert chain.trace.question.text == sample.question
-    assert asked(sample) == sample.question
+    assert teacher_question(sample) == sample.question
 
 
-def test_a_run_goes_on_where_it_stopped_and_makes_nothing_twice(tmp_path: Path, world: list[Sample]) -> None:
+def test_a_resumed_run_makes_no_chain_twice(tmp_path: Path, world: list[Sample]) -> None:
     teacher = ScriptedTeacher()
     assert len(run(tmp_path, world[:5], teacher)) == 5
     file = tmp_path / "chains.jsonl"
@@ -162,7 +161,7 @@ def test_a_run_goes_on_where_it_stopped_and_makes_nothing_twice(tmp_path: Path, 
     chains = run(tmp_path, world, teacher)
     assert sorted(c.sample.id for c in chains) == sorted(s.id for s in world)
     again = {c.sample.id: c for c in run(tmp_path / "b", world, teacher)}
-    assert [told(c) for c in chains] == [told(again[c.sample.id]) for c in chains]
+    assert [contents_of(c) for c in chains] == [contents_of(again[c.sample.id]) for c in chains]
     with pytest.raises(CorpusError, match="another plan"):
         run(tmp_path, world, teacher, Plan(seed=1))
     with pytest.raises(CorpusError, match="another teacher"):
@@ -179,11 +178,12 @@ from act2see.training.corpus.construct import construct
 out, n = Path(sys.argv[1]), int(sys.argv[2])
 samples = list(load_world(n, out / "clips"))
 config = load_config("micro", view={"guard": None})
-asyncio.run(construct(samples, config, out / "run", reasoner=ScriptedTeacher(), on_chain=lambda c, r: print(c.sample.id, flush=True)))
+report = lambda chain, status: print(chain.sample.id, flush=True)
+asyncio.run(construct(samples, config, out / "run", reasoner=ScriptedTeacher(), on_chain=report))
 """
 
 
-def test_kill_9_loses_what_is_in_flight_alone(tmp_path: Path) -> None:
+def test_sigkill_loses_only_unfinished_chains(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), "24"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -199,7 +199,7 @@ def test_kill_9_loses_what_is_in_flight_alone(tmp_path: Path) -> None:
     assert len(ids) == len(set(ids)) == 24
 
 
-def test_a_budget_stops_cleanly(tmp_path: Path, world: list[Sample]) -> None:
+def test_a_spent_budget_stops_the_run(tmp_path: Path, world: list[Sample]) -> None:
     teacher = Says(["Hm.</think><answer>nothing of this</answer>"])
     plan, limits = Plan(retries=0, prices=(1.0, 10.0)), Limits(concurrency=1, dollars=0.002)
     result = asyncio.run(construct(world, CONFIG, tmp_path, plan, limits, reasoner=teacher))
@@ -211,7 +211,7 @@ def test_a_budget_stops_cleanly(tmp_path: Path, world: list[Sample]) -> None:
         asyncio.run(construct(world, CONFIG, tmp_path / "b", Plan(), limits, reasoner=teacher))
 
 
-def test_a_full_disk_ends_the_run_and_what_was_written_stays_whole(
+def test_a_full_disk_leaves_the_journal_whole(
     tmp_path: Path, one: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain = Chain(sample=one[0], dropped="wrong")
@@ -233,6 +233,6 @@ def test_a_full_disk_ends_the_run_and_what_was_written_stays_whole(
     assert journal.path.read_bytes() == before * 2
 
 
-def test_one_process_at_a_time(tmp_path: Path, one: list[Sample]) -> None:
+def test_a_second_process_cannot_open_the_journal(tmp_path: Path, one: list[Sample]) -> None:
     with Journal(tmp_path), pytest.raises(CorpusError, match="another process"):
         run(tmp_path, one, ScriptedTeacher())

@@ -1,4 +1,4 @@
-"""The corpus on disk: the same chains come back, `datasets` opens it, and there is no half of one."""
+"""The corpus on disk: equal chains are read back, `datasets` opens it, and it is whole or absent."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def opened(tmp_path: Path) -> Iterator[Any]:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), images=st.sampled_from(["embedded", "reference"]))
-def test_any_chains_come_back_equal(
+def test_written_chains_are_read_equal(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, images: Images
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -66,7 +66,7 @@ def test_shards_hold_all_chains_in_order(tmp_path: Path, store: FrameStore) -> N
     assert list(read_corpus(tmp_path / "corpus", store)) == given
 
 
-def test_datasets_opens_it_with_the_pixels_of_the_store(
+def test_datasets_opens_a_corpus_with_its_pixels(
     tmp_path: Path, store: FrameStore, images: Images, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [make_chain(store, 0), without_calls(make_chain(store, 1))]
@@ -94,25 +94,25 @@ def test_datasets_opens_it_with_the_pixels_of_the_store(
     assert frame_digest(np.asarray(streamed["images"][0])) in store
 
 
-def test_parquet_alone_opens_too(tmp_path: Path, store: FrameStore, opened: Any) -> None:
+def test_a_parquet_shard_opens_alone(tmp_path: Path, store: FrameStore, opened: Any) -> None:
     write_corpus([make_chain(store)], store, tmp_path / "corpus")
     table = opened("parquet", data_files=str(tmp_path / "corpus" / "data" / "*.parquet"))
     assert [image.size for image in table[0]["images"]] == [(24, 16), (16, 24), (8, 8), (16, 24), (24, 16)]
 
 
-def test_pictures_are_in_order_of_appearance_and_anchors_last(store: FrameStore) -> None:
+def test_pictures_are_in_order_of_appearance_with_anchors_last(store: FrameStore) -> None:
     chain = make_chain(store)
     assert chain.trace is not None
     assert [f.digest for f in pictures(chain.trace)] == [put(store, n).digest for n in (0, 1, 2, 4, 3)]
 
 
-def test_a_picture_that_is_in_many_chains_is_one_file(tmp_path: Path, store: FrameStore) -> None:
+def test_a_referenced_picture_is_written_once(tmp_path: Path, store: FrameStore) -> None:
     given = [make_chain(store, 1, teacher=str(n)) for n in range(3)]
     info = write_corpus(given, store, tmp_path / "corpus", images="reference")
     assert info.pictures == len(list((tmp_path / "corpus" / "images").rglob("*.png"))) == 5
 
 
-def test_dropped_chains_stay_out(tmp_path: Path, store: FrameStore) -> None:
+def test_dropped_chains_are_not_written(tmp_path: Path, store: FrameStore) -> None:
     given = [make_chain(store, 0), make_chain(store, 1, dropped="filter similarity: not above 0.8")]
     assert write_corpus(given, store, tmp_path / "corpus").dropped == {"similarity: not above 0.8": 1}
     assert list(read_corpus(tmp_path / "corpus", store)) == given[:1]
@@ -121,7 +121,7 @@ def test_dropped_chains_stay_out(tmp_path: Path, store: FrameStore) -> None:
     assert not list(tmp_path.glob("none*"))
 
 
-def test_what_cannot_be_written_is_named_and_leaves_nothing(
+def test_a_corpus_that_cannot_be_written_leaves_nothing(
     tmp_path: Path, store: FrameStore, images: Images
 ) -> None:
     with pytest.raises(CorpusError, match="'q0' has no trace"):
@@ -136,7 +136,7 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(
 
 
 def test_a_full_disk_leaves_no_half_corpus(tmp_path: Path, store: FrameStore) -> None:
-    """The kernel refuses to let a file grow, in the middle of a shard."""
+    """The kernel stops a file from growing in the middle of a shard."""
     resource = pytest.importorskip("resource")
     given = [make_chain(store, n) for n in range(300)]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -152,14 +152,14 @@ def test_a_full_disk_leaves_no_half_corpus(tmp_path: Path, store: FrameStore) ->
     assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "frames"]
 
 
-def test_what_a_killed_run_left_is_replaced(tmp_path: Path, store: FrameStore) -> None:
+def test_the_part_of_a_killed_run_is_replaced(tmp_path: Path, store: FrameStore) -> None:
     (tmp_path / "corpus.part").mkdir()
     (tmp_path / "corpus.part" / "half").write_text("x")
     write_corpus([make_chain(store)], store, tmp_path / "corpus")
     assert sorted(p.name for p in (tmp_path / "corpus").iterdir()) == ["README.md", INFO, "data"]
 
 
-def test_a_corpus_of_a_newer_version(tmp_path: Path, store: FrameStore) -> None:
+def test_a_corpus_of_a_newer_version_is_refused(tmp_path: Path, store: FrameStore) -> None:
     write_corpus([make_chain(store)], store, tmp_path / "corpus")
     data = json.loads((tmp_path / "corpus" / INFO).read_text())
     (tmp_path / "corpus" / INFO).write_text(
@@ -172,7 +172,7 @@ def test_a_corpus_of_a_newer_version(tmp_path: Path, store: FrameStore) -> None:
         read_corpus(tmp_path / "corpus", store)
 
 
-def test_what_is_no_corpus(tmp_path: Path, store: FrameStore) -> None:
+def test_a_folder_that_is_no_corpus_is_refused(tmp_path: Path, store: FrameStore) -> None:
     with pytest.raises(
         CorpusError, match=r"is not a corpus: it has no act2see\.json that can be read; give the folder"
     ):
@@ -212,7 +212,7 @@ def damaged(folder: Path, kind: str, chain: Chain) -> None:
         ("embedded", "shard", r"train-00000-of-00001.parquet cannot be read"),
     ],
 )
-def test_what_is_damaged_is_named(
+def test_damaged_files_are_named(
     tmp_path: Path, store: FrameStore, images: Images, kind: str, said: str
 ) -> None:
     chain = make_chain(store)

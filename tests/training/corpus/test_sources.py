@@ -1,4 +1,4 @@
-"""Sources: every record becomes a sample or is named with what is wrong; nothing falls out silently."""
+"""Sources: every record becomes a sample or a problem that names it; none is lost silently."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def parts(loaded: list[Loaded]) -> tuple[list[Sample], list[Problem]]:
     return [x for x in loaded if isinstance(x, Sample)], [x for x in loaded if isinstance(x, Problem)]
 
 
-def test_minerva(tmp_path: Path, videos: Path) -> None:
+def test_minerva_records_become_samples_or_problems(tmp_path: Path, videos: Path) -> None:
     rows = [
         minerva(),
         minerva(key="k2", video_id="b", answer_id="0"),
@@ -93,7 +93,7 @@ def test_minerva(tmp_path: Path, videos: Path) -> None:
     assert [s.id for s in without] == ["k1", "k2", "k4"]
 
 
-def test_causalvqa_says_what_it_may_be_used_for(tmp_path: Path, videos: Path) -> None:
+def test_causalvqa_records_and_the_notice_of_their_licence(tmp_path: Path, videos: Path) -> None:
     path = tmp_path / "c.csv"
     head = [
         "qid",
@@ -137,7 +137,7 @@ def test_causalvqa_says_what_it_may_be_used_for(tmp_path: Path, videos: Path) ->
     ]
 
 
-def test_social_genome_keeps_the_part_of_the_video_that_counts(tmp_path: Path, videos: Path) -> None:
+def test_social_genome_records_keep_their_trim(tmp_path: Path, videos: Path) -> None:
     row = {
         "qid": "v_q5_0",
         "q": "Why?",
@@ -159,7 +159,7 @@ def test_social_genome_keeps_the_part_of_the_video_that_counts(tmp_path: Path, v
     assert [(p.record, p.field) for p in problems] == [("2", "ts"), ("3", "answer"), ("4", "ts")]
 
 
-def test_any_json_lines_file(tmp_path: Path, videos: Path) -> None:
+def test_json_lines_records_become_samples_or_problems(tmp_path: Path, videos: Path) -> None:
     row = {
         "video": "clip 1",
         "question": "What?",
@@ -196,7 +196,7 @@ def test_any_json_lines_file(tmp_path: Path, videos: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(LOADERS))
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
-def test_a_file_that_cannot_be_read_is_one_error(tmp_path: Path, name: str, content: bytes | None) -> None:
+def test_an_unreadable_source_raises_one_error(tmp_path: Path, name: str, content: bytes | None) -> None:
     path = tmp_path / "file"
     if content:
         path.write_bytes(content)
@@ -205,13 +205,13 @@ def test_a_file_that_cannot_be_read_is_one_error(tmp_path: Path, name: str, cont
 
 
 @pytest.mark.parametrize("text", ["{}", "[1", '"x"'])
-def test_json_of_another_shape_is_one_error(tmp_path: Path, text: str) -> None:
+def test_json_of_another_shape_raises_one_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "m.json").write_text(text)
     with pytest.raises(SourceError, match=r"minerva\.json"):
         list(load_minerva(tmp_path / "m.json", tmp_path))
 
 
-def test_the_world_gives_the_same_samples_every_time(tmp_path: Path) -> None:
+def test_board_world_samples_are_deterministic(tmp_path: Path) -> None:
     samples = list(load_world(4, tmp_path))
     assert samples == list(load_world(4, tmp_path))
     assert [Path(s.video).is_file() for s in samples] == [True] * 4
@@ -220,7 +220,7 @@ def test_the_world_gives_the_same_samples_every_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the data sets' own samples are not here")
-def test_social_genomes_own_file_is_read_and_what_it_lacks_is_named(tmp_path: Path) -> None:
+def test_social_genomes_own_file_is_read(tmp_path: Path) -> None:
     samples, problems = parts(list(load_social_genome(SHARED / "social_genome_qa.json", tmp_path)))
     rows = json.loads((SHARED / "social_genome_qa.json").read_text(encoding="utf-8"))
     assert not samples

@@ -1,4 +1,4 @@
-"""Training batches: the model learns exactly what it wrote, and reads exactly what it will read."""
+"""Training batches: labels are the model's own text, token ids are those of inference."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def make(packer: Packer, store: FrameStore) -> Collate:
     return build
 
 
-def said(packer: Packer, batch: dict[str, Any], row: int = 0) -> str:
+def labelled_text(packer: Packer, batch: dict[str, Any], row: int = 0) -> str:
     return packer.codec.decode([i for i in batch["labels"][row].tolist() if i != IGNORED])
 
 
@@ -103,7 +103,7 @@ def test_labels_of_a_real_run_are_what_the_model_wrote(
     if family != "observe":
         assert item.needed, "a run without a call shows little"
     batch = make(trace, source=build_parts(config).resources.store)
-    assert said(packer, batch) == written(item) + "<|im_end|>"
+    assert labelled_text(packer, batch) == written(item) + "<|im_end|>"
     # Each frame that came back is read, and no part of it is learnt.
     assert (batch["labels"] != packer.image_token_id).all()
     assert len(batch["image_grid_thw"]) == len(trace.initial) + len(item.needed)
@@ -116,10 +116,10 @@ def test_labels_of_many_chains_are_what_the_model_wrote(
     traces = [drawn(family, store, n) for n in range(4)]
     batch = make(*traces)
     for n in range(4):
-        assert said(packer, batch, n) == written(item_of(family, n)) + "<|im_end|>"
+        assert labelled_text(packer, batch, n) == written(item_of(family, n)) + "<|im_end|>"
 
 
-def test_what_the_graph_wrote_is_not_learnt(store: FrameStore, packer: Packer, make: Collate) -> None:
+def test_text_of_the_graph_is_masked(store: FrameStore, packer: Packer, make: Collate) -> None:
     """A thought that the budget closed, and a note about a call that could not be read."""
     first = drawn("observe", store)
     segments = (
@@ -130,11 +130,11 @@ def test_what_the_graph_wrote_is_not_learnt(store: FrameStore, packer: Packer, m
         Answer(text="west</answer>", body="west", forced=True),
     )
     batch = make(first.model_copy(update={"segments": segments}))
-    assert said(packer, batch) == "Hm. <retrieve> </retrieve>west</answer><|im_end|>"
+    assert labelled_text(packer, batch) == "Hm. <retrieve> </retrieve>west</answer><|im_end|>"
     assert "The query is empty." in packer.codec.decode(read(batch))
 
 
-def test_loss_on_frames_learns_all_that_follows_the_prompt(
+def test_loss_on_frames_labels_everything_after_the_prompt(
     store: FrameStore, packer: Packer, make: Collate
 ) -> None:
     trace = drawn("both", store)
@@ -146,7 +146,7 @@ def test_loss_on_frames_learns_all_that_follows_the_prompt(
     assert packer.codec.decode(learnt).count("<frame>") == len(trace.calls)
 
 
-def test_a_trace_is_varied_each_time_and_a_held_out_one_never(
+def test_traces_are_varied_each_epoch_but_not_held_out_ones(
     store: FrameStore, packer: Packer, make: Collate
 ) -> None:
     def tell(trace: Trace, rng: Any) -> Trace:
@@ -161,7 +161,7 @@ def test_a_trace_is_varied_each_time_and_a_held_out_one_never(
     assert read(collator([{"trace": trace.to_json(), "number": -1}])) == read(make(trace))
 
 
-def test_a_variation_that_outgrows_the_context_is_not_used(
+def test_a_variation_longer_than_the_context_is_not_used(
     store: FrameStore, packer: Packer, make: Collate
 ) -> None:
     trace = drawn("observe", store)
@@ -173,7 +173,7 @@ def test_a_variation_that_outgrows_the_context_is_not_used(
     assert read(make(trace, vary=wordy, max_context=most)) == read(make(trace))
 
 
-def test_padding_on_the_right_needs_no_mask(store: FrameStore, packer: Packer, make: Collate) -> None:
+def test_right_padding_needs_no_attention_mask(store: FrameStore, packer: Packer, make: Collate) -> None:
     import torch
 
     model: Any = load_base(resolve_weights("micro:base"), QUICK).eval()
@@ -192,7 +192,7 @@ def test_padding_on_the_right_needs_no_mask(store: FrameStore, packer: Packer, m
 
 @st.composite
 def runs(draw: st.DrawFn, store: FrameStore) -> Trace:
-    """Any run that the graph can leave behind; its texts are whatever a model or a person may write."""
+    """Any run that the graph can save, with any text of a model or a person."""
     frame = st.sampled_from(
         [store.ref(np.full((h, w, 3), h + w, np.uint8), 0.0) for h, w in ((48, 48), (24, 48), (96, 64))]
     )
@@ -218,7 +218,7 @@ def runs(draw: st.DrawFn, store: FrameStore) -> Trace:
 
 @pytest.fixture(scope="module")
 def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the graph says of its tools."""
+    """The usage lines of the graph's tools."""
     return {
         tag: tool.usage
         for tag, tool in build_parts(micro_config(None, tmp_path_factory.mktemp("cache"))).tools.items()
@@ -227,10 +227,10 @@ def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @settings(max_examples=50, deadline=None)
 @given(data=st.data(), style=st.sampled_from(["paper", "short"]))
-def test_ids_at_training_are_ids_at_inference(
+def test_token_ids_at_training_equal_those_at_inference(
     data: st.DataObject, style: str, usages: dict[str, str], packer: Packer, store: FrameStore
 ) -> None:
-    """At each visit to the reasoning node, what the graph renders is what stands there in training."""
+    """At each visit to the reasoning node, the graph renders what training renders up to there."""
     trace = data.draw(runs(store))
     prompt = Prompt({tag: usages[tag] for tag in usages if tag in trace.versions.tools}, style)
     collator = RolloutCollator(
@@ -250,4 +250,4 @@ def test_ids_at_training_are_ids_at_inference(
         for s in trace.segments
         if not isinstance(s, Frames) and getattr(s, "author", "model") == "model"
     ]
-    assert said(packer, batch) == "".join(model) + "<|im_end|>"
+    assert labelled_text(packer, batch) == "".join(model) + "<|im_end|>"

@@ -1,4 +1,4 @@
-"""Fine-tuning micro: the loss falls, and what is saved loads where the graph loads it, and nowhere else."""
+"""Fine-tuning micro: the loss falls, and the graph loads the result on the right base only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.training.rollouts import QUICK, drawn
 
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Request
+from act2see.agent.reasoners.base import Delta, Reasoner, Request
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import render
 from act2see.errors import ConfigError, CorpusError, StoreError, WeightsError
@@ -24,7 +24,8 @@ from act2see.tools.runtime.weights import resolve_weights
 from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Text
 from act2see.trace.trace import Trace
-from act2see.training.sft.finetune import SftResult, finetune
+from act2see.training.sft.finetune import finetune
+from act2see.training.sft.result import SftResult
 
 OVERFIT = QUICK.model_copy(update={"batch": 4, "max_steps": 5, "learning_rate": 5e-3, "lora_dropout": 0.0})
 
@@ -45,12 +46,14 @@ def overfit(tmp_path_factory: pytest.TempPathFactory, store: FrameStore, traces:
     return finetune(traces, store, tmp_path_factory.mktemp("sft") / "adapter", OVERFIT, corpus="four boards")
 
 
-def greedy(weights: str, adapter: str | None, store: FrameStore, trace: Trace, count: int = 320) -> str:
-    """What a reasoner writes, given what was shown and asked."""
-    reasoner = TransformersReasoner.from_pretrained(weights, store, adapter=adapter, rows=1)
-    asked = render(
-        trace.model_copy(update={"segments": ()}), Prompt(dict.fromkeys(trace.versions.tools, ""), "short")
-    )
+def reasoner_of(weights: str, adapter: str | None, store: FrameStore) -> Reasoner:
+    return TransformersReasoner.from_pretrained(weights, store, adapter=adapter, rows=1)
+
+
+def greedy(reasoner: Any, trace: Trace, count: int = 320) -> str:
+    """What a reasoner writes, given what was shown and asked; the reasoner is closed."""
+    prompt = Prompt(dict.fromkeys(trace.versions.tools, ""), "short")
+    asked = render(trace.model_copy(update={"segments": ()}), prompt)
 
     async def say() -> str:
         stream = reasoner.stream(Request(asked, count))
@@ -72,7 +75,7 @@ def test_the_loss_falls_on_a_batch_that_is_seen_again(overfit: SftResult) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_an_adapter_says_the_same_merged_and_unmerged(
+def test_a_merged_adapter_generates_the_same_text(
     overfit: SftResult, store: FrameStore, traces: list[Trace], tmp_path: Path
 ) -> None:
     from peft import PeftModel
@@ -83,20 +86,24 @@ def test_an_adapter_says_the_same_merged_and_unmerged(
     PeftModel.from_pretrained(model, overfit.folder).merge_and_unload().save_pretrained(tmp_path / "merged")
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         shutil.copy(Path(overfit.folder) / name, tmp_path / "merged")
-    before, unmerged, merged = (
-        greedy(weights, adapter, store, traces[3])
-        for weights, adapter in ((base, None), (base, overfit.folder), (str(tmp_path / "merged"), None))
-    )
+    before = greedy(reasoner_of(base, None, store), traces[3])
+    unmerged = greedy(reasoner_of(base, overfit.folder, store), traces[3])
+    merged = greedy(reasoner_of(str(tmp_path / "merged"), None, store), traces[3])
     assert unmerged == merged
     assert unmerged != before, "the adapter changes nothing"
 
 
-def test_the_graph_takes_the_adapter_by_its_config(overfit: SftResult) -> None:
+def test_the_graph_loads_the_adapter_of_its_config(
+    overfit: SftResult, store: FrameStore, traces: list[Trace]
+) -> None:
     config = load_config(
-        "micro", reasoner={"weights": "micro:base", "adapter": overfit.folder}, view={"guard": None}
+        "micro",
+        store=store.url,
+        reasoner={"weights": "micro:base", "adapter": overfit.folder},
+        view={"guard": None},
     )
-    engine = build_parts(config).reasoner.reasoner()  # type: ignore[attr-defined]
-    assert any("lora" in name for name, _ in engine._model.named_parameters())
+    expected = greedy(reasoner_of(resolve_weights("micro:base"), overfit.folder, store), traces[3], 64)
+    assert greedy(build_parts(config).reasoner, traces[3], 64) == expected
 
 
 def test_an_adapter_of_another_base_is_refused(overfit: SftResult, tmp_path: Path) -> None:
@@ -148,24 +155,25 @@ def test_full_mode_trains_all_but_the_vision_tower(
     after = load_file(tmp_path / "full" / "model.safetensors")
     same = {name for name, t in after.items() if t.equal(before[name].float())}
     assert {name for name in after if ".visual." in name} == same
-    assert isinstance(greedy(str(tmp_path / "full"), None, store, traces[0], 4), str)
+    assert greedy(reasoner_of(str(tmp_path / "full"), None, store), traces[0], 4)
 
 
-def test_a_vision_tower_that_is_not_frozen_is_adapted_too(
-    store: FrameStore, traces: list[Trace], tmp_path: Path
-) -> None:
+def test_an_unfrozen_vision_tower_is_adapted(store: FrameStore, traces: list[Trace], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
     settings = QUICK.model_copy(
         update={"max_steps": 1, "freeze_vision": False, "gradient_checkpointing": True}
     )
     finetune(traces, store, tmp_path / "out", settings)
-    base = resolve_weights("micro:base")
-    loaded = TransformersReasoner.from_pretrained(base, store, adapter=str(tmp_path / "out"))
-    learnt = [p for name, p in loaded._model.named_parameters() if ".visual." in name and "lora_B" in name]
-    assert len(learnt) == 3 * 4 + 2 * 2, "four layers in each block, two in each merger"
-    assert all(p.abs().max() > 0 for p in learnt)
+    weights = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    vision = [tensor for name, tensor in weights.items() if ".visual." in name and "lora_B" in name]
+    assert len(vision) == 3 * 4 + 2 * 2, "four layers in each block, two in each merger"
+    assert all(tensor.abs().max() > 0 for tensor in vision)
+    adapted = reasoner_of(resolve_weights("micro:base"), str(tmp_path / "out"), store)
+    assert greedy(adapted, traces[0], 4)
 
 
-def test_what_is_longer_than_the_context_is_named_and_left_out(
+def test_traces_longer_than_the_context_are_left_out_and_named(
     store: FrameStore, traces: list[Trace], tmp_path: Path
 ) -> None:
     told: list[int] = []
@@ -184,7 +192,7 @@ def test_what_is_longer_than_the_context_is_named_and_left_out(
     assert "1: longer than the context of 3000 tokens" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_what_cannot_be_trained_on_is_said_before_anything_is_loaded(
+def test_impossible_runs_fail_before_the_base_is_loaded(
     store: FrameStore, traces: list[Trace], tmp_path: Path
 ) -> None:
     def run(*given: Trace, source: FrameStore = store, **changes: Any) -> None:
@@ -210,5 +218,5 @@ def test_what_cannot_be_trained_on_is_said_before_anything_is_loaded(
         run(traces[0], base="./nowhere")
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(CorpusError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot write"):
         finetune(traces, store, tmp_path / "file", QUICK)

@@ -1,4 +1,4 @@
-"""Evaluation during training: the model as it is, through the real graph; and the card that tells of it."""
+"""Evaluation during training: held-out questions through the real graph, and the model card."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from act2see.micro.study.evaluate import micro_config
 from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Answer
 from act2see.trace.trace import Trace
-from act2see.training.sft.finetune import SftResult, finetune
+from act2see.training.sft.finetune import finetune
 from act2see.training.sft.held_out import GraphEvaluation, Scores, added, questions_of
-from act2see.training.sft.result import model_card
+from act2see.training.sft.result import SftResult, model_card
 from act2see.training.sft.settings import SftSettings
 
 
@@ -28,7 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 
 
 def test_held_out_questions_are_asked_through_the_graph(store: FrameStore, tmp_path: Path) -> None:
-    """The shipped model, hardly changed by one step: it answers and calls before training as after."""
+    """The shipped model, hardly changed by one step: it answers and calls before and after training."""
     questions = list(load_world(4, tmp_path, seed=7))
     settings = QUICK.model_copy(
         update={
@@ -64,7 +64,7 @@ def test_held_out_questions_are_asked_through_the_graph(store: FrameStore, tmp_p
     assert SftSettings.read(yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])) == settings
 
 
-def test_videos_that_are_gone_are_said_before_training(store: FrameStore, tmp_path: Path) -> None:
+def test_missing_videos_are_reported_before_training(store: FrameStore, tmp_path: Path) -> None:
     questions = questions_of([drawn("observe", store)])
     with pytest.raises(
         ConfigError, match=r"1 of 1 held-out questions have no video \(observe-0: observe-0.mp4\)"
@@ -72,7 +72,7 @@ def test_videos_that_are_gone_are_said_before_training(store: FrameStore, tmp_pa
         GraphEvaluation(questions, micro_config(None, tmp_path), "micro:vlm")
 
 
-def test_what_counts_as_right(store: FrameStore) -> None:
+def test_right_answers_of_held_out_questions(store: FrameStore) -> None:
     trace = drawn("observe", store)
     question = questions_of([trace])[0]
     assert question.answer == trace.choice

@@ -1,4 +1,4 @@
-"""A run that was cut off goes on from its last whole checkpoint, and ends where an unbroken one ends."""
+"""An interrupted run resumes from its last complete checkpoint and ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from act2see.micro.questions import FAMILIES
 from act2see.micro.recipe.corpus import shuffle_options
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
-from act2see.training.sft.finetune import SftResult, finetune
-from act2see.training.sft.samples import LikeLengths
+from act2see.training.sft.finetune import finetune
+from act2see.training.sft.result import SftResult
+from act2see.training.sft.samples import LengthSampler
 
 # Two steps an epoch: the cut comes in the middle of the second.
 RUN = QUICK.model_copy(update={"max_steps": 5, "save_steps": 3, "schedule": "cosine", "warmup": 1})
 
 
 class Cut(Exception):
-    """Stands for a killed process."""
+    """Takes the place of a killed process."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def run(store: FrameStore) -> Any:
     return go
 
 
-def test_a_resumed_run_ends_where_an_unbroken_one_does(run: Any, store: FrameStore, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(run: Any, store: FrameStore, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     whole = run(tmp_path / "whole")
@@ -84,13 +85,13 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(run: Any, store: FrameSto
         run(tmp_path / "cut", resume=True, given=[drawn("observe", store, 3)])
 
 
-def test_resuming_what_never_began_begins(run: Any, tmp_path: Path) -> None:
+def test_resume_without_a_checkpoint_starts_the_run(run: Any, tmp_path: Path) -> None:
     assert run(tmp_path / "new", resume=True, max_steps=1).steps == 1
 
 
-def test_an_order_is_that_of_its_seed_and_epoch() -> None:
+def test_sample_order_depends_on_seed_and_epoch() -> None:
     lengths = [random.Random(n).randrange(1000) for n in range(64)]
-    orders = [LikeLengths(lengths, 4, seed) for seed in (0, 0, 1)]
+    orders = [LengthSampler(lengths, 4, seed) for seed in (0, 0, 1)]
     assert list(orders[0]) == list(orders[1]) != list(orders[2])
     assert sorted(orders[0]) == list(range(64))
     first = list(orders[0])

@@ -18,9 +18,9 @@ from act2see.tools.runtime.weights import resolve_weights
 from act2see.tools.video.store import FrameStore
 from act2see.training.sft.dryrun import Launch, Memory, config_file, dry_run, estimate, meta_model
 from act2see.training.sft.finetune import finetune
-from act2see.training.sft.lora import lora_config
 from act2see.training.sft.samples import Reader, RolloutCollator
 from act2see.training.sft.settings import SftSettings
+from act2see.training.sft.trainer import lora_config
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +53,20 @@ def test_defaults_are_the_papers() -> None:
         ({"lerning_rate": 1e-5}, "no setting 'lerning_rate'; did you mean 'learning_rate'?"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(given: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_named(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         SftSettings.read(given)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_graph_that_prompts_otherwise_is_refused(store: FrameStore, tmp_path: Path) -> None:
+def test_a_graph_with_another_prompt_style_is_refused(store: FrameStore, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"prompt": "paper"})
     with pytest.raises(ConfigError, match="prompts in the style 'short' and training in 'paper'"):
         finetune([drawn("observe", store)], store, tmp_path, settings, graph=load_config("micro"))
 
 
-def test_a_dry_run_by_hand(store: FrameStore) -> None:
+def test_dry_run_equals_figures_worked_out_by_hand(store: FrameStore) -> None:
     """micro: 4 layers, hidden 128, queries 4 x 32, keys 2 x 32, MLP 384, vision 3 x 96 with an MLP of 256."""
     traces = [drawn(f, store) for f in FAMILIES]
     long = drawn("both", store, 1).model_copy(update={"id": "long"})
@@ -81,7 +81,7 @@ def test_a_dry_run_by_hand(store: FrameStore) -> None:
     found = dry_run([*traces, long], settings, corpus="my corpus", out="here", gpus=2)
 
     learnt = [sum(packer.pack(reader.rollout(t)).trainable) + 1 for t in traces]
-    assert (found.samples, found.tokens, found.learnt) == (4, sum(lengths), sum(learnt))
+    assert (found.samples, found.tokens, found.trainable) == (4, sum(lengths), sum(learnt))
     assert found.masked == pytest.approx(1 - sum(learnt) / sum(lengths))
     assert (found.longest.id, found.longest.tokens) == (traces[lengths.index(limit)].id, limit)
     assert [x.id for x in found.left_out] == ["long"]
@@ -109,7 +109,7 @@ def test_a_dry_run_by_hand(store: FrameStore) -> None:
     # of vision; logits
     layer = 2 * (4 * 128 + 3 * 128 + 3 * 64 + 4 * 384) + 4 * (3 * 128 + 128 + 2 * 128 + 384)
     vision = found.longest.patches * 2 * (14 * 96 + 2 * 256)
-    logits = 2 * found.longest.learnt * len(packer.codec.tokenizer) + 4 * found.longest.learnt * 128
+    logits = 2 * found.longest.trainable * len(packer.codec.tokenizer) + 4 * found.longest.trainable * 128
     assert memory["lora"].activations == limit * 4 * layer + vision + logits
 
     words = shlex.split(found.command)
@@ -182,7 +182,7 @@ def test_the_estimate_of_activations_is_near_what_autograd_keeps(store: FrameSto
     assert estimated == pytest.approx(sum(s.nbytes() for s in kept.values()), rel=0.25)
 
 
-def test_what_each_gpu_holds() -> None:
+def test_memory_per_gpu_by_launch_config() -> None:
     m = Memory(mode="full", weights=800, gradients=80, optimiser=160, activations=7)
     each = {launch: m.per_gpu(launch, 8) for launch in get_args(Launch)}
     assert each == {"ddp": 1047, "deepspeed_zero2": 837, "deepspeed_zero3": 137, "fsdp": 137}

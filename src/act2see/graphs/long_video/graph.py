@@ -1,26 +1,23 @@
-"""A long video: split it, ask every part at once (so many at a time), and merge what they say.
+"""A long video: split it, ask every part at once (so many at a time), and merge their answers.
 
     split -> part, part, part ... (Send) -> merge
 
 Each part is a run of the graph of `create_act2see` on a part of the file, so its events, interrupts and
 checkpoints pass through. With a checkpointer a finished part is saved when it ends, and an unfinished one
-after each of its own steps: who resumes asks no part again. One part that fails (a damaged stretch, a model's
-refusal) is reported as failed and the others go on; what is wrong with the question, the weights or the
-set-up stops the run.
+after each of its own steps: a resumed run asks no part again. A part that fails (a damaged stretch, a model's
+refusal) is reported as failed, and the others go on. A problem with the question, the weights or the set-up
+ends the run.
 
-How answers are merged is `graphs/long_video/merge.py`. With a chat model that one writes the answer, from the
-parts that the same rule holds to have found something; it must name the parts that it relies on, and these
-become the evidence.
+Answers are merged by the rule of `merge.py`, or written by a chat model (`chat_merge.py`).
 
-State holds references and traces, some 15 KB a part, so an hour is a few megabytes. Memory is that of
-`at_once` questions. What came in and what goes out belongs to one run of a thread, as in `graphs/state.py`.
+The state holds references and traces, some 15 KB a part, so an hour is a few megabytes. Memory is that of
+`at_once` questions. Input and output belong to one run of a thread, as in `graphs/state.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -39,49 +36,47 @@ from act2see.agent.reasoners.chat.setup import chat_model
 from act2see.errors import Act2SeeError, ConfigError, ReasonerError, SetupError, ToolError, VideoError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node
-from act2see.graphs.config import Config, Count, Positive, Section, load_config, section
-from act2see.graphs.drawing import drawn
+from act2see.graphs.config import Config, Count, Positive, Section, load_config, load_section
+from act2see.graphs.long_video.chat_merge import merge_by_chat
 from act2see.graphs.long_video.merge import PartReport, evidence_of, judge, vote
-from act2see.graphs.nodes import both_ways
 from act2see.graphs.parts import Parts, cached_parts
-from act2see.graphs.question import checked
-from act2see.graphs.state import AskContext, AskInput, extend, settings_in
+from act2see.graphs.state import AskContext, AskInput, extend, settings_in, validate_question
+from act2see.graphs.wiring import both_ways, drawn
 from act2see.tools.frames import FrameRef
-from act2see.tools.runtime.background import run_in_background
 from act2see.tools.video.parts import Span, by_scene, by_time, find_cuts, part_path
 from act2see.tools.video.window import Window, absolute_path
-from act2see.trace.record import LETTERS, choose
 from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-_OF_ONE_PART = (VideoError, ToolError, ReasonerError)
-_MOST_READ = 40  # parts that a chat model is given
+_OF_ONE_PART = (VideoError, ToolError, ReasonerError)  # errors that end one part, and not the run
 
 
 class LongVideo(Section):
-    """How a long video is split and merged.
-
-    `seconds` of a part: by default three quarters of what the initial view holds at its frame rate (9 s with
-    the micro preset, 192 s with the paper's). `overlap` must be longer than the events that no part may cut.
-    `margin`: see `graphs/long_video/merge.py`. `model` is a LangChain chat model, `provider:model`, that
-    writes the answer; `options` are its own.
-    """
+    """How a long video is split and merged."""
 
     by: Literal["time", "scene"] = "time"
     seconds: Positive | None = None
+    """Length of a part; by default three quarters of what the initial view holds at its frame rate (9 s with
+    the micro preset, 192 s with the paper's)."""
     overlap: Annotated[float, Field(ge=0)] = 1.0
+    """Seconds that neighbouring parts share. Only shorter events are sure to be whole in one part."""
     most: Count = 2000
+    """Parts that a video may have."""
     at_once: Count = 8
+    """Parts that are asked at the same time."""
     margin: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """How near the best part's evidence another part's must come, see `merge.py`."""
     model: str | None = None
+    """A LangChain chat model, `provider:model`, that writes the answer."""
     options: dict[str, Any] = Field(default_factory=dict)
+    """The settings of `model`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LongVideoContext(AskContext):
-    """What one run may change: how to split, and for each part what `AskContext` has."""
+    """The settings that one run may change: how to split, and for each part those of `AskContext`."""
 
     by: Literal["time", "scene"] | None = field(default=None, kw_only=True)
     seconds: float | None = field(default=None, kw_only=True)
@@ -89,32 +84,35 @@ class LongVideoContext(AskContext):
 
 
 class LongOutput(TypedDict):
-    """`found`: whether a part saw it; without, the answer is a guess or says that nothing shows it.
-
-    `evidence` (`Evidence`) are the parts that the answer rests on, best first; `parts` (`PartReport`) all of
-    them, in order; `traces` the traces of those that could be asked, with times of the part:
-    `trace.video.path` names it. All as JSON data.
-    """
+    """The result of a run, as JSON data."""
 
     answer: Annotated[str, EphemeralValue]
     found: Annotated[bool, EphemeralValue]
+    """Whether a part saw it; if not, the answer is a guess, or says that nothing shows it."""
     evidence: Annotated[list[dict[str, Any]], EphemeralValue]
+    """The parts that the answer rests on (`Evidence`), best first."""
     parts: Annotated[list[dict[str, Any]], EphemeralValue]
+    """The report on each part (`PartReport`), in order."""
     traces: Annotated[list[dict[str, Any]], EphemeralValue]
+    """The traces of the parts that could be asked, with times of the part: `trace.video.path` names it."""
 
 
 class LongState(AskInput, LongOutput):
-    """`pieces`: start and stop in seconds, and what to open. `answered`: the traces that there are so far."""
+    """The run so far."""
 
     pieces: list[tuple[float, float, str]]
+    """Of each part: start and stop in seconds, and the path to open."""
     answered: Annotated[list[dict[str, Any]], extend]
+    """The traces of the parts that are done."""
     failed: Annotated[list[dict[str, Any]], extend]
+    """The number, the error and its class of the parts that failed."""
 
 
 class PartState(AskInput):
-    """One part's question; `number` counts from 0."""
+    """The question to one part."""
 
     number: int
+    """Of the part, from 0."""
 
 
 LongGraph = CompiledStateGraph[LongState, LongVideoContext, AskInput, LongOutput]
@@ -128,19 +126,27 @@ def create_long_video(
     parts: Parts | None = None,
     model: BaseChatModel | None = None,
 ) -> LongGraph:
-    """The compiled graph: `video`, `question`, `options` in, `LongOutput` out.
+    """The compiled graph: it takes `video`, `question` and `options`, and gives `LongOutput`.
 
-    `config` and `parts` are those of `create_act2see`; `model` stands for the chat model that
-    `settings.model` would name. Raises `ConfigError`, in a run too where its context cannot be used;
-    `QuestionError` and `VideoError` in a run.
+    A run raises `QuestionError`, `VideoError`, and `ConfigError` if its context cannot be used.
+
+    Args:
+        config: The configuration of the graph for each part, as `create_act2see` takes it.
+        settings: How to split and to merge.
+        checkpointer: Saves runs after each node, and parts after each of their own.
+        parts: The working parts of that graph, as `create_act2see` takes them.
+        model: The chat model that writes the answer, in place of the one that the settings name.
+
+    Raises:
+        ConfigError: The configuration or the settings cannot be used.
     """
-    loaded = load_config(config)
-    chosen = section(LongVideo, settings, "long video")
-    parts = parts or cached_parts(loaded)
-    model = model or (
-        chat_model(chosen.model, chosen.options, "long video's model") if chosen.model else None
-    )
-    nodes = _Nodes(as_node(create_act2see(loaded, parts=parts), answer=None), parts, loaded, chosen, model)
+    act2see_config = load_config(config)
+    chosen = load_section(LongVideo, settings, "long video")
+    parts = parts or cached_parts(act2see_config)
+    if model is None and chosen.model:
+        model = chat_model(chosen.model, chosen.options, "long video's model")
+    ask_part = as_node(create_act2see(act2see_config, parts=parts), answer=None)
+    nodes = _Nodes(ask_part, parts, act2see_config, chosen, model)
     graph: StateGraph[LongState, LongVideoContext, AskInput, LongOutput] = StateGraph(
         LongState, context_schema=LongVideoContext, input_schema=AskInput, output_schema=LongOutput
     )
@@ -155,7 +161,7 @@ def create_long_video(
 
 @dataclass(slots=True)
 class _Nodes:
-    see: Runnable[Any, dict[str, Any]]
+    ask_part: Runnable[Any, dict[str, Any]]
     parts: Parts
     config: Config
     settings: LongVideo
@@ -165,55 +171,55 @@ class _Nodes:
     async def split(
         self, state: LongState, config: RunnableConfig, runtime: Runtime[LongVideoContext]
     ) -> Command[Any]:
-        """Check the question, and send each part on its way."""
-        question, options = checked(state)
-        settings = self._of_run(runtime.context, config)
+        """Check the question, and send it to each part."""
+        question, options = validate_question(state)
+        settings = self._run_settings(runtime.context, config)
         pieces = await asyncio.to_thread(self._pieces, os.fspath(state["video"]), settings)
         if len(pieces) > settings.most:
             raise ConfigError(
-                f"{state['video']} has {len(pieces)} parts and may have {settings.most}: make them longer (seconds), or allow more (most)"
+                f"{state['video']} has {len(pieces)} parts and may have {settings.most}: make them longer "
+                "(seconds), or allow more (most)"
             )
         runtime.stream_writer({"type": "split", "parts": [[start, stop] for start, stop, _ in pieces]})
-        given = {"question": question, "options": options}
-        sends = [Send("part", {"video": path, "number": n, **given}) for n, (_, _, path) in enumerate(pieces)]
-        # A thread that is asked again starts afresh: a leading None.
+        sends = []
+        for number, (_, _, path) in enumerate(pieces):
+            given: PartState = {"video": path, "question": question, "options": options, "number": number}
+            sends.append(Send("part", given))
+        # A leading None drops the parts of an earlier question of the thread.
         return Command(update={"pieces": pieces, "answered": [None], "failed": [None]}, goto=sends)
 
     async def part(self, state: PartState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
-        """Ask one part. Its failure is its own; what would fail for every part is raised."""
-        # Not LangGraph's max_concurrency: what saves a finished part would then wait behind all parts that
-        # have not begun.
+        """Ask one part. An error of its own is reported; one that every part would meet is raised."""
+        # Not LangGraph's max_concurrency: the task that saves a finished part would then wait behind all
+        # parts that have not begun.
         async with self._turn():
             try:
-                result = await self.see.ainvoke(state)
+                result = await self.ask_part.ainvoke(state)
             except _OF_ONE_PART as e:
-                return self._failed(state, e, runtime)
-        return self._answered(state, result, runtime)
+                return self._report_failure(state, e, runtime)
+        return self._report_answer(state, result, runtime)
 
     def part_sync(self, state: PartState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
-        """`part` in a synchronous run, whose saver may be synchronous as well. LangGraph's threads bound how
-        many go on at once."""
-        try:
-            result = self.see.invoke(state)
-        except _OF_ONE_PART as e:
-            return self._failed(state, e, runtime)
-        return self._answered(state, result, runtime)
+        """`part` in a synchronous run, whose saver may be synchronous as well.
 
-    def _answered(
+        LangGraph's threads limit how many parts are asked at the same time.
+        """
+        try:
+            result = self.ask_part.invoke(state)
+        except _OF_ONE_PART as e:
+            return self._report_failure(state, e, runtime)
+        return self._report_answer(state, result, runtime)
+
+    def _report_answer(
         self, state: PartState, result: Mapping[str, Any], runtime: Runtime[LongVideoContext]
     ) -> dict[str, Any]:
         trace = result["trace"]
-        runtime.stream_writer(
-            {
-                "type": "part",
-                "part": state["number"],
-                "run": trace["id"],
-                "answer": Trace.model_validate(trace).answer,
-            }
-        )
+        answer = Trace.model_validate(trace).answer
+        event = {"type": "part", "part": state["number"], "run": trace["id"], "answer": answer}
+        runtime.stream_writer(event)
         return {"answered": [trace]}
 
-    def _failed(
+    def _report_failure(
         self, state: PartState, error: Act2SeeError, runtime: Runtime[LongVideoContext]
     ) -> dict[str, Any]:
         if isinstance(error, SetupError):
@@ -222,30 +228,33 @@ class _Nodes:
         return {"failed": [{"part": state["number"], "error": str(error), "kind": type(error).__name__}]}
 
     async def merge(self, state: LongState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
-        """One answer from all."""
-        pieces, paths = (
-            [Span(start, stop) for start, stop, _ in state["pieces"]],
-            [path for _, _, path in state["pieces"]],
-        )
-        numbers = {path: n for n, path in enumerate(paths)}
-        traces = {numbers[t.video.path]: t for t in map(Trace.model_validate, state["answered"])}
-        failed = {f["part"]: f["error"] for f in state["failed"]}
+        """Merge the answers of all parts."""
+        spans = [Span(start, stop) for start, stop, _ in state["pieces"]]
+        paths = [path for _, _, path in state["pieces"]]
+        failed = {failure["part"]: failure["error"] for failure in state["failed"]}
+        numbers = {path: number for number, path in enumerate(paths)}
+        traces: dict[int, Trace] = {}
+        for data in state["answered"]:
+            trace = Trace.model_validate(data)
+            traces[numbers[trace.video.path]] = trace
         if not traces:
-            kind = VideoError if all(f["kind"] == "VideoError" for f in state["failed"]) else ReasonerError
-            raise kind(
-                f"none of the {len(pieces)} parts of {Window.parse(paths[0]).path} could be asked; the first: {failed[min(failed)]}"
+            kinds = {failure["kind"] for failure in state["failed"]}
+            error = VideoError if kinds == {"VideoError"} else ReasonerError
+            video = Window.parse(paths[0]).path
+            raise error(
+                f"none of the {len(spans)} parts of {video} could be asked; the first: {failed[min(failed)]}"
             )
-        reports, best = await asyncio.to_thread(self._judge, pieces, traces, failed, paths)
+        reports, best = await asyncio.to_thread(self._judge, spans, traces, failed, paths)
         answer, found, relied = vote(reports, traces)
         if self.model:
-            answer, relied = await _written(self.model, reports, traces, best, (answer, relied))
+            answer, relied = await merge_by_chat(self.model, reports, traces, best, (answer, relied))
             found = found and bool(relied)
-        shown = [evidence_of(reports[n], traces[n], best.get(n)) for n in relied] if found else []
+        evidence = [evidence_of(reports[n], traces[n], best.get(n)) for n in relied] if found else []
         return {
             "answer": answer,
             "found": found,
-            "evidence": [e.model_dump(mode="json") for e in shown],
-            "parts": [r.model_dump(mode="json") for r in reports],
+            "evidence": [part.model_dump(mode="json") for part in evidence],
+            "parts": [report.model_dump(mode="json") for report in reports],
             "traces": state["answered"],
             "answered": [None],  # a checkpoint holds them once
         }
@@ -255,21 +264,22 @@ class _Nodes:
         view = self.config.view
         seconds = settings.seconds or 0.75 * view.max_frames / view.fps
         if settings.by == "time":
-            parts = by_time(length, seconds, settings.overlap)
+            spans = by_time(length, seconds, settings.overlap)
         else:
-            parts = by_scene(find_cuts(video, length), length, seconds, settings.overlap)
-        return [(p.start, p.stop, part_path(absolute_path(video), p, length)) for p in parts]
+            spans = by_scene(find_cuts(video, length), length, seconds, settings.overlap)
+        whole = absolute_path(video)
+        return [(span.start, span.stop, part_path(whole, span, length)) for span in spans]
 
     def _judge(
         self,
-        pieces: Sequence[Span],
+        spans: Sequence[Span],
         traces: Mapping[int, Trace],
         failed: Mapping[int, str],
         paths: Sequence[str],
     ) -> tuple[list[PartReport], dict[int, FrameRef]]:
         store, finder = self.parts.resources.store, self.parts.resources.finder
         return judge(
-            pieces,
+            spans,
             traces,
             failed,
             paths,
@@ -278,73 +288,16 @@ class _Nodes:
             margin=self.settings.margin,
         )
 
-    def _of_run(self, context: Any, config: RunnableConfig) -> LongVideo:
-        """The settings with what this run changes; a parent graph's own context is left alone."""
+    def _run_settings(self, context: Any, config: RunnableConfig) -> LongVideo:
+        """The settings, with what this run's context changes."""
         given = {
             **settings_in(config.get("configurable"), LongVideoContext),
             **settings_in(context, LongVideoContext),
         }
-        ours = {f.name for f in fields(LongVideoContext)} - {f.name for f in fields(AskContext)}
-        changed = {name: value for name, value in given.items() if name in ours}
-        return section(LongVideo, self.settings.model_dump() | changed, "long video")
+        own = {f.name for f in fields(LongVideoContext)} - {f.name for f in fields(AskContext)}
+        changed = {name: value for name, value in given.items() if name in own}
+        return load_section(LongVideo, self.settings.model_dump() | changed, "long video")
 
     def _turn(self) -> asyncio.Semaphore:
-        """For whichever runs this graph has in this loop: a semaphore belongs to one."""
+        """The semaphore of this event loop, shared by all runs of this graph in it."""
         return self._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self.settings.at_once))
-
-
-_ASKED = """\
-Parts of one long video were each asked the same question. Below is what those said that seem to have found something, with the \
-frames that they rest on; times are those of the whole video. Of {all} parts, {left} are not listed: they saw nothing that fits.
-
-Question: {question}
-{options}
-{parts}
-
-Answer the question about the whole video from these parts alone. Imagined frames prove nothing. Reply with your answer inside \
-<answer></answer>{letter}, and the numbers of the parts that it rests on inside <parts></parts>, for instance <parts>3, 4</parts>."""
-
-
-async def _written(
-    model: BaseChatModel,
-    reports: Sequence[PartReport],
-    traces: Mapping[int, Trace],
-    best: Mapping[int, FrameRef],
-    ruled: tuple[str, list[int]],
-) -> tuple[str, list[int]]:
-    """The chat model's answer and the parts that it names; the rule's (`ruled`) where it says nothing that
-    can be used."""
-    heard = sorted((r for r in reports if r.verdict == "found"), key=lambda r: -(r.score or 0.0))[:_MOST_READ]
-    if not heard:
-        return ruled
-    question = next(iter(traces.values())).question
-    said = _ASKED.format(
-        all=len(reports),
-        left=len(reports) - len(heard),
-        question=question.text,
-        options="\n".join(f"{letter}. {o}" for letter, o in zip(LETTERS, question.options, strict=False)),
-        parts="\n\n".join(
-            _listed(r, traces[r.part], best.get(r.part)) for r in sorted(heard, key=lambda r: r.part)
-        ),
-        letter=", as the letter of the option alone" if question.options else "",
-    )
-    try:
-        reply = (await run_in_background(model.ainvoke(said))).text
-    except Exception as e:  # each provider's package has its own errors
-        raise ReasonerError(
-            f"the chat model that merges failed: {' '.join(str(e).split())[:300]}; the parts are asked, resume to merge"
-        ) from e
-    answered = re.search(r"<answer>(.*?)(?:</answer>|\Z)", reply, re.DOTALL)
-    answer = (
-        answered[1] if answered else re.sub(r"<parts>.*?(</parts>|\Z)", "", reply, flags=re.DOTALL)
-    ).strip()
-    if not answer or (question.options and choose(answer, question.options) is None):
-        return ruled
-    named = re.search(r"<parts>(.*?)(?:</parts>|\Z)", reply, re.DOTALL)
-    numbers = [int(n) for n in re.findall(r"\d+", named[1])] if named else []
-    relied = [n for n in dict.fromkeys(numbers) if any(r.part == n for r in heard)]
-    return answer, relied or ruled[1]
-
-
-def _listed(report: PartReport, trace: Trace, best: FrameRef | None) -> str:
-    return f"Part {report.part}, {Span(report.start, report.stop)}\n{evidence_of(report, trace, best).text}"

@@ -1,12 +1,13 @@
 """SFT chains of the board world: its reference chains, run through the real graph and the real tools.
 
-A `Reference` takes the model's place in the graph and writes the item's chain; retrieval and generation are
+A `Reference` takes the model's place in the graph and writes the item's chain. Retrieval and generation are
 the real ones, so the frames in the corpus are those that the model will meet, with compression, wrong anchors
 and all. A chain whose tool returned another frame than the world expects is dropped and counted: what it says
 next would not be true of its frame.
 
-Chains are made with both tools. Which of them a chain has is drawn anew each time that it is trained on
-(`with_tools`): fixed once, it was remembered with the question and not read from the prompt.
+Chains are made with both tools. The tools that a chain has are drawn anew each time that it is trained on
+(`with_tools`): with a fixed set, the model remembered it with the question and did not read it from the
+prompt.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from act2see.trace.trace import Trace
 
 
 def tools_line(tags: Iterable[str]) -> str:
-    """What a chain says before it calls: the prompt's own line, in the same tokens.
+    """What a chain says before it calls: the prompt's line of tools, in the same tokens.
 
-    Read only at the moment of calling, the prompt's line was overlooked.
+    A model that had to read that line in the prompt, at the moment of calling, overlooked it.
     """
     return "\n" + Prompt(dict.fromkeys(tags, ""), "short").instruction(letters=False)
 
@@ -49,24 +50,25 @@ def with_lines(item: Item) -> Item:
 
 
 def continued(item: Item, returned: int) -> str:
-    """How an item's chain goes on once its calls have returned so often: up to its next call, or to the
-    end."""
-    calls = [i for i, s in enumerate(item.chain) if isinstance(s, Call)]
+    """What follows in an item's chain after `returned` of its calls: up to the next call, or to the end."""
+    calls = [i for i, step in enumerate(item.chain) if isinstance(step, Call)]
     start = calls[returned - 1] + 1 if returned else 0
-    stop = calls[returned] + 1 if returned < len(calls) else len(item.chain)
-    text = "".join(
-        s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain[start:stop]
-    )
+    has_call = returned < len(calls)
+    stop = calls[returned] + 1 if has_call else len(item.chain)
+    text = ""
+    for step in item.chain[start:stop]:
+        text += step if isinstance(step, str) else f"<{step.tag}>{step.query}</{step.tag}>"
     return text + item.closing() if stop == len(item.chain) else text
 
 
 class Reference(Reasoner):
-    """A reasoner that writes the reference chain of whichever item is asked."""
+    """A reasoner that writes the reference chain of the item that is asked."""
 
     name = "reference"
 
     def __init__(self) -> None:
         self.items: dict[str, Item] = {}
+        """By session."""
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         item = self.items[request.rollout.session]
@@ -80,21 +82,24 @@ class Reference(Reasoner):
 
 
 def same(a: Board, b: Board) -> bool:
+    """Whether two boards show the same, whatever the order of their pieces."""
     return set(a.pieces) == set(b.pieces) and a.tipped == b.tipped
 
 
 def shows(item: Item, call: Call, frames: Frames, parts: Parts) -> bool:
-    """Whether what a tool returned is what the chain expects there."""
+    """Whether a tool returned the one frame that the chain expects."""
     if len(frames.frames) != 1:
         return False
     frame = frames.frames[0]
     if frame.imagined:
-        return same(read_board(parts.resources.store.get(frame.digest)), call.expect)
-    return same(item.clip.at(frame.seconds), call.expect)
+        shown = read_board(parts.resources.store.get(frame.digest))
+    else:
+        shown = item.clip.at(frame.seconds)
+    return same(shown, call.expect)
 
 
 def shuffle_options(trace: Trace, rng: random.Random) -> Trace:
-    """The same trace with its options in another order; the answer names its option in words."""
+    """The trace with its options in another order; the answer names its option in words."""
     options, last = list(trace.question.options), trace.segments[-1]
     if trace.choice is None or not isinstance(last, Answer):
         return trace
@@ -105,32 +110,47 @@ def shuffle_options(trace: Trace, rng: random.Random) -> Trace:
 
 
 def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
-    """The same trace as it would have gone with these of its tools alone: what can then only be guessed is
-    guessed."""
+    """The trace as it would have gone with these of its tools alone: at the first call of another tool it
+    says that it cannot call, and answers."""
     had, has = tools_line(trace.versions.tools), tools_line(tags)
     segments: list[Segment] = []
-    for s in trace.segments:
-        if isinstance(s, Called) and s.tag not in tags:
-            last = segments.pop()
-            *_, concluded, answer = trace.segments
-            body = answer.body if isinstance(answer, Answer) else ""
-            if s.tag == "retrieve":
-                body = rng.choice(trace.question.options or (body,))
-                end = f" I cannot look again. My guess is {body}.</think>\n"
-            else:
-                end = " I cannot imagine it." + concluded.text[concluded.text.rindex(". ") + 1 :]  # type: ignore[union-attr]
-            segments += [Text(text=last.text + end), Answer(text=f"<answer>{body}</answer>", body=body)]  # type: ignore[union-attr]
+    for segment in trace.segments:
+        if isinstance(segment, Called) and segment.tag not in tags:
+            before = segments.pop()
+            assert isinstance(before, Text), "a chain names its tools before it calls"
+            segments += _without_call(trace, segment, before, rng)
             break
-        segments.append(s.model_copy(update={"text": s.text.replace(had, has)}) if isinstance(s, Text) else s)
-    versions = trace.versions.model_copy(
-        update={"tools": {t: v for t, v in trace.versions.tools.items() if t in tags}}
-    )
+        if isinstance(segment, Text):
+            segment = segment.model_copy(update={"text": segment.text.replace(had, has)})
+        segments.append(segment)
+    tools = {tag: version for tag, version in trace.versions.tools.items() if tag in tags}
+    versions = trace.versions.model_copy(update={"tools": tools})
     return trace.model_copy(update={"segments": tuple(segments), "versions": versions})
 
 
+def _without_call(trace: Trace, call: Called, before: Text, rng: random.Random) -> tuple[Text, Answer]:
+    """The end of a trace from the text before a call that it cannot make.
+
+    What only another frame of the video would show is guessed; the outcome of an edit is concluded from text.
+    """
+    *_, conclusion, answer = trace.segments
+    body = answer.body if isinstance(answer, Answer) else ""
+    if call.tag == "retrieve":
+        body = rng.choice(trace.question.options or (body,))
+        end = f" I cannot look again. My guess is {body}.</think>\n"
+    else:
+        assert isinstance(conclusion, Text), "a chain concludes before it answers"
+        end = " I cannot imagine it." + conclusion.text[conclusion.text.rindex(". ") + 1 :]
+    return Text(text=before.text + end), Answer(text=f"<answer>{body}</answer>", body=body)
+
+
 def after_view(trace: Trace) -> Trace:
-    """The trace without initial frames, their description given and not learnt: what is learnt is what
-    follows from it."""
+    """The trace without initial frames, their description given and masked, so that the model is trained on
+    what follows from it.
+
+    Raises:
+        ValueError: The trace does not begin with a description of the view.
+    """
     first, last = trace.segments[0], len(trace.initial) - 1
     assert isinstance(first, Text), "a chain begins with what the view shows"
     end = first.text.index(".", first.text.index(f" {last}: ")) + 1
@@ -139,7 +159,7 @@ def after_view(trace: Trace) -> Trace:
 
 
 def corpus_config(folder: Path, weights: Path) -> Config:
-    """The micro preset on freshly trained tools, with its cache in `folder`."""
+    """The micro preset on newly trained tools, with its cache in `folder`."""
     return load_config(
         "micro",
         cache=str(folder / "cache"),
@@ -152,19 +172,29 @@ def corpus_config(folder: Path, weights: Path) -> Config:
 
 
 @dataclass(slots=True)
-class Made:
+class MadeChains:
+    """The result of `make_chains`."""
+
     traces: list[Trace]
     dropped: Counter[str]
+    """By the tool that returned another frame than expected, or "format"."""
 
 
 async def make_chains(
     config: Config, indices: Sequence[int], folder: Path, progress: Callable[[int], None] | None = None
-) -> Made:
-    """Traces for the training items of these numbers, families in turn."""
+) -> MadeChains:
+    """Make the traces of training items.
+
+    Args:
+        config: The graph; its reasoner is replaced by a `Reference`.
+        indices: The numbers of the items, over all families in turn.
+        folder: Holds each clip as long as it is asked about.
+        progress: Called with the number of items that are done.
+    """
     reference = Reference()
     parts = replace(build_parts(config), reasoner=reference)
     graph = create_act2see(config, parts=parts)
-    made = Made([], Counter())
+    made = MadeChains([], Counter())
     for done, index in enumerate(indices):
         item = with_lines(make_item(FAMILIES[index % 4], index // 4, "train"))
         session = f"chain-{index}"
@@ -177,18 +207,25 @@ async def make_chains(
         )
         clip.unlink()
         trace = Trace.model_validate(result["trace"])
-        returned = [s for s in trace.segments if isinstance(s, Frames)]
-        wanted = [s for s in item.chain if isinstance(s, Call)]
-        wrong = next(
-            (c.tag for c, f in zip(wanted, returned, strict=False) if not shows(item, c, f, parts)), ""
-        )
-        if wrong or len(returned) != len(wanted) or not isinstance(trace.segments[-1], Answer):
-            made.dropped[wrong or "format"] += 1
+        if fault := _fault(item, trace, parts):
+            made.dropped[fault] += 1
         else:
             made.traces.append(trace)
         if progress:
             progress(done + 1)
     return made
+
+
+def _fault(item: Item, trace: Trace, parts: Parts) -> str:
+    """The tool that returned another frame than the chain expects, or "format"; empty for a good trace."""
+    returned = [s for s in trace.segments if isinstance(s, Frames)]
+    wanted = [s for s in item.chain if isinstance(s, Call)]
+    for call, frames in zip(wanted, returned, strict=False):
+        if not shows(item, call, frames, parts):
+            return call.tag
+    if len(returned) != len(wanted) or not isinstance(trace.segments[-1], Answer):
+        return "format"
+    return ""
 
 
 def _worker(data: dict[str, Any], indices: list[int], folder: str, out: str) -> dict[str, int]:
@@ -201,24 +238,32 @@ def _worker(data: dict[str, Any], indices: list[int], folder: str, out: str) -> 
 
 
 def build_corpus(config: Config, count: int, folder: Path, processes: int = 2) -> tuple[Path, Counter[str]]:
-    """`count` chains in `folder/traces.jsonl`, made by several processes; also what was dropped, by tool."""
-    from act2see.micro.recipe.processes import deaf, pool_of
+    """Make a corpus.
+
+    Args:
+        config: The graph.
+        count: How many items are asked.
+        folder: The corpus's.
+        processes: That share the work.
+
+    Returns:
+        The path of `traces.jsonl`, and the dropped chains by tool.
+    """
+    from act2see.micro.recipe.processes import ignore_interrupts, pool_of
 
     folder.mkdir(parents=True, exist_ok=True)
     parts = [folder / f"part-{p}.jsonl" for p in range(processes)]
     dropped: Counter[str] = Counter()
     with pool_of(processes) as pool:
-        with deaf():
-            jobs = [
-                pool.submit(
-                    _worker, config.model_dump(), list(range(p, count, processes)), str(folder), str(parts[p])
-                )
-                for p in range(processes)
-            ]
+        jobs = []
+        with ignore_interrupts():
+            for p, part in enumerate(parts):
+                indices = list(range(p, count, processes))
+                jobs.append(pool.submit(_worker, config.model_dump(), indices, str(folder), str(part)))
         for job in jobs:
             dropped.update(job.result())
     merged = folder / "traces.jsonl"
     merged.write_text("".join(p.read_text(encoding="utf-8") for p in parts), encoding="utf-8")
-    for p in parts:
-        p.unlink()
+    for part in parts:
+        part.unlink()
     return merged, dropped

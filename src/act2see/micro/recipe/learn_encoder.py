@@ -1,13 +1,14 @@
 """Train the micro frame encoder: BLIP-2's contrastive objective on boards and phrases.
 
-A phrase is a small claim about a board (a shape is there, it is red, it blinks, the board is tipped); whether
-a board fits is known exactly, in grades: the part of the phrase's claims that hold. The loss is a sigmoid on
-every pair of a batch towards that grade, so that scores are comparable between phrases and a "no match"
-threshold means something. A query to imagine from ("the board tipped to the left") grades calm boards above
-blinking ones, so that its anchor is a calm frame.
+A phrase makes claims about a board (a shape is there, it is red, it blinks, the board is tipped). How well a
+board fits is known exactly: the share of the phrase's claims that hold. The loss is a sigmoid on every pair
+of a batch towards that share, so that scores are comparable between phrases and a "no match" threshold means
+something. A query to imagine from ("the board tipped to the left") prefers calm boards to blinking ones, so
+that its anchor is a calm frame.
 
-BLIP-2's first stage also captions, which is its dense supervision. Two linear read-outs play that part here,
-of each cell from the vision tower and of each shape from the query tokens; they are thrown away afterwards.
+BLIP-2's first stage also captions, which is its dense supervision. Two linear heads take that part here, one
+reading each cell from the vision tower and one each shape from the query tokens; they are thrown away
+afterwards.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from act2see.micro.recipe.learn_generator import draw_edit, draw_source, edit_query, edit_texts, to_tensor
-from act2see.micro.recipe.models import build_encoder
+from act2see.micro.recipe.learn_generator import draw_edit, draw_source, edit_texts, to_tensor
+from act2see.micro.recipe.models import build_encoder, encoder_image_processor
 from act2see.micro.recipe.tokenizers import bert_tokenizer
+from act2see.micro.words import edit_query
 from act2see.micro.world import CELLS, COLOURS, GRID, SHAPES, SIDES, Board, Cell, Edit
 from act2see.training.sft.loop import Progress
 
@@ -31,24 +33,25 @@ if TYPE_CHECKING:
 
     from act2see.micro.questions import Split
 
+log = logging.getLogger(__name__)
 Claim = tuple[str, ...]
+"""A kind, and what it is about: ("is", "circle", "red")."""
 TEXT_TOKENS = 35
 RATE = 1e-3
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 
 
 def in_words(cell: Cell) -> str:
-    """How a person who searches names a cell: `(0, 2)` is "top right"."""
+    """A cell as people who search name it: `(0, 2)` is "top right"."""
     return f"{ROWS[cell[0]]} {COLUMNS[cell[1]]}"
 
 
 WHERE_AND_HOW = (*COLOURS, *map(in_words, CELLS), "lit")
 CONTENTS = ("", *(f"{lit}{colour} {shape}" for lit in ("", "lit ") for colour in COLOURS for shape in SHAPES))
-log = logging.getLogger(__name__)
 
 
 def holds(claim: Claim, board: Board) -> bool:
-    """Whether one claim is true of a board."""
+    """Whether a claim is true of a board."""
     kind, *rest = claim
     if kind == "blink":
         return board.lit is not None and rest[0] in ("", board.lit.shape)
@@ -63,19 +66,20 @@ def holds(claim: Claim, board: Board) -> bool:
     found = board.find(rest[0])
     if found is None:
         return False
-    return (
-        kind == "there"
-        or (kind == "is" and found.colour == rest[1])
-        or (kind == "at" and in_words(found.cell) == rest[1])
-    )
+    if kind == "is":
+        return found.colour == rest[1]
+    if kind == "at":
+        return in_words(found.cell) == rest[1]
+    return kind == "there"
 
 
 def grade(claims: tuple[Claim, ...], board: Board) -> float:
+    """The share of the claims that hold."""
     return sum(holds(c, board) for c in claims) / len(claims)
 
 
 def draw_phrase(rng: random.Random, board: Board) -> tuple[str, tuple[Claim, ...]]:
-    """A phrase that is mostly true of `board`."""
+    """Draw a phrase that is mostly true of `board`, with its claims."""
     shape = rng.choice(SHAPES) if rng.random() < 0.25 else rng.choice(board.pieces).shape
     lit = board.lit.shape if board.lit and rng.random() < 0.8 else shape
     kind = rng.random()
@@ -88,9 +92,8 @@ def draw_phrase(rng: random.Random, board: Board) -> tuple[str, tuple[Claim, ...
     if kind < 0.62:
         found = board.find(shape)
         colour = found.colour if found and rng.random() < 0.8 else rng.choice(list(COLOURS))
-        return rng.choice((f"the {shape} is {colour}", f"a {colour} {shape}", f"the {colour} {shape}")), (
-            ("is", shape, colour),
-        )
+        wordings = (f"the {shape} is {colour}", f"a {colour} {shape}", f"the {colour} {shape}")
+        return rng.choice(wordings), (("is", shape, colour),)
     if kind < 0.74:
         found = board.find(shape)
         place = in_words(found.cell if found and rng.random() < 0.8 else rng.choice(CELLS))
@@ -107,21 +110,18 @@ def draw_phrase(rng: random.Random, board: Board) -> tuple[str, tuple[Claim, ...
 def texts() -> list[str]:
     """The tokenizer's corpus."""
     rng = random.Random(0)
-    return (
-        edit_texts()
-        + [draw_phrase(rng, draw_source(rng))[0] for _ in range(3000)]
-        + [f"{s} {c}" for s in SIDES for c in COLOURS]
-    )
+    phrases = [draw_phrase(rng, draw_source(rng))[0] for _ in range(3000)]
+    return edit_texts() + phrases + [f"{side} {colour}" for side in SIDES for colour in COLOURS]
 
 
 def draw_shown(rng: random.Random) -> Board:
-    """A board as a frame or as an imagined frame may show it."""
+    """Draw a board as a frame or an imagined frame may show it."""
     board = draw_source(rng)
     return draw_edit(rng, board)[0].apply(board) if rng.random() < 0.3 else board
 
 
 def contents(boards: list[Board]) -> torch.Tensor:
-    """`(n, 36)`: what each patch's cell holds, as a number in `CONTENTS`."""
+    """What the cell of each patch holds, as an index in `CONTENTS`: `(n, 36)`."""
     import torch
 
     out = torch.zeros(len(boards), GRID, GRID, dtype=torch.long)
@@ -132,14 +132,17 @@ def contents(boards: list[Board]) -> torch.Tensor:
 
 
 def facts(boards: list[Board]) -> torch.Tensor:
-    """`(n, 5, 16)`: for each shape, which of `WHERE_AND_HOW` holds; nothing holds for one that is not
-    there."""
+    """For each shape, which of `WHERE_AND_HOW` holds: `(n, 5, 16)`. Nothing holds for a shape that is not on
+    the board."""
     import torch
 
     out = torch.zeros(len(boards), len(SHAPES), len(WHERE_AND_HOW))
     for row, board in zip(out, boards, strict=True):
         for p in board.pieces:
-            for fact in (p.colour, in_words(p.cell), *(("lit",) if p.lit else ())):
+            true = [p.colour, in_words(p.cell)]
+            if p.lit:
+                true.append("lit")
+            for fact in true:
                 row[SHAPES.index(p.shape), WHERE_AND_HOW.index(fact)] = 1
     return out
 
@@ -147,7 +150,7 @@ def facts(boards: list[Board]) -> torch.Tensor:
 def train_encoder(
     steps: int = 1500, batch: int = 64, seed: int = 0, progress: Progress | None = None
 ) -> tuple[Any, Any, Any]:
-    """The model, its tokenizer and its image processor."""
+    """Train the encoder; return the model, its tokenizer and its image processor."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
@@ -167,6 +170,7 @@ def train_encoder(
     )
 
     def embed_phrases(phrases: list[str]) -> torch.Tensor:
+        """`(phrases, 64)`, L2-normalised."""
         tokens = tokenizer(
             phrases, padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt"
         )
@@ -178,14 +182,19 @@ def train_encoder(
         return normalize(model.text_projection(read[0][:, 0]), dim=-1)
 
     def compare(boards: list[Board], phrases: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Scores of shape (phrases, boards), and what the vision tower and the query tokens made of the
-        boards."""
+        """Score M phrases against N boards.
+
+        Returns:
+            The scores `(M, N)`, and the boards by the vision tower `(N, 36, D)` and by the query tokens
+            `(N, 8, D)`.
+        """
         seen = model.vision_model(pixel_values=to_tensor(boards, noise))[0]
         queries = model.qformer(
             query_embeds=model.query_tokens.expand(len(seen), -1, -1), encoder_hidden_states=seen
         )[0]
         frames = normalize(model.vision_projection(queries), dim=-1)
-        return torch.einsum("md,npd->nmp", embed_phrases(phrases), frames).amax(-1).T, seen[:, 1:], queries
+        similarities = torch.einsum("md,npd->nmp", embed_phrases(phrases), frames)
+        return similarities.amax(-1).T, seen[:, 1:], queries
 
     model.train()
     for step in range(steps):
@@ -197,13 +206,13 @@ def train_encoder(
         # Pairs make scores comparable; ranking the frames of a phrase, and the phrases of a frame, teaches
         # much faster.
         by_frame, by_phrase = (12 * target).softmax(1), (12 * target.T).softmax(1)
-        ranking = (by_frame * -logits.log_softmax(1)).sum(1).mean() + (
-            by_phrase * -logits.T.log_softmax(1)
-        ).sum(1).mean()
+        over_frames = (by_frame * -logits.log_softmax(1)).sum(1).mean()
+        over_phrases = (by_phrase * -logits.T.log_softmax(1)).sum(1).mean()
+        ranking = over_frames + over_phrases
         # Four patches of eight pixels make a cell; each of them must tell what its cell holds.
         reading = cross_entropy(of_cells(seen).flatten(0, 1), contents(boards).flatten())
-        told = of_shapes(queries.flatten(1)).view(-1, len(WHERE_AND_HOW))
-        reading = reading + binary_cross_entropy_with_logits(told, facts(boards).flatten(0, 1)) * 4
+        read = of_shapes(queries.flatten(1)).view(-1, len(WHERE_AND_HOW))
+        reading = reading + binary_cross_entropy_with_logits(read, facts(boards).flatten(0, 1)) * 4
         loss: Any = binary_cross_entropy_with_logits(logits, target) + 0.5 * ranking + reading
         for group in optimiser.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-5
@@ -219,28 +228,18 @@ def train_encoder(
         phrases = [draw_phrase(rng, b) for b in boards]
         grades = torch.tensor([[grade(c, b) for b in boards] for _, c in phrases])
         score, _, _ = compare(boards, [t for t, _ in phrases])
-    # A frame that shows what a phrase claims is refused once in two hundred times.
+    # One fitting frame in two hundred is refused.
     model.config.act2see_no_match = round(float(score[grades == 1].quantile(0.005)), 4)
     log.info(
         "no match below %.2f; frames that fit nothing score %.2f",
         model.config.act2see_no_match,
         float(score[grades == 0].median()),
     )
-    return model, tokenizer, _image_processor()
-
-
-def _image_processor() -> Any:
-    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
-
-    from act2see.micro.recipe.models import IMAGE
-
-    return BlipImageProcessorPil(
-        size={"height": IMAGE, "width": IMAGE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
-    )
+    return model, tokenizer, encoder_image_processor()
 
 
 def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[str, float]:
-    """How often the first frame found is the one that a chain expects, among a clip's frames at 3 fps."""
+    """How often, by tag, the best frame of a clip at 3 fps is one that the chain expects."""
     from act2see.micro.questions import Call, items
     from act2see.micro.world import render
 
@@ -249,21 +248,23 @@ def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[st
         times = np.arange(0, item.clip.seconds, 1 / 3)
         boards = [item.clip.at(float(t)) for t in times]
         features = encoder.frames([render(b, 48) for b in boards]).astype(np.float32)
-        for call in (s for s in item.chain if isinstance(s, Call)):
+        for call in item.chain:
+            if not isinstance(call, Call):
+                continue
             scores = (features @ encoder.phrases([call.query])[0]).max(1)
             if call.tag == "retrieve":
-                scores[::3] = -1
-                hits["retrieve"].append(set(boards[int(scores.argmax())].pieces) == set(call.expect.pieces))
+                scores[::3] = -1  # the initial frames, which the graph skips
+            found = boards[int(scores.argmax())]
+            if call.tag == "retrieve":
+                hits["retrieve"].append(set(found.pieces) == set(call.expect.pieces))
             else:
-                anchor = boards[int(scores.argmax())]
-                hits["generate"].append(
-                    {p.shape for p in call.expect.pieces if p.lit}
-                    <= {p.shape for p in anchor.pieces if p.lit}
-                )
-    return {k: sum(v) / max(1, len(v)) for k, v in hits.items()}
+                expected = {p.shape for p in call.expect.pieces if p.lit}
+                hits["generate"].append(expected <= {p.shape for p in found.pieces if p.lit})
+    return {tag: sum(found) / max(1, len(found)) for tag, found in hits.items()}
 
 
 def learn(folder: Path, steps: int = 1500, seed: int = 0, progress: Progress | None = None) -> None:
+    """Train the encoder and save it."""
     model, tokenizer, processor = train_encoder(steps, seed=seed, progress=progress)
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)

@@ -1,16 +1,15 @@
-"""Train the micro VLM's vision tower, before there is any language: each merged token tells what its cell
-holds.
+"""Train the micro VLM's vision tower before any language: each merged token tells what its cell holds.
 
 Large VLMs start from a vision encoder that can see; this is micro's. Linear heads read shape, colour and
-light off a token separately, and are thrown away. They also read where the token is and which cell holds the
-next piece in reading order, so that the language model need not work places out from positions.
+light off a token separately, and are thrown away afterwards. They also read where the token is and which cell
+holds the next piece in reading order, so that the language model need not work out places from positions.
 
-What has no name teaches one head alone: a shape in a nameless colour teaches shapes, a nameless shape teaches
-colours. So a shape is known whatever its colour and the other way round, which is what pairs that training
-never shows are told by. Nameless looks are never near a named colour: no held-out pair is shown in disguise.
+Looks without a name train one head alone: a shape in a nameless colour trains the shapes, a nameless shape
+trains the colours. So shapes are known independently of colours, which is how pairs that training never shows
+are told. Nameless looks are never near a named colour: no held-out pair is shown in disguise.
 
-Afterwards the tower's output is scaled to the size of word embeddings, beside which it would be forty times
-as large, and the tower stays as it is.
+Afterwards the tower's output is scaled to the size of word embeddings (it would be forty times as large), and
+the tower is frozen.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import numpy as np
 from act2see.agent.packing import Packer
 from act2see.micro.recipe.learn_encoder import draw_shown
 from act2see.micro.recipe.models import IMAGE
-from act2see.micro.world import CELLS, COLOURS, GRID, NAMELESS_SHAPES, SHAPES, SIDES, Board, render
+from act2see.micro.world import CELLS, COLOURS, GRID, NAMELESS_SHAPES, SHAPES, SIDES, Board, Pixels, render
 from act2see.tools.frames import FrameRef
 from act2see.training.sft.collate import equal_frames
 from act2see.training.sft.loop import Progress, warm_cosine
@@ -57,10 +56,10 @@ def strange(board: Board, rng: random.Random) -> Board:
 
 
 def labels(boards: list[Board]) -> torch.Tensor:
-    """`(n, 9, 7)`: shape, colour, light and low side of each cell, its row and column, and the cell of the
-    next piece.
+    """Shape, colour, light, low side, row and column of each cell, and the cell of the next piece: `(n, 9,
+    7)`.
 
-    0 is none (but for rows and columns); what has no name is ignored.
+    0 means none (except for rows and columns); looks without a name are ignored.
     """
     import torch
 
@@ -85,7 +84,7 @@ def train_eyes(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> None:
-    """Train `model`'s vision tower in place, DeepStack's outputs as well; leaves it frozen."""
+    """Train `model`'s vision tower in place, with DeepStack's outputs, and freeze it."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -96,8 +95,8 @@ def train_eyes(
     heads = torch.nn.ModuleList(
         torch.nn.Linear(model.config.text_config.hidden_size, sum(sizes)) for _ in outputs
     )
-    learnt = [*visual.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(learnt, RATE, weight_decay=0.01)
+    trainable = [*visual.parameters(), *heads.parameters()]
+    optimiser = torch.optim.AdamW(trainable, RATE, weight_decay=0.01)
     grid = torch.tensor([[1, IMAGE // 8, IMAGE // 8]] * batch)
     with equal_frames(model):
         for step in range(steps):
@@ -106,29 +105,24 @@ def train_eyes(
                 FrameRef(digest=f"eyes-{seed}-{step}-{i}", width=IMAGE, height=IMAGE, seconds=0.0)
                 for i in range(batch)
             ]
-            drawn = {
-                ref.digest: (
-                    render(b, IMAGE, jitter=rng.randrange(2**31)) + noise.normal(0, 4.0, (IMAGE, IMAGE, 3))
-                )
-                .clip(0, 255)
-                .astype(np.uint8)
-                for ref, b in zip(refs, boards, strict=True)
-            }
+            drawn: dict[str, Pixels] = {}
+            for ref, board in zip(refs, boards, strict=True):
+                pixels = render(board, IMAGE, jitter=rng.randrange(2**31))
+                noisy = pixels + noise.normal(0, 4.0, pixels.shape)
+                drawn[ref.digest] = noisy.clip(0, 255).astype(np.uint8)
             out = visual(packer.patches(refs, lambda ref: drawn[ref.digest]), grid)  # noqa: B023
             seen = (out.pooler_output, *out.deepstack_features)
             wanted = labels(boards).flatten(0, 1).unbind(-1)
-            loss: Any = torch.stack(
-                [
-                    cross_entropy(told, want, ignore_index=IGNORED)
-                    for head, tokens in zip(heads, seen, strict=True)
-                    for told, want in zip(head(tokens).split(sizes, -1), wanted, strict=True)
-                ]
-            ).sum()
+            losses = []
+            for head, tokens in zip(heads, seen, strict=True):
+                for read, want in zip(head(tokens).split(sizes, -1), wanted, strict=True):
+                    losses.append(cross_entropy(read, want, ignore_index=IGNORED))
+            loss: Any = torch.stack(losses).sum()
             for group in optimiser.param_groups:
                 group["lr"] = warm_cosine(step, steps, RATE, 40)
             optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(learnt, 1.0)
+            torch.nn.utils.clip_grad_norm_(trainable, 1.0)
             optimiser.step()
             if progress and (step % 25 == 0 or step == steps - 1):
                 progress("eyes", step, steps, loss.item())

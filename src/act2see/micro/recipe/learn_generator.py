@@ -2,12 +2,12 @@
 
 Image-to-image starts from x_s = (1 - s) source + s noise. The transformer is trained on the straight line
 from that point to the latent of the *edited* board, at constant velocity (x_s - target) / s, so that the
-stock `StableDiffusion3Img2ImgPipeline` walks it. s is read off the pipeline's own schedule: it is not the
+stock `StableDiffusion3Img2ImgPipeline` follows it. s is taken from the pipeline's own schedule: it is not the
 strength. Strength 0.3 keeps enough of the source to read every shape and colour; at 0.5 colours blur and a
 third of the pieces go astray after the same training. Half of the training steps start at s itself, where the
 outcome is decided; the rest of the line only sharpens it.
 
-The text towers learn together with the transformer, from the queries that the VLM will write.
+The text towers are trained together with the transformer, on the queries that the VLM will write.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from act2see.micro.draws import draw_board, draw_colour
 from act2see.micro.recipe.models import IMAGE, build_generator, build_vae
 from act2see.micro.recipe.tokenizers import clip_tokenizer
-from act2see.micro.world import SHAPES, SIDES, Board, Edit, draw_board, draw_colour, read_board, render
+from act2see.micro.words import edit_query
+from act2see.micro.world import SHAPES, SIDES, Board, Cell, Edit, Pixels, read_board, render
 from act2see.training.sft.loop import Progress
 
 if TYPE_CHECKING:
@@ -35,18 +37,15 @@ STRENGTH = 0.3
 STEPS = 20
 
 
-def edit_query(edit: Edit, blinking: str | None = None) -> str:
-    """The `<generate>` query for an edit, from the moment a shape blinks if one is named."""
-    return f"{edit} when the {blinking} blinks" if blinking else str(edit)
-
-
 def edit_texts() -> list[str]:
     """Every query of the world: the tokenizer's whole corpus."""
-    return [edit_query(Edit(side, w), b) for side in SIDES for w in (None, *SHAPES) for b in (None, *SHAPES)]
+    shapes = (None, *SHAPES)
+    edits = [Edit(side, without) for side in SIDES for without in shapes]
+    return [edit_query(edit, blinking) for edit in edits for blinking in shapes]
 
 
 def draw_source(rng: random.Random, held_out: bool = False) -> Board:
-    """A board as an anchor frame may show it: often blinking, sometimes already tipped."""
+    """Draw a board as an anchor frame may show it: often blinking, sometimes already tipped."""
     board = draw_board(rng, held_out, pieces=rng.choice((3, 4, 4, 4)))
     if rng.random() < 0.1:
         board = board.tip(rng.choice(SIDES))
@@ -57,13 +56,14 @@ def draw_source(rng: random.Random, held_out: bool = False) -> Board:
 
 
 def draw_edit(rng: random.Random, board: Board) -> tuple[Edit, str]:
+    """Draw an edit of a board, with its query."""
     edit = Edit(rng.choice(SIDES), rng.choice(board.pieces).shape if rng.random() < 0.4 else None)
     lit = board.lit
     return edit, edit_query(edit, lit.shape if lit and rng.random() < 0.8 else None)
 
 
 def to_tensor(boards: Sequence[Board], rng: np.random.Generator | None = None) -> torch.Tensor:
-    """`(n, 3, 48, 48)` in [-1, 1]; with `rng`, a little noise, as compression leaves it."""
+    """The boards as `(n, 3, 48, 48)` in [-1, 1]; `rng` adds a little noise, as compression leaves it."""
     import torch
 
     pixels = np.stack([render(b, IMAGE) for b in boards]).astype(np.float32)
@@ -79,6 +79,7 @@ def _rate(step: int, steps: int, peak: float) -> float:
 def train_vae(
     steps: int = 1200, batch: int = 32, seed: int = 0, progress: Progress | None = None
 ) -> AutoencoderKL:
+    """Train the VAE on boards, half of them edited."""
     import torch
 
     torch.manual_seed(seed)
@@ -96,7 +97,7 @@ def train_vae(
             group["lr"] = _rate(step, steps, 2e-3)
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.sample()).sample
-        kl = posterior.kl().mean() / (8 * 12 * 12)
+        kl = posterior.kl().mean() / (8 * 12 * 12)  # numbers of a latent
         loss = (y - clean).abs().mean() + 1e-4 * kl
         optimiser.zero_grad()
         loss.backward()
@@ -123,14 +124,15 @@ def start_sigma(
 def train_generator(
     vae: AutoencoderKL, steps: int = 3500, batch: int = 48, seed: int = 0, progress: Progress | None = None
 ) -> StableDiffusion3Img2ImgPipeline:
+    """Train transformer and text towers as a world model; the weights are an average over the last steps."""
     import torch
 
     torch.manual_seed(seed)
     rng, noise = random.Random(seed), np.random.default_rng(seed)
     pipeline = build_generator(vae, clip_tokenizer(edit_texts()))
-    learnt = torch.nn.ModuleList([pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2])
-    optimiser = torch.optim.AdamW(learnt.parameters(), 1e-3, weight_decay=0.0)
-    average = [p.detach().clone() for p in learnt.parameters()]
+    trainable = torch.nn.ModuleList([pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2])
+    optimiser = torch.optim.AdamW(trainable.parameters(), 1e-3, weight_decay=0.0)
+    average = [p.detach().clone() for p in trainable.parameters()]
     sigma = start_sigma(pipeline)
     shift, scale = vae.config.shift_factor, vae.config.scaling_factor
 
@@ -140,28 +142,28 @@ def train_generator(
             scaled: torch.Tensor = (z - shift) * scale
             return scaled
 
-    learnt.train()
+    trainable.train()
     latents: tuple[torch.Tensor, ...] = ()
     edits: list[tuple[Edit, str]] = []
     for step in range(steps):
         at = step % 400 * batch
         if step % 1600 == 0:
-            # Encoding costs a third of a step: a pool of pairs serves four passes, with new noise each time.
-            sources = [draw_source(rng) for _ in range(400 * batch)]
-            edits = [draw_edit(rng, s) for s in sources]
-            targets = [e.apply(s) for (e, _), s in zip(edits, sources, strict=True)]
-            cuts = range(0, len(sources), 256)
+            # Encoding takes a third of a step: a pool of pairs serves four passes, with new noise each time.
+            boards = [draw_source(rng) for _ in range(400 * batch)]
+            edits = [draw_edit(rng, board) for board in boards]
+            edited = [edit.apply(board) for (edit, _), board in zip(edits, boards, strict=True)]
+            cuts = range(0, len(boards), 256)
             latents = (
-                torch.cat([encode(sources[i : i + 256]) for i in cuts]),
-                torch.cat([encode(targets[i : i + 256]) for i in cuts]),
+                torch.cat([encode(boards[i : i + 256]) for i in cuts]),
+                torch.cat([encode(edited[i : i + 256]) for i in cuts]),
             )
-        a, b = (part[at : at + batch] for part in latents)
-        start = (1 - sigma) * a + sigma * torch.randn_like(a)
-        velocity = (start - b) / sigma
+        source, target = (part[at : at + batch] for part in latents)  # (B, 8, 12, 12)
+        start = (1 - sigma) * source + sigma * torch.randn_like(source)
+        velocity = (start - target) / sigma
         t = torch.where(torch.rand(batch) < 0.5, torch.ones(batch), torch.rand(batch)) * sigma
-        x = b + t.view(-1, 1, 1, 1) * velocity
+        x = target + t.view(-1, 1, 1, 1) * velocity
         embeds, _, pooled, _ = pipeline.encode_prompt(
-            [q for _, q in edits[at : at + batch]],
+            [query for _, query in edits[at : at + batch]],
             None,
             None,
             do_classifier_free_guidance=False,
@@ -175,36 +177,43 @@ def train_generator(
             group["lr"] = _rate(step, steps, 1e-3)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learnt.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trainable.parameters(), 1.0)
         optimiser.step()
         with torch.no_grad():
-            torch._foreach_lerp_(average, list(learnt.parameters()), 1 - min(0.995, step / (step + 10)))
+            torch._foreach_lerp_(average, list(trainable.parameters()), 1 - min(0.995, step / (step + 10)))
         if progress and (step % 100 == 0 or step == steps - 1):
             progress("generator", step, steps, loss.item())
     with torch.no_grad():
-        for p, mean in zip(learnt.parameters(), average, strict=True):
+        for p, mean in zip(trainable.parameters(), average, strict=True):
             p.copy_(mean)
-    learnt.eval()
+    trainable.eval()
     return pipeline
 
 
-def score_edit(source: Board, edit: Edit, pixels: np.ndarray) -> tuple[bool, bool]:
-    """Whether a generated picture satisfies its query, and whether it left all else as it was.
+def score_edit(source: Board, edit: Edit, pixels: Pixels) -> tuple[bool, bool]:
+    """Whether a generated picture satisfies its query, and whether it left everything else unchanged.
 
-    The query is satisfied when the low side is marked, a shape to be taken away is gone, and the others stand
-    where the world puts them. All else is as it was when the shapes kept their colours and nothing was added.
+    The query is satisfied if the low side is marked, the shape to be taken away is gone, and the others are
+    where the world puts them. Everything else is unchanged if the shapes kept their colours and nothing was
+    added.
     """
-    want, got = edit.apply(source), read_board(pixels)
-    places = {p.shape: p.cell for p in want.pieces}
-    satisfied = got.tipped == want.tipped and {p.shape: p.cell for p in got.pieces} == places
-    looks = {(p.shape, p.colour, p.lit) for p in want.pieces}
-    return satisfied, {(p.shape, p.colour, p.lit) for p in got.pieces} == looks
+    expected, found = edit.apply(source), read_board(pixels)
+    satisfied = found.tipped == expected.tipped and _places(found) == _places(expected)
+    return satisfied, _looks(found) == _looks(expected)
+
+
+def _places(board: Board) -> dict[str, Cell]:
+    return {p.shape: p.cell for p in board.pieces}
+
+
+def _looks(board: Board) -> set[tuple[str, str, bool]]:
+    return {(p.shape, p.colour, p.lit) for p in board.pieces}
 
 
 def generate(
     pipeline: StableDiffusion3Img2ImgPipeline, sources: Sequence[Board], queries: Sequence[str], seed: int = 0
-) -> list[np.ndarray]:
-    """Edited boards by the stock pipeline, `(48, 48, 3)` uint8 each."""
+) -> list[Pixels]:
+    """Edit boards with the stock pipeline; `(48, 48, 3)` uint8 each."""
     import torch
     from PIL import Image
 
@@ -226,26 +235,26 @@ def generate(
 def evaluate(
     pipeline: StableDiffusion3Img2ImgPipeline, n: int = 256, seed: int = 10_000, held_out: bool = False
 ) -> dict[str, float]:
+    """The shares of `n` pictures that satisfy their query, left the rest unchanged, and did both."""
     rng = random.Random(seed)
     sources = [draw_source(rng, held_out) for _ in range(n)]
-    edits = [draw_edit(rng, b) for b in sources]
+    edits = [draw_edit(rng, board) for board in sources]
+    pictures = generate(pipeline, sources, [query for _, query in edits])
     scores = [
-        score_edit(s, e, p)
-        for s, (e, _), p in zip(
-            sources, edits, generate(pipeline, sources, [q for _, q in edits]), strict=True
-        )
+        score_edit(source, edit, pixels)
+        for source, (edit, _), pixels in zip(sources, edits, pictures, strict=True)
     ]
     return {
-        "satisfied": sum(s for s, _ in scores) / n,
-        "kept": sum(k for _, k in scores) / n,
-        "both": sum(s and k for s, k in scores) / n,
+        "satisfied": sum(satisfied for satisfied, _ in scores) / n,
+        "kept": sum(kept for _, kept in scores) / n,
+        "both": sum(satisfied and kept for satisfied, kept in scores) / n,
     }
 
 
 def learn(
     folder: Path, vae_steps: int = 1200, steps: int = 3500, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, float]:
-    """Train both parts and save the pipeline; returns its held-back scores."""
+    """Train both parts and save the pipeline; return its scores on new boards."""
     vae = train_vae(vae_steps, seed=seed, progress=progress)
     pipeline = train_generator(vae, steps, seed=seed, progress=progress)
     pipeline.save_pretrained(folder, safe_serialization=True)

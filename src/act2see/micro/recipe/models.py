@@ -5,8 +5,8 @@ folder. Sizes are those at which two cores train the whole recipe within the hou
 
 Choices: the VLM sees 48 x 48 pixels with patch 8 and merge 2, so one board cell is one vision token; head_dim
 is 32 because vLLM's attention kernels take nothing smaller; the generator works at 48 x 48 with a 12 x 12 x 8
-latent. BLIP-2's `query_tokens` start at zero in transformers and would never part from each other, so they
-are drawn from a normal distribution here.
+latent. BLIP-2's `query_tokens` start at zero in transformers, where they would stay equal to each other, so
+they are drawn from a normal distribution here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import Blip2ForImageTextRetrieval, Qwen3VLForConditionalGeneration
 
 IMAGE = 48
+"""Pixels of each side of a frame."""
 PATCH = 8
 LATENT_CHANNELS = 8
 
@@ -182,7 +183,31 @@ def build_vlm(tokenizer: Any) -> Qwen3VLForConditionalGeneration:
         tie_word_embeddings=True,
     )
     model = Qwen3VLForConditionalGeneration(config)
-    # At the default 0.02 positions are ten times weaker than patches, and cells are learnt to be told apart
-    # late.
+    # At the default 0.02, positions are ten times weaker than patches, and cells are told apart late.
     torch.nn.init.normal_(model.model.visual.pos_embed.weight, std=0.3)
     return model
+
+
+def encoder_image_processor() -> Any:
+    """BLIP-2's preprocessing at 48 x 48."""
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    return BlipImageProcessorPil(
+        size={"height": IMAGE, "width": IMAGE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+
+
+def vlm_image_processor() -> Any:
+    """Qwen3-VL's preprocessing at 48 x 48, without torchvision."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    pixels = IMAGE * IMAGE
+    return Qwen2VLImageProcessorPil(
+        patch_size=PATCH,
+        merge_size=2,
+        temporal_patch_size=2,
+        min_pixels=pixels,
+        max_pixels=pixels,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )

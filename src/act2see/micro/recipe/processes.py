@@ -1,7 +1,7 @@
 """Several processes that work side by side, and end with the one that started them.
 
-Ctrl-C reaches every process of a terminal. Here it is the first one's to hear: it ends the others, which
-would else print a traceback each, and be waited for until they are done.
+Ctrl-C reaches every process of a terminal. Here only the first one reacts, and terminates the others: they
+would otherwise print a traceback each, and be waited for until they are done.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from multiprocessing import get_context
 
 @contextmanager
 def pool_of(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of new processes. Where the block is left by an exception, they are ended at once."""
+    """A pool of new processes. If an exception leaves the block, they are terminated."""
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
     try:
         yield pool
@@ -29,9 +29,8 @@ def pool_of(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 @contextmanager
-def deaf() -> Iterator[None]:
-    """Processes that are started in this block do not hear Ctrl-C: a signal that is ignored stays so in a
-    child."""
+def ignore_interrupts() -> Iterator[None]:
+    """Start processes in this block to make them ignore Ctrl-C: children inherit an ignored signal."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

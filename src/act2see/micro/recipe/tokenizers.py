@@ -1,4 +1,4 @@
-"""Tokenizers of the micro models, learnt from the world's own sentences.
+"""Tokenizers of the micro models, trained on the world's own sentences.
 
 Each has the class and the file format of its large sibling: byte-level BPE with Qwen's special tokens, BERT
 WordPiece for BLIP-2, CLIP's lower-cased BPE. Any text can be tokenised; only the world's words are one token.
@@ -18,7 +18,7 @@ QWEN_SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# Added but not special in Qwen3 too: they are shown when a text is decoded.
+# Added but not special, as in Qwen3: decoding a text keeps them.
 QWEN_ADDED = ("<think>", "</think>")
 
 

@@ -1,36 +1,34 @@
 """The whole recipe, from nothing to shipped weights: `act2see micro train`.
 
-Stages, each with its own seed and its own folder, so that one can be made again alone:
+Stages, each with its own seed and its own folder, so that one can be run again alone:
 
-    base       the VLM learns to see, to describe every second of a view, and to answer from what it has described
+    base       the VLM learns to see, to describe every second of a view, and to answer from its description
     encoder    BLIP-2 learns to score frames against phrases
     generator  the VAE, then Stable Diffusion 3 as a world model of tipping boards
-    corpus     reference chains through the real graph, with the encoder and generator just trained
-    vlm        SFT of the base model on the corpus, loss on the model's own text alone
+    corpus     reference chains through the real graph, with the new encoder and generator
+    vlm        SFT of the base model on the corpus, with the loss on the model's own text alone
 
-Weights are saved in float16, which is half the size, and run in float32.
+Weights are saved in float16, which halves their size, and run in float32.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from act2see.errors import ConfigError
+from act2see.tools.runtime.files import write_text
 from act2see.training.sft.loop import Progress
 
-if TYPE_CHECKING:
-    import torch
-
 log = logging.getLogger(__name__)
-LANES = (("base",), ("encoder", "generator"))
 STAGES = ("base", "encoder", "generator", "corpus", "vlm")
+LANES = (("base",), ("encoder", "generator"))
+"""Stages that need nothing of each other: the lanes run side by side, in two processes."""
 FULL = {
     "base": 3200,
     "answers": 490,
@@ -50,31 +48,39 @@ def train(
     stages: Sequence[str] = STAGES,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Run `stages` into `out`; returns seconds by stage. `quick` takes a few steps of each, to see that all
-    runs.
+    """Run stages of the recipe.
 
-    The base model and the two tools need nothing of each other: they are learnt side by side, in two
-    processes.
+    Args:
+        out: The folder of the weights.
+        quick: A few steps of each stage, to see that all of them run.
+        progress: Called with every stage's steps.
+        stages: Those to run; the others' results are taken from `out`.
+        seed: Of everything.
+
+    Returns:
+        Seconds by stage.
+
+    Raises:
+        ConfigError: There is no such stage.
     """
-    unknown = [s for s in stages if s not in STAGES]
-    if unknown:
-        raise ConfigError(f"there is no stage {unknown[0]!r} (known: {', '.join(STAGES)})")
+    for stage in stages:
+        if stage not in STAGES:
+            raise ConfigError(f"there is no stage {stage!r} (known: {', '.join(STAGES)})")
     counts = QUICK if quick else FULL
     out.mkdir(parents=True, exist_ok=True)
-    lanes = [[s for s in lane if s in stages] for lane in LANES]
-    seconds = _side_by_side([lane for lane in lanes if lane], out, counts, seed, progress)
+    lanes = [[stage for stage in lane if stage in stages] for lane in LANES]
+    seconds = _run_lanes([lane for lane in lanes if lane], out, counts, seed, progress)
     for stage in ("corpus", "vlm"):
         if stage in stages:
             seconds[stage] = _run(stage, out, counts, seed, progress)
     halve(out)
-    (out / "recipe.json").write_text(
-        json.dumps({"seed": seed, "steps": counts, "seconds": seconds}, indent=1) + "\n"
-    )
+    recipe = {"seed": seed, "steps": counts, "seconds": seconds}
+    write_text(out / "recipe.json", json.dumps(recipe, indent=1) + "\n")
     return seconds
 
 
 def _run(stage: str, out: Path, counts: dict[str, int], seed: int, progress: Progress | None) -> float:
-    """One stage; returns its seconds."""
+    """Run one stage; return its seconds."""
     started = time.perf_counter()
     if stage == "base":
         _base(out, counts["base"], counts["answers"], seed, progress)
@@ -91,40 +97,47 @@ def _run(stage: str, out: Path, counts: dict[str, int], seed: int, progress: Pro
     return seconds
 
 
-def _side_by_side(
+def _run_lanes(
     lanes: list[list[str]], out: Path, counts: dict[str, int], seed: int, progress: Progress | None
 ) -> dict[str, float]:
-    """Each lane's stages one after another, the lanes at once, on an equal share of the cores."""
+    """Run the lanes side by side, each on an equal share of the cores; return seconds by stage."""
     import os
     from multiprocessing import Manager
     from queue import Empty
 
-    from act2see.micro.recipe.processes import deaf, pool_of
+    from act2see.micro.recipe.processes import ignore_interrupts, pool_of
 
     if not lanes:
         return {}
     threads = max(1, (os.cpu_count() or 1) // len(lanes))
     with Manager() as manager, pool_of(len(lanes)) as pool:
-        told: Any = manager.Queue()
-        with deaf():
-            jobs = [pool.submit(_lane, lane, out, counts, seed, threads, told) for lane in lanes]
-        while not (all(j.done() for j in jobs) and told.empty()):
+        reports: Any = manager.Queue()
+        with ignore_interrupts():
+            jobs = [pool.submit(_run_lane, lane, out, counts, seed, threads, reports) for lane in lanes]
+        while not (all(job.done() for job in jobs) and reports.empty()):
             try:
-                news = told.get(timeout=0.5)
+                report = reports.get(timeout=0.5)
             except Empty:
                 continue
             if progress:
-                progress(*news)
-        return {stage: seconds for job in jobs for stage, seconds in job.result().items()}
+                progress(*report)
+        seconds: dict[str, float] = {}
+        for job in jobs:
+            seconds |= job.result()
+        return seconds
 
 
-def _lane(
-    lane: list[str], out: Path, counts: dict[str, int], seed: int, threads: int, told: Any
+def _run_lane(
+    lane: list[str], out: Path, counts: dict[str, int], seed: int, threads: int, reports: Any
 ) -> dict[str, float]:
     import torch
 
     torch.set_num_threads(threads)
-    return {stage: _run(stage, out, counts, seed, lambda *news: told.put(news)) for stage in lane}
+
+    def progress(*report: Any) -> None:
+        reports.put(report)
+
+    return {stage: _run(stage, out, counts, seed, progress) for stage in lane}
 
 
 def halve(folder: Path) -> None:
@@ -168,71 +181,14 @@ def _corpus(out: Path, count: int) -> None:
     log.info("%d chains, dropped: %s", len(path.read_text().splitlines()), dict(dropped))
 
 
-def _vlm(out: Path, steps: int, seed: int, progress: Progress | None, batch: int = 32) -> None:
-    import torch
-    from transformers import Qwen3VLForConditionalGeneration
-
-    from act2see.agent.packing import Packer
-    from act2see.micro.recipe.corpus import after_view, corpus_config
-    from act2see.micro.recipe.learn_vlm import base_batches, facts_batches, save
+def _vlm(out: Path, steps: int, seed: int, progress: Progress | None) -> None:
+    from act2see.micro.recipe.corpus import corpus_config
+    from act2see.micro.recipe.learn_vlm import save, train_sft
     from act2see.tools.video.store import FrameStore
     from act2see.trace.trace import load_traces
-    from act2see.training.sft.loop import fit
 
-    torch.manual_seed(seed)
     config = corpus_config(out / "corpus", out)
     store = FrameStore(str(Path(config.cache or "") / "frames"))
-    packer = Packer.from_pretrained(out / "base")
-    packer.cached_images = 200_000
-    model: Any = Qwen3VLForConditionalGeneration.from_pretrained(out / "base", dtype=torch.float32)
-    model.model.visual.requires_grad_(False)
     traces = list(load_traces(out / "corpus" / "traces.jsonl"))
-    tokenizer = packer.codec.tokenizer
-    pad, end = tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")
-    observing = base_batches(packer, pad, end, batch, seed + 3, (6, 10))
-    recalling = facts_batches(packer, pad, end, batch, seed + 4, (4, 8))
-
-    chains = _batches(traces, packer, store, batch, seed)
-    ends = _batches([after_view(t) for t in traces], packer, store, batch, seed + 1)
-
-    def mixed() -> Iterator[dict[str, torch.Tensor]]:
-        # A chain is mostly description, which the base model knows: what comes after it, alone, is most of
-        # what is new. One batch in four is the base model's, or what it sees and recalls would wear away.
-        while True:
-            for replay in (observing, recalling):
-                yield from (next(chains), next(ends), next(ends), next(replay))
-
-    fit(model, mixed(), steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
+    model, packer = train_sft(out / "base", traces, store, steps, seed=seed, progress=progress)
     save(model, packer, out / "vlm")
-
-
-def _batches(
-    traces: list[Any], packer: Any, store: Any, batch: int, seed: int
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Endless shuffled batches of traces of like length, so that little is padding; options in a new order
-    each time."""
-    from act2see.agent.prompt import Prompt
-    from act2see.agent.rollout import render
-    from act2see.micro.questions import draw_tags
-    from act2see.micro.recipe.corpus import shuffle_options, with_tools
-    from act2see.training.sft.collate import collate
-
-    tokenizer = packer.codec.tokenizer
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-
-    def rollout(trace: Any) -> Any:
-        return render(trace, Prompt(dict.fromkeys(trace.versions.tools, ""), "short"), end_of_turn=True)
-
-    def varied(trace: Any) -> Any:
-        return rollout(with_tools(shuffle_options(trace, rng), draw_tags(rng), rng))
-
-    order = sorted(range(len(traces)), key=lambda i: len(packer.pack(rollout(traces[i])).ids))
-    rng = random.Random(seed)
-    while True:
-        # Neighbours in length, after a jitter so that batches differ from epoch to epoch.
-        jittered = [i for _, i in sorted((n + rng.uniform(0, 4 * batch), i) for n, i in enumerate(order))]
-        groups = [jittered[i : i + batch] for i in range(0, len(jittered), batch)]
-        rng.shuffle(groups)
-        for group in groups:
-            mixed = [varied(traces[i]) for i in group]
-            yield collate(packer, mixed, store, tokenizer.pad_token_id, end)

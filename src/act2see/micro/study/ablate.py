@@ -1,41 +1,38 @@
 """The paper's ablations on the board world: `act2see micro ablate`.
 
-Every arm is a student that starts from the same base model and learns the same number of steps; what differs
-is its corpus, its tools, or what its loss counts. Chains are made by the scripted teacher through the real
-graph and tools, so the noisy arms show what stated faults do to a student, and not how often a real teacher
-has them.
+Every arm is a student that starts from the same base model and learns the same number of steps; arms differ
+in their corpus, their tools, or what their loss counts. Chains are made by the scripted teacher through the
+real graph and tools, so the noisy arms show what stated faults do to a student, and not how often a real
+teacher has them. Tables are the paper's: 4 (`insertion`), 6 (`corpus-hinted`), 7 (`unfiltered`, `filtered`),
+8 (`text`, `retrieval`, `generation`, `both`).
 
-Each stage writes its result to `seed-N/STAGE.json` when it is done and is not run again while that file is
-there: an interrupted run goes on. What is measured is read from those files alone (`ablate_report`).
+Each stage writes its result to `seed-N/STAGE.json` when it is done and is not run again while that file
+exists: an interrupted run resumes. The figures are read from those files alone (`ablate_report`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from act2see.agent.grammar import StopReason
-from act2see.agent.packing import Packer
-from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
-from act2see.agent.rollout import TextPiece, render
+from act2see.agent.reasoners.base import Reasoner
 from act2see.errors import CorpusError
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.state import AskContext
 from act2see.micro.questions import FAMILIES, TAGS, items
 from act2see.micro.recipe.corpus import after_view, shuffle_options, with_tools
 from act2see.micro.source import THRESHOLD, load_world
-from act2see.micro.study.evaluate import Asked, ask_all, one_thread
+from act2see.micro.study.evaluate import AnsweredItem, ask_all, one_thread
+from act2see.micro.study.probes import Inserted, frame_writing
 from act2see.micro.teacher import Faults, ScriptedTeacher
+from act2see.tools.runtime.files import write_text
 from act2see.tools.runtime.memory import release
 from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Frames
@@ -50,69 +47,75 @@ from act2see.training.sft.finetune import finetune
 from act2see.training.sft.loop import fast_bf16
 from act2see.training.sft.settings import SftSettings
 
-log = logging.getLogger(__name__)
 Result = dict[str, Any]
-_CONCLUDES = re.compile(r"(?<=\.)(?= \D)")  # a sentence that is not of the next second
+"""The figures of a stage, as they are saved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of everything: questions in a corpus, steps of SFT, questions asked of each arm, rounds of
-    GRPO."""
+    """How much of everything."""
 
     corpus: int = 800
+    """Questions in a corpus."""
     hinted: int = 100
+    """Questions in the corpus of the hinted teacher."""
     steps: int = 220
+    """Of SFT."""
     asked: int = 160
+    """Questions that each arm is asked."""
     rounds: int = 12
+    """Of GRPO."""
     seeds: int = 3
 
 
 QUICK = Sizes(corpus=400, hinted=50, steps=120, asked=80, rounds=4, seeds=1)
-ENDS = 5  # how often the end of a chain is learnt for each time that it is learnt whole
+ENDS = 5
+"""How often the end of a chain is trained on for each time that the whole chain is."""
 
-Watch = Callable[[str, float], None]  # a stage that has ended, and its seconds
-Wrap = Callable[[Reasoner], Reasoner]
+OnStage = Callable[[str, float], None]
+"""Called with a finished stage and its seconds."""
 
 
-def ablate(out: Path, sizes: Sizes, watch: Watch | None = None, only: Sequence[str] = ()) -> None:
-    """Run whatever is not done yet, into `out`; `only` names stages, and is to hold those that they build on.
+def ablate(out: Path, sizes: Sizes, on_stage: OnStage | None = None, only: Sequence[str] = ()) -> None:
+    """Run the stages that are not done yet.
 
-    Raises `CorpusError` where `out` holds results of other sizes.
+    Args:
+        out: The folder of the results.
+        sizes: How much of everything.
+        on_stage: Called after each stage.
+        only: Names of stages; those that they build on must be among them, or done. Default: all.
+
+    Raises:
+        CorpusError: `out` holds results of other sizes.
     """
-    _same_sizes(out, sizes)
+    _check_same_sizes(out, sizes)
     for seed in range(sizes.seeds):
-        run = _Seed(out / f"seed-{seed}", seed, sizes)
+        run = _SeedRun(out / f"seed-{seed}", seed, sizes)
         for name, stage in run.stages().items():
             if run.file(name).exists() or (only and name not in only):
                 continue
             started = time.perf_counter()
-            result = stage() | {
-                "stage": name,
-                "seed": seed,
-                "seconds": round(time.perf_counter() - started, 1),
-            }
-            run.file(name).parent.mkdir(parents=True, exist_ok=True)
-            part = run.file(name).with_suffix(".part")
-            part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-            part.replace(run.file(name))
-            release()  # what a trainer leaves goes round in circles
-            if watch:
-                watch(f"seed {seed}, {name}", result["seconds"])
+            result = stage()
+            seconds = round(time.perf_counter() - started, 1)
+            result |= {"stage": name, "seed": seed, "seconds": seconds}
+            write_text(run.file(name), json.dumps(result, indent=1) + "\n")
+            release()  # a trainer leaves cycles of references
+            if on_stage:
+                on_stage(f"seed {seed}, {name}", seconds)
 
 
-def _same_sizes(out: Path, sizes: Sizes) -> None:
-    """Write the sizes down; or see that they are those written there. More seeds may be added."""
-    file, given = out / "sizes.json", {k: v for k, v in asdict(sizes).items() if k != "seeds"}
+def _check_same_sizes(out: Path, sizes: Sizes) -> None:
+    """Write the sizes down, or check that they are those written there. Seeds may be added."""
+    file = out / "sizes.json"
+    given = {name: size for name, size in asdict(sizes).items() if name != "seeds"}
     if not file.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(given) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(given) + "\n")
     elif json.loads(file.read_text(encoding="utf-8")) != given:
         raise CorpusError(f"{out} holds results of other sizes (was it --quick?): give another folder")
 
 
 @dataclass(slots=True)
-class _Seed:
+class _SeedRun:
     """The stages of one seed, in an order in which each finds what it needs."""
 
     folder: Path
@@ -138,59 +141,62 @@ class _Seed:
             "loss-on-frames": lambda: self.arm("loss-on-frames", self.reference(), TAGS, loss_on_frames=True),
             "frame-tokens": self.frame_tokens,
         }
-        for calls in range(4):  # four are allowed anyway
-            arms[f"budget-{calls}"] = lambda calls=calls: self.ask(
-                str(self.weights("both")), TAGS, max_calls=calls
-            )  # type: ignore[misc]
+        for calls in range(4):  # every arm may make four
+            arms[f"budget-{calls}"] = partial(self.ask, str(self.weights("both")), TAGS, max_calls=calls)
         return {**arms, "self-training": self.self_training, "grpo": self.grpo}
 
     def weights(self, arm: str) -> Path:
         return self.folder / "arms" / arm
 
     def config(self, weights: str = "micro:vlm") -> Config:
-        cache, prompt = str(self.folder / "cache"), "short"
         return load_config(
-            "micro", cache=cache, reasoner={"weights": weights, "prompt": prompt}, view={"guard": None}
+            "micro",
+            cache=str(self.folder / "cache"),
+            reasoner={"weights": weights, "prompt": "short"},
+            view={"guard": None},
         )
 
     # Corpora
 
     def build(self, name: str, faults: Faults, *, hint: bool = False, count: int | None = None) -> Result:
-        """The teacher's first attempts, right or wrong: what is done about the wrong ones is the filter's
-        arm."""
-        folder = self.folder / name
+        """The teacher's first attempts, right or wrong; only some arms filter them."""
         samples = list(load_world(count or self.sizes.corpus, self.folder / "clips", self.seed))
-        teacher = ScriptedTeacher(faults, self.seed)
         plan = Plan(retries=0, seed=self.seed, hint=hint)
-        with one_thread():
-            asyncio.run(
-                construct(samples, self.config(), folder, plan, Limits(concurrency=8), reasoner=teacher)
-            )
+        teacher = ScriptedTeacher(faults, self.seed)
+        self._construct(samples, self.config(), name, plan, concurrency=8, reasoner=teacher)
         chains = self.chains(name)
-        called = sum(
-            any(isinstance(s, Frames) and s.frames for s in c.trace.segments) for c in chains if c.trace
-        )
         kept = self._filter(name)
         return {
             "made": len(chains),
-            "called": called,
+            "called": sum(_has_frame(c.trace) for c in chains if c.trace),
             "right": sum(not c.dropped for c in chains),
             "kept": len(kept),
         }
 
+    def _construct(
+        self,
+        samples: Sequence[Sample],
+        config: Config,
+        name: str,
+        plan: Plan,
+        concurrency: int,
+        reasoner: Reasoner | None = None,
+    ) -> None:
+        limits = Limits(concurrency=concurrency)
+        with one_thread():
+            asyncio.run(construct(samples, config, self.folder / name, plan, limits, reasoner=reasoner))
+
     def _filter(self, name: str) -> list[Chain]:
         folder = self.folder / name
-        done = filter_chains(
-            read_chains(folder / "chains.jsonl"), SentenceEncoder("minilm"), threshold=THRESHOLD
-        )
-        write_chains(done, folder / "filtered.jsonl")
+        chains = read_chains(folder / "chains.jsonl")
+        encoder = SentenceEncoder("minilm")
+        write_chains(filter_chains(chains, encoder, threshold=THRESHOLD), folder / "filtered.jsonl")
         return [c for c in self.chains(name, "filtered.jsonl") if not c.dropped]
 
     def chains(self, name: str, file: str = "chains.jsonl") -> list[Chain]:
-        """Those with a trace, in an order that does not depend on which was done first."""
-        return sorted(
-            (c for c in read_chains(self.folder / name / file) if c.trace), key=lambda c: c.sample.id
-        )
+        """The chains with a trace, in an order that does not depend on which was finished first."""
+        chains = [c for c in read_chains(self.folder / name / file) if c.trace]
+        return sorted(chains, key=lambda c: c.sample.id)
 
     def traces(self, name: str) -> list[Trace]:
         return [c.trace for c in self.chains(name) if c.trace]
@@ -215,8 +221,8 @@ class _Seed:
         loss_on_frames: bool = False,
     ) -> Result:
         """Learn, then ask."""
-        learnt = self.learn(name, traces, run, loss_on_frames=loss_on_frames)
-        return learnt | self.ask(str(self.weights(name)), tags)
+        learning = self.learn(name, traces, run, loss_on_frames=loss_on_frames)
+        return learning | self.ask(str(self.weights(name)), tags)
 
     def learn(
         self,
@@ -227,10 +233,9 @@ class _Seed:
         base: str = "micro:base",
         loss_on_frames: bool = False,
     ) -> Result:
-        # Who has learnt already goes on gently, and half as long.
-        rate, steps = (
-            (1e-3, self.sizes.steps) if base == "micro:base" else (3e-4, max(1, self.sizes.steps // 2))
-        )
+        rate, steps = 1e-3, self.sizes.steps
+        if base != "micro:base":  # a trained student learns on at a lower rate, and half as long
+            rate, steps = 3e-4, max(1, steps // 2)
         settings = SftSettings(
             base=base,
             mode="full",
@@ -247,11 +252,11 @@ class _Seed:
             save_steps=1_000_000,
             seed=self.seed,
         )
-        # A chain is mostly description, which the base model knows: mostly what is learnt is what comes after
-        # it.
-        ends = [end for t in traces if (end := _end(t))]
+        # A chain is mostly description, which the base model knows: most of the training is on what follows.
+        ends = [end for trace in traces if (end := _end(trace))]
+        repeated = [t.model_copy(update={"id": f"{t.id}/{n}"}) for n in range(ENDS) for t in ends]
         result = finetune(
-            [*traces, *(t.model_copy(update={"id": f"{t.id}/{n}"}) for n in range(ENDS) for t in ends)],
+            [*traces, *repeated],
             FrameStore(self.folder / run / "frames"),
             self.weights(name),
             settings,
@@ -265,9 +270,13 @@ class _Seed:
         }
 
     def ask(
-        self, weights: str, tags: Sequence[str], wrap: Wrap | None = None, max_calls: int | None = None
+        self,
+        weights: str,
+        tags: Sequence[str],
+        wrap: Callable[[Reasoner], Reasoner] | None = None,
+        max_calls: int | None = None,
     ) -> Result:
-        """The arm's answers on the test questions, through the graph."""
+        """Ask the test questions through the graph, and count."""
         context = AskContext(tools=tuple(tags), seed=self.seed, max_calls=max_calls)
         questions = list(items(self.sizes.asked, "test"))
         answers, _ = asyncio.run(
@@ -275,37 +284,27 @@ class _Seed:
         )
         return scored(answers)
 
-    def new(self) -> list[Sample]:
-        """Questions that no corpus has, half as many."""
+    def new_questions(self) -> list[Sample]:
+        """Questions that no corpus has, half as many as a corpus has."""
         first = self.sizes.corpus
         return list(load_world(first + first // 2, self.folder / "clips", self.seed))[first:]
 
     def self_training(self) -> Result:
-        """Rejection sampling: the student's own answers to new questions, filtered, are learnt beside the
+        """Rejection sampling: the student's own answers to new questions, filtered, are trained on beside the
         reference chains."""
-        folder, new = self.folder / "own", self.new()
+        student, new = str(self.weights("both")), self.new_questions()
         plan = Plan(retries=1, seed=self.seed, temperature=0.7)
-        with one_thread():
-            asyncio.run(
-                construct(new, self.config(str(self.weights("both"))), folder, plan, Limits(concurrency=32))
-            )
-        kept = self._filter("own")
-        frames = FrameStore(folder / "frames")
+        self._construct(new, self.config(student), "own", plan, concurrency=32)
+        own = [c.trace for c in self._filter("own") if c.trace]
+        frames = FrameStore(self.folder / "own" / "frames")
         reference = FrameStore(self.folder / "reference" / "frames")
-        for c in kept:
-            for f in c.trace.shown if c.trace else ():
-                reference.put(frames.get(f.digest))
-        learnt = self.learn(
-            "self-training",
-            [*self.reference(), *(c.trace for c in kept if c.trace)],
-            "reference",
-            base=str(self.weights("both")),
-        )
-        return (
-            {"sampled": len(new), "own": len(kept)}
-            | learnt
-            | self.ask(str(self.weights("self-training")), TAGS)
-        )
+        for trace in own:
+            for frame in trace.shown:
+                reference.put(frames.get(frame.digest))
+        traces = [*self.reference(), *own]
+        learning = self.learn("self-training", traces, "reference", base=student)
+        answers = self.ask(str(self.weights("self-training")), TAGS)
+        return {"sampled": len(new), "own": len(own)} | learning | answers
 
     def grpo(self) -> Result:
         settings = GrpoSettings(
@@ -318,121 +317,43 @@ class _Seed:
             reward=Reward(call=0.1),
         )
         folder = self.weights("grpo")
-        rounds = train_folder(folder, self.new(), self.config(str(self.weights("both"))), settings)
+        rounds = train_folder(folder, self.new_questions(), self.config(str(self.weights("both"))), settings)
         seen = [{"reward": r.reward, "accuracy": r.accuracy, "calls": r.calls} for r in rounds]
         return {"rounds": seen} | self.ask(str(folder), TAGS)
 
     def frame_tokens(self) -> Result:
-        """What the students would write where a tool's frame stands: with the loss on frames, and without."""
+        """What students would write in the place of returned frames, with the loss on frames and without."""
         traces = [t for t in self.filtered("reference") if t.calls][:40]
         store = FrameStore(self.folder / "reference" / "frames")
         return {arm: frame_writing(self.weights(arm), traces, store) for arm in ("both", "loss-on-frames")}
 
 
+def _has_frame(trace: Trace) -> bool:
+    return any(isinstance(s, Frames) and s.frames for s in trace.segments)
+
+
 def _end(trace: Trace) -> Trace | None:
-    """What follows the view; a chain that does not begin with the view has none."""
+    """What follows the description of the view; None if the chain does not begin with it."""
     try:
         return after_view(trace).model_copy(update={"id": f"{trace.id}/end"})
     except ValueError:
         return None
 
 
-def scored(answers: Iterable[Asked]) -> Result:
-    """Counts, from which the report makes rates."""
+def scored(answers: Iterable[AnsweredItem]) -> Result:
+    """Counts, of which the report makes rates."""
     answers = list(answers)
-    by = {
-        f: [sum(a.right for a in answers if a.item.family == f), sum(a.item.family == f for a in answers)]
-        for f in FAMILIES
-    }
-    needed = [(set(a.item.needed), a.called) for a in answers]
+    families = {}
+    for family in FAMILIES:
+        of_family = [a for a in answers if a.item.family == family]
+        families[family] = [sum(a.right for a in of_family), len(of_family)]
+    needed = [set(a.item.needed) for a in answers]
     return {
         "asked": len(answers),
         "right": sum(a.right for a in answers),
-        "families": by,
+        "families": families,
         "calls": sum(len(a.trace.calls) for a in answers),
-        "needed": sum(len(n) for n, _ in needed),
-        "needed and called": sum(len(n & c) for n, c in needed),
+        "needed": sum(map(len, needed)),
+        "needed and called": sum(len(tags & a.called) for tags, a in zip(needed, answers, strict=True)),
         "tokens": sum(a.trace.usage.tokens for a in answers),
     }
-
-
-def frame_writing(weights: Path, traces: Sequence[Trace], store: FrameStore) -> Result:
-    """Of the tokens inside returned frames, how many the model would write itself: `marks` and vision tokens,
-    by argmax."""
-    import torch
-    from transformers import Qwen3VLForConditionalGeneration
-
-    packer = Packer.from_pretrained(weights)
-    model: Any = Qwen3VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32).eval()
-    vision = {
-        packer.image_token_id,
-        *(packer.codec.tokenizer.convert_tokens_to_ids(t) for t in ("<|vision_start|>", "<|vision_end|>")),
-    }
-    counts = {"vision": 0, "vision written": 0, "opened": 0, "opened itself": 0}
-    for trace in traces:
-        prompt = Prompt(dict.fromkeys(trace.versions.tools, ""), "short")
-        packed = packer.pack(render(trace, prompt, end_of_turn=True))
-        start = len(packer.pack(render(trace.model_copy(update={"segments": ()}), prompt)).ids)
-        ids = torch.tensor([packed.ids])
-        with torch.no_grad():
-            model.model.rope_deltas = None
-            best = (
-                model(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    mm_token_type_ids=(ids == packer.image_token_id).int(),
-                    pixel_values=packer.patches(packed.images, store),
-                    image_grid_thw=torch.tensor(packed.grids),
-                )
-                .logits[0]
-                .argmax(-1)
-                .tolist()
-            )
-        opening = packer.codec.encode("<frame>", "plain")
-        for i in range(start, len(packed.ids)):
-            if packed.ids[i] in vision:
-                counts["vision"] += 1
-                counts["vision written"] += best[i - 1] in vision
-            if packed.ids[i : i + len(opening)] == opening and not packed.trainable[i]:
-                counts["opened"] += 1
-                counts["opened itself"] += best[i - 1] == opening[0]
-    return counts
-
-
-class Inserted(Reasoner):
-    """A reasoner for which a frame is fetched by rule: once it has said what its view shows, with the
-    question itself as query."""
-
-    def __init__(self, reasoner: Reasoner) -> None:
-        self.reasoner = reasoner
-        self.name = f"{reasoner.name} with a frame by rule"
-
-    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
-        inserted = "</frame>" in str(request.rollout)
-        said, done = "", Done(StopReason.EOS)
-
-        def viewed(piece: str) -> bool:
-            nonlocal said
-            said += piece
-            return _CONCLUDES.search(said) is not None
-
-        stream = self.reasoner.stream(request if inserted else replace(request, until=viewed))
-        async with aclosing(stream):
-            async for item in stream:
-                if inserted:
-                    yield item
-                elif isinstance(item, Done):
-                    done = item
-        if not inserted:
-            asked = next(
-                p.text
-                for p in request.rollout.pieces
-                if isinstance(p, TextPiece) and p.trust == "plain" and p.text.startswith("\n")
-            )
-            text = f"{_CONCLUDES.split(said)[0]}<retrieve>{asked.strip().splitlines()[0]}</retrieve>"
-            request.until(text)
-            yield Delta(text)
-            yield replace(done, stop=StopReason.UNTIL)
-
-    def forget(self, session: str) -> None:
-        self.reasoner.forget(session)

@@ -1,8 +1,8 @@
-"""The ablations as a page: a table for each, against the paper's, and two plots. Reads what `ablate` has
-written, no more.
+"""The ablations as a page: a table for each, against the paper's, and two plots. It reads only what `ablate`
+has written.
 
-Rates are means over seeds; what stands behind ± is the largest distance of a seed from that mean, and with
-one seed the half-width of its 95 % interval. Arms that are not done yet are left out, and named.
+Rates are means over seeds; behind ± is the largest distance of a seed from that mean or, with one seed, the
+half-width of its 95 % interval. Arms that are not done yet are left out, and named.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from typing import Any
 from act2see.errors import CorpusError
 from act2see.micro.questions import FAMILIES
 from act2see.micro.study.evaluate import Rate
+from act2see.tools.runtime.markdown import markdown_table
 
 Results = dict[str, list[dict[str, Any]]]
+"""By stage: its result for each seed."""
+Arm = tuple[str, str, float | None]
+"""A stage, its label, and the paper's figure."""
 TOOLS = (
     ("text", "text only", 71.9),
     ("retrieval", "retrieval only", 72.8),
@@ -41,7 +45,11 @@ BEYOND = (("both", "SFT", None), ("self-training", "+ self-training", None), ("g
 
 
 def read_results(folder: Path) -> Results:
-    """By stage, one result for each seed. Raises `CorpusError` where there is none."""
+    """Read the results in a folder of `ablate`.
+
+    Raises:
+        CorpusError: There are none.
+    """
     found: Results = {}
     for file in sorted(folder.glob("seed-*/*.json")):
         found.setdefault(file.stem, []).append(json.loads(file.read_text(encoding="utf-8")))
@@ -52,49 +60,46 @@ def read_results(folder: Path) -> Results:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A figure over seeds, with its spread; `percent` for how it is printed."""
+    """A figure over seeds."""
 
     value: float
     spread: float
     percent: bool = True
+    """How it is printed."""
 
     def __str__(self) -> str:
-        return (
-            f"{self.value:.1%} ± {100 * self.spread:.1f}"
-            if self.percent
-            else f"{self.value:.2f} ± {self.spread:.2f}"
-        )
+        if self.percent:
+            return f"{self.value:.1%} ± {100 * self.spread:.1f}"
+        return f"{self.value:.2f} ± {self.spread:.2f}"
 
 
 def rate(results: Sequence[dict[str, Any]], hits: str = "right", n: str = "asked") -> Mean:
+    """The mean of one count over another; by default the accuracy."""
     values = [r[hits] / r[n] for r in results if r[n]]
     if not values:
         return Mean(math.nan, math.nan)
     if len(values) == 1:
         low, high = Rate("", results[0][hits], results[0][n]).interval
         return Mean(values[0], (high - low) / 2)
-    return Mean(fmean(values), max(abs(v - fmean(values)) for v in values))
+    return Mean(fmean(values), _spread(values))
 
 
 def calls(results: Sequence[dict[str, Any]]) -> Mean:
+    """The calls of a question."""
     values = [r["calls"] / r["asked"] for r in results]
-    return Mean(fmean(values), max(abs(v - fmean(values)) for v in values), percent=False)
+    return Mean(fmean(values), _spread(values), percent=False)
+
+
+def _spread(values: Sequence[float]) -> float:
+    mean = fmean(values)
+    return max(abs(value - mean) for value in values)
 
 
 def markdown(results: Results, command: str) -> str:
     """The page. `command` is what made the results."""
-    seeds = max(len(r) for r in results.values())
-    asked = next((r[0]["asked"] for r in results.values() if "asked" in r[0]), 0)
-    made = next((r[0]["made"] for s in ("corpus-reference", "corpus-noisy") if (r := results.get(s))), 0)
-    seconds = sum(r["seconds"] for stage in results.values() for r in stage)
-    steps = max((r[0]["steps"] for r in results.values() if "steps" in r[0]), default=0)
     parts = [
         "# The paper's ablations on the board world\n",
-        f"`{command}`: {seeds} seed{'s' if seeds > 1 else ''}, {made} questions in a corpus, "
-        f"{steps} steps of SFT from the shipped base model, {asked} test questions an arm; "
-        f"{seconds / 60:.0f} minutes in all. Rates are means over seeds, ± the largest distance of a seed "
-        "from the mean (with one seed: half of its 95 % interval). The paper's figures are for other models "
-        "on Video-MME: compare the order, not the size.\n",
+        _introduction(results, command),
         _arms(
             "Tools (the paper's table 8)",
             results,
@@ -126,116 +131,113 @@ def markdown(results: Results, command: str) -> str:
             "Beyond the paper", results, BEYOND, "GRPO rewards a right answer and charges 0.1 for each call."
         ),
     ]
-    return "\n".join(p for p in parts if p)
+    return "\n".join(part for part in parts if part)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [
-        "| " + " | ".join(head) + " |",
-        "|" + "---|" * len(head),
-        *("| " + " | ".join(r) + " |" for r in rows),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _arms(title: str, results: Results, arms: Sequence[tuple[str, str, float | None]], note: str) -> str:
-    rows = [
-        (label, str(rate(results[a])), str(calls(results[a])), f"{paper}" if paper else "")
-        for a, label, paper in arms
-        if a in results
-    ]
-    missing = [label for a, label, _ in arms if a not in results]
-    left = f"Not done yet: {', '.join(missing)}.\n" if missing else ""
+def _introduction(results: Results, command: str) -> str:
+    seeds = max(len(stage) for stage in results.values())
+    asked = next((stage[0]["asked"] for stage in results.values() if "asked" in stage[0]), 0)
+    corpora = [results[name] for name in ("corpus-reference", "corpus-noisy") if results.get(name)]
+    made = corpora[0][0]["made"] if corpora else 0
+    seconds = sum(result["seconds"] for stage in results.values() for result in stage)
+    steps = max((stage[0]["steps"] for stage in results.values() if "steps" in stage[0]), default=0)
     return (
-        f"## {title}\n\n"
-        + _table(("", "accuracy", "calls a question", "the paper"), rows)
-        + (f"\n{note}\n" if note else "")
-        + left
+        f"`{command}`: {seeds} seed{'s' if seeds > 1 else ''}, {made} questions in a corpus, "
+        f"{steps} steps of SFT from the shipped base model, {asked} test questions an arm; "
+        f"{seconds / 60:.0f} minutes in all. Rates are means over seeds, ± the largest distance of a seed "
+        "from the mean (with one seed: half of its 95 % interval). The paper's figures are for other models "
+        "on Video-MME: compare the order, not the size.\n"
     )
+
+
+def _arms(title: str, results: Results, arms: Sequence[Arm], note: str) -> str:
+    rows, missing = [], []
+    for stage, label, paper in arms:
+        if stage in results:
+            done = results[stage]
+            rows.append((label, rate(done), calls(done), paper or ""))
+        else:
+            missing.append(label)
+    text = f"## {title}\n\n" + markdown_table(("", "accuracy", "calls a question", "the paper"), rows)
+    if note:
+        text += f"\n{note}\n"
+    if missing:
+        text += f"Not done yet: {', '.join(missing)}.\n"
+    return text
 
 
 def _families(results: Results) -> str:
     rows = []
-    for arm, label, _ in TOOLS:
-        if arm in results:
-            values = [
-                fmean(r["families"][f][0] / max(1, r["families"][f][1]) for r in results[arm])
-                for f in FAMILIES
-            ]
-            rows.append((label, *(f"{v:.0%}" for v in values)))
-    return _table(("by family", *FAMILIES), rows) if rows else ""
+    for stage, label, _ in TOOLS:
+        if stage not in results:
+            continue
+        cells = []
+        for family in FAMILIES:
+            counts = [result["families"][family] for result in results[stage]]
+            cells.append(f"{fmean(right / max(1, asked) for right, asked in counts):.0%}")
+        rows.append((label, *cells))
+    return markdown_table(("by family", *FAMILIES), rows) if rows else ""
 
 
 def _corpora(results: Results) -> str:
-    rows = [
-        (
-            label,
-            str(rate(r, "right", "made")),
-            str(rate(r, "called", "made")),
-            f"{fmean(x['kept'] / x['made'] for x in r):.0%}",
-        )
-        for stage, label in (("corpus-reference", "reference"), ("corpus-noisy", "noisy teacher"))
-        if (r := results.get(stage))
-    ]
-    return _table(("chains", "right", "with a frame", "pass the filter"), rows) if rows else ""
+    rows = []
+    for stage, label in (("corpus-reference", "reference"), ("corpus-noisy", "noisy teacher")):
+        if done := results.get(stage):
+            kept = fmean(result["kept"] / result["made"] for result in done)
+            rows.append((label, rate(done, "right", "made"), rate(done, "called", "made"), f"{kept:.0%}"))
+    return markdown_table(("chains", "right", "with a frame", "pass the filter"), rows) if rows else ""
 
 
 def _hint(results: Results) -> str:
     if not {"corpus-noisy", "corpus-hinted"} <= set(results):
         return ""
     rows = [
-        ("without", str(rate(results["corpus-noisy"], "called", "made")), "45.2 %"),
-        ("with", str(rate(results["corpus-hinted"], "called", "made")), "5.3 %"),
+        ("without", rate(results["corpus-noisy"], "called", "made"), "45.2 %"),
+        ("with", rate(results["corpus-hinted"], "called", "made"), "5.3 %"),
     ]
-    said = (
-        "The scripted teacher is programmed to trust a hint nine times in ten: this shows that the machinery "
-        "works, and is no evidence.\n"
-    )
     return (
         "## The right answer in the teacher's prompt (table 6)\n\n"
-        + _table(("", "chains with a frame", "the paper"), rows)
-        + "\n"
-        + said
+        + markdown_table(("", "chains with a frame", "the paper"), rows)
+        + "\nThe scripted teacher is programmed to trust a hint nine times in ten: this shows that the "
+        "machinery works, and is no evidence.\n"
     )
 
 
 def _at_most(results: Results, calls: int) -> list[dict[str, Any]] | None:
-    """Four calls are what every arm is allowed."""
+    """The results with so many calls allowed; every arm is allowed four."""
     return results.get("both" if calls == 4 else f"budget-{calls}")
 
 
 def _budget(results: Results) -> str:
-    rows = [
-        (str(n), str(rate(r)), str(calls(r)), f"{fmean(x['tokens'] / x['asked'] for x in r):.0f}")
-        for n in range(5)
-        if (r := _at_most(results, n))
-    ]
-    return (
-        "## Calls allowed\n\n"
-        + _table(("at most", "accuracy", "calls a question", "tokens a question"), rows)
-        if rows
-        else ""
-    )
+    rows = []
+    for n in range(5):
+        if done := _at_most(results, n):
+            tokens = fmean(result["tokens"] / result["asked"] for result in done)
+            rows.append((n, rate(done), calls(done), f"{tokens:.0f}"))
+    if not rows:
+        return ""
+    head = ("at most", "accuracy", "calls a question", "tokens a question")
+    return "## Calls allowed\n\n" + markdown_table(head, rows)
 
 
 def _frame_tokens(results: Results) -> str:
-    if not (r := results.get("frame-tokens")):
+    if not (done := results.get("frame-tokens")):
         return ""
     rows = []
     for arm, label in (("both", "no loss on frames"), ("loss-on-frames", "loss on frames")):
-        vision = fmean(x[arm]["vision written"] / max(1, x[arm]["vision"]) for x in r)
-        opened = fmean(x[arm]["opened itself"] / max(1, x[arm]["opened"]) for x in r)
+        vision = fmean(result[arm]["vision written"] / max(1, result[arm]["vision"]) for result in done)
+        opened = fmean(result[arm]["opened itself"] / max(1, result[arm]["opened"]) for result in done)
         rows.append((label, f"{vision:.0%}", f"{opened:.0%}"))
     head = ("", "vision tokens it would write itself", "`<frame>` it would open itself")
-    said = (
-        "Greedy decoding at the positions of returned frames. In the loop neither can happen: decoding stops "
-        "at the call and forbids these tokens.\n"
+    return (
+        markdown_table(head, rows)
+        + "\nGreedy decoding at the positions of returned frames. In the loop neither can happen: decoding "
+        "stops at the call and forbids these tokens.\n"
     )
-    return _table(head, rows) + "\n" + said
 
 
 def plots(results: Results, folder: Path) -> list[Path]:
-    """`tools.png` and `budget.png`, where their stages are done."""
+    """Write `tools.png` and `budget.png` if their stages are done; return their paths."""
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -254,25 +256,18 @@ def plots(results: Results, folder: Path) -> list[Path]:
     arms = [(label, rate(results[a])) for a, label, _ in (*INSERTION[:2], *TOOLS) if a in results]
 
     def bars(axes: Any) -> None:
-        axes.bar(
-            [label.replace(" ", "\n", 1) for label, _ in arms],
-            [m.value for _, m in arms],
-            yerr=[m.spread for _, m in arms],
-            capsize=3,
-        )
+        labels = [label.replace(" ", "\n", 1) for label, _ in arms]
+        axes.bar(labels, [m.value for _, m in arms], yerr=[m.spread for _, m in arms], capsize=3)
         axes.tick_params(axis="x", labelsize=8)
 
     def curve(axes: Any) -> None:
-        points = [(n, rate(r)) for n in range(5) if (r := _at_most(results, n))]
+        points = {n: rate(done) for n in range(5) if (done := _at_most(results, n))}
+        means = points.values()
         axes.errorbar(
-            [n for n, _ in points],
-            [m.value for _, m in points],
-            [m.spread for _, m in points],
-            marker="o",
-            capsize=3,
+            list(points), [m.value for m in means], [m.spread for m in means], marker="o", capsize=3
         )
         axes.set_xlabel("calls allowed")
-        axes.set_xticks([n for n, _ in points])
+        axes.set_xticks(list(points))
 
     if arms:
         save("tools.png", bars)

@@ -1,14 +1,16 @@
-"""The graphs that `langgraph.json` names: what `langgraph dev`, and a deployed LangGraph server, serve.
+"""The graphs that `langgraph.json` names, for `langgraph dev` and for a deployed LangGraph server.
 
-They are factories. The server imports this file, and asks a factory whenever it needs the graph, for a run as
-for a schema; the graph is built at the first time and kept, its models are loaded by the first question.
-Threads, checkpoints and the store are the server's own, so no graph here brings a checkpointer.
+They are factories. The server imports this file, and calls a factory whenever it needs the graph, for a run
+as for a schema. The first call builds the graph, which is kept; the first question loads its models. Threads,
+checkpoints and the store are the server's own, so no graph here brings a checkpointer.
 
-Three variables of the environment say what is served: `ACT2SEE_CONFIG`, a preset's name or a YAML file
-(default: micro); `ACT2SEE_FOLDERS`, the folders (separated as in PATH) in which videos, pictures and
-subtitles may be opened; without it, the one in which the server was started, since whoever reaches the server
-names the paths; `ACT2SEE_MODEL`, the chat model (`provider:model`) that supervises the assistant and merges
-the parts of long videos; without it, both go by rules and work offline.
+Three environment variables configure them:
+
+- `ACT2SEE_CONFIG`: a preset's name or a YAML file; by default `micro`. - `ACT2SEE_FOLDERS`: the folders
+(separated as in PATH) in which videos, pictures and subtitles may be opened; by default the one in which the
+server was started. There must be a limit, because clients name the paths. - `ACT2SEE_MODEL`: the chat model
+(`provider:model`) that supervises the assistant and merges the parts of long videos; by default both work by
+rules, offline.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def _act2see() -> Graph:
 
 
 async def long_video() -> LongGraph:
-    """One question about a long video, asked of its parts."""
+    """One question about a long video, asked to each of its parts."""
     return await asyncio.to_thread(_long_video)
 
 
@@ -60,7 +62,11 @@ def _assistant() -> CompiledStateGraph[Any, Any, Any, Any]:
 
 @cache
 def served_config() -> Config:
-    """The configuration that is served; its parts open only the files that they may. Raises `ConfigError`."""
+    """The configuration that is served. Its parts open files of the folders only.
+
+    Raises:
+        ConfigError: The configuration cannot be read.
+    """
     config = load_config(os.environ.get("ACT2SEE_CONFIG") or None)
     finder = cached_parts(config).resources.finder
     finder.clips = FencedLibrary(finder.clips, Folders(_folders()))
@@ -68,7 +74,7 @@ def served_config() -> Config:
 
 
 def _folders() -> list[str]:
-    named = [f for f in os.environ.get("ACT2SEE_FOLDERS", "").split(os.pathsep) if f]
+    named = [folder for folder in os.environ.get("ACT2SEE_FOLDERS", "").split(os.pathsep) if folder]
     return named or [os.getcwd()]
 
 

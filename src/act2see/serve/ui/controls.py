@@ -1,95 +1,94 @@
-"""The page's controls, and what happens when they are used.
+"""The page's controls under Ask, and their event handlers.
 
-A handler changes only what is new: while tokens come, the chain's text alone, without its pictures, which go
-to the page once, when they come. Errors are shown beside the control that they came from, in words and as
-text, and leave the form as it was. A handler takes values as the browser sends them, of any type, and checks
-them itself.
+A handler sends only what has changed: while tokens arrive that is the text of the chain; a picture is sent
+once, when it arrives. An error is shown as text beside the control that caused it, and the form keeps its
+values. A browser can send values of any type, so the handlers check them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from act2see.errors import QuestionError
 from act2see.graphs.config import Config
+from act2see.serve.ui.components import EVENT, RunView, Updates, follow, html, on, text_of
 from act2see.serve.ui.form import read_form
+from act2see.serve.ui.history import History
 from act2see.serve.ui.page import (
     alert,
-    chain,
-    compared,
-    label,
     links,
     nothing_asked,
-    past_run,
     player,
     status,
-    style,
     taken,
 )
-from act2see.serve.ui.runs import Run, Runs, error_line
+from act2see.serve.ui.runs import Runs, error_line
 from act2see.serve.ui.shelf import Clip, VideoCatalog
-from act2see.trace.markup import Html, el
-from act2see.trace.pictures import Pictures
-from act2see.trace.trace import Trace
+from act2see.trace.markup import el
 
-Updates = dict[Any, Any]  # new values by Gradio component
-
-_NO_RUNS = "There is no run yet: ask a question under Ask, and it is kept here."
-_NOT_TWO = "Ask twice, with and without tools for instance; then pick the two runs here."
-# On a phone the answer begins below the form, and an error may lie above what is in view.
+# On a phone the answer is below the form, and an error can be above the part that is in view. A busy page may
+# skip the first status of a run, so the first one that it gets scrolls to the answer.
 _SHOW_ANSWER = """(status) => {
-  if (status?.includes("a2s-begun")) setTimeout(() => {
+  const run = status?.match(/data-run="([^"]*)"/)?.[1];
+  if (!run || run === window.shownRun) return;
+  window.shownRun = run;
+  setTimeout(() => {
     const answer = document.getElementById("answering"), top = answer.getBoundingClientRect().top;
     if (top < 0 || top > innerHeight / 2) answer.scrollIntoView();
   });
 }"""
-_SHOW_ERROR = """(said) => {
-  if (said?.includes('role="alert"')) setTimeout(() => document.getElementById("said").scrollIntoView({block: "nearest"}));
+_SHOW_ERROR = """(message) => {
+  if (!message?.includes('role="alert"')) return;
+  setTimeout(() => document.getElementById("message").scrollIntoView({block: "nearest"}));
 }"""
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """Where a run is shown: its state, its pictures, its chain."""
-
-    status: Any
-    style: Any
-    chain: Any
-
-    @property
-    def parts(self) -> list[Any]:
-        return [self.status, self.style, self.chain]
-
-    def cleared(self, said: Html | str = "") -> Updates:
-        return {self.status: said, self.style: "", self.chain: ""}
+_SHOW_READY = "() => { document.body.dataset.ready = ''; }"
 
 
 class Controls:
-    """The controls of one page. `draw` makes them, inside a `gr.Blocks`."""
+    """The controls of the page. `draw` creates them, inside a `gr.Blocks`."""
 
     def __init__(
         self, configs: Mapping[str, Config], shelf: VideoCatalog, runs: Runs, max_upload: int
     ) -> None:
         self.configs, self.shelf, self.runs, self.max_upload = dict(configs), shelf, runs, max_upload
-        self.names = {c.hash: name for name, c in self.configs.items()}
+        self.history = History(runs, {config.hash: name for name, config in self.configs.items()})
 
     def draw(self, blocks: Any) -> None:
         import gradio as gr
 
         with gr.Column(elem_classes="a2s-head"):
-            about = "Ask a question about a video. The model thinks, looks again at the video, or imagines a frame, and answers."
-            _html(el("h1", "Act2See") + el("p", about))
+            about = (
+                "Ask a question about a video. The model thinks, looks at the video again or imagines "
+                "frames, and answers."
+            )
+            html(el("h1", "Act2See") + el("p", about))
         with gr.Tabs():
             with gr.Tab("Ask", id="ask"):
                 self._draw_ask(gr)
-            with gr.Tab("Past runs", id="past") as past_tab:
-                self._draw_past(gr, past_tab)
-            with gr.Tab("Compare", id="compare") as compare_tab:
-                self._draw_compare(gr, compare_tab)
-        _on(blocks.load, self.opened, None, [self.clip, self.ask_button])
+            with gr.Tab("Past runs", id="past", interactive=False) as past_tab:
+                self.history.draw_past(past_tab)
+            with gr.Tab("Compare", id="compare", interactive=False) as compare_tab:
+                self.history.draw_compare(compare_tab)
+        # Disabled until the server has answered the page for the first time: `opened` enables them. Then the
+        # page's body gets the attribute `data-ready`, which ui.css and tests look for.
+        self.controls = [
+            self.upload,
+            self.clip,
+            self.question,
+            self.options,
+            self.ask_button,
+            self.config,
+            self.tools,
+            self.calls,
+            self.tokens,
+            self.seed,
+            past_tab,
+            compare_tab,
+        ]
+        opened = on(blocks.load, self.opened, None, [*self.controls, self.message])
+        opened.then(None, js=_SHOW_READY)
 
     def _draw_ask(self, gr: Any) -> None:
         name, config = next(iter(self.configs.items()))
@@ -98,61 +97,88 @@ class Controls:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self.upload = gr.File(
-                    label=f"Upload a video (at most {_size(self.max_upload)})", height=150, elem_id="upload"
+                    label=f"Upload a video (at most {_size(self.max_upload)})",
+                    height=150,
+                    interactive=False,
+                    elem_id="upload",
                 )
-                self.upload_said = _html(elem_id="upload-said")
+                self.upload_message = html(elem_id="upload-message")
                 self.clip = gr.Dropdown(
-                    _offered(clips), value=first and first.key, label="Video", elem_id="clip"
+                    _offered(clips),
+                    value=first and first.key,
+                    label="Video",
+                    interactive=False,
+                    elem_id="clip",
                 )
-                self.player = _html(player(first.key, first.label) if first else "")
+                self.player = html(player(first.key, first.label) if first else "")
                 self.question = gr.Textbox(
                     first.question if first else "",
                     label="Question",
-                    placeholder="What happens when …? (Enter asks)",
+                    placeholder="What happens when …? (press Enter to ask)",
                     lines=1,
                     max_lines=5,
+                    interactive=False,
                     elem_id="question",
                 )
                 self.options = gr.Textbox(
                     "\n".join(first.options) if first else "",
-                    label="Options, one on a line (may be empty)",
+                    label="Options, one per line (optional)",
                     lines=2,
                     max_lines=8,
+                    interactive=False,
                     elem_id="options",
                 )
                 with gr.Row():
-                    # It can be pressed once the server has answered the page: see `opened`.
                     self.ask_button = gr.Button(
                         "Ask", variant="primary", min_width=120, interactive=False, elem_id="ask-button"
                     )
                     self.stop_button = gr.Button(
                         "Stop", variant="stop", min_width=120, interactive=False, elem_id="stop-button"
                     )
-                self.said = _html(elem_id="said")
+                self.message = html(elem_id="message")
                 with gr.Accordion("Tools, budget, configuration", open=False):
                     self.config = gr.Dropdown(
-                        list(self.configs), value=name, label="Configuration", elem_id="config"
+                        list(self.configs),
+                        value=name,
+                        label="Configuration",
+                        interactive=False,
+                        elem_id="config",
                     )
                     self.tools = gr.CheckboxGroup(
-                        list(config.tools), value=list(config.tools), label="Tools", elem_id="tools"
+                        list(config.tools),
+                        value=list(config.tools),
+                        label="Tools",
+                        interactive=False,
+                        elem_id="tools",
                     )
                     self.calls = gr.Number(
-                        config.budget.calls, label="Calls at most", precision=0, minimum=0, elem_id="calls"
+                        config.budget.calls,
+                        label="Maximum calls",
+                        precision=0,
+                        minimum=0,
+                        interactive=False,
+                        elem_id="calls",
                     )
                     self.tokens = gr.Number(
-                        config.budget.tokens, label="Tokens at most", precision=0, minimum=1, elem_id="tokens"
+                        config.budget.tokens,
+                        label="Maximum tokens",
+                        precision=0,
+                        minimum=1,
+                        interactive=False,
+                        elem_id="tokens",
                     )
-                    self.seed = gr.Number(config.seed, label="Seed", precision=0, elem_id="seed")
+                    self.seed = gr.Number(
+                        config.seed, label="Seed", precision=0, interactive=False, elem_id="seed"
+                    )
             with gr.Column(scale=3, min_width=300, elem_id="answering", elem_classes="a2s-view"):
-                self.view = _View(
-                    _html(),
-                    _html(),
-                    _html(nothing_asked(name, guarded=config.view.guard is not None), elem_id="chain"),
+                self.view = RunView(
+                    html(),
+                    html(),
+                    html(nothing_asked(name, guarded=config.view.guard is not None), elem_id="chain"),
                 )
         self.run = gr.State("")
-        self.sample = gr.State(
-            first.key if first and first.question else ""
-        )  # whose question and options were filled in
+        # The sample whose question and options were filled in.
+        self.sample = gr.State(first.key if first and first.question else "")
         form = [
             self.clip,
             self.question,
@@ -163,52 +189,47 @@ class Controls:
             self.tokens,
             self.seed,
         ]
-        shown = [*self.view.parts, self.said, self.upload_said, self.ask_button, self.stop_button, self.run]
+        shown = [
+            *self.view.parts,
+            self.message,
+            self.upload_message,
+            self.ask_button,
+            self.stop_button,
+            self.run,
+        ]
         filled = [self.sample, self.question]
-        _on(self.upload.upload, self.uploaded, [self.upload], [self.upload, self.clip, self.upload_said])
-        _on(
+        on(self.upload.upload, self.uploaded, [self.upload], [self.upload, self.clip, self.upload_message])
+        on(
             self.clip.change,
             self.picked,
             [self.clip, *filled],
-            [self.player, *filled, self.options, self.said],
+            [self.player, *filled, self.options, self.message],
         )
-        _on(
+        on(
             self.config.change,
             self.configured,
             [self.config],
             [self.tools, self.calls, self.tokens, self.seed],
         )
-        _on([self.ask_button.click, self.question.submit], self.asked, [self.run, *form], shown)
-        _on(self.stop_button.click, self.stopped, [self.run], [])
+        asked = on([self.ask_button.click, self.question.submit], self.asked, [self.run, *form], shown)
+        # The page ignores Ask until `asked` is complete, so the event that follows enables the button.
+        asked.then(self.ended, [self.run], [self.ask_button, self.stop_button, self.run], **EVENT)
+        on(self.stop_button.click, self.stopped, [self.run], [])
         self.view.status.change(None, [self.view.status], None, js=_SHOW_ANSWER)
-        self.said.change(None, [self.said], None, js=_SHOW_ERROR)
+        self.message.change(None, [self.message], None, js=_SHOW_ERROR)
 
-    def _draw_past(self, gr: Any, tab: Any) -> None:
-        self.past = gr.Dropdown([], label="Run, the newest first", elem_id="past")
-        with gr.Column(elem_classes="a2s-view"):
-            self.past_view = _View(_html(), _html(), _html(elem_id="past-chain"))
-        _on(tab.select, self.listed, [self.past], [self.past, self.past_view.status])
-        _on(self.past.change, self.reopened, [self.past], self.past_view.parts)
-
-    def _draw_compare(self, gr: Any, tab: Any) -> None:
-        with gr.Row():
-            self.two = [
-                gr.Dropdown([], label=f"Run {letter}", min_width=280, elem_id=f"run-{letter.lower()}")
-                for letter in "AB"
-            ]
-        self.comparison = _html(el("p", _NOT_TWO, class_="a2s-note"), elem_id="comparison")
-        _on(tab.select, self.listed_two, self.two, self.two)
-        _on([d.change for d in self.two], self.compared, self.two, [self.comparison])
-
-    # What follows are handlers: values of the controls in, updates out.
+    # Event handlers: they take the values of controls and return updates.
 
     async def opened(self) -> Updates:
-        """The page was opened, and can be used from now on. There may be other videos than when the server
-        started."""
+        """The page was opened: enable its controls and refresh the list of videos."""
         import gradio as gr
 
-        offered = _offered(await asyncio.to_thread(self.shelf.clips))
-        return {self.clip: gr.Dropdown(offered), self.ask_button: gr.Button(interactive=True)}
+        enabled: Updates = {control: gr.update(interactive=True) for control in self.controls}
+        try:
+            clips = await asyncio.to_thread(self.shelf.clips)
+        except Exception as e:
+            return enabled | {self.message: alert(error_line(e, "opening the page"))}
+        return enabled | {self.clip: gr.Dropdown(_offered(clips), interactive=True)}
 
     async def uploaded(self, upload: Any) -> Updates:
         import gradio as gr
@@ -217,30 +238,30 @@ class Controls:
             return {self.upload: gr.skip()}
         try:
             if not isinstance(upload, dict):
-                raise QuestionError("this is no upload: choose a file")
+                raise QuestionError("this is not an uploaded file: choose a file")
             clip, info = await asyncio.to_thread(self.shelf.take, str(upload.get("path")))
         except Exception as e:
-            return {self.upload: None, self.upload_said: alert(error_line(e, "an upload"))}
+            return {self.upload: None, self.upload_message: alert(error_line(e, "an upload"))}
         clips = await asyncio.to_thread(self.shelf.clips)
         chosen = gr.Dropdown(_offered(clips), value=clip.key)
         return {
             self.upload: None,
             self.clip: chosen,
-            self.upload_said: taken(info, clip.label.removeprefix("upload: ")),
+            self.upload_message: taken(info, clip.label.removeprefix("upload: ")),
         }
 
     async def picked(self, key: Any, sample: str, question: Any) -> Updates:
-        """A video was selected. A sample brings its question and options, and takes them along when another
-        one follows."""
+        """A video was selected. A sample fills in its question and options, which are removed again when
+        another video is selected."""
         clips = await asyncio.to_thread(self.shelf.clips)
-        clip, before = clips.get(_text(key)), clips.get(sample)
+        clip, before = clips.get(text_of(key)), clips.get(sample)
         if clip is None:
             return {self.player: ""}
-        # What was wrong was said of the video before.
+        # The message was about the previous video.
         updates: Updates = {
             self.player: player(clip.key, clip.label),
             self.sample: clip.key if clip.question else "",
-            self.said: "",
+            self.message: "",
         }
         if clip.question:
             updates |= {self.question: clip.question, self.options: "\n".join(clip.options)}
@@ -251,7 +272,7 @@ class Controls:
     def configured(self, name: Any) -> Updates:
         import gradio as gr
 
-        config = self.configs.get(_text(name))
+        config = self.configs.get(text_of(name))
         if config is None:
             return {self.calls: gr.skip()}
         return {
@@ -266,145 +287,50 @@ class Controls:
 
         try:
             if running in self.runs.running:
-                raise QuestionError("the last question is still being answered: wait for it, or stop it")
+                raise QuestionError(
+                    "the previous question is still being answered: wait for the answer, or press Stop"
+                )
             clips = await asyncio.to_thread(self.shelf.clips)
             run = self.runs.begin(read_form(clips, self.configs, *form))
         except Exception as e:
-            yield {self.said: alert(error_line(e, "a question"))}
+            yield {self.message: alert(error_line(e, "a question"))}
             return
-        cleared = {**self.view.cleared(status(run)), self.said: "", self.upload_said: ""}
+        cleared = {**self.view.cleared(status(run)), self.message: "", self.upload_message: ""}
         yield {
             **cleared,
             self.ask_button: gr.Button(interactive=False),
             self.stop_button: gr.Button(interactive=True),
             self.run: run.id,
         }
-        ended = {
-            self.ask_button: gr.Button(interactive=True),
-            self.stop_button: gr.Button(interactive=False),
-            self.run: "",
-        }
         try:
-            async for updates in self._follow(run, self.view):
+            async for updates in follow(run, self.view):
                 if run.done and run.error:
                     updates |= {
-                        self.said: alert(run.error),
+                        self.message: alert(run.error),
                         self.view.status: links(run.id) if run.trace else "",
                     }
                 yield updates
         except Exception as e:
-            ended |= {self.said: alert(error_line(e, f"showing run {run.id}"))}
-        yield ended
+            yield {self.message: alert(error_line(e, f"showing run {run.id}"))}
+
+    def ended(self, id: str) -> Updates:
+        """A question was answered or refused: allow the next one."""
+        import gradio as gr
+
+        if id in self.runs.running:
+            return {self.run: gr.skip()}
+        return {
+            self.ask_button: gr.Button(interactive=True),
+            self.stop_button: gr.Button(interactive=False),
+            self.run: "",
+        }
 
     async def stopped(self, id: str) -> None:
         await self.runs.stop(id)
 
-    async def listed(self, chosen: Any) -> Updates:
-        choices = await self._choices()
-        note = "" if choices else el("p", _NO_RUNS, class_="a2s-note")
-        return {
-            self.past: _picked(choices, [_text(chosen), 0]),
-            **({self.past_view.status: note} if note else {}),
-        }
-
-    async def listed_two(self, a: Any, b: Any) -> Updates:
-        choices = [c for c in await self._choices() if c[1] not in self.runs.running]
-        return {self.two[0]: _picked(choices, [_text(a), 1, 0]), self.two[1]: _picked(choices, [_text(b), 0])}
-
-    async def reopened(self, id: Any) -> AsyncIterator[Updates]:
-        """A run of the history was selected; one that is under way is watched."""
-        import gradio as gr
-
-        id = _text(id)
-        if not id:
-            yield {self.past_view.status: gr.skip()}
-            return
-        try:
-            if run := self.runs.running.get(id):
-                async for updates in self._follow(run, self.past_view):
-                    yield updates
-            else:
-                yield {
-                    **self.past_view.cleared(),
-                    self.past_view.chain: await asyncio.to_thread(past_run, id, self.runs),
-                }
-        except Exception as e:
-            yield self.past_view.cleared(alert(error_line(e, f"showing run {id}")))
-
-    async def compared(self, a: Any, b: Any) -> Updates:
-        ids = _text(a), _text(b)
-        if not all(ids):
-            return {self.comparison: el("p", _NOT_TWO, class_="a2s-note")}
-        try:
-            return {self.comparison: await asyncio.to_thread(compared, ids, self.runs, self.names)}
-        except Exception as e:
-            return {self.comparison: alert(error_line(e, f"comparing {' and '.join(ids)}"))}
-
-    async def _choices(self) -> list[tuple[str, str]]:
-        return [(label(p, self.names), p.id) for p in await asyncio.to_thread(self.runs.past)]
-
-    async def _follow(self, run: Run, view: _View) -> AsyncIterator[Updates]:
-        """A run as it goes on, until its end."""
-        pictures: Pictures | None = None
-        seen = 0
-        async for _ in run.live.watch():
-            trace = run.trace if run.done else run.live.trace()
-            updates: Updates = {view.status: status(run)}
-            if trace and run.frames:
-                pictures = pictures or Pictures(run.frames)
-                if seen == run.live.frames_seen:
-                    updates[view.chain] = chain(trace, pictures, not run.done)
-                else:
-                    seen = run.live.frames_seen
-                    updates |= await asyncio.to_thread(_drawn, view, trace, pictures, not run.done)
-            yield updates
-
-
-def _drawn(view: _View, trace: Trace, pictures: Pictures, running: bool) -> Updates:
-    """The chain, and the pictures that it brings."""
-    shown = chain(trace, pictures, running)
-    return {view.chain: shown, view.style: style(pictures)}
-
-
-def _html(value: str = "", **more: Any) -> Any:
-    """A place for HTML, without Gradio's own style for it and without its click handler."""
-    import gradio as gr
-
-    return gr.HTML(value, apply_default_css=False, js_on_load=None, **more)
-
-
-def _on(triggers: Any, do: Any, inputs: Any, outputs: Any) -> None:
-    """Wire an event. Any number of people may use it at once; what is shown stays readable meanwhile."""
-    import gradio as gr
-
-    gr.on(
-        triggers,
-        do,
-        inputs=inputs,
-        outputs=outputs,
-        preprocess=False,
-        concurrency_limit=None,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-
-
-def _text(value: Any) -> str:
-    """A value that should be a text; "" for any other, which no list offers."""
-    return value if isinstance(value, str) else ""
-
 
 def _offered(clips: Mapping[str, Clip]) -> list[tuple[str, str]]:
     return [(c.label, key) for key, c in clips.items()]
-
-
-def _picked(choices: list[tuple[str, str]], wanted: Sequence[str | int | None]) -> Any:
-    """A dropdown with these choices and the first value wanted, by id or by place, that is among them."""
-    import gradio as gr
-
-    ids = [id for _, id in choices]
-    places = [w if isinstance(w, str) else ids[w] if w is not None and w < len(ids) else None for w in wanted]
-    return gr.Dropdown(choices, value=next((p for p in places if p in ids), None))
 
 
 def _size(megabytes: int) -> str:

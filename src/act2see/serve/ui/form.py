@@ -1,5 +1,4 @@
-"""The form as it comes from a browser, which may send anything: read into a question, or refused in one
-line."""
+"""Reads the form. A browser can send anything: a form is a valid question, or refused in one line."""
 
 from __future__ import annotations
 
@@ -28,34 +27,32 @@ def read_form(
     tokens: Any,
     seed: Any,
 ) -> Asked:
-    """The question that a form asks.
+    """Return the question that a form asks.
 
     Args:
-        clips: The videos on offer, by key.
-        configs: The configurations on offer, by name.
-        key, question, options, name, tools, calls, tokens, seed: The values of the form's controls, of whatever type. A number
-            that is None, for an empty control, is the configuration's own.
+        clips: The available videos, by key.
+        configs: The available configurations, by name.
+        key, question, options, name, tools, calls, tokens, seed: The values of the form's controls, of any
+            type. For a number that is None (an empty control) the configuration's own is used.
 
     Raises:
-        VideoError, QuestionError, ConfigError: A value is none that the form offers.
+        VideoError, QuestionError, ConfigError: A value is not one that the form offers.
     """
     clip = clips.get(key) if isinstance(key, str) else None
     if clip is None:
-        raise VideoError(
-            "no video is selected: pick one, or upload one"
-            if not key
-            else "this video is gone: pick another one"
-        )
+        if not key:
+            raise VideoError("no video is selected: pick one, or upload one")
+        raise VideoError("this video is no longer available: pick another one")
     if not isinstance(question, str) or not question.strip():
         raise QuestionError("the question is empty: ask something about the video")
     if options is not None and not isinstance(options, str):
-        raise QuestionError("the options are no text: write one on a line")
+        raise QuestionError("the options are not text: write one per line")
     config = configs.get(name) if isinstance(name, str) else None
     if config is None:
-        raise ConfigError(f"this configuration is not on offer: pick one of {', '.join(configs)}")
+        raise ConfigError(f"there is no such configuration: pick one of {', '.join(configs)}")
     if not isinstance(tools, list) or any(not isinstance(t, str) or t not in config.tools for t in tools):
         raise ConfigError(
-            f"a tool is selected that {name} does not have: its tools are {', '.join(config.tools) or 'none'}"
+            f"{name} does not have all the selected tools: its tools are {', '.join(config.tools) or 'none'}"
         )
     return Asked(
         config,
@@ -64,15 +61,19 @@ def read_form(
         tuple(line.strip() for line in (options or "").splitlines() if line.strip()),
         AskContext(
             tools=tuple(tools),
-            max_calls=_whole("Calls at most", calls, 0, _MOST),
-            max_tokens=_whole("Tokens at most", tokens, 1, _MOST),
+            max_calls=_whole("Maximum calls", calls, 0, _MOST),
+            max_tokens=_whole("Maximum tokens", tokens, 1, _MOST),
             seed=_whole("Seed", seed, -_SEED, _SEED - 1),
         ),
     )
 
 
 def _whole(label: str, value: Any, least: int, most: int) -> int | None:
-    """A whole number, which a browser may send as 4 or as 4.0; None where the control is empty."""
+    """Return a whole number, which a browser may send as 4 or 4.0, or None for an empty control.
+
+    Raises:
+        QuestionError: The value is not a whole number from `least` to `most`.
+    """
     if value is None:
         return None
     number = int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,11 +1,10 @@
-"""A run while it goes on: its events folded into a trace, and a bell for those who watch it.
+"""A run in progress: its events are folded into a trace, and watchers are notified.
 
-What has been folded is shown, and kept where a run ends early; a run that ends well has its own trace, which
-is exact. The text of a call or of an answer that is still being written is shown as one already.
+The folded trace is shown while the run lasts, and kept if the run ends early. A run that completes has its
+own exact trace. A call or an answer that is still being written is already shown as one.
 
-Those who watch are told at once of whatever is new in kind (the first token after a frame, a call, a frame)
-and at most ten times a second of tokens that follow tokens: a page cannot draw faster than that, and must not
-be late.
+Watchers are notified at once of a new kind of event (the first token after a frame, a call, a frame), and at
+most ten times a second of tokens that follow tokens: a page cannot draw faster, and must not lag behind.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, Tok
 from act2see.trace.record import Answer, Call, Question, Segment, Text, Video
 from act2see.trace.trace import Trace
 
-EVERY = 0.1  # seconds between two looks at tokens that follow tokens
+EVERY = 0.1  # seconds between two notifications of tokens that follow tokens
 
 
 class Live:
-    """One run, by its events. `tags` are those of its tools; `frames_seen` grows whenever frames have
-    come."""
+    """One run, folded from its events. `tags` are those of its tools; `frames_seen` grows whenever frames
+    arrive."""
 
     def __init__(self, id: str, question: Question, tags: Sequence[str]) -> None:
         self.id, self.question = id, question
@@ -40,7 +39,7 @@ class Live:
         self._ended = False
 
     def event(self, event: Event) -> None:
-        """Fold one event, and tell those who watch."""
+        """Fold one event and notify the watchers."""
         urgent = True
         match event:
             case ViewEvent():
@@ -67,8 +66,11 @@ class Live:
         self._ring(urgent)
 
     def trace(self, *, open_as_written: bool = False) -> Trace | None:
-        """The trace so far; None until the video is in view. With `open_as_written`, what is not closed is
-        only text."""
+        """Return the trace so far, or None until the video is in view.
+
+        Args:
+            open_as_written: Whether a call or an answer that is not complete is plain text.
+        """
         if self._video is None:
             return None
         last: Sequence[Segment] = self._split()
@@ -83,12 +85,12 @@ class Live:
         )
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """The run has ended: no more events will come."""
         self._ended = True
         self._ring(urgent=True)
 
     async def watch(self) -> AsyncIterator[None]:
-        """A look now and whenever there is something new, until the end; the last look is after it."""
+        """Yield now and whenever something is new, until the run ends, and once more after that."""
         bell = _Bell()
         self._bells.add(bell)
         try:
@@ -104,8 +106,7 @@ class Live:
             self._bells.discard(bell)
 
     def _split(self) -> list[Segment]:
-        """The open text, with the call or the answer that has begun in it: as in the grammar, the first tag
-        that opens."""
+        """Split the open text at the first opening tag, as the grammar does, into text and call or answer."""
         text = self._text
         if not text:
             return []
@@ -128,7 +129,7 @@ class Live:
         return [Text(text=before), end] if before else [end]
 
     def _close(self, but: str = "") -> None:
-        """Put the open text down as a segment; `but` is its end that belongs to the segment after it."""
+        """Add the open text as a segment, without its end `but`, which belongs to the next segment."""
         before = self._text.rpartition(but)[0] if but and but in self._text else self._text
         if before:
             self._segments.append(Text(text=before))
@@ -146,7 +147,7 @@ def _answer(text: str) -> str:
 
 
 class _Bell:
-    """What one watcher waits for."""
+    """The events that one watcher waits for."""
 
     def __init__(self) -> None:
         self.any, self.urgent = asyncio.Event(), asyncio.Event()

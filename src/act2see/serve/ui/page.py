@@ -1,7 +1,7 @@
-"""What the page shows, as HTML: a run's state, its links, two runs side by side, a line of the history.
+"""The page's contents as HTML: a run's status, its links, two runs side by side, a line of the history.
 
-Traces are drawn by `act2see.trace.page`, here as everywhere. All text goes through `el`, which escapes it;
-nothing that somebody wrote reaches Gradio's own messages, which read HTML.
+`act2see.trace.page` draws the traces, here as everywhere. All text passes through `el`, which escapes it. No
+text from users or models reaches Gradio's own messages, which render HTML.
 """
 
 from __future__ import annotations
@@ -18,32 +18,34 @@ from act2see.trace.record import Call
 from act2see.trace.timeline import clock, count
 from act2see.trace.trace import Trace
 
-RUNS, CLIPS = "runs", "clips"  # where the server has traces and videos
+RUNS, CLIPS = "runs", "clips"  # the paths under which the server has traces and videos
 
 
 def alert(message: str) -> Html:
-    """What went wrong, and what to do."""
+    """An error message: what went wrong and what to do."""
     return el("p", message, role="alert", class_="a2s-alert", dir="auto")
 
 
 def status(run: Run) -> Html:
-    """Where a run is, in a line that screen readers read out; where it has failed, why."""
+    """The state of a run, as a line that screen readers announce, or the reason why it failed."""
     trace = run.trace or run.live.trace()
     if run.error:
         said: Html = alert(run.error)
     elif run.stopped:
-        said = _line("Stopped. What there was is kept." if trace else "Stopped before the video was open.")
+        said = _line(
+            "Stopped. The run so far was saved." if trace else "Stopped before the video was opened."
+        )
     elif run.done and trace and trace.refused:
         said = _line("Not answered: ", el("bdi", trace.answer or ""))
     elif run.done:
         said = _line("Answered: ", el("bdi", (trace and (trace.choice or trace.answer)) or "(empty)"))
     elif trace is None:
-        said = _line("Opening the video and loading the models …", kind="busy a2s-begun")
+        said = _line("Opening the video and loading the models …", kind="busy")
     elif trace.segments and isinstance(last := trace.segments[-1], Call):
         said = _line(f"Calling {last.tag} …", kind="busy")
     else:
         said = _line("Thinking …", kind="busy")
-    return Html(said + links(run.id)) if run.done and trace else said
+    return el("div", said, links(run.id) if run.done and trace else None, data_run=run.id)
 
 
 def _line(*words: str, kind: str = "") -> Html:
@@ -51,18 +53,22 @@ def _line(*words: str, kind: str = "") -> Html:
 
 
 def nothing_asked(config: str, guarded: bool) -> Html:
-    """What stands in the place of an answer before anything was asked. `guarded`: the configuration refuses
-    some videos."""
+    """The instructions that are shown until the first question. `guarded`: the configuration refuses some
+    videos."""
     steps = [
         "Pick a video, or upload one of your own.",
-        "Type a question about it. Options, if you give any, are the answers to choose from.",
-        "Press Ask, or Enter. The thought appears here as it is written, with each frame that was retrieved or imagined.",
+        "Type a question about it. If you list options, the answer is one of them.",
+        "Press Ask or Enter. The chain of thought appears here as it is written, with every frame that is "
+        "retrieved or imagined.",
     ]
-    note = f"The configuration {config} knows one kind of video alone: coloured shapes on a 3 \N{MULTIPLICATION SIGN} 3 board. "
-    others = "For your own footage choose another one under “Tools, budget, configuration”."
+    note = (
+        f"The configuration {config} understands only one kind of video: coloured shapes on a "
+        "3 \N{MULTIPLICATION SIGN} 3 board. "
+    )
+    others = "For your own videos choose another one under “Tools, budget, configuration”."
     return el(
         "div",
-        el("h2", "Nothing has been asked yet"),
+        el("h2", "No question has been asked yet"),
         el("ol", (el("li", s) for s in steps)),
         el("p", note, others) if guarded else None,
         class_="a2s-empty",
@@ -70,7 +76,7 @@ def nothing_asked(config: str, guarded: bool) -> Html:
 
 
 def links(id: str) -> Html:
-    """To a run's trace and its page."""
+    """Links to a run's trace and its page."""
     to = f"{RUNS}/{quote(id, safe='')}"
     return el(
         "p",
@@ -82,7 +88,7 @@ def links(id: str) -> Html:
 
 
 def chain(trace: Trace, pictures: Pictures, running: bool = False) -> Html:
-    """A trace without its pictures, for a page that has them already."""
+    """A trace without the data of its pictures, which `style` sends."""
     return el("div", article(trace, pictures, fragment=True, running=running), class_="a2s fragment")
 
 
@@ -91,14 +97,23 @@ def style(pictures: Pictures) -> Html:
 
 
 def past_run(id: str, runs: Runs) -> Html:
-    """A run on disk, with its pictures. Raises `TraceError`."""
+    """A run on disk, with its pictures. Raises `TraceError` if it cannot be read."""
     trace, pictures = runs.load(id), Pictures(runs.frames(id))
     shown = chain(trace, pictures)
     return Html(style(pictures) + shown + links(id))
 
 
 def compared(ids: tuple[str, str], runs: Runs, names: Mapping[str, str]) -> Html:
-    """Two runs on disk, side by side. `names` are configurations by hash. Raises `TraceError`."""
+    """Two runs on disk, side by side.
+
+    Args:
+        ids: The runs.
+        runs: Where they are.
+        names: Names of configurations, by hash.
+
+    Raises:
+        TraceError: One of them cannot be read.
+    """
     traces = [runs.load(id) for id in ids]
     columns, styles = [], []
     for id, trace in zip(ids, traces, strict=True):
@@ -124,7 +139,7 @@ def _table(traces: list[Trace], names: Mapping[str, str]) -> Html:
     head = el("tr", el("td"), (el("th", f"Run {letter}", scope="col") for letter in "AB"))
     return el(
         "table",
-        el("caption", "What differs is in bold."),
+        el("caption", "Differences are in bold."),
         el("thead", head),
         el("tbody", rows),
         class_="a2s-compared",
@@ -154,20 +169,20 @@ def _answer(trace: Trace) -> str:
 
 
 def label(past: Past, names: Mapping[str, str]) -> str:
-    """A line of the history, as text."""
+    """A past run as a line of plain text. `names` are those of configurations, by hash."""
     asked = plain(past.question)
     question = asked if len(asked) <= 70 else f"{asked[:69]}…"
     if past.running:
-        return f"under way · {question}"
+        return f"running · {question}"
     answer = "no answer" if past.answer is None else f"“{plain(past.answer[:30])}”"
     how = [names[past.config]] if past.config in names else []
     tools = plain(", ".join(past.tools)) or "no tools"
-    # What tells runs of one question apart comes before the question: a narrow list cuts off its end.
+    # The question comes last: a narrow list cuts off the end, and runs often share a question.
     return " · ".join([f"{past.when:%Y-%m-%d %H:%M:%S}", *how, tools, answer, question])
 
 
 def player(key: str, name: str) -> Html:
-    """The clip, to be played."""
+    """A player for a clip."""
     return el(
         "video",
         src=f"{CLIPS}/{key}",
@@ -180,6 +195,7 @@ def player(key: str, name: str) -> Html:
 
 
 def taken(info: Video, name: str) -> Html:
-    """What is said of a video that was uploaded."""
-    facts = f"{clock(info.seconds, info.seconds)}, {info.width} \N{MULTIPLICATION SIGN} {info.height}, {count(info.frames, 'frame')}"
-    return el("p", el("bdi", name), f": {facts}. It is selected.", role="status", class_="a2s-status")
+    """The confirmation of an upload."""
+    size = f"{info.width} \N{MULTIPLICATION SIGN} {info.height}"
+    facts = f"{clock(info.seconds, info.seconds)}, {size}, {count(info.frames, 'frame')}"
+    return el("p", el("bdi", name), f": {facts}. It is now selected.", role="status", class_="a2s-status")

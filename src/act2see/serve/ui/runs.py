@@ -1,8 +1,8 @@
-"""The runs of the page: those under way, and those that lie on disk.
+"""The runs of the page: those in progress, and those on disk.
 
-A run belongs to the server, not to the page that began it: who reloads, or closes the page, loses nothing,
-and finds the run where it now is. When it ends it is written as `act2see ask --save` writes one (a folder
-with trace, pictures and page), and so is one that was stopped or failed half-way, as far as it had come.
+A run belongs to the server, not to the page that started it: reloading or closing the page does not affect
+it. When it ends it is saved as `act2see ask --save` does (a folder with trace, pictures and page). A run that
+was stopped or failed is saved as far as it got.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Open = Callable[[Config], "tuple[Graph, FrameSource]"]
-MOST = 500  # past runs that are listed
+MOST = 500  # the number of past runs that are listed
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question with all that its answer depends on."""
+    """A question with everything that its answer depends on."""
 
     config: Config
     video: str
@@ -48,36 +48,53 @@ class Asked:
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """One run. `trace` and `error` tell how it ended; a run that was stopped or failed has what there was of
-    a trace."""
+    """One run, in progress or ended."""
 
     id: str
     asked: Asked
     live: Live
+
     frames: FrameSource | None = None
+    """The pixels of its frames. None until the models are loaded."""
+
     trace: Trace | None = None
+    """Set when the run has ended. If it was stopped or failed, the trace is as far as it got."""
+
     error: str = ""
+    """Why it failed, in one line."""
+
     stopped: bool = False
     done: bool = False
+    """Whether it has ended and was saved."""
+
     task: asyncio.Task[None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A line of the history. `answer` is None where the run has none; `config` is the configuration's
-    hash."""
+    """A line of the history."""
 
     id: str
     when: datetime.datetime
     question: str
+
     answer: str | None = None
+    """None if the run has no answer."""
+
     tools: tuple[str, ...] = ()
+
     config: str = ""
+    """The configuration's hash."""
+
     running: bool = False
 
 
 def open_graph(config: Config) -> tuple[Graph, FrameSource]:
-    """The graph of a configuration and where its frames are. Raises `WeightsError`, `ConfigError`."""
+    """Return the graph of a configuration and the source of its frames.
+
+    Raises:
+        WeightsError, ConfigError: The graph cannot be made.
+    """
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.parts import cached_parts
 
@@ -87,8 +104,8 @@ def open_graph(config: Config) -> tuple[Graph, FrameSource]:
 
 @dataclass(slots=True)
 class Runs:
-    """Begins, stops and finds runs. Its methods belong to the server's event loop; `past`, `load` and
-    `frames` may leave it."""
+    """Starts, stops and finds runs. Call its methods in the server's event loop; `past`, `load` and `frames`
+    may be called in any thread."""
 
     folder: Path
     open: Open = open_graph
@@ -96,7 +113,7 @@ class Runs:
     _known: dict[str, tuple[float, Past]] = field(default_factory=dict)
 
     def begin(self, asked: Asked) -> Run:
-        """Ask; the run goes on by itself."""
+        """Start a run. It continues on its own."""
         id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
         tags = asked.config.tools if asked.context.tools is None else asked.context.tools
         run = Run(
@@ -107,10 +124,10 @@ class Runs:
         return run
 
     async def stop(self, id: str) -> None:
-        """Stop a run and wait until what there is of it is written; nothing happens where it has ended."""
+        """Stop a run and wait until it is saved. Do nothing if it has ended."""
         run = self.running.get(id)
         if run and run.task:
-            if run.trace is None:  # else it is only being written
+            if run.trace is None:  # else it is already being saved
                 run.task.cancel()
             await asyncio.wait([run.task])
 
@@ -149,19 +166,23 @@ class Runs:
             run.live.end()
 
     def past(self) -> list[Past]:
-        """The history, newest first: runs under way, then the traces on disk; what cannot be read is left
-        out."""
+        """Return the runs in progress, then those on disk, newest first. Runs that cannot be read are left
+        out.
+
+        Raises:
+            StoreError: The folder cannot be listed.
+        """
         now = datetime.datetime.now()
         out = [Past(run.id, now, run.asked.question, running=True) for run in reversed(self.running.values())]
         saved = [p for p in (self._past(path) for path in self._folders()) if p and p.id not in self.running]
         return [*out, *sorted(saved, key=lambda p: p.when, reverse=True)][:MOST]
 
     def load(self, id: str) -> Trace:
-        """A trace on disk. Raises `TraceError`."""
+        """Return a trace on disk. Raises `TraceError` if there is none, or it cannot be read."""
         return Trace.load(self._folder(id))
 
     def frames(self, id: str) -> FrameSource:
-        """The pixels of a trace on disk: beside it, or in the frame store."""
+        """Return the source of a saved run's pixels: the files beside its trace, or the frame store."""
         return frames_of(self._folder(id))
 
     def _folders(self) -> Sequence[Path]:
@@ -171,11 +192,11 @@ class Runs:
             return []
         except OSError as e:
             raise StoreError(
-                f"the runs in {self.folder} cannot be listed ({e.strerror}): name another folder with --runs"
+                f"cannot list the runs in {self.folder} ({e.strerror}): choose another folder with --runs"
             ) from e
 
     def _folder(self, id: str) -> Path:
-        """Only the name of a folder that is here is an id: no path can be made of anything else."""
+        """Find a run's folder among those that exist. An id never becomes part of a path."""
         for path in self._folders():
             if shown_name(path.name) == id:
                 return path
@@ -198,14 +219,20 @@ class Runs:
                 )
                 self._known[id] = changed, past
         except (Act2SeeError, OSError, ValueError, OverflowError) as e:
-            log.warning("the run in %s cannot be read: %s", ascii(str(path)), ascii(str(e)))
+            log.warning("cannot read the run in %s: %s", ascii(str(path)), ascii(str(e)))
             return None
         return self._known[id][1]
 
 
 def error_line(error: Exception, what: str) -> str:
-    """What the page says of an error: an expected one in its own words, in one line; any other is logged
-    under an id."""
+    """Return the line that the page shows for an error.
+
+    Args:
+        error: An `Act2SeeError` is shown in its own words. Any other error is logged under an id, and the
+            line names only its type and the id.
+        what: What failed, for the log.
+    """
     if isinstance(error, Act2SeeError):
         return " ".join(str(error).split())
-    return f"something went wrong ({type(error).__name__}): the log of `act2see ui` says why, under error {log_failure(what, error)}"
+    id = log_failure(what, error)
+    return f"something went wrong ({type(error).__name__}): see error {id} in the log of `act2see ui`"

@@ -1,12 +1,11 @@
-"""The web page: pick or upload a clip, ask, watch the chain come about, open past runs, compare two.
+"""The web page: pick or upload a clip, ask, watch the chain of thought, open past runs, compare two.
 
-Gradio draws the controls and carries the updates; traces are drawn by `act2see.trace.page`. The page needs
-nothing from elsewhere and may fetch nothing from elsewhere: a content policy on every answer says so to the
-browser. The server knows videos and runs by key, never by a path from the browser; `ui_door` keeps everything
-else that Gradio would answer outside.
+Gradio draws the controls and carries the updates; `act2see.trace.page` draws the traces. The page loads
+nothing from other hosts, and the content policy of every response forbids the browser to. A request names
+videos and runs by key, never by path. `door` refuses all other requests that Gradio would answer.
 
-Whoever reaches the address may ask and see all runs: there are no accounts. So it listens on this machine
-alone, and answers to this machine's names alone, unless it is told otherwise.
+There are no accounts: whoever reaches the address can ask questions and see all runs. So by default the
+server listens on this machine only, and answers to the names of this machine only.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ if TYPE_CHECKING:
 
 PORT = 7860
 MAX_UPLOAD = 2_048  # MiB
-# Gradio's page is built by scripts in it and by templates that it compiles; what matters is that all comes
-# from here.
+# Gradio's page needs inline scripts and compiles templates. All of them come from this server.
 _POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
@@ -57,23 +55,26 @@ _HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the page offers: configurations by name (the first is selected), videos, runs.
-
-    `hosts` are names that it answers to, besides those of this machine.
-    """
+    """What the page offers."""
 
     configs: Mapping[str, Config]
+    """Configurations by name. The first one is selected."""
+
     shelf: VideoCatalog
     runs: Runs
+
     max_upload: int = MAX_UPLOAD
+    """The size of an upload, in MiB."""
+
     hosts: Sequence[str] = ()
+    """Names that the server answers to, in addition to those of this machine."""
 
 
 def build_app(site: Site) -> FastAPI:
-    """The page as an ASGI app. Call it in a running event loop: Gradio makes loops of its own otherwise.
+    """Return the page as an ASGI app. Call it in a running event loop: otherwise Gradio creates its own.
 
     Raises:
-        ConfigError: One of the site's hosts is no host name.
+        ConfigError: One of the site's hosts is not a host name.
     """
     import gradio as gr
     from fastapi import FastAPI, HTTPException
@@ -86,8 +87,8 @@ def build_app(site: Site) -> FastAPI:
         found = site.shelf.clips().get(key)
         if found is None or not os.path.isfile(found.path):
             raise HTTPException(404, "there is no such video")
-        # Whatever a name ends in, the browser is told that it is a video: a page that is also one must not be
-        # opened as a page.
+        # The type is a video's whatever the file's name: a file that is also an HTML page must not be opened
+        # as one.
         kind = mimetypes.guess_type(found.path)[0] or ""
         return FileResponse(found.path, media_type=kind if kind.startswith("video/") else "video/mp4")
 
@@ -107,8 +108,8 @@ def build_app(site: Site) -> FastAPI:
 
     class Blocks(gr.Blocks):
         async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-            """Where a handler has no place of its own for an error: Gradio would print it, and show its text
-            as HTML."""
+            """Handle the errors that a handler does not: Gradio would print them, and show their text as
+            HTML."""
             try:
                 return await super().process_api(*args, **kwargs)
             except gr.Error:
@@ -120,16 +121,17 @@ def build_app(site: Site) -> FastAPI:
     blocks = Blocks(title="Act2See", analytics_enabled=False)
     with blocks:
         Controls(site.configs, site.shelf, site.runs, site.max_upload).draw(blocks)
-    # After every event Gradio would make a table, with pandas, of all events so far, for a monitor that is
-    # off.
+    # Otherwise Gradio makes a pandas table of all events after each event, for a monitor that is disabled.
     blocks._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
-    css = stylesheet() + files("act2see.serve.ui").joinpath("ui.css").read_text(encoding="utf-8")
+    own = files("act2see.serve.ui")
+    css = stylesheet() + own.joinpath("ui.css").read_text(encoding="utf-8")
+    script = own.joinpath("ui.js").read_text(encoding="utf-8")
     gr.mount_gradio_app(
         app,
         blocks,
         "/",
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        head=f"<style>{css}</style>",
+        head=f"<style>{css}</style><script>{script}</script>",
         max_file_size=site.max_upload << 20,
         footer_links=[],
         run_history=False,
@@ -139,14 +141,14 @@ def build_app(site: Site) -> FastAPI:
         enable_monitoring=False,
         show_error=False,
     )
-    # Gradio checks that a file was uploaded only where its own server was launched. The door has checked it
-    # before.
+    # Gradio checks that a file was uploaded only if its own server was launched. The door has checked it
+    # already.
     blocks.has_launched = True
     mounted = [getattr(route, "app", None) for route in app.routes]
     gradio_app = next(m for m in mounted if m is not None and hasattr(m, "stop_event"))
     app.state.stop = gradio_app.stop_event
-    # In Gradio's app too, whose own middleware would answer a failure without an id. The last one added is
-    # the first to see a request.
+    # Gradio's app needs them too: its own middleware would answer a failure without an id. The middleware
+    # that is added last is the first to see a request.
     gradio_app.add_middleware(Inside)
     gradio_app.add_middleware(LogFailures)
     events = {
@@ -162,7 +164,7 @@ def build_app(site: Site) -> FastAPI:
 
 
 class _Policy:
-    """Adds the headers to every answer."""
+    """ASGI middleware: adds the content policy and related headers to every response."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -177,22 +179,25 @@ class _Policy:
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """A socket for the server; without a port the first free one from 7860 on. Raises `ConfigError` where
-    there is none."""
+    """Return a listening socket, on the first free port from 7860 if `port` is None.
+
+    Raises:
+        ConfigError: The port, or every port of that range, is taken or cannot be used.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(PORT, PORT + 50) if port is None else [port]:
         try:
             return socket.create_server((host, candidate), family=family)
         except (OSError, OverflowError) as e:
             why = getattr(e, "strerror", None) or str(e)
-    what = f"{host}:{port}" if port is not None else f"{host}, ports {PORT} to {PORT + 49},"
-    raise ConfigError(f"{what} cannot be listened on ({why}): name another with --port, or --host")
+    what = f"{host}:{port}" if port is not None else f"{host}, ports {PORT} to {PORT + 49}"
+    raise ConfigError(f"cannot listen on {what} ({why}): choose another port with --port, or --host")
 
 
 async def serve(
     site: Site, listening: socket.socket, ready: Callable[[str], None] = lambda url: None
 ) -> None:
-    """Serve the page until the process is told to stop. `ready` is given its address."""
+    """Serve the page until the process is told to stop. `ready` is called with the address."""
     server = _server(site)
     ready(_address(listening))
     await server.serve(sockets=[listening])
@@ -200,8 +205,8 @@ async def serve(
 
 @contextmanager
 def served(site: Site) -> Iterator[str]:
-    """Serve the page from a thread of its own, on a free port of this machine, while the block lasts; gives
-    its address."""
+    """Serve the page from a thread, on a free port of this machine, within a `with` block. Yields the
+    address."""
     made: Future[uvicorn.Server] = Future()
 
     async def main() -> None:
@@ -229,8 +234,7 @@ def _server(site: Site) -> uvicorn.Server:
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # A page that is open holds connections for ever: one until Gradio's stop event, one while a run
-            # goes on.
+            # An open page keeps connections open: one until Gradio's stop event, one while a run is followed.
             await site.runs.close()
             app.state.stop.set()
             await super().shutdown(sockets)

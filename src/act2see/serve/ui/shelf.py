@@ -1,10 +1,10 @@
-"""The videos that the page offers: samples, those in the folders that it was started with, and uploads.
+"""The videos that the page offers: samples, videos in the folders that it was started with, and uploads.
 
-The browser knows a video by a key and never by a path, so that it can name no other file. Gradio does tell it
-the path of its own upload, and believes whatever path comes back; so only a regular file in the folder of
-Gradio's uploads is one. It is opened before it is taken; it keeps the harmless characters of its name and
-lies in a folder named by its content, so that the same file sent twice is there once. Nothing here decides by
-a name's ending.
+The browser names a video by key, never by path, so it cannot name any other file. The exception is its own
+upload: Gradio tells the browser the path of it and trusts the path that comes back. So only a regular file in
+Gradio's upload folder is accepted as an upload. An upload must open as a video before it is stored. It keeps
+the harmless characters of its name and is stored in a folder named by its content, so a file that is uploaded
+twice is stored once. Nothing here depends on a file's extension.
 """
 
 from __future__ import annotations
@@ -33,11 +33,14 @@ _HARMLESS = re.compile(r"[^\w .()\[\],+-]")
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A video on offer; a sample brings its question."""
+    """A video that the page offers."""
 
     label: str
     path: str
+
     question: str = ""
+    """A sample's question, which the form is filled with."""
+
     options: tuple[str, ...] = ()
 
     @property
@@ -46,24 +49,24 @@ class Clip:
 
 
 class VideoCatalog:
-    """What is on offer. `uploads` is the folder that uploads are kept in."""
+    """The videos that the page offers. Uploads are stored in the folder `uploads`."""
 
     def __init__(self, uploads: Path, samples: Sequence[Clip] = (), folders: Folders | None = None) -> None:
         self.uploads, self.samples, self.folders = uploads, tuple(samples), folders
 
     def clips(self) -> dict[str, Clip]:
-        """By key: samples, then folders, then uploads, the last one first. Looks at the disk."""
+        """Return the videos by key: samples, then folders, then uploads, newest first. Reads the disk."""
         clips = [*self.samples, *self._in_folders()]
         newest = sorted(self._uploaded(), reverse=True)
         clips += [Clip(f"upload: {shown_name(path.name)}", str(path)) for _, path in newest]
         return {c.key: c for c in clips}
 
     def take(self, upload: str) -> tuple[Clip, Video]:
-        """Keep an uploaded file, which is moved, if it is a video.
+        """Move an uploaded file into the folder of uploads, if it is a video.
 
         Raises:
-            VideoError: It is no video, and has been deleted; or no file that was uploaded, and has not been touched.
-            StoreError: It cannot be kept.
+            VideoError: It is not a video, and was deleted; or it was not uploaded, and was left alone.
+            StoreError: It cannot be stored.
         """
         upload = uploaded_file(upload)
         name = _harmless(Path(upload).name)
@@ -81,7 +84,8 @@ class VideoCatalog:
             new.replace(to)
         except OSError as e:
             raise StoreError(
-                f"{name} cannot be kept ({e.strerror or e}): free some space, or name another folder with --runs"
+                f"cannot store {name} ({e.strerror or e}): "
+                "free disk space or choose another folder with --runs"
             ) from e
         finally:
             with suppress(OSError):
@@ -89,21 +93,21 @@ class VideoCatalog:
         return Clip(f"upload: {name}", str(to)), info
 
     def _in_folders(self) -> list[Clip]:
-        """What cannot be listed is left out: the page offers the rest."""
+        """The videos of the folders. Those that cannot be listed are left out."""
         clips: list[Clip] = []
         if self.folders is None:
             return clips
         try:
             for name in self.folders.videos():
                 path = self.folders.path(name)
-                if os.path.isfile(path):  # what opens a pipe waits for ever
+                if os.path.isfile(path):  # opening a pipe would block for ever
                     clips.append(Clip(shown_name(name), path))
         except (Act2SeeError, OSError) as e:
-            log.warning("not all videos of the folders can be offered: %s", ascii(str(e)))
+            log.warning("cannot list all videos of the folders: %s", ascii(str(e)))
         return clips
 
     def _uploaded(self) -> Iterator[tuple[float, Path]]:
-        """The uploads that are kept, with the time of each."""
+        """The modification times and paths of the stored uploads."""
         for path in self.uploads.glob("*/*"):
             with suppress(OSError):  # another process has just deleted it
                 found = path.lstat()
@@ -112,34 +116,35 @@ class VideoCatalog:
 
 
 def uploaded_file(path: str) -> str:
-    """The path of an upload that Gradio has received, its links followed.
+    """Return the resolved path of an upload that Gradio has received.
 
     Raises:
-        VideoError: It is no regular file in the folder of Gradio's uploads. The message does not say whether there is such a file.
+        VideoError: It is not a regular file in Gradio's upload folder. The message does not reveal whether
+            the file exists.
     """
     named = os.path.abspath(
         os.environ.get("GRADIO_TEMP_DIR") or os.path.join(tempfile.gettempdir(), "gradio")
     )
     folder = os.path.realpath(named)
     try:
-        # By its letters first: nothing is looked up outside, where a network's folder may hang.
+        # Compare the strings first: outside the folder the disk is not touched, as a network folder may hang.
         if os.path.abspath(path).startswith((named + os.sep, folder + os.sep)):
             real = os.path.realpath(path)
-            # A link is refused wherever it leads: Gradio makes none.
+            # A link is refused wherever it leads: Gradio creates none.
             if real.startswith(folder + os.sep) and stat.S_ISREG(os.lstat(path).st_mode):
                 return real
-    except (OSError, ValueError):  # not there; a null character, or half of a surrogate pair
+    except (OSError, ValueError):  # no such file, a null character or a lone surrogate
         pass
     raise VideoError("this file was not uploaded here: choose it again")
 
 
 def shown_name(name: str) -> str:
-    """A file name as text: the bytes in it that are not UTF-8 are written as \\xNN."""
+    """Return a file name as text. Bytes that are not UTF-8 are written as \\xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _harmless(name: str) -> str:
-    """A name without what a shell, a path, a page or a media fragment would read as more than a letter."""
+    """Replace the characters of a name that have a meaning in a shell, a path, HTML or a media fragment."""
     stem, ending = os.path.splitext(_HARMLESS.sub("_", name).strip(" ."))
     short = stem.encode()[:150].decode(errors="ignore")  # file systems count bytes
     return f"{short or 'video'}{ending[:12]}"

@@ -62,6 +62,11 @@ class RoundRobin(Generic[T]):
         self._lock = Lock()
         renew_after_fork(self)
 
+    @property
+    def unfinished(self) -> int:
+        """How many jobs wait or are under way."""
+        return len(self._jobs)
+
     def join(
         self,
         key: Hashable,

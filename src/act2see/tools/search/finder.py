@@ -122,6 +122,11 @@ class Finder:
         self._lock = Lock()
         self._building: RoundRobin[FrameIndex] = RoundRobin(workers=workers, name="act2see-index")
 
+    @property
+    def building(self) -> int:
+        """How many indexes are being built, or wait for it."""
+        return self._building.unfinished
+
     def find(
         self,
         video: VideoPath,

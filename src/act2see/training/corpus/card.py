@@ -1,8 +1,7 @@
-"""What a corpus says of itself: the numbers counted while it was written, and the data set card made from
-them.
+"""The data set card of a corpus, and the numbers on it, counted while the corpus is written.
 
-Nothing on the card is typed by hand but what only the builder knows (`CorpusMeta`): whatever can be counted
-is counted from the chains that went in. The front matter is what the Hugging Face hub and `datasets` read.
+Only what the builder alone knows is typed by hand (`CorpusMeta`). Everything else is counted from the chains
+that went in. The front matter is what the Hugging Face hub and `datasets` read.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from act2see.tools.frames import FrameRef, Generated, Record, stamp
+from act2see.tools.runtime.markdown import markdown_table
 from act2see.trace.record import LETTERS, Frames
 from act2see.trace.trace import Trace
-from act2see.training.corpus.filtering import fallen
+from act2see.training.corpus.filtering import drop_reason
 from act2see.training.corpus.records import Chain
 
 CORPUS_VERSION = 1
@@ -33,66 +32,76 @@ COLUMNS = {
     "trim": "start and end in seconds of the part that counts; null: all of it",
     "question": "what was asked",
     "options": "the choices; empty for a free answer",
-    "answer": "the right answer: an option's text where there are options",
+    "answer": "the right answer: an option's text if there are options",
     "human_chain": "a person's reasoning",
     "teacher": "the model that wrote the chain",
     "similarity": "of the chain's text to the human one; null: not measured",
     "chain": "the chain as text, each frame as its time",
-    "trace": "JSON: the whole rollout, segment by segment, with where each frame comes from; this is what trains",
+    "trace": (
+        "JSON: the whole rollout, segment by segment, with where each frame comes from; this is what trains"
+    ),
     "attempts": "JSON: the teacher's attempts, their outcomes and costs",
     "n_calls": "tool calls in the chain",
     "tools": "the tools that were called, in order of first use",
-    "images": "each frame once, PNG: those in view in order of appearance, then the anchors of imagined frames",
+    "images": (
+        "each frame once, PNG: those in view in order of appearance, then the anchors of imagined frames"
+    ),
 }
 
 
 class CorpusMeta(Record):
-    """What cannot be counted: the corpus's name and licence, and how its chains were made and filtered.
-
-    `usages` and `style` are the prompt's, for exports; a tag that is not in `usages` has its tool's own line.
-    `licence` is an identifier of the Hugging Face hub.
-    """
+    """Facts that cannot be counted: name, licence, and how the chains were made and filtered."""
 
     name: str = "Act2See chains"
     licence: str = "other"
+    """An identifier of the Hugging Face hub."""
     language: str = "en"
     threshold: float | None = None
+    """The filter's."""
     encoder: str = ""
+    """The filter's, by name."""
     retries: int | None = None
+    """Further attempts after a wrong answer, at most."""
     ground_truth_in_prompt: bool = False
     style: str = "paper"
+    """The prompt's, for exports."""
     usages: dict[str, str] = Field(default_factory=dict)
+    """By tag: what the prompt says of a tool, for exports. Other tags get their tool's own line."""
     notes: str = ""
+    """A paragraph for the card."""
 
 
 class CorpusInfo(Record):
-    """`act2see.json`: the version of the corpus, its files, and what is in it.
-
-    `dropped` counts the chains that were left out, by step and reason; `with_frames` those in which a tool
-    showed one; `similarity` is the lowest and the mean of those that were measured.
-    """
+    """`act2see.json`: the version of the corpus, its files, and what is in it."""
 
     corpus_version: int = CORPUS_VERSION
     act2see: str
+    """The version of act2see that wrote it."""
     images: Images
     files: tuple[str, ...]
     chains: int
     dropped: dict[str, int]
+    """The chains that were left out, by step and reason."""
     sources: dict[str, dict[str, int]]
+    """Chains by source and licence."""
     teachers: dict[str, int]
     with_frames: int
+    """Chains in which a tool returned a frame."""
     calls: dict[str, int]
+    """By tag."""
     retrieved: int
     generated: int
     pictures: int
     compared: int
+    """Chains whose similarity was measured."""
     similarity: tuple[float, float] | None
+    """The lowest and the mean of those that were measured."""
     meta: CorpusMeta
 
 
 @dataclass(slots=True)
-class Count:
-    """Counts chains as they pass; keeps one of them as the example."""
+class CorpusCounter:
+    """Counts chains while they pass; keeps one of them as the card's example."""
 
     chains: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
@@ -100,40 +109,38 @@ class Count:
     teachers: Counter[str] = field(default_factory=Counter)
     with_frames: int = 0
     calls: Counter[str] = field(default_factory=Counter)
-    kinds: Counter[bool] = field(default_factory=Counter)
+    imagined: Counter[bool] = field(default_factory=Counter)
     pictures: int = 0
     compared: int = 0
     lowest: float = 1.0
     total: float = 0.0
+    """The sum of the similarities."""
     example: Chain | None = None
 
     def drop(self, chain: Chain) -> None:
-        self.dropped[": ".join(filter(None, fallen(chain)))] += 1
+        self.dropped[": ".join(filter(None, drop_reason(chain)))] += 1
 
     def keep(self, chain: Chain, trace: Trace, pictures: int) -> None:
+        """Count a chain whose trace is `trace` and that brought so many new pictures."""
         self.chains += 1
         self.sources.setdefault(chain.sample.source, Counter())[chain.sample.licence] += 1
         self.teachers[chain.teacher] += 1
-        frames = [f for s in trace.segments if isinstance(s, Frames) for f in s.frames]
+        frames = _returned(trace)
         self.with_frames += bool(frames)
-        self.kinds.update(f.imagined for f in frames)
+        self.imagined.update(f.imagined for f in frames)
         self.calls.update(c.tag for c in trace.calls)
         self.pictures += pictures
         if chain.similarity is not None:
             self.compared += 1
             self.lowest = min(self.lowest, chain.similarity)
             self.total += chain.similarity
-        # The first chain with a frame shows more than the first one.
-        if self.example is None or (frames and not self.example_has_frames):
+        # The first chain with a frame shows more than the first chain.
+        if self.example is None or (frames and not self._example_has_frames):
             self.example = chain
 
     @property
-    def example_has_frames(self) -> bool:
-        return bool(
-            self.example
-            and self.example.trace
-            and any(isinstance(s, Frames) and s.frames for s in self.example.trace.segments)
-        )
+    def _example_has_frames(self) -> bool:
+        return bool(self.example and self.example.trace and _returned(self.example.trace))
 
     def info(self, act2see: str, images: Images, files: Iterable[str], meta: CorpusMeta) -> CorpusInfo:
         return CorpusInfo(
@@ -146,13 +153,18 @@ class Count:
             teachers=dict(self.teachers.most_common()),
             with_frames=self.with_frames,
             calls=dict(self.calls.most_common()),
-            retrieved=self.kinds[False],
-            generated=self.kinds[True],
+            retrieved=self.imagined[False],
+            generated=self.imagined[True],
             pictures=self.pictures,
             compared=self.compared,
             similarity=(self.lowest, self.total / self.compared) if self.compared else None,
             meta=meta,
         )
+
+
+def _returned(trace: Trace) -> list[FrameRef]:
+    """The frames that tools returned."""
+    return [f for s in trace.segments if isinstance(s, Frames) for f in s.frames]
 
 
 def pictures(trace: Trace) -> tuple[FrameRef, ...]:
@@ -170,7 +182,7 @@ def pictures(trace: Trace) -> tuple[FrameRef, ...]:
 
 
 def readable(trace: Trace) -> str:
-    """The chain as text, for people: each frame as `<3.7 seconds>` or `<imagined>`."""
+    """The chain as readable text: each frame as `<3.7 seconds>` or `<imagined>`."""
     parts = []
     for segment in trace.segments:
         if isinstance(segment, Frames):
@@ -182,101 +194,92 @@ def readable(trace: Trace) -> str:
 
 
 def card(info: CorpusInfo, example: Chain) -> str:
-    """README.md: front matter, then what the corpus holds, how it was made, an example, and what it is
-    not."""
-    return (
-        f"---\n{yaml.safe_dump(_front(info), sort_keys=False, allow_unicode=True)}---\n\n"
-        + "\n\n".join(
-            [
-                f"# {info.meta.name}",
-                "Chains of thought over video in which a model asks for frames while it thinks: `<retrieve>` finds one in the video, "
-                "`<generate>` imagines one. Each chain ends in the right answer.",
-                *([info.meta.notes] if info.meta.notes else []),
-                "## What is in it",
-                _table(("", ""), _counts(info)),
-                _table(
-                    ("source", "licence", "chains"),
-                    [
-                        (name, licence or "not given", n)
-                        for name, licences in info.sources.items()
-                        for licence, n in licences.items()
-                    ],
-                ),
-                "## How it was made",
-                _made(info),
-                *(
-                    ["Chains left out:", _table(("step and reason", "chains"), info.dropped.items())]
-                    if info.dropped
-                    else []
-                ),
-                "## An example",
-                _fenced(_example(example)),
-                "## Columns",
-                _table(("column", "what it holds"), COLUMNS.items()),
-                "## Limits",
-                "\n".join(f"- {limit}" for limit in _limits(info)),
-            ]
-        )
-        + "\n"
-    )
+    """README.md: front matter, what the corpus holds, how it was made, an example, and its limits."""
+    parts = [
+        f"# {info.meta.name}",
+        "Chains of thought over video in which a model asks for frames while it thinks: `<retrieve>` finds "
+        "one in the video, `<generate>` imagines one. Each chain ends in the right answer.",
+    ]
+    if info.meta.notes:
+        parts.append(info.meta.notes)
+    parts += [
+        "## What is in it",
+        _table(("", ""), _counts(info)),
+        _table(("source", "licence", "chains"), _sources(info)),
+        "## How it was made",
+        _how_made(info),
+    ]
+    if info.dropped:
+        parts += ["Chains left out:", _table(("step and reason", "chains"), info.dropped.items())]
+    parts += [
+        "## An example",
+        _fenced(_example(example)),
+        "## Columns",
+        _table(("column", "what it holds"), COLUMNS.items()),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in _limits(info)),
+    ]
+    return f"---\n{_front_matter(info)}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _front(info: CorpusInfo) -> dict[str, object]:
+def _front_matter(info: CorpusInfo) -> str:
+    from huggingface_hub import DatasetCardData
+
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-    files: object = (
-        "data/train-*.parquet" if info.images == "embedded" else ["metadata.parquet", "images/**/*.png"]
-    )
-    return {
-        "pretty_name": info.meta.name,
-        "license": info.meta.licence,
-        "language": [info.meta.language],
-        "task_categories": ["visual-question-answering", "video-text-to-text"],
-        "size_categories": [next((name for most, name in bounds if info.chains < most), "n>1M")],
-        "tags": ["act2see", "video", "chain-of-thought", "tool-use", "interleaved"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files}]}],
-    }
+    files: str | list[str] = "data/train-*.parquet"
+    if info.images == "reference":
+        files = ["metadata.parquet", "images/**/*.png"]
+    configs: list[dict[str, Any]] = [
+        {"config_name": "default", "data_files": [{"split": "train", "path": files}]}
+    ]
+    return DatasetCardData(
+        pretty_name=info.meta.name,
+        license=info.meta.licence,
+        language=[info.meta.language],
+        task_categories=["visual-question-answering", "video-text-to-text"],
+        size_categories=[next((name for bound, name in bounds if info.chains < bound), "n>1M")],
+        tags=["act2see", "video", "chain-of-thought", "tool-use", "interleaved"],
+        configs=configs,
+    ).to_yaml()
 
 
 def _counts(info: CorpusInfo) -> list[tuple[str, object]]:
+    with_frames = f"{info.with_frames} ({info.with_frames / info.chains:.2%})"
+    stored = "embedded" if info.images == "embedded" else "as files, equal ones once"
     rows: list[tuple[str, object]] = [
         ("chains", info.chains),
-        (
-            "with a frame that a tool showed (call rate)",
-            f"{info.with_frames} ({info.with_frames / info.chains:.2%})",
-        ),
+        ("with a frame that a tool showed (call rate)", with_frames),
         ("frames retrieved", info.retrieved),
         ("frames generated", info.generated),
     ]
     rows += [(f"calls of `{tag}`", n) for tag, n in info.calls.items()]
-    rows.append(
-        (
-            "pictures",
-            f"{info.pictures}, {'embedded' if info.images == 'embedded' else 'as files, equal ones once'}",
-        )
-    )
+    rows.append(("pictures", f"{info.pictures}, {stored}"))
     if info.similarity:
-        rows.append(
-            (
-                f"similarity to the human chain ({info.compared} compared)",
-                "lowest {:.3f}, mean {:.3f}".format(*info.similarity),
-            )
-        )
+        lowest, mean = info.similarity
+        name = f"similarity to the human chain ({info.compared} compared)"
+        rows.append((name, f"lowest {lowest:.3f}, mean {mean:.3f}"))
     return rows
 
 
-def _made(info: CorpusInfo) -> str:
+def _sources(info: CorpusInfo) -> list[tuple[str, str, int]]:
+    rows = []
+    for source, licences in info.sources.items():
+        rows += [(source, licence or "not given", n) for licence, n in licences.items()]
+    return rows
+
+
+def _how_made(info: CorpusInfo) -> str:
     meta = info.meta
     teachers = ", ".join(f"{name or 'not named'} ({n})" for name, n in info.teachers.items())
-    said = [
-        f"Teacher: {teachers}. The right answer was {'in' if meta.ground_truth_in_prompt else 'not in'} its prompt."
-    ]
+    in_prompt = "in" if meta.ground_truth_in_prompt else "not in"
+    sentences = [f"Teacher: {teachers}. The right answer was {in_prompt} its prompt."]
     if meta.retries is not None:
-        said.append(f"A wrong answer was tried again, at most {meta.retries} times, and then left out.")
+        sentences.append(f"A wrong answer was tried again, at most {meta.retries} times, and then left out.")
     if meta.threshold is not None:
-        said.append(
-            f"Similarity to the human chain had to exceed {meta.threshold:g}{f' by {meta.encoder}' if meta.encoder else ''}."
-        )
-    return " ".join([*said, f"Written by act2see {info.act2see} (corpus version {info.corpus_version})."])
+        by = f" by {meta.encoder}" if meta.encoder else ""
+        sentences.append(f"Similarity to the human chain had to exceed {meta.threshold:g}{by}.")
+    sentences.append(f"Written by act2see {info.act2see} (corpus version {info.corpus_version}).")
+    return " ".join(sentences)
 
 
 def _limits(info: CorpusInfo) -> list[str]:
@@ -290,20 +293,22 @@ def _limits(info: CorpusInfo) -> list[str]:
         )
     if info.compared < info.chains:
         limits.append(f"{info.chains - info.compared} chains were not compared with a human one.")
-    if none := sum(n for licences in info.sources.values() for licence, n in licences.items() if not licence):
-        limits.append(f"{none} chains come from sources that name no licence: see that you may use them.")
-    return [
-        *limits,
-        "Frames are single pictures from videos that are not part of the corpus and have licences of their own.",
-    ]
+    if unlicensed := sum(licences.get("", 0) for licences in info.sources.values()):
+        limits.append(
+            f"{unlicensed} chains come from sources that name no licence: see that you may use them."
+        )
+    limits.append(
+        "Frames are single pictures from videos that are not part of the corpus "
+        "and have licences of their own."
+    )
+    return limits
 
 
 def _example(chain: Chain) -> str:
     sample = chain.sample
     options = [f"{letter}. {option}" for letter, option in zip(LETTERS, sample.options, strict=False)]
-    return "\n".join(
-        [sample.question, *options, "", f"<think>\n{readable(chain.trace) if chain.trace else ''}"]
-    )
+    thought = readable(chain.trace) if chain.trace else ""
+    return "\n".join([sample.question, *options, "", f"<think>\n{thought}"])
 
 
 def _fenced(text: str) -> str:
@@ -313,9 +318,5 @@ def _fenced(text: str) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|")
+    one_line = [[" ".join(str(cell).split()) for cell in row] for row in rows]
+    return markdown_table(head, one_line).rstrip("\n")

@@ -1,24 +1,24 @@
-"""Make chains: a teacher answers each question in the real graph, and again where it was wrong.
+"""Make chains: a teacher answers each question in the real graph, and again if it was wrong.
 
     rollout -> judge -> rollout (at most `retries` times more) -> judge -> ...
 
-`rollout` runs the inference graph itself, with the teacher in the reasoner's place and the same tools. The
-right answer is compared with, and never part of the prompt: given it, a teacher looks less (the paper: 45 %
-of chains call a tool without it, 5 % with it). `hint` puts it there, for that comparison alone.
+`rollout` runs the inference graph itself, with the teacher as its reasoner and the same tools. The right
+answer is used for judging alone and is never part of the prompt: given it, a teacher looks less (the paper's
+table 6: 45 % of chains call a tool without it, 5 % with it). `hint` puts it there, for that comparison only.
 
-Every finished record is on disk before its place in the run is taken by the next (`Journal`); a run is gone
-on with by starting it again. What is wrong with the set-up (a key, a full disk) ends the run; what is wrong
-with one question is told by its record.
+Every finished record is on disk before its worker starts the next question (`Journal`); starting a run again
+resumes it. An error of the set-up (a key, a full disk) ends the run; an error of one question goes into its
+record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from operator import add
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,34 +41,37 @@ from act2see.errors import (
 )
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config
-from act2see.graphs.parts import Parts, build_parts, closed
+from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.state import AskContext
 from act2see.tools.base import call_seed
 from act2see.tools.frames import Record
+from act2see.tools.runtime.files import write_text
 from act2see.trace.record import Answer
 from act2see.trace.trace import Trace
-from act2see.training.corpus.journal import Journal
-from act2see.training.corpus.records import Attempt, Chain, Cost, Outcome
+from act2see.training.concurrency import map_concurrently
+from act2see.training.corpus.records import Attempt, Chain, Cost, Journal, Outcome
 from act2see.training.corpus.sources import Sample
 
-log = logging.getLogger(__name__)
 _ENDS_THE_RUN = (SetupError, StoreError, WeightsError)
 HINT = "\nThe right answer is: {answer}.{chain} Write how one comes to it."
 
 
 class Plan(Record):
-    """What a run does. `prices` are dollars for a million tokens, read and written; a budget of dollars needs
-    them."""
+    """How a run makes its chains; a resumed run must have the same plan."""
 
     retries: Annotated[int, Field(ge=0)] = 2
+    """Further attempts after a wrong answer, at most. The default is the paper's."""
     seed: int = 0
     hint: bool = False
+    """Put the right answer into the prompt."""
     temperature: float | None = None
+    """None: the teacher's default."""
     prices: tuple[float, float] | None = None
+    """Dollars for a million tokens, read and written; a budget in dollars needs them."""
 
 
 class Limits(Record):
-    """When a run stops of itself, and how many questions it works on at once."""
+    """When a run stops by itself, and how many questions it works on at once."""
 
     concurrency: Annotated[int, Field(ge=1)] = 4
     dollars: Annotated[float, Field(gt=0)] | None = None
@@ -77,11 +80,12 @@ class Limits(Record):
 
 @dataclass(slots=True)
 class Meter(Reasoner):
-    """A reasoner that counts what another one takes, by session."""
+    """A reasoner that passes everything on to another one and counts its cost."""
 
     reasoner: Reasoner
     prices: tuple[float, float] | None = None
     taken: dict[str, Cost] = field(default_factory=dict)
+    """By session."""
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,11 +96,7 @@ class Meter(Reasoner):
         try:
             async for item in self.reasoner.stream(request):
                 if isinstance(item, Done):
-                    read = item.prefilled + item.cached
-                    dollars = (
-                        (read * self.prices[0] + item.decoded * self.prices[1]) / 1e6 if self.prices else 0.0
-                    )
-                    cost += Cost(read=read, written=item.decoded, dollars=dollars)
+                    cost += self._cost_of(item)
                 yield item
         finally:
             self.taken[request.rollout.session] = self.taken.get(request.rollout.session, Cost()) + cost
@@ -104,26 +104,37 @@ class Meter(Reasoner):
     def forget(self, session: str) -> None:
         self.reasoner.forget(session)
 
+    def _cost_of(self, done: Done) -> Cost:
+        read = done.prefilled + done.cached
+        dollars = 0.0
+        if self.prices:
+            dollars = (read * self.prices[0] + done.decoded * self.prices[1]) / 1e6
+        return Cost(read=read, written=done.decoded, dollars=dollars)
+
 
 class ConstructInput(TypedDict):
-    """A `Sample`, as data."""
+    """The input of the construction graph."""
 
     sample: dict[str, Any]
+    """A `Sample`, as data."""
 
 
 class ConstructState(ConstructInput):
-    """A sample on its way: its attempts so far, the last one's trace, and why it was dropped."""
+    """The state of the construction graph."""
 
     attempts: Annotated[list[dict[str, Any]], add]
+    """Each an `Attempt`, as data."""
     trace: dict[str, Any] | None
+    """Of the last attempt."""
     dropped: str
+    """The reason; empty if the chain is kept."""
 
 
 ConstructGraph = CompiledStateGraph[ConstructState, None, ConstructInput, ConstructState]
 
 
 def create_construction(ask: Graph, meter: Meter, plan: Plan) -> ConstructGraph:
-    """The construction graph around an inference graph whose reasoner is `meter`."""
+    """Build the construction graph around `ask`, an inference graph whose reasoner is `meter`."""
     nodes = _Nodes(ask, meter, plan)
     graph: StateGraph[ConstructState, None, ConstructInput, ConstructState] = StateGraph(
         ConstructState, input_schema=ConstructInput, output_schema=ConstructState
@@ -143,29 +154,15 @@ class _Nodes:
     plan: Plan
 
     async def rollout(self, state: ConstructState) -> dict[str, Any]:
-        """One attempt of the teacher."""
+        """Let the teacher make one attempt."""
         sample = Sample.model_validate(state["sample"])
         nth = len(state.get("attempts", []))
         session, started = f"{sample.id}.{nth}", time.perf_counter()
-        seed = call_seed(self.plan.seed, sample.id, "", nth)
         trace: Trace | None = None
         outcome: Outcome
         try:
-            result = await self.ask.ainvoke(
-                {
-                    "video": sample.clip,
-                    "question": asked(sample, self.plan.hint),
-                    "options": list(sample.options),
-                },
-                {"configurable": {"thread_id": session}},
-                context=AskContext(seed=seed, temperature=self.plan.temperature),
-            )
-            trace = Trace.model_validate(result["trace"])
-            outcome, why = judged(trace, sample)
-            # What is kept is asked as a user would ask it.
-            trace = trace.model_copy(
-                update={"question": trace.question.model_copy(update={"text": sample.question})}
-            )
+            trace = await self._ask(sample, nth, session)
+            outcome, why = judge_answer(trace, sample)
         except _ENDS_THE_RUN:
             raise
         except Act2SeeError as e:
@@ -182,8 +179,22 @@ class _Nodes:
             "trace": trace.model_dump(mode="json") if trace else None,
         }
 
+    async def _ask(self, sample: Sample, nth: int, session: str) -> Trace:
+        question = teacher_question(sample, self.plan.hint)
+        result = await self.ask.ainvoke(
+            {"video": sample.clip, "question": question, "options": list(sample.options)},
+            {"configurable": {"thread_id": session}},
+            context=AskContext(
+                seed=call_seed(self.plan.seed, sample.id, "", nth), temperature=self.plan.temperature
+            ),
+        )
+        trace = Trace.model_validate(result["trace"])
+        # The saved trace asks what a user would ask, without a hint.
+        plain = trace.question.model_copy(update={"text": sample.question})
+        return trace.model_copy(update={"question": plain})
+
     async def judge(self, state: ConstructState) -> Command[Literal["rollout", "__end__"]]:
-        """Right: it is done. Wrong: once more, while attempts are left."""
+        """End after a right answer; otherwise try again while attempts are left."""
         last = Attempt.model_validate(state["attempts"][-1])
         if last.outcome == "right":
             return Command(update={"dropped": ""}, goto="__end__")
@@ -196,40 +207,43 @@ class _Nodes:
         )
 
 
-def asked(sample: Sample, hint: bool = False) -> str:
+def teacher_question(sample: Sample, hint: bool = False) -> str:
     """The question as the teacher gets it."""
+    if not hint:
+        return sample.question
     chain = f" A person thought: {sample.chain}" if sample.chain else ""
-    return sample.question + (HINT.format(answer=sample.answer, chain=chain) if hint else "")
+    return sample.question + HINT.format(answer=sample.answer, chain=chain)
 
 
-def judged(trace: Trace, sample: Sample) -> tuple[Outcome, str]:
-    """How an attempt ended, and in words why it is not right. Free answers must be the same words."""
+def judge_answer(trace: Trace, sample: Sample) -> tuple[Outcome, str]:
+    """How an attempt ended and, in words, why it is not right. Free answers must have the same words."""
     last = trace.segments[-1]
     if trace.usage.loops and trace.usage.loops[-1].stop == "length":
         return "truncated", "the token limit came before the end"
     if not isinstance(last, Answer) or not last.body:
-        return "no answer", "nothing stands in <answer>"
+        return "no answer", "there is nothing in <answer>"
     if last.forced:
         return "format", "it did not open <answer> itself"
     given = sample.read(last.body)
     if given is None:
         return "format", f"{last.body[:60]!r} names no option"
-    return (
-        ("right", "")
-        if sample.is_right(last.body)
-        else ("wrong", f"{given[:60]!r} for {sample.answer[:60]!r}")
-    )
+    if sample.is_right(last.body):
+        return "right", ""
+    return "wrong", f"{given[:60]!r} for {sample.answer[:60]!r}"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What a run has so far: chains kept and dropped (those of earlier starts too), their cost, and why it
-    stopped."""
+class ConstructionStatus:
+    """The progress of a run, earlier starts of it included."""
 
     kept: int
     dropped: int
     cost: Cost
     stopped: str = ""
+    """Why no further question may begin; empty if one may."""
+
+
+OnChain = Callable[[Chain, ConstructionStatus], None]
 
 
 async def construct(
@@ -240,13 +254,23 @@ async def construct(
     limits: Limits | None = None,
     *,
     reasoner: Reasoner | None = None,
-    on_chain: Callable[[Chain, Run], None] | None = None,
-) -> Run:
-    """Chains for `samples` in `out`, by the reasoner of `config` or the one given; those that are there are
-    not made again.
+    on_chain: OnChain | None = None,
+) -> ConstructionStatus:
+    """Make chains for `samples`; those that are in `out` already are not made again.
 
-    Frames go to `out/frames`. Raises `CorpusError` where `out` holds a run of another plan, teacher or
-    config.
+    Args:
+        samples: Taken one by one.
+        config: The graph, with the teacher as its reasoner.
+        out: The run's folder: `chains.jsonl`, `run.json`, and `frames/`.
+        plan: What the run does.
+        limits: When it stops by itself.
+        reasoner: The teacher, instead of that of `config`.
+        on_chain: Called with each finished chain.
+
+    Raises:
+        CorpusError: `out` holds a run of another plan, teacher or config, it cannot be written, or a budget
+            in dollars has no prices.
+        SetupError, WeightsError: The teacher or the tools cannot be used.
     """
     plan, limits = plan or Plan(), limits or Limits()
     if limits.dollars is not None and plan.prices is None:
@@ -256,68 +280,51 @@ async def construct(
     meter = Meter(reasoner or parts.reasoner, plan.prices)
     graph = create_construction(create_act2see(config, parts=replace(parts, reasoner=meter)), meter, plan)
     with Journal(out) as journal:
-        _same_run(out, {"plan": plan.model_dump(mode="json"), "teacher": meter.name, "config": config.hash})
-        waiting = (s for s in samples if s.id not in journal.done)
-        state = _State(journal, limits)
-        workers = [
-            asyncio.create_task(_work(graph, waiting, state, meter.name, on_chain))
-            for _ in range(limits.concurrency)
-        ]
+        _check_same_run(
+            out, {"plan": plan.model_dump(mode="json"), "teacher": meter.name, "config": config.hash}
+        )
+
+        async def make_chain(sample: Sample) -> None:
+            state: Any = await graph.ainvoke({"sample": sample.model_dump(mode="json")})
+            chain = Chain.model_validate({**state, "teacher": meter.name})
+            journal.write(chain)
+            if on_chain:
+                on_chain(chain, _status(journal, limits))
+
+        left = (sample for sample in samples if sample.id not in journal.done)
+        within_budget = takewhile(lambda _: not _budget_spent(journal.cost, limits), left)
         try:
-            await asyncio.gather(*workers)
+            await map_concurrently(make_chain, within_budget, limits.concurrency)
         finally:
-            for w in workers:
-                w.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-            await closed(parts.reasoner)
-        return state.run()
+            await asyncio.to_thread(parts.reasoner.close)
+        return _status(journal, limits)
 
 
-@dataclass(slots=True)
-class _State:
-    journal: Journal
-    limits: Limits
-
-    def run(self) -> Run:
-        kept = sum(self.journal.done.values())
-        return Run(kept, len(self.journal.done) - kept, self.journal.cost, self.spent())
-
-    def spent(self) -> str:
-        """Why no other question may begin, if so."""
-        cost, limits = self.journal.cost, self.limits
-        if limits.dollars is not None and cost.dollars >= limits.dollars:
-            return f"the budget of ${limits.dollars:g} is spent"
-        if limits.tokens is not None and cost.read + cost.written >= limits.tokens:
-            return f"the budget of {limits.tokens:,} tokens is spent"
-        return ""
+def _status(journal: Journal, limits: Limits) -> ConstructionStatus:
+    kept = sum(journal.done.values())
+    spent = _budget_spent(journal.cost, limits)
+    return ConstructionStatus(kept, len(journal.done) - kept, journal.cost, spent)
 
 
-async def _work(
-    graph: ConstructGraph,
-    waiting: Iterator[Sample],
-    state: _State,
-    teacher: str,
-    on_chain: Callable[[Chain, Run], None] | None,
-) -> None:
-    for sample in waiting:
-        if state.spent():
-            return
-        done: Any = await graph.ainvoke({"sample": sample.model_dump(mode="json")})
-        chain = Chain.model_validate({**done, "teacher": teacher})
-        state.journal.write(chain)
-        if on_chain:
-            on_chain(chain, state.run())
+def _budget_spent(cost: Cost, limits: Limits) -> str:
+    """Which budget is spent, in words; empty if none is."""
+    if limits.dollars is not None and cost.dollars >= limits.dollars:
+        return f"the budget of ${limits.dollars:g} is spent"
+    if limits.tokens is not None and cost.read + cost.written >= limits.tokens:
+        return f"the budget of {limits.tokens:,} tokens is spent"
+    return ""
 
 
-def _same_run(out: Path, facts: dict[str, Any]) -> None:
-    """Write down what this run is; or see that it is what is written there."""
+def _check_same_run(out: Path, facts: dict[str, Any]) -> None:
+    """Write down what this run is, or check that it is the run that is written there."""
     path = out / "run.json"
     if not path.exists():
-        path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(facts, indent=1) + "\n")
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
-    other = [k for k in facts if there.get(k) != facts[k]]
-    if other:
+    written = json.loads(path.read_text(encoding="utf-8"))
+    differing = [key for key in facts if written.get(key) != facts[key]]
+    if differing:
         raise CorpusError(
-            f"{out} holds a run with another {', '.join(other)}: go on with those, or give another folder"
+            f"{out} holds a run with another {', '.join(differing)}: "
+            "continue with those, or give another folder"
         )

@@ -1,15 +1,14 @@
-"""The corpus on disk: a folder that Hugging Face `datasets` opens as it is, and that gives back the same
-chains.
+"""The corpus on disk: a folder that Hugging Face `datasets` opens directly, and from which the same chains
+are read back.
 
     README.md            the data set card, made from the data
     act2see.json         the corpus's version, and what is in it (`CorpusInfo`)
     data/train-*.parquet with pixels embedded; shards of about `shard_size` bytes
     or metadata.parquet, images/   with pixels by reference: files named by digest, equal ones once
 
-Chains pass through one by one, a row group at a time is in memory, and what is written stands beside its
-place until it is whole. Referenced pictures are laid out as `datasets`' image folders are: a parquet file
-that holds relative paths in an image column would look for them where the reader was started, not where the
-file is.
+Chains pass through one by one, with a row group at a time in memory, and the folder is written beside its
+place until it is whole. Referenced pictures are laid out as an image folder of `datasets`: relative paths in
+an image column of a parquet file would be looked up from the reader's working directory, not from the file.
 """
 
 from __future__ import annotations
@@ -22,19 +21,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from act2see.errors import CorpusError, StoreError, TraceError
 from act2see.tools.frames import FrameRef
+from act2see.tools.runtime.text import first_line, first_problem
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
 from act2see.training.corpus.card import (
     CORPUS_VERSION,
+    CorpusCounter,
     CorpusInfo,
     CorpusMeta,
-    Count,
     Images,
     card,
     pictures,
     readable,
 )
-from act2see.training.corpus.files import parquet_rows, read_marker, whole_folder, write_parquet
+from act2see.training.corpus.files import new_folder, parquet_rows, read_marker, write_parquet
 from act2see.training.corpus.records import Attempt, Chain
 from act2see.training.corpus.sources import Sample
 
@@ -52,56 +52,67 @@ def write_corpus(
     shard_size: int = SHARD_SIZE,
     meta: CorpusMeta | None = None,
 ) -> CorpusInfo:
-    """Write the chains that were not dropped, with their pixels from `source`; the others are counted by
-    reason.
+    """Write the chains that were not dropped; count the dropped ones by reason.
 
-    `shard_size` is in bytes and for embedded pictures; a shard ends with the row group that reaches it.
-    Raises `CorpusError` where `folder` is not empty, nothing was kept, a frame is missing, or it cannot be
-    written, as on a full disk; there is no half corpus then.
+    Args:
+        chains: The chains of a filter run.
+        source: Where their pixels are.
+        folder: A new or empty folder.
+        images: Pixels embedded in the table, or as files that it refers to.
+        shard_size: In bytes, for embedded pixels; a shard ends with the row group that reaches it.
+        meta: What cannot be counted, for the card.
+
+    Returns:
+        What the corpus says of itself.
+
+    Raises:
+        CorpusError: `folder` is not empty, no chain was kept, a frame is missing, or the disk is full. No
+            half corpus is left then.
     """
     from act2see import __version__
 
-    folder, meta, count = Path(folder), meta or CorpusMeta(), Count()
-    with whole_folder(folder) as part:
-        rows = _rows(chains, source, part, images, count)
+    folder, meta, counter = Path(folder), meta or CorpusMeta(), CorpusCounter()
+    with new_folder(folder) as part:
+        rows = _rows(chains, source, part, images, counter)
         if images == "embedded":
-            (part / "data").mkdir()
-            names = _write_shards(rows, part / "data", shard_size)
-            files = [f"data/train-{i:05d}-of-{len(names):05d}.parquet" for i in range(len(names))]
-            for name, file in zip(names, files, strict=True):
-                name.rename(part / file)
+            files = _write_shards(rows, part, shard_size)
         else:
             files = ["metadata.parquet"]
-            write_parquet(rows, part / files[0], _features(images), most_bytes=None)
-        if count.example is None:
+            write_parquet(rows, part / files[0], _features(images), max_bytes=None)
+        if counter.example is None:
             raise CorpusError(
-                f"there is no chain to write: {sum(count.dropped.values())} were given and all of them dropped"
+                f"there is no chain to write: {counter.dropped.total()} were given and all of them dropped"
             )
-        info = count.info(__version__, images, files, meta)
-        (part / "README.md").write_text(card(info, count.example), encoding="utf-8")
+        info = counter.info(__version__, images, files, meta)
+        (part / "README.md").write_text(card(info, counter.example), encoding="utf-8")
         (part / INFO).write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return info
 
 
 def read_info(folder: str | Path) -> CorpusInfo:
-    """What a corpus says of itself. Raises `CorpusError` for another kind of folder, and for a corpus of a
-    newer act2see."""
+    """Read what a corpus says of itself.
+
+    Raises:
+        CorpusError: The folder is no corpus, or a newer act2see wrote it.
+    """
     data = read_marker(Path(folder), INFO, "corpus_version", CORPUS_VERSION, "a corpus")
     try:
         return CorpusInfo.model_validate(data)
     except ValidationError as e:
-        first = e.errors()[0]
-        raise CorpusError(
-            f"{Path(folder) / INFO}: {'.'.join(map(str, first['loc']))}: {first['msg']}; write the corpus again"
-        ) from e
+        field, problem = first_problem(e)
+        raise CorpusError(f"{Path(folder) / INFO}: {field}: {problem}; write the corpus again") from e
 
 
 def read_corpus(folder: str | Path, store: FrameStore) -> Iterator[Chain]:
-    """The chains, equal to those that were written and in their order; pixels that `store` lacks are put
-    there.
+    """Read the chains, equal to those that were written and in their order.
 
-    Raises `CorpusError` for what is no corpus or one of a newer act2see, and names a shard, a record or a
-    picture that is missing or damaged.
+    Args:
+        folder: The corpus.
+        store: Gets the pixels that it does not have yet.
+
+    Raises:
+        CorpusError: The folder is no corpus, a newer act2see wrote it, or a shard, a record or a picture is
+            missing or damaged; the message names it.
     """
     folder = Path(folder)
     info = read_info(folder)
@@ -115,127 +126,147 @@ def _read(folder: Path, info: CorpusInfo, store: FrameStore) -> Iterator[Chain]:
             chain = _chain(row, where)
             frames = pictures(chain.trace) if chain.trace else ()
             if info.images == "reference":
-                bring_files(frames, folder, store, where)
+                copy_from_files(frames, folder, store, where)
             else:
-                given = row["images"] or []
-                if len(given) != len(frames):
-                    raise CorpusError(
-                        f"{where} has {len(given)} pictures and its trace {len(frames)}: write the corpus again"
-                    )
-                for frame, picture in zip(frames, given, strict=True):
-                    bring(frame, picture["bytes"] or b"", store, where)
+                _copy_from_row(frames, row["images"] or [], store, where)
             yield chain
 
 
-def bring_files(frames: Iterable[FrameRef], folder: Path, store: FrameStore, where: str) -> None:
-    """Put frames that the store lacks there, from the files of `folder/images`."""
+def _copy_from_row(
+    frames: tuple[FrameRef, ...], embedded: list[dict[str, Any]], store: FrameStore, where: str
+) -> None:
+    if len(embedded) != len(frames):
+        raise CorpusError(
+            f"{where} has {len(embedded)} pictures and its trace {len(frames)}: write the corpus again"
+        )
+    for frame, picture in zip(frames, embedded, strict=True):
+        _copy(frame, picture["bytes"] or b"", store, where)
+
+
+def copy_from_files(frames: Iterable[FrameRef], folder: Path, store: FrameStore, where: str) -> None:
+    """Copy the frames that `store` does not have yet from the files of `folder/images`.
+
+    Raises:
+        CorpusError: A file is missing or damaged; the message names it and `where`, the record.
+    """
     files = FrameStore(folder / "images", memory_bytes=0)
     for frame in frames:
-        if frame.digest not in store:
-            path = Path(files.path(frame.digest))
-            try:
-                png = path.read_bytes()
-            except OSError as e:
-                name = path.relative_to(folder.absolute())
-                raise CorpusError(
-                    f"{where}: the picture {name} cannot be read ({e.strerror}): restore it from where it was copied"
-                ) from e
-            bring(frame, png, store, where)
+        if frame.digest in store:
+            continue
+        path = Path(files.path(frame.digest))
+        try:
+            png = path.read_bytes()
+        except OSError as e:
+            name = path.relative_to(folder.absolute())
+            raise CorpusError(
+                f"{where}: the picture {name} cannot be read ({e.strerror}): "
+                "restore it from where it was copied"
+            ) from e
+        _copy(frame, png, store, where)
 
 
-def bring(frame: FrameRef, png: bytes, store: FrameStore, where: str) -> None:
-    """Put a frame that the store lacks there. Raises `CorpusError` where the picture is not the frame's."""
+def _copy(frame: FrameRef, png: bytes, store: FrameStore, where: str) -> None:
     if not store.put_png(frame.digest, png):
-        what = "damaged" if png else "missing"
+        fault = "damaged" if png else "missing"
         raise CorpusError(
-            f"{where}: the picture {frame.digest} is {what}: restore the file from where it was copied"
+            f"{where}: the picture {frame.digest} is {fault}: restore the file from where it was copied"
         )
 
 
-def _write_shards(rows: Iterable[dict[str, Any]], folder: Path, shard_size: int) -> list[Path]:
-    """Shards, whose number stands in their names only once it is known."""
-    rows, features = iter(rows), _features("embedded")
+def _write_shards(rows: Iterator[dict[str, Any]], part: Path, shard_size: int) -> list[str]:
+    """Write the shards; return their names in the folder. How many there are, which the names say, is known
+    at the end alone."""
+    folder, features = part / "data", _features("embedded")
+    folder.mkdir()
     shards: list[Path] = []
     while write_parquet(rows, path := folder / f"{len(shards)}.parquet", features, shard_size):
         shards.append(path)
-    return shards
+    files = [f"data/train-{i:05d}-of-{len(shards):05d}.parquet" for i in range(len(shards))]
+    for shard, file in zip(shards, files, strict=True):
+        shard.rename(part / file)
+    return files
 
 
 def _features(images: Images) -> Any:
     from datasets import Features, Image, List, Value
 
     text, number = Value("string"), Value("float64")
-    plain = dict.fromkeys(
-        (
-            "id",
-            "source",
-            "licence",
-            "video",
-            "question",
-            "answer",
-            "human_chain",
-            "teacher",
-            "chain",
-            "trace",
-            "attempts",
-        ),
-        text,
+    names = (
+        "id",
+        "source",
+        "licence",
+        "video",
+        "question",
+        "answer",
+        "human_chain",
+        "teacher",
+        "chain",
+        "trace",
+        "attempts",
     )
-    return Features(
-        plain
-        | {
-            "trim": List(number),
-            "options": List(text),
-            "similarity": number,
-            "n_calls": Value("int32"),
-            "tools": List(text),
-        }
-        | ({"images": List(Image())} if images == "embedded" else {"images_file_names": List(text)})
-    )
+    columns: dict[str, Any] = dict.fromkeys(names, text)
+    columns |= {
+        "trim": List(number),
+        "options": List(text),
+        "similarity": number,
+        "n_calls": Value("int32"),
+        "tools": List(text),
+    }
+    if images == "embedded":
+        columns["images"] = List(Image())
+    else:
+        columns["images_file_names"] = List(text)
+    return Features(columns)
 
 
 def _rows(
-    chains: Iterable[Chain], source: FrameStore, part: Path, images: Images, count: Count
+    chains: Iterable[Chain], source: FrameStore, part: Path, images: Images, counter: CorpusCounter
 ) -> Iterator[dict[str, Any]]:
     files = FrameStore(part / "images", memory_bytes=0)
     for chain in chains:
         if chain.dropped:
-            count.drop(chain)
+            counter.drop(chain)
             continue
-        sample, trace = chain.sample, chain.trace
+        trace = chain.trace
         if trace is None:
             raise CorpusError(
-                f"the chain of {sample.id!r} has no trace and is not marked as dropped: make it again"
+                f"the chain of {chain.sample.id!r} has no trace and is not marked as dropped: make it again"
             )
+        row = _row(chain, trace)
         frames = pictures(trace)
-        row: dict[str, Any] = {
-            **sample.model_dump(exclude={"chain"}),
-            "human_chain": sample.chain,
-            "teacher": chain.teacher,
-            "similarity": chain.similarity,
-            "chain": readable(trace),
-            "trace": trace.to_json(),
-            "attempts": _ATTEMPTS.dump_json(chain.attempts).decode(),
-            "n_calls": len(trace.calls),
-            "tools": list(dict.fromkeys(c.tag for c in trace.calls)),
-        }
         if images == "embedded":
             row["images"] = [
-                {"bytes": _png(source, frame, sample), "path": f"{frame.digest}.png"} for frame in frames
+                {"bytes": _png(source, frame, chain.sample), "path": f"{frame.digest}.png"}
+                for frame in frames
             ]
             new = len(frames)
         else:
             paths = {frame.digest: Path(files.path(frame.digest)) for frame in frames}
-            new = sum(_place(source, frame, paths[frame.digest], sample) for frame in frames)
+            new = sum(_write_new(source, frame, paths[frame.digest], chain.sample) for frame in frames)
             row["images_file_names"] = [
                 path.relative_to(part.absolute()).as_posix() for path in paths.values()
             ]
-        count.keep(chain, trace, new)
+        counter.keep(chain, trace, new)
         yield row
 
 
-def _place(source: FrameStore, frame: FrameRef, path: Path, sample: Sample) -> bool:
-    """Write a picture where it is not there yet; whether it was not."""
+def _row(chain: Chain, trace: Trace) -> dict[str, Any]:
+    """A row without its pictures."""
+    return {
+        **chain.sample.model_dump(exclude={"chain"}),
+        "human_chain": chain.sample.chain,
+        "teacher": chain.teacher,
+        "similarity": chain.similarity,
+        "chain": readable(trace),
+        "trace": trace.to_json(),
+        "attempts": _ATTEMPTS.dump_json(chain.attempts).decode(),
+        "n_calls": len(trace.calls),
+        "tools": list(dict.fromkeys(c.tag for c in trace.calls)),
+    }
+
+
+def _write_new(source: FrameStore, frame: FrameRef, path: Path, sample: Sample) -> bool:
+    """Write a picture unless its file exists; return whether it was written."""
     if path.exists():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -252,10 +283,9 @@ def _png(source: FrameStore, frame: FrameRef, sample: Sample) -> bytes:
 
 def _chain(row: dict[str, Any], where: str) -> Chain:
     try:
+        fields = {name: row[name] for name in Sample.model_fields if name != "chain"}
         return Chain(
-            sample=Sample(
-                chain=row["human_chain"], **{k: row[k] for k in Sample.model_fields if k != "chain"}
-            ),
+            sample=Sample(chain=row["human_chain"], **fields),
             trace=Trace.from_json(row["trace"], where),
             attempts=_ATTEMPTS.validate_json(row["attempts"]),
             similarity=row["similarity"],
@@ -264,4 +294,4 @@ def _chain(row: dict[str, Any], where: str) -> Chain:
     except KeyError as e:
         raise CorpusError(f"{where} has no column {e}: write the corpus again") from e
     except (ValidationError, TraceError) as e:
-        raise CorpusError(f"{where} cannot be read: {str(e).splitlines()[0]}") from e
+        raise CorpusError(f"{where} cannot be read: {first_line(e)}") from e

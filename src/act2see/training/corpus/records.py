@@ -1,21 +1,29 @@
-"""What construction writes and everything after it reads: one question, and the chain that a teacher made for
-it.
+"""The data of a construction run: one question, and the chain that a teacher made for it.
 
 A run's folder holds `chains.jsonl`, one `Chain` a line, and `frames/`, the frame store that the traces refer
-to. Chains that fell stay in the file with the reason, so that a report can say where they went.
+to. Rejected chains stay in the file with the reason, so that the report can count them.
+
+The run writes through a `Journal`: each record is safe on disk before the next one begins. A process that is
+killed in the middle of a line leaves half of it; the next process cuts it off. A record that is in the file
+is never made again, so a resumed run duplicates nothing.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
+from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from act2see.errors import CorpusError
 from act2see.tools.frames import Record
+from act2see.tools.runtime.files import whole_file
+from act2see.tools.runtime.text import first_problem
 from act2see.trace.trace import Trace
 from act2see.training.corpus.sources import Sample
 
@@ -25,12 +33,15 @@ Outcome = Literal["right", "wrong", "no answer", "format", "refused", "truncated
 
 
 class Cost(Record):
-    """What a teacher took: tokens read and written, requests sent, dollars where its prices are known."""
+    """The tokens, requests and dollars of a teacher."""
 
     read: int = 0
+    """Prompt tokens, those from a cache included."""
     written: int = 0
+    """Generated tokens."""
     requests: int = 0
     dollars: float = 0.0
+    """0 if the teacher's prices are unknown."""
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -42,28 +53,27 @@ class Cost(Record):
 
 
 class Attempt(Record):
-    """One rollout of the teacher and how it ended; `why` says it in words where it is not right."""
+    """One rollout of the teacher and how it ended."""
 
     outcome: Outcome
     answer: str | None = None
     why: str = ""
+    """The reason in words; empty if the outcome is "right"."""
     seconds: float = 0.0
     cost: Cost = Cost()
 
 
 class Chain(Record):
-    """A sample, the teacher's attempts at it, and the last attempt's trace.
-
-    `dropped` is the reason why the chain is not for training, and empty where it is. `similarity` is that of
-    the chain's text to the human one, once it was measured.
-    """
+    """A sample, the teacher's attempts at it, and the trace of the last attempt."""
 
     chains_version: int = CHAINS_VERSION
     sample: Sample
     trace: Trace | None = None
     attempts: tuple[Attempt, ...] = Field(default=())
     dropped: str = ""
+    """Why the chain is not used for training; empty if it is."""
     similarity: float | None = None
+    """Of the chain's text to the human chain; None until it is measured."""
     teacher: str = ""
 
     @property
@@ -72,21 +82,31 @@ class Chain(Record):
 
 
 def read_chains(path: str | Path) -> Iterator[Chain]:
-    """The chains of a JSON Lines file, one by one. A line cut short by a crash, the last one, is left out.
+    """Read a JSON Lines file chain by chain. A last line that a crash cut short is skipped.
 
-    Raises `CorpusError` for any other line that cannot be read, and for a file of a newer version.
+    Raises:
+        CorpusError: Another line cannot be read, or a newer version wrote the file.
     """
     path = Path(path)
     try:
         with path.open(encoding="utf-8") as lines:
             for n, line in enumerate(lines, start=1):
-                if line.strip() and (line.endswith("\n") or _whole(line)):
+                if line.strip() and (line.endswith("\n") or _is_json(line)):
                     yield parse_chain(line, f"{path}, line {n}")
     except (OSError, UnicodeDecodeError) as e:
         raise CorpusError(f"cannot read {path} ({e}): give the chains.jsonl of a construction run") from e
 
 
 def parse_chain(line: str, where: str) -> Chain:
+    """Read one chain from its JSON.
+
+    Args:
+        line: The JSON of the chain.
+        where: The place of the line, for error messages.
+
+    Raises:
+        CorpusError: The line is not JSON, has another version, or is not a chain.
+    """
     try:
         data: Any = json.loads(line)
     except ValueError as e:
@@ -94,39 +114,108 @@ def parse_chain(line: str, where: str) -> Chain:
     version = data.get("chains_version") if isinstance(data, dict) else None
     if version != CHAINS_VERSION:
         raise CorpusError(
-            f"{where} has version {version!r} and this act2see reads {CHAINS_VERSION}: read it with the one that wrote it"
+            f"{where} has version {version!r} and this act2see reads {CHAINS_VERSION}: "
+            "read it with the act2see that wrote it"
         )
     try:
         return Chain.model_validate(data)
     except ValidationError as e:
-        first = e.errors()[0]
-        raise CorpusError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from e
+        field, problem = first_problem(e)
+        raise CorpusError(f"{where}: {field}: {problem}") from e
 
 
 def write_chains(chains: Iterable[Chain], path: str | Path) -> int:
-    """Write them all, or nothing: to a file beside it first. Returns how many."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
+    """Write all chains, or nothing.
+
+    Returns:
+        The number of chains.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
     n = 0
-    try:
-        with part.open("w", encoding="utf-8") as out:
-            for chain in chains:
-                out.write(chain.model_dump_json() + "\n")
-                n += 1
-        part.replace(path)
-    except OSError as e:
-        part.unlink(missing_ok=True)
-        raise CorpusError(f"cannot write {path} ({e}): free some space, or give another folder") from e
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with whole_file(Path(path)) as new, new.open("w", encoding="utf-8") as out:
+        for chain in chains:
+            out.write(chain.model_dump_json() + "\n")
+            n += 1
     return n
 
 
-def _whole(line: str) -> bool:
+def _is_json(line: str) -> bool:
     try:
         json.loads(line)
     except ValueError:
         return False
     return True
+
+
+class Journal:
+    """`chains.jsonl` of a run's folder, opened for appending by one process at a time; a context manager.
+
+    Raises:
+        CorpusError: On entering, if the folder cannot be written or another process writes to it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "chains.jsonl"
+        self.done: dict[str, bool] = {}
+        """By sample id: whether its chain was kept."""
+        self.cost = Cost()
+        """Of all chains in the file."""
+        self._folder = folder
+
+    def __enter__(self) -> Self:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self._folder / ".lock", timeout=0)
+            self._lock.acquire()
+            self._file = self.path.open("ab")
+        except Timeout as e:
+            raise CorpusError(
+                f"another process is writing to {self._folder}: wait for it, or give another folder"
+            ) from e
+        except OSError as e:
+            raise CorpusError(f"cannot write to {self._folder} ({e.strerror}): give another folder") from e
+        try:
+            self._cut_unfinished_line()
+            for chain in read_chains(self.path):
+                self._note(chain)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._lock.release()
+
+    def write(self, chain: Chain) -> None:
+        """Append a chain and wait until it is on disk.
+
+        Raises:
+            CorpusError: It cannot be written; the file is then as it was before.
+        """
+        end = self._file.tell()
+        try:
+            self._file.write((chain.model_dump_json() + "\n").encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as e:
+            os.truncate(self.path, end)
+            raise CorpusError(
+                f"cannot write to {self.path} ({e.strerror}): "
+                "free some space and run it again; it resumes here"
+            ) from e
+        self._note(chain)
+
+    def _note(self, chain: Chain) -> None:
+        self.done[chain.sample.id] = not chain.dropped
+        self.cost += chain.cost
+
+    def _cut_unfinished_line(self) -> None:
+        data = self.path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            self._file.truncate(data.rfind(b"\n") + 1)
+            self._file.seek(0, os.SEEK_END)

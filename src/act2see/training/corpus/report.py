@@ -1,26 +1,34 @@
-"""What a filter run left: how many fell at which step and why, and what the chains that were kept look like.
+"""The report of a filter run: how many chains were dropped at which step and why, and what was kept.
 
-The report is made in one pass over the filtered chains and holds numbers alone; `report_files` writes it. The
-sweep says what other thresholds would have kept: it counts the chains that came as far as the similarity step
-and that nobody rejected. Chains without a human one are in it at every threshold, where the filter let them
-through.
+`make_report` counts in one pass over the filtered chains and keeps numbers alone; `write_report` writes them
+as `report.md` and `report.json`, with `sweep.png` and `lengths.png` beside them.
+
+The sweep says what other thresholds would have kept. It counts the chains that reached the similarity step
+and that nobody rejected. Chains without a human chain are in it at every threshold, if the filter kept them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from act2see.errors import CorpusError
 from act2see.tools.frames import Record
+from act2see.tools.runtime.markdown import markdown_table
 from act2see.trace.record import Frames
-from act2see.training.corpus.filtering import STEPS, THRESHOLD, fallen
+from act2see.training.corpus.filtering import STEPS, THRESHOLD, drop_reason
 from act2see.training.corpus.records import Chain, Cost
 from act2see.training.corpus.similarity import Encoder, chain_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REPORT_VERSION = 1
 SWEEP = tuple(x / 100 for x in range(50, 96, 5))
@@ -31,18 +39,24 @@ _BINS = 20
 # The paper's corpus: chains, chains with a frame, frames by tool.
 PAPER = {"kept": 3373, "with_frames": 1608, "retrieved": 1026, "generated": 582}
 
+# Colours of the plots.
+_INK, _OTHER, _MUTED = "#1d5f93", "#97306f", "#69645a"
+
 
 class StepCount(Record):
-    """A step of the filter: how many chains came to it, how many fell and why."""
+    """A step of the filter."""
 
     name: str
     came: int
+    """Chains that reached it."""
     fell: int
+    """Chains that it dropped."""
     why: dict[str, int]
+    """The dropped chains by reason."""
 
 
 class Bin(Record):
-    """How many were at least `start` and below `stop`."""
+    """The number of values from `start` (inclusive) to `stop` (exclusive)."""
 
     start: int
     stop: int
@@ -50,53 +64,60 @@ class Bin(Record):
 
 
 class SweepPoint(Record):
-    """What a threshold keeps, and the share of it that has a frame."""
+    """The chains that another threshold would keep."""
 
     threshold: float
     kept: int
     call_rate: float | None
+    """The share of the kept chains that have a frame."""
 
 
 class EncoderUsed(Record):
-    """What measured the similarities; `longer` is how many texts exceeded its `window` of tokens."""
+    """The encoder that measured the similarities."""
 
     name: str
     window: int
+    """Tokens that it reads at once."""
     longer: int
+    """Texts that had more tokens than that."""
 
 
 class FilterReport(Record):
-    """A filter run in numbers.
-
-    `attempts`, `cost` and `seconds` are of all chains; what is not said otherwise is of those that were kept.
-    `call_rate` is the share with at least one frame. `similarity` is of all chains that were measured:
-    percentiles.
-    """
+    """A filter run in numbers. Unless noted otherwise, they are of the kept chains."""
 
     report_version: int = REPORT_VERSION
     teachers: dict[str, int]
+    """All chains by teacher."""
     threshold: float
     encoder: EncoderUsed | None = None
     total: int
+    """All chains."""
     steps: tuple[StepCount, ...]
     kept: int
     not_compared: int
+    """Kept chains without a similarity."""
     with_frames: int
     call_rate: float | None
+    """The share with at least one frame; None if nothing was kept."""
     retrieved: int
     generated: int
     words: tuple[Bin, ...]
     calls: dict[int, int]
+    """Chains by their number of calls."""
     attempts: dict[int, int]
+    """All chains by the number of the teacher's attempts."""
     cost: Cost
+    """Of all attempts."""
     seconds: float
+    """Of all attempts."""
     similarity: dict[int, float]
+    """Percentiles of all measured similarities."""
     sweep: tuple[SweepPoint, ...]
 
 
 @dataclass(slots=True)
-class _Tally:
-    """What is kept of each chain while they pass: a few numbers."""
+class _ReportCounter:
+    """The numbers that are kept of each chain while they pass."""
 
     total: int = 0
     teachers: Counter[str] = field(default_factory=Counter)
@@ -104,12 +125,11 @@ class _Tally:
     words: list[int] = field(default_factory=list)
     calls: Counter[int] = field(default_factory=Counter)
     attempts: Counter[int] = field(default_factory=Counter)
-    kinds: Counter[bool] = field(default_factory=Counter)
+    imagined: Counter[bool] = field(default_factory=Counter)
     with_frames: int = 0
     similarity: list[float] = field(default_factory=list)
-    swept: list[tuple[float, bool]] = field(
-        default_factory=list
-    )  # similarity, inf where there is none; whether it has frames
+    swept: list[tuple[float, bool]] = field(default_factory=list)
+    """The similarity (inf if there is none), and whether the chain has frames."""
     cost: Cost = field(default_factory=Cost)
     seconds: float = 0.0
 
@@ -119,7 +139,7 @@ class _Tally:
         self.attempts[len(chain.attempts)] += 1
         self.cost += chain.cost
         self.seconds += sum(a.seconds for a in chain.attempts)
-        step, why = fallen(chain) if chain.dropped else ("", "")
+        step, why = drop_reason(chain) if chain.dropped else ("", "")
         if step:
             self.fell[step][why] += 1
         if chain.trace is None or step in ("construction", "format"):
@@ -132,50 +152,54 @@ class _Tally:
         if not step:
             self.words.append(len(chain_text(chain.trace).split()))
             self.calls[len(chain.trace.calls)] += 1
-            self.kinds.update(f.imagined for f in frames)
+            self.imagined.update(f.imagined for f in frames)
             self.with_frames += bool(frames)
 
 
 def make_report(
     chains: Iterable[Chain], *, threshold: float = THRESHOLD, encoder: Encoder | None = None
 ) -> FilterReport:
-    """The report on chains as `filter_chains` gave them, with that `threshold` and `encoder`, all of them,
-    also the dropped."""
-    tally = _Tally()
+    """Count what a filter run did.
+
+    Args:
+        chains: All chains that `filter_chains` gave, the dropped ones too.
+        threshold: That of the filter run.
+        encoder: That of the filter run.
+    """
+    counter = _ReportCounter()
     for chain in chains:
-        tally.add(chain)
-    kept = len(tally.words)
-    marks = np.percentile(tally.similarity, QUANTILES).tolist() if tally.similarity else []
+        counter.add(chain)
+    used = EncoderUsed(name=encoder.name, window=encoder.window, longer=encoder.longer) if encoder else None
+    kept = len(counter.words)
+    percentiles = np.percentile(counter.similarity, QUANTILES).tolist() if counter.similarity else []
     return FilterReport(
-        teachers=dict(sorted(tally.teachers.items())),
+        teachers=dict(sorted(counter.teachers.items())),
         threshold=threshold,
-        encoder=EncoderUsed(name=encoder.name, window=encoder.window, longer=encoder.longer)
-        if encoder
-        else None,
-        total=tally.total,
-        steps=_steps(tally),
+        encoder=used,
+        total=counter.total,
+        steps=_steps(counter),
         kept=kept,
-        not_compared=sum(s == inf for s, _ in tally.swept),
-        with_frames=tally.with_frames,
-        call_rate=_rate(tally.with_frames, kept),
-        retrieved=tally.kinds[False],
-        generated=tally.kinds[True],
-        words=_bins(tally.words),
-        calls=dict(sorted(tally.calls.items())),
-        attempts=dict(sorted(tally.attempts.items())),
-        cost=tally.cost,
-        seconds=round(tally.seconds, 1),
-        similarity={q: round(v, 4) for q, v in zip(QUANTILES, marks, strict=False)},
-        sweep=tuple(_sweep(tally.swept, t) for t in SWEEP),
+        not_compared=sum(s == inf for s, _ in counter.swept),
+        with_frames=counter.with_frames,
+        call_rate=_rate(counter.with_frames, kept),
+        retrieved=counter.imagined[False],
+        generated=counter.imagined[True],
+        words=_bins(counter.words),
+        calls=dict(sorted(counter.calls.items())),
+        attempts=dict(sorted(counter.attempts.items())),
+        cost=counter.cost,
+        seconds=round(counter.seconds, 1),
+        similarity={q: round(v, 4) for q, v in zip(QUANTILES, percentiles, strict=False)},
+        sweep=tuple(_sweep(counter.swept, t) for t in SWEEP),
     )
 
 
-def _steps(tally: _Tally) -> tuple[StepCount, ...]:
-    left = [tally.total]
+def _steps(counter: _ReportCounter) -> tuple[StepCount, ...]:
+    left = [counter.total]
     for step in STEPS:
-        left.append(left[-1] - tally.fell[step].total())
+        left.append(left[-1] - counter.fell[step].total())
     return tuple(
-        StepCount(name=step, came=came, fell=came - stayed, why=dict(tally.fell[step].most_common()))
+        StepCount(name=step, came=came, fell=came - stayed, why=dict(counter.fell[step].most_common()))
         for step, (came, stayed) in zip(STEPS, pairwise(left), strict=True)
     )
 
@@ -185,7 +209,7 @@ def _rate(some: int, all: int) -> float | None:
 
 
 def _sweep(swept: Sequence[tuple[float, bool]], threshold: float) -> SweepPoint:
-    kept = [frames for similarity, frames in swept if similarity > threshold]
+    kept = [has_frames for similarity, has_frames in swept if similarity > threshold]
     return SweepPoint(threshold=threshold, kept=len(kept), call_rate=_rate(sum(kept), len(kept)))
 
 
@@ -196,3 +220,169 @@ def _bins(values: Sequence[int]) -> tuple[Bin, ...]:
     width = next((w for w in _WIDTHS if max(values) < w * _BINS), max(values) // _BINS + 1)
     counts = np.bincount(np.asarray(values) // width)
     return tuple(Bin(start=i * width, stop=(i + 1) * width, count=int(n)) for i, n in enumerate(counts))
+
+
+def write_report(report: FilterReport, folder: str | Path) -> Path:
+    """Write the four files; return the path of `report.md`.
+
+    Raises:
+        CorpusError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    path = folder / "report.md"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        for name, figure in (("sweep.png", _plot_sweep(report)), ("lengths.png", _plot_lengths(report))):
+            figure.savefig(folder / name, metadata={"Software": None})
+        path.write_text(_markdown(report), encoding="utf-8")
+    except OSError as e:
+        raise CorpusError(
+            f"cannot write the report to {folder} ({e}): free some space, or give another folder"
+        ) from e
+    return path
+
+
+def _markdown(r: FilterReport) -> str:
+    parts = [
+        "# The filtered corpus",
+        _summary(r),
+        "## What fell, and why",
+        _table(
+            ("step", "came", "fell", "why"), [(s.name, _n(s.came), _n(s.fell), _why(s.why)) for s in r.steps]
+        ),
+    ]
+    if r.not_compared:
+        parts.append(f"{r.not_compared:,} kept chains have no human chain and were not compared.")
+    parts += [
+        "## What was kept",
+        _table(("", "here", "the paper's"), _corpus(r)),
+        "## Similarity to the human chain",
+        f"A chain had to exceed {r.threshold:g}. Scales differ from encoder to encoder: "
+        "the paper's 0.8 is on that of BGE-M3.",
+        _percentiles(r),
+        _table(
+            ("threshold", "kept", "with a frame"),
+            [(f"{p.threshold:.2f}", _n(p.kept), _share(p.call_rate)) for p in r.sweep],
+        ),
+        "![Chains kept, and their share with a frame, by threshold](sweep.png)",
+        "## Lengths",
+        _table(
+            ("words of a kept chain", "chains"),
+            [(f"{b.start:,}-{b.stop - 1:,}", _n(b.count)) for b in r.words],
+        ),
+        _table(("calls of a kept chain", "chains"), _counts(r.calls)),
+        _table(("attempts of the teacher", "chains, kept or not"), _counts(r.attempts)),
+        "![Words and calls of the kept chains](lengths.png)",
+        "## Cost of construction",
+        _table(("", "all", "for each kept chain"), _cost(r)),
+    ]
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+def _summary(r: FilterReport) -> str:
+    teachers = ", ".join(f"{_inline(name or 'unnamed')} ({n:,})" for name, n in r.teachers.items()) or "none"
+    text = f"{r.kept:,} of {r.total:,} chains were kept. Teacher: {teachers}."
+    if r.encoder is None:
+        return f"{text} Encoder: not noted."
+    return (
+        f"{text} Encoder: {_inline(r.encoder.name)}, {r.encoder.window:,} tokens at once. "
+        f"{r.encoder.longer:,} texts were longer and were compared by the mean of their windows."
+    )
+
+
+def _corpus(r: FilterReport) -> list[tuple[str, str, str]]:
+    paper_rate = PAPER["with_frames"] / PAPER["kept"]
+    return [
+        ("chains", _n(r.kept), _n(PAPER["kept"])),
+        ("with a frame", _n(r.with_frames), _n(PAPER["with_frames"])),
+        ("share with a frame", _share(r.call_rate), _share(paper_rate)),
+        ("frames retrieved", _n(r.retrieved), _n(PAPER["retrieved"])),
+        ("frames generated", _n(r.generated), _n(PAPER["generated"])),
+    ]
+
+
+def _percentiles(r: FilterReport) -> str:
+    if not r.similarity:
+        return "No similarity was measured."
+    values = [f"{v:.3f}" for v in r.similarity.values()]
+    return _table(("percentile", *map(str, r.similarity)), [("similarity", *values)])
+
+
+def _cost(r: FilterReport) -> list[tuple[str, str, str]]:
+    def row(name: str, value: float, form: str) -> tuple[str, str, str]:
+        return name, format(value, form), format(value / r.kept, form) if r.kept else "-"
+
+    return [
+        row("tokens read", r.cost.read, ",.0f"),
+        row("tokens written", r.cost.written, ",.0f"),
+        row("requests", r.cost.requests, ",.1f"),
+        row("dollars", r.cost.dollars, ",.4f"),
+        row("seconds of attempts", r.seconds, ",.1f"),
+    ]
+
+
+def _counts(counts: Mapping[int, int]) -> list[tuple[str, str]]:
+    return [(str(value), _n(chains)) for value, chains in counts.items()]
+
+
+def _why(why: Mapping[str, int]) -> str:
+    return "; ".join(f"{_inline(reason)} ({n:,})" for reason, n in why.items())
+
+
+def _n(value: int) -> str:
+    return f"{value:,}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def _inline(text: str) -> str:
+    """Any text, in one short line, with nothing in it that Markdown reads as markup; `|` is the table's to
+    escape."""
+    text = " ".join(text.split())
+    text = text if len(text) <= 80 else f"{text[:79]}…"
+    for char in "\\`*_[]":
+        text = text.replace(char, f"\\{char}")
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return markdown_table(head, rows) if rows else ""
+
+
+def _axes(panels: int) -> tuple[Figure, Sequence[Any]]:
+    # matplotlib's objects and no pyplot: nothing global is touched, and no display is needed.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * panels, 3.2), dpi=120, layout="constrained")
+    axes = figure.subplots(1, panels)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _plot_sweep(r: FilterReport) -> Figure:
+    figure, (kept, rate) = _axes(2)
+    thresholds = [p.threshold for p in r.sweep]
+    kept.plot(thresholds, [p.kept for p in r.sweep], "o-", color=_INK)
+    kept.set(xlabel="threshold", ylabel="chains kept", ylim=(0, None))
+    known = [(p.threshold, 100 * p.call_rate) for p in r.sweep if p.call_rate is not None]
+    rate.plot([t for t, _ in known], [share for _, share in known], "o-", color=_OTHER)
+    rate.set(xlabel="threshold", ylabel="with a frame, % of the kept", ylim=(0, 100))
+    for axis in (kept, rate):
+        axis.set_xlim(thresholds[0] - 0.02, thresholds[-1] + 0.02)
+        axis.axvline(r.threshold, color=_MUTED, linewidth=1, linestyle="--")
+    return figure
+
+
+def _plot_lengths(r: FilterReport) -> Figure:
+    figure, (words, calls) = _axes(2)
+    starts = [b.start for b in r.words]
+    widths = [0.92 * (b.stop - b.start) for b in r.words]
+    words.bar(starts, [b.count for b in r.words], widths, align="edge", color=_INK)
+    words.set(xlabel="words of a kept chain", ylabel="chains")
+    calls.bar(list(r.calls), list(r.calls.values()), color=_INK)
+    calls.set(xlabel="calls of a kept chain", ylabel="chains", xticks=list(r.calls))
+    return figure

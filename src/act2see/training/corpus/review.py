@@ -1,13 +1,14 @@
-"""The page on which a person accepts or rejects a random part of the kept chains.
+"""Review by a person: the page on which some kept chains are accepted or rejected, and the file it saves.
 
-One self-contained HTML file, frames inside: each question with its right answer, the human chain beside the
-teacher's with its frames in place, two radio buttons and a comment. It works from disk, offline, by keyboard.
-What was judged stays in the browser's own storage, so a reload loses nothing, until a button saves it as the
-file that `read_verdicts` reads. The content policy names the one script by its hash: no text of a chain can
-become another.
+The page is one self-contained HTML file, frames inside: each question with its right answer, the human chain
+beside the teacher's with its frames in place, two radio buttons and a comment. It works from disk, offline,
+by keyboard. The browser's own storage keeps what was judged, so a reload loses nothing, until a button saves
+it as the file that `read_verdicts` reads. The content policy names the one script by its hash: no text of a
+chain can become another.
 
 Which chains are drawn depends on the seed and on the chains, not on their order, since construction is
-concurrent.
+concurrent. A verdict holds for what was seen: its key is a hash of the sample and of everything that the
+chain shows, so the verdict on one attempt is never taken for a verdict on another.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from act2see.errors import CorpusError
+from act2see.tools.frames import Record
+from act2see.tools.runtime.files import write_text
+from act2see.tools.runtime.text import first_problem
 from act2see.trace.chain import chain_section
 from act2see.trace.markup import Html, el
 from act2see.trace.page import initial_section, stylesheet
@@ -29,14 +36,16 @@ from act2see.trace.record import LETTERS
 from act2see.trace.trace import Trace
 from act2see.training.corpus.records import Chain
 from act2see.training.corpus.sources import Sample
-from act2see.training.corpus.verdicts import chain_key
 
 if TYPE_CHECKING:
     from act2see.tools.video.store import FrameSource
 
+VERDICTS_VERSION = 1
 COUNT = 100
+"""The paper has a person read a random 100 chains."""
+
 # Characters of base64 for the frames of one chain: a page of a hundred stays below 25 MB.
-_BUDGET = 240_000
+_PICTURES_BUDGET = 240_000
 _KEYS = {
     "j": "next",
     "k": "previous",
@@ -47,6 +56,38 @@ _KEYS = {
 }
 
 
+class Verdict(Record):
+    """A person's decision on one chain."""
+
+    key: str
+    """The chain's `chain_key`."""
+    id: str
+    """The sample's id, for error messages."""
+    accepted: bool
+    comment: str = ""
+
+
+class _PageEntry(Record):
+    """A chain that was on the page."""
+
+    key: str
+    id: str
+
+
+class _VerdictsFile(Record):
+    verdicts_version: int
+    review: str
+    asked: tuple[_PageEntry, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def chain_key(chain: Chain) -> str:
+    """Sixteen hexadecimal digits, equal for chains of the same sample with the same text and frames."""
+    trace = chain.trace
+    seen = [trace.text, [f.digest for f in trace.shown]] if trace else []
+    return _hash(json.dumps([chain.sample.source, chain.sample.id, *seen]))
+
+
 def export_review(
     chains: Iterable[Chain],
     path: str | Path,
@@ -55,44 +96,132 @@ def export_review(
     count: int = COUNT,
     seed: int = 0,
 ) -> int:
-    """Write a page of `count` kept chains, drawn at random; returns how many there are on it.
+    """Write the page.
 
-    `frames` gives pixels, `(h, w, 3)` uint8; by default the frame store does. Raises `CorpusError` where no
-    chain was kept.
+    Args:
+        chains: Filtered chains; only those that were kept can be drawn.
+        path: Where the page goes.
+        frames: From a frame to its pixels, `(h, w, 3)` uint8. Default: the frame store.
+        count: How many chains are drawn at random.
+        seed: Of the draw.
+
+    Returns:
+        The number of chains on the page.
+
+    Raises:
+        CorpusError: No chain was kept.
+        StoreError: The page cannot be written.
     """
     drawn, kept = _draw(chains, count, seed)
     if not drawn:
         raise CorpusError("there is nothing to review: no chain was kept (see the report)")
-    page, path = _page(drawn, kept, seed, frames), Path(path)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
-    except OSError as e:
-        raise CorpusError(f"cannot write {path} ({e}): free some space, or give another folder") from e
+    write_text(Path(path), _page(drawn, kept, seed, frames))
     return len(drawn)
 
 
+def read_verdicts(path: str | Path, *, partial: bool = False) -> dict[str, Verdict]:
+    """Read the verdicts of a file, by `chain_key`.
+
+    Args:
+        path: The file that the review page saved.
+        partial: Accept a file in which some chains have no verdict yet.
+
+    Raises:
+        CorpusError: It is not such a file, a verdict is on a chain that was not on the page or is there
+            twice, or, unless `partial`, a chain has no verdict.
+    """
+    file = _read_file(Path(path))
+    asked = {entry.key: entry.id for entry in file.asked}
+    verdicts = {v.key: v for v in file.verdicts}
+    if unknown := [v.id for v in file.verdicts if v.key not in asked]:
+        raise CorpusError(
+            f"{path} has verdicts on chains that were not asked ({first_few(unknown)}): "
+            "give the file as the page saved it"
+        )
+    if twice := [v.id for v in file.verdicts if verdicts[v.key] is not v]:
+        raise CorpusError(
+            f"{path} has two verdicts on the same chain ({first_few(twice)}): "
+            "give the file as the page saved it"
+        )
+    missing = [id for key, id in asked.items() if key not in verdicts]
+    if missing and not partial:
+        raise CorpusError(
+            f"{path} has no verdict yet on {len(missing)} of {len(asked)} chains ({first_few(missing)}): "
+            "open the page again, it has kept the others"
+        )
+    return verdicts
+
+
+def check_all_seen(verdicts: Mapping[str, Verdict], unseen: Sequence[str]) -> None:
+    """Check that the chain of every verdict was seen.
+
+    Args:
+        verdicts: All verdicts, by `chain_key`.
+        unseen: The keys of those whose chain was not seen.
+
+    Raises:
+        CorpusError: There is one in `unseen`.
+    """
+    if unseen:
+        raise CorpusError(
+            f"{len(unseen)} of {len(verdicts)} verdicts are on chains that are not here, or have changed "
+            f"since ({first_few([verdicts[k].id for k in unseen])}): "
+            "give the chains that the page was made from, or review these"
+        )
+
+
+def first_few(ids: Sequence[str]) -> str:
+    """Five of them, and how many more there are."""
+    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+
+
+def _read_file(path: Path) -> _VerdictsFile:
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise CorpusError(f"cannot read {path} ({e}): give the file that the review page saved") from e
+    version = data.get("verdicts_version") if isinstance(data, dict) else None
+    if version != VERDICTS_VERSION:
+        raise CorpusError(
+            f"{path} has verdicts version {version!r} and this act2see reads {VERDICTS_VERSION}: "
+            "make the review page again"
+        )
+    try:
+        return _VerdictsFile.model_validate(data)
+    except ValidationError as e:
+        field, problem = first_problem(e)
+        raise CorpusError(f"{path}: {field}: {problem}") from e
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
 def _draw(chains: Iterable[Chain], count: int, seed: int) -> tuple[list[tuple[str, Chain]], int]:
-    """The chains whose hash with the seed is smallest, with their keys, and among how many."""
+    """Draw the chains whose hash with the seed is smallest.
+
+    Returns:
+        The drawn chains with their keys, and the number of chains among which they were drawn.
+    """
     kept = 0
 
-    def keyed() -> Iterator[tuple[str, str, Chain]]:
+    def ranked() -> Iterator[tuple[str, str, Chain]]:
         nonlocal kept
         for chain in chains:
             if chain.trace and not chain.dropped:
                 kept += 1
                 key = chain_key(chain)
-                yield hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).hexdigest(), key, chain
+                yield _hash(f"{seed}:{key}"), key, chain
 
-    return [(key, chain) for _, key, chain in heapq.nsmallest(count, keyed(), key=lambda k: k[0])], kept
+    smallest = heapq.nsmallest(count, ranked(), key=lambda entry: entry[0])
+    return [(key, chain) for _, key, chain in smallest], kept
 
 
 def _page(drawn: list[tuple[str, Chain]], kept: int, seed: int, frames: FrameSource | None) -> str:
-    articles, styles = [], [stylesheet(), _asset("review.css")]
+    articles = []
+    styles = [stylesheet(), _asset("review.css")]
     for n, (key, chain) in enumerate(drawn, start=1):
-        pictures = Pictures(frames, _BUDGET)
+        pictures = Pictures(frames, _PICTURES_BUDGET)
         articles.append(_article(key, chain, f"{n} of {len(drawn)}", pictures))
         styles.append(pictures.css())
     script = _asset("review.js")
@@ -108,31 +237,29 @@ def _page(drawn: list[tuple[str, Chain]], kept: int, seed: int, frames: FrameSou
         el("title", f"{title} · act2see"),
         el("style", Html("\n".join(styles))),
     )
-    drawn_from = f"{len(drawn)} of {kept:,} kept chains, drawn at random (seed {seed})."
+    keys: list[Html | str] = []
+    for key, action in _KEYS.items():
+        keys += [el("kbd", key), f" {action} "]
     desk = el(
         "header",
         el("span", "The page needs its script to save verdicts.", role="status"),
         el("button", "Save verdicts", id="save", type="button"),
-        el(
-            "p",
-            [part for key, what in _KEYS.items() for part in (el("kbd", key), f" {what} ")],
-            class_="keys",
-        ),
+        el("p", keys, class_="keys"),
         class_="desk",
     )
     intro = el(
         "p",
-        f"{drawn_from} Accept a chain whose reasoning is sound and holds for the frames it names; reject it otherwise. ",
+        f"{len(drawn)} of {kept:,} kept chains, drawn at random (seed {seed}). ",
+        "Accept a chain whose reasoning is sound and holds for the frames it names; reject it otherwise. ",
         "When all are judged, save the verdicts and give the file to the filter.",
     )
-    review = hashlib.blake2b("".join(key for key, _ in drawn).encode(), digest_size=8).hexdigest()
     body = el(
         "body",
         desk,
         el("main", el("h1", title), intro, articles),
         el("script", Html(script)),
         class_="a2s page review",
-        data_review=review,
+        data_review=_hash("".join(key for key, _ in drawn)),
     )
     return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
 
@@ -141,8 +268,10 @@ def _article(key: str, chain: Chain, place: str, pictures: Pictures) -> Html:
     sample, trace = chain.sample, chain.trace
     assert trace is not None
     facts = [place, f"{sample.source} {sample.id}", Path(sample.video).name]
-    facts += [f"similarity {chain.similarity:.2f}"] if chain.similarity is not None else []
-    human = [el("p", p.strip(), class_="said", dir="auto") for p in sample.chain.split("\n\n") if p.strip()]
+    if chain.similarity is not None:
+        facts.append(f"similarity {chain.similarity:.2f}")
+    paragraphs = [text.strip() for text in sample.chain.split("\n\n") if text.strip()]
+    human = [el("p", text, class_="said", dir="auto") for text in paragraphs]
     return el(
         "article",
         el("p", el("bdi", " · ".join(facts)), class_="eyebrow"),
@@ -176,24 +305,23 @@ def _answers(sample: Sample, trace: Trace) -> Html:
         )
     items = []
     for i, option in enumerate(sample.options):
-        right, teacher = option == sample.answer, option == trace.choice
-        marks = [
-            el("span", what, class_="mark")
-            for what, there in (("right", right), ("the teacher's", teacher))
-            if there
-        ]
+        is_right = option == sample.answer
+        marks = []
+        if is_right:
+            marks.append(el("span", "right", class_="mark"))
+        if option == trace.choice:
+            marks.append(el("span", "the teacher's", class_="mark"))
         letter = el("span", LETTERS[i] if i < len(LETTERS) else str(i + 1), class_="letter")
-        items.append(
-            el("li", letter, el("span", el("bdi", option), marks), class_="chosen" if right else None)
-        )
+        text = el("span", el("bdi", option), marks)
+        items.append(el("li", letter, text, class_="chosen" if is_right else None))
     return el("ol", items, class_="options", role="list")
 
 
 def _form(key: str) -> Html:
-    buttons = [
-        el("label", el("input", type="radio", name=f"verdict-{key}", value=value), f" {words}")
-        for value, words in (("accept", "Accept"), ("reject", "Reject"))
-    ]
+    buttons = []
+    for value, label in (("accept", "Accept"), ("reject", "Reject")):
+        radio = el("input", type="radio", name=f"verdict-{key}", value=value)
+        buttons.append(el("label", radio, f" {label}"))
     comment = el("label", "Comment", el("textarea", rows="2"), class_="comment")
     return el("fieldset", el("legend", "Verdict"), buttons, comment)
 

@@ -1,10 +1,10 @@
-"""Where human reasoning comes from: MINERVA, CausalVQA, Social Genome, any JSON Lines file (and
-`micro.source`).
+"""The sources of human reasoning: MINERVA, CausalVQA, Social Genome (the paper's three), any JSON Lines file,
+and the board world (`micro.source`).
 
 Every loader reads one record at a time and yields a `Sample`, or a `Problem` that names the record, the field
-and what to do. A problem may be a notice (the sample follows all the same, as with a licence that restricts
-use) or the reason why there is no sample; nothing is left out without one. Formats are those of the data
-sets' own files.
+and what to do. A problem may be a notice (the sample follows all the same, for instance if a licence
+restricts use) or the reason why there is no sample; nothing is left out silently. The formats are those of
+the data sets' own files.
 """
 
 from __future__ import annotations
@@ -31,11 +31,7 @@ LICENCES = {
 
 
 class Sample(Record):
-    """One question about one clip, with its answer and a person's reasoning.
-
-    `answer` is the option's text where there are options. `trim` is the part of the video that counts, in
-    seconds.
-    """
+    """One question about one clip, with its answer and a person's reasoning."""
 
     id: str
     source: str
@@ -43,9 +39,13 @@ class Sample(Record):
     question: str
     options: tuple[str, ...] = ()
     answer: str
+    """The text of the right option, or the right free answer if there are no options."""
     chain: str = ""
+    """The human reasoning."""
     trim: tuple[float, float] | None = None
+    """The part of the video that counts, in seconds; None for all of it."""
     licence: str = ""
+    """Of the annotations."""
 
     @property
     def clip(self) -> str:
@@ -53,12 +53,11 @@ class Sample(Record):
         return str(Window(self.video, *self.trim)) if self.trim else self.video
 
     def read(self, given: str | None) -> str | None:
-        """What an answer means: the option that it names, or without options its words, plain; None where it
-        names none."""
+        """The option that an answer names, None if it names none; without options, its plain words."""
         return choose(given, self.options) if self.options else _plain(given or "")
 
     def is_right(self, given: str | None) -> bool:
-        """By option where there are options, else by the words, whatever their case."""
+        """Whether an answer names the right option or, without options, has the same words in any case."""
         return self.read(given) == (self.answer if self.options else _plain(self.answer))
 
 
@@ -68,23 +67,25 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with a record; `dropped` where there is no sample for it."""
+    """A fault of a record."""
 
     source: str
     record: str
     field: str
     why: str
     dropped: bool = True
+    """Whether there is no sample for it."""
 
     def __str__(self) -> str:
-        return f"{self.source} {self.record}: {self.field}: {self.why}{'' if self.dropped else ' (kept)'}"
+        kept = "" if self.dropped else " (kept)"
+        return f"{self.source} {self.record}: {self.field}: {self.why}{kept}"
 
 
 Loaded = Sample | Problem
 Loader = Callable[[Path, Path, bool], Iterator[Loaded]]
 
 
-class _Bad(Exception):
+class _FieldError(Exception):
     """A field that is missing or cannot be used."""
 
     def __init__(self, field: str, why: str) -> None:
@@ -95,7 +96,7 @@ class _Bad(Exception):
 def _text(row: dict[str, Any], field: str) -> str:
     value = row.get(field)
     if value is None or not str(value).strip():
-        raise _Bad(field, "is missing" if value is None else "is empty")
+        raise _FieldError(field, "is missing" if value is None else "is empty")
     return str(value).strip()
 
 
@@ -104,7 +105,7 @@ def _video(folder: Path, name: str, field: str) -> str:
     candidates = [folder / name, *(folder / f"{name}{ending}" for ending in VIDEO_ENDINGS)]
     found = next((p for p in candidates if p.is_file()), None)
     if found is None:
-        raise _Bad(
+        raise _FieldError(
             field,
             f"there is no video {name!r} in {folder}: download it there, or give another --videos folder",
         )
@@ -112,42 +113,36 @@ def _video(folder: Path, name: str, field: str) -> str:
 
 
 def _chain(row: dict[str, Any], field: str, optional: bool) -> str:
-    """A person's reasoning; it may be missing only where the user says so, since similarity is measured
-    against it."""
+    """The human reasoning; since similarity is measured against it, only the user can make it optional."""
     if optional and not str(row.get(field) or "").strip():
         return ""
     try:
         return _text(row, field)
-    except _Bad as e:
-        raise _Bad(
+    except _FieldError as e:
+        raise _FieldError(
             field,
-            f"{e.why}, so the chain cannot be compared: --without-chains takes such records, without that step",
+            f"{e.why}, so the chain cannot be compared: --without-chains takes such records, "
+            "without that step",
         ) from e
 
 
 def _read(
     source: str, rows: Iterable[tuple[str, Any]], parse: Callable[[dict[str, Any]], Sample]
 ) -> Iterator[Loaded]:
-    """Each row by `parse`; what it refuses becomes a `Problem` under the row's own name, or its number."""
+    """Parse each row. A row that is refused becomes a `Problem` under the row's own name, or its number."""
     seen: set[str] = set()
     for name, row in rows:
         if not isinstance(row, dict):
-            yield Problem(
-                source,
-                name,
-                "record",
-                row if isinstance(row, str) else f"is {type(row).__name__}, not an object",
-            )
+            why = row if isinstance(row, str) else f"is {type(row).__name__}, not an object"
+            yield Problem(source, name, "record", why)
             continue
         try:
             sample = parse(row)
-        except _Bad as e:
+        except _FieldError as e:
             yield Problem(source, name, e.field, e.why)
             continue
         if sample.id in seen:
-            yield Problem(
-                source, name, "id", f"{sample.id!r} stands in the file more than once: the first is taken"
-            )
+            yield Problem(source, name, "id", f"{sample.id!r} is a duplicate: the first record is taken")
             continue
         seen.add(sample.id)
         if not sample.licence:
@@ -173,17 +168,21 @@ def _json_rows(path: Path, key: str, what: str) -> Iterator[tuple[str, Any]]:
     if not isinstance(data, list):
         raise SourceError(f"{path} holds {type(data).__name__}, not an array of records: give {what}")
     for n, row in enumerate(data, start=1):
-        yield str(row.get(key) or f"record {n}") if isinstance(row, dict) else f"record {n}", row
+        yield _name_of(row, key, f"record {n}"), row
+
+
+def _name_of(row: Any, key: str, otherwise: str) -> str:
+    return str(row.get(key) or otherwise) if isinstance(row, dict) else otherwise
 
 
 def load_minerva(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
-    """`minerva.json` (google-deepmind/neptune); videos by their YouTube id in `videos`."""
+    """Load `minerva.json` (google-deepmind/neptune); `videos` holds the videos by their YouTube ids."""
 
     def parse(row: dict[str, Any]) -> Sample:
         options = tuple(_text(row, f"answer_choice_{i}") for i in range(5))
         number = _text(row, "answer_id")
         if number not in {str(i) for i in range(5)}:
-            raise _Bad("answer_id", f"is {number!r}, not a number from 0 to 4")
+            raise _FieldError("answer_id", f"is {number!r}, not a number from 0 to 4")
         return Sample(
             id=_text(row, "key"),
             source="minerva",
@@ -199,19 +198,21 @@ def load_minerva(path: Path, videos: Path, without_chains: bool = False) -> Iter
 
 
 def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
-    """CausalVQA's CSV, its first set of choices ("1. x|2. y"). The public release has no rationales and is
-    for evaluation."""
+    """Load CausalVQA's CSV, with its first set of choices ("1. x|2. y").
+
+    The public release has no rationales and is for evaluation.
+    """
 
     def parse(row: dict[str, Any]) -> Sample:
         options = tuple(o.partition(". ")[2].strip() or o.strip() for o in _text(row, "choices1").split("|"))
         correct = _text(row, "correct1")
-        answer = (
-            options[int(correct) - 1]
-            if correct.isdecimal() and 0 < int(correct) <= len(options)
-            else choose(correct, options)
-        )
+        answer: str | None
+        if correct.isdecimal() and 0 < int(correct) <= len(options):
+            answer = options[int(correct) - 1]
+        else:
+            answer = choose(correct, options)
         if answer is None:
-            raise _Bad("correct1", f"{correct!r} names none of the {len(options)} choices")
+            raise _FieldError("correct1", f"{correct!r} names none of the {len(options)} choices")
         return Sample(
             id=_text(row, "qid"),
             source="causalvqa",
@@ -231,23 +232,22 @@ def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> It
         f"{LICENCES['causalvqa']}: see that you may train on it",
         dropped=False,
     )
-    yield from _read(
-        "causalvqa",
-        ((str(row.get("qid") or f"line {n}"), row) for n, row in enumerate(table, start=2)),
-        parse,
-    )
+    rows = ((_name_of(row, "qid", f"line {n}"), row) for n, row in enumerate(table, start=2))
+    yield from _read("causalvqa", rows, parse)
 
 
 def load_social_genome(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
-    """Social Genome's questions, with `answer` (0-3 or its text) and `chain` from its separate release, where
-    one has them."""
+    """Load Social Genome's questions.
+
+    `answer` (0-3 or its text) and `chain` come from its separate release.
+    """
 
     def parse(row: dict[str, Any]) -> Sample:
         options = tuple(_text(row, f"a{i}") for i in range(4))
         given = _text(row, "answer")
         answer = options[int(given)] if given in ("0", "1", "2", "3") else choose(given, options)
         if answer is None:
-            raise _Bad("answer", f"{given!r} names none of a0 to a3")
+            raise _FieldError("answer", f"{given!r} names none of a0 to a3")
         return Sample(
             id=_text(row, "qid"),
             source="social-genome",
@@ -264,20 +264,20 @@ def load_social_genome(path: Path, videos: Path, without_chains: bool = False) -
 
 
 def read_trim(text: str, field: str) -> tuple[float, float]:
-    """`"0.00-60.019"` as seconds."""
+    """Read `"0.00-60.019"` as seconds."""
     start, _, stop = text.partition("-")
     try:
         trim = float(start), float(stop)
     except ValueError:
-        raise _Bad(field, f"{text!r} is not two times in seconds like '0.00-60.02'") from None
+        raise _FieldError(field, f"{text!r} is not two times in seconds like '0.00-60.02'") from None
     if not 0 <= trim[0] < trim[1] < float("inf"):
-        raise _Bad(field, f"{text!r} is not a start and a later end")
+        raise _FieldError(field, f"{text!r} is not a start and a later end")
     return trim
 
 
 def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
-    """One object a line: video, question, answer, chain; options, id, trim ("start-end" or [start, end]) and
-    licence if you have them."""
+    """Load one object a line: video, question, answer, chain; optionally options, id, trim ("start-end" or
+    [start, end]) and licence."""
 
     def rows() -> Iterator[tuple[str, Any]]:
         for n, line in enumerate(_open(path, "a JSON Lines file").splitlines(), start=1):
@@ -287,16 +287,19 @@ def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterat
                 row = json.loads(line)
             except ValueError as e:
                 row = f"line {n} is not JSON ({e})"
-            yield str(row.get("id") or f"line {n}") if isinstance(row, dict) else f"line {n}", row
+            yield _name_of(row, "id", f"line {n}"), row
 
     def parse(row: dict[str, Any]) -> Sample:
         options = row.get("options") or []
         if not isinstance(options, list) or not all(isinstance(o, str) and o.strip() for o in options):
-            raise _Bad("options", "must be a list of texts, none of them empty")
-        given, trim = _text(row, "answer"), row.get("trim")
+            raise _FieldError("options", "must be a list of texts, none of them empty")
+        trim = row.get("trim")
+        if isinstance(trim, list):
+            trim = "-".join(map(str, trim))
+        given = _text(row, "answer")
         answer = choose(given, tuple(options)) if options else given
         if answer is None:
-            raise _Bad("answer", f"{given!r} names none of the options, by letter or by its words")
+            raise _FieldError("answer", f"{given!r} names none of the options, by letter or by its words")
         question, video = _text(row, "question"), _text(row, "video")
         return Sample(
             id=str(row.get("id") or f"{Path(video).stem}: {question}"),
@@ -306,9 +309,7 @@ def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterat
             options=tuple(options),
             answer=answer,
             chain=_chain(row, "chain", without_chains),
-            trim=read_trim("-".join(map(str, trim)) if isinstance(trim, list) else str(trim), "trim")
-            if trim
-            else None,
+            trim=read_trim(str(trim), "trim") if trim else None,
             licence=str(row.get("licence") or ""),
         )
 
@@ -325,13 +326,13 @@ LOADERS: dict[str, Loader] = {
 
 @dataclass(slots=True)
 class Tally:
-    """What a source gave: samples, and problems by field."""
+    """Counts the samples and keeps the problems of a source."""
 
     samples: int = 0
     problems: list[Problem] = field(default_factory=list)
 
     def watch(self, loaded: Iterable[Loaded]) -> Iterator[Sample]:
-        """The samples alone; the rest is kept here."""
+        """Pass the samples on, keep the problems."""
         for one in loaded:
             if isinstance(one, Problem):
                 self.problems.append(one)

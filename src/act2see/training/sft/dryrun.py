@@ -1,20 +1,22 @@
 """What a fine-tuning run would take, before it takes it: tokens, memory by mode, and the command that starts
 it.
 
-Nothing is loaded but the base's config, tokenizer and preprocessor; parameters are counted on the meta
-device. Memory, in bytes, for N parameters of which M are trained, on T tokens (the longest sample times the
-batch):
+Only the base's config, tokenizer and preprocessor are loaded; parameters are counted on the meta device.
+Memory, in bytes, for N parameters of which M are trained, on T tokens (the longest sample times the batch):
 
-    weights      lora 2 N (4 N on a CPU) + 4 M    full 4 N    qlora 0.516 a quantised number, 2 each other one, + 2 M
+    weights      full   4 N
+                 lora   2 N (4 N on a CPU) + 4 M
+                 qlora  0.516 for each quantised parameter, 2 for each other one, + 2 M
     gradients    4 M (qlora 2 M)
-    optimiser    8 M (two moments of AdamW; qlora 4 M)
-    activations  c T (L h + A) with gradient checkpointing, c T L A without; c is 2 bytes in bfloat16, 4 in float32
-                 A = 4 h + 3 q + 3 k + 4 f of a layer: norms, queries and output, keys and values, the gated MLP;
-                 LoRA adds 4 bytes T for each input of an adapted layer;
-                 besides one tile of logits, and one block of a frozen vision tower (all of one that learns)
+    optimiser    8 M, the two moments of AdamW (qlora 4 M)
+    activations  c T (L h + A) with gradient checkpointing, c T L A without
 
-with h the hidden size, q and k the widths of queries and keys, f the MLP's, L the layers. What allocators and
-kernels take on top is not counted: plan for a fifth more.
+where c is 2 bytes in bfloat16 and 4 in float32, h the hidden size, q and k the widths of queries and keys, f
+the MLP's width, L the number of layers, and A = 4 h + 3 q + 3 k + 4 f the activations of a layer: norms,
+queries and output, keys and values, the gated MLP. LoRA adds 4 T bytes for each input of an adapted layer.
+Added are one tile of logits, and one block of a frozen vision tower (all blocks of a trained one).
+
+What allocators and kernels take is not counted: plan for a fifth more.
 """
 
 from __future__ import annotations
@@ -30,21 +32,24 @@ from act2see.tools.frames import Record
 from act2see.tools.runtime.weights import resolve_weights
 from act2see.trace.trace import Trace
 from act2see.training.sft.finetune import open_base, reader_of
-from act2see.training.sft.lora import lora_parameters, lora_targets
 from act2see.training.sft.samples import LeftOut, Size, read_samples
 from act2see.training.sft.settings import Mode, SftSettings
+from act2see.training.sft.trainer import lora_parameters, lora_targets
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Launch = Literal["ddp", "deepspeed_zero2", "deepspeed_zero3", "fsdp"]
-NF4 = 0.516  # bytes a number: four bits, and the doubly quantised scales of blocks of 64
-TILE = 4096, 32_768  # positions and words whose logits TRL makes at once
-ROOM = 0.8  # of a GPU's memory: the rest is the allocator's
+NF4_BYTES = 0.516
+"""A parameter's: four bits, and the doubly quantised scales of blocks of 64."""
+TILE = 4096, 32_768
+"""Positions and vocabulary entries whose logits TRL computes at once."""
+USABLE_SHARE = 0.8
+"""Of a GPU's memory; the rest is the allocator's."""
 
 
 class Memory(Record):
-    """Bytes of one process that holds everything."""
+    """The bytes of one process that holds everything."""
 
     mode: Mode
     weights: int
@@ -53,8 +58,7 @@ class Memory(Record):
     activations: int
 
     def per_gpu(self, launch: Launch, gpus: int) -> int:
-        """What each of `gpus` holds: ZeRO-2 divides gradients and optimiser, ZeRO-3 and FSDP the weights as
-        well."""
+        """The bytes of each GPU: ZeRO-2 shards gradients and optimiser, ZeRO-3 and FSDP also the weights."""
         states = self.gradients + self.optimiser
         if launch == "ddp":
             return self.weights + states + self.activations
@@ -64,7 +68,7 @@ class Memory(Record):
 
 
 class DryRun(Record):
-    """What would be trained on, and what it would take."""
+    """The size of a run before it starts."""
 
     base: str
     mode: Mode
@@ -72,55 +76,59 @@ class DryRun(Record):
     held_out: int
     left_out: tuple[LeftOut, ...]
     tokens: int
-    learnt: int
+    trainable: int
+    """Tokens that would be trained on."""
     vision: int
+    """Vision tokens."""
     longest: Size
     parameters: int
     trained: int
+    """Parameters that would be trained."""
     steps: int
     memory: tuple[Memory, ...]
+    """By mode."""
     launch: Launch
     gpus: int
     command: str
+    """The command line that starts the run."""
 
     @property
     def masked(self) -> float:
-        """The share of tokens that are read and not learnt."""
-        return 1 - self.learnt / self.tokens
+        """The share of tokens that are read and not trained on."""
+        return 1 - self.trainable / self.tokens
 
     def table(self) -> Table:
+        """For a terminal."""
         from rich.table import Table
 
         table = Table("", "", title=f"{self.base}, mode {self.mode}", show_header=False)
-        table.add_row(
-            "samples", f"{self.samples:,}" + (f", and {self.held_out:,} held out" if self.held_out else "")
-        )
-        for why in dict.fromkeys(x.why for x in self.left_out):
-            named = [f"{x.id} ({x.tokens:,})" for x in self.left_out if x.why == why]
-            more = f" and {len(named) - 5:,} more" if len(named) > 5 else ""
-            table.add_row("[red]left out[/]", f"{len(named):,}, {why}: {', '.join(named[:5])}{more}")
-        table.add_row(
-            "tokens", f"{self.tokens:,}, of which {self.vision / self.tokens:.1%} are vision tokens"
-        )
-        table.add_row("masked", f"{self.masked:.1%} ({self.learnt:,} are learnt)")
-        table.add_row(
-            "longest sample",
-            f"{self.longest.id}: {self.longest.tokens:,} tokens, {self.longest.frames} frames",
-        )
+        held_out = f", and {self.held_out:,} held out" if self.held_out else ""
+        vision = f"{self.vision / self.tokens:.1%}"
+        longest = self.longest
+        table.add_row("samples", f"{self.samples:,}{held_out}")
+        for why in dict.fromkeys(left.why for left in self.left_out):
+            ids = [f"{left.id} ({left.tokens:,})" for left in self.left_out if left.why == why]
+            more = f" and {len(ids) - 5:,} more" if len(ids) > 5 else ""
+            table.add_row("[red]left out[/]", f"{len(ids):,}, {why}: {', '.join(ids[:5])}{more}")
+        table.add_row("tokens", f"{self.tokens:,}, of which {vision} are vision tokens")
+        table.add_row("masked", f"{self.masked:.1%} ({self.trainable:,} are trained on)")
+        table.add_row("longest sample", f"{longest.id}: {longest.tokens:,} tokens, {longest.frames} frames")
         table.add_row("parameters", f"{self.parameters:,}, of which {self.trained:,} are trained")
         table.add_row("steps", f"{self.steps:,} on {self.gpus} GPUs")
-        for m in self.memory:
-            parts = (
-                (m.weights, "weights"),
-                (m.gradients, "gradients"),
-                (m.optimiser, "optimiser"),
-                (m.activations, "activations"),
-            )
-            shown = " + ".join(f"{_size(n)} {what}" for n, what in parts)
-            each = m.per_gpu(self.launch, self.gpus)
-            table.add_row(f"memory, {m.mode}", f"{shown}; {_size(each)} a GPU with {self.launch}")
+        for memory in self.memory:
+            table.add_row(f"memory, {memory.mode}", self._memory_row(memory))
         table.add_row("start it with", self.command)
         return table
+
+    def _memory_row(self, memory: Memory) -> str:
+        parts = (
+            f"{_size(memory.weights)} weights",
+            f"{_size(memory.gradients)} gradients",
+            f"{_size(memory.optimiser)} optimiser",
+            f"{_size(memory.activations)} activations",
+        )
+        per_gpu = _size(memory.per_gpu(self.launch, self.gpus))
+        return f"{' + '.join(parts)}; {per_gpu} a GPU with {self.launch}"
 
 
 def dry_run(
@@ -134,25 +142,31 @@ def dry_run(
     gpu_gib: float = 80,
     launch: Launch | None = None,
 ) -> DryRun:
-    """Count what `finetune` would train on with `gpus` GPUs of `gpu_gib`. Raises what it would raise before
-    its first step.
+    """Count what `finetune` would train on, and estimate what it would take.
 
-    `launch` names one of the shipped accelerate configs; by default plain data parallelism where a whole run
-    fits a GPU, else ZeRO-2 where held-out questions are to be asked and it fits so, else FSDP.
+    Args:
+        traces: The corpus's.
+        settings: Those of the run.
+        corpus: The corpus, for the command.
+        out: The run's folder, for the command.
+        graph: Asks held-out questions during training.
+        gpus: How many.
+        gpu_gib: The memory of each.
+        launch: One of the shipped accelerate configs. Default: plain data parallelism if a whole run fits a
+            GPU, else ZeRO-2 if held-out questions are to be asked and it fits, else FSDP.
+
+    Raises:
+        Act2SeeError: What `finetune` would raise before its first step.
     """
     folder = resolve_weights(settings.base)
     packer, context = open_base(folder)
     samples = read_samples(traces, reader_of(packer, settings, graph), settings, context)
     model = meta_model(folder)
-    longest = max(samples.sizes, key=lambda s: s.tokens)
-    memory = tuple(
-        estimate(model, settings.model_copy(update={"mode": mode}), longest) for mode in get_args(Mode)
-    )
-    own = next(m for m in memory if m.mode == settings.mode)
-    # Only where each process holds all weights can the model be asked questions while it trains.
-    whole: tuple[Launch, ...] = ("ddp", "deepspeed_zero2") if settings.eval_samples else ("ddp",)
-    fits = [way for way in whole if own.per_gpu(way, gpus) <= ROOM * gpu_gib * 2**30]
-    launch = launch or (fits[0] if fits else "fsdp")
+    longest = max(samples.sizes, key=lambda size: size.tokens)
+    memory = {
+        mode: estimate(model, settings.model_copy(update={"mode": mode}), longest) for mode in get_args(Mode)
+    }
+    launch = launch or _choose_launch(memory[settings.mode], settings, gpus, gpu_gib)
     batches = math.ceil(len(samples.lines) / (settings.batch * gpus))
     steps = math.ceil(settings.epochs * math.ceil(batches / settings.accumulate))
     return DryRun(
@@ -162,17 +176,26 @@ def dry_run(
         held_out=len(samples.held_out),
         left_out=tuple(samples.left_out),
         tokens=sum(s.tokens for s in samples.sizes),
-        learnt=sum(s.learnt for s in samples.sizes),
+        trainable=sum(s.trainable for s in samples.sizes),
         vision=sum(s.vision for s in samples.sizes),
         longest=longest,
-        parameters=sum(p.numel() for p in model.parameters()),
-        trained=trained(model, settings),
+        parameters=_parameters(model),
+        trained=trained_parameters(model, settings),
         steps=settings.max_steps or steps,
-        memory=memory,
+        memory=tuple(memory.values()),
         launch=launch,
         gpus=gpus,
         command=command(settings, corpus, out, launch, gpus),
     )
+
+
+def _choose_launch(memory: Memory, settings: SftSettings, gpus: int, gpu_gib: float) -> Launch:
+    # A model can only be asked questions while it trains if each process holds all weights.
+    candidates: tuple[Launch, ...] = ("ddp", "deepspeed_zero2") if settings.eval_samples else ("ddp",)
+    for launch in candidates:
+        if memory.per_gpu(launch, gpus) <= USABLE_SHARE * gpu_gib * 2**30:
+            return launch
+    return "fsdp"
 
 
 def meta_model(folder: str) -> Any:
@@ -184,64 +207,75 @@ def meta_model(folder: str) -> Any:
         return Qwen3VLForConditionalGeneration(AutoConfig.from_pretrained(folder))
 
 
-def trained(model: Any, settings: SftSettings) -> int:
-    """How many numbers are learnt."""
+def trained_parameters(model: Any, settings: SftSettings) -> int:
+    """How many parameters are trained."""
     if settings.mode != "full":
         return lora_parameters(model, settings)
-    frozen = sum(p.numel() for p in model.model.visual.parameters()) if settings.freeze_vision else 0
-    return int(sum(p.numel() for p in model.parameters()) - frozen)
+    total = _parameters(model)
+    return total - _parameters(model.model.visual) if settings.freeze_vision else total
+
+
+def _parameters(model: Any) -> int:
+    return sum(int(p.numel()) for p in model.parameters())
 
 
 def estimate(model: Any, settings: SftSettings, longest: Size) -> Memory:
     """The formulas above for one mode, with the longest sample in every place of the batch."""
-    import torch
-
-    n, m = sum(p.numel() for p in model.parameters()), trained(model, settings)
-    half = 4 if settings.device == "cpu" or settings.bf16 is False else 2
+    n, m = _parameters(model), trained_parameters(model, settings)
+    base_bytes = 4 if settings.device == "cpu" or settings.bf16 is False else 2
     if settings.mode == "full":
         weights, gradients, optimiser = 4 * n, 4 * m, 8 * m
     elif settings.mode == "lora":
-        weights, gradients, optimiser = half * n + 4 * m, 4 * m, 8 * m
+        weights, gradients, optimiser = base_bytes * n + 4 * m, 4 * m, 8 * m
     else:
-        head = id(model.lm_head.weight)
-        packed = sum(
-            x.weight.numel()
-            for x in model.modules()
-            if isinstance(x, torch.nn.Linear) and id(x.weight) != head
-        )
-        weights, gradients, optimiser = int(NF4 * packed) + 2 * (n - packed) + 2 * m, 2 * m, 4 * m
-    activations = settings.batch * _activations(model, settings, longest, half)
+        quantised = _quantised_parameters(model)
+        weights = int(NF4_BYTES * quantised) + 2 * (n - quantised) + 2 * m
+        gradients, optimiser = 2 * m, 4 * m
+    activations = settings.batch * _activations(model, settings, longest, base_bytes)
     return Memory(
         mode=settings.mode, weights=weights, gradients=gradients, optimiser=optimiser, activations=activations
     )
 
 
-def _activations(model: Any, settings: SftSettings, sample: Size, half: int) -> int:
-    c, v = model.config.text_config, model.config.vision_config
-    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    q, k = c.num_attention_heads * head, c.num_key_value_heads * head
-    layer = half * (4 * c.hidden_size + 3 * q + 3 * k + 4 * c.intermediate_size)
+def _quantised_parameters(model: Any) -> int:
+    """Those of all linear layers but the head."""
+    import torch
+
+    total = 0
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module.weight is not model.lm_head.weight:
+            total += module.weight.numel()
+    return total
+
+
+def _activations(model: Any, settings: SftSettings, sample: Size, c: int) -> int:
+    """The bytes of one sample; `c` is those of one number. The module's docstring explains the letters."""
+    text, vision = model.config.text_config, model.config.vision_config
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    layers, h, f = text.num_hidden_layers, text.hidden_size, text.intermediate_size
+    q, k = text.num_attention_heads * head_dim, text.num_key_value_heads * head_dim
+    layer = c * (4 * h + 3 * q + 3 * k + 4 * f)
     if settings.mode != "full":
-        layers = dict(model.named_modules())
-        inputs = sum(
-            layers[t].in_features
-            for t in lora_targets(model, settings.model_copy(update={"freeze_vision": True}))
-        )
-        layer += 4 * inputs // c.num_hidden_layers
-    kept = (
-        c.num_hidden_layers * half * c.hidden_size + layer
-        if settings.gradient_checkpointing
-        else c.num_hidden_layers * layer
-    )
-    logits = (
-        half * min(TILE[0], sample.learnt) * min(TILE[1], c.vocab_size) + 4 * sample.learnt * c.hidden_size
-    )
-    block = half * (14 * v.hidden_size + 2 * v.intermediate_size)
+        layer += 4 * _adapted_inputs(model, settings) // layers
+    block = c * (14 * vision.hidden_size + 2 * vision.intermediate_size)
+    if settings.gradient_checkpointing:
+        token = layers * c * h + layer
+        tower = vision.depth * c * vision.hidden_size + block
+    else:
+        token = layers * layer
+        tower = vision.depth * block
     if settings.freeze_vision:
         tower = block
-    else:
-        tower = v.depth * half * v.hidden_size + block if settings.gradient_checkpointing else v.depth * block
-    return int(sample.tokens * kept + sample.patches * tower + logits)
+    positions, words = TILE
+    logits = c * min(positions, sample.trainable) * min(words, text.vocab_size) + 4 * sample.trainable * h
+    return int(sample.tokens * token + sample.patches * tower + logits)
+
+
+def _adapted_inputs(model: Any, settings: SftSettings) -> int:
+    """The inputs of all adapted layers of the language model."""
+    layers = dict(model.named_modules())
+    language = settings.model_copy(update={"freeze_vision": True})
+    return sum(layers[name].in_features for name in lora_targets(model, language))
 
 
 def config_file(launch: Launch) -> str:
@@ -250,22 +284,12 @@ def config_file(launch: Launch) -> str:
 
 
 def command(settings: SftSettings, corpus: str, out: str, launch: Launch, gpus: int = 8) -> str:
-    """What to type, ready for a shell."""
-    processes = [] if gpus == 8 else ["--num_processes", str(gpus)]
-    start = [
-        "accelerate",
-        "launch",
-        "--config_file",
-        config_file(launch),
-        *processes,
-        "-m",
-        "act2see",
-        "sft",
-        corpus,
-        "--out",
-        out,
-    ]
-    return shlex.join([*start, *settings.arguments()])
+    """The command that starts the run, quoted for a shell."""
+    words = ["accelerate", "launch", "--config_file", config_file(launch)]
+    if gpus != 8:  # the number in the shipped configs
+        words += ["--num_processes", str(gpus)]
+    words += ["-m", "act2see", "sft", corpus, "--out", out]
+    return shlex.join([*words, *settings.arguments()])
 
 
 def _size(n: int) -> str:

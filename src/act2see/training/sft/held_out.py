@@ -7,10 +7,9 @@ model's cache does not.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from act2see.graphs.state import AskContext
 from act2see.tools.runtime.background import run_sync
 from act2see.tools.video.window import Window
 from act2see.trace.trace import Trace
+from act2see.training.concurrency import map_concurrently
 from act2see.training.corpus.sources import Sample
 
 log = logging.getLogger(__name__)
@@ -32,16 +32,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Counts over questions, so that those of several processes can be added."""
+    """Counts over questions; those of several processes can be added."""
 
     questions: int = 0
     right: int = 0
     called: int = 0
+    """Questions for which a tool was called."""
     calls: int = 0
     failed: int = 0
 
     def metrics(self, seconds: float) -> dict[str, float]:
-        """As the Trainer logs them. The call rate is the share of questions for which a tool was called."""
+        """The metrics as the Trainer logs them. The call rate is the share of questions with a call."""
         n = max(1, self.questions)
         return {
             "eval_accuracy": self.right / n,
@@ -54,36 +55,46 @@ class Scores:
 
 
 def questions_of(traces: Iterable[Trace]) -> list[Sample]:
-    """The questions of a corpus' traces, with what the trace answers as the truth: a corpus holds right
-    answers alone."""
+    """The questions of a corpus's traces. Their own answers are the right ones: a corpus holds no others."""
     return [
         Sample(
-            id=t.id,
+            id=trace.id,
             source="corpus",
-            video=t.video.path,
-            question=t.question.text,
-            options=t.question.options,
-            answer=t.choice or t.answer or "",
+            video=trace.video.path,
+            question=trace.question.text,
+            options=trace.question.options,
+            answer=trace.choice or trace.answer or "",
         )
-        for t in traces
+        for trace in traces
     ]
 
 
 class GraphEvaluation:
-    """Asks `questions` through the graph of `config`, whose reasoner is replaced by the model that is
-    given."""
+    """Asks questions through a graph whose reasoner is replaced by the given model.
+
+    Args:
+        questions: The held-out questions.
+        config: The graph.
+        base: The folder of the base, for its tokenizer.
+        seed: Of the tools.
+        concurrency: How many questions are asked at once.
+
+    Raises:
+        ConfigError: The video of a question is missing.
+    """
 
     def __init__(
-        self, questions: Sequence[Sample], config: Config, base: str, seed: int = 0, at_once: int = 8
+        self, questions: Sequence[Sample], config: Config, base: str, seed: int = 0, concurrency: int = 8
     ) -> None:
         missing = [q for q in questions if not Path(Window.resolve(q.clip).path).is_file()]
         if missing:
             raise ConfigError(
-                f"{len(missing)} of {len(questions)} held-out questions have no video ({missing[0].id}: {missing[0].video}): "
-                "put the clips where the corpus says they are, or evaluate on nothing with eval_samples 0"
+                f"{len(missing)} of {len(questions)} held-out questions have no video "
+                f"({missing[0].id}: {missing[0].video}): put the clips where the corpus says they are, "
+                "or evaluate on nothing with eval_samples 0"
             )
-        self.questions, self.seed, self.at_once = list(questions), seed, at_once
-        # The base's own tokenizer; whatever weights the config names are not loaded.
+        self.questions, self.seed, self.concurrency = list(questions), seed, concurrency
+        # The base's own tokenizer; the weights that the config names are not loaded.
         reasoner = config.reasoner.model_copy(
             update={"use": "transformers", "weights": base, "adapter": None}
         )
@@ -92,8 +103,14 @@ class GraphEvaluation:
         self._parts: Parts | None = None
 
     def __call__(self, model: Any, name: str, *, rank: int = 0, world: int = 1) -> Scores:
-        """Scores of this process' share of the questions. `model` is a Qwen3-VL, in training or not, and
-        stays so."""
+        """Ask this process's share of the questions.
+
+        Args:
+            model: A Qwen3-VL; its training mode is restored afterwards.
+            name: Names the model in traces.
+            rank: The number of this process.
+            world: The number of processes.
+        """
         was_training = bool(model.training)
         try:
             return run_sync(self._ask(model, name, self.questions[rank::world]))
@@ -115,32 +132,30 @@ class GraphEvaluation:
             context=settings.context,
         )
         graph = create_act2see(self.config, parts=replace(self._parts, reasoner=engine))
-        gate = asyncio.Semaphore(self.at_once)
 
-        async def one(question: Sample) -> Scores:
-            async with gate:
-                try:
-                    trace = await aask(
-                        graph,
-                        question.clip,
-                        question.question,
-                        question.options,
-                        context=AskContext(seed=self.seed, temperature=0.0),
-                        thread_id=f"{name}-{question.id}",
-                    )
-                except Act2SeeError as e:
-                    log.warning("held-out question %s failed: %s", question.id, e)
-                    return Scores(1, failed=1)
-            calls = sum(c.outcome == "ok" for c in trace.calls)
+        async def score(question: Sample) -> Scores:
+            try:
+                trace = await aask(
+                    graph,
+                    question.clip,
+                    question.question,
+                    question.options,
+                    context=AskContext(seed=self.seed, temperature=0.0),
+                    thread_id=f"{name}-{question.id}",
+                )
+            except Act2SeeError as e:
+                log.warning("held-out question %s failed: %s", question.id, e)
+                return Scores(1, failed=1)
+            calls = sum(call.outcome == "ok" for call in trace.calls)
             return Scores(1, int(question.is_right(trace.answer)), int(calls > 0), calls)
 
         try:
-            return added(await asyncio.gather(*(one(q) for q in questions)))
+            return added(await map_concurrently(score, questions, self.concurrency))
         finally:
             engine.close()
 
 
 def added(scores: Iterable[Scores]) -> Scores:
-    """The sums."""
-    columns = list(zip(*((s.questions, s.right, s.called, s.calls, s.failed) for s in scores), strict=True))
+    """The sums of the counts."""
+    columns = zip(*map(astuple, scores), strict=True)
     return Scores(*map(sum, columns))

@@ -1,8 +1,8 @@
 """Supervised fine-tuning on rollouts: one plain loop, for models that fit one machine.
 
-The loss is token-level negative log-likelihood over what `collate` marks as learnt; logits are made for those
-positions alone. Weights stay in float32; on processors with bfloat16 arithmetic the matrix products use it
-(1.6 times the speed on a micro step).
+The loss is token-level negative log-likelihood over the positions that `collate` marks as trainable; logits
+are computed for those alone. Weights stay in float32; on processors with bfloat16 arithmetic the matrix
+products use it (1.6 times the speed on a micro step).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 Progress = Callable[[str, int, int, float], None]
+"""Called with the name of the stage, the step, the number of steps, and the loss."""
 
 
 def fast_bf16(device: str) -> bool:
@@ -27,7 +28,8 @@ def fast_bf16(device: str) -> bool:
 
 
 def warm_cosine(step: int, steps: int, peak: float, warmup: int) -> float:
-    """The learning rate of a step: a linear rise, then a cosine down to a tenth of `peak`."""
+    """The learning rate of a step: a linear rise over `warmup` steps, and a cosine down to a tenth of
+    `peak`."""
     return peak * min(1.0, (step + 1) / warmup) * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
@@ -42,7 +44,18 @@ def fit(
     name: str = "sft",
     progress: Progress | None = None,
 ) -> None:
-    """Train `model` in place on `steps` batches; cosine decay to a tenth of `rate`."""
+    """Train `model` in place, with cosine decay to a tenth of `rate`.
+
+    Args:
+        model: A Qwen3-VL.
+        batches: From `collate`; only as many as there are steps are used.
+        steps: How many.
+        rate: The peak of the learning rate.
+        warmup: Steps until that peak.
+        weight_decay: AdamW's.
+        name: Of the stage, for `progress`.
+        progress: Called every 25 steps.
+    """
     import torch
 
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=weight_decay, betas=(0.9, 0.98))
@@ -54,12 +67,13 @@ def fit(
             for group in optimiser.param_groups:
                 group["lr"] = warm_cosine(step, steps, rate, warmup)
             model.model.rope_deltas = None
-            labels = batch.pop("labels")[:, 1:]
-            # Padding stands on the right, where no token that counts looks: without a mask attention takes
-            # its causal path, and a step a quarter less time.
+            labels = batch.pop("labels")[:, 1:]  # (B, T - 1)
+            # Padding is on the right, and no other token attends to it. Without a mask, attention takes its
+            # causal path, and a step a quarter less time.
             del batch["attention_mask"]
             with torch.autocast(model.device.type, torch.bfloat16, enabled=fast_bf16(model.device.type)):
-                hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1][labels != IGNORED]
+                hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, D)
+                hidden = hidden[labels != IGNORED]  # (N, D): the trainable positions
                 loss: Any = torch.nn.functional.cross_entropy(
                     model.lm_head(hidden).float(), labels[labels != IGNORED]
                 )

@@ -1,9 +1,9 @@
 """From traces to batches: how a trace is read for training, how long it is, and what is left out.
 
-Every trace is measured before the first step. One that is longer than the context, or in which the model
-wrote nothing, is left out and named; nothing is ever cut. A trace may be varied each time it is seen (`vary`:
-its options shuffled, say); the variation is drawn from the seed, the epoch and the trace, so that a resumed
-run sees the same.
+Every trace is measured before the first step. A trace that is longer than the context, or in which the model
+wrote nothing, is left out and named; none is ever cut. A trace may be varied each time it is trained on
+(`vary`: its options shuffled, say). The variation is drawn from the seed, the epoch and the trace, so that a
+resumed run sees the same.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import Packer
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Vary = Callable[[Trace, random.Random], Trace]
-PATCHES_KEPT = 256 << 20  # bytes of preprocessed frames that stay in memory; the 8B model's are 5 MB each
+PATCH_CACHE_BYTES = 256 << 20
+"""Preprocessed frames that stay in memory; those of the 8B model have 5 MB each."""
 
 
 class LeftOut(Record):
-    """A trace that is not trained on, and why."""
+    """A trace that is not trained on."""
 
     id: str
     tokens: int
@@ -42,28 +44,33 @@ class LeftOut(Record):
 
 
 class Size(Record):
-    """One sample: tokens in all, those that are learnt, those that are vision tokens, frames, patches,
-    patches of its largest frame."""
+    """The size of one sample."""
 
     id: str
     tokens: int
-    learnt: int
+    trainable: int
+    """Tokens that are trained on."""
     vision: int
+    """Vision tokens."""
     frames: int
     patches: int
+    """Of all frames."""
     largest: int
+    """Patches of the largest frame."""
 
 
 @dataclass(slots=True)
 class Reader:
-    """Reads a trace as the reasoner reads it. `usages` maps tags to what the prompt says of them."""
+    """Reads a trace as the reasoner reads it."""
 
     packer: Packer
     style: str
+    """The prompt's."""
     usages: Mapping[str, str] = field(default_factory=dict)
+    """By tag: what the prompt says of a tool."""
 
     def rollout(self, trace: Trace) -> Rollout:
-        """The closed rollout, with the prompt of the tools that the trace's run had."""
+        """The rollout with its end of turn, and with the prompt of the tools that the trace's run had."""
         return render(trace, prompt_of(trace, self.style, self.usages), end_of_turn=True)
 
     def size(self, trace: Trace) -> Size:
@@ -72,7 +79,7 @@ class Reader:
         return Size(
             id=trace.id,
             tokens=len(packed.ids),
-            learnt=sum(packed.trainable) + (packed.ids[-1] == self.end_of_turn),
+            trainable=sum(packed.trainable) + (packed.ids[-1] == self.end_of_turn),
             vision=packed.ids.count(self.packer.image_token_id),
             frames=len(packed.images),
             patches=sum(patches),
@@ -81,21 +88,24 @@ class Reader:
 
     @property
     def end_of_turn(self) -> int:
+        """The id of the token that ends a turn."""
         return int(self.packer.codec.tokenizer.convert_tokens_to_ids("<|im_end|>"))
 
 
 @dataclass(slots=True)
 class Samples:
-    """What is trained on, as JSON lines with their sizes; what is held out, whole; what is left out."""
+    """The traces of a run."""
 
     lines: list[str] = field(default_factory=list)
+    """Those that are trained on, as JSON."""
     sizes: list[Size] = field(default_factory=list)
+    """Of each line."""
     held_out: list[Trace] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
     @property
     def digest(self) -> str:
-        """A short hash of all traces, in their order."""
+        """A short hash of all lines, in their order."""
         digest = hashlib.blake2b(digest_size=6)
         for line in self.lines:
             digest.update(line.encode())
@@ -105,37 +115,52 @@ class Samples:
 def read_samples(traces: Iterable[Trace], reader: Reader, settings: SftSettings, context: int) -> Samples:
     """Measure every trace, hold out `eval_samples` of them, leave out what cannot be trained on.
 
-    Whole videos are held out, so that nothing about a held-out video is trained on: it may be a few more than
-    asked for. Raises `CorpusError` where nothing is left to train on.
+    Whole videos are held out, so that nothing about a held-out video is trained on. So more traces may be
+    held out than `eval_samples`.
+
+    Args:
+        traces: The traces.
+        reader: Measures them.
+        settings: `max_context`, `eval_samples` and the seed are used.
+        context: The model's, in tokens.
+
+    Raises:
+        CorpusError: Nothing is left to train on.
     """
     found = Samples()
     videos: dict[str, list[int]] = {}
-    most = min(settings.max_context, context)
+    max_tokens = min(settings.max_context, context)
     for trace in traces:
         size = reader.size(trace)
-        if size.tokens > most:
-            found.left_out.append(
-                LeftOut(id=trace.id, tokens=size.tokens, why=f"longer than the context of {most} tokens")
-            )
-        elif not size.learnt:
-            found.left_out.append(
-                LeftOut(id=trace.id, tokens=size.tokens, why="the model wrote nothing in it")
-            )
+        if size.tokens > max_tokens:
+            why = f"longer than the context of {max_tokens} tokens"
+        elif not size.trainable:
+            why = "the model wrote nothing in it"
         else:
             videos.setdefault(trace.video.digest, []).append(len(found.lines))
             found.lines.append(trace.to_json())
             found.sizes.append(size)
-    for one in found.left_out:
-        log.warning("%s is left out: %s (it has %d tokens)", one.id, one.why, one.tokens)
+            continue
+        found.left_out.append(LeftOut(id=trace.id, tokens=size.tokens, why=why))
+    for left in found.left_out:
+        log.warning("%s is left out: %s (it has %d tokens)", left.id, left.why, left.tokens)
     _hold_out(found, videos, settings)
     if not found.lines:
         raise CorpusError(
-            f"nothing is left to train on: {len(found.left_out)} traces were left out, {len(found.held_out)} held out"
+            f"nothing is left to train on: {len(found.left_out)} traces were left out, "
+            f"{len(found.held_out)} held out"
         )
     return found
 
 
 def _hold_out(found: Samples, videos: Mapping[str, list[int]], settings: SftSettings) -> None:
+    """Move the traces of enough videos, drawn at random, from `lines` to `held_out`.
+
+    Args:
+        found: Changed in place.
+        videos: By video: the indices of its lines.
+        settings: `eval_samples` and the seed are used.
+    """
     order = sorted(videos)
     random.Random(settings.seed).shuffle(order)
     held: set[int] = set()
@@ -145,42 +170,57 @@ def _hold_out(found: Samples, videos: Mapping[str, list[int]], settings: SftSett
         held.update(videos[video])
     found.held_out = [Trace.from_json(found.lines[i]) for i in sorted(held)]
     kept = [i for i in range(len(found.lines)) if i not in held]
-    found.lines, found.sizes = [found.lines[i] for i in kept], [found.sizes[i] for i in kept]
+    found.lines = [found.lines[i] for i in kept]
+    found.sizes = [found.sizes[i] for i in kept]
 
 
 def check_frames(samples: Samples, store: FrameStore) -> None:
-    """Every frame must be there before the first step, not found missing hours later. Raises `StoreError`."""
+    """Check that every frame is there: a missing one would end the run hours later.
+
+    Raises:
+        StoreError: A frame is missing.
+    """
     for line in samples.lines:
         trace = Trace.from_json(line)
         for frame in trace.shown:
             if frame.digest not in store:
                 raise StoreError(
-                    f"frame {frame.digest} of {trace.id} is not in {store.url}: give the store that the traces were made with"
+                    f"frame {frame.digest} of {trace.id} is not in {store.url}: "
+                    "give the store that the traces were made with"
                 )
 
 
-def keep_patches(packer: Packer, sizes: Sequence[Size]) -> None:
-    """Bound the packer's cache by bytes: micro's frames all stay, of the 8B model's some fifty."""
-    p = packer.image_processor
-    each = max((s.largest for s in sizes), default=0) * 3 * p.temporal_patch_size * p.patch_size**2 * 4
-    packer.cached_images = PATCHES_KEPT // each if each else 0
+def bound_patch_cache(packer: Packer, sizes: Sequence[Size]) -> None:
+    """Bound the packer's cache by bytes: all of micro's frames stay in it, some fifty of the 8B model's."""
+    processor = packer.image_processor
+    patch_bytes = 3 * processor.temporal_patch_size * processor.patch_size**2 * 4  # RGB, float32
+    frame_bytes = max((size.largest for size in sizes), default=0) * patch_bytes
+    packer.cached_images = PATCH_CACHE_BYTES // frame_bytes if frame_bytes else 0
 
 
 class RolloutCollator:
-    """Rows of the data set become a batch. `epoch` is set by the trainer; rows with a negative number are
-    never varied."""
+    """Turns rows of the data set into a batch. Rows with a negative number are held out and never varied.
+
+    Args:
+        reader: Reads the traces.
+        store: Where their frames are.
+        settings: Those of the run.
+        context: The model's, in tokens.
+        vary: Changes a trace each time that it is trained on.
+    """
 
     def __init__(
         self, reader: Reader, store: FrameStore, settings: SftSettings, context: int, vary: Vary | None = None
     ) -> None:
         self.reader, self.store, self.settings, self.vary = reader, store, settings, vary
-        self.most = min(settings.max_context, context)
+        self.max_tokens = min(settings.max_context, context)
         self.epoch = 0
+        """Set by the trainer."""
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         traces = [self._trace(row) for row in rows]
         packer = self.reader.packer
-        rollouts = [self.reader.rollout(t) for t in traces]
+        rollouts = [self.reader.rollout(trace) for trace in traces]
         tokenizer = packer.codec.tokenizer
         batch = collate(
             packer,
@@ -201,36 +241,46 @@ class RolloutCollator:
         if self.vary is None or row["number"] < 0:
             return trace
         varied = self.vary(trace, random.Random(f"{self.settings.seed} {self.epoch} {row['number']}"))
-        if len(self.reader.packer.pack(self.reader.rollout(varied)).ids) > self.most:
+        if len(self.reader.packer.pack(self.reader.rollout(varied)).ids) > self.max_tokens:
             log.warning(
-                "%s grew beyond the context of %d tokens when it was varied: it is trained on as it was",
+                "%s became longer than the context of %d tokens when it was varied: "
+                "it is trained on unvaried",
                 trace.id,
-                self.most,
+                self.max_tokens,
             )
             return trace
         return varied
 
 
-class LikeLengths:
-    """A sampler: every number once an epoch, neighbours alike in length, in an order that seed and epoch
-    alone decide.
+class LengthSampler:
+    """A sampler: every index once an epoch, in batches of similar length, in an order that the seed and the
+    epoch alone decide. With a batch of one it is a plain shuffle.
 
-    Batches of like length have little padding; which samples meet in one, and the order of batches, are drawn
-    anew each epoch. With a batch of one it is a plain shuffle.
+    Args:
+        lengths: Of the samples.
+        batch: Samples of one optimiser step.
+        seed: Of the order.
     """
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+        self.batch, self.seed, self.epoch = batch, seed, 0
+        self._by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self._by_length)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[int]:
         rng = random.Random(f"{self.seed} {self.epoch}")
-        ranks = sorted(range(len(self.lengths)), key=lambda i: self.lengths[i])
-        jittered = [
-            i for _, i in sorted((n + rng.uniform(0, 4 * self.batch), i) for n, i in enumerate(ranks))
-        ]
-        groups = [jittered[i : i + self.batch] for i in range(0, len(jittered), self.batch)]
-        rng.shuffle(groups)
-        return iter([i for group in groups for i in group])
+        return chain.from_iterable(similar_batches(self._by_length, self.batch, rng))
+
+
+def similar_batches(by_length: Sequence[int], batch: int, rng: random.Random) -> list[list[int]]:
+    """Cut indices, sorted by length, into batches of similar length, so that little is padding.
+
+    Which samples meet in a batch (by a jitter of their places) and the order of the batches are random.
+    """
+    jittered = sorted((place + rng.uniform(0, 4 * batch), i) for place, i in enumerate(by_length))
+    order = [i for _, i in jittered]
+    batches = [order[start : start + batch] for start in range(0, len(order), batch)]
+    rng.shuffle(batches)
+    return batches

@@ -1,9 +1,9 @@
-"""The settings of a fine-tuning run, with the paper's as defaults: Qwen3-VL-8B-Thinking, LoRA, 2.5e-6, batch
-1, one epoch.
+"""The settings of a fine-tuning run. The defaults are the paper's: Qwen3-VL-8B-Thinking, LoRA, 2.5e-6, batch
+1, one epoch (on 8 GPUs).
 
 What the paper leaves open is chosen here: LoRA of rank 16 on every projection of the language model, cosine
-decay after 3 % of warm-up, the vision tower frozen. A run writes its settings down and resumes with no
-others.
+decay after 3 % of warm-up, a frozen vision tower. A run writes its settings down, and resumes only with the
+same.
 """
 
 from __future__ import annotations
@@ -16,32 +16,31 @@ from pydantic import Field, ValidationError
 
 from act2see.errors import ConfigError
 from act2see.tools.frames import Record
+from act2see.tools.runtime.text import first_problem
 
 Mode = Literal["lora", "full", "qlora"]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# What may differ between a run's beginning and its resumption: how it is watched and saved, not what is
-# learnt.
-WATCHING = frozenset({"save_steps", "save_limit", "log_steps", "eval_steps", "report_to", "workers"})
+RESUMABLE = frozenset({"save_steps", "save_limit", "log_steps", "eval_steps", "report_to", "workers"})
+"""Settings that a resumed run may change: they do not decide what is learnt."""
 
 
 class SftSettings(Record):
-    """How to fine-tune. Batches are per GPU; `warmup` counts steps, or is a share of all where it is below
-    one.
-
-    `max_context` is in tokens, vision tokens included: what is longer is left out. `loss_on_frames` also
-    learns what the graph supplies, for the ablation.
-    """
+    """How to fine-tune."""
 
     base: str = "Qwen/Qwen3-VL-8B-Thinking"
     mode: Mode = "lora"
     learning_rate: Annotated[float, Field(gt=0)] = 2.5e-6
     batch: Count = 1
+    """Samples per GPU in one forward pass."""
     accumulate: Count = 1
+    """Forward passes of one optimiser step."""
     epochs: Annotated[float, Field(gt=0)] = 1.0
     max_steps: Count | None = None
+    """Instead of `epochs`."""
     warmup: Annotated[float, Field(ge=0)] = 0.03
+    """A number of steps or, below one, a share of all steps."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     lora_rank: Count = 16
@@ -49,56 +48,63 @@ class SftSettings(Record):
     lora_dropout: Share = 0.05
     lora_targets: Annotated[tuple[str, ...], Field(min_length=1)] = PROJECTIONS
     freeze_vision: bool = True
-    bf16: bool | None = None  # None: on GPUs that have it
+    bf16: bool | None = None
+    """None: on GPUs that have it."""
     gradient_checkpointing: bool = True
     max_context: Count = 32_768
+    """In tokens, vision tokens included; longer traces are left out."""
     prompt: Literal["paper", "short"] = "paper"
     loss_on_frames: bool = False
+    """Also learn what the graph supplies, for the ablation."""
     device: Literal["auto", "cpu"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that load data."""
     seed: Annotated[int, Field(ge=0)] = 0
     save_steps: Count = 200
     save_limit: Count = 2
     log_steps: Count = 10
     eval_samples: Annotated[int, Field(ge=0)] = 0
+    """Traces to hold out, whose questions are asked during training."""
     eval_steps: Count = 200
     report_to: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> SftSettings:
-        """From a config file or command line. Raises `ConfigError` with the key that is wrong, in a line."""
+        """Read settings from a config file or the command line.
+
+        Raises:
+            ConfigError: One line that names the wrong key.
+        """
         try:
             return cls.model_validate(dict(data))
         except ValidationError as e:
+            key, problem = first_problem(e)
             first = e.errors()[0]
-            key = ".".join(map(str, first["loc"]))
             if first["type"] != "extra_forbidden":
-                raise ConfigError(f"{key}: {first['msg']} (got {first['input']!r})") from e
+                raise ConfigError(f"{key}: {problem} (got {first['input']!r})") from e
             near = get_close_matches(key, cls.model_fields, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(cls.model_fields)}"
             raise ConfigError(f"there is no setting {key!r}; {hint}") from e
 
     def changed(self) -> dict[str, Any]:
-        """What differs from the defaults."""
+        """The settings that differ from the defaults."""
         return {k: v for k, v in self.model_dump().items() if v != type(self).model_fields[k].default}
 
     def arguments(self) -> list[str]:
-        """The same as options of `act2see sft`; what is a list is given once for each of its values."""
+        """The changed settings as options of `act2see sft`; a list's option is given once for each value."""
         words: list[str] = []
         for key, value in self.changed().items():
             option = key.replace("_", "-")
             if isinstance(value, bool):
                 words.append(f"--{option}" if value else f"--no-{option}")
-            else:
-                words += [
-                    w
-                    for v in (value if isinstance(value, tuple) else (value,))
-                    for w in (f"--{option}", str(v))
-                ]
+                continue
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [f"--{option}", str(one)]
         return words
 
     def differs(self, other: SftSettings) -> str | None:
-        """The first setting that decides what is learnt and is another one there."""
-        return next(
-            (k for k, v in self.model_dump().items() if k not in WATCHING and getattr(other, k) != v), None
-        )
+        """The first setting that decides what is learnt and that `other` has otherwise; None if all agree."""
+        for key, value in self.model_dump().items():
+            if key not in RESUMABLE and getattr(other, key) != value:
+                return key
+        return None

@@ -1,20 +1,25 @@
-"""TRL's `SFTTrainer` on rollouts.
+"""TRL's `SFTTrainer` on rollouts, with PEFT's LoRA.
 
-TRL is given what it cannot spoil: rows that hold a trace as JSON and no text, images or messages of its own
+TRL gets only what it cannot change: rows that hold a trace as JSON and no text, images or messages of its own
 kind, our collator, the tokenizer alone (a Qwen3-VL processor needs torchvision), no preparation, packing or
-truncation. Its fused head then computes loss, entropy and token accuracy on the learnt positions. On top come
-evaluation through the graph, an order of samples that a resumed run repeats, and folders that load anywhere.
+truncation. Its fused head then computes loss, entropy and token accuracy on the trainable positions. Added
+are evaluation through the graph, an order of samples that a resumed run repeats, and folders that load
+anywhere.
+
+PEFT accepts a target name that fits no layer, silently, as long as another name fits. Here each must be found
+before anything is trained, or the error says which there are.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +27,17 @@ from act2see.agent.reasoners.adapters import BASE_FILE, Base
 from act2see.errors import ConfigError
 from act2see.training.sft.held_out import GraphEvaluation, Scores
 from act2see.training.sft.loop import Progress
-from act2see.training.sft.samples import LikeLengths, RolloutCollator, Samples
+from act2see.training.sft.samples import LengthSampler, RolloutCollator, Samples
 from act2see.training.sft.settings import SftSettings
-
-log = logging.getLogger(__name__)
 
 
 def arguments(settings: SftSettings, out: Path) -> Any:
-    """TRL's arguments. Made before the model is loaded: DeepSpeed's third stage shards it while it loads."""
+    """TRL's arguments. To be made before the model is loaded: DeepSpeed's third stage shards it while
+    loading.
+
+    Raises:
+        ConfigError: TRL refuses the settings on this machine.
+    """
     from trl.trainer.sft_config import SFTConfig
 
     cpu = settings.device == "cpu"
@@ -54,7 +62,7 @@ def arguments(settings: SftSettings, out: Path) -> Any:
             remove_unused_columns=False,
             dataloader_num_workers=settings.workers,
             dataloader_pin_memory=not cpu and _cuda(),
-            # A sample without frames leaves a tower that learns without gradients.
+            # A sample without frames leaves a trainable vision tower without gradients.
             ddp_find_unused_parameters=not settings.freeze_vision,
             seed=settings.seed,
             save_steps=settings.save_steps,
@@ -70,7 +78,7 @@ def arguments(settings: SftSettings, out: Path) -> Any:
 
 
 def has_bf16(settings: SftSettings) -> bool:
-    """As set; left open, on GPUs that have it."""
+    """Whether to compute in bfloat16: as the settings say or, if they leave it open, on GPUs that have it."""
     import torch
 
     if settings.bf16 is not None:
@@ -84,9 +92,65 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
+def lora_targets(model: Any, settings: SftSettings) -> list[str]:
+    """The full names of the linear layers to adapt: the named ones of the language model, and all of the
+    vision tower unless it is frozen.
+
+    Raises:
+        ConfigError: The language model has no layer of a name in `lora_targets`.
+    """
+    import torch
+
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    language = [name for name in linear if "language_model" in name.split(".")]
+    known = sorted({_last_part(name) for name in language})
+    missing = [name for name in settings.lora_targets if name not in known]
+    if missing:
+        also = "; lm_head cannot be adapted" if "lm_head" in missing else ""
+        raise ConfigError(
+            f"lora_targets: the language model has no layer {', '.join(missing)} "
+            f"(it has {', '.join(known)}){also}"
+        )
+    targets = [name for name in language if _last_part(name) in settings.lora_targets]
+    if not settings.freeze_vision:
+        targets += [name for name in linear if "visual" in name.split(".")]
+    return targets
+
+
+def lora_config(model: Any, settings: SftSettings) -> Any:
+    """PEFT's config. If the vision tower is frozen, the targets go by their last names, which other loaders
+    read best."""
+    from peft import LoraConfig
+
+    targets = lora_targets(model, settings)
+    if settings.freeze_vision:
+        targets = sorted(set(map(_last_part, targets)))
+    return LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=model.config._name_or_path or None,
+    )
+
+
+def lora_parameters(model: Any, settings: SftSettings) -> int:
+    """The number of trained parameters: rank x (inputs + outputs) of each adapted layer."""
+    layers = dict(model.named_modules())
+    total = 0
+    for name in lora_targets(model, settings):
+        total += settings.lora_rank * (layers[name].in_features + layers[name].out_features)
+    return total
+
+
+def _last_part(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
 def data_set(lines: Sequence[str], lengths: Sequence[int] | None = None) -> Any:
-    """Rows of a number, a trace and its length; held-out rows have a negative number, and are never
-    varied."""
+    """Rows of a number, a trace as JSON and its length. Without lengths they are held-out rows, whose numbers
+    are negative."""
     from datasets import Dataset
 
     numbers = range(len(lines)) if lengths is not None else range(-1, -len(lines) - 1, -1)
@@ -107,111 +171,163 @@ def build_trainer(
     evaluation: GraphEvaluation | None = None,
     progress: Progress | None = None,
 ) -> Any:
-    """The trainer, ready for `train()`; its class is made here, for its base is TRL's."""
-    from transformers import PrinterCallback, TrainerCallback
-    from trl.trainer.sft_trainer import SFTTrainer
+    """Build the trainer, ready for `train()`.
 
-    sampler = LikeLengths(
-        [s.tokens for s in samples.sizes], settings.batch * settings.accumulate, settings.seed
-    )
-    packer = collator.reader.packer
+    Args:
+        model: A Qwen3-VL.
+        args: TRL's `arguments`.
+        collator: Turns rows of the data set into batches.
+        samples: What is trained on and held out.
+        settings: Those of the run.
+        base: The base model, noted in every saved adapter.
+        peft_config: The `lora_config`; None trains the model itself.
+        evaluation: Asks held-out questions at every evaluation.
+        progress: Called at every logged step.
+    """
+    from transformers import PrinterCallback
+
+    sizes = [size.tokens for size in samples.sizes]
+    sampler = LengthSampler(sizes, settings.batch * settings.accumulate, settings.seed)
+    has_evaluation = evaluation is not None or bool(samples.held_out)
+    callbacks = [
+        _follow_epochs(sampler, collator),
+        _report_progress(progress),
+        _schedule_evaluation(settings.eval_steps if has_evaluation else None),
+    ]
+    with warnings.catch_warnings():
+        # PEFT asks transformers for it by a deprecated name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        trainer = _trainer_class()(
+            model=model,
+            args=args,
+            data_collator=collator,
+            train_dataset=data_set(samples.lines, sizes),
+            eval_dataset=data_set([t.to_json() for t in samples.held_out]) if samples.held_out else None,
+            processing_class=collator.reader.packer.codec.tokenizer,
+            peft_config=peft_config,
+            callbacks=callbacks,
+        )
+    trainer.sampler, trainer.evaluation, trainer.base = sampler, evaluation, base
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+@cache
+def _trainer_class() -> Any:
+    """The trainer's class, made on first use: importing its base, which is TRL's, takes seconds."""
+    from trl.trainer.sft_trainer import SFTTrainer
 
     class RolloutTrainer(SFTTrainer):  # type: ignore[misc, unused-ignore]
         control: Any
+        sampler: LengthSampler
+        evaluation: GraphEvaluation | None
+        base: Base
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return sampler
+            return self.sampler
 
         def evaluate(
             self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
         ) -> dict[str, float]:
-            """The loss on held-out traces, then what the graph answers. A look at the model does not change
-            its training."""
+            """The loss on held-out traces, then the answers through the graph. The random state is kept, so
+            that an evaluation does not change the training."""
             import torch
 
             metrics: dict[str, float] = {}
             with torch.random.fork_rng():
                 if eval_dataset is not None or self.eval_dataset is not None:
                     metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-                if evaluation is not None:
-                    asked = self._ask(evaluation)
-                    self.model.eval()  # TRL tells by the mode what is logged
-                    self.log(dict(asked))
-                    metrics |= asked
+                if self.evaluation is not None:
+                    answered = self._ask(self.evaluation)
+                    self.model.eval()  # TRL chooses what to log by the mode
+                    self.log(dict(answered))
+                    metrics |= answered
                     self.control = self.callback_handler.on_evaluate(
                         self.args, self.state, self.control, metrics
                     )
             return metrics
 
         def _ask(self, evaluation: GraphEvaluation) -> dict[str, float]:
+            """Each process asks its share of the questions; the scores are those of all processes."""
             import torch
 
             started = time.perf_counter()
             unwrapped = self.accelerator.unwrap_model(self.model)
             inner = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
             rank, world = self.accelerator.process_index, self.accelerator.num_processes
-            s = evaluation(inner, f"step-{self.state.global_step}", rank=rank, world=world)
-            counts = torch.tensor(
-                [s.questions, s.right, s.called, s.calls, s.failed], device=self.accelerator.device
-            )
+            own = evaluation(inner, f"step-{self.state.global_step}", rank=rank, world=world)
+            counts = torch.tensor(astuple(own), device=self.accelerator.device)
             summed = self.accelerator.reduce(counts, "sum").tolist()
             return Scores(*map(int, summed)).metrics(time.perf_counter() - started)
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             super()._save(output_dir, state_dict)
             if self.args.should_save:
-                complete(Path(output_dir or self.args.output_dir), packer, base)
+                folder = Path(output_dir or self.args.output_dir)
+                complete(folder, self.data_collator.reader.packer, self.base)
 
         def create_model_card(self, *_: Any, **__: Any) -> None:
-            """The card is written from the run, at its end."""
+            """`finetune` writes the card at the end of the run."""
 
         def _send_telemetry(self) -> None:
             """TRL would report each run to its makers."""
 
-    class Watch(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    return RolloutTrainer
+
+
+def _follow_epochs(sampler: LengthSampler, collator: RolloutCollator) -> Any:
+    """A callback that tells the sampler and the collator which epoch begins, also after a resumption."""
+    from transformers import TrainerCallback
+
+    class FollowEpochs(TrainerCallback):  # type: ignore[misc, unused-ignore]
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             sampler.epoch = collator.epoch = math.floor((state.epoch or 0.0) + 1e-6)
 
+    return FollowEpochs()
+
+
+def _schedule_evaluation(steps: int | None) -> Any:
+    """A callback that asks for an evaluation every so many steps and at the end; None never does."""
+    from transformers import TrainerCallback
+
+    class ScheduleEvaluation(TrainerCallback):  # type: ignore[misc, unused-ignore]
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            due = state.global_step % settings.eval_steps == 0 or state.global_step >= state.max_steps
-            if due and (evaluation is not None or samples.held_out):
+            if steps is None:
+                return
+            if state.global_step % steps == 0 or state.global_step >= state.max_steps:
                 control.should_evaluate = True
 
+    return ScheduleEvaluation()
+
+
+def _report_progress(progress: Progress | None) -> Any:
+    """A callback that passes each logged loss on, from the first process alone."""
+    from transformers import TrainerCallback
+
+    class ReportProgress(TrainerCallback):  # type: ignore[misc, unused-ignore]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if progress and state.is_world_process_zero and logs and "loss" in logs:
                 progress("sft", state.global_step, state.max_steps, float(logs["loss"]))
 
-    with warnings.catch_warnings():
-        # PEFT asks transformers by a name that is on its way out.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        trainer = RolloutTrainer(
-            model=model,
-            args=args,
-            data_collator=collator,
-            train_dataset=data_set(samples.lines, [s.tokens for s in samples.sizes]),
-            eval_dataset=data_set([t.to_json() for t in samples.held_out]) if samples.held_out else None,
-            processing_class=packer.codec.tokenizer,
-            peft_config=peft_config,
-            callbacks=[Watch()],
-        )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    return ReportProgress()
 
 
 @contextmanager
 def without_mask(model: Any) -> Iterator[None]:
-    """Run a Qwen3-VL on batches of ours without their mask: padding stands on the right, where no token that
-    counts looks.
+    """Run a Qwen3-VL on our batches without their mask: padding is on the right, and no other token attends
+    to it.
 
-    Attention then takes its causal path, a quarter less time for a micro step. TRL counts tokens by the mask,
-    so it stays in the batch. Masks of the reasoner, which have four dimensions, pass.
+    Attention then takes its causal path: a micro step takes a quarter less time. TRL counts tokens by the
+    mask, so it stays in the batch. Masks of the reasoner, which have four dimensions, are kept.
     """
 
-    def drop(_: Any, args: Any, given: dict[str, Any]) -> Any:
+    def drop_mask(_: Any, args: Any, given: dict[str, Any]) -> Any:
         mask = given.get("attention_mask")
-        return args, given if mask is None or mask.dim() != 2 else {**given, "attention_mask": None}
+        if mask is not None and mask.dim() == 2:  # (B, T)
+            given = {**given, "attention_mask": None}
+        return args, given
 
-    hook = model.model.register_forward_pre_hook(drop, with_kwargs=True)
+    hook = model.model.register_forward_pre_hook(drop_mask, with_kwargs=True)
     try:
         yield
     finally:
@@ -219,8 +335,8 @@ def without_mask(model: Any) -> Iterator[None]:
 
 
 def complete(folder: Path, packer: Any, base: Base) -> None:
-    """What a saved folder needs beside its weights: the preprocessor, and for an adapter its base by name and
-    digest."""
+    """Write what a saved folder needs beside its weights: the preprocessor and, for an adapter, its base by
+    name and digest."""
     packer.image_processor.save_pretrained(folder)
     file = folder / "adapter_config.json"
     if file.exists():
@@ -231,16 +347,17 @@ def complete(folder: Path, packer: Any, base: Base) -> None:
 
 
 def sharded(trainer: Any) -> bool:
-    """Whether no process holds the whole model, so that none can ask it alone."""
+    """Whether no process holds the whole model, so that none can ask it questions alone."""
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     return bool(trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3))
 
 
 def last_checkpoint(out: Path) -> Path | None:
-    """The newest whole checkpoint: the trainer's state is written last, so one cut short has none."""
-    found = [
-        p
-        for p in out.glob("checkpoint-*")
-        if p.name.partition("-")[2].isdecimal() and (p / "trainer_state.json").is_file()
-    ]
-    return max(found, key=lambda p: int(p.name.partition("-")[2]), default=None)
+    """The newest complete checkpoint in a run's folder; None if there is none."""
+    by_step: dict[int, Path] = {}
+    for folder in out.glob("checkpoint-*"):
+        step = folder.name.partition("-")[2]
+        # The trainer's state is written last, so a checkpoint that was cut short has none.
+        if step.isdecimal() and (folder / "trainer_state.json").is_file():
+            by_step[int(step)] = folder
+    return by_step[max(by_step)] if by_step else None

@@ -1,10 +1,9 @@
 """Exports of a corpus for other trainers, and the way back.
 
 An export is a folder: the trainer's file, `images/` with each frame once, and act2see.json. Each record
-carries its whole chain under `act2see`, so what comes back equals what went out; the messages are a view of
-it.
+carries its whole chain under `act2see`, so an import equals what was exported; the messages are a view of it.
 
-Records may be deleted and reordered. Where messages were edited, their reasoning is taken over; a call, an
+Records may be deleted and reordered. If messages were edited, their reasoning is taken over. A call, an
 answer, a question or a frame cannot be edited there, since the rest of the chain would no longer belong to
 it.
 """
@@ -12,62 +11,60 @@ it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from act2see.agent.prompt import prompt_of
 from act2see.errors import CorpusError
+from act2see.tools.runtime.text import first_problem
 from act2see.tools.video.store import FrameStore
 from act2see.training.corpus.card import CorpusMeta, pictures
-from act2see.training.corpus.dataset import INFO, bring_files, read_corpus, read_info
-from act2see.training.corpus.exports import formats as trl, llama_factory, ms_swift
-from act2see.training.corpus.exports.turns import Turn, edited, opened, turns
-from act2see.training.corpus.files import read_marker, whole_folder
+from act2see.training.corpus.dataset import INFO, copy_from_files, read_corpus, read_info
+from act2see.training.corpus.exports.formats import FORMATS, Format, Kind
+from act2see.training.corpus.exports.turns import Turn, apply_edits, merge_opening, to_turns
+from act2see.training.corpus.files import new_folder, read_marker
 from act2see.training.corpus.records import Chain, parse_chain
 
 EXPORT_VERSION = 1
-Kind = Literal["trl", "ms-swift", "llama-factory"]
-
-
-class Format(Protocol):
-    """A trainer's format. `APART`: whether the opened thought is a message of its own."""
-
-    FILE: str
-    APART: bool
-
-    def messages(self, made: list[Turn], /) -> list[dict[str, Any]]: ...
-    def said(self, message: dict[str, Any], /) -> str: ...
-    def write(self, rows: Iterator[dict[str, Any]], folder: Path, /) -> None: ...
-    def read(self, folder: Path, /) -> Iterator[dict[str, Any]]: ...
-
-
-FORMATS: Mapping[Kind, Format] = {"trl": trl, "ms-swift": ms_swift, "llama-factory": llama_factory}
 
 
 def export_corpus(folder: str | Path, kind: Kind, out: str | Path) -> Path:
-    """Write a corpus in the format of a trainer; returns the file that the trainer reads.
+    """Write a corpus in the format of a trainer.
 
-    Raises `CorpusError` for what is no corpus, where `out` is not empty, and where it cannot be written;
-    there is no half export then.
+    Args:
+        folder: The corpus.
+        kind: The trainer.
+        out: A new or empty folder.
+
+    Returns:
+        The file that the trainer reads.
+
+    Raises:
+        CorpusError: `folder` is no corpus, `out` is not empty, or it cannot be written. No half export is
+            left then.
     """
     from act2see import __version__
 
     form, meta, out = _format(kind), read_info(folder).meta, Path(out)
-    with whole_folder(out) as part:
+    with new_folder(out) as part:
         store = FrameStore(part / "images", memory_bytes=0)
 
         def rows() -> Iterator[dict[str, Any]]:
             for chain in read_corpus(folder, store):
-                made = _turns(chain, form, meta)
-                images = [
-                    Path(store.path(f.digest)).relative_to(part.absolute()).as_posix()
-                    for t in made
-                    for f in t.frames
-                ]
-                yield {"messages": form.messages(made), "images": images, "act2see": chain.model_dump_json()}
+                turns = _turns(chain, form, meta)
+                images = []
+                for turn in turns:
+                    for frame in turn.frames:
+                        path = Path(store.path(frame.digest))
+                        images.append(path.relative_to(part.absolute()).as_posix())
+                yield {
+                    "messages": form.messages(turns),
+                    "images": images,
+                    "act2see": chain.model_dump_json(),
+                }
 
         form.write(rows(), part)
         marker = {
@@ -77,15 +74,22 @@ def export_corpus(folder: str | Path, kind: Kind, out: str | Path) -> Path:
             "meta": meta.model_dump(),
         }
         (part / INFO).write_text(json.dumps(marker, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return out / form.FILE
+    return out / form.file
 
 
 def import_corpus(path: str | Path, kind: Kind, store: FrameStore) -> Iterator[Chain]:
-    """The chains of an export, by its folder or its file, equal to those that were exported; their pixels go
-    to `store`.
+    """Read the chains of an export, equal to those that were exported.
 
-    A chain whose reasoning was edited comes back with the new text and without its similarity. Raises
-    `CorpusError` for another edit, and for what is no export, of another kind or of a newer act2see.
+    A chain whose reasoning was edited comes back with the new text and without its similarity.
+
+    Args:
+        path: The folder of the export, or the file in it.
+        kind: The trainer that it is for.
+        store: Gets the pixels that it does not have yet.
+
+    Raises:
+        CorpusError: It is no export, or one for another trainer or of a newer act2see; or something else than
+            reasoning was edited.
     """
     form, folder = _format(kind), Path(path)
     folder = folder.parent if folder.is_file() else folder
@@ -95,29 +99,30 @@ def import_corpus(path: str | Path, kind: Kind, store: FrameStore) -> Iterator[C
     try:
         meta = CorpusMeta.model_validate(data.get("meta"))
     except ValidationError as e:
-        raise CorpusError(
-            f"{folder / INFO} cannot be read ({e.errors()[0]['msg']}): export the corpus again"
-        ) from e
-    return _imported(form, meta, folder, store)
+        _, problem = first_problem(e)
+        raise CorpusError(f"{folder / INFO} cannot be read ({problem}): export the corpus again") from e
+    return _import(form, meta, folder, store)
 
 
-def _imported(form: Format, meta: CorpusMeta, folder: Path, store: FrameStore) -> Iterator[Chain]:
+def _import(form: Format, meta: CorpusMeta, folder: Path, store: FrameStore) -> Iterator[Chain]:
     for n, row in enumerate(form.read(folder), start=1):
-        where = f"{folder / form.FILE}, record {n}"
+        where = f"{folder / form.file}, record {n}"
         if not isinstance(row.get("act2see"), str):
             raise CorpusError(
-                f"{where} has lost its `act2see`, which holds the chain: keep that column, or export the corpus again"
+                f"{where} has lost its `act2see`, which holds the chain: keep that column, "
+                "or export the corpus again"
             )
         chain = parse_chain(row["act2see"], where)
-        bring_files(pictures(chain.trace) if chain.trace else (), folder, store, where)
-        yield _compared(chain, _turns(chain, form, meta), row, form, where)
+        copy_from_files(pictures(chain.trace) if chain.trace else (), folder, store, where)
+        yield _take_over_edits(chain, _turns(chain, form, meta), row, form, where)
 
 
-def _compared(chain: Chain, made: list[Turn], row: dict[str, Any], form: Format, where: str) -> Chain:
-    """The chain, with its reasoning as the messages have it."""
+def _take_over_edits(chain: Chain, turns: list[Turn], row: dict[str, Any], form: Format, where: str) -> Chain:
+    """The chain, with its reasoning as the row's messages have it."""
     where = f"{where} ({chain.sample.id!r})"
-    given, expected = row.get("messages"), form.messages(made)
-    if [Path(str(p)).stem for p in row.get("images") or ()] != [f.digest for t in made for f in t.frames]:
+    given, expected = row.get("messages"), form.messages(turns)
+    digests = [frame.digest for turn in turns for frame in turn.frames]
+    if [Path(str(path)).stem for path in row.get("images") or ()] != digests:
         raise CorpusError(
             f"{where}: its images are not those of its chain: put them back, or leave the record out"
         )
@@ -128,29 +133,32 @@ def _compared(chain: Chain, made: list[Turn], row: dict[str, Any], form: Format,
             f"{where}: messages were added or taken away: put them back, or leave the record out"
         )
     changes = []
-    for i, (turn, new, old) in enumerate(zip(made, given, expected, strict=True)):
+    for i, (turn, new, old) in enumerate(zip(turns, given, expected, strict=True)):
         if new == old:
             continue
-        if not turn.learnt or not isinstance(new, dict) or new | {"content": ""} != old | {"content": ""}:
+        if not turn.trainable or not isinstance(new, dict) or new | {"content": ""} != old | {"content": ""}:
             raise CorpusError(
-                f"{where}: message {i + 1} is not the model's and was edited: put it back, or leave the record out"
+                f"{where}: message {i + 1} is not the model's and was edited: put it back, "
+                "or leave the record out"
             )
         try:
-            changes.append((turn, form.said(new)))
+            changes.append((turn, form.text(new)))
         except (KeyError, TypeError) as e:
             raise CorpusError(
                 f"{where}: message {i + 1} has no text that can be read: put it back, or leave the record out"
             ) from e
     assert chain.trace is not None
-    trace = edited(chain.trace, changes, where)
-    return chain if trace == chain.trace else chain.model_copy(update={"trace": trace, "similarity": None})
+    trace = apply_edits(chain.trace, changes, where)
+    if trace == chain.trace:
+        return chain
+    return chain.model_copy(update={"trace": trace, "similarity": None})
 
 
 def _turns(chain: Chain, form: Format, meta: CorpusMeta) -> list[Turn]:
     if chain.trace is None:
         raise CorpusError(f"the chain of {chain.sample.id!r} has no trace: export the corpus again")
-    made = turns(chain.trace, prompt_of(chain.trace, meta.style, meta.usages))
-    return made if form.APART else opened(made)
+    turns = to_turns(chain.trace, prompt_of(chain.trace, meta.style, meta.usages))
+    return turns if form.opening_apart else merge_opening(turns)
 
 
 def _format(kind: str) -> Format:

@@ -1,7 +1,8 @@
-"""What the nodes of our graphs need of LangGraph beyond its public names: all of it is here.
+"""Our graphs' additions to LangGraph: nodes for synchronous and asynchronous runs, a time limit for calls,
+and a drawing that needs no network.
 
 Nodes are asynchronous. Called synchronously (`graph.invoke`, `stream`, `batch`), a node runs on the process's
-background loop while its thread waits.
+background loop while its thread waits. Everything that LangGraph has no public name for is used in this file.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from typing import Any, TypeVar
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import CONFIG_KEY_CHECKPOINTER
 from langgraph._internal._runnable import RunnableCallable
+from langgraph.graph.state import CompiledStateGraph
 
 from act2see.tools.runtime.background import run_sync
 
 T = TypeVar("T")
+G = TypeVar("G", bound=CompiledStateGraph[Any, Any, Any, Any])
 Node = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def both_ways(node: Node, sync: Callable[..., Any] | None = None) -> Any:
-    """A node for asynchronous and for synchronous runs; `sync` is its synchronous form, where it has one of
-    its own.
+    """A node for asynchronous and for synchronous runs.
 
-    LangGraph reads from a function's signature whether it wants the configuration and the runtime.
+    LangGraph reads from a function's signature whether it takes the configuration and the runtime.
+
+    Args:
+        node: The node.
+        sync: Its synchronous form; by default the thread waits for `node`.
     """
 
     @wraps(node)
@@ -41,10 +47,12 @@ def is_saved(config: RunnableConfig) -> bool:
 
 
 async def in_time(work: Coroutine[Any, Any, T], seconds: float) -> T:
-    """The result of a tool's call. Raises `TimeoutError`, and leaves behind what does not end when it is
-    cancelled.
+    """The result of `work`. Work that does not end when it is cancelled is abandoned.
 
     This is not LangGraph's `TimeoutPolicy`, which synchronous runs refuse.
+
+    Raises:
+        TimeoutError: It took longer.
     """
     call = asyncio.ensure_future(work)
     try:
@@ -56,3 +64,20 @@ async def in_time(work: Coroutine[Any, Any, T], seconds: float) -> T:
         call.cancel()
         raise TimeoutError(f"it took longer than {seconds:g} s")
     return call.result()
+
+
+class Drawn(CompiledStateGraph[Any, Any, Any, Any]):
+    """A compiled graph that JupyterLab draws by itself, as Mermaid.
+
+    LangGraph's own picture is made by a website, to which it sends the drawing; offline it ends in an error.
+    """
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        mermaid = self.get_graph().draw_mermaid()
+        return {"text/vnd.mermaid": mermaid, "text/plain": mermaid}
+
+
+def drawn(graph: G) -> G:
+    """The same graph, as a `Drawn`. LangGraph's builder chooses the class, so it is set afterwards."""
+    graph.__class__ = Drawn  # type: ignore[assignment]
+    return graph

@@ -1,4 +1,7 @@
-"""The initial view: which frames the model is given before it begins."""
+"""The initial frames: those that the model is shown before it begins.
+
+The paper shows frames at 1 fps, or 3 frames spread evenly for VideoEspresso (`view.fps`, `view.frames`).
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,24 @@ from act2see.tools.frames import FrameRef, Video
 from act2see.tools.video.window import absolute_path
 
 
-async def initial_view(parts: Parts, view: ViewConfig, video: str) -> tuple[Video, tuple[FrameRef, ...]]:
+async def initial_frames(parts: Parts, view: ViewConfig, video: str) -> tuple[Video, tuple[FrameRef, ...]]:
     """The video's facts and its initial frames: `view.fps` a second, or `view.frames` spread evenly.
 
-    A clip with more than `view.max_frames` is thinned evenly, so that its end is in view too. The path is
+    More than `view.max_frames` are thinned evenly, so that the end of the video is in view too. The path is
     absolute, so that a run is resumed, and a trace asked again, from any working folder.
+
+    Raises:
+        VideoError: The video cannot be read.
     """
     clips = parts.resources.finder.clips
 
-    def look() -> tuple[Video, tuple[FrameRef, ...]]:
+    def read() -> tuple[Video, tuple[FrameRef, ...]]:
         clip = clips.clip(video)
         frames = clip.spread(view.frames) if view.frames else clip.every(view.fps)
         if len(frames) > view.max_frames:
-            frames = [
-                frames[round(i * (len(frames) - 1) / max(1, view.max_frames - 1))]
-                for i in range(view.max_frames)
-            ]
+            last, steps = len(frames) - 1, max(1, view.max_frames - 1)
+            frames = [frames[round(i * last / steps)] for i in range(view.max_frames)]
         facts = clip.info.model_copy(update={"path": absolute_path(video)})
         return facts, tuple(clips.pictures(video, frames))
 
-    return await asyncio.to_thread(look)
+    return await asyncio.to_thread(read)

@@ -21,8 +21,8 @@ from act2see.cli.app import app
 from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
+from act2see.graphs.needs import check_ready
 from act2see.graphs.parts import build_parts
-from act2see.graphs.ready import check_ready
 from act2see.graphs.run import aask
 from act2see.tools.runtime.weights import resolve_weights
 from act2see.trace.trace import Trace
@@ -77,7 +77,7 @@ def unused_port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("preset", ["laptop", "paper", "paper-24gb"])
-def test_missing_weights_are_told_before_any_work(ask: Ask, preset: str, tmp_path: Path) -> None:
+def test_missing_weights_are_reported_before_any_work(ask: Ask, preset: str, tmp_path: Path) -> None:
     line = one_line(ask("--config", config_in(tmp_path, preset=preset, cache=str(tmp_path / "cache"))))
     assert line.endswith(f"are not downloaded; fetch them with: act2see download --preset {preset}")
     assert load_config(preset).reasoner.weights in line
@@ -85,7 +85,7 @@ def test_missing_weights_are_told_before_any_work(ask: Ask, preset: str, tmp_pat
     assert not list((tmp_path / "cache").glob("frames/**/*.*"))  # the video has not been opened
 
 
-def test_of_a_config_of_ones_own_the_weights_are_named(ask: Ask, tmp_path: Path) -> None:
+def test_a_custom_config_names_its_missing_weights(ask: Ask, tmp_path: Path) -> None:
     file = config_in(tmp_path, encoder={"weights": "somebody/encoder"})
     line = one_line(ask("--config", file))
     assert "somebody/encoder is not downloaded; fetch it with: act2see download somebody/encoder" in line
@@ -96,7 +96,7 @@ def test_a_tool_that_is_not_allowed_needs_no_weights(ask: Ask, tmp_path: Path) -
     assert Trace.from_json(ask("--config", file, "--no-tools", "--json", code=0).stdout).answer is not None
 
 
-def test_weights_that_are_half_there(ask: Ask, tmp_path: Path) -> None:
+def test_incomplete_weights_are_reported(ask: Ask, tmp_path: Path) -> None:
     folder = tmp_path / "encoder"
     shutil.copytree(resolve_weights("micro:encoder"), folder)
     next(folder.glob("*.safetensors")).unlink()
@@ -105,7 +105,7 @@ def test_weights_that_are_half_there(ask: Ask, tmp_path: Path) -> None:
     assert "download" not in line  # no hub has a folder of one's own
 
 
-async def test_from_code_it_is_one_error(ask: Ask) -> None:
+async def test_check_ready_raises_one_error(ask: Ask) -> None:
     with pytest.raises(WeightsError, match="act2see download --preset laptop"):
         await check_ready(load_config("laptop"))
     await check_ready(load_config("micro"))
@@ -148,7 +148,7 @@ def chat(kind: str, url: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["openai:m", "google_genai:gemini-2.5-flash"])
-def test_a_wrong_key_is_told_before_any_work(
+def test_a_wrong_key_is_reported_before_any_work(
     ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     pytest.importorskip("langchain_google_genai", reason="needs the chat extra")
@@ -188,7 +188,7 @@ def test_a_vllm_server_that_cannot_be_reached(ask: Ask, tmp_path: Path, unused_p
     )
 
 
-async def test_a_server_without_a_list_of_models_is_asked_all_the_same(tmp_path: Path) -> None:
+async def test_a_server_without_a_list_of_models_is_used(tmp_path: Path) -> None:
     pytest.importorskip("langchain_openai", reason="needs the chat extra")
     with openai_server(says(ANSWER)) as server:
         config = _chat_config(tmp_path, server.url.removesuffix("/v1") + "/other")
@@ -201,7 +201,7 @@ async def test_a_server_without_a_list_of_models_is_asked_all_the_same(tmp_path:
     ("status", "said"),
     [(403, "Missing scopes: api.model.read"), (401, "insufficient permissions"), (500, "oh")],
 )
-async def test_a_key_that_may_not_list_models_is_good_enough(tmp_path: Path, status: int, said: str) -> None:
+async def test_a_key_that_may_not_list_models_is_accepted(tmp_path: Path, status: int, said: str) -> None:
     pytest.importorskip("langchain_openai", reason="needs the chat extra")
     with openai_server(says(ANSWER)) as server:
         server.models = status, {"error": {"message": said}}
@@ -211,7 +211,7 @@ async def test_a_key_that_may_not_list_models_is_good_enough(tmp_path: Path, sta
         assert (await write(parts.reasoner))[0].endswith("<answer>B</answer>")  # type: ignore[arg-type]
 
 
-async def test_a_server_that_was_never_there_is_not_waited_for_and_one_that_was_is(unused_port: int) -> None:
+async def test_only_a_server_that_has_answered_before_is_waited_for(unused_port: int) -> None:
     pytest.importorskip("langchain_openai", reason="needs the chat extra")
 
     def engine(url: str) -> ChatModelReasoner:
@@ -228,7 +228,9 @@ async def test_a_server_that_was_never_there_is_not_waited_for_and_one_that_was_
         assert len(server.requests) == 3
 
 
-async def test_loading_is_no_part_of_answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_loading_does_not_count_against_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By a clock that only loading advances."""
     now = [0.0]
 

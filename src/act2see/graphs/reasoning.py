@@ -1,0 +1,183 @@
+"""The node `reason`: one turn of the model, up to the end of a call or of the answer.
+
+This is the loop of the paper's Algorithm 1, for training data and for inference alike. There it has two
+turns, before and after one call; here turns go on until `<answer>`, within a budget. Each turn renders the
+trace, lets the model continue that very prefix, and routes by what it wrote:
+
+    a call              the tool's node, or `approve` if a person decides first
+    a malformed call    back to `reason`, with a note that says what was wrong
+    one call too many   back to `reason`, with the answer opened
+    the answer          `answer`
+    neither             back to `reason`, which opens the answer
+
+A spent budget never cuts the model off: the thought is closed and the answer opened for it
+(`</think><answer>`), and it has `budget.answer_tokens` left to write.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.runtime import Runtime
+from langgraph.types import Command
+
+from act2see.agent.grammar import Grammar, StopReason, feedback
+from act2see.agent.prompt import Prompt
+from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
+from act2see.agent.rollout import render
+from act2see.graphs.config import Budget, Config
+from act2see.graphs.parts import Parts
+from act2see.graphs.run_settings import RunSettings
+from act2see.graphs.state import AskContext, AskState, run_context, trace_of
+from act2see.tools.base import call_seed
+from act2see.trace.events import CallEvent, Event, FramesEvent, TokenEvent
+from act2see.trace.record import Answer, Call, Frames, Loop, Segment, Text
+from act2see.trace.trace import Trace
+
+Written = tuple[Text | Call | Answer, ...]
+"""The segments of a turn as the model wrote them: at most one `Text`, and then a `Call` or an `Answer`."""
+
+
+def emit(runtime: Runtime[AskContext], event: Event) -> None:
+    """Write an event to the run's custom stream, as plain data."""
+    runtime.stream_writer(event.model_dump(mode="json"))
+
+
+@dataclass(slots=True)
+class ReasonNode:
+    """The node with what it works with."""
+
+    parts: Parts
+    config: Config
+
+    async def reason(
+        self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]
+    ) -> Command[str]:
+        """Continue the thought to its next call, or to the answer."""
+        started = time.perf_counter()
+        settings = RunSettings(self.parts, self.config, run_context(runtime.context, config))
+        trace = trace_of(state)
+        opening: list[Segment] = []
+        if must_answer(trace, settings.budget):
+            opening = [open_answer(trace)]
+            _emit_reply(runtime, trace.id, opening)
+            trace = trace.model_copy(update={"segments": (*trace.segments, *opening)})
+        loop, written = await self._continue(trace, settings, runtime)
+        if written and isinstance(call := written[-1], Call):
+            emit(runtime, CallEvent(run=trace.id, call=call))
+        turn, goto = end_turn(written, trace, settings, state.get("approve") or ())
+        _emit_reply(runtime, trace.id, turn[len(written) :])
+        return Command(
+            update={
+                "segments": [segment.model_dump(mode="json") for segment in [*opening, *turn]],
+                "loops": [loop.model_dump()],
+                "node_seconds": {"reason": time.perf_counter() - started},
+            },
+            goto=goto,
+        )
+
+    async def _continue(
+        self, trace: Trace, settings: RunSettings, runtime: Runtime[AskContext]
+    ) -> tuple[Loop, Written]:
+        """Let the model write one turn: what that cost, and the segments that it wrote."""
+        tools, budget, answering = settings.tools, settings.budget, is_answer_open(trace)
+        prompt = Prompt({tag: tool.usage for tag, tool in tools.items()}, self.config.reasoner.prompt)
+        rollout = render(trace, prompt)
+        grammar = Grammar(tuple(tools), budget.query)
+        earlier = [(call.tag, call.query) for call in trace.calls if call.outcome == "ok"]
+        parser = grammar.parser(answering=answering, earlier=earlier)
+        max_tokens = budget.answer_tokens if answering else max(1, budget.tokens - trace.usage.tokens)
+        started = time.perf_counter()
+        sampling = Sampling(
+            settings.temperature,
+            self.config.reasoner.top_p,
+            call_seed(settings.seed, "reason", "", len(trace.segments)),
+        )
+        request = Request(rollout, max_tokens, parser.feed, grammar.stops, sampling)
+        done = Done(StopReason.EOS)
+        async for item in self.parts.reasoner.stream(request):
+            if isinstance(item, Delta):
+                emit(runtime, TokenEvent(run=trace.id, text=item.text))
+            else:
+                done = item
+        if parser.stopped is None:
+            parser.finish(StopReason.LENGTH if done.stop == StopReason.LENGTH else StopReason.EOS)
+        loop = Loop(
+            prefilled=done.prefilled,
+            cached=done.cached,
+            decoded=done.decoded,
+            seconds=round(time.perf_counter() - started, 4),
+            stop=str(parser.stopped or done.stop),
+        )
+        return loop, parser.segments
+
+
+def must_answer(trace: Trace, budget: Budget) -> bool:
+    """Whether the answer is to be opened for the model: a budget is spent, or its last turn led nowhere.
+
+    A run without calls left may still think about its last frame: only a further call ends that.
+    """
+    if is_answer_open(trace):
+        return False
+    ended_turn = bool(trace.segments) and isinstance(trace.segments[-1], Text)
+    seconds = sum(s for node, s in trace.usage.node_seconds.items() if node != "view")
+    spent = trace.usage.tokens >= budget.tokens or seconds >= budget.seconds
+    return ended_turn or spent
+
+
+def is_answer_open(trace: Trace) -> bool:
+    """Whether `<answer>` has been written for the model, and nothing after it."""
+    last = trace.segments[-1] if trace.segments else None
+    return isinstance(last, Text) and last.author == "graph"
+
+
+def open_answer(trace: Trace) -> Text:
+    """The text that makes the model answer: it closes the thought, if that is open, and opens the answer."""
+    written = trace.text
+    if "<think>" in written:
+        is_thought_open = written.rfind("</think>") <= written.rfind("<think>")
+    else:  # the prompt opens the thought
+        is_thought_open = "</think>" not in written
+    return Text(text="</think>\n<answer>" if is_thought_open else "\n<answer>", author="graph")
+
+
+def end_turn(
+    written: Written, trace: Trace, settings: RunSettings, approve: Collection[str]
+) -> tuple[list[Segment], str]:
+    """The segments that a turn adds to the trace, and the next node.
+
+    Args:
+        written: What the model wrote.
+        trace: The trace before that.
+        settings: The settings of the run.
+        approve: Tags whose calls wait for a person.
+    """
+    last = written[-1] if written else None
+    if isinstance(last, Answer):
+        return [*written], "answer"
+    if is_answer_open(trace):  # it was made to answer and wrote no answer: that is its answer
+        return [*written, Answer(text="</answer>", body="", forced=True)], "answer"
+    if last is None:  # it ended its turn without a word
+        return [open_answer(trace)], "reason"
+    if isinstance(last, Text):  # the next visit opens the answer
+        return [*written], "reason"
+    if len(trace.calls) >= settings.budget.calls:
+        # The model is told nothing more, and answers from what it has seen.
+        refused = last.model_copy(update={"outcome": "over_budget"})
+        return [*written[:-1], refused, open_answer(trace)], "reason"
+    if last.outcome != "ok":
+        note = feedback(last, tuple(settings.tools))
+        return [*written, Frames(tag=last.tag, note=note)], "reason"
+    return [*written], "approve" if last.tag in approve else last.tag
+
+
+def _emit_reply(runtime: Runtime[AskContext], run: str, segments: Iterable[Segment]) -> None:
+    """Emit what the graph adds to the model's words."""
+    for segment in segments:
+        if isinstance(segment, Text):
+            emit(runtime, TokenEvent(run=run, text=segment.text, author="graph"))
+        elif isinstance(segment, Frames):
+            emit(runtime, FramesEvent(run=run, frames=segment))

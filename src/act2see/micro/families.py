@@ -1,0 +1,280 @@
+"""The four families of questions: what each draws, asks and answers.
+
+Each asks with the same words whether or not the initial frames hold the answer, so that the decision to call
+a tool can only come from looking:
+
+- *observe*: colours, places, movements. In some the asked shape is a guest that no initial frame shows.
+- *blink*: what colour, which shape, where was Y when X blinked. In half of them the blink is in view.
+- *imagine*: where does Y end up when the board is tipped. In two of five the clip shows the tipping.
+- *both*: the same, from the moment X blinks. In a third the blink is in view and only imagining is needed.
+
+Options never leak: the answer's letter is uniform, and distractors are things that the initial view neither
+rules in nor out (a blink's colour is never the shape's usual one; places are places that the shape has
+visited, if the clip has enough of them).
+
+Questions are known by their seeds, so the order of the draws in here must never change.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from act2see.micro.draws import (
+    always_free,
+    draw_blink,
+    draw_board,
+    draw_guest,
+    draw_hops,
+    draw_tipping,
+)
+from act2see.micro.words import (
+    Call,
+    Step,
+    blinks,
+    describe,
+    describe_view,
+    edit_query,
+    moved,
+    tipping,
+)
+from act2see.micro.world import (
+    CELLS,
+    COLOURS,
+    FPS,
+    HELD_OUT,
+    SHAPES,
+    Board,
+    Clip,
+    Short,
+    Slow,
+    cell_name,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """The wording of a question."""
+
+    kind: str
+    text: str
+    options: tuple[str, ...]
+    answer: str
+    lead: str
+    """How its conclusion begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a family decides about an `Item`."""
+
+    wording: Wording
+    clip: Clip
+    chain: tuple[Step, ...]
+    in_view: bool
+
+
+def _choose(rng: random.Random, answer: str, others: list[str], n: int = 4) -> tuple[str, ...]:
+    """`n` options in random order; `others` are candidates in order of preference."""
+    pool = [o for o in dict.fromkeys(others) if o != answer][: n - 1]
+    options = [answer, *pool]
+    rng.shuffle(options)
+    return tuple(options)
+
+
+def _choose_cells(rng: random.Random, answer: str, preferred: list[str]) -> tuple[str, ...]:
+    rest = [cell_name(c) for c in CELLS]
+    rng.shuffle(rest)
+    first = list(dict.fromkeys(preferred))
+    rng.shuffle(first)
+    return _choose(rng, answer, first + rest)
+
+
+def _choose_colours(rng: random.Random, answer: str, never: str = "") -> tuple[str, ...]:
+    rest = [c for c in COLOURS if c not in (answer, never)]
+    rng.shuffle(rest)
+    return _choose(rng, answer, rest)
+
+
+def _choose_shapes(rng: random.Random, answer: str, board: Board) -> tuple[str, ...]:
+    here = [p.shape for p in board.pieces]
+    rng.shuffle(here)
+    rest = [s for s in SHAPES if s not in here]
+    rng.shuffle(rest)
+    return _choose(rng, answer, here + rest)
+
+
+def _visited(clip: Clip, shape: str) -> list[str]:
+    return [cell_name(b.piece(shape).cell) for _, b in clip.slow if b.find(shape)]
+
+
+def _rare(board: Board) -> list[str]:
+    """The shapes of held-out pairs on the board."""
+    return [p.shape for p in board.pieces if (p.shape, p.colour) in HELD_OUT]
+
+
+def _during(clip: Clip, event: Short) -> Board:
+    """The board that a frame taken during a short event shows."""
+    return clip.board((event.start + event.stop) // 2)
+
+
+def _retrieve(query: str, seen: Board) -> tuple[Step, ...]:
+    return Call("retrieve", query, seen), describe(seen)
+
+
+def _generate(query: str, outcome: Board) -> tuple[Step, ...]:
+    return Call("generate", query, outcome), describe(outcome)
+
+
+def _says_whether(what: str, holds: bool) -> str:
+    return f" A {what} in these frames: {'yes' if holds else 'no'}."
+
+
+def _says_whether_it_blinks(shape: str, clip: Clip) -> str:
+    asked, seen = blinks(shape, clip.view())
+    return f" {asked} {seen}"
+
+
+def _observe(rng: random.Random, frames: int, held_out: bool) -> Draft:
+    board = draw_board(rng, held_out)
+    mover = rng.choice(board.pieces).shape
+    kind = rng.choice(("colour", "place", "which moves", "guest", "guest"))
+    if kind == "which moves":
+        return _observe_movement(rng, board, mover, frames)
+    slow = draw_hops(rng, board, mover, frames, rng.choice((0, 1, 2)))
+    if kind == "guest":
+        return _observe_guest(rng, slow, frames, held_out)
+    clip = Clip(frames, slow)
+    rare = _rare(board)
+    shape = rng.choice(rare) if rare else rng.choice(board.pieces).shape
+    if kind == "colour":
+        chain: tuple[Step, ...] = (describe_view(clip), _says_whether(shape, True))
+        return Draft(_ask_colour(rng, shape, board.piece(shape).colour, kind), clip, chain, True)
+    return _observe_place(rng, clip, shape)
+
+
+def _ask_colour(rng: random.Random, shape: str, colour: str, kind: str) -> Wording:
+    options = _choose_colours(rng, colour)
+    return Wording(kind, f"What colour is the {shape}?", options, colour, f"The {shape} is")
+
+
+def _observe_movement(rng: random.Random, board: Board, mover: str, frames: int) -> Draft:
+    clip = Clip(frames, draw_hops(rng, board, mover, frames, rng.choice((1, 2))))
+    options = _choose_shapes(rng, mover, board)
+    chain = (describe_view(clip), f" {moved(board, clip.base(frames))}")
+    wording = Wording("which moves", "Which shape moves?", options, mover, "It is the moved")
+    return Draft(wording, clip, chain, True)
+
+
+def _observe_guest(rng: random.Random, slow: Slow, frames: int, held_out: bool) -> Draft:
+    in_view = rng.random() < 0.4
+    guest = draw_guest(rng, slow, frames, in_view, held_out)
+    clip = Clip(frames, slow, (guest,))
+    shape = guest.piece.shape
+    chain: tuple[Step, ...] = (describe_view(clip), _says_whether(shape, in_view))
+    if not in_view:
+        chain += _retrieve(f"the {shape}", _during(clip, guest))
+    if rng.random() < 0.6 or held_out:
+        return Draft(_ask_colour(rng, shape, guest.piece.colour, "guest"), clip, chain, in_view)
+    place = cell_name(guest.piece.cell)
+    options = _choose_cells(rng, place, [cell_name(c) for c in always_free(slow)])
+    wording = Wording("guest", f"Where is the {shape}?", options, place, f"The {shape} is at")
+    return Draft(wording, clip, chain, in_view)
+
+
+def _observe_place(rng: random.Random, clip: Clip, shape: str) -> Draft:
+    at_end = rng.random() < 0.5
+    _, board = clip.slow[-1] if at_end else clip.slow[0]
+    answer = cell_name(board.piece(shape).cell)
+    when = "at the end" if at_end else "at the start"
+    options = _choose_cells(rng, answer, _visited(clip, shape))
+    lead = f"{when.capitalize()} the {shape} is at"
+    wording = Wording("place", f"Where is the {shape} {when}?", options, answer, lead)
+    return Draft(wording, clip, (describe_view(clip),), True)
+
+
+def _blink(rng: random.Random, frames: int, held_out: bool) -> Draft:
+    board = draw_board(rng, held_out)
+    in_view = rng.random() < 0.5
+    kind = rng.choice(("colour", "which", "where"))
+    x = rng.choice(board.pieces).shape
+    y = rng.choice([p.shape for p in board.pieces if p.shape != x])
+    mover = y if kind == "where" else rng.choice(board.pieces).shape
+    # Four places to choose from need three hops.
+    slow = draw_hops(rng, board, mover, frames, 3 if kind == "where" else rng.choice((0, 1)))
+    blink = draw_blink(rng, slow, x, frames, in_view, held_out)
+    clip = Clip(frames, slow, (blink,))
+    looked_for, named = ("shape", "a shape") if kind == "which" else (x, f"the {x}")
+    chain: tuple[Step, ...] = (describe_view(clip), _says_whether_it_blinks(looked_for, clip))
+    if not in_view:
+        chain += _retrieve(f"{named} blinks", _during(clip, blink))
+    if kind == "colour":
+        options = _choose_colours(rng, blink.piece.colour, never=board.piece(x).colour)
+        text, lead = f"What colour does the {x} turn when it blinks?", f"The lit {x} is glowing"
+        wording = Wording(kind, text, options, blink.piece.colour, lead)
+    elif kind == "which":
+        wording = Wording(kind, "Which shape blinks?", _choose_shapes(rng, x, board), x, "It is the lit")
+    else:
+        place = cell_name(_during(clip, blink).piece(y).cell)
+        options = _choose_cells(rng, place, _visited(clip, y))
+        lead = f"With the {x} lit the {y} is at"
+        wording = Wording(kind, f"Where is the {y} when the {x} blinks?", options, place, lead)
+    return Draft(wording, clip, chain, in_view)
+
+
+def _ask_outcome(rng: random.Random, before: Board, after: Board, when: str, prefer: str = "") -> Wording:
+    """Ask where a piece ends up, or which piece ends up somewhere; about `prefer` if it is there."""
+    p = after.piece(prefer) if prefer and after.find(prefer) else rng.choice(after.pieces)
+    place = cell_name(p.cell)
+    if rng.random() < 0.6:
+        near = [cell_name(q.cell) for q in after.pieces] + [cell_name(before.piece(p.shape).cell)]
+        options, lead = _choose_cells(rng, place, near), f"On the tipped board the {p.shape} is at"
+        return Wording("where", f"Where does the {p.shape} end up when {when}?", options, place, lead)
+    options, lead = _choose_shapes(rng, p.shape, before), f"On the tipped board at {place} is the"
+    return Wording("which", f"Which shape ends up at {place} when {when}?", options, p.shape, lead)
+
+
+def _imagine(rng: random.Random, frames: int, held_out: bool) -> Draft:
+    board = draw_board(rng, held_out)
+    edit = draw_tipping(rng, board)
+    after = edit.apply(board)
+    in_view = rng.random() < 0.4
+    slow: Slow = ((0, board),)
+    if in_view:
+        slow = (*slow, (rng.randrange(1, frames // FPS) * FPS, after))
+    # A blink between the seconds now and then, so that a frame taken anywhere will not do.
+    short: tuple[Short, ...] = ()
+    if not in_view and rng.random() < 0.3:
+        short = (draw_blink(rng, slow, rng.choice(board.pieces).shape, frames, False, held_out),)
+    clip = Clip(frames, slow, short, edit)
+    rare = _rare(board)
+    wording = _ask_outcome(rng, board, after, tipping(edit), rng.choice(rare) if rare else "")
+    chain: tuple[Step, ...] = (describe_view(clip), _says_whether("tipped board", in_view))
+    if not in_view:
+        chain += _generate(edit_query(edit), after)
+    return Draft(wording, clip, chain, in_view)
+
+
+def _both(rng: random.Random, frames: int, held_out: bool) -> Draft:
+    board = draw_board(rng, held_out)
+    x = rng.choice(board.pieces).shape
+    mover = rng.choice([p.shape for p in board.pieces if p.shape != x])
+    slow = draw_hops(rng, board, mover, frames, rng.choice((1, 2, 3)))
+    in_view = rng.random() < 1 / 3
+    blink = draw_blink(rng, slow, x, frames, in_view, held_out)
+    clip = Clip(frames, slow, (blink,))
+    seen = _during(clip, blink)
+    edit = draw_tipping(rng, seen, keep=x)
+    clip, after = replace(clip, edit=edit), edit.apply(seen)
+    when = f"{tipping(edit)} as the {x} blinks"
+    wording = _ask_outcome(rng, seen, after, when, mover if rng.random() < 0.5 else "")
+    chain: tuple[Step, ...] = (describe_view(clip), _says_whether_it_blinks(x, clip))
+    if not in_view:
+        chain += _retrieve(f"the {x} blinks", seen)
+    chain += (_says_whether("tipped board", False), *_generate(edit_query(edit, x), after))
+    return Draft(wording, clip, chain, in_view)
+
+
+MAKERS = {"observe": _observe, "blink": _blink, "imagine": _imagine, "both": _both}
+"""By family: draws a question from a source of randomness, the number of frames, and whether its board must
+show a held-out pair."""

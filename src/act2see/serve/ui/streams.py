@@ -1,0 +1,60 @@
+"""Keeps events from being lost when Gradio's page changes from one event stream to the next.
+
+The page receives the results of all its events on one stream. The server closes the stream when no event is
+pending, and the page opens another one for its next event. But the page takes a stream for open until it has
+read the closing message. If the server accepts an event after it has closed the stream, and the page learns
+of that before it reads the closing message, then it opens no stream for the event and waits for ever: the
+click is lost. This is a race in Gradio 6.31, and likelier on a busy machine.
+
+The page disconnects from a stream when it has read the closing message. So `Streams` keeps a closing stream
+open until then, and holds back the acceptance of an event for as long. The page then opens a new stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qs
+
+DISCONNECT = 5.0  # seconds that a client has to disconnect from a closing stream
+_CLOSING = b'data: {"msg":"close_stream"'
+
+
+class Streams:
+    """The event streams of all sessions. Use it in the server's event loop only."""
+
+    def __init__(self) -> None:
+        # The sessions whose stream is closing. The event is set when the stream has ended.
+        self._closing: dict[str, asyncio.Event] = {}
+
+    async def serve(self, app: Any, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        """Serve a stream. After the closing message it stays open until the page disconnects."""
+        session = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
+        ended = asyncio.Event()
+
+        async def send_and_hold(message: MutableMapping[str, Any]) -> None:
+            if message.get("body", b"").startswith(_CLOSING):
+                self._closing[session] = ended
+            elif self._closing.get(session) is ended:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(_disconnected(receive), DISCONNECT)
+            await send(message)
+
+        try:
+            await app(scope, receive, send_and_hold)
+        finally:
+            ended.set()
+            if self._closing.get(session) is ended:
+                del self._closing[session]
+
+    async def wait_for_end(self, session: str) -> None:
+        """If the session's stream is closing, wait until it has ended."""
+        if ended := self._closing.get(session):
+            await ended.wait()
+
+
+async def _disconnected(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
