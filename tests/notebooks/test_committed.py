@@ -54,5 +54,5 @@ def test_faults_names_what_cannot_be_committed() -> None:
         cells=[v4.new_code_cell("x", outputs=[stream, place, raised]), v4.new_markdown_cell("x" * 600_000)]
     )
     named = " ".join(EXECUTE["faults"](nbformat.writes(notebook)))
-    for words in ("stderr: UserWarning", "KeyError", "a folder of this machine", "600,000 are allowed"):
+    for words in ("stderr: UserWarning", "KeyError", "path of this machine", "600,000 are allowed"):
         assert words in named
