@@ -241,13 +241,13 @@ class _Nodes:
         return handle_error
 
     async def answer(self, state: AskState, runtime: Runtime[AskContext]) -> Update:
-        """Build the trace."""
+        """Build the trace. It holds the segments from here on: the last checkpoint has them once."""
         trace = trace_of(state)
         last = trace.segments[-1]
         assert isinstance(last, Answer)
         self.parts.reasoner.forget(trace.id)
         emit(runtime, AnswerEvent(run=trace.id, answer=last.body, forced=last.forced))
-        return {"answer": last.body, "trace": trace.model_dump(mode="json")}
+        return {"answer": last.body, "trace": trace.model_dump(mode="json"), "segments": [None]}
 
     def tool_settings(self, tag: str) -> ToolConfig:
         """The limits of a tool; the defaults for one that the configuration does not know."""
