@@ -1,9 +1,9 @@
 """The `clip` tool: several frames around a time, in their order, for what a single picture cannot show.
 
 The query names a time of the video (`3.7 seconds`, `the last frame`) or a stretch of it (`2 to 5 seconds`),
-which the frames then fill evenly. At the ends of the video the frames move inwards, so that their number stays
-the same. The times are those of the frames on the screen then; a frame that is on the screen at two of the
-times comes once.
+which the frames then fill evenly. At the ends of the video the frames move inwards, so that their number
+stays the same. The times are those of the frames on the screen then; a frame that is on the screen at two
+of the times comes once.
 """
 
 from __future__ import annotations
