@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "act2see"
 
-MAX_LINES = 470
+MAX_LINES = 400
 HEAVY = {
     "torch",
     "transformers",
