@@ -45,7 +45,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request, WrappedReasoner
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, ReasonerConfig, load_config
 from act2see.graphs.parts import LazyReasoner, build_parts, build_reasoner
@@ -68,13 +68,13 @@ class Visit:
     done: Done
 
 
-@dataclass(slots=True)
-class Kept(Reasoner):
+class Kept(WrappedReasoner):
     """Records another reasoner's visits, by session."""
 
-    reasoner: Reasoner
-    name: str
-    visits: dict[str, list[Visit]] = field(default_factory=dict)
+    def __init__(self, reasoner: Reasoner, name: str) -> None:
+        super().__init__(reasoner)
+        self.name = name
+        self.visits: dict[str, list[Visit]] = {}
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         text = ""
@@ -85,9 +85,6 @@ class Kept(Reasoner):
                 visit = Visit(request, text, item)
                 self.visits.setdefault(request.rollout.session, []).append(visit)
             yield item
-
-    def forget(self, session: str) -> None:
-        self.reasoner.forget(session)
 
 
 @dataclass(slots=True)

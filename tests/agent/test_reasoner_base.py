@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import pytest
 from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.agent.grammar import StopReason
-from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
+from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request, WrappedReasoner
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.run import aask
+from act2see.tools.runtime.weights import Wanted
 
 
 class Minimal(Reasoner):
@@ -81,3 +82,40 @@ async def test_the_reasoner_of_the_documentation_answers(tmp_path: Path) -> None
     config, parts = parts_in(tmp_path, names["Mine"]())
     trace = await aask(create_act2see(config, parts=parts), clip_in(tmp_path), "What?")
     assert trace.answer == "ring"
+
+
+async def test_a_wrapped_reasoner_passes_every_call_on() -> None:
+    called: list[str] = []
+
+    class Inner(Minimal):
+        context = 512
+
+        async def check(self) -> None:
+            called.append("check")
+
+        async def prepare(self) -> None:
+            called.append("prepare")
+
+        def forget(self, session: str) -> None:
+            called.append(f"forget {session}")
+
+        def close(self) -> None:
+            called.append("close")
+
+        def wanted(self) -> Iterator[Wanted]:
+            yield Wanted("reasoner", "micro:vlm")
+
+    outer = WrappedReasoner(Inner())
+    await outer.check()
+    await outer.prepare()
+    outer.forget("run")
+    await asyncio.to_thread(outer.close)
+    assert called == ["check", "prepare", "forget run", "close"]
+    assert (outer.name, outer.context) == ("minimal", 512)
+    assert [wanted.name for wanted in outer.wanted()] == ["micro:vlm"]
+    assert [type(item) async for item in outer.stream(Request(Rollout(()), 5))] == [Delta, Done]
+
+
+def test_a_wrapped_reasoner_forgets_no_method() -> None:
+    own = {name for name in vars(Reasoner) if callable(getattr(Reasoner, name)) and name[0] != "_"}
+    assert own <= set(vars(WrappedReasoner))

@@ -20,7 +20,9 @@ from act2see.graphs.spans import Spans
 from act2see.graphs.state import AskContext, AskState
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
-from tests.graphs.doubles import Scripted, clip_in, parts_in
+from act2see.tools.base import ToolContext, ToolResult
+from act2see.tools.frames import Cropped, Generated
+from tests.graphs.doubles import Scripted, Shows, clip_in, parts_in
 
 pytest.importorskip("opentelemetry.sdk", reason="OpenTelemetry's SDK is a test dependency")
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -235,3 +237,25 @@ def test_missing_opentelemetry_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(ConfigError, match=r"act2see\[otel\]"):
         Spans()
+
+
+class CutsOutOfAnImaginedFrame(Shows):
+    """A tool that returns a part of a generated frame."""
+
+    async def call(self, query: str, context: ToolContext) -> ToolResult:
+        (anchor,) = (await super().call(query, context)).frames
+        made = Generated(prompt=query, anchor=anchor, seed=1, strength=0.3, model="m", faithfulness=0.5)
+        source = anchor.model_copy(update={"provenance": made})
+        cut = Cropped(query=query, source=source, box=(0, 0, 0.5, 0.5))
+        return ToolResult((anchor.model_copy(update={"provenance": cut}),))
+
+
+def test_a_part_of_an_imagined_frame_counts_as_imagined(
+    tmp_path: Path, tracer: Tracer, exporter: InMemorySpanExporter
+) -> None:
+    config, parts = parts_in(tmp_path, Scripted(*LINES))
+    parts.tools["generate"] = CutsOutOfAnImaginedFrame("generate", parts.resources)  # type: ignore[index]
+    ask(traced(create_act2see(config, parts=parts), tracer), clip_in(tmp_path), "What?", ["red", "blue"])
+    tools = [span for span in begun(exporter) if "act2see.imagined" in (span.attributes or {})]
+    imagined = [(of(span, "act2see.tag"), of(span, "act2see.imagined")) for span in tools]
+    assert imagined == [("retrieve", 0), ("generate", 1)]

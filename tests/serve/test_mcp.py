@@ -100,8 +100,8 @@ async def test_ask_video_returns_frames_and_marks_imagined_ones(tmp_path: Path) 
         assert marks == ["retrieved", "imagined"]
         found = result.structured_content
         assert (found["answer"], found["choice"]) == ("B", "blue")
-        queries = [(f["how"], f["query"]) for f in found["frames"]]
-        assert queries == [("retrieved", "the circle"), ("imagined", "it in blue")]
+        facts = [(f["how"], f["imagined"], f["query"], f["score"]) for f in found["frames"]]
+        assert facts == [("retrieved", False, "the circle", 0.9), ("imagined", True, "it in blue", 0.5)]
 
         shown = await c.call_tool("show_trace", {"id": found["trace"]})
         kinds = "".join(b.type[0] for b in shown.content)

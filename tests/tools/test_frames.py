@@ -96,3 +96,22 @@ def test_properties_are_not_saved() -> None:
 def test_fit_keeps_the_aspect_and_never_enlarges(max_side: int, size: tuple[int, int]) -> None:
     video = Video(path="x", digest="0", seconds=1.0, width=131, height=97, frames=1, fps=1.0)
     assert video.fit(max_side) == size
+
+
+@pytest.mark.parametrize(
+    ("provenance", "place", "similarity"),
+    [
+        (Initial(), "3.7 s", None),
+        (RETRIEVED, "3.7 s", 0.904),
+        (Cropped(query="left", source=frame(RETRIEVED), box=(0, 0, 0.5, 1)), "3.7 s", None),
+        (Cropped(query="left", source=frame(GENERATED), box=(0, 0, 0.5, 1)), "not in the video", None),
+        (GENERATED, "imagined from 2.0 s", 0.5),
+        (Supplied(by="Ann", query="it"), "3.7 s", None),
+        (Supplied(by="Ann", query="it", file="ring.png"), "not in the video", None),
+    ],
+)
+def test_place_and_similarity(provenance: Provenance, place: str, similarity: float | None) -> None:
+    shown = frame(provenance)
+    assert (shown.place(), shown.similarity) == (place, similarity)
+    assert shown.imagined == (place.endswith("video") or "imagined" in place)
+    assert frame(Initial(), 61).place(lambda seconds: f"at {seconds:.0f}") == "at 61"

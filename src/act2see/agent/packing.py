@@ -153,6 +153,8 @@ class Packer:
             for digest, part in zip(missing, made["pixel_values"].split(sizes), strict=True):
                 self._patches[digest] = part
         parts = [self._patches[f.digest] for f in frames]
+        for f in frames:
+            self._patches.move_to_end(f.digest)
         while len(self._patches) > self.cached_images:
             self._patches.popitem(last=False)
         return torch.cat(parts)

@@ -27,7 +27,7 @@ from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
 from act2see.graphs.config_data import place_paths, read_yaml, unfit_texts
 from act2see.tools.base import MAX_FRAMES
-from act2see.tools.runtime.text import first_problem
+from act2see.tools.runtime.text import explain_problem, first_problem
 
 PRESETS = ("micro", "paper", "paper-24gb", "laptop", "api")
 Device = str
@@ -344,18 +344,13 @@ def _names_modules(data: Mapping[str, Any]) -> bool:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first problem in one line; for an unknown key, the nearest known one."""
+    """The first problem in one line."""
     first = error.errors()[0]
-    path, problem = first_problem(error)
-    if first["type"] == "extra_forbidden":
-        *section, key = map(str, first["loc"])
-        known = _keys_of(section)
-        near = get_close_matches(key, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {path!r}; {hint}"
     if first["type"] == "missing":
-        return f"the key {path!r} is missing; start from a preset with `preset: micro`"
-    return f"{path}: {problem} (got {first['input']!r})"
+        return f"the key {first_problem(error)[0]!r} is missing; start from a preset with `preset: micro`"
+    unknown = first["type"] == "extra_forbidden"
+    known = _keys_of([str(part) for part in first["loc"][:-1]]) if unknown else []
+    return explain_problem(error, known)
 
 
 def _keys_of(section: list[str]) -> list[str]:

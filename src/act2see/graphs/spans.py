@@ -25,6 +25,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command
 
 from act2see.errors import ConfigError
+from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.forks import Lock
 
 if TYPE_CHECKING:
@@ -246,20 +247,19 @@ class Spans(BaseCallbackHandler):
             span.set_attribute("act2see.text", written)
 
     def _frames_attributes(self, segment: Attributes) -> Attributes:
-        frames = segment["frames"]
-        provenances = [frame["provenance"] for frame in frames]
+        frames = [FrameRef.model_validate(frame) for frame in segment["frames"]]
         attributes: Attributes = {
             "act2see.frames": len(frames),
             "act2see.seconds": segment["seconds"],
             "act2see.noted": bool(segment["note"]),
-            "act2see.imagined": sum(made["kind"] == "generated" for made in provenances),
+            "act2see.imagined": sum(frame.imagined for frame in frames),
         }
-        scores = [made.get("score", made.get("faithfulness")) for made in provenances]
-        if known := [score for score in scores if score is not None]:
+        similarities = [frame.similarity for frame in frames]
+        if known := [score for score in similarities if score is not None]:
             attributes["act2see.score"] = max(known)
         if self.payloads:
-            attributes["act2see.frames.digests"] = [frame["digest"] for frame in frames]
-            attributes["act2see.frames.seconds"] = [frame["seconds"] for frame in frames]
+            attributes["act2see.frames.digests"] = [frame.digest for frame in frames]
+            attributes["act2see.frames.seconds"] = [frame.seconds for frame in frames]
             attributes["act2see.note"] = segment["note"]
         return attributes
 

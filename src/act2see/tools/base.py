@@ -14,7 +14,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -94,14 +94,6 @@ class Resources:
     """With its encoder, its indexes and the opened videos."""
     shared: Shared = field(default_factory=Shared)
     """The models of the process."""
-
-
-class ToolFactory(Protocol):
-    """The class of a tool."""
-
-    Options: ClassVar[type[BaseModel]]
-
-    def __call__(self, tag: str, options: Any, resources: Resources) -> FrameTool: ...
 
 
 def checked_result(tag: str, result: Any, store: FrameStore, max_frames: int = MAX_FRAMES) -> ToolResult:

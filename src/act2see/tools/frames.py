@@ -8,6 +8,7 @@ presentation timestamps in seconds.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -197,6 +198,13 @@ class FrameRef(Record):
                 return None
 
     @property
+    def similarity(self) -> float | None:
+        """The similarity of its pixels to its query: a generated frame's own, not its anchor's."""
+        if isinstance(self.provenance, Generated):
+            return self.provenance.faithfulness
+        return self.score
+
+    @property
     def origin(self) -> str:
         """How it came, in words that `at 3.7 s` can follow: `retrieved`, `imagined from the frame`."""
         match self.provenance:
@@ -228,6 +236,16 @@ class FrameRef(Record):
                 return (made.verdict, settings) if made.verdict else (settings,)
             case _:
                 return ()
+
+    def place(self, time: Callable[[float], str] = lambda seconds: f"{seconds:.1f} s") -> str:
+        """Its time, or what it is instead: `3.7 s`, `imagined from 3.7 s`, `not in the video`.
+
+        Args:
+            time: Writes a time in seconds.
+        """
+        if self.anchor:
+            return f"imagined from {time(self.anchor_seconds)}"
+        return "not in the video" if self.imagined else time(self.seconds)
 
     def describe(self) -> str:
         """Its provenance in one line: `frame at 3.7 s, found for "the circle" (score 0.90)`."""

@@ -28,7 +28,7 @@ from act2see.errors import Act2SeeError, ConfigError, ToolError
 from act2see.tools.base import FrameTool, Resources, ToolContext, ToolResult
 from act2see.tools.runtime.forks import Lock, renew_after_fork
 from act2see.tools.runtime.local_modules import import_beside, plain_names
-from act2see.tools.runtime.text import first_line, first_problem
+from act2see.tools.runtime.text import explain_problem, first_line
 
 GROUP = "act2see.tools"
 _ANSWERS = 1.0  # seconds within which a loop that is not blocked does something
@@ -109,7 +109,7 @@ def chosen_tool(
     try:
         return kind, schema(**options)
     except ValidationError as e:
-        raise ConfigError(f"tools.{tag}.options: {_explain(e, list(schema.model_fields))}") from e
+        raise ConfigError(f"tools.{tag}.options: {explain_problem(e, schema.model_fields)}") from e
 
 
 def make_tool(
@@ -224,13 +224,3 @@ def _stop(loop: asyncio.AbstractEventLoop) -> None:
 
 def _offer(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version} ({entry.value})" if entry.dist else entry.value
-
-
-def _explain(error: ValidationError, known: list[str]) -> str:
-    key, problem = first_problem(error)
-    first = error.errors()[0]
-    if first["type"] != "extra_forbidden":
-        return f"{key}: {problem} (got {first['input']!r})"
-    near = get_close_matches(key, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-    return f"unknown key {key!r}; {hint}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from act2see.tools.frames import FrameRef, Supplied
+from act2see.tools.frames import FrameRef
 from act2see.trace.markup import Html, el
 from act2see.trace.pictures import Pictures, figure
 from act2see.trace.record import OUTCOMES, Call, Frames, Text, TraceRecord
@@ -99,11 +99,11 @@ def _look(call: Call | None, frames: Frames | None, first: int, page: _Page) -> 
         _note(frames),
         _result(frames, first, page),
         el("p", "Nothing has come back yet.", class_="note") if waiting else None,
-        class_=f"look {_kind(call, frames)}",
+        class_=f"look {call_kind(call, frames)}",
     )
 
 
-def _kind(call: Call | None, frames: Frames | None) -> str:
+def call_kind(call: Call | None, frames: Frames | None) -> str:
     """The class of a call, which colours it."""
     if call and call.outcome != "ok":
         return "failed"
@@ -173,7 +173,7 @@ def _single(frame: FrameRef, number: int, page: _Page) -> Html:
             el("b", when),
             *(el("span", el("bdi", fact)) for fact in frame.facts),
         ],
-        f"{'supplied' if isinstance(frame.provenance, Supplied) else 'retrieved'} frame {number}",
+        f"{frame.provenance.kind} frame {number}",
         id=_id(number, page),
         class_="frame",
     )

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from act2see.errors import Act2SeeError
 from act2see.tools.frames import Curve, FrameRef
+from act2see.trace.chain import call_kind
 from act2see.trace.markup import plain
 from act2see.trace.page import stylesheet, trace_html
 from act2see.trace.pictures import BUDGET, Pictures, stored_frames
@@ -188,7 +189,7 @@ class _Builder:
         """
         frames = result.frames if result else ()
         return {
-            "kind": _kind(call, frames),
+            "kind": call_kind(call, result),
             "tag": plain(call.tag),
             "query": _shortened(call.query, _MAX_QUERY),
             "notes": [[plain(title), _shortened(words, _MAX_TEXT)] for title, words in _notes(call, result)],
@@ -289,15 +290,6 @@ class _Builder:
             "facts": [_shortened(fact, _MAX_QUERY) for fact in frame.facts],
             "anchor": self.frame(frame.anchor) if frame.anchor else None,
         }
-
-
-def _kind(call: Call, frames: Sequence[FrameRef]) -> str:
-    """The class of a call, which colours it."""
-    if call.outcome != "ok":
-        return "failed"
-    if not frames:
-        return "empty"
-    return "imagined" if any(f.imagined for f in frames) else "real"
 
 
 def _notes(call: Call, result: Frames | None) -> Iterator[tuple[str, str]]:

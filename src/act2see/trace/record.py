@@ -349,10 +349,7 @@ def _result(frames: Frames | None) -> str:
         return "nothing"
     if not frames.frames:
         return frames.note
-    shown = [
-        f"imagined from {frame.seconds:.1f} s" if frame.imagined else f"{frame.seconds:.1f} s"
-        for frame in frames.frames[:_REPR_FRAMES]
-    ]
+    shown = [frame.place() for frame in frames.frames[:_REPR_FRAMES]]
     more = len(frames.frames) - _REPR_FRAMES
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 

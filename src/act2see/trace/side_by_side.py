@@ -142,7 +142,7 @@ def _frames(pair: FramePair, total: float) -> Text:
 def _frame(frame: FrameRef | None, total: float) -> str:
     if frame is None:
         return ""
-    return f"imagined from {clock(frame.seconds, total)}" if frame.imagined else clock(frame.seconds, total)
+    return frame.place(lambda seconds: clock(seconds, total))
 
 
 def _answers(diff: TraceDiff) -> Text:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from act2see.tools.runtime.text import clean_text, first_problem, unfit_for_path
+from act2see.tools.runtime.text import clean_text, explain_problem, first_problem, unfit_for_path
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,26 @@ def test_the_first_problem_names_its_field() -> None:
     with pytest.raises(ValidationError) as raised:
         Outer.model_validate(3)
     assert first_problem(raised.value)[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "explained"),
+    [
+        ({"conut": 1}, "unknown key 'conut'; did you mean 'count'?"),
+        ({"xyz": 1}, "unknown key 'xyz'; known keys: count, name"),
+        (
+            {"count": "many"},
+            "count: Input should be a valid integer, unable to parse string as an integer (got 'many')",
+        ),
+    ],
+)
+def test_explain_problem_names_the_nearest_key(given: dict[str, object], explained: str) -> None:
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        count: int = 1
+        name: str = ""
+
+    with pytest.raises(ValidationError) as raised:
+        Settings.model_validate(given)
+    assert explain_problem(raised.value, Settings.model_fields) == explained

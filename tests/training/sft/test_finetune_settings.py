@@ -50,7 +50,7 @@ def test_defaults_are_the_papers() -> None:
         ({"lora_dropout": 1.0}, "lora_dropout: Input should be less than 1"),
         ({"max_context": 0}, "max_context: Input should be greater than or equal to 1"),
         ({"lora_targets": ()}, "lora_targets: Tuple should have at least 1 item"),
-        ({"lerning_rate": 1e-5}, "no setting 'lerning_rate'; did you mean 'learning_rate'?"),
+        ({"lerning_rate": 1e-5}, "unknown key 'lerning_rate'; did you mean 'learning_rate'?"),
     ],
 )
 def test_an_invalid_setting_is_named(given: dict[str, Any], message: str) -> None:

@@ -129,10 +129,37 @@ class Reasoner(ABC):
         return iter(())
 
 
+class WrappedReasoner(Reasoner):
+    """Passes everything on to another reasoner: derive from it and override what differs."""
+
+    def __init__(self, reasoner: Reasoner) -> None:
+        self.reasoner = reasoner
+        self.name = reasoner.name
+        self.context = reasoner.context
+
+    def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
+        return self.reasoner.stream(request)
+
+    async def check(self) -> None:
+        await self.reasoner.check()
+
+    async def prepare(self) -> None:
+        await self.reasoner.prepare()
+
+    def forget(self, session: str) -> None:
+        self.reasoner.forget(session)
+
+    def close(self) -> None:
+        self.reasoner.close()
+
+    def wanted(self) -> Iterator[Wanted]:
+        return self.reasoner.wanted()
+
+
 def check_reasoner(reasoner: object) -> None:
     """Raises `ConfigError` if `reasoner` does not derive from `Reasoner`."""
     if not isinstance(reasoner, Reasoner):
         raise ConfigError(
             f"{reasoner!r:.80} is not a Reasoner: derive its class from "
-            "act2see.agent.reasoners.base.Reasoner and implement `stream(request)` (docs/models.md)"
+            "act2see.Reasoner and implement `stream(request)` (docs/models.md)"
         )

@@ -13,7 +13,7 @@ from typing import Any
 from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packed, Packer
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request, WrappedReasoner
 from act2see.agent.rollout import Rollout, TextPiece, render
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
@@ -21,12 +21,12 @@ from act2see.trace.trace import Trace
 _CONCLUDES = re.compile(r"(?<=\.)(?= \D)")  # the end of a sentence, unless the next second follows
 
 
-class Inserted(Reasoner):
+class Inserted(WrappedReasoner):
     """A reasoner with a frame inserted by rule (the paper's table 4): it retrieves as soon as it has
     described its view, with the question itself as query."""
 
     def __init__(self, reasoner: Reasoner) -> None:
-        self.reasoner = reasoner
+        super().__init__(reasoner)
         self.name = f"{reasoner.name} with a frame by rule"
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
@@ -50,9 +50,6 @@ class Inserted(Reasoner):
             request.until(text)
             yield Delta(text)
             yield replace(done, stop=StopReason.UNTIL)
-
-    def forget(self, session: str) -> None:
-        self.reasoner.forget(session)
 
 
 def _question(rollout: Rollout) -> str:

@@ -36,7 +36,7 @@ from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.run import aask
 from act2see.serve.failures import failure_message, log_failure
 from act2see.serve.mcp.progress import Narrator, frame_text, progress
-from act2see.tools.frames import FrameRef, Generated, Record
+from act2see.tools.frames import FrameRef, Record
 from act2see.tools.runtime.cancel import cancel_once
 from act2see.tools.runtime.text import clean_text
 from act2see.tools.search.index import FrameIndex
@@ -63,13 +63,18 @@ Video = Annotated[
 
 
 class FrameInfo(Record):
-    """A frame of a result. `how`: retrieved (a real frame) or imagined (no frame of the video, made from the
-    one at `seconds`)."""
+    """A frame of a result."""
 
     how: str
+    """`retrieved`, `taken` at a time, `cropped`, `supplied` by a person, `initial`, or `imagined` if it was
+    generated."""
+    imagined: bool = False
+    """Whether it is not a frame of the video: generated, a picture file, or cut from one of these."""
     seconds: float
+    """Its time in the video; for an imagined frame, that of the frame it was made from."""
     query: str
     score: float | None = None
+    """Its similarity to the query; None if nothing measured it."""
 
 
 class AskResult(Record):
@@ -300,12 +305,13 @@ class _Tools:
 
 
 def _frame_info(frame: FrameRef) -> FrameInfo:
-    made = frame.provenance
-    if isinstance(made, Generated):
-        how, score = "imagined", made.faithfulness
-    else:
-        how, score = made.kind, frame.score
-    return FrameInfo(how=how, seconds=frame.seconds, query=frame.query, score=score)
+    return FrameInfo(
+        how="imagined" if frame.anchor else frame.provenance.kind,
+        imagined=frame.imagined,
+        seconds=frame.seconds,
+        query=frame.query,
+        score=frame.similarity,
+    )
 
 
 def _frame_infos(frames: Iterable[FrameRef]) -> tuple[FrameInfo, ...]:

@@ -8,6 +8,8 @@ lines that are not UTF-8), and NUL, at which C ends a string.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,6 +48,17 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     return path, first["msg"].removeprefix("Value error, ")
+
+
+def explain_problem(error: ValidationError, known: Collection[str]) -> str:
+    """The first problem in one line; for an unknown key, the nearest of the `known` ones, or all of them."""
+    path, problem = first_problem(error)
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden":
+        return f"{path}: {problem} (got {first['input']!r})"
+    near = get_close_matches(path.rpartition(".")[2], known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    return f"unknown key {path!r}; {hint}"
 
 
 def unfit_for_path(path: str) -> str | None:

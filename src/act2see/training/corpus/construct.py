@@ -17,7 +17,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from operator import add
 from pathlib import Path
@@ -29,7 +29,7 @@ from langgraph.types import Command
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
+from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request, WrappedReasoner
 from act2see.errors import (
     Act2SeeError,
     CorpusError,
@@ -78,18 +78,15 @@ class Limits(Record):
     tokens: Annotated[int, Field(gt=0)] | None = None
 
 
-@dataclass(slots=True)
-class Meter(Reasoner):
-    """A reasoner that passes everything on to another one and counts its cost."""
+class Meter(WrappedReasoner):
+    """A reasoner that counts the cost of another one."""
 
-    reasoner: Reasoner
-    prices: tuple[float, float] | None = None
-    taken: dict[str, Cost] = field(default_factory=dict)
-    """By session."""
-    name: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.name = self.reasoner.name
+    def __init__(self, reasoner: Reasoner, prices: tuple[float, float] | None = None) -> None:
+        super().__init__(reasoner)
+        self.prices = prices
+        """Dollars for a million tokens, read and written."""
+        self.taken: dict[str, Cost] = {}
+        """The cost so far of each session."""
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         cost = Cost(requests=1)
@@ -100,9 +97,6 @@ class Meter(Reasoner):
                 yield item
         finally:
             self.taken[request.rollout.session] = self.taken.get(request.rollout.session, Cost()) + cost
-
-    def forget(self, session: str) -> None:
-        self.reasoner.forget(session)
 
     def _cost_of(self, done: Done) -> Cost:
         read = done.prefilled + done.cached

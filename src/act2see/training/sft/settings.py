@@ -9,14 +9,13 @@ same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from act2see.errors import ConfigError
 from act2see.tools.frames import Record
-from act2see.tools.runtime.text import first_problem
+from act2see.tools.runtime.text import explain_problem
 
 Mode = Literal["lora", "full", "qlora"]
 Count = Annotated[int, Field(ge=1)]
@@ -78,13 +77,7 @@ class SftSettings(Record):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as e:
-            key, problem = first_problem(e)
-            first = e.errors()[0]
-            if first["type"] != "extra_forbidden":
-                raise ConfigError(f"{key}: {problem} (got {first['input']!r})") from e
-            near = get_close_matches(key, cls.model_fields, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(cls.model_fields)}"
-            raise ConfigError(f"there is no setting {key!r}; {hint}") from e
+            raise ConfigError(explain_problem(e, cls.model_fields)) from e
 
     def changed(self) -> dict[str, Any]:
         """The settings that differ from the defaults."""
