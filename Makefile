@@ -8,12 +8,27 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 WORKERS ?= 2
 
 BIN := .venv/bin
-INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
+PIP := -m pip --disable-pip-version-check install -qq
+INSTALL := $(BIN)/python $(PIP) -c constraints.txt
 CORE := .venv/.stamp-core
 DEV := .venv/.stamp-dev
 
+# Without an NVIDIA GPU, torch's CPU build is installed first, so that no package pulls in gigabytes of CUDA (see
+# constraints.txt). `$(call cpu_torch,COMMAND,VERSION)` tries pip's configured sources (an index, a mirror, a folder of
+# wheels) before PyTorch's CPU index.
+NO_GPU = [ -z "$(CUDA)" ] && [ "$$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+cpu_torch = { $(1) "torch==$(2)+cpu" 2>/dev/null || $(1) "torch==$(2)+cpu" --extra-index-url $(CPU_INDEX); }
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+
+LOWEST := .venv-lowest/bin
+LOWEST_TORCH := $(shell sed -n 's/^  "torch>=\(.*\)",/\1/p' pyproject.toml)
+LOWEST_INSTALL := $(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct
+LOWEST_TEST := $(LOWEST)/python -m pytest -n logical --maxprocesses $(WORKERS) --dist loadfile -W default \
+	-k 'not interrupt and not forked and not kill_9 and not own_output'
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint type bench micro notebooks docs pictures format setup clean
+.PHONY: help demo test lint type bench micro notebooks docs lowest pictures format setup clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +63,23 @@ notebooks: $(DEV) ## execute the notebooks
 docs: $(DEV) ## build the site of docs/, with the API reference, in site/; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# The environment is created anew each time, because uv keeps an installed version that satisfies a bound. The extra
+# `train` needs newer versions than the rest, so it is installed after the rest has been tested. Dependencies of
+# dependencies are the newest, and deprecation warnings are not errors here; so the test that a script prints none is
+# left out, and those that interrupt, fork or kill processes, because they take long.
+lowest: ## run the quick tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	@rm -rf .venv-lowest
+	@$(PYTHON) -m venv .venv-lowest
+	@$(LOWEST)/python $(PIP) -c constraints.txt uv
+	@if $(NO_GPU); then \
+		$(call cpu_torch,$(LOWEST)/python $(PIP) --no-deps,$(LOWEST_TORCH)) 2>/dev/null || { \
+		echo "torch $(LOWEST_TORCH)+cpu cannot be installed here; testing with $(TORCH)+cpu"; \
+		$(call cpu_torch,$(LOWEST)/python $(PIP) --no-deps,$(TORCH)); }; fi
+	@$(LOWEST_INSTALL) -e '.[chat,decord,notebook,ocr,otel,scenes,serve,ui]' $$(grep -E '^(hypothesis|pytest)' constraints.txt)
+	@$(LOWEST_TEST) tests/agent tests/graphs tests/tools tests/trace $(ARGS)
+	@$(LOWEST_INSTALL) -e '.[train]'
+	@$(LOWEST_TEST) tests/training tests/models $(ARGS)
+
 pictures: $(DEV) ## photograph a trace and the web page for the README (needs Chromium)
 	@$(BIN)/python docs/pictures.py
 
@@ -68,13 +100,10 @@ $(BIN)/python:
 		exit 1; fi
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
-# Without an NVIDIA GPU, torch's CPU build is installed first, so that no package pulls in gigabytes of CUDA (see
-# constraints.txt). pip's configured sources (an index, a mirror, a folder of wheels) are tried before PyTorch's CPU index.
 $(CORE): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Setting up .venv with what act2see needs: 1.6 GB on disk, one to five minutes the first time"
-	@if [ -z "$(CUDA)" ] && [ "$$(uname -s)" = Linux ] && ! nvidia-smi -L >/dev/null 2>&1; then \
-		torch="$$(sed -n 's/^torch==.*/&+cpu/p' constraints.txt)"; \
-		$(INSTALL) "$$torch" 2>/dev/null || $(INSTALL) "$$torch" --extra-index-url https://download.pytorch.org/whl/cpu || \
+	@if $(NO_GPU); then \
+		$(call cpu_torch,$(INSTALL),$(TORCH)) || \
 		{ echo "no CPU build of torch can be had here; make CUDA=1 takes the build with CUDA instead" >&2; exit 1; }; fi
 	@$(INSTALL) -e .
 	@touch $@
