@@ -65,11 +65,11 @@ class Event:
     tag, usage, version = "retrieve", "a real frame", "event"
 
     def __init__(self, resources: Resources, seconds: float) -> None:
-        self.clips, self.seconds = resources.finder.clips, seconds
+        self.library, self.seconds = resources.finder.library, seconds
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
-        frame = self.clips.pictures(
-            context.video, frames_at(self.clips.clip(context.video).seconds, [self.seconds])
+        frame = self.library.pictures(
+            context.video, frames_at(self.library.probe(context.video).seconds, [self.seconds])
         )[0]
         curve = Curve(start=0.0, step=0.094, values=tuple(0.123 for _ in range(128)))
         return ToolResult(

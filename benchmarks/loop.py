@@ -22,7 +22,7 @@ from act2see.agent.reasoners.base import Done, Request
 from act2see.agent.rollout import render
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import Parts
-from act2see.micro.questions import Call, Item, make_item
+from act2see.micro.questions import Item, ToolCall, make_item
 from act2see.micro.world import FPS, write_clip
 from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
@@ -75,7 +75,7 @@ async def compare(folder: Path, quick: bool) -> dict[str, Any]:
     engine = reasoner(resources.store)
     for seed in range(40):
         item = make_item("blink", seed, "test")
-        if not any(isinstance(s, Call) for s in item.chain):
+        if not any(isinstance(s, ToolCall) for s in item.chain):
             continue
         clip = write_clip(item.clip, folder / f"{seed}.mp4")
         tool = Event(resources, (item.clip.short[0].start + 2) / FPS)

@@ -84,16 +84,16 @@ def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list
         folder: Where clips, runs and the cache are.
         times: How many questions are asked of one server, each on a new page.
     """
+    from act2see.serve.ui.catalog import CatalogVideo, VideoCatalog
     from act2see.serve.ui.runs import Runs
     from act2see.serve.ui.server import Site, served
-    from act2see.serve.ui.shelf import Clip, VideoCatalog
 
     config, resources = house(folder)
     config = config.model_copy(update={"tools": {"retrieve": config.tools["retrieve"]}})
     speaker = Speaker()
     parts = Parts(speaker, {"retrieve": Event(resources, 1.0)}, resources)
     graph = create_act2see(config, parts=parts)
-    sample = Clip(
+    sample = CatalogVideo(
         "sample",
         str(write_clip(make_item("blink", 0, "test").clip, folder / "clip.mp4")),
         "Which?",

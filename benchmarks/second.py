@@ -36,7 +36,7 @@ async def question(config: Config, clip: str, query: str) -> tuple[int, int, flo
     seconds = time.perf_counter() - started
     if not result.frames and not result.curve:
         raise RuntimeError(f"nothing was searched: {result.note}")
-    return resources.finder.clips.opened, resources.finder.encoded, seconds
+    return resources.finder.library.opened, resources.finder.encoded, seconds
 
 
 async def ask(folder: Path, questions: int) -> dict[str, Goal]:

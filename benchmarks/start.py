@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from act2see.micro.questions import Call, Item, make_item
+from act2see.micro.questions import Item, ToolCall, make_item
 from act2see.micro.world import write_clip
 from benchmarks import Goal, Skipped, at_most, need, reported
 
@@ -52,7 +52,7 @@ def help_beyond(times: int) -> float:
 def questions(count: int) -> list[Item]:
     """Return test questions whose reference chain calls `retrieve`."""
     blinks = (make_item("blink", i, "test") for i in range(100))
-    return [item for item in blinks if any(isinstance(s, Call) for s in item.chain)][:count]
+    return [item for item in blinks if any(isinstance(s, ToolCall) for s in item.chain)][:count]
 
 
 def answers(items: list[Item], folder: Path) -> list[dict[str, float]]:

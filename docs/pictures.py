@@ -19,9 +19,9 @@ from act2see.graphs.config import load_config
 from act2see.graphs.parts import cached_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
+from act2see.serve.ui.catalog import VideoCatalog
 from act2see.serve.ui.runs import Runs
 from act2see.serve.ui.server import Site, served
-from act2see.serve.ui.shelf import VideoCatalog
 from act2see.trace.page import trace_html
 
 IMAGES = Path(__file__).parent / "img"

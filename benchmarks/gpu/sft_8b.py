@@ -159,7 +159,7 @@ def run(mode: str, tiny: bool, frames: int, side: int, words: int, steps: int) -
         "parameters": sum(p.numel() for n, p in model.named_parameters() if "lora" not in n),
         "LoRA parameters": adapter,
         "tokens a sample": size.tokens,
-        "learnt": size.trainable,
+        "trainable": size.trainable,
         "loss": [round(loss, 4) for _, loss in result.losses],
         "step seconds": round(seconds, 4),
         "tokens a second": round(size.tokens / seconds, 1),

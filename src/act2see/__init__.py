@@ -85,7 +85,7 @@ if TYPE_CHECKING:
     from act2see.trace.table import calls_frame, traces_frame
     from act2see.trace.trace import Trace, load_traces
     from act2see.training.corpus.card import CorpusMeta
-    from act2see.training.corpus.construct import Limits as ConstructLimits, Plan as ConstructPlan, construct
+    from act2see.training.corpus.construct import ConstructLimits, ConstructPlan, construct
     from act2see.training.corpus.dataset import read_corpus, write_corpus
     from act2see.training.corpus.exports import export_corpus, import_corpus
     from act2see.training.corpus.filtering import drop_reason, filter_chains
@@ -291,8 +291,8 @@ _HOMES = {
     "Sampling": "act2see.agent.reasoners.base",
     "StopReason": "act2see.agent.grammar",
     # Training
-    "ConstructLimits": "act2see.training.corpus.construct:Limits",
-    "ConstructPlan": "act2see.training.corpus.construct:Plan",
+    "ConstructLimits": "act2see.training.corpus.construct",
+    "ConstructPlan": "act2see.training.corpus.construct",
     "CorpusMeta": "act2see.training.corpus.card",
     "SentenceEncoder": "act2see.training.corpus.similarity",
     "SftSettings": "act2see.training.sft.settings",

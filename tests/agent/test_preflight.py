@@ -13,7 +13,7 @@ from tests.graphs.doubles import clip_in
 
 from act2see.agent.reasoners.base import FRAME_TEXT, QUESTION, Needs
 from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
-from act2see.agent.reasoners.vllm.preflight import Limits, preflight
+from act2see.agent.reasoners.vllm.preflight import ServerLimits, preflight
 from act2see.errors import ConfigError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
@@ -23,13 +23,13 @@ from act2see.graphs.run import aask
 NEEDS = Needs(images=6, side=192, tokens=600)
 
 
-async def asked(server: Double, needs: Needs = NEEDS, **settings: Any) -> Limits:
+async def asked(server: Double, needs: Needs = NEEDS, **settings: Any) -> ServerLimits:
     return await preflight(VLLMHTTPReasoner(server.url, MODEL, pixels, backoff=QUICK, **settings), needs)
 
 
 async def test_limits_of_a_server_with_room(tmp_path: Path) -> None:
     with vllm_server(folder=tmp_path) as server:
-        assert await asked(server) == Limits(context=4096, frame_tokens=IMAGE_TOKENS)
+        assert await asked(server) == ServerLimits(context=4096, frame_tokens=IMAGE_TOKENS)
         assert {r["max_tokens"] for r in server.requests} == {1}
         assert len(server.requests) == 4
 

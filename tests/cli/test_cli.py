@@ -105,12 +105,12 @@ class Show:
     """A tool that retrieves frame 20, or imagines frame 21 from it."""
 
     tag: str
-    clips: VideoLibrary
+    library: VideoLibrary
     usage: str = "a frame"
     version: str = "1"
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
-        real, other = self.clips.pictures(context.video, [20, 21])
+        real, other = self.library.pictures(context.video, [20, 21])
         if self.tag == "retrieve":
             return ToolResult(
                 frames=(real.model_copy(update={"provenance": Retrieved(query=query, score=0.41)}),)
@@ -173,11 +173,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     )
     config = load_config(file)
     made = graph_parts.build_parts(config)
-    clips = made.resources.finder.clips
-    resources = replace(made.resources, finder=Finder(clips, Colours(), cache))
+    library = made.resources.finder.library
+    resources = replace(made.resources, finder=Finder(library, Colours(), cache))
     reasoner = Scripted()
     doubled = replace(
-        made, reasoner=reasoner, resources=resources, tools={t: Show(t, clips) for t in config.tools}
+        made, reasoner=reasoner, resources=resources, tools={t: Show(t, library) for t in config.tools}
     )
     use_parts(monkeypatch, doubled)
     monkeypatch.setattr(graph_parts, "build_resources", lambda *_: resources)

@@ -72,7 +72,7 @@ class Shows:
         self.queries.append(query)
         if self.fails:
             raise self.fails
-        ref = self.resources.finder.clips.pictures(context.video, [self.frame])[0]
+        ref = self.resources.finder.library.pictures(context.video, [self.frame])[0]
         return ToolResult((ref.model_copy(update={"provenance": Retrieved(query=query, score=0.9)}),))
 
 

@@ -29,8 +29,8 @@ class Plain:
         return ToolResult((frame,))
 
     def frames(self, context: ToolContext) -> list[FrameRef]:
-        clips = self.resources.finder.clips
-        pictures = clips.pictures(context.video, [round(12 * self.at)])
+        library = self.resources.finder.library
+        pictures = library.pictures(context.video, [round(12 * self.at)])
         return [p.model_copy(update={"provenance": Taken(query="x")}) for p in pictures]
 
 

@@ -195,7 +195,7 @@ async def test_pictures_are_confined_to_the_folders_of_videos(
     os.mkfifo(inside / "pipe.png")
     async with Waits(tmp_path) as run:
         finder = run.parts.resources.finder
-        finder.clips = FencedLibrary(finder.clips, Folders([inside]))
+        finder.library = FencedLibrary(finder.library, Folders([inside]))
         said = set()
         for name in (
             outside,

@@ -343,7 +343,7 @@ async def test_what_a_tool_writes_is_cleaned(tmp_path: Path) -> None:
         tag, version, usage = "retrieve", "notes 1", "a note"
 
         async def call(self, query: str, context: Any) -> ToolResult:
-            frame = parts.resources.finder.clips.pictures(context.video, [4])[0]
+            frame = parts.resources.finder.library.pictures(context.video, [4])[0]
             return ToolResult(
                 (frame.model_copy(update={"provenance": Taken(query="q\ud800\0")}),), note="read: \udce9\0"
             )

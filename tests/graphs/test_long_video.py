@@ -122,7 +122,7 @@ def watched(folder: Path, reasoner: Watches, *, saver: Any = None, model: Any = 
 
 async def test_parts_are_asked_some_at_a_time_and_their_events_pass(tmp_path: Path) -> None:
     reasoner = Watches({4: "<answer>red</answer>", 5: "<answer>Red.</answer>"}, together=3)
-    graph, events, final = watched(tmp_path, reasoner, at_once=3), [], {}
+    graph, events, final = watched(tmp_path, reasoner, concurrency=3), [], {}
     async for part in graph.astream(
         hopping(tmp_path), stream_mode=["custom", "values"], subgraphs=True, version="v2"
     ):
@@ -188,11 +188,11 @@ async def test_a_part_that_fails_is_reported_and_the_others_go_on(tmp_path: Path
 
 async def test_errors_are_raised_before_any_part_is_asked(tmp_path: Path) -> None:
     given, reasoner = hopping(tmp_path, 3), Watches({})
-    graph = watched(tmp_path, reasoner, most=2)
+    graph = watched(tmp_path, reasoner, max_parts=2)
     for change, error, says in (
         ({"question": " "}, QuestionError, "empty"),
         ({"video": "none.mp4"}, VideoError, "no file none.mp4"),
-        ({}, ConfigError, r"has 3 parts and may have 2: make them longer"),
+        ({}, ConfigError, "splits into 3 parts, at most 2 are allowed: raise `seconds`"),
     ):
         with pytest.raises(error, match=says):
             await graph.ainvoke(given | change)

@@ -140,7 +140,7 @@ async def test_a_clip_does_not_wait_for_a_film(slow: Finder, film: str, clip: st
     assert len(encoder.batches) <= 10  # three of them the clip's, of the film's twenty-three
     # Facts, pictures and indexes of others are there all the while.
     assert (await slow.ready(clip)).id == slow.index_id(clip)
-    assert len(await asyncio.to_thread(slow.clips.pictures, film, [3])) == 1
+    assert len(await asyncio.to_thread(slow.library.pictures, film, [3])) == 1
     encoder.let_all = True
     encoder.permits.release(1)
     assert len(await long) == 180
@@ -242,7 +242,7 @@ async def test_a_long_video_leaves_reasoner_rows_to_other_runs(film: str, tmp_pa
     order: list[str] = []
 
     async def read(name: str, owner: str) -> None:
-        frame = parts.resources.finder.clips.pictures(film, [0])[0]
+        frame = parts.resources.finder.library.pictures(film, [0])[0]
         pieces = (
             TextPiece("<|im_start|>user\n<|vision_start|>", "control"),
             ImagePiece(frame),

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from act2see.micro.questions import FAMILIES, Call, Item, items, make_item, sentences
+from act2see.micro.questions import FAMILIES, Item, ToolCall, items, make_item, sentences
 from act2see.micro.words import describe, describe_view
 from act2see.micro.world import CELLS, COLOURS, FPS, HELD_OUT, SHAPES, Board, cell_name
 
@@ -24,7 +24,7 @@ def made() -> dict[str, list[Item]]:
 def pairs(item: Item) -> set[tuple[str, str]]:
     """Every (shape, colour) that the clip or the chain shows."""
     boards: list[Board] = [item.clip.board(f) for f in range(item.clip.frames)]
-    boards += [s.expect for s in item.chain if isinstance(s, Call)]
+    boards += [s.expect for s in item.chain if isinstance(s, ToolCall)]
     return {(p.shape, p.colour) for b in boards for p in b.pieces}
 
 
@@ -113,7 +113,7 @@ def test_the_wording_does_not_tell_whether_to_call() -> None:
 def test_needed_calls_follow_from_the_view(made: dict[str, list[Item]], split: str) -> None:
     for item in made[split]:
         shown = item.clip.view()
-        for call in (s for s in item.chain if isinstance(s, Call)):
+        for call in (s for s in item.chain if isinstance(s, ToolCall)):
             if call.tag == "retrieve":
                 # The frame exists at 3 fps and not in the view.
                 assert call.expect not in shown

@@ -11,7 +11,7 @@ from act2see import aask, create_act2see, load_config
 from act2see.graphs.ask import Graph
 from act2see.graphs.parts import build_parts
 from act2see.micro import guard
-from act2see.micro.questions import FAMILIES, Call, make_item
+from act2see.micro.questions import FAMILIES, ToolCall, make_item
 from act2see.micro.recipe import train as recipe
 from act2see.micro.recipe.learn_generator import score_edit
 from act2see.micro.world import write_clip
@@ -87,7 +87,7 @@ async def test_shipped_tools_return_the_expected_frames(graph: Graph, tmp_path: 
     right = []
     for family in ("blink", "imagine"):
         for item in (make_item(family, i, "validation") for i in range(16)):
-            for call in (s for s in item.chain if isinstance(s, Call)):
+            for call in (s for s in item.chain if isinstance(s, ToolCall)):
                 clip = str(write_clip(item.clip, tmp_path / f"{item.seed}.mp4"))
                 frame = (await parts.tools[call.tag].call(call.query, ToolContext(clip))).frames[0]
                 if frame.imagined:

@@ -48,7 +48,7 @@ def test_sft_8b_trains_some_steps(run_tiny: Run) -> None:
     found = run_tiny("sft_8b", "--steps", "3", "--words", "20")
     assert found["mode"] == "lora"
     assert len(found["loss"]) == 3
-    assert 0 < found["learnt"] < found["tokens a sample"]
+    assert 0 < found["trainable"] < found["tokens a sample"]
     assert 0 < found["LoRA parameters"] < found["parameters"]
 
 

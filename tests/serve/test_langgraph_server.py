@@ -420,9 +420,9 @@ def test_without_folders_only_the_one_that_the_server_was_started_in_is_open(
     monkeypatch.chdir(tmp_path)
     finder = cached_parts(served_config.__wrapped__()).resources.finder
     inside = write_clip(ITEM.clip, tmp_path / "clip.mp4")
-    assert finder.clips.clip(str(inside)).info.seconds > 1
+    assert finder.library.probe(str(inside)).info.seconds > 1
     with pytest.raises(VideoError, match=f"only videos in {tmp_path} may be opened"):
-        finder.clips.clip("/etc/passwd")
+        finder.library.probe("/etc/passwd")
 
 
 def test_long_videos_and_the_assistant_are_served_too(

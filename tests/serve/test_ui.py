@@ -14,10 +14,10 @@ from tests.serve.page_runs import SCRIPT, asked, runs_in
 from act2see.cli.ui import ui
 from act2see.errors import ConfigError, TraceError, VideoError
 from act2see.graphs.state import AskContext
+from act2see.serve.ui.catalog import CatalogVideo, VideoCatalog
 from act2see.serve.ui.page import compared, label
 from act2see.serve.ui.runs import Past
 from act2see.serve.ui.server import Site, build_app, listen
-from act2see.serve.ui.shelf import Clip, VideoCatalog
 from act2see.tools.video.folders import Folders
 from act2see.trace.trace import Trace
 
@@ -49,17 +49,17 @@ async def test_the_history_is_newest_first_and_leaves_out_what_cannot_be_read(tm
 def test_an_upload_is_opened_first_and_its_name_is_harmless(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf = VideoCatalog(tmp_path / "uploads")
+    catalog = VideoCatalog(tmp_path / "uploads")
     sent = tmp_path / "in"
     sent.mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(sent))
     name = """a'b"><img src=x onerror=hit()>#t=1,2 …; $(x).mp4"""
     Path(clip_in(tmp_path)).replace(sent / name)
-    clip, info = shelf.take(str(sent / name))
+    clip, info = catalog.take(str(sent / name))
     assert info.frames == 36
     assert not (sent / name).exists()
     assert re.fullmatch(r"[\w .()+,\[\]-]+\.mp4", Path(clip.path).name)
-    assert shelf.clips() == {clip.key: clip}
+    assert catalog.clips() == {clip.key: clip}
     for name, content, why in [
         ("x.mp4", b"words", "is not a video"),
         ("empty.mp4", b"", "is empty"),
@@ -67,10 +67,10 @@ def test_an_upload_is_opened_first_and_its_name_is_harmless(
     ]:
         (sent / name).write_bytes(content)
         with pytest.raises(VideoError, match=why) as caught:
-            shelf.take(str(sent / name))
+            catalog.take(str(sent / name))
         assert str(tmp_path) not in str(caught.value)
         assert list(sent.iterdir()) == []
-    assert len(shelf.clips()) == 1
+    assert len(catalog.clips()) == 1
 
 
 def test_only_videos_in_the_folders_are_offered(tmp_path: Path) -> None:
@@ -81,10 +81,10 @@ def test_only_videos_in_the_folders_are_offered(tmp_path: Path) -> None:
     secret.write_bytes(Path(clip_in(inside)).read_bytes())
     (inside / "link.mp4").symlink_to(secret)
     (inside / "notes.txt").write_text("no video")
-    sample = Clip("sample", str(secret), "Q?", ("a",))
-    shelf = VideoCatalog(tmp_path / "uploads", [sample], Folders([inside]))
-    assert [c.label for c in shelf.clips().values()] == ["sample", "clip.mp4"]
-    assert not any("/" in key for key in shelf.clips())
+    sample = CatalogVideo("sample", str(secret), "Q?", ("a",))
+    catalog = VideoCatalog(tmp_path / "uploads", [sample], Folders([inside]))
+    assert [c.label for c in catalog.clips().values()] == ["sample", "clip.mp4"]
+    assert not any("/" in key for key in catalog.clips())
 
 
 async def test_the_server_hands_out_runs_and_clips_by_key_alone(tmp_path: Path) -> None:
@@ -96,10 +96,10 @@ async def test_the_server_hands_out_runs_and_clips_by_key_alone(tmp_path: Path) 
         Scripted(f"{HOSTILE}<retrieve>{HOSTILE}</retrieve>", f"{HOSTILE}</think><answer>{HOSTILE}</answer>"),
     )
     trace = await asked(tmp_path, runs, config, HOSTILE)
-    clip = Clip("c", clip_in(tmp_path))
+    clip = CatalogVideo("c", clip_in(tmp_path))
     page = tmp_path / "page.html"
     page.write_text("<script>hit()</script>")
-    odd = Clip("odd", str(page))
+    odd = CatalogVideo("odd", str(page))
     app = build_app(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [clip, odd]), runs))
     async with AsyncClient(transport=ASGITransport(app), base_url="http://127.0.0.1") as client:
         json = await client.get(f"/runs/{trace.id}/trace.json")

@@ -16,8 +16,8 @@ from tests.graphs.doubles import Scripted, clip_in
 from tests.serve.page_runs import SCRIPT, runs_in
 
 from act2see.errors import Act2SeeError
+from act2see.serve.ui.catalog import CatalogVideo, VideoCatalog, uploaded_file
 from act2see.serve.ui.server import Site
-from act2see.serve.ui.shelf import Clip, VideoCatalog, uploaded_file
 from act2see.tools.video.folders import Folders
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
@@ -39,7 +39,7 @@ def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def page(tmp_path: Path, inbox: Path) -> Iterator[Client]:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
-    sample = Clip("sample", clip_in(tmp_path), "Which?", ("a", "b"))
+    sample = CatalogVideo("sample", clip_in(tmp_path), "Which?", ("a", "b"))
     with attacked(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
         yield client
 
@@ -415,14 +415,14 @@ def test_what_nobody_expected_is_logged_under_the_id_that_the_page_shows(
     class Broken(VideoCatalog):
         """Fails once the page is there."""
 
-        def clips(self) -> dict[str, Clip]:
+        def clips(self) -> dict[str, CatalogVideo]:
             if (tmp_path / "broken").exists():
                 raise RuntimeError(SECRET)
             return super().clips()
 
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
     with attacked(
-        Site({"mine": config}, Broken(tmp_path / "uploads", [Clip("c", clip_in(tmp_path))]), runs)
+        Site({"mine": config}, Broken(tmp_path / "uploads", [CatalogVideo("c", clip_in(tmp_path))]), runs)
     ) as page:
         function, values = form(page)
         (tmp_path / "broken").touch()
@@ -452,21 +452,21 @@ def test_odd_names_on_the_disk_are_shown_and_hide_nothing(tmp_path: Path) -> Non
     for name in (b"good.mp4", b"\xff\xfe.mp4", b"\xed\xa0\x80.mp4", b"a\nb.mp4"):
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(video)
     os.mkfifo(folder / "pipe.mp4")
-    gone = Clip("gone", str(tmp_path / "gone.mp4"))
-    shelf = VideoCatalog(tmp_path / "uploads", [gone], Folders([folder]))
+    gone = CatalogVideo("gone", str(tmp_path / "gone.mp4"))
+    catalog = VideoCatalog(tmp_path / "uploads", [gone], Folders([folder]))
     (tmp_path / "uploads" / "x").mkdir(parents=True)
     (tmp_path / "uploads" / "x" / "gone.mp4").symlink_to("/nowhere")
     Path(os.fsdecode(os.fsencode(tmp_path / "uploads" / "x") + b"/\xff.mp4")).write_bytes(video)
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
-    labels = [c.label for c in shelf.clips().values()]
+    labels = [c.label for c in catalog.clips().values()]
     # A folder's names that are not UTF-8 are left out, since no video of such a name can be asked about.
     assert sorted(labels) == sorted(["gone", "good.mp4", "a\nb.mp4", r"upload: \xff.mp4"])
-    with attacked(Site({"mine": config}, shelf, runs)) as page:
-        for key, clip in shelf.clips().items():
+    with attacked(Site({"mine": config}, catalog, runs)) as page:
+        for key, clip in catalog.clips().items():
             answer = page.http.get(f"/clips/{key}")
             assert answer.content == video or (clip is gone and answer.status_code == 404), clip
         assert "Answered" in page.outcome(
-            *form(page, key=next(k for k, c in shelf.clips().items() if c.label == "good.mp4"))
+            *form(page, key=next(k for k, c in catalog.clips().items() if c.label == "good.mp4"))
         )
         [run] = (tmp_path / "runs").iterdir()
         run.rename(os.fsdecode(os.fsencode(tmp_path / "runs") + b"/\xffrun"))
@@ -492,12 +492,12 @@ def test_nothing_is_looked_up_outside_the_folder_of_uploads(
 
 
 def test_only_an_upload_is_taken(tmp_path: Path, inbox: Path) -> None:
-    shelf = VideoCatalog(tmp_path / "uploads")
+    catalog = VideoCatalog(tmp_path / "uploads")
     video = Path(clip_in(tmp_path))
     for path in (str(video), "/dev/zero", "", f"{inbox}/a\0", f"{inbox}/\ud800"):
         with pytest.raises(Act2SeeError, match=NO_UPLOAD):
-            shelf.take(path)
+            catalog.take(path)
     assert video.exists()
     (inbox / "ok.mp4").write_bytes(video.read_bytes())
-    clip, _ = shelf.take(str(inbox / "ok.mp4"))
+    clip, _ = catalog.take(str(inbox / "ok.mp4"))
     assert Path(clip.path).exists()

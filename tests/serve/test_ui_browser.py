@@ -21,9 +21,9 @@ from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import cached_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
+from act2see.serve.ui.catalog import CatalogVideo, VideoCatalog
 from act2see.serve.ui.runs import Runs
 from act2see.serve.ui.server import Site, served
-from act2see.serve.ui.shelf import Clip, VideoCatalog
 from act2see.trace.trace import Trace
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
@@ -150,7 +150,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
 
     family, index = next(item for item in ITEMS if item[0] == "imagine")
     item = make_item(family, index, "test")
-    sample = Clip(
+    sample = CatalogVideo(
         "sample: imagine", str(write_clip(item.clip, folder / "imagine.mp4")), item.text, tuple(item.options)
     )
     runs = Runs(folder / "runs", open_graph)

@@ -12,8 +12,8 @@ from tests.graphs.doubles import Scripted, clip_in
 from tests.serve.page_runs import SCRIPT, runs_in
 
 from act2see.serve.ui import streams
+from act2see.serve.ui.catalog import CatalogVideo, VideoCatalog
 from act2see.serve.ui.server import Site
-from act2see.serve.ui.shelf import Clip, VideoCatalog
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
 from tests.serve.page_client import SESSION, Client, attacked
@@ -24,7 +24,7 @@ FORM = ("clip", "question", "options", "config", "tools", "calls", "tokens", "se
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Client]:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
-    sample = Clip("sample", clip_in(tmp_path), "Which?", ("a", "b"))
+    sample = CatalogVideo("sample", clip_in(tmp_path), "Which?", ("a", "b"))
     with attacked(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
         yield client
 

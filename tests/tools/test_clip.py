@@ -59,7 +59,7 @@ async def test_the_frames_around_a_time(
 
 
 async def test_a_frame_that_was_shown_is_a_time_too(resources: Resources, video: str) -> None:
-    shown = resources.finder.clips.pictures(video, [10, 30])
+    shown = resources.finder.library.pictures(video, [10, 30])
     tool = ClipTool("clip", ClipTool.Options(count=1), resources)
     for query, seconds in (("the last frame", 3.0), ("frame 1", 1.0)):
         assert [f.seconds for f in (await tool.call(query, ToolContext(video, shown))).frames] == [seconds]

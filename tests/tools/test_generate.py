@@ -68,7 +68,7 @@ async def test_an_imagined_frame_says_where_it_comes_from(
     result = await tool(shared, generator_folder).call(QUERY, ToolContext(clip, seed=3))
     [frame] = result.frames
     [best] = shared.finder.find(clip, QUERY).hits
-    [anchor] = shared.finder.clips.pictures(clip, [best.frame])
+    [anchor] = shared.finder.library.pictures(clip, [best.frame])
     made = frame.provenance
     assert isinstance(made, Generated)
     assert frame.imagined

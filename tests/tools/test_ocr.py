@@ -96,7 +96,7 @@ def test_a_clip_is_read_once(tool: Ocr, video: str, folder: Path) -> None:
     lines = tool.lines(video)
     again = make(folder)
     assert again.lines(video) == lines
-    assert again.resources.finder.clips.opened == 0
+    assert again.resources.finder.library.opened == 0
 
 
 @pytest.mark.parametrize("damaged", ["[[", "{}x", "[1]"])
@@ -107,7 +107,7 @@ def test_a_damaged_cache_is_read_again(tool: Ocr, video: str, folder: Path, dama
     file.write_text(damaged, encoding="utf-8")
     again = make(folder)
     assert again.lines(video) == lines
-    assert again.resources.finder.clips.opened == 1
+    assert again.resources.finder.library.opened == 1
     assert file.read_text(encoding="utf-8") == whole
 
 

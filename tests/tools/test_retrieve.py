@@ -77,7 +77,7 @@ async def test_no_match_says_how_close_it_came(resources: Make, clip: str) -> No
 
 async def test_a_clip_that_was_shown_whole_has_nothing_else(resources: Make, clip: str) -> None:
     shared = resources()
-    shown = shared.finder.clips.pictures(clip, shared.finder.index(clip).frames.tolist())
+    shown = shared.finder.library.pictures(clip, shared.finder.index(clip).frames.tolist())
     for rank in ("frames", "segments"):
         result = await tool(shared, rank=rank, no_match=-0.5).call(QUERY, ToolContext(clip, shown))
         assert result.frames == ()

@@ -109,7 +109,7 @@ def test_times() -> None:
 
 
 async def test_a_part_has_all_the_pixels_of_the_video(resources: Resources, video: str) -> None:
-    shown = resources.finder.clips.pictures(video, [0, 4, 8])
+    shown = resources.finder.library.pictures(video, [0, 4, 8])
     assert (shown[0].width, shown[0].height) == (96, 72)
     result = await zoom(resources).call("upper left of 1 second", ToolContext(video, shown))
     [part] = result.frames
@@ -123,7 +123,7 @@ async def test_a_part_has_all_the_pixels_of_the_video(resources: Resources, vide
 
 
 async def test_a_part_of_a_part_is_a_part_of_the_whole(resources: Resources, video: str) -> None:
-    shown = resources.finder.clips.pictures(video, [0, 4])
+    shown = resources.finder.library.pictures(video, [0, 4])
     [first] = (await zoom(resources).call("right half of the last frame", ToolContext(video, shown))).frames
     [second] = (
         await zoom(resources).call("0.5,0.5,1,1 of the last frame", ToolContext(video, [*shown, first]))
@@ -139,7 +139,7 @@ async def test_a_part_of_a_part_is_a_part_of_the_whole(resources: Resources, vid
 async def test_an_imagined_frame_is_cut_from_what_there_is_and_stays_imagined(
     resources: Resources, video: str
 ) -> None:
-    [real] = resources.finder.clips.pictures(video, [4])
+    [real] = resources.finder.library.pictures(video, [4])
     pixels = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
     imagined = resources.store.ref(
         pixels, 1.0, Generated(prompt="x", anchor=real, seed=0, strength=0.5, model="m")
@@ -180,7 +180,7 @@ def test_a_query_names_a_frame(query: str, which: int | str) -> None:
 
 
 async def test_an_unreadable_query_is_answered_with_an_example(resources: Resources, video: str) -> None:
-    shown = resources.finder.clips.pictures(video, [4])
+    shown = resources.finder.library.pictures(video, [4])
     result = await zoom(resources).call("the red sign", ToolContext(video, shown))
     assert (result.frames, result.note) == ((), HOW)
     for example in ("upper left of 1.0 seconds", "0.2,0.1,0.6,0.5 of the last frame"):
@@ -196,7 +196,7 @@ async def test_an_agent_without_shown_frames_may_name_any_time(resources: Resour
 
 
 async def test_sizes_have_bounds(resources: Resources, video: str) -> None:
-    shown = resources.finder.clips.pictures(video, [4])
+    shown = resources.finder.library.pictures(video, [4])
     [part] = (await zoom(resources, max_side=100).call("whole", ToolContext(video, shown))).frames
     assert (part.width, part.height) == (100, 75)
     [part] = (await zoom(resources).call("0.999,0.999,1,1", ToolContext(video, shown))).frames

@@ -32,8 +32,8 @@ def seen_in(folder: Path) -> Seen:
     item = make_item("blink", 0, "test")
     clip = str(write_clip(item.clip, folder / "blink.mp4"))
     resources = build_resources(load_config("micro", cache=str(folder / "cache")))
-    clips = resources.finder.clips
-    initial = tuple(clips.pictures(clip, clips.clip(clip).every(1.0)))
+    library = resources.finder.library
+    initial = tuple(library.pictures(clip, library.probe(clip).every(1.0)))
     found = asyncio.run(
         Retrieve("retrieve", Retrieve.Options(), resources).call(
             "the triangle blinks", ToolContext(clip, initial)
@@ -44,7 +44,7 @@ def seen_in(folder: Path) -> Seen:
     made = Generated(
         prompt="tipped", anchor=frame, seed=3, strength=0.3, model="micro", faithfulness=0.4, anchor_score=0.2
     )
-    info = clips.clip(clip).info
+    info = library.probe(clip).info
     trace = Trace(
         id="run",
         video=Video(

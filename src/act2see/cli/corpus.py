@@ -105,7 +105,7 @@ def build(
     answer."""
     import asyncio
 
-    from act2see.training.corpus.construct import Limits, Plan, construct
+    from act2see.training.corpus.construct import ConstructLimits, ConstructPlan, construct
     from act2see.training.corpus.sources import Tally
 
     is_scripted = teacher == "scripted" or (teacher is None and source is Source.world)
@@ -113,8 +113,8 @@ def build(
     chosen = _build_config(source, None if is_scripted else teacher or _PAPER_TEACHER, preset, config)
     tally = Tally()
     samples = draw_samples(source, file, videos, count, without_chains, seed, to, tally)
-    plan = Plan(retries=retries, seed=seed, hint=hint, prices=prices, temperature=temperature)
-    limits = Limits(concurrency=concurrency, dollars=dollars, tokens=tokens)
+    plan = ConstructPlan(retries=retries, seed=seed, hint=hint, prices=prices, temperature=temperature)
+    limits = ConstructLimits(concurrency=concurrency, dollars=dollars, tokens=tokens)
     with _build_bar(len(samples)) as show_progress:
         run = asyncio.run(
             construct(samples, chosen, to, plan, limits, reasoner=reasoner, on_chain=show_progress)

@@ -75,7 +75,7 @@ def find(
     chosen = chosen_config(preset, config)
     resources = build_resources(chosen)
     finder, store = resources.finder, resources.store
-    seconds = finder.clips.clip(video).info.seconds
+    seconds = finder.library.probe(video).info.seconds
     _build_index(finder, video)
     hits = finder.find(video, query, top, segments=segments).hits
     if refusal := _guard_refusal(chosen, resources, video):
@@ -86,7 +86,7 @@ def find(
         say("No frame was found: nothing in this video is similar enough.", "yellow")
     if not to and not html:
         return
-    frames = finder.clips.pictures(video, [hit.frame for hit in hits])
+    frames = finder.library.pictures(video, [hit.frame for hit in hits])
     rows = [(frame, hit.score) for frame, hit in zip(frames, hits, strict=True)]
     page = find_html(Path(video).name, query, rows, store)
     if to:
@@ -131,8 +131,8 @@ def _guard_refusal(config: Config, resources: Resources, video: str) -> str | No
     guard = build_guard(config)
     if guard is None:
         return None
-    clips = resources.finder.clips
-    shown = clips.pictures(video, clips.clip(video).spread(3))
+    library = resources.finder.library
+    shown = library.pictures(video, library.probe(video).spread(3))
     refusal = run_until_done(guard.refuses([resources.store.get(frame.digest) for frame in shown]))
     return refusal.removeprefix("I cannot tell: ") if refusal else None
 

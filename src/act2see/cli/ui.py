@@ -16,7 +16,7 @@ from act2see.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from act2see.graphs.config import Config
-    from act2see.serve.ui.shelf import Clip
+    from act2see.serve.ui.catalog import CatalogVideo
 
 
 def ui(
@@ -52,22 +52,22 @@ def ui(
 
     from act2see.cli.runs import run_until_done
     from act2see.serve.hosts import allowed_hosts
+    from act2see.serve.ui.catalog import VideoCatalog
     from act2see.serve.ui.runs import Runs
     from act2see.serve.ui.server import Site, listen, serve
-    from act2see.serve.ui.shelf import VideoCatalog
     from act2see.tools.video.folders import Folders
     from act2see.tools.video.store import default_cache
 
     hosts = sorted(allowed_hosts(*(allow_host or ()), bound=host))
     configs = _offered_configs(chosen_config(preset, config))
     kept = _make_folder(runs or default_cache() / "runs")
-    shelf = VideoCatalog(
+    catalog = VideoCatalog(
         kept / "uploads", samples(default_cache() / "samples"), Folders(folder) if folder else None
     )
     # At the first event Gradio asks matplotlib for its backend. Searching for one would block the page for a
     # second.
     os.environ.setdefault("MPLBACKEND", "agg")
-    site = Site(configs, shelf, Runs(kept), max_upload, hosts)
+    site = Site(configs, catalog, Runs(kept), max_upload, hosts)
     # Gradio receives uploads in one folder for all its pages. A folder of our own is on the disk that keeps
     # them.
     with listen(host, port) as listening, TemporaryDirectory(prefix=".receiving-", dir=kept) as receiving:
@@ -104,12 +104,12 @@ def _make_folder(runs: Path) -> Path:
     return folder
 
 
-def samples(folder: Path) -> list[Clip]:
+def samples(folder: Path) -> list[CatalogVideo]:
     """Write the clips of `act2see demo` to a folder, and return them with their questions."""
     from act2see.cli.demo import ITEMS
     from act2see.micro.questions import make_item
     from act2see.micro.world import write_clip
-    from act2see.serve.ui.shelf import Clip
+    from act2see.serve.ui.catalog import CatalogVideo
     from act2see.tools.runtime.files import whole_file
 
     clips = []
@@ -118,5 +118,5 @@ def samples(folder: Path) -> list[Clip]:
         path = folder / f"{family}-{index}.mp4"
         with whole_file(path) as new:
             write_clip(item.clip, new)
-        clips.append(Clip(f"sample: {family}", str(path), item.text, tuple(item.options)))
+        clips.append(CatalogVideo(f"sample: {family}", str(path), item.text, tuple(item.options)))
     return clips

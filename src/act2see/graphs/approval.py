@@ -172,9 +172,9 @@ def resolve_decision(
     if decision.type != "supply":
         return None
     if decision.seconds is not None:
-        clips = resources.finder.clips
-        numbers = frames_at(clips.clip(video).seconds, [decision.seconds])
-        [frame] = clips.pictures(video, numbers, Supplied(by=decision.by, query=call.query))
+        library = resources.finder.library
+        numbers = frames_at(library.probe(video).seconds, [decision.seconds])
+        [frame] = library.pictures(video, numbers, Supplied(by=decision.by, query=call.query))
     else:
         given = supplied or open_picture(decision.frame or "", folders_of(resources))
         made = Supplied(by=decision.by, query=call.query, file=os.path.basename(decision.frame or ""))
@@ -189,8 +189,8 @@ def replacement_note(review: Review | None) -> str:
 
 def folders_of(resources: Resources) -> Folders | None:
     """The folders to which files from outside are confined; None if any file may be opened."""
-    clips = resources.finder.clips
-    return clips.folders if isinstance(clips, FencedLibrary) else None
+    library = resources.finder.library
+    return library.folders if isinstance(library, FencedLibrary) else None
 
 
 def open_picture(path: str, folders: Folders | None = None) -> Image.Image:
@@ -223,6 +223,6 @@ def _store_picture(given: Image.Image, made: Supplied, trace: Trace, resources: 
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(given).convert("RGB")
-    side = resources.finder.clips.max_side
+    side = resources.finder.library.max_side
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return resources.store.ref(np.asarray(image), trace.shown[-1].seconds, made)

@@ -148,7 +148,7 @@ class FindArguments(BaseModel):
     count: int = Field(default=3, ge=1, le=20, description="how many videos to name")
 
 
-def librarian(finder: Finder, folders: Folders, most: int = _MAX_VIDEOS) -> StructuredTool:
+def librarian(finder: Finder, folders: Folders, max_videos: int = _MAX_VIDEOS) -> StructuredTool:
     """The tool `find_clips`: text for the supervisor; as artifact, the videos and their best frames."""
 
     def find(query: str, count: int = 3) -> tuple[str, Any]:
@@ -157,7 +157,7 @@ def librarian(finder: Finder, folders: Folders, most: int = _MAX_VIDEOS) -> Stru
         def report(name: str, done: int, total: int) -> None:
             write({"type": "search", "video": name, "done": done, "of": total})
 
-        found = search_folder(finder, folders, query, count=count, max_videos=most, progress=report)
+        found = search_folder(finder, folders, query, count=count, max_videos=max_videos, progress=report)
         clips = []
         for video in found.ranked:
             frames = [[hit.seconds, round(hit.score, 4)] for hit in video.hits]
@@ -205,7 +205,7 @@ class TranscriptArguments(BaseModel):
     )
 
 
-def transcript_reader(folders: Folders, most: int = _MAX_VIDEOS) -> StructuredTool:
+def transcript_reader(folders: Folders, max_videos: int = _MAX_VIDEOS) -> StructuredTool:
     """The tool `search_transcript`: lines with their times; as artifact, a list of video, seconds and
     text."""
 
@@ -213,7 +213,7 @@ def transcript_reader(folders: Folders, most: int = _MAX_VIDEOS) -> StructuredTo
         has_subtitles = False
         texts: list[str] = []
         found: list[dict[str, Any]] = []
-        for name in [video] if video else folders.videos(most):
+        for name in [video] if video else folders.videos(max_videos):
             for file in subtitles_of(folders.path(name)):
                 if not folders.find(str(file)):
                     continue  # a link that leads out of the folder, or no regular file

@@ -87,7 +87,7 @@ async def afork(
     settings = RunSettings(builder.parts, builder.config, _fork_context(trace, context, tag))
     versions = await asyncio.to_thread(settings.versions)
     approve = settings.tags_to_approve()
-    await asyncio.to_thread(_check_video, trace, resources.finder.clips)
+    await asyncio.to_thread(_check_video, trace, resources.finder.library)
     if at == 0:
         question = trace.question
         new = await aask(
@@ -226,10 +226,10 @@ def _fork_context(trace: Trace, context: AskContext | None, tag: str | None) -> 
     return replace(given, seed=seed, tools=tools)
 
 
-def _check_video(trace: Trace, clips: VideoLibrary) -> None:
+def _check_video(trace: Trace, library: VideoLibrary) -> None:
     """Raise `VideoError` unless the trace's video is still there."""
     try:
-        found = clips.clip(trace.video.path).info.digest
+        found = library.probe(trace.video.path).info.digest
     except VideoError as e:
         raise VideoError(f"the trace's video is needed to go on: {e}") from e
     if found != trace.video.digest:

@@ -22,15 +22,15 @@ async def initial_frames(parts: Parts, view: ViewConfig, video: str) -> tuple[Vi
     Raises:
         VideoError: The video cannot be read.
     """
-    clips = parts.resources.finder.clips
+    library = parts.resources.finder.library
 
     def read() -> tuple[Video, tuple[FrameRef, ...]]:
-        clip = clips.clip(video)
+        clip = library.probe(video)
         frames = clip.spread(view.frames) if view.frames else clip.every(view.fps)
         if len(frames) > view.max_frames:
             last, steps = len(frames) - 1, max(1, view.max_frames - 1)
             frames = [frames[round(i * last / steps)] for i in range(view.max_frames)]
         facts = clip.info.model_copy(update={"path": absolute_path(video)})
-        return facts, tuple(clips.pictures(video, frames))
+        return facts, tuple(library.pictures(video, frames))
 
     return await asyncio.to_thread(read)

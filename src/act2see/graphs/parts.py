@@ -29,7 +29,7 @@ from act2see.tools.runtime.local_modules import import_beside
 from act2see.tools.runtime.memory import in_halves
 from act2see.tools.runtime.sharing import Shared
 from act2see.tools.runtime.weights import Wanted, local_weights, not_loaded, pick_device, resolve_weights
-from act2see.tools.search.finder import Encoder, Finder
+from act2see.tools.search.finder import Finder, FrameEncoder
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore, default_cache
 
@@ -203,7 +203,7 @@ class LazyEncoder:
     def __init__(self, config: EncoderConfig) -> None:
         self.config = config
         self._lock = Lock()
-        self._made: Encoder | None = None
+        self._made: FrameEncoder | None = None
         self._inherited = False  # from the process that this one was forked from
         renew_after_fork(self)
         self.queue: MicroBatcher[str, Sequence[Any], NDArray[Any]] = MicroBatcher(
@@ -216,7 +216,7 @@ class LazyEncoder:
         self._inherited = self._made is not None
 
     @natively
-    def _encoder(self) -> Encoder:
+    def _encoder(self) -> FrameEncoder:
         with self._lock:
             if self._made is None:
                 c = self.config
@@ -264,7 +264,7 @@ class LazyEncoder:
         return out
 
 
-def _encoders() -> Mapping[str, Callable[..., Encoder]]:
+def _encoders() -> Mapping[str, Callable[..., FrameEncoder]]:
     """The classes of encoders by `encoder.use`."""
     from act2see.tools.search.blip2 import Blip2Encoder
     from act2see.tools.search.dual import DualEncoder, SentenceTransformersEncoder

@@ -29,8 +29,8 @@ from act2see.micro.draws import (
     draw_tipping,
 )
 from act2see.micro.words import (
-    Call,
     Step,
+    ToolCall,
     blinks,
     describe,
     describe_view,
@@ -119,11 +119,11 @@ def _during(clip: Clip, event: Short) -> Board:
 
 
 def _retrieve(query: str, seen: Board) -> tuple[Step, ...]:
-    return Call("retrieve", query, seen), describe(seen)
+    return ToolCall("retrieve", query, seen), describe(seen)
 
 
 def _generate(query: str, outcome: Board) -> tuple[Step, ...]:
-    return Call("generate", query, outcome), describe(outcome)
+    return ToolCall("generate", query, outcome), describe(outcome)
 
 
 def _says_whether(what: str, holds: bool) -> str:

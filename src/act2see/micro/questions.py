@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from act2see.micro.families import MAKERS
-from act2see.micro.words import Call as Call, Step as Step, closing
+from act2see.micro.words import Step as Step, ToolCall as ToolCall, closing
 from act2see.micro.world import FPS, Clip
 
 Family = Literal["observe", "blink", "imagine", "both"]
@@ -50,7 +50,7 @@ class Item:
     @property
     def needed(self) -> tuple[str, ...]:
         """The tags that the reference chain calls, in order."""
-        return tuple(s.tag for s in self.chain if isinstance(s, Call))
+        return tuple(s.tag for s in self.chain if isinstance(s, ToolCall))
 
     @property
     def correct(self) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from act2see.agent.grammar import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
-from act2see.micro.questions import TAGS, Call, Item, Step, item_of
+from act2see.micro.questions import TAGS, Item, Step, ToolCall, item_of
 from act2see.micro.recipe.corpus import continued, tools_line, with_lines
 from act2see.training.corpus.construct import HINT
 
@@ -74,9 +74,9 @@ class ScriptedTeacher(Reasoner):
         trusts = rng.random() < faults.trust
         chain: list[Step] = list(item.chain)
         if overcalls and not item.needed:
-            chain += [tools_line(TAGS), Call("retrieve", "another look", item.clip.board(0))]
+            chain += [tools_line(TAGS), ToolCall("retrieve", "another look", item.clip.board(0))]
         if drifts:
-            calls = [step for step in chain if isinstance(step, Call)]
+            calls = [step for step in chain if isinstance(step, ToolCall)]
             chain = []
             for call in calls:
                 chain += [_prose(rng), call]

@@ -9,7 +9,7 @@ from act2see.micro.world import Board, Clip, Edit, cell_name
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ToolCall:
     """A tool call of a chain."""
 
     tag: str
@@ -18,7 +18,7 @@ class Call:
     """The board that the returned frame should show."""
 
 
-Step = str | Call
+Step = str | ToolCall
 """Text, or a call."""
 
 

@@ -46,8 +46,8 @@ class ClipTool:
         return await asyncio.to_thread(self._call, query, context)
 
     def _call(self, query: str, context: ToolContext) -> ToolResult:
-        clips = self.resources.finder.clips
-        clip = clips.clip(context.video)
+        library = self.resources.finder.library
+        clip = library.probe(context.video)
         times, rest = times_in(query)
         if not times:
             frame, left = frame_in(rest, context.shown)
@@ -59,7 +59,7 @@ class ClipTool:
         if min(times) >= clip.info.seconds:
             return ToolResult(note=f"The video ends at {clip.info.seconds:.1f} seconds.")
         numbers = frames_at(clip.seconds, self._spread(times, clip.info.seconds))
-        return ToolResult(tuple(clips.pictures(context.video, numbers, Taken(query=query))))
+        return ToolResult(tuple(library.pictures(context.video, numbers, Taken(query=query))))
 
     def _spread(self, named: list[float], end: float) -> NDArray[np.float64]:
         """The times to show: between the first two that were named, or around the only one."""

@@ -81,7 +81,7 @@ class Generate:
     def _anchor(self, index: FrameIndex, query: str, context: ToolContext) -> tuple[Found, FrameRef]:
         finder = self.resources.finder
         found = finder.search(index, query)
-        [anchor] = finder.clips.pictures(context.video, [found.hits[0].frame])
+        [anchor] = finder.library.pictures(context.video, [found.hits[0].frame])
         return found, anchor
 
     def _best(

@@ -109,9 +109,9 @@ class Ocr:
             found.sort(key=lambda line: -scores[line.text])
         if not found:
             return ToolResult(note=f'No text like "{safe(wanted)}" was read. What was: {listed(lines)}.')
-        clips = self.resources.finder.clips
-        numbers = frames_at(clips.clip(context.video).seconds, sorted(self._times(found)))
-        frames = clips.pictures(context.video, numbers, Taken(query=query))
+        library = self.resources.finder.library
+        numbers = frames_at(library.probe(context.video).seconds, sorted(self._times(found)))
+        frames = library.pictures(context.video, numbers, Taken(query=query))
         return ToolResult(tuple(frames), f"Read: {listed(found)}.")
 
     def _times(self, found: Sequence[Seen]) -> set[float]:
@@ -133,8 +133,8 @@ class Ocr:
             StoreError: The cache cannot be written.
             VideoError: The video cannot be read.
         """
-        o, clips = self.options, self.resources.finder.clips
-        clip = clips.clip(video)
+        o, library = self.options, self.resources.finder.library
+        clip = library.probe(video)
         frames = clip.every(o.fps)
         if len(frames) > o.look:
             log.warning(
@@ -148,18 +148,18 @@ class Ocr:
         key = f"{clip.info.digest}-{o.fps:g}fps-{o.look}-{o.max_side}-{o.confidence:g}-{engine}"
         with self._lock:
             if key not in self._read:
-                file = clips.cache / "ocr" / f"{key}.json"
+                file = library.cache / "ocr" / f"{key}.json"
                 known = _cached(file)
                 self._read[key] = self._read_all(video, frames, file) if known is None else known
             return self._read[key]
 
     def _read_all(self, video: str, frames: Sequence[int], file: Path) -> list[Seen]:
-        clips = self.resources.finder.clips
-        size = clips.clip(video).info.fit(self.options.max_side)
+        library = self.resources.finder.library
+        size = library.probe(video).info.fit(self.options.max_side)
         spelt: dict[str, str] = {}  # the first spelling of each line
         runs: dict[str, list[list[float]]] = {}
         before: set[str] = set()
-        for _, seconds, pixels in clips.decode(video, frames, size):
+        for _, seconds, pixels in library.decode(video, frames, size):
             now = {_plain(text): text for text in self.read(pixels)}
             for plain, text in now.items():
                 spelt.setdefault(plain, text)

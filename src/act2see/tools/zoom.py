@@ -93,20 +93,20 @@ class Zoom:
 
     def _unseen(self, query: str, video: str) -> tuple[FrameRef, ...]:
         """The frame at the time that a query names, for agents that keep no list of what they have seen."""
-        clips = self.resources.finder.clips
+        library = self.resources.finder.library
         times, _ = times_in(query)
         if not times:
             return ()
-        return tuple(clips.pictures(video, frames_at(clips.clip(video).seconds, times[:1])))
+        return tuple(library.pictures(video, frames_at(library.probe(video).seconds, times[:1])))
 
     def _pixels(self, frame: FrameRef, video: str) -> Pixels:
         """The whole frame at the largest size there is."""
         if frame.imagined:
             return self.resources.store(frame)
-        clips = self.resources.finder.clips
+        library = self.resources.finder.library
         # The frame on the screen at that time, which is kept to a tenth of a millisecond.
-        numbers = frames_at(clips.clip(video).seconds, [frame.seconds])
-        [(_, _, pixels)] = clips.decode(video, numbers, None)
+        numbers = frames_at(library.probe(video).seconds, [frame.seconds])
+        [(_, _, pixels)] = library.decode(video, numbers, None)
         return pixels
 
 

@@ -109,7 +109,7 @@ def _within_budget(urls: dict[str, str]) -> dict[str, str]:
 
 def _same_video(trace: Trace, finder: Finder) -> bool:
     try:
-        return finder.clips.clip(trace.video.path).info.digest == trace.video.digest
+        return finder.library.probe(trace.video.path).info.digest == trace.video.digest
     except (Act2SeeError, OSError):
         return False
 
@@ -236,7 +236,7 @@ class _Builder:
         path = self.trace.video.path
         try:
             hits = self.finder.find(path, query, k=CANDIDATES).hits
-            frames = self.finder.clips.pictures(path, [h.frame for h in hits])
+            frames = self.finder.library.pictures(path, [h.frame for h in hits])
         except Act2SeeError as e:
             log.info("the candidates of %r are the peaks of its curve: %s", query[:80], e)
             return None

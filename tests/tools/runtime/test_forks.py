@@ -15,7 +15,7 @@ BEGIN = """
 import os, threading
 from act2see.tools.runtime.batching import MicroBatcher
 from act2see.tools.runtime.forks import Lock, RLock, leak, native, natively
-from act2see.tools.runtime.rotation import RoundRobin
+from act2see.tools.runtime.round_robin import RoundRobin
 from act2see.tools.runtime.sharing import KeyedLocks, Shared
 
 def in_child(work):

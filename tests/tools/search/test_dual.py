@@ -172,7 +172,7 @@ def test_every_back_end_has_an_index_of_its_own(
     assert rows == [18 * encoder.tokens, 18, 18, 18]
     for finder in finders[1:]:
         [best] = finder.find(clip, TEXTS[0]).hits
-        [(_, _, pixels)] = finder.clips.decode(clip, [best.frame], (SIDE, SIDE))
+        [(_, _, pixels)] = finder.library.decode(clip, [best.frame], (SIDE, SIDE))
         assert best.score == pytest.approx(finder.similarities([pixels], TEXTS[0])[0], abs=5e-3)
 
 

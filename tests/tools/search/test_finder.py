@@ -15,7 +15,7 @@ import pytest
 from act2see.errors import StoreError
 from act2see.tools.base import Resources
 from act2see.tools.frames import Video
-from act2see.tools.video.library import Clip
+from act2see.tools.video.library import ProbedVideo
 from act2see.tools.video.reader import frames_at
 
 Make = Callable[..., Resources]
@@ -82,14 +82,14 @@ def test_segments_leave_skipped_frames_out(resources: Make, clip: str) -> None:
 def test_a_second_question_opens_no_video_and_encodes_no_frame(resources: Make, clip: str) -> None:
     one = resources()
     found = one.finder.find(clip, QUERY)
-    frames = one.finder.clips.pictures(clip, [h.frame for h in found.hits])
+    frames = one.finder.library.pictures(clip, [h.frame for h in found.hits])
     assert one.finder.encoded == 18
     two = resources()
     again = two.finder.find(clip, QUERY)
     assert again == found
-    assert two.finder.clips.pictures(clip, [h.frame for h in again.hits]) == frames
+    assert two.finder.library.pictures(clip, [h.frame for h in again.hits]) == frames
     assert two.store.get(frames[0].digest).shape == (96, 96, 3)
-    assert (two.finder.clips.opened, two.finder.encoded) == (0, 0)
+    assert (two.finder.library.opened, two.finder.encoded) == (0, 0)
 
 
 def test_another_rate_has_an_index_of_its_own(resources: Make, clip: str) -> None:
@@ -117,28 +117,28 @@ def test_a_damaged_index_is_built_again_with_a_warning(
 def test_damaged_cached_facts_are_read_again(
     resources: Make, clip: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = resources().finder.clips
-    facts = one.clip(clip)
+    one = resources().finder.library
+    facts = one.probe(clip)
     [file] = one.cache.glob("videos/*/*.json")
     file.write_text("rubbish")
-    two = resources().finder.clips
+    two = resources().finder.library
     with caplog.at_level(logging.WARNING):
-        assert np.allclose(two.clip(clip).seconds, facts.seconds, atol=1e-6)
+        assert np.allclose(two.probe(clip).seconds, facts.seconds, atol=1e-6)
     assert "reading the video again" in caplog.text
     assert two.opened == 1
 
 
 def test_pictures_that_left_the_store_are_taken_again(resources: Make, clip: str) -> None:
     one = resources()
-    [ref] = one.finder.clips.pictures(clip, [8])
+    [ref] = one.finder.library.pictures(clip, [8])
     Path(one.store.path(ref.digest)).unlink()
     two = resources()
-    assert two.finder.clips.pictures(clip, [8]) == [ref]
+    assert two.finder.library.pictures(clip, [8]) == [ref]
     assert two.store.get(ref.digest).shape == (96, 96, 3)
 
 
 def test_pictures_come_in_the_order_asked_for(resources: Make, clip: str) -> None:
-    clips = resources().finder.clips
+    clips = resources().finder.library
     refs = clips.pictures(clip, [12, 0, 12])
     assert [round(r.seconds, 2) for r in refs] == [1.0, 0.0, 1.0]
     assert refs[0] == refs[2]
@@ -190,7 +190,7 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(resources: Make, clip: s
         resources(cache=good).finder.find(clip, QUERY)
 
 
-def odd_clip(seconds: list[float], length: float) -> Clip:
+def odd_clip(seconds: list[float], length: float) -> ProbedVideo:
     """A clip with a variable frame rate."""
     frames = len(seconds)
     info = Video(
@@ -202,7 +202,7 @@ def odd_clip(seconds: list[float], length: float) -> Clip:
         frames=frames,
         fps=frames / length,
     )
-    return Clip(info, np.asarray(seconds))
+    return ProbedVideo(info, np.asarray(seconds))
 
 
 def test_frames_are_placed_by_timestamp() -> None:

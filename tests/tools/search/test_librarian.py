@@ -8,7 +8,7 @@ import pytest
 
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_resources
-from act2see.micro.questions import Call, make_item
+from act2see.micro.questions import ToolCall, make_item
 from act2see.micro.world import write_clip
 from act2see.tools.search.finder import Finder
 from act2see.tools.search.librarian import search_folder
@@ -16,7 +16,7 @@ from act2see.tools.video.folders import Folders
 
 # Clips without a guest or a blink of this shape, and one with the guest out of every whole second.
 GUEST = next(i for n in range(50) if (i := make_item("observe", n, "test")).kind == "guest" and not i.in_view)
-QUERY = next(step.query for step in GUEST.chain if isinstance(step, Call))
+QUERY = next(step.query for step in GUEST.chain if isinstance(step, ToolCall))
 SHAPE = GUEST.clip.short[0].piece.shape
 OTHERS = [i for n in range(60) if (i := make_item("imagine", n, "test")).clip.slow[0][1].find(SHAPE) is None][
     :2

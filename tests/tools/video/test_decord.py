@@ -63,20 +63,20 @@ def config(tmp_path: Path, **changes: Any) -> Any:
 def test_the_config_key_chooses_the_decoder(tmp_path: Path, decoder: Decoder) -> None:
     path = str(write_video(tmp_path / "clip.mp4", EVEN))
     resources = build_resources(config(tmp_path, video={"decoder": decoder}))
-    clips = resources.finder.clips
-    assert clips.decoder == decoder
-    frames = clips.pictures(path, [0, 47])
+    library = resources.finder.library
+    assert library.decoder == decoder
+    frames = library.pictures(path, [0, 47])
     assert [number(resources.store(frame)) for frame in frames] == [0, 47]
 
 
 def test_pictures_of_the_two_decoders_are_kept_apart(tmp_path: Path) -> None:
     path = str(write_video(tmp_path / "clip.mp4", EVEN))
     for decoder in DECODERS:
-        clips = build_resources(config(tmp_path, video={"decoder": decoder})).finder.clips
-        assert clips.clip(path).taken == {}
-        clips.pictures(path, [0])
-    again = build_resources(config(tmp_path)).finder.clips
-    assert list(again.clip(path).taken) == [0]
+        library = build_resources(config(tmp_path, video={"decoder": decoder})).finder.library
+        assert library.probe(path).taken == {}
+        library.pictures(path, [0])
+    again = build_resources(config(tmp_path)).finder.library
+    assert list(again.probe(path).taken) == [0]
     assert again.opened == 0
 
 

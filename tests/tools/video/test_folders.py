@@ -220,7 +220,7 @@ def test_a_fenced_library_opens_only_its_folders(tmp_path: Path) -> None:
     fenced = FencedLibrary(
         VideoLibrary(tmp_path / "cache", FrameStore(tmp_path / "frames"), 192), Folders([tmp_path / "in"])
     )
-    assert fenced.clip(f"{inside}#t=0,1").info.seconds == pytest.approx(1.0)
+    assert fenced.probe(f"{inside}#t=0,1").info.seconds == pytest.approx(1.0)
     assert len(fenced.pictures(inside, [0, 1])) == 2
     os.mkfifo(tmp_path / "in" / "pipe.mp4")
     said = set()
@@ -242,7 +242,7 @@ def test_a_fenced_library_opens_only_its_folders(tmp_path: Path) -> None:
         f"http://127.0.0.1/{inside}",
         "",
     ):
-        for look in (fenced.clip, lambda p: fenced.pictures(p, [0])):
+        for look in (fenced.probe, lambda p: fenced.pictures(p, [0])):
             with pytest.raises(VideoError, match="only videos in") as e:
                 look(path)  # type: ignore[operator]
             said.add(str(e.value))

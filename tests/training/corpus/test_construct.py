@@ -23,7 +23,7 @@ from act2see.micro.questions import item_of
 from act2see.micro.source import load_world
 from act2see.micro.teacher import Faults, ScriptedTeacher
 from act2see.trace.record import Frames
-from act2see.training.corpus.construct import Limits, Plan, construct, teacher_question
+from act2see.training.corpus.construct import ConstructLimits, ConstructPlan, construct, teacher_question
 from act2see.training.corpus.records import Chain, Journal, read_chains
 from act2see.training.corpus.sources import Sample
 
@@ -54,8 +54,8 @@ def run(
     folder: Path,
     samples: Sequence[Sample],
     teacher: Any,
-    plan: Plan | None = None,
-    limits: Limits | None = None,
+    plan: ConstructPlan | None = None,
+    limits: ConstructLimits | None = None,
 ) -> list[Chain]:
     asyncio.run(construct(samples, CONFIG, folder, plan, limits, reasoner=teacher))
     return list(read_chains(folder / "chains.jsonl"))
@@ -122,7 +122,7 @@ def test_a_wrong_answer_is_retried_twice_and_then_dropped(tmp_path: Path, one: l
 def test_outcomes_of_bad_attempts(
     tmp_path: Path, one: list[Sample], line: str | Exception, outcome: str
 ) -> None:
-    (chain,) = run(tmp_path, one, Says([line]), Plan(retries=0))
+    (chain,) = run(tmp_path, one, Says([line]), ConstructPlan(retries=0))
     assert chain.attempts[0].outcome == outcome
     assert chain.dropped.startswith(f"{outcome} after 1 attempts")
 
@@ -145,7 +145,7 @@ def test_the_answer_is_in_the_prompt_only_with_hint(tmp_path: Path, one: list[Sa
     sample = one[0].model_copy(update={"answer": one[0].options[0], "chain": "because it is so"})
     for hint in (False, True):
         teacher = Says([f"Hm.</think><answer>{sample.answer}</answer>"])
-        (chain,) = run(tmp_path / str(hint), [sample], teacher, Plan(hint=hint))
+        (chain,) = run(tmp_path / str(hint), [sample], teacher, ConstructPlan(hint=hint))
         assert ("because it is so" in teacher.heard[0]) == hint
         assert ("right answer" in teacher.heard[0]) == hint
         assert chain.trace
@@ -163,7 +163,7 @@ def test_a_resumed_run_makes_no_chain_twice(tmp_path: Path, world: list[Sample])
     again = {c.sample.id: c for c in run(tmp_path / "b", world, teacher)}
     assert [contents_of(c) for c in chains] == [contents_of(again[c.sample.id]) for c in chains]
     with pytest.raises(CorpusError, match="another plan"):
-        run(tmp_path, world, teacher, Plan(seed=1))
+        run(tmp_path, world, teacher, ConstructPlan(seed=1))
     with pytest.raises(CorpusError, match="another teacher"):
         run(tmp_path, world, ScriptedTeacher(seed=9))
 
@@ -201,14 +201,14 @@ def test_sigkill_loses_only_unfinished_chains(tmp_path: Path) -> None:
 
 def test_a_spent_budget_stops_the_run(tmp_path: Path, world: list[Sample]) -> None:
     teacher = Says(["Hm.</think><answer>nothing of this</answer>"])
-    plan, limits = Plan(retries=0, prices=(1.0, 10.0)), Limits(concurrency=1, dollars=0.002)
+    plan, limits = ConstructPlan(retries=0, prices=(1.0, 10.0)), ConstructLimits(concurrency=1, dollars=0.002)
     result = asyncio.run(construct(world, CONFIG, tmp_path, plan, limits, reasoner=teacher))
     # A question takes 1,000 tokens read and 10 written: $0.0011; the second is the last to begin.
     assert result.dropped == 2
     assert result.cost.dollars == pytest.approx(0.0022)
     assert result.stopped == "the budget of $0.002 is spent"
     with pytest.raises(CorpusError, match="needs prices"):
-        asyncio.run(construct(world, CONFIG, tmp_path / "b", Plan(), limits, reasoner=teacher))
+        asyncio.run(construct(world, CONFIG, tmp_path / "b", ConstructPlan(), limits, reasoner=teacher))
 
 
 def test_a_full_disk_leaves_the_journal_whole(

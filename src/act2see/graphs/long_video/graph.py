@@ -11,7 +11,7 @@ ends the run.
 Answers are merged by the rule of `merge.py`, or written by a chat model (`chat_merge.py`).
 
 The state holds references and traces, some 15 KB a part, so an hour is a few megabytes. Memory is that of
-`at_once` questions. Input and output belong to one run of a thread, as in `graphs/state.py`.
+`concurrency` questions. Input and output belong to one run of a thread, as in `graphs/state.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Send
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from typing_extensions import TypedDict
 
 from act2see.agent.reasoners.chat.setup import chat_model
@@ -62,10 +62,10 @@ class LongVideo(Section):
     the micro preset, 192 s with the paper's)."""
     overlap: Annotated[float, Field(ge=0)] = 1.0
     """Seconds that neighbouring parts share. Only shorter events are sure to be whole in one part."""
-    most: Count = 2000
-    """Parts that a video may have."""
-    at_once: Count = 8
-    """Parts that are asked at the same time."""
+    max_parts: Count = Field(2000, validation_alias=AliasChoices("max_parts", "most"))
+    """Parts that a video may have. `most` is an older name."""
+    concurrency: Count = Field(8, validation_alias=AliasChoices("concurrency", "at_once"))
+    """Parts that are asked at the same time. `at_once` is an older name."""
     margin: Annotated[float, Field(ge=0, le=1)] = 0.5
     """How near the best part's evidence another part's must come, see `merge.py`."""
     model: str | None = None
@@ -175,10 +175,10 @@ class _Nodes:
         question, options = validate_question(state)
         settings = self._run_settings(runtime.context, config)
         pieces = await asyncio.to_thread(self._pieces, os.fspath(state["video"]), settings)
-        if len(pieces) > settings.most:
+        if len(pieces) > settings.max_parts:
             raise ConfigError(
-                f"{state['video']} has {len(pieces)} parts and may have {settings.most}: make them longer "
-                "(seconds), or allow more (most)"
+                f"{state['video']} splits into {len(pieces)} parts, at most {settings.max_parts} are "
+                "allowed: raise `seconds` or `max_parts`"
             )
         runtime.stream_writer({"type": "split", "parts": [[start, stop] for start, stop, _ in pieces]})
         sends = []
@@ -260,7 +260,7 @@ class _Nodes:
         }
 
     def _pieces(self, video: str, settings: LongVideo) -> list[tuple[float, float, str]]:
-        length = self.parts.resources.finder.clips.clip(video).info.seconds
+        length = self.parts.resources.finder.library.probe(video).info.seconds
         view = self.config.view
         seconds = settings.seconds or 0.75 * view.max_frames / view.fps
         if settings.by == "time":
@@ -300,4 +300,5 @@ class _Nodes:
 
     def _turn(self) -> asyncio.Semaphore:
         """The semaphore of this event loop, shared by all runs of this graph in it."""
-        return self._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self.settings.at_once))
+        turns = asyncio.Semaphore(self.settings.concurrency)
+        return self._turns.setdefault(asyncio.get_running_loop(), turns)

@@ -27,9 +27,9 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.state import AskContext
-from act2see.micro.questions import FAMILIES, TAGS, Call, Item, Step, make_item
+from act2see.micro.questions import FAMILIES, TAGS, Item, Step, ToolCall, make_item
 from act2see.micro.world import Board, read_board, write_clip
-from act2see.trace.record import Answer, Call as Called, Frames, Segment, Text
+from act2see.trace.record import Answer, Call, Frames, Segment, Text
 from act2see.trace.trace import Trace
 
 
@@ -45,13 +45,13 @@ def with_lines(item: Item) -> Item:
     """The item with the line of all tools before each call of its chain."""
     chain: list[Step] = []
     for step in item.chain:
-        chain += [tools_line(TAGS), step] if isinstance(step, Call) else [step]
+        chain += [tools_line(TAGS), step] if isinstance(step, ToolCall) else [step]
     return replace(item, chain=tuple(chain))
 
 
 def continued(item: Item, returned: int) -> str:
     """What follows in an item's chain after `returned` of its calls: up to the next call, or to the end."""
-    calls = [i for i, step in enumerate(item.chain) if isinstance(step, Call)]
+    calls = [i for i, step in enumerate(item.chain) if isinstance(step, ToolCall)]
     start = calls[returned - 1] + 1 if returned else 0
     has_call = returned < len(calls)
     stop = calls[returned] + 1 if has_call else len(item.chain)
@@ -86,7 +86,7 @@ def same(a: Board, b: Board) -> bool:
     return set(a.pieces) == set(b.pieces) and a.tipped == b.tipped
 
 
-def shows(item: Item, call: Call, frames: Frames, parts: Parts) -> bool:
+def shows(item: Item, call: ToolCall, frames: Frames, parts: Parts) -> bool:
     """Whether a tool returned the one frame that the chain expects."""
     if len(frames.frames) != 1:
         return False
@@ -115,7 +115,7 @@ def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
     had, has = tools_line(trace.versions.tools), tools_line(tags)
     segments: list[Segment] = []
     for segment in trace.segments:
-        if isinstance(segment, Called) and segment.tag not in tags:
+        if isinstance(segment, Call) and segment.tag not in tags:
             before = segments.pop()
             assert isinstance(before, Text), "a chain names its tools before it calls"
             segments += _without_call(trace, segment, before, rng)
@@ -128,7 +128,7 @@ def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
     return trace.model_copy(update={"segments": tuple(segments), "versions": versions})
 
 
-def _without_call(trace: Trace, call: Called, before: Text, rng: random.Random) -> tuple[Text, Answer]:
+def _without_call(trace: Trace, call: Call, before: Text, rng: random.Random) -> tuple[Text, Answer]:
     """The end of a trace from the text before a call that it cannot make.
 
     What only another frame of the video would show is guessed; the outcome of an edit is concluded from text.
@@ -219,7 +219,7 @@ async def make_chains(
 def _fault(item: Item, trace: Trace, parts: Parts) -> str:
     """The tool that returned another frame than the chain expects, or "format"; empty for a good trace."""
     returned = [s for s in trace.segments if isinstance(s, Frames)]
-    wanted = [s for s in item.chain if isinstance(s, Call)]
+    wanted = [s for s in item.chain if isinstance(s, ToolCall)]
     for call, frames in zip(wanted, returned, strict=False):
         if not shows(item, call, frames, parts):
             return call.tag

@@ -240,7 +240,7 @@ def train_encoder(
 
 def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[str, float]:
     """How often, by tag, the best frame of a clip at 3 fps is one that the chain expects."""
-    from act2see.micro.questions import Call, items
+    from act2see.micro.questions import ToolCall, items
     from act2see.micro.world import render
 
     hits: dict[str, list[bool]] = {"retrieve": [], "generate": []}
@@ -249,7 +249,7 @@ def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[st
         boards = [item.clip.at(float(t)) for t in times]
         features = encoder.frames([render(b, 48) for b in boards]).astype(np.float32)
         for call in item.chain:
-            if not isinstance(call, Call):
+            if not isinstance(call, ToolCall):
                 continue
             scores = (features @ encoder.phrases([call.query])[0]).max(1)
             if call.tag == "retrieve":

@@ -37,7 +37,7 @@ from act2see.tools.runtime.memory import release
 from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
-from act2see.training.corpus.construct import Limits, Plan, construct
+from act2see.training.corpus.construct import ConstructLimits, ConstructPlan, construct
 from act2see.training.corpus.filtering import filter_chains
 from act2see.training.corpus.records import Chain, read_chains, write_chains
 from act2see.training.corpus.similarity import SentenceEncoder
@@ -161,7 +161,7 @@ class _SeedRun:
     def build(self, name: str, faults: Faults, *, hint: bool = False, count: int | None = None) -> Result:
         """The teacher's first attempts, right or wrong; only some arms filter them."""
         samples = list(load_world(count or self.sizes.corpus, self.folder / "clips", self.seed))
-        plan = Plan(retries=0, seed=self.seed, hint=hint)
+        plan = ConstructPlan(retries=0, seed=self.seed, hint=hint)
         teacher = ScriptedTeacher(faults, self.seed)
         self._construct(samples, self.config(), name, plan, concurrency=8, reasoner=teacher)
         chains = self.chains(name)
@@ -178,11 +178,11 @@ class _SeedRun:
         samples: Sequence[Sample],
         config: Config,
         name: str,
-        plan: Plan,
+        plan: ConstructPlan,
         concurrency: int,
         reasoner: Reasoner | None = None,
     ) -> None:
-        limits = Limits(concurrency=concurrency)
+        limits = ConstructLimits(concurrency=concurrency)
         with one_thread():
             asyncio.run(construct(samples, config, self.folder / name, plan, limits, reasoner=reasoner))
 
@@ -293,7 +293,7 @@ class _SeedRun:
         """Rejection sampling: the student's own answers to new questions, filtered, are trained on beside the
         reference chains."""
         student, new = str(self.weights("both")), self.new_questions()
-        plan = Plan(retries=1, seed=self.seed, temperature=0.7)
+        plan = ConstructPlan(retries=1, seed=self.seed, temperature=0.7)
         self._construct(new, self.config(student), "own", plan, concurrency=32)
         own = [c.trace for c in self._filter("own") if c.trace]
         frames = FrameStore(self.folder / "own" / "frames")

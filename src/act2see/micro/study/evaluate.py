@@ -21,7 +21,7 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.state import AskContext
-from act2see.micro.questions import FAMILIES, Call, Item, Split, make_item
+from act2see.micro.questions import FAMILIES, Item, Split, ToolCall, make_item
 from act2see.micro.recipe.learn_generator import score_edit
 from act2see.micro.world import write_clip
 from act2see.tools.frames import Generated
@@ -302,7 +302,7 @@ def _frames(full: list[AnsweredItem], parts: Parts) -> list[Rate]:
     kept: list[bool] = []
     for answered in full:
         clip = answered.item.clip
-        expected = {s.tag: s.expect for s in answered.item.chain if isinstance(s, Call)}
+        expected = {s.tag: s.expect for s in answered.item.chain if isinstance(s, ToolCall)}
         for returned in answered.trace.segments:
             if not isinstance(returned, Frames) or not returned.frames or returned.tag not in expected:
                 continue

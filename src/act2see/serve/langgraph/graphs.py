@@ -69,7 +69,7 @@ def served_config() -> Config:
     """
     config = load_config(os.environ.get("ACT2SEE_CONFIG") or None)
     finder = cached_parts(config).resources.finder
-    finder.clips = FencedLibrary(finder.clips, Folders(_folders()))
+    finder.library = FencedLibrary(finder.library, Folders(_folders()))
     return config
 
 

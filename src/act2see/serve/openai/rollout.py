@@ -66,7 +66,7 @@ class RequestPictures:
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class ChatPrompt:
     """A rollout with its pictures."""
 
     rollout: Rollout
@@ -74,7 +74,7 @@ class Prompt:
     """Holds the pictures in `RequestPictures`."""
 
 
-def build_prompt(request: ChatRequest, pictures: RequestPictures) -> Prompt:
+def build_prompt(request: ChatRequest, pictures: RequestPictures) -> ChatPrompt:
     """The rollout of a chat.
 
     Args:
@@ -113,7 +113,7 @@ def build_prompt(request: ChatRequest, pictures: RequestPictures) -> Prompt:
         pieces.append(TextPiece("<|im_start|>assistant\n<think>\n", "control"))
     # The protocol has no sessions. Chats with the same beginning are taken for one run, whose row of the
     # cache is continued. If they are not, their ids differ, and the row is read anew from there.
-    return Prompt(Rollout(tuple(pieces), session.hexdigest()), tuple(pixels))
+    return ChatPrompt(Rollout(tuple(pieces), session.hexdigest()), tuple(pixels))
 
 
 def decode_picture(url: str, where: str, room: int = MAX_PIXELS) -> Pixels:

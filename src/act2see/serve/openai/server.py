@@ -34,7 +34,7 @@ from act2see.graphs.config import ReasonerConfig
 from act2see.graphs.parts import LazyReasoner, build_reasoner
 from act2see.serve.failures import LogFailures, failure_message, log_failure
 from act2see.serve.hosts import AllowedHosts
-from act2see.serve.openai.rollout import Prompt, RequestPictures, build_prompt
+from act2see.serve.openai.rollout import ChatPrompt, RequestPictures, build_prompt
 from act2see.serve.openai.wire import ChatRequest, ProtocolError, Reply, StopStrings, read_request
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Served:
                 "messages",
             )
 
-    async def answer(self, chat: ChatRequest, given: Prompt) -> AsyncGenerator[Delta | End]:
+    async def answer(self, chat: ChatRequest, given: ChatPrompt) -> AsyncGenerator[Delta | End]:
         """The text that the model writes, up to a stop string, then its end.
 
         Raises:

@@ -13,6 +13,7 @@ from typing import Any
 
 from act2see.errors import QuestionError
 from act2see.graphs.config import Config
+from act2see.serve.ui.catalog import CatalogVideo, VideoCatalog
 from act2see.serve.ui.components import EVENT, RunView, Updates, follow, html, on, text_of
 from act2see.serve.ui.form import read_form
 from act2see.serve.ui.history import History
@@ -25,7 +26,6 @@ from act2see.serve.ui.page import (
     taken,
 )
 from act2see.serve.ui.runs import Runs, error_line
-from act2see.serve.ui.shelf import Clip, VideoCatalog
 from act2see.trace.markup import el
 
 # On a phone the answer is below the form, and an error can be above the part that is in view. A busy page may
@@ -50,9 +50,9 @@ class Controls:
     """The controls of the page. `draw` creates them, inside a `gr.Blocks`."""
 
     def __init__(
-        self, configs: Mapping[str, Config], shelf: VideoCatalog, runs: Runs, max_upload: int
+        self, configs: Mapping[str, Config], catalog: VideoCatalog, runs: Runs, max_upload: int
     ) -> None:
-        self.configs, self.shelf, self.runs, self.max_upload = dict(configs), shelf, runs, max_upload
+        self.configs, self.catalog, self.runs, self.max_upload = dict(configs), catalog, runs, max_upload
         self.history = History(runs, {config.hash: name for name, config in self.configs.items()})
 
     def draw(self, blocks: Any) -> None:
@@ -92,7 +92,7 @@ class Controls:
 
     def _draw_ask(self, gr: Any) -> None:
         name, config = next(iter(self.configs.items()))
-        clips = self.shelf.clips()
+        clips = self.catalog.clips()
         first = next(iter(clips.values()), None)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -226,7 +226,7 @@ class Controls:
 
         enabled: Updates = {control: gr.update(interactive=True) for control in self.controls}
         try:
-            clips = await asyncio.to_thread(self.shelf.clips)
+            clips = await asyncio.to_thread(self.catalog.clips)
         except Exception as e:
             return enabled | {self.message: alert(error_line(e, "opening the page"))}
         return enabled | {self.clip: gr.Dropdown(_offered(clips), interactive=True)}
@@ -239,10 +239,10 @@ class Controls:
         try:
             if not isinstance(upload, dict):
                 raise QuestionError("this is not an uploaded file: choose a file")
-            clip, info = await asyncio.to_thread(self.shelf.take, str(upload.get("path")))
+            clip, info = await asyncio.to_thread(self.catalog.take, str(upload.get("path")))
         except Exception as e:
             return {self.upload: None, self.upload_message: alert(error_line(e, "an upload"))}
-        clips = await asyncio.to_thread(self.shelf.clips)
+        clips = await asyncio.to_thread(self.catalog.clips)
         chosen = gr.Dropdown(_offered(clips), value=clip.key)
         return {
             self.upload: None,
@@ -253,7 +253,7 @@ class Controls:
     async def picked(self, key: Any, sample: str, question: Any) -> Updates:
         """A video was selected. A sample fills in its question and options, which are removed again when
         another video is selected."""
-        clips = await asyncio.to_thread(self.shelf.clips)
+        clips = await asyncio.to_thread(self.catalog.clips)
         clip, before = clips.get(text_of(key)), clips.get(sample)
         if clip is None:
             return {self.player: ""}
@@ -290,7 +290,7 @@ class Controls:
                 raise QuestionError(
                     "the previous question is still being answered: wait for the answer, or press Stop"
                 )
-            clips = await asyncio.to_thread(self.shelf.clips)
+            clips = await asyncio.to_thread(self.catalog.clips)
             run = self.runs.begin(read_form(clips, self.configs, *form))
         except Exception as e:
             yield {self.message: alert(error_line(e, "a question"))}
@@ -329,7 +329,7 @@ class Controls:
         await self.runs.stop(id)
 
 
-def _offered(clips: Mapping[str, Clip]) -> list[tuple[str, str]]:
+def _offered(clips: Mapping[str, CatalogVideo]) -> list[tuple[str, str]]:
     return [(c.label, key) for key, c in clips.items()]
 
 

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from act2see.errors import Act2SeeError, QuestionError
 from act2see.serve.failures import log_failure, send_json
-from act2see.serve.ui.shelf import uploaded_file
+from act2see.serve.ui.catalog import uploaded_file
 from act2see.serve.ui.streams import Streams
 
 Scope = MutableMapping[str, Any]

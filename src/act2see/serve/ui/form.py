@@ -8,15 +8,15 @@ from typing import Any
 from act2see.errors import ConfigError, QuestionError, VideoError
 from act2see.graphs.config import Config
 from act2see.graphs.state import AskContext
+from act2see.serve.ui.catalog import CatalogVideo
 from act2see.serve.ui.runs import Asked
-from act2see.serve.ui.shelf import Clip
 
 _SEED = 2**63  # seeds are 64-bit numbers with a sign
 _MOST = 10**9
 
 
 def read_form(
-    clips: Mapping[str, Clip],
+    clips: Mapping[str, CatalogVideo],
     configs: Mapping[str, Config],
     key: Any,
     question: Any,
@@ -68,15 +68,15 @@ def read_form(
     )
 
 
-def _whole(label: str, value: Any, least: int, most: int) -> int | None:
+def _whole(label: str, value: Any, minimum: int, maximum: int) -> int | None:
     """Return a whole number, which a browser may send as 4 or 4.0, or None for an empty control.
 
     Raises:
-        QuestionError: The value is not a whole number from `least` to `most`.
+        QuestionError: The value is not a whole number from `minimum` to `maximum`.
     """
     if value is None:
         return None
     number = int(value) if isinstance(value, float) and value.is_integer() else value
-    if type(number) is not int or not least <= number <= most:
-        raise QuestionError(f"{label!r} must be a whole number from {least} to {most}, or empty")
+    if type(number) is not int or not minimum <= number <= maximum:
+        raise QuestionError(f"{label!r} must be a whole number from {minimum} to {maximum}, or empty")
     return number

@@ -20,8 +20,8 @@ from act2see.errors import Act2SeeError, StoreError, TraceError
 from act2see.graphs.config import Config
 from act2see.graphs.state import AskContext
 from act2see.serve.failures import log_failure
+from act2see.serve.ui.catalog import shown_name
 from act2see.serve.ui.live import Live
-from act2see.serve.ui.shelf import shown_name
 from act2see.trace.folder import OURS, frames_of, save_folder
 from act2see.trace.record import Question
 from act2see.trace.trace import Trace

@@ -28,11 +28,11 @@ from act2see.errors import Act2SeeError, ConfigError
 from act2see.graphs.config import Config
 from act2see.serve.failures import LogFailures
 from act2see.serve.hosts import AllowedHosts, allowed_hosts
+from act2see.serve.ui.catalog import VideoCatalog
 from act2see.serve.ui.controls import Controls
 from act2see.serve.ui.door import Door, Inside
 from act2see.serve.ui.page import CLIPS, RUNS
 from act2see.serve.ui.runs import Runs, error_line
-from act2see.serve.ui.shelf import VideoCatalog
 from act2see.trace.page import stylesheet, trace_html
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Site:
     configs: Mapping[str, Config]
     """Configurations by name. The first one is selected."""
 
-    shelf: VideoCatalog
+    catalog: VideoCatalog
     runs: Runs
 
     max_upload: int = MAX_UPLOAD
@@ -84,7 +84,7 @@ def build_app(site: Site) -> FastAPI:
 
     @app.get(f"/{CLIPS}/{{key}}")
     def clip(key: str) -> Response:
-        found = site.shelf.clips().get(key)
+        found = site.catalog.clips().get(key)
         if found is None or not os.path.isfile(found.path):
             raise HTTPException(404, "there is no such video")
         # The type is a video's whatever the file's name: a file that is also an HTML page must not be opened
@@ -120,7 +120,7 @@ def build_app(site: Site) -> FastAPI:
     hosts = allowed_hosts(*site.hosts)
     blocks = Blocks(title="Act2See", analytics_enabled=False)
     with blocks:
-        Controls(site.configs, site.shelf, site.runs, site.max_upload).draw(blocks)
+        Controls(site.configs, site.catalog, site.runs, site.max_upload).draw(blocks)
     # Otherwise Gradio makes a pandas table of all events after each event, for a monitor that is disabled.
     blocks._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
     own = files("act2see.serve.ui")

@@ -34,13 +34,13 @@ def clean_data(data: Any) -> Any:
     return data
 
 
-def first_line(error: BaseException, most: int = 200) -> str:
-    """The first line of an error's message, cut at `most` characters; its class if the message is empty."""
+def first_line(error: BaseException, max_chars: int = 200) -> str:
+    """Return the first line of an error's message, cut at `max_chars`; its class if it has no message."""
     try:
         lines = [line.strip() for line in clean_text(str(error)).splitlines()]
     except Exception:  # an error's own __str__ may fail
         lines = []
-    return next((line for line in lines if line), type(error).__name__)[:most]
+    return next((line for line in lines if line), type(error).__name__)[:max_chars]
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:

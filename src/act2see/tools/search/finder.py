@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from act2see.errors import StoreError
 from act2see.tools.frames import Curve, FrameRef, Retrieved
 from act2see.tools.runtime.forks import Lock
-from act2see.tools.runtime.rotation import Progress, RoundRobin
+from act2see.tools.runtime.round_robin import Progress, RoundRobin
 from act2see.tools.runtime.text import clean_text
 from act2see.tools.search.index import FrameIndex, IndexWriter, find_segments, read_index
 from act2see.tools.video.library import VideoLibrary
@@ -38,7 +38,7 @@ _INDEXES = 32  # so many stay open
 _LONGEST_SEGMENT = 20.0  # seconds
 
 
-class Encoder(Protocol):
+class FrameEncoder(Protocol):
     """What the finder needs of an encoder; `Blip2Encoder` is one."""
 
     @property
@@ -106,15 +106,15 @@ class Finder:
 
     def __init__(
         self,
-        clips: VideoLibrary,
-        encoder: Encoder,
+        library: VideoLibrary,
+        encoder: FrameEncoder,
         cache: Path,
         fps: float = 3.0,
         batch: int = 32,
         keep_frames: bool = False,
         workers: int = 2,
     ) -> None:
-        self.clips, self.encoder, self.cache = clips, encoder, cache
+        self.library, self.encoder, self.cache = library, encoder, cache
         self.fps, self.batch, self.keep_frames = fps, batch, keep_frames
         self.encoded = 0
         """How many frames were encoded: caching is measured by it."""
@@ -197,7 +197,7 @@ class Finder:
         made = [
             Retrieved(query=query, score=round(hit.score, 4), index_id=found.index_id) for hit in found.hits
         ]
-        return self.clips.pictures(video, [hit.frame for hit in found.hits], made)
+        return self.library.pictures(video, [hit.frame for hit in found.hits], made)
 
     def similarities(self, pictures: Sequence[Pixels], text: str) -> list[float]:
         """How well each picture fits a text: the best of its vectors, as in an index."""
@@ -207,7 +207,7 @@ class Finder:
 
     def index_id(self, video: VideoPath) -> str:
         """The name of a video's index. Raises `VideoError` if the video cannot be read."""
-        return f"{self.clips.clip(video).info.digest}-{self.encoder.id}-{self.fps:g}fps"
+        return f"{self.library.probe(video).info.digest}-{self.encoder.id}-{self.fps:g}fps"
 
     def index(self, video: VideoPath, progress: Progress | None = None) -> FrameIndex:
         """The index of a video: from memory, from disk, or built now.
@@ -248,7 +248,7 @@ class Finder:
 
     def _begin(self, video: VideoPath, progress: Progress | None) -> FrameIndex | Future[FrameIndex]:
         """The index if it is in memory or on disk; else the building of it, under way or new."""
-        window = self.clips.window(video)
+        window = self.library.window(video)
         id = self.index_id(window)
         with self._lock:
             known = self._open.get(id)
@@ -289,7 +289,7 @@ class Finder:
             writer = IndexWriter()
             yield from self._encode(window, writer)
             facts = {
-                "video": self.clips.clip(window).info.digest,
+                "video": self.library.probe(window).info.digest,
                 "encoder": self.encoder.id,
                 "fps": self.fps,
             }
@@ -298,28 +298,28 @@ class Finder:
             lock.release()
 
     def _encode(self, window: Window, writer: IndexWriter) -> Generator[tuple[int, int], None, None]:
-        clip = self.clips.clip(window)
+        clip = self.library.probe(window)
         frames = clip.every(self.fps)
         if self.keep_frames:
-            size = clip.info.fit(self.clips.max_side)
+            size = clip.info.fit(self.library.max_side)
         else:
             size = (self.encoder.size, self.encoder.size)
         taken: dict[int, str] = {}
         done = 0
-        decoded = self.clips.decode(window, frames, size)
+        decoded = self.library.decode(window, frames, size)
         while batch := list(islice(decoded, self.batch)):
             numbers, seconds, pixels = zip(*batch, strict=True)
             features = self.encoder.frames(list(pixels))
             self.encoded += len(batch)
             if self.keep_frames:
-                taken.update((i, self.clips.store.put(p)) for i, p in zip(numbers, pixels, strict=True))
+                taken.update((i, self.library.store.put(p)) for i, p in zip(numbers, pixels, strict=True))
             writer.add(np.array(numbers), np.array(seconds), features)
             done += len(batch)
             if done < len(frames):
                 yield done, len(frames)
         yield len(frames), len(frames)
         if taken:
-            self.clips.keep(window, taken)
+            self.library.keep(window, taken)
 
 
 def _withdraw(begun: asyncio.Future[FrameIndex | Future[FrameIndex]]) -> None:

@@ -180,7 +180,7 @@ def read_index(folder: Path, id: str) -> FrameIndex:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class FrameSegment:
     """A stretch of an index: frames `start` to `stop` (exclusive)."""
 
     start: int
@@ -191,7 +191,7 @@ class Segment:
     """Static plus dynamic score (`find_segments`)."""
 
 
-def find_segments(scores: Scores, threshold: float, count: int = 1, longest: int = 60) -> list[Segment]:
+def find_segments(scores: Scores, threshold: float, count: int = 1, longest: int = 60) -> list[FrameSegment]:
     """From frame scores to segments, after TFVTG (Zheng et al., ECCV 2024), for events that have a length.
 
     A proposal's static score is the mean similarity inside it minus the mean outside; its dynamic score is
@@ -222,11 +222,11 @@ def find_segments(scores: Scores, threshold: float, count: int = 1, longest: int
         values = sums / length - outside + np.maximum(rise[: rest + 1], 0.0)
         proposals += [(float(value), s, s + length) for s, value in enumerate(values) if passed[s] > 0]
     proposals.sort(key=lambda proposal: (-proposal[0], proposal[2] - proposal[1]))  # of equals, the shorter
-    found: list[Segment] = []
+    found: list[FrameSegment] = []
     for value, start, stop in proposals:
         if any(start < other.stop and stop > other.start for other in found):
             continue
-        found.append(Segment(start, stop, start + int(passed[start:stop].argmax()), value))
+        found.append(FrameSegment(start, stop, start + int(passed[start:stop].argmax()), value))
         if len(found) == count:
             break
     return found

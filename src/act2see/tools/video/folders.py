@@ -187,8 +187,8 @@ class Folders:
 class FencedLibrary(VideoLibrary):
     """A library that opens no video outside the folders, whatever path a graph is given."""
 
-    def __init__(self, clips: VideoLibrary, folders: Folders) -> None:
-        super().__init__(clips.cache, clips.store, clips.max_side, clips.decoder)
+    def __init__(self, library: VideoLibrary, folders: Folders) -> None:
+        super().__init__(library.cache, library.store, library.max_side, library.decoder)
         self.folders = folders
 
     def window(self, video: VideoPath) -> Window:

@@ -35,7 +35,7 @@ _CLIPS = 64  # facts of so many videos stay in memory
 
 
 @dataclass(slots=True)
-class Clip:
+class ProbedVideo:
     """What is known of a video."""
 
     info: Video
@@ -73,13 +73,13 @@ class VideoLibrary:
         self.cache, self.store, self.max_side, self.decoder = cache, store, max_side, decoder
         self.opened = 0
         """How many videos were opened for decoding: caching is measured by it."""
-        self._clips: LRUCache[str, Clip] = LRUCache(_CLIPS)
+        self._clips: LRUCache[str, ProbedVideo] = LRUCache(_CLIPS)
         self._digests: dict[tuple[Window, int, int], str] = {}
         self._lock = Lock()
         # For each video: its packets are read and its pictures are taken once, and no other video waits.
         self._locks = KeyedLocks()
 
-    def clip(self, video: VideoPath) -> Clip:
+    def probe(self, video: VideoPath) -> ProbedVideo:
         """The facts of a video. Raises `VideoError` if it cannot be read."""
         window = self.window(video)
         with self._locks(("facts", os.path.abspath(window.path), window.fragment)):
@@ -88,7 +88,7 @@ class VideoLibrary:
                 known = self._clips.get(digest)
             if known is not None:
                 return known
-            clip = self._remembered(window, digest) or self._probe(window)
+            clip = self._remembered(window, digest) or self._read_facts(window)
             with self._lock:
                 # The same video may have been opened under another name.
                 return self._clips.setdefault(digest, clip)
@@ -115,7 +115,7 @@ class VideoLibrary:
             VideoError: The video cannot be read.
         """
         window = self.window(video)
-        clip = self.clip(window)
+        clip = self.probe(window)
         width, height = clip.info.fit(self.max_side)
         with self._locks(clip.info.digest):
             missing = sorted({i for i in frames if i not in clip.taken})
@@ -159,7 +159,7 @@ class VideoLibrary:
             StoreError: The cache cannot be written.
             VideoError: The video cannot be read.
         """
-        clip = self.clip(video)
+        clip = self.probe(video)
         with self._locks(clip.info.digest):
             clip.taken.update(taken)
             self._remember(clip)
@@ -183,28 +183,28 @@ class VideoLibrary:
         by = "" if self.decoder == "pyav" else f"-{self.decoder}"
         return self.cache / "videos" / digest / f"side-{self.max_side}{by}.json"
 
-    def _probe(self, window: Window) -> Clip:
+    def _read_facts(self, window: Window) -> ProbedVideo:
         self.opened += 1
         video = open_video(window, decoder=self.decoder)
-        clip = Clip(video.info(), np.asarray(video.timestamps, np.float64))
+        clip = ProbedVideo(video.info(), np.asarray(video.timestamps, np.float64))
         self._remember(clip)
         return clip
 
-    def _remembered(self, window: Window, digest: str) -> Clip | None:
+    def _remembered(self, window: Window, digest: str) -> ProbedVideo | None:
         """What the cache has of a video; None if it has nothing, or the file is damaged."""
         file = self._file(digest)
         try:
             data: dict[str, Any] = json.loads(file.read_text())
             info = Video(**{**data["info"], "path": str(window)})
             taken = {int(i): d for i, d in data["taken"].items() if d in self.store}
-            return Clip(info, np.asarray(data["seconds"], np.float64), taken)
+            return ProbedVideo(info, np.asarray(data["seconds"], np.float64), taken)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as e:
             log.warning("the cached facts of %s cannot be read (%s); reading the video again", window, e)
             return None
 
-    def _remember(self, clip: Clip) -> None:
+    def _remember(self, clip: ProbedVideo) -> None:
         file = self._file(clip.info.digest)
         data = {
             "info": clip.info.model_dump(),

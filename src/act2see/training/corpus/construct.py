@@ -56,7 +56,7 @@ _ENDS_THE_RUN = (SetupError, StoreError, WeightsError)
 HINT = "\nThe right answer is: {answer}.{chain} Write how one comes to it."
 
 
-class Plan(Record):
+class ConstructPlan(Record):
     """How a run makes its chains; a resumed run must have the same plan."""
 
     retries: Annotated[int, Field(ge=0)] = 2
@@ -70,7 +70,7 @@ class Plan(Record):
     """Dollars for a million tokens, read and written; a budget in dollars needs them."""
 
 
-class Limits(Record):
+class ConstructLimits(Record):
     """When a run stops by itself, and how many questions it works on at once."""
 
     concurrency: Annotated[int, Field(ge=1)] = 4
@@ -127,7 +127,7 @@ class ConstructState(ConstructInput):
 ConstructGraph = CompiledStateGraph[ConstructState, None, ConstructInput, ConstructState]
 
 
-def create_construction(ask: Graph, meter: Meter, plan: Plan) -> ConstructGraph:
+def create_construction(ask: Graph, meter: Meter, plan: ConstructPlan) -> ConstructGraph:
     """Build the construction graph around `ask`, an inference graph whose reasoner is `meter`."""
     nodes = _Nodes(ask, meter, plan)
     graph: StateGraph[ConstructState, None, ConstructInput, ConstructState] = StateGraph(
@@ -145,7 +145,7 @@ def create_construction(ask: Graph, meter: Meter, plan: Plan) -> ConstructGraph:
 class _Nodes:
     ask: Graph
     meter: Meter
-    plan: Plan
+    plan: ConstructPlan
 
     async def rollout(self, state: ConstructState) -> dict[str, Any]:
         """Let the teacher make one attempt."""
@@ -244,8 +244,8 @@ async def construct(
     samples: Iterable[Sample],
     config: Config,
     out: Path,
-    plan: Plan | None = None,
-    limits: Limits | None = None,
+    plan: ConstructPlan | None = None,
+    limits: ConstructLimits | None = None,
     *,
     reasoner: Reasoner | None = None,
     on_chain: OnChain | None = None,
@@ -266,7 +266,7 @@ async def construct(
             in dollars has no prices.
         SetupError, WeightsError: The teacher or the tools cannot be used.
     """
-    plan, limits = plan or Plan(), limits or Limits()
+    plan, limits = plan or ConstructPlan(), limits or ConstructLimits()
     if limits.dollars is not None and plan.prices is None:
         raise CorpusError("a budget in dollars needs prices: give those of a million tokens read and written")
     config = config.model_copy(update={"cache": str(out / "cache"), "store": str(out / "frames")})
@@ -294,13 +294,13 @@ async def construct(
         return _status(journal, limits)
 
 
-def _status(journal: Journal, limits: Limits) -> ConstructionStatus:
+def _status(journal: Journal, limits: ConstructLimits) -> ConstructionStatus:
     kept = sum(journal.done.values())
     spent = _budget_spent(journal.cost, limits)
     return ConstructionStatus(kept, len(journal.done) - kept, journal.cost, spent)
 
 
-def _budget_spent(cost: Cost, limits: Limits) -> str:
+def _budget_spent(cost: Cost, limits: ConstructLimits) -> str:
     """Which budget is spent, in words; empty if none is."""
     if limits.dollars is not None and cost.dollars >= limits.dollars:
         return f"the budget of ${limits.dollars:g} is spent"

@@ -25,7 +25,7 @@ from act2see.trace.record import Answer, Call, Frames, Text
 from act2see.trace.trace import Trace
 from act2see.training.corpus.records import Chain
 from act2see.training.corpus.review import Verdict, chain_key, check_all_seen
-from act2see.training.corpus.similarity import Encoder, chain_text, plain, similarities
+from act2see.training.corpus.similarity import TextEncoder, chain_text, plain, similarities
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ ModelSegment = Text | Call | Answer
 
 def filter_chains(
     chains: Iterable[Chain],
-    encoder: Encoder | None,
+    encoder: TextEncoder | None,
     *,
     threshold: float = THRESHOLD,
     without_chains: bool = False,
@@ -80,7 +80,7 @@ def drop_reason(chain: Chain) -> tuple[str, str]:
 
 def _filter(
     chains: Iterator[Chain],
-    encoder: Encoder | None,
+    encoder: TextEncoder | None,
     threshold: float,
     without_chains: bool,
     verdicts: Mapping[str, Verdict],
@@ -127,14 +127,14 @@ def _check_format(chain: Chain) -> Chain:
 
 
 def _check_similarity(
-    batch: Sequence[Chain], encoder: Encoder | None, threshold: float, without_chains: bool
+    batch: Sequence[Chain], encoder: TextEncoder | None, threshold: float, without_chains: bool
 ) -> list[Chain]:
     if encoder:
         batch = _measure(batch, encoder)
     return [_compare(chain, threshold, without_chains) for chain in batch]
 
 
-def _measure(batch: Sequence[Chain], encoder: Encoder) -> list[Chain]:
+def _measure(batch: Sequence[Chain], encoder: TextEncoder) -> list[Chain]:
     """The chains with their similarities, all encoded together."""
     human = [plain(c.sample.chain) for c in batch]
     pairs = [(chain_text(c.trace), text) for c, text in zip(batch, human, strict=True) if c.trace and text]

@@ -25,7 +25,7 @@ from act2see.tools.runtime.markdown import markdown_table
 from act2see.trace.record import Frames
 from act2see.training.corpus.filtering import STEPS, THRESHOLD, drop_reason
 from act2see.training.corpus.records import Chain, Cost
-from act2see.training.corpus.similarity import Encoder, chain_text
+from act2see.training.corpus.similarity import TextEncoder, chain_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,7 +157,7 @@ class _ReportCounter:
 
 
 def make_report(
-    chains: Iterable[Chain], *, threshold: float = THRESHOLD, encoder: Encoder | None = None
+    chains: Iterable[Chain], *, threshold: float = THRESHOLD, encoder: TextEncoder | None = None
 ) -> FilterReport:
     """Count what a filter run did.
 

@@ -37,7 +37,7 @@ _PASS_TOKENS = 16_384  # of one forward pass: two texts of 8192, or 64 of 256
 _DIGITS = 6  # of a similarity; further digits depend on which texts were encoded together
 
 
-class Encoder(Protocol):
+class TextEncoder(Protocol):
     """Turns texts into vectors."""
 
     name: str
@@ -61,7 +61,7 @@ def chain_text(trace: Trace) -> str:
     return plain(" ".join(s.text for s in trace.segments if isinstance(s, Text) and s.author == "model"))
 
 
-def similarities(encoder: Encoder, pairs: Sequence[tuple[str, str]]) -> list[float]:
+def similarities(encoder: TextEncoder, pairs: Sequence[tuple[str, str]]) -> list[float]:
     """The cosine of each pair, from -1 to 1."""
     if not pairs:
         return []

@@ -333,7 +333,7 @@ def _result(trainer: Any, samples: Samples, settings: SftSettings, base: Base, s
         held_out=len(samples.held_out),
         left_out=tuple(samples.left_out),
         tokens=sum(size.tokens for size in samples.sizes),
-        learnt=sum(size.trainable for size in samples.sizes),
+        trainable=sum(size.trainable for size in samples.sizes),
         steps=trainer.state.global_step,
         processes=trainer.accelerator.num_processes,
         seconds=round(seconds, 1),

@@ -57,7 +57,7 @@ class SftResult(Record):
     """Traces that were kept from training, to be asked during it."""
     left_out: tuple[LeftOut, ...] = ()
     tokens: int = 0
-    learnt: int = 0
+    trainable: int = 0
     """Tokens that were trained on: those that the model wrote."""
     steps: int = 0
     processes: int = 1
@@ -129,14 +129,14 @@ def _is_micro(result: SftResult) -> bool:
 
 def _corpus(result: SftResult) -> list[tuple[str, str]]:
     reasons = Counter(left.why for left in result.left_out)
-    share = result.learnt / max(1, result.tokens)
+    share = result.trainable / max(1, result.tokens)
     return [
         ("name", result.corpus or "-"),
         ("digest", f"`{result.digest}`"),
         ("samples trained on", f"{result.samples:,}"),
         ("held out", f"{result.held_out:,}"),
         ("left out", "; ".join(f"{n}: {why}" for why, n in reasons.items()) or "none"),
-        ("tokens", f"{result.tokens:,}, of which {result.learnt:,} trained on ({share:.1%})"),
+        ("tokens", f"{result.tokens:,}, of which {result.trainable:,} trained on ({share:.1%})"),
     ]
 
 

@@ -43,7 +43,7 @@ class Server(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServerLimits:
     """The limits of a server."""
 
     context: int
@@ -54,7 +54,7 @@ class Limits:
     """The most images of a prompt; None if that is enough."""
 
 
-async def preflight(server: Server, needs: Needs) -> Limits:
+async def preflight(server: Server, needs: Needs) -> ServerLimits:
     """The server's limits.
 
     Raises:
@@ -87,7 +87,7 @@ async def preflight(server: Server, needs: Needs) -> Limits:
         wrong.append(_too_short(needs, context, frame_tokens))
     if wrong:
         raise SetupError(f"the vLLM server at {server.url} cannot serve this config: {'; and '.join(wrong)}")
-    return Limits(context, frame_tokens, images)
+    return ServerLimits(context, frame_tokens, images)
 
 
 async def _context(server: Server) -> int:

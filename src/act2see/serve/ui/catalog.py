@@ -32,7 +32,7 @@ _HARMLESS = re.compile(r"[^\w .()\[\],+-]")
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class CatalogVideo:
     """A video that the page offers."""
 
     label: str
@@ -51,17 +51,19 @@ class Clip:
 class VideoCatalog:
     """The videos that the page offers. Uploads are stored in the folder `uploads`."""
 
-    def __init__(self, uploads: Path, samples: Sequence[Clip] = (), folders: Folders | None = None) -> None:
+    def __init__(
+        self, uploads: Path, samples: Sequence[CatalogVideo] = (), folders: Folders | None = None
+    ) -> None:
         self.uploads, self.samples, self.folders = uploads, tuple(samples), folders
 
-    def clips(self) -> dict[str, Clip]:
+    def clips(self) -> dict[str, CatalogVideo]:
         """Return the videos by key: samples, then folders, then uploads, newest first. Reads the disk."""
         clips = [*self.samples, *self._in_folders()]
         newest = sorted(self._uploaded(), reverse=True)
-        clips += [Clip(f"upload: {shown_name(path.name)}", str(path)) for _, path in newest]
+        clips += [CatalogVideo(f"upload: {shown_name(path.name)}", str(path)) for _, path in newest]
         return {c.key: c for c in clips}
 
-    def take(self, upload: str) -> tuple[Clip, Video]:
+    def take(self, upload: str) -> tuple[CatalogVideo, Video]:
         """Move an uploaded file into the folder of uploads, if it is a video.
 
         Raises:
@@ -90,18 +92,18 @@ class VideoCatalog:
         finally:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
-        return Clip(f"upload: {name}", str(to)), info
+        return CatalogVideo(f"upload: {name}", str(to)), info
 
-    def _in_folders(self) -> list[Clip]:
+    def _in_folders(self) -> list[CatalogVideo]:
         """The videos of the folders. Those that cannot be listed are left out."""
-        clips: list[Clip] = []
+        clips: list[CatalogVideo] = []
         if self.folders is None:
             return clips
         try:
             for name in self.folders.videos():
                 path = self.folders.path(name)
                 if os.path.isfile(path):  # opening a pipe would block for ever
-                    clips.append(Clip(shown_name(name), path))
+                    clips.append(CatalogVideo(shown_name(name), path))
         except (Act2SeeError, OSError) as e:
             log.warning("cannot list all videos of the folders: %s", ascii(str(e)))
         return clips

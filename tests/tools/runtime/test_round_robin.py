@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from act2see.tools.runtime.rotation import RoundRobin
+from act2see.tools.runtime.round_robin import RoundRobin
 
 Steps = Generator[tuple[int, int], None, str]
 
