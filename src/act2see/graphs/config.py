@@ -47,12 +47,12 @@ S = TypeVar("S", bound=Section)
 class ReasonerConfig(Section):
     """The model that reasons."""
 
-    use: Literal["transformers", "chat", "vllm", "vllm-http"] = "transformers"
-    """transformers: in this process. vllm: an engine in this process. vllm-http: a vLLM server. chat: a
-    LangChain chat model."""
+    use: Literal["transformers", "chat", "vllm", "vllm-http", "llama-cpp"] = "transformers"
+    """transformers: in this process. vllm: an engine in this process. vllm-http: a vLLM server.
+    llama-cpp: a `llama-server` of llama.cpp. chat: a LangChain chat model."""
     weights: str
     """A folder, a hub name, or `micro:...` for weights in the package. With `chat` it is `provider:model`,
-    with `vllm-http` the model's name on the server."""
+    with `vllm-http` the model's name on the server, with `llama-cpp` a GGUF file (docs/models.md)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The chat model's own settings, the engine's arguments, or `{url: ...}` of the server
     (docs/models.md)."""

@@ -19,7 +19,8 @@ import yaml
 
 from act2see.errors import ConfigError
 
-_BY_NAME = frozenset({"chat", "vllm-http"})  # reasoners that ask a server for a model of that name
+# Reasoners that ask a server for a model of that name.
+_BY_NAME = frozenset({"chat", "vllm-http", "llama-cpp"})
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -116,6 +116,10 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
             adapter=config.adapter,
             needs=needs,
         )
+    if config.use == "llama-cpp":
+        from act2see.agent.reasoners.llama_cpp.reasoner import LlamaCppReasoner
+
+        return LlamaCppReasoner.from_options(config.weights, store, config.options, needs=needs)
     if config.use == "vllm":
         from act2see.agent.reasoners.vllm.engine import VLLMReasoner
 

@@ -27,6 +27,7 @@ from act2see.tools.runtime.text import first_line
 SEPARATOR = "\ufdd0"
 FORBIDDEN = ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 """Marks that a model must never write: those of turns and frames, except the end of its turn."""
+_SPECIAL = re.compile(r"<\|[^<>|]*\|>|</?(?:tool_call|tool_response)>|(</?think>)")
 _SPELLED = re.compile(r"<(?=\|[^<>|]*\|>|/?(?:tool_call|tool_response)>|(/?think>))")
 
 
@@ -60,6 +61,58 @@ def spelled_parts(pieces: Sequence[Piece], exact: bool = True) -> list[str | Fra
         else:
             parts.append(spelled(piece, exact))
     return parts
+
+
+def safe_texts(pieces: Sequence[Piece]) -> list[str]:
+    """Return the texts before, between and behind the frames, for a server that parses special tokens.
+
+    A special token is left only where its author may write it; a space goes into any other, also into one
+    that two pieces spell together.
+
+    Args:
+        pieces: The pieces of a rollout.
+
+    Returns:
+        One text more than there are frames.
+    """
+    texts: list[str] = []
+    run: list[TextPiece] = []
+    for piece in pieces:
+        if isinstance(piece, TextPiece):
+            run.append(piece)
+            continue
+        texts.append(_safe_text(run))
+        run = []
+    return [*texts, _safe_text(run)]
+
+
+def _safe_text(run: Sequence[TextPiece]) -> str:
+    """The text of consecutive pieces, with a space in each special token that its author may not write."""
+    text = "".join(piece.text for piece in run)
+    allowed = _allowed_tokens(run)
+    cuts = []
+    position = 0
+    while match := _SPECIAL.search(text, position):
+        if match.span() in allowed:
+            position = match.end()
+        else:
+            position = match.start() + 1
+            cuts.append(position)
+    for cut in reversed(cuts):
+        text = f"{text[:cut]} {text[cut:]}"
+    return text
+
+
+def _allowed_tokens(run: Sequence[TextPiece]) -> set[tuple[int, int]]:
+    """The places of the special tokens that stand whole in one piece whose author may write them."""
+    places = set()
+    offset = 0
+    for piece in run:
+        for match in _SPECIAL.finditer(piece.text):
+            if piece.trust == "control" or (piece.trust == "model" and match[1]):
+                places.add((offset + match.start(), offset + match.end()))
+        offset += len(piece.text)
+    return places
 
 
 def write_tokenizer(weights: str, folder: Path) -> Path:
