@@ -216,8 +216,9 @@ async def test_sampling_repeats_with_its_seed(make: Any, rollout: Any) -> None:
     # Neighbours in the batch change nothing.
     together = await asyncio.gather(*(say(reasoner, rollout(n), 12, Sampling(2.0, 0.9, 5)) for n in range(4)))
     assert together[0][0] == (await say(make(), rollout(0), 12, Sampling(2.0, 0.9, 5)))[0]
-    narrow = [(await say(reasoner, rollout(0), 12, Sampling(2.0, 1e-6, seed)))[0] for seed in (1, 2)]
-    assert narrow == [(await say(reasoner, rollout(0)))[0]] * 2
+    greedy = (await say(reasoner, rollout(0)))[0]
+    for narrow in (Sampling(2.0, 1e-6, 1), Sampling(2.0, top_k=1, seed=2), Sampling(2.0, min_p=1.0, seed=3)):
+        assert (await say(reasoner, rollout(0), 12, narrow))[0] == greedy
 
 
 async def test_until_stops_decoding_at_once(make: Any, rollout: Any) -> None:

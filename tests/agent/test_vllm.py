@@ -18,6 +18,7 @@ from tests.agent.test_vllm_http import BEGIN, shown
 from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packer
 from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
+from act2see.agent.reasoners.pieces import FORBIDDEN
 from act2see.agent.reasoners.vllm.engine import VLLMReasoner
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ContextError, ReasonerError, SetupError
@@ -102,6 +103,9 @@ def made() -> Iterator[Any]:
         engine.close()
 
 
+DRAWN = Sampling(0.5, 0.9, 3, top_k=20, min_p=0.1, repetition_penalty=1.2, presence_penalty=0.4)
+
+
 async def write(
     reasoner: VLLMReasoner, *pieces: Any, stop: str = "</answer>", tokens: int = 50
 ) -> tuple[str, Done]:
@@ -113,7 +117,7 @@ async def write(
         return stop in heard
 
     rollout, stops = Rollout((BEGIN, *pieces)), ("</retrieve>", "</answer>")
-    async for item in reasoner.stream(Request(rollout, tokens, until, stops, Sampling(0.5, 0.9, 3))):
+    async for item in reasoner.stream(Request(rollout, tokens, until, stops, DRAWN)):
         if isinstance(item, Done):
             done = item
         else:
@@ -146,7 +150,11 @@ async def test_the_engine_gets_ids_pixels_and_their_names(made: Any) -> None:
         "stop": ["</retrieve>", "</answer>"],
         "include_stop_str_in_output": True,
         "skip_special_tokens": False,
-        "bad_words": ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"],
+        "bad_words": list(FORBIDDEN),
+        "top_k": 20,
+        "min_p": 0.1,
+        "repetition_penalty": 1.2,
+        "presence_penalty": 0.4,
     }
 
 

@@ -18,7 +18,7 @@ nobody can inject a turn or a frame by spelling one out.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,6 +33,8 @@ Trust = Literal["control", "plain", "model"]
 _MODEL_MAY = frozenset({"<think>", "</think>"})
 ENDS = ("<|im_end|>", "<|endoftext|>")
 """The marks with which the model ends its turn."""
+OTHER_CALLS = ("<tool_call>", "</tool_call>")
+"""The marks of the tool calls that Qwen3 was trained on; reasoning parsers end the thought on the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +162,25 @@ class TextCodec:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
+    def decoder(self) -> Callable[[int], str]:
+        """A function that decodes one token after another, at the same cost for each.
+
+        It returns the text that a token completes: nothing while a character is unfinished.
+        """
+        from tokenizers.decoders import DecodeStream
+
+        stream = DecodeStream(skip_special_tokens=False)
+        backend = self.tokenizer.backend_tokenizer
+        return lambda token: stream.step(backend, token) or ""
+
     def ends(self) -> set[int]:
         """Ids with which the model ends its turn."""
         marks = [self.tokenizer.convert_tokens_to_ids(mark) for mark in ENDS]
         return {i for i in (*marks, self.tokenizer.eos_token_id) if isinstance(i, int)}
 
     def forbidden(self) -> list[int]:
-        """Ids that the model must never write: vision and turn marks, except the end of the turn."""
+        """Ids that the model must never write: marks of turns, frames and another tool protocol, except the
+        end of the turn."""
         keep = {*_MODEL_MAY, *ENDS}
-        marks = [t for t in self._added if t.startswith("<|") and t not in keep]
-        return sorted(self._added[t] for t in marks)
+        marks = [t for t in self._added if t.startswith("<|") or t in OTHER_CALLS]
+        return sorted(self._added[t] for t in marks if t not in keep)

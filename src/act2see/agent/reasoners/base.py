@@ -36,8 +36,17 @@ class Sampling:
     temperature: float = 0.0
     """0 is greedy."""
     top_p: float = 1.0
+    """Only the most probable tokens that together have this probability are drawn."""
     seed: int = 0
     """Belongs to one request, so that a resumed run draws the same tokens."""
+    top_k: int = 0
+    """Only so many of the most probable tokens are drawn; 0 is all."""
+    min_p: float = 0.0
+    """Only tokens with at least this share of the largest probability are drawn."""
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens that the rollout has already; 1 changes nothing."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of tokens that were written already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ class Job:
     cancelled: bool = False
     written: list[int] = field(default_factory=list)
     """Ids of the tokens written so far."""
-    emitted: int = 0
-    """How many characters of their text have been emitted."""
+    decode: Callable[[int], str] = str
+    """Decodes the next token; returns the text that it completes."""
     done: Done = field(default_factory=lambda: Done(StopReason.EOS))
     """The counts of its prefill."""
-    generator: Any = None
-    """A `torch.Generator` with the request's seed."""
+    sampler: Any = None
+    """The `TokenSampler` of the request."""
 
 
 @dataclass(slots=True)

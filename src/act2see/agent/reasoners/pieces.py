@@ -19,14 +19,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from act2see.agent.rollout import ImagePiece, Piece, TextPiece
+from act2see.agent.rollout import OTHER_CALLS, ImagePiece, Piece, TextPiece
 from act2see.errors import WeightsError
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.text import first_line
 
 SEPARATOR = "\ufdd0"
-FORBIDDEN = ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-"""Marks that a model must never write: those of turns and frames, except the end of its turn."""
+FORBIDDEN = (
+    "<|im_start|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    *OTHER_CALLS,
+)
+"""Marks that a model must never write: of turns, frames and another tool protocol, except the end of its
+turn."""
 _SPECIAL = re.compile(r"<\|[^<>|]*\|>|</?(?:tool_call|tool_response)>|(</?think>)")
 _SPELLED = re.compile(r"<(?=\|[^<>|]*\|>|/?(?:tool_call|tool_response)>|(/?think>))")
 

@@ -30,7 +30,7 @@ from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.agent.reasoners.jobs import Job, Row
 from act2see.agent.reasoners.kv import RowCache
 from act2see.agent.reasoners.prefill import frame_spans, known_tokens, prefill
-from act2see.agent.reasoners.sampling import sample_token
+from act2see.agent.reasoners.sampling import TokenSampler
 from act2see.errors import Act2SeeError, ContextError, ReasonerError
 from act2see.tools.runtime.forks import Lock, check_inherited, native, renew_after_fork
 from act2see.tools.runtime.memory import in_halves, out_of_memory
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-_LONGEST_CHARACTER = 8  # replacement marks that a character's first tokens may decode to
 
 
 class TransformersReasoner(Reasoner):
@@ -270,7 +269,10 @@ class TransformersReasoner(Reasoner):
             patches=lambda new: self.packer.patches([packed.images[i] for i in new], self.frames),
         )
         row.session, row.keys, row.position = session, keys, position
-        job.generator = torch.Generator("cpu").manual_seed(job.request.sampling.seed)
+        forbidden = torch.tensor(self._forbidden, dtype=torch.long, device=logits.device)
+        prompt = torch.tensor(packed.ids, dtype=torch.long, device=logits.device)
+        job.sampler = TokenSampler(job.request.sampling, forbidden, prompt)
+        job.decode = self.packer.codec.decoder()
         return logits
 
     def _step(self) -> None:
@@ -341,7 +343,7 @@ class TransformersReasoner(Reasoner):
         """Choose a row's next token, emit its text, and end the job if it is over."""
         job = row.job
         assert job is not None
-        row.pending = self._sample(logits, job)
+        row.pending = job.sampler.draw(logits)
         stop = StopReason.EOS if row.pending in self._ends else self._write(row, job)
         if job.cancelled or stop:
             job.emit(replace(job.done, stop=stop or StopReason.LENGTH, decoded=len(job.written)))
@@ -352,21 +354,12 @@ class TransformersReasoner(Reasoner):
     def _write(self, row: Row, job: Job) -> StopReason | None:
         """Emit the text of the row's new token, and tell why decoding ends there, if it does."""
         job.written.append(row.pending)
-        text = self.packer.codec.decode(job.written)
-        new = text[job.emitted :]
-        # The first tokens of a character decode to replacement marks: wait for the rest.
-        if text.endswith("\ufffd") and len(new) < _LONGEST_CHARACTER:
-            new = ""
-        job.emitted += len(new)
-        if new:
+        if new := job.decode(row.pending):
             job.emit(Delta(new))
             if job.request.until(new):
                 return StopReason.UNTIL
         full = len(job.written) >= job.request.max_tokens or len(row.keys) + 1 >= self.context
         return StopReason.LENGTH if full else None
-
-    def _sample(self, logits: torch.Tensor, job: Job) -> int:
-        return sample_token(logits, job.request.sampling, self._forbidden, job.generator)
 
     def _settle(self) -> None:
         """Bring the rows that still decode to the front."""

@@ -66,12 +66,13 @@ def sampling_fields(sampling: Sampling) -> dict[str, Any]:
     """
     return {
         "temperature": sampling.temperature,
-        "top_k": 0,
+        "top_k": sampling.top_k,
         "top_p": sampling.top_p,
-        "min_p": 0.0,
-        "repeat_penalty": 1.0,
-        "presence_penalty": 0.0,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": 0.0,
+        "repeat_last_n": -1,
         "seed": sampling.seed % _SEEDS,
         "samplers": list(_SAMPLERS),
     }

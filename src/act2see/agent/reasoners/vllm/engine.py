@@ -204,6 +204,10 @@ class VLLMReasoner(Reasoner):
         params = self._params(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            presence_penalty=sampling.presence_penalty,
             seed=sampling.seed,
             max_tokens=tokens,
             stop=list(request.stops),
