@@ -36,10 +36,12 @@ class TokenSampler:
 
         self.sampling = sampling
         self._forbidden = forbidden
-        self._prompt = prompt
         self._generator = torch.Generator("cpu").manual_seed(sampling.seed)
-        self._seen: torch.Tensor | None = None  # (vocabulary,) bool: in the prompt or written
-        self._written: torch.Tensor | None = None  # (vocabulary,) bool
+        self._is_penalised = sampling.repetition_penalty != 1 or sampling.presence_penalty != 0
+        self._repeated = _Ids(forbidden.device)  # of the prompt and of what was written
+        self._written = _Ids(forbidden.device)
+        if self._is_penalised and prompt is not None:
+            self._repeated.add(*prompt.tolist())
 
     def draw(self, logits: torch.Tensor) -> int:
         """Return the id of the next token.
@@ -49,67 +51,74 @@ class TokenSampler:
         """
         import torch
 
-        logits = logits.float()
-        logits = self._penalised(logits)
-        logits = logits.index_fill(0, self._forbidden, -torch.inf)
+        logits = logits.to(torch.float32, copy=True)
+        if self._is_penalised:
+            self._penalise(logits)
+        logits[self._forbidden] = -torch.inf
         if self.sampling.temperature < _COLDEST:
-            token = logits.argmax()
+            token = int(logits.argmax())
         else:
-            token = self._random(logits / self.sampling.temperature)
-        self._note(token)
-        return int(token)
+            token = self._random(logits.div_(self.sampling.temperature))
+        if self._is_penalised:
+            self._repeated.add(token)
+            self._written.add(token)
+        return token
 
-    def _random(self, logits: torch.Tensor) -> torch.Tensor:
+    def _random(self, logits: torch.Tensor) -> int:
         """Draw from what top-k, top-p and min-p leave."""
         import torch
 
         s = self.sampling
-        chances = logits.softmax(-1)
-        ids: torch.Tensor | None = None
-        if s.top_k or s.top_p < 1:
-            chances, ids = self._largest(chances)
-            if s.top_p < 1:
-                before = chances.cumsum(0) - chances
-                chances = torch.where(before < s.top_p * chances.sum(), chances, 0)
+        chances, ids = self._candidates(logits)
+        if s.top_p < 1:
+            before = chances.cumsum(0) - chances
+            chances = torch.where(before < s.top_p, chances, 0)
         if s.min_p > 0:
             chances = torch.where(chances >= s.min_p * chances.max(), chances, 0)
         sums = chances.double().cumsum(0)
         point = torch.rand(1, generator=self._generator, dtype=torch.float64).to(sums.device) * sums[-1]
-        place = torch.searchsorted(sums, point, right=True).clamp_(max=len(sums) - 1)[0]
-        return place if ids is None else ids[place]
+        place = torch.searchsorted(sums, point, right=True).clamp_(max=len(sums) - 1)
+        return int(place if ids is None else ids[place])
 
-    def _largest(self, chances: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The candidates of top-k and top-p, largest first, with their ids."""
+    def _candidates(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The chances of the tokens that may be drawn, and their ids; for top-p the largest first."""
         s = self.sampling
         if s.top_k:
-            largest = chances.topk(min(s.top_k, len(chances)))
-            return largest.values, largest.indices
+            largest = logits.topk(min(s.top_k, len(logits)))
+            return largest.values.softmax(-1), largest.indices
+        chances = logits.softmax(-1)
+        if s.top_p == 1:
+            return chances, None
         largest = chances.topk(min(_CANDIDATES, len(chances)))
         if float(largest.values.sum()) >= s.top_p:
             return largest.values, largest.indices
         everything = chances.sort(descending=True)
         return everything.values, everything.indices
 
-    def _penalised(self, logits: torch.Tensor) -> torch.Tensor:
-        """Apply the repetition penalty (of the prompt and of what was written) and the presence penalty (of
-        what was written)."""
+    def _penalise(self, logits: torch.Tensor) -> None:
+        """Apply the penalties in place."""
         import torch
 
         s = self.sampling
-        if s.repetition_penalty == 1 and s.presence_penalty == 0:
-            return logits
-        if self._seen is None or self._written is None:
-            self._written = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-            self._seen = self._written.clone()
-            if self._prompt is not None:
-                self._seen[self._prompt] = True
-        if s.repetition_penalty != 1:
-            scaled = torch.where(logits > 0, logits / s.repetition_penalty, logits * s.repetition_penalty)
-            logits = torch.where(self._seen, scaled, logits)
-        return logits - s.presence_penalty * self._written
+        some = logits[self._repeated.ids]
+        scaled = torch.where(some > 0, some / s.repetition_penalty, some * s.repetition_penalty)
+        logits[self._repeated.ids] = scaled
+        logits[self._written.ids] -= s.presence_penalty
 
-    def _note(self, token: torch.Tensor) -> None:
-        """Remember a token that was written, for the penalties."""
-        if self._seen is not None and self._written is not None:
-            self._seen[token] = True
-            self._written[token] = True
+
+class _Ids:
+    """A growing set of ids, as a tensor on a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        import torch
+
+        self.ids = torch.empty(0, dtype=torch.long, device=device)
+        self._known: set[int] = set()
+
+    def add(self, *ids: int) -> None:
+        import torch
+
+        new = [i for i in dict.fromkeys(ids) if i not in self._known]
+        if new:
+            self._known.update(new)
+            self.ids = torch.cat([self.ids, torch.tensor(new, device=self.ids.device)])
