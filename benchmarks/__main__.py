@@ -40,6 +40,7 @@ NAMES = (
     "page",
     "http",
     "sharing",
+    "token",
 )
 RESULTS = Path(__file__).parent / "results"
 

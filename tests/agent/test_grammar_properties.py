@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from tests.agent.test_grammar import GRAMMAR, KNOWN, TAGS, read, seen
+from tests.agent.test_grammar import GRAMMAR, TAGS, read, seen
 
 from act2see.agent.grammar import RESERVED, Grammar, Parser, feedback
-from act2see.trace.record import Answer, Call, Text
+from act2see.trace.record import Call
 
 # Random texts: tags, pieces of tags, whole calls, and whatever may surround them.
 NAMES = [*TAGS, *RESERVED, "zoom", "b"]
@@ -85,7 +85,9 @@ def test_segments_of_any_text(text: str, grammar: Grammar, answering: bool) -> N
     for call in (s for s in parser.segments if isinstance(s, Call)):
         assert len(call.query) <= grammar.max_query
         assert call.query == " ".join(call.query.split())
-        assert not re.search(rf"</?({'|'.join([*grammar.tags, *RESERVED])})>", call.query)
+        if call.tag in grammar.tags:
+            opening = "|".join(grammar.tags)
+            assert not re.search(rf"<({opening}|answer)>|</?(think|frame)>", call.query)
         assert call.text.startswith(f"<{call.tag}>")
         assert (call.tag in grammar.tags) == (call.outcome not in ("unknown", "forged"))
         assert bool(call.query) or call.outcome != "ok"
@@ -100,8 +102,9 @@ def test_over_long_is_the_first_character_too_many(text: str, max_query: int) ->
     def may_close(inner: str) -> bool:
         return any(inner.endswith(closing[:n]) and len(inner) - n <= max_query for n in range(len(closing)))
 
-    (call,) = read(f"<retrieve>{text}", grammar).segments
-    assert isinstance(call, Call)
+    call = read(f"<retrieve>{text}", grammar).segments[0]
+    if not isinstance(call, Call) or call.tag != "retrieve":
+        return  # the tag was only spoken of
     inner = call.text.removeprefix("<retrieve>")
     if call.outcome == "over_long":
         assert may_close(inner[:-1])
@@ -110,45 +113,43 @@ def test_over_long_is_the_first_character_too_many(text: str, max_query: int) ->
         assert may_close(inner.removesuffix(closing))
 
 
-def whole_text(text: str) -> tuple[str, str, str, str]:
-    """The grammar without its length limit, by patterns over the whole text.
-
-    Returns:
-        The kind of the end, the text before it, its text, and the text within its tags.
-    """
-    name, known = r"[a-z][a-z0-9_]*", "|".join(sorted(KNOWN))
-    first = (
-        rf"(?P<frame><frame>)"
-        rf"|<answer>(?P<body>.*?)(</answer>|\Z)"
-        rf"|<(?P<tag>{'|'.join(TAGS)})>(?P<query>.*?)(</(?P=tag)>|(?P<nested></?({known})>)|\Z)"
-        rf"|<(?!({known})>)(?P<other>{name})>(?P<asked>((?!</?({known})>|<(?P=other)>|</(?P=other)>).)*)</(?P=other)>"
-    )
-    # The thought ends at the match that is decided first: a known tag at its opening, an unknown at its end.
-    found = [m for i in range(len(text)) if (m := re.compile(first, re.DOTALL).match(text, i))]
-    if not found:
-        return "text", text, "", ""
-    m = min(found, key=lambda m: m.end() if m["other"] else text.index(">", m.start()) + 1)
-    inner = next((m[g] for g in ("body", "query", "asked") if m[g] is not None), "")
-    groups = {"frame": "forged", "body": "answer", "other": "unknown", "nested": "nested", "tag": "call"}
-    kind = next(kind for group, kind in groups.items() if m[group] is not None)
-    return kind, text[: m.start()], m.group(), inner
+TALK = [
+    "I could use `<retrieve>` or `<generate>`. ",
+    "Put it in <answer></answer>. ",
+    "- <retrieve> query </retrieve>: a frame\n",
+    "<b>red</b> ",
+    "It comes in <frame></frame>. ",
+    "<retrieve> or <generate>, ",
+    "``<answer>B</answer>`` is the form. ",
+    "\n```\n<retrieve>the door</retrieve>\n```\n",
+    "<answer>letter</answer> ",
+    "<think></think> ",
+    "<retrieve> hmm, no.\n\n",
+    "a < b > c ",
+]
 
 
 @seeded
-@given(texts)
-def test_agrees_with_patterns_over_the_whole_text(text: str) -> None:
-    segments = read(text, Grammar(TAGS, max_query=10_000)).segments
-    kind, before, written, inner = whole_text(text)
-    end = segments[-1] if segments else None
-    if isinstance(end, Answer):
-        assert (kind, end.text, end.body) == ("answer", written, inner.rpartition("<answer>")[2].strip())
-    elif isinstance(end, Call):
-        named = end.outcome if end.outcome in ("forged", "unknown", "nested") else "call"
-        assert (kind, end.text, end.query) == (named, written, " ".join(inner.split()))
-    else:
-        assert kind == "text" or (kind == "answer" and not inner.rpartition("<answer>")[2].strip())
-        before += written
-    assert "".join(s.text for s in segments if isinstance(s, Text)) == before
+@given(st.lists(st.sampled_from(TALK), max_size=12).map("".join), st.sampled_from(["call", "answer"]))
+def test_talk_ends_nothing_and_hides_nothing(talk: str, real: str) -> None:
+    talk = f"Hm. {talk}"
+    assert [s.kind for s in read(talk, reason="length").segments] == ["text"]
+    meant = "<retrieve>the red door</retrieve>" if real == "call" else "</think>\n<answer>B</answer>"
+    segments = read(f"{talk}\n\n{meant}").segments
+    assert segments[-1].kind == real
+    assert not isinstance(segments[-1], Call) or (segments[-1].outcome, segments[-1].query) == (
+        "ok",
+        "the red door",
+    )
+
+
+@seeded
+@given(texts, st.booleans())
+def test_nothing_in_code_is_read_while_the_thought_is_open(text: str, fenced: bool) -> None:
+    quiet = re.sub("[`~]|</?think>", "", text)
+    line = " ".join(quiet.split())
+    code = f"so\n````\n{quiet}\n````\n" if fenced else f"so `{line}` "
+    assert [s.kind for s in read(code, reason="length").segments] == ["text"]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_reading_is_linear(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for char in text:
         parser.feed(char)
     parser.finish("eos")
-    assert copied <= 3 * len(text)
+    assert copied <= 5 * len(text)
     assert "".join(s.text for s in parser.segments) == text
 
 

@@ -1,0 +1,143 @@
+"""What a model says about tags, and does not mean: Markdown code, placeholders, formatting.
+
+A model that thinks aloud repeats its instructions. `<retrieve> query </retrieve>` in a list of its tools, a
+tag in a code span, `<b>red</b>`: none of these is a call. The grammar asks this module.
+"""
+
+from __future__ import annotations
+
+import re
+
+FORMATTING = frozenset(
+    """a b blockquote body br center code dd del details div dl dt em font h1 h2 h3 h4 h5 h6 hr html i img ins
+    kbd li mark ol p pre q s small span strike strong sub summary sup table tbody td th thead tr u ul
+    var""".split()  # noqa: SIM905 - as a list it would fill the page
+)
+"""Names of HTML elements: their tags are text."""
+QUOTES = frozenset('"“„«「『')
+"""A tag right behind one of these is quoted."""
+
+_QUERIES = {
+    *(
+        "query",
+        "a query",
+        "the query",
+        "your query",
+        "my query",
+        "some query",
+        "query here",
+        "your query here",
+    ),
+    *("search query", "your search query", "query text", "the query text", "description", "a description"),
+    *("the description", "your description", "description here", "your description here"),
+    *("description of the frame", "description of a frame", "frame description", "image description"),
+    *("what you want to see", "what i want to see", "what to see", "what you need", "what i need"),
+    *("查询", "你的查询", "查询内容", "查询词", "描述", "anfrage", "deine anfrage", "suchanfrage", "abfrage"),
+    *("consulta", "tu consulta", "la consulta", "requête", "ta requête", "la requête"),
+}
+_ANSWERS = {
+    *("answer", "your answer", "the answer", "an answer", "my answer", "answer here", "your answer here"),
+    *("my answer here", "final answer", "the final answer", "your final answer", "my final answer"),
+    *(
+        "correct answer",
+        "the correct answer",
+        "letter",
+        "a letter",
+        "the letter",
+        "your letter",
+        "letter here",
+    ),
+    *("option letter", "the option letter", "answer letter", "single letter", "a single letter"),
+    *("letter of the option", "the letter of the option", "letter of the option alone", "the letter alone"),
+    *("the letter of the option alone", "as the letter of the option alone", "correct letter"),
+    *("the correct letter", "option", "the option", "your choice", "text", "答案", "你的答案", "最终答案"),
+    *("字母", "选项字母", "选项", "antwort", "deine antwort", "die antwort", "buchstabe", "der buchstabe"),
+    *("respuesta", "tu respuesta", "la respuesta", "letra", "la letra", "réponse", "ta réponse"),
+    *("la réponse", "lettre", "la lettre"),
+}
+_EDGES = " \t\n[](){}<>\"'“”*_`.…:"
+_WORD = re.compile(r"\w")
+_UNKNOWN = re.compile(r"[xyz]")
+_LETTERS = re.compile(r"[a-z](\W+(or |oder |o |ou )?[a-z])+")  # a/b/c/d
+_MENTION = re.compile(
+    r"\s*[.,;:!?)\]}\"”]|\s*(or|and|again|but|if|because|since|here|tags?|calls?)\b|.*[.!?;:。\uff01\uff1f\uff1b]\s+\w",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def is_placeholder(query: str) -> bool:
+    """Whether a query stands for one: nothing but signs, or words such as "your query"."""
+    bare = _strip(query)
+    return bare in _QUERIES or not _WORD.search(bare) or bool(_UNKNOWN.fullmatch(bare))
+
+
+def is_placeholder_answer(body: str) -> bool:
+    """Whether the body of an answer stands for one: nothing but signs, or words such as "letter"."""
+    bare = _strip(body)
+    is_variable = _UNKNOWN.fullmatch(bare) or _LETTERS.fullmatch(bare)
+    return bare in _ANSWERS or not _WORD.search(bare) or bool(is_variable)
+
+
+def is_mention(text: str) -> bool:
+    """Whether the text behind a tag that was never closed shows that the tag was only spoken of.
+
+    It begins with a sign or with "or", or holds more than one sentence; a query hardly does.
+    """
+    return bool(_MENTION.match(text))
+
+
+def _strip(text: str) -> str:
+    return " ".join(text.split()).strip(_EDGES).casefold()
+
+
+class CodeSpans:
+    """Follows Markdown from character to character: is this place in a code span or a fenced block?
+
+    A span ends at the end of its line, unlike in CommonMark: one stray backtick must not hide a paragraph.
+    """
+
+    def __init__(self) -> None:
+        self._mark = ""  # a backtick or a tilde, if the last characters were such
+        self._run = 0  # how many
+        self._span = 0  # backticks that opened the span; 0 outside
+        self._fence = ""  # the marks that opened the block; empty outside
+        self._is_line_start = True  # nothing but spaces in this line so far
+        self._is_fence_line = False  # the block was opened in this line
+
+    def feed(self, char: str) -> None:
+        if char in "`~" and (char == self._mark or not self._run):
+            self._mark = char
+            self._run += 1
+            return
+        if self._run:
+            self._end_run(self._mark * self._run)
+            self._run = 0
+        if char == "\n":
+            self._span = 0
+            self._is_line_start = True
+            self._is_fence_line = False
+        elif not char.isspace():
+            self._is_line_start = False
+
+    @property
+    def inside(self) -> bool:
+        return bool(self._span or self._fence)
+
+    def _end_run(self, marks: str) -> None:
+        """A run of backticks or tildes has ended."""
+        is_fence = self._is_line_start and len(marks) >= 3
+        self._is_line_start = False
+        if self._fence and self._is_fence_line:
+            self._fence = ""  # "```x```" in one line is a span
+        elif self._fence:
+            if is_fence and marks.startswith(self._fence):
+                self._fence = ""
+        elif is_fence:
+            self._fence = marks
+            self._is_fence_line = True
+        elif marks[0] == "~":
+            pass  # tildes make no spans
+        elif not self._span:
+            self._span = len(marks)
+        elif len(marks) == self._span:
+            self._span = 0
