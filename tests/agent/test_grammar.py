@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from act2see.agent.grammar import RESERVED, Grammar, Parser, feedback
+from act2see.agent.prompt import Prompt
 from act2see.errors import ConfigError
 from act2see.trace.record import Answer, Call, Outcome, Text
 
@@ -155,6 +156,16 @@ def test_thoughts_of_models_that_think_aloud(thought: dict[str, Any]) -> None:
     elif isinstance(end, Answer):
         found = {"answer" if end.text.startswith("<answer>") else "prose": end.body}
     assert found == thought["ends"]
+
+
+@pytest.mark.parametrize("style", ["paper", "zero-shot"])
+@pytest.mark.parametrize("letters", [True, False])
+def test_a_prompt_that_is_repeated_ends_nothing(style: str, letters: bool) -> None:
+    usages = {"retrieve": "a real frame of the video", "generate": "what a frame would look like"}
+    for tools in (usages, {}):
+        instruction = Prompt(tools, style).instruction(letters)
+        for text in (instruction, f"The user wrote: {instruction}", f"Hm. {instruction} So I look."):
+            assert read(text, reason="length").segments == (Text(text=text),)
 
 
 def test_code_spans_end_with_their_line() -> None:

@@ -25,6 +25,20 @@ Whenever the frames that you have seen are not enough, ask for another one at an
 It is shown to you inside <frame></frame> and you go on thinking. Call a tool only where it helps.
 """
 
+ZERO_SHOT = """\
+{tools}\
+When you are certain, finish your thought. Then write the final answer{letter} after <answer>, \
+and end it with </answer>."""
+
+ZERO_SHOT_TOOLS = """\
+Think step by step. You can ask for another frame at any point of your thought, if those that you have seen \
+are not enough. The tools are:
+{usages}
+A request is a tool's name as an opening tag, a few words for what you want to see, and the name as a closing \
+tag. For example, to see how a man opens a red door, begin with <{tag}>, go on with the words "a man opens a \
+red door", and end with </{tag}>. The frame is then shown to you, and you go on thinking.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -33,7 +47,8 @@ class Prompt:
     usages: Mapping[str, str] = field(default_factory=dict)
     """What each tool of the run is for, by tag."""
     style: str = "paper"
-    """`paper`, or `short`: the tools' names alone, for models that were trained with that."""
+    """`paper`: the paper's, for models that were trained with it. `short`: the tools' names alone, likewise.
+    `zero-shot`: plain words and an example, for models that never saw any of them."""
 
     def question(self, question: Question) -> str:
         """The question, its options by letter, and the instruction."""
@@ -45,9 +60,24 @@ class Prompt:
         """The instruction; with `letters` it asks for the letter of an option."""
         if self.style == "short":
             return f"Tools: {', '.join(self.usages) or 'none'}."
+        if self.style == "zero-shot":
+            return self._explain(letters)
         usages = "\n".join(f"<{tag}> query </{tag}>: {usage}" for tag, usage in self.usages.items())
         tools = WITH_TOOLS.format(usages=usages) if self.usages else ""
         return PAPER.format(tools=tools, letter=", as the letter of the option alone" if letters else "")
+
+    def _explain(self, letters: bool) -> str:
+        """The instruction for a model that was not trained with one.
+
+        A model that thinks aloud copies its prompt, so no pair of tags stands in it with words or nothing
+        between that could be taken for a call or an answer.
+        """
+        letter = ", as the letter of the option alone," if letters else ""
+        if not self.usages:
+            return ZERO_SHOT.format(tools="Think step by step. ", letter=letter)
+        usages = "\n".join(f"- {tag}: {usage}" for tag, usage in self.usages.items())
+        tools = ZERO_SHOT_TOOLS.format(usages=usages, tag=next(iter(self.usages)))
+        return ZERO_SHOT.format(tools=tools, letter=letter)
 
 
 def prompt_of(trace: TraceRecord, style: str, usages: Mapping[str, str]) -> Prompt:

@@ -18,6 +18,7 @@ QUOTES = frozenset('"“„«「『')
 """A tag right behind one of these is quoted."""
 
 _QUERIES = {
+    *("and", "or", "tags", "and then", "or the like"),
     *(
         "query",
         "a query",
@@ -36,6 +37,7 @@ _QUERIES = {
     *("consulta", "tu consulta", "la consulta", "requête", "ta requête", "la requête"),
 }
 _ANSWERS = {
+    *("and", "or", "tags", "und", "oder", "y", "et", "ou", "和", "或"),
     *("answer", "your answer", "the answer", "an answer", "my answer", "answer here", "your answer here"),
     *("my answer here", "final answer", "the final answer", "your final answer", "my final answer"),
     *(
@@ -66,13 +68,18 @@ _MENTION = re.compile(
 
 
 def is_placeholder(query: str) -> bool:
-    """Whether a query stands for one: nothing but signs, or words such as "your query"."""
+    """Whether a query stands for one: nothing but signs, or words such as "your query".
+
+    So does what begins with a comma or a full stop: a sentence goes on behind a tag that it speaks of.
+    """
     bare = _strip(query)
-    return bare in _QUERIES or not _WORD.search(bare) or bool(_UNKNOWN.fullmatch(bare))
+    return _is_rest(query) or bare in _QUERIES or not _WORD.search(bare) or bool(_UNKNOWN.fullmatch(bare))
 
 
 def is_placeholder_answer(body: str) -> bool:
     """Whether the body of an answer stands for one: nothing but signs, or words such as "letter"."""
+    if _is_rest(body):
+        return True
     bare = _strip(body)
     is_variable = _UNKNOWN.fullmatch(bare) or _LETTERS.fullmatch(bare)
     return bare in _ANSWERS or not _WORD.search(bare) or bool(is_variable)
@@ -84,6 +91,11 @@ def is_mention(text: str) -> bool:
     It begins with a sign or with "or", or holds more than one sentence; a query hardly does.
     """
     return bool(_MENTION.match(text))
+
+
+def _is_rest(text: str) -> bool:
+    """Whether it is the rest of a sentence."""
+    return text.lstrip().startswith((",", ";", ". ", ": ", ")"))
 
 
 def _strip(text: str) -> str:
