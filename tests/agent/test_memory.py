@@ -15,7 +15,7 @@ import pytest
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Request
-from act2see.agent.reasoners.prefill import between
+from act2see.agent.reasoners.prefill import find_cut
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
 from act2see.errors import ReasonerError
@@ -119,15 +119,15 @@ async def test_rollout_too_large_for_memory_fails_alone(
     reasoner = TransformersReasoner(limited, packer, source, rows=4)
     results = await said(reasoner, rollouts[:1])
     assert isinstance(results[0], ReasonerError)
-    assert "there is no memory for this rollout, even alone" in str(results[0])
+    assert "has too little memory for this rollout, even alone" in str(results[0])
     # The worker lives on, and serves what fits.
     limited.most = 10_000
     assert isinstance((await said(reasoner, rollouts[:1]))[0], str)
 
 
 def test_prefill_is_cut_between_frames() -> None:
-    assert between(0, 10, []) == 5
-    assert between(0, 10, [(4, 8)]) == 4
-    assert between(0, 10, [(0, 8)]) == 8
-    assert between(0, 8, [(0, 8)]) is None
-    assert between(3, 4, []) is None
+    assert find_cut(0, 10, []) == 5
+    assert find_cut(0, 10, [(4, 8)]) == 4
+    assert find_cut(0, 10, [(0, 8)]) == 8
+    assert find_cut(0, 8, [(0, 8)]) is None
+    assert find_cut(3, 4, []) is None

@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from tokenizers import Tokenizer
 
 from act2see.agent.packing import Packer
-from act2see.agent.reasoners.pieces import SEPARATOR, spelled_parts, write_tokenizer
+from act2see.agent.reasoners.pieces import SEPARATOR, escape_pieces, write_tokenizer
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece, Trust
 from act2see.errors import WeightsError
 from act2see.tools.frames import FrameRef
@@ -44,7 +44,7 @@ def packer() -> Packer:
 
 
 def sent(pieces: list[TextPiece | ImagePiece], exact: bool = True) -> str:
-    return "".join(p if isinstance(p, str) else "<|image_pad|>" for p in spelled_parts(pieces, exact))
+    return "".join(p if isinstance(p, str) else "<|image_pad|>" for p in escape_pieces(pieces, exact))
 
 
 def packed(packer: Packer, pieces: list[TextPiece | ImagePiece]) -> list[int]:
@@ -123,5 +123,5 @@ def test_weights_without_a_tokenizer_raise_weights_error(tmp_path: Path) -> None
 
 
 def test_rollouts_keep_frames_in_place() -> None:
-    parts = spelled_parts(Rollout(tuple(TURN)).pieces)
+    parts = escape_pieces(Rollout(tuple(TURN)).pieces)
     assert [type(p).__name__ for p in parts] == ["str", "FrameRef", "str"]

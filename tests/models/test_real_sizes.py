@@ -163,8 +163,7 @@ def test_the_reasoner_loads_qwen(
     assert asked["dtype"] == torch.bfloat16
     assert engine.context == 262_144
     assert engine.packer.image_token_id == 151_655
-    assert engine._cache.shape == (2, 8, 512, 128)
-    assert len(engine._cache._keys) == 36
+    assert engine.cache_shape == (36, 2, 8, 512, 128)
 
 
 def test_the_paper_presets_frames_and_thought_fit_the_context() -> None:
@@ -246,6 +245,8 @@ def test_the_diffuser_takes_sd35() -> None:
         StableDiffusion3Pipeline,
     )
 
+    from benchmarks.gpu.common import weightless
+
     from act2see.tools.diffusion import Diffuser
     from act2see.tools.generate import Generate
 
@@ -255,6 +256,6 @@ def test_the_diffuser_takes_sd35() -> None:
         StableDiffusion3Pipeline(scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), **parts, **tokenizers)
     )
     assert isinstance(pipeline, StableDiffusion3Img2ImgPipeline)
-    diffuser = Diffuser(Generate.Options())
-    diffuser._pipeline = pipeline
-    assert diffuser.params(torch.zeros(720, 1280, 3, dtype=torch.uint8).numpy()).size == (1360, 768)
+    source = torch.zeros(720, 1280, 3, dtype=torch.uint8).numpy()
+    with weightless(generator=pipeline):
+        assert Diffuser(Generate.Options()).params(source).size == (1360, 768)

@@ -39,7 +39,7 @@ from act2see.agent.reasoners.chat.turns import Blocks, chat_messages, continued_
 from act2see.agent.reasoners.faults import (
     Backoff,
     CutError,
-    error_line,
+    describe_error,
     refuses_stops,
     status_of,
     to_reasoner_error,
@@ -179,7 +179,7 @@ class ChatModelReasoner(Reasoner):
                 if wait is None:
                     silence = self.backoff.silence
                     raise to_reasoner_error(e, self.name, began=began, silence=silence) from e
-                log.warning("%s: %s; request %d in %.1f s", self.name, error_line(e), sent + 1, wait)
+                log.warning("%s: %s; request %d in %.1f s", self.name, describe_error(e), sent + 1, wait)
                 self._free = max(self._free, time.monotonic() + wait)
 
     async def _chunks_once(self, messages: list[Any], settings: dict[str, Any]) -> AsyncGenerator[Any]:

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
 from act2see.agent.reasoners.faults import Backoff, vllm_limit_error
-from act2see.agent.reasoners.pieces import FORBIDDEN, spelled_parts
+from act2see.agent.reasoners.pieces import FORBIDDEN, escape_pieces
 from act2see.agent.reasoners.vllm.follow import Chunk, follow, is_regular
 from act2see.agent.reasoners.vllm.preflight import preflight
 from act2see.agent.reasoners.vllm.wire import (
@@ -222,7 +222,7 @@ class VLLMHTTPReasoner(Reasoner):
     async def _content(self, rollout: Rollout, known: bool) -> list[dict[str, Any]]:
         """The parts of the message. With `known`, frames that the server has had are sent by name alone."""
         parts: list[dict[str, Any]] = []
-        for part in spelled_parts(rollout.pieces, self.exact):
+        for part in escape_pieces(rollout.pieces, self.exact):
             if isinstance(part, str):
                 parts.append({"type": "text", "text": part})
             elif known and part.digest in self._sent:
