@@ -134,7 +134,7 @@ async def test_status_errors_and_retries(reply: Reply, error: str, sent: int) ->
 async def test_silence_limit() -> None:
     with (
         openai_server(Reply(silent=5)) as server,
-        pytest.raises(ReasonerError, match=r"said nothing for 0\.1 s"),
+        pytest.raises(ReasonerError, match=r"sent nothing for 0\.1 s"),
     ):
         await write(reasoner(server, Backoff(requests=1, silence=0.1)))
 

@@ -58,11 +58,11 @@ def closed_port() -> str:
 @pytest.mark.parametrize(
     ("fault", "kind", "words", "sent"),
     [
-        (DOWN, ReasonerError, "cannot be reached.*is the server running", 0),
-        (Reply(silent=9), ReasonerError, r"said nothing for 0\.3 s", 2),
+        (DOWN, ReasonerError, "cannot be reached.*check that the server is running", 0),
+        (Reply(silent=9), ReasonerError, r"sent nothing for 0\.3 s", 2),
         (says(*HALF, cut=1), ReasonerError, "broke off.*resume the run", 1),
         (says(*HALF, cut=1, ends="politely"), ReasonerError, "broke off.*without its last part", 1),
-        (says(*HALF, cut=1, ends="silent"), ReasonerError, r"said nothing for 0\.3 s", 1),
+        (says(*HALF, cut=1, ends="silent"), ReasonerError, r"sent nothing for 0\.3 s", 1),
         (says(*HALF, cut=1, ends="error", error=OVERLOADED), ReasonerError, "broke off.*Overloaded", 1),
         (says(*HALF, cut=0), ReasonerError, "cannot be reached", 2),
         (says(*HALF, cut=0, ends="politely"), ReasonerError, "No generation", 2),
@@ -164,7 +164,7 @@ async def test_another_model_than_configured_is_reported(caplog: pytest.LogCaptu
         for _ in range(2):
             await write(engine)
         assert [r.message for r in caplog.records] == [
-            "m: 'other' answered, and 'm' was asked: traces name the one that was asked"
+            "m: 'other' answered instead of 'm': traces record the requested model"
         ]
         with pytest.raises(SetupError, match=r"'other' answered.*set reasoner\.weights"):
             await write(ChatModelReasoner(engine.model, black, "m", QUICK, continuation=True))

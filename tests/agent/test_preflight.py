@@ -38,7 +38,7 @@ async def test_image_limit_too_low(tmp_path: Path) -> None:
     with vllm_server(folder=tmp_path, images=1) as server, pytest.raises(SetupError) as caught:
         await asked(server)
     assert re.search(
-        r"takes 1 images in a prompt and a run may show 6: .*--limit-mm-per-prompt '{\"image\": 6}'",
+        r"accepts 1 image in a prompt, and a run may show 6: .*--limit-mm-per-prompt '{\"image\": 6}'",
         str(caught.value),
     )
 
@@ -47,7 +47,7 @@ async def test_context_too_short(tmp_path: Path) -> None:
     needed = 6 * (IMAGE_TOKENS + FRAME_TEXT) + QUESTION + 600
     with (
         vllm_server(folder=tmp_path, context=needed - 1) as server,
-        pytest.raises(SetupError, match=f"--max-model-len {needed}, or show at most 5 frames"),
+        pytest.raises(SetupError, match=f"`--max-model-len {needed}`, or show at most 5 frames"),
     ):
         await asked(server)
 
@@ -77,7 +77,7 @@ async def test_models_own_chat_template_is_refused(tmp_path: Path) -> None:
     template = "<|im_start|>user\n{{ messages[0]['content'][0]['text'] }}<|im_end|>\n"
     with (
         vllm_server(folder=tmp_path, template=template) as server,
-        pytest.raises(SetupError, match="its chat template is not ours"),
+        pytest.raises(SetupError, match="does not use act2see's chat template"),
     ):
         await asked(server)
 
@@ -85,10 +85,12 @@ async def test_models_own_chat_template_is_refused(tmp_path: Path) -> None:
 async def test_missing_model_or_adapter(tmp_path: Path) -> None:
     with vllm_server(folder=tmp_path, models=("other", "sft")) as server:
         with pytest.raises(
-            SetupError, match=r"serves other, sft, and the config wants micro:vlm: set reasoner\.weights"
+            SetupError, match=r"serves other, sft, and the config names micro:vlm: set reasoner\.weights"
         ):
             await asked(server)
-        with pytest.raises(SetupError, match=r"has not loaded the adapter mine .*--lora mine=FOLDER"):
+        with pytest.raises(
+            SetupError, match=r"has not loaded the adapter mine .*`act2see serve vllm --lora mine=FOLDER`"
+        ):
             await asked(server, adapter="mine")
 
 
@@ -115,7 +117,7 @@ async def test_graph_raises_preflight_errors(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path, images=1) as server:
         chosen = config(server, tmp_path)
         graph = create_act2see(chosen, parts=build_parts(chosen))
-        with pytest.raises(SetupError, match="takes 1 images in a prompt and a run may show 76"):
+        with pytest.raises(SetupError, match="accepts 1 image in a prompt, and a run may show 76"):
             await aask(graph, clip_in(tmp_path), "What?")
         assert not server.streamed
 

@@ -207,9 +207,9 @@ async def test_request_given_up_by_the_engine_is_repeated_once(made: Any) -> Non
     engine = Engine(("<answer>B</answer>", "stop", "</answer>"), given_up=1)
     assert (await write(made(engine), shown("aa")))[0] == "<answer>B</answer>"
     assert len(engine.prompts) == 2
-    with pytest.raises(ReasonerError, match=r"vllm failed: the engine gave the request up \(error\)"):
+    with pytest.raises(ReasonerError, match=r"vllm failed: the engine aborted the request \(error\)"):
         await write(made(Engine(given_up=2)))
-    with pytest.raises(ReasonerError, match=r"vllm failed: the engine gave the request up \(abort\)"):
+    with pytest.raises(ReasonerError, match=r"vllm failed: the engine aborted the request \(abort\)"):
         await write(made(Engine(("Hm", None, None), ("", "abort", None))))
 
 

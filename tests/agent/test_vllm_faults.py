@@ -27,14 +27,14 @@ BRIEF = Backoff(requests=2, first=0.01, longest=1.0, silence=0.3)
         (Fault(status=401, message="Unauthorized"), "check the key", 1),
         (Fault(status=429, headers={"Retry-After": "99999"}), "status 429", 1),
         (Fault(cut=2), "broke off: ", 1),
-        (Fault(cut=2, polite=True), "broke off: the stream ended in the middle", 1),
+        (Fault(cut=2, polite=True), "broke off: the stream ended without a finish reason", 1),
         (
             Fault(error=2, message="EngineCore encountered an issue"),
             "broke off: EngineCore encountered an issue",
             1,
         ),
         (Fault(error=0, message="Internal server error"), "failed: status 500, Internal server error", 3),
-        (Fault(abort=2), r"broke off: the server gave the request up \(abort\)", 1),
+        (Fault(abort=2), r"broke off: the server aborted the request \(abort\)", 1),
     ],
 )
 async def test_server_errors_and_retries(tmp_path: Path, fault: Fault, error: str, sent: int) -> None:
@@ -73,7 +73,7 @@ async def test_unreachable_server_raises_setup_error() -> None:
 async def test_silence_limit_before_the_first_word(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path, faults=[Fault(silent=5)]) as server:
         started = time.monotonic()
-        with pytest.raises(ReasonerError, match=r"said nothing for 0\.3 s"):
+        with pytest.raises(ReasonerError, match=r"sent nothing for 0\.3 s"):
             await write(reasoner(server, BRIEF))
         assert time.monotonic() - started < 3
 
@@ -81,7 +81,7 @@ async def test_silence_limit_before_the_first_word(tmp_path: Path) -> None:
 async def test_silence_limit_in_mid_stream(tmp_path: Path) -> None:
     with (
         vllm_server(DONE, folder=tmp_path, pace=2.0) as server,
-        pytest.raises(ReasonerError, match=r"said nothing for 0\.3 s"),
+        pytest.raises(ReasonerError, match=r"sent nothing for 0\.3 s"),
     ):
         await write(reasoner(server, BRIEF))
     assert len(server.requests) == 1

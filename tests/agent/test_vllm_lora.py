@@ -55,5 +55,5 @@ def test_vision_adapter_enables_tower_connector_lora(tmp_path: Path) -> None:
 
 
 def test_folder_without_adapter_raises(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"holds no adapter_config\.json: it is no PEFT adapter"):
+    with pytest.raises(WeightsError, match=r"holds no adapter_config\.json, so it is not a PEFT adapter"):
         lora_options([str(tmp_path)])

@@ -238,14 +238,13 @@ def test_sd35_has_the_published_counts() -> None:
 
 
 def test_the_diffuser_takes_sd35() -> None:
+    from benchmarks.gpu.common import weightless
     from diffusers import (
         AutoPipelineForImage2Image,
         FlowMatchEulerDiscreteScheduler,
         StableDiffusion3Img2ImgPipeline,
         StableDiffusion3Pipeline,
     )
-
-    from benchmarks.gpu.common import weightless
 
     from act2see.tools.diffusion import Diffuser
     from act2see.tools.generate import Generate
