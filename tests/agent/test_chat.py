@@ -1,4 +1,4 @@
-"""The chat reasoner over HTTP, against a server that speaks the OpenAI protocol."""
+"""The chat reasoner over HTTP, with a server that has OpenAI's protocol."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_retry_after_reads_googles_retry_delay() -> None:
 
 
 async def test_question_through_the_graph(tmp_path: Path) -> None:
-    """The frame goes to the model as a picture in a user's turn; the trace is one thought."""
+    """The frame is sent as a picture in a user's turn, and the trace is one thought."""
     script = (
         says("<think>\nLook. <retrieve> dog </retrieve>"),
         says("<think>A dog.</think>\n<answer>B</answer>"),

@@ -1,12 +1,12 @@
 """The paper's three models at their real sizes, without weights: built on the meta device from the published
 configs.
 
-`published/` holds what is known of the published files, with its source. For Qwen3-VL-8B that is every
-tensor's name and shape. For Stable Diffusion 3.5 Large it is the size of each file: a safetensors file is a
-header of names, shapes and offsets followed by the numbers, so the files of our model's state dict must have
-the same size to the byte. For BLIP-2 no index file was available; its names and shapes are those of LAVIS's
-own modules, renamed to transformers' names (`benchmarks/parity/lavis.py` renames them and compares with LAVIS
-itself), and its parameter count is compared with the hub's rounded one.
+`published/` holds the known facts of the published files, with their source. For Qwen3-VL-8B these are the
+names and shapes of all tensors. For Stable Diffusion 3.5 Large it is the size of each file: a safetensors
+file is a header of names, shapes and offsets followed by the numbers, so the files of our model's state dict
+must have the same size to the byte. For BLIP-2 no index file was available: its names and shapes are those of
+LAVIS's own modules, renamed to transformers' names (`benchmarks/parity/lavis.py` renames them and compares
+with LAVIS itself), and its parameter count is compared with the hub's rounded one.
 
 Our loaders get the real config, and a model on the meta device instead of one read from disk.
 """
@@ -110,7 +110,7 @@ def test_qwen_has_the_published_tensors(qwen: Qwen3VLForConditionalGeneration) -
     assert len(ours) == 750
 
 
-def test_the_sizes_of_the_gpu_benchmarks_are_the_published_ones() -> None:
+def test_gpu_benchmarks_have_the_published_sizes() -> None:
     from benchmarks.gpu.common import TEXT_8B, VISION_8B
 
     config = Qwen3VLConfig(**published("qwen3_vl_8b")["config"])

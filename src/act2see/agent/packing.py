@@ -47,7 +47,7 @@ class Packed:
         A cache compares these keys, since the vision tokens of all frames have the same id.
         """
         keys = list(self.ids)
-        # A frame's tokens end before the next frame; a chat of text alone has none.
+        # A frame's tokens end before the next frame; a chat without frames has none.
         ends = [*self.starts, len(keys)][1:]
         for frame, first, stop in zip(self.images, self.starts, ends, strict=True):
             key = -1 - int(frame.digest[:12], 16)  # negative, unlike every token id

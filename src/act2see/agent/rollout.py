@@ -45,7 +45,7 @@ class TextPiece:
 
     @property
     def trainable(self) -> bool:
-        """Whether the model wrote the text: a model is trained on its own text alone."""
+        """Whether the model wrote the text: a model is trained only on its own text."""
         return self.trust == "model"
 
 

@@ -56,7 +56,7 @@ def count_known_tokens(known: Sequence[int], keys: Sequence[int], spans: Sequenc
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """The tensors of a whole rollout, of which each forward reads a part."""
+    """The tensors of a whole rollout. Each forward reads a part of them."""
 
     ids: torch.Tensor
     """The token ids, `(1, tokens)`."""

@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-# The first tokens of a character decode to replacement marks: at most this many.
-_MAX_REPLACEMENT_MARKS = 8
+_MAX_REPLACEMENT_MARKS = 8  # the tokens of an incomplete character decode to at most this many
 
 
 class TransformersReasoner(Reasoner):
@@ -97,6 +96,11 @@ class TransformersReasoner(Reasoner):
         renew_after_fork(self)
         self.forwards = 0
         """The number of decoding forwards so far."""
+
+    @property
+    def active(self) -> int:
+        """The number of rollouts that are being decoded."""
+        return self._active
 
     @property
     def cache_shape(self) -> tuple[int, ...]:
@@ -249,13 +253,11 @@ class TransformersReasoner(Reasoner):
                 raise ContextError(
                     f"the rollout has {count} tokens and {self.name} takes {self.context}: {SHORTEN}"
                 )
-            # The active rows stay at the front: the row moves behind the last of them.
-            self._move(at, self._active)
+            self._move(at, self._active)  # next to the active rows
             row = self._rows[self._active]
             logits = self._prefill(row, packed, job)
         except Exception as e:
-            # The row may be half-written, so its tokens must not be reused.
-            self._rows[self._active] = Row()
+            self._rows[self._active] = Row()  # it may be half-written
             job.emit(self._to_reasoner_error(e))
             return
         row.job = job
@@ -387,13 +389,12 @@ class TransformersReasoner(Reasoner):
         return sample_token(logits, job.request.sampling, self._forbidden, job.generator)
 
     def _retire_rows(self) -> None:
-        """Move the rows whose job has ended behind the active rows."""
+        """Move the rows whose job has ended after the active rows."""
         for at in reversed(range(self._active)):
             if self._rows[at].job is None:
                 self._active -= 1
                 self._move(at, self._active)
 
     def _move(self, a: int, b: int) -> None:
-        if a != b:
-            self._cache.swap(a, b)
-            self._rows[a], self._rows[b] = self._rows[b], self._rows[a]
+        self._cache.swap(a, b)
+        self._rows[a], self._rows[b] = self._rows[b], self._rows[a]

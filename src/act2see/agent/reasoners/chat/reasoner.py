@@ -57,7 +57,11 @@ _MAX_STOPS = 4  # every API accepts this many; at other tags the stream is close
 
 @dataclass(slots=True)
 class ChatModelReasoner(Reasoner):
-    """Continues rollouts with a LangChain chat model."""
+    """Continues rollouts with a LangChain chat model.
+
+    Raises:
+        ConfigError: `continuation` is set for a model without an OpenAI-compatible server.
+    """
 
     model: BaseChatModel
     source: InitVar[FrameSource]

@@ -46,6 +46,7 @@ class Blocks:
         self._kept = LRUCache(max_characters, getsizeof=lambda block: len(block["base64"]))
 
     def __call__(self, frame: FrameRef, kind: Kind) -> dict[str, str]:
+        """Return the image block of a frame."""
         key = frame.digest, kind
         with self._lock:
             if block := self._kept.get(key):

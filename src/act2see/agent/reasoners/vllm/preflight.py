@@ -1,6 +1,6 @@
 """Check before a run that the vLLM server has the model, act2see's template and tokenizer, and enough room.
 
-The check sends a few small requests, none of which costs more than one frame:
+The check sends a few small requests, each no more costly than one frame:
 
 - the list of models, which has the server's context;
 - one letter, which must be one token if the template passes text through;
