@@ -79,7 +79,7 @@ def check_adapter(adapter: str, weights: str, model: Any) -> str:
     if base.digest:
         if (digest := weights_digest(weights)) and digest != base.digest:
             raise WeightsError(
-                f"{_describe_mismatch(adapter, base, weights)}, which are other weights: "
+                f"{_describe_mismatch(adapter, base, weights)}, which are not the same weights: "
                 f"set reasoner.weights to {base.name}"
             )
     elif base.name and _last_part(base.name) != _last_part(weights):
