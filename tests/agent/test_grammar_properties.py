@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from tests.agent.test_grammar import GRAMMAR, KNOWN, TAGS, read, seen
+from tests.agent.test_grammar import GRAMMAR, KNOWN, TAGS, parser_state, read
 
-from act2see.agent.grammar import RESERVED, Grammar, Parser, feedback
+from act2see.agent.grammar import RESERVED, Grammar, feedback
 from act2see.trace.record import Answer, Call, Text
 
-# Random texts: tags, pieces of tags, whole calls, and whatever may surround them.
+# Random texts consist of tags, parts of tags, complete calls, and other characters.
 NAMES = [*TAGS, *RESERVED, "zoom", "b"]
 WHOLE = [f"<{slash}{name}>" for name in NAMES for slash in ("", "/")]
 PIECES = [
@@ -45,7 +45,7 @@ grammars = st.sampled_from(
     [Grammar(TAGS), Grammar(TAGS, max_query=20), Grammar(TAGS, max_query=3), Grammar(())]
 )
 reasons = st.sampled_from(["eos", "length"])
-# The same examples each time, and no deadline: a busy machine must not fail a property.
+# Each run tests the same examples, without a deadline: a busy machine must not fail a property.
 seeded = settings(derandomize=True, deadline=None)
 
 
@@ -63,7 +63,7 @@ def test_chunks_do_not_matter(
             assert stopped == (parser.stopped is not None)
             assert "".join(s.text for s in parser.segments) == parser.text == text[:b][: len(whole.text)]
         parser.finish(reason)
-        assert seen(parser) == seen(whole)
+        assert parser_state(parser) == parser_state(whole)
 
 
 @seeded
@@ -94,7 +94,7 @@ def test_segments_of_any_text(text: str, grammar: Grammar, answering: bool) -> N
 @seeded
 @given(texts, st.integers(1, 12))
 def test_over_long_is_the_first_character_too_many(text: str, max_query: int) -> None:
-    """One character earlier a closing tag could still have completed the call."""
+    """One character earlier, a closing tag could still have completed the call."""
     grammar, closing = Grammar(TAGS, max_query), "</retrieve>"
 
     def may_close(inner: str) -> bool:
@@ -110,11 +110,11 @@ def test_over_long_is_the_first_character_too_many(text: str, max_query: int) ->
         assert may_close(inner.removesuffix(closing))
 
 
-def whole_text(text: str) -> tuple[str, str, str, str]:
-    """The grammar without its length limit, by patterns over the whole text.
+def parse_by_patterns(text: str) -> tuple[str, str, str, str]:
+    """Parse a text by regular expressions over the whole text, without the length limit.
 
     Returns:
-        The kind of the end, the text before it, its text, and the text within its tags.
+        The kind of the text's end, the text before the end, the end's text, and the text within its tags.
     """
     name, known = r"[a-z][a-z0-9_]*", "|".join(sorted(KNOWN))
     first = (
@@ -123,7 +123,8 @@ def whole_text(text: str) -> tuple[str, str, str, str]:
         rf"|<(?P<tag>{'|'.join(TAGS)})>(?P<query>.*?)(</(?P=tag)>|(?P<nested></?({known})>)|\Z)"
         rf"|<(?!({known})>)(?P<other>{name})>(?P<asked>((?!</?({known})>|<(?P=other)>|</(?P=other)>).)*)</(?P=other)>"
     )
-    # The thought ends at the match that is decided first: a known tag at its opening, an unknown at its end.
+    # The thought ends at the match that is complete first: a known call is decided at its opening tag, an
+    # unknown call at its closing tag.
     found = [m for i in range(len(text)) if (m := re.compile(first, re.DOTALL).match(text, i))]
     if not found:
         return "text", text, "", ""
@@ -138,7 +139,7 @@ def whole_text(text: str) -> tuple[str, str, str, str]:
 @given(texts)
 def test_agrees_with_patterns_over_the_whole_text(text: str) -> None:
     segments = read(text, Grammar(TAGS, max_query=10_000)).segments
-    kind, before, written, inner = whole_text(text)
+    kind, before, written, inner = parse_by_patterns(text)
     end = segments[-1] if segments else None
     if isinstance(end, Answer):
         assert (kind, end.text, end.body) == ("answer", written, inner.rpartition("<answer>")[2].strip())
@@ -168,22 +169,12 @@ def test_agrees_with_patterns_over_the_whole_text(text: str) -> None:
     ],
     ids=lambda text: text[:12],
 )
-def test_reading_is_linear(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    copied = 0
-    slice_ = Parser._slice
-
-    def counted(self: Parser, start: int, stop: int | None = None) -> str:
-        nonlocal copied
-        out = slice_(self, start, stop)
-        copied += len(out)
-        return out
-
-    monkeypatch.setattr(Parser, "_slice", counted)
+def test_reading_is_linear(text: str) -> None:
     parser = GRAMMAR.parser()
     for char in text:
         parser.feed(char)
     parser.finish("eos")
-    assert copied <= 3 * len(text)
+    assert parser.copied <= 3 * len(text)
     assert "".join(s.text for s in parser.segments) == text
 
 

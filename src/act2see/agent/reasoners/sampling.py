@@ -10,29 +10,31 @@ from act2see.agent.reasoners.base import Sampling
 if TYPE_CHECKING:
     import torch
 
-_COLDEST = 1e-4  # below this temperature sampling is greedy: logits divided by less overflow
+_MIN_TEMPERATURE = 1e-4  # sampling is greedy below it, since dividing the logits by less overflows
 
 
 def sample_token(
     logits: torch.Tensor, sampling: Sampling, forbidden: Sequence[int], generator: torch.Generator
 ) -> int:
-    """The id of the next token.
+    """Draw the id of the next token.
 
     Args:
-        logits: Of the last token, `(vocabulary,)`.
-        sampling: Temperature and top-p.
+        logits: The logits of the last token, `(vocabulary,)`.
+        sampling: The temperature and top-p.
         forbidden: Ids that are never drawn.
-        generator: The request's own, so that neighbours in a batch change nothing.
+        generator: The request's own generator, so that other rows of the batch do not change the result.
     """
     import torch
 
     logits = logits.float().cpu()
     logits[forbidden] = -torch.inf
-    if sampling.temperature < _COLDEST:
+    if sampling.temperature < _MIN_TEMPERATURE:
         return int(logits.argmax())
-    chances = (logits / sampling.temperature).softmax(-1)
+    probabilities = (logits / sampling.temperature).softmax(-1)
     if sampling.top_p >= 1:
-        return int(torch.multinomial(chances, 1, generator=generator))
-    ordered, index = chances.sort(descending=True)
-    ordered[ordered.cumsum(0) - ordered > sampling.top_p] = 0
-    return int(index[torch.multinomial(ordered, 1, generator=generator)])
+        return int(torch.multinomial(probabilities, 1, generator=generator))
+    ordered, ids = probabilities.sort(descending=True)
+    # The first token is always kept: nothing comes before it.
+    before = ordered.cumsum(0) - ordered
+    ordered[before > sampling.top_p] = 0
+    return int(ids[torch.multinomial(ordered, 1, generator=generator)])
