@@ -1,9 +1,8 @@
-"""A small server that speaks Gemini's protocol: generateContent, and streamGenerateContent as server-sent
-events.
+"""A small server with Gemini's protocol: generateContent, and streamGenerateContent as server-sent events.
 
-The shapes are those of the API's documentation (`GenerateContentResponse`, `PromptFeedback`, and Google's
-error model with `RetryInfo`). Each request gets the next reply of its script; nothing here has been checked
-against the service itself.
+The JSON follows the API's documentation (`GenerateContentResponse`, `PromptFeedback`, and Google's error
+model with `RetryInfo`); it has not been compared with the service itself. Each request gets the next reply of
+a script.
 """
 
 from __future__ import annotations
@@ -34,24 +33,26 @@ class GeminiReply:
     status: int = 200
     error: dict[str, Any] = field(default_factory=dict)
     cut: int | None = None
-    """After so many responses the connection is closed."""
+    """The number of responses after which the connection is closed."""
     politely: bool = False
-    """Whether it is closed as if the stream were complete."""
+    """Whether the connection is closed as if the stream were complete."""
 
 
 @dataclass
 class GeminiServer:
+    """The state of the server, and the requests that it got."""
+
     url: str
     replies: list[GeminiReply]
     requests: list[dict[str, Any]] = field(default_factory=list)
     calls: list[tuple[str, str | None]] = field(default_factory=list)
-    """The path of each call, and its key."""
+    """The path and the key of each call."""
     key: str | None = None
-    """If set, other keys are refused."""
+    """The only accepted key; None accepts every key."""
 
 
 def says(*pieces: str, finish: str = "STOP", **rest: Any) -> GeminiReply:
-    """Text in pieces; the last response holds the reason for its end, and the token counts."""
+    """Return a reply of text in pieces. Its last response has the finish reason and the token counts."""
     made = [response(piece) for piece in pieces[:-1]]
     return GeminiReply((*made, response(pieces[-1] if pieces else None, finish)), **rest)
 
@@ -72,12 +73,13 @@ def response(text: str | None, finish: str | None = None) -> dict[str, Any]:
 
 
 def blocked(reason: str) -> GeminiReply:
-    """The question itself is refused: the response has no candidates."""
-    said = {
+    """Return a reply that refuses the question itself, with a response without candidates."""
+    refusal = {
         "promptFeedback": {"blockReason": reason},
         "usageMetadata": {"promptTokenCount": 100, "totalTokenCount": 100},
+        "modelVersion": "gemini-2.5-flash",
     }
-    return GeminiReply(({**said, "modelVersion": "gemini-2.5-flash"},))
+    return GeminiReply((refusal,))
 
 
 def fails(status: int, name: str, message: str, *details: dict[str, Any]) -> GeminiReply:
@@ -88,7 +90,7 @@ def fails(status: int, name: str, message: str, *details: dict[str, Any]) -> Gem
 
 
 def retry_in(seconds: str) -> GeminiReply:
-    """The quota is exceeded; the error says when to retry."""
+    """Return an error for an exceeded quota, with the delay after which to retry."""
     return fails(
         429,
         "RESOURCE_EXHAUSTED",
@@ -103,7 +105,10 @@ def retry_in(seconds: str) -> GeminiReply:
 
 @contextmanager
 def gemini_server(*replies: GeminiReply) -> Iterator[GeminiServer]:
-    """The last reply is repeated. As in the service, stop sequences end a text and are left out."""
+    """Run a server with these replies; the last one is repeated.
+
+    Like the service, it ends a text at a stop sequence and leaves the sequence out.
+    """
     server: GeminiServer
     lock = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""A small server that streams by the OpenAI chat protocol: each request gets the next reply of a script."""
+"""A small server with OpenAI's chat protocol. Each request gets the next reply of a script."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
-    """After so many pieces the stream ends early."""
+    """The number of pieces after which the stream ends early."""
     ends: Literal["closed", "politely", "error", "silent"] = "closed"
-    """How: the connection is closed, the body is completed (as a proxy does), an error is sent as an event,
-    or nothing more is sent."""
+    """The way in which it ends early: the connection is closed, the body is completed (as a proxy does), an
+    error is sent as an event, or nothing more is sent."""
     silent: float = 0.0
+    """The seconds before the server responds."""
     error: dict[str, Any] = field(
         default_factory=lambda: {"message": "the script says so", "type": "scripted"}
     )
@@ -34,12 +35,15 @@ class Reply:
 
 @dataclass
 class Server:
+    """The state of the server, and the requests that it got."""
+
     url: str
     replies: list[Reply]
     requests: list[dict[str, Any]] = field(default_factory=list)
     key: str | None = None
-    """If set, other keys are refused."""
+    """The only accepted key; None accepts every key."""
     models: tuple[int, dict[str, Any]] = (200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
+    """The status and the JSON of the list of models."""
 
 
 def says(*pieces: str, **rest: Any) -> Reply:
@@ -48,17 +52,20 @@ def says(*pieces: str, **rest: Any) -> Reply:
 
 @contextmanager
 def openai_server(*replies: Reply) -> Iterator[Server]:
-    """The last reply is repeated. As in the service, stop strings end a reply and are cut off."""
+    """Run a server with these replies; the last one is repeated.
+
+    Like the service, it ends a reply at a stop string and cuts the string off.
+    """
     server: Server
     lock = threading.Lock()
     over = threading.Event()
 
     class Handler(Quiet):
         def do_GET(self) -> None:
-            if not self._refused():
+            if not self._refuse_key():
                 self.whole(*server.models)
 
-        def _refused(self) -> bool:
+        def _refuse_key(self) -> bool:
             if server.key is None or self.headers.get("authorization") == f"Bearer {server.key}":
                 return False
             self.whole(
@@ -68,7 +75,7 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
 
         def do_POST(self) -> None:
             body = self.body()
-            if self._refused():
+            if self._refuse_key():
                 return
             with lock:
                 server.requests.append(body)

@@ -1,4 +1,4 @@
-"""The chat reasoner over HTTP, against a server that speaks the OpenAI protocol."""
+"""The chat reasoner over HTTP, with a server that has OpenAI's protocol."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_status_errors_and_retries(reply: Reply, error: str, sent: int) ->
 async def test_silence_limit() -> None:
     with (
         openai_server(Reply(silent=5)) as server,
-        pytest.raises(ReasonerError, match=r"said nothing for 0\.1 s"),
+        pytest.raises(ReasonerError, match=r"sent nothing for 0\.1 s"),
     ):
         await write(reasoner(server, Backoff(requests=1, silence=0.1)))
 
@@ -153,7 +153,7 @@ def test_retry_after_reads_googles_retry_delay() -> None:
 
 
 async def test_question_through_the_graph(tmp_path: Path) -> None:
-    """The frame goes to the model as a picture in a user's turn; the trace is one thought."""
+    """The frame is sent as a picture in a user's turn, and the trace is one thought."""
     script = (
         says("<think>\nLook. <retrieve> dog </retrieve>"),
         says("<think>A dog.</think>\n<answer>B</answer>"),

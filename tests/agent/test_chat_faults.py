@@ -1,4 +1,4 @@
-"""Faults of chat servers: each has a clear error, no text is streamed twice, and the run can be resumed."""
+"""Faults of chat servers: each raises a clear error, streams no text twice, and leaves a run that resumes."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def closed_port() -> str:
 @pytest.mark.parametrize(
     ("fault", "kind", "words", "sent"),
     [
-        (DOWN, ReasonerError, "cannot be reached.*is the server running", 0),
-        (Reply(silent=9), ReasonerError, r"said nothing for 0\.3 s", 2),
+        (DOWN, ReasonerError, "cannot be reached.*check that the server is running", 0),
+        (Reply(silent=9), ReasonerError, r"sent nothing for 0\.3 s", 2),
         (says(*HALF, cut=1), ReasonerError, "broke off.*resume the run", 1),
         (says(*HALF, cut=1, ends="politely"), ReasonerError, "broke off.*without its last part", 1),
-        (says(*HALF, cut=1, ends="silent"), ReasonerError, r"said nothing for 0\.3 s", 1),
+        (says(*HALF, cut=1, ends="silent"), ReasonerError, r"sent nothing for 0\.3 s", 1),
         (says(*HALF, cut=1, ends="error", error=OVERLOADED), ReasonerError, "broke off.*Overloaded", 1),
         (says(*HALF, cut=0), ReasonerError, "cannot be reached", 2),
         (says(*HALF, cut=0, ends="politely"), ReasonerError, "No generation", 2),
@@ -97,7 +97,7 @@ async def test_fault_ends_the_run_and_it_can_be_resumed(
         )
 
     with openai_server(LOOK) as server:
-        # A first server answers the first loop only.
+        # The first server answers only the first loop.
         await graph(server).ainvoke(
             {"video": clip_in(tmp_path), "question": "What?", "options": ["cat", "dog"]},
             {"configurable": {"thread_id": "t"}},
@@ -137,7 +137,7 @@ async def test_cut_after_the_end_of_the_text_is_ignored() -> None:
         )
 
 
-async def test_model_without_stop_strings_is_asked_without_them() -> None:
+async def test_stop_strings_are_left_out_for_a_model_that_refuses_them() -> None:
     def until() -> Callable[[str], bool]:
         text: list[str] = []
         return lambda piece: text.append(piece) or "".join(text).endswith("</look>")
@@ -158,13 +158,13 @@ async def test_at_most_four_stop_strings_are_sent() -> None:
         assert server.requests[0]["stop"] == list(stops[:4])
 
 
-async def test_another_model_than_configured_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+async def test_answer_of_another_model_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     with openai_server(says("Hm.", model="other")) as server, caplog.at_level(logging.WARNING, "act2see"):
         engine = reasoner(server)
         for _ in range(2):
             await write(engine)
         assert [r.message for r in caplog.records] == [
-            "m: 'other' answered, and 'm' was asked: traces name the one that was asked"
+            "m: 'other' answered instead of 'm': traces record the requested model"
         ]
         with pytest.raises(SetupError, match=r"'other' answered.*set reasoner\.weights"):
             await write(ChatModelReasoner(engine.model, black, "m", QUICK, continuation=True))

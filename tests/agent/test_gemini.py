@@ -1,5 +1,4 @@
-"""The chat reasoner with LangChain's Gemini model, over HTTP, against a server that speaks Gemini's wire
-format."""
+"""The chat reasoner with LangChain's Gemini model, over HTTP, with a server that has Gemini's protocol."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ pytest.importorskip("langchain_google_genai", reason="needs the train extra")
 
 
 def reasoner(server: GeminiServer, backoff: Backoff = QUICK, source: Any = black) -> ChatModelReasoner:
-    """The reasoner of `weights: google_genai:gemini-2.5-flash` with these `options`."""
+    """Return the reasoner for `weights: google_genai:gemini-2.5-flash` with the server's address."""
     options = {"base_url": server.url, "google_api_key": "none", "max_retries": 1}
     return ChatModelReasoner(
         chat_model("google_genai:gemini-2.5-flash", options, "test"), source, "gemini", backoff
@@ -62,13 +61,11 @@ async def test_stop_sequence_is_restored_and_token_limit_is_reported() -> None:
 
 
 async def test_unstreamed_answer() -> None:
-    """`generateContent`, which the reasoner itself never asks for; the assistant's model does."""
+    """The assistant's model calls `generateContent`, which the reasoner itself never does."""
     with gemini_server(says("A dog.")) as server:
-        said = await reasoner(server).model.ainvoke("What?")
-        assert (said.text, server.calls[0][0]) == (
-            "A dog.",
-            "/v1beta/models/gemini-2.5-flash:generateContent",
-        )
+        reply = await reasoner(server).model.ainvoke("What?")
+        assert reply.text == "A dog."
+        assert server.calls[0][0] == "/v1beta/models/gemini-2.5-flash:generateContent"
 
 
 async def test_thought_summary_is_left_out() -> None:
@@ -147,7 +144,7 @@ def test_missing_key_fails_before_any_request(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_question_through_the_graph_gives_one_thought(tmp_path: Path) -> None:
-    """The same grammar as from any other reasoner: text, call, frames, text, answer."""
+    """The trace has the same grammar as with any other reasoner: text, call, frames, text, answer."""
     script = (
         says("<think>\nLook. <retrieve> dog </retrieve>"),
         says("<think>A dog.</think>\n<answer>B</answer>"),

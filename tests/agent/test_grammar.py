@@ -26,11 +26,11 @@ def read(text: str, grammar: Grammar = GRAMMAR, reason: Any = "eos", **options: 
     return parser
 
 
-def seen(parser: Parser) -> tuple[Any, ...]:
+def parser_state(parser: Parser) -> tuple[Any, ...]:
     return parser.segments, parser.stopped, parser.text
 
 
-# Each outcome: the text | its part that stays a thought | tag, query, outcome | its part that is not read.
+# A case has the text, its part that stays a thought, (tag, query, outcome), and its part that is not read.
 CALLS = [
     ("so <retrieve> a  red\nsquare </retrieve>!", "so ", ("retrieve", "a red square", "ok"), "!"),
     ("<generate>it falls</generate><answer>", "", ("generate", "it falls", "ok"), "<answer>"),
@@ -188,9 +188,9 @@ def test_a_turn_may_begin_behind_the_thought() -> None:
 def test_empty_text() -> None:
     parser = GRAMMAR.parser()
     assert not parser.feed("")
-    assert seen(parser) == ((), None, "")
+    assert parser_state(parser) == ((), None, "")
     parser.finish("eos")
-    assert seen(parser) == ((), "eos", "")
+    assert parser_state(parser) == ((), "eos", "")
 
 
 def test_no_tools() -> None:
@@ -201,12 +201,12 @@ def test_no_tools() -> None:
     ]
 
 
-def test_the_first_stop_is_final() -> None:
+def test_parser_reads_nothing_after_its_stop() -> None:
     parser = read("<answer>B</answer>")
-    before = seen(parser)
+    before = parser_state(parser)
     assert parser.feed("<retrieve>a</retrieve>")
     parser.finish("length")
-    assert seen(parser) == before
+    assert parser_state(parser) == before
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_query_length_limit(inner: str, query: str, outcome: Outcome, dropped: s
     )
 
 
-def test_an_unknown_call_has_the_same_limit() -> None:
+def test_length_limit_of_an_unknown_call() -> None:
     assert isinstance(read("<zoom>123456789</zoom>", SHORT).segments[0], Call)
     assert read("<zoom>1234567890</zoom>", SHORT).segments == (Text(text="<zoom>1234567890</zoom>"),)
 
@@ -268,7 +268,7 @@ def test_forced_answer(text: str, read_as: str, body: str) -> None:
     assert read(text, answering=True).segments == (Answer(text=read_as, body=body, forced=True),)
 
 
-def test_forced_answer_that_never_came() -> None:
+def test_missing_forced_answer() -> None:
     assert read(" ", answering=True).segments == (Text(text=" "),)
     assert read("", answering=True).segments == ()
 

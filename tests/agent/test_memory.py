@@ -1,6 +1,6 @@
-"""Memory runs out while the reasoner reads or decodes: it works in smaller parts, and writes the same text.
+"""The reasoner works in smaller parts when memory runs out, and writes the same text.
 
-The model refuses more than so many tokens in one forward, with the error that CUDA raises.
+The test model raises CUDA's out-of-memory error for more than a given number of tokens in one forward.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Request
-from act2see.agent.reasoners.prefill import between
+from act2see.agent.reasoners.prefill import find_cut
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
 from act2see.errors import ReasonerError
@@ -27,7 +27,7 @@ PROMPT = Prompt({"retrieve": "a real frame"}, "short")
 
 
 class Limited:
-    """A model that takes at most `most` tokens in one forward; `sizes` are the tokens of each."""
+    """A model that accepts at most `most` tokens in one forward. `sizes` has the number of tokens of each."""
 
     def __init__(self, model: Any, most: int) -> None:
         self._model, self.most = model, most
@@ -66,7 +66,7 @@ def rollouts(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> lis
     ]
 
 
-async def said(reasoner: TransformersReasoner, rollouts: list[Rollout]) -> list[str | Exception]:
+async def write_all(reasoner: TransformersReasoner, rollouts: list[Rollout]) -> list[str | Exception]:
     async def one(rollout: Rollout) -> str:
         parts = []
         async for item in reasoner.stream(Request(rollout, 5)):
@@ -82,12 +82,12 @@ async def said(reasoner: TransformersReasoner, rollouts: list[Rollout]) -> list[
 async def test_prefill_and_decoding_in_parts_write_the_same_text(
     model: Any, packer: Packer, source: Any, rollouts: list[Rollout], most: int
 ) -> None:
-    reference = await said(TransformersReasoner(model, packer, source, rows=4), rollouts)
+    reference = await write_all(TransformersReasoner(model, packer, source, rows=4), rollouts)
     # A frame is 9 tokens and is never cut.
     assert {g[1] * g[2] // packer.merge**2 for g in packer.pack(rollouts[0]).grids} == {9}
     small = Limited(model, most)
     reasoner = TransformersReasoner(small, packer, source, rows=4)
-    assert await said(reasoner, rollouts) == reference
+    assert await write_all(reasoner, rollouts) == reference
     assert all(isinstance(r, str) and r for r in reference)
     assert max(small.sizes) <= small.most
 
@@ -96,7 +96,7 @@ async def test_decoding_is_split_by_rows(
     model: Any, packer: Packer, source: Any, rollouts: list[Rollout]
 ) -> None:
     class Narrow(Limited):
-        """Takes at most `most` rows."""
+        """A model that accepts at most `most` rows in one forward."""
 
         def __call__(self, **given: Any) -> Any:
             import torch
@@ -106,9 +106,9 @@ async def test_decoding_is_split_by_rows(
             self.sizes.append(len(given["input_ids"]))
             return self._model(**given)
 
-    reference = await said(TransformersReasoner(model, packer, source, rows=4), rollouts)
+    reference = await write_all(TransformersReasoner(model, packer, source, rows=4), rollouts)
     narrow = Narrow(model, 1)
-    assert await said(TransformersReasoner(narrow, packer, source, rows=4), rollouts) == reference
+    assert await write_all(TransformersReasoner(narrow, packer, source, rows=4), rollouts) == reference
     assert set(narrow.sizes) == {1}
 
 
@@ -117,17 +117,17 @@ async def test_rollout_too_large_for_memory_fails_alone(
 ) -> None:
     limited = Limited(model, 4)
     reasoner = TransformersReasoner(limited, packer, source, rows=4)
-    results = await said(reasoner, rollouts[:1])
+    results = await write_all(reasoner, rollouts[:1])
     assert isinstance(results[0], ReasonerError)
-    assert "there is no memory for this rollout, even alone" in str(results[0])
-    # The worker lives on, and serves what fits.
+    assert "has too little memory for this rollout, even alone" in str(results[0])
+    # The worker still runs, and serves a rollout that fits.
     limited.most = 10_000
-    assert isinstance((await said(reasoner, rollouts[:1]))[0], str)
+    assert isinstance((await write_all(reasoner, rollouts[:1]))[0], str)
 
 
 def test_prefill_is_cut_between_frames() -> None:
-    assert between(0, 10, []) == 5
-    assert between(0, 10, [(4, 8)]) == 4
-    assert between(0, 10, [(0, 8)]) == 8
-    assert between(0, 8, [(0, 8)]) is None
-    assert between(3, 4, []) is None
+    assert find_cut(0, 10, []) == 5
+    assert find_cut(0, 10, [(4, 8)]) == 4
+    assert find_cut(0, 10, [(0, 8)]) == 8
+    assert find_cut(0, 8, [(0, 8)]) is None
+    assert find_cut(3, 4, []) is None

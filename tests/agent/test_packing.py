@@ -1,4 +1,4 @@
-"""Packing: training and inference read the same ids, and trainable are those that the model wrote."""
+"""Packing: training and inference read the same ids, and the trainable ids are those that the model wrote."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROMPT = Prompt({"retrieve": "a real frame"}, "short")
 
 @pytest.fixture
 def rollouts(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> list[Rollout]:
-    """A short run and a long one, with frames of different sizes."""
+    """Return a short run and a long run, with frames of different sizes."""
     short = trace(
         question=Question(text="What colour is the ring?", options=("red", "blue")),
         initial=(frame(1),),
@@ -71,14 +71,14 @@ def test_trainable_tokens_are_the_models_text_and_its_end(
     packer: Packer, rollouts: list[Rollout], source: Source
 ) -> None:
     labels = batch(packer, rollouts, source)["labels"]
-    said = [packer.codec.decode([i for i in row.tolist() if i != IGNORED]) for row in labels]
-    assert said == [
+    learnt = [packer.codec.decode([i for i in row.tolist() if i != IGNORED]) for row in labels]
+    assert learnt == [
         "It is <|im_end|> red.</think>\n<answer>A</answer><|im_end|>",
         "No circle blinks. <retrieve>the circle blinks</retrieve> Top left.top left</answer><|im_end|>",
     ]
 
 
-def test_an_open_turn_has_no_end_to_learn(
+def test_end_of_an_open_turn_is_not_trained(
     packer: Packer, trace: Callable[..., Trace], frame: Callable[..., FrameRef], source: Source
 ) -> None:
     run = trace(

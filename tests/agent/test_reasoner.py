@@ -1,8 +1,8 @@
-"""The in-process reasoner against a plain loop: no cache, no batch, the whole sequence read for every token.
+"""The in-process reasoner, compared with a simple loop that reads the whole sequence for every token.
 
-The model is a random-weight micro VLM whose weights are made large and whose head is its own, so that what it
-says depends on all that it has read. Where a second loop follows, it may write whole words alone: their ids
-are those that the tokenizer gives their text, as is nearly always so of a trained model.
+The model is a random-weight micro VLM with enlarged weights and an own head, so that its text depends on the
+whole sequence. A test with a second loop allows only whole words: the tokenizer gives their text the same
+ids, which is nearly always the case for the text of a trained model.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def model(vlm_folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def other_than_words(packer: Packer) -> list[int]:
+def ids_other_than_words(packer: Packer) -> list[int]:
     tokenizer = packer.codec.tokenizer
     whole = {
         i
@@ -69,7 +69,7 @@ def make(model: Any, packer: Packer, source: Source) -> Iterator[Callable[..., T
 
 @pytest.fixture
 def rollout(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> Callable[..., Rollout]:
-    """`rollout(n, *segments)`: run n, with frames of its own; higher n have longer questions."""
+    """`rollout(n, *segments)` returns run n with its own frames. The question is longer for a higher n."""
 
     def build(n: int, *segments: Any) -> Rollout:
         text = "What colour does the ring turn" + " when it blinks" * n
@@ -84,10 +84,10 @@ def rollout(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> Call
     return build
 
 
-def plain(
+def write_without_cache(
     model: Any, packer: Packer, rollout: Rollout, source: Source, count: int, forbidden: list[int]
 ) -> str:
-    """At most `count` greedy tokens; the whole sequence is read again for each."""
+    """Return the text of at most `count` greedy tokens, reading the whole sequence again for each."""
     import torch
 
     packed = packer.pack(rollout)
@@ -112,18 +112,18 @@ def plain(
     return packer.codec.decode(written)
 
 
-async def say(
+async def write(
     reasoner: TransformersReasoner,
     rollout: Rollout,
     count: int = 12,
     sampling: Sampling = GREEDY,
     until: Callable[[str], bool] = lambda text: False,
 ) -> tuple[str, Done]:
-    said: list[str] = []
+    pieces: list[str] = []
     async for item in reasoner.stream(Request(rollout, count, until, sampling=sampling)):
         if isinstance(item, Done):
-            return "".join(said), item
-        said.append(item.text)
+            return "".join(pieces), item
+        pieces.append(item.text)
     raise AssertionError("no Done")
 
 
@@ -134,30 +134,30 @@ async def test_second_loop_reads_only_new_tokens(
     rollout: Any,
     frame: Any,
     source: Source,
-    other_than_words: list[int],
+    ids_other_than_words: list[int],
 ) -> None:
-    reasoner = make(forbidden=other_than_words)
+    reasoner = make(forbidden=ids_other_than_words)
     first = rollout(0)
-    text, done = await say(reasoner, first)
-    assert text == plain(model, packer, first, source, 12, other_than_words)
+    text, done = await write(reasoner, first)
+    assert text == write_without_cache(model, packer, first, source, 12, ids_other_than_words)
     assert len(set(text.split())) > 3, "a model that repeats itself tests nothing"
     read = len(packer.pack(first).ids)
     assert done == Done(StopReason.LENGTH, prefilled=read, cached=0, decoded=12, repeated=0)
 
     shown = Frames(tag="retrieve", frames=(frame(90, 0.5, 96, 48),), note="here")
     second = rollout(0, Text(text=text), shown)
-    again, done = await say(reasoner, second)
-    assert again == plain(model, packer, second, source, 12, other_than_words)
+    again, done = await write(reasoner, second)
+    assert again == write_without_cache(model, packer, second, source, 12, ids_other_than_words)
     # All tokens were in the cache except the one that was written last.
     assert done.cached == read + 12 - 1
     assert done.prefilled == len(packer.pack(second).ids) - done.cached
     assert done.repeated == 0
 
-    other, _ = await say(
+    other, _ = await write(
         reasoner,
         rollout(0, Text(text=text), Frames(tag="retrieve", frames=(frame(91, 0.5, 96, 48),), note="here")),
     )
-    assert other != again, "what is in the frame must matter"
+    assert other != again, "the text must depend on the frame's pixels"
 
 
 async def test_exchanged_frame_is_read_again(
@@ -168,17 +168,17 @@ async def test_exchanged_frame_is_read_again(
         render(trace(question=Question(text="Where?"), initial=(frame(1), frame(n, 1.0))), PROMPT)
         for n in (2, 3)
     ]
-    await say(reasoner, runs[0])
-    text, done = await say(reasoner, runs[1])
-    assert text == plain(model, packer, runs[1], source, 12, packer.codec.forbidden())
+    await write(reasoner, runs[0])
+    text, done = await write(reasoner, runs[1])
+    assert text == write_without_cache(model, packer, runs[1], source, 12, packer.codec.forbidden())
     assert done.cached == packer.pack(runs[1]).starts[1]
 
 
 async def test_batched_rollouts_write_the_same_text_as_alone(make: Any, rollout: Any) -> None:
     rollouts = [rollout(n) for n in range(8)]
     alone, together = make(), make()
-    expected = [await say(alone, r, 16) for r in rollouts]
-    got = await asyncio.gather(*(say(together, r, 16) for r in rollouts))
+    expected = [await write(alone, r, 16) for r in rollouts]
+    got = await asyncio.gather(*(write(together, r, 16) for r in rollouts))
     assert [t for t, _ in got] == [t for t, _ in expected]
     assert len({t for t, _ in got}) == 8
     assert together.forwards < alone.forwards / 3
@@ -187,38 +187,45 @@ async def test_batched_rollouts_write_the_same_text_as_alone(make: Any, rollout:
 async def test_more_rollouts_than_rows_wait_and_finish(make: Any, rollout: Any) -> None:
     rollouts = [rollout(n) for n in range(5)]
     wide, narrow = make(rows=5), make(rows=2)
-    expected = await asyncio.gather(*(say(wide, r, 6) for r in rollouts))
-    assert await asyncio.gather(*(say(narrow, r, 6) for r in rollouts)) == expected
+    expected = await asyncio.gather(*(write(wide, r, 6) for r in rollouts))
+    assert await asyncio.gather(*(write(narrow, r, 6) for r in rollouts)) == expected
 
 
 async def test_evicted_row_is_read_again(make: Any, rollout: Any) -> None:
     reasoner = make(rows=1)
-    first, _ = await say(reasoner, rollout(0))
-    await say(reasoner, rollout(1))
-    again, done = await say(reasoner, rollout(0))
+    first, _ = await write(reasoner, rollout(0))
+    await write(reasoner, rollout(1))
+    again, done = await write(reasoner, rollout(0))
     assert again == first
     assert done.cached == 0
 
 
 async def test_forget_frees_the_row(make: Any, rollout: Any) -> None:
     reasoner = make(rows=2)
-    await say(reasoner, rollout(0))
+    await write(reasoner, rollout(0))
     reasoner.forget("run-0")
-    assert (await say(reasoner, rollout(0)))[1].cached == 0
-    reasoner.forget("nobody")
+    assert (await write(reasoner, rollout(0)))[1].cached == 0
+    reasoner.forget("unknown")
 
 
 async def test_sampling_repeats_with_its_seed(make: Any, rollout: Any) -> None:
     reasoner = make()
+
+    async def draw(top_p: float, seed: int) -> str:
+        text, _ = await write(reasoner, rollout(0), 12, Sampling(2.0, top_p, seed))
+        return text
+
     for top_p in (1.0, 0.9):
-        said = [(await say(reasoner, rollout(0), 12, Sampling(2.0, top_p, seed)))[0] for seed in (5, 5, 6)]
-        assert said[0] == said[1] != said[2]
-    # Neighbours in the batch change nothing.
-    together = await asyncio.gather(*(say(reasoner, rollout(n), 12, Sampling(2.0, 0.9, 5)) for n in range(4)))
-    assert together[0][0] == (await say(make(), rollout(0), 12, Sampling(2.0, 0.9, 5)))[0]
-    greedy = (await say(reasoner, rollout(0)))[0]
+        first = await draw(top_p, 5)
+        assert await draw(top_p, 5) == first
+        assert await draw(top_p, 6) != first
+    # The other rows of the batch do not change the text.
+    sampling = Sampling(2.0, 0.9, 5)
+    together = await asyncio.gather(*(write(reasoner, rollout(n), 12, sampling) for n in range(4)))
+    assert together[0][0] == (await write(make(), rollout(0), 12, sampling))[0]
+    greedy, _ = await write(reasoner, rollout(0))
     for narrow in (Sampling(2.0, 1e-6, 1), Sampling(2.0, top_k=1, seed=2), Sampling(2.0, min_p=1.0, seed=3)):
-        assert (await say(reasoner, rollout(0), 12, narrow))[0] == greedy
+        assert (await write(reasoner, rollout(0), 12, narrow))[0] == greedy
 
 
 async def test_until_stops_decoding_at_once(make: Any, rollout: Any) -> None:
@@ -229,7 +236,7 @@ async def test_until_stops_decoding_at_once(make: Any, rollout: Any) -> None:
         seen.append(text)
         return len(seen) == 3
 
-    text, done = await say(reasoner, rollout(0), 50, until=until)
+    text, done = await write(reasoner, rollout(0), 50, until=until)
     assert done.stop == "until"
     assert text == "".join(seen)
     assert len(seen) == 3
@@ -238,20 +245,21 @@ async def test_until_stops_decoding_at_once(make: Any, rollout: Any) -> None:
 
 async def test_forbidden_marks_are_never_written(make: Any, packer: Packer, rollout: Any) -> None:
     reasoner = make()
-    hot = Sampling(1e6)  # every token is as likely as any other
-    said = await asyncio.gather(
-        *(say(reasoner, rollout(n), 120, Sampling(hot.temperature, 1.0, n)) for n in range(8))
+    temperature = 1e6  # all tokens are equally likely
+    results = await asyncio.gather(
+        *(write(reasoner, rollout(n), 120, Sampling(temperature, 1.0, n)) for n in range(8))
     )
-    assert sum(d.decoded for _, d in said) > 300
+    assert sum(done.decoded for _, done in results) > 300
     marks = [packer.codec.tokenizer.convert_ids_to_tokens(i) for i in packer.codec.forbidden()]
     assert len(marks) >= 5
-    assert not [m for m in marks for text, _ in said if m in text]
+    for text, _ in results:
+        assert not [mark for mark in marks if mark in text]
 
 
-async def test_end_of_turn_is_no_text(make: Any, packer: Packer, rollout: Any) -> None:
+async def test_end_of_turn_mark_is_left_out_of_the_text(make: Any, packer: Packer, rollout: Any) -> None:
     end = packer.codec.tokenizer.convert_tokens_to_ids("<|im_end|>")
     reasoner = make(forbidden=[i for i in range(len(packer.codec.tokenizer)) if i != end])
-    assert await say(reasoner, rollout(0)) == (
+    assert await write(reasoner, rollout(0)) == (
         "",
         Done(StopReason.EOS, len(packer.pack(rollout(0)).ids), 0, 0, 0),
     )
@@ -263,12 +271,12 @@ async def test_rollout_longer_than_the_context_raises(make: Any, packer: Packer,
         ReasonerError,
         match=rf"the rollout has {length} tokens and qwen3-vl takes {length}: show fewer initial frames",
     ):
-        await say(make(context=length), rollout(0))
+        await write(make(context=length), rollout(0))
     reasoner = make(context=length + 4)
-    assert (await say(reasoner, rollout(0), 50))[1].stop == "length"
+    assert (await write(reasoner, rollout(0), 50))[1].stop == "length"
     with pytest.raises(ReasonerError, match=r"budget\.calls"):
-        await say(reasoner, rollout(3))
-    assert (await say(reasoner, rollout(0), 2))[1].decoded == 2  # the worker lives on
+        await write(reasoner, rollout(3))
+    assert (await write(reasoner, rollout(0), 2))[1].decoded == 2  # the worker still runs
 
 
 async def test_missing_frame_fails_its_run_alone(
@@ -281,12 +289,12 @@ async def test_missing_frame_fails_its_run_alone(
 
     reasoner = TransformersReasoner(model, Packer.from_pretrained(vlm_folder), missing, rows=2)
     bad, good = await asyncio.gather(
-        say(reasoner, rollout(0), 4), say(reasoner, rollout(1), 4), return_exceptions=True
+        write(reasoner, rollout(0), 4), write(reasoner, rollout(1), 4), return_exceptions=True
     )
     assert isinstance(bad, ReasonerError)
     assert str(bad).startswith("qwen3-vl failed: ")
     assert "the disk is gone" in str(bad)
-    assert good == await say(make(), rollout(1), 4)
+    assert good == await write(make(), rollout(1), 4)
 
 
 async def test_leaving_early_frees_the_row(make: Any, rollout: Any) -> None:
@@ -294,7 +302,7 @@ async def test_leaving_early_frees_the_row(make: Any, rollout: Any) -> None:
     stream = reasoner.stream(Request(rollout(0), 3000))
     assert isinstance(await anext(stream), Delta)
     await stream.aclose()
-    _, done = await asyncio.wait_for(say(reasoner, rollout(1), 4), 20)
+    _, done = await asyncio.wait_for(write(reasoner, rollout(1), 4), 20)
     assert done.decoded == 4
     assert reasoner.forwards < 1000
 
@@ -305,10 +313,10 @@ async def test_from_pretrained_loads_a_checkpoint_folder(
     reasoner = TransformersReasoner.from_pretrained(vlm_folder, source, rows=1)
     assert reasoner.name == vlm_folder.name
     assert reasoner.context == 4096
-    assert (await say(reasoner, rollout(0), 3))[1].decoded == 3
+    assert (await write(reasoner, rollout(0), 3))[1].decoded == 3
 
 
-def test_row_cache_rows_have_their_own_lengths() -> None:
+def test_row_cache_rows_differ_in_length() -> None:
     import torch
 
     torch.manual_seed(0)

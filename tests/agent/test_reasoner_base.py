@@ -1,4 +1,4 @@
-"""The base class of reasoners: its defaults, what a graph does with one, and with an object that is none."""
+"""The base class of reasoners: its defaults, its use in a graph, and the error for other objects."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ async def test_stream_alone_makes_a_reasoner(tmp_path: Path) -> None:
     trace = await aask(create_act2see(config, parts=parts), clip_in(tmp_path), "What?", ["cat", "dog"])
     assert trace.choice == "dog"
     assert trace.versions.reasoner == "minimal"
-    # A trace holds plain text, whatever enum the reasoner gives.
+    # A trace holds a plain string, although the reasoner gives an enum.
     assert [type(loop.stop) for loop in trace.usage.loops] == [str]
     assert [loop.stop for loop in trace.usage.loops] == ["answer"]
 
 
-async def test_the_defaults_do_nothing() -> None:
+async def test_default_methods_do_nothing() -> None:
     reasoner = Minimal()
     await reasoner.check()
     await reasoner.prepare()
@@ -50,13 +50,13 @@ async def test_the_defaults_do_nothing() -> None:
     assert (list(reasoner.wanted()), reasoner.context) == ([], None)
 
 
-async def test_a_request_needs_only_a_rollout_and_a_limit() -> None:
+async def test_request_with_only_a_rollout_and_a_limit() -> None:
     request = Request(Rollout(()), 5)
     assert not request.until("</answer>")
     assert [type(item) async for item in Minimal().stream(request)] == [Delta, Done]
 
 
-def test_a_graph_refuses_an_object_that_is_no_reasoner(tmp_path: Path) -> None:
+def test_graph_refuses_an_object_that_is_not_a_reasoner(tmp_path: Path) -> None:
     class Duck:
         name = "duck"
 
@@ -70,7 +70,7 @@ def test_a_graph_refuses_an_object_that_is_no_reasoner(tmp_path: Path) -> None:
         create_act2see(config, parts=replace(parts, reasoner=Duck()))  # type: ignore[arg-type]
 
 
-def test_the_context_that_a_run_needs() -> None:
+def test_needed_context() -> None:
     assert Needs(images=2, side=192, tokens=100).context(9) == 2 * (9 + 16) + 1024 + 100
 
 
@@ -116,6 +116,6 @@ async def test_a_wrapped_reasoner_passes_every_call_on() -> None:
     assert [type(item) async for item in outer.stream(Request(Rollout(()), 5))] == [Delta, Done]
 
 
-def test_a_wrapped_reasoner_forgets_no_method() -> None:
+def test_wrapped_reasoner_overrides_every_method() -> None:
     own = {name for name in vars(Reasoner) if callable(getattr(Reasoner, name)) and name[0] != "_"}
     assert own <= set(vars(WrappedReasoner))

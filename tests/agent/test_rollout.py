@@ -1,4 +1,4 @@
-"""The renderer and the codec: who may write a control token, and that prefixes keep their ids."""
+"""The renderer and the codec: only trusted authors write control tokens, and prefixes keep their ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from act2see.trace.record import Answer, Call, Frames, Question, Text
 from act2see.trace.trace import Trace
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-# Halves and neighbours of control tokens too: a cut in one must not complete another.
+# Parts of control tokens are included, since a cut in one token must not complete another.
 spelled = st.sampled_from(
     [
         *QWEN_SPECIAL,
@@ -41,7 +41,7 @@ def added(codec: TextCodec) -> dict[str, int]:
     return {t.content: i for i, t in codec.tokenizer.added_tokens_decoder.items()}
 
 
-def test_the_tokenizer_has_the_marks_that_are_tested_here(codec: TextCodec) -> None:
+def test_tokenizer_has_the_tested_marks(codec: TextCodec) -> None:
     assert {*QWEN_SPECIAL, *QWEN_ADDED} == set(added(codec))
 
 
@@ -56,11 +56,11 @@ def test_plain_text_holds_no_added_token_and_reads_back(codec: TextCodec, text: 
 
 @quick
 @given(words)
-def test_the_model_may_write_the_marks_of_its_thought_alone(codec: TextCodec, text: str) -> None:
+def test_model_may_write_only_the_marks_of_its_thought(codec: TextCodec, text: str) -> None:
     ids = codec.encode(text, "model")
     marks = added(codec)
     assert not set(ids) & {i for t, i in marks.items() if t not in QWEN_ADDED}
-    # A mark whole in the text is one token, unless another spelled-out token covers a part of it.
+    # A complete mark in the text is one token, unless another spelled-out token covers a part of it.
     assert sum(ids.count(marks[t]) for t in QWEN_ADDED) == sum(text.count(t) for t in QWEN_ADDED)
     assert unicodedata.normalize("NFC", codec.decode(ids)) == unicodedata.normalize("NFC", text)
 
@@ -180,10 +180,10 @@ def test_the_turn_is_closed_only_after_an_answer(trace: Callable[..., Trace]) ->
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.0, "<0.0 seconds>"), (3.6667, "<3.7 seconds>"), (61.25, "<61.2 seconds>")]
+    ("seconds", "written"), [(0.0, "<0.0 seconds>"), (3.6667, "<3.7 seconds>"), (61.25, "<61.2 seconds>")]
 )
-def test_times_are_written_to_a_tenth(seconds: float, said: str) -> None:
-    assert stamp(seconds) == said
+def test_times_are_written_to_a_tenth(seconds: float, written: str) -> None:
+    assert stamp(seconds) == written
 
 
 def test_vision_and_turn_marks_are_forbidden_and_ends_are_not(codec: TextCodec) -> None:

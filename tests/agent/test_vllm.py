@@ -1,6 +1,6 @@
-"""vLLM in process, with a double of its engine: its prompts, its thread, when its requests are aborted.
+"""vLLM in process, with a double of its engine: prompts, the engine's thread, and aborted requests.
 
-vLLM itself has an environment of its own; `benchmarks/parity/vllm.py` runs this class there.
+vLLM itself needs a separate environment; `benchmarks/parity/vllm.py` runs the reasoner there.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ CODEC = Packer.from_pretrained(resolve_weights("micro:vlm")).codec
 
 
 class Engine:
-    """`AsyncLLM` as far as it is used: its renderer takes ids and pictures, `generate` streams deltas and
-    aborts when it is closed. The first `given_up` requests are given up, as if a frame were missing."""
+    """The part of `AsyncLLM` that the reasoner uses.
+
+    Its renderer accepts ids and pictures. `generate` streams deltas, and aborts when it is closed. The engine
+    aborts the first `aborts` requests, as if a frame were missing.
+    """
 
     def __init__(
         self,
         *deltas: tuple[str, str | None, str | None],
         fails: Exception | None = None,
         pace: float = 0.0,
-        given_up: int = 0,
+        aborts: int = 0,
     ) -> None:
-        self.deltas, self.fails, self.pace, self.given_up = deltas, fails, pace, given_up
+        self.deltas, self.fails, self.pace, self.aborts = deltas, fails, pace, aborts
         self.renderer = self
         self.prompts: list[dict[str, Any]] = []
         self.params: list[dict[str, Any]] = []
@@ -61,7 +64,7 @@ class Engine:
         self.threads.add(threading.current_thread().name)
         if self.fails:
             raise self.fails
-        if len(self.prompts) <= self.given_up:
+        if len(self.prompts) <= self.aborts:
             one = SimpleNamespace(text="", token_ids=[], finish_reason="error", stop_reason=None)
             yield SimpleNamespace(
                 outputs=[one], prompt_token_ids=prompt["prompt_token_ids"], num_cached_tokens=None
@@ -125,7 +128,7 @@ async def write(
     return heard, done
 
 
-async def test_the_engine_gets_ids_pixels_and_their_names(made: Any) -> None:
+async def test_engine_gets_ids_pictures_and_their_names(made: Any) -> None:
     engine = Engine(("<answer>", None, None), ("B</answer>", "stop", "</answer>"))
     text, done = await write(made(engine, adapter="a LoRA"), shown("aa"), TextPiece("<|im_start|>"))
     assert (text, done) == (
@@ -158,12 +161,12 @@ async def test_the_engine_gets_ids_pixels_and_their_names(made: Any) -> None:
     }
 
 
-async def test_end_of_turn_is_no_text(made: Any) -> None:
+async def test_end_of_turn_mark_is_left_out_of_the_text(made: Any) -> None:
     text, done = await write(made(Engine(("Hm.", None, None), ("<|im_end|>", "stop", None))))
     assert (text, done.stop) == ("Hm.", "eos")
 
 
-async def test_stop_string_that_is_no_end_is_continued(made: Any) -> None:
+async def test_text_continues_after_a_stop_string_that_is_not_its_end(made: Any) -> None:
     engine = Engine(("a</retrieve>", "stop", "</retrieve>"))
     text, done = await write(made(engine), tokens=2)
     assert (text, done.stop, done.decoded) == ("a</retrieve>" * 2, "length", 2)
@@ -211,17 +214,17 @@ async def test_limits_raise_context_error(made: Any) -> None:
         await write(made(Engine(fails=RuntimeError("EngineCore died"))))
 
 
-async def test_request_given_up_by_the_engine_is_repeated_once(made: Any) -> None:
-    engine = Engine(("<answer>B</answer>", "stop", "</answer>"), given_up=1)
+async def test_request_aborted_by_the_engine_is_repeated_once(made: Any) -> None:
+    engine = Engine(("<answer>B</answer>", "stop", "</answer>"), aborts=1)
     assert (await write(made(engine), shown("aa")))[0] == "<answer>B</answer>"
     assert len(engine.prompts) == 2
-    with pytest.raises(ReasonerError, match=r"vllm failed: the engine gave the request up \(error\)"):
-        await write(made(Engine(given_up=2)))
-    with pytest.raises(ReasonerError, match=r"vllm failed: the engine gave the request up \(abort\)"):
+    with pytest.raises(ReasonerError, match=r"vllm failed: the engine aborted the request \(error\)"):
+        await write(made(Engine(aborts=2)))
+    with pytest.raises(ReasonerError, match=r"vllm failed: the engine aborted the request \(abort\)"):
         await write(made(Engine(("Hm", None, None), ("", "abort", None))))
 
 
-async def test_a_dead_engine_is_replaced_at_the_next_run() -> None:
+async def test_dead_engine_is_replaced_at_the_next_run() -> None:
     dead, alive = Engine(("Hm", None, None)), Engine(("</answer>", "stop", "</answer>"))
     dead.fails, dead.errored = RuntimeError("EngineCore died"), True
     engines = [dead, alive]
@@ -248,9 +251,9 @@ async def test_question_for_a_closed_engine_raises() -> None:
 
     reasoner = VLLMReasoner(make, CODEC, lambda f: np.zeros((1, 1, 3), np.uint8), params=dict)
     asked = asyncio.ensure_future(write(reasoner))
-    # This loop is blocked from the moment at which the engine is made until it is closed: the question has
-    # looked it up, and comes too late.
-    while not made.wait(0.001):  # noqa: ASYNC110  (an event of this loop would let the question go on)
+    # This loop is blocked from the moment at which the engine is made until it is closed. So the question has
+    # looked up an engine that is closed before the question can use it.
+    while not made.wait(0.001):  # noqa: ASYNC110  (an event of this loop would let the question continue)
         await asyncio.sleep(0)
     reasoner.close()
     with pytest.raises(ReasonerError, match="vllm was closed"):

@@ -1,4 +1,4 @@
-"""Faults of a vLLM server: the error of each, and what it says to do."""
+"""Faults of a vLLM server: each raises an error with a remedy."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ BRIEF = Backoff(requests=2, first=0.01, longest=1.0, silence=0.3)
         (Fault(status=401, message="Unauthorized"), "check the key", 1),
         (Fault(status=429, headers={"Retry-After": "99999"}), "status 429", 1),
         (Fault(cut=2), "broke off: ", 1),
-        (Fault(cut=2, polite=True), "broke off: the stream ended in the middle", 1),
+        (Fault(cut=2, polite=True), "broke off: the stream ended without a finish reason", 1),
         (
             Fault(error=2, message="EngineCore encountered an issue"),
             "broke off: EngineCore encountered an issue",
             1,
         ),
         (Fault(error=0, message="Internal server error"), "failed: status 500, Internal server error", 3),
-        (Fault(abort=2), r"broke off: the server gave the request up \(abort\)", 1),
+        (Fault(abort=2), r"broke off: the server aborted the request \(abort\)", 1),
     ],
 )
 async def test_server_errors_and_retries(tmp_path: Path, fault: Fault, error: str, sent: int) -> None:
-    """Transient faults are retried until the first word; after it nothing is."""
+    """A transient fault is retried before the first word, and not after it."""
     with vllm_server(LOOK, DONE, folder=tmp_path, faults=[fault] * 3) as server:
         with pytest.raises(ReasonerError, match=error):
             await ask(tmp_path, server)
@@ -73,7 +73,7 @@ async def test_unreachable_server_raises_setup_error() -> None:
 async def test_silence_limit_before_the_first_word(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path, faults=[Fault(silent=5)]) as server:
         started = time.monotonic()
-        with pytest.raises(ReasonerError, match=r"said nothing for 0\.3 s"):
+        with pytest.raises(ReasonerError, match=r"sent nothing for 0\.3 s"):
             await write(reasoner(server, BRIEF))
         assert time.monotonic() - started < 3
 
@@ -81,13 +81,13 @@ async def test_silence_limit_before_the_first_word(tmp_path: Path) -> None:
 async def test_silence_limit_in_mid_stream(tmp_path: Path) -> None:
     with (
         vllm_server(DONE, folder=tmp_path, pace=2.0) as server,
-        pytest.raises(ReasonerError, match=r"said nothing for 0\.3 s"),
+        pytest.raises(ReasonerError, match=r"sent nothing for 0\.3 s"),
     ):
         await write(reasoner(server, BRIEF))
     assert len(server.requests) == 1
 
 
-async def test_another_model_than_configured(tmp_path: Path) -> None:
+async def test_server_without_the_configured_model(tmp_path: Path) -> None:
     with (
         vllm_server(DONE, folder=tmp_path, models=("Qwen/Qwen3-VL-8B-Thinking",)) as server,
         pytest.raises(
@@ -98,7 +98,7 @@ async def test_another_model_than_configured(tmp_path: Path) -> None:
         await ask(tmp_path, server)
 
 
-async def test_an_adapter_that_is_missing(tmp_path: Path) -> None:
+async def test_server_without_the_configured_adapter(tmp_path: Path) -> None:
     with (
         vllm_server(DONE, folder=tmp_path) as server,
         pytest.raises(
@@ -108,7 +108,7 @@ async def test_an_adapter_that_is_missing(tmp_path: Path) -> None:
         await ask(tmp_path, server, adapter="sft")
 
 
-async def test_an_image_limit_of_one(tmp_path: Path) -> None:
+async def test_rollout_over_the_image_limit(tmp_path: Path) -> None:
     with (
         vllm_server(LOOK, DONE, folder=tmp_path, images=1) as server,
         pytest.raises(
@@ -119,7 +119,7 @@ async def test_an_image_limit_of_one(tmp_path: Path) -> None:
         await ask(tmp_path, server)
 
 
-async def test_a_context_that_is_exceeded(tmp_path: Path) -> None:
+async def test_rollout_over_the_context(tmp_path: Path) -> None:
     with (
         vllm_server(LOOK, DONE, folder=tmp_path, context=60) as server,
         pytest.raises(
@@ -130,8 +130,8 @@ async def test_a_context_that_is_exceeded(tmp_path: Path) -> None:
         await ask(tmp_path, server)
 
 
-async def test_a_context_that_only_frames_exceed(tmp_path: Path) -> None:
-    """vLLM first counts a frame as one token, and has other words for a true number that is too large."""
+async def test_rollout_whose_frames_exceed_the_context(tmp_path: Path) -> None:
+    """vLLM counts a frame as one token at first. For the true number it has another message."""
     limit = r"Input length \(\d+\) exceeds .* \(100\)"
     with (
         vllm_server(LOOK, DONE, folder=tmp_path, context=100) as server,
@@ -143,7 +143,7 @@ async def test_a_context_that_only_frames_exceed(tmp_path: Path) -> None:
 
 
 async def test_forgotten_frames_are_sent_again(tmp_path: Path) -> None:
-    """A cache miss although every frame was sent is an error; the request is not repeated for ever."""
+    """A cache miss although every frame was sent is an error: the request is not repeated forever."""
     fault = Fault(status=400, message="Cache miss for image at index 0 but data is not provided.")
     with vllm_server(DONE, folder=tmp_path, faults=[Fault(), fault, fault]) as server:
         engine = reasoner(server)
@@ -153,7 +153,7 @@ async def test_forgotten_frames_are_sent_again(tmp_path: Path) -> None:
         assert len(server.requests) == 3
 
 
-async def test_a_server_that_keeps_no_frames_is_sent_them_each_time(tmp_path: Path) -> None:
+async def test_frames_are_sent_each_time_to_a_server_that_keeps_none(tmp_path: Path) -> None:
     with vllm_server(DONE, folder=tmp_path, keeps=False) as server:
         engine, asked = reasoner(server), []
         for _ in range(6):

@@ -77,7 +77,7 @@ async def test_question_through_the_graph(tmp_path: Path) -> None:
     assert second.decoded == len(DONE) // 3 + 1
 
 
-async def test_the_server_reads_exactly_the_rollout_that_the_graph_rendered(tmp_path: Path) -> None:
+async def test_server_reads_the_rendered_rollout(tmp_path: Path) -> None:
     with vllm_server(LOOK, DONE, folder=tmp_path) as server:
         await ask(tmp_path, server)
     scripted = Scripted(LOOK, DONE)
@@ -88,8 +88,8 @@ async def test_the_server_reads_exactly_the_rollout_that_the_graph_rendered(tmp_
     user = server.ids[0]
     text, sign, rest = LOOK.partition("<retrieve>")
     look = packer.codec.encode(text, "model") + packer.codec.encode(sign + rest, "model")
-    assert server.ids[1][: len(user) + len(look)] == user + look  # a prefix, token for token
-    # The one that is spelled out in the question is plain text.
+    assert server.ids[1][: len(user) + len(look)] == user + look  # the same prefix
+    # The mark that is spelled out in the question is plain text.
     assert user.count(packer.codec.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2
 
 
@@ -137,14 +137,14 @@ async def test_frame_is_sent_once_until_forgotten(tmp_path: Path) -> None:
         assert server.requests[-1]["messages"][0]["content"][-1]["image_url"] is None
 
 
-async def test_end_of_turn_is_no_text(tmp_path: Path) -> None:
+async def test_end_of_turn_mark_is_left_out_of_the_text(tmp_path: Path) -> None:
     with vllm_server("A dog.", folder=tmp_path) as server:
         text, done = await write(reasoner(server))
     assert (text, done.stop) == ("A dog.", "eos")
 
 
-async def test_stop_string_that_is_no_end_is_continued(tmp_path: Path) -> None:
-    """`</retrieve>` in plain words: vLLM stops there, the grammar does not."""
+async def test_text_continues_after_a_stop_string_that_is_not_its_end(tmp_path: Path) -> None:
+    """vLLM stops at `</retrieve>` in plain words, but the grammar does not."""
     with vllm_server("So </retrieve>", folder=tmp_path) as server:
         text, done = await write(reasoner(server), tokens=12)
         assert text == "So </retrieve>" * 2 + "So </r"
@@ -160,7 +160,7 @@ async def test_request_is_aborted_when_until_ends_the_text(tmp_path: Path) -> No
         assert await asyncio.to_thread(server.aborted.wait, 5)
 
 
-async def test_a_cancelled_run_aborts_its_request(tmp_path: Path) -> None:
+async def test_cancelled_run_aborts_its_request(tmp_path: Path) -> None:
     with vllm_server("and so on " * 400, folder=tmp_path, pace=0.01) as server:
         run = asyncio.ensure_future(write(reasoner(server), tokens=4000))
         assert await asyncio.to_thread(server.began.wait, 5)

@@ -34,7 +34,7 @@ def test_max_lora_rank_is_rounded_up(tmp_path: Path) -> None:
     assert lora_options([]) == {}
     assert lora_options([small]) == {"enable_lora": True, "max_lora_rank": 8}
     assert lora_options([small, patterned]) == {"enable_lora": True, "max_lora_rank": 64}
-    assert lora_options(["somebody/adapter"]) == {"enable_lora": True, "max_lora_rank": 64}
+    assert lora_options(["owner/adapter"]) == {"enable_lora": True, "max_lora_rank": 64}
 
 
 def test_vision_adapter_enables_tower_connector_lora(tmp_path: Path) -> None:
@@ -55,5 +55,5 @@ def test_vision_adapter_enables_tower_connector_lora(tmp_path: Path) -> None:
 
 
 def test_folder_without_adapter_raises(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"holds no adapter_config\.json: it is no PEFT adapter"):
+    with pytest.raises(WeightsError, match=r"holds no adapter_config\.json, so it is not a PEFT adapter"):
         lora_options([str(tmp_path)])

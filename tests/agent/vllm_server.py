@@ -1,8 +1,9 @@
-"""A server that speaks vLLM's protocol as far as we use it, over real HTTP.
+"""A server with the part of vLLM's protocol that act2see uses, over real HTTP.
 
 It renders the prompt with its template and counts tokens with its tokenizer, keeps pictures by their `uuid`,
-refuses in vLLM's words, stops on strings and reports how much of a prompt was cached. Its replies are the
-lines of a script, chosen by how many frames the prompt shows in the thought, as in `tests/graphs/doubles.py`.
+refuses requests with vLLM's messages, stops on strings and reports how much of a prompt was cached. Its
+replies are the lines of a script. The number of frames in the thought selects the line, as in
+`tests/graphs/doubles.py`.
 """
 
 from __future__ import annotations
@@ -41,20 +42,24 @@ class Fault:
     message: str = "the script says so"
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
-    """After so many pieces the connection is closed."""
+    """The number of pieces after which the connection is closed."""
     polite: bool = False
-    """Whether it is closed as if the stream were complete."""
+    """Whether the connection is closed as if the stream were complete."""
     error: int | None = None
-    """After so many pieces an error is sent as an event."""
+    """The number of pieces after which an error is sent as an event."""
     abort: int | None = None
-    """After so many pieces the engine gives the request up."""
+    """The number of pieces after which the engine aborts the request."""
     silent: float = 0.0
+    """The seconds before the server responds."""
 
 
 @dataclass
 class Double:
+    """The state of the server, and the requests that it got."""
+
     url: str
     lines: Sequence[str]
+    """The replies."""
     tokenizer: Tokenizer
     template: str = TEMPLATE
     models: tuple[str, ...] = (MODEL,)
@@ -75,7 +80,7 @@ class Double:
 
     @property
     def streamed(self) -> list[dict[str, Any]]:
-        """The requests of runs: those of the preflight are not streamed."""
+        """The requests of runs; the preflight's requests are not streamed."""
         return [r for r in self.requests if r.get("stream")]
 
 
@@ -86,7 +91,11 @@ class _Refusal(Exception):
 
 
 def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The parts as the template gets them; pictures are stored. Refuses as vLLM does, in its order."""
+    """Return the parts for the template, and store the pictures.
+
+    Raises:
+        _Refusal: vLLM would refuse the request; its checks are made in vLLM's order.
+    """
     if body["model"] not in server.models:
         raise _Refusal(
             404, f"The model `{body['model']}` does not exist. Valid aliases: {', '.join(server.models)}."
@@ -111,7 +120,7 @@ def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
     texts = sum(
         len(server.tokenizer.encode(p["text"]).ids) for p in message["content"] if p["type"] == "text"
     )
-    if texts + len(shown) > server.context:  # as vLLM counts first: a picture is one token
+    if texts + len(shown) > server.context:  # vLLM first counts a picture as one token
         raise _Refusal(
             400,
             f"This model's maximum context length is {server.context} tokens. However, your prompt contains "
@@ -135,7 +144,7 @@ def _parts(server: Double, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _usage(server: Double, prompt: str, names: list[str]) -> dict[str, Any]:
-    """Tokens of the prompt, and how many of them are in whole blocks that were read before."""
+    """Return the number of the prompt's tokens, and how many are in complete blocks that were read before."""
     ids = server.tokenizer.encode(prompt, add_special_tokens=False).ids
     pad, names = server.tokenizer.token_to_id("<|image_pad|>"), list(names)
     keys: list[Any] = []
@@ -158,9 +167,20 @@ def _line(server: Double, prompt: str) -> str:
     return server.lines[min(at, len(server.lines) - 1)]
 
 
+def _split(line: str, stops: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return a reply up to its first stop string, in pieces of three characters, and the stop string."""
+    stop = None
+    for s in stops:
+        if (at := line.find(s)) >= 0 and (stop is None or at < line.find(stop)):
+            stop = s
+    if stop is not None:
+        line = line[: line.find(stop) + len(stop)]
+    return [line[i : i + 3] for i in range(0, len(line), 3)], stop
+
+
 @contextmanager
 def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Iterator[Double]:
-    """A server with our tokenizer, written to `folder`; without a folder, with the model's own."""
+    """Run a server with act2see's tokenizer, written to `folder`, or by default with the model's own."""
     weights = Path(resolve_weights(MODEL))
     where = write_tokenizer(str(weights), folder / "tokenizer") if folder else weights
     server: Double
@@ -217,28 +237,17 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                 server.aborted.set()
 
         def _stream(self, body: dict[str, Any], usage: dict[str, Any], prompt: str, fault: Fault) -> None:
-            said, stop, finish = _line(server, prompt), None, "stop"
-            for s in body["stop"]:
-                if (at := said.find(s)) >= 0 and (stop is None or at < said.find(stop)):
-                    stop = s
-            if stop is not None:
-                said = said[: said.find(stop) + len(stop)]
-            pieces = [said[i : i + 3] for i in range(0, len(said), 3)]
+            pieces, stop = _split(_line(server, prompt), body["stop"])
+            finish = "stop"
             if stop is None and server.ends == "eos":
-                pieces.append("<|im_end|>")  # as stop strings are kept, so is the end of the turn
+                pieces.append("<|im_end|>")  # vLLM sends it, since stop strings are kept
             elif stop is None:
                 finish = "length"
             self.stream()
             most = min(body.get("max_tokens") or 10**6, server.context - usage["prompt_tokens"])
             counts = {k: v for k, v in usage.items() if k != "prompt_tokens_details"}
-            self._event(
-                {
-                    "choices": [
-                        {"index": 0, "delta": {"role": "user", "content": ""}, "finish_reason": None}
-                    ],
-                    "usage": counts,
-                }
-            )
+            opening = {"index": 0, "delta": {"role": "user", "content": ""}, "finish_reason": None}
+            self._event({"choices": [opening], "usage": counts})
             for n, piece in enumerate(pieces[:most], start=1):
                 if n - 1 == fault.cut:
                     self.close_connection = True
@@ -246,18 +255,7 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                         self.chunk(b"")
                     return
                 if n - 1 == fault.error:
-                    self._event(
-                        {
-                            "error": {
-                                "message": fault.message,
-                                "type": "InternalServerError",
-                                "param": None,
-                                "code": 500,
-                            }
-                        }
-                    )
-                    self.chunk(b"data: [DONE]\n\n")
-                    self.chunk(b"")
+                    self._fail(fault.message)
                     return
                 if n - 1 == fault.abort:
                     pieces, finish, stop = [*pieces[: n - 1], ""], "abort", None
@@ -276,6 +274,12 @@ def vllm_server(*lines: str, folder: Path | None = None, **settings: Any) -> Ite
                 self._event({"choices": [choice], "usage": {**counts, "completion_tokens": n}})
                 over.wait(server.pace)
             self._event({"choices": [], "usage": {**usage, "completion_tokens": min(len(pieces), most)}})
+            self.chunk(b"data: [DONE]\n\n")
+            self.chunk(b"")
+
+        def _fail(self, message: str) -> None:
+            error = {"message": message, "type": "InternalServerError", "param": None, "code": 500}
+            self._event({"error": error})
             self.chunk(b"data: [DONE]\n\n")
             self.chunk(b"")
 

@@ -156,5 +156,5 @@ def test_full_disk_behind_stdout_is_a_one_line_error(place: Place, options: list
 
 
 def test_video_instead_of_a_trace_is_reported(place: Place) -> None:  # noqa: F811
-    with pytest.raises(TraceError, match="is no trace: name the folder"):
+    with pytest.raises(TraceError, match="is not a trace: name the folder"):
         Trace.load(place.clip)

@@ -59,7 +59,7 @@ def test_fork_prints_answer_and_differences_and_saves(run: Run, tmp_path: Path) 
     assert QUESTION in shown
     assert "<retrieve>second 1</retrieve>" in shown  # the kept part of the chain
     assert f"Differences {old.id} -> {new.id}" in shown
-    assert "They part at call 2." in shown
+    assert "They diverge at call 2." in shown
     assert "Answer: 2.0 seconds -> 4.0 seconds" in shown
     rows = [" ".join(line.split()) for line in shown.splitlines()]
     assert "= 1 <retrieve> second 1 1 <retrieve> second 1 1.0 s, the same" in rows
@@ -82,7 +82,7 @@ def test_fork_saves_a_new_file_or_a_folder(run: Run, tmp_path: Path) -> None:
 def test_replay_reports_whether_the_result_is_the_same(run: Run) -> None:
     shown = run("replay", "saved", "--config", "my.yaml").stdout
     assert "The same: every frame, every call, every word." in shown
-    assert "Answer: 2.0 seconds, both times" in shown
+    assert "Answer: 2.0 seconds, in both" in shown
     assert not list(Path().glob("*.json"))
     run("replay", "saved", "--config", "my.yaml", "--out", "again.json")
     assert "The same" in run("diff", "saved", "again.json").stdout
@@ -91,20 +91,19 @@ def test_replay_reports_whether_the_result_is_the_same(run: Run) -> None:
 def test_diff_prints_text_or_json(run: Run) -> None:
     run("fork", "saved", "--at", "1", "--drop", "--config", "my.yaml", "--out", "new.json")
     shown = run("diff", "saved", "new.json").stdout
-    assert "They part at what call 1 returned." in shown
+    assert "They diverge at the result of call 1." in shown
     assert "no note -> There is no such frame; go on without it." in shown
     data = json.loads(run("diff", "saved", "new.json", "--json").stdout)
     assert (data["parted"], data["calls"][0]["frames"][0]["kind"]) == (2, "removed")
     old = Trace.load("saved")
     old.model_copy(update={"segments": ()}).save("empty.json")
     shown = run("diff", "saved", "empty.json").stdout
-    assert "They part before any call: 'Look. ' -> '(the end)'" in shown
+    assert "They diverge before any call: 'Look. ' -> '(the end)'" in shown
     assert "Answer: 2.0 seconds -> none" in shown
     said = old.model_copy(update={"segments": (Text(text="Look [red]here"), *old.segments[1:])})
     said.save("said.json")
-    assert (
-        "They part before any call: 'Look. ' -> 'Look [red]here'" in run("diff", "saved", "said.json").stdout
-    )
+    shown = run("diff", "saved", "said.json").stdout
+    assert "They diverge before any call: 'Look. ' -> 'Look [red]here'" in shown
 
 
 def test_fork_takes_frames_from_the_saved_folder(

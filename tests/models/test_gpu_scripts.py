@@ -1,5 +1,5 @@
-"""The GPU benchmarks at micro's size on the CPU: each runs to its end and reports its figures. Their times
-mean nothing here."""
+"""The GPU benchmarks at micro's size on the CPU: each runs to its end and reports its figures. The times have
+no meaning here."""
 
 from __future__ import annotations
 
@@ -164,8 +164,7 @@ def shrunk(name: str) -> dict[str, Any]:
 
 
 def test_the_gpu_path_with_shrunk_models_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Covers what `--tiny` does not: bfloat16, three text encoders, 77 + 256 tokens. Only the device
-    differs."""
+    """Unlike `--tiny`, it runs bfloat16, three text encoders and 77 + 256 tokens. Only the device differs."""
     import numpy as np
     import torch
     from benchmarks.gpu import common

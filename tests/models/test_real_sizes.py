@@ -1,12 +1,12 @@
 """The paper's three models at their real sizes, without weights: built on the meta device from the published
 configs.
 
-`published/` holds what is known of the published files, with its source. For Qwen3-VL-8B that is every
-tensor's name and shape. For Stable Diffusion 3.5 Large it is the size of each file: a safetensors file is a
-header of names, shapes and offsets followed by the numbers, so the files of our model's state dict must have
-the same size to the byte. For BLIP-2 no index file was available; its names and shapes are those of LAVIS's
-own modules, renamed to transformers' names (`benchmarks/parity/lavis.py` renames them and compares with LAVIS
-itself), and its parameter count is compared with the hub's rounded one.
+`published/` holds the known facts of the published files, with their source. For Qwen3-VL-8B these are the
+names and shapes of all tensors. For Stable Diffusion 3.5 Large it is the size of each file: a safetensors
+file is a header of names, shapes and offsets followed by the numbers, so the files of our model's state dict
+must have the same size to the byte. For BLIP-2 no index file was available: its names and shapes are those of
+LAVIS's own modules, renamed to transformers' names (`benchmarks/parity/lavis.py` renames them and compares
+with LAVIS itself), and its parameter count is compared with the hub's rounded one.
 
 Our loaders get the real config, and a model on the meta device instead of one read from disk.
 """
@@ -110,7 +110,7 @@ def test_qwen_has_the_published_tensors(qwen: Qwen3VLForConditionalGeneration) -
     assert len(ours) == 750
 
 
-def test_the_sizes_of_the_gpu_benchmarks_are_the_published_ones() -> None:
+def test_gpu_benchmarks_have_the_published_sizes() -> None:
     from benchmarks.gpu.common import TEXT_8B, VISION_8B
 
     config = Qwen3VLConfig(**published("qwen3_vl_8b")["config"])
@@ -163,8 +163,7 @@ def test_the_reasoner_loads_qwen(
     assert asked["dtype"] == torch.bfloat16
     assert engine.context == 262_144
     assert engine.packer.image_token_id == 151_655
-    assert engine._cache.shape == (2, 8, 512, 128)
-    assert len(engine._cache._keys) == 36
+    assert engine.cache_shape == (36, 2, 8, 512, 128)
 
 
 def test_the_paper_presets_frames_and_thought_fit_the_context() -> None:
@@ -239,6 +238,7 @@ def test_sd35_has_the_published_counts() -> None:
 
 
 def test_the_diffuser_takes_sd35() -> None:
+    from benchmarks.gpu.common import weightless
     from diffusers import (
         AutoPipelineForImage2Image,
         FlowMatchEulerDiscreteScheduler,
@@ -255,6 +255,6 @@ def test_the_diffuser_takes_sd35() -> None:
         StableDiffusion3Pipeline(scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), **parts, **tokenizers)
     )
     assert isinstance(pipeline, StableDiffusion3Img2ImgPipeline)
-    diffuser = Diffuser(Generate.Options())
-    diffuser._pipeline = pipeline
-    assert diffuser.params(torch.zeros(720, 1280, 3, dtype=torch.uint8).numpy()).size == (1360, 768)
+    source = torch.zeros(720, 1280, 3, dtype=torch.uint8).numpy()
+    with weightless(generator=pipeline):
+        assert Diffuser(Generate.Options()).params(source).size == (1360, 768)

@@ -18,7 +18,7 @@ from hypothesis import given, settings, strategies as st
 
 from act2see.agent.packing import Packer
 from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
-from act2see.agent.reasoners.chat.turns import Blocks, continued_messages
+from act2see.agent.reasoners.chat.turns import Blocks, continuation_messages
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
@@ -42,7 +42,7 @@ def as_sent(rollout: Rollout, source: Any) -> bytes:
     """The body that LangChain's OpenAI model makes of a rollout."""
     from langchain_openai import ChatOpenAI
 
-    messages, plain = continued_messages(rollout, Blocks(source))
+    messages, plain = continuation_messages(rollout, Blocks(source))
     model = ChatOpenAI(model="m", api_key="none")  # type: ignore[arg-type]
     payload = model._get_request_payload(messages)
     return json.dumps({**payload, "continue_final_message": True, "plain_parts": plain}).encode()

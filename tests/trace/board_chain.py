@@ -1,4 +1,4 @@
-"""A chain to look through: a real clip, its real index and frames, and words that stand in for a model's."""
+"""A trace to explore: a real clip with its real index and frames, and written text in place of a model's."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from act2see.trace.trace import Trace
 
 @dataclass
 class Seen:
+    """A trace with the index and the frames of its clip."""
+
     trace: Trace
     resources: Resources
 
@@ -28,17 +30,14 @@ class Seen:
 
 
 def seen_in(folder: Path) -> Seen:
-    """A chain about a board clip: a frame that micro's own index found, and one imagined from it."""
+    """Build a trace of a board clip: a frame that micro's index found, and one imagined from it."""
     item = make_item("blink", 0, "test")
     clip = str(write_clip(item.clip, folder / "blink.mp4"))
     resources = build_resources(load_config("micro", cache=str(folder / "cache")))
     library = resources.finder.library
     initial = tuple(library.pictures(clip, library.probe(clip).every(1.0)))
-    found = asyncio.run(
-        Retrieve("retrieve", Retrieve.Options(), resources).call(
-            "the triangle blinks", ToolContext(clip, initial)
-        )
-    )
+    retrieve = Retrieve("retrieve", Retrieve.Options(), resources)
+    found = asyncio.run(retrieve.call("the triangle blinks", ToolContext(clip, initial)))
     [frame] = found.frames
     inverted = 255 - resources.store.get(frame.digest)
     made = Generated(

@@ -1,4 +1,4 @@
-"""Traces to draw, and a strict reader of the pages."""
+"""Traces to draw, and a strict parser of pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOSTILE = "\"><script>alert(1)</script><img src=x onerror='f()'></style></title>
 
 
 class Store:
-    """Pixels by digest, as a frame store has them."""
+    """Pixels by digest, like a frame store."""
 
     def __init__(self) -> None:
         self.pixels: dict[str, Pixels] = {}
@@ -41,14 +41,10 @@ class Store:
     def board(
         self, n: int, seconds: float, size: int = 192, provenance: Provenance | None = None
     ) -> FrameRef:
-        cell = divmod(n % 9, 3)
-        return self.ref(
-            render(
-                Board((Piece("circle", "red", cell), Piece("ring", "green", (cell[0], 2 - cell[1])))), size
-            ),
-            seconds,
-            provenance,
-        )
+        row, column = divmod(n % 9, 3)
+        circle = Piece("circle", "red", (row, column))
+        ring = Piece("ring", "green", (row, 2 - column))
+        return self.ref(render(Board((circle, ring)), size), seconds, provenance)
 
     def __call__(self, frame: FrameRef) -> Pixels:
         if frame.digest not in self.pixels:
@@ -57,7 +53,7 @@ class Store:
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: every element is closed, in order."""
+    """A page, parsed strictly: every element must be closed, in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

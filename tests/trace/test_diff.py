@@ -1,4 +1,4 @@
-"""Two traces side by side."""
+"""The differences between two traces."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def call(query: str, tag: str = "retrieve") -> Call:
     return Call(text=f"<{tag}>{query}</{tag}>", tag=tag, query=query)
 
 
-def back(*frames: FrameRef, note: str = "", **fields: Any) -> Frames:
+def result(*frames: FrameRef, note: str = "", **fields: Any) -> Frames:
     return Frames(tag="retrieve", frames=frames, note=note, **fields)
 
 
@@ -37,7 +37,7 @@ def answer(body: str) -> Answer:
 
 def test_seconds_and_tokens_make_no_difference(trace: Make, frame: Frame) -> None:
     versions = Versions(act2see="0.1", reasoner="m", tools={"retrieve": "1"}, config="abc")
-    segments = (Text(text="I look. "), call("the ring"), back(frame(1, 2.0), seconds=0.1), answer("B"))
+    segments = (Text(text="I look. "), call("the ring"), result(frame(1, 2.0), seconds=0.1), answer("B"))
     loop = Loop(prefilled=9, cached=0, decoded=5, seconds=1.0, stop="call")
     a = trace(
         id="a",
@@ -46,7 +46,7 @@ def test_seconds_and_tokens_make_no_difference(trace: Make, frame: Frame) -> Non
         versions=versions,
         usage=Usage(loops=(loop,), node_seconds={"reason": 1.0}),
     )
-    slower = (*segments[:2], back(frame(1, 2.0), seconds=0.7), answer("B"))
+    slower = (*segments[:2], result(frame(1, 2.0), seconds=0.7), answer("B"))
     b = a.model_copy(
         update={
             "id": "b",
@@ -63,13 +63,13 @@ def test_seconds_and_tokens_make_no_difference(trace: Make, frame: Frame) -> Non
 
 def test_a_different_score_of_the_same_picture_makes_no_difference(trace: Make, frame: Frame) -> None:
     a, b = (frame(1).model_copy(update={"provenance": Retrieved(query="x", score=s)}) for s in (0.4, 0.5))
-    assert diff_traces(trace(segments=(call("x"), back(a))), trace(segments=(call("x"), back(b)))).same
+    assert diff_traces(trace(segments=(call("x"), result(a))), trace(segments=(call("x"), result(b)))).same
 
 
 def test_parted_is_the_first_segment_that_differs(trace: Make, frame: Frame) -> None:
     same = (Text(text="I look. "), call("the ring"))
-    a = trace(segments=(*same, back(frame(1)), answer("A")))
-    b = trace(segments=(*same, back(frame(2, 3.0)), answer("B")))
+    a = trace(segments=(*same, result(frame(1)), answer("A")))
+    b = trace(segments=(*same, result(frame(2, 3.0)), answer("B")))
     diff = diff_traces(a, b)
     assert not diff.same
     assert diff.parted == 2
@@ -82,11 +82,11 @@ def test_parted_is_the_first_segment_that_differs(trace: Make, frame: Frame) -> 
 
 
 def test_frame_time_and_note_make_a_difference(trace: Make, frame: Frame) -> None:
-    real = trace(segments=(call("x"), back(frame(1, 1.0))))
-    assert diff_traces(real, trace(segments=(call("x"), back(frame(1, 2.0))))).parted == 1
-    told = diff_traces(real, trace(segments=(call("x"), back(note="No match."))))
-    assert told.calls[0].notes == ("", "No match.")
-    assert [f.kind for f in told.calls[0].frames] == ["removed"]
+    real = trace(segments=(call("x"), result(frame(1, 1.0))))
+    assert diff_traces(real, trace(segments=(call("x"), result(frame(1, 2.0))))).parted == 1
+    diff = diff_traces(real, trace(segments=(call("x"), result(note="No match."))))
+    assert diff.calls[0].notes == ("", "No match.")
+    assert [f.kind for f in diff.calls[0].frames] == ["removed"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_answers_are_compared_by_the_options_they_name(trace: Make) -> None:
 
 
 def test_diff_as_json(trace: Make, frame: Frame) -> None:
-    a, b = trace(segments=(call("x"), back(frame(1)))), trace(segments=(call("y"), back(frame(2))))
+    a, b = trace(segments=(call("x"), result(frame(1)))), trace(segments=(call("y"), result(frame(2))))
     data = json.loads(diff_traces(a, b).to_json())
     assert data["parted"] == 0
     assert data["calls"][0]["kind"] == "changed"

@@ -1,4 +1,4 @@
-"""Events on the stream: dictionaries that are read back as typed events."""
+"""Stream data is read back as typed events."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def test_an_event_is_read_back(event: TokenEvent | CallEvent) -> None:
         {"type": "frames", "run": "r", "frames": ["of a parent graph"]},
     ],
 )
-def test_other_stream_data_is_no_event(data: Any) -> None:
+def test_other_stream_data_is_not_an_event(data: Any) -> None:
     assert read_event(data) is None

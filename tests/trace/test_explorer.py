@@ -1,4 +1,4 @@
-"""The trace explorer: what goes over to the front end, and what stands in for it where there is none."""
+"""The trace explorer: the data for its front end, and the static page without anywidget."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The front end of the trace explorer in a real headless Chromium, beside a model object that does what
-anywidget's does."""
+"""The front end of the trace explorer in a headless Chromium, with a model object like anywidget's."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 
 def hostile(trace: Trace) -> Trace:
-    """The same with hostile text wherever a text can stand."""
+    """Return the trace with hostile text in every text field."""
     first, call, came, *_ = trace.segments
     review = Review(decision="replace", by=HOSTILE, query="the triangle blinks", reason=HOSTILE)
     segments = (
@@ -80,8 +79,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def show(browser: Any) -> Iterator[Any]:
-    """Draw a widget in a page of its own; afterwards no page may have failed or asked for anything from
-    elsewhere."""
+    """Draw a widget in a page of its own. At the end, no page may have failed or sent a request."""
     pages, wrong = [], []
 
     def draw(widget: Any, width: int = 1200) -> Any:
@@ -107,18 +105,14 @@ def show(browser: Any) -> Iterator[Any]:
 
 def test_scrubbing_shows_the_steps_and_frames_up_to_a_step(seen: Seen, show: Any) -> None:
     page = show(explore(seen.trace, seen.resources.store, finder=seen.resources.finder))
-    tiles, steps, slider = (
-        page.locator(".tiles > li:visible"),
-        page.locator(".steps > li:visible"),
-        page.get_by_role("slider"),
-    )
+    tiles = page.locator(".tiles > li:visible")
+    steps = page.locator(".steps > li:visible")
+    slider = page.get_by_role("slider")
     assert (steps.count(), tiles.count()) == (5, len(seen.trace.initial) + 2)
     slider.fill("0")
     assert (steps.count(), tiles.count(), page.evaluate(STATE)) == (1, len(seen.trace.initial), [0, 0, 1])
-    assert (
-        page.get_by_role("region", name="The chosen call").inner_text() == "Choose a call, or go on to one."
-    )
-    page.get_by_role("button", name="One step on").click()
+    assert page.get_by_role("region", name="The chosen call").inner_text() == "Choose a call, or move to one."
+    page.get_by_role("button", name="Next step").click()
     assert (steps.count(), tiles.count(), page.evaluate(STATE)) == (2, len(seen.trace.initial) + 1, [1, 1, 2])
     assert slider.get_attribute("aria-valuetext") == "2 of 5: retrieve, call 1"
     slider.focus()
@@ -163,8 +157,8 @@ def test_a_chosen_call_shows_candidates_and_marks_imagined_frames(seen: Seen, sh
 
 def test_hostile_text_is_escaped_and_the_trace_can_be_replaced(seen: Seen, show: Any) -> None:
     page = show(explore(hostile(seen.trace), seen.resources.store))
-    said = page.locator(".explorer").inner_text()
-    assert said.count('<img src=x onerror="window.hit=1">') >= 8
+    shown = page.locator(".explorer").inner_text()
+    assert shown.count('<img src=x onerror="window.hit=1">') >= 8
     assert page.evaluate("[window.hit ?? 0, document.querySelectorAll('main img, main script').length]") == [
         0,
         0,

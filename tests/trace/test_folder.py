@@ -1,4 +1,4 @@
-"""Traces on disk: those that a server keeps. Saved folders are tested with the graph (`tests/graphs`)."""
+"""The traces that a server keeps. `tests/graphs` tests saved folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trace as LangChain messages: what any chat model takes, and nothing that is not in the trace."""
+"""A trace as LangChain messages that any chat model accepts."""
 
 from __future__ import annotations
 
@@ -65,9 +65,8 @@ def blocks(message: BaseMessage) -> list[Any]:
     return message.content
 
 
-def valid(messages: list[BaseMessage]) -> None:
-    """Every tool call has its result next, every result its call, no turn is empty, and models and people
-    take turns."""
+def check_valid(messages: list[BaseMessage]) -> None:
+    """Check that results follow their calls, that no turn is empty, and that models and people alternate."""
     assert convert_to_messages(messages) == messages
     assert messages_from_dict(messages_to_dict(messages)) == messages
     waiting: list[str | None] = []
@@ -86,7 +85,7 @@ def valid(messages: list[BaseMessage]) -> None:
 
 def test_messages_of_a_finished_trace(whole: Trace, frame: Frame) -> None:
     messages = whole.to_messages()
-    valid(messages)
+    check_valid(messages)
     assert [m.type for m in messages] == ["human", "ai", "tool", "ai", "tool", "ai"]
     assert blocks(messages[0]) == [
         {"type": "text", "text": "<0.0 seconds>"},
@@ -132,7 +131,7 @@ def test_a_call_that_was_not_run_stays_text(trace: Make, outcome: str) -> None:
         Answer(text="<answer>A</answer>", body="A"),
     )
     messages = trace(segments=segments).to_messages()
-    valid(messages)
+    check_valid(messages)
     assert [m.type for m in messages] == ["human", "ai", "human", "ai"]
     assert messages[1].text == "<zoom>here</zoom>"
     assert messages[2].text == "No such tool."
@@ -144,7 +143,7 @@ def test_a_call_that_was_not_run_stays_text(trace: Make, outcome: str) -> None:
         ((), ["human"]),
         ((Text(text="I"),), ["human", "ai"]),
         ((Text(text="  "),), ["human"]),
-        ((call("x"),), ["human", "ai", "tool"]),  # it was interrupted while the tool was at work
+        ((call("x"),), ["human", "ai", "tool"]),  # interrupted while the tool was running
         ((call("x"), Frames(tag="retrieve")), ["human", "ai", "tool"]),
         ((Answer(text="</answer>", body="", forced=True),), ["human", "ai"]),
         (
@@ -169,14 +168,14 @@ def test_messages_of_unfinished_traces_are_valid(
     trace: Make, segments: tuple[Segment, ...], kinds: list[str]
 ) -> None:
     messages = trace(segments=segments).to_messages()
-    valid(messages)
+    check_valid(messages)
     assert [m.type for m in messages] == kinds
     assert "</think>" not in str(messages)
 
 
 def test_words_after_the_closed_thought_are_text_blocks(trace: Make) -> None:
-    said = Text(text="I see.</think> It is red. <think>Or not")
-    (_, ai) = trace(segments=(said,)).to_messages()
+    thought = Text(text="I see.</think> It is red. <think>Or not")
+    (_, ai) = trace(segments=(thought,)).to_messages()
     assert [b["type"] for b in ai.content_blocks] == ["reasoning", "text", "reasoning"]
 
 
@@ -191,7 +190,7 @@ def test_a_supplied_picture_is_marked_as_imagined(trace: Make, frame: Frame) -> 
 async def test_an_openai_client_sends_the_messages(
     whole: Trace, frame: Frame, source: Any, tmp_path: Path
 ) -> None:
-    """Over HTTP to a server that speaks the OpenAI protocol: what LangChain makes of the blocks."""
+    """LangChain translates the blocks and sends them to a server with the OpenAI protocol."""
     openai = pytest.importorskip("langchain_openai", reason="needs the train extra")
 
     class Store(FrameStore):

@@ -1,4 +1,4 @@
-"""The page of several traces."""
+"""The overview page of several traces."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def test_the_overview_shows_frames_of_each_trace_and_marks_imagined_ones(store: 
     html = index_html("all", "about", entries, store)
     page = Page(html)
     assert [a["href"] for tag, a in page.tags if tag == "a"] == ["both.html", "plain.html", "none.html"]
-    said = [a["aria-label"] for _, a in page.tags if a.get("role") == "img"]
-    assert [s.split(": ")[1].split(",")[0] for s in said] == ["real", "imagined", "real", "real"]
+    labels = [a["aria-label"] for _, a in page.tags if a.get("role") == "img"]
+    kinds = [label.split(": ")[1].split(",")[0] for label in labels]
+    assert kinds == ["real", "imagined", "real", "real"]
     assert html.count('class="badge"') == 1
     assert "<script" not in html
     assert "no answer" in page.text

@@ -1,4 +1,4 @@
-"""The page of a trace: complete, safe, small, and honest about what is imagined."""
+"""The page of a trace is complete, safe and small, and marks imagined frames."""
 
 from __future__ import annotations
 
@@ -135,12 +135,11 @@ def test_hostile_text_is_escaped(store: Store) -> None:
             "versions": Versions(act2see=HOSTILE, reasoner=HOSTILE, tools={HOSTILE: HOSTILE}, config=HOSTILE),
         }
     )
-    plain = [
-        tag
-        for fragment in (False, True)
-        for tag in Page(trace_html(both(store), store, fragment=fragment)).tags
-    ]
-    names, attributes = {tag for tag, _ in plain}, {k for _, a in plain for k in a}
+    expected: list[tuple[str, dict[str, str]]] = []
+    for fragment in (False, True):
+        expected += Page(trace_html(both(store), store, fragment=fragment)).tags
+    names = {tag for tag, _ in expected}
+    attributes = {key for _, values in expected for key in values}
     pages = [
         trace_html(trace, store, title=HOSTILE),
         trace_html(trace, store, fragment=True),
@@ -188,7 +187,7 @@ def test_forced_and_unlisted_answers_are_marked(store: Store) -> None:
 
 
 def test_a_refused_video_shows_no_forced_answer(store: Store) -> None:
-    """As a configuration's guard ends a run: a forced answer, and nothing else."""
+    """A configuration's guard ends a run with a forced answer and nothing else."""
     words = "I cannot tell: this clip does not show a board."
     refused = make(store, Answer(text=f"<answer>{words}</answer>", body=words, forced=True))
     refused = refused.model_copy(update={"usage": Usage(node_seconds={"view": 0.5, "answer": 0.0})})
@@ -206,11 +205,9 @@ def test_a_refused_video_shows_no_forced_answer(store: Store) -> None:
             "loop",
         ):
             assert absent not in text, absent
-    # With words of the model or of the graph it is the budget after all.
-    assert (
-        "Forced"
-        in Page(trace_html(make(store, Text(text="</think>", author="graph"), *refused.segments), store)).text
-    )
+    # If there is text before the answer, the budget was spent instead.
+    forced = make(store, Text(text="</think>", author="graph"), *refused.segments)
+    assert "Forced" in Page(trace_html(forced, store)).text
 
 
 def test_a_page_links_back_to_the_overview(store: Store) -> None:
@@ -223,7 +220,7 @@ def test_unfinished_traces_are_shown(store: Store) -> None:
     call, _ = retrieved(store)
     text = Page(trace_html(make(store, Text(text="Let me look. "), call), store)).text
     assert "not finished" in text
-    assert "Nothing has come back yet." in text
+    assert "No result yet." in text
     bare = Trace(
         id="",
         video=Video(path="", digest="", seconds=0, width=0, height=0, frames=0, fps=0),
@@ -267,7 +264,9 @@ def test_heavy_pictures_shrink_to_the_budget(store: Store) -> None:
 
 
 def test_a_page_of_many_frames_stays_small(store: Store) -> None:
-    steps = [s for i in range(60) for s in (Text(text=f"Again, {i}. "), *retrieved(store, 0.1 * i))]
+    steps: list[Text | Call | Frames] = []
+    for i in range(60):
+        steps += [Text(text=f"Again, {i}. "), *retrieved(store, 0.1 * i)]
     trace = make(store, *steps, initial=60)
     html = trace_html(trace, store)
     assert len(html) <= 700_000

@@ -1,4 +1,4 @@
-"""A trace's data: its JSON, its repr, and the option that an answer names."""
+"""The data of a trace: its JSON, its repr, and the option that an answer names."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def trace(
     answer: str | None = "B",
     options: tuple[str, ...] = ("cross", "ring"),
 ) -> Trace:
-    said = () if answer is None else (Answer(text=f"<answer>{answer}</answer>", body=answer),)
-    segments = (Text(text="Hm."), *LOOK * calls, *said)
+    end = () if answer is None else (Answer(text=f"<answer>{answer}</answer>", body=answer),)
+    segments = (Text(text="Hm."), *LOOK * calls, *end)
     return Trace(id="1a2b", video=VIDEO, question=Question(text=question, options=options), segments=segments)
 
 
@@ -84,7 +84,7 @@ def test_json_with_a_summary_is_read_back_as_the_trace(tmp_path: Path) -> None:
         ('{"schema_version": 1, "id": "a", "video": 3}', "out.json: video"),
     ],
 )
-def test_a_file_that_is_no_trace_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_not_a_trace_is_rejected(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "out.json"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(TraceError, match=message):

@@ -1,4 +1,4 @@
-"""Traces and their calls as DataFrames: one row each, in the words of the trace."""
+"""Traces and their calls as DataFrames, with one row each."""
 
 from __future__ import annotations
 
@@ -54,18 +54,14 @@ def traces(trace: Callable[..., Trace], frame: Callable[..., FrameRef]) -> list[
         ),
         versions=Versions(reasoner="micro", tools={"retrieve": "1", "generate": "1"}, config="abc", seed=7),
     )
-    begun = trace(id="begun", question=Question(text="What?"), segments=(called("retrieve", "e"),))
-    return [full, begun]
+    unfinished = trace(id="unfinished", question=Question(text="What?"), segments=(called("retrieve", "e"),))
+    return [full, unfinished]
 
 
 def test_a_row_for_each_trace(traces: list[Trace]) -> None:
     table = traces_frame(iter(traces))
     row = table.iloc[0].to_dict()
-    said = {
-        k: row[k]
-        for k in ("trace", "video", "answer", "choice", "forced", "tools", "reasoner", "config", "seed")
-    }
-    assert said == {
+    expected = {
         "trace": "run",
         "video": "clip.mp4",
         "answer": "A",
@@ -76,12 +72,13 @@ def test_a_row_for_each_trace(traces: list[Trace]) -> None:
         "config": "abc",
         "seed": 7,
     }
+    assert {key: row[key] for key in expected} == expected
     assert [row[k] for k in ("calls", "failed", "refused", "real", "imagined")] == [4, 1, 1, 1, 1]
     assert [row[k] for k in ("tokens", "prefilled", "cached", "loops")] == [7, 11, 9, 2]
     assert (row["seconds"], row["seconds_view"], row["seconds_reason"]) == (2.5, 0.5, 2.0)
-    begun = table.iloc[1]
-    assert (begun["forced"], begun["calls"], begun["refused"]) == (False, 1, 0)
-    assert begun[["answer", "choice", "seconds_view"]].isna().all()
+    unfinished = table.iloc[1]
+    assert (unfinished["forced"], unfinished["calls"], unfinished["refused"]) == (False, 1, 0)
+    assert unfinished[["answer", "choice", "seconds_view"]].isna().all()
 
 
 def test_a_row_for_each_call(traces: list[Trace]) -> None:

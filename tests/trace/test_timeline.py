@@ -1,4 +1,4 @@
-"""The timeline of a page: axis, markers, curves, and how times are written."""
+"""The timeline of a page: axis, markers, curves, and the format of times."""
 
 from __future__ import annotations
 
@@ -42,17 +42,11 @@ def test_timeline_and_curves_mark_the_chosen_frames(store: Store) -> None:
     ],
 )
 def test_curves_with_nan_infinite_or_no_values_are_drawn(store: Store, odd: Curve) -> None:
-    far = store.board(1, 1e9)
-    page = Page(
-        trace_html(
-            make(store, Frames(tag="retrieve", frames=(far, store.board(2, float("nan"))), curve=odd)), store
-        )
-    )
-    for _, a in page.tags:
-        assert not re.search(
-            r"\b(nan|inf)\b",
-            " ".join(v for k, v in a.items() if k in ("x", "x1", "cx", "cy", "points", "style")),
-        )
+    frames = (store.board(1, 1e9), store.board(2, float("nan")))
+    trace = make(store, Frames(tag="retrieve", frames=frames, curve=odd))
+    for _, attributes in Page(trace_html(trace, store)).tags:
+        for name in ("x", "x1", "cx", "cy", "points", "style"):
+            assert not re.search(r"\b(nan|inf)\b", attributes.get(name, ""))
 
 
 @pytest.mark.parametrize(

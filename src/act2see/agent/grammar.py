@@ -1,20 +1,20 @@
-"""The tag grammar: the model's text becomes a thought and, at its end, a tool call or the answer.
+"""The tag grammar: splits the model's text into a thought and, at its end, a tool call or the answer.
 
-It is the syntax of the paper's instruction template (Table 1), and decides when the first loop of the paper's
-decoding ends (Algorithm 1).
+It implements the syntax of the paper's instruction template (Table 1), and decides when the first loop of the
+paper's decoding ends (Algorithm 1).
 
-A tag is `<name>` or `</name>`, the name a lower-case letter, then lower-case letters, digits and `_`;
-everything else is words. Known names are the run's tool tags and the reserved ones: think, answer, frame,
+A tag is `<name>` or `</name>`. A name is a lower-case letter, then lower-case letters, digits and `_`. All
+other text is words. Known names are the run's tool tags and the reserved ones: think, answer, frame,
 tool_call.
 
 A model that thinks aloud talks *about* tags: it repeats its instructions, lists its tools, changes its mind.
-Talk is text, and the reading goes on. In the table, a *placeholder* is nothing but signs, or words such as
+Talk is text, and the parser reads on. In the table, a *placeholder* is nothing but signs, or words such as
 "query" or "letter" (`talk.py`); *code* is a Markdown code span or fenced block.
 
     in           text                                    becomes                 outcome
     -----------  --------------------------------------  ----------------------  ----------
     a thought    <tool> query </tool>                    Call, stop              ok
-                 the same call of earlier in this run    Call, stop              repeated
+                 the same call as earlier in this run    Call, stop              repeated
                  <tool></tool> at the start of a line    Call, stop              empty
                  <tool> placeholder </tool>, or empty    Text
                  <other> query </other>, at most         Call, stop              unknown
@@ -39,13 +39,12 @@ Talk is text, and the reading goes on. In the table, a *placeholder* is nothing 
                  end of turn, without an answer          Answer: the words after </think>
     an answer    end of turn, token limit                Answer; Text if empty
 
-The thought is open until as many `</think>` were read as opened it, so a quoted `<think></think>` closes
-nothing. Every call and every answer ends the reading, so a turn is at most one Text and then a Call or an
-Answer.
+The thought ends when each `<think>` has its `</think>`, so a quoted `<think></think>` does not end it. Every
+call and every answer stops the parser, so a turn is at most one Text and then a Call or an Answer.
 
-The parser goes character by character and never looks ahead: chunks cannot matter, and no character is copied
-more than a few times. The parser reads a prefix of the text, and the texts of the segments, joined, are that
-prefix.
+The parser reads character by character and never looks ahead, so the result does not depend on how the text
+is split into chunks, and no character is copied more than a few times. The parser reads a prefix of the text;
+the texts of the segments, joined, are that prefix.
 """
 
 from __future__ import annotations
@@ -70,14 +69,14 @@ from act2see.trace.record import Answer, Call, Outcome, Text
 
 
 class StopReason(StrEnum):
-    """Why decoding, or the reading of what was decoded, ended. Traces hold the values."""
+    """The reason why decoding, or the parsing of the decoded text, ended. Traces hold the values."""
 
     CALL = "call"
-    """A tool call is complete, or can no longer become one."""
+    """A tool call is complete, or can no longer become valid."""
     ANSWER = "answer"
     """The answer is complete."""
     UNTIL = "until"
-    """The caller of the model ended the text; its parser knows whether at a call or at the answer."""
+    """The caller of the model ended the text; the caller's parser has the reason, `CALL` or `ANSWER`."""
     EOS = "eos"
     """The model ended its turn."""
     LENGTH = "length"
@@ -90,22 +89,26 @@ RESERVED = {
     "frame": "it holds what the tools return",
     "tool_call": "reasoning parsers end the thought on it",
 }
-"""Names that no tool may have, and why."""
+"""Names that a tool must not have, each with the reason."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAG = re.compile(rf"<(/?)({_NAME.pattern})>")
-# A lone surrogate: chat APIs can send one in JSON, and neither a trace nor UTF-8 can hold it.
+# Chat APIs can send a lone surrogate in JSON, and neither a trace nor UTF-8 can hold one.
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_ECHO = 40  # characters of the model's own words that feedback repeats
+_MAX_ECHO = 40  # feedback repeats at most this many characters of the model's own words
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """The tags of a run. Raises `ConfigError` for a tag that cannot be used."""
+    """The tags of a run.
+
+    Raises:
+        ConfigError: A tag is reserved, malformed or given twice, or `max_query` is less than 1.
+    """
 
     tags: Sequence[str]
-    """The tools' tags."""
+    """The tags of the tools."""
     max_query: int = 400
-    """The most characters of a query, whitespace included."""
+    """The maximum length of a query in characters, whitespace included."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", tuple(self.tags))
@@ -114,79 +117,82 @@ class Grammar:
                 raise ConfigError(f"tool tag {tag!r} is reserved: {RESERVED[tag]}; choose another")
             if not _NAME.fullmatch(tag):
                 raise ConfigError(
-                    f"tool tag {tag!r}: write a lower-case letter, then lower-case letters, digits or "
-                    "underscores"
+                    f"tool tag {tag!r} is malformed: write a lower-case letter, then lower-case letters, "
+                    "digits or underscores"
                 )
             if self.tags.count(tag) > 1:
-                raise ConfigError(f"duplicate tool tag {tag!r}; give each tool a tag of its own")
+                raise ConfigError(f"duplicate tool tag {tag!r}; give each tool its own tag")
         if self.max_query < 1:
             raise ConfigError(f"max_query is {self.max_query}; a query needs at least 1 character")
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Stop strings for engines that can only stop on strings; they stay in the text.
+        """Stop strings for engines that can only stop on strings. They stay in the text.
 
-        The parser decides: in an answer `</tool>` is plain text, and `<frame>` or an unknown call stops the
-        reading without a stop string.
+        They are hints, and the parser decides: in an answer `</tool>` is plain text, and `<frame>` or an
+        unknown call stops the parser without a stop string.
         """
         return (*(f"</{tag}>" for tag in self.tags), "</answer>")
 
     def parser(
         self, *, answering: bool = False, thinking: bool = True, earlier: Iterable[tuple[str, str]] = ()
     ) -> Parser:
-        """A parser for one turn.
+        """Return a parser for one turn.
 
         Args:
-            answering: Whether `<answer>` has been written for the model, so that its text begins with the
-                answer's body.
-            thinking: Whether the thought is open where the turn begins.
-            earlier: Tag and query of each call made in this run.
+            answering: Whether the graph has written `<answer>` for the model, so that the model's text begins
+                with the answer's body.
+            thinking: Whether the thought is open at the beginning of the turn.
+            earlier: The tag and the query of each earlier call in this run.
         """
-        made = frozenset(_same(tag, query) for tag, query in earlier)
+        made = frozenset(_call_key(tag, query) for tag, query in earlier)
         return Parser(self, answering, thinking and not answering, made)
 
 
 class _Opened(NamedTuple):
-    """A tag that was opened."""
+    """An opened tag."""
 
     name: str
     start: int
-    """The place of its `<`."""
+    """The index of its `<`."""
     inner: int
-    """The place behind its `>`."""
+    """The index after its `>`."""
     starts_line: bool = False
     """Whether only whitespace precedes it in its line."""
 
 
 class Parser:
-    """Reads one turn. Made by `Grammar.parser`."""
+    """Parses one turn. Made by `Grammar.parser`."""
 
     def __init__(
         self, grammar: Grammar, answering: bool, thinking: bool, earlier: frozenset[tuple[str, str]]
     ) -> None:
         self.stopped: StopReason | None = None
-        """Why the reading ended; None while it goes on."""
+        """The reason why the parser stopped; None while it reads."""
+        self.copied = 0
+        """The number of characters copied so far. It is linear in the length of the text."""
         self._grammar = grammar
         self._forced = answering
         self._earlier = earlier
         self._read: list[str] = []
         self._code = CodeSpans()
-        self._angle: int | None = None  # the place of the last "<", until a ">" follows
+        self._angle: int | None = None  # the index of the last "<", until a ">" follows
         self._is_angle_talk = False  # in code, or behind a quotation mark
         self._angle_starts_line = False
-        self._line = 0  # the place where the line begins
+        self._line = 0  # the index at which the line begins
         self._is_line_blank = True
         self._thoughts = int(thinking)  # how many <think> are open
-        self._thought_end: int | None = None  # the place behind the </think> that closed the thought
+        self._thought_end: int | None = None  # the index after the </think> that closed the thought
         self._open = _Opened("answer", 0, 0) if answering else None
         self._call_in_answer: _Opened | None = None
-        self._doubtful: tuple[int, str] | None = None  # place and body of an answer that looks like none
-        self._limit = inf  # beyond so many characters the open call may be over-long
-        self._strangers: dict[str, _Opened] = {}  # opened tags that are no calls of tools
+        # The index and the body of an answer after the thought that looks like a placeholder.
+        self._doubtful: tuple[int, str] | None = None
+        self._limit = inf  # the number of characters after which the open call may be over-long
+        self._unknown: dict[str, _Opened] = {}  # the last opened tag of each name that is not a tool's
         self._end: Call | Answer | None = None
 
     def feed(self, text: str) -> bool:
-        """Read on. Returns True when decoding must stop; nothing is read after that."""
+        """Read more text. Return True when decoding must stop; the parser reads nothing after that."""
         for char in _SURROGATE.sub("\ufffd", text):
             if self.stopped:
                 break
@@ -194,7 +200,10 @@ class Parser:
         return self.stopped is not None
 
     def finish(self, reason: Literal[StopReason.EOS, StopReason.LENGTH]) -> None:
-        """The model ended its turn, or met the token limit. Does nothing if the reading has stopped."""
+        """End the text, as the model ended its turn or reached the token limit.
+
+        Does nothing if the parser has stopped.
+        """
         if self.stopped:
             return
         self.stopped = reason
@@ -212,28 +221,30 @@ class Parser:
                 self._end = Answer(text=words, body=words.strip())
 
     def _finish_open(self, opened: _Opened) -> Call | Answer | None:
-        """The call or the answer that was left open; None if its tag was only spoken of."""
+        """Return the call or the answer that was left open; None if the model only mentioned its tag."""
         inner = self._slice(opened.inner)
         if opened.name == "answer":
-            answer = self._answer(opened, len(self._read))
+            answer = self._make_answer(opened, len(self._read))
             is_meant = answer.body if not self._thoughts else not is_placeholder_answer(inner)
             return answer if is_meant and not (self._thoughts and is_mention(inner)) else None
-        return None if is_mention(inner) else self._call(opened, len(self._read), "unclosed")
+        return None if is_mention(inner) else self._make_call(opened, len(self._read), "unclosed")
 
     @property
     def text(self) -> str:
-        """The text that was read: a prefix of the text that was fed."""
+        """The text read so far: a prefix of the text that was fed."""
         return self._slice(0)
 
     @property
     def segments(self) -> tuple[Text | Call | Answer, ...]:
-        """The segments of that text. Until the reading stops it is all Text."""
+        """The segments of the text read so far. Until the parser stops, all of it is one Text."""
         end = () if self._end is None else (self._end,)
         before = self._slice(0, len(self._read) - sum(len(s.text) for s in end))
         return (Text(text=before), *end) if before else end
 
     def _slice(self, start: int, stop: int | None = None) -> str:
-        return "".join(self._read[start:stop])
+        part = "".join(self._read[start:stop])
+        self.copied += len(part)
+        return part
 
     def _read_character(self, char: str) -> None:
         self._read.append(char)
@@ -247,16 +258,16 @@ class Parser:
             start, self._angle = self._angle, None
             if tag := _TAG.fullmatch(self._slice(start)):
                 opened = _Opened(tag[2], start, len(self._read), self._angle_starts_line)
-                self._tag(opened, closing=bool(tag[1]))
+                self._read_tag(opened, closing=bool(tag[1]))
         elif char == "\n":
             self._end_line()
         if not char.isspace():
             self._is_line_blank = False
         if len(self._read) > self._limit and self._open and not self.stopped:
-            self._measure(self._open)
+            self._check_length(self._open)
 
     def _end_line(self) -> None:
-        """A query is one paragraph: before a blank line, the tag of a tool was only spoken of."""
+        """Read the end of a line. A query is one paragraph, so a tool's tag before a blank line was talk."""
         opened = self._open
         is_call = opened and opened.name != "answer"
         if opened and is_call and self._is_line_blank and self._slice(opened.inner, self._line).strip():
@@ -264,62 +275,62 @@ class Parser:
         self._line = len(self._read)
         self._is_line_blank = True
 
-    def _tag(self, tag: _Opened, closing: bool) -> None:
-        """A tag has just ended."""
+    def _read_tag(self, tag: _Opened, closing: bool) -> None:
+        """Read a tag that ends with the last character read."""
         is_talk = self._thoughts and self._is_angle_talk
-        # A block of code may never end; marks of the thought at the start of a line count in it, too.
+        # A code block may never be closed, so a thought's tags at the start of a line count in it, too.
         is_mark = tag.name == "think" and tag.starts_line
         if is_talk and not is_mark and not (closing and self._closes_open(tag)):
             return
         if self._open is None:
-            self._tag_in_text(tag, closing)
+            self._read_tag_in_text(tag, closing)
         elif self._open.name == "answer":
-            self._tag_in_answer(self._open, tag, closing)
+            self._read_tag_in_answer(self._open, tag, closing)
         else:
-            self._tag_in_call(self._open, tag, closing)
+            self._read_tag_in_call(self._open, tag, closing)
 
     def _closes_open(self, tag: _Opened) -> bool:
         return self._open is not None and self._open.name == tag.name
 
-    def _tag_in_text(self, tag: _Opened, closing: bool) -> None:
+    def _read_tag_in_text(self, tag: _Opened, closing: bool) -> None:
         if tag.name == "think":
-            self._think(tag, closing)
+            self._read_think_tag(tag, closing)
         elif tag.name in self._grammar.tags or tag.name == "answer":
-            self._strangers.clear()
+            self._unknown.clear()
             if not closing:
                 self._begin(tag)
         elif not closing:
-            self._strangers[tag.name] = tag
-        elif opened := self._strangers.pop(tag.name, None):
-            self._end_stranger(opened, tag)
+            self._unknown[tag.name] = tag
+        elif opened := self._unknown.pop(tag.name, None):
+            self._end_unknown(opened, tag)
 
-    def _end_stranger(self, opened: _Opened, closing: _Opened) -> None:
-        """Words stand between the tags of something that is no tool."""
+    def _end_unknown(self, opened: _Opened, closing: _Opened) -> None:
+        """Read the closing tag of a name that is not a tool's."""
         words = self._slice(opened.inner, closing.start)
         if opened.name == "frame":
             if not is_placeholder(words):
-                self._stop(opened, closing.start, "forged")
+                self._stop_at_call(opened, closing.start, "forged")
             return
         is_call = self._thoughts and opened.name not in FORMATTING
         if is_call and len(words) <= self._grammar.max_query and not is_placeholder(words):
-            self._stop(opened, closing.start, "unknown")
+            self._stop_at_call(opened, closing.start, "unknown")
 
-    def _tag_in_call(self, opened: _Opened, tag: _Opened, closing: bool) -> None:
+    def _read_tag_in_call(self, opened: _Opened, tag: _Opened, closing: bool) -> None:
         if closing and tag.name == opened.name:
             self._end_call(opened, tag.start)
         elif closing and tag.name in self._grammar.tags:
-            self._stop(opened, tag.start, "nested")
+            self._stop_at_call(opened, tag.start, "nested")
         elif (
             tag.name in self._grammar.tags
             or tag.name in ("think", "frame")
             or self._opens_answer(tag, closing)
         ):
             self._abandon()
-            self._tag_in_text(tag, closing)
+            self._read_tag_in_text(tag, closing)
 
-    def _tag_in_answer(self, opened: _Opened, tag: _Opened, closing: bool) -> None:
+    def _read_tag_in_answer(self, opened: _Opened, tag: _Opened, closing: bool) -> None:
         if closing and tag.name == "answer":
-            answer = self._answer(opened, tag.start)
+            answer = self._make_answer(opened, tag.start)
             if self._forced or not is_placeholder_answer(answer.body):
                 self._end, self.stopped = answer, StopReason.ANSWER
                 return
@@ -330,24 +341,24 @@ class Parser:
             self._begin(tag)
         elif self._thoughts and tag.name == "think":
             self._abandon()
-            self._tag_in_text(tag, closing)
+            self._read_tag_in_text(tag, closing)
         elif tag.name in self._grammar.tags and not self._forced:
-            self._tag_of_tool_in_answer(tag, closing)
+            self._read_tool_tag_in_answer(tag, closing)
 
-    def _tag_of_tool_in_answer(self, tag: _Opened, closing: bool) -> None:
-        """A whole call in what began as an answer: `<answer>` was only spoken of."""
+    def _read_tool_tag_in_answer(self, tag: _Opened, closing: bool) -> None:
+        """Read a tool's tag in an answer: after a complete call, `<answer>` was talk."""
         called = self._call_in_answer
         if not closing:
             self._call_in_answer = tag
         elif called and called.name == tag.name and not is_placeholder(self._slice(called.inner, tag.start)):
-            self._stop(called, tag.start, "ok")
+            self._stop_at_call(called, tag.start, "ok")
 
     def _opens_answer(self, tag: _Opened, closing: bool) -> bool:
         return tag.name == "answer" and not closing
 
-    def _think(self, tag: _Opened, closing: bool) -> None:
-        """The thought is opened once more, or closed."""
-        self._strangers.clear()
+    def _read_think_tag(self, tag: _Opened, closing: bool) -> None:
+        """Open the thought once more, or close it."""
+        self._unknown.clear()
         if not closing:
             # At the beginning of its text a model only repeats the <think> of the prompt.
             if self._slice(0, tag.start).strip():
@@ -366,22 +377,22 @@ class Parser:
         self._limit = inf if tag.name == "answer" else tag.inner + self._grammar.max_query
 
     def _abandon(self) -> None:
-        """The tag that is open was only spoken of."""
+        """Take the open tag for talk."""
         self._open = None
         self._limit = inf
 
     def _end_call(self, opened: _Opened, end: int) -> None:
-        """The call of a tool is complete; it may be talk."""
-        query = _tidy(self._slice(opened.inner, end))
+        """Read the end of a tool's call; it may be talk."""
+        query = _join_spaces(self._slice(opened.inner, end))
         if query and is_placeholder(query):
             self._abandon()
         elif query or opened.starts_line:
-            self._stop(opened, end, "ok")
+            self._stop_at_call(opened, end, "ok")
         else:
             self._abandon()
 
-    def _measure(self, opened: _Opened) -> None:
-        """Stop a call that has outgrown its limit. The beginning of its closing tag does not count."""
+    def _check_length(self, opened: _Opened) -> None:
+        """Stop at a call that exceeds its limit. A partial closing tag at its end does not count."""
         angle = self._angle
         closing = f"</{opened.name}>"
         if angle is not None and angle <= self._limit and closing.startswith(self._slice(angle)):
@@ -389,38 +400,39 @@ class Parser:
         if is_mention(self._slice(opened.inner)):
             self._abandon()
         else:
-            self._stop(opened, len(self._read), "over_long")
+            self._stop_at_call(opened, len(self._read), "over_long")
 
-    def _stop(self, opened: _Opened, end: int, outcome: Outcome) -> None:
-        self._end, self.stopped = self._call(opened, end, outcome), StopReason.CALL
+    def _stop_at_call(self, opened: _Opened, end: int, outcome: Outcome) -> None:
+        self._end, self.stopped = self._make_call(opened, end, outcome), StopReason.CALL
 
-    def _call(self, opened: _Opened, end: int, outcome: Outcome) -> Call:
-        """The call of an opened tag, whose query ends at `end`."""
-        query = _tidy(self._slice(opened.inner, end)[: self._grammar.max_query])
+    def _make_call(self, opened: _Opened, end: int, outcome: Outcome) -> Call:
+        """Return the call of an opened tag, whose query ends at `end`."""
+        query = _join_spaces(self._slice(opened.inner, end)[: self._grammar.max_query])
         if outcome == "ok" and not query:
             outcome = "empty"
-        elif outcome == "ok" and _same(opened.name, query) in self._earlier:
+        elif outcome == "ok" and _call_key(opened.name, query) in self._earlier:
             outcome = "repeated"
         return Call(text=self._slice(opened.start), tag=opened.name, query=query, outcome=outcome)
 
-    def _answer(self, opened: _Opened, end: int) -> Answer:
+    def _make_answer(self, opened: _Opened, end: int) -> Answer:
         body = self._slice(opened.inner, end).rpartition("<answer>")[2].strip()
         return Answer(text=self._slice(opened.start), body=body, forced=self._forced)
 
 
 def feedback(call: Call, tags: Sequence[str]) -> str:
-    """One sentence of plain text to the model: what was wrong with its call, and what to do.
+    """Return one sentence to the model: what was wrong with its call, and what to do.
 
     Args:
         call: The call.
-        tags: The tools of the run.
+        tags: The tags of the run's tools.
 
     Returns:
-        Empty for a call that is ok. At most 40 characters of the model's own words are repeated.
+        Plain text; empty if the call is ok. It repeats at most 40 characters of the model's own words.
     """
-    tag = _cut(call.tag)
+    # Models were trained on these sentences: changing one changes what the micro models do.
+    tag = _shorten(call.tag)
     names = [f"<{t}>" for t in tags]
-    listed = " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+    listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
     have = f"you have {listed}" if tags else "you have none, so answer from what you have seen"
     match call.outcome:
         case "unknown":
@@ -438,7 +450,8 @@ def feedback(call: Call, tags: Sequence[str]) -> str:
             return f"The query was too long; {wish}."
         case "repeated":
             return (
-                f'You have already asked <{tag}> for "{_cut(call.query)}"; ask for something else, or answer.'
+                f'You have already asked <{tag}> for "{_shorten(call.query)}"; ask for something else, '
+                "or answer."
             )
         case "over_budget":
             return "No calls are left; answer from what you have seen."
@@ -446,14 +459,14 @@ def feedback(call: Call, tags: Sequence[str]) -> str:
             return ""
 
 
-def _tidy(query: str) -> str:
+def _join_spaces(query: str) -> str:
     return " ".join(query.split())
 
 
-def _same(tag: str, query: str) -> tuple[str, str]:
-    """A key that is equal for calls that ask for the same."""
-    return tag, _tidy(query).casefold()
+def _call_key(tag: str, query: str) -> tuple[str, str]:
+    """Return a key that is equal for calls of one tool with the same query, spaces and case aside."""
+    return tag, _join_spaces(query).casefold()
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _ECHO else f"{text[: _ECHO - 1]}…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_ECHO else f"{text[: _MAX_ECHO - 1]}…"

@@ -1,8 +1,8 @@
-"""From rollout to tensors: token ids, the places of vision tokens, patches, and which tokens are trained on.
+"""Pack a rollout for the model: token ids, the places of vision tokens, patches, and the trainable tokens.
 
-Shared by the in-process reasoner and by SFT, so that ids at training equal ids at inference. Inputs are
-packed directly, not through `Qwen3VLProcessor` (which needs torchvision); the image processor is
-transformers' own PIL one. `model_inputs` adds `mm_token_type_ids`, without which M-RoPE cannot be computed.
+The in-process reasoner and SFT share this code, so that ids at training equal ids at inference. Inputs are
+packed directly and not through `Qwen3VLProcessor`, which needs torchvision; the image processor is the PIL
+one of transformers.
 """
 
 from __future__ import annotations
@@ -21,51 +21,55 @@ from act2see.tools.video.store import FrameSource
 if TYPE_CHECKING:
     import torch
 
-_SHORT, _KEPT = 64, 50_000  # the ids of so many pieces of fewer characters are kept
+# Short texts repeat (tags, times, marks), so their ids are kept; long ones would only fill the memory.
+_MAX_KEPT_CHARACTERS = 64
+_MAX_KEPT_PIECES = 50_000
 
 
 @dataclass(slots=True)
 class Packed:
-    """One rollout as ids."""
+    """The token ids of one rollout, and the frames among them."""
 
     ids: list[int]
+    """All token ids, with the image token repeated for each vision token of a frame."""
     trainable: list[bool]
-    """Of each id, whether the model wrote it."""
+    """Whether the model wrote the token, for each id."""
     images: list[FrameRef]
+    """The frames in the order in which the model reads them."""
     grids: list[tuple[int, int, int]]
-    """Of each image, its patches: (1, rows, columns)."""
+    """The number of patches of each frame: (1, rows, columns)."""
     starts: list[int]
-    """Of each image, the place of its first vision token."""
+    """The index in `ids` of each frame's first vision token."""
 
     def keys(self) -> list[int]:
-        """The ids, with a number of the frame in place of each of its vision tokens.
+        """Return the ids with each vision token replaced by a number that identifies its frame.
 
-        A cache is looked up by these: vision tokens are the same for all frames.
+        A cache compares these keys, since the vision tokens of all frames have the same id.
         """
         keys = list(self.ids)
-        # A frame's tokens end before the next frame; a chat of text alone has none.
+        # A frame's tokens end before the next frame; a chat without frames has none.
         ends = [*self.starts, len(keys)][1:]
         for frame, first, stop in zip(self.images, self.starts, ends, strict=True):
-            mark = -1 - int(frame.digest[:12], 16)
+            key = -1 - int(frame.digest[:12], 16)  # negative, unlike every token id
             at = first
             while at < stop and self.ids[at] == self.ids[first]:
-                keys[at] = mark
+                keys[at] = key
                 at += 1
         return keys
 
 
 class Packer:
-    """Packs rollouts for Qwen3-VL checkpoints of any size. One thread at a time may use it."""
+    """Packs rollouts for a Qwen3-VL checkpoint of any size. It is not thread-safe."""
 
     def __init__(
         self, tokenizer: Any, image_processor: Any, image_token_id: int, cached_images: int = 4096
     ) -> None:
         """
         Args:
-            tokenizer: The checkpoint's.
-            image_processor: The checkpoint's.
+            tokenizer: The checkpoint's tokenizer.
+            image_processor: The checkpoint's image processor.
             image_token_id: The id of a vision token.
-            cached_images: How many frames' patches are kept; it may be set later.
+            cached_images: The number of frames whose patches are kept. The attribute can be changed later.
         """
         self.codec = TextCodec(tokenizer)
         self.image_processor = image_processor
@@ -78,7 +82,14 @@ class Packer:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Packer:
-        """From a checkpoint's folder or hub name. Raises `WeightsError` if it is not a Qwen3-VL one."""
+        """Return a packer for a checkpoint.
+
+        Args:
+            folder: The checkpoint's folder or hub name.
+
+        Raises:
+            WeightsError: The checkpoint is not a Qwen3-VL one.
+        """
         from transformers import AutoConfig, AutoTokenizer
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -94,7 +105,7 @@ class Packer:
         )
 
     def grid(self, width: int, height: int) -> tuple[int, int, int]:
-        """The patches of a frame of this size in pixels: (1, rows, columns)."""
+        """Return the number of patches of a frame of this size in pixels: (1, rows, columns)."""
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
         p = self.image_processor
@@ -108,53 +119,65 @@ class Packer:
         return 1, h // p.patch_size, w // p.patch_size
 
     def pack(self, rollout: Rollout) -> Packed:
-        """Tokenise a rollout piece by piece."""
-        out = Packed([], [], [], [], [])
+        """Return the ids of a rollout, tokenised piece by piece."""
+        packed = Packed(ids=[], trainable=[], images=[], grids=[], starts=[])
         for piece in rollout.pieces:
             if isinstance(piece, ImagePiece):
                 grid = self.grid(piece.frame.width, piece.frame.height)
                 count = grid[1] * grid[2] // self.merge**2
-                out.images.append(piece.frame)
-                out.grids.append(grid)
-                out.starts.append(len(out.ids))
-                out.ids += [self.image_token_id] * count
-                out.trainable += [False] * count
+                packed.images.append(piece.frame)
+                packed.grids.append(grid)
+                packed.starts.append(len(packed.ids))
+                packed.ids += [self.image_token_id] * count
+                packed.trainable += [False] * count
             else:
                 ids = self._encode(piece)
-                out.ids += ids
-                out.trainable += [piece.trainable] * len(ids)
-        return out
+                packed.ids += ids
+                packed.trainable += [piece.trainable] * len(ids)
+        return packed
 
     def _encode(self, piece: TextPiece) -> list[int]:
         key = piece.text, piece.trust
         ids = self._pieces.get(key)
         if ids is None:
             ids = self.codec.encode(piece.text, piece.trust)
-            if len(piece.text) < _SHORT and len(self._pieces) < _KEPT:
+            is_short = len(piece.text) < _MAX_KEPT_CHARACTERS
+            if is_short and len(self._pieces) < _MAX_KEPT_PIECES:
                 self._pieces[key] = ids
         return ids
 
     def patches(self, frames: Sequence[FrameRef], source: FrameSource) -> torch.Tensor:
-        """`(patches, channels x temporal x patch x patch)` of these frames, in order.
+        """Return the patches of these frames, in order. The patches of the last `cached_images` are kept.
 
         Args:
-            frames: At least one. Their patches are kept, by content.
-            source: Gives the pixels of a frame.
+            frames: The frames; at least one.
+            source: Returns the pixels of a frame.
+
+        Returns:
+            Pixel values, `(patches, channels x temporal x patch x patch)`.
+
+        Raises:
+            ValueError: `frames` is empty.
         """
         import torch
 
         if not frames:
-            raise ValueError("there is no frame to make patches of")
+            raise ValueError("`frames` is empty: patches need at least one frame")
         missing = {f.digest: f for f in frames if f.digest not in self._patches}
         if missing:
             images = [source(f) for f in missing.values()]
-            made = self.image_processor(images=images, input_data_format="channels_last", return_tensors="pt")
-            sizes = made["image_grid_thw"].prod(-1).tolist()
-            for digest, part in zip(missing, made["pixel_values"].split(sizes), strict=True):
-                self._patches[digest] = part
+            self._add_patches(list(missing), images)
         parts = [self._patches[f.digest] for f in frames]
         for f in frames:
             self._patches.move_to_end(f.digest)
+        # The cache shrinks only now: one request may have more frames than it keeps.
         while len(self._patches) > self.cached_images:
             self._patches.popitem(last=False)
         return torch.cat(parts)
+
+    def _add_patches(self, digests: Sequence[str], images: Sequence[Any]) -> None:
+        """Make the patches of images, `(height, width, 3)` each, and keep them by their frames' digests."""
+        made = self.image_processor(images=images, input_data_format="channels_last", return_tensors="pt")
+        counts = made["image_grid_thw"].prod(-1).tolist()
+        for digest, part in zip(digests, made["pixel_values"].split(counts), strict=True):
+            self._patches[digest] = part

@@ -1,9 +1,9 @@
-"""The prompt: the question, its options, and what the tools are for.
+"""The prompt: the question, its options, and the purpose of each tool.
 
-It is the paper's instruction template (Table 1), but names exactly the tools that the run has, from each
-tool's own one-line `usage`: adding a tag to the configuration changes the prompt with it. The human chain of
-thought never enters a prompt. Given it, a teacher stops looking: its rate of tool calls falls from 45 % to
-5 % (Table 6).
+It follows the paper's instruction template (Table 1), but names exactly the tools of the run, each with its
+own one-line `usage`; so adding a tag to the config changes the prompt. The human chain of thought never
+enters a prompt: a teacher that is given it stops looking, and its rate of tool calls falls from 45 % to 5 %
+(Table 6).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ ZERO_SHOT_TOOLS = """\
 Think step by step. You can ask for another frame at any point of your thought, if those that you have seen \
 are not enough. The tools are:
 {usages}
-A request is a tool's name as an opening tag, a few words for what you want to see, and the name as a closing \
-tag. For example, to see how a man opens a red door, begin with <{tag}>, go on with the words "a man opens a \
-red door", and end with </{tag}>. The frame is then shown to you, and you go on thinking.
+A request is a tool's name as an opening tag, a few words for what you want to see, and the name as a \
+closing tag. For example, to see how a man opens a red door, begin with <{tag}>, go on with the words "a man \
+opens a red door", and end with </{tag}>. The frame is then shown to you, and you go on thinking.
 """
 
 
@@ -45,19 +45,20 @@ class Prompt:
     """Renders the text of the user's turn."""
 
     usages: Mapping[str, str] = field(default_factory=dict)
-    """What each tool of the run is for, by tag."""
+    """The usage line of each tool of the run, by tag."""
     style: str = "paper"
     """`paper`: the paper's, for models that were trained with it. `short`: the tools' names alone, likewise.
     `zero-shot`: plain words and an example, for models that never saw any of them."""
 
     def question(self, question: Question) -> str:
-        """The question, its options by letter, and the instruction."""
-        parts = [f"\n{question.text}"]
-        parts += [f"{letter}. {option}" for letter, option in zip(LETTERS, question.options, strict=False)]
-        return "\n".join([*parts, self.instruction(bool(question.options))])
+        """Return the question, its lettered options, and the instruction, a line each."""
+        lines = [f"\n{question.text}"]
+        lines += [f"{letter}. {option}" for letter, option in zip(LETTERS, question.options, strict=False)]
+        lines.append(self.instruction(bool(question.options)))
+        return "\n".join(lines)
 
     def instruction(self, letters: bool) -> str:
-        """The instruction; with `letters` it asks for the letter of an option."""
+        """Return the instruction. With `letters` it asks for the letter of an option."""
         if self.style == "short":
             return f"Tools: {', '.join(self.usages) or 'none'}."
         if self.style == "zero-shot":
@@ -81,15 +82,15 @@ class Prompt:
 
 
 def prompt_of(trace: TraceRecord, style: str, usages: Mapping[str, str]) -> Prompt:
-    """The prompt that a trace was made with.
+    """Return the prompt with which a trace was made.
 
     Args:
         trace: The trace, which names the tools of its run.
-        style: The style of the prompt.
-        usages: What the tools are for, by tag; by default each tool's own usage line.
+        style: The style of the prompt: `paper` or `short`.
+        usages: Usage lines by tag; a tool that is missing here is described by its own default.
 
     Raises:
-        CorpusError: The style needs the usage of a tool, and none is known.
+        CorpusError: The style needs a tool's usage line, and neither `usages` nor the tool has one.
     """
     lines: dict[str, str] = {}
     for tag in trace.versions.tools:
@@ -104,7 +105,7 @@ def _default_usage(tag: str) -> str:
     usage = find_tool(tag).Options.model_fields.get("usage")
     if usage is None or not isinstance(usage.default, str):
         raise CorpusError(
-            f"nothing says what the tool {tag!r} is for: give the config that the traces were made with, or "
-            "for an export `usages` of the corpus's `meta`, in act2see.json"
+            f"the tool {tag!r} has no usage line: give the config with which the traces were made, or, for "
+            "an export, add the line to `meta.usages` in the corpus's act2see.json"
         )
     return str(usage.default)

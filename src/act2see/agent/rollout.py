@@ -1,4 +1,4 @@
-"""The one renderer: a trace becomes the exact sequence that the model reads and continues.
+"""Render a trace as the exact sequence that the model reads and continues. There is no other renderer.
 
 It is the sequence Y of the paper's two-loop decoding (Algorithm 1): the text written so far and the returned
 frames in `<frame>...</frame>`, which together are the prefix that the next loop continues.
@@ -7,12 +7,12 @@ Chat templates break this loop: one wraps an unfinished turn in an empty thought
 assistant turns, a third changes newlines around `</think>`, so that training text and inference text differ.
 Every local reasoner, SFT and the tests therefore read the pieces made here.
 
-A rollout is a list of pieces, and each is tokenised by itself, in training as at inference: the ids of a
-prefix never depend on what follows, so a cached prefix stays valid and a resumed run reads the same ids.
+A rollout is a list of pieces, and each piece is tokenised by itself, in training as at inference. The ids of
+a prefix never depend on what follows, so a cached prefix stays valid and a resumed run reads the same ids.
 
-Trust is part of a piece. Control tokens (`<|im_start|>`, vision marks) exist only in pieces that this module
-wrote; in a question, a query or a note, and in the model's own text, the same characters are plain text. So
-nobody can inject a turn or a frame by spelling one out.
+Each piece has a trust. Control tokens (`<|im_start|>`, vision marks) exist only in pieces that this module
+wrote. In a question, a query or a note, and in the model's own text, the same characters are plain text, so
+spelling out a token injects no turn and no frame.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from act2see.trace.record import Answer, Frames, Segment, Text
 from act2see.trace.trace import Trace
 
 Trust = Literal["control", "plain", "model"]
-"""Who wrote a text: this module (`control`), the model, or anyone else (`plain`)."""
-_MODEL_MAY = frozenset({"<think>", "</think>"})
+"""The author of a text: this module (`control`), the model, or anyone else (`plain`)."""
+_MODEL_MARKS = frozenset({"<think>", "</think>"})  # added tokens that the model itself may write
 ENDS = ("<|im_end|>", "<|endoftext|>")
 """The marks with which the model ends its turn."""
 OTHER_CALLS = ("<tool_call>", "</tool_call>")
@@ -39,15 +39,15 @@ OTHER_CALLS = ("<tool_call>", "</tool_call>")
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """A stretch of text that is tokenised by itself."""
+    """A text that is tokenised by itself."""
 
     text: str
     trust: Trust = "plain"
-    """Decides which control tokens the text may hold."""
+    """The author of the text, which decides which control tokens it may hold."""
 
     @property
     def trainable(self) -> bool:
-        """Whether the model wrote it, and so learns it."""
+        """Whether the model wrote the text: a model is trained only on its own text."""
         return self.trust == "model"
 
 
@@ -67,20 +67,21 @@ class Rollout:
 
     pieces: tuple[Piece, ...]
     session: str = ""
-    """Names the run, so that a reasoner can keep its cache."""
+    """The run's id. A reasoner keeps a cache for each session."""
     owner: str = ""
-    """Names the video: if more runs wait than can be served at once, owners take turns."""
+    """The video's path. If more runs wait than can be served at once, owners take turns."""
 
     @property
     def frames(self) -> tuple[FrameRef, ...]:
+        """The frames in the order in which the model reads them."""
         return tuple(p.frame for p in self.pieces if isinstance(p, ImagePiece))
 
     def __str__(self) -> str:
-        """The text, with `<|image_pad|>` for each frame: for people, logs and scripted reasoners."""
+        """Return the text with `<|image_pad|>` for each frame, for people, logs and scripted reasoners."""
         return "".join(p.text if isinstance(p, TextPiece) else "<|image_pad|>" for p in self.pieces)
 
 
-def _frame(frame: FrameRef) -> list[Piece]:
+def _render_frame(frame: FrameRef) -> list[Piece]:
     return [
         TextPiece("<imagined>" if frame.imagined else stamp(frame.seconds)),
         TextPiece("<|vision_start|>", "control"),
@@ -90,28 +91,28 @@ def _frame(frame: FrameRef) -> list[Piece]:
 
 
 def render_segment(segment: Segment) -> list[Piece]:
-    """The pieces of one segment. The model learns its own text, and nothing of what it was shown."""
+    """Return the pieces of one segment. Only the model's own text is trainable, not what it was shown."""
     if isinstance(segment, Frames):
         pieces: list[Piece] = [TextPiece("<frame>")]
         for frame in segment.frames:
-            pieces += _frame(frame)
+            pieces += _render_frame(frame)
         return [*pieces, TextPiece(f"{segment.note}</frame>")]
     written_by_graph = isinstance(segment, Text) and segment.author == "graph"
     return [TextPiece(segment.text, "control" if written_by_graph else "model")]
 
 
 def render(trace: Trace, prompt: Prompt, *, end_of_turn: bool = False) -> Rollout:
-    """The rollout of a trace.
+    """Return the rollout of a trace: the sequence Y of Algorithm 1.
 
     Args:
         trace: The trace, finished or not.
         prompt: The prompt of its run.
-        end_of_turn: Whether to close the turn behind the answer, for training. By default it stays open for
-            the model to continue.
+        end_of_turn: Whether to close the turn after the answer, for training. By default the turn stays open
+            for the model to continue.
     """
     pieces: list[Piece] = [TextPiece("<|im_start|>user\n", "control")]
     for frame in trace.initial:
-        pieces += _frame(frame)
+        pieces += _render_frame(frame)
     pieces.append(TextPiece(prompt.question(trace.question)))
     pieces.append(TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control"))
     for segment in trace.segments:
@@ -123,7 +124,7 @@ def render(trace: Trace, prompt: Prompt, *, end_of_turn: bool = False) -> Rollou
 
 @dataclass(slots=True)
 class TextCodec:
-    """Tokenises pieces so that only trusted ones can hold added tokens."""
+    """Tokenises pieces so that each holds only those added tokens that its author may write."""
 
     tokenizer: Any
     _added: dict[str, int] = field(init=False)
@@ -132,40 +133,45 @@ class TextCodec:
     def __post_init__(self) -> None:
         self._added = {t.content: i for i, t in self.tokenizer.added_tokens_decoder.items()}
         longest_first = sorted(self._added, key=len, reverse=True)
+        # `(?!)` matches nothing, for a tokenizer without added tokens.
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def encode(self, text: str, trust: Trust) -> list[int]:
-        """Token ids of one piece.
+        """Return the token ids of one piece.
 
-        Added tokens are taken from the text only as far as its author may write them; spelled out by anyone
-        else they are plain text.
+        An added token in the text becomes its id only if the author (`trust`) may write it; otherwise its
+        characters are tokenised as plain text.
         """
         ids: list[int] = []
         rest = text
         while match := self._pattern.search(rest):
             token = match.group()
-            allowed = trust == "control" or (trust == "model" and token in _MODEL_MAY)
+            allowed = trust == "control" or (trust == "model" and token in _MODEL_MARKS)
             if allowed:
-                ids += self._plain(rest[: match.start()])
+                ids += self._encode_plain(rest[: match.start()])
                 ids.append(self._added[token])
                 rest = rest[match.end() :]
             else:
-                # Cut inside the spelled-out token: neither half can be taken for it.
+                # Cut after the first character of the spelled-out token, so that the tokenizer sees it in
+                # neither half.
                 cut = match.start() + 1
-                ids += self._plain(rest[:cut])
+                ids += self._encode_plain(rest[:cut])
                 rest = rest[cut:]
-        return ids + self._plain(rest)
+        return ids + self._encode_plain(rest)
 
-    def _plain(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+    def _encode_plain(self, text: str) -> list[int]:
+        if not text:
+            return []
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of these ids, added tokens included."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def decoder(self) -> Callable[[int], str]:
-        """A function that decodes one token after another, at the same cost for each.
+        """Return a function that decodes one token after another, at the same cost for each.
 
-        It returns the text that a token completes: nothing while a character is unfinished.
+        The function returns the text that a token completes: nothing while a character is incomplete.
         """
         from tokenizers.decoders import DecodeStream
 
@@ -174,13 +180,14 @@ class TextCodec:
         return lambda token: stream.step(backend, token) or ""
 
     def ends(self) -> set[int]:
-        """Ids with which the model ends its turn."""
+        """Return the ids with which the model ends its turn."""
         marks = [self.tokenizer.convert_tokens_to_ids(mark) for mark in ENDS]
+        # Of a mark that the vocabulary lacks, the tokenizer may return None.
         return {i for i in (*marks, self.tokenizer.eos_token_id) if isinstance(i, int)}
 
     def forbidden(self) -> list[int]:
-        """Ids that the model must never write: marks of turns, frames and another tool protocol, except the
-        end of the turn."""
-        keep = {*_MODEL_MAY, *ENDS}
+        """Return the ids that the model must never write: marks of turns, except its turn's end, of frames,
+        and of another tool protocol."""
+        keep = {*_MODEL_MARKS, *ENDS}
         marks = [t for t in self._added if t.startswith("<|") or t in OTHER_CALLS]
         return sorted(self._added[t] for t in marks if t not in keep)

@@ -1,4 +1,4 @@
-"""The chain of thought on a page: every call where it was made, with its result below it."""
+"""The section of a page that shows the chain of thought: each call in place, with its result below it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from act2see.trace.record import OUTCOMES, Call, Frames, Text, TraceRecord
 from act2see.trace.timeline import clock, curve
 
 _MARKS = re.compile(r"(</?think>)")
-_MAX_QUERY = 400  # characters of a query that are shown
+_MAX_QUERY = 400  # characters; longer queries are cut
 _DECISIONS = {
     "accept": "accepted the call",
     "replace": "gave another query",
@@ -23,28 +23,30 @@ _DECISIONS = {
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    """The page that the chain is drawn on."""
+    """The page that shows the chain."""
 
     trace: TraceRecord
     pictures: Pictures
     links: bool
-    """Whether frames have ids, to which the timeline's markers lead."""
+    """Whether frames have ids, which the timeline's markers link to."""
 
 
 def chain_section(
     trace: TraceRecord, pictures: Pictures, h: str, links: bool, title: str = "Chain of thought"
 ) -> Html:
-    """The chain with its frames in place.
+    """Return the chain with its frames in place.
 
     Args:
+        trace: The trace, finished or not.
+        pictures: The pictures of the page.
         h: The heading's element, such as "h2".
-        links: Whether frames have ids: such a chain may stand only once in a page.
+        links: Whether frames have ids. Ids are unique, so a page can hold only one such chain.
         title: The heading.
     """
     page = _Page(trace, pictures, links)
     parts: list[Html | None] = []
-    call: Call | None = None  # a call whose result has not come yet
-    number = 1  # of the next frame that comes back
+    call: Call | None = None  # the last call, until its result follows
+    number = 1  # number of the next returned frame
     for segment in trace.segments:
         if isinstance(segment, Frames):
             parts.append(_look(call, segment, number, page))
@@ -66,12 +68,12 @@ def chain_section(
 
 
 def _text(text: Text) -> Html | None:
-    """Reasoning as written; the marks of the thought are shown faintly."""
+    """Reasoning as written, with faint `<think>` tags."""
     paragraphs = [_paragraph(p.strip()) for p in re.split(r"\n\s*\n", text.text) if p.strip()]
     if not paragraphs:
         return None
     if text.author == "graph":
-        why = "Not written by the model: the budget was spent and the thought was closed for it."
+        why = "Not written by the model: the budget was spent, so the graph closed the thought."
         return el("div", el("p", why, class_="note"), paragraphs, class_="forced")
     return Html("".join(paragraphs))
 
@@ -87,9 +89,10 @@ def _look(call: Call | None, frames: Frames | None, first: int, page: _Page) -> 
     """A call with its result.
 
     Args:
-        call: None for frames that no call asked for.
-        frames: None if nothing has come back.
-        first: The number of the first frame that came back.
+        call: None for frames without a call.
+        frames: None for a call without a result.
+        first: The number of the first returned frame.
+        page: The page that shows them.
     """
     waiting = frames is None and call is page.trace.segments[-1]
     return el(
@@ -98,13 +101,13 @@ def _look(call: Call | None, frames: Frames | None, first: int, page: _Page) -> 
         _outcome(call) or _review(frames),
         _note(frames),
         _result(frames, first, page),
-        el("p", "Nothing has come back yet.", class_="note") if waiting else None,
+        el("p", "No result yet.", class_="note") if waiting else None,
         class_=f"look {call_kind(call, frames)}",
     )
 
 
 def call_kind(call: Call | None, frames: Frames | None) -> str:
-    """The class of a call, which colours it."""
+    """Return the CSS class that colours a call."""
     if call and call.outcome != "ok":
         return "failed"
     if frames is None or not frames.frames:
@@ -113,7 +116,7 @@ def call_kind(call: Call | None, frames: Frames | None) -> str:
 
 
 def _head(call: Call | None, frames: Frames | None) -> Html:
-    """The tag, the query and the time that the tool took."""
+    """The tag, the query and the tool's time."""
     tag, query = "", ""
     if call:
         tag, query = call.tag, call.query
@@ -128,7 +131,7 @@ def _head(call: Call | None, frames: Frames | None) -> Html:
 
 
 def _outcome(call: Call | None) -> Html | None:
-    """Why a call was not run."""
+    """The reason why a call was not run."""
     if call is None or call.outcome == "ok":
         return None
     title = el("b", f"Not run ({call.outcome.replace('_', ' ')})")
@@ -145,41 +148,34 @@ def _review(frames: Frames | None) -> Html | None:
 
 
 def _note(frames: Frames | None) -> Html | None:
-    """The note that the model was given."""
+    """The note to the model."""
     if frames is None or not frames.note:
         return None
     return el("p", el("b", "Told the model: "), el("bdi", frames.note), class_="note")
 
 
 def _result(frames: Frames | None, first: int, page: _Page) -> Html | None:
-    """The frames that came back, numbered from `first`, and the curve of the search."""
+    """The returned frames, numbered from `first`, and the curve of the search."""
     if frames is None:
         return None
     parts: list[Html | None] = []
     for number, frame in enumerate(frames.frames, start=first):
-        parts.append(_pair(frame, number, page) if frame.anchor else _single(frame, number, page))
+        draw = _frame_with_anchor if frame.anchor else _frame
+        parts.append(draw(frame, number, page))
     parts.append(curve(page.trace, frames))
     return el("div", parts, class_="returned") if any(parts) else None
 
 
-def _single(frame: FrameRef, number: int, page: _Page) -> Html:
+def _frame(frame: FrameRef, number: int, page: _Page) -> Html:
     """A frame that was not generated."""
     when = "not in the video" if frame.imagined else clock(frame.seconds, page.trace.video.seconds)
-    return figure(
-        frame,
-        page.pictures,
-        [
-            el("b", str(number), class_="number"),
-            el("b", when),
-            *(el("span", el("bdi", fact)) for fact in frame.facts),
-        ],
-        f"{frame.provenance.kind} frame {number}",
-        id=_id(number, page),
-        class_="frame",
-    )
+    caption = [el("b", str(number), class_="number"), el("b", when)]
+    caption += [el("span", el("bdi", fact)) for fact in frame.facts]
+    label = f"{frame.provenance.kind} frame {number}"
+    return figure(frame, page.pictures, caption, label, id=_id(number, page), class_="frame")
 
 
-def _pair(frame: FrameRef, number: int, page: _Page) -> Html:
+def _frame_with_anchor(frame: FrameRef, number: int, page: _Page) -> Html:
     """A generated frame beside its anchor, the frame that it was made from."""
     anchor = frame.anchor
     assert anchor is not None
@@ -204,4 +200,5 @@ def _pair(frame: FrameRef, number: int, page: _Page) -> Html:
 
 
 def _id(number: int, page: _Page) -> str | None:
+    """The id of a frame's figure, which the timeline's markers link to."""
     return f"frame-{number}" if page.links else None

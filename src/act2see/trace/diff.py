@@ -1,8 +1,8 @@
-"""Two traces side by side: the facts that differ, where the traces part, and how the results differ.
+"""The differences between two traces: in their inputs, their calls and their results, and where they diverge.
 
-Calls are matched as the lines of two texts are, by tag and query. If both traces made a call in the same
-place but with another tag or query, the call has changed. Pictures are the same if their pixels are. Seconds
-and tokens are reported and never make two traces differ, since no run takes the same time twice.
+Calls are matched by tag and query, as `diff` matches the lines of two texts. A call with another tag or query
+in the same place is a changed call. Two pictures are the same if their pixels are. Seconds and tokens are
+reported, but never make two traces differ, since no run takes the same time twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Numbered = tuple[int, tuple[Call, Frames | None]]
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something that was given to both runs and differs."""
+    """An input of both runs that differs."""
 
     name: str
     a: str
@@ -52,15 +52,17 @@ class CallPair:
     """The calls in the same place of both traces, and their results."""
 
     kind: Kind
-    """How the calls differ. The results of the same call may differ as well."""
+    """How the calls differ. The results of two calls that are the same may still differ."""
     numbers: tuple[int | None, int | None]
-    """The number of the call in either trace, from 1."""
+    """The number of the call in each trace, from 1."""
     a: Call | None
+    """The first trace's call, or None if it has none there."""
     b: Call | None
+    """The second trace's call, or None if it has none there."""
     frames: tuple[FramePair, ...]
-    """The frames that came back."""
+    """The returned frames."""
     notes: tuple[str, str]
-    """The notes to the model that came back."""
+    """The notes to the model. Empty if there is none."""
 
     @property
     def same(self) -> bool:
@@ -71,9 +73,10 @@ class CallPair:
 
 @dataclass(frozen=True, slots=True)
 class TraceDiff:
-    """The result of `diff_traces`. Pairs are of the first and of the second trace."""
+    """The result of `diff_traces`. A pair holds a value of the first trace and one of the second."""
 
     ids: tuple[str, str]
+    """The ids of the traces."""
     facts: tuple[Fact, ...]
     """The facts that differ."""
     initial: tuple[FramePair, ...]
@@ -81,33 +84,32 @@ class TraceDiff:
     parted: int | None
     """The index of the first segment that differs, or None if all are the same."""
     calls: tuple[CallPair, ...]
+    """The calls with their results, in order."""
     answers: tuple[str | None, str | None]
-    """The chosen options, or the answers if they name none."""
+    """The chosen options. An answer that names no option appears as it is."""
     tokens: tuple[int, int]
-    """Tokens that the model wrote."""
+    """The number of tokens that the model wrote."""
     seconds: tuple[float, float]
-    """Seconds of all nodes."""
+    """The time of all nodes together, in seconds."""
 
     @property
     def same(self) -> bool:
-        """Whether every frame and every word is the same, by whatever versions they were made."""
+        """Whether every frame and every word is the same. Versions may differ."""
         return self.parted is None and all(f.kind == "same" for f in self.initial)
 
     def to_json(self) -> str:
-        """The differences as JSON."""
+        """Return the differences as JSON."""
         return TypeAdapter(TraceDiff).dump_json(self).decode()
 
 
 def diff_traces(a: Trace, b: Trace) -> TraceDiff:
     """Compare two traces."""
-    looks_a, looks_b = list(enumerate(a.looks, start=1)), list(enumerate(b.looks, start=1))
-    pairs = _pairs(looks_a, looks_b, lambda look: _call_key(look[1][0]))
     return TraceDiff(
         ids=(a.id, b.id),
         facts=tuple(Fact(name, x, y) for name, x, y in _facts(a, b) if x != y),
         initial=_frame_pairs(a.initial, b.initial),
-        parted=_parted(a.segments, b.segments),
-        calls=tuple(_call_pair(kind, x, y) for kind, x, y in pairs),
+        parted=_first_difference(a.segments, b.segments),
+        calls=_call_pairs(a, b),
         answers=(a.choice or a.answer, b.choice or b.answer),
         tokens=(a.usage.tokens, b.usage.tokens),
         seconds=(round(a.usage.seconds, 4), round(b.usage.seconds, 4)),
@@ -115,10 +117,10 @@ def diff_traces(a: Trace, b: Trace) -> TraceDiff:
 
 
 def _facts(a: Trace, b: Trace) -> Iterator[tuple[str, str, str]]:
-    """Everything that was given to the runs: its name and both values."""
+    """Yield the name of each input of a run, and its value in both."""
     yield "question", a.question.text, b.question.text
     yield "options", "; ".join(a.question.options), "; ".join(b.question.options)
-    if a.video.digest != b.video.digest:  # the same video may be in two places
+    if a.video.digest != b.video.digest:  # only the content counts: a video can be in two places
         yield "video", f"{a.video.path} ({a.video.digest[:8]})", f"{b.video.path} ({b.video.digest[:8]})"
     v, w = a.versions, b.versions
     yield "act2see", v.act2see, w.act2see
@@ -129,10 +131,10 @@ def _facts(a: Trace, b: Trace) -> Iterator[tuple[str, str, str]]:
         yield f"tool {tag}", v.tools.get(tag, "none"), w.tools.get(tag, "none")
 
 
-def _pairs(
+def _match(
     a: Sequence[T], b: Sequence[T], key: Callable[[T], Hashable]
 ) -> Iterator[tuple[Kind, T | None, T | None]]:
-    """Both sequences in order, matched by key. Items in the same place with different keys have changed."""
+    """Pair the items of two sequences in order. Items in the same place with different keys have changed."""
     matcher = SequenceMatcher(None, [key(x) for x in a], [key(x) for x in b], autojunk=False)
     for operation, start_a, end_a, start_b, end_b in matcher.get_opcodes():
         for x, y in zip_longest(a[start_a:end_a], b[start_b:end_b]):
@@ -147,7 +149,14 @@ def _pairs(
 
 
 def _frame_pairs(a: Sequence[FrameRef], b: Sequence[FrameRef]) -> tuple[FramePair, ...]:
-    return tuple(FramePair(kind, x, y) for kind, x, y in _pairs(a, b, _frame_key))
+    return tuple(FramePair(kind, x, y) for kind, x, y in _match(a, b, _frame_key))
+
+
+def _call_pairs(a: Trace, b: Trace) -> tuple[CallPair, ...]:
+    numbered_a = list(enumerate(a.looks, start=1))
+    numbered_b = list(enumerate(b.looks, start=1))
+    pairs = _match(numbered_a, numbered_b, lambda numbered: _call_key(numbered[1][0]))
+    return tuple(_call_pair(kind, x, y) for kind, x, y in pairs)
 
 
 def _call_pair(kind: Kind, a: _Numbered | None, b: _Numbered | None) -> CallPair:
@@ -167,7 +176,7 @@ def _frames(result: Frames | None) -> tuple[FrameRef, ...]:
     return result.frames if result else ()
 
 
-def _parted(a: Sequence[Segment], b: Sequence[Segment]) -> int | None:
+def _first_difference(a: Sequence[Segment], b: Sequence[Segment]) -> int | None:
     for n, (x, y) in enumerate(zip_longest(a, b)):
         if x is None or y is None or _content(x) != _content(y):
             return n
@@ -175,7 +184,7 @@ def _parted(a: Sequence[Segment], b: Sequence[Segment]) -> int | None:
 
 
 def _content(segment: Segment) -> tuple[Any, ...]:
-    """The words or frames of a segment, without its time and scores."""
+    """Return the words or frames of a segment, without its time and scores."""
     if isinstance(segment, Frames):
         return "frames", segment.tag, segment.note, tuple(_frame_key(f) for f in segment.frames)
     if isinstance(segment, Text):

@@ -1,7 +1,7 @@
-"""The events of a run while it goes on, as LangGraph custom stream data.
+"""The events of a run, sent as LangGraph custom stream data while it is in progress.
 
-On the stream they are dictionaries, which pass through subgraphs, servers and JSON. `read_event` turns a
-dictionary into a typed event.
+On the stream an event is a dictionary, which passes through subgraphs, servers and JSON. `read_event` turns
+it into a typed event.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class ViewEvent(Record):
 
     type: Literal["view"] = "view"
     run: str
+    """The id of the run, which is also that of its trace."""
     video: Video
     frames: tuple[FrameRef, ...]
 
@@ -34,7 +35,7 @@ class TokenEvent(Record):
 
 
 class CallEvent(Record):
-    """A call is complete and goes to its tool."""
+    """A call is complete; its tool runs next."""
 
     type: Literal["call"] = "call"
     run: str
@@ -50,12 +51,14 @@ class FramesEvent(Record):
 
 
 class AnswerEvent(Record):
-    """The run is over."""
+    """The run has ended."""
 
     type: Literal["answer"] = "answer"
     run: str
     answer: str
+    """The content of `<answer>`."""
     forced: bool = False
+    """Whether the graph made the model answer, or answered for it."""
 
 
 Event = Annotated[ViewEvent | TokenEvent | CallEvent | FramesEvent | AnswerEvent, Field(discriminator="type")]
@@ -69,12 +72,12 @@ def read_event(data: Any) -> Event | None:
         return None
     try:
         return _ADAPTER.validate_python(data)
-    except ValidationError:  # a parent graph may have tokens and frames of its own
+    except ValidationError:  # a parent graph can send its own events of the same type
         return None
 
 
 def trace_events(trace: TraceRecord) -> Iterator[Event]:
-    """The events of a trace, as if it were being written; an unfinished trace ends without `answer`."""
+    """Yield the events of a run from its saved trace. An unfinished trace ends without an `AnswerEvent`."""
     yield ViewEvent(run=trace.id, video=trace.video, frames=trace.initial)
     for segment in trace.segments:
         if isinstance(segment, Frames):

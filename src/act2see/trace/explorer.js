@@ -1,8 +1,8 @@
 // The front end of the trace explorer: one ES module, no build step, nothing from elsewhere.
 //
-// The texts of a trace are hostile, as on the page: they are set as text (`append`, `setAttribute`), never as markup. The
-// steps, their frames and the controls are made once for a trace; scrubbing shows and hides them, so the focus stays where
-// it is. Only the details of the chosen call are made anew.
+// The texts of a trace are hostile, as on the page: they are inserted as text (`append`, `setAttribute`), never as markup.
+// The steps, their frames and the controls are created once for a trace. Scrubbing shows and hides them, so the focus does
+// not move. Only the details of the chosen call are created again.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 96; // of a curve, in pixels
@@ -41,7 +41,7 @@ function figure(frame, pictures, what, named, kind = "frame") {
   return el("figure", { class: kind }, picture(frame, pictures, what), el("figcaption", {}, el("b", {}, named), facts));
 }
 
-// A frame that came back; a generated one beside its anchor, the frame that it was made from.
+// A returned frame; a generated one beside its anchor, the frame that it was made from.
 function returned(frame, pictures, n) {
   const named = frame.imagined ? "not in the video" : frame.at;
   if (!frame.anchor) return figure(frame, pictures, `frame ${n}`, named);
@@ -110,7 +110,7 @@ function detail(step, data, pictures) {
     notes,
     step.curve ? drawn(step, data) : null,
     found,
-    el("h3", {}, frames.length ? "What came back" : "Nothing came back"),
+    el("h3", {}, frames.length ? "Returned frames" : "No frame was returned"),
     el("div", { class: "returned" }, frames),
   ];
 }
@@ -153,8 +153,8 @@ function build(model, root) {
   };
 
   const slider = el("input", { type: "range", min: 0, max: last, step: 1, "aria-label": "Step of the chain" });
-  const back = el("button", { type: "button", "aria-label": "One step back" }, "◀");
-  const on = el("button", { type: "button", "aria-label": "One step on" }, "▶");
+  const back = el("button", { type: "button", "aria-label": "Previous step" }, "◀");
+  const on = el("button", { type: "button", "aria-label": "Next step" }, "▶");
   const where = el("output", { class: "where" });
   slider.addEventListener("input", () => scrub(Number(slider.value)));
   back.addEventListener("click", () => scrub(model.get("at") - 1));
@@ -163,7 +163,7 @@ function build(model, root) {
   const tiles = [];
   const seen = (frames, from) => {
     for (const frame of frames) {
-      const what = from < 0 ? "frame given at the start" : "frame that came back";
+      const what = from < 0 ? "frame given at the start" : "returned frame";
       const caption = el("figcaption", {}, frame.imagined ? `from ${frame.at}` : frame.at);
       tiles.push({ from, node: el("li", {}, el("figure", {}, picture(frame, pictures, what), caption)) });
     }
@@ -209,7 +209,7 @@ function build(model, root) {
       if (step.call) rows[i].querySelector("button").setAttribute("aria-pressed", String(step.call === call));
     });
     const step = steps.find((s) => s.call && s.call === call);
-    const none = steps.some((s) => s.call) ? "Choose a call, or go on to one." : "This run made no call.";
+    const none = steps.some((s) => s.call) ? "Choose a call, or move to one." : "This run made no call.";
     about.className = `detail look ${step ? step.kind : ""}`;
     about.replaceChildren(...(step ? detail(step, data, pictures) : [el("p", { class: "muted" }, none)]).flat(2).filter(Boolean));
   };

@@ -1,23 +1,23 @@
-"""A trace to look through in a notebook: scrub the chain, choose a call, see its candidates and their scores.
+"""A notebook widget for one trace: step through the chain, choose a call, see its candidates and scores.
 
     parts = cached_parts(load_config("micro"))
     explorer = explore(trace, parts.resources.store, finder=parts.resources.finder)
 
-An `anywidget`: one ES module without a build step, which works in Jupyter, VS Code and Colab. `explorer.at`
-is the step and `explorer.call` the number of the chosen call; both can be read and set, so that
-`fork(graph, trace, explorer.call, ...)` goes on from the call on the screen. Texts are sent and set as text.
-Each picture is sent once, within the budget of a page.
+The widget is an `anywidget`: one ES module without a build step, which works in Jupyter, VS Code and Colab.
+`explorer.at` is the step and `explorer.call` the number of the chosen call. Both can be read and set, so
+`fork(graph, trace, explorer.call, ...)` continues from the call on the screen. Text is sent and inserted as
+plain text. Each picture is sent once, within the budget of a page.
 
-A trace keeps the curve of a search, so its candidates are the curve's peaks. With a `finder` they are the
-frames that the index ranks best for the query, with their pictures. Without anywidget, and in notebooks that
-run no widget (a web page, a static export), the trace shows as its page.
+A trace keeps the curve of a search, so the candidates are the peaks of that curve. With a `finder` they are
+the frames that the index ranks best for the query, with their pictures. Without anywidget, and where no
+widget runs (a web page, a static export), the trace appears as its page.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -41,18 +41,20 @@ log = logging.getLogger(__name__)
 Data = dict[str, Any]
 """Plain JSON data for the front end."""
 CANDIDATES = 6
-"""How many candidates of a search are shown."""
-_MAX_TEXT, _MAX_QUERY = 20_000, 400  # characters
-_LISTED = 3  # frames that a call's line names
+"""The number of candidates that are shown for a search."""
+_MAX_TEXT = 20_000  # characters; longer texts are cut
+_MAX_QUERY = 400  # characters; longer queries are cut
+_LISTED = 3  # frames that the line of a call lists
 
 
 def explore(trace: Trace, store: FrameSource | None = None, *, finder: Finder | None = None) -> Any:
-    """The explorer of a trace: a widget, or its static page without anywidget (the extra `notebook`).
+    """Return the explorer of a trace: a widget, or its static page without anywidget (the extra `notebook`).
 
     Args:
-        store: Gives the pixels; by default the frame store of the cache. A missing frame becomes a
+        trace: The trace, finished or not.
+        store: The source of pixels; by default the frame store of the cache. A missing frame becomes a
             placeholder.
-        finder: Searches for the candidates of each call again, if the video is still there and the same.
+        finder: Repeats the search of each call to find its candidates, if the video has not changed.
     """
     source = stored_frames() if store is None else store
     page = StaticTrace(trace, source)
@@ -60,7 +62,7 @@ def explore(trace: Trace, store: FrameSource | None = None, *, finder: Finder | 
         widget = _widget()
     except ImportError:
         log.warning(
-            "anywidget is not installed, so this is the trace's static page: pip install 'act2see[notebook]'"
+            "anywidget is not installed; showing the static page instead: pip install 'act2see[notebook]'"
         )
         return page
     data, pictures = explorer_data(trace, source, finder)
@@ -70,10 +72,11 @@ def explore(trace: Trace, store: FrameSource | None = None, *, finder: Finder | 
 
 @dataclass(frozen=True, slots=True)
 class StaticTrace:
-    """A trace that draws itself from the given frames."""
+    """A trace that a notebook shows as its page."""
 
     trace: Trace
     frames: FrameSource
+    """The source of pixels."""
 
     def _repr_html_(self) -> str:
         return trace_html(self.trace, self.frames, fragment=True)
@@ -82,22 +85,25 @@ class StaticTrace:
 def explorer_data(
     trace: Trace, frames: FrameSource, finder: Finder | None = None
 ) -> tuple[Data, dict[str, str]]:
-    """The input of the front end.
+    """Build the input of the front end.
 
     Args:
-        frames: Gives the pixels.
+        trace: The trace, finished or not.
+        frames: The source of pixels.
         finder: As for `explore`.
 
     Returns:
         The trace as plain JSON data, and the pictures as data URLs by the names that the data uses.
     """
-    builder = _Builder(trace, Pictures(frames), finder if finder and _same_video(trace, finder) else None)
+    if finder and not _has_same_video(trace, finder):
+        finder = None
+    builder = _Builder(trace, Pictures(frames), finder)
     data = builder.build()
-    return data, _within_budget(builder.pictures.urls())
+    return data, _select_pictures(builder.pictures.urls())
 
 
-def _within_budget(urls: dict[str, str]) -> dict[str, str]:
-    """The pictures that fit into a page's budget: the initial frames first, then call by call."""
+def _select_pictures(urls: dict[str, str]) -> dict[str, str]:
+    """Select the pictures that fit into a page's budget: the initial frames first, then call by call."""
     room = BUDGET
     kept = {}
     for name, url in urls.items():
@@ -107,7 +113,8 @@ def _within_budget(urls: dict[str, str]) -> dict[str, str]:
     return kept
 
 
-def _same_video(trace: Trace, finder: Finder) -> bool:
+def _has_same_video(trace: Trace, finder: Finder) -> bool:
+    """Whether the video of a trace can be opened and has the same content."""
     try:
         return finder.library.probe(trace.video.path).info.digest == trace.video.digest
     except (Act2SeeError, OSError):
@@ -119,11 +126,15 @@ class _Ranking:
     """The candidates of a search."""
 
     rows: Sequence[tuple[float, float, FrameRef | None]]
-    """The time, the score and, if it is known, the frame of each candidate."""
+    """The time in seconds, the score and, if known, the frame of each candidate."""
     tolerance: float
-    """Seconds within which two times are the same."""
+    """Two times count as the same if they differ by at most this many seconds."""
     about: str
-    """Where the candidates come from, for people."""
+    """The origin of the candidates, in words."""
+
+    def has_time(self, times: Iterable[float], seconds: float) -> bool:
+        """Whether `seconds` is one of `times`, within the tolerance."""
+        return any(abs(seconds - time) <= self.tolerance for time in times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +146,8 @@ class _Builder:
     finder: Finder | None
 
     def build(self) -> Data:
-        trace, scale = self.trace, Scale.of(self.trace)
+        trace = self.trace
+        scale = Scale.of(trace)
         low, high = curve_range(trace)
         options = zip(LETTERS, trace.question.options, strict=False)
         return {
@@ -154,13 +166,13 @@ class _Builder:
         }
 
     def steps(self) -> Iterator[Data]:
-        """A step for each text, call and answer; the result of a call is part of its step."""
+        """Yield a step for each text, call and answer. The result of a call is part of its step."""
         looks = iter(self.trace.looks)
         number = 0
         shown = list(self.trace.initial)
         for segment in self.trace.segments:
             if isinstance(segment, Text):
-                text = _shortened(segment.text, _MAX_TEXT)
+                text = _shorten(segment.text, _MAX_TEXT)
                 yield {"kind": "text", "text": text, "author": segment.author}
             elif isinstance(segment, Answer):
                 yield self.answer(segment)
@@ -176,23 +188,25 @@ class _Builder:
         shown = choice if choice != answer.body.strip() else None
         return {
             "kind": "answer",
-            "text": _shortened(answer.body, _MAX_TEXT),
+            "text": _shorten(answer.body, _MAX_TEXT),
             "choice": plain(shown) if shown else None,
             "forced": answer.forced and not self.trace.refused,
         }
 
     def call(self, call: Call, result: Frames | None, shown: Sequence[FrameRef]) -> Data:
-        """A call with its result.
+        """Return a call with its result.
 
         Args:
+            call: The call.
+            result: Its result, or None if it has none yet.
             shown: The frames in view before the call.
         """
         frames = result.frames if result else ()
         return {
             "kind": call_kind(call, result),
             "tag": plain(call.tag),
-            "query": _shortened(call.query, _MAX_QUERY),
-            "notes": [[plain(title), _shortened(words, _MAX_TEXT)] for title, words in _notes(call, result)],
+            "query": _shorten(call.query, _MAX_QUERY),
+            "notes": [[plain(title), _shorten(words, _MAX_TEXT)] for title, words in _notes(call, result)],
             "took": f"took {result.seconds:.2f} s" if result and result.seconds > 0 else "",
             "came": self.result_line(call, frames),
             "frames": [self.frame(f) for f in frames],
@@ -200,19 +214,21 @@ class _Builder:
         }
 
     def result_line(self, call: Call, frames: Sequence[FrameRef]) -> str:
-        """The result in a few words, for the call's line in the chain."""
+        """Return the result in a few words, for the call's line in the chain."""
         if call.outcome != "ok":
             return "not run"
         if not frames:
             return "no frame"
         total = self.trace.video.seconds
-        words = ["imagined" if f.imagined else clock(f.seconds, total) for f in frames[:_LISTED]]
+        words = []
+        for frame in frames[:_LISTED]:
+            words.append("imagined" if frame.imagined else clock(frame.seconds, total))
         if len(frames) > _LISTED:
             words.append("…")
         return ", ".join(words)
 
     def search(self, call: Call, result: Frames | None, shown: Sequence[FrameRef]) -> Data:
-        """The curve of a call's search, and its candidates; empty if no curve was kept."""
+        """Return the curve of a call's search, and its candidates; empty if no curve was kept."""
         if result is None or result.curve is None:
             return {"curve": None, "best": None, "candidates": [], "ranked": ""}
         curve = result.curve
@@ -230,7 +246,7 @@ class _Builder:
         }
 
     def index_ranking(self, query: str) -> _Ranking | None:
-        """The frames that the index ranks best for a query; None without a finder."""
+        """Rank the frames of the video for a query with the index; None without a finder."""
         if self.finder is None:
             return None
         path = self.trace.video.path
@@ -246,40 +262,40 @@ class _Builder:
     def candidates(
         self, ranking: _Ranking, result: Frames, curve: Curve, shown: Sequence[FrameRef]
     ) -> list[Data]:
-        """The chosen frames and the other candidates, best first."""
-
-        def near(seconds: float, others: Sequence[float]) -> bool:
-            return any(abs(seconds - other) <= ranking.tolerance for other in others)
-
+        """Return the chosen frames and the other candidates, best first."""
         chosen: dict[float, tuple[float, FrameRef | None]] = {}
         for frame in result.frames:
             source = frame.anchor or frame
             chosen[source.seconds] = curve_score(frame, curve), source
-        others = {
-            seconds: (score, frame)
-            for seconds, score, frame in ranking.rows
-            if not near(seconds, list(chosen))
-        }
+        others: dict[float, tuple[float, FrameRef | None]] = {}
+        for seconds, score, candidate in ranking.rows:
+            if not ranking.has_time(chosen, seconds):
+                others[seconds] = score, candidate
         seen = [f.seconds for f in shown if not f.imagined]
         mark = "the anchor" if any(f.imagined for f in result.frames) else "chosen"
         rows = []
         for seconds, (score, picture) in sorted((others | chosen).items(), key=lambda row: -row[1][0]):
-            row = {
-                "seconds": _json_number(seconds),
-                "at": clock(seconds, self.trace.video.seconds),
-                "score": _json_number(score),
-                "state": "",
-                "mark": "",
-                "frame": self.frame(picture) if picture else None,
-            }
+            row = self.candidate(seconds, score, picture)
             if seconds in chosen:
                 row |= {"state": "chosen", "mark": mark}
-            elif near(seconds, seen):
+            elif ranking.has_time(seen, seconds):
                 row |= {"state": "seen", "mark": "shown before"}
             rows.append(row)
         return rows
 
+    def candidate(self, seconds: float, score: float, picture: FrameRef | None) -> Data:
+        """Return a candidate that is neither chosen nor seen."""
+        return {
+            "seconds": _json_number(seconds),
+            "at": clock(seconds, self.trace.video.seconds),
+            "score": _json_number(score),
+            "state": "",
+            "mark": "",
+            "frame": self.frame(picture) if picture else None,
+        }
+
     def frame(self, frame: FrameRef) -> Data:
+        """Return a frame, with its anchor if it was generated."""
         return {
             "picture": self.pictures.name(frame),
             "seconds": _json_number(frame.anchor_seconds),
@@ -287,13 +303,13 @@ class _Builder:
             "imagined": frame.imagined,
             "width": frame.width,
             "height": frame.height,
-            "facts": [_shortened(fact, _MAX_QUERY) for fact in frame.facts],
+            "facts": [_shorten(fact, _MAX_QUERY) for fact in frame.facts],
             "anchor": self.frame(frame.anchor) if frame.anchor else None,
         }
 
 
 def _notes(call: Call, result: Frames | None) -> Iterator[tuple[str, str]]:
-    """A title and words for all that was said of a call."""
+    """Yield a title and a text for each note on a call."""
     if call.outcome != "ok":
         yield "Not run", OUTCOMES[call.outcome]
     if result and result.review:
@@ -305,7 +321,7 @@ def _notes(call: Call, result: Frames | None) -> Iterator[tuple[str, str]]:
 
 
 def _curve_ranking(curve: Curve) -> _Ranking:
-    """The highest local maxima of a curve."""
+    """Rank the local maxima of a curve."""
     values = [v if math.isfinite(v) else -math.inf for v in curve.values]
     peaks = []
     for i, value in enumerate(values):
@@ -322,11 +338,11 @@ def _curve_ranking(curve: Curve) -> _Ranking:
 
 
 def _json_number(value: float) -> float | None:
-    """JSON has no infinities."""
+    """Return a rounded number, or None for NaN and infinities, which JSON cannot hold."""
     return round(value, 4) if math.isfinite(value) else None
 
 
-def _shortened(text: str, longest: int) -> str:
+def _shorten(text: str, longest: int) -> str:
     if len(text) <= longest:
         return plain(text)
     return f"{plain(text[:longest])} … ({len(text) - longest:,} more characters)"
@@ -354,7 +370,7 @@ def _widget() -> Callable[..., Any]:
             return f"TraceExplorer({self._page.trace.id}, {len(self.data['steps'])} steps)"
 
         def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-            # The page is for notebooks that run no widgets: a web page, a static export. Others prefer the
+            # A notebook without a kernel (a web page, a static export) shows the page. Others prefer the
             # widget.
             data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
             return {**data, "text/html": self._page._repr_html_()}, metadata

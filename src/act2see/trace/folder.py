@@ -1,5 +1,8 @@
-"""Traces on disk: a folder with `trace.json`, its pictures in `frames` and the page `trace.html`; and the
-traces that a server keeps, one JSON file each."""
+"""Traces on disk, in two forms.
+
+`act2see ask --save` writes a folder with `trace.json`, the pictures in `frames`, and the page `trace.html`.
+A server keeps one JSON file for each trace (`KeptTraces`).
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,23 @@ if TYPE_CHECKING:
     from act2see.tools.video.store import FrameSource, Pixels
 
 OURS = "trace.json"
-"""The file by which a folder is known as one of ours."""
-_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # nothing else may become part of a path
+"""The file that marks a folder as a saved trace. Only such a folder, or an empty one, is overwritten."""
+_ID = re.compile(r"[0-9A-Za-z-]{1,64}")  # clients supply ids, and an id becomes a file name
 
 
 def save_folder(trace: Trace, folder: Path, frames: FrameSource) -> int:
     """Write a trace, its pictures and its page, all or nothing.
 
     Args:
-        frames: Gives the pixels.
+        trace: The trace, finished or not.
+        folder: The folder to write. An earlier trace in it is replaced.
+        frames: The source of pixels.
 
     Returns:
-        How many pictures `frames` no longer has.
+        The number of pictures that `frames` lacks.
 
     Raises:
-        StoreError: The folder cannot be written, or holds something else.
+        StoreError: The folder cannot be written, or contains other files.
     """
     missing = 0
     with whole_folder(folder, OURS) as new:
@@ -55,11 +60,11 @@ def save_folder(trace: Trace, folder: Path, frames: FrameSource) -> int:
 
 
 def frames_of(path: Path, store: FrameStore | None = None) -> FrameSource:
-    """The pixels of a saved trace.
+    """Return the source of pixels of a saved trace.
 
     Args:
-        path: The trace: its folder, or the file in it.
-        store: Has the frames that were not saved beside the trace; by default that of the cache.
+        path: The folder of the trace, or the file in it.
+        store: The source of frames that were not saved with the trace; by default the store of the cache.
     """
     folder = (path if path.is_dir() else path.parent) / "frames"
     saved = {file.stem.rpartition("-")[2]: file for file in folder.glob("*.png")}
@@ -78,18 +83,19 @@ def frames_of(path: Path, store: FrameStore | None = None) -> FrameSource:
 
 
 def find_video(trace: Trace, path: Path) -> Trace:
-    """The trace with the path at which its video is now: its old path, else one near the saved trace.
+    """Return the trace with the current path of its video, which may have been moved with the trace.
 
-    Near means in the trace's folder or in the one around it, under the old name. Only a video of the same
-    content is taken. If there is none, the trace is returned unchanged, and opening its video says what is
-    wrong.
+    The old path is tried first, then the old name in the folder of the trace and in the parent of that
+    folder. Only a video of the same content is accepted. If none is found, the trace is returned unchanged,
+    and opening its video reports the problem.
 
     Args:
-        path: The saved trace: its folder, or the file in it.
+        trace: The trace.
+        path: The folder of the trace, or the file in it.
     """
     window = Window.parse(trace.video.path)
     old, part = window.path, window.fragment
-    name = re.split(r"[\\/]", old)[-1]
+    name = re.split(r"[\\/]", old)[-1]  # the trace may come from Windows
     folder = (path if path.is_dir() else path.parent).absolute()
     candidates = [old]
     for place in (folder, folder.parent):
@@ -106,7 +112,7 @@ def find_video(trace: Trace, path: Path) -> Trace:
 
 
 def _pictures(trace: Trace) -> Iterator[FrameRef]:
-    """Every frame that was shown, and the anchors of the imagined ones, each picture once."""
+    """Yield every frame that was shown, and the anchors of the imagined ones, each picture once."""
     seen = set()
     for frame in trace.shown:
         for one in (frame.anchor, frame):
@@ -116,7 +122,7 @@ def _pictures(trace: Trace) -> Iterator[FrameRef]:
 
 
 class KeptTraces:
-    """The traces that a server keeps in a folder, to show them again by their id."""
+    """The traces that a server keeps in a folder, by their ids."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -138,7 +144,7 @@ class KeptTraces:
             raise StoreError(f"{e}, or free some space, or set ACT2SEE_CACHE to another folder") from e
         except ValueError as e:  # a lone surrogate
             raise StoreError(
-                f"the trace {trace.id} holds text that is not Unicode: it cannot be written"
+                f"the trace {trace.id} cannot be written: it contains text that is not Unicode"
             ) from e
 
     def get(self, id: str) -> Trace:
@@ -152,7 +158,7 @@ class KeptTraces:
         return Trace.load(self._path(id))
 
     def unknown(self, id: str) -> TraceError:
-        """The error for an id that names no trace."""
+        """Return the error for an id without a trace."""
         return TraceError(f"there is no trace {id!r}: give an id that a question returned")
 
     def _path(self, id: str) -> Path:

@@ -1,7 +1,7 @@
-"""HTML by construction: elements are always closed, text is always escaped.
+"""HTML whose elements are always closed and whose text is always escaped.
 
-Questions, queries, file names and model output are hostile here. Everything that is not `Html` is escaped
-when it enters an element, so no page can forget to. Characters that have no place in a document become the
+Questions, queries, file names and model output are treated as hostile. A text that is not `Html` is escaped
+when it enters an element, so no page can forget it. Characters that are not allowed in a document become the
 replacement character: control characters, lone surrogates, and direction controls, which reorder the text
 around them.
 """
@@ -12,31 +12,32 @@ import html
 import re
 from collections.abc import Iterable
 
-_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _VOID = frozenset({"input", "meta"})
 
 
 class Html(str):
-    """Markup, which is not escaped."""
+    """Markup, which is not escaped again."""
 
     __slots__ = ()
 
 
 def plain(text: str) -> str:
-    """The text without characters that have no place in a document; not yet escaped."""
-    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Replace the characters that are not allowed in a document. The text is not yet escaped."""
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def safe(text: str) -> Html:
-    """The text as the content of an element or an attribute."""
+    """Escape a text, as the content of an element or an attribute."""
     return text if isinstance(text, Html) else Html(html.escape(plain(text)))
 
 
 def el(name: str, /, *children: str | Iterable[str | None] | None, **attributes: str | float | None) -> Html:
-    """One element.
+    """Return one element.
 
     Args:
-        children: Texts or elements, also several in one iterable. None is left out.
+        name: The element's name.
+        children: Texts and elements, singly or in iterables. None is left out.
         attributes: In their names `_` means `-`, and a final `_` is dropped (`class_`). None is left out.
     """
     shown = ""
@@ -55,5 +56,5 @@ def el(name: str, /, *children: str | Iterable[str | None] | None, **attributes:
 
 
 def join(between: str, parts: Iterable[str | None]) -> Html:
-    """The parts that are neither None nor empty, with `between` between them."""
+    """Join the parts that are neither None nor empty, with `between` between them."""
     return Html(safe(between).join(safe(p) for p in parts if p))

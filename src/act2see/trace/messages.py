@@ -1,12 +1,13 @@
 """A trace as LangChain messages: question, calls, results and answer, in standard content blocks.
 
-For showing a run to another agent, for logs, and for continuing with any chat model. Thought becomes
-`reasoning` blocks, a call that was run a tool call with its `ToolMessage`, the answer a `text` block. A call
-that could not be run stays in the words in which it was written, and the note on it is a user's turn: most
-APIs refuse a tool call whose tool they do not know.
+The messages show a run to another agent, serve as a log, and let any chat model continue the conversation.
+Thought becomes `reasoning` blocks, a call that was run becomes a tool call with its `ToolMessage`, and the
+answer becomes a `text` block. A call that was not run stays text, and its note becomes a user's turn, since
+most APIs reject a call of an unknown tool.
 
-Without a store a picture is its digest (`file_id`), so that messages stay small; with one it is the picture
-itself. The text before an imagined frame says that it is imagined, since no block has a field for that.
+Without a store a picture is its digest (`file_id`), so that messages stay small. With a store it is the
+picture itself. The text before an imagined frame says that it is imagined, since no block has a field for
+that.
 
 Inference does not use these messages: it renders the trace itself (`agent/rollout.py`).
 """
@@ -21,7 +22,7 @@ from act2see.tools.frames import FrameRef, stamp
 from act2see.trace.record import LETTERS, Call, Frames, Question, Text, TraceRecord
 
 if TYPE_CHECKING:
-    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
     from act2see.tools.video.store import FrameStore
 
@@ -30,14 +31,15 @@ _MARK = re.compile(r"(</?think>)")
 
 
 def trace_messages(trace: TraceRecord, store: FrameStore | None = None) -> list[BaseMessage]:
-    """`Trace.to_messages`. Raises `StoreError` if the store lacks a frame."""
+    """Implement `Trace.to_messages`. Raises `StoreError` if the store lacks a frame."""
     from langchain_core.messages import HumanMessage, ToolMessage
 
     asked: Any = [*_pictures(trace.initial, store), _text(_question(trace.question))]
     messages: list[BaseMessage] = [HumanMessage(content=asked)]
-    turn: list[Block] = []  # of the model, not yet among the messages
+    turn: list[Block] = []  # blocks of the model's current turn
     thinking = True
-    calls, call_id = 0, ""  # how many there were; the one whose result comes next
+    calls = 0
+    call_id = ""  # id of the call whose result follows
     for segment in trace.segments:
         if isinstance(segment, Text):
             blocks, thinking = _thought(segment, thinking)
@@ -52,23 +54,19 @@ def trace_messages(trace: TraceRecord, store: FrameStore | None = None) -> list[
             messages.append(_ai_message(turn))
             turn = []
         elif isinstance(segment, Frames):
-            content: Any = _result(segment, store)
             if call_id:
-                artifact = [f.model_dump(mode="json") for f in segment.frames]
-                messages.append(
-                    ToolMessage(content=content, tool_call_id=call_id, name=segment.tag, artifact=artifact)
-                )
+                messages.append(_tool_message(segment, call_id, store))
                 call_id = ""
                 continue
             if turn:
                 messages.append(_ai_message(turn))
                 turn = []
+            content: Any = _result(segment, store)
             messages.append(HumanMessage(content=content))
         else:
-            turn.append(_text(segment.body or "(no answer)"))  # APIs refuse an empty text
-    if call_id:
-        waiting = "Nothing has come back yet."
-        messages.append(ToolMessage(content=waiting, tool_call_id=call_id, status="error"))
+            turn.append(_text(segment.body or "(no answer)"))  # APIs reject an empty text
+    if call_id:  # APIs reject a tool call without a result
+        messages.append(ToolMessage(content="No result yet.", tool_call_id=call_id, status="error"))
     if turn:
         messages.append(_ai_message(turn))
     return messages
@@ -77,7 +75,7 @@ def trace_messages(trace: TraceRecord, store: FrameStore | None = None) -> list[
 def _ai_message(blocks: list[Block]) -> AIMessage:
     from langchain_core.messages import AIMessage
 
-    # So marked, LangChain's chat models read the blocks as standard ones and translate them for their API.
+    # "v1" tells LangChain's chat models that these are standard blocks, to be translated for their API.
     content: Any = blocks
     return AIMessage(content_blocks=content, response_metadata={"output_version": "v1"})
 
@@ -86,12 +84,21 @@ def _tool_call(call: Call, id: str) -> Block:
     return {"type": "tool_call", "id": id, "name": call.tag, "args": {"query": call.query}}
 
 
+def _tool_message(frames: Frames, call_id: str, store: FrameStore | None) -> ToolMessage:
+    """The result of a call. Its artifact has the frames as JSON data."""
+    from langchain_core.messages import ToolMessage
+
+    content: Any = _result(frames, store)
+    artifact = [frame.model_dump(mode="json") for frame in frames.frames]
+    return ToolMessage(content=content, tool_call_id=call_id, name=frames.tag, artifact=artifact)
+
+
 def _result(frames: Frames, store: FrameStore | None) -> list[Block]:
-    """The frames and the note that came back."""
+    """The returned frames, then the note."""
     blocks = _pictures(frames.frames, store)
     if frames.note:
         blocks.append(_text(frames.note))
-    return blocks or [_text("Nothing came back.")]
+    return blocks or [_text("Nothing was returned.")]
 
 
 def _question(question: Question) -> str:
@@ -102,7 +109,7 @@ def _question(question: Question) -> str:
 
 
 def _pictures(frames: Iterable[FrameRef], store: FrameStore | None) -> list[Block]:
-    """For each frame its caption, then the picture."""
+    """A caption and a picture for each frame."""
     from act2see.tools.video.store import image_block
 
     blocks: list[Block] = []
@@ -119,10 +126,10 @@ def _caption(frame: FrameRef) -> str:
 
 
 def _thought(segment: Text, thinking: bool) -> tuple[list[Block], bool]:
-    """The blocks of a text, and whether the thought is still open after it.
+    """Return the blocks of a text, and whether the thought is still open after it.
 
-    Words are reasoning, or text once the thought is closed. A text of the graph closes the thought and is
-    left out.
+    The words are reasoning while the thought is open, and text after it. A text of the graph only closes the
+    thought, so it becomes no block.
     """
     if segment.author == "graph":
         return [], False

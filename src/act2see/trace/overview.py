@@ -1,7 +1,7 @@
 """Several traces on one page, each with a picture and a link to its own page.
 
-A trace is recognised by the frames that were seen last: the real one that was retrieved and, beside it, the
-imagined one, marked as everywhere.
+The picture shows the frames that were returned last: the real one and, beside it, the imagined one, marked as
+on every page.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A trace of the overview."""
+    """A row of the overview."""
 
     trace: Trace
     href: str
     """The address of the trace's page."""
     note: str = ""
-    """A note on its answer."""
+    """A note on the answer, such as "right"."""
 
 
 def index_html(title: str, about: str, entries: Sequence[Entry], frames: FrameSource | None = None) -> str:
-    """Several traces as one self-contained HTML file.
+    """Return an overview of several traces as one self-contained HTML file.
 
     Args:
         title: The heading.
-        about: The sentence below it.
-        frames: Gives pixels, as for `trace_html`.
+        about: The sentence below the heading.
+        entries: The traces, in the order of the page.
+        frames: The source of pixels, as for `trace_html`.
     """
     pictures = Pictures(frames)
     body = el(
@@ -51,7 +52,7 @@ def index_html(title: str, about: str, entries: Sequence[Entry], frames: FrameSo
 
 def _entry(entry: Entry, pictures: Pictures) -> Html:
     trace = entry.trace
-    shown = [_picture(f, trace, pictures) for f in _recognisable(trace)]
+    shown = [_picture(f, trace, pictures) for f in _select_frames(trace)]
     answer = trace.choice or trace.answer or "no answer"
     note = el("span", entry.note, class_="muted") if entry.note else None
     return el(
@@ -70,8 +71,12 @@ def _picture(frame: FrameRef, trace: Trace, pictures: Pictures) -> Html:
     return figure(frame, pictures, [el("span", when)], "a frame of this run")
 
 
-def _recognisable(trace: Trace) -> Iterator[FrameRef]:
-    """The last real frame and the last imagined one, as far as there are any."""
+def _select_frames(trace: Trace) -> Iterator[FrameRef]:
+    """Yield the last real frame and the last imagined one.
+
+    Without a real frame among the returned ones, the anchor of the imagined one takes its place, else the
+    middle one of the initial frames.
+    """
     latest = trace.returned[::-1]
     imagined = next((f for f in latest if f.imagined), None)
     real = next((f for f in latest if not f.imagined), None)

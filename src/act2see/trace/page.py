@@ -1,8 +1,8 @@
 """A trace as a page: the question, the frames, the thought, the answer and its cost.
 
-One self-contained file without a script or anything from elsewhere, and a content policy that forbids both
-should a hostile text ever get through the escaping. The same without the page around it serves notebooks,
-whose theme it takes.
+The page is one self-contained file without scripts and without anything loaded from elsewhere. A content
+security policy forbids both, in case a hostile text gets through the escaping. Notebooks show the same as a
+`<div>`, which adopts their theme.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from act2see.tools.video.store import FrameSource
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_LONG_QUESTION = 240  # characters from which on a question is set smaller
-_MANY = 24  # initial frames from which on they are set smaller
+_LONG_QUESTION = 240  # characters; longer questions get smaller type
+_MANY = 24  # initial frames; more than these are drawn smaller
 
 
 def trace_html(
@@ -36,14 +36,15 @@ def trace_html(
     title: str | None = None,
     back: str | None = None,
 ) -> str:
-    """The trace as one HTML file, or as a `<div>` for notebooks.
+    """Return a trace as one HTML file, or as a `<div>` for notebooks.
 
     Args:
-        frames: Gives pixels, `(h, w, 3)` uint8; by default the frame store does. A frame that it does not
-            have (`Act2SeeError`, `LookupError`, `OSError`) becomes a placeholder.
+        trace: The trace, finished or not.
+        frames: The source of pixels, `(height, width, 3)` uint8 RGB; by default the frame store. A frame that
+            it lacks (`Act2SeeError`, `LookupError`, `OSError`) becomes a placeholder.
         fragment: Return the `<div>`.
         title: The page's title; by default the question.
-        back: The address of a page of several traces (`index_html`), to which this one then leads back.
+        back: The address of an overview (`index_html`) that the page links back to.
     """
     pictures = Pictures(frames)
     body = article(trace, pictures, fragment=fragment)
@@ -54,11 +55,14 @@ def trace_html(
 
 
 def article(trace: TraceRecord, pictures: Pictures, *, fragment: bool, running: bool = False) -> Html:
-    """The trace without its style: `stylesheet()` and `pictures.css()` go with it.
+    """Return a trace as an `<article>`, whose style is `stylesheet()` and `pictures.css()`.
 
     Args:
-        fragment: Whether it may stand anywhere in another page, several times.
-        running: Whether the run goes on: then nothing is said of its answer or end until they are there.
+        trace: The trace, finished or not.
+        pictures: The pictures of the page.
+        fragment: Leave out ids, so that another page can contain several such articles.
+        running: Whether the run is still in progress. If so, summary and footer are left out, and the answer
+            too while there is none.
     """
     h = "h3" if fragment else "h2"
     only_answer = len(trace.segments) == 1 and isinstance(trace.segments[0], Answer)
@@ -80,13 +84,13 @@ def article(trace: TraceRecord, pictures: Pictures, *, fragment: bool, running: 
 def find_html(
     title: str, query: str, rows: Sequence[tuple[FrameRef, float]], frames: FrameSource | None = None
 ) -> str:
-    """A sheet of found frames as one HTML file.
+    """Return the frames that a search found as one HTML file.
 
     Args:
-        title: The name of what was searched.
+        title: The name of the video or folder that was searched.
         query: The query.
         rows: The frames with their scores, best first.
-        frames: Gives pixels, as for `trace_html`.
+        frames: The source of pixels, as for `trace_html`.
     """
     pictures = Pictures(frames)
     longest = max(finite(frame.seconds for frame, _ in rows), default=0.0)
@@ -102,7 +106,7 @@ def find_html(
 
 
 def page(body: Html, pictures: Pictures, title: str, fragment: bool) -> str:
-    """A body with its style, as one HTML file or, with `fragment`, as a `<div>`."""
+    """Return a body with its style, as one HTML file or, with `fragment`, as a `<div>`."""
     style = el("style", Html(f"{stylesheet()}\n{pictures.css()}"))
     if fragment:
         return str(el("div", style, body, class_="a2s fragment"))
@@ -121,7 +125,7 @@ def page(body: Html, pictures: Pictures, title: str, fragment: bool) -> str:
 
 @cache
 def stylesheet() -> str:
-    """The style of a trace, every rule under `.a2s`."""
+    """Return the style of a trace. Every rule is scoped to `.a2s`."""
     return files("act2see.trace").joinpath("page.css").read_text(encoding="utf-8")
 
 
@@ -162,9 +166,17 @@ def _option(index: int, option: str, chosen: bool) -> Html:
 
 
 def _summary(trace: TraceRecord) -> str:
-    """The outcome in one sentence: from which frames, at what cost."""
+    """Return the outcome in one sentence, with the frames used and the cost."""
     if trace.refused:
         return "Not answered: the video was refused before the model was asked."
+    parts = [_outcome(trace)]
+    if trace.usage.loops:
+        seconds = trace.usage.seconds or sum(loop.seconds for loop in trace.usage.loops)
+        parts += [count(trace.usage.tokens, "token"), f"{seconds:.1f} s"]
+    return ", ".join(parts) + "."
+
+
+def _outcome(trace: TraceRecord) -> str:
     imagined = sum(frame.imagined for frame in trace.returned)
     retrieved = len(trace.returned) - imagined
     seen = []
@@ -174,19 +186,18 @@ def _summary(trace: TraceRecord) -> str:
         seen.append(count(imagined, "imagined frame"))
     source = f"with {' and '.join(seen)}" if seen else "from the first frames alone"
     if trace.answer is not None:
-        parts = [f"{'Made to answer' if trace.forced else 'Answered'} {source}"]
-    else:
-        parts = ["This run is not finished" + (f": so far {source}" if trace.segments else "")]
-    if trace.usage.loops:
-        seconds = trace.usage.seconds or sum(loop.seconds for loop in trace.usage.loops)
-        parts += [count(trace.usage.tokens, "token"), f"{seconds:.1f} s"]
-    return ", ".join(parts) + "."
+        return f"{'Made to answer' if trace.forced else 'Answered'} {source}"
+    if not trace.segments:
+        return "This run is not finished"
+    return f"This run is not finished: so far {source}"
 
 
 def initial_section(trace: TraceRecord, pictures: Pictures, h: str) -> Html | None:
-    """The initial frames.
+    """Return the initial frames, or None if the trace has none.
 
     Args:
+        trace: The trace, finished or not.
+        pictures: The pictures of the page.
         h: The heading's element, such as "h2".
     """
     if not trace.initial:
@@ -203,7 +214,7 @@ def initial_section(trace: TraceRecord, pictures: Pictures, h: str) -> Html | No
 def _answer(trace: TraceRecord, h: str) -> Html:
     answer = next((s for s in trace.segments if isinstance(s, Answer)), None)
     if answer is None:
-        note = el("p", "There is none: this run is not finished.", class_="note")
+        note = el("p", "None yet: this run is not finished.", class_="note")
         return el("section", el(h, "Answer"), note, class_="answer")
     choice, body = trace.choice, answer.body.strip()
     if trace.refused:
@@ -235,8 +246,9 @@ def _loops_table(loops: Sequence[Loop]) -> Html:
     counts = [(loop.prefilled, loop.cached, loop.decoded, loop.seconds) for loop in loops]
     rows = []
     for number, (loop, values) in enumerate(zip(loops, counts, strict=True), start=1):
-        rows.append([str(number), *_costs(values), loop.stop])
-    total = ["all", *_costs([sum(column) for column in zip(*counts, strict=True)]), ""]
+        rows.append([str(number), *_cost_cells(values), loop.stop])
+    sums = [sum(column) for column in zip(*counts, strict=True)]
+    total = ["all", *_cost_cells(sums), ""]
     return _table("Tokens by loop of the reasoner", head, rows, total, "loops")
 
 
@@ -248,13 +260,14 @@ def _nodes_table(usage: Usage) -> Html:
     return _table("Seconds by node of the graph", ["node", "", "seconds"], rows, total, "nodes")
 
 
-def _costs(values: Sequence[float]) -> list[str]:
-    """The cells of one row: counts of tokens, then seconds."""
+def _cost_cells(values: Sequence[float]) -> list[str]:
+    """Return the cells of one row: counts of tokens, then seconds."""
     *tokens, seconds = values
     return [*(f"{t:,}" for t in tokens), f"{seconds:.2f}"]
 
 
 def _bar(share: float) -> Html:
+    """A bar whose width is a share of the column, from 0 to 1."""
     width = 100 * min(1.0, max(0.0, share)) if math.isfinite(share) else 0.0
     return el("i", class_="bar", style=f"width:{width:.1f}%")
 

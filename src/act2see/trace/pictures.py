@@ -1,12 +1,12 @@
 """Frames as pictures: on a page, and as files for other programs. An imagined frame is always marked.
 
-A page embeds each picture once, as the background of a class named by its content, so that an anchor shown
-again beside what was imagined from it costs nothing. Small frames (the micro models' 48 x 48) stay lossless.
-Heavy pictures all shrink together until a page stays below 2 MB. Imagined frames carry a badge and a dashed
-border, which the one function that draws frames puts there.
+A page embeds each picture once, as the background of a class named by its content, so showing an anchor again
+beside the frame made from it costs nothing. Small frames (the micro models' 48 x 48) stay lossless. If the
+pictures together exceed the budget, all are reduced, so that a page stays below 2 MB. One function draws all
+frames and gives imagined ones a badge and a dashed border.
 
-A picture that leaves for another program carries the mark in its pixels, since that program may show it in
-any way. Small frames are enlarged first, so that the mark can be read.
+A picture for another program carries the mark in its pixels, since that program may show it in any way. Small
+frames are enlarged first, so that the mark can be read.
 """
 
 from __future__ import annotations
@@ -28,32 +28,34 @@ if TYPE_CHECKING:
     from act2see.tools.video.store import FrameSource, Pixels
 
 BUDGET = 1_600_000
-"""Characters of base64 that all pictures of a page may take together by default."""
+"""The default limit for all pictures of a page together, in characters of base64."""
 SIDES = (360, 256, 192, 128, 80)
-"""Longest sides in pixels that are tried in turn to stay within the budget."""
+"""Limits for the longer side in pixels, tried in order until the pictures are within the budget."""
 TINY = 96
-"""Pictures with at most this longest side stay lossless."""
+"""A picture whose longer side has at most this many pixels stays lossless."""
 
 MARK = "imagined, not in the video"
 SMALL = 192
-"""The longest side in pixels up to which a picture for another program is enlarged."""
-_COLOUR, _INK = (192, 38, 211), (255, 255, 255)
-_EDGE, _STRIP = 4, 20  # pixels of the border, and of the strip that holds the mark
+"""A picture for another program is enlarged until its longer side has at least this many pixels."""
+_MAGENTA = (192, 38, 211)  # the border and the strip
+_WHITE = (255, 255, 255)  # the mark
+_EDGE = 4  # pixels of the border
+_STRIP = 20  # pixels of the strip with the mark
 
 
 class Pictures:
     """The pictures of one page, or of a part of it.
 
     Args:
-        source: Gives pixels; by default the frame store does.
-        budget: Characters of base64 that all pictures may take together.
+        source: The source of pixels; by default the frame store.
+        budget: The limit for all pictures together, in characters of base64.
     """
 
     def __init__(self, source: FrameSource | None, budget: int = BUDGET) -> None:
         self._source = source
         self._budget = budget
         self._images: dict[str, Image.Image | None] = {}
-        # By name and side: a page that grows asks for its style again.
+        # Kept by name and side, since a page that grows asks for its style again and again.
         self._urls: dict[tuple[str, int], str] = {}
 
     def name(self, frame: FrameRef) -> str | None:
@@ -65,11 +67,11 @@ class Pictures:
 
     @property
     def missing(self) -> int:
-        """How many registered frames have no pixels."""
+        """The number of registered pictures whose pixels are missing."""
         return sum(image is None for image in self._images.values())
 
     def urls(self) -> dict[str, str]:
-        """Each picture as a data URL, by its name."""
+        """Return each picture as a data URL, by its name."""
         images = {name: image for name, image in self._images.items() if image}
         for side in SIDES:
             urls = {name: self._url(name, image, side) for name, image in images.items()}
@@ -78,7 +80,7 @@ class Pictures:
         return urls
 
     def css(self) -> Html:
-        """The style rules that hold each picture once."""
+        """Return the style rules that contain each picture once."""
         rules = [f".a2s .{name}{{background-image:url({url})}}" for name, url in self.urls().items()]
         tiny = [f".a2s .{name}" for name, image in self._images.items() if image and max(image.size) <= TINY]
         if tiny:
@@ -104,7 +106,7 @@ class Pictures:
 
 
 def _data_url(image: Image.Image, side: int) -> str:
-    """The picture as a data URL, with a longest side of at most `side` unless it is tiny."""
+    """Encode a picture as a data URL, with a longer side of at most `side` pixels unless it is tiny."""
     tiny = max(image.size) <= TINY
     if max(image.size) > max(side, TINY):
         image = image.copy()
@@ -119,17 +121,19 @@ def _data_url(image: Image.Image, side: int) -> str:
 
 
 def stored_frames() -> FrameSource:
-    """The default frame store."""
+    """Return the default frame store."""
     from act2see.tools.video.store import FrameStore
 
     return FrameStore()
 
 
 def picture(frame: FrameRef, pictures: Pictures, label: str) -> Html:
-    """Draw a frame: the one place of a page that does.
+    """Draw a frame. All frames of a page are drawn here, so no imagined one is left unmarked.
 
     Args:
-        label: The beginning of its description for screen readers.
+        frame: The frame.
+        pictures: The pictures of the page.
+        label: The beginning of the description for screen readers.
     """
     name = pictures.name(frame)
     ratio = 1.0
@@ -144,7 +148,7 @@ def picture(frame: FrameRef, pictures: Pictures, label: str) -> Html:
         class_=join(" ", ["picture", name or "missing", "imagined" if frame.imagined else None]),
         role="img",
         aria_label=f"{label}: {kind}{missing}",
-        # Equal area whatever the aspect, so that a portrait frame does not tower over the text.
+        # All frames get the same area, so that a portrait frame is not taller than the text around it.
         style=f"--ratio:{ratio:.4f};--wide:{math.sqrt(ratio):.4f}",
     )
 
@@ -152,10 +156,13 @@ def picture(frame: FrameRef, pictures: Pictures, label: str) -> Html:
 def figure(
     frame: FrameRef, pictures: Pictures, caption: Iterable[str | None], label: str, **attributes: str | None
 ) -> Html:
-    """A frame with a caption.
+    """Return a frame with a caption.
 
     Args:
-        label: The beginning of its description for screen readers.
+        frame: The frame.
+        pictures: The pictures of the page.
+        caption: The parts of the caption.
+        label: The beginning of the description for screen readers.
         attributes: More attributes of the `<figure>`.
     """
     return el("figure", picture(frame, pictures, label), el("figcaption", caption), **attributes)
@@ -165,10 +172,11 @@ def encode_picture(frame: FrameRef, pixels: Pixels) -> tuple[bytes, str]:
     """Encode a frame for another program, marked in its pixels if it is imagined.
 
     Args:
+        frame: The frame.
         pixels: `(height, width, 3)` uint8 RGB.
 
     Returns:
-        A PNG or JPEG file, and its MIME type.
+        The bytes of a PNG or JPEG file, and its MIME type.
     """
     from PIL import Image
 
@@ -177,7 +185,7 @@ def encode_picture(frame: FrameRef, pixels: Pixels) -> tuple[bytes, str]:
     if times > 1:
         image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
     if frame.imagined:
-        image = _marked(image)
+        image = _add_mark(image)
     out = io.BytesIO()
     if max(image.size) <= 2 * SMALL:
         image.save(out, "png", optimize=True)
@@ -186,13 +194,14 @@ def encode_picture(frame: FrameRef, pixels: Pixels) -> tuple[bytes, str]:
     return out.getvalue(), "image/jpeg"
 
 
-def _marked(image: Image.Image) -> Image.Image:
-    """The picture in a coloured border, above a strip with the mark."""
+def _add_mark(image: Image.Image) -> Image.Image:
+    """Put the picture into a coloured border, above a strip with the mark."""
     from PIL import Image, ImageDraw, ImageFont
 
     size = (max(image.width, SMALL) + 2 * _EDGE, image.height + 2 * _EDGE + _STRIP)
-    framed = Image.new("RGB", size, _COLOUR)
+    framed = Image.new("RGB", size, _MAGENTA)
     framed.paste(image, ((framed.width - image.width) // 2, _EDGE))
     middle = framed.width // 2, framed.height - (_EDGE + _STRIP) // 2
-    ImageDraw.Draw(framed).text(middle, MARK, fill=_INK, font=ImageFont.load_default(13), anchor="mm")
+    font = ImageFont.load_default(13)
+    ImageDraw.Draw(framed).text(middle, MARK, fill=_WHITE, font=font, anchor="mm")
     return framed

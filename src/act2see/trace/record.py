@@ -1,12 +1,12 @@
 """The data of a trace: everything that happened while a question was answered.
 
-One data model serves everything: the graph builds it, the checkpoint stores it, the notebook shows it, the
-corpus holds it, SFT trains on it and evaluation scores it. Segments are in the order in which they happened.
-The texts that the model wrote, joined, are exactly what it wrote. Frames are references.
+One data model serves all parts: the graph builds it, the checkpoint stores it, the notebook shows it, the
+corpus consists of it, SFT trains on it and evaluation scores it. Segments are in order of time. Joined, the
+texts of the model are exactly its output. Frames are references.
 
-On disk a trace is one line of JSON. A file of another `schema_version` is refused with an explanation.
+On disk a trace is one line of JSON. A file of another `schema_version` is rejected with an explanation.
 
-This module holds data only. `Trace` (`trace.py`) adds the ways to show it, which import this module.
+This module contains only data. `Trace` (`trace.py`) adds the ways to show it, which import this module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _SUMMARY = ("answer", "choice", "options")
 """Keys that `to_json(summary=True)` puts in front of the trace's own fields."""
-_REPR_CALLS, _REPR_WIDTH, _REPR_FRAMES = 3, 100, 4
+_REPR_CALLS = 3  # calls that `repr` lists
+_REPR_FRAMES = 4  # frames that it lists for a call
+_REPR_WIDTH = 100  # characters of a line
 
 Outcome = Literal[
     "ok", "unclosed", "nested", "empty", "unknown", "over_long", "repeated", "forged", "over_budget"
@@ -37,15 +39,15 @@ Outcome = Literal[
 OUTCOMES: dict[Outcome, str] = {
     "ok": "",
     "unclosed": "the tag was never closed",
-    "nested": "a tag stood inside the query",
-    "empty": "there was no query",
+    "nested": "the query contained a tag",
+    "empty": "the query was empty",
     "unknown": "there is no such tool",
     "over_long": "the query was too long",
     "repeated": "the same call had been made before",
-    "forged": "the model wrote a frame of its own",
+    "forged": "the model wrote a frame itself",
     "over_budget": "no calls were left",
 }
-"""Why a call was not run, for people."""
+"""The reason why a call was not run, in words for people."""
 
 
 class Question(Record):
@@ -61,7 +63,7 @@ class Text(Record):
     kind: Literal["text"] = "text"
     text: str
     author: Literal["model", "graph"] = "model"
-    """The graph, if the budget was spent and it closed the thought for the model."""
+    """The graph is the author if it closed the thought because the budget was spent."""
 
 
 class Call(Record):
@@ -73,7 +75,7 @@ class Call(Record):
     tag: str
     query: str
     outcome: Outcome = "ok"
-    """Why the call could not be run; "ok" if it could."""
+    """The reason why the call was not run; "ok" if it was."""
 
 
 class Review(Record):
@@ -81,8 +83,9 @@ class Review(Record):
 
     decision: Literal["accept", "replace", "supply", "refuse"]
     by: str
+    """The name of the person."""
     query: str = ""
-    """The query that was used instead of the call's."""
+    """The query that replaced the call's."""
     reason: str = ""
 
 
@@ -97,7 +100,7 @@ class Frames(Record):
     seconds: float = 0.0
     """The time that the tool took."""
     review: Review | None = None
-    """Set if a person was asked about the call first."""
+    """The decision about the call, if a person was asked."""
 
 
 class Answer(Record):
@@ -105,7 +108,7 @@ class Answer(Record):
 
     kind: Literal["answer"] = "answer"
     text: str
-    """The answer as written, tags included."""
+    """The answer as the model wrote it, tags included."""
     body: str
     """The content of `<answer>`."""
     forced: bool = False
@@ -119,14 +122,14 @@ class Loop(Record):
     """One visit to the reasoning node."""
 
     prefilled: int
-    """Tokens that the model read anew."""
+    """Tokens that the model read."""
     cached: int
-    """Tokens of the prefix that the cache served."""
+    """Tokens of the prefix that were in the cache, so that the model did not read them again."""
     decoded: int
     """Tokens that the model wrote."""
     seconds: float
     stop: str
-    """Why the visit ended: the stop string, or a reason."""
+    """The reason why the visit ended, or the stop string."""
 
 
 class Usage(Record):
@@ -148,10 +151,11 @@ class Usage(Record):
 
 
 class Versions(Record):
-    """Versions and seed, with which the question can be asked again."""
+    """The versions and the seed of a run, needed to repeat it."""
 
     act2see: str = ""
     reasoner: str = ""
+    """The name and version of the reasoner."""
     tools: dict[str, str] = Field(default_factory=dict)
     """The version of each tool, by its tag."""
     config: str = ""
@@ -160,39 +164,39 @@ class Versions(Record):
 
 
 class Origin(Record):
-    """The trace that a forked or replayed one started from."""
+    """The origin of a forked or replayed trace."""
 
     trace: str
-    """The id of that trace."""
+    """The id of the trace that it started from."""
     at: int = 0
     """The number of the call that was changed, from 1; 0 for a replay from the beginning."""
     change: Literal["none", "query", "frame", "drop"] = "none"
+    """The change to that call."""
 
 
 class TraceRecord(Record):
-    """The data of a trace: a question, everything seen and written on the way, and the answer. Use
-    `Trace`."""
+    """The data of a trace: the question, everything seen and written, and the answer. Use `Trace`."""
 
     schema_version: int = SCHEMA_VERSION
     id: str
     video: Video
     question: Question
     initial: tuple[FrameRef, ...] = ()
-    """The frames that the model is given before it begins."""
+    """The frames that the model is given at the start."""
     segments: tuple[Segment, ...] = ()
     usage: Usage = Usage()
     versions: Versions = Versions()
     origin: Origin | None = None
-    """Set if the trace was forked from another, or is a replay of it."""
+    """The origin of a fork or a replay; None for any other trace."""
 
     @property
     def answer(self) -> str | None:
-        """The body of `<answer>`, or None if the run is not finished."""
+        """The content of `<answer>`, or None if the run is not finished."""
         return next((s.body for s in self.segments if isinstance(s, Answer)), None)
 
     @property
     def choice(self) -> str | None:
-        """The text of the chosen option, or None if the answer names none by its letter or words."""
+        """The text of the chosen option, or None if the answer names no option by its letter or words."""
         return choose(self.answer, self.question.options)
 
     @property
@@ -208,12 +212,12 @@ class TraceRecord(Record):
 
     @property
     def calls(self) -> tuple[Call, ...]:
-        """Every call in order, those that could not be run included."""
+        """Every call in order, including those that were not run."""
         return tuple(s for s in self.segments if isinstance(s, Call))
 
     @property
     def looks(self) -> tuple[tuple[Call, Frames | None], ...]:
-        """Each call with its result, None if it has none yet."""
+        """Each call with its result, or None if it has no result yet."""
         looks: list[tuple[Call, Frames | None]] = []
         for segment, after in zip_longest(self.segments, self.segments[1:]):
             if isinstance(segment, Call):
@@ -236,14 +240,14 @@ class TraceRecord(Record):
         return "".join(s.text for s in self.segments if not isinstance(s, Frames))
 
     def to_json(self, *, summary: bool = False) -> str:
-        """The trace as one line of JSON.
+        """Return the trace as one line of JSON.
 
         Args:
-            summary: Put `answer`, `choice` and `options` in front, for readers who need no more. `from_json`
+            summary: Put `answer`, `choice` and `options` first, for scripts that need only these. `from_json`
                 reads both forms.
 
         Raises:
-            ValueError: A text holds a lone surrogate, which JSON cannot hold.
+            ValueError: A text contains a lone surrogate, which JSON cannot contain.
         """
         whole = self.model_dump_json()
         if not summary:
@@ -256,7 +260,7 @@ class TraceRecord(Record):
 
         Raises:
             StoreError: The file cannot be written.
-            ValueError: A text holds a lone surrogate, which JSON cannot hold.
+            ValueError: A text contains a lone surrogate, which JSON cannot contain.
         """
         path = Path(path)
         write_text(path, self.to_json() + "\n")
@@ -264,9 +268,10 @@ class TraceRecord(Record):
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "trace") -> Self:
-        """Read what `to_json` wrote.
+        """Read the output of `to_json`.
 
         Args:
+            text: JSON.
             where: The source of the text, for error messages.
 
         Raises:
@@ -275,7 +280,7 @@ class TraceRecord(Record):
         try:
             data: Any = json.loads(text)
         except ValueError as e:
-            raise TraceError(f"{where} is not JSON ({e}); a trace is what `act2see ask --save` wrote") from e
+            raise TraceError(f"{where} is not JSON ({e}): name a trace of `act2see ask --save`") from e
         if isinstance(data, dict):
             data = {key: value for key, value in data.items() if key not in _SUMMARY}
         version = data.get("schema_version") if isinstance(data, dict) else None
@@ -295,7 +300,7 @@ class TraceRecord(Record):
         """Read one trace from a file, or from a folder that `--save` wrote.
 
         Raises:
-            TraceError: The file cannot be read, or is no trace.
+            TraceError: The file cannot be read, or is not a trace.
         """
         path = Path(path)
         if path.is_dir():
@@ -306,12 +311,12 @@ class TraceRecord(Record):
             raise TraceError(f"cannot read the trace {path}: {e.strerror}") from e
         except UnicodeDecodeError as e:
             raise TraceError(
-                f"{path} is no trace: name the folder or the trace.json that `act2see ask --save` wrote"
+                f"{path} is not a trace: name the folder or the trace.json that `act2see ask --save` wrote"
             ) from e
         return cls.from_json(text, str(path))
 
     def __repr__(self) -> str:
-        """A summary of at most ten lines. `to_json` has everything."""
+        """Return a summary of at most ten lines. `to_json` is complete."""
         video = self.video
         lines = [f"Trace {self.id}: {self.question.text}"]
         if self.question.options:
@@ -344,7 +349,7 @@ class TraceRecord(Record):
 
 
 def _result(frames: Frames | None) -> str:
-    """The result of a call in a few words."""
+    """Return the result of a call in a few words."""
     if frames is None:
         return "nothing"
     if not frames.frames:
@@ -355,7 +360,7 @@ def _result(frames: Frames | None) -> str:
 
 
 def _printable_line(text: str) -> str:
-    """One line that fits a screen, without characters that a terminal would obey."""
+    """Return one line that fits a screen, without characters that control a terminal."""
     shown = "".join(c if c.isprintable() else " " for c in text)
     return shown if len(shown) <= _REPR_WIDTH else f"{shown[: _REPR_WIDTH - 4]} ..."
 
@@ -363,7 +368,12 @@ def _printable_line(text: str) -> str:
 def choose(answer: str | None, options: tuple[str, ...]) -> str | None:
     """Return the option that an answer names by its letter or its words; None if it names none or several.
 
-    Only the body of `<answer>` is read, so that "A man walks in" is not taken for option A.
+    A letter counts only alone or before a period, a bracket or a colon, so that "A man walks in" does not
+    name option A.
+
+    Args:
+        answer: The content of `<answer>`; None for an unfinished run.
+        options: The options of the question.
     """
     if answer is None or not options:
         return None
@@ -383,4 +393,5 @@ def choose(answer: str | None, options: tuple[str, ...]) -> str | None:
 
 
 def _bare(option: str) -> str:
+    """Remove differences in case and punctuation."""
     return option.casefold().strip(" .")

@@ -1,4 +1,4 @@
-"""Two traces side by side in the terminal."""
+"""The differences between two traces, printed side by side in the terminal."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _MAX_TEXT = 60  # characters of a query, a fact or a note
 
 
 def show_diff(console: Console, diff: TraceDiff, a: Trace, b: Trace) -> None:
-    """Print what differs.
+    """Print the differences between two traces.
 
     Args:
-        diff: `diff_traces(a, b)`.
+        console: The console to print to.
+        diff: The result of `diff_traces(a, b)`.
         a: The first trace.
         b: The second trace.
     """
@@ -46,10 +47,10 @@ def show_diff(console: Console, diff: TraceDiff, a: Trace, b: Trace) -> None:
 
 
 def _opening(diff: TraceDiff, a: Trace, b: Trace) -> list[Text]:
-    """The ids, the facts that differ, and where the traces part."""
+    """The ids, the facts that differ, and the place where the traces diverge."""
     lines = [Text.assemble(("Differences ", "bold"), plain(_ARROW.join(diff.ids), "dim"))]
     for fact in diff.facts:
-        values = plain(f"{_short(fact.a)}{_ARROW}{_short(fact.b)}")
+        values = plain(f"{_shorten(fact.a)}{_ARROW}{_shorten(fact.b)}")
         lines.append(Text.assemble(plain(f"  {fact.name}: ", "dim"), values))
     different = sum(pair.kind != "same" for pair in diff.initial)
     if different:
@@ -57,24 +58,25 @@ def _opening(diff: TraceDiff, a: Trace, b: Trace) -> list[Text]:
     if diff.same:
         lines.append(Text("The same: every frame, every call, every word.", "green"))
     else:
-        lines.append(_parting(diff, a, b))
+        lines.append(_divergence(diff, a, b))
     return lines
 
 
-def _parting(diff: TraceDiff, a: Trace, b: Trace) -> Text:
-    """Where the traces part, in words."""
+def _divergence(diff: TraceDiff, a: Trace, b: Trace) -> Text:
+    """The place where the traces diverge, in words."""
     if diff.parted is None:
-        return Text("Every call and every word is the same; the initial frames are not.")
-    calls = sum(isinstance(s, Call) for s in a.segments[: diff.parted])  # before they part
-    x, y = _segment(a, diff.parted), _segment(b, diff.parted)
+        return Text("Every call and every word is the same; the initial frames differ.")
+    calls = sum(isinstance(s, Call) for s in a.segments[: diff.parted])
+    x = _segment(a, diff.parted)
+    y = _segment(b, diff.parted)
     if isinstance(x, Frames) and isinstance(y, Frames):
-        return Text(f"They part at what call {calls} returned.")
+        return Text(f"They diverge at the result of call {calls}.")
     if isinstance(x, Call) and isinstance(y, Call):
-        return Text(f"They part at call {calls + 1}.")
+        return Text(f"They diverge at call {calls + 1}.")
     where = f"after {count(calls, 'call')}" if calls else "before any call"
-    first, second = _from_difference(_words(x), _words(y))
+    first, second = _cut_common_start(_words(x), _words(y))
     return Text.assemble(
-        f"They part {where}: ", plain(repr(first), "red"), _ARROW, plain(repr(second), "green")
+        f"They diverge {where}: ", plain(repr(first), "red"), _ARROW, plain(repr(second), "green")
     )
 
 
@@ -85,20 +87,20 @@ def _segment(trace: Trace, index: int) -> Segment | None:
 def _words(segment: Segment | None) -> str:
     if segment is None:
         return "(the end)"
-    return "(what came back)" if isinstance(segment, Frames) else segment.text
+    return "(the result)" if isinstance(segment, Frames) else segment.text
 
 
-def _from_difference(a: str, b: str) -> tuple[str, str]:
-    """Both texts from the beginning of the first word that differs."""
+def _cut_common_start(a: str, b: str) -> tuple[str, str]:
+    """Return both texts from the beginning of the first word that differs."""
     shorter = min(len(a), len(b))
-    same = next((n for n in range(shorter) if a[n] != b[n]), shorter)
-    start = a.rfind(" ", 0, same) + 1
-    cut = "…" if start else ""
-    return cut + _short(a[start:]), cut + _short(b[start:])
+    common = next((n for n in range(shorter) if a[n] != b[n]), shorter)
+    start = a.rfind(" ", 0, common) + 1
+    mark = "…" if start else ""
+    return mark + _shorten(a[start:]), mark + _shorten(b[start:])
 
 
 def _calls_table(diff: TraceDiff, total: float) -> Table:
-    table = Table("", "first", "second", "came back", box=box.SIMPLE)
+    table = Table("", "first", "second", "returned", box=box.SIMPLE)
     for pair in diff.calls:
         table.add_row(
             Text(*_SIGNS[pair.kind]),
@@ -114,7 +116,7 @@ def _call(number: int | None, call: Call | None) -> Text:
         return Text()
     failed = "" if call.outcome == "ok" else f" ({call.outcome.replace('_', ' ')})"
     return Text.assemble(
-        (f"{number} ", "dim"), plain(f"<{call.tag}> {_short(call.query)}", "bold cyan"), (failed, "yellow")
+        (f"{number} ", "dim"), plain(f"<{call.tag}> {_shorten(call.query)}", "bold cyan"), (failed, "yellow")
     )
 
 
@@ -123,7 +125,7 @@ def _results(pair: CallPair, total: float) -> Text:
     lines = [_frames(frames, total) for frames in pair.frames]
     first, second = pair.notes
     if first != second:
-        lines.append(plain(_ARROW.join(_short(note) or "no note" for note in pair.notes), "yellow"))
+        lines.append(plain(_ARROW.join(_shorten(note) or "no note" for note in pair.notes), "yellow"))
     elif first:
         lines.append(plain(first, "dim"))
     return Text("\n").join(lines) if lines else Text("nothing", "dim")
@@ -135,11 +137,13 @@ def _frames(pair: FramePair, total: float) -> Text:
     if pair.kind != "changed":
         sign, style = _SIGNS[pair.kind]
         return Text(f"{sign} {_frame(pair.a or pair.b, total)}", style)
-    a, b = _frame(pair.a, total), _frame(pair.b, total)
-    return Text(f"{a}, another picture" if a == b else f"{a}{_ARROW}{b}", "yellow")
+    a = _frame(pair.a, total)
+    b = _frame(pair.b, total)
+    return Text(f"{a}, a different picture" if a == b else f"{a}{_ARROW}{b}", "yellow")
 
 
 def _frame(frame: FrameRef | None, total: float) -> str:
+    """The time of a frame, in a video of `total` seconds."""
     if frame is None:
         return ""
     return frame.place(lambda seconds: clock(seconds, total))
@@ -147,12 +151,14 @@ def _frame(frame: FrameRef | None, total: float) -> str:
 
 def _answers(diff: TraceDiff) -> Text:
     first, second = (_answer(answer) for answer in diff.answers)
-    return plain(f"{first}, both times") if first == second else plain(f"{first}{_ARROW}{second}", "bold")
+    if first == second:
+        return plain(f"{first}, in both")
+    return plain(f"{first}{_ARROW}{second}", "bold")
 
 
 def _answer(answer: str | None) -> str:
     return "none" if answer is None else answer.strip() or "(empty)"
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"

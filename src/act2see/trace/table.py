@@ -1,10 +1,10 @@
-"""Many traces as pandas DataFrames: a row for each trace, a row for each call.
+"""Many traces as pandas DataFrames, with a row for each trace or for each call.
 
     frame = traces_frame(load_traces("traces.jsonl"))
     frame.groupby("config")[["calls", "tokens", "seconds"]].mean()
 
-Columns hold plain numbers and words, so that all of pandas works on them. Unknown values are missing (NaN).
-pandas comes with the extra `notebook`.
+Columns contain plain numbers and words, so that all of pandas works on them. Unknown values are missing
+(NaN). pandas is installed by the extra `notebook`.
 """
 
 from __future__ import annotations
@@ -65,34 +65,39 @@ _CALL = (
 
 
 def traces_frame(traces: Iterable[Trace]) -> DataFrame:
-    """A row for each trace: question and answer, calls and results, cost.
+    """Return a row for each trace: question and answer, calls and results, cost.
 
-    `calls` counts all calls, `failed` those that could not be run, `refused` those that were run and returned
-    no frame; `real` and `imagined` count the frames that were returned. `answer` is missing if the run is not
-    finished. `seconds` is of all nodes, `seconds_NODE` of each; tokens are those that the model wrote
-    (`tokens`) and read (`prefilled`, and `cached` for those of its cached prefix).
+    - `answer` is missing if the run is not finished.
+    - `calls` counts all calls, `failed` those that were not run, and `refused` those that were run and
+      returned no frame. `real` and `imagined` count the returned frames.
+    - `tokens` counts the tokens that the model wrote, `prefilled` those that it read, and `cached` those of
+      its prefix that were in the cache.
+    - `seconds` is the time of all nodes together, and `seconds_NODE` the time of one node.
 
     Raises:
         ConfigError: pandas is not installed.
     """
-    rows = [_trace(t) for t in traces]
+    rows = [_trace_row(t) for t in traces]
     nodes = sorted({key for row in rows for key in row} - set(_TRACE))
-    return _table(rows, (*_TRACE, *nodes))
+    return _build_frame(rows, (*_TRACE, *nodes))
 
 
 def calls_frame(traces: Iterable[Trace]) -> DataFrame:
-    """A row for each call of each trace, numbered from 1 as in `Trace.calls` and `fork`.
+    """Return a row for each call of each trace, numbered from 1 as in `Trace.calls` and `fork`.
 
-    `at` is the time in seconds of the first frame that was returned, for an imagined one that of its anchor;
-    `score` is the similarity by which it was found, `best` the highest of the search.
+    - `at` is the time of the first returned frame in seconds; for an imagined frame, the time of its anchor.
+    - `score` is the similarity by which the frame was found, and `best` the highest similarity of the search.
 
     Raises:
         ConfigError: pandas is not installed.
     """
-    return _table([row for t in traces for row in _calls(t)], _CALL)
+    rows: list[Row] = []
+    for trace in traces:
+        rows += _call_rows(trace)
+    return _build_frame(rows, _CALL)
 
 
-def _table(rows: list[Row], columns: tuple[str, ...]) -> DataFrame:
+def _build_frame(rows: list[Row], columns: tuple[str, ...]) -> DataFrame:
     try:
         import pandas
     except ImportError as e:
@@ -100,7 +105,7 @@ def _table(rows: list[Row], columns: tuple[str, ...]) -> DataFrame:
     return pandas.DataFrame(rows, columns=list(columns))
 
 
-def _trace(trace: Trace) -> Row:
+def _trace_row(trace: Trace) -> Row:
     usage, versions = trace.usage, trace.versions
     results = [result for call, result in trace.looks if call.outcome == "ok" and result]
     return {
@@ -130,7 +135,7 @@ def _trace(trace: Trace) -> Row:
     }
 
 
-def _calls(trace: Trace) -> Iterator[Row]:
+def _call_rows(trace: Trace) -> Iterator[Row]:
     for n, (call, result) in enumerate(trace.looks, start=1):
         row: Row = {
             "trace": trace.id,
@@ -142,11 +147,11 @@ def _calls(trace: Trace) -> Iterator[Row]:
             "imagined": False,
             "note": "",
         }
-        yield row | (_result(result) if result else {})
+        yield row | (_result_columns(result) if result else {})
 
 
-def _result(result: Frames) -> Row:
-    """The columns of a call that its result fills."""
+def _result_columns(result: Frames) -> Row:
+    """Return the columns of a call that come from its result."""
     row: Row = {
         "frames": len(result.frames),
         "best": max(result.curve.values, default=None) if result.curve else None,

@@ -1,4 +1,4 @@
-"""A chain of thought in the terminal: text as it is written, calls highlighted, a line for every frame."""
+"""A chain of thought in the terminal: streamed text, highlighted calls, and a line for each frame."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ from act2see.trace.timeline import clock, count
 from act2see.trace.trace import Trace
 
 _OPENING = re.compile(r"<(?:/?[a-z0-9_]{0,32}|\|[a-z0-9_|]{0,32})\Z")
-"""The beginning of what may become a tag, at the end of a text."""
+"""The beginning of a possible tag, at the end of a text."""
 _TAG = re.compile(r"<(/?)([a-z0-9_]{1,32})>|<\|[a-z0-9_]{1,32}\|>")
 _HIDDEN = {"think", "answer", "frame", "video", "image", ""}
-"""Tags whose meaning is shown otherwise. Calls are shown as written."""
+"""Tags that are not printed, since the output shows their meaning in another way."""
 _ARROW = ("  => ", "dim")
 _CALL, _IMAGINED, _GRAPH, _NOTE = "bold cyan", "bold magenta", "dim italic", "yellow"
 LOADING = "loading models ..."
 
 
 class ChainPrinter:
-    """Prints one chain, from a run's events or from a saved trace.
+    """Prints one chain, from the events of a run or from a saved trace.
 
     Args:
-        loads: Whether models are loaded before the first word, which is then said.
+        console: The console to print to.
+        loads: Whether models must be loaded first. A terminal then shows a status until the first word.
     """
 
     def __init__(self, console: Console, *, loads: bool = False) -> None:
         self.console = console
-        self.seconds = 0.0  # the video's length, which decides how times are written
+        self.seconds = 0.0  # the video's length, which determines the format of times
         self._loads = loads and console.is_terminal
-        self._status = False  # whether the cursor is behind a status, which the next text replaces
+        self._status = False  # whether the status is printed; the next text replaces it
         self._breaker = Breaker(console.width if console.is_terminal else None)
         self._held = ""  # the beginning of a possible tag
-        self._call = ""  # the tag of the call that is open
-        self._answering = False  # the answer is shown by itself, when it is complete
-        self._fresh = True  # whether the cursor is at the start of a line
-        self._begun = False  # whether the chain has words
+        self._call = ""  # the tag of the open call
+        self._answering = False  # whether `<answer>` is open; `answer_lines` prints its content
+        self._at_line_start = True
+        self._started = False  # whether a word was printed
 
     def event(self, event: Event) -> None:
-        """Show an event of a run; `ask` shows the answer itself."""
+        """Print an event of a run, except for the answer (`answer_lines`)."""
         match event:
             case ViewEvent():
                 self.header(event.video, len(event.frames), event.run)
@@ -59,11 +60,11 @@ class ChainPrinter:
                 self.frames(event.frames)
             case AnswerEvent():
                 self.close()
-            case CallEvent():  # its text has been shown already, except for the last word
+            case CallEvent():  # its text has been printed already, except for a held word
                 self._print(self._breaker.flush())
 
     def header(self, video: Video, frames: int, run: str) -> None:
-        """Print the line above a chain: the video, how many frames are in view, and the run."""
+        """Print the line above a chain: the video, the number of frames in view, and the run's id."""
         self.seconds = video.seconds
         facts = [
             clock(video.seconds, video.seconds),
@@ -74,7 +75,12 @@ class ChainPrinter:
         self._line(Text.assemble(plain(video.name, "bold"), plain(f"  {', '.join(facts)}", "dim")))
 
     def text(self, text: str, by_graph: bool = False) -> None:
-        """Print a piece of the model's text; a tag may be cut into several pieces."""
+        """Print a piece of text. A tag can be split over several pieces.
+
+        Args:
+            text: The piece.
+            by_graph: Whether the graph wrote it, and not the model.
+        """
         self._held += text
         if opening := _OPENING.search(self._held):
             ready, self._held = self._held[: opening.start()], self._held[opening.start() :]
@@ -83,7 +89,7 @@ class ChainPrinter:
         self._write(ready, by_graph)
 
     def frames(self, frames: Frames) -> None:
-        """Print a tool's result: a line for each frame, or its note."""
+        """Print a tool's result: a line for each frame, and the note."""
         self.close()
         for frame in frames.frames:
             self._line(Text.assemble(_ARROW, frame_line(frame, self.seconds)))
@@ -91,17 +97,18 @@ class ChainPrinter:
             self._line(Text.assemble(_ARROW, plain(frames.note, _NOTE)))
 
     def close(self) -> None:
-        """End the line that is being written."""
+        """Print the held text and end the line."""
         self._write(self._held, False)
-        self._held = self._call = ""
+        self._held = ""
+        self._call = ""
         self._answering = False
         self._print(self._breaker.flush())
         self._clear()
-        if not self._fresh:
+        if not self._at_line_start:
             self._line(Text())
 
     def trace(self, trace: Trace) -> None:
-        """Print a saved chain, or its beginning."""
+        """Print the chain of a saved trace, which may be unfinished."""
         self.header(trace.video, len(trace.initial), trace.id)
         for segment in trace.segments:
             if isinstance(segment, Frames):
@@ -114,6 +121,7 @@ class ChainPrinter:
         self.close()
 
     def _write(self, text: str, by_graph: bool) -> None:
+        """Style a text whose tags are complete, and print it."""
         styled = Text()
         at = 0
         for tag in _TAG.finditer(text):
@@ -126,8 +134,9 @@ class ChainPrinter:
                 self._call = "" if closing else name
             at = tag.end()
         styled += self._styled(text[at:], by_graph)
-        if not self._begun:
-            styled = styled[len(styled.plain) - len(styled.plain.lstrip("\n")) :]
+        if not self._started:
+            line_ends = len(styled.plain) - len(styled.plain.lstrip("\n"))
+            styled = styled[line_ends:]
         self._print(self._breaker.feed(styled))
 
     def _styled(self, text: str, by_graph: bool) -> Text:
@@ -141,14 +150,14 @@ class ChainPrinter:
         if text.plain:
             self._clear()
             self.console.print(text, end="", soft_wrap=True)
-            self._fresh = text.plain.endswith("\n")
-            self._begun = True
+            self._at_line_start = text.plain.endswith("\n")
+            self._started = True
 
     def _line(self, line: Text) -> None:
         self._clear()
         self.console.print(break_lines(line, self.console), soft_wrap=True)
         self._breaker.column = 0
-        self._fresh = True
+        self._at_line_start = True
 
     def _clear(self) -> None:
         """Remove the status."""
@@ -162,9 +171,10 @@ class ChainPrinter:
 
 
 def frame_line(frame: FrameRef, total: float) -> Text:
-    """One frame: its time or *imagined*, and its score.
+    """Return the line of a frame: its time or *imagined*, and its score.
 
     Args:
+        frame: The frame.
         total: The video's length in seconds.
     """
     made = frame.provenance
@@ -178,7 +188,12 @@ def frame_line(frame: FrameRef, total: float) -> Text:
 
 
 def question_lines(question: Question, chosen: str | None = None) -> Text:
-    """The question and its options."""
+    """Return the question and its options.
+
+    Args:
+        question: The question.
+        chosen: The option to highlight.
+    """
     lines = [plain(question.text, "bold")]
     for letter, option in zip(LETTERS, question.options, strict=False):
         lines.append(plain(f"  {letter}. {option}", "green" if option == chosen else ""))
@@ -186,10 +201,11 @@ def question_lines(question: Question, chosen: str | None = None) -> Text:
 
 
 def answer_lines(trace: Trace) -> Text:
-    """The answer with its option's text, and its cost."""
+    """Return the answer, with the text of its option, and the cost of the run."""
     if trace.answer is None:
         return Text("This run is not finished.", _NOTE)
-    choice, body = trace.choice, trace.answer.strip()
+    choice = trace.choice
+    body = trace.answer.strip()
     if choice:
         body = f"{LETTERS[trace.question.options.index(choice)]}. {choice}"
     shown = plain(body, "bold green") if body else Text("(empty)", _NOTE)

@@ -1,10 +1,9 @@
-"""The clip as a line: the initial frames, the frames that were fetched, and how similar each moment was to a
-query.
+"""The timeline of a clip, with the initial and the returned frames, and the curve of each search.
 
-Everything is placed in percent of the width and in pixels of the height, so text keeps its size on any screen
-without a script; only curves are stretched. Real frames and imagined ones have separate rows of markers, and
-more rows if markers would overlap. All curves of a trace share one vertical scale: a search that found
-nothing must not look like one that did.
+Places are in percent of the width and in pixels of the height, so text keeps its size on every screen without
+a script; only curves are stretched. Real and imagined frames have separate rows of markers, and more rows if
+markers would overlap. All curves of a trace share one vertical scale, so that a search without a match does
+not look like one with a match.
 """
 
 from __future__ import annotations
@@ -18,19 +17,24 @@ from act2see.trace.markup import Html, el
 from act2see.trace.record import Frames, TraceRecord
 
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
-"""Seconds between two ticks of the axis: the steps that are tried."""
-_BASE, _LANE, _CURVE = 24, 22, 64
-"""Pixels from the top to the axis, of a row of markers, of a curve."""
+"""Possible distances between two ticks of the axis, in seconds."""
+_BASE = 24
+"""The distance from the top to the axis, in pixels."""
+_LANE = 22
+"""The height of a row of markers, in pixels."""
+_CURVE = 64
+"""The height of a curve, in pixels."""
 _OVERLAP = 6.5
 """Markers closer than this, in percent, would overlap on a phone."""
 _MAX_LANES = 6
+"""The maximum number of rows of markers. In the last one markers may overlap."""
 
 Numbered = tuple[int, FrameRef]
-"""A frame that came back, with its number from 1."""
+"""A returned frame with its number, from 1."""
 
 
 def clock(seconds: float, total: float) -> str:
-    """A time in a clip of `total` seconds: `3.7 s`, `1:03.7`, `1:02:03`."""
+    """Format a time in a clip of `total` seconds: `3.7 s`, `1:03.7`, `1:02:03`."""
     if not math.isfinite(seconds):
         return "?"
     if total < 60 and seconds < 60:
@@ -43,49 +47,49 @@ def clock(seconds: float, total: float) -> str:
 
 
 def count(n: int, what: str) -> str:
-    """`1 frame`, `2 frames`."""
+    """Format a count: `1 frame`, `2 frames`."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def finite(values: Iterable[float]) -> list[float]:
-    """The values without NaN and infinities."""
+    """Return the values without NaN and infinities."""
     return [value for value in values if math.isfinite(value)]
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Seconds to percent."""
+    """The horizontal scale, from seconds to percent."""
 
     total: float
     """The time at the right end, in seconds."""
 
     @classmethod
     def of(cls, trace: TraceRecord) -> Scale:
-        """The scale on which every frame of a trace has a place."""
+        """Return a scale that includes every frame of a trace."""
         times = [trace.video.seconds, *(frame.anchor_seconds for frame in trace.shown)]
         longest = max(finite(times), default=0.0)
         return cls(longest if longest > 0 else 1.0)
 
     def at(self, seconds: float) -> float:
-        """The place of a time, in percent."""
+        """Return the place of a time, in percent."""
         share = seconds / self.total if math.isfinite(seconds) else 0.0
         return round(100 * min(1.0, max(0.0, share)), 3)
 
     def ticks(self, at_most: int) -> list[float]:
-        """Round times from 0 to the end, in seconds; `at_most` steps."""
+        """Return round times from 0 to the end, in seconds, with at most `at_most` steps between them."""
         hours = 3600 * math.ceil(self.total / at_most / 3600)
         step = next((s for s in _STEPS if self.total / s <= at_most), hours)
         return [i * step for i in range(int(self.total / step + 1e-9) + 1)]
 
     def label(self, tick: float) -> str:
-        """A tick's text."""
+        """Return the text of a tick."""
         if self.total < 60:
             return f"{tick:g} s"
         return clock(tick, self.total).partition(".")[0]
 
 
 def curve_range(trace: TraceRecord) -> tuple[float, float]:
-    """The lowest and highest value of all curves of a trace; zeros if there is none."""
+    """Return the lowest and highest value of all curves of a trace; zeros without curves."""
     values: list[float] = []
     for segment in trace.segments:
         if isinstance(segment, Frames) and segment.curve:
@@ -94,7 +98,7 @@ def curve_range(trace: TraceRecord) -> tuple[float, float]:
 
 
 def curve_score(frame: FrameRef, curve: Curve) -> float:
-    """The similarity by which a frame was chosen, or the curve's value at its time if that was not kept."""
+    """Return the similarity by which a frame was chosen; if it is unknown, the curve's value at its time."""
     if frame.score is not None and math.isfinite(frame.score):
         return frame.score
     place = (frame.anchor_seconds - curve.start) / curve.step if curve.step else 0.0
@@ -104,10 +108,11 @@ def curve_score(frame: FrameRef, curve: Curve) -> float:
 
 
 def timeline(trace: TraceRecord, links: bool) -> Html:
-    """The line and its key. Frames that came back are numbered in order.
+    """Return the timeline and its key. Returned frames are numbered in order.
 
     Args:
-        links: Whether markers lead to `#frame-N`.
+        trace: The trace, finished or not.
+        links: Whether markers are links to `#frame-N`.
     """
     numbered = list(enumerate(trace.returned, start=1))
     real = [(n, frame) for n, frame in numbered if not frame.imagined]
@@ -132,7 +137,7 @@ def _key(kind: str, words: str) -> Html:
 
 
 def _line(trace: TraceRecord, real: Sequence[Numbered], imagined: Sequence[Numbered], links: bool) -> Html:
-    """The axis with its markers; they are drawn last, so that nothing covers them."""
+    """The axis with its markers, which are drawn last, so that nothing covers them."""
     scale = Scale.of(trace)
     parts = [_initial_mark(frame, scale) for frame in trace.initial]
     markers: list[Html] = []
@@ -175,7 +180,7 @@ def _marker_words(n: int, frame: FrameRef, scale: Scale, colon: str) -> str:
 
 
 def _drawing(parts: Sequence[Html], height: float, label: str, role: str = "img") -> Html:
-    # The height twice: notebooks have a rule for every svg that an attribute does not overrule.
+    # The height is given twice: a notebook's own rule for `svg` overrides the attribute, not the style.
     style = f"height:{height}px"
     return el("svg", parts, width="100%", height=height, style=style, role=role, aria_label=label)
 
@@ -191,7 +196,7 @@ def _ticks(scale: Scale, base: float, foot: float, at_most: int) -> list[Html]:
 
 
 def _lanes(frames: Sequence[Numbered], scale: Scale) -> list[int]:
-    """For each marker the first lane in which it overlaps no other; in the last one it may."""
+    """Return for each marker the first row in which it overlaps no other, or the last row."""
     taken: list[list[float]] = [[] for _ in range(_MAX_LANES)]
     lanes = []
     for _, frame in frames:
@@ -204,10 +209,11 @@ def _lanes(frames: Sequence[Numbered], scale: Scale) -> list[int]:
 
 
 def curve(trace: TraceRecord, segment: Frames) -> Html | None:
-    """How similar the clip was to the query of a call, and what was chosen; None if no curve was kept."""
+    """Return the curve of a call's search, with the chosen frames; None if no curve was kept."""
     if segment.curve is None:
         return None
-    scale, (low, high) = Scale.of(trace), curve_range(trace)
+    scale = Scale.of(trace)
+    low, high = curve_range(trace)
     parts = [_curve_line(segment.curve, scale, low, high), *_ticks(scale, _CURVE, _CURVE + 18, at_most=3)]
     chosen = []
     for frame in segment.frames:
@@ -215,7 +221,8 @@ def curve(trace: TraceRecord, segment: Frames) -> Html | None:
         score = curve_score(frame, segment.curve)
         words = f"{'anchor' if frame.imagined else 'chosen'} at {clock(frame.anchor_seconds, scale.total)}"
         chosen.append(words)
-        x, y = f"{scale.at(frame.anchor_seconds)}%", _height(score, low, high)
+        x = f"{scale.at(frame.anchor_seconds)}%"
+        y = _height(score, low, high)
         title = el("title", f"{words}, similarity {score:.2f}")
         parts.append(el("line", x1=x, x2=x, y1=y, y2=_CURVE, class_=f"stem {kind}"))
         parts.append(el("circle", title, cx=x, cy=y, r=4.5, class_=f"dot {kind}"))
@@ -230,7 +237,7 @@ def curve(trace: TraceRecord, segment: Frames) -> Html | None:
 
 
 def _curve_line(curve: Curve, scale: Scale, low: float, high: float) -> Html:
-    """The line of a curve and the area below it, 1000 units wide and stretched to the drawing's width."""
+    """The line of a curve and the area below it, drawn 1000 units wide and stretched to the actual width."""
     points = []
     for i, value in enumerate(curve.values):
         if math.isfinite(value):
@@ -252,6 +259,6 @@ def _curve_line(curve: Curve, scale: Scale, low: float, high: float) -> Html:
 
 
 def _height(value: float, low: float, high: float) -> float:
-    """The place of a value in a curve, in pixels from the top."""
+    """Return the place of a value in a curve, in pixels from the top."""
     share = (value - low) / (high - low) if high > low else 0.5
     return round(5 + (_CURVE - 9) * (1 - min(1.0, max(0.0, share))), 2)

@@ -1,7 +1,7 @@
-"""A trace: its data (`record.py`), and two ways to show it that other programs call.
+"""A trace: its data (`record.py`), and the two ways in which other programs show it.
 
-Notebooks call `_repr_html_`, other agents take messages. Both are imported on use: reading a trace loads
-neither.
+Notebooks call `_repr_html_`, other agents take messages. Both are imported when they are used, so reading a
+trace loads neither.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Trace(TraceRecord):
-    """A question, everything seen and written on the way, and the answer."""
+    """The trace of a run: the question, everything seen and written, and the answer."""
 
     def to_messages(self, store: FrameStore | None = None) -> list[BaseMessage]:
-        """The trace as LangChain messages with standard content blocks.
+        """Return the trace as LangChain messages with standard content blocks.
 
         Args:
-            store: Where the pictures are read from. Without a store a picture is only its digest.
+            store: The source of the pictures. Without a store, a picture is only its digest.
 
         Raises:
             StoreError: The store lacks a frame.
@@ -44,7 +44,7 @@ def load_traces(path: str | Path) -> Iterator[Trace]:
     """Read the traces of a JSON Lines file one by one.
 
     Raises:
-        TraceError: A line is no trace.
+        TraceError: A line is not a trace.
     """
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):

@@ -221,9 +221,9 @@ def test_a_chat_model_opens_its_own_connections_in_the_child() -> None:
     first, second = run(code)
     assert first == "B 'B' B"
     assert second.startswith(
-        "SetupError: chat: the connections to it belong to the process that this one was forked from"
+        "SetupError: chat: its connections belong to the parent process, which has already used it"
     )
-    assert second.endswith('fork before the first question, or start processes by "spawn"')
+    assert second.endswith('fork before the first question, or start processes with the "spawn" method')
 
 
 def test_a_model_on_an_accelerator_belongs_to_the_parent() -> None:

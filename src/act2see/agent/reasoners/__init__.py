@@ -1,1 +1,1 @@
-"""Reasoning models: the protocol, and the engines that speak it."""
+"""The reasoning models: their base class, and the engines that implement it."""

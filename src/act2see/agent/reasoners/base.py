@@ -1,11 +1,11 @@
-"""The reasoner: a model that continues a rollout, streaming, until it is told to stop.
+"""The reasoner: a model that continues a rollout and streams its text until the caller stops it.
 
-`Reasoner` is the base class of all of them, and `stream` is its one abstract method. An engine passes each
-piece of text to `Request.until` at the moment it is decoded and stops when that returns True; no token is
-written past the end of a call. `Request.stops` are the same ends as strings, for engines that can only stop
-on strings.
+`Reasoner` is the base class of all reasoners, and `stream` is its only abstract method. A reasoner passes
+each piece of text to `Request.until` as soon as it is decoded and stops when that returns True, so no token
+is written past the end of a call. `Request.stops` are the same ends as strings, for engines that can only
+stop on strings.
 
-A reasoner knows neither tools nor the tag grammar nor the trace.
+A reasoner does not depend on tools, the tag grammar or the trace.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from act2see.errors import ConfigError
 from act2see.tools.runtime.weights import Wanted
 
 FRAME_TEXT = 16
-"""Tokens around a frame: its time, its marks, the tags of a tool's answer."""
+"""The tokens reserved for the text around a frame: its time, its marks, the tags of a tool's answer."""
 QUESTION = 1024
-"""Tokens reserved for the question, its options and the instruction."""
+"""The tokens reserved for the question, its options and the instruction."""
 
 
 def _never(text: str) -> bool:
@@ -31,10 +31,10 @@ def _never(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn."""
+    """The settings for drawing tokens."""
 
     temperature: float = 0.0
-    """0 is greedy."""
+    """The temperature; 0 is greedy."""
     top_p: float = 1.0
     """Only the most probable tokens that together have this probability are drawn."""
     seed: int = 0
@@ -51,21 +51,23 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One continuation of a rollout, as it is asked of a reasoner."""
+    """A request to a reasoner to continue a rollout."""
 
     rollout: Rollout
+    """The sequence to continue."""
     max_tokens: int
-    """The most tokens that may be written."""
+    """The maximum number of tokens to write."""
     until: Callable[[str], bool] = _never
-    """Called with each piece of text as it is decoded; decoding ends when it returns True."""
+    """Called with each piece of text as it is decoded; decoding stops when it returns True."""
     stops: Sequence[str] = ()
     """The strings at which `until` may return True. They stay in the text."""
     sampling: Sampling = Sampling()
+    """The settings for drawing tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of text that was just decoded."""
+    """A newly decoded piece of text."""
 
     text: str
 
@@ -75,15 +77,15 @@ class Done:
     """The end of one continuation."""
 
     stop: StopReason
-    """One of `UNTIL`, `EOS` and `LENGTH`."""
+    """The reason of the end: `UNTIL`, `EOS` or `LENGTH`."""
     prefilled: int = 0
-    """Tokens of the rollout that were read."""
+    """The number of the rollout's tokens that were read (prefilled)."""
     cached: int = 0
-    """Tokens of the rollout that were still in the cache."""
+    """The number of the rollout's tokens that were still in the cache."""
     decoded: int = 0
-    """Tokens that were written."""
+    """The number of tokens that were written."""
     repeated: int = 0
-    """Tokens that were read although an earlier request of the same session had read them."""
+    """The number of tokens that were read although an earlier request of the session had read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +93,14 @@ class Needs:
     """The most that one run of a config may send to a reasoner."""
 
     images: int
+    """The maximum number of frames."""
     side: int
     """The longer side of a frame, in pixels."""
     tokens: int
-    """Tokens that may be written."""
+    """The maximum number of tokens that the model writes."""
 
     def context(self, frame_tokens: int) -> int:
-        """The context that a run needs, in tokens, if a frame takes `frame_tokens`."""
+        """Return the context that a run needs, in tokens, if a frame takes `frame_tokens` tokens."""
         return self.images * (frame_tokens + FRAME_TEXT) + QUESTION + self.tokens
 
 
@@ -105,9 +108,9 @@ class Reasoner(ABC):
     """A model that continues rollouts."""
 
     name: str
-    """The model's name, as traces give it."""
+    """The model's name in traces."""
     context: int | None = None
-    """How many tokens the model can read and write in all; None if that is unknown."""
+    """The number of tokens that the model can read and write in all; None if it is unknown."""
 
     @abstractmethod
     def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
@@ -118,28 +121,28 @@ class Reasoner(ABC):
         """
 
     async def check(self) -> None:  # noqa: B027 - optional
-        """Before each run: whether it can begin. Load nothing.
+        """Check that a run can start. Called before each run; it must load nothing.
 
         Raises:
-            SetupError: The model's server cannot be reached, refuses the key, or is set up for less.
+            SetupError: The server cannot be reached, refuses the key, or allows less than a run needs.
         """
 
     async def prepare(self) -> None:  # noqa: B027 - optional
-        """Load what the first request would load: a run's time is measured from here on."""
+        """Load the model, so that the run's time does not include it."""
 
     def forget(self, session: str) -> None:  # noqa: B027 - optional
-        """The run of this session is over; its cache may be reused."""
+        """Release the cache of a session whose run has ended."""
 
     def close(self) -> None:  # noqa: B027 - optional
-        """Free memory and processes while no run is under way; the next run would load them again."""
+        """Free memory and processes. No run is active; the next one loads them again."""
 
     def wanted(self) -> Iterator[Wanted]:
-        """The weights that the next request would load from disk."""
+        """Return the weights that the next request would load from disk."""
         return iter(())
 
 
 class WrappedReasoner(Reasoner):
-    """Passes everything on to another reasoner: derive from it and override what differs."""
+    """Passes every call on to another reasoner. Derive from it and override the methods that differ."""
 
     def __init__(self, reasoner: Reasoner) -> None:
         self.reasoner = reasoner
@@ -166,9 +169,9 @@ class WrappedReasoner(Reasoner):
 
 
 def check_reasoner(reasoner: object) -> None:
-    """Raises `ConfigError` if `reasoner` does not derive from `Reasoner`."""
+    """Raise `ConfigError` if `reasoner` does not derive from `Reasoner`."""
     if not isinstance(reasoner, Reasoner):
         raise ConfigError(
-            f"{reasoner!r:.80} is not a Reasoner: derive its class from "
-            "act2see.Reasoner and implement `stream(request)` (docs/models.md)"
+            f"{reasoner!r:.80} is not a Reasoner: derive its class from act2see.Reasoner and implement "
+            "`stream(request)` (docs/models.md)"
         )

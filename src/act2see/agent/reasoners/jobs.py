@@ -1,4 +1,4 @@
-"""What the worker of `TransformersReasoner` keeps of each request and of each row of the cache."""
+"""The state that the worker of `TransformersReasoner` keeps for each request and each row of the cache."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from act2see.agent.reasoners.base import Delta, Done, Request
 
 @dataclass(slots=True)
 class Job:
-    """One request under way."""
+    """A request from its arrival at the worker until its end."""
 
     request: Request
     emit: Callable[[Delta | Done | BaseException], None]
-    """Hands an item to the caller's event loop."""
+    """Passes an item to the caller's event loop."""
     cancelled: bool = False
+    """Whether the caller no longer needs the text. The caller sets it from its own thread."""
     written: list[int] = field(default_factory=list)
     """Ids of the tokens written so far."""
     decode: Callable[[int], str] = str
@@ -30,17 +31,17 @@ class Job:
 
 @dataclass(slots=True)
 class Row:
-    """One row of the cache."""
+    """A row of the cache: the tokens whose keys and values it holds, and the job that uses it."""
 
     session: str = ""
-    """The run whose tokens it holds; empty if they are nobody's."""
+    """The run whose tokens the row holds; empty if the tokens cannot be reused."""
     keys: list[int] = field(default_factory=list)
-    """The tokens that have been read, as `Packed.keys` gives them."""
+    """The tokens that the model has read into the row, as keys (`Packed.keys`)."""
     position: int = 0
-    """Where the next token stands."""
+    """The M-RoPE position of the next token."""
     used: int = 0
-    """The worker's clock when the last job ended here."""
+    """The worker's clock at the end of the row's last job. The least recently used row is reused first."""
     job: Job | None = None
-    """The job that is decoding in this row."""
+    """The job that is decoding in the row; None if the row is idle."""
     pending: int = 0
-    """The token that was written last and has not been read yet."""
+    """The id of the last written token, which the next forward reads."""

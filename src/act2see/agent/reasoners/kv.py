@@ -1,8 +1,9 @@
-"""A key-value cache with one row for each rollout, of which a whole batch reads a view.
+"""A key-value cache with one row for each rollout. A forward pass reads and writes a slice of rows.
 
-Rows of rollouts that are decoding stand in front, those that wait for a tool behind them, so that a decoding
-step reads and writes a slice and copies nothing. Each row has its own length: a mask hides the rest of it.
-It serves as `past_key_values` of a transformers model, and knows neither tokens nor sessions.
+The rows that are decoding come first, and the rows that wait for a tool come after them. A decoding step can
+therefore read and write a slice of the cache without copying it. The rows differ in length, and an attention
+mask hides the rest of each row. The cache is the `past_key_values` of a transformers model. It stores only
+tensors: `transformers.py` keeps the tokens and the session of each row.
 """
 
 from __future__ import annotations
@@ -14,88 +15,116 @@ if TYPE_CHECKING:
 
 
 class RowCache:
-    """Keys and values of `rows` rollouts, `(rows, heads, length, head_dim)` in each layer; grows in length as
-    needed."""
+    """The keys and values of all layers: a tensor `(rows, heads, length, head_dim)` each for every layer.
 
-    is_compileable = False  # transformers asks
+    The length grows as needed; the number of rows is fixed.
+    """
+
+    is_compileable = False  # transformers reads this attribute
 
     def __init__(
         self, layers: int, rows: int, heads: int, head_dim: int, dtype: Any, device: Any, length: int = 512
     ) -> None:
+        """
+        Args:
+            layers: The number of attention layers.
+            rows: The number of rollouts.
+            heads: The number of key-value heads.
+            head_dim: The width of a head.
+            dtype: The torch dtype of the model.
+            device: The torch device of the model.
+            length: The initial length of a row, in tokens.
+        """
         self.shape = (rows, heads, length, head_dim)
+        """The shape of a layer's keys, and of its values."""
         self.options = {"dtype": dtype, "device": device}
-        self.layers: list[Any] = []  # transformers asks for layers of its own kind
-        self._keys: list[torch.Tensor] = [self._empty() for _ in range(layers)]
-        self._values: list[torch.Tensor] = [self._empty() for _ in range(layers)]
-        self._first = self._rows = self._longest = 0
-        self._at: torch.Tensor | None = None
+        """The arguments with which tensors are made."""
+        self.layers: list[Any] = []  # transformers looks here for cache layers of its own classes
+        self._keys: list[torch.Tensor] = [self._make_zeros() for _ in range(layers)]
+        self._values: list[torch.Tensor] = [self._make_zeros() for _ in range(layers)]
+        # The rows and the places that the next forward writes; `aim` sets them.
+        self._first = 0
+        self._rows = 0
+        self._longest = 0
+        self._places: torch.Tensor | None = None  # (rows, new)
 
-    def _empty(self) -> torch.Tensor:
+    def _make_zeros(self) -> torch.Tensor:
         import torch
 
         return torch.zeros(self.shape, **self.options)
 
     @property
+    def layer_count(self) -> int:
+        """The number of attention layers."""
+        return len(self._keys)
+
+    @property
     def length(self) -> int:
+        """The number of tokens that a row can hold without growing."""
         return self.shape[2]
 
     def aim(self, first: int, lengths: list[int], new: int) -> int:
-        """Say which rows the next forward continues.
+        """Choose the rows that the next forward continues.
 
         Args:
-            first: The first of these neighbouring rows.
-            lengths: The length of each, in tokens.
-            new: How many tokens each is continued by.
+            first: The index of the first of these adjacent rows.
+            lengths: The current length of each row, in tokens.
+            new: The number of tokens by which the forward continues each row.
 
         Returns:
-            How many tokens of a row the forward reads.
+            The number of tokens of each row that the forward reads: the longest length with the new tokens.
         """
         import torch
 
-        self._first, self._rows = first, len(lengths)
+        self._first = first
+        self._rows = len(lengths)
         self._longest = max(lengths) + new
         if self._longest > self.length:
             self._grow(self._longest)
         device = self.options["device"]
-        self._at = torch.tensor(lengths, device=device)[:, None] + torch.arange(
-            new, device=device
-        )  # (rows, new)
+        starts = torch.tensor(lengths, device=device)[:, None]  # (rows, 1)
+        self._places = starts + torch.arange(new, device=device)  # (rows, new)
         return self._longest
 
     def _grow(self, needed: int) -> None:
+        """Lengthen all rows to at least `needed` tokens; doubling keeps the copying linear."""
         rows, heads, length, dim = self.shape
         self.shape = (rows, heads, max(needed, length * 2), dim)
         for tensors in (self._keys, self._values):
             for i, old in enumerate(tensors):
-                tensors[i] = self._empty()
+                tensors[i] = self._make_zeros()
                 tensors[i][:, :, :length].copy_(old)
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Called by each attention layer.
+        """Write new keys and values. Each attention layer calls it once per forward, after `aim`.
 
         Args:
-            keys: New keys, `(rows, heads, new, head_dim)`.
-            values: New values, of the same shape.
-            layer: The layer's number.
+            keys: The new keys, `(rows, heads, new, head_dim)`.
+            values: The new values, of the same shape.
+            layer: The index of the layer.
 
         Returns:
-            All keys and values so far, `(rows, heads, longest, head_dim)` each.
+            All keys and all values of the chosen rows, `(rows, heads, longest, head_dim)` each.
         """
         import torch
 
         rows = slice(self._first, self._first + self._rows)
-        all_keys, all_values = self._keys[layer][rows], self._values[layer][rows]
-        assert self._at is not None
+        all_keys = self._keys[layer][rows]
+        all_values = self._values[layer][rows]
+        assert self._places is not None
         if self._rows == 1:
-            start, stop = int(self._at[0, 0]), int(self._at[0, -1]) + 1
+            # A slice needs no index tensors; a prefill always has one row.
+            start = int(self._places[0, 0])
+            stop = int(self._places[0, -1]) + 1
             all_keys[:, :, start:stop] = keys
             all_values[:, :, start:stop] = values
         else:
             row = torch.arange(self._rows, device=keys.device)[:, None]
-            all_keys[row, :, self._at] = keys.transpose(1, 2)
-            all_values[row, :, self._at] = values.transpose(1, 2)
+            # Indexing by two tensors puts their dimensions first: (rows, new, heads, head_dim).
+            all_keys[row, :, self._places] = keys.transpose(1, 2)
+            all_values[row, :, self._places] = values.transpose(1, 2)
         return all_keys[:, :, : self._longest], all_values[:, :, : self._longest]
 
     def swap(self, a: int, b: int) -> None:
@@ -106,4 +135,5 @@ class RowCache:
                     t[[a, b]] = t[[b, a]]
 
     def get_seq_length(self, layer: int = 0) -> int:
+        """Return the number of tokens that the last forward read. transformers calls it."""
         return self._longest

@@ -1,14 +1,14 @@
-"""Send a rollout to a server as text that is still tokenised piece by piece.
+"""Turn a rollout into text for a server, so that the server still tokenises it piece by piece.
 
-A rollout is tokenised one piece at a time, so that no token spans two pieces and a control token that
-somebody spells out stays plain text (`agent/rollout.py`). A server takes one string and tokenises it whole:
-there `</retrieve>` and `<frame>` share the token `><`, which no model was trained on, and a spelled-out
-`<|im_start|>` begins a turn. So pieces are joined with a separator, a character that Unicode keeps out of
-text, and the server gets the model's own tokenizer with one more rule: split there, and drop the character.
-Its ids are then those of `Packer`.
+A rollout is tokenised one piece at a time, so that no token spans two pieces and a spelled-out control token
+stays plain text (`agent/rollout.py`). A server takes one string and tokenises it as a whole: `</retrieve>`
+and `<frame>` would share the token `><`, on which no model was trained, and a spelled-out `<|im_start|>`
+would begin a turn. So pieces are joined with a separator, a Unicode noncharacter that is removed from their
+texts. The server gets the model's own tokenizer with one more rule: split at the separator, and drop it. Its
+ids are then those of `Packer`.
 
-With `exact=False`, for a server with the plain tokenizer, there is no separator. Spelled-out tokens are then
-broken by a space, and the few tokens that span two pieces differ from those of training.
+With `exact=False`, for a server with the plain tokenizer, pieces are joined without a separator. Spelled-out
+tokens are then broken by a space, and the few tokens that span two pieces differ from those of training.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ FORBIDDEN = (
 """Marks that a model must never write: of turns, frames and another tool protocol, except the end of its
 turn."""
 _SPECIAL = re.compile(r"<\|[^<>|]*\|>|</?(?:tool_call|tool_response)>|(</?think>)")
-_SPELLED = re.compile(r"<(?=\|[^<>|]*\|>|/?(?:tool_call|tool_response)>|(/?think>))")
+# The first character of an added token; group 1 matches if it is one of those that a model may write.
+_ADDED_TOKEN = re.compile(r"<(?=\|[^<>|]*\|>|/?(?:tool_call|tool_response)>|(/?think>))")
 
 
-def spelled(piece: TextPiece, exact: bool = True) -> str:
-    """The text of a piece, changed so that it holds no added token that its author may not write.
+def escape_piece(piece: TextPiece, exact: bool = True) -> str:
+    """Return the text of a piece, with the added tokens broken that its author may not write.
 
     Args:
         piece: The piece.
@@ -49,25 +50,26 @@ def spelled(piece: TextPiece, exact: bool = True) -> str:
     text = piece.text.replace(SEPARATOR, "")
     if piece.trust == "control":
         return text
-    cut = f"<{SEPARATOR if exact else ' '}"
-    return _SPELLED.sub(lambda m: m[0] if m[1] and piece.trust == "model" else cut, text)
+    broken = f"<{SEPARATOR if exact else ' '}"
+    return _ADDED_TOKEN.sub(lambda m: m[0] if m[1] and piece.trust == "model" else broken, text)
 
 
-def spelled_parts(pieces: Sequence[Piece], exact: bool = True) -> list[str | FrameRef]:
-    """Texts and frames in turn; consecutive pieces of text are joined.
+def escape_pieces(pieces: Sequence[Piece], exact: bool = True) -> list[str | FrameRef]:
+    """Return the texts and the frames of a rollout in order, with consecutive texts joined.
 
     Args:
         pieces: The pieces of a rollout.
         exact: Whether the server splits at `SEPARATOR`.
     """
+    separator = SEPARATOR if exact else ""
     parts: list[str | FrameRef] = []
     for piece in pieces:
         if isinstance(piece, ImagePiece):
             parts.append(piece.frame)
         elif parts and isinstance(parts[-1], str):
-            parts[-1] += (SEPARATOR if exact else "") + spelled(piece, exact)
+            parts[-1] += separator + escape_piece(piece, exact)
         else:
-            parts.append(spelled(piece, exact))
+            parts.append(escape_piece(piece, exact))
     return parts
 
 
@@ -124,33 +126,35 @@ def _allowed_tokens(run: Sequence[TextPiece]) -> set[tuple[int, int]]:
 
 
 def write_tokenizer(weights: str, folder: Path) -> Path:
-    """Write the tokenizer of a model, with the separator's rule, to a folder.
+    """Write a model's tokenizer with the separator's rule to a folder.
 
     Args:
         weights: The model's folder or hub name.
-        folder: The folder to write; it is returned.
+        folder: The folder to write. It is returned.
 
     Raises:
         WeightsError: The tokenizer cannot be fetched or read.
     """
-    whole, settings = (_read(weights, name) for name in ("tokenizer.json", "tokenizer_config.json"))
+    tokenizer = _read_json(weights, "tokenizer.json")
+    settings = _read_json(weights, "tokenizer_config.json")
     rule = {"type": "Split", "pattern": {"String": SEPARATOR}, "behavior": "Removed", "invert": False}
     rules = [rule]
-    if own := whole.get("pre_tokenizer"):
+    if own := tokenizer.get("pre_tokenizer"):
         rules.append(own)
-    whole["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": rules}
-    # A class named after a model builds its own rules and would drop this one; the general one takes the file
-    # as it is.
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": rules}
+    # A class named after a model builds its own rules and would drop this one; the general class uses the
+    # file as it is.
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     for key in ("auto_map", "chat_template", "backend", "is_local", "local_files_only"):
         settings.pop(key, None)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in (("tokenizer.json", whole), ("tokenizer_config.json", settings)):
+    for name, data in (("tokenizer.json", tokenizer), ("tokenizer_config.json", settings)):
         (folder / name).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
     return folder
 
 
-def _read(weights: str, name: str) -> dict[str, Any]:
+def _read_json(weights: str, name: str) -> dict[str, Any]:
+    """Return the data of a JSON file in a folder or a hub repository."""
     path = Path(weights) / name
     if not Path(weights).is_dir():
         from huggingface_hub import hf_hub_download
@@ -160,11 +164,11 @@ def _read(weights: str, name: str) -> dict[str, Any]:
             path = Path(hf_hub_download(weights, name))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as e:
             raise WeightsError(
-                f"the tokenizer of {weights} cannot be fetched ({first_line(e)}); "
+                f"the tokenizer of {weights} cannot be fetched ({first_line(e)}): "
                 "name a folder that holds the weights"
             ) from e
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise WeightsError(f"{weights} holds no readable {name} ({e})") from e
+        raise WeightsError(f"{weights} holds no readable {name} ({e}): save or download it again") from e
     return data

@@ -1,14 +1,14 @@
-"""Qwen3-VL in this process: one forward for many rollouts, and no token is read twice.
+"""Qwen3-VL in this process: one forward pass decodes many rollouts, and no token is read twice.
 
-A worker thread owns the model. Rollouts that arrive are read (prefilled) one by one and then decoded
-together, one token each per forward. A rollout that stops leaves the batch at once, and its keys and values
-stay in their row. When it comes back with a frame, its ids are compared with those in the row, and only the
-new ones are read: the last token written, the frame, its marks. Ids are always those of the rendered rollout,
-so a resumed run reads exactly what the interrupted one had read. If more rollouts wait than there are rows,
-those of different videos take turns.
+A worker thread owns the model. New rollouts are read (prefilled) one by one and then decoded together, one
+token each per forward. A rollout that stops leaves the batch at once, and its keys and values stay in their
+row. When the rollout comes back with a frame, its ids are compared with those in the row, and only the new
+ones are read: the last token written, the frame, its marks. Ids are always those of the rendered rollout, so
+a resumed run reads exactly the ids that the interrupted run had read. If more rollouts wait than there are
+rows, rollouts of different videos take turns.
 
-Positions are given explicitly, from `get_rope_index` over the whole sequence: the model object would
-otherwise carry the offsets of whichever rollout came last.
+Positions are passed explicitly, from `get_rope_index` over the whole sequence: otherwise the model object
+would apply the offsets of the rollout that it read last.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packed, Packer
 from act2see.agent.reasoners.adapters import check_adapter
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
+from act2see.agent.reasoners.faults import SHORTEN
 from act2see.agent.reasoners.jobs import Job, Row
 from act2see.agent.reasoners.kv import RowCache
-from act2see.agent.reasoners.prefill import frame_spans, known_tokens, prefill
+from act2see.agent.reasoners.prefill import Prefill, count_known_tokens, frame_spans
 from act2see.agent.reasoners.sampling import TokenSampler
 from act2see.errors import Act2SeeError, ContextError, ReasonerError
 from act2see.tools.runtime.forks import Lock, check_inherited, native, renew_after_fork
@@ -62,14 +63,16 @@ class TransformersReasoner(Reasoner):
         """
         Args:
             model: A `Qwen3VLForConditionalGeneration`.
-            packer: Its tokenizer and image processor.
-            frames: Gives the pixels of a frame.
+            packer: The model's tokenizer and image processor.
+            frames: Returns the pixels of a frame.
             name: The model's name in traces.
-            rows: How many rollouts are decoded at once.
-            context: The most tokens of a rollout (default: the model's).
+            rows: The number of rollouts that are decoded together.
+            context: The maximum number of tokens of a rollout (default: the model's).
             forbidden: Ids that are never written (default: vision and turn marks).
         """
-        self.name, self.packer, self.frames = name, packer, frames
+        self.name = name
+        self.packer = packer
+        self.frames = frames
         self._model = model.eval()
         text = model.config.text_config
         self.context: int = context or text.max_position_embeddings
@@ -79,19 +82,29 @@ class TransformersReasoner(Reasoner):
         self._cache = RowCache(text.num_hidden_layers, rows, heads, dim, parameter.dtype, parameter.device)
         self._rows = [Row() for _ in range(rows)]
         self._active = 0
-        # Rows decoded in one forward: fewer once memory has run out, until all jobs are done.
+        # The number of rows decoded in one forward: smaller once memory has run out, until all jobs are done.
         self._together = rows
-        self._clock = 0
+        self._clock = 0  # counts jobs that ended
         self._forbidden = packer.codec.forbidden() if forbidden is None else forbidden
         self._ends = packer.codec.ends()
         self._inbox: queue.SimpleQueue[Job | str | None] = queue.SimpleQueue()
         self._waiting: list[Job] = []
         self._thread: threading.Thread | None = None
         self._lock = Lock()
-        self._inherited = False  # from the process that this one was forked from
+        self._inherited = False  # whether the model was loaded by the process that this one was forked from
         renew_after_fork(self)
         self.forwards = 0
-        """Decoding forwards so far."""
+        """The number of decoding forwards so far."""
+
+    @property
+    def active(self) -> int:
+        """The number of rollouts that are being decoded."""
+        return self._active
+
+    @property
+    def cache_shape(self) -> tuple[int, ...]:
+        """The shape of the cached keys, and of the values: (layers, rows, heads, length, head_dim)."""
+        return (self._cache.layer_count, *self._cache.shape)
 
     @classmethod
     @quiet()
@@ -108,15 +121,15 @@ class TransformersReasoner(Reasoner):
         """Load a checkpoint.
 
         Args:
-            weights: A folder or a hub name.
-            frames: Gives the pixels of a frame.
-            device: Where the model runs.
-            dtype: Its precision, by torch's name.
-            adapter: A PEFT LoRA's folder.
-            options: Of the constructor.
+            weights: The checkpoint's folder or hub name.
+            frames: Returns the pixels of a frame.
+            device: The torch device of the model.
+            dtype: The name of the model's torch dtype.
+            adapter: The folder of a PEFT LoRA.
+            options: Further arguments of the constructor.
 
         Raises:
-            WeightsError: They cannot be loaded, or the adapter belongs to other weights.
+            WeightsError: The weights cannot be loaded, or the adapter belongs to other weights.
         """
         import torch
         from transformers import Qwen3VLForConditionalGeneration
@@ -160,7 +173,7 @@ class TransformersReasoner(Reasoner):
         self._inbox.put(session)
 
     def close(self) -> None:
-        """End the worker. Its cache, which can be gigabytes, is freed with this object."""
+        """End the worker. The cache, which can be gigabytes, is freed with this object."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -168,9 +181,13 @@ class TransformersReasoner(Reasoner):
             thread.join()
 
     def renew(self) -> None:
-        """In a forked child: a worker of its own and empty rows. The parent's requests are answered there."""
-        self._inbox, self._waiting, self._thread = queue.SimpleQueue(), [], None
-        self._rows, self._active, self._together = [Row() for _ in self._rows], 0, len(self._rows)
+        """Start with an own worker and empty rows in a forked child. The parent answers its own requests."""
+        self._inbox = queue.SimpleQueue()
+        self._waiting = []
+        self._thread = None
+        self._rows = [Row() for _ in self._rows]
+        self._active = 0
+        self._together = len(self._rows)
         self._inherited = True
 
     def _start(self) -> None:
@@ -180,7 +197,7 @@ class TransformersReasoner(Reasoner):
                 self._thread.start()
 
     def _work(self) -> None:
-        """The worker: admit one job, decode one token for all, again and again."""
+        """Run the worker: admit one job, decode one token for all jobs, and repeat."""
         import torch
 
         with torch.inference_mode():
@@ -193,7 +210,7 @@ class TransformersReasoner(Reasoner):
                         self._step()
 
     def _receive(self, block: bool) -> bool:
-        """Take what has arrived, and wait for something if `block`. False once the reasoner is closed."""
+        """Take what has arrived; with `block`, wait for it. Return False once the reasoner is closed."""
         try:
             while True:
                 item = self._inbox.get(block)
@@ -213,13 +230,13 @@ class TransformersReasoner(Reasoner):
                 row.session, row.used = "", 0
 
     def _next_job(self) -> int:
-        """The number of the waiting job that came first of those whose owner has the fewest rows."""
+        """Return the index in `_waiting` of the oldest job of the owner that uses the fewest rows."""
         jobs = [row.job for row in self._rows[: self._active] if row.job]
         rows = Counter(job.request.rollout.owner for job in jobs)
         return min(range(len(self._waiting)), key=lambda i: rows[self._waiting[i].request.rollout.owner])
 
     def _free_row(self, session: str) -> int:
-        """The session's own row, else the idle one that was used longest ago."""
+        """Return the index of the session's own row, else of the least recently used idle row."""
         idle = [i for i, row in enumerate(self._rows) if row.job is None]
         own = [i for i in idle if session and self._rows[i].session == session]
         return own[0] if own else min(idle, key=lambda i: self._rows[i].used)
@@ -231,44 +248,44 @@ class TransformersReasoner(Reasoner):
         try:
             packed = self.packer.pack(job.request.rollout)
             if len(packed.ids) + 1 > self.context:
+                count = len(packed.ids)
                 raise ContextError(
-                    f"the rollout has {len(packed.ids)} tokens and {self.name} takes {self.context}: show "
-                    "fewer initial frames (view.max_frames), smaller ones, or allow fewer calls "
-                    "(budget.calls)"
+                    f"the rollout has {count} tokens and {self.name} takes {self.context}: {SHORTEN}"
                 )
-            self._move(at, self._active)
+            self._move(at, self._active)  # next to the active rows
             row = self._rows[self._active]
             logits = self._prefill(row, packed, job)
         except Exception as e:
-            # The row may be half-written: it is nobody's now.
-            self._rows[self._active] = Row()
+            self._rows[self._active] = Row()  # it may be half-written
             job.emit(self._to_reasoner_error(e))
             return
         row.job = job
         self._active += 1
-        self._take(row, logits)
-        self._settle()
+        self._accept_or_fail(row, logits)
+        self._retire_rows()
 
     def _prefill(self, row: Row, packed: Packed, job: Job) -> torch.Tensor:
+        """Read the new part of a rollout into its row. Return the logits, `(vocabulary,)`."""
         import torch
 
-        keys, merge = packed.keys(), self.packer.merge
+        keys = packed.keys()
         session = job.request.rollout.session
         known = row.keys if row.session == session else []
-        start = known_tokens(known, keys, frame_spans(packed, merge))
+        start = count_known_tokens(known, keys, frame_spans(packed, self.packer.merge))
         repeated = max(0, min(len(known), len(keys)) - start)
         job.done = Done(StopReason.EOS, prefilled=len(keys) - start, cached=start, repeated=repeated)
-        logits, position = prefill(
+        prefill = Prefill(
             self._model,
             self._cache,
             self._active,
             packed,
-            start,
             image=self.packer.image_token_id,
-            merge=merge,
+            merge=self.packer.merge,
             patches=lambda new: self.packer.patches([packed.images[i] for i in new], self.frames),
         )
-        row.session, row.keys, row.position = session, keys, position
+        logits, row.position = prefill.read(start)
+        row.session = session
+        row.keys = keys
         forbidden = torch.tensor(self._forbidden, dtype=torch.long, device=logits.device)
         prompt = torch.tensor(packed.ids, dtype=torch.long, device=logits.device)
         job.sampler = TokenSampler(job.request.sampling, forbidden, prompt)
@@ -276,39 +293,41 @@ class TransformersReasoner(Reasoner):
         return logits
 
     def _step(self) -> None:
-        """One token for every rollout that is decoding; in parts if memory does not hold them all."""
-        rows, everything = self._rows[: self._active], range(self._active)
-        done: list[torch.Tensor | Exception] = []
-        while len(done) < len(rows):
-            done += in_halves(self._decode, everything[len(done) : len(done) + self._together])
-        for row, logits in zip(rows, done, strict=True):
+        """Decode one token for every active row, in parts if memory does not hold all rows at once."""
+        rows = self._rows[: self._active]
+        indices = range(self._active)
+        results: list[torch.Tensor | Exception] = []
+        while len(results) < len(rows):
+            part = indices[len(results) : len(results) + self._together]
+            results += in_halves(self._decode, part)
+        for row, logits in zip(rows, results, strict=True):
             if isinstance(logits, Exception):
                 self._fail(row, logits)
                 continue
             row.keys.append(row.pending)
             row.position += 1
-            self._take(row, logits)
-        self._settle()
+            self._accept_or_fail(row, logits)
+        self._retire_rows()
         if not self._active:
             self._together = len(self._rows)
 
     def _decode(self, at: Sequence[int]) -> Sequence[torch.Tensor]:
-        """The next logits, `(vocabulary,)` each, of rows that stand side by side."""
+        """Read the pending token of adjacent rows. Return their next logits, `(vocabulary,)` each."""
         import torch
 
         rows = [self._rows[i] for i in at]
         device = next(self._model.parameters()).device
         lengths = [len(row.keys) for row in rows]
         longest = self._cache.aim(at[0], lengths, 1)
-        ends = torch.tensor(lengths, device=device)[:, None]
+        ends = torch.tensor(lengths, device=device)[:, None]  # (rows, 1)
         mask = torch.arange(longest, device=device)[None] <= ends  # (rows, longest)
         ids = torch.tensor([[row.pending] for row in rows], device=device)  # (rows, 1)
-        positions = torch.tensor([[row.position] for row in rows], device=device)
+        positions = torch.tensor([[row.position] for row in rows], device=device)  # (rows, 1)
         try:
             logits = self._model(
                 input_ids=ids,
-                position_ids=positions.expand(3, -1, -1),  # time, height, width
-                attention_mask=mask[:, None, None],
+                position_ids=positions.expand(3, -1, -1),  # time, height, width: (3, rows, 1)
+                attention_mask=mask[:, None, None],  # (rows, 1, 1, longest)
                 past_key_values=self._cache,
                 use_cache=True,
             ).logits[:, -1]
@@ -319,31 +338,33 @@ class TransformersReasoner(Reasoner):
         self.forwards += 1
         return list(logits)
 
-    def _take(self, row: Row, logits: torch.Tensor) -> None:
-        """`_accept`, so that a failure in one rollout ends that one alone."""
+    def _accept_or_fail(self, row: Row, logits: torch.Tensor) -> None:
+        """Accept a row's next token. A failure ends only this row's job."""
         try:
             self._accept(row, logits)
         except Exception as e:
             self._fail(row, e)
 
     def _fail(self, row: Row, e: Exception) -> None:
-        job, row.session, row.job = row.job, "", None
+        job = row.job
+        row.session = ""
+        row.job = None
         assert job is not None
         job.emit(self._to_reasoner_error(e))
 
     def _to_reasoner_error(self, e: Exception) -> Act2SeeError:
         if out_of_memory(e):
             return ReasonerError(
-                f"{self.name}: there is no memory for this rollout, even alone: show fewer initial frames "
+                f"{self.name} has too little memory for this rollout, even alone: show fewer initial frames "
                 "(view.max_frames), smaller ones, or decode fewer at once (reasoner.rows)"
             )
         return e if isinstance(e, Act2SeeError) else ReasonerError(f"{self.name} failed: {first_line(e)}")
 
     def _accept(self, row: Row, logits: torch.Tensor) -> None:
-        """Choose a row's next token, emit its text, and end the job if it is over."""
+        """Draw a row's next token, emit its text, and end the job if the text is complete."""
         job = row.job
         assert job is not None
-        row.pending = job.sampler.draw(logits)
+        row.pending = self._sample(logits, job)
         stop = StopReason.EOS if row.pending in self._ends else self._write(row, job)
         if job.cancelled or stop:
             job.emit(replace(job.done, stop=stop or StopReason.LENGTH, decoded=len(job.written)))
@@ -352,23 +373,25 @@ class TransformersReasoner(Reasoner):
             row.used = self._clock
 
     def _write(self, row: Row, job: Job) -> StopReason | None:
-        """Emit the text of the row's new token, and tell why decoding ends there, if it does."""
+        """Emit the text of the row's new token. Return the reason if decoding stops there, else None."""
         job.written.append(row.pending)
         if new := job.decode(row.pending):
             job.emit(Delta(new))
             if job.request.until(new):
                 return StopReason.UNTIL
-        full = len(job.written) >= job.request.max_tokens or len(row.keys) + 1 >= self.context
-        return StopReason.LENGTH if full else None
+        is_full = len(job.written) >= job.request.max_tokens or len(row.keys) + 1 >= self.context
+        return StopReason.LENGTH if is_full else None
 
-    def _settle(self) -> None:
-        """Bring the rows that still decode to the front."""
+    def _sample(self, logits: torch.Tensor, job: Job) -> int:
+        return int(job.sampler.draw(logits))
+
+    def _retire_rows(self) -> None:
+        """Move the rows whose job has ended after the active rows."""
         for at in reversed(range(self._active)):
             if self._rows[at].job is None:
                 self._active -= 1
                 self._move(at, self._active)
 
     def _move(self, a: int, b: int) -> None:
-        if a != b:
-            self._cache.swap(a, b)
-            self._rows[a], self._rows[b] = self._rows[b], self._rows[a]
+        self._cache.swap(a, b)
+        self._rows[a], self._rows[b] = self._rows[b], self._rows[a]

@@ -1,10 +1,10 @@
-"""Before a run: does the chat model's server answer, and does it take the key?
+"""Check before a run that the chat model's server answers and accepts the key.
 
-One small request for the list of models, which costs nothing and which the common providers answer. It is
-sent by plain HTTP in a thread of its own: the clients of the providers' packages retry for a long time, and a
-name that cannot be resolved can hold a thread for longer than anyone wants to wait. Only what is certain is
-reported: a key that is refused, a server that cannot be reached, a model that Ollama does not have. Anything
-else will show when the question is asked.
+The check is one small request for the list of models, which is free and which the common providers answer. It
+is sent by plain HTTP in a separate thread: the clients of the providers' packages retry for a long time, and
+resolving an unknown host name can block a thread for minutes. Only certain problems are reported: a refused
+key, a server that cannot be reached, a model that Ollama does not have. Other problems appear when the
+question is asked.
 """
 
 from __future__ import annotations
@@ -26,61 +26,69 @@ if TYPE_CHECKING:
     import httpx
 
 log = logging.getLogger(__name__)
-SECONDS = 4.0  # for connecting, and again for the answer
+TIMEOUT = 4.0
+"""The default limit for connecting, and again for the answer, in seconds."""
 _GOOGLE = "https://generativelanguage.googleapis.com"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where and how to ask for the models."""
+    """The request for a server's list of models."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     pulled: str = ""
-    """The model that an Ollama server must have."""
+    """The model that an Ollama server must have; empty for other servers."""
+
+    @property
+    def host(self) -> str:
+        """The scheme, the host name and the port of the URL."""
+        return "/".join(self.url.split("/", 3)[:3])
 
 
-async def probe(model: Any, name: str, seconds: float = SECONDS) -> None:
-    """Ask the model's server for its models.
+async def probe(model: Any, name: str, seconds: float = TIMEOUT) -> None:
+    """Ask the model's server for its list of models.
 
     Args:
         model: A LangChain chat model.
-        name: Its name in messages.
-        seconds: How long connecting may take, and again the answer.
+        name: The model's name in messages.
+        seconds: The limit for connecting, and again for the answer.
 
     Raises:
-        SetupError: The server cannot be reached, refuses the key, or lacks the model.
+        SetupError: The server cannot be reached, refuses the key, or does not have the model.
     """
     provider = provider_of(model)
     address = address_of(model, provider)
     if address is None:
         return
     done: Future[str | None] = Future()
-    threading.Thread(
-        target=_ask, args=(done, address, name, provider, seconds), name="act2see-probe", daemon=True
-    ).start()
-    wrong: str | None
+    arguments = (done, address, name, provider, seconds)
+    # A daemon, so that a blocked name resolution does not keep the process from ending.
+    threading.Thread(target=_run_probe, args=arguments, name="act2see-probe", daemon=True).start()
+    problem: str | None
     try:
-        wrong = await asyncio.wait_for(asyncio.wrap_future(done), 2 * seconds)
+        problem = await asyncio.wait_for(asyncio.wrap_future(done), 2 * seconds)
     except TimeoutError:
-        wrong = (
-            f"{name} cannot be reached: {_host(address.url)} was not found in {2 * seconds:g} s; check the "
+        problem = (
+            f"{name} cannot be reached: {address.host} was not found in {2 * seconds:g} s; check the "
             "connection or the proxy"
         )
-    if wrong:
-        raise SetupError(wrong)
+    if problem:
+        raise SetupError(problem)
 
 
 def address_of(model: Any, provider: str) -> Address | None:
-    """Where a chat model's server lists its models; None for unknown providers."""
+    """Return the address at which a chat model's server lists its models; None for unknown providers."""
     if provider == "google_genai":
         if getattr(model, "vertexai", None) or getattr(model, "project", None):
-            return None
-        key, base = _secret(model, "google_api_key"), _text(model, "base_url") or _GOOGLE
+            return None  # Vertex AI authenticates by Google Cloud credentials
+        key = _secret(model, "google_api_key")
+        base = _text(model, "base_url") or _GOOGLE
         url = f"{base.rstrip('/')}/v1beta/models?pageSize=1"
         return Address(url, {"x-goog-api-key": key}) if key else None
     if provider == "anthropic":
-        key, base = _secret(model, "anthropic_api_key"), _text(model, "anthropic_api_url")
+        key = _secret(model, "anthropic_api_key")
+        base = _text(model, "anthropic_api_url")
         url = f"{base.rstrip('/')}/v1/models?limit=1"
         return Address(url, {"x-api-key": key, "anthropic-version": "2023-06-01"}) if key else None
     if provider == "ollama":
@@ -92,7 +100,7 @@ def address_of(model: Any, provider: str) -> Address | None:
     if provider == "groq":
         base = _text(model, "groq_api_base") or "https://api.groq.com"
         return _bearer(f"{base.rstrip('/')}/openai/v1", _secret(model, "groq_api_key"))
-    # The packages of many providers use OpenAI's client; Azure's authenticates by headers of its own.
+    # The packages of many providers use OpenAI's client. Azure's client has other authentication headers.
     client: Any = getattr(model, "root_async_client", None)
     if client is None or "azure" in type(client).__name__.lower() or not isinstance(client.api_key, str):
         return None
@@ -103,55 +111,62 @@ def _bearer(base: str, key: str) -> Address | None:
     return Address(f"{base.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}) if base and key else None
 
 
-def _ask(done: Future[str | None], address: Address, name: str, provider: str, seconds: float) -> None:
+def _run_probe(done: Future[str | None], address: Address, name: str, provider: str, seconds: float) -> None:
     try:
-        done.set_result(_wrong(address, name, provider, seconds))
-    except BaseException as e:  # it is not known to be wrong: the question will show
-        log.debug("asking %s for its models: %s", _host(address.url), e)
+        done.set_result(_find_problem(address, name, provider, seconds))
+    except BaseException as e:  # no certain problem: another one would appear when the question is asked
+        log.debug("asking %s for its models: %s", address.host, e)
         done.set_result(None)
 
 
-def _wrong(address: Address, name: str, provider: str, seconds: float) -> str | None:
-    """What is certainly wrong, in one line; None if nothing is."""
+def _find_problem(address: Address, name: str, provider: str, seconds: float) -> str | None:
+    """Return a certain problem in one line; None if there is none."""
     import httpx
 
-    host = _host(address.url)
-    try:
-        response = httpx.get(
-            address.url, headers=dict(address.headers), timeout=seconds, follow_redirects=False
-        )
-    except (
+    unreachable = (
         httpx.ConnectError,
         httpx.ConnectTimeout,
         httpx.ProxyError,
         httpx.UnsupportedProtocol,
         httpx.InvalidURL,
-    ) as e:
+    )
+    headers = dict(address.headers)
+    try:
+        response = httpx.get(address.url, headers=headers, timeout=seconds, follow_redirects=False)
+    except unreachable as e:
         start = "; start it with `ollama serve`" if provider == "ollama" else ""
         return (
-            f"{name} cannot be reached: {host} does not answer ({first_line(e, 120)}); check the connection, "
-            f"the proxy or the address{start}"
+            f"{name} cannot be reached: {address.host} does not answer ({first_line(e, 120)}); check the "
+            f"connection, the proxy or the address{start}"
         )
     except httpx.HTTPError as e:
-        log.debug("asking %s for its models: %s", host, e)  # slow, or cut off: that is transient
+        # A slow answer or a broken connection is transient.
+        log.debug("asking %s for its models: %s", address.host, e)
         return None
     if _refuses_key(response):
-        return f"{name}: {host} refuses the key (status {response.status_code}): {_key_advice(provider)}"
-    if address.pulled and response.status_code == 200:
-        has = [str(m.get("name", "")) for m in response.json().get("models", [])]
-        wanted = address.pulled if ":" in address.pulled else f"{address.pulled}:latest"
-        if wanted not in has:
-            pull = f"ollama pull {address.pulled}"
-            return f"{name}: Ollama at {host} does not have the model {address.pulled}: {pull}"
+        status = response.status_code
+        return f"{name}: {address.host} refuses the key (status {status}): {_key_advice(provider)}"
+    if address.pulled and response.status_code == 200 and not _has_pulled(response, address.pulled):
+        return (
+            f"{name}: Ollama at {address.host} does not have the model {address.pulled}: run "
+            f"`ollama pull {address.pulled}`"
+        )
     return None
+
+
+def _has_pulled(response: httpx.Response, model: str) -> bool:
+    """Return whether an Ollama server lists a model, whose tag is `latest` if it has none."""
+    models = response.json().get("models", [])
+    names = [str(m.get("name", "")) for m in models]
+    return (model if ":" in model else f"{model}:latest") in names
 
 
 def _refuses_key(response: httpx.Response) -> bool:
     text = response.text.lower()
     if response.status_code == 401:
-        # A key may be valid for questions and not for the list of models; the server says so.
+        # A valid key may lack the right to list the models; the server's message then says so.
         return "scope" not in text and "permission" not in text
-    return response.status_code == 400 and "api key" in text
+    return response.status_code == 400 and "api key" in text  # Gemini's answer
 
 
 def _key_advice(provider: str) -> str:
@@ -160,15 +175,13 @@ def _key_advice(provider: str) -> str:
     return f"export {used[0]}=... (a valid key)" if used else "check the key in the options"
 
 
-def _host(url: str) -> str:
-    return "/".join(url.split("/", 3)[:3])
-
-
 def _secret(model: Any, name: str) -> str:
+    """Return a secret of a chat model; empty if the attribute is missing or not a secret."""
     value: Any = getattr(model, name, None)
     return str(value.get_secret_value()) if hasattr(value, "get_secret_value") else ""
 
 
 def _text(model: Any, name: str) -> str:
+    """Return a string attribute of a chat model; empty if it is missing or not a string."""
     value = getattr(model, name, None)
     return value if isinstance(value, str) else ""

@@ -1,8 +1,8 @@
 """Read the stream of a chat model as the continuation of a thought.
 
-A model opens a `<think>` anew with each of its turns, and the thought is open already: that tag is left out.
-Stop strings, which APIs cut off, are put back if a tag was left open. Characters that a server has split
-between two chunks are put together.
+A model opens each of its turns with `<think>`, although the thought is open already: that tag is left out.
+APIs cut off stop strings: they are restored if a tag was left open. Characters that a server split between
+two chunks are joined.
 """
 
 from __future__ import annotations
@@ -13,68 +13,76 @@ from typing import Any
 
 from act2see.agent.grammar import StopReason
 from act2see.agent.reasoners.base import Done, Request
-from act2see.agent.reasoners.chat.metadata import LIMIT_REASONS, REFUSAL_REASONS, done_of, finish_reason
+from act2see.agent.reasoners.chat.metadata import LIMIT_REASONS, REFUSAL_REASONS, finish_reason, make_done
 
-_OPENED = re.compile(r"\A\s*<think>\n?")
-_DRAIN = 8  # chunks read after the end of a call, for the token counts that come last
-_CHARACTERS = 8  # of a token, at most: more than that for each token of the limit, and the reading ends
+_OPENING_TAG = re.compile(r"\A\s*<think>\n?")
+_MAX_DRAINED = 8  # chunks that are read after the end of the text, for the token counts that come last
+# A token has at most this many characters. Some servers ignore the token limit: their text is ended when it
+# is longer than the limit allows.
+_CHARACTERS_PER_TOKEN = 8
 
 
 class Reading:
-    """What has been read of one stream."""
+    """The state of reading one stream."""
 
     def __init__(self, request: Request, continues: bool) -> None:
         """
         Args:
-            request: The request that it answers.
-            continues: Whether the server continues the turn itself, so that its text is taken as it is.
+            request: The request that the stream answers.
+            continues: Whether the server itself continues the turn, so that its text is used unchanged.
         """
         self.text = ""
         self.ended = False
         """Whether `until` has ended the text."""
         self.message: Any = None
-        """The sum of the chunks that hold counts or reasons."""
-        self._request, self._continues = request, continues
-        self._opening, self._halves = _Opening(not continues), _Halves()
-        self._chunks = self._drained = 0
+        """The sum of the chunks with counts or finish reasons; None if none has come."""
+        self._request = request
+        self._continues = continues
+        self._opening = _OpeningFilter(not continues)
+        self._surrogates = _SurrogateJoiner()
+        self._chunks = 0
+        self._drained = 0
 
     def take(self, chunk: Any) -> str:
-        """Read a chunk of LangChain; returns its new text, up to where the text ends."""
-        # Of the message only counts and reasons are summed: summing whole texts takes longer than a token.
+        """Read a chunk of LangChain. Return its new text, up to the end of the text."""
+        # Only chunks with counts and reasons are summed: summing all texts takes longer than a token.
         if chunk.usage_metadata or chunk.additional_kwargs or finish_reason(chunk):
             self.message = chunk if self.message is None else self.message + chunk
         if self.ended:
             self._drained += 1
             return ""
         self._chunks += bool(chunk.text)
-        return self._feed(self._opening.read(self._halves.read(str(chunk.text))))
+        text = self._surrogates.read(str(chunk.text))
+        return self._feed(self._opening.read(text))
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is needed of the stream."""
-        return self._drained >= _DRAIN if self.ended else self.is_too_long
+        """Whether the rest of the stream is not needed."""
+        return self._drained >= _MAX_DRAINED if self.ended else self.is_too_long
 
     @property
     def is_too_long(self) -> bool:
-        return not self.ended and len(self.text) > _CHARACTERS * self._request.max_tokens
+        """Whether the text exceeds the token limit by its number of characters."""
+        return not self.ended and len(self.text) > _CHARACTERS_PER_TOKEN * self._request.max_tokens
 
     @property
     def refusal(self) -> str:
-        """Why the model refuses to answer; empty if it does not."""
+        """The reason for which the model refuses to answer; empty if it does not refuse."""
         reason = finish_reason(self.message)
         return reason if reason in REFUSAL_REASONS and not self.ended else ""
 
-    def rest(self) -> str:
-        """The text that was held back, once the stream has ended."""
-        return (
-            "" if self.ended else self._feed(self._opening.read(self._halves.rest()) + self._opening.rest())
-        )
+    def flush(self) -> str:
+        """Return the text that was held back, at the end of the stream."""
+        if self.ended:
+            return ""
+        text = self._surrogates.flush()
+        return self._feed(self._opening.read(text) + self._opening.flush())
 
     def close_tag(self) -> str:
-        """The closing tag that the API has cut off, if a tag was left open."""
+        """Return the closing tag that the API has cut off; empty if no tag was left open."""
         if self.ended or self._continues or finish_reason(self.message) in LIMIT_REASONS:
             return ""
-        tag = _closing_tag(self.text, self._request.stops)
+        tag = _missing_tag(self.text, self._request.stops)
         if tag:
             self._request.until(tag)
             self.text += tag
@@ -82,53 +90,61 @@ class Reading:
         return tag
 
     def done(self) -> Done:
-        """The end, once the stream has ended."""
+        """Return the end of the continuation, at the end of the stream."""
         stop = StopReason.EOS
         if self.ended:
             stop = StopReason.UNTIL
         elif self.is_too_long or finish_reason(self.message) in LIMIT_REASONS:
             stop = StopReason.LENGTH
-        return done_of(stop, self.message, self._chunks)
+        return make_done(stop, self.message, self._chunks)
 
     def _feed(self, text: str) -> str:
-        """Read text up to where `until` ends it."""
-        kept, self.ended = _until(text, self._request.until)
+        """Read text until `until` ends it. Return the text that was read."""
+        kept, self.ended = _cut_at_end(text, self._request.until)
         self.text += kept
         return kept
 
 
-class _Opening:
-    """Leaves out the `<think>` with which a model opens a thought that is open."""
+class _OpeningFilter:
+    """Leaves out the `<think>` with which a model opens a thought that is open already."""
 
-    def __init__(self, wanted: bool) -> None:
-        self._held: str | None = "" if wanted else None
+    def __init__(self, active: bool) -> None:
+        # The text so far, while it may still become `<think>`; None once that is decided.
+        self._held: str | None = "" if active else None
 
     def read(self, text: str) -> str:
-        """The text that may be passed on: none while it may still become `<think>`."""
+        """Return the text to pass on: nothing while it may still become `<think>`."""
         if self._held is None:
             return text
         self._held += text
-        return "" if "<think>\n".startswith(self._held.lstrip()) else self.rest()
+        return "" if "<think>\n".startswith(self._held.lstrip()) else self.flush()
 
-    def rest(self) -> str:
+    def flush(self) -> str:
+        """Return the text that was held back."""
         held, self._held = self._held or "", None
-        return _OPENED.sub("", held)
+        return _OPENING_TAG.sub("", held)
 
 
-class _Halves:
-    """Puts characters together that a server has split between two chunks, as JSON's escapes allow. A lone
-    surrogate can be kept neither in a checkpoint nor in a trace, and is replaced."""
+class _SurrogateJoiner:
+    """Joins characters that a server split between two chunks, as JSON's escapes allow.
+
+    A lone surrogate is replaced: neither a checkpoint nor a trace can hold one.
+    """
 
     def __init__(self) -> None:
         self._held = ""
 
     def read(self, text: str) -> str:
-        text, self._held = self._held + text, ""
+        """Return the text to pass on; the first half of a character at its end is held back."""
+        text = self._held + text
+        self._held = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
-            text, self._held = text[:-1], text[-1]
+            self._held = text[-1]
+            text = text[:-1]
         return _join_surrogates(text)
 
-    def rest(self) -> str:
+    def flush(self) -> str:
+        """Return the text that was held back."""
         held, self._held = self._held, ""
         return _join_surrogates(held)
 
@@ -137,16 +153,16 @@ def _join_surrogates(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _until(text: str, until: Callable[[str], bool]) -> tuple[str, bool]:
-    """The text up to where `until` ends it, and whether it does."""
+def _cut_at_end(text: str, until: Callable[[str], bool]) -> tuple[str, bool]:
+    """Return the text up to the character at which `until` returns True, and whether it returns True."""
     for n, char in enumerate(text, start=1):
         if until(char):
             return text[:n], True
     return text, False
 
 
-def _closing_tag(text: str, stops: Sequence[str]) -> str:
-    """Of these closing tags, the one of the last tag that is open in the text; empty if none is."""
+def _missing_tag(text: str, stops: Sequence[str]) -> str:
+    """Return the closing tag of the last tag that is open in the text; empty if none is open."""
     opened = [(text.rfind(stop.replace("</", "<", 1)), stop) for stop in stops]
     at, closing = max(opened, default=(-1, ""))
     return closing if at >= 0 and closing not in text[at:] else ""

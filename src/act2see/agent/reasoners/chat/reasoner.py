@@ -1,16 +1,16 @@
-"""Any LangChain chat model as a reasoner: a teacher, or the model of whoever has only an API key.
+"""Any LangChain chat model as a reasoner: a teacher, or a model that is reached by an API key.
 
-Most chat APIs cannot continue a turn that holds an image. So what a tool returned becomes a user's turn, the
-model's next turn continues from there, and in the trace it is one thought again (`reading.py`).
+Most chat APIs cannot continue a turn that holds an image. So the result of a tool becomes a user's turn, the
+model's next turn continues from there, and the trace joins the turns to one thought (`reading.py`).
 
-With `continuation` the server can continue an unfinished turn, as `act2see serve openai` does: it reads the
-rollout itself, and the run's temperature, seed and token limit hold. Otherwise these are the chat model's
-own.
+With `continuation` the server can continue an unfinished turn, as `act2see serve openai` does. It then reads
+the rollout itself and uses the run's temperature, seed and token limit. Other servers use the settings of the
+chat model.
 
-Before the first word of an answer, transient errors (rate limits, overload, lost connections) are waited for,
-as long as the server asks (`Retry-After`); one wait holds for all questions of the reasoner. After it nothing
-is sent again, since the streamed text would be there twice: the run ends at its last saved step. Token counts
-are those that the provider reports.
+A request that fails before its first word by a transient error (rate limit, overload, lost connection) is
+sent again, after the wait for which the server asks (`Retry-After`); a wait applies to all questions of the
+reasoner. After the first word nothing is sent again, since text would be streamed twice: the run ends at its
+last saved step. Token counts are those that the provider reports.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from typing import TYPE_CHECKING, Any
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.agent.reasoners.chat.metadata import (
     answering_model,
-    asked_model,
     finish_reason,
     is_cut,
     is_other_model,
+    requested_model,
 )
 from act2see.agent.reasoners.chat.probe import probe
 from act2see.agent.reasoners.chat.reading import Reading
-from act2see.agent.reasoners.chat.turns import Blocks, chat_messages, continued_messages
+from act2see.agent.reasoners.chat.turns import Blocks, chat_messages, continuation_messages
 from act2see.agent.reasoners.faults import (
     Backoff,
     CutError,
-    error_line,
+    describe_error,
     refuses_stops,
     status_of,
     to_reasoner_error,
@@ -52,44 +52,49 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 log = logging.getLogger(__name__)
-_STOPS = 4  # every API takes so many; at other tags the reading ends, and the connection with it
+_MAX_STOPS = 4  # every API accepts this many; at other tags the stream is closed
 
 
 @dataclass(slots=True)
 class ChatModelReasoner(Reasoner):
-    """Continues rollouts with a LangChain chat model."""
+    """Continues rollouts with a LangChain chat model.
+
+    Raises:
+        ConfigError: `continuation` is set for a model without an OpenAI-compatible server.
+    """
 
     model: BaseChatModel
     source: InitVar[FrameSource]
-    """Gives the pixels of a frame."""
+    """Returns the pixels of a frame."""
     name: str = "chat"
     backoff: Backoff = field(default_factory=Backoff)
+    """The rules for sending a failed request again."""
     continuation: bool = False
     """Whether the server can continue an unfinished turn."""
     in_background: bool = False
-    """Whether requests run on the process's background loop, whichever loop the caller is in. A client keeps
-    connections, and they belong to the loop that opened them; so a model that is shared with nobody else can
-    serve callers from many loops."""
+    """Whether requests run on the process's background loop instead of the caller's. A client's connections
+    belong to the loop that opened them, so a model that only this reasoner uses can then serve callers on
+    many loops."""
     ask_first: bool = False
-    """Whether the server is asked, before the first run, if it is there and takes the key."""
+    """Whether to check before the first run that the server answers and accepts the key."""
     _blocks: Blocks = field(init=False)
-    _process: int = field(default=0, init=False)  # the one that has sent a request
+    _process: int = field(default=0, init=False)  # id of the process that has sent a request
     _is_checked: bool = field(default=False, init=False)
-    _met: bool = field(default=False, init=False)  # the server has answered, if only with an error
-    _free: float = field(default=0.0, init=False)  # nobody sends before this time (monotonic clock)
-    _stopless: bool = field(default=False, init=False)  # the model takes no stop strings
-    _warned: bool = field(default=False, init=False)  # of another model that answers
+    _has_answered: bool = field(default=False, init=False)  # the server has sent a response or an error
+    _earliest: float = field(default=0.0, init=False)  # time of the next request (monotonic clock)
+    _no_stops: bool = field(default=False, init=False)  # the model does not support stop strings
+    _has_warned: bool = field(default=False, init=False)  # that another model answers
 
     def __post_init__(self, source: FrameSource) -> None:
         self._blocks = Blocks(source)
         if self.continuation and not hasattr(self.model, "extra_body"):
             raise ConfigError(
-                f"{self.name}: reasoner.continuation needs an OpenAI-compatible server, weights "
-                "`openai:NAME` and its base_url"
+                f"{self.name}: reasoner.continuation needs an OpenAI-compatible server: set the weights to "
+                "`openai:NAME`, and its base_url"
             )
 
     async def check(self) -> None:
-        """Ask the server for its models, until it has answered once."""
+        """Check that the server answers and accepts the key, until one check has succeeded."""
         if self.ask_first and not self._is_checked:
             await probe(self.model, self.name)
             self._is_checked = True
@@ -113,7 +118,7 @@ class ChatModelReasoner(Reasoner):
                 raise
             log.debug("%s, after the end of the text", e)
         if not reading.is_too_long:
-            if held := reading.rest():
+            if held := reading.flush():
                 yield Delta(held)
             self._check_model(reading.message)
             if reading.refusal:
@@ -126,20 +131,20 @@ class ChatModelReasoner(Reasoner):
         self._process = self._process or os.getpid()
         if self._process != os.getpid():
             raise SetupError(
-                f"{self.name}: the connections to it belong to the process that this one was forked from, "
-                'where it has been asked: fork before the first question, or start processes by "spawn"'
+                f"{self.name}: its connections belong to the parent process, which has already used it: fork "
+                'before the first question, or start processes with the "spawn" method'
             )
 
     def _messages(self, request: Request) -> tuple[list[Any], dict[str, Any]]:
-        """The messages of a request, and its settings."""
+        """Return the messages of a request, and its settings."""
         stops = list(request.stops)
-        settings: dict[str, Any] = {"stop": stops if self.continuation else stops[:_STOPS]}
-        # LangChain asks servers other than OpenAI's own for their token counts only if told to.
+        settings: dict[str, Any] = {"stop": stops if self.continuation else stops[:_MAX_STOPS]}
+        # By default LangChain asks only OpenAI's own servers for token counts.
         if hasattr(self.model, "stream_usage") and "stream_usage" not in self.model.model_fields_set:
             settings["stream_usage"] = True
         if not self.continuation:
             return chat_messages(request.rollout, self._blocks), settings
-        messages, plain = continued_messages(request.rollout, self._blocks)
+        messages, plain = continuation_messages(request.rollout, self._blocks)
         settings["max_tokens"] = request.max_tokens
         settings["temperature"] = request.sampling.temperature
         settings["top_p"] = request.sampling.top_p
@@ -156,11 +161,12 @@ class ChatModelReasoner(Reasoner):
     async def _chunks(
         self, messages: list[Any], settings: dict[str, Any], rng: random.Random
     ) -> AsyncGenerator[Any]:
-        """The model's stream; a request that fails before its first word is sent again if that may help."""
-        started, sent = time.monotonic(), 0
+        """Yield the model's chunks. A transient error before the first word sends the request again."""
+        started = time.monotonic()
+        sent = 0
         while True:
-            await self._turn()
-            if self._stopless:
+            await self._wait_for_server()
+            if self._no_stops:
                 settings.pop("stop", None)
             began = False
             try:
@@ -170,20 +176,26 @@ class ChatModelReasoner(Reasoner):
                         yield chunk
                 return
             except Exception as e:
-                if not began and not self._stopless and refuses_stops(e):
-                    self._stopless = True
-                    log.warning("%s takes no stop strings: its stream is ended by hanging up", self.name)
+                if not began and not self._no_stops and refuses_stops(e):
+                    self._no_stops = True
+                    log.warning("%s does not support stop strings: the stream is closed instead", self.name)
                     continue
                 sent += 1
-                wait = None if began else self._wait(e, sent, started, rng)
+                wait = None if began else self._backoff_wait(e, sent, started, rng)
                 if wait is None:
                     silence = self.backoff.silence
                     raise to_reasoner_error(e, self.name, began=began, silence=silence) from e
-                log.warning("%s: %s; request %d in %.1f s", self.name, error_line(e), sent + 1, wait)
-                self._free = max(self._free, time.monotonic() + wait)
+                log.warning("%s: %s; request %d in %.1f s", self.name, describe_error(e), sent + 1, wait)
+                self._earliest = max(self._earliest, time.monotonic() + wait)
 
     async def _chunks_once(self, messages: list[Any], settings: dict[str, Any]) -> AsyncGenerator[Any]:
-        """The chunks of one request. Raises whatever the model's package raises, and `CutError`."""
+        """Yield the chunks of one request.
+
+        Raises:
+            CutError: The stream ended without a finish reason.
+            TimeoutError: The server sent nothing for `backoff.silence` seconds.
+            Exception: Any other error of the model's package.
+        """
         last: Any = None
         stream = self.model.astream(messages, **settings)
         try:
@@ -192,7 +204,7 @@ class ChatModelReasoner(Reasoner):
                     chunk = await anext(stream, None)
                 if chunk is None:
                     break
-                self._met = True
+                self._has_answered = True
                 if last is None or finish_reason(chunk):
                     last = chunk
                 yield chunk
@@ -202,37 +214,41 @@ class ChatModelReasoner(Reasoner):
         if is_cut(last):
             raise CutError("the stream ended without its last part")
 
-    async def _turn(self) -> None:
-        """Wait while the server has asked for a pause, which another question may have prolonged."""
-        wait = self._free - time.monotonic()
+    async def _wait_for_server(self) -> None:
+        """Wait until the server accepts requests. Another question may prolong the wait meanwhile."""
+        wait = self._earliest - time.monotonic()
         while wait > 0:
             await asyncio.sleep(wait)
-            wait = self._free - time.monotonic()
+            wait = self._earliest - time.monotonic()
 
-    def _wait(self, error: Exception, sent: int, started: float, rng: random.Random) -> float | None:
-        """Seconds until the next request; None if there will be none.
+    def _backoff_wait(self, error: Exception, sent: int, started: float, rng: random.Random) -> float | None:
+        """Return the seconds until the next request; None if the request is given up.
 
         Args:
-            error: Why the last one failed.
-            sent: How many requests have failed.
-            started: When the first one was sent.
+            error: The error of the last request.
+            sent: The number of failed requests.
+            started: The time of the first request (monotonic clock).
             rng: Varies the wait.
         """
         wait = self.backoff.wait(error, sent, rng)
-        self._met |= status_of(error) is not None
+        self._has_answered |= status_of(error) is not None
         # A server that has answered before is expected to come back.
-        late = wait is not None and time.monotonic() + wait - started > self.backoff.absent
-        return None if late and not self._met else wait
+        is_late = wait is not None and time.monotonic() + wait - started > self.backoff.absent
+        return None if is_late and not self._has_answered else wait
 
     def _check_model(self, message: Any) -> None:
-        """Whether the model that answered is the one that was asked: some servers answer with whichever they
-        have."""
-        asked, answered = asked_model(self.model), answering_model(message)
-        if not is_other_model(asked, answered):
+        """Report an answer from another model: some servers answer with any model that they have.
+
+        Raises:
+            SetupError: The server continues rollouts, which only the configured model was trained to read.
+        """
+        requested = requested_model(self.model)
+        answering = answering_model(message)
+        if not is_other_model(requested, answering):
             return
-        words = f"{self.name}: {answered!r} answered, and {asked!r} was asked"
+        words = f"{self.name}: {answering!r} answered instead of {requested!r}"
         if self.continuation:
             raise SetupError(f"{words}: set reasoner.weights to the model that the server has")
-        if not self._warned:
-            self._warned = True
-            log.warning("%s: traces name the one that was asked", words)
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning("%s: traces record the requested model", words)

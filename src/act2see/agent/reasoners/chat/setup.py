@@ -1,8 +1,8 @@
-"""Make a LangChain chat model of its name and options, or say what is missing: a package, the key, a name.
+"""Make a LangChain chat model from its name and options, or report the missing package, key or name.
 
-Each provider's package reports a missing key in its own way (an exception of its client, several lines of
-pydantic's, or nothing at all before the first request), so the key is looked for here. Whether the server
-takes it is for `probe.py` to ask.
+Each provider's package reports a missing key in its own way (an exception of its client, several lines from
+pydantic, or nothing before the first request), so the key is checked here. `probe.py` checks that the server
+accepts it.
 """
 
 from __future__ import annotations
@@ -40,78 +40,88 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """The variables in which LangChain's packages look for a provider's key; the first is the one to set."""
 # Providers whose packages make a model without a key, and fail at the first request.
-_SILENT = {"anthropic", "mistralai"}
-# Options that lead to a server of the user's own.
+_LATE_KEY_CHECK = {"anthropic", "mistralai"}
+# Options that name the user's own server, which may need no key.
 _ADDRESSES = ("base_url", "endpoint", "anthropic_api_url", "default_headers")
-_ANSWER, _CONNECT = 600.0, 5.0  # seconds that a server may be silent, and that connecting may take
-_SAYS_KEY = re.compile(r"api[_ ]key|credentials", re.IGNORECASE)
-_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:API_KEY|API_TOKEN|KEY)\b")
+_ANSWER_TIMEOUT = 600.0  # seconds that a server may send nothing
+_CONNECT_TIMEOUT = 5.0  # seconds that connecting may take
+_MENTIONS_KEY = re.compile(r"api[_ ]key|credentials", re.IGNORECASE)
+_KEY_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:API_KEY|API_TOKEN|KEY)\b")
 
 
 def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatModel:
     """Make a LangChain chat model.
 
     Args:
-        name: `provider:model`.
-        options: The chat model's own.
-        where: The config key that names it, for messages.
+        name: The model as `provider:model`.
+        options: The options of the provider's chat model.
+        where: The config key that names the model, for messages.
 
     Raises:
-        ConfigError: A package or the key is missing, or there is no such model or option.
+        ConfigError: A package or the key is missing, or the model or an option does not exist.
     """
-    try:
-        from langchain.chat_models import init_chat_model
-    except ImportError as e:
-        raise ConfigError(
-            "a chat model needs LangChain: pip install 'act2see[chat]' and the provider's package"
-        ) from e
     if not name.rpartition(":")[2].strip():
         raise ConfigError(f"{where} {name!r} names no model: name it as provider:model, as in openai:gpt-4o")
     if (variable := _malformed_key(_named_provider(name, options), options)) is not None:
         raise ConfigError(
-            f"{where} {name!r}: the key in {variable} holds a space or a character that no key has: copy it "
-            "again"
+            f"{where} {name!r}: the key in {variable} holds a space or an invalid character: copy it again"
         )
+    model = _init_model(name, options, where)
+    provider = provider_of(model)
+    if provider in _LATE_KEY_CHECK and not any(options.get(o) for o in _ADDRESSES):
+        variable = missing_key(f"{provider}:", options)
+        if variable is not None:
+            raise ConfigError(_missing_key_message(where, name, variable))
+    return model
+
+
+def _init_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatModel:
+    """Call LangChain's `init_chat_model`. Raise `ConfigError` for any of its errors."""
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError as e:
+        raise ConfigError(
+            "a chat model needs LangChain: `pip install 'act2see[chat]'` and the provider's package"
+        ) from e
     try:
         with warnings.catch_warnings():
             # LangChain warns of a provider that it guesses from the model's name.
             warnings.simplefilter("ignore", DeprecationWarning)
-            made: BaseChatModel = init_chat_model(name, **options)
+            model: BaseChatModel = init_chat_model(name, **options)
     except ImportError as e:
         if found := re.search(r"`(pip install [\w.-]+)`", str(e)):
             raise ConfigError(f"{where} {name!r} needs its provider's package: {found[1]}") from e
-        raise ConfigError(f"{where} {name!r}: {' '.join(str(e).split())[:300]}") from e
+        raise ConfigError(f"{where} {name!r}: {_join_lines(e)}") from e
     except Exception as e:  # each package has its own errors for a missing key or an unknown option
         variable = missing_key(name, options, str(e))
         if variable is not None:
-            raise ConfigError(_no_key(where, name, variable)) from e
-        raise ConfigError(f"{where} {name!r} cannot be set up: {_problem_line(e)}") from e
-    provider = provider_of(made)
-    if provider in _SILENT and not any(options.get(o) for o in _ADDRESSES):
-        variable = missing_key(f"{provider}:", options)
-        if variable is not None:
-            raise ConfigError(_no_key(where, name, variable))
-    return made
+            raise ConfigError(_missing_key_message(where, name, variable)) from e
+        raise ConfigError(f"{where} {name!r} cannot be set up: {_first_problem_line(e)}") from e
+    return model
 
 
 def provider_of(model: BaseChatModel) -> str:
-    """LangChain's name of a chat model's provider: `openai` for `langchain_openai.ChatOpenAI`."""
+    """Return LangChain's name of a chat model's provider: `openai` for `langchain_openai.ChatOpenAI`."""
     return type(model).__module__.partition(".")[0].removeprefix("langchain_")
 
 
 def _named_provider(name: str, options: Mapping[str, Any]) -> str:
-    """The provider in a model's name or options; empty if LangChain has to guess it."""
+    """Return the provider in a model's name or options; empty if LangChain has to guess it."""
     named = options.get("model_provider") or (name.partition(":")[0] if ":" in name else "")
     return str(named).replace("-", "_").lower()
 
 
 def reasoner_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a reasoner's chat model. A reasoner does its own retries, and sends its requests from an
-    event loop of its own.
+    """Return the options of a reasoner's chat model.
 
-    Google's package would look for an absent server for half a minute. OpenAI's shares one HTTP client among
-    all models of an address, unless their timeout cannot be hashed; ours must not meet connections that other
-    models opened on another loop.
+    A reasoner does its own retries, and sends its requests from its own event loop. Google's package would
+    retry an absent server for half a minute. OpenAI's package shares one HTTP client among all models of an
+    address, unless their timeout cannot be hashed; the reasoner must not share it, since other models open
+    its connections on another loop.
+
+    Args:
+        name: The model as `provider:model`.
+        options: The options from the config, which override these.
     """
     provider = _named_provider(name, options)
     if provider == "google_genai":
@@ -119,39 +129,43 @@ def reasoner_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if provider == "openai":
         import httpx
 
-        return {"timeout": httpx.Timeout(_ANSWER, connect=_CONNECT), **options}
+        return {"timeout": httpx.Timeout(_ANSWER_TIMEOUT, connect=_CONNECT_TIMEOUT), **options}
     return dict(options)
 
 
 def missing_key(name: str, options: Mapping[str, Any], complaint: str = "") -> str | None:
-    """The variable that should hold the provider's key and does not.
+    """Return the environment variable that should hold the provider's key but is not set.
 
     Args:
-        name: `provider:model`.
-        options: The chat model's own.
-        complaint: The message of the provider's package, which names the variable of a provider that is not
-            known here.
+        name: The model as `provider:model`.
+        options: The options of the provider's chat model.
+        complaint: The error message of the provider's package. For a provider that is missing in `KEYS`, the
+            message names the variable.
 
     Returns:
-        None if the key is there, or is not known to be needed.
+        The variable; None if the key is given, or is not known to be needed.
     """
     if _given_keys(options):
         return None
     known = KEYS.get(_named_provider(name, options))
-    if known is None and _SAYS_KEY.search(complaint):
-        known = tuple(_VARIABLE.findall(complaint))
+    if known is None and _MENTIONS_KEY.search(complaint):
+        known = tuple(_KEY_VARIABLE.findall(complaint))
     if not known or any(os.environ.get(variable, "").strip() for variable in known):
         return None
     return known[0]
 
 
 def _given_keys(options: Mapping[str, Any]) -> list[str]:
-    named = [str(v or "") for o, v in options.items() if o == "api_key" or o.endswith("_api_key")]
-    return [key for key in named if key.strip()]
+    keys = []
+    for option, value in options.items():
+        is_key = option == "api_key" or option.endswith("_api_key")
+        if is_key and str(value or "").strip():
+            keys.append(str(value))
+    return keys
 
 
 def _malformed_key(provider: str, options: Mapping[str, Any]) -> str | None:
-    """Where a key is that cannot be sent, because it is not ASCII or holds a space."""
+    """Return the place of a key that cannot be sent, as it is not ASCII or contains a space; else None."""
     if given := _given_keys(options):
         return None if all(map(_is_sendable, given)) else "the options"
     variables = [v for v in KEYS.get(provider, ()) if os.environ.get(v, "").strip()]
@@ -162,16 +176,19 @@ def _is_sendable(key: str) -> bool:
     return key.isascii() and key.isprintable() and " " not in key
 
 
-def _no_key(where: str, name: str, variable: str) -> str:
-    return (
-        f"{where} {name!r} has no key: export {variable}=... (the key of your account there), "
-        "then start again"
-    )
+def _missing_key_message(where: str, name: str, variable: str) -> str:
+    return f"{where} {name!r} has no key: export {variable}=... (the key of your account), then start again"
 
 
-def _problem_line(error: Exception) -> str:
-    """The first problem of a package's error, in one line. Pydantic's errors have many, with the values that
-    were given."""
+def _join_lines(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _first_problem_line(error: Exception) -> str:
+    """Return the first problem of a package's error in one line.
+
+    Errors of pydantic list many problems, and the values that were given.
+    """
     if isinstance(error, ValidationError):
         path, problem = first_problem(error)
         return (f"{path}: {problem}" if path else problem)[:300]
@@ -180,4 +197,4 @@ def _problem_line(error: Exception) -> str:
             "name it as provider:model, with a provider that LangChain knows (openai, google_genai, "
             "anthropic, mistralai, ollama, ...)"
         )
-    return " ".join(str(error).split())[:300]
+    return _join_lines(error)

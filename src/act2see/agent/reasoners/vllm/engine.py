@@ -1,11 +1,12 @@
-"""Qwen3-VL by vLLM in this process.
+"""Qwen3-VL with vLLM in this process.
 
-vLLM pins its own torch and transformers, so this runs in an environment of its own; from any other, vLLM's
-server is reached over HTTP (`http.py`). The engine gets token ids, piece by piece as at training, with one
-image token for each frame. A frame's digest is its name in vLLM's caches, so that loop 2 finds both the
-prefix and the vision features.
+vLLM pins its own torch and transformers, so this reasoner needs a separate environment; from other
+environments vLLM's server is reached over HTTP (`http.py`). The engine gets token ids, piece by piece as at
+training, with one image token for each frame. A frame's digest is its name in vLLM's caches, so that the
+second loop finds both the prefix and the vision features.
 
-An engine belongs to one event loop, and questions come from many: a thread with a loop of its own owns it.
+An engine belongs to one event loop, but questions come from many loops: a thread with its own loop owns the
+engine.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from act2see.tools.runtime.weights import resolve_weights
 if TYPE_CHECKING:
     from act2see.tools.video.store import FrameSource
 
-_NOT_HERE = (
-    "vLLM is not installed here. It pins its own torch and transformers, so give it an environment of its "
-    "own (python -m venv vllm-env; vllm-env/bin/pip install vllm), start "
-    "`act2see serve vllm --python vllm-env/bin/python`, and set reasoner.use: vllm-http"
+_NOT_INSTALLED = (
+    "vLLM is not installed here. It pins its own torch and transformers, so install it in a separate "
+    "environment (`python -m venv vllm-env; vllm-env/bin/pip install vllm`), start "
+    "`act2see serve vllm --python vllm-env/bin/python`, and set `reasoner.use: vllm-http`"
 )
 
 
 class VLLMReasoner(Reasoner):
-    """Continues rollouts with an engine of this process (`vllm.v1.engine.async_llm.AsyncLLM`)."""
+    """Continues rollouts with an engine in this process (`vllm.v1.engine.async_llm.AsyncLLM`)."""
 
     def __init__(
         self,
@@ -59,15 +60,19 @@ class VLLMReasoner(Reasoner):
         Args:
             make_engine: Makes the engine; called once, in the thread that owns it.
             codec: The model's tokenizer.
-            frames: Gives the pixels of a frame.
-            params: Makes vLLM's `SamplingParams` of keywords.
+            frames: Returns the pixels of a frame.
+            params: Makes vLLM's `SamplingParams` from keyword arguments.
             adapter: vLLM's `LoRARequest`.
             name: The model's name in traces.
-            context: The most tokens of a rollout, if it is known.
+            context: The maximum number of tokens of a rollout; None if it is unknown.
         """
-        self.name, self.context = name, context
-        self._make, self._codec, self._frames = make_engine, codec, frames
-        self._params, self._adapter = params, adapter
+        self.name = name
+        self.context = context
+        self._make_engine = make_engine
+        self._codec = codec
+        self._frames = frames
+        self._make_params = params
+        self._adapter = adapter
         self._image = int(codec.tokenizer.convert_tokens_to_ids("<|image_pad|>"))
         self._lock = Lock()
         renew_after_fork(self)
@@ -88,11 +93,11 @@ class VLLMReasoner(Reasoner):
         """Load a checkpoint.
 
         Args:
-            weights: A folder or a hub name.
-            frames: Gives the pixels of a frame.
-            adapter: A LoRA's folder or hub name.
-            images: The most images of a prompt.
-            options: vLLM's `AsyncEngineArgs`.
+            weights: The checkpoint's folder or hub name.
+            frames: Returns the pixels of a frame.
+            adapter: The folder or hub name of a LoRA.
+            images: The maximum number of images in a prompt.
+            options: Arguments of vLLM's `AsyncEngineArgs`.
 
         Raises:
             ConfigError: vLLM is not installed, or does not know an option.
@@ -105,7 +110,7 @@ class VLLMReasoner(Reasoner):
             requests = import_module("vllm.lora.request")
         except ImportError as e:
             is_missing = (e.name or "").partition(".")[0] == "vllm"
-            raise ConfigError(_NOT_HERE if is_missing else f"vLLM cannot be imported: {e}") from e
+            raise ConfigError(_NOT_INSTALLED if is_missing else f"vLLM cannot be imported: {e}") from e
         from transformers import AutoTokenizer
 
         folder = resolve_weights(adapter) if adapter else None
@@ -139,8 +144,8 @@ class VLLMReasoner(Reasoner):
         )
 
     def renew(self) -> None:
-        """In a forked child: no engine yet. The parent's is neither used nor ended here."""
-        leak((self._engine, self._loop))
+        """Start without an engine in a forked child, which neither uses nor ends the parent's engine."""
+        leak((self._engine, self._loop))  # their destructors may wait for threads of the parent
         self._engine = self._loop = self._thread = None
 
     def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
@@ -150,15 +155,17 @@ class VLLMReasoner(Reasoner):
         await asyncio.to_thread(self._start)
 
     def close(self) -> None:
-        """End the engine, and the requests that run on it; the next run would start another."""
+        """End the engine and its requests. The next run starts another engine."""
         self._end()
 
     def _end(self, only: Any = None) -> None:
-        """End the engine; with `only`, if it is still that one."""
+        """End the engine. With `only`, do nothing if another engine has replaced that one."""
         with self._lock:
             if only not in (None, self._engine):
                 return
-            loop, thread, engine = self._loop, self._thread, self._engine
+            engine = self._engine
+            loop = self._loop
+            thread = self._thread
             self._loop = self._thread = self._engine = None
         if loop is None or thread is None:
             return
@@ -167,18 +174,18 @@ class VLLMReasoner(Reasoner):
             with suppress(Exception):
                 engine.shutdown()
             # The engine's own tasks wait for a process that has ended.
-            left = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in left:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
         asyncio.run_coroutine_threadsafe(end(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
-    def _prompt(self, rollout: Rollout) -> dict[str, Any]:
-        """Ids with one image token for each frame, the pixels, and names for them."""
+    def _make_prompt(self, rollout: Rollout) -> dict[str, Any]:
+        """Return the ids with one image token for each frame, the pictures, and the pictures' names."""
         ids: list[int] = []
         frames: list[FrameRef] = []
         for piece in rollout.pieces:
@@ -198,23 +205,9 @@ class VLLMReasoner(Reasoner):
         }
 
     async def _chunks(self, request: Request, rollout: Rollout, tokens: int) -> AsyncGenerator[Chunk]:
-        """Stream one request, which the engine's thread makes."""
-        prompt = await asyncio.to_thread(self._prompt, rollout)
-        sampling = request.sampling
-        params = self._params(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            repetition_penalty=sampling.repetition_penalty,
-            presence_penalty=sampling.presence_penalty,
-            seed=sampling.seed,
-            max_tokens=tokens,
-            stop=list(request.stops),
-            include_stop_str_in_output=True,
-            skip_special_tokens=False,
-            bad_words=list(FORBIDDEN),
-        )
+        """Yield the chunks of one request, which runs on the engine's thread."""
+        prompt = await asyncio.to_thread(self._make_prompt, rollout)
+        params = self._sampling_params(request, tokens)
         engine, loop = await asyncio.to_thread(self._start)
         here = asyncio.get_running_loop()
         arrived: asyncio.Queue[Chunk | ReasonerError | None] = asyncio.Queue()
@@ -224,7 +217,7 @@ class VLLMReasoner(Reasoner):
                 here.call_soon_threadsafe(arrived.put_nowait, item)
 
         def finish(work: Future[None]) -> None:
-            # A callback of the future, since a task that is cancelled before its first step runs no line.
+            # A callback of the future: a task that is cancelled before its first step runs none of its code.
             if work.cancelled():
                 emit(ReasonerError(f"{self.name} was closed"))
             elif error := work.exception():
@@ -237,32 +230,53 @@ class VLLMReasoner(Reasoner):
         try:
             while (item := await arrived.get()) is not None:
                 if isinstance(item, ReasonerError):
-                    if getattr(engine, "errored", False):  # its process is dead and will not come back
+                    if getattr(engine, "errored", False):
+                        # The engine's process is dead; the next run starts another.
                         await asyncio.to_thread(self._end, engine)
                     raise item
                 yield item
         finally:
             work.cancel()
 
+    def _sampling_params(self, request: Request, tokens: int) -> Any:
+        return self._make_params(
+            temperature=request.sampling.temperature,
+            top_p=request.sampling.top_p,
+            top_k=request.sampling.top_k,
+            min_p=request.sampling.min_p,
+            repetition_penalty=request.sampling.repetition_penalty,
+            presence_penalty=request.sampling.presence_penalty,
+            seed=request.sampling.seed,
+            max_tokens=tokens,
+            stop=list(request.stops),
+            include_stop_str_in_output=True,
+            skip_special_tokens=False,
+            bad_words=list(FORBIDDEN),
+        )
+
     async def _generate(
         self, engine: Any, prompt: dict[str, Any], params: Any, emit: Callable[[Chunk], None]
     ) -> None:
-        """Run one request on the engine's loop. If the engine gives it up at once, it is run a second time:
-        a frame whose first run was cancelled may be missing, and the engine asks for it by an error."""
+        """Run a request on the engine's loop, twice if the engine aborts it before its first token.
+
+        A frame whose first request was cancelled may be missing in the engine, which then aborts the request
+        and needs the frame again.
+        """
         for _ in range(2):
-            finish = await self._try(engine, prompt, params, emit)
+            finish = await self._generate_once(engine, prompt, params, emit)
             if is_regular(finish):
                 return
-        raise RuntimeError(f"the engine gave the request up ({finish})")
+        raise RuntimeError(f"the engine aborted the request ({finish})")
 
-    async def _try(
+    async def _generate_once(
         self, engine: Any, prompt: dict[str, Any], params: Any, emit: Callable[[Chunk], None]
     ) -> str | None:
-        """Run one request once; returns vLLM's reason for its end."""
-        # vLLM will not take ids and pictures without its renderer for ever.
+        """Run a request once. Return vLLM's finish reason."""
+        # vLLM has deprecated ids and pictures that have not passed its renderer.
         if (renderer := getattr(engine, "renderer", None)) is not None:
             (prompt,) = await renderer.render_cmpl_async([prompt])
-        decoded, finish = 0, None
+        decoded = 0
+        finish = None
         id = uuid.uuid4().hex
         # A cancelled generator aborts its request in the engine.
         async for out in engine.generate(prompt, params, request_id=id, lora_request=self._adapter):
@@ -271,18 +285,9 @@ class VLLMReasoner(Reasoner):
             finish = one.finish_reason
             if not is_regular(finish):
                 if decoded:
-                    raise RuntimeError(f"the engine gave the request up ({finish})")
+                    raise RuntimeError(f"the engine aborted the request ({finish})")
                 return str(finish)
-            emit(
-                Chunk(
-                    one.text,
-                    finish,
-                    one.stop_reason if isinstance(one.stop_reason, str) else None,
-                    prompt=len(out.prompt_token_ids or ()),
-                    cached=out.num_cached_tokens or 0,
-                    decoded=decoded,
-                )
-            )
+            emit(_make_chunk(out, decoded))
         return finish
 
     def _submit(
@@ -290,11 +295,11 @@ class VLLMReasoner(Reasoner):
     ) -> Future[None]:
         """Schedule `run` on the engine's loop.
 
-        Under the lock, so that `close` finds every task that it must cancel: none is scheduled on a loop that
-        is being stopped.
+        This happens under the lock, so that `close` finds every task that it must cancel: nothing is
+        scheduled on a loop that is being stopped.
 
         Raises:
-            ReasonerError: The engine was closed since it was looked up.
+            ReasonerError: The engine was closed after it was looked up.
         """
         with self._lock:
             if loop is not self._loop:
@@ -307,7 +312,7 @@ class VLLMReasoner(Reasoner):
         return limit or ReasonerError(f"{self.name} failed: {words[:200]}")
 
     def _start(self) -> tuple[Any, asyncio.AbstractEventLoop]:
-        """The engine and its loop; the first call makes them."""
+        """Return the engine and its loop. The first call makes them."""
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
@@ -315,7 +320,7 @@ class VLLMReasoner(Reasoner):
                 thread.start()
 
                 async def make() -> Any:
-                    return self._make()
+                    return self._make_engine()
 
                 try:
                     self._engine = asyncio.run_coroutine_threadsafe(make(), loop).result()
@@ -324,8 +329,22 @@ class VLLMReasoner(Reasoner):
                     thread.join()
                     loop.close()
                     raise SetupError(f"vLLM cannot start {self.name}: {first_line(e, 300)}") from e
-                self._loop, self._thread = loop, thread
+                self._loop = loop
+                self._thread = thread
             return self._engine, self._loop
+
+
+def _make_chunk(out: Any, decoded: int) -> Chunk:
+    """Return a chunk for an output of the engine; `decoded` is the number of the reply's tokens so far."""
+    one = out.outputs[0]
+    return Chunk(
+        one.text,
+        one.finish_reason,
+        one.stop_reason if isinstance(one.stop_reason, str) else None,
+        prompt=len(out.prompt_token_ids or ()),
+        cached=out.num_cached_tokens or 0,
+        decoded=decoded,
+    )
 
 
 def _last_part(name: str) -> str:

@@ -1,8 +1,8 @@
-"""One continuation from as many requests as it takes; what vLLM's two ways, in process and HTTP, share.
+"""Make one continuation from several vLLM requests. The engine in this process and the HTTP client share it.
 
-vLLM stops on strings, and the caller of `stream` decides: if a string was no end (`</retrieve>` in plain
-words), the rollout is sent again with the text that was written, which the prefix cache makes cheap. If the
-caller ends the text first, the rest of the request is aborted.
+vLLM stops on strings, but the caller of `stream` decides where the text ends. If a stop string was not the
+end (`</retrieve>` in plain words), the rollout is sent again with the text written so far, which the prefix
+cache makes cheap. If the caller ends the text first, the rest of the request is aborted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from act2see.agent.grammar import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Request
 from act2see.agent.rollout import ENDS, Rollout, TextPiece
 
-_DRAIN = 8  # chunks read after the end of a call, for the token counts that come last
+_MAX_DRAINED = 8  # chunks that are read after the end of the text, for the token counts that come last
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,39 +23,40 @@ class Chunk:
     """A part of a reply."""
 
     text: str = ""
+    """The new text."""
     finish: str | None = None
-    """`stop` or `length`, in the last chunk with text."""
+    """vLLM's reason for the end: `stop` or `length`, in the last chunk with text."""
     stopped_at: str | None = None
-    """The stop string at which vLLM ended."""
+    """The stop string at which vLLM stopped."""
     prompt: int = 0
-    """Tokens of the prompt."""
+    """The number of tokens of the prompt."""
     cached: int = 0
-    """How many of them were in vLLM's cache."""
+    """The number of the prompt's tokens that were in vLLM's cache."""
     decoded: int = 0
-    """Tokens of the reply so far."""
+    """The number of tokens of the reply so far."""
 
 
 Send = Callable[[Rollout, int], AsyncGenerator[Chunk]]
-"""Streams one request: a rollout, and the most tokens that may be written."""
+"""Streams one request, given a rollout and the maximum number of tokens to write."""
 
 
 def is_regular(finish: str | None) -> bool:
-    """False if the engine has given the request up (`abort`, `error`), which does not end a text."""
+    """Return whether a finish reason ends a text; False if the engine aborted the request."""
     return finish in (None, "stop", "length")
 
 
 @dataclass(slots=True)
 class _Reply:
-    """What one request has brought so far."""
+    """The reply to one request so far. Fields without a docstring are those of `Chunk`."""
 
     request: Request
     budget: int
-    """The most tokens that may be written."""
+    """The maximum number of tokens to write."""
     text: str = ""
     ended: bool = False
     """Whether `until` has ended the text."""
     drained: int = 0
-    """Chunks that came after that."""
+    """The number of chunks that came after the end of the text."""
     finish: str | None = None
     stopped_at: str | None = None
     prompt: int = 0
@@ -63,7 +64,7 @@ class _Reply:
     decoded: int = 0
 
     def take(self, chunk: Chunk) -> str:
-        """Count a chunk; returns its new text."""
+        """Add a chunk to the reply. Return its new text."""
         self.finish = chunk.finish or self.finish
         self.stopped_at = chunk.stopped_at or self.stopped_at
         self.prompt = chunk.prompt or self.prompt
@@ -72,45 +73,53 @@ class _Reply:
         if self.ended:
             self.drained += 1
             return ""
-        new = _without_end(chunk)
+        new = _strip_end(chunk)
         self.text += new
         return new
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is needed of the engine."""
+        """Whether the rest of the stream is not needed."""
         if self.ended:
-            # At a stop string the engine has ended as well, and its counts are coming; else it is aborted.
-            ends_itself = bool(self.finish) or self.text.endswith(tuple(self.request.stops))
-            return not ends_itself or self.drained >= _DRAIN
+            # At a stop string the engine has stopped as well, and its counts still come; otherwise it must be
+            # aborted.
+            has_stopped = bool(self.finish) or self.text.endswith(tuple(self.request.stops))
+            return not has_stopped or self.drained >= _MAX_DRAINED
         return self.is_cut
 
     @property
     def is_cut(self) -> bool:
-        """Whether the token limit is reached before the engine says so."""
+        """Whether the token limit is reached although the engine has not stopped.
+
+        A request is sent without `max_tokens` if the engine refuses it.
+        """
         return self.finish is None and self.decoded >= self.budget
 
     @property
-    def goes_on(self) -> bool:
-        """Whether the engine stopped at a string that was no end, with tokens left."""
+    def is_unfinished(self) -> bool:
+        """Whether the engine stopped at a string that is not the end of the text, with tokens left."""
         stopped = self.finish == "stop" and self.stopped_at in self.request.stops
         return stopped and not self.ended and self.written < self.budget
 
     @property
     def written(self) -> int:
-        """Tokens of the reply; one at least if there is text, whatever the engine has counted."""
+        """The number of tokens of the reply; at least one if it has text."""
         return self.decoded or bool(self.text)
 
     @property
     def reason(self) -> StopReason:
+        """The reason of the end."""
         if self.ended:
             return StopReason.UNTIL
         if self.finish == "length" or self.is_cut or self.stopped_at in self.request.stops:
             return StopReason.LENGTH
         return StopReason.EOS
 
-    def added_to(self, done: Done) -> Done:
-        """The counts of all requests. Cached tokens are those of the first: later ones read its text."""
+    def add_to(self, done: Done) -> Done:
+        """Return the counts of all requests so far, given those of the earlier requests.
+
+        Cached tokens are those of the first request, since later requests read its text from the cache.
+        """
         return Done(
             self.reason,
             prefilled=done.prefilled + self.prompt - self.cached,
@@ -120,7 +129,12 @@ class _Reply:
 
 
 async def follow(send: Send, request: Request) -> AsyncGenerator[Delta | Done]:
-    """Yield the text of one continuation, then its `Done`."""
+    """Yield the text of one continuation, then its `Done`.
+
+    Args:
+        send: Streams one request.
+        request: The continuation.
+    """
     rollout, done = request.rollout, Done(StopReason.EOS)
     while True:
         reply = _Reply(request, request.max_tokens - done.decoded)
@@ -131,15 +145,15 @@ async def follow(send: Send, request: Request) -> AsyncGenerator[Delta | Done]:
                     reply.ended = request.until(new)
                 if reply.is_over:
                     break
-        done = reply.added_to(done)
-        if not reply.goes_on:
+        done = reply.add_to(done)
+        if not reply.is_unfinished:
             yield done
             return
         rollout = replace(rollout, pieces=(*rollout.pieces, TextPiece(reply.text, "model")))
 
 
-def _without_end(chunk: Chunk) -> str:
-    """The chunk's text without the end of the turn, which comes along because stop strings are kept."""
+def _strip_end(chunk: Chunk) -> str:
+    """Return the chunk's text without the end-of-turn mark, which vLLM sends as it keeps stop strings."""
     text = chunk.text
     if chunk.finish == "stop" and chunk.stopped_at is None:
         for mark in ENDS:

@@ -1,14 +1,14 @@
-"""A vLLM server as a reasoner: `vllm serve`, started with our template and tokenizer (`act2see serve vllm`).
+"""A vLLM server as a reasoner: `vllm serve` with act2see's template and tokenizer (`act2see serve vllm`).
 
-The rollout goes to `/v1/chat/completions` as one message. Its parts are texts and frames in turn, which our
-template only concatenates: turn marks, the open thought and the text written so far are all in it, and no
-generation prompt is added. `/v1/completions` would take no pictures, and a model's own template would close
-the thought or drop its frames.
+The rollout goes to `/v1/chat/completions` as one message. Its parts are texts and frames, which the template
+only concatenates: they contain the turn marks, the open thought and the text written so far, and no
+generation prompt is added. `/v1/completions` accepts no pictures, and a model's own template would close the
+thought or drop its frames.
 
-A frame is sent once, as PNG, which is lossless. After that only its digest is sent, until the server says
-that it has forgotten the frame. An adapter is a model name of its own. A request that fails before its first
-word is sent again if that may help; after the first word nothing is sent again. Each request has a connection
-of its own, so nothing is tied to one event loop. Leaving a stream early closes the connection, and vLLM then
+A frame is sent once, as PNG, which is lossless. After that only its digest is sent, until the server reports
+that it has forgotten the frame. An adapter is a separate model name. A request that fails before its first
+word is sent again if that may help; after the first word nothing is sent again. Each request opens its own
+connection, so nothing is tied to one event loop. Leaving a stream early closes the connection, and vLLM then
 aborts the request.
 """
 
@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
 from act2see.agent.reasoners.faults import Backoff, vllm_limit_error
-from act2see.agent.reasoners.pieces import FORBIDDEN, spelled_parts
+from act2see.agent.reasoners.pieces import FORBIDDEN, escape_pieces
 from act2see.agent.reasoners.vllm.follow import Chunk, follow, is_regular
 from act2see.agent.reasoners.vllm.preflight import preflight
 from act2see.agent.reasoners.vllm.wire import (
@@ -51,8 +51,10 @@ from act2see.tools.runtime.text import first_line, first_problem
 from act2see.tools.video.store import FrameSource, frame_png
 
 log = logging.getLogger(__name__)
-_MISSES = 3  # a server that has forgotten frames so often in a row keeps none: all are sent each time
+_MAX_MISSES = 3  # a server that forgets frames this many times in a row keeps none: all are sent each time
+_SET_URL = "set reasoner.options.url to the address of a vLLM server, with /v1"
 BACKOFF = Backoff(requests=4, first=0.5, longest=30.0, accepted=30.0, silence=300.0)
+"""The default rules for sending a failed request again."""
 
 
 class ServerOptions(BaseModel):
@@ -61,31 +63,31 @@ class ServerOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str = "http://localhost:8000/v1"
-    """Where the server is, with `/v1`."""
+    """The address of the server, with `/v1`."""
     key_env: str | None = None
     """The environment variable that holds the server's key."""
     exact: bool = True
-    """Whether the server has our tokenizer."""
+    """Whether the server has act2see's tokenizer."""
     silence: Annotated[float, Field(gt=0)] = BACKOFF.silence
-    """How many seconds the server may say nothing."""
+    """The seconds that the server may send nothing."""
     requests: Annotated[int, Field(ge=1)] = BACKOFF.requests
-    """How often a request is sent at most."""
+    """The maximum number of times that a request is sent."""
 
 
 @dataclass(slots=True)
-class _Sending:
-    """One request that is sent until it is answered, or will not be."""
+class _Attempts:
+    """The state of one request over all attempts to send it."""
 
     body: dict[str, Any]
-    """Without the message."""
+    """The JSON of the request, without the message."""
     rollout: Rollout
     rng: random.Random
-    known: bool
-    """Whether frames that the server has had are sent by name alone."""
-    named: bool = False
-    """Whether a frame of the last message was."""
-    sent: int = 0
-    """How often it has been sent in vain, those times aside at which its message had to be changed."""
+    use_names: bool
+    """Whether frames that the server should have are sent by name."""
+    has_named: bool = False
+    """Whether the last message had a frame that was sent by name."""
+    failed: int = 0
+    """The number of failed attempts, except those after which the request was changed."""
     began: bool = False
     """Whether text has arrived."""
 
@@ -109,22 +111,27 @@ class VLLMHTTPReasoner(Reasoner):
     ) -> None:
         """
         Args:
-            url: Where the server is (`http://host:8000/v1`).
-            model: The name that the server gives the model.
-            frames: Gives the pixels of a frame.
+            url: The address of the server (`http://host:8000/v1`).
+            model: The server's name of the model.
+            frames: Returns the pixels of a frame.
             adapter: The name of a LoRA that the server has loaded.
             key: The server's key.
-            exact: Whether pieces are kept apart (`pieces.py`), for which the server needs our tokenizer.
-            needs: What a run may send; the server is asked for its limits before the first one.
-            backoff: When to send a request again.
-            connect: How many seconds connecting may take.
-            kept: How many frames the server is taken to remember.
+            exact: Whether pieces are tokenised separately (`pieces.py`), which needs act2see's tokenizer.
+            needs: The most that a run may send. It is compared with the server's limits before the first run.
+            backoff: The rules for sending a failed request again.
+            connect: The seconds that connecting may take.
+            kept: The number of frames that the server is assumed to keep.
         """
-        self.url, self.model, self.exact, self.needs = url.rstrip("/"), model, exact, needs
+        self.url = url.rstrip("/")
+        self.model = model
+        self.exact = exact
+        self.needs = needs
         self.name: str = adapter or model
-        self.backoff, self.connect = backoff, connect
-        self._frames, self._key = frames, key
-        self._sent: LRUCache[str, bool] = LRUCache(kept)  # digests of the frames that the server has had
+        self.backoff = backoff
+        self.connect = connect
+        self._frames = frames
+        self._key = key
+        self._sent: LRUCache[str, bool] = LRUCache(kept)  # digests of the frames that the server has read
         self._lock = Lock()
         self._is_checked = False
         self._misses = 0
@@ -140,7 +147,14 @@ class VLLMHTTPReasoner(Reasoner):
         adapter: str | None = None,
         needs: Needs | None = None,
     ) -> VLLMHTTPReasoner:
-        """From a config's `reasoner.options`; the other arguments are those of the constructor.
+        """Return a reasoner for a config's `reasoner.options`.
+
+        Args:
+            model: The server's name of the model.
+            frames: Returns the pixels of a frame.
+            options: The options, by the keys of `ServerOptions`.
+            adapter: The name of a LoRA that the server has loaded.
+            needs: The most that a run may send.
 
         Raises:
             ConfigError: An option is wrong, or the variable with the key is not set.
@@ -148,11 +162,12 @@ class VLLMHTTPReasoner(Reasoner):
         try:
             given = ServerOptions.model_validate(dict(options))
         except ValidationError as e:
-            (wrong, problem), known = first_problem(e), ", ".join(ServerOptions.model_fields)
-            raise ConfigError(f"reasoner.options.{wrong}: {problem}; known keys: {known}") from e
+            key, problem = first_problem(e)
+            known = ", ".join(ServerOptions.model_fields)
+            raise ConfigError(f"reasoner.options.{key}: {problem}; known keys: {known}") from e
         if given.key_env and given.key_env not in os.environ:
             raise ConfigError(
-                f"the variable {given.key_env}, which reasoner.options.key_env names, is not set"
+                f"the variable {given.key_env}, which reasoner.options.key_env names, is not set: export it"
             )
         return cls(
             given.url,
@@ -169,41 +184,40 @@ class VLLMHTTPReasoner(Reasoner):
         return follow(lambda rollout, tokens: self._chunks(request, rollout, tokens), request)
 
     async def check(self) -> None:
-        """Ask the server for its limits, until it has met `needs` once."""
+        """Check that the server's limits meet `needs`, until one check has succeeded."""
         if self.needs is not None and not self._is_checked:
             await preflight(self, self.needs)
             self._is_checked = True
 
     async def get(self, path: str) -> dict[str, Any]:
-        """JSON from the server. Raises `ReasonerError`."""
-        return await self._json("GET", path)
+        """Return the JSON at `path`. Raises `ReasonerError`."""
+        return await self._fetch("GET", path)
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """JSON from the server for JSON. Raises `ReasonerError`."""
-        return await self._json("POST", path, body)
+        """Send JSON to `path` and return the JSON of the reply. Raises `ReasonerError`."""
+        return await self._fetch("POST", path, body)
 
     async def _chunks(self, request: Request, rollout: Rollout, tokens: int) -> AsyncGenerator[Chunk]:
-        """Stream one request, sent again if it fails before its first word and that may help."""
-        sending = _Sending(
-            self._body(request, tokens), rollout, random.Random(request.sampling.seed), self._misses < _MISSES
-        )
+        """Yield the chunks of a request. It is sent again if it fails before its first word."""
+        rng = random.Random(request.sampling.seed)
+        attempts = _Attempts(self._make_body(request, tokens), rollout, rng, self._misses < _MAX_MISSES)
         while True:
-            content = await self._content(rollout, sending.known)
-            sending.named = any(part.get("image_url", 0) is None for part in content)
-            body = {**sending.body, "messages": [{"role": "user", "content": content}]}
+            content = await self._make_content(rollout, attempts.use_names)
+            attempts.has_named = any(part.get("image_url", 0) is None for part in content)
+            body = {**attempts.body, "messages": [{"role": "user", "content": content}]}
             try:
-                async with aclosing(self._events(body)) as chunks:
+                async with aclosing(self._send(body)) as chunks:
                     async for chunk in chunks:
-                        # The first chunk names the role and holds no text.
-                        if not sending.began and (chunk.text or chunk.finish):
-                            self._begin(sending)
+                        # The first chunk has the role and no text.
+                        if not attempts.began and (chunk.text or chunk.finish):
+                            self._mark_as_read(attempts)
                         yield chunk
                     return
             except (StatusError, OSError, httpx.TransportError) as e:
-                pause = await self._pause(e, sending)
-            await asyncio.sleep(pause)
+                wait = await self._prepare_retry(e, attempts)
+            await asyncio.sleep(wait)
 
-    def _body(self, request: Request, tokens: int) -> dict[str, Any]:
+    def _make_body(self, request: Request, tokens: int) -> dict[str, Any]:
         return {
             "model": self.name,
             "temperature": request.sampling.temperature,
@@ -223,89 +237,93 @@ class VLLMHTTPReasoner(Reasoner):
             "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         }
 
-    async def _content(self, rollout: Rollout, known: bool) -> list[dict[str, Any]]:
-        """The parts of the message. With `known`, frames that the server has had are sent by name alone."""
+    async def _make_content(self, rollout: Rollout, use_names: bool) -> list[dict[str, Any]]:
+        """Return the parts of the message. With `use_names`, frames that the server has are sent by name."""
         parts: list[dict[str, Any]] = []
-        for part in spelled_parts(rollout.pieces, self.exact):
+        for part in escape_pieces(rollout.pieces, self.exact):
             if isinstance(part, str):
                 parts.append({"type": "text", "text": part})
-            elif known and part.digest in self._sent:
+            elif use_names and part.digest in self._sent:
                 parts.append({"type": "image_url", "image_url": None, "uuid": part.digest})
             else:
-                parts.append(await asyncio.to_thread(self._image, part))
+                parts.append(await asyncio.to_thread(self._make_image, part))
         return parts
 
-    def _image(self, frame: FrameRef) -> dict[str, Any]:
+    def _make_image(self, frame: FrameRef) -> dict[str, Any]:
         return image_part(frame_png(frame, self._frames), frame.digest)
 
-    def _begin(self, sending: _Sending) -> None:
-        """The server has read the message, so it has the frames."""
-        sending.began = True
+    def _mark_as_read(self, attempts: _Attempts) -> None:
+        """Record that the server has read the message, and so has its frames."""
+        attempts.began = True
         with self._lock:
-            for frame in sending.rollout.frames:
+            for frame in attempts.rollout.frames:
                 self._sent[frame.digest] = True
-        if sending.named:
+        if attempts.has_named:
             self._misses = 0
 
-    async def _pause(self, error: Exception, sending: _Sending) -> float:
-        """Seconds until the request, changed if need be, is sent again.
+    async def _prepare_retry(self, error: Exception, attempts: _Attempts) -> float:
+        """Change the request if necessary. Return the seconds until it is sent again.
 
         Raises:
-            ReasonerError: It will not be.
+            ReasonerError: The request is given up.
         """
-        if sending.began or is_slow(error):
-            raise self._broken(error, sending.began) from error
-        if isinstance(error, StatusError):
-            if sending.named and error.has_forgotten:
-                log.info("%s has forgotten a frame: all are sent again", self.name)
-                with self._lock:
-                    self._sent.clear()
-                self._misses += 1
-                sending.known = False
-                return 0.0
-            if error.has_no_room and "max_tokens" in sending.body:
-                # Some versions cut the number of tokens to the room there is, others refuse it. `follow` ends
-                # the text at the right token.
-                del sending.body["max_tokens"]
-                return 0.0
-        sending.sent += 1
-        wait = self.backoff.wait(error, sending.sent, sending.rng)
+        if attempts.began or is_slow(error):
+            raise self._to_reasoner_error(error, attempts.began) from error
+        if isinstance(error, StatusError) and self._change_request(error, attempts):
+            return 0.0
+        attempts.failed += 1
+        wait = self.backoff.wait(error, attempts.failed, attempts.rng)
         if wait is None and isinstance(error, StatusError):
-            raise await self._refused(error, len(sending.rollout.frames)) from error
+            raise await self._explain_refusal(error, len(attempts.rollout.frames)) from error
         if wait is None:
-            raise self._broken(error, began=False) from error
+            raise self._to_reasoner_error(error, began=False) from error
         words = f"status {error.status}" if isinstance(error, StatusError) else first_line(error)
-        log.warning("%s: %s; request %d in %.1f s", self.name, words, sending.sent + 1, wait)
+        log.warning("%s: %s; request %d in %.1f s", self.name, words, attempts.failed + 1, wait)
         return wait
 
-    async def _events(self, body: dict[str, Any]) -> AsyncGenerator[Chunk]:
-        """The server-sent events of one request, as chunks."""
+    def _change_request(self, error: StatusError, attempts: _Attempts) -> bool:
+        """Change a request so that the server accepts it. Return False if that is not possible."""
+        if attempts.has_named and error.has_forgotten:
+            log.info("%s has forgotten a frame: all are sent again", self.name)
+            with self._lock:
+                self._sent.clear()
+            self._misses += 1
+            attempts.use_names = False
+            return True
+        if error.has_no_room and "max_tokens" in attempts.body:
+            # Some versions of vLLM refuse a limit above the free room. `follow` ends the text in time.
+            del attempts.body["max_tokens"]
+            return True
+        return False
+
+    async def _send(self, body: dict[str, Any]) -> AsyncGenerator[Chunk]:
+        """Send the request once, and yield its server-sent events as chunks."""
         finished = False
         async with (
-            self._client() as client,
+            self._make_client() as client,
             client.stream("POST", f"{self.url}/chat/completions", json=body) as response,
         ):
             await check_status(response)
-            async for data in self._data(response):
+            async for data in self._read_events(response):
                 if error := data.get("error"):
                     raise stream_error(response, error)
                 chunk = chunk_of(data)
                 if not is_regular(chunk.finish):
-                    raise ConnectionError(f"the server gave the request up ({chunk.finish})")
+                    raise ConnectionError(f"the server aborted the request ({chunk.finish})")
                 finished |= chunk.finish is not None
                 yield chunk
         if not finished:
-            raise ConnectionError("the stream ended in the middle")
+            raise ConnectionError("the stream ended without a finish reason")
 
-    async def _data(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
-        """The data of the events, up to the last one."""
+    async def _read_events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the data of the events, up to the last one."""
         lines = response.aiter_lines()
         while True:
             try:
                 async with asyncio.timeout(self.backoff.silence):
                     line = await anext(lines, None)
             except TimeoutError:
-                raise TimeoutError(f"said nothing for {self.backoff.silence:g} s") from None
+                raise TimeoutError(f"sent nothing for {self.backoff.silence:g} s") from None
             if line is None or line.strip() == "data: [DONE]":
                 return
             if line.startswith("data:"):
@@ -314,39 +332,35 @@ class VLLMHTTPReasoner(Reasoner):
                 except ValueError as e:
                     raise ConnectionError("sent a line that is not JSON") from e
 
-    def _client(self) -> httpx.AsyncClient:
-        # Made once: loading the certificates takes longer than a request.
+    def _make_client(self) -> httpx.AsyncClient:
+        # The context is made once, since loading the certificates takes longer than a request.
         self._ssl = self._ssl or ssl.create_default_context()
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Timeout(self.backoff.silence, connect=self.connect)
-        return httpx.AsyncClient(
-            headers=headers, timeout=limits, verify=self._ssl, trust_env=not is_local(self.url)
-        )
+        use_proxy = not is_local(self.url)
+        return httpx.AsyncClient(headers=headers, timeout=limits, verify=self._ssl, trust_env=use_proxy)
 
-    async def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    async def _fetch(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            async with self._client() as client:
+            async with self._make_client() as client:
                 response = await client.request(method, f"{self.url}{path}", json=body)
                 await check_status(response)
                 data: dict[str, Any] = response.json()
                 return data
         except StatusError as e:
-            raise await self._refused(e, 0, ask=path != "/models") from e
+            raise await self._explain_refusal(e, frames=0, ask=path != "/models") from e
         except ValueError as e:
-            raise SetupError(
-                f"{self.url} does not answer in JSON: reasoner.options.url must be that of a vLLM server, "
-                "with /v1"
-            ) from e
+            raise SetupError(f"{self.url} does not answer in JSON: {_SET_URL}") from e
         except (OSError, httpx.TransportError) as e:
-            raise self._broken(e, began=False) from e
+            raise self._to_reasoner_error(e, began=False) from e
 
-    async def _refused(self, e: StatusError, frames: int, ask: bool = True) -> ReasonerError:
-        """The error for a refusal of the server.
+    async def _explain_refusal(self, e: StatusError, frames: int, ask: bool = True) -> ReasonerError:
+        """Return the error for a request that the server refused.
 
         Args:
-            e: The refusal.
-            frames: How many frames the request had.
-            ask: Whether to ask the server for its models if it does not find this one.
+            e: The server's refusal.
+            frames: The number of frames in the request.
+            ask: Whether to ask the server for its models if it does not have this one.
         """
         if limit := vllm_limit_error(e.message, self.name, frames):
             return limit
@@ -356,26 +370,25 @@ class VLLMHTTPReasoner(Reasoner):
             )
         if e.status != 404:
             return ReasonerError(f"{self.name} failed: status {e.status}, {e.message[:200]}")
-        models = await self._models() if ask else []
+        models = await self._list_models() if ask else []
         if models and self.name not in models:
             key = "reasoner.adapter" if self.name != self.model else "reasoner.weights"
             return SetupError(
-                f"{self.url} does not serve {self.name}, it has {', '.join(models)}: set {key} to one, or "
-                "serve it with `act2see serve vllm`"
+                f"{self.url} does not serve {self.name}, it has {', '.join(models)}: set {key} to one of "
+                "these, or serve it with `act2see serve vllm`"
             )
-        return SetupError(
-            f"{self.url} answers 404: reasoner.options.url must be that of a vLLM server, with /v1"
-        )
+        return SetupError(f"{self.url} answers 404: {_SET_URL}")
 
-    async def _models(self) -> list[str]:
-        """The names that the server gives its models; empty if it cannot be asked."""
+    async def _list_models(self) -> list[str]:
+        """Return the names of the server's models; empty if it does not answer."""
         try:
-            return [str(card.get("id")) for card in (await self.get("/models")).get("data", [])]
+            cards = (await self.get("/models")).get("data", [])
         except ReasonerError:
             return []
+        return [str(card.get("id")) for card in cards]
 
-    def _broken(self, e: Exception, began: bool) -> ReasonerError:
-        """The error for a connection that failed, or a stream that broke off."""
+    def _to_reasoner_error(self, e: Exception, began: bool) -> ReasonerError:
+        """Return the error for a connection that failed, or a stream that broke off."""
         line = first_line(e)
         if isinstance(e, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol):
             return SetupError(
@@ -384,7 +397,7 @@ class VLLMHTTPReasoner(Reasoner):
             )
         if is_slow(e):
             return ReasonerError(
-                f"{self.name} said nothing for {self.backoff.silence:g} s: is {self.url} overloaded, or has "
-                "it hung?"
+                f"{self.name} sent nothing for {self.backoff.silence:g} s: check whether {self.url} is "
+                "overloaded or hangs"
             )
         return ReasonerError(f"{self.name} {'broke off' if began else 'failed'}: {line}")

@@ -1,6 +1,6 @@
-"""vLLM's options for an adapter: that there will be one, its rank, whether it changes the vision tower.
+"""vLLM's options for adapters: enable them, allow their rank, and apply them to the vision tower.
 
-By default vLLM refuses ranks above 16, and serves an adapter of the vision tower without that part.
+By default vLLM refuses ranks above 16, and ignores the part of an adapter that changes the vision tower.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 from act2see.errors import WeightsError
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # values of vLLM's max_lora_rank
-_UNKNOWN_RANK = 64
+_UNKNOWN_RANK = 64  # assumed if the rank cannot be read
 
 
 def lora_options(folders: Sequence[str]) -> dict[str, Any]:
-    """Engine arguments for these adapters, by vLLM's names; empty without adapters.
+    """Return the engine arguments for these adapters, by vLLM's names; empty without adapters.
 
     Args:
-        folders: Folders or hub names.
+        folders: The adapters' folders or hub names.
 
     Raises:
-        WeightsError: A folder holds no PEFT adapter.
+        WeightsError: A folder does not hold a PEFT adapter.
     """
     if not folders:
         return {}
@@ -38,18 +38,21 @@ def _rank(folder: str) -> int:
     file = Path(folder) / "adapter_config.json"
     if not file.is_file():
         if Path(folder).is_dir():
-            raise WeightsError(f"{folder} holds no adapter_config.json: it is no PEFT adapter")
-        return _UNKNOWN_RANK  # a hub's name: vLLM fetches it
+            raise WeightsError(
+                f"{folder} holds no adapter_config.json, so it is not a PEFT adapter: name another folder"
+            )
+        return _UNKNOWN_RANK  # a hub name, whose files vLLM fetches later
     config = json.loads(file.read_text(encoding="utf-8"))
     ranks = [config.get("r") or _UNKNOWN_RANK, *(config.get("rank_pattern") or {}).values()]
     return max(map(int, ranks))
 
 
 def _changes_vision(folder: str) -> bool:
-    """Whether it has matrices for the vision tower."""
+    """Return whether an adapter has matrices for the vision tower; False if its file cannot be found."""
     from safetensors import safe_open
 
-    if not (file := Path(folder) / "adapter_model.safetensors").is_file():
+    file = Path(folder) / "adapter_model.safetensors"
+    if not file.is_file():
         return False
     with safe_open(file, "np") as tensors:
-        return any(".visual." in name for name in tensors.keys())  # noqa: SIM118 - it is no mapping
+        return any(".visual." in name for name in tensors.keys())  # noqa: SIM118 - not a mapping

@@ -1,12 +1,15 @@
-"""Before a run: does the vLLM server have this model, our template and tokenizer, and room for a run?
+"""Check before a run that the vLLM server has the model, act2see's template and tokenizer, and enough room.
 
-Four small requests, none of which costs more than one frame: the list of models; a word (does the template
-pass it through as it is?); two signs with the separator between (are pieces tokenised apart?); one blank
-frame of the largest size (is it taken, and how many tokens is it?); and as many tiny frames as a run may
-show, with more text than the server takes, so that it is refused after the frames were counted and before any
-was looked at.
+The check sends a few small requests, each no more costly than one frame:
 
-All that is wrong is said in one error, with what to change.
+- the list of models, which has the server's context;
+- one letter, which must be one token if the template passes text through;
+- two signs with the separator between them, which must be two tokens if pieces are tokenised separately;
+- as many tiny frames as a run may show, with a text that is longer than the context. The server counts the
+  frames and then refuses the text, so it never reads the frames;
+- one blank frame of the largest size, whose tokens are counted.
+
+One error lists all problems, each with its remedy.
 """
 
 from __future__ import annotations
@@ -26,20 +29,21 @@ from act2see.tools.video.store import encode_png
 
 
 class Server(Protocol):
-    """A vLLM server, as far as it is asked here."""
+    """The parts of a vLLM client that the check uses."""
 
     url: str
     name: str
     """The model, or the adapter, that a run uses."""
     model: str
+    """The base model."""
     exact: bool
-    """Whether the server should have our tokenizer."""
+    """Whether the server should have act2see's tokenizer."""
 
     async def get(self, path: str) -> dict[str, Any]:
-        """JSON from the server. Raises `ReasonerError`."""
+        """Return the JSON at `path`. Raises `ReasonerError`."""
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """JSON from the server for JSON. Raises `ReasonerError`."""
+        """Send JSON to `path` and return the JSON of the reply. Raises `ReasonerError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,88 +51,107 @@ class ServerLimits:
     """The limits of a server."""
 
     context: int
-    """The most tokens of a prompt and its answer."""
+    """The maximum number of tokens of a prompt and its answer."""
     frame_tokens: int
-    """Tokens of the largest frame."""
+    """The number of tokens of the largest frame."""
     images: int | None = None
-    """The most images of a prompt; None if that is enough."""
+    """The maximum number of images in a prompt; None if it is enough for a run."""
 
 
 async def preflight(server: Server, needs: Needs) -> ServerLimits:
-    """The server's limits.
+    """Check that a server can serve a run, and return the server's limits.
+
+    Args:
+        server: The server.
+        needs: The most that a run may send.
 
     Raises:
-        SetupError: A run that needs as much could fail.
-        ReasonerError: The server cannot be asked.
+        SetupError: A run could fail: the model is missing, or the server is set up for less than `needs`.
+        ReasonerError: The server cannot be reached.
     """
-    context = await _context(server)
-    word = await _count_tokens(server, "x")
-    if word != 1:
-        raise SetupError(
-            f"{server.url} makes {word} tokens of a prompt of one: its chat template is not ours; start it "
-            "with `act2see serve vllm`, which passes --chat-template"
-        )
-    wrong: list[str] = []
+    context = await _find_context(server)
+    await _check_template(server)
+    problems: list[str] = []
     if server.exact and await _count_tokens(server, f">{SEPARATOR}<") != 2:
-        wrong.append(
-            "its tokenizer does not keep pieces apart: start it with `act2see serve vllm`, which passes "
-            "--tokenizer, or set reasoner.options.exact: false, which reads a few tokens otherwise than at "
-            "training"
+        problems.append(
+            "its tokenizer joins the pieces of a rollout: start it with `act2see serve vllm`, which passes "
+            "`--tokenizer`, or set `reasoner.options.exact: false`, which tokenises a few places differently "
+            "from training"
         )
-    images = await _image_limit(server, needs.images, context)
+    images = await _find_image_limit(server, needs.images, context)
     if images is not None:
-        limit = f"""--limit-mm-per-prompt '{{"image": {needs.images}}}'"""
-        wrong.append(
-            f"it takes {images} images in a prompt and a run may show {needs.images}: start it with {limit}, "
+        count = f"{images} image{'' if images == 1 else 's'}"
+        option = f"""--limit-mm-per-prompt '{{"image": {needs.images}}}'"""
+        problems.append(
+            f"it accepts {count} in a prompt, and a run may show {needs.images}: start it with `{option}`, "
             "or lower view.max_frames, budget.calls or the tools' max_frames"
         )
-    frame_tokens = await _count_tokens(server, _blank(needs.side)) if images != 0 else 0
+    frame_tokens = await _count_tokens(server, _blank_frame(needs.side)) if images != 0 else 0
     if needs.context(frame_tokens) > context:
-        wrong.append(_too_short(needs, context, frame_tokens))
-    if wrong:
-        raise SetupError(f"the vLLM server at {server.url} cannot serve this config: {'; and '.join(wrong)}")
+        problems.append(_describe_short_context(needs, context, frame_tokens))
+    if problems:
+        raise SetupError(
+            f"the vLLM server at {server.url} cannot serve this config: {'; and '.join(problems)}"
+        )
     return ServerLimits(context, frame_tokens, images)
 
 
-async def _context(server: Server) -> int:
-    """The context of the configured model. Raises `SetupError` if the server does not have the model."""
+async def _check_template(server: Server) -> None:
+    """Raise `SetupError` if the server's chat template adds tokens to a prompt."""
+    count = await _count_tokens(server, "x")
+    if count != 1:
+        raise SetupError(
+            f"{server.url} turns a one-token prompt into {count} tokens, so it does not use act2see's chat "
+            "template: start it with `act2see serve vllm`, which passes `--chat-template`"
+        )
+
+
+async def _find_context(server: Server) -> int:
+    """Return the context of the configured model. Raise `SetupError` if the server does not have it."""
     cards: list[dict[str, Any]] = (await server.get("/models")).get("data") or []
     ids = [str(card.get("id")) for card in cards]
     listed = ", ".join(ids) or "none"
     if server.name not in ids and server.name != server.model:
         raise SetupError(
             f"{server.url} has not loaded the adapter {server.name} (it has {listed}): start it with "
-            f"`act2see serve vllm`, which passes --lora-modules, with --lora {server.name}=FOLDER, or set "
-            "reasoner.adapter to one it has"
+            f"`act2see serve vllm --lora {server.name}=FOLDER`, which passes `--lora-modules`, or set "
+            "reasoner.adapter to one that it has"
         )
     if server.name not in ids:
         raise SetupError(
-            f"{server.url} serves {listed}, and the config wants {server.name}: set reasoner.weights to "
-            "that, or serve the other one"
+            f"{server.url} serves {listed}, and the config names {server.name}: set reasoner.weights to a "
+            "model that it serves, or serve the one the config names"
         )
-    # An adapter's card gives no length: its base model's holds.
+    # An adapter's card has no length; the length of its base model applies.
     lengths = [card.get("max_model_len") for card in (cards[ids.index(server.name)], *cards)]
     length = next((n for n in lengths if n), None)
     if length is None:
         raise SetupError(
-            f"{server.url} does not say how long a prompt may be, so it is not a vLLM server; use "
-            "`reasoner.use: chat` for others"
+            f"{server.url} does not report `max_model_len`, so it is not a vLLM server: set "
+            "`reasoner.use: chat` for other servers"
         )
     return int(length)
 
 
 async def _count_tokens(server: Server, part: str | dict[str, Any]) -> int:
-    """How many tokens a prompt of this part alone has."""
+    """Return the number of tokens of a prompt with only this part."""
     block = {"type": "text", "text": part} if isinstance(part, str) else part
-    reply = await server.post("/chat/completions", _body(server, [block]))
+    reply = await server.post("/chat/completions", _make_body(server, [block]))
     return int((reply.get("usage") or {}).get("prompt_tokens") or 0)
 
 
-async def _image_limit(server: Server, wanted: int, context: int) -> int | None:
-    """How many images a prompt may have; None if `wanted` are allowed."""
-    tiny, long = _blank(32), {"type": "text", "text": " x" * (context + 1)}
+async def _find_image_limit(server: Server, needed: int, context: int) -> int | None:
+    """Return how many images a prompt may have; None if `needed` images are allowed.
+
+    Args:
+        server: The server.
+        needed: The number of images that a run may show.
+        context: The server's context, in tokens.
+    """
+    tiny = _blank_frame(32)
+    too_long = {"type": "text", "text": " x" * (context + 1)}
     try:
-        await server.post("/chat/completions", _body(server, [*[tiny] * wanted, long]))
+        await server.post("/chat/completions", _make_body(server, [*[tiny] * needed, too_long]))
     except ReasonerError as e:
         if found := re.search(r"at most (\d+) image", str(e.__cause__ or e), re.IGNORECASE):
             return int(found[1])
@@ -137,19 +160,20 @@ async def _image_limit(server: Server, wanted: int, context: int) -> int | None:
     return None
 
 
-def _too_short(needs: Needs, context: int, frame_tokens: int) -> str:
-    """What is wrong with a context, in words, and what to change."""
+def _describe_short_context(needs: Needs, context: int, frame_tokens: int) -> str:
+    """Return the problem with a context that is too short, and its remedy."""
     needed = needs.context(frame_tokens)
     room = (context - QUESTION - needs.tokens) // (frame_tokens + FRAME_TEXT)
-    fewer = f"show at most {room} frames in all (view.max_frames), or smaller ones (view.max_side)"
+    remedy = "lower budget.tokens"
+    if room > 0:
+        remedy = f"show at most {room} frames in all (view.max_frames), or smaller ones (view.max_side)"
     return (
-        f"its context is {context} tokens and a run may need {needed} ({needs.images} frames of "
-        f"{frame_tokens}, {needs.tokens} written): start it with --max-model-len {needed}, or "
-        f"{fewer if room > 0 else 'lower budget.tokens'}"
+        f"its context is {context} tokens, and a run may need {needed} ({needs.images} frames of "
+        f"{frame_tokens}, {needs.tokens} written): start it with `--max-model-len {needed}`, or {remedy}"
     )
 
 
-def _body(server: Server, content: list[dict[str, Any]]) -> dict[str, Any]:
+def _make_body(server: Server, content: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "model": server.name,
         "messages": [{"role": "user", "content": content}],
@@ -159,7 +183,7 @@ def _body(server: Server, content: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _blank(side: int) -> dict[str, Any]:
-    """A black frame of `side` x `side` pixels."""
+def _blank_frame(side: int) -> dict[str, Any]:
+    """Return a black frame of `side` x `side` pixels as a part of a message."""
     name = hashlib.blake2b(f"blank {side}".encode(), digest_size=16).hexdigest()
     return image_part(encode_png(np.zeros((side, side, 3), np.uint8)), name)

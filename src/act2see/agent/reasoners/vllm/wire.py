@@ -1,5 +1,4 @@
-"""What goes over the wire to a vLLM server and back: pictures, streamed events, and how to tell its refusals
-apart."""
+"""The wire format of a vLLM server: pictures, streamed events, and the classification of its errors."""
 
 from __future__ import annotations
 
@@ -24,26 +23,27 @@ class StatusError(Exception):
         """
         Args:
             response: The response, whose headers `retry_after` reads.
-            message: The server's words.
-            status: Of an error in a stream, which has a status of its own.
+            message: The server's message.
+            status: The status of an error within a stream, whose response has the status 200.
         """
         super().__init__(message)
-        self.response, self.message = response, message
+        self.response = response
+        self.message = message
         self.status = status or response.status_code
 
     @property
     def has_forgotten(self) -> bool:
-        """Whether the server no longer has a frame that was sent by name alone."""
+        """Whether the server no longer has a frame that was sent by its name."""
         return self.status in (400, 422, 500) and any(s in self.message.lower() for s in _FORGOTTEN)
 
     @property
     def has_no_room(self) -> bool:
-        """Whether the server has no room for so many tokens."""
+        """Whether `max_tokens` is more than the server's context allows."""
         return self.status == 400 and any(s in self.message.lower() for s in _NO_ROOM)
 
 
 def image_part(data: bytes, name: str) -> dict[str, Any]:
-    """A PNG as a part of a message; the server keeps it under `name`."""
+    """Return a PNG as a part of a message. The server keeps the picture under `name`."""
     return {
         "type": "image_url",
         "image_url": {"url": f"data:image/png;base64,{base64.b64encode(data).decode()}"},
@@ -52,14 +52,15 @@ def image_part(data: bytes, name: str) -> dict[str, Any]:
 
 
 def chunk_of(data: dict[str, Any]) -> Chunk:
-    """A chunk of a streamed chat completion."""
+    """Return the chunk that an event of a streamed chat completion holds."""
     usage = data.get("usage") or {}
-    choice: dict[str, Any] = next(iter(data.get("choices") or ()), {})
-    at = choice.get("stop_reason")
+    choices = data.get("choices") or [{}]  # the last event has only counts
+    choice: dict[str, Any] = choices[0]
+    stopped_at = choice.get("stop_reason")
     return Chunk(
         (choice.get("delta") or {}).get("content") or "",
         choice.get("finish_reason"),
-        at if isinstance(at, str) else None,
+        stopped_at if isinstance(stopped_at, str) else None,  # vLLM's number of a stop token is dropped
         prompt=usage.get("prompt_tokens") or 0,
         cached=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
         decoded=usage.get("completion_tokens") or 0,
@@ -67,7 +68,7 @@ def chunk_of(data: dict[str, Any]) -> Chunk:
 
 
 async def check_status(response: httpx.Response) -> None:
-    """Raises `StatusError` if the status is not 200."""
+    """Raise `StatusError` if the status is not 200."""
     if response.status_code == 200:
         return
     body = await response.aread()
@@ -79,26 +80,28 @@ async def check_status(response: httpx.Response) -> None:
 
 
 def stream_error(response: httpx.Response, error: Any) -> StatusError:
-    """An error that comes as an event, after the status has said that all is well."""
+    """Return the error of an event that arrives after the status 200."""
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and code >= 400 else 500
     return StatusError(response, without_parameter(_message_of(error))[:500], status)
 
 
 def is_slow(error: Exception) -> bool:
-    """Whether the server was reached and then said nothing: it is at work on the request, and another one
-    would not help."""
+    """Return whether the server was reached and then sent nothing.
+
+    It is still working on the request, so sending the request again would not help.
+    """
     is_timeout = isinstance(error, TimeoutError | httpx.TimeoutException)
     return is_timeout and not isinstance(error, httpx.ConnectTimeout)
 
 
 def is_local(url: str) -> bool:
-    """Whether the server is on this machine, where no proxy may stand between."""
+    """Return whether the server is on this machine; requests to it must not go through a proxy."""
     return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _message_of(error: Any) -> str:
-    """The message of an error, however deep the server wraps it."""
+    """Return the message of an error, which the server may wrap in several objects."""
     while isinstance(error, dict):
         error = error.get("error") or error.get("message") or error.get("detail") or json.dumps(error)
     return str(error)
