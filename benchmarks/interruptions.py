@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.trace.record import Frames
 from act2see.trace.trace import Trace

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.parts import Parts

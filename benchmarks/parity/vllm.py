@@ -28,7 +28,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from act2see.agent.grammar import Grammar, StopReason
+from act2see.agent.grammar import Grammar
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
 from act2see.agent.rollout import Rollout
 

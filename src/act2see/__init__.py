@@ -15,7 +15,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from act2see.agent.grammar import StopReason
+    from act2see.agent.parser import StopReason
     from act2see.agent.prompt import Prompt
     from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request, Sampling
     from act2see.errors import (

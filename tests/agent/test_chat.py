@@ -15,7 +15,7 @@ from PIL import Image
 from tests.agent.openai_server import Reply, Server, openai_server, says
 from tests.graphs.doubles import clip_in, parts_in
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Request
 from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 from act2see.agent.reasoners.chat.turns import Blocks, chat_messages

@@ -14,7 +14,7 @@ from tests.agent.openai_server import Reply, Server, openai_server, says
 from tests.agent.test_chat import QUICK, ROLLOUT, black, reasoner, write
 from tests.graphs.doubles import clip_in, parts_in
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Done, Request, Sampling
 from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 from act2see.agent.reasoners.faults import Backoff

@@ -23,7 +23,7 @@ from tests.agent.gemini_server import (
 from tests.agent.test_chat import QUICK, black, write
 from tests.graphs.doubles import clip_in, parts_in
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Done
 from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 from act2see.agent.reasoners.faults import Backoff

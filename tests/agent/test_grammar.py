@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
-from act2see.agent.grammar import RESERVED, Grammar, Parser, feedback
+from act2see.agent.grammar import Grammar, feedback
+from act2see.agent.parser import RESERVED, Parser
 from act2see.agent.prompt import Prompt
 from act2see.errors import ConfigError
 from act2see.trace.record import Answer, Call, Outcome, Text

@@ -14,7 +14,7 @@ from tests.agent.test_vllm_http import BEGIN, DONE, LOOK, QUICK, pixels, shown
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tokenizers import Tokenizer
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import FRAME_TEXT, QUESTION, Done, Needs, Request, Sampling
 from act2see.agent.reasoners.llama_cpp.reasoner import LlamaCppReasoner
 from act2see.agent.reasoners.llama_cpp.slots import ANY, Slots

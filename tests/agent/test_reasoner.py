@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packer
+from act2see.agent.parser import StopReason
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
 from act2see.agent.reasoners.kv import RowCache

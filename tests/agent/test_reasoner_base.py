@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.graphs.doubles import clip_in, parts_in
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request, WrappedReasoner
 from act2see.agent.rollout import Rollout
 from act2see.errors import ConfigError

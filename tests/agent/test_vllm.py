@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from tests.agent.test_vllm_http import BEGIN, shown
 
-from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packer
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
 from act2see.agent.reasoners.pieces import FORBIDDEN
 from act2see.agent.reasoners.vllm.engine import VLLMReasoner

@@ -11,8 +11,8 @@ import numpy as np
 from tests.agent.vllm_server import MODEL, Double, vllm_server
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
-from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packer
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Done, Request, Sampling
 from act2see.agent.reasoners.faults import Backoff
 from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner

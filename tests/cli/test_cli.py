@@ -26,7 +26,7 @@ from tests.cli.helpers import SOURCES, assert_one_line_error, use_parts
 from typer.testing import CliRunner
 
 import act2see
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.cli.app import app
 from act2see.errors import StoreError

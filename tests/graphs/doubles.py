@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts

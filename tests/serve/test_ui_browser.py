@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Request
 from act2see.cli.demo import ITEMS
 from act2see.graphs.ask import create_act2see

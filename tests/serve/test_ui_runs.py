@@ -15,7 +15,7 @@ import pytest
 from tests.graphs.doubles import Scripted, clip_in, parts_in
 from tests.serve.page_runs import SCRIPT, asked, runs_in
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.errors import ToolError
 from act2see.graphs.ask import create_act2see

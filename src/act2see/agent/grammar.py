@@ -31,8 +31,9 @@ Talk is text, and the parser reads on. In the table, a *placeholder* is nothing 
                    before </tool>
                  end of turn, token limit                Call                    unclosed
                  any other tag                           part of the query
-    <answer> in  a tag that opens a tool, think          Text; that tag counts
+    <answer> in  think                                   Text; that tag counts
     a thought    any other tag                           part of the body
+    <answer>     a complete call of a tool               that call, as in a thought
     after the    <answer> body </answer>                 Answer, stop
     thought      <answer> again, in a body               begins the body again
                  an unknown call                         Text
@@ -41,59 +42,17 @@ Talk is text, and the parser reads on. In the table, a *placeholder* is nothing 
 
 The thought ends when each `<think>` has its `</think>`, so a quoted `<think></think>` does not end it. Every
 call and every answer stops the parser, so a turn is at most one Text and then a Call or an Answer.
-
-The parser reads character by character and never looks ahead, so the result does not depend on how the text
-is split into chunks, and no character is copied more than a few times. The parser reads a prefix of the text;
-the texts of the segments, joined, are that prefix.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from math import inf
-from typing import Literal, NamedTuple
 
-from act2see.agent.talk import (
-    FORMATTING,
-    QUOTES,
-    CodeSpans,
-    is_mention,
-    is_placeholder,
-    is_placeholder_answer,
-)
+from act2see.agent.parser import NAME, RESERVED, Parser, call_key
 from act2see.errors import ConfigError
-from act2see.trace.record import Answer, Call, Outcome, Text
+from act2see.trace.record import Call
 
-
-class StopReason(StrEnum):
-    """The reason why decoding, or the parsing of the decoded text, ended. Traces hold the values."""
-
-    CALL = "call"
-    """A tool call is complete, or can no longer become valid."""
-    ANSWER = "answer"
-    """The answer is complete."""
-    UNTIL = "until"
-    """The caller of the model ended the text; the caller's parser has the reason, `CALL` or `ANSWER`."""
-    EOS = "eos"
-    """The model ended its turn."""
-    LENGTH = "length"
-    """The token limit, or the end of the model's context, was reached."""
-
-
-RESERVED = {
-    "think": "it marks the thought",
-    "answer": "it marks the answer",
-    "frame": "it holds what the tools return",
-    "tool_call": "reasoning parsers end the thought on it",
-}
-"""Names that a tool must not have, each with the reason."""
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_TAG = re.compile(rf"<(/?)({_NAME.pattern})>")
-# Chat APIs can send a lone surrogate in JSON, and neither a trace nor UTF-8 can hold one.
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_ECHO = 40  # feedback repeats at most this many characters of the model's own words
 
 
@@ -115,7 +74,7 @@ class Grammar:
         for tag in self.tags:
             if tag in RESERVED:
                 raise ConfigError(f"tool tag {tag!r} is reserved: {RESERVED[tag]}; choose another")
-            if not _NAME.fullmatch(tag):
+            if not NAME.fullmatch(tag):
                 raise ConfigError(
                     f"tool tag {tag!r} is malformed: write a lower-case letter, then lower-case letters, "
                     "digits or underscores"
@@ -145,278 +104,8 @@ class Grammar:
             thinking: Whether the thought is open at the beginning of the turn.
             earlier: The tag and the query of each earlier call in this run.
         """
-        made = frozenset(_call_key(tag, query) for tag, query in earlier)
-        return Parser(self, answering, thinking and not answering, made)
-
-
-class _Opened(NamedTuple):
-    """An opened tag."""
-
-    name: str
-    start: int
-    """The index of its `<`."""
-    inner: int
-    """The index after its `>`."""
-    starts_line: bool = False
-    """Whether only whitespace precedes it in its line."""
-
-
-class Parser:
-    """Parses one turn. Made by `Grammar.parser`."""
-
-    def __init__(
-        self, grammar: Grammar, answering: bool, thinking: bool, earlier: frozenset[tuple[str, str]]
-    ) -> None:
-        self.stopped: StopReason | None = None
-        """The reason why the parser stopped; None while it reads."""
-        self.copied = 0
-        """The number of characters copied so far. It is linear in the length of the text."""
-        self._grammar = grammar
-        self._forced = answering
-        self._earlier = earlier
-        self._read: list[str] = []
-        self._code = CodeSpans()
-        self._angle: int | None = None  # the index of the last "<", until a ">" follows
-        self._is_angle_talk = False  # in code, or behind a quotation mark
-        self._angle_starts_line = False
-        self._line = 0  # the index at which the line begins
-        self._is_line_blank = True
-        self._thoughts = int(thinking)  # how many <think> are open
-        self._thought_end: int | None = None  # the index after the </think> that closed the thought
-        self._open = _Opened("answer", 0, 0) if answering else None
-        self._call_in_answer: _Opened | None = None
-        # The index and the body of an answer after the thought that looks like a placeholder.
-        self._doubtful: tuple[int, str] | None = None
-        self._limit = inf  # the number of characters after which the open call may be over-long
-        self._unknown: dict[str, _Opened] = {}  # the last opened tag of each name that is not a tool's
-        self._end: Call | Answer | None = None
-
-    def feed(self, text: str) -> bool:
-        """Read more text. Return True when decoding must stop; the parser reads nothing after that."""
-        for char in _SURROGATE.sub("\ufffd", text):
-            if self.stopped:
-                break
-            self._read_character(char)
-        return self.stopped is not None
-
-    def finish(self, reason: Literal[StopReason.EOS, StopReason.LENGTH]) -> None:
-        """End the text, as the model ended its turn or reached the token limit.
-
-        Does nothing if the parser has stopped.
-        """
-        if self.stopped:
-            return
-        self.stopped = reason
-        if self._open:
-            self._end = self._finish_open(self._open)
-        if self._end or self._thoughts:
-            return
-        if self._doubtful:
-            start, body = self._doubtful
-            self._end = Answer(text=self._slice(start), body=body)
-        elif reason == StopReason.EOS and self._thought_end is not None:
-            words = self._slice(self._thought_end)
-            tags = {tag[2] for tag in _TAG.finditer(words)}
-            if words.strip() and not any(self._is_known(tag) for tag in tags):
-                self._end = Answer(text=words, body=words.strip())
-
-    def _finish_open(self, opened: _Opened) -> Call | Answer | None:
-        """Return the call or the answer that was left open; None if the model only mentioned its tag."""
-        inner = self._slice(opened.inner)
-        if opened.name == "answer":
-            answer = self._make_answer(opened, len(self._read))
-            is_meant = answer.body if not self._thoughts else not is_placeholder_answer(inner)
-            return answer if is_meant and not (self._thoughts and is_mention(inner)) else None
-        return None if is_mention(inner) else self._make_call(opened, len(self._read), "unclosed")
-
-    @property
-    def text(self) -> str:
-        """The text read so far: a prefix of the text that was fed."""
-        return self._slice(0)
-
-    @property
-    def segments(self) -> tuple[Text | Call | Answer, ...]:
-        """The segments of the text read so far. Until the parser stops, all of it is one Text."""
-        end = () if self._end is None else (self._end,)
-        before = self._slice(0, len(self._read) - sum(len(s.text) for s in end))
-        return (Text(text=before), *end) if before else end
-
-    def _slice(self, start: int, stop: int | None = None) -> str:
-        part = "".join(self._read[start:stop])
-        self.copied += len(part)
-        return part
-
-    def _read_character(self, char: str) -> None:
-        self._read.append(char)
-        self._code.feed(char)
-        if char == "<":
-            self._angle = len(self._read) - 1
-            before = self._read[-2] if len(self._read) > 1 else ""
-            self._is_angle_talk = self._code.inside or before in QUOTES
-            self._angle_starts_line = self._is_line_blank
-        elif char == ">" and self._angle is not None:
-            start, self._angle = self._angle, None
-            if tag := _TAG.fullmatch(self._slice(start)):
-                opened = _Opened(tag[2], start, len(self._read), self._angle_starts_line)
-                self._read_tag(opened, closing=bool(tag[1]))
-        elif char == "\n":
-            self._end_line()
-        if not char.isspace():
-            self._is_line_blank = False
-        if len(self._read) > self._limit and self._open and not self.stopped:
-            self._check_length(self._open)
-
-    def _end_line(self) -> None:
-        """Read the end of a line. A query is one paragraph, so a tool's tag before a blank line was talk."""
-        opened = self._open
-        is_call = opened and opened.name != "answer"
-        if opened and is_call and self._is_line_blank and self._slice(opened.inner, self._line).strip():
-            self._abandon()
-        self._line = len(self._read)
-        self._is_line_blank = True
-
-    def _read_tag(self, tag: _Opened, closing: bool) -> None:
-        """Read a tag that ends with the last character read."""
-        is_talk = self._thoughts and self._is_angle_talk
-        # A code block may never be closed, so a thought's tags at the start of a line count in it, too.
-        is_mark = tag.name == "think" and tag.starts_line
-        if is_talk and not is_mark and not (closing and self._closes_open(tag)):
-            return
-        if self._open is None:
-            self._read_tag_in_text(tag, closing)
-        elif self._open.name == "answer":
-            self._read_tag_in_answer(self._open, tag, closing)
-        else:
-            self._read_tag_in_call(self._open, tag, closing)
-
-    def _closes_open(self, tag: _Opened) -> bool:
-        return self._open is not None and self._open.name == tag.name
-
-    def _read_tag_in_text(self, tag: _Opened, closing: bool) -> None:
-        if tag.name == "think":
-            self._read_think_tag(tag, closing)
-        elif tag.name in self._grammar.tags or tag.name == "answer":
-            self._unknown.clear()
-            if not closing:
-                self._begin(tag)
-        elif not closing:
-            self._unknown[tag.name] = tag
-        elif opened := self._unknown.pop(tag.name, None):
-            self._end_unknown(opened, tag)
-
-    def _end_unknown(self, opened: _Opened, closing: _Opened) -> None:
-        """Read the closing tag of a name that is not a tool's."""
-        words = self._slice(opened.inner, closing.start)
-        if opened.name == "frame":
-            if not is_placeholder(words):
-                self._stop_at_call(opened, closing.start, "forged")
-            return
-        is_call = self._thoughts and opened.name not in FORMATTING
-        if is_call and len(words) <= self._grammar.max_query and not is_placeholder(words):
-            self._stop_at_call(opened, closing.start, "unknown")
-
-    def _read_tag_in_call(self, opened: _Opened, tag: _Opened, closing: bool) -> None:
-        if closing and tag.name == opened.name:
-            self._end_call(opened, tag.start)
-        elif closing and tag.name in self._grammar.tags:
-            self._stop_at_call(opened, tag.start, "nested")
-        elif (
-            tag.name in self._grammar.tags
-            or tag.name in ("think", "frame")
-            or self._opens_answer(tag, closing)
-        ):
-            self._abandon()
-            self._read_tag_in_text(tag, closing)
-
-    def _read_tag_in_answer(self, opened: _Opened, tag: _Opened, closing: bool) -> None:
-        if closing and tag.name == "answer":
-            answer = self._make_answer(opened, tag.start)
-            if self._forced or not is_placeholder_answer(answer.body):
-                self._end, self.stopped = answer, StopReason.ANSWER
-                return
-            if answer.body and not self._thoughts:
-                self._doubtful = (opened.start, answer.body)
-            self._abandon()
-        elif self._opens_answer(tag, closing) and not self._forced:
-            self._begin(tag)
-        elif self._thoughts and tag.name == "think":
-            self._abandon()
-            self._read_tag_in_text(tag, closing)
-        elif tag.name in self._grammar.tags and not self._forced:
-            self._read_tool_tag_in_answer(tag, closing)
-
-    def _read_tool_tag_in_answer(self, tag: _Opened, closing: bool) -> None:
-        """Read a tool's tag in an answer: after a complete call, `<answer>` was talk."""
-        called = self._call_in_answer
-        if not closing:
-            self._call_in_answer = tag
-        elif called and called.name == tag.name and not is_placeholder(self._slice(called.inner, tag.start)):
-            self._stop_at_call(called, tag.start, "ok")
-
-    def _opens_answer(self, tag: _Opened, closing: bool) -> bool:
-        return tag.name == "answer" and not closing
-
-    def _read_think_tag(self, tag: _Opened, closing: bool) -> None:
-        """Open the thought once more, or close it."""
-        self._unknown.clear()
-        if not closing:
-            # At the beginning of its text a model only repeats the <think> of the prompt.
-            if self._slice(0, tag.start).strip():
-                self._thoughts += 1
-        elif self._thoughts:
-            self._thoughts -= 1
-        if not self._thoughts:
-            self._thought_end = tag.inner
-
-    def _is_known(self, name: str) -> bool:
-        return name in self._grammar.tags or name in RESERVED
-
-    def _begin(self, tag: _Opened) -> None:
-        self._open = tag
-        self._call_in_answer = None
-        self._limit = inf if tag.name == "answer" else tag.inner + self._grammar.max_query
-
-    def _abandon(self) -> None:
-        """Take the open tag for talk."""
-        self._open = None
-        self._limit = inf
-
-    def _end_call(self, opened: _Opened, end: int) -> None:
-        """Read the end of a tool's call; it may be talk."""
-        query = _join_spaces(self._slice(opened.inner, end))
-        if query and is_placeholder(query):
-            self._abandon()
-        elif query or opened.starts_line:
-            self._stop_at_call(opened, end, "ok")
-        else:
-            self._abandon()
-
-    def _check_length(self, opened: _Opened) -> None:
-        """Stop at a call that exceeds its limit. A partial closing tag at its end does not count."""
-        angle = self._angle
-        closing = f"</{opened.name}>"
-        if angle is not None and angle <= self._limit and closing.startswith(self._slice(angle)):
-            return
-        if is_mention(self._slice(opened.inner)):
-            self._abandon()
-        else:
-            self._stop_at_call(opened, len(self._read), "over_long")
-
-    def _stop_at_call(self, opened: _Opened, end: int, outcome: Outcome) -> None:
-        self._end, self.stopped = self._make_call(opened, end, outcome), StopReason.CALL
-
-    def _make_call(self, opened: _Opened, end: int, outcome: Outcome) -> Call:
-        """Return the call of an opened tag, whose query ends at `end`."""
-        query = _join_spaces(self._slice(opened.inner, end)[: self._grammar.max_query])
-        if outcome == "ok" and not query:
-            outcome = "empty"
-        elif outcome == "ok" and _call_key(opened.name, query) in self._earlier:
-            outcome = "repeated"
-        return Call(text=self._slice(opened.start), tag=opened.name, query=query, outcome=outcome)
-
-    def _make_answer(self, opened: _Opened, end: int) -> Answer:
-        body = self._slice(opened.inner, end).rpartition("<answer>")[2].strip()
-        return Answer(text=self._slice(opened.start), body=body, forced=self._forced)
+        made = frozenset(call_key(tag, query) for tag, query in earlier)
+        return Parser(self.tags, self.max_query, answering, thinking and not answering, made)
 
 
 def feedback(call: Call, tags: Sequence[str]) -> str:
@@ -457,15 +146,6 @@ def feedback(call: Call, tags: Sequence[str]) -> str:
             return "No calls are left; answer from what you have seen."
         case "ok":
             return ""
-
-
-def _join_spaces(query: str) -> str:
-    return " ".join(query.split())
-
-
-def _call_key(tag: str, query: str) -> tuple[str, str]:
-    """Return a key that is equal for calls of one tool with the same query, spaces and case aside."""
-    return tag, _join_spaces(query).casefold()
 
 
 def _shorten(text: str) -> str:

@@ -23,7 +23,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from act2see.agent.grammar import Grammar, StopReason, feedback
+from act2see.agent.grammar import Grammar, feedback
+from act2see.agent.parser import StopReason
 from act2see.errors import ConfigError, QuestionError, StoreError, VideoError
 from act2see.graphs.approval import Decision, open_picture, resolve_decision
 from act2see.graphs.ask import AskBuilder, Graph

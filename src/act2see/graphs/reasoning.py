@@ -24,7 +24,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from act2see.agent.grammar import Grammar, StopReason, feedback
+from act2see.agent.grammar import Grammar, feedback
+from act2see.agent.parser import StopReason
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
 from act2see.agent.rollout import render

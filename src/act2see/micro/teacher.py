@@ -15,7 +15,7 @@ import random
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.micro.questions import TAGS, Item, Step, ToolCall, item_of
 from act2see.micro.recipe.corpus import continued, tools_line, with_lines

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.errors import CorpusError, ReasonerError, RefusedError, SetupError
 from act2see.graphs.config import load_config

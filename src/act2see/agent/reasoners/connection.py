@@ -50,7 +50,7 @@ class ServerOptions(BaseModel):
             return None
         if self.key_env not in os.environ:
             raise ConfigError(
-                f"the variable {self.key_env}, which reasoner.options.key_env names, is not set"
+                f"the variable {self.key_env}, which reasoner.options.key_env names, is not set: export it"
             )
         return os.environ[self.key_env]
 
@@ -148,7 +148,7 @@ class ServerConnection:
                 async with asyncio.timeout(self.silence):
                     line = await anext(lines, None)
             except TimeoutError:
-                raise TimeoutError(f"said nothing for {self.silence:g} s") from None
+                raise TimeoutError(f"sent nothing for {self.silence:g} s") from None
             if line is None or line.strip() == "data: [DONE]":
                 return
             field, _, value = line.partition(":")
@@ -161,14 +161,12 @@ class ServerConnection:
             yield {"error": data} if field == "error" else data
 
     def _client(self) -> httpx.AsyncClient:
-        # Made once: loading the certificates takes longer than a request.
+        # The context is made once, since loading the certificates takes longer than a request.
         self._ssl = self._ssl or ssl.create_default_context()
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         limits = httpx.Timeout(self.silence, connect=self._connect)
-        # A proxy between this machine and itself would be a mistake.
-        return httpx.AsyncClient(
-            headers=headers, timeout=limits, verify=self._ssl, trust_env=not is_local(self.url)
-        )
+        use_proxy = not is_local(self.url)
+        return httpx.AsyncClient(headers=headers, timeout=limits, verify=self._ssl, trust_env=use_proxy)
 
 
 async def check_status(response: httpx.Response) -> None:
@@ -184,31 +182,33 @@ async def check_status(response: httpx.Response) -> None:
 
 
 def is_slow(error: Exception) -> bool:
-    """Whether the server was reached and then sent nothing: it works on the request, and another one would
-    not help."""
+    """Return whether the server was reached and then sent nothing.
+
+    It is still working on the request, so sending the request again would not help.
+    """
     is_timeout = isinstance(error, TimeoutError | httpx.TimeoutException)
     return is_timeout and not isinstance(error, httpx.ConnectTimeout)
 
 
 def is_unreachable(error: Exception) -> bool:
-    """Whether no server was found at the address."""
+    """Return whether no server was found at the address."""
     return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol)
 
 
 def is_local(url: str) -> bool:
-    """Whether the server is on this machine."""
+    """Return whether the server is on this machine; requests to it must not go through a proxy."""
     return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _stream_error(response: httpx.Response, error: Any) -> StatusError:
-    """The error that came as an event, after the response had begun with status 200."""
+    """Return the error of an event that arrives after the status 200."""
     code = error.get("code") if isinstance(error, dict) else None
     status = code if isinstance(code, int) and code >= 400 else 500
     return StatusError(response, without_parameter(_message_of(error))[:500], status)
 
 
 def _message_of(error: Any) -> str:
-    """The message of an error, however deep the server wraps it."""
+    """Return the message of an error, which the server may wrap in several objects."""
     while isinstance(error, dict):
         error = error.get("error") or error.get("message") or error.get("detail") or json.dumps(error)
     return str(error)

@@ -23,8 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packed, Packer
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.adapters import check_adapter
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.agent.reasoners.faults import SHORTEN

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.graphs.ask import create_act2see

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from act2see.agent.grammar import StopReason
 from act2see.agent.packing import Packed, Packer
+from act2see.agent.parser import StopReason
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request, WrappedReasoner
 from act2see.agent.rollout import Rollout, TextPiece, render

@@ -26,7 +26,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request as ReasonerRequest, Sampling
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import Act2SeeError, ConfigError, ContextError

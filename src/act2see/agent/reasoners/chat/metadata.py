@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Done
 
 LIMIT_REASONS = frozenset({"length", "max_tokens"})

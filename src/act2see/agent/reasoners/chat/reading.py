@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from act2see.agent.grammar import StopReason
+from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Done, Request
 from act2see.agent.reasoners.chat.metadata import LIMIT_REASONS, REFUSAL_REASONS, finish_reason, make_done
 

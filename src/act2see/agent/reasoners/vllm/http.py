@@ -15,63 +15,50 @@ aborts the request.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
 import random
-import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import httpx
 from cachetools import LRUCache
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
+from act2see.agent.reasoners.connection import (
+    BACKOFF,
+    ServerConnection,
+    ServerOptions,
+    StatusError,
+    is_slow,
+    is_unreachable,
+    read_options,
+)
 from act2see.agent.reasoners.faults import Backoff, vllm_limit_error
 from act2see.agent.reasoners.pieces import FORBIDDEN, escape_pieces
 from act2see.agent.reasoners.vllm.follow import Chunk, follow, is_regular
 from act2see.agent.reasoners.vllm.preflight import preflight
-from act2see.agent.reasoners.vllm.wire import (
-    StatusError,
-    check_status,
-    chunk_of,
-    image_part,
-    is_local,
-    is_slow,
-    stream_error,
-)
+from act2see.agent.reasoners.vllm.wire import chunk_of, has_forgotten, has_no_room, image_part
 from act2see.agent.rollout import Rollout
-from act2see.errors import ConfigError, ReasonerError, SetupError
+from act2see.errors import ReasonerError, SetupError
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.forks import Lock
-from act2see.tools.runtime.text import first_line, first_problem
+from act2see.tools.runtime.text import first_line
 from act2see.tools.video.store import FrameSource, frame_png
 
 log = logging.getLogger(__name__)
 _MAX_MISSES = 3  # a server that forgets frames this many times in a row keeps none: all are sent each time
 _SET_URL = "set reasoner.options.url to the address of a vLLM server, with /v1"
-BACKOFF = Backoff(requests=4, first=0.5, longest=30.0, accepted=30.0, silence=300.0)
-"""The default rules for sending a failed request again."""
 
 
-class ServerOptions(BaseModel):
+class VLLMOptions(ServerOptions):
     """The keys of `reasoner.options`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str = "http://localhost:8000/v1"
     """The address of the server, with `/v1`."""
-    key_env: str | None = None
-    """The environment variable that holds the server's key."""
     exact: bool = True
     """Whether the server has act2see's tokenizer."""
-    silence: Annotated[float, Field(gt=0)] = BACKOFF.silence
-    """The seconds that the server may send nothing."""
-    requests: Annotated[int, Field(ge=1)] = BACKOFF.requests
-    """The maximum number of times that a request is sent."""
 
 
 @dataclass(slots=True)
@@ -128,14 +115,12 @@ class VLLMHTTPReasoner(Reasoner):
         self.needs = needs
         self.name: str = adapter or model
         self.backoff = backoff
-        self.connect = connect
+        self._connection = ServerConnection(self.url, key=key, silence=backoff.silence, connect=connect)
         self._frames = frames
-        self._key = key
         self._sent: LRUCache[str, bool] = LRUCache(kept)  # digests of the frames that the server has read
         self._lock = Lock()
         self._is_checked = False
         self._misses = 0
-        self._ssl: ssl.SSLContext | None = None
 
     @classmethod
     def from_options(
@@ -152,29 +137,20 @@ class VLLMHTTPReasoner(Reasoner):
         Args:
             model: The server's name of the model.
             frames: Returns the pixels of a frame.
-            options: The options, by the keys of `ServerOptions`.
+            options: The options, by the keys of `VLLMOptions`.
             adapter: The name of a LoRA that the server has loaded.
             needs: The most that a run may send.
 
         Raises:
             ConfigError: An option is wrong, or the variable with the key is not set.
         """
-        try:
-            given = ServerOptions.model_validate(dict(options))
-        except ValidationError as e:
-            key, problem = first_problem(e)
-            known = ", ".join(ServerOptions.model_fields)
-            raise ConfigError(f"reasoner.options.{key}: {problem}; known keys: {known}") from e
-        if given.key_env and given.key_env not in os.environ:
-            raise ConfigError(
-                f"the variable {given.key_env}, which reasoner.options.key_env names, is not set: export it"
-            )
+        given = read_options(VLLMOptions, options)
         return cls(
             given.url,
             model,
             frames,
             adapter=adapter,
-            key=os.environ[given.key_env] if given.key_env else None,
+            key=given.key,
             exact=given.exact,
             needs=needs,
             backoff=replace(BACKOFF, silence=given.silence, requests=given.requests),
@@ -283,14 +259,14 @@ class VLLMHTTPReasoner(Reasoner):
 
     def _change_request(self, error: StatusError, attempts: _Attempts) -> bool:
         """Change a request so that the server accepts it. Return False if that is not possible."""
-        if attempts.has_named and error.has_forgotten:
+        if attempts.has_named and has_forgotten(error):
             log.info("%s has forgotten a frame: all are sent again", self.name)
             with self._lock:
                 self._sent.clear()
             self._misses += 1
             attempts.use_names = False
             return True
-        if error.has_no_room and "max_tokens" in attempts.body:
+        if has_no_room(error) and "max_tokens" in attempts.body:
             # Some versions of vLLM refuse a limit above the free room. `follow` ends the text in time.
             del attempts.body["max_tokens"]
             return True
@@ -299,14 +275,8 @@ class VLLMHTTPReasoner(Reasoner):
     async def _send(self, body: dict[str, Any]) -> AsyncGenerator[Chunk]:
         """Send the request once, and yield its server-sent events as chunks."""
         finished = False
-        async with (
-            self._make_client() as client,
-            client.stream("POST", f"{self.url}/chat/completions", json=body) as response,
-        ):
-            await check_status(response)
-            async for data in self._read_events(response):
-                if error := data.get("error"):
-                    raise stream_error(response, error)
+        async with aclosing(self._connection.events("/chat/completions", body)) as events:
+            async for data in events:
                 chunk = chunk_of(data)
                 if not is_regular(chunk.finish):
                     raise ConnectionError(f"the server aborted the request ({chunk.finish})")
@@ -315,38 +285,10 @@ class VLLMHTTPReasoner(Reasoner):
         if not finished:
             raise ConnectionError("the stream ended without a finish reason")
 
-    async def _read_events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
-        """Yield the data of the events, up to the last one."""
-        lines = response.aiter_lines()
-        while True:
-            try:
-                async with asyncio.timeout(self.backoff.silence):
-                    line = await anext(lines, None)
-            except TimeoutError:
-                raise TimeoutError(f"sent nothing for {self.backoff.silence:g} s") from None
-            if line is None or line.strip() == "data: [DONE]":
-                return
-            if line.startswith("data:"):
-                try:
-                    yield json.loads(line[5:])
-                except ValueError as e:
-                    raise ConnectionError("sent a line that is not JSON") from e
-
-    def _make_client(self) -> httpx.AsyncClient:
-        # The context is made once, since loading the certificates takes longer than a request.
-        self._ssl = self._ssl or ssl.create_default_context()
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        limits = httpx.Timeout(self.backoff.silence, connect=self.connect)
-        use_proxy = not is_local(self.url)
-        return httpx.AsyncClient(headers=headers, timeout=limits, verify=self._ssl, trust_env=use_proxy)
-
     async def _fetch(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            async with self._make_client() as client:
-                response = await client.request(method, f"{self.url}{path}", json=body)
-                await check_status(response)
-                data: dict[str, Any] = response.json()
-                return data
+            data: dict[str, Any] = await self._connection.json(method, path, body)
+            return data
         except StatusError as e:
             raise await self._explain_refusal(e, frames=0, ask=path != "/models") from e
         except ValueError as e:
@@ -390,7 +332,7 @@ class VLLMHTTPReasoner(Reasoner):
     def _to_reasoner_error(self, e: Exception, began: bool) -> ReasonerError:
         """Return the error for a connection that failed, or a stream that broke off."""
         line = first_line(e)
-        if isinstance(e, httpx.ConnectError | httpx.ConnectTimeout | httpx.UnsupportedProtocol):
+        if is_unreachable(e):
             return SetupError(
                 f"no server answers at {self.url} ({line[:120]}): start it with `act2see serve vllm`, or set "
                 "reasoner.options.url"
