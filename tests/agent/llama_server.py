@@ -79,15 +79,8 @@ def _read_prompt(server: Double, given: Any) -> tuple[str, list[Any]]:
     if data and not server.vision:
         raise _Refusal(400, "Multimodal data provided, but model does not support multimodal requests.")
     parts = text.split(server.marker)
-    if len(parts) - 1 > len(data):
-        raise _Refusal(
-            400,
-            f"number of media markers in text ({len(data) + 1}) exceeds number of bitmaps ({len(data)})",
-        )
-    if len(parts) - 1 < len(data):
-        raise _Refusal(
-            400, f"number of bitmaps ({len(data)}) does not match number of media markers ({len(parts) - 1})"
-        )
+    if len(parts) - 1 != len(data):
+        raise _Refusal(400, "Failed to tokenize prompt")
     tokens: list[Any] = []
     start, end = (server.tokenizer.token_to_id(f"<|vision_{which}|>") for which in ("start", "end"))
     for n, part in enumerate(parts):
@@ -166,6 +159,8 @@ def llama_server(*lines: str, **settings: Any) -> Iterator[Double]:
                 server.requests.append(body)
                 fault = server.faults.pop(0) if server.faults and body.get("stream") else Fault()
             over.wait(fault.silent)
+            if body.get("repeat_last_n", 0) < 0:
+                raise _Refusal(400, "Field 'repeat_last_n': Value must be between 0 <= value <= 2147483647")
             if fault.status != 200:
                 raise _Refusal(fault.status, fault.message)
             with lock:

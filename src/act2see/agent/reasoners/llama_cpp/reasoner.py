@@ -41,7 +41,7 @@ from act2see.tools.video.store import FrameSource, frame_png
 
 log = logging.getLogger(__name__)
 _TOO_LONG = "context size"
-_WRONG_MARKER = "media marker"
+_WRONG_MARKER = "Failed to tokenize prompt"  # as many frames as markers are not in the text
 
 
 class LlamaCppOptions(ServerOptions):
@@ -169,7 +169,7 @@ class LlamaCppReasoner(Reasoner):
         with self._lock:
             slot = self._slots.take(rollout.session)
         return {
-            **sampling_fields(request.sampling),
+            **sampling_fields(request.sampling, facts.context),
             "n_predict": tokens,
             "stop": list(request.stops),
             "logit_bias": [[token, False] for token in facts.forbidden],

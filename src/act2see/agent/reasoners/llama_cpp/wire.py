@@ -59,10 +59,15 @@ FIELDS = ("content", "stop", "stop_type", "stopping_word", "tokens_predicted", "
 """The fields wanted of the last event. The server would send the prompt back, too."""
 
 
-def sampling_fields(sampling: Sampling) -> dict[str, Any]:
+def sampling_fields(sampling: Sampling, context: int) -> dict[str, Any]:
     """Return the fields that decide how tokens are drawn.
 
-    Each is set, because the server's defaults (top-k 40, min-p 0.05) are not those of a `Sampling`.
+    Each is set, because the server's defaults (top-k 40, min-p 0.05) are not those of a `Sampling`. The
+    server's penalties count the prompt, too, of which the presence penalty should know nothing.
+
+    Args:
+        sampling: How tokens are drawn.
+        context: How many tokens back the penalties look.
     """
     return {
         "temperature": sampling.temperature,
@@ -72,7 +77,7 @@ def sampling_fields(sampling: Sampling) -> dict[str, Any]:
         "repeat_penalty": sampling.repetition_penalty,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": 0.0,
-        "repeat_last_n": -1,
+        "repeat_last_n": context,
         "seed": sampling.seed % _SEEDS,
         "samplers": list(_SAMPLERS),
     }
