@@ -377,10 +377,10 @@ async def test_hanging_up_frees_the_row_and_the_pictures(url: str, served: Serve
     address = url.removeprefix("http://").removesuffix("/v1").split(":")
     reader, writer = await asyncio.open_connection(*address)
     writer.write(head.encode() + body)
-    await (reader.readuntil(b"content") if stream else until(lambda: engine._active == 1))
+    await (reader.readuntil(b"content") if stream else until(lambda: engine.active == 1))
     assert served.under_way == 1
     writer.close()
-    await until(lambda: served.under_way == 0 and engine._active == 0)
+    await until(lambda: served.under_way == 0 and engine.active == 0)
     await until(lambda: len(served.pictures) == 0)
 
 
