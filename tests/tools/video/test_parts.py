@@ -11,7 +11,8 @@ from hypothesis import given, settings, strategies as st
 from act2see.errors import ConfigError, VideoError
 from act2see.micro.world import FPS, Board, Clip, Piece, write_clip
 from act2see.tools.video.parts import Span, by_scene, by_time, find_cuts, part_path
-from act2see.tools.video.reader import open_video
+from act2see.tools.video.reader import open_video, video_digest
+from act2see.tools.video.window import Window
 
 FULL = Board(
     tuple(
@@ -87,3 +88,11 @@ def test_find_cuts_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "scenedetect", None)
     with pytest.raises(ConfigError, match=r"act2see\[scenes\]"):
         find_cuts(str(broken), 5)
+
+
+def test_parts_far_into_a_video_have_digests_of_their_own(tmp_path: Path) -> None:
+    video = tmp_path / "clip.mp4"
+    video.write_bytes(b"any content")
+    starts = (10_000, 10_000.25, 10_000.5, 123_456.5, 123_456.75)
+    assert len({video_digest(Window(str(video), start, start + 1)) for start in starts}) == len(starts)
+    assert len({video_digest(Window(str(video), 0, end)) for end in (100_000.125, 100_000.25)}) == 2

@@ -42,7 +42,7 @@ from act2see.tools.video.container import (
 )
 from act2see.tools.video.decord import check_decord, read_by_decord
 from act2see.tools.video.store import Pixels
-from act2see.tools.video.window import VideoPath, Window
+from act2see.tools.video.window import VideoPath, Window, exact_seconds
 
 log = logging.getLogger(__name__)
 Decoder = Literal["pyav", "decord"]
@@ -310,7 +310,8 @@ def video_digest(video: VideoPath) -> str:
                 f.seek((size - _CHUNK) * n // 63)
                 digest.update(f.read(_CHUNK))
     if not window.whole:
-        digest.update(f"#t={window.start:g},{window.end:g}".encode())
+        # Both ends, to the microsecond: parts of one file must not share a digest.
+        digest.update(f"#t={exact_seconds(window.start)},{exact_seconds(window.end)}".encode())
     return digest.hexdigest()
 
 
