@@ -147,7 +147,7 @@ def test_a_gated_repository(hub: Hub) -> None:
     hub.gated.add("owner/pipeline")
     with pytest.raises(
         WeightsError,
-        match=r"owner/pipeline is gated: sign in at http\S+/owner/pipeline and accept .* `hf auth login`",
+        match=r"owner/pipeline is gated: sign in at http\S+/owner/pipeline, accept .* `hf auth login`",
     ):
         list_files("owner/pipeline", endpoint=hub.url)
     hub.gated.add("owner/model")
@@ -167,11 +167,11 @@ def test_the_licence_is_named_where_it_is_known(hub: Hub) -> None:
 
 def test_a_missing_repository_and_one_without_safetensors(hub: Hub) -> None:
     with pytest.raises(
-        WeightsError, match="has no repository owner/nothing that you may see: check the name"
+        WeightsError, match="has no repository owner/nothing that you can access: check the name"
     ):
         list_files("owner/nothing", endpoint=hub.url)
     hub.repos["owner/pickles"] = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
-    with pytest.raises(WeightsError, match="owner/pickles has no weights as safetensors"):
+    with pytest.raises(WeightsError, match="owner/pickles has no safetensors"):
         list_files("owner/pickles", endpoint=hub.url)
 
 
@@ -194,7 +194,7 @@ def test_a_full_disk_stops_the_download_before_it_begins(hub: Hub, monkeypatch: 
     from act2see.tools.runtime import hub as tools_hub
 
     monkeypatch.setattr(tools_hub, "free_space", lambda _: 1_000_000)
-    with pytest.raises(WeightsError, match=r"owner/model takes 0\.0 GB more and .* export HF_HOME=FOLDER"):
+    with pytest.raises(WeightsError, match=r"owner/model needs 3\.5 MB more, and .* export HF_HOME=FOLDER"):
         fetch(list_files("owner/model", endpoint=hub.url), endpoint=hub.url)
     assert hub.sent == {}
 

@@ -89,7 +89,7 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
 def test_files_that_are_no_subtitles_are_named(tmp_path: Path) -> None:
     for name, content, says in (
         ("a.srt", b"Hello.", "no line with a time"),
-        ("b.srt", b"\0" * (17 << 20), "more than 16 MiB"),
+        ("b.srt", b"\0" * (17 << 20), "larger than 16 MiB"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(TranscriptError, match=rf"{name}.*{says}|{says}.*{name}"):
