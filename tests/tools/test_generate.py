@@ -119,7 +119,7 @@ async def test_missing_weights(resources: Make, clip: str, weights: str) -> None
 @pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument is deprecated:UserWarning")
 async def test_weights_that_are_not_downloaded(resources: Make, clip: str) -> None:
     with pytest.raises(
-        WeightsError, match=r"weights nobody/nothing cannot be loaded: .*; act2see download fetches them"
+        WeightsError, match=r"weights nobody/nothing cannot be loaded: .*; download them: act2see download"
     ) as e:
         await tool(resources(), Path("unused"), weights="nobody/nothing").call(QUERY, ToolContext(clip))
     assert "\n" not in str(e.value)

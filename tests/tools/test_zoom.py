@@ -12,7 +12,7 @@ from tests.tools.videos import write_video
 
 from act2see.tools.base import Resources, ToolContext
 from act2see.tools.frames import Cropped, FrameRef, Generated
-from act2see.tools.queries import frame_in, times_in
+from act2see.tools.queries import find_frame, find_times
 from act2see.tools.search.finder import Finder
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.reader import open_video
@@ -99,13 +99,13 @@ def test_a_cut_holds_the_box_and_stays_in_the_frame(
 
 
 def test_times() -> None:
-    assert times_in("upper left of 3.7 seconds") == ([3.7], "upper left of  ")
-    assert times_in("<3.7 seconds>")[0] == [3.7]
-    assert times_in("at 1:03.5")[0] == [63.5]
-    assert times_in("1:02:03")[0] == [3723.0]
-    assert times_in("from 2 to 5.5 s")[0] == [2.0, 5.5]
-    assert times_in("2-5 seconds")[0] == [2.0, 5.0]
-    assert times_in("0.2,0.1,0.6,0.5 of the last frame")[0] == []
+    assert find_times("upper left of 3.7 seconds") == ([3.7], "upper left of  ")
+    assert find_times("<3.7 seconds>")[0] == [3.7]
+    assert find_times("at 1:03.5")[0] == [63.5]
+    assert find_times("1:02:03")[0] == [3723.0]
+    assert find_times("from 2 to 5.5 s")[0] == [2.0, 5.5]
+    assert find_times("2-5 seconds")[0] == [2.0, 5.0]
+    assert find_times("0.2,0.1,0.6,0.5 of the last frame")[0] == []
 
 
 async def test_a_part_has_all_the_pixels_of_the_video(resources: Resources, video: str) -> None:
@@ -175,7 +175,7 @@ async def test_an_imagined_frame_is_cut_from_what_there_is_and_stays_imagined(
 )
 def test_a_query_names_a_frame(query: str, which: int | str) -> None:
     shown = [FrameRef(digest=f"{i:032x}", width=9, height=9, seconds=float(i)) for i in range(3)]
-    found, _ = frame_in(query, shown)
+    found, _ = find_frame(query, shown)
     assert found == (shown[which] if isinstance(which, int) else which)
 
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.frames import Taken
-from act2see.tools.queries import frame_in, times_in
+from act2see.tools.queries import find_frame, find_times
 from act2see.tools.video.reader import frames_at
 
 HOW = 'Name a time, as "3.7 seconds" or "the last frame", or two, as "2 to 5 seconds".'
@@ -48,9 +48,9 @@ class ClipTool:
     def _call(self, query: str, context: ToolContext) -> ToolResult:
         library = self.resources.finder.library
         clip = library.probe(context.video)
-        times, rest = times_in(query)
+        times, rest = find_times(query)
         if not times:
-            frame, left = frame_in(rest, context.shown)
+            frame, left = find_frame(rest, context.shown)
             if left == rest:  # no frame was named either
                 return ToolResult(note=HOW)
             if isinstance(frame, str):

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.frames import Cropped, FrameRef
-from act2see.tools.queries import frame_in, times_in
+from act2see.tools.queries import find_frame, find_times
 from act2see.tools.video.reader import frames_at
 from act2see.tools.video.store import Pixels
 
@@ -69,7 +69,7 @@ class Zoom:
         return await asyncio.to_thread(self._call, query, context)
 
     def _call(self, query: str, context: ToolContext) -> ToolResult:
-        frame, rest = frame_in(query, context.shown or self._unseen(query, context.video))
+        frame, rest = find_frame(query, context.shown or self._unseen(query, context.video))
         if isinstance(frame, str):
             return ToolResult(note=frame)
         box = region(rest)
@@ -94,7 +94,7 @@ class Zoom:
     def _unseen(self, query: str, video: str) -> tuple[FrameRef, ...]:
         """The frame at the time that a query names, for agents that keep no list of what they have seen."""
         library = self.resources.finder.library
-        times, _ = times_in(query)
+        times, _ = find_times(query)
         if not times:
             return ()
         return tuple(library.pictures(video, frames_at(library.probe(video).seconds, times[:1])))

@@ -162,7 +162,7 @@ def test_a_missing_module(tmp_path: Path, name: str) -> None:
 
 
 def test_a_file_that_is_written_after_a_first_look(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"; {tmp_path} was looked in first"):
+    with pytest.raises(ConfigError, match=rf" \(searched {tmp_path} first\)"):
         find_tool("mytool:Tool", folder=str(tmp_path))
     write(tmp_path, mytool="class Tool: pass\n")
     assert find_tool("mytool:Tool", folder=str(tmp_path)).__name__ == "Tool"

@@ -123,8 +123,8 @@ def test_a_job_that_fails_fails_for_all_its_waiters_and_no_others(caplog: pytest
     assert "a listener to the progress of bad failed" in caplog.text
 
 
-def test_at_most_max_begun_jobs_are_begun() -> None:
-    jobs, rotation = Jobs(), RoundRobin[str](workers=1, max_begun=2, name="here-only")
+def test_at_most_max_started_jobs_are_started() -> None:
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1, max_started=2, name="here-only")
     waiting = [rotation.join(n, jobs.named(str(n), 2)) for n in range(4)]
     jobs.allow(3)
     until(lambda: len(jobs.steps) == 3)
