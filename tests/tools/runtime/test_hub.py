@@ -1,4 +1,4 @@
-"""Fetching weights: the choice of files, resuming, and errors of a hub that refuses or cannot be reached."""
+"""Downloading weights: the choice of files, resuming, and errors of a hub that refuses or is unreachable."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield made
 
 
-def test_only_what_is_loaded_is_fetched(hub: Hub) -> None:
+def test_only_loaded_files_are_downloaded(hub: Hub) -> None:
     files = list_files("owner/model", endpoint=hub.url)
     assert set(files.sizes) == READ
     assert files.bytes == sum(len(MODEL[f]) for f in READ)
@@ -81,7 +81,7 @@ def test_only_what_is_loaded_is_fetched(hub: Hub) -> None:
     assert {p.name for p in folder.iterdir()} == READ
     assert all((folder / f).read_bytes() == MODEL[f] for f in READ)
     assert sum(seen) == files.bytes
-    # A second time nothing crosses the network.
+    # The second call sends no request.
     sent = dict(hub.sent)
     assert fetch(files, endpoint=hub.url) == folder
     assert hub.sent == sent
@@ -116,21 +116,19 @@ def test_a_pipeline_over_http(hub: Hub) -> None:
     assert {p.name for p in folder.iterdir()} == {"model_index.json", "unet", "vae"}
 
 
-def test_a_cut_connection_is_resumed_where_it_stopped(hub: Hub) -> None:
+def test_an_interrupted_download_is_resumed(hub: Hub) -> None:
     big = "model-00001-of-00002.safetensors"
     hub.cut[big] = 1
     folder = fetch(list_files("owner/model", endpoint=hub.url), endpoint=hub.url)
     assert (folder / big).read_bytes() == MODEL[big]
     assert hub.ranges == [(big, "bytes=1500000-")]
-    assert hub.sent[big] == len(MODEL[big])  # no byte twice
+    assert hub.sent[big] == len(MODEL[big])  # each byte once
 
 
-def test_a_second_call_fetches_what_the_first_had_not_finished(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_call_downloads_the_missing_files(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import file_download
 
-    monkeypatch.setattr(file_download.time, "sleep", lambda _: None)  # the pauses before it tries again
+    monkeypatch.setattr(file_download.time, "sleep", lambda _: None)  # the pauses between retries
     big = "model-00001-of-00002.safetensors"
     hub.cut[big] = 10**6
     files = list_files("owner/model", endpoint=hub.url)

@@ -1,4 +1,4 @@
-"""Characters that no trace, file name or checkpoint can hold."""
+"""Text that traces, file names and checkpoints cannot contain; shortened text; numbers of bytes; problems."""
 
 from __future__ import annotations
 
