@@ -206,7 +206,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/x")
         (SetupError("the key is wrong"), SetupError, "the key is wrong"),
         (FULL, StoreError, "/cache/x: No space left on device; free some space"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS)), StoreError, "Read-only file system"),
-        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), StoreError, "mend the rights"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), StoreError, "fix the permissions"),
         (caused(ToolError("it failed"), FULL), StoreError, "No space left"),
         (while_handling(ToolError("could not save my file"), FULL), StoreError, "No space left"),
         (ExceptionGroup("two tasks", [KeyError("x"), FULL]), StoreError, "No space left"),

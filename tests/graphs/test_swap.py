@@ -144,11 +144,11 @@ async def test_the_call_after_a_blocked_one_works(tmp_path: Path) -> None:
     ("name", "says"),
     [
         ("Exits", "the tool 'odd' tried to end the process (SystemExit)"),
-        ("Cancels", "the tool 'odd' gave up: something in it was cancelled"),
+        ("Cancels", "the tool 'odd' failed: it cancelled itself"),
         ("ReturnsNothing", "the tool 'odd' returned nothing (None); it must return a ToolResult"),
         (
             "ReturnsPixels",
-            "the tool 'odd' returned a ndarray for a frame; keep pixels by `resources.store.ref`",
+            "the tool 'odd' returned a ndarray for a frame; store the pixels with `resources.store.ref`",
         ),
         (
             "ReturnsAFrame",
@@ -177,11 +177,11 @@ async def test_a_tool_that_returns_ten_thousand_frames(
     [frames] = [s for s in Trace.model_validate(result["trace"]).segments if isinstance(s, Frames)]
     assert len(frames.frames) == most
     assert frames.note.endswith(
-        f"(and 46,000 more characters) {10_000 - most:,} more frames were found and not shown; "
+        f"… (46,000 more characters) {10_000 - most:,} more frames were found and not shown; "
         "ask for something narrower to see them."
     )
     assert reasoner.rollouts[1].endswith(f"{frames.note}</frame>")
-    assert f"the tool 'odd' returned 10000 frames; the first {most} are shown" in caplog.text
+    assert f"the tool 'odd' returned 10000 frames; only the first {most} are shown" in caplog.text
     async for state in graph.aget_state_history(run):
         assert len(json.dumps(state.values.get("segments", []))) < 20_000
 
@@ -191,12 +191,12 @@ async def test_a_tool_that_returns_ten_thousand_frames(
     [
         (
             {"use": f"{ODD}:NoOptions"},
-            f"tools.odd: '{ODD}:NoOptions' is no tool: a tool is a class with `Options`",
+            f"tools.odd: '{ODD}:NoOptions' is not a tool: a tool is a class with a nested",
         ),
         ({"use": f"{ODD}:ask"}, "cannot be imported"),
-        ({"use": f"{ODD}:time"}, "is no tool: a tool is a class"),
-        ({"use": f"{ODD}:NoCall"}, "is no tool: it has no `call`"),
-        ({"use": f"{ODD}:NoUsage"}, "the `usage` of .* must say"),
+        ({"use": f"{ODD}:time"}, "is not a tool: a tool is a class"),
+        ({"use": f"{ODD}:NoCall"}, "is not a tool: it has no `call`"),
+        ({"use": f"{ODD}:NoUsage"}, "`usage` of .* must say"),
         ({"use": f"{ODD}:NotMade"}, "cannot be set up: KeyError: 'API_KEY'"),
         (
             {"use": f"{ODD}:Plain", "options": {"att": 1}},

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from act2see.cli.options import ConfigFile, Preset, chosen_config, config_option
-from act2see.cli.output import out, program, say, size
+from act2see.cli.output import out, program, say
+from act2see.tools.runtime.text import format_bytes
 from act2see.trace.console import plain
 
 if TYPE_CHECKING:
@@ -162,9 +163,9 @@ def _facts(weights: Needed) -> Iterator[str]:
     """Yield what the weights take, and their licence."""
     if weights.memory is not None:
         about = "about " if weights.estimated else ""
-        yield f"{about}{size(weights.memory)} in memory"
+        yield f"{about}{format_bytes(weights.memory)} in memory"
     if weights.ram:
-        yield f"{size(weights.ram)} offloaded"
+        yield f"{format_bytes(weights.ram)} offloaded"
     if weights.known:
         yield weights.known.licence + (", gated" if weights.known.gated else "")
 
@@ -193,8 +194,8 @@ def _check_disk(needed: Iterable[Needed]) -> Iterator[_Check]:
     missing = sum(weights.disk or 0.0 for weights in by_name.values())
     if missing:
         free = free_space(cache_folder())
-        finding = f"{cache_folder()}, {size(free)} free; {size(missing)} to download"
-        fix = f"export HF_HOME=FOLDER (one with {size(missing)} free)"
+        finding = f"{cache_folder()}, {format_bytes(free)} free; {format_bytes(missing)} to download"
+        fix = f"export HF_HOME=FOLDER (one with {format_bytes(missing)} free)"
         yield _Check(missing < free, "disk", finding, fix)
 
 
@@ -213,9 +214,9 @@ def _check_memory(needed: Iterable[Needed]) -> Iterator[_Check]:
             finding = f"{name}, but the configuration asks for it"
             yield _Check(False, device, finding, "set `device: auto` in your config file")
             continue
-        finding = f"{name}, {size(memory)}; the weights take {size(total)}"
+        finding = f"{name}, {format_bytes(memory)}; the weights take {format_bytes(total)}"
         fix = (
-            f"use a machine with more than {size(total)} of memory on its device, "
+            f"use a machine with more than {format_bytes(total)} of memory on its device, "
             "or smaller weights in a config file"
         )
         yield _Check(total < memory, device, finding, fix)
@@ -230,7 +231,7 @@ def _check_machine(needs: NeedsConfig) -> Iterator[_Check]:
         if not gigabytes:
             continue
         name, memory = device_memory(device)
-        has = name if memory is None else f"{name}, {size(memory)}"
+        has = name if memory is None else f"{name}, {format_bytes(memory)}"
         yield _Check(enough(memory, gigabytes), subject, f"{has}; {gigabytes:g} GB needed", smaller)
 
 
@@ -240,6 +241,6 @@ def _check_cache(configured: str | None) -> _Check:
     cache = Path(configured).expanduser() if configured else default_cache()
     existing = next(path for path in (cache, *cache.absolute().parents) if path.exists())
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-        return _Check(True, "cache", f"{cache}, {size(shutil.disk_usage(existing).free)} free")
+        return _Check(True, "cache", f"{cache}, {format_bytes(shutil.disk_usage(existing).free)} free")
     fix = "export ACT2SEE_CACHE=FOLDER (one that you can write to)"
     return _Check(False, "cache", f"{cache} cannot be written", fix)

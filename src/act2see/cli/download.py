@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from act2see.cli.options import ConfigFile, Preset, chosen_config, config_option
-from act2see.cli.output import complain, progress_bar, say, size
+from act2see.cli.output import complain, progress_bar, say
 from act2see.errors import ConfigError, UnreachableError, WeightsError
+from act2see.tools.runtime.text import format_bytes
 
 if TYPE_CHECKING:
     from act2see.graphs.needs import Needed
@@ -85,10 +86,10 @@ def _fetch(part: Needed, endpoint: str | None, dry_run: bool) -> None:
 
     files = run_in_daemon(partial(list_files, part.name, without=part.without, endpoint=endpoint))
     licence = f", {part.known.licence}" if part.known else ""
-    say(f"{part.name}: {len(files.sizes)} files, {size(files.bytes)}{licence}")
+    say(f"{part.name}: {len(files.sizes)} files, {format_bytes(files.bytes)}{licence}")
     if dry_run:
         for file, n in sorted(files.sizes.items()):
-            say(f"  {file} ({size(n)})")
+            say(f"  {file} ({format_bytes(n)})")
         return
     with progress_bar() as bar:
         task = bar.add_task(part.name, total=files.bytes)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from act2see.cli.options import ConfigFile, Preset, chosen_config
-from act2see.cli.output import note, out, progress_bar, say, size
+from act2see.cli.output import note, out, progress_bar, say
 from act2see.errors import QuestionError
+from act2see.tools.runtime.text import format_bytes
 from act2see.trace.console import plain
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def index(
         else:
             took = "nothing to do: it is indexed"
         on_disk = sum(file.stat().st_size for file in finder.folder(built.id).iterdir())
-        say(f"{video}: {len(built)} frames, {size(on_disk)}, {took}")
+        say(f"{video}: {len(built)} frames, {format_bytes(on_disk)}, {took}")
 
 
 def find(

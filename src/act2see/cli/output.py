@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.filesize import decimal
 from rich.text import Text
 
 from act2see.errors import QuestionError
@@ -148,11 +147,6 @@ def chain_printer(config: Config) -> ChainPrinter:
     from act2see.trace.terminal import ChainPrinter
 
     return ChainPrinter(out(), loads=config.reasoner.use == "transformers")
-
-
-def size(number: float) -> str:
-    """Return a number of bytes in words: `17.5 GB`."""
-    return decimal(int(number))
 
 
 @contextmanager

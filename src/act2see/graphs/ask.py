@@ -46,7 +46,7 @@ from act2see.graphs.state import (
     validate_question,
 )
 from act2see.graphs.wiring import both_ways, drawn, in_time, is_saved
-from act2see.tools.base import FrameTool, ToolContext, call_seed, checked_result
+from act2see.tools.base import FrameTool, LoadsModels, ToolContext, call_seed, checked_result
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.faults import restored, to_user_error
 from act2see.tools.runtime.text import clean_text, first_line
@@ -203,8 +203,8 @@ class _Nodes:
         limits = self.tool_settings(tag)
 
         async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> BackToReason:
-            if load := getattr(tool, "load_models", None):
-                await asyncio.to_thread(load)
+            if isinstance(tool, LoadsModels):
+                await asyncio.to_thread(tool.load_models)
             started = time.perf_counter()
             trace = trace_of(state)
             review = _review_in(state)

@@ -214,7 +214,7 @@ class _Tools:
 
     async def _show(self, id: str) -> CallToolResult:
         trace = await asyncio.to_thread(self.traces.get, id)
-        if not await asyncio.to_thread(self.folders.resolved, trace.video.path):
+        if not await asyncio.to_thread(self.folders.resolve, trace.video.path):
             # A server with other folders kept it: to this one it is as unknown as one that does not exist.
             raise self.traces.unknown(id)
         content = await asyncio.to_thread(self._chain, trace)

@@ -36,6 +36,7 @@ from act2see.serve.failures import LogFailures, failure_message, log_failure
 from act2see.serve.hosts import AllowedHosts
 from act2see.serve.openai.rollout import ChatPrompt, RequestPictures, build_prompt
 from act2see.serve.openai.wire import ChatRequest, ProtocolError, Reply, StopStrings, read_request
+from act2see.tools.runtime.text import format_bytes
 
 if TYPE_CHECKING:
     import uvicorn
@@ -302,9 +303,8 @@ async def _body(request: Request) -> bytes:
     async for part in request.stream():
         body += part
         if len(body) > MAX_BODY:
-            raise ProtocolError(
-                413, f"the request has more than {MAX_BODY >> 20} MiB: send fewer or smaller pictures"
-            )
+            largest = format_bytes(MAX_BODY, binary=True)
+            raise ProtocolError(413, f"the request is larger than {largest}: send fewer or smaller pictures")
     return bytes(body)
 
 

@@ -26,6 +26,7 @@ from act2see.serve.ui.page import (
     taken,
 )
 from act2see.serve.ui.runs import Runs, error_line
+from act2see.tools.runtime.text import format_bytes
 from act2see.trace.markup import el
 
 # On a phone the answer is below the form, and an error can be above the part that is in view. A busy page may
@@ -97,7 +98,7 @@ class Controls:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 self.upload = gr.File(
-                    label=f"Upload a video (at most {_size(self.max_upload)})",
+                    label=f"Upload a video (at most {format_bytes(self.max_upload << 20, binary=True)})",
                     height=150,
                     interactive=False,
                     elem_id="upload",
@@ -331,7 +332,3 @@ class Controls:
 
 def _offered(clips: Mapping[str, CatalogVideo]) -> list[tuple[str, str]]:
     return [(c.label, key) for key, c in clips.items()]
-
-
-def _size(megabytes: int) -> str:
-    return f"{megabytes} MB" if megabytes < 1024 else f"{megabytes / 1024:.3g} GB"

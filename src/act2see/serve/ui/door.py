@@ -22,6 +22,7 @@ from act2see.errors import Act2SeeError, QuestionError
 from act2see.serve.failures import log_failure, send_json
 from act2see.serve.ui.catalog import uploaded_file
 from act2see.serve.ui.streams import Streams
+from act2see.tools.runtime.text import format_bytes
 
 Scope = MutableMapping[str, Any]
 
@@ -77,7 +78,8 @@ class Door:
         try:
             body = await _read(receive)
         except _TooLargeError:
-            await _refuse(send, 413, f"the request is longer than {MAX_BODY} bytes: shorten the question")
+            longest = format_bytes(MAX_BODY, binary=True)
+            await _refuse(send, 413, f"the request is longer than {longest}: shorten the question")
             return
         try:
             call, session = self._checked(body)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from act2see.graphs.config import Config
 from act2see.tools.frames import Record
+from act2see.tools.runtime.text import format_bytes
 from act2see.tools.runtime.weights import resolve_weights
 from act2see.trace.trace import Trace
 from act2see.training.sft.finetune import open_base, reader_of
@@ -122,12 +123,12 @@ class DryRun(Record):
 
     def _memory_row(self, memory: Memory) -> str:
         parts = (
-            f"{_size(memory.weights)} weights",
-            f"{_size(memory.gradients)} gradients",
-            f"{_size(memory.optimiser)} optimiser",
-            f"{_size(memory.activations)} activations",
+            f"{format_bytes(memory.weights, binary=True)} weights",
+            f"{format_bytes(memory.gradients, binary=True)} gradients",
+            f"{format_bytes(memory.optimiser, binary=True)} optimiser",
+            f"{format_bytes(memory.activations, binary=True)} activations",
         )
-        per_gpu = _size(memory.per_gpu(self.launch, self.gpus))
+        per_gpu = format_bytes(memory.per_gpu(self.launch, self.gpus), binary=True)
         return f"{' + '.join(parts)}; {per_gpu} a GPU with {self.launch}"
 
 
@@ -290,7 +291,3 @@ def command(settings: SftSettings, corpus: str, out: str, launch: Launch, gpus: 
         words += ["--num_processes", str(gpus)]
     words += ["-m", "act2see", "sft", corpus, "--out", out]
     return shlex.join([*words, *settings.arguments()])
-
-
-def _size(n: int) -> str:
-    return f"{n / 2**30:.1f} GiB" if n >= 2**30 / 10 else f"{n / 2**20:.1f} MiB"
