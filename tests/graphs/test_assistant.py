@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from act2see.errors import ConfigError
-from act2see.graphs.assistant import create_assistant, traces_of, transcript_reader
+from act2see.graphs.assistant import create_assistant, make_transcript_reader, traces_of
 from act2see.graphs.config import Config, load_config
 from act2see.micro.questions import Item, make_item
 from act2see.micro.supervisor import Plan, make_plan, next_message
@@ -121,7 +121,7 @@ async def test_a_supervisor_that_never_ends_is_stopped(folder: Path, config: Con
 
 
 def test_the_transcript_of_all_videos_and_no_link_that_leads_out(folder: Path) -> None:
-    tool = transcript_reader(Folders([folder]))
+    tool = make_transcript_reader(Folders([folder]))
     assert tool.invoke({"query": "look"}) == 'b.mp4, 4.0 s to 5.0 s: "Look there!"'
     assert tool.invoke({"query": "elephant", "video": "b.mp4"}) == "Nothing like that is said in b.mp4."
     (folder / "b.vtt").write_text("no time here")

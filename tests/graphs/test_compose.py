@@ -59,7 +59,7 @@ async def test_a_node_reads_and_writes_the_parents_own_keys(tmp_path: Path) -> N
         child_in(tmp_path), question=lambda case: case.ask.upper(), options=lambda _: ["blue", "red"]
     )
     assert (await shouting.ainvoke(given))["verdict"] == "B"
-    with pytest.raises(QuestionError, match=r"no 'film': as_node\(graph, video=\.\.\.\)"):
+    with pytest.raises(QuestionError, match=r"no 'film': name .* as_node\(graph, video=\.\.\.\)"):
         await case_graph(child_in(tmp_path), video="film").ainvoke(given)
 
 

@@ -192,7 +192,7 @@ async def test_errors_are_raised_before_any_part_is_asked(tmp_path: Path) -> Non
     for change, error, says in (
         ({"question": " "}, QuestionError, "empty"),
         ({"video": "none.mp4"}, VideoError, "no file none.mp4"),
-        ({}, ConfigError, "splits into 3 parts, at most 2 are allowed: raise `seconds`"),
+        ({}, ConfigError, "splits into 3 parts, and at most 2 are allowed: raise `seconds`"),
     ):
         with pytest.raises(error, match=says):
             await graph.ainvoke(given | change)

@@ -107,7 +107,7 @@ def test_verdicts_follow_what_a_part_did() -> None:
     assert verdicts(trace("blue", ("it", None), ("it blinks", 0.4))) == ["found"]
 
 
-def test_a_part_without_searches_is_scored_by_the_commonest_query() -> None:
+def test_a_part_without_searches_is_scored_by_the_most_common_query() -> None:
     asked = []
 
     def similarity(frame: FrameRef, query: str) -> float:

@@ -194,7 +194,7 @@ async def test_a_parent_may_hold_our_settings_under_our_name(
     [
         ({"seeds": 5}, "no setting 'seeds'"),
         ({"seed": "five"}, "'seed' cannot be 'five'"),
-        ("seed", "must be names and values"),
+        ("seed", "must be a mapping or an AskContext"),
     ],
 )
 async def test_an_invalid_setting_under_act2see_is_named(tmp_path: Path, settings: Any, says: str) -> None:

@@ -104,13 +104,13 @@ def test_asynchronous_entries_say_which_saver_they_need(tmp_path: Path) -> None:
             lambda: asyncio.run(aask(graph, clip_in(tmp_path), "What?")),
             lambda: resume(graph, "t"),
         ):
-            with pytest.raises(ConfigError, match=r"SqliteSaver works synchronously: use graph\.invoke"):
+            with pytest.raises(ConfigError, match=r"SqliteSaver is synchronous: use graph\.invoke"):
                 entry()
 
 
 async def test_resuming_without_a_saver_or_a_run_says_so(tmp_path: Path) -> None:
     child = Child(tmp_path)
-    with pytest.raises(ConfigError, match="saves no runs: give it a checkpointer"):
+    with pytest.raises(ConfigError, match="can only be resumed with a checkpointer"):
         await aresume(child.graph(), "t")
     with pytest.raises(StoreError, match="no saved run 't'"):
         await aresume(child.graph(InMemorySaver()), "t")
