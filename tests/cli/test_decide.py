@@ -162,4 +162,4 @@ def test_approve_option_makes_a_tool_wait(place: Place) -> None:
     run = said.partition(" with ")[0].split()[-1]
     assert Trace.from_json(place.ask("--resume", run, "--accept", "--json").stdout).answer == "B"
     assert place.generate.queries == ["it in blue"]
-    assert "<zoom>" in place.refused(place.clip, "What?", "--config", "my.yaml", "--approve", "zoom")
+    assert "no tool 'zoom'" in place.refused(place.clip, "What?", "--config", "my.yaml", "--approve", "zoom")

@@ -1,5 +1,4 @@
-"""A person is asked before a call: what can be decided, what the model and the trace learn of it, and wrong
-answers."""
+"""Approval of calls by a person: decisions, their effect on the model and the trace, and invalid ones."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ ASKED = AskContext(approve=("generate",))
 
 
 class Waits:
-    """A run over a script that has come to its `<generate>` and waits for a person."""
+    """A scripted run that has reached its `<generate>` and waits for a person."""
 
     def __init__(self, folder: Path, *lines: str, **fails: Exception) -> None:
         self.reasoner = Scripted(*(lines or (IMAGINE, DONE)))
@@ -96,7 +95,7 @@ async def test_a_picture_is_stored_and_marked_with_who_supplied_it(tmp_path: Pat
         96,
         192,
         3,
-    )  # as large as the video's own at most
+    )  # at most as large as the video's frames
     assert run.reasoner.rollouts[-1].endswith(
         "<imagined><|vision_start|><|image_pad|><|vision_end|>A person supplied this frame.</frame>"
     )
@@ -221,7 +220,7 @@ async def test_pictures_are_confined_to_the_folders_of_videos(
 async def test_the_picture_that_was_checked_is_the_one_that_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read once: whoever changes the file meanwhile changes nothing."""
+    """The file is read once, so a later change to it has no effect."""
     Image.new("RGB", (40, 30), "red").save(tmp_path / "mine.png")
     reads = 0
 
@@ -260,7 +259,7 @@ async def test_each_call_waits_and_a_resumed_run_needs_no_approve_setting(tmp_pa
         await aresume(run.graph, "t", decision={"type": "accept"})
 
 
-async def test_approve_holds_for_one_question_of_a_thread(tmp_path: Path) -> None:
+async def test_approve_applies_to_one_question_of_a_thread(tmp_path: Path) -> None:
     async with Waits(tmp_path) as run:
         trace = await aask(run.graph, run.clip, "What?", thread_id="t")
     assert trace.answer == "B"

@@ -1,4 +1,4 @@
-"""Forks and replays: the real graph, clips, store and checkpoints; a scripted model, and micro's own."""
+"""Forks and replays with the real graph, clips, store and checkpoints, and a scripted or a micro model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LINES = (
 
 
 class Seer(Scripted):
-    """Answers with the last thing that it was shown: a time, `imagined`, or a note."""
+    """Answers with the last reply that it was shown: a time, `imagined`, or a note."""
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         last = (
@@ -86,13 +86,13 @@ async def place(tmp_path: Path) -> Place:
 
 
 def said(trace: Trace) -> list[str]:
-    """The chain in short: what was called, and what came back."""
+    """A summary of the chain: the calls and their replies."""
     return [
         *(s.note or f"{s.frames[0].seconds:g}" if isinstance(s, Frames) else s.text for s in trace.segments)
     ]
 
 
-async def test_another_query_changes_what_follows_and_keeps_what_was_before(place: Place) -> None:
+async def test_another_query_changes_only_what_follows(place: Place) -> None:
     first = place.trace
     assert first.answer == "2.0 seconds"
     new = await afork(place.graph, first, 2, query=" second   4 ")
@@ -219,7 +219,7 @@ async def test_a_change_that_cannot_be_made_is_an_error(
         await afork(place.graph, place.trace, at, **change)
 
 
-async def test_a_missing_frame_tool_or_video_is_named(place: Place) -> None:
+async def test_a_missing_frame_tool_or_video_is_an_error(place: Place) -> None:
     first, second, *rest = place.trace.initial
     lost = place.trace.model_copy(
         update={"initial": (first, second.model_copy(update={"digest": "f" * 32}), *rest)}

@@ -1,5 +1,4 @@
-"""A tool that interrupts the run by itself, to ask a person: through `ask`, `aresume`, and graphs around
-it."""
+"""A tool that interrupts the run to ask a person, with `aask`, `aresume` and parent graphs."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ LINES = ("I ask. <retrieve>the circle</retrieve>", "So.</think><answer>B</answer
 
 
 class Asks(Shows):
-    """Asks which moment is meant, and shows the frame at that one."""
+    """Asks a person for a time, and shows the frame at that time."""
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         second = interrupt(self.question)
@@ -130,7 +129,7 @@ async def test_an_interrupt_without_a_checkpointer_names_the_cause(tmp_path: Pat
 
 
 async def _by_hand(folder: Path) -> None:
-    """The tool of an agent, called by no agent."""
+    """The tool for an agent, called without an agent."""
     tool = as_tool(asking(folder))
     tool.handle_tool_error = False
     try:
