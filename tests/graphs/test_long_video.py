@@ -135,6 +135,7 @@ async def test_parts_are_asked_concurrently_and_their_events_pass_through(tmp_pa
     assert [len(e["parts"]) for e in events if e["type"] == "split"] == [9]
     ends = [e for e in events if e["type"] == "part"]
     assert {e["part"] for e in ends} == set(range(9))
+    assert all(list(e) == ["type", "part", "run", "answer"] for e in ends)
     # The events of a part are those of its run.
     views = {e.run for e in map(read_event, events) if e and e.type == "view"}
     assert views == {e["run"] for e in ends} == {t["id"] for t in final["traces"]}
