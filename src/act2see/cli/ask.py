@@ -270,12 +270,12 @@ async def _open_chain(graph: Graph, config: Config, run: str) -> AsyncIterator[C
 
 async def _waiting_error(graph: Graph, run: str) -> WaitingError:
     """Say what a saved run waits for, and how to answer it on the command line."""
-    from act2see.graphs.run import is_approval, waiting_for
+    from act2see.graphs.run import describe_interrupt, is_approval
 
     saved = await graph.aget_state({"configurable": {"thread_id": run}})
     waits = saved.interrupts[0]
     options = _DECISIONS if is_approval(waits) else "--answer TEXT"
-    return WaitingError(f"{waiting_for(waits)}: act2see ask --resume {run} with {options}")
+    return WaitingError(f"{describe_interrupt(waits)}: act2see ask --resume {run} with {options}")
 
 
 def _print_answer(trace: Trace) -> None:

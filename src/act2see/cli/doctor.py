@@ -224,7 +224,7 @@ def _check_memory(needed: Iterable[Needed]) -> Iterator[_Check]:
 
 def _check_machine(needs: NeedsConfig) -> Iterator[_Check]:
     """Check what the configuration says that it needs in all: the caches and activations, too."""
-    from act2see.graphs.machine import device_memory, enough
+    from act2see.graphs.machine import device_memory, has_memory
 
     smaller = _SMALLER if needs.gpu > 24 else _SMALLEST
     for subject, device, gigabytes in (("GPU", "cuda", needs.gpu), ("memory", "cpu", needs.ram)):
@@ -232,7 +232,7 @@ def _check_machine(needs: NeedsConfig) -> Iterator[_Check]:
             continue
         name, memory = device_memory(device)
         has = name if memory is None else f"{name}, {format_bytes(memory)}"
-        yield _Check(enough(memory, gigabytes), subject, f"{has}; {gigabytes:g} GB needed", smaller)
+        yield _Check(has_memory(memory, gigabytes), subject, f"{has}; {gigabytes:g} GB needed", smaller)
 
 
 def _check_cache(configured: str | None) -> _Check:

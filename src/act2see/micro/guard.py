@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from act2see.graphs.machine import recommended
+from act2see.graphs.machine import recommend_preset
 from act2see.micro.recipe.models import IMAGE
 from act2see.tools.runtime.forks import natively
 from act2see.tools.runtime.quiet import quiet
@@ -62,4 +62,4 @@ class BoardGuard:
         if await asyncio.to_thread(self.error, chosen) <= MAX_ERROR:
             return None
         # In a thread, since it looks for weights and at the disk.
-        return f"{MESSAGE} {await asyncio.to_thread(recommended)}"
+        return f"{MESSAGE} {await asyncio.to_thread(recommend_preset)}"
