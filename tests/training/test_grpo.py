@@ -13,7 +13,7 @@ from transformers import Qwen3VLForConditionalGeneration
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
-from act2see.errors import CorpusError
+from act2see.errors import CorpusError, ReasonerError
 from act2see.graphs.config import load_config
 from act2see.micro.source import load_world
 from act2see.tools.runtime.weights import resolve_weights
@@ -97,7 +97,16 @@ def test_grpo_rounds_run_through_the_real_graph(tmp_path: Path, model: Any, pack
     rounds = grpo(model, packer, samples, config, settings, seen.append)
     assert rounds == seen
     assert 0 <= rounds[0].accuracy <= 1
-    assert rounds[0].taught in (0.0, 0.5, 1.0)
-    assert torch.equal(before, model.lm_head.weight) == (rounds[0].taught == 0)
-    with pytest.raises(CorpusError, match="takes 8 questions and there are 3"):
+    assert rounds[0].informative in (0.0, 0.5, 1.0)
+    assert torch.equal(before, model.lm_head.weight) == (rounds[0].informative == 0)
+    with pytest.raises(CorpusError, match="takes 8 questions, but there are 3 samples"):
         grpo(model, packer, samples, config, GrpoSettings())
+
+
+def test_a_round_of_failed_rollouts_raises_one_error(tmp_path: Path, model: Any, packer: Packer) -> None:
+    samples = [make_sample(n, video=str(tmp_path / "gone.mp4")) for n in range(2)]
+    config = load_config("micro", cache=str(tmp_path / "cache"), view={"guard": None})
+    before = model.lm_head.weight.clone()
+    with pytest.raises(ReasonerError, match=r"every rollout of round 0 failed.*VideoError: there is no file"):
+        grpo(model, packer, samples, config, GrpoSettings(rounds=1, questions=2, group=2))
+    assert torch.equal(before, model.lm_head.weight)

@@ -162,9 +162,9 @@ def test_a_resumed_run_makes_no_chain_twice(tmp_path: Path, world: list[Sample])
     assert sorted(c.sample.id for c in chains) == sorted(s.id for s in world)
     again = {c.sample.id: c for c in run(tmp_path / "b", world, teacher)}
     assert [contents_of(c) for c in chains] == [contents_of(again[c.sample.id]) for c in chains]
-    with pytest.raises(CorpusError, match="another plan"):
+    with pytest.raises(CorpusError, match="a different plan"):
         run(tmp_path, world, teacher, ConstructPlan(seed=1))
-    with pytest.raises(CorpusError, match="another teacher"):
+    with pytest.raises(CorpusError, match="a different teacher"):
         run(tmp_path, world, ScriptedTeacher(seed=9))
 
 
@@ -225,7 +225,7 @@ def test_a_full_disk_leaves_the_journal_whole(
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
             with pytest.raises(
-                CorpusError, match=r"No space left on device\): free some space and run it again"
+                CorpusError, match=r"No space left on device\): free some space, then run the same command"
             ):
                 journal.write(chain.model_copy(update={"dropped": "also"}))
         assert journal.path.read_bytes() == before

@@ -18,7 +18,7 @@ from act2see.agent.rollout import TextPiece, render
 from act2see.errors import CorpusError
 from act2see.tools.video.store import FrameStore, frame_digest
 from act2see.trace.record import Frames, Text
-from act2see.training.corpus.card import CorpusMeta, pictures
+from act2see.training.corpus.card import CorpusMeta, unique_frames
 from act2see.training.corpus.dataset import INFO, write_corpus
 from act2see.training.corpus.exports import FORMATS, Kind, export_corpus, import_corpus
 from act2see.training.corpus.records import Chain
@@ -65,7 +65,7 @@ def test_exported_chains_are_imported_equal(
     given = data.draw(st.lists(chains(store), min_size=1, max_size=2))
     file = exported(folder, kind, given, store)
     assert list(import_corpus(file.parent, kind, other)) == given
-    for digest in {f.digest for c in given if c.trace for f in pictures(c.trace)}:
+    for digest in {f.digest for c in given if c.trace for f in unique_frames(c.trace)}:
         assert np.array_equal(other.get(digest), store.get(digest))
     for row in FORMATS[kind].read(file.parent):
         contents = [m["content"] for m in row["messages"]]
@@ -191,7 +191,7 @@ def test_a_chain_that_does_not_end_with_the_model_is_refused(tmp_path: Path, sto
     chain = chain.model_copy(
         update={"trace": chain.trace.model_copy(update={"segments": chain.trace.segments[:3]})}
     )
-    with pytest.raises(CorpusError, match="'run-0' does not end with the model's own text"):
+    with pytest.raises(CorpusError, match="'run-0' does not end with text of the model"):
         exported(tmp_path, "ms-swift", [chain], store)
     assert not list(tmp_path.glob("ms-swift*"))
 
@@ -224,7 +224,7 @@ def test_import_accepts_deleted_and_reordered_records(tmp_path: Path, store: Fra
         (
             '<retrieve>the ring</retrieve>"',
             '<retrieve>the cross</retrieve>"',
-            "only reasoning may be edited, and '<retrieve>the ring",
+            "only reasoning may be edited, but the message no longer ends with '<retrieve>the ring",
         ),
         ('<answer>A</answer>"', '<answer>B</answer>"', "only reasoning may be edited"),
         (
@@ -232,16 +232,16 @@ def test_import_accepts_deleted_and_reordered_records(tmp_path: Path, store: Fra
             "I </think> look closer.",
             r"the edited chain is not well formed \(a thought closed twice\)",
         ),
-        ("What moves", "What rests", "message 1 is not the model's and was edited"),
-        ("<1.7 seconds>", "<1.8 seconds>", "message 4 is not the model's and was edited"),
-        ('"loss": false', '"loss": true', "message 2 is not the model's and was edited"),
+        ("What moves", "What rests", "message 1 was edited, but the model did not write it"),
+        ("<1.7 seconds>", "<1.8 seconds>", "message 4 was edited, but the model did not write it"),
+        ('"loss": false', '"loss": true', "message 2 was edited, but the model did not write it"),
         (
             '{"role": "assistant", "content": "<think>\\n", "loss": false}, ',
             "",
-            "messages were added or taken away",
+            "messages were added or removed",
         ),
-        ('"act2see": ', '"other": ', "has lost its `act2see`"),
-        ('"images": ["images/', '"images": ["x", "images/', "its images are not those of its chain"),
+        ('"act2see": ', '"other": ', "has no `act2see` column, which holds the chain: restore it"),
+        ('"images": ["images/', '"images": ["x", "images/', "`images` does not match the chain"),
     ],
 )
 def test_import_refuses_other_edits(tmp_path: Path, store: FrameStore, old: str, new: str, said: str) -> None:
@@ -255,15 +255,15 @@ def test_import_refuses_other_edits(tmp_path: Path, store: FrameStore, old: str,
 
 def test_import_refuses_folders_that_are_no_such_export(tmp_path: Path, store: FrameStore) -> None:
     file = exported(tmp_path, "trl", [make_chain(store)], store)
-    with pytest.raises(CorpusError, match="is an export for trl, not for ms-swift: import it as that"):
+    with pytest.raises(CorpusError, match="is an export for trl, not for ms-swift: import it as trl"):
         import_corpus(file, "ms-swift", store)
-    with pytest.raises(CorpusError, match=r"is not an export: its act2see\.json names no export_version"):
+    with pytest.raises(CorpusError, match=r"is not an export: its act2see\.json has no export_version"):
         import_corpus(tmp_path / "corpus", "trl", store)
-    with pytest.raises(CorpusError, match="there is no export 'csv'"):
+    with pytest.raises(CorpusError, match="no export format 'csv': use trl, ms-swift, llama-factory"):
         export_corpus(tmp_path / "corpus", "csv", tmp_path / "csv")  # type: ignore[arg-type]
     data = json.loads((file.parent / INFO).read_text())
     (file.parent / INFO).write_text(json.dumps(data | {"export_version": 2, "act2see": "9.1.0"}))
-    with pytest.raises(CorpusError, match=r"an export of version 2 .* written by act2see 9\.1\.0"):
+    with pytest.raises(CorpusError, match=r"an export of version 2.*install act2see 9\.1\.0"):
         import_corpus(file, "trl", store)
 
 
@@ -274,6 +274,6 @@ def test_import_names_a_missing_picture(tmp_path: Path, store: FrameStore) -> No
     (returned,) = next(s for s in chain.trace.segments if isinstance(s, Frames)).frames
     (file.parent / "images" / returned.digest[:2] / f"{returned.digest}.png").unlink()
     with pytest.raises(
-        CorpusError, match=rf"record 1: the picture images/../{returned.digest}.png cannot be read"
+        CorpusError, match=rf"record 1: cannot read the picture images/../{returned.digest}.png"
     ):
         list(import_corpus(file, "ms-swift", FrameStore(tmp_path / "other")))

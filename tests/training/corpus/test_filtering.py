@@ -57,7 +57,7 @@ FAULTS: dict[str, tuple[Segment, ...]] = {
     "several answers": (SAID, END, ANSWER, ANSWER),
     "a forced answer": (SAID, END, ANSWER.model_copy(update={"forced": True})),
     "an empty answer": (SAID, END, Answer(text="<answer> </answer>", body="")),
-    "a call that did not work: repeated": (
+    "a failed call: repeated": (
         SAID,
         CALL,
         FRAMES,
@@ -66,19 +66,28 @@ FAULTS: dict[str, tuple[Segment, ...]] = {
         END,
         ANSWER,
     ),
-    "frames that no call asked for": (SAID, FRAMES, END, ANSWER),
-    "a call that nothing came of": (SAID, CALL, END, ANSWER),
+    "frames without a call": (SAID, FRAMES, END, ANSWER),
+    "a call without a result": (SAID, CALL, END, ANSWER),
     "no thought": (CALL, FRAMES, Text(text="</think>\n"), ANSWER),
     "a thought opened twice": (Text(text="<think>It is. "), END, ANSWER),
     "a thought closed twice": (SAID, END, END, ANSWER),
-    "a thought that is not closed": (SAID, ANSWER),
+    "an unclosed thought": (SAID, ANSWER),
     "a call after the thought": (SAID, END, CALL, FRAMES, SAID, ANSWER),
     "a stray tag: </retrieve>": (Text(text="It is </retrieve> so. "), END, ANSWER),
     "a stray tag: <tool_call>": (Text(text="It is <tool_call> so. "), END, ANSWER),
-    "a tag that is not closed": (SAID, END, Answer(text="<answer>green", body="green")),
-    "a text that reads as something else": (SAID, END, Answer(text="<answer>green</answer>", body="red")),
-    "a call that does not read as one: repeated": (SAID, CALL, FRAMES, SAID, CALL, FRAMES, END, ANSWER),
-    "a call that does not read as one: unknown": (Text(text="It is <b>so</b>. "), END, ANSWER),
+    "an unclosed tag": (SAID, END, Answer(text="<answer>green", body="green")),
+    "a text that is parsed differently": (SAID, END, Answer(text="<answer>green</answer>", body="red")),
+    "a text that is parsed as an invalid call: repeated": (
+        SAID,
+        CALL,
+        FRAMES,
+        SAID,
+        CALL,
+        FRAMES,
+        END,
+        ANSWER,
+    ),
+    "a text that is parsed as an invalid call: unknown": (Text(text="It is <b>so</b>. "), END, ANSWER),
 }
 
 
@@ -166,7 +175,7 @@ def test_an_impossible_threshold_is_refused_before_filtering(threshold: float) -
 
 
 def test_without_an_encoder_chains_need_a_stored_similarity() -> None:
-    with pytest.raises(CorpusError, match="'q1' has no similarity yet"):
+    with pytest.raises(CorpusError, match="'q1' has no similarity: filter"):
         list(filter_chains([measured(1, 0.9)], None))
 
 
@@ -203,5 +212,5 @@ def test_texts_longer_than_the_window_are_logged(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING):
         list(filter_chains([], encoder))
     assert [r.message for r in caplog.records] == [
-        "3 texts are longer than the 10 tokens of angles: they were compared by the mean of their windows"
+        "3 texts are longer than the window of 10 tokens of angles: the mean of their windows was compared"
     ]

@@ -126,8 +126,8 @@ def test_report_files_hold_the_numbers(report: FilterReport, tmp_path: Path) -> 
     assert FilterReport.model_validate_json((tmp_path / "out" / "report.json").read_text()) == report
     text = path.read_text()
     for line in (
-        "4 of 10 chains were kept. Teacher: scripted (10). Encoder: some|encoder, 256 tokens at once. "
-        "7 texts were longer",
+        "4 of 10 chains were kept. Teacher: scripted (10). Encoder: some|encoder, window of 256 tokens. "
+        "For 7 longer texts",
         "| construction | 10 | 2 | wrong (1); refused (1) |",
         "1 kept chains have no human chain",
         "|  | here | the paper's |",
@@ -176,5 +176,5 @@ def test_long_chains_get_wider_bins() -> None:
 
 def test_an_unwritable_report_folder_raises_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CorpusError, match="give another folder"):
+    with pytest.raises(CorpusError, match="use another folder"):
         write_report(make_report([]), tmp_path / "file" / "out")

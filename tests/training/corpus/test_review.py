@@ -199,12 +199,12 @@ def test_read_verdicts_names_what_is_wrong(tmp_path: Path) -> None:
     last = [a["data-id"] for a in page.all("article")][-6:]
     file = tmp_path / "v.json"
     with pytest.raises(
-        CorpusError, match=rf"no verdict yet on 6 of 8 chains \({', '.join(last[:5])} and 1 more\)"
+        CorpusError, match=rf"no verdict on 6 of 8 chains \({', '.join(last[:5])} and 1 more\)"
     ):
         read_verdicts(saved(page, file, left=6))
     assert len(read_verdicts(file, partial=True)) == 2
     verdict = {"key": "0" * 16, "id": "stranger", "accepted": True, "comment": ""}
-    with pytest.raises(CorpusError, match=r"not asked \(stranger\)"):
+    with pytest.raises(CorpusError, match=r"not on the page \(stranger\)"):
         read_verdicts(saved(page, file, verdicts=[verdict]))
     known = {**verdict, "key": page.all("article")[0]["data-key"], "id": "q"}
     with pytest.raises(CorpusError, match=r"two verdicts on the same chain \(q\)"):

@@ -198,7 +198,7 @@ def test_impossible_runs_fail_before_the_base_is_loaded(
     def run(*given: Trace, source: FrameStore = store, **changes: Any) -> None:
         finetune(given, source, tmp_path / "out", QUICK.model_copy(update=changes))
 
-    with pytest.raises(CorpusError, match="nothing is left to train on: 1 traces were left out"):
+    with pytest.raises(CorpusError, match="no trace is left to train on, 1 were left out and 0 held out"):
         run(traces[0], max_context=10)
     with pytest.raises(StoreError, match=r"is not in .*empty"):
         run(traces[0], source=FrameStore(tmp_path / "empty"))

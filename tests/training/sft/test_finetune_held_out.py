@@ -17,7 +17,7 @@ from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Answer
 from act2see.trace.trace import Trace
 from act2see.training.sft.finetune import finetune
-from act2see.training.sft.held_out import GraphEvaluation, Scores, added, questions_of
+from act2see.training.sft.held_out import GraphEvaluation, Scores, add_scores, questions_of
 from act2see.training.sft.result import SftResult, model_card
 from act2see.training.sft.settings import SftSettings
 
@@ -56,7 +56,7 @@ def test_held_out_questions_are_asked_through_the_graph(store: FrameStore, tmp_p
     card = (tmp_path / "out" / "README.md").read_text()
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["library_name"] == "peft"
-    assert "through the graph `micro`, 4 questions" in card.lower()
+    assert "The graph `micro` answered 4 questions" in card
     assert "| step | accuracy | call rate | calls | loss |" in card
     written = yaml.safe_load(card.split("```yaml\n")[2].split("```")[0])
     loaded = load_config(written)
@@ -91,7 +91,7 @@ def test_right_answers_of_held_out_questions(store: FrameStore) -> None:
 
 
 def test_scores_of_processes_add_up() -> None:
-    total = added([Scores(1, 1, 1, 2), Scores(1, 0, 0, 0), Scores(1, failed=1), Scores(1, 1, 1, 1)])
+    total = add_scores([Scores(1, 1, 1, 2), Scores(1, 0, 0, 0), Scores(1, failed=1), Scores(1, 1, 1, 1)])
     metrics = total.metrics(1.0)
     assert (metrics["eval_accuracy"], metrics["eval_call_rate"], metrics["eval_calls"]) == (0.5, 0.5, 0.75)
     assert (metrics["eval_questions"], metrics["eval_failed"]) == (4.0, 1.0)

@@ -37,8 +37,8 @@ def test_defaults_are_the_papers() -> None:
         1,
         1.0,
     )
-    assert s.changed() == {}
-    assert s.arguments() == []
+    assert s.non_defaults() == {}
+    assert s.cli_options() == []
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_an_invalid_setting_is_named(given: dict[str, Any], message: str) -> Non
 
 def test_a_graph_with_another_prompt_style_is_refused(store: FrameStore, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"prompt": "paper"})
-    with pytest.raises(ConfigError, match="prompts in the style 'short' and training in 'paper'"):
+    with pytest.raises(ConfigError, match="prompt style is 'short', but training uses 'paper'"):
         finetune([drawn("observe", store)], store, tmp_path, settings, graph=load_config("micro"))
 
 
@@ -82,7 +82,7 @@ def test_dry_run_equals_figures_worked_out_by_hand(store: FrameStore) -> None:
 
     learnt = [sum(packer.pack(reader.rollout(t)).trainable) + 1 for t in traces]
     assert (found.samples, found.tokens, found.trainable) == (4, sum(lengths), sum(learnt))
-    assert found.masked == pytest.approx(1 - sum(learnt) / sum(lengths))
+    assert found.masked_share == pytest.approx(1 - sum(learnt) / sum(lengths))
     assert (found.longest.id, found.longest.tokens) == (traces[lengths.index(limit)].id, limit)
     assert [x.id for x in found.left_out] == ["long"]
     assert found.vision == 9 * sum(len(t.shown) for t in traces)
@@ -119,7 +119,7 @@ def test_dry_run_equals_figures_worked_out_by_hand(store: FrameStore) -> None:
     assert SftSettings.read(_options(words[12:])) == settings
     shown = _printed(found)
     assert f"long ({found.left_out[0].tokens:,})" in shown
-    assert f"{found.masked:.1%}" in shown
+    assert f"{found.masked_share:.1%}" in shown
 
 
 def _sizes(file: Path) -> dict[str, int]:
@@ -129,7 +129,7 @@ def _sizes(file: Path) -> dict[str, int]:
 
 
 def _options(words: list[str]) -> dict[str, Any]:
-    """As a command line would read them."""
+    """Read options like the command line."""
     read: dict[str, Any] = {}
     while words:
         name = words.pop(0).removeprefix("--")
