@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.board_chains import chained, make_sample
+from tests.training.board_chains import build_chain, make_sample
 from transformers import Qwen3VLForConditionalGeneration
 
 from act2see.agent.packing import Packer
@@ -34,7 +34,7 @@ def packer() -> Packer:
 
 
 def trace(*tags: str, **changes: Any) -> Trace:
-    made = chained(make_sample(0, **changes), *tags).trace
+    made = build_chain(make_sample(0, **changes), *tags).trace
     assert made
     return made
 
@@ -70,7 +70,7 @@ def test_policy_step_lowers_the_weighted_loss(tmp_path: Path, model: Any, packer
     usages = {"retrieve": "", "generate": ""}
     rollouts: list[Rollout] = []
     for tags in ((), ("retrieve",)):
-        made = chained(make_sample(0), *tags, store=store).trace
+        made = build_chain(make_sample(0), *tags, store=store).trace
         assert made
         rollouts.append(render(made, Prompt(usages, "short"), end_of_turn=True))
     before = [likelihood(model, packer, store, r) for r in rollouts]
@@ -78,7 +78,7 @@ def test_policy_step_lowers_the_weighted_loss(tmp_path: Path, model: Any, packer
     weighted = list(zip(rollouts, (0.5, -0.5), strict=True))
     loss = policy_step(model, packer, store, weighted, optimiser, batch=1, clip=1.0)
     after = [likelihood(model, packer, store, r) for r in rollouts]
-    # The tokens weigh alike: the mean over both rollouts' own text.
+    # All tokens have the same weight: the loss is the mean over the model's text of both rollouts.
     n = [sum(packer.pack(r).trainable) + 1 for r in rollouts]
 
     def expected(likelihoods: list[float]) -> float:

@@ -1,4 +1,4 @@
-"""The corpus on disk: equal chains are read back, `datasets` opens it, and it is whole or absent."""
+"""The corpus on disk: equal chains are read back, `datasets` opens it, and it is complete or absent."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def images(request: pytest.FixtureRequest) -> Images:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Any]:
-    """`opened(folder)`: the data set, by the library that others will use, with a cache of its own."""
+def open_data_set(tmp_path: Path) -> Iterator[Any]:
+    """Return a function that opens a folder with `datasets`, with a separate cache."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -67,12 +67,12 @@ def test_shards_hold_all_chains_in_order(tmp_path: Path, store: FrameStore) -> N
 
 
 def test_datasets_opens_a_corpus_with_its_pixels(
-    tmp_path: Path, store: FrameStore, images: Images, opened: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, store: FrameStore, images: Images, open_data_set: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [make_chain(store, 0), without_calls(make_chain(store, 1))]
     write_corpus(given, store, tmp_path / "corpus", images=images)
-    monkeypatch.chdir("/")  # paths are the corpus's, not the reader's
-    table = opened(tmp_path / "corpus")
+    monkeypatch.chdir("/")  # paths must not depend on the working directory
+    table = open_data_set(tmp_path / "corpus")
     assert len(table) == 2
     assert table.features["images"].feature.__class__.__name__ == "Image"
     for row, chain in zip(table, given, strict=True):
@@ -90,13 +90,13 @@ def test_datasets_opens_a_corpus_with_its_pixels(
     assert "<frame><imagined></frame>" in table[0]["chain"]
     assert (table[0]["n_calls"], table[0]["tools"]) == (2, ["retrieve", "generate"])
     assert (table[1]["n_calls"], table[1]["tools"]) == (0, [])
-    streamed = next(iter(opened(tmp_path / "corpus", streaming=True)))
+    streamed = next(iter(open_data_set(tmp_path / "corpus", streaming=True)))
     assert frame_digest(np.asarray(streamed["images"][0])) in store
 
 
-def test_a_parquet_shard_opens_alone(tmp_path: Path, store: FrameStore, opened: Any) -> None:
+def test_a_parquet_shard_opens_alone(tmp_path: Path, store: FrameStore, open_data_set: Any) -> None:
     write_corpus([make_chain(store)], store, tmp_path / "corpus")
-    table = opened("parquet", data_files=str(tmp_path / "corpus" / "data" / "*.parquet"))
+    table = open_data_set("parquet", data_files=str(tmp_path / "corpus" / "data" / "*.parquet"))
     assert [image.size for image in table[0]["images"]] == [(24, 16), (16, 24), (8, 8), (16, 24), (24, 16)]
 
 
@@ -136,13 +136,12 @@ def test_a_corpus_that_cannot_be_written_leaves_nothing(
 
 
 def test_a_full_disk_leaves_no_half_corpus(tmp_path: Path, store: FrameStore) -> None:
-    """The kernel stops a file from growing in the middle of a shard."""
+    """A limit of the kernel on file sizes is reached in the middle of a shard."""
     resource = pytest.importorskip("resource")
     given = [make_chain(store, n) for n in range(300)]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    write_corpus(
-        given[:1], store, tmp_path / "first"
-    )  # imports done, so that nothing else is written meanwhile
+    # A first corpus runs all imports, which could write files under the limit.
+    write_corpus(given[:1], store, tmp_path / "first")
     resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
     try:
         with pytest.raises(CorpusError, match=r"cannot write .*corpus \(.*\): free some space"):
@@ -167,12 +166,12 @@ def test_a_corpus_of_a_newer_version_is_refused(tmp_path: Path, store: FrameStor
     )
     with pytest.raises(
         CorpusError,
-        match=r"version 2, and act2see \S+ reads versions up to 1: install act2see 9.1.0",
+        match=r"version 2, and act2see \S+ reads versions up to 1: install act2see 9.1.0 or newer",
     ):
         read_corpus(tmp_path / "corpus", store)
 
 
-def test_a_folder_that_is_no_corpus_is_refused(tmp_path: Path, store: FrameStore) -> None:
+def test_a_folder_that_is_not_a_corpus_is_refused(tmp_path: Path, store: FrameStore) -> None:
     with pytest.raises(
         CorpusError, match=r"is not a corpus: it has no readable act2see\.json; give the folder"
     ):
@@ -185,8 +184,8 @@ def test_a_folder_that_is_no_corpus_is_refused(tmp_path: Path, store: FrameStore
         read_info(tmp_path)
 
 
-def damaged(folder: Path, kind: str, chain: Chain) -> None:
-    """Break a corpus in some way."""
+def damage(folder: Path, kind: str, chain: Chain) -> None:
+    """Damage a file of a corpus, or a picture in it."""
     assert chain.trace is not None
     digest = chain.trace.initial[1].digest
     if kind == "file":
@@ -204,7 +203,7 @@ def damaged(folder: Path, kind: str, chain: Chain) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "kind", "said"),
+    ("images", "kind", "message"),
     [
         ("reference", "file", r"record 1: cannot read the picture images/\w\w/\w{32}.png \(No such file"),
         ("reference", "other", r"record 1: the picture \w{32} is damaged"),
@@ -213,10 +212,10 @@ def damaged(folder: Path, kind: str, chain: Chain) -> None:
     ],
 )
 def test_damaged_files_are_named(
-    tmp_path: Path, store: FrameStore, images: Images, kind: str, said: str
+    tmp_path: Path, store: FrameStore, images: Images, kind: str, message: str
 ) -> None:
     chain = make_chain(store)
     write_corpus([chain], store, tmp_path / "corpus", images=images)
-    damaged(tmp_path / "corpus", kind, chain)
-    with pytest.raises(CorpusError, match=said):
+    damage(tmp_path / "corpus", kind, chain)
+    with pytest.raises(CorpusError, match=message):
         list(read_corpus(tmp_path / "corpus", FrameStore(tmp_path / "other")))

@@ -1,4 +1,4 @@
-"""Sources: every record becomes a sample or a problem that names it; none is lost silently."""
+"""Sources: every record becomes a sample or a problem that names it."""
 
 from __future__ import annotations
 

@@ -334,5 +334,8 @@ def _fenced(text: str) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
-    one_line = [[" ".join(str(cell).split()) for cell in row] for row in rows]
-    return markdown_table(head, one_line).rstrip("\n")
+    cells = []
+    for row in rows:
+        # A cell of a Markdown table cannot contain a line break.
+        cells.append([" ".join(str(cell).split()) for cell in row])
+    return markdown_table(head, cells).rstrip("\n")

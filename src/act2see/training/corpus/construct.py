@@ -115,14 +115,14 @@ class ConstructInput(TypedDict):
     """The input of the construction graph."""
 
     sample: dict[str, Any]
-    """A dumped `Sample`."""
+    """The question, a dumped `Sample`."""
 
 
 class ConstructState(ConstructInput):
     """The state of the construction graph."""
 
     attempts: Annotated[list[dict[str, Any]], add]
-    """The dumped `Attempt`s."""
+    """The attempts so far, each a dumped `Attempt`."""
     trace: dict[str, Any] | None
     """The dumped trace of the last attempt."""
     dropped: str
@@ -278,7 +278,8 @@ async def construct(
             budget in dollars is set without prices.
         SetupError, WeightsError: The teacher or the tools cannot be used.
     """
-    plan, limits = plan or ConstructPlan(), limits or ConstructLimits()
+    plan = plan or ConstructPlan()
+    limits = limits or ConstructLimits()
     if limits.dollars is not None and plan.prices is None:
         raise CorpusError("a budget in dollars needs prices: give those per million tokens read and written")
     config = config.model_copy(update={"cache": str(out / "cache"), "store": str(out / "frames")})

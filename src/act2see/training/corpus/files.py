@@ -70,10 +70,10 @@ def read_marker(folder: Path, name: str, key: str, known: int, what: str) -> dic
     if not isinstance(version, int) or version < 1:
         raise _wrong_folder(folder, what, f"its {name} has no {key}")
     if version > known:
-        writer = data.get("act2see", "a newer version")
+        needed = f"act2see {data['act2see']} or newer" if "act2see" in data else "a newer act2see"
         raise CorpusError(
             f"{folder} is {what} of version {version}, and act2see {__version__} reads versions up to "
-            f"{known}: install act2see {writer}, which wrote it, or a newer one"
+            f"{known}: install {needed}"
         )
     return dict(data)
 

@@ -90,7 +90,8 @@ class _FieldError(Exception):
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(why)
-        self.field, self.why = field, why
+        self.field = field
+        self.why = why
 
 
 def _required_text(row: dict[str, Any], field: str) -> str:
@@ -222,7 +223,8 @@ def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> It
     """
 
     def parse(row: dict[str, Any]) -> Sample:
-        options = tuple(o.partition(". ")[2].strip() or o.strip() for o in _required_text(row, "choices1").split("|"))
+        choices = _required_text(row, "choices1").split("|")
+        options = tuple(_without_number(choice) for choice in choices)
         correct = _required_text(row, "correct1")
         answer: str | None
         if correct.isdecimal() and 0 < int(correct) <= len(options):
@@ -252,6 +254,11 @@ def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> It
     )
     rows = ((_name_of(row, "qid", f"line {n}"), row) for n, row in enumerate(table, start=2))
     yield from _load_rows("causalvqa", rows, parse)
+
+
+def _without_number(choice: str) -> str:
+    """Return the text of a choice: "it fell" of "1. it fell"."""
+    return choice.partition(". ")[2].strip() or choice.strip()
 
 
 def load_social_genome(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
@@ -328,7 +335,8 @@ def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterat
         answer = choose(given, tuple(options)) if options else given
         if answer is None:
             raise _FieldError("answer", f"{given!r} does not name an option by its letter or its words")
-        question, video = _required_text(row, "question"), _required_text(row, "video")
+        question = _required_text(row, "question")
+        video = _required_text(row, "video")
         return Sample(
             id=str(row.get("id") or f"{Path(video).stem}: {question}"),
             source="jsonl",

@@ -67,7 +67,7 @@ def collate(
 
 @contextmanager
 def equal_frames(model: Any) -> Iterator[None]:
-    """Context in which the vision tower's attention runs once for all frames, instead of once per frame.
+    """Within the context, run the vision tower's attention once for all frames, instead of once per frame.
 
     The attention of transformers loops over the images in Python, which takes most of the time of a micro
     step. Only batches whose frames have equal sizes can skip the loop; other batches use the original method.
@@ -92,8 +92,8 @@ def equal_frames(model: Any) -> Iterator[None]:
             return original
         n = hidden_states.shape[0]  # patches of all frames
         length = int(lengths[0])  # patches of one frame
-        # each (n, heads, head_dim)
-        q, k, v = self.qkv(hidden_states).reshape(n, 3, self.num_heads, -1).permute(1, 0, 2, 3).unbind(0)
+        qkv = self.qkv(hidden_states).reshape(n, 3, self.num_heads, -1)  # (n, 3, heads, head_dim)
+        q, k, v = qkv.unbind(1)
         q, k = apply_rotary_pos_emb_vision(q, k, *position_embeddings)
         # (frames, heads, length, head_dim)
         q, k, v = (t.reshape(n // length, length, self.num_heads, -1).transpose(1, 2) for t in (q, k, v))

@@ -103,9 +103,7 @@ def finetune(
     folder = local_weights("the base", settings.base)
     packer, context = open_base(folder)
     reader = reader_of(packer, settings, graph)
-    samples = read_samples(traces, reader, settings, context)
-    check_frames(samples, store)
-    bound_patch_cache(packer, samples.sizes)
+    samples = _prepare_samples(traces, reader, store, settings, context)
     args = trainer_arguments(settings, out)  # before the model is loaded: DeepSpeed needs them
     inputs = RunInputs(settings=settings, samples=samples.digest, processes=args.world_size)
     checkpoint = _checkpoint_to_resume(out, inputs, resume)
@@ -134,8 +132,7 @@ def finetune(
     with _explain_errors():
         trainer.save_model(str(out))
     if args.should_save:
-        write_text(out / RESULT, result.model_dump_json(indent=1) + "\n")
-        write_text(out / CARD, model_card(result))
+        _write_result(result, out)
     return result
 
 
@@ -248,6 +245,16 @@ def _choose_parameters(model: Any, settings: SftSettings) -> Any:
     return None
 
 
+def _prepare_samples(
+    traces: Iterable[Trace], reader: Reader, store: FrameStore, settings: SftSettings, context: int
+) -> Samples:
+    """Read the samples, check their frames, and limit the cache of the reader's packer."""
+    samples = read_samples(traces, reader, settings, context)
+    check_frames(samples, store)
+    bound_patch_cache(reader.packer, samples.sizes)
+    return samples
+
+
 def _graph_evaluation(
     questions: Sequence[Sample] | None,
     samples: Samples,
@@ -317,7 +324,7 @@ def _train(trainer: Any, model: Any, checkpoint: Path | None) -> float:
 
 @contextmanager
 def _explain_errors() -> Iterator[None]:
-    """Context that converts errors of memory and disk into errors that name the remedy."""
+    """Within the context, convert errors of memory and disk into errors that name the remedy."""
     import torch
     from safetensors import SafetensorError
 
@@ -362,3 +369,9 @@ def _result(trainer: Any, samples: Samples, settings: SftSettings, base: Base, s
         history=tuple(history),
         versions={package: version(package) for package in PACKAGES},
     )
+
+
+def _write_result(result: SftResult, out: Path) -> None:
+    """Write the result and the card."""
+    write_text(out / RESULT, result.model_dump_json(indent=1) + "\n")
+    write_text(out / CARD, model_card(result))

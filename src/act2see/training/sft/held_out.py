@@ -126,7 +126,8 @@ class GraphEvaluation:
     async def _ask(self, model: Any, name: str, questions: Sequence[Sample]) -> Scores:
         if self._parts is None:
             self._parts = build_parts(self.config)
-        store, settings = self._parts.resources.store, self.config.reasoner
+        store = self._parts.resources.store
+        settings = self.config.reasoner
         packer = Packer.from_pretrained(self.base)
         packer.cached_images = 0  # this packer serves one evaluation, so cached frames would only use memory
         engine = TransformersReasoner(

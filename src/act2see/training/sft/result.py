@@ -138,7 +138,7 @@ def _corpus_facts(result: SftResult) -> list[tuple[str, str]]:
         ("samples trained on", f"{result.samples:,}"),
         ("held out", f"{result.held_out:,}"),
         ("left out", "; ".join(f"{n}: {why}" for why, n in reasons.items()) or "none"),
-        ("tokens", f"{result.tokens:,}, of which {result.trainable:,} trained on ({share:.1%})"),
+        ("tokens", f"{result.tokens:,}, {result.trainable:,} of them trained on ({share:.1%})"),
     ]
 
 

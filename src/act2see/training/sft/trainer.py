@@ -223,7 +223,9 @@ def build_trainer(
             peft_config=peft_config,
             callbacks=callbacks,
         )
-    trainer.sampler, trainer.evaluation, trainer.base = sampler, evaluation, base
+    trainer.sampler = sampler
+    trainer.evaluation = evaluation
+    trainer.base = base
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -270,8 +272,12 @@ def _trainer_class() -> Any:
             started = time.perf_counter()
             unwrapped = self.accelerator.unwrap_model(self.model)
             inner = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
-            rank, world = self.accelerator.process_index, self.accelerator.num_processes
-            own = evaluation(inner, f"step-{self.state.global_step}", rank=rank, world=world)
+            own = evaluation(
+                inner,
+                f"step-{self.state.global_step}",
+                rank=self.accelerator.process_index,
+                world=self.accelerator.num_processes,
+            )
             counts = torch.tensor(astuple(own), device=self.accelerator.device)
             summed = self.accelerator.reduce(counts, "sum").tolist()
             return Scores(*map(int, summed)).metrics(time.perf_counter() - started)
@@ -331,11 +337,11 @@ def _report_progress(progress: Progress | None) -> Any:
 
 @contextmanager
 def without_mask(model: Any) -> Iterator[None]:
-    """Context in which a Qwen3-VL ignores the mask of a batch: padding is on the right, and no other token
-    attends to it.
+    """Within the context, ignore the mask of a Qwen3-VL's batch.
 
-    Attention then uses its causal path, and a micro step takes a quarter less time. The mask stays in the
-    batch, since TRL counts tokens with it. Masks of the reasoner, which have four dimensions, still apply.
+    Padding is on the right, and no other token attends to it. Without a mask, attention uses its causal path,
+    and a micro step takes a quarter less time. The mask stays in the batch, since TRL counts tokens with it.
+    Masks of the reasoner, which have four dimensions, still apply.
     """
 
     def drop_mask(_: Any, args: Any, given: dict[str, Any]) -> Any:

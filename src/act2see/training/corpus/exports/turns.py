@@ -44,6 +44,7 @@ class Turn:
 
     @property
     def frames(self) -> tuple[FrameRef, ...]:
+        """The frames of the turn, in order."""
         return tuple(p for p in self.parts if isinstance(p, FrameRef))
 
     @property
@@ -61,14 +62,16 @@ def to_turns(trace: Trace, prompt: Prompt) -> list[Turn]:
     question = render(trace.model_copy(update={"segments": ()}), prompt).pieces
     out = [Turn("user", False, _parts(question)), Turn("assistant", False, (OPENING,))]
     pieces: list[Piece] = []
-    start, trainable = 0, False
+    start = 0
+    trainable = False
     for i, segment in enumerate(trace.segments):
         new = [p for p in render_segment(segment) if isinstance(p, ImagePiece) or p.text]
         # A segment without pieces belongs to the turn of the segment before it.
         is_trainable = all(isinstance(p, TextPiece) and p.trainable for p in new) if new else trainable
         if is_trainable is not trainable and pieces:
             out.append(_turn(trainable, pieces, start, i))
-            pieces, start = [], i
+            pieces = []
+            start = i
         pieces += new
         trainable = is_trainable
     if not trainable or not pieces:
