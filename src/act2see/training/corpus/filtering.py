@@ -95,6 +95,7 @@ def _filter(
     while batch := list(islice(chains, BATCH)):
         batch = [_clear_filter_reason(c) for c in batch]
         for step in steps:
+            # A step reads only the chains that no earlier step dropped.
             checked = iter(step([c for c in batch if not c.dropped]))
             batch = [c if c.dropped else next(checked) for c in batch]
         if unseen:
