@@ -203,7 +203,7 @@ def test_impossible_runs_fail_before_the_base_is_loaded(
         run(traces[0], source=FrameStore(tmp_path / "empty"))
     with pytest.raises(
         ConfigError,
-        match=r"lora_targets: the language model has no layer query, lm_head: use .*q_proj.*cannot be adapted",
+        match=r"language model has no layer query, lm_head: use .*q_proj.*cannot be adapted",
     ):
         run(traces[0], lora_targets=("q_proj", "query", "lm_head"))
     if not find_spec("bitsandbytes"):
