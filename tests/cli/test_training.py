@@ -43,7 +43,7 @@ def test_finished_build_is_reused_and_another_plan_rejected(chains: Path) -> Non
     again = run("corpus", "build", "world", "--count", 8, "--out", chains)
     assert "8 chains kept, 0 dropped" in again.output
     other = run("corpus", "build", "world", "--count", 8, "--out", chains, "--retries", 1)
-    assert (other.exit_code, "holds a run with another plan" in other.output) == (2, True)
+    assert (other.exit_code, "holds a run with a different plan" in other.output) == (2, True)
 
 
 def test_filter_writes_a_report_and_review_a_page(chains: Path, corpus: Path) -> None:
@@ -107,7 +107,7 @@ def test_grpo_writes_a_model(tmp_path: Path) -> None:
         (("corpus", "pack", "nothing", "--out", "{tmp}/c"), "cannot read"),
         (("sft", "nothing"), "nothing"),
         (("sft",), "name a corpus"),
-        (("grpo", "world", "--count", 2, "--out", "{tmp}/g"), "takes 8 questions and there are 2"),
+        (("grpo", "world", "--count", 2, "--out", "{tmp}/g"), "takes 8 questions, but there are 2 samples"),
         (("sft", "x", "--lerning-rate", "1"), "did you mean 'learning_rate'"),
         (("sft", "x", "--learning-rate", "-1"), "learning_rate"),
         (("sft", "x", "--mode", "loar"), "mode"),
