@@ -132,7 +132,7 @@ def test_hosts_from_the_environment_are_checked(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("ACT2SEE_HOSTS", " a.example ,b.example:443,, ::2,[::3]")
     assert allowed_hosts("c.example") == {"a.example", "b.example", "c.example", "::2", "::3"}
     for wrong in ("http://a.example/", "*", "*.example", "a b", "[x]"):
-        with pytest.raises(ConfigError, match="is no host name"):
+        with pytest.raises(ConfigError, match="is not a host name"):
             allowed_hosts(wrong)
 
 

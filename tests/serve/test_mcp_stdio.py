@@ -236,7 +236,7 @@ def test_lone_surrogates_and_invalid_lines_are_answered(tmp_path: Path) -> None:
     with Server(tmp_path, "--folder", os.fsdecode(videos)) as server:
         listed = server.call("list_videos", {}, 2)
         assert listed["structuredContent"] == {"videos": ["clip.mp4"]}
-        assert "caf\\udce9.mp4 is left out: its name is not UTF-8" in listed["content"][0]["text"]
+        assert "caf\\udce9.mp4 is not listed because its name is not UTF-8" in listed["content"][0]["text"]
         for id, name, arguments in (
             (3, "ask_video", r'{"video": "a\ud800.mp4", "question": "?"}'),
             (4, "ask_video", r'{"video": "clip.mp4", "question": "a\udfff"}'),

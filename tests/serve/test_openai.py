@@ -8,7 +8,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.serve.hosts import allowed_hosts
+from act2see.serve.openai.model import ServedModel
 from act2see.serve.openai.rollout import RequestPictures
-from act2see.serve.openai.server import Served, build_app, serving
+from act2see.serve.openai.server import build_app, serving
 
-CLOSE = {"connection": "close"}  # or clients keep sockets beyond the test's event loop
+CLOSE = {"connection": "close"}  # otherwise clients keep sockets open after the test's event loop has ended
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +43,18 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def served(config: Config) -> Served:
-    return Served.load(config.reasoner, "micro", waiting=8)
+def served(config: Config) -> ServedModel:
+    return ServedModel.load(config.reasoner, "micro", waiting=8)
 
 
 @pytest.fixture(scope="module")
-def url(served: Served) -> Iterator[str]:
+def url(served: ServedModel) -> Iterator[str]:
     with serving(build_app(served)) as address:
         yield address
 
 
 def over_http(config: Config, url: str) -> Config:
-    """The configuration that docs/models.md shows, with the address of the server here."""
+    """Return the configuration that docs/models.md shows, with the address of this server."""
     text = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
     [shown] = [yaml.safe_load(b) for b in re.findall(r"```yaml\n(.*?)```", text, re.S) if "continuation" in b]
     shown["reasoner"]["options"] |= {"base_url": url, "default_headers": CLOSE}
@@ -104,7 +105,7 @@ TEXT_ONLY: list[list[dict[str, Any]]] = [
 async def test_a_chat_without_a_picture_is_answered(
     url: str, messages: list[dict[str, Any]], stream: bool
 ) -> None:
-    """Twice: the second one finds the first in the cache."""
+    # Each request is sent twice: the second one is served from the cache.
     variants: list[dict[str, Any]] = [{}, {}]
     if messages[-1]["role"] == "assistant":
         variants += [{"continue_final_message": True}] * 2
@@ -136,14 +137,14 @@ async def test_a_temperature_near_zero_is_greedy(client: AsyncOpenAI, temperatur
 
 
 async def test_a_text_of_megabytes_is_refused_before_tokenizing(
-    served: Served, client: AsyncOpenAI, monkeypatch: Any
+    served: ServedModel, client: AsyncOpenAI, monkeypatch: Any
 ) -> None:
     asked: Any = {
         "model": "micro",
         "max_tokens": 1,
         "messages": [{"role": "user", "content": "word " * 1_000_000}],
     }
-    monkeypatch.setattr(served.reasoner, "stream", None)  # nothing is asked of the model
+    monkeypatch.setattr(served.reasoner, "stream", None)  # the model must not be called
     with pytest.raises(BadRequestError, match=r"5,000,\d+ characters"):
         await client.chat.completions.create(**asked)
 
@@ -186,11 +187,11 @@ async def test_every_500_is_logged_under_the_clients_error_id(
 ) -> None:
     broken: Any = Broken(error, words)
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
-    with serving(build_app(Served(broken, RequestPictures(), "m"))) as url:
+    with serving(build_app(ServedModel(broken, RequestPictures(), "m"))) as url:
         async with httpx.AsyncClient(headers=CLOSE) as http:
             reply = await http.post(f"{url}/chat/completions", json=body)
     if stream and words:
-        assert reply.status_code == 200  # it had begun
+        assert reply.status_code == 200  # the response had started
         said = json.loads(reply.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]
     else:
         assert reply.status_code == 500
@@ -205,7 +206,7 @@ async def test_every_500_is_logged_under_the_clients_error_id(
     assert record.exc_info[1] is error
 
 
-async def test_other_hosts_and_origins_are_refused(served: Served) -> None:
+async def test_other_hosts_and_origins_are_refused(served: ServedModel) -> None:
     with serving(build_app(served, allowed_hosts("video.example.org"))) as url:
         own = url.removesuffix("/v1")
         async with httpx.AsyncClient(headers=CLOSE) as http:
@@ -257,8 +258,8 @@ async def test_invalid_unicode_and_numbers_are_refused(url: str) -> None:
 
 def test_an_unprintable_model_name_is_refused(config: Config) -> None:
     for name in ("\udcff", "a\x00", "a\nb"):
-        with pytest.raises(ConfigError, match="give it another with --name"):
-            Served.load(config.reasoner, name)
+        with pytest.raises(ConfigError, match="choose another with --name"):
+            ServedModel.load(config.reasoner, name)
 
 
 @pytest.mark.parametrize(("family", "index"), [("blink", 0), ("both", 3)])
@@ -276,7 +277,7 @@ async def test_a_question_over_http_gives_the_text_of_one_in_process(
     assert (remote.answer, [c.tag for c in remote.calls]) == (local.answer, [c.tag for c in local.calls])
     assert len(remote.usage.loops) > 1
     for one, other in zip(remote.usage.loops, local.usage.loops, strict=True):
-        # What was read before a tool was called is not read again, over HTTP either.
+        # The tokens before a tool call come from the cache, over HTTP as in this process.
         assert (one.cached, one.prefilled, one.decoded) == (other.cached, other.prefilled, other.decoded)
     assert remote.usage.loops[1].cached > remote.usage.loops[1].prefilled
 
@@ -335,7 +336,7 @@ async def test_a_seed_gives_the_same_draw(client: AsyncOpenAI) -> None:
     assert await draw(1) == await draw(1) != await draw(2)
 
 
-async def test_concurrent_requests_are_decoded_together(client: AsyncOpenAI, served: Served) -> None:
+async def test_concurrent_requests_are_decoded_together(client: AsyncOpenAI, served: ServedModel) -> None:
     engine: Any = served.reasoner
     before = engine.forwards
     asked = [
@@ -346,7 +347,7 @@ async def test_concurrent_requests_are_decoded_together(client: AsyncOpenAI, ser
     assert engine.forwards - before < decoded / 2
 
 
-async def test_requests_beyond_the_limit_get_429(client: AsyncOpenAI, url: str, served: Served) -> None:
+async def test_requests_beyond_the_limit_get_429(client: AsyncOpenAI, url: str, served: ServedModel) -> None:
     asked = {"model": "micro", "messages": shown(), "max_tokens": 60}
     async with httpx.AsyncClient(headers=CLOSE) as http:
         replies = await asyncio.gather(
@@ -360,9 +361,9 @@ async def test_requests_beyond_the_limit_get_429(client: AsyncOpenAI, url: str, 
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_hanging_up_frees_the_row_and_the_pictures(url: str, served: Served, stream: bool) -> None:
+async def test_hanging_up_frees_the_row_and_the_pictures(url: str, served: ServedModel, stream: bool) -> None:
     engine: Any = served.reasoner
-    # Every token is likely at this temperature, so the turn does not end by itself soon.
+    # All tokens are likely at this temperature, so the turn does not end soon.
     asked = {
         "model": "micro",
         "messages": shown(),
@@ -377,16 +378,16 @@ async def test_hanging_up_frees_the_row_and_the_pictures(url: str, served: Serve
     address = url.removeprefix("http://").removesuffix("/v1").split(":")
     reader, writer = await asyncio.open_connection(*address)
     writer.write(head.encode() + body)
-    await (reader.readuntil(b"content") if stream else until(lambda: engine._active == 1))
+    await (reader.readuntil(b"content") if stream else wait_until(lambda: engine._active == 1))
     assert served.under_way == 1
     writer.close()
-    await until(lambda: served.under_way == 0 and engine._active == 0)
-    await until(lambda: len(served.pictures) == 0)
+    await wait_until(lambda: served.under_way == 0 and engine._active == 0)
+    await wait_until(lambda: len(served.pictures) == 0)
 
 
-async def until(true: Any, seconds: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0.01)
 
@@ -401,14 +402,14 @@ PNG = data_url(np.zeros((8, 8, 3), np.uint8))
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
         ({"messages": shown(url="http://127.0.0.1:1/x.png")}, 400, "fetches nothing"),
         ({"messages": shown(url="file:///etc/hostname")}, 400, "opens no files"),
-        ({"messages": shown(url=PNG[:-9] + "!")}, 400, "base64 is damaged"),
+        ({"messages": shown(url=PNG[:-9] + "!")}, 400, "base64 is invalid"),
         ({"messages": shown(url="data:image/png;base64,AAAA")}, 400, "cannot be read"),
         ({"messages": shown(url=data_url(np.zeros((1, 400, 3), np.uint8)))}, 400, "too narrow"),
-        ({"model": "other"}, 404, "there is no model 'other' here"),
+        ({"model": "other"}, 404, "unknown model 'other'"),
         ({"tools": [{"type": "function"}]}, 400, "tools is not supported"),
         ({"n": 2}, 400, "n: Input should be 1"),
-        ({"continue_final_message": True}, 400, "needs a last message of the assistant"),
-        ({"add_generation_prompt": False}, 400, "set continue_final_message"),
+        ({"continue_final_message": True}, 400, "needs an assistant message at the end"),
+        ({"add_generation_prompt": False}, 400, "needs continue_final_message=true"),
         ({"messages": shown("word " * 6000)}, 400, "show fewer initial frames"),
     ],
 )
@@ -430,8 +431,8 @@ async def test_an_exceeded_context_has_openais_code(client: AsyncOpenAI) -> None
     assert caught.value.code == "context_length_exceeded"
 
 
-async def test_a_key_and_the_json_content_type_are_required(served: Served) -> None:
-    locked = Served(served.reasoner, served.pictures, "micro", key="right")
+async def test_a_key_and_the_json_content_type_are_required(served: ServedModel) -> None:
+    locked = ServedModel(served.reasoner, served.pictures, "micro", key="right")
     body = json.dumps({"model": "micro", "messages": shown(), "max_tokens": 1})
     with serving(build_app(locked)) as url:
         async with httpx.AsyncClient(headers=CLOSE) as http:

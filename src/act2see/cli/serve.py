@@ -63,7 +63,8 @@ def openai(
         raise ConfigError("`act2see serve openai` needs a web server: pip install 'act2see[serve]'") from e
     from act2see.cli.runs import run_until_done
     from act2see.serve.hosts import allowed_hosts
-    from act2see.serve.openai.server import Served, build_app, serve
+    from act2see.serve.openai.model import ServedModel
+    from act2see.serve.openai.server import build_app, serve
     from act2see.serve.ui.server import listen
 
     hosts = allowed_hosts(*(allow_host or ()), bound=host)
@@ -75,7 +76,7 @@ def openai(
         called = name or PurePath(weights.replace(":", "/")).name
     with listen(host, port) as listening:
         note(f"loading {reasoner.weights} ...")
-        served = Served.load(reasoner, called, key=api_key, waiting=waiting)
+        served = ServedModel.load(reasoner, called, key=api_key, waiting=waiting)
         address = f"[{host}]" if ":" in host else host
         url = f"http://{address}:{listening.getsockname()[1]}/v1"
         say(f"{called} is at {url} (Ctrl-C stops it)")
