@@ -43,7 +43,7 @@ def test_the_printed_command_has_the_configs_limits(own: Path, tmp_path: Path) -
     assert Path(command[4], "model.safetensors").is_file()
     assert after(command, "--served-model-name") == "micro:vlm"
     assert json.loads(after(command, "--limit-mm-per-prompt")) == {"image": 12 + 4 * 16, "video": 0}
-    # 76 frames of 9 tokens and their marks, a question and an answer: less than the model's own 4096.
+    # 76 frames of 9 tokens and their marks, a question and an answer: less than the model's limit of 4096.
     assert after(command, "--max-model-len") == str(76 * (9 + 16) + 1024 + 664)
     assert after(command, "--port") == "8123"
     assert {"--enable-prefix-caching", "--enable-prompt-tokens-details", "--enforce-eager"} <= set(command)
@@ -89,7 +89,7 @@ def test_missing_vllm_error_says_how_to_install_it(own: Path, monkeypatch: pytes
     assert code == 2
     assert "vLLM is not in this environment" in err
     code, _, err = run("--config", str(own), "--python", "no/such/python")
-    assert (code, "there is no Python at no/such/python" in err) == (2, True)
+    assert (code, "no Python interpreter at no/such/python" in err) == (2, True)
 
 
 def test_client_yaml_is_a_loadable_config(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A local checkpoint as it is served: it answers chats, with limits and stop strings.
+"""A local checkpoint that answers chats, with limits and stop strings.
 
 `TransformersReasoner` generates the text. Concurrent requests are decoded together, in the reasoner's rows.
 When all rows are busy, requests wait. When `waiting` requests are under way, more are refused with 429, and

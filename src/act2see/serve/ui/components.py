@@ -43,14 +43,24 @@ class RunView:
 
 
 def html(value: str = "", **more: Any) -> Any:
-    """An HTML component without Gradio's default style and click handler."""
+    """Return an HTML component without Gradio's default style and click handler."""
     import gradio as gr
 
     return gr.HTML(value, apply_default_css=False, js_on_load=None, **more)
 
 
 def on(triggers: Any, do: Any, inputs: Any, outputs: Any) -> Any:
-    """Register a handler. The result's method `then` registers a handler that runs after this one."""
+    """Register an event handler.
+
+    Args:
+        triggers: The events, such as `button.click`.
+        do: The handler. It takes the values of the inputs and returns updates.
+        inputs: The components whose values are passed to the handler.
+        outputs: The components that the handler may update.
+
+    Returns:
+        The registered event. Its method `then` registers a handler that runs after this one.
+    """
     import gradio as gr
 
     return gr.on(triggers, do, inputs=inputs, outputs=outputs, **EVENT)

@@ -32,7 +32,14 @@ class Streams:
         self._closing: dict[str, asyncio.Event] = {}
 
     async def serve(self, app: Any, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        """Serve a stream. After the closing message it stays open until the page disconnects."""
+        """Serve a stream. After the closing message it stays open until the page disconnects.
+
+        Args:
+            app: Gradio's app, which writes the stream.
+            scope: The ASGI scope of the request.
+            receive: ASGI's receive function.
+            send: ASGI's send function.
+        """
         query = parse_qs(scope["query_string"].decode("latin-1"))
         session = query.get("session_hash", [""])[0]
         ended = asyncio.Event()
