@@ -67,7 +67,7 @@ class Client:
 
 
 @contextmanager
-def attacked(site: Site) -> Iterator[Client]:
+def page_client(site: Site) -> Iterator[Client]:
     """Serve the page on this machine and yield a client of it. A request that hangs fails after 30 s."""
     with served(site) as address, httpx.Client(base_url=address, timeout=30) as http:
         yield Client(http, http.get("/config").json())

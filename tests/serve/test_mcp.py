@@ -68,7 +68,7 @@ def texts(result: CallToolResult) -> list[str]:
     return [c.text for c in result.content if c.type == "text"]
 
 
-def failed(result: CallToolResult) -> str:
+def error_text(result: CallToolResult) -> str:
     assert result.is_error
     (text,) = texts(result)
     return text
@@ -120,7 +120,7 @@ async def test_user_errors_reveal_nothing_outside_the_folders(tmp_path: Path) ->
         (tmp_path / "videos" / "link.mp4").symlink_to(secret)
         (tmp_path / "videos" / "text.mp4").write_text("no video")
         said = {
-            failed(await c.call_tool(tool, {"video": name, "question": "?", "query": "?"}))
+            error_text(await c.call_tool(tool, {"video": name, "question": "?", "query": "?"}))
             for tool in ("ask_video", "find_frames")
             for name in (
                 str(secret),
@@ -134,23 +134,23 @@ async def test_user_errors_reveal_nothing_outside_the_folders(tmp_path: Path) ->
         assert {s.partition(": ")[2].partition(":")[0] for s in said} == {
             f"only videos in {tmp_path / 'videos'} may be opened"
         }
-        assert "URLs" in failed(
+        assert "URLs" in error_text(
             await c.call_tool("ask_video", {"video": "http://127.0.0.1:1/a.mp4", "question": "?"})
         )
-        assert "the question is empty" in failed(
+        assert "the question is empty" in error_text(
             await c.call_tool("ask_video", {"video": "clip.mp4", "question": " "})
         )
-        assert "the query is empty" in failed(
+        assert "the query is empty" in error_text(
             await c.call_tool("find_frames", {"video": "clip.mp4", "query": " "})
         )
-        assert "is not a video" in failed(
+        assert "is not a video" in error_text(
             await c.call_tool("ask_video", {"video": "text.mp4", "question": "?"})
         )
-        assert "question" in failed(await c.call_tool("ask_video", {"video": "clip.mp4"}))
-        assert "less than or equal to 16" in failed(
+        assert "question" in error_text(await c.call_tool("ask_video", {"video": "clip.mp4"}))
+        assert "less than or equal to 16" in error_text(
             await c.call_tool("find_frames", {"video": "clip.mp4", "query": "x", "k": 10_000})
         )
-        assert "there is no trace" in failed(await c.call_tool("show_trace", {"id": "../../secret"}))
+        assert "there is no trace" in error_text(await c.call_tool("show_trace", {"id": "../../secret"}))
         listed = await c.call_tool("list_videos", {})
         assert listed.structured_content == {"videos": ["clip.mp4", "text.mp4"]}
 
@@ -166,7 +166,7 @@ async def test_an_unexpected_error_is_logged_under_an_id_and_not_revealed(
     config, parts = parts_in(tmp_path, Breaks())
     clip_in(tmp_path)
     async with connect(tmp_path, tmp_path, config, parts) as c:
-        said = failed(await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"}))
+        said = error_text(await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"}))
     failure = r"the server failed: its log has the details under error ([0-9a-f]{12})"
     id = re.fullmatch(f"Error executing tool ask_video: {failure}", said)
     assert id
@@ -257,7 +257,7 @@ async def test_show_trace_refuses_traces_of_other_folders(tmp_path: Path) -> Non
     (tmp_path / "other").mkdir()
     config, parts = parts_in(tmp_path, Scripted(DONE))
     async with connect(tmp_path, tmp_path / "other", config, parts) as c:
-        assert f"there is no trace {id!r}" in failed(await c.call_tool("show_trace", {"id": id}))
+        assert f"there is no trace {id!r}" in error_text(await c.call_tool("show_trace", {"id": id}))
         assert texts(await c.call_tool("list_videos", {})) == [f"There is no video in {tmp_path / 'other'}."]
 
 

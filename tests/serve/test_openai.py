@@ -73,7 +73,8 @@ def data_url(pixels: Any, kind: str = "PNG") -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def shown(text: str = "Tools: none.", url: str | None = None) -> list[dict[str, Any]]:
+def chat(text: str = "Tools: none.", url: str | None = None) -> list[dict[str, Any]]:
+    """Return the messages of a chat with one picture."""
     picture = url or data_url(np.full((192, 192, 3), 200, np.uint8))
     return [
         {
@@ -124,13 +125,13 @@ async def test_a_chat_without_a_picture_is_answered(
 @pytest.mark.parametrize("size", [(1, 1), (1, 100), (4, 4), (4, 100), (3, 7)])
 async def test_tiny_pictures_are_read(client: AsyncOpenAI, size: tuple[int, int]) -> None:
     picture = data_url(np.full((*size, 3), 200, np.uint8))
-    reply = await client.chat.completions.create(model="micro", max_tokens=3, messages=shown(url=picture))  # type: ignore[arg-type]
+    reply = await client.chat.completions.create(model="micro", max_tokens=3, messages=chat(url=picture))  # type: ignore[arg-type]
     assert reply.choices[0].message.content
 
 
 @pytest.mark.parametrize("temperature", [1e-320, 1e-38, 1e-5, 0.0])
 async def test_a_temperature_near_zero_is_greedy(client: AsyncOpenAI, temperature: float) -> None:
-    asked: Any = {"model": "micro", "max_tokens": 8, "messages": shown()}
+    asked: Any = {"model": "micro", "max_tokens": 8, "messages": chat()}
     cold = await client.chat.completions.create(**asked, temperature=temperature)
     greedy = await client.chat.completions.create(**asked, temperature=0)
     assert cold.choices[0].message.content == greedy.choices[0].message.content
@@ -152,7 +153,7 @@ async def test_a_text_of_megabytes_is_refused_before_tokenizing(
 async def test_pictures_and_texts_alternate_in_one_session(
     client: AsyncOpenAI,
 ) -> None:
-    begin = [{"role": "user", "content": "Look."}, *shown()]
+    begin = [{"role": "user", "content": "Look."}, *chat()]
     turns: list[list[dict[str, Any]]] = [
         begin[:1],
         begin,
@@ -252,7 +253,7 @@ async def test_invalid_unicode_and_numbers_are_refused(url: str) -> None:
             assert (reply.status_code, kind) == (400, "invalid_request_error"), body[:80]
         for name in ("%00", "%ff", "%ed%a0%80", "a%0Ab", "..%2f..%2fetc"):
             assert (await http.get(f"{url}/models/{name}")).status_code == 404
-        asked = {"model": "a\x00", "messages": shown()}
+        asked = {"model": "a\x00", "messages": chat()}
         assert (await http.post(f"{url}/chat/completions", json=asked)).status_code == 404
 
 
@@ -285,7 +286,7 @@ async def test_a_question_over_http_gives_the_text_of_one_in_process(
 async def test_stream_and_whole_answer_have_the_same_text_and_usage(client: AsyncOpenAI, url: str) -> None:
     assert [m.id async for m in await client.models.list()] == ["micro"]
     assert (await client.models.retrieve("micro")).model_dump()["max_model_len"] > 1000
-    asked: dict[str, Any] = {"model": "micro", "messages": shown(), "max_tokens": 24}
+    asked: dict[str, Any] = {"model": "micro", "messages": chat(), "max_tokens": 24}
     whole = await client.chat.completions.create(**asked)
     stream = await client.chat.completions.create(
         **asked, stream=True, stream_options={"include_usage": True}
@@ -304,7 +305,7 @@ async def test_stream_and_whole_answer_have_the_same_text_and_usage(client: Asyn
 
 
 async def test_stop_strings_end_the_text_and_are_kept_on_request(client: AsyncOpenAI) -> None:
-    asked: dict[str, Any] = {"model": "micro", "messages": shown(), "max_tokens": 40}
+    asked: dict[str, Any] = {"model": "micro", "messages": chat(), "max_tokens": 40}
     text = (await client.chat.completions.create(**asked)).choices[0].message.content or ""
     stop = text[10:14]
     end = text.index(stop)
@@ -326,7 +327,7 @@ async def test_a_seed_gives_the_same_draw(client: AsyncOpenAI) -> None:
     async def draw(seed: int) -> str | None:
         made = await client.chat.completions.create(
             model="micro",
-            messages=shown(),
+            messages=chat(),
             max_tokens=24,
             temperature=2.0,
             seed=seed,  # type: ignore[arg-type]
@@ -340,7 +341,7 @@ async def test_concurrent_requests_are_decoded_together(client: AsyncOpenAI, ser
     engine: Any = served.reasoner
     before = engine.forwards
     asked = [
-        client.chat.completions.create(model="micro", messages=shown(f"{n}"), max_tokens=40) for n in range(6)
+        client.chat.completions.create(model="micro", messages=chat(f"{n}"), max_tokens=40) for n in range(6)
     ]  # type: ignore[arg-type]
     made = await asyncio.gather(*asked)
     decoded = sum(m.usage.completion_tokens for m in made if m.usage)
@@ -348,7 +349,7 @@ async def test_concurrent_requests_are_decoded_together(client: AsyncOpenAI, ser
 
 
 async def test_requests_beyond_the_limit_get_429(client: AsyncOpenAI, url: str, served: ServedModel) -> None:
-    asked = {"model": "micro", "messages": shown(), "max_tokens": 60}
+    asked = {"model": "micro", "messages": chat(), "max_tokens": 60}
     async with httpx.AsyncClient(headers=CLOSE) as http:
         replies = await asyncio.gather(
             *(http.post(f"{url}/chat/completions", json=asked, timeout=60) for _ in range(24))
@@ -366,7 +367,7 @@ async def test_hanging_up_frees_the_row_and_the_pictures(url: str, served: Serve
     # All tokens are likely at this temperature, so the turn does not end soon.
     asked = {
         "model": "micro",
-        "messages": shown(),
+        "messages": chat(),
         "max_tokens": 3000,
         "temperature": 2.0,
         "seed": 3,
@@ -400,17 +401,17 @@ PNG = data_url(np.zeros((8, 8, 3), np.uint8))
     [
         ({"messages": []}, 400, "messages: List should have at least 1 item"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
-        ({"messages": shown(url="http://127.0.0.1:1/x.png")}, 400, "fetches nothing"),
-        ({"messages": shown(url="file:///etc/hostname")}, 400, "opens no files"),
-        ({"messages": shown(url=PNG[:-9] + "!")}, 400, "base64 is invalid"),
-        ({"messages": shown(url="data:image/png;base64,AAAA")}, 400, "cannot be read"),
-        ({"messages": shown(url=data_url(np.zeros((1, 400, 3), np.uint8)))}, 400, "too narrow"),
+        ({"messages": chat(url="http://127.0.0.1:1/x.png")}, 400, "fetches nothing"),
+        ({"messages": chat(url="file:///etc/hostname")}, 400, "opens no files"),
+        ({"messages": chat(url=PNG[:-9] + "!")}, 400, "base64 is invalid"),
+        ({"messages": chat(url="data:image/png;base64,AAAA")}, 400, "cannot be read"),
+        ({"messages": chat(url=data_url(np.zeros((1, 400, 3), np.uint8)))}, 400, "too narrow"),
         ({"model": "other"}, 404, "unknown model 'other'"),
         ({"tools": [{"type": "function"}]}, 400, "tools is not supported"),
         ({"n": 2}, 400, "n: Input should be 1"),
         ({"continue_final_message": True}, 400, "needs an assistant message at the end"),
         ({"add_generation_prompt": False}, 400, "needs continue_final_message=true"),
-        ({"messages": shown("word " * 6000)}, 400, "show fewer initial frames"),
+        ({"messages": chat("word " * 6000)}, 400, "show fewer initial frames"),
     ],
 )
 async def test_wrong_requests_get_openai_errors(
@@ -418,7 +419,7 @@ async def test_wrong_requests_get_openai_errors(
 ) -> None:
     async with httpx.AsyncClient(headers=CLOSE) as http:
         for stream in (False, True):
-            asked = {"model": "micro", "messages": shown(), "max_tokens": 1, "stream": stream, **change}
+            asked = {"model": "micro", "messages": chat(), "max_tokens": 1, "stream": stream, **change}
             reply = await http.post(f"{url}/chat/completions", json=asked)
             error = reply.json()["error"]
             assert (reply.status_code, error["type"]) == (status, "invalid_request_error")
@@ -427,13 +428,13 @@ async def test_wrong_requests_get_openai_errors(
 
 async def test_an_exceeded_context_has_openais_code(client: AsyncOpenAI) -> None:
     with pytest.raises(BadRequestError) as caught:
-        await client.chat.completions.create(model="micro", messages=shown("word " * 6000))  # type: ignore[arg-type]
+        await client.chat.completions.create(model="micro", messages=chat("word " * 6000))  # type: ignore[arg-type]
     assert caught.value.code == "context_length_exceeded"
 
 
 async def test_a_key_and_the_json_content_type_are_required(served: ServedModel) -> None:
     locked = ServedModel(served.reasoner, served.pictures, "micro", key="right")
-    body = json.dumps({"model": "micro", "messages": shown(), "max_tokens": 1})
+    body = json.dumps({"model": "micro", "messages": chat(), "max_tokens": 1})
     with serving(build_app(locked)) as url:
         async with httpx.AsyncClient(headers=CLOSE) as http:
             for key, status in (("short", 401), ("wrong", 401), ("right", 200)):

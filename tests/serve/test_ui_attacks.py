@@ -20,7 +20,7 @@ from act2see.serve.ui.server import Site
 from act2see.tools.video.folders import Folders
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
-from tests.serve.page_client import Client, attacked, file_at
+from tests.serve.page_client import Client, file_at, page_client
 
 SECRET = "the secret of this machine"
 NO_UPLOAD = "was not uploaded here"
@@ -39,7 +39,7 @@ def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def page(tmp_path: Path, inbox: Path) -> Iterator[Client]:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
     sample = CatalogVideo("sample", clip_in(tmp_path), "Which?", ("a", "b"))
-    with attacked(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
+    with page_client(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
         yield client
 
 
@@ -403,7 +403,7 @@ def test_requests_of_other_hosts_and_origins_are_refused(page: Client) -> None:
 
 def test_added_hosts_are_allowed(tmp_path: Path) -> None:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
-    with attacked(
+    with page_client(
         Site({"mine": config}, VideoCatalog(tmp_path / "uploads"), runs, hosts=("video.example",))
     ) as page:
         assert page.http.get("/", headers={"host": "video.example"}).status_code == 200
@@ -422,7 +422,7 @@ def test_unexpected_errors_are_logged_under_the_id_that_the_page_shows(
             return super().videos()
 
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
-    with attacked(
+    with page_client(
         Site({"mine": config}, Broken(tmp_path / "uploads", [CatalogVideo("c", clip_in(tmp_path))]), runs)
     ) as page:
         function, values = form(page)
@@ -462,7 +462,7 @@ def test_files_with_odd_names_are_listed_and_do_not_hide_others(tmp_path: Path) 
     labels = [video.label for video in catalog.videos().values()]
     # Names in a folder that are not UTF-8 are left out, because a question cannot name such a video.
     assert sorted(labels) == sorted(["gone", "good.mp4", "a\nb.mp4", r"upload: \xff.mp4"])
-    with attacked(Site({"mine": config}, catalog, runs)) as page:
+    with page_client(Site({"mine": config}, catalog, runs)) as page:
         for key, video in catalog.videos().items():
             answer = page.http.get(f"/clips/{key}")
             assert answer.content == content or (video is gone and answer.status_code == 404), video

@@ -16,7 +16,7 @@ from act2see.serve.ui.catalog import CatalogVideo, VideoCatalog
 from act2see.serve.ui.server import Site
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
-from tests.serve.page_client import SESSION, Client, attacked
+from tests.serve.page_client import SESSION, Client, page_client
 
 FORM = ("clip", "question", "options", "config", "tools", "calls", "tokens", "seed")
 
@@ -25,7 +25,7 @@ FORM = ("clip", "question", "options", "config", "tools", "calls", "tokens", "se
 def page(tmp_path: Path) -> Iterator[Client]:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
     sample = CatalogVideo("sample", clip_in(tmp_path), "Which?", ("a", "b"))
-    with attacked(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
+    with page_client(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
         yield client
 
 
