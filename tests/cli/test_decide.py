@@ -129,8 +129,8 @@ def test_resumed_run_waits_at_the_next_call(place: Place) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--accept", "--refuse"], "--accept and --refuse exclude each other"),
-        (["--replace", "x", "--supply", "1.5"], "--replace and --supply exclude each other"),
+        (["--accept", "--refuse"], "--accept and --refuse cannot be combined"),
+        (["--replace", "x", "--supply", "1.5"], "--replace and --supply cannot be combined"),
         (["--reason", "no"], "--reason and --by belong to a decision: add --accept"),
         (["--by", "Ann"], "--reason and --by belong to a decision"),
         (["--accept", "--reason", "x"], "'accept' does not take 'reason'"),
@@ -150,7 +150,7 @@ def test_invalid_decision_is_reported_and_nothing_is_resumed(
 
 
 def test_decision_needs_a_waiting_run(place: Place) -> None:
-    assert "--refuse answers a waiting run: name the run with --resume ID" in place.refused(
+    assert "--refuse needs a waiting run: name it with --resume ID" in place.refused(
         place.clip, "What?", "--refuse"
     )
     assert "no saved run 'nobody'" in place.refused("--resume", "nobody", "--accept")

@@ -1,5 +1,5 @@
-"""Other footage than the board world on micro: it is refused, a preset for this machine is recommended, and
-`find` warns that its scores mean nothing."""
+"""Footage that micro does not understand: it is refused, a preset for this machine is recommended, and `find`
+warns that its scores are not meaningful."""
 
 from __future__ import annotations
 
@@ -106,15 +106,15 @@ def test_recommendation_without_download_if_the_weights_are_here(machine: pytest
     )
 
 
-def test_find_warns_that_scores_mean_nothing(
+def test_find_warns_that_scores_are_not_meaningful(
     machine: pytest.MonkeyPatch, footage: str, config: list[str], tmp_path: Path
 ) -> None:
     found = CliRunner().invoke(app, ["find", footage, "a street", *config])
     assert found.exit_code == 0, found.output
-    assert "These scores mean nothing: this clip does not show a 3 x 3 board" in found.stdout
+    assert "These scores are not meaningful: this clip does not show a 3 x 3 board" in found.stdout
     assert "--preset laptop" in found.stdout
     board = tmp_path / "blink.mp4"
     CliRunner().invoke(app, ["micro", "clip", "--out", str(board)])
     found = CliRunner().invoke(app, ["find", str(board), "a shape blinks", *config])
     assert found.exit_code == 0, found.output
-    assert "mean nothing" not in found.output
+    assert "not meaningful" not in found.output

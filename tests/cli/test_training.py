@@ -1,4 +1,4 @@
-"""The training commands: one after another on the board world, as in docs/training.md, and their errors."""
+"""The training commands, run in order on the board world as in docs/training.md, and their errors."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ def test_grpo_writes_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("corpus", "build", "minerva"), "minerva needs its file"),
+        (("corpus", "build", "minerva"), "minerva needs a file"),
         (("corpus", "build", "minerva", "none.json"), "cannot read none.json"),
-        (("corpus", "build", "jsonl", "x.jsonl", "--teacher", "scripted"), "knows only the board world"),
+        (("corpus", "build", "jsonl", "x.jsonl", "--teacher", "scripted"), "supports only the board world"),
         (("corpus", "build", "world", "--faults", 2, 0, 0, 0), "from 0 to 1"),
         (("corpus", "build", "world", "--max-dollars", 1, "--out", "{tmp}/r", "--count", 1), "needs prices"),
         (("corpus", "filter", "nothing"), "cannot read"),

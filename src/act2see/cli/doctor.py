@@ -1,7 +1,7 @@
-"""`act2see doctor`: can this machine run a configuration, and if not, what to type next.
+"""`act2see doctor`: checks whether this machine can run a configuration, and prints the next commands.
 
-It loads nothing, downloads nothing and sends no request: facts about missing weights come from the catalogue,
-and an API key is looked up but not tried.
+It loads no model, downloads nothing and sends no request: facts about missing weights come from the
+catalogue, and an API key is looked up but not tried.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from act2see.graphs.needs import Needed
 
 _PACKAGES = ("act2see", "torch", "transformers", "diffusers", "langgraph", "av")
-_FAISS = ("faiss-cpu", "faiss-gpu")  # either will do
+_FAISS = ("faiss-cpu", "faiss-gpu")  # one of them is enough
 _SMALLEST = "act2see doctor --preset laptop (no GPU), or --preset api (a key)"
 _SMALLER = "act2see doctor --preset paper-24gb, --preset laptop (no GPU), or --preset api (a key)"
 
@@ -37,15 +37,18 @@ class _Check:
 
     passed: bool
     subject: str
-    """What was checked: a package, a part of the configuration, or a resource of the machine."""
+    """The package, part of the configuration, or resource of the machine that was checked."""
     finding: str
+    """The result, as shown in the table."""
     fix: str = ""
-    """The commands to type if it did not pass, one a line."""
+    """The commands that fix a failed check, one per line."""
 
 
 def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
-    """Check packages, weights and machine, and say what to type next. The exit code is 1 if the configuration
-    cannot run."""
+    """Check whether this machine can run a configuration, and print the next commands.
+
+    Needs nothing: it loads and downloads nothing. The exit code is 1 if the configuration cannot run.
+    """
     chosen = chosen_config(preset, config)
     say(f"{chosen.name}: {chosen.about}" if chosen.about else chosen.name, "bold")
     option = config_option(None if preset == "micro" else preset, config)
@@ -89,9 +92,9 @@ def _print_table(checks: Iterable[_Check]) -> None:
 
 
 def _fixes(failed: list[_Check]) -> list[str]:
-    """Return what to type, each line once, downloads last."""
+    """Return the commands that fix these checks, each once, downloads last."""
     if any(check.subject in ("GPU", "memory") for check in failed):
-        # The machine is too small for these weights, so they need not be downloaded.
+        # The machine is too small for these weights, so do not suggest to download them.
         failed = [check for check in failed if "act2see download" not in check.fix]
     lines = dict.fromkeys(line for check in failed for line in check.fix.splitlines())
     return sorted(lines, key=lambda line: line.startswith("act2see download"))
@@ -124,7 +127,7 @@ def _check_package(*names: str) -> _Check:
 
 
 def _check_key(reasoner: ReasonerConfig) -> Iterator[_Check]:
-    """Check that a chat model can be set up, which needs its package and its key. Nothing is sent."""
+    """Check that a chat model's package and key are present. No request is sent."""
     if reasoner.use != "chat":
         return
     from act2see.agent.reasoners.chat.setup import chat_model, missing_key
@@ -160,7 +163,7 @@ def _check_weights(needed: Iterable[Needed], option: str) -> Iterator[_Check]:
 
 
 def _facts(weights: Needed) -> Iterator[str]:
-    """Yield what the weights take, and their licence."""
+    """Yield the memory that the weights need, and their licence."""
     if weights.memory is not None:
         about = "about " if weights.estimated else ""
         yield f"{about}{format_bytes(weights.memory)} in memory"
@@ -171,7 +174,7 @@ def _facts(weights: Needed) -> Iterator[str]:
 
 
 def _fix_weights(weights: Needed, option: str) -> str:
-    """Return the commands that bring missing weights."""
+    """Return the commands that fetch or train missing weights."""
     from act2see.graphs.needs import SHIPPED
 
     if weights.name.startswith("micro:"):
@@ -211,7 +214,7 @@ def _check_memory(needed: Iterable[Needed]) -> Iterator[_Check]:
     for device, total in totals.items():
         name, memory = device_memory(device)
         if memory is None:
-            finding = f"{name}, but the configuration asks for it"
+            finding = f"{name}, but the configuration needs it"
             yield _Check(False, device, finding, "set `device: auto` in your config file")
             continue
         finding = f"{name}, {format_bytes(memory)}; the weights take {format_bytes(total)}"
@@ -223,7 +226,7 @@ def _check_memory(needed: Iterable[Needed]) -> Iterator[_Check]:
 
 
 def _check_machine(needs: NeedsConfig) -> Iterator[_Check]:
-    """Check what the configuration says that it needs in all: the caches and activations, too."""
+    """Check the total memory that the configuration declares, which includes caches and activations."""
     from act2see.graphs.machine import device_memory, has_memory
 
     smaller = _SMALLER if needs.gpu > 24 else _SMALLEST
