@@ -114,7 +114,7 @@ def test_the_default_engine_by_name_is_the_same_engine() -> None:
         ({"view": {"fps": 0}}, r"view\.fps: .*greater than 0"),
         ({"reasoner": {"use": "vlm"}}, r"reasoner\.use: .*'transformers'"),
         ({"tools": {"think": {"use": "retrieve"}}}, "tool tag 'think' is reserved"),
-        ({"tools": {"Look At": {"use": "retrieve"}}}, "tool tag 'Look At': write a lower-case letter"),
+        ({"tools": {"Look At": {"use": "retrieve"}}}, "tool tag 'Look At' is malformed: write"),
     ],
 )
 def test_an_invalid_key_or_value_is_named_in_one_line(changes: dict[str, object], message: str) -> None:
