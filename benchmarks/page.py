@@ -57,18 +57,18 @@ class Speaker(Reasoner):
     name = "speaker"
 
     def __init__(self) -> None:
-        self.said: dict[str, float] = {}
+        self.written: dict[str, float] = {}
         """The time at which each word was written, in seconds since 1970."""
         self.first: list[str] = []
         """The words that follow frames."""
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         calls = len(re.findall("</frame>", str(request.rollout)))
-        self.first.append(f"w{len(self.said)}x")
+        self.first.append(f"w{len(self.written)}x")
         for _ in range(WORDS):
-            word = f"w{len(self.said)}x"
+            word = f"w{len(self.written)}x"
             request.until(f"{word} ")
-            self.said[word] = time.time()
+            self.written[word] = time.time()
             yield Delta(f"{word} ")
             await asyncio.sleep(EVERY)
         last = f"<retrieve>look {calls}</retrieve>" if calls < CALLS else "</think>\n<answer>A</answer>"
@@ -110,9 +110,9 @@ def measure_latencies(browser: Any, folder: Path, times: int) -> tuple[list[floa
             seen |= ask_sample(page)
             page.close()
         visitor.close()
-    latency = {word: seen[word] / 1000 - written for word, written in speaker.said.items()}
+    latency = {word: seen[word] / 1000 - written for word, written in speaker.written.items()}
     first = [latency[word] for word in speaker.first]
-    later = [latency[word] for word in speaker.said if word not in speaker.first]
+    later = [latency[word] for word in speaker.written if word not in speaker.first]
     return first, later
 
 

@@ -2,8 +2,8 @@
 weights.
 
 The config is the 8B model's (`common.py`), so nothing is downloaded; the steps are those of `act2see sft`.
-Reported are the step time, tokens per second, peak memory with the dry run's estimate, and the floating-point
-operations of a step, with T tokens of which t are trained on, N parameters of the language model, A of LoRA
+It reports the step time, tokens per second, peak memory with the dry run's estimate, and the floating-point
+operations of a step, with T tokens (t of them trained on), N parameters of the language model, A of LoRA
 and N_v of the vision tower, query width q, vocabulary V, hidden sizes h and h_v, and P patches, p per frame:
 
     language model   2 N T forward, 2 N T for activation gradients, 2 N T for weight gradients (full only)

@@ -22,7 +22,9 @@ from act2see.tools.runtime.weights import resolve_weights
 MAX_ERROR = 0.03
 """The largest mean absolute error of a board, for pixels in [0, 1]. Clips of boards have at most 0.014, two
 clips of real footage 0.14 and 0.16."""
-MESSAGE = "I cannot tell: this clip does not show a 3 x 3 board, and the micro models are trained on nothing else."
+MESSAGE = (
+    "I cannot tell: this clip does not show a 3 x 3 board, and the micro models are trained on nothing else."
+)
 
 
 class BoardGuard:

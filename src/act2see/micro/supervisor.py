@@ -57,7 +57,7 @@ class Plan:
     """The clip that the question names, or an empty text."""
     ask: tuple[str, ...] = ()
     """Questions for Act2See."""
-    said: tuple[str, ...] = ()
+    transcript: tuple[str, ...] = ()
     """Queries for the transcript."""
 
 
@@ -117,7 +117,7 @@ def next_message(messages: Sequence[BaseMessage]) -> AIMessage:
         return AIMessage(f"No clip can be searched. {found.text if found else ''}".strip())
     clip = _choose_clip(clips, plan, results)
     wanted = [("ask_video", {"video": clip, "question": question}) for question in plan.ask]
-    wanted += [("search_transcript", {"video": clip, "query": query}) for query in plan.said]
+    wanted += [("search_transcript", {"video": clip, "query": query}) for query in plan.transcript]
     missing = [(name, args) for name, args in wanted if not results.of(name, **args)]
     if missing:
         return _call_tools(missing)
@@ -128,7 +128,7 @@ def make_plan(question: str) -> Plan:
     """Divide a question into parts for the workers."""
     find = ""
     ask: list[str] = []
-    said: list[str] = []
+    transcript: list[str] = []
     named = _FILE.search(question)
     # A question about a clip must not name its file: "In b.mp4, which shape moves?"
     for part in _SENTENCE.split(_FILE.sub("", question)):
@@ -138,14 +138,14 @@ def make_plan(question: str) -> Plan:
         if which := _WHICH.match(sentence):
             find = find or _caption(*which.groups())
         elif _SAID.search(sentence):
-            said.append(" ".join(_FILLER.sub(" ", _SAID.sub(" ", sentence)).split()))
+            transcript.append(" ".join(_FILLER.sub(" ", _SAID.sub(" ", sentence)).split()))
         else:
             ask.append(sentence[0].upper() + sentence[1:].replace(" ?", "?"))
     if named:
-        return Plan("", named[1], tuple(ask), tuple(said))
+        return Plan("", named[1], tuple(ask), tuple(transcript))
     if not find:
         find = ask[0].rstrip("?. ") if ask else question
-    return Plan(find, "", tuple(ask), tuple(said))
+    return Plan(find, "", tuple(ask), tuple(transcript))
 
 
 def _caption(verb: str | None, rest: str) -> str:
@@ -202,7 +202,7 @@ def _answer(plan: Plan, clip: str, results: Results) -> str:
     for question in plan.ask:
         if result := results.of("ask_video", video=clip, question=question):
             lines += [question, str(result.text)]
-    for query in plan.said:
+    for query in plan.transcript:
         if result := results.of("search_transcript", video=clip, query=query):
             lines += ["In the subtitles:", str(result.text)]
     return "\n".join(lines)

@@ -280,7 +280,7 @@ def answer_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, sh
         end: The id of the token that ends a turn.
         batch: The number of rollouts in a batch.
         seed: The seed of the stream.
-        shown: Whether the view consists of frames. Otherwise it is a text, of which only the rest is
+        shown: Whether the view consists of frames. Otherwise it is text, and only the text after it is
             trainable.
     """
     rng = random.Random(seed)

@@ -199,7 +199,7 @@ def _hint(results: Results) -> str:
         "## The right answer in the teacher's prompt (table 6)\n\n"
         + markdown_table(("", "chains with a frame", "the paper"), rows)
         + "\nThe scripted teacher is programmed to trust a hint nine times in ten: this shows that the "
-        "machinery works, and is no evidence.\n"
+        "machinery works, but is not evidence.\n"
     )
 
 
