@@ -22,18 +22,21 @@ class Skipped(Exception):
 
 
 def at_most(value: float, goal: float) -> Goal:
+    """Return a figure whose goal is an upper bound."""
     return {"goal": goal, "highest": round(value, 3), "met": value <= goal}
 
 
 def at_least(value: float, goal: float) -> Goal:
+    """Return a figure whose goal is a lower bound."""
     return {"goal": goal, "lowest": round(value, 3), "met": value >= goal}
 
 
 def reported(value: float) -> Goal:
+    """Return a figure without a goal."""
     return {"goal": None, "highest": round(value, 3), "met": None}
 
 
-def have(part: str) -> bool:
+def has_weights(part: str) -> bool:
     """Return whether this installation has the micro weights `vlm`, `encoder` or `generator`."""
     from act2see.errors import WeightsError
     from act2see.tools.runtime.weights import resolve_weights
@@ -44,13 +47,13 @@ def have(part: str) -> bool:
         return False
 
 
-def need(*parts: str) -> None:
+def require_weights(*parts: str) -> None:
     """Check that micro weights are installed.
 
     Raises:
         Skipped: If any of them is missing.
     """
-    missing = [part for part in parts if not have(part)]
+    missing = [part for part in parts if not has_weights(part)]
     if missing:
         raise Skipped(
             f"the micro weights {', '.join(missing)} are missing in this installation; "
@@ -59,8 +62,7 @@ def need(*parts: str) -> None:
 
 
 def _line(file: str, start: str) -> str:
-    """Return the value of a line of a file under /proc; "?" if there is none, as on systems other than
-    Linux."""
+    """Return the value of a line of a file under /proc, or "?" if the system does not have it."""
     try:
         lines = Path(file).read_text().splitlines()
     except OSError:
@@ -72,7 +74,7 @@ def _line(file: str, start: str) -> str:
 
 
 def kib(field: str) -> int:
-    """Return the memory of this process in KiB: `VmRSS`, `VmHWM` (its peak) or `RssAnon` (without mapped
+    """Return the memory of this process in KiB: `VmRSS`, `VmHWM` (peak) or `RssAnon` (without mapped
     files)."""
     return int(_line("/proc/self/status", field).split()[0])
 
@@ -80,7 +82,7 @@ def kib(field: str) -> int:
 def machine() -> dict[str, Any]:
     """Describe the machine and the versions that the figures were measured with.
 
-    `load` is the average number of other running processes: above 0.5 it distorts times.
+    `load` is the average number of running processes before the benchmark. Above 0.5 it distorts times.
     """
     cpu = platform.processor()
     if platform.system() == "Linux":

@@ -46,13 +46,15 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def format_number(value: float) -> str:
+    """Return a number with three significant digits, or as an integer."""
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 
 
 def rows(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return the table's rows: what is measured, the goal, the figure, and whether the goal is met."""
+    """Return the rows of the table: the name of the figure, the goal, the figure, and whether the goal is
+    met."""
     marks = {None: "", True: "[green]met[/]", False: "[red]missed[/]"}
     out = []
     for what, goal in result["goals"].items():

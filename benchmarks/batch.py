@@ -20,7 +20,7 @@ from act2see.graphs.config import load_config
 from act2see.graphs.parts import LazyReasoner, build_parts
 from act2see.micro.questions import FAMILIES, Item, items
 from act2see.micro.world import write_clip
-from benchmarks import Goal, at_least, need, reported
+from benchmarks import Goal, at_least, reported, require_weights
 
 GOAL_RATIO, QUESTIONS = 1.5, 16
 
@@ -35,20 +35,27 @@ class Way:
 
 
 async def ask(asked: list[Item], folder: Path, cache: Path, together: bool) -> Way:
-    """Ask all questions, after one of each family about other clips, which loads the models."""
+    """Ask all questions, after one of each family about other clips, which loads the models.
+
+    Args:
+        asked: The questions.
+        folder: The folder of their clips.
+        cache: An empty folder for the cache.
+        together: Whether to ask them concurrently.
+    """
     config = load_config("micro", cache=str(cache), view={"guard": None})
     parts = build_parts(config)
     graph = create_act2see(config, parts=parts)
 
-    def given(item: Item) -> Any:
+    def input_of(item: Item) -> Any:
         clip = folder / f"{item.seed}.mp4"
         if not clip.exists():
             write_clip(item.clip, clip)
         return {"video": str(clip), "question": item.text, "options": list(item.options)}
 
     for item in items(len(FAMILIES), "validation"):
-        await graph.ainvoke(given(item))
-    inputs = [given(item) for item in asked]
+        await graph.ainvoke(input_of(item))
+    inputs = [input_of(item) for item in asked]
     assert isinstance(parts.reasoner, LazyReasoner)
     engine: Any = parts.reasoner.reasoner()
     before, started = engine.forwards, time.perf_counter()
@@ -62,7 +69,7 @@ async def ask(asked: list[Item], folder: Path, cache: Path, together: bool) -> W
 
 def run(quick: bool = False) -> dict[str, Any]:
     """Measure the median of three rounds that alternate the two ways (quick: one round)."""
-    need("vlm", "encoder", "generator")
+    require_weights("vlm", "encoder", "generator")
     asked = list(items(QUESTIONS, "test"))
     rounds: list[tuple[Way, Way]] = []
     with tempfile.TemporaryDirectory() as name:

@@ -24,7 +24,7 @@ from act2see.micro.questions import make_item
 from act2see.micro.world import Clip, render, write_clip
 from act2see.trace.trace import Trace
 from benchmarks import Goal, at_most, reported
-from benchmarks.engine import Event, house
+from benchmarks.engine import Event, micro_resources
 
 GOAL_BYTES = 20_000
 THOUGHT = (
@@ -33,7 +33,7 @@ THOUGHT = (
 
 
 class Caller(Reasoner):
-    """Writes as much text as a micro chain, and a call; answers once `calls` frames have been returned."""
+    """A reasoner that writes as much text as a micro chain and a call, `calls` times, and then answers."""
 
     name = "caller"
 
@@ -68,7 +68,7 @@ def write_large(clip: Clip, path: Path, seconds: int) -> Path:
     return path
 
 
-async def steps(clip: Path, folder: Path, **view: Any) -> list[int]:
+async def measure_steps(clip: Path, folder: Path, **view: Any) -> list[int]:
     """Return the bytes of each saved step of a run.
 
     Raises:
@@ -76,7 +76,7 @@ async def steps(clip: Path, folder: Path, **view: Any) -> list[int]:
     """
     from langgraph.checkpoint.memory import InMemorySaver
 
-    config, resources = house(folder, **view)
+    config, resources = micro_resources(folder, **view)
     parts = Parts(Caller(config.budget.calls), {"retrieve": Event(resources, 1.0)}, resources)
     saver = InMemorySaver()
     graph = create_act2see(config, parts=parts, checkpointer=saver)
@@ -99,11 +99,12 @@ async def steps(clip: Path, folder: Path, **view: Any) -> list[int]:
 
 
 async def measure(folder: Path, frames: int) -> dict[str, Any]:
+    """Measure three runs, the last with this number of initial frames."""
     clip = make_item("blink", 0, "test", seconds=12).clip
-    small = await steps(write_clip(clip, folder / "small.mp4"), folder / "a")
-    large = await steps(write_large(clip, folder / "large.mp4", 12), folder / "b", max_side=448)
+    small = await measure_steps(write_clip(clip, folder / "small.mp4"), folder / "a")
+    large = await measure_steps(write_large(clip, folder / "large.mp4", 12), folder / "b", max_side=448)
     long_clip = write_large(clip, folder / "long.mp4", frames)
-    long = await steps(long_clip, folder / "c", max_side=448, max_frames=frames)
+    long = await measure_steps(long_clip, folder / "c", max_side=448, max_frames=frames)
     goals: dict[str, Goal] = {
         "bytes of the largest step, 192 x 192, 12 s": at_most(max(small), GOAL_BYTES),
         "bytes of the largest step, 1920 x 1080, 12 s": at_most(max(large), GOAL_BYTES),

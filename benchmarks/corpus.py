@@ -1,8 +1,8 @@
 """Memory for building a corpus and for reading it back: 10,000 records must take about as much as 1,000.
 
-Each record has three 192 x 192 frames of its own, drawn while the corpus is written, as construction would
-pass them. Each number of records is built in a separate process. The figure is the peak memory of that
-process, less its memory after all imports and after writing and reading one record.
+Each record has its own three 192 x 192 frames, which are drawn while the corpus is written. Each number of
+records is built in a separate process. The figure is the peak memory of that process, less its memory after
+all imports and after writing and reading one record.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def chains(count: int, store: Any) -> Iterator[Any]:
 def build(count: int, place: str) -> dict[str, float]:
     """Write a corpus in the folder `place` and read it into an empty store.
 
-    Returns the peak MiB above the baseline after each of the two, and the seconds of writing.
+    Returns:
+        The peak MiB above the baseline after each of the two, and the seconds of writing.
     """
     from act2see.tools.video.store import FrameStore
     from act2see.training.corpus.dataset import read_corpus, write_corpus
@@ -97,7 +98,7 @@ def build(count: int, place: str) -> dict[str, float]:
         return sum(1 for _ in read_corpus(folder / name, FrameStore(folder / f"{name}-read")))
 
     def above() -> float:
-        # Not getrusage's peak: a child process starts with its parent's.
+        # getrusage would give a wrong peak: a child process starts with its parent's.
         return (kib("VmHWM") - baseline) / 1024
 
     write(1, "first")
@@ -117,7 +118,11 @@ def build(count: int, place: str) -> dict[str, float]:
 
 
 def build_in_child(count: int) -> dict[str, float]:
-    """Run `build` in a fresh process."""
+    """Run `build` in a new process.
+
+    Raises:
+        RuntimeError: If the process fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(
             [sys.executable, "-c", CHILD, str(count), folder],

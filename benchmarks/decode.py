@@ -6,7 +6,7 @@ Frames at 3 fps, longest side 364, are read from generated H.264 clips: 2 and 10
 1080p, at 25 fps with a keyframe every 250 frames. The baseline decodes at full size and resizes with Pillow,
 in two ways: *whole* decodes the clip and then resizes, as is common; *streamed* resizes each frame as it is
 decoded. All ways use all cores. Each measurement is a separate process; its memory is the peak above its
-memory before the clip was opened. The 10-minute clip is measured once, and not by *whole*, which takes 9 GiB.
+memory before the clip was opened. The 10-minute clip is measured once, without *whole*, which takes 9 GiB.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,12 @@ def write_clip(path: Path, width: int, height: int, seconds: int) -> None:
 
     The packets of 20 seconds (two groups of pictures) are repeated: a longer clip takes longer to decode, but
     not to encode.
+
+    Args:
+        path: The file to write.
+        width: Width in pixels.
+        height: Height in pixels.
+        seconds: Length of the clip, a multiple of 20.
     """
     import av
 
@@ -91,13 +97,13 @@ def write_clip(path: Path, width: int, height: int, seconds: int) -> None:
 
 
 def small_size(width: int, height: int) -> tuple[int, int]:
-    """Return even sizes of which the longer is `SIDE`."""
+    """Return the even width and height whose longer one is `SIDE`."""
     scale = SIDE / max(width, height)
     return round(width * scale / 2) * 2, round(height * scale / 2) * 2
 
 
 def read_with_act2see(path: str, decoder: Any = "pyav") -> int:
-    """Read the frames with `Video.read`; return how many."""
+    """Read the frames with `Video.read`; return their number."""
     from act2see.tools.video.reader import frames_at, open_video
 
     video = open_video(path, decoder=decoder)
@@ -106,23 +112,31 @@ def read_with_act2see(path: str, decoder: Any = "pyav") -> int:
 
 
 def read_with_pillow(path: str, whole: bool) -> int:
-    """Decode frames at full size and resize them, after decoding all if `whole`; return how many."""
+    """Decode frames at full size and resize them; return their number.
+
+    With `whole`, all frames are decoded before the first is resized.
+    """
     import av
     from PIL import Image
 
-    def resize(pixels: Pixels) -> Pixels:
+    def resize(pixels: Any) -> Pixels:
         height, width, _ = pixels.shape
         size = small_size(width, height)
         return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
-    with av.open(path) as container:
+    def decode(container: Any) -> Iterator[Any]:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         wanted = {int(t / FPS * RATE + 1e-3) for t in range(stream.frames * FPS // RATE)}
-        frames = (f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(stream)) if i in wanted)
+        for i, frame in enumerate(container.decode(stream)):
+            if i in wanted:
+                yield frame.to_ndarray(format="rgb24")
+
+    with av.open(path) as container:
+        frames: Iterable[Any] = decode(container)
         if whole:
-            return len([resize(f) for f in np.stack(list(frames))])
-        return sum(1 for f in frames if resize(f).any())
+            frames = np.stack(list(frames))
+        return sum(1 for _ in map(resize, frames))
 
 
 METHODS: dict[str, Callable[[str], int]] = {
@@ -136,7 +150,7 @@ METHODS: dict[str, Callable[[str], int]] = {
 def measure(method: str, path: str) -> dict[str, float]:
     """Return the seconds from a file name to the last small frame, and the MiB above the imports.
 
-    Runs in a process of its own, so that the peak is this method's.
+    This runs in a separate process, so that the peak is that of the method.
     """
     import av
     import decord
@@ -162,7 +176,7 @@ def machine() -> dict[str, Any]:
 
 
 def measure_in_child(method: str, path: Path) -> dict[str, float]:
-    """Run `measure` in a fresh process."""
+    """Run `measure` in a new process."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.decode", "--measure", method, str(path)],
         check=True,

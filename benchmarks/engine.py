@@ -23,17 +23,18 @@ from act2see.tools.search.finder import Finder
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.reader import frames_at
 from act2see.tools.video.store import FrameStore, Pixels
-from benchmarks import have
+from benchmarks import has_weights
 
 
 class Watched(TransformersReasoner):
-    """Records the tokens it writes and each `Done`."""
+    """A reasoner that records the tokens that it writes and each `Done`."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.script: deque[int] = deque()
         """Tokens to write instead of the sampled ones."""
         self.wrote: list[int] = []
+        """The written tokens."""
         self.dones: list[Done] = []
 
     def _sample(self, logits: Any, job: Any) -> int:
@@ -60,7 +61,7 @@ class Watched(TransformersReasoner):
 
 
 class Event:
-    """A `retrieve` without a search: returns the frame at a fixed time, with a curve of 128 values."""
+    """A `retrieve` without a search, which returns the frame at a fixed time and a curve of 128 values."""
 
     tag, usage, version = "retrieve", "a real frame", "event"
 
@@ -68,22 +69,20 @@ class Event:
         self.library, self.seconds = resources.finder.library, seconds
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
-        frame = self.library.pictures(
-            context.video, frames_at(self.library.probe(context.video).seconds, [self.seconds])
-        )[0]
-        curve = Curve(start=0.0, step=0.094, values=tuple(0.123 for _ in range(128)))
-        return ToolResult(
-            (frame.model_copy(update={"provenance": Retrieved(query=query, score=0.9123)}),), curve=curve
-        )
+        times = self.library.probe(context.video).seconds
+        frame = self.library.pictures(context.video, frames_at(times, [self.seconds]))[0]
+        found = frame.model_copy(update={"provenance": Retrieved(query=query, score=0.9123)})
+        curve = Curve(start=0.0, step=0.094, values=(0.123,) * 128)
+        return ToolResult((found,), curve=curve)
 
 
-def reasoner(store: FrameStore) -> Watched:
-    """The micro VLM, or one of random weights."""
+def build_engine(store: FrameStore) -> Watched:
+    """Build the engine with the micro VLM or, if it is missing, with random weights."""
 
     def source(frame: FrameRef) -> Pixels:
         return store.get(frame.digest)
 
-    if have("vlm"):
+    if has_weights("vlm"):
         return Watched.from_pretrained(resolve_weights("micro:vlm"), source)  # type: ignore[return-value]
     import torch
 
@@ -99,9 +98,11 @@ def reasoner(store: FrameStore) -> Watched:
     )
 
 
-def house(folder: Path, **view: Any) -> tuple[Config, Resources]:
-    """The micro preset and what its tools share, in a folder; nothing is indexed here, so there is no
-    encoder."""
+def micro_resources(folder: Path, **view: Any) -> tuple[Config, Resources]:
+    """Return the micro preset and the resources of its tools, with the cache in a folder.
+
+    The finder has no encoder, since the benchmarks that use this index nothing.
+    """
     config = load_config("micro", cache=str(folder), view={"guard": None, **view})
     store = FrameStore(str(folder / "frames"))
     return config, Resources(store, Finder(VideoLibrary(folder, store, config.view.max_side), None, folder))  # type: ignore[arg-type]

@@ -15,14 +15,14 @@ from act2see.graphs.config import load_config
 from act2see.graphs.parts import build_parts
 from act2see.tools.diffusion import GenerationRequest
 from act2see.tools.generate import Generate
-from benchmarks import at_most, need, reported
+from benchmarks import at_most, reported, require_weights
 
 COUNT = 8
 
 
 def run(quick: bool = False) -> dict[str, Any]:
     """Measure the median of five rounds that alternate the two ways (quick: one round)."""
-    need("encoder", "generator")
+    require_weights("encoder", "generator")
     with tempfile.TemporaryDirectory() as cache:
         config = load_config("micro", cache=cache, tools={"generate": {"options": {"batch": COUNT}}})
         tool = build_parts(config).tools["generate"]
@@ -42,7 +42,7 @@ def run(quick: bool = False) -> dict[str, Any]:
 
         generate_one_by_one()  # loads the model
         ratios: list[float] = []
-        largest = 0  # difference of a pixel's value
+        largest = 0  # largest difference between two pixels, of 255
         for _ in range(1 if quick else 5):
             started = time.perf_counter()
             one_by_one = generate_one_by_one()

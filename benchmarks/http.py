@@ -6,14 +6,14 @@ the same character, in a session that is new to the engine.
 
 *A step over HTTP.* `act2see serve openai` in a separate process, reached by `reasoner.use: chat` with
 `continuation`, is compared with `TransformersReasoner` in this process. Both replay the visits of some
-questions, one after the other, alternating which is first; the figure is the median ratio of a visit. Each
-reuses the cache of the visit before. Counted is the time from the call to `Done`, which includes PNG
-encoding, JSON, the server and LangChain's client. The graph is not counted; it is the same for both.
+questions one after the other, in alternating order; the figure is the median ratio of a visit. Each reuses
+the cache of the visit before. The time is that from the call to `Done`, which includes PNG encoding, JSON,
+the server and LangChain's client, but not the graph, which is the same for both.
 
 *64 questions at once.* `graph.abatch`, and then the same visits given to the engine without a graph: 64
 concurrently, those of one question one after another. The figure is decoded tokens per second of wall time.
-For the graph this includes nodes, state, initial frames, rendering, grammar and events. Tools are not
-counted, since a repeated query returns its first result at once; a new query calls the real tool and is
+For the graph this includes nodes, state, initial frames, rendering, grammar and events. It does not include
+tools, since a repeated query returns its first result at once; a new query calls the real tool and is
 reported. Without the graph, batches are composed differently, and rounding may change a text; tokens are
 counted for each way. CPU time is reported too, since other work on the machine hardly affects it.
 
@@ -53,7 +53,7 @@ from act2see.micro.questions import items
 from act2see.micro.world import write_clip
 from act2see.tools.base import FrameTool, ToolContext, ToolResult
 from act2see.tools.video.store import FrameStore
-from benchmarks import Goal, at_least, at_most, need, reported
+from benchmarks import Goal, at_least, at_most, reported, require_weights
 
 GOAL_STEP, GOAL_SHARE, AT_ONCE = 1.2, 0.9, 64
 _AT = re.compile(r"http://\S+/v1")
@@ -68,8 +68,8 @@ class Visit:
     done: Done
 
 
-class Kept(WrappedReasoner):
-    """Records another reasoner's visits, by session."""
+class RecordedReasoner(WrappedReasoner):
+    """A reasoner that records the visits of another one, by session."""
 
     def __init__(self, reasoner: Reasoner, name: str) -> None:
         super().__init__(reasoner)
@@ -88,8 +88,8 @@ class Kept(WrappedReasoner):
 
 
 @dataclass(slots=True)
-class Known:
-    """A tool with a memory: a repeated query on the same clip costs nothing."""
+class CachedTool:
+    """A tool that keeps its results: a repeated query on the same clip costs nothing."""
 
     tool: FrameTool
     tag: str
@@ -97,7 +97,7 @@ class Known:
     results: dict[tuple[str, str], ToolResult] = field(default_factory=dict)
     """Results by video and query."""
     asked: int = 0
-    """How many queries were new."""
+    """Number of queries that were not repeated."""
 
     @property
     def version(self) -> str:
@@ -112,7 +112,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class Replay:
     """A replayed visit."""
 
     seconds: float
@@ -120,17 +120,17 @@ class Replayed:
     text: str
 
 
-Pair = tuple[int, Replayed, Replayed]
-"""The number of a visit within its question, and its replays in process and over HTTP."""
+Pair = tuple[int, Replay, Replay]
+"""The index of a visit within its question, and its replays in process and over HTTP."""
 
 
-async def replay(reasoner: Reasoner, visit: Visit, session: str) -> Replayed:
-    """Generate the same continuation again, stopped at the character at which the grammar stopped it.
+async def replay(reasoner: Reasoner, visit: Visit, session: str) -> Replay:
+    """Generate the same continuation again, and stop it at the character where the grammar stopped it.
 
     Args:
-        reasoner: Generates the text.
+        reasoner: The reasoner that generates the text.
         visit: The recorded visit.
-        session: A name that is new to the reasoner, or that of the question's visits replayed before.
+        session: The session of the replay: a new one for the first visit of a question, then the same.
     """
     left = len(visit.text)  # characters still to come
 
@@ -147,36 +147,33 @@ async def replay(reasoner: Reasoner, visit: Visit, session: str) -> Replayed:
             text += item.text
         else:
             done = item
-    return Replayed(time.perf_counter() - started, done, text)
+    return Replay(time.perf_counter() - started, done, text)
 
 
 @dataclass(frozen=True, slots=True)
-class House:
-    """Micro's graph, with recorded visits and remembered tool results, and the engine itself."""
+class Setup:
+    """Micro's graph, with recorded visits and cached tool results, and the engine itself."""
 
     graph: Any
     engine: Reasoner
-    kept: Kept
-    tools: dict[str, Known]
+    kept: RecordedReasoner
+    tools: dict[str, CachedTool]
     store: FrameStore
     given: list[Any]
+    """The graph's input of each question."""
 
 
-def build_house(config: Config, folder: Path, questions: int) -> House:
-    """Build the graph, and write the clips of that many questions."""
+def build_setup(config: Config, folder: Path, questions: int) -> Setup:
+    """Build the graph, and write the clips of this number of questions."""
     made = build_parts(config)
     assert isinstance(made.reasoner, LazyReasoner)
-    kept = Kept(made.reasoner, made.reasoner.name)
-    tools = {tag: Known(tool, tag, tool.usage) for tag, tool in made.tools.items()}
-    given = [
-        {
-            "video": str(write_clip(item.clip, folder / f"{item.seed}.mp4")),
-            "question": item.text,
-            "options": list(item.options),
-        }
-        for item in items(questions, "test")
-    ]
-    return House(
+    kept = RecordedReasoner(made.reasoner, made.reasoner.name)
+    tools = {tag: CachedTool(tool, tag, tool.usage) for tag, tool in made.tools.items()}
+    given = []
+    for item in items(questions, "test"):
+        clip = write_clip(item.clip, folder / f"{item.seed}.mp4")
+        given.append({"video": str(clip), "question": item.text, "options": list(item.options)})
+    return Setup(
         create_act2see(config, parts=replace(made, reasoner=kept, tools=tools)),
         made.reasoner.reasoner(),
         kept,
@@ -187,8 +184,12 @@ def build_house(config: Config, folder: Path, questions: int) -> House:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """Run `act2see serve openai` with micro in a separate process on a free port; yield its base URL."""
+def run_server() -> Iterator[str]:
+    """Run `act2see serve openai` with micro in a separate process on a free port; yield its base URL.
+
+    Raises:
+        RuntimeError: If the server exits.
+    """
     command = [sys.executable, "-m", "act2see", "serve", "openai", "--preset", "micro", "--port", "0"]
     plain = {"PYTHONUNBUFFERED": "1", "COLUMNS": "200", "NO_COLOR": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **plain}) as process:
@@ -202,15 +203,15 @@ def server() -> Iterator[str]:
             process.terminate()
 
 
-async def measure_steps(at: House, url: str, questions: int) -> list[Pair]:
+async def measure_steps(setup: Setup, url: str, questions: int) -> list[Pair]:
     """Replay the visits of some questions in process and over HTTP."""
     options = {"base_url": url, "api_key": "none", "max_retries": 0}
     chat = ReasonerConfig(use="chat", weights="openai:micro", continuation=True, options=options)
-    remote = build_reasoner(chat, at.store)
-    engine: Any = at.engine
-    engine.packer.cached_images = 0  # the server has not met these frames either
+    remote = build_reasoner(chat, setup.store)
+    engine: Any = setup.engine
+    engine.packer.cached_images = 0  # the server has not seen these frames either
     pairs: list[Pair] = []
-    for q, (session, visits) in enumerate(list(at.kept.visits.items())[:questions]):
+    for q, (session, visits) in enumerate(list(setup.kept.visits.items())[:questions]):
         for n, visit in enumerate(visits):
             ways: list[Reasoner] = [engine, remote]
             first = (q + n) % 2
@@ -235,40 +236,43 @@ class Way:
 
     @property
     def decoded(self) -> int:
+        """Decoded tokens."""
         return sum(done.decoded for done, _ in self.visits)
 
     @property
     def read(self) -> int:
+        """Prefilled tokens."""
         return sum(done.prefilled for done, _ in self.visits)
 
     @property
     def rate(self) -> float:
+        """Decoded tokens per second."""
         return self.decoded / self.seconds
 
 
-async def through_graph(at: House) -> Way:
+async def ask_through_graph(setup: Setup) -> Way:
     """Ask all questions concurrently through the graph."""
-    at.kept.visits.clear()
-    seconds, cpu, forwards, _ = await timed(at.engine, at.graph.abatch(at.given))
-    visits = [(v.done, v.text) for of_question in at.kept.visits.values() for v in of_question]
+    setup.kept.visits.clear()
+    seconds, cpu, forwards, _ = await time_work(setup.engine, setup.graph.abatch(setup.given))
+    visits = [(v.done, v.text) for of_question in setup.kept.visits.values() for v in of_question]
     return Way(seconds, cpu, forwards, visits)
 
 
-async def without_graph(at: House, round: int) -> Way:
+async def replay_without_graph(setup: Setup, round: int) -> Way:
     """Replay the graph's last visits on the engine alone, all questions concurrently."""
 
-    async def one(session: str, visits: list[Visit]) -> list[Replayed]:
-        out = [await replay(at.engine, visit, f"{session} {round}") for visit in visits]
-        at.engine.forget(f"{session} {round}")
+    async def one(session: str, visits: list[Visit]) -> list[Replay]:
+        out = [await replay(setup.engine, visit, f"{session} {round}") for visit in visits]
+        setup.engine.forget(f"{session} {round}")
         return out
 
-    seconds, cpu, forwards, done = await timed(
-        at.engine, asyncio.gather(*(one(s, v) for s, v in at.kept.visits.items()))
+    seconds, cpu, forwards, done = await time_work(
+        setup.engine, asyncio.gather(*(one(s, v) for s, v in setup.kept.visits.items()))
     )
     return Way(seconds, cpu, forwards, [(a.done, a.text) for one in done for a in one])
 
 
-async def timed(engine: Any, work: Awaitable[Any]) -> tuple[float, float, int, Any]:
+async def time_work(engine: Any, work: Awaitable[Any]) -> tuple[float, float, int, Any]:
     """Await the work; return wall seconds, CPU seconds, decoding passes and its result."""
     forwards, wall, cpu = engine.forwards, time.perf_counter(), time.process_time()
     done = await work
@@ -281,29 +285,29 @@ async def measure(
     """Run both comparisons.
 
     Args:
-        folder: Where clips and the cache are.
-        questions: How many questions are asked at once.
-        stepped: How many questions are replayed over HTTP.
-        rounds: How often the questions are asked with and without the graph.
+        folder: The folder of clips and the cache.
+        questions: The number of questions asked at once.
+        stepped: The number of questions replayed over HTTP.
+        rounds: The number of rounds with and without the graph.
 
     Returns:
         Steps in process and over HTTP, rounds with and without the graph, and the number of new queries.
     """
-    at = build_house(
+    setup = build_setup(
         load_config("micro", cache=str(folder / "cache"), view={"guard": None}), folder, questions
     )
-    await through_graph(at)
-    known = sum(t.asked for t in at.tools.values())
-    ways = [(await through_graph(at), await without_graph(at, n)) for n in range(rounds)]
-    asked = sum(t.asked for t in at.tools.values()) - known
-    with server() as url:
-        return await measure_steps(at, url, stepped), ways, asked
+    await ask_through_graph(setup)
+    known = sum(t.asked for t in setup.tools.values())
+    ways = [(await ask_through_graph(setup), await replay_without_graph(setup, n)) for n in range(rounds)]
+    asked = sum(t.asked for t in setup.tools.values()) - known
+    with run_server() as url:
+        return await measure_steps(setup, url, stepped), ways, asked
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Measure steps of 17 questions, of which the first is a warm-up (quick: 5), and three rounds of 64 at
+    """Measure steps of 17 questions, the first as a warm-up (quick: 5), and three rounds of 64 questions at
     once (quick: one of 24)."""
-    need("vlm", "encoder", "generator")
+    require_weights("vlm", "encoder", "generator")
     questions = 24 if quick else AT_ONCE
     with tempfile.TemporaryDirectory() as name:
         pairs, ways, asked = asyncio.run(

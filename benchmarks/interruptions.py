@@ -1,11 +1,11 @@
-"""Whether a run that is interrupted at any event can be resumed and gives the same answer.
+"""Test that a run can be interrupted at any event and resumed with the same answer.
 
 A run with two calls is interrupted at one event of its stream (a token, a call, a frame, a node's end, a
 checkpoint) by SIGINT or SIGKILL, and resumed. The answer, the calls and the frames must equal those of an
 uninterrupted run. This is repeated for checkpointers in memory and in SQLite and for each durability: at
 every event of a run with a scripted model, at some events of a run on the micro models, and through the
-command line. If nothing was saved yet (`durability="exit"` saves only at the end), the question is asked
-again in the same thread.
+command line (`interrupted_commands`). If nothing was saved yet (`durability="exit"` saves only at the end),
+the question is asked again in the same thread.
 
 Each run is a separate process, forked from one that has loaded the models without using them.
 """
@@ -29,19 +29,20 @@ from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
-from benchmarks import Goal, at_least, need, reported
+from benchmarks import Goal, at_least, reported, require_weights
+from benchmarks.interrupted_commands import try_command_line
 
 Saver = Literal["memory", "sqlite"]
 Durability = Literal["sync", "async", "exit"]
 MODES = ["custom", "values", "updates", "tasks", "checkpoints"]
 THREAD: Any = {"configurable": {"thread_id": "t"}}
 Builder = Callable[[Any], Any]
-"""Builds a graph with this checkpointer."""
+"""A function that builds a graph with the given checkpointer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """Where and how a run is interrupted."""
+    """An interruption of a run."""
 
     saver: Saver
     durability: Durability
@@ -51,7 +52,7 @@ class Interruption:
 
 
 def outcome(trace: Trace) -> list[Any]:
-    """Return what must be the same after a resume: everything written, called and shown."""
+    """Return the content that must be the same after a resume: all texts, calls and frames."""
     out: list[Any] = []
     for segment in trace.segments:
         out.append(segment.model_dump_json(include={"kind", "text", "query", "tag", "body", "note"}))
@@ -60,14 +61,18 @@ def outcome(trace: Trace) -> list[Any]:
     return out
 
 
-def kinds_of_events(build: Builder, given: dict[str, Any], folder: Path) -> tuple[list[Any], list[str]]:
-    """Return the outcome of an uninterrupted run, and the kind of each of its events."""
+def run_uninterrupted(build: Builder, given: dict[str, Any], folder: Path) -> tuple[list[Any], list[str]]:
+    """Return the outcome of an uninterrupted run, and the kind of each of its events.
+
+    Raises:
+        RuntimeError: If the run does not make two calls.
+    """
 
     def whole() -> Any:
         kinds: list[str] = []
 
         async def main() -> Any:
-            async with opened("memory", folder) as saver:
+            async with open_saver("memory", folder) as saver:
                 graph = build(saver)
                 async for part in graph.astream(
                     given, THREAD, stream_mode=MODES, version="v2", durability="sync"
@@ -80,24 +85,38 @@ def kinds_of_events(build: Builder, given: dict[str, Any], folder: Path) -> tupl
 
         return asyncio.run(main()), kinds
 
-    result = in_child(whole)
+    result = run_in_child(whole)
     return result[0], result[1]
 
 
-def survives(
+def interrupt_and_resume(
     build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]
 ) -> str:
-    """Interrupt a run and resume it; return what went wrong, or an empty text."""
+    """Interrupt a run and resume it.
+
+    Args:
+        build: Builds the graph.
+        given: The graph's input.
+        folder: The folder of the saved run.
+        how: The interruption.
+        expected: The outcome of an uninterrupted run.
+
+    Returns:
+        The problem, or an empty text.
+    """
     if how.saver == "memory":
-        return in_child(lambda: asyncio.run(_in_one_process(build, given, folder, how, expected)))
-    status = in_child(lambda: asyncio.run(_run_into(build, given, folder, how)), dies=True)
+        # A run in memory ends with its process, so it is cancelled and resumed in one.
+        problem: str = run_in_child(lambda: asyncio.run(_in_one_process(build, given, folder, how, expected)))
+        return problem
+    status = run_in_child(lambda: asyncio.run(_run_until_killed(build, given, folder, how)), dies=True)
     if status not in (-signal.SIGKILL, 130):
         return f"the process exited with {status}"
-    return in_child(lambda: asyncio.run(_resumed(build, given, folder, how, expected)))
+    problem = run_in_child(lambda: asyncio.run(_open_and_compare(build, given, folder, how, expected)))
+    return problem
 
 
-async def _run_into(build: Builder, given: dict[str, Any], folder: Path, how: Interruption) -> None:
-    async with opened(how.saver, folder) as saver:
+async def _run_until_killed(build: Builder, given: dict[str, Any], folder: Path, how: Interruption) -> None:
+    async with open_saver(how.saver, folder) as saver:
         await _follow(build(saver), given, how)
 
 
@@ -114,12 +133,12 @@ async def _follow(graph: Any, given: dict[str, Any], how: Interruption) -> None:
 async def _in_one_process(
     build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]
 ) -> str:
-    async with opened("memory", folder) as saver:
+    async with open_saver("memory", folder) as saver:
         graph = build(saver)
         running = asyncio.create_task(_follow_until_cancelled(graph, given, how))
         with suppress(asyncio.CancelledError):
             await running
-        return await _compared(graph, given, how, expected)
+        return await _resume_and_compare(graph, given, how, expected)
 
 
 async def _follow_until_cancelled(graph: Any, given: dict[str, Any], how: Interruption) -> None:
@@ -133,14 +152,16 @@ async def _follow_until_cancelled(graph: Any, given: dict[str, Any], how: Interr
             await asyncio.sleep(0)
 
 
-async def _resumed(
+async def _open_and_compare(
     build: Builder, given: dict[str, Any], folder: Path, how: Interruption, expected: Sequence[Any]
 ) -> str:
-    async with opened(how.saver, folder) as saver:
-        return await _compared(build(saver), given, how, expected)
+    async with open_saver(how.saver, folder) as saver:
+        return await _resume_and_compare(build(saver), given, how, expected)
 
 
-async def _compared(graph: Any, given: dict[str, Any], how: Interruption, expected: Sequence[Any]) -> str:
+async def _resume_and_compare(
+    graph: Any, given: dict[str, Any], how: Interruption, expected: Sequence[Any]
+) -> str:
     from act2see import aask, aresume
     from act2see.errors import StoreError
 
@@ -158,7 +179,7 @@ async def _compared(graph: Any, given: dict[str, Any], how: Interruption, expect
 
 
 @asynccontextmanager
-async def opened(kind: Saver, folder: Path) -> Any:
+async def open_saver(kind: Saver, folder: Path) -> Any:
     """Open a checkpointer of this kind; SQLite's file is in the folder."""
     from langgraph.checkpoint.memory import InMemorySaver
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -170,7 +191,7 @@ async def opened(kind: Saver, folder: Path) -> Any:
         yield saver
 
 
-def in_child(work: Callable[[], Any], dies: bool = False) -> Any:
+def run_in_child(work: Callable[[], Any], dies: bool = False) -> Any:
     """Run `work` in a forked process; return its result or, with `dies`, the exit status of the process."""
     read, write = os.pipe()
     pid = os.fork()
@@ -197,9 +218,11 @@ def in_child(work: Callable[[], Any], dies: bool = False) -> Any:
     return json.loads(result)
 
 
-def interruptions(kinds: Sequence[str], tokens: int) -> Iterator[Interruption]:
-    """Yield interruptions at each event, for each combination of saver, durability and signal. Of the tokens,
-    every `tokens`-th counts."""
+def list_interruptions(kinds: Sequence[str], tokens: int) -> Iterator[Interruption]:
+    """Yield interruptions for each combination of saver, durability and signal.
+
+    They are at each event, except that only one in `tokens` token events is used.
+    """
     seen = 0
     for at, kind in enumerate(kinds, start=1):
         seen += kind == "token"
@@ -219,100 +242,25 @@ def try_all(
     Args:
         build: Builds the graph.
         given: The graph's input.
-        folder: Where the runs are kept.
-        tokens: Use one token event in this many.
-        every: Use one interruption in this many.
+        folder: The folder of the saved runs.
+        tokens: Only one token event in this many is used.
+        every: Only one interruption in this many is tried.
 
     Returns:
         The number of events, the number of interruptions tried, and a line for each failure.
     """
-    # A shell that starts this in the background makes it and its children ignore SIGINT.
+    # A shell makes background processes and their children ignore SIGINT. Restore its handler.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    expected, kinds = kinds_of_events(build, given, folder)
-    tried = list(interruptions(kinds, tokens))[::every]
+    expected, kinds = run_uninterrupted(build, given, folder)
+    tried = list(list_interruptions(kinds, tokens))[::every]
     failed: list[str] = []
     for n, how in enumerate(tried):
         place = folder / f"run-{n}"
         place.mkdir()
-        if wrong := survives(build, given, place, how, expected):
-            failed.append(
-                f"{how.saver}, {how.durability}, {how.by} at event {how.at} ({kinds[how.at - 1]}): {wrong}"
-            )
+        if problem := interrupt_and_resume(build, given, place, how, expected):
+            event = f"event {how.at} ({kinds[how.at - 1]})"
+            failed.append(f"{how.saver}, {how.durability}, {how.by} at {event}: {problem}")
     return {"events": len(kinds), "tried": len(tried), "failed": failed}
-
-
-def through_the_command_line(
-    video: Path, question: str, options: Sequence[str], cache: Path, points: int
-) -> dict[str, Any]:
-    """Interrupt `act2see ask` at `points` places of its output, and resume it with `act2see ask --resume`."""
-    environment = {**os.environ, "ACT2SEE_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "act2see", "ask"]
-    asking = [*command, str(video), question, *(x for o in options for x in ("--option", o))]
-    whole = subprocess.run(asking, env=environment, capture_output=True, check=True, text=True).stdout
-    last = _last_line(whole)
-    if not last:
-        raise RuntimeError(f"the uninterrupted run has no answer: {whole[-300:]!r}")
-    tried, failed = 0, []
-    for n in range(points):
-        for by in ("SIGINT", "SIGKILL"):
-            tried += 1
-            at = len(whole.encode()) * n // points
-            wrong = _cut_and_resume(asking, command, environment, cache, at=at, by=by, last=last)
-            if wrong:
-                failed.append(f"command line, {by} after {n} of {points} of the output: {wrong}")
-    return {"tried": tried, "failed": failed}
-
-
-def _cut_and_resume(
-    asking: Sequence[str],
-    command: Sequence[str],
-    environment: dict[str, str],
-    cache: Path,
-    *,
-    at: int,
-    by: str,
-    last: str,
-) -> str:
-    """Send the signal `by` after `at` bytes of output; return what went wrong, or an empty text."""
-    import sqlite3
-
-    runs = cache / "runs.sqlite"
-
-    def known() -> set[str]:
-        if not runs.exists():
-            return set()
-        with sqlite3.connect(runs) as connection:
-            return {row[0] for row in connection.execute("select distinct thread_id from checkpoints")}
-
-    before = known()
-    with subprocess.Popen(asking, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        read = 0
-        while read <= at and (piece := process.stdout.read1(64)):  # type: ignore[attr-defined]
-            read += len(piece)
-        process.send_signal(getattr(signal, by))
-        rest = process.stdout.read().decode()
-        stderr = process.stderr.read().decode()
-    new = known() - before
-    if not new:
-        if process.returncode in (130, -signal.SIGKILL):
-            return ""
-        return f"nothing was saved; stderr: {stderr[-300:]!r}"
-    if process.returncode == 0:
-        return "" if _last_line(rest) == last else "it finished before the signal, with another answer"
-    resumed = subprocess.run(
-        [*command, "--resume", new.pop()], env=environment, capture_output=True, text=True, check=False
-    )
-    if resumed.returncode != 0:
-        return f"exit code {resumed.returncode}: {resumed.stderr[-300:]}"
-    answer = _last_line(resumed.stdout)
-    return "" if answer == last else f"another answer: {answer!r}, not {last!r}"
-
-
-def _last_line(output: str) -> str:
-    """Return the line with the answer, or an empty text."""
-    return next((line for line in reversed(output.splitlines()) if line.startswith("Answer:")), "")
 
 
 def build_micro(cache: Path) -> Builder:
@@ -327,8 +275,11 @@ def build_micro(cache: Path) -> Builder:
     return lambda saver: create_act2see(config, checkpointer=saver, parts=parts)
 
 
-class Speaks(Reasoner):
-    """Writes two calls and an answer, a few characters at a time. The rollout alone decides which is next."""
+class ScriptedReasoner(Reasoner):
+    """A reasoner that writes two calls and an answer, three characters at a time.
+
+    The frames in the rollout decide which line is next, so it can be resumed anywhere.
+    """
 
     name = "speaks"
     lines = (
@@ -350,11 +301,11 @@ def build_scripted(folder: Path) -> Builder:
     """Prepare a graph with a scripted model, light enough to interrupt it at every event."""
     from act2see import create_act2see
     from act2see.graphs.parts import Parts
-    from benchmarks.engine import Event, house
+    from benchmarks.engine import Event, micro_resources
 
-    config, resources = house(folder)
+    config, resources = micro_resources(folder)
     tools = {tag: Event(resources, 1.0) for tag in ("retrieve", "generate")}
-    parts: Any = Parts(Speaks(), tools, resources)
+    parts: Any = Parts(ScriptedReasoner(), tools, resources)
     return lambda saver: create_act2see(config, checkpointer=saver, parts=parts)
 
 
@@ -370,9 +321,7 @@ def main(folder: Path, quick: bool, what: str) -> dict[str, Any]:
     if what == "micro":
         return try_all(build_micro(folder / "cache"), given, folder, tokens=48, every=24 if quick else 6)
     result = try_all(build_scripted(folder), given, folder, tokens=10, every=12 if quick else 1)
-    typed = through_the_command_line(
-        clip, item.text, item.options, folder / "typed", points=2 if quick else 6
-    )
+    typed = try_command_line(clip, item.text, item.options, folder / "typed", points=2 if quick else 6)
     return {
         **result,
         "typed": typed["tried"],
@@ -382,9 +331,12 @@ def main(folder: Path, quick: bool, what: str) -> dict[str, Any]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Interrupt the scripted run and the run on the micro models, each in a process of its own, in
-    parallel."""
-    need("vlm", "encoder", "generator")
+    """Interrupt the scripted run and the run on the micro models, in two parallel processes.
+
+    Raises:
+        RuntimeError: If one of the processes fails.
+    """
+    require_weights("vlm", "encoder", "generator")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LANGGRAPH_STRICT_MSGPACK": "true"}
     command = [sys.executable, "-m", "benchmarks.interruptions", *(["--quick"] if quick else [])]
     parts: dict[str, dict[str, Any]] = {}

@@ -18,7 +18,7 @@ from typing import Any
 
 from act2see.micro.draws import draw_board
 from act2see.micro.world import COLOURS, FPS, HELD_OUT, Clip, Piece, Short, write_clip
-from benchmarks import at_least, at_most, need, reported
+from benchmarks import at_least, at_most, reported, require_weights
 
 GOAL_MEMORY, GOAL_TIME = 1.25, 1.25
 CHILD = """
@@ -40,9 +40,8 @@ print(json.dumps({
 """
 
 
-def board(seconds: int) -> Clip:
-    """Return a clip of four shapes: one moves every 17 seconds, another blinks once between two whole
-    seconds."""
+def draw_clip(seconds: int) -> Clip:
+    """Return a clip of four shapes: one moves every 17 s, another blinks once between two whole seconds."""
     rng = random.Random(5)
     first = draw_board(rng)
     blinking, hopping = first.pieces[1], first.pieces[2].shape
@@ -56,8 +55,12 @@ def board(seconds: int) -> Clip:
 
 
 def ask_in_child(seconds: int, folder: Path) -> dict[str, Any]:
-    """Ask about a clip of this length in a fresh process; return its figures."""
-    clip = board(seconds)
+    """Ask about a clip of this length in a new process; return the figures.
+
+    Raises:
+        RuntimeError: If the process fails.
+    """
+    clip = draw_clip(seconds)
     (blink,) = clip.short
     file = write_clip(clip, folder / f"{seconds}.mp4")
     question = f"What colour does the {blink.piece.shape} turn when it blinks?"
@@ -72,15 +75,14 @@ def ask_in_child(seconds: int, folder: Path) -> dict[str, Any]:
         raise RuntimeError(f"the question failed: {child.stderr.strip().splitlines()[-1:]}")
     result: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     times = [f["seconds"] for _, frames in result["evidence"] for f in frames]
-    right = result["answer"] == blink.piece.colour and any(
-        blink.start <= t * FPS + 0.1 < blink.stop for t in times
-    )
+    found = any(blink.start <= t * FPS + 0.1 < blink.stop for t in times)
+    right = result["answer"] == blink.piece.colour and found
     return {**result, "right": right, "minutes": seconds / 60}
 
 
 def run(quick: bool = False) -> dict[str, Any]:
     """Measure an hour and six minutes (quick: five minutes and one)."""
-    need("vlm", "encoder", "generator")
+    require_weights("vlm", "encoder", "generator")
     with tempfile.TemporaryDirectory() as folder:
         short, long = (ask_in_child(s, Path(folder)) for s in ((60, 300) if quick else (360, 3600)))
     one_more = (long["cpu"] - short["cpu"]) / (long["parts"] - short["parts"])

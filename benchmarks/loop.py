@@ -1,10 +1,10 @@
 """Overhead of the loop: a rollout with one call, compared with the same tokens decoded in one piece.
 
-The first goes through the real graph: two visits to the reasoner with a frame from a tool between them. The
-second is one `stream` of the same model: all frames are shown at once, then the tokens that the first wrote
-are decoded. The seconds of the initial frames and of the tool are not overhead and are subtracted from the
-first. What remains is LangGraph, events, grammar, rendering and the second prefill. Tokens read again
-(`Done.repeated`) are counted too.
+The first uses the real graph: two visits to the reasoner with a frame from a tool between them. The second is
+one `stream` of the same model: all frames are shown at once, then the tokens that the first wrote are
+decoded. The seconds of the initial frames and of the tool are not overhead and are subtracted from the first.
+The overhead consists of LangGraph, events, grammar, rendering and the second prefill. Tokens that are read
+again (`Done.repeated`) are counted too.
 """
 
 from __future__ import annotations
@@ -26,17 +26,23 @@ from act2see.micro.questions import Item, ToolCall, make_item
 from act2see.micro.world import FPS, write_clip
 from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
-from benchmarks import Goal, at_most, have, reported
-from benchmarks.engine import Event, Watched, house, reasoner
+from benchmarks import Goal, at_most, has_weights, reported
+from benchmarks.engine import Event, Watched, build_engine, micro_resources
 
 GOAL_RATIO = 1.15
 KINDS = ["text", "call", "frames", "text", "answer"]
 
 
-async def once(
+async def run_graph(
     graph: Any, engine: Watched, item: Item, clip: Path
 ) -> tuple[Trace, float, list[Done], list[int]]:
     """Run one rollout through the graph.
+
+    Args:
+        graph: The graph.
+        engine: Its reasoner.
+        item: The question.
+        clip: The clip.
 
     Returns:
         The trace, the seconds without initial frames and tool, each visit's `Done`, and the tokens written.
@@ -45,7 +51,7 @@ async def once(
         RuntimeError: If a call returned no frame.
     """
     engine.wrote, engine.dones = [], []
-    engine.script = deque() if have("vlm") else deque(engine.chain(item))
+    engine.script = deque() if has_weights("vlm") else deque(engine.chain(item))
     started = time.perf_counter()
     result = await graph.ainvoke({"video": str(clip), "question": item.text, "options": list(item.options)})
     seconds = time.perf_counter() - started
@@ -56,8 +62,15 @@ async def once(
     return trace, seconds - spent["view"] - spent.get("retrieve", 0.0), engine.dones, engine.wrote
 
 
-async def at_once(engine: Watched, trace: Trace, tokens: list[int], run: str) -> float:
-    """Show the same frames before the thought and decode the same tokens in one piece; return the seconds."""
+async def decode_in_one_piece(engine: Watched, trace: Trace, tokens: list[int], run: str) -> float:
+    """Show the same frames before the thought and decode the same tokens in one piece; return the seconds.
+
+    Args:
+        engine: The reasoner.
+        trace: The trace with the frames.
+        tokens: The tokens to decode.
+        run: The id of the new session.
+    """
     frames = tuple(s for s in trace.segments if isinstance(s, Frames))
     shown = trace.model_copy(update={"id": run, "segments": frames})
     engine.script, engine.wrote = deque(tokens), []
@@ -70,9 +83,13 @@ async def at_once(engine: Watched, trace: Trace, tokens: list[int], run: str) ->
 
 
 async def compare(folder: Path, quick: bool) -> dict[str, Any]:
-    """Find a question that is answered with one call, and measure both ways in alternation."""
-    config, resources = house(folder)
-    engine = reasoner(resources.store)
+    """Find a question that is answered with one call, and measure both ways in alternation.
+
+    Raises:
+        RuntimeError: If no question is answered with exactly one call.
+    """
+    config, resources = micro_resources(folder)
+    engine = build_engine(resources.store)
     for seed in range(40):
         item = make_item("blink", seed, "test")
         if not any(isinstance(s, ToolCall) for s in item.chain):
@@ -80,7 +97,7 @@ async def compare(folder: Path, quick: bool) -> dict[str, Any]:
         clip = write_clip(item.clip, folder / f"{seed}.mp4")
         tool = Event(resources, (item.clip.short[0].start + 2) / FPS)
         graph = create_act2see(config, parts=Parts(engine, {"retrieve": tool}, resources))
-        trace, *_ = await once(graph, engine, item, clip)
+        trace, *_ = await run_graph(graph, engine, item, clip)
         if len(trace.usage.loops) == 2 and [s.kind for s in trace.segments] == KINDS:
             break
     else:
@@ -88,8 +105,8 @@ async def compare(folder: Path, quick: bool) -> dict[str, Any]:
     pairs: list[tuple[float, float]] = []  # seconds with one call, seconds in one piece
     repeated = tokens = 0
     for n in range(5 if quick else 21):
-        trace, looped, dones, wrote = await once(graph, engine, item, clip)
-        pairs.append((looped, await at_once(engine, trace, wrote, f"piece-{n}")))
+        trace, looped, dones, wrote = await run_graph(graph, engine, item, clip)
+        pairs.append((looped, await decode_in_one_piece(engine, trace, wrote, f"piece-{n}")))
         repeated = max(repeated, *(d.repeated for d in dones))
         tokens = len(wrote)
     ratio = statistics.median(a / b for a, b in pairs)
@@ -103,7 +120,7 @@ async def compare(folder: Path, quick: bool) -> dict[str, Any]:
         "tokens written": reported(tokens),
     }
     return {
-        "weights": "micro" if have("vlm") else "random, scripted",
+        "weights": "micro" if has_weights("vlm") else "random, scripted",
         "question": item.text,
         "pairs": pairs,
         "goals": goals,

@@ -14,23 +14,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import Goal, Skipped, at_most, need, reported
+from benchmarks import Goal, Skipped, at_most, reported, require_weights
 
 GOAL_FIRST, GOAL_WHOLE = 15.0, 120.0
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 SPENT = "import resource; r = resource.getrusage(resource.RUSAGE_SELF); print(r.ru_utime + r.ru_stime)"
 
 
-def timed(path: Path, cache: str) -> dict[str, float]:
+def time_notebook(path: Path, cache: str) -> dict[str, float]:
     """Run a notebook; return wall and CPU seconds of the kernel up to the first answer and in all."""
     import nbformat
     from nbclient import NotebookClient
 
-    notebook: Any = nbformat.read(path, as_version=4)
+    notebook: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": cache}}
     )
-    probe = nbformat.v4.new_code_cell(SPENT)
+    probe = nbformat.v4.new_code_cell(SPENT)  # type: ignore[no-untyped-call]
     result: dict[str, float] = {}
 
     def spent() -> float:
@@ -52,18 +52,21 @@ def timed(path: Path, cache: str) -> dict[str, float]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Measure the quickstart after a run that fills the disk cache, and then every notebook (unless
-    quick)."""
+    """Measure the quickstart after a run that fills the disk cache, and then every notebook (unless quick).
+
+    Raises:
+        Skipped: If nbclient or the micro weights are missing.
+    """
     try:
         import nbclient
     except ImportError as e:
         raise Skipped("notebooks need nbclient: pip install -e '.[dev]'") from e
-    need("vlm", "encoder", "generator")
+    require_weights("vlm", "encoder", "generator")
     figures: dict[str, dict[str, float]] = {}
     paths = sorted(FOLDER.glob("*.ipynb"))
     for path in [*paths[:1], *(paths[:1] if quick else paths)]:
         with tempfile.TemporaryDirectory() as cache:
-            figures[path.stem] = timed(path, cache)
+            figures[path.stem] = time_notebook(path, cache)
     quickstart = figures[paths[0].stem]
     longest = max(figures, key=lambda name: figures[name]["whole"])
     goals: dict[str, Goal] = {

@@ -1,9 +1,9 @@
 """Latency of the web page, and size and load time of a trace's HTML page, in a headless Chromium.
 
-*Latency* is the time from the moment the reasoner passes a token to the graph until the DOM shows it: a
-`MutationObserver` records when each word of a script first appears. Both clocks are this machine's. A *first*
-token is one that follows frames (initial or retrieved); later tokens are buffered for up to 0.1 s. The script
-decodes nothing, so the figure measures the graph, the server and the browser.
+*Latency* is the time from the moment when the reasoner passes a token to the graph until the DOM shows it: a
+`MutationObserver` records when each word of a script first appears. Both clocks are those of this machine. A
+*first* token is one that follows frames (initial or retrieved); later tokens are buffered for up to 0.1 s.
+The script decodes nothing, so the figure covers only the graph, the server and the browser.
 
 *HTML* is the page of a trace of 20 frames: once with footage-like pictures, and once with noise, which
 compresses worst. Its load time ends when it is loaded and first painted.
@@ -35,39 +35,40 @@ from act2see.trace.page import trace_html
 from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, Video
 from act2see.trace.trace import Trace
 from benchmarks import Goal, Skipped, at_most, reported
-from benchmarks.engine import Event, house
+from benchmarks.engine import Event, micro_resources
 
 GOAL_TOKEN, GOAL_BYTES, GOAL_OPEN = 0.5, 2_000_000, 1.0
 WORDS, EVERY, CALLS = 20, 0.05, 4
-# When each word of the script is first in the chain, in (fractional) milliseconds since 1970.
+# JavaScript that records when each word of the script first appears, in milliseconds since 1970.
 WATCH = """() => { window.seen = {}; new MutationObserver(() => {
   const now = performance.timeOrigin + performance.now();
   const words = document.querySelector("#chain").innerText.matchAll(/w\\d+x/g);
   for (const [word] of words) window.seen[word] ??= now;
 }).observe(document.querySelector("#chain"), {subtree: true, childList: true, characterData: true}) }"""
+# JavaScript that returns the seconds until the page is loaded and painted, or false before that.
 OPENED = """() => { const paint = performance.getEntriesByName("first-contentful-paint")[0];
   const load = performance.getEntriesByType("navigation")[0];
   return paint && load.loadEventEnd && Math.max(paint.startTime, load.loadEventEnd) / 1000 }"""
 
 
 class Speaker(Reasoner):
-    """Writes numbered words at a steady pace and a call after every twenty."""
+    """A reasoner that writes numbered words at a steady pace, and a call after every twenty."""
 
     name = "speaker"
 
     def __init__(self) -> None:
-        self.said: dict[str, float] = {}
-        """When each word was written, in seconds since 1970."""
+        self.written: dict[str, float] = {}
+        """The time at which each word was written, in seconds since 1970."""
         self.first: list[str] = []
         """The words that follow frames."""
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         calls = len(re.findall("</frame>", str(request.rollout)))
-        self.first.append(f"w{len(self.said)}x")
+        self.first.append(f"w{len(self.written)}x")
         for _ in range(WORDS):
-            word = f"w{len(self.said)}x"
+            word = f"w{len(self.written)}x"
             request.until(f"{word} ")
-            self.said[word] = time.time()
+            self.written[word] = time.time()
             yield Delta(f"{word} ")
             await asyncio.sleep(EVERY)
         last = f"<retrieve>look {calls}</retrieve>" if calls < CALLS else "</think>\n<answer>A</answer>"
@@ -76,19 +77,19 @@ class Speaker(Reasoner):
         yield Done(StopReason.UNTIL, decoded=WORDS + 1)
 
 
-def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list[float]]:
-    """Return the seconds until the page shows each first token, and each of the others.
+def measure_latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list[float]]:
+    """Return the seconds until the page shows each first token, and each later one.
 
     Args:
         browser: Playwright's Chromium.
-        folder: Where clips, runs and the cache are.
-        times: How many questions are asked of one server, each on a new page.
+        folder: The folder of clips, runs and the cache.
+        times: The number of questions to one server, each on a new page.
     """
     from act2see.serve.ui.catalog import CatalogVideo, VideoCatalog
     from act2see.serve.ui.runs import Runs
     from act2see.serve.ui.server import Site, served
 
-    config, resources = house(folder)
+    config, resources = micro_resources(folder)
     config = config.model_copy(update={"tools": {"retrieve": config.tools["retrieve"]}})
     speaker = Speaker()
     parts = Parts(speaker, {"retrieve": Event(resources, 1.0)}, resources)
@@ -106,16 +107,16 @@ def latencies(browser: Any, folder: Path, times: int) -> tuple[list[float], list
         for _ in range(times):
             page = visitor.new_page()
             page.goto(address)
-            seen |= asked(page)
+            seen |= ask_sample(page)
             page.close()
         visitor.close()
-    latency = {word: seen[word] / 1000 - written for word, written in speaker.said.items()}
+    latency = {word: seen[word] / 1000 - written for word, written in speaker.written.items()}
     first = [latency[word] for word in speaker.first]
-    later = [latency[word] for word in speaker.said if word not in speaker.first]
+    later = [latency[word] for word in speaker.written if word not in speaker.first]
     return first, later
 
 
-def asked(page: Any) -> dict[str, float]:
+def ask_sample(page: Any) -> dict[str, float]:
     """Ask the sample's question; return when the page had each word, in milliseconds since 1970.
 
     Raises:
@@ -133,9 +134,11 @@ def asked(page: Any) -> dict[str, float]:
     return seen
 
 
-def trace_of(pixels: Sequence[np.ndarray]) -> tuple[Trace, dict[str, np.ndarray]]:
-    """Return a trace with these pictures, 16 initial ones and the rest retrieved one by one, and the pictures
-    by digest."""
+def make_trace(pixels: Sequence[np.ndarray]) -> tuple[Trace, dict[str, np.ndarray]]:
+    """Return a trace with these pictures, and the pictures by digest.
+
+    The first 16 are initial frames; the others are retrieved one by one. Each is `(height, width, 3)` uint8.
+    """
     by_digest = {frame_digest(p): p for p in pixels}
     refs = []
     for second, (digest, picture) in enumerate(by_digest.items()):
@@ -157,7 +160,12 @@ def trace_of(pixels: Sequence[np.ndarray]) -> tuple[Trace, dict[str, np.ndarray]
     return trace, by_digest
 
 
-def pictures(noise: bool) -> list[np.ndarray]:
+def render_page(trace: Trace, by_digest: dict[str, np.ndarray]) -> str:
+    """Return the HTML page of a trace."""
+    return trace_html(trace, lambda ref: by_digest[ref.digest])
+
+
+def draw_pictures(noise: bool) -> list[np.ndarray]:
     """Return 20 pictures of 448 x 252: noise, or smooth surfaces with some grain."""
     from PIL import Image
 
@@ -173,8 +181,8 @@ def pictures(noise: bool) -> list[np.ndarray]:
     return out
 
 
-def opened(browser: Any, html: Path, times: int) -> float:
-    """Return the median seconds until the file is loaded and painted, each time in a new browser context."""
+def time_opening(browser: Any, html: Path, times: int) -> float:
+    """Return the median seconds until the file is loaded and painted, each time on a new page."""
     taken = []
     for _ in range(times):
         page = browser.new_page()
@@ -185,7 +193,11 @@ def opened(browser: Any, html: Path, times: int) -> float:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Measure three runs of 100 words (quick: one), and each file opened five times (quick: two)."""
+    """Measure three runs of 100 words (quick: one), and five loads of each file (quick: two).
+
+    Raises:
+        Skipped: If Gradio, Playwright or Chromium is missing.
+    """
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     try:
         import gradio  # noqa: F401
@@ -197,20 +209,18 @@ def run(quick: bool = False) -> dict[str, Any]:
     goals: dict[str, Goal] = {}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        first, later = latencies(browser, Path(folder), 1 if quick else 3)
+        first, later = measure_latencies(browser, Path(folder), 1 if quick else 3)
         goals["seconds from a first token to the page, the slowest"] = at_most(max(first), GOAL_TOKEN)
         goals["seconds from a first token to the page, the median"] = reported(statistics.median(first))
         goals["seconds from a later token to the page, the median"] = reported(statistics.median(later))
         goals["seconds from a later token to the page, the slowest"] = reported(max(later))
         for kind in ("footage", "noise"):
-            trace, by_digest = trace_of(pictures(kind == "noise"))
+            trace, by_digest = make_trace(draw_pictures(kind == "noise"))
             html = Path(folder) / f"{kind}.html"
-            html.write_text(
-                trace_html(trace, lambda ref, known=by_digest: known[ref.digest]), encoding="utf-8"
-            )
+            html.write_text(render_page(trace, by_digest), encoding="utf-8")
             goals[f"bytes of the page of 20 frames, {kind}"] = at_most(html.stat().st_size, GOAL_BYTES)
             goals[f"seconds until it is loaded and painted, {kind}"] = at_most(
-                opened(browser, html, 2 if quick else 5), GOAL_OPEN
+                time_opening(browser, html, 2 if quick else 5), GOAL_OPEN
             )
         browser.close()
     return {"first": [round(x, 3) for x in first], "goals": goals}

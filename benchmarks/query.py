@@ -1,9 +1,9 @@
 """Latency of a query on the index of an hour of video: 10,800 frames (3 fps) of 32 vectors with 256 values.
 
-The vectors are random, since FAISS compares a query with every row in any case. Several phrasings are the
-worst case here: their best rows share no frame, so all rows are searched again. The index is opened and
-searched in a separate process, so that only opening it takes memory; a memory-mapped file takes no private
-memory (`RssAnon`).
+The vectors are random, since FAISS compares a query with every row in any case. Several phrasings are then
+the worst case: their best rows share no frame, so all rows are searched again. The index is opened and
+searched in a separate process, so that the memory of writing it does not count; a memory-mapped file takes no
+private memory (`RssAnon`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ Batch = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float16]]
 
 
 def random_unit_vectors(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+    """Return random vectors of length 1 along the last axis."""
     x = rng.standard_normal(shape, np.float32)
     x /= np.linalg.norm(x, axis=-1, keepdims=True)
     return x
@@ -46,11 +47,12 @@ def batches() -> Iterator[Batch]:
 def measure(folder: Path, times: int) -> dict[str, float]:
     """Open the index and search it `times` times with one phrasing, and fewer times with three.
 
-    Returns milliseconds and MiB.
+    Returns:
+        Milliseconds and MiB.
     """
     import faiss
 
-    del faiss  # only imported so that opening does not include it
+    del faiss  # imported here so that opening the index does not include the import
     resident, own = kib("VmRSS"), kib("RssAnon")
     started = time.perf_counter()
     index = read_index(folder, "hour")
@@ -65,7 +67,8 @@ def measure(folder: Path, times: int) -> dict[str, float]:
         return (time.perf_counter() - started) * 1000
 
     first = ask(1)
-    one, three = [ask(1) for _ in range(times)], [ask(3) for _ in range(max(2, times // 4))]
+    one = [ask(1) for _ in range(times)]
+    three = [ask(3) for _ in range(max(2, times // 4))]
     return {
         "open_ms": opening * 1000,
         "grown": grown / 1024,

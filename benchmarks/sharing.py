@@ -1,8 +1,8 @@
-"""One process for many questions: how long a clip waits while a film is indexed, and the speed-up of encoding
+"""One process for many questions: the wait of a clip while a film is indexed, and the speed-up of encoding
 concurrent queries together.
 
 *Beside a film*: the index of a six-second clip is built alone, and while that of a film of many minutes is
-being built. For comparison, the film's own time is reported: without taking turns the clip would wait that
+being built. The film's own time is reported for comparison: without taking turns the clip would wait that
 long. Models are loaded before.
 
 *At once*: 64 queries on indexed clips from 64 threads, compared with the same queries one after another.
@@ -29,37 +29,40 @@ from act2see.graphs.parts import build_resources
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.search.finder import Finder
-from benchmarks import Goal, at_least, at_most, need, reported
+from benchmarks import Goal, at_least, at_most, reported, require_weights
 
 GOAL_BESIDE, GOAL_AT_ONCE = 4.0, 1.0
 QUERIES, THINGS = 64, ("circle", "square", "ring", "triangle")
 
 
-def video(folder: Path, seed: int, seconds: int) -> str:
+def write_video(folder: Path, seed: int, seconds: int) -> str:
+    """Write a clip of this length and return its path."""
     return str(write_clip(make_item("blink", seed, seconds=seconds).clip, folder / f"{seed}.mp4", 96))
 
 
-def fresh(folder: Path, name: str, warm: str) -> Finder:
+def make_finder(folder: Path, name: str, warm: str) -> Finder:
     """Return a finder with an empty cache that has indexed one clip, so that its models are loaded."""
     finder = build_resources(load_config("micro", cache=str(folder / name))).finder
     finder.find(warm, "warm")
     return finder
 
 
-async def beside(finder: Finder, film: str, clip: str) -> tuple[float, float]:
+async def index_beside_film(finder: Finder, film: str, clip: str) -> tuple[float, float]:
     """Index the clip while the film is being indexed; return the seconds of both.
 
     Raises:
         RuntimeError: If the film was indexed first.
     """
     started = time.perf_counter()
-    loop, under_way = asyncio.get_running_loop(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    running = asyncio.Event()
 
-    def begun(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(under_way.set)
+    def on_progress(done: int, total: int) -> None:
+        # This is called in a worker thread.
+        loop.call_soon_threadsafe(running.set)
 
-    long = asyncio.create_task(finder.ready(film, begun))
-    await under_way.wait()
+    long = asyncio.create_task(finder.ready(film, on_progress))
+    await running.wait()
     asked = time.perf_counter()
     await finder.ready(clip)
     waited = time.perf_counter() - asked
@@ -69,7 +72,7 @@ async def beside(finder: Finder, film: str, clip: str) -> tuple[float, float]:
     return waited, time.perf_counter() - started
 
 
-def at_once(finder: Finder, clips: list[str]) -> float:
+def speed_up_at_once(finder: Finder, clips: list[str]) -> float:
     """Return the seconds of all queries one after another, divided by their seconds at once.
 
     Raises:
@@ -82,7 +85,7 @@ def at_once(finder: Finder, clips: list[str]) -> float:
     with ThreadPoolExecutor(QUERIES) as pool:
         together = list(pool.map(lambda a: finder.find(*a).hits, asked))
     ratio = (middle - started) / (time.perf_counter() - middle)
-    # Scores may differ in the last digits, since a larger matrix product adds in another order.
+    # Scores can differ in the last digits, since a larger matrix product adds in another order.
     if [h[0].frame for h in together] != [h[0].frame for h in one_by_one]:
         raise RuntimeError("queries at once found other frames")
     return ratio
@@ -90,23 +93,24 @@ def at_once(finder: Finder, clips: list[str]) -> float:
 
 def run(quick: bool = False) -> dict[str, Any]:
     """Measure the median of five rounds, with a film of ten minutes (quick: one round, two minutes)."""
-    need("encoder")
+    require_weights("encoder")
     rounds: list[tuple[float, float, float]] = []
     ratios: list[float] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        film, clips = video(folder, 0, 120 if quick else 600), [video(folder, n, 6) for n in range(1, 9)]
+        film = write_video(folder, 0, 120 if quick else 600)
+        clips = [write_video(folder, n, 6) for n in range(1, 9)]
         for n in range(1 if quick else 5):
-            finder = fresh(folder, f"alone-{n}", clips[1])
+            finder = make_finder(folder, f"alone-{n}", clips[1])
             started = time.perf_counter()
             finder.index(clips[0])
             alone = time.perf_counter() - started
-            busy = fresh(folder, f"beside-{n}", clips[1])
-            waited, film_seconds = asyncio.run(beside(busy, film, clips[0]))
+            busy = make_finder(folder, f"beside-{n}", clips[1])
+            waited, film_seconds = asyncio.run(index_beside_film(busy, film, clips[0]))
             rounds.append((alone, waited, film_seconds))
         for clip in clips:
             finder.index(clip)
-        ratios = [at_once(finder, clips) for _ in range(1 if quick else 5)]
+        ratios = [speed_up_at_once(finder, clips) for _ in range(1 if quick else 5)]
         together = max(finder.encoder.queue.batches)  # type: ignore[attr-defined]
     goals: dict[str, Goal] = {
         "a clip's index beside a film's, times alone": at_most(

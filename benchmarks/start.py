@@ -20,7 +20,7 @@ from typing import Any
 
 from act2see.micro.questions import Item, ToolCall, make_item
 from act2see.micro.world import write_clip
-from benchmarks import Goal, Skipped, at_most, need, reported
+from benchmarks import Goal, Skipped, at_most, reported, require_weights
 
 GOAL_HELP, GOAL_COLD, GOAL_WARM = 0.5, 1.6, 3.0
 IMPORTS = "import torch, transformers, diffusers, langgraph"
@@ -36,27 +36,35 @@ for line in sys.stdin:
 """
 
 
-def seconds(*arguments: str) -> float:
-    """Run Python with these arguments; return the seconds."""
+def time_python(*arguments: str) -> float:
+    """Run Python with these arguments and return the seconds."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     return time.perf_counter() - started
 
 
-def help_beyond(times: int) -> float:
-    """Return the seconds of `--help` less those of a bare interpreter: the fastest of alternating runs."""
-    pairs = [(seconds("-m", "act2see", "--help"), seconds("-c", "pass")) for _ in range(times + 1)]
+def time_help(times: int) -> float:
+    """Return the seconds of `--help` less those of a bare interpreter, each the fastest of alternating
+    runs."""
+    pairs = [(time_python("-m", "act2see", "--help"), time_python("-c", "pass")) for _ in range(times + 1)]
     return min(a for a, _ in pairs) - min(b for _, b in pairs)
 
 
-def questions(count: int) -> list[Item]:
+def find_questions(count: int) -> list[Item]:
     """Return test questions whose reference chain calls `retrieve`."""
     blinks = (make_item("blink", i, "test") for i in range(100))
     return [item for item in blinks if any(isinstance(s, ToolCall) for s in item.chain)][:count]
 
 
-def answers(items: list[Item], folder: Path) -> list[dict[str, float]]:
-    """Ask in one fresh process with an empty cache; the seconds of the first include the process's start."""
+def ask_in_child(items: list[Item], folder: Path) -> list[dict[str, float]]:
+    """Ask the questions in one new process with an empty cache.
+
+    Returns:
+        The seconds and the number of calls of each question. The first includes the start of the process.
+
+    Raises:
+        RuntimeError: If a question fails.
+    """
     clips = [write_clip(item.clip, folder / "clips" / f"{item.seed}.mp4") for item in items]
     environment = {**os.environ, "ACT2SEE_CACHE": tempfile.mkdtemp(dir=folder)}
     out: list[dict[str, float]] = []
@@ -90,23 +98,28 @@ def answers(items: list[Item], folder: Path) -> list[dict[str, float]]:
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Measure the medians of three cold processes (quick: one), each after one that only imports. A first
-    process, which does not count, fills the disk cache."""
+    """Measure the medians of three cold processes (quick: one), each after one that only imports.
+
+    A first process, which does not count, fills the disk cache.
+    """
     result: dict[str, Any] = {}
     goals: dict[str, Goal] = {
-        "seconds of --help beyond the interpreter": at_most(help_beyond(3 if quick else 9), GOAL_HELP)
+        "seconds of --help beyond the interpreter": at_most(time_help(3 if quick else 9), GOAL_HELP)
     }
     try:
-        need("vlm", "encoder", "generator")
+        require_weights("vlm", "encoder", "generator")
     except Skipped as e:
         return {"goals": goals, "skipped": f"cold and warm questions: {e}"}
-    seconds("-c", IMPORTS)
-    items, cold, imports, warm = questions(3 if quick else 6), [], [], []
+    time_python("-c", IMPORTS)
+    items = find_questions(3 if quick else 6)
+    cold: list[float] = []
+    imports: list[float] = []
+    warm: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        answers(items[:1], Path(folder))
+        ask_in_child(items[:1], Path(folder))
         for _ in range(1 if quick else 3):
-            imports.append(seconds("-c", IMPORTS))
-            first, *later = answers(items, Path(folder))
+            imports.append(time_python("-c", IMPORTS))
+            first, *later = ask_in_child(items, Path(folder))
             cold.append(first["seconds"])
             warm += [a["seconds"] for a in later]
             result["calls"] = [a["calls"] for a in (first, *later)]

@@ -1,6 +1,6 @@
 """Overhead per step of running as a part of another graph.
 
-A scripted reasoner makes many calls of a tool that costs nothing, so that LangGraph is what is measured. Each
+A scripted reasoner makes many calls of a tool that costs nothing, so that only LangGraph is measured. Each
 run is streamed as `aask` does (custom events and values) and saved after each step, in memory or in SQLite.
 The graph alone is compared with a parent with shared keys, with the adapter `as_node`, and with a tool in a
 `ToolNode`. Runs alternate, and the fastest of each way counts; medians of the CPU time are reported too,
@@ -30,14 +30,14 @@ from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from benchmarks import Goal, at_most, reported
 from benchmarks.checkpoint import Caller
-from benchmarks.engine import Event, house
+from benchmarks.engine import Event, micro_resources
 
 GOAL_MS = 10.0
 CALLS = 20
 
 
-def around(node: Any, saver: Any) -> Any:
-    """Compile a parent graph with this one node."""
+def wrap_in_parent(node: Any, saver: Any) -> Any:
+    """Return a compiled parent graph with this single node."""
     from langgraph.graph import START, StateGraph
     from typing_extensions import TypedDict
 
@@ -55,7 +55,8 @@ def around(node: Any, saver: Any) -> Any:
 
 
 @asynccontextmanager
-async def saver_in(folder: Path, kind: str) -> AsyncIterator[Any]:
+async def open_saver(folder: Path, kind: str) -> AsyncIterator[Any]:
+    """Yield a checkpointer of this kind, "memory" or "sqlite"."""
     from langgraph.checkpoint.memory import InMemorySaver
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
@@ -66,7 +67,7 @@ async def saver_in(folder: Path, kind: str) -> AsyncIterator[Any]:
             yield saver
 
 
-async def once(graph: Any, given: Any, thread: str) -> tuple[float, float]:
+async def time_run(graph: Any, given: Any, thread: str) -> tuple[float, float]:
     """Return the wall and CPU seconds of one run.
 
     Raises:
@@ -86,12 +87,14 @@ async def once(graph: Any, given: Any, thread: str) -> tuple[float, float]:
 
 
 async def compare(folder: Path, kind: str, rounds: int) -> tuple[int, dict[str, list[tuple[float, float]]]]:
-    """Return the child's number of steps, and the times of each way by round, after one round that warms
-    up."""
+    """Return the child's number of steps, and the times of each way in each round.
+
+    A first round, which does not count, warms up.
+    """
     from langchain_core.messages import AIMessage
     from langgraph.prebuilt import ToolNode
 
-    config, resources = house(folder)
+    config, resources = micro_resources(folder)
     budget = config.budget.model_copy(update={"calls": CALLS, "tokens": 10**6})
     config = config.model_copy(update={"budget": budget})
     parts = Parts(Caller(CALLS), {"retrieve": Event(resources, 1.0)}, resources)
@@ -99,17 +102,17 @@ async def compare(folder: Path, kind: str, rounds: int) -> tuple[int, dict[str, 
     given: Any = {"video": clip, "question": "Which shape blinks?"}
     call = AIMessage("", tool_calls=[{"name": "ask_video", "id": "1", "args": given}])
     times: dict[str, list[tuple[float, float]]] = {}
-    async with saver_in(folder, kind) as saver:
+    async with open_saver(folder, kind) as saver:
         child = create_act2see(config, parts=parts)
         ways = {
             "alone": (create_act2see(config, parts=parts, checkpointer=saver), given),
-            "as it is": (around(child, saver), given),
-            "as_node": (around(as_node(child, options=None), saver), given),
-            "as_tool": (around(ToolNode([as_tool(child)]), saver), {"messages": [call]}),
+            "as it is": (wrap_in_parent(child, saver), given),
+            "as_node": (wrap_in_parent(as_node(child, options=None), saver), given),
+            "as_tool": (wrap_in_parent(ToolNode([as_tool(child)]), saver), {"messages": [call]}),
         }
         for n in range(rounds + 1):
             for way, (graph, what) in ways.items():
-                spent = await once(graph, what, f"{way} {n}")
+                spent = await time_run(graph, what, f"{way} {n}")
                 if n:
                     times.setdefault(way, []).append(spent)
         history = ways["alone"][0].aget_state_history({"configurable": {"thread_id": "alone 1"}})

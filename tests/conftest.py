@@ -1,6 +1,6 @@
-"""Settings and fixtures of all tests: no network, a cache of their own, and one thread per worker.
+"""Settings and fixtures of all tests: no network, a separate cache, and one thread per worker.
 
-The variables are set when pytest loads this file, before any test imports a library that reads them; child
+The variables are set when pytest loads this file, before any test imports a library that reads them. Child
 processes inherit them.
 """
 
@@ -32,7 +32,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The cache folder of this process: empty when the tests begin, never the user's own."""
+    """Yield the cache folder of this process: empty when the tests start, and never the user's own."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ACT2SEE_CACHE", str(folder))
@@ -41,7 +41,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def frame() -> Callable[..., FrameRef]:
-    """`frame(n)` returns a reference to the n-th picture."""
+    """Return a function: `frame(n)` returns a reference to the n-th picture."""
     from act2see.tools.frames import FrameRef
 
     def make(n: int, seconds: float = 0.0, width: int = 48, height: int = 48) -> FrameRef:
@@ -52,7 +52,7 @@ def frame() -> Callable[..., FrameRef]:
 
 @pytest.fixture(scope="session")
 def trace() -> Callable[..., Trace]:
-    """`trace(question=..., initial=..., segments=...)` returns a trace of a clip that does not exist."""
+    """Return a function: `trace(question=..., ...)` returns a trace of a clip that does not exist."""
     from act2see.trace.record import Video
     from act2see.trace.trace import Trace
 
@@ -62,7 +62,7 @@ def trace() -> Callable[..., Trace]:
 
 @pytest.fixture(scope="session")
 def source() -> Callable[[FrameRef], NDArray[np.uint8]]:
-    """`source(ref)` returns the picture of a reference: noise that depends only on its digest."""
+    """Return a function: `source(ref)` returns noise that depends only on the digest of the reference."""
     import numpy as np
 
     def picture(ref: FrameRef) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""A local HTTP server for tests, shared by the doubles of external services."""
+"""A local HTTP server for tests, on which the doubles of external services are built."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 
 
 class Quiet(BaseHTTPRequestHandler):
-    """A handler without logging. It closes each connection; else the client would keep a socket longer than
-    the test's event loop lives."""
+    """A handler that logs nothing and closes each connection.
+
+    Otherwise the client would keep a socket open after the end of the test's event loop.
+    """
 
     protocol_version = "HTTP/1.1"  # allows chunks, so that a client notices a truncated stream
 
@@ -32,7 +34,7 @@ class Quiet(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def stream(self) -> None:
-        """Begin an event stream. Each part is a chunk; an empty chunk ends the stream."""
+        """Start an event stream. Each part is a chunk; an empty chunk ends the stream."""
         self.begin(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:

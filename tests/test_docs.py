@@ -1,4 +1,4 @@
-"""What the documentation tells to type does what it says."""
+"""The code in the documentation runs and gives the documented results."""
 
 from __future__ import annotations
 
@@ -22,12 +22,17 @@ from tests.graphs.parents import Agent
 ROOT = Path(__file__).parents[1]
 
 
+def code_blocks(page: str, language: str = "python") -> list[str]:
+    """Return the code blocks of a page in one language."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
 async def test_the_tool_of_docs_tools_md(tmp_path: Path) -> None:
-    text = (ROOT / "docs/tools.md").read_text(encoding="utf-8")
-    [code] = re.findall(r"```python\n(.*?)```", text, re.S)
+    [code] = code_blocks("docs/tools.md")
     assert len(code.splitlines()) <= 30
     (tmp_path / "middle.py").write_text(code, encoding="utf-8")
-    blocks = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    blocks = code_blocks("docs/tools.md", "yaml")
     for block in blocks:
         (tmp_path / "mine.yaml").write_text(block, encoding="utf-8")
         build_parts(load_config(tmp_path / "mine.yaml", cache=str(tmp_path / "cache")))
@@ -43,7 +48,7 @@ async def test_the_tool_of_docs_tools_md(tmp_path: Path) -> None:
     assert "Tools: retrieve, generate, middle." in reasoner.rollouts[0]
 
 
-def test_what_docs_compose_md_tells_to_type(
+def test_the_code_of_docs_compose_md(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = "I look. <generate>it in blue</generate>", "So.</think><answer>B</answer>"
@@ -55,9 +60,7 @@ def test_what_docs_compose_md_tells_to_type(
     names: dict[str, Any] = {
         "model": Agent(messages=iter([AIMessage("", tool_calls=[call]), AIMessage("It is B.")]))
     }
-    for block in re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs/compose.md").read_text(encoding="utf-8"), re.S
-    ):
+    for block in code_blocks("docs/compose.md"):
         exec(block, names)
     assert names["result"]["answer"] == "B"
     assert names["verdict"] == "B"
@@ -68,49 +71,38 @@ def test_what_docs_compose_md_tells_to_type(
     assert names["answer"].startswith("Answer: B")
 
 
-def test_what_docs_traces_md_tells_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_docs_traces_md(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_clip(make_item("blink", 3, "test").clip, tmp_path / "blink.mp4")
     names: dict[str, Any] = {}
-    for block in re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs/traces.md").read_text(encoding="utf-8"), re.S
-    ):
+    for block in code_blocks("docs/traces.md"):
         exec(block, names)
     assert names["trace"].calls[0].tag == "retrieve"
     assert names["diff"].parted == 2
-    assert (
-        [m.type for m in names["messages"]]
-        == [m.type for m in names["full"]]
-        == ["human", "ai", "tool", "ai"]
-    )
-    assert (names["without"].origin.trace, names["without"].origin.change) == (names["trace"].id, "drop")
+    for messages in (names["messages"], names["full"]):
+        assert [m.type for m in messages] == ["human", "ai", "tool", "ai"]
+    origin = names["without"].origin
+    assert (origin.trace, origin.change) == (names["trace"].id, "drop")
 
 
-@pytest.mark.timeout(300)  # it loads models, and a busy machine takes its time
-def test_what_docs_compositions_md_tells_to_type(
+@pytest.mark.timeout(300)  # it loads models, which takes long on a busy machine
+def test_the_code_of_docs_compositions_md(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     blinks = (make_item("blink", n, "test", seconds=10) for n in range(200))
-    item = next(
-        i
-        for i in blinks
-        if i.kind == "colour" and i.clip.short[0].piece.shape == "triangle" and not i.in_view
-    )
+    colours = (i for i in blinks if i.kind == "colour" and not i.in_view)
+    item = next(i for i in colours if i.clip.short[0].piece.shape == "triangle")
     (blink,) = item.clip.short
-    # The same clip, still for half as long again.
+    # The same clip, which continues without changes to one and a half times its length.
     write_clip(replace(item.clip, frames=15 * 12), tmp_path / "long.mp4")
     write_clip(item.clip, tmp_path / "clips/b.mp4")
     (tmp_path / "clips/b.srt").write_text("00:01,0 --> 00:02,0\nThe board is ready.\n")
     names: dict[str, Any] = {}
-    for block in re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs/compositions.md").read_text(encoding="utf-8"), re.S
-    ):
+    for block in code_blocks("docs/compositions.md"):
         exec(block, names)
     assert (names["result"]["answer"], names["result"]["found"]) == (blink.piece.colour, True)
-    assert (
-        f"{blink.piece.colour} True\npart 0, 0 s to 9 s: Answer: {blink.piece.colour}"
-        in capsys.readouterr().out
-    )
+    printed = f"{blink.piece.colour} True\npart 0, 0 s to 9 s: Answer: {blink.piece.colour}"
+    assert printed in capsys.readouterr().out
     assert names["trace"].answer == blink.piece.colour
     assert names["messages"][-1].text.endswith('b.mp4, 1.0 s to 2.0 s: "The board is ready."')

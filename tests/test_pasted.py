@@ -1,6 +1,6 @@
-"""The commands and files of README and docs/tools.md, in a shell: files are written as the text says.
+"""The commands of README and docs/tools.md run in a shell, with the files that the text describes.
 
-`act2see` runs the module, and Python does not search the working folder, as with an installed command.
+`act2see` runs the module. As with an installed command, Python does not search the working folder.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Shell:
     environment: dict[str, str]
 
     def run(self, commands: str, folder: Path | None = None) -> str:
-        """Run commands, each of which must succeed, and return what they print."""
+        """Run commands, all of which must succeed, and return their output."""
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
             cwd=folder or self.folder,
@@ -70,7 +70,7 @@ def blocks(file: str, kind: str, heading: str | None = None) -> list[str]:
 
 
 def python(shell: Shell, code: str, folder: Path | None = None) -> str:
-    """Run a script and return what it prints. It is a file in the folder, so it can import others there."""
+    """Run a script in the folder, from which it can import, and return its output."""
     file = (folder or shell.folder) / "script.py"
     file.write_text(code)
     return shell.run(f'exec "{sys.executable}" script.py', folder)
@@ -84,9 +84,9 @@ def middle() -> str:
 
 def test_readme_use(shell: Shell) -> None:
     [commands] = blocks("README.md", "bash", "Use")
-    # `act2see ui` serves until it is stopped.
-    said = shell.run("\n".join(line for line in commands.splitlines() if not line.startswith("act2see ui")))
-    assert "Answer: northwest" in said
+    # Leave out `act2see ui`, which serves until it is stopped.
+    ending = [line for line in commands.splitlines() if not line.startswith("act2see ui")]
+    assert "Answer: northwest" in shell.run("\n".join(ending))
     assert (shell.folder / "run" / "trace.json").is_file()
     assert list(shell.folder.glob("fork-*.json"))
     [code] = blocks("README.md", "python", "Use")
@@ -96,7 +96,7 @@ def test_readme_use(shell: Shell) -> None:
 def test_readme_swap_a_part(shell: Shell) -> None:
     [text] = blocks("README.md", "yaml", "Swap a part")
     (shell.folder / "mine.yaml").write_text(text)
-    # README says that a tool is any class. Write that of docs/tools.md where the configuration expects one.
+    # A tool can be any class: write that of docs/tools.md to the files that the configuration names.
     for tool in yaml.safe_load(text)["tools"].values():
         module, dotted, name = tool["use"].partition(":")
         if dotted:
@@ -108,8 +108,8 @@ def test_readme_swap_a_part(shell: Shell) -> None:
     mine = shell.folder / "mine.yaml"
     assert shell.run(f"act2see config check {mine}", elsewhere).startswith("ok: ")
     asked = f'act2see ask blink.mp4 "Where is the triangle when the circle blinks?" --config {mine}'
-    said = shell.run(f"act2see micro clip --family blink --seed 3 --out blink.mp4\n{asked}", elsewhere)
-    assert "Answer: northwest" in said
+    made = "act2see micro clip --family blink --seed 3 --out blink.mp4"
+    assert "Answer: northwest" in shell.run(f"{made}\n{asked}", elsewhere)
     assert sorted(f.name for f in shell.folder.iterdir() if f.suffix == ".yaml") == ["mine.yaml"]
 
 
@@ -118,13 +118,13 @@ def test_docs_tools_write_one(shell: Shell) -> None:
     [commands] = blocks("docs/tools.md", "bash", "Write one")
     (shell.folder / "middle.py").write_text(middle())
     (shell.folder / "mine.yaml").write_text(settings)
-    said = shell.run(commands)
-    assert "ok: mine.yaml (micro, tools: retrieve, generate, middle)" in said
-    assert "Answer: northwest" in said
-    assert "<middle>" in said
+    output = shell.run(commands)
+    assert "ok: mine.yaml (micro, tools: retrieve, generate, middle)" in output
+    assert "Answer: northwest" in output
+    assert "<middle>" in output
     [forked] = shell.folder.glob("fork-*.json")
     assert '"kind":"taken"' in forked.read_text()
-    # A server in another folder finds the tool, too. It is not confused with one of the same name elsewhere.
+    # A server in another folder finds the tool, too, and does not confuse it with another of its name.
     other = shell.folder.parent / "other"
     other.mkdir()
     (other / "middle.py").write_text(middle().replace("the frame in the middle of the video", "another"))
@@ -158,7 +158,7 @@ def test_docs_tools_configurations(shell: Shell) -> None:
     for n, text in enumerate(found):
         (shell.folder / f"{n}.yaml").write_text(text)
     assert len(found) >= 4
-    said = shell.run("\n".join(f"act2see config check {n}.yaml" for n in range(len(found))))
-    assert [line.partition(" (")[0] for line in said.splitlines()] == [
-        f"ok: {n}.yaml" for n in range(len(found))
-    ]
+    names = [f"{n}.yaml" for n in range(len(found))]
+    output = shell.run("\n".join(f"act2see config check {name}" for name in names))
+    checked = [line.partition(" (")[0] for line in output.splitlines()]
+    assert checked == [f"ok: {name}" for name in names]

@@ -1,4 +1,4 @@
-"""The public face: everything that the documents import from the package, and nothing undocumented."""
+"""The public names: the documents import nothing else, and each name is documented."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = sorted(set(act2see.__all__) - {"__version__"})
 DEEP = re.compile(r"^\s*(?:from|import) act2see\.[\w.]+.*", re.MULTILINE)
 
 
-def test_every_public_name_has_a_home() -> None:
+def test_every_public_name_has_a_module() -> None:
     assert set(act2see.__all__) == {*act2see._HOMES, "__version__"}
     assert act2see.__version__
     with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
@@ -31,7 +31,8 @@ def test_a_public_name_resolves_and_is_documented(name: str) -> None:
     value = getattr(act2see, name)
     text = vars(value).get("__doc__") if isinstance(value, type) else value.__doc__
     assert text
-    assert not text.startswith(f"{value.__name__}(")  # the signature that a dataclass has without a docstring
+    # Without a docstring, a dataclass has its signature as one.
+    assert not text.startswith(f"{value.__name__}(")
 
 
 def test_type_checkers_see_the_same_public_names() -> None:
@@ -53,7 +54,7 @@ def test_errors_are_all_public() -> None:
 
 
 def code_of_documents() -> Iterator[tuple[str, str]]:
-    """The name and the code of each document: Python blocks of Markdown, code cells of notebooks."""
+    """Yield the name and the code of each document: Python blocks of Markdown, code cells of notebooks."""
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         text = path.read_text(encoding="utf-8")
         yield path.name, "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
@@ -62,7 +63,7 @@ def code_of_documents() -> Iterator[tuple[str, str]]:
         yield path.name, "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
-def test_documents_import_from_the_public_face_alone() -> None:
+def test_documents_import_only_public_names() -> None:
     documents = dict(code_of_documents())
     assert "from act2see import" in documents["README.md"]
     deep = {name: found for name, code in documents.items() if (found := DEEP.findall(code))}

@@ -1,6 +1,6 @@
-"""The site of `make docs`: links lead to pages of the site, and the API reference has every public name.
+"""The site of `make docs`: links lead to its pages, and the API reference has every public name.
 
-MkDocs itself checks anchors and links between pages when it builds.
+MkDocs itself checks anchors and links between pages during a build.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ machine.
 Models are built on the device from the published configs (`tests/models/published/`), so nothing is
 downloaded and no 46 GB are written to disk. The loaders are act2see's own; only reading the weights is
 replaced (`weightless`). Tokenizers are micro's, whose ids lie within the large vocabularies. `--tiny` uses
-micro's sizes on the CPU: it only shows that a script runs.
+micro's sizes on the CPU, to check that a script runs.
 
 Two bounds are measured in the same run: the speed of a large matrix product bounds compute-bound work, and
 the bandwidth of a large copy (read and write both counted) bounds memory-bound work, such as decoding single
@@ -27,7 +27,7 @@ from act2see.micro.questions import sentences
 from act2see.micro.recipe.tokenizers import bert_tokenizer, clip_tokenizer, qwen_tokenizer
 from benchmarks import machine
 
-TINY_HELP = "micro's size, on the CPU: only shows that the script runs"
+TINY_HELP = "use micro's size on the CPU, to check that the script runs"
 PUBLISHED = Path(__file__).parents[2] / "tests" / "models" / "published"
 
 TEXT_8B = dict(
@@ -78,10 +78,11 @@ TINY["text"]["rope_parameters"] = dict(TEXT_8B["rope_parameters"], mrope_section
 
 
 def published(name: str) -> dict[str, Any]:
+    """Return a published config."""
     return dict(json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8")))
 
 
-def arguments(about: str, memory: int, **options: tuple[int, int, str]) -> argparse.Namespace:
+def parse_arguments(about: str, memory: int, **options: tuple[int, int, str]) -> argparse.Namespace:
     """Parse the command line.
 
     Args:
@@ -108,10 +109,12 @@ def arguments(about: str, memory: int, **options: tuple[int, int, str]) -> argpa
 
 
 def device_of(tiny: bool) -> str:
+    """Return the device of a run."""
     return "cpu" if tiny else "cuda"
 
 
 def sync() -> None:
+    """Wait until the GPU, if there is one, has finished its work."""
     import torch
 
     if torch.cuda.is_available():
@@ -121,7 +124,14 @@ def sync() -> None:
 def timed(
     call: Callable[[], Any], times: int, warm: int = 1, before: Callable[[], None] = lambda: None
 ) -> list[float]:
-    """Return the seconds of each call, device work included, after `warm` calls that do not count."""
+    """Return the seconds of each call, device work included.
+
+    Args:
+        call: The call to measure.
+        times: The number of measured calls.
+        warm: The number of calls before them, which do not count.
+        before: Called before each call, outside the measured time.
+    """
     out = []
     for n in range(warm + times):
         before()
@@ -186,21 +196,21 @@ def report(tiny: bool, bound: dict[str, float], figures: dict[str, Any]) -> None
     if not tiny:
         result["machine"]["gpu"] = torch.cuda.get_device_name()
         result["peak GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-    print(json.dumps(rounded(result), indent=1))
+    print(json.dumps(round_numbers(result), indent=1))
 
 
-def rounded(value: Any) -> Any:
+def round_numbers(value: Any) -> Any:
     """Round every number to four significant digits; the rest is noise."""
     if isinstance(value, dict):
-        return {k: rounded(v) for k, v in value.items()}
+        return {k: round_numbers(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(v) for v in value]
+        return [round_numbers(v) for v in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 @contextlib.contextmanager
-def made_on(device: str, dtype: Any) -> Iterator[None]:
-    """Build modules on this device and in this dtype, initialised by their constructors with a fixed seed."""
+def construct_on(device: str, dtype: Any) -> Iterator[None]:
+    """Construct the modules of this block on this device and in this dtype, with a fixed seed."""
     import torch
 
     torch.manual_seed(0)
@@ -251,10 +261,10 @@ def write_base(folder: Path, tiny: bool) -> Any:
 
 
 def random_model(config: Any, device: str, dtype: Any) -> Any:
-    """Build a Qwen3-VL on its device, since drawing eight billion numbers on a CPU takes minutes."""
+    """Build a Qwen3-VL on its device: to draw eight billion numbers on a CPU takes minutes."""
     from transformers import Qwen3VLForConditionalGeneration
 
-    with made_on(device, dtype):
+    with construct_on(device, dtype):
         return Qwen3VLForConditionalGeneration(config)
 
 
@@ -278,7 +288,7 @@ def make_blip2(folder: Path, tiny: bool, dtype: Any = None) -> Any:
     from act2see.micro.recipe.models import build_encoder
 
     tokenizer = bert_tokenizer(sentences())
-    with made_on(device_of(tiny), dtype or (torch.float32 if tiny else torch.bfloat16)):
+    with construct_on(device_of(tiny), dtype or (torch.float32 if tiny else torch.bfloat16)):
         if tiny:
             model = build_encoder(len(tokenizer))
         else:
@@ -305,7 +315,7 @@ def make_generator(tiny: bool) -> Any:
     from act2see.micro.recipe.models import build_generator, build_vae
 
     tokenizer = clip_tokenizer(sentences())
-    with made_on(device_of(tiny), torch.float32 if tiny else torch.bfloat16):
+    with construct_on(device_of(tiny), torch.float32 if tiny else torch.bfloat16):
         if tiny:
             pipeline = build_generator(build_vae(), tokenizer)
         else:
@@ -335,23 +345,23 @@ def make_generator(tiny: bool) -> Any:
     return pipeline
 
 
-def sizes(model: Any) -> dict[str, int]:
-    """Count the weights of a Qwen3-VL that a token (or a patch) is multiplied with, by part."""
-    named = [
-        (n, p.numel())
-        for n, p in model.named_parameters()
-        if p.dim() > 1 and "embed_tokens" not in n and "pos_embed" not in n
-    ]
-    return {
-        "language": sum(n for name, n in named if "language_model" in name),
-        "head": model.lm_head.weight.numel(),
-        "vision": sum(n for name, n in named if "visual" in name),
-    }
+def count_weights(model: Any) -> dict[str, int]:
+    """Return, by part, the number of a Qwen3-VL's weights that multiply a token or a patch."""
+    counts = {"language": 0, "head": model.lm_head.weight.numel(), "vision": 0}
+    for name, parameter in model.named_parameters():
+        # Embeddings are looked up, not multiplied.
+        if parameter.dim() < 2 or "embed_tokens" in name or "pos_embed" in name:
+            continue
+        if "language_model" in name:
+            counts["language"] += parameter.numel()
+        elif "visual" in name:
+            counts["vision"] += parameter.numel()
+    return counts
 
 
 @contextlib.contextmanager
 def weightless(reasoner: Any = None, blip2: Any = None, generator: Any = None) -> Iterator[None]:
-    """Make loaders return these models instead of reading weights; missing weight files are no error."""
+    """Make loaders return these models instead of reading weights; missing weight files raise no error."""
     from transformers import Blip2ForImageTextRetrieval, Qwen3VLForConditionalGeneration
 
     from act2see.tools.diffusion import Diffuser

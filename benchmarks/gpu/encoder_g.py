@@ -1,8 +1,8 @@
 """python -m benchmarks.gpu.encoder_g [--tiny]: frames per second of BLIP-2 ViT-g, compared with the matrix
 peak and the reference path.
 
-Measured are `Blip2Encoder.frames` in bfloat16 (from uint8 pixels in host memory to fp16 features in host
-memory, with stacking, copies and normalisation) and the forward pass alone. The reference runs as LAVIS does:
+It measures `Blip2Encoder.frames` in bfloat16 (from uint8 pixels in host memory to fp16 features in host
+memory, with stacking, copies and normalisation) and the forward pass alone. The reference runs as in LAVIS:
 the same model with its ViT in fp16 and the rest in fp32, eager attention, fp16 autocast, batch 256. All are
 measured in one run.
 
@@ -27,7 +27,7 @@ import numpy as np
 
 from act2see.tools.search.blip2 import Blip2Encoder
 from benchmarks import at_least
-from benchmarks.gpu.common import arguments, bounds, device_of, make_blip2, report, timed, weightless
+from benchmarks.gpu.common import bounds, device_of, make_blip2, parse_arguments, report, timed, weightless
 
 
 def operations(config: Any) -> int:
@@ -44,8 +44,15 @@ def operations(config: Any) -> int:
     return int(vit + q.num_hidden_layers * qformer_layer + cross_layers * cross_layer)
 
 
-def reference(model: Any, frames: int, tiny: bool, times: int) -> float:
-    """Return the seconds of one batch, run as LAVIS does. Changes the model's dtypes and attention."""
+def time_reference(model: Any, frames: int, tiny: bool, times: int) -> float:
+    """Return the seconds of one batch that runs as in LAVIS. This changes the model's dtypes and attention.
+
+    Args:
+        model: The BLIP-2 model.
+        frames: The number of frames in the batch.
+        tiny: Whether the model has micro's size and runs on the CPU.
+        times: The number of repetitions.
+    """
     import torch
     from torch.nn.functional import normalize
 
@@ -103,7 +110,7 @@ def run(tiny: bool, batches: list[int], times: int) -> tuple[dict[str, float], d
             }
         )
     best = max(rows, key=lambda r: r["frames/s"])
-    seconds = reference(model, batches[-1], tiny, times)
+    seconds = time_reference(model, batches[-1], tiny, times)
     reference_rate = batches[-1] / seconds
     return bound, {
         "teraflop a frame": per_frame / 1e12,
@@ -116,7 +123,7 @@ def run(tiny: bool, batches: list[int], times: int) -> tuple[dict[str, float], d
 
 
 def main() -> None:
-    given = arguments(
+    given = parse_arguments(
         __doc__ or "",
         24,
         batch=(256, 4, "the largest batch"),

@@ -24,7 +24,7 @@ from act2see.agent.reasoners.base import Request
 from act2see.agent.rollout import ImagePiece, Rollout, render
 from act2see.tools.video.store import FrameStore
 from benchmarks import at_most
-from benchmarks.gpu.common import arguments, bounds, make_reasoner, report, sizes
+from benchmarks.gpu.common import bounds, count_weights, make_reasoner, parse_arguments, report
 from benchmarks.gpu.forced import Forced
 from benchmarks.gpu.sft_8b import make_trace
 
@@ -39,7 +39,7 @@ def floors(model: Any, new: int, before: int, patches: int, bound: dict[str, flo
         patches: Image patches to encode.
         bound: The machine's limits, as `bounds` returns them.
     """
-    c, n = model.config.text_config, sizes(model)
+    c, n = model.config.text_config, count_weights(model)
     pairs = new * before + new * (new + 1) / 2
     attention = 4 * pairs * c.num_attention_heads * c.head_dim * c.num_hidden_layers
     needed = 2 * n["language"] * new + attention + 2 * n["vision"] * patches + 2 * n["head"]
@@ -52,7 +52,7 @@ def floors(model: Any, new: int, before: int, patches: int, bound: dict[str, flo
     }
 
 
-async def read(engine: Forced, rollout: Rollout, tokens: int = 1) -> Any:
+async def continue_rollout(engine: Forced, rollout: Rollout, tokens: int = 1) -> Any:
     """Continue a rollout by some tokens and return its `Done`."""
     done: Any = None
     async for item in engine.stream(Request(rollout, tokens)):
@@ -61,18 +61,34 @@ async def read(engine: Forced, rollout: Rollout, tokens: int = 1) -> Any:
 
 
 async def measure(engine: Forced, rollout: Rollout, keep: int, times: int) -> tuple[float, Any]:
-    """Return the median seconds of a rollout's prefill with `keep` tokens in the cache, and its `Done`."""
-    done = await read(engine, rollout)
+    """Return the median seconds of a rollout's prefill, and its `Done`.
+
+    Args:
+        engine: The reasoner.
+        rollout: The rollout.
+        keep: The number of tokens that stay in the cache.
+        times: The number of repetitions.
+    """
+    done = await continue_rollout(engine, rollout)
     engine.prefills.clear()
     for _ in range(times):
         engine.rewind(rollout.session, keep)
-        done = await read(engine, rollout)
+        done = await continue_rollout(engine, rollout)
     return statistics.median(s for _, s in engine.prefills), done
 
 
-async def look(
+async def measure_look(
     model: Any, folder: Path, store: FrameStore, given: Any, bound: dict[str, float]
 ) -> dict[str, Any]:
+    """Measure both loops, one frame alone, and a prefill without a cache; return the figures.
+
+    Args:
+        model: The VLM.
+        folder: The folder of its tokenizer.
+        store: The store of the frames.
+        given: The command's options.
+        bound: The machine's limits, as `bounds` returns them.
+    """
     trace = make_trace(0, store, given.frames, given.side, given.words)
     thought, call, shown = trace.segments[:3]
     prompt = Prompt({"retrieve": "frames of the video that show what you describe"}, "paper")
@@ -83,23 +99,23 @@ async def look(
     frame = shown.frames[0]  # type: ignore[union-attr]
     alone = Rollout((ImagePiece(frame),), "alone")
     one, single = await measure(engine, alone, 0, given.times)
-    loop1 = await read(engine, first, len(engine.script(0)))
-    began = engine.prefills[-1][1]
-    known = engine.known(trace.id)
+    loop1 = await continue_rollout(engine, first, len(engine.script(0)))
+    first_seconds = engine.prefills[-1][1]
+    known = engine.cached_tokens(trace.id)
     two, extra = await measure(engine, second, known, given.times)
-    anew, whole = await measure(engine, second, 0, max(1, given.times // 5))
+    uncached_seconds, whole = await measure(engine, second, 0, max(1, given.times // 5))
     engine.close()
     _, rows, columns = engine.packer.grid(frame.width, frame.height)
     patches = rows * columns
     return {
         "context before": extra.cached,
-        "loop 1": {"tokens": loop1.prefilled, "seconds": began},
+        "loop 1": {"tokens": loop1.prefilled, "seconds": first_seconds},
         "loop 2": {"tokens": extra.prefilled, "repeated": extra.repeated, "seconds": two}
         | {"floor, " + k: v for k, v in floors(model, extra.prefilled, extra.cached, patches, bound).items()},
         "one frame alone": {"tokens": single.prefilled, "seconds": one}
         | {"floor, " + k: v for k, v in floors(model, single.prefilled, 0, patches, bound).items()},
-        "loop 2 without a cache": {"tokens": whole.prefilled, "seconds": anew},
-        "times cheaper by the cache": anew / two,
+        "loop 2 without a cache": {"tokens": whole.prefilled, "seconds": uncached_seconds},
+        "times cheaper by the cache": uncached_seconds / two,
         "goals": {"times one frame's tokens": at_most(two / one, 1.5)},
     }
 
@@ -110,11 +126,13 @@ def run(given: Any) -> tuple[dict[str, float], dict[str, Any]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "base"
         model = make_reasoner(folder, given.tiny)
-        return bound, asyncio.run(look(model, folder, FrameStore(Path(temporary) / "frames"), given, bound))
+        return bound, asyncio.run(
+            measure_look(model, folder, FrameStore(Path(temporary) / "frames"), given, bound)
+        )
 
 
 def main() -> None:
-    given = arguments(
+    given = parse_arguments(
         __doc__ or "",
         40,
         frames=(64, 4, "initial frames"),

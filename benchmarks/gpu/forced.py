@@ -1,9 +1,9 @@
 """A `TransformersReasoner` that writes a script and times its forward passes.
 
-Random weights write no tags, so they would produce no trace. This reasoner prefills, decodes and samples as
-usual, and then replaces the sampled token by the script's: each forward pass costs as much as that of a
-trained model that writes the same text. A line is a tuple of segments, each tokenised separately, as the
-renderer does when the line becomes part of the next prompt.
+Models with random weights write no tags, so they would produce no trace. This reasoner prefills, decodes and
+samples as usual, and then replaces the sampled token by that of the script: each forward pass costs as much
+as that of a trained model that writes the same text. A line is a tuple of segments, each tokenised
+separately, as the renderer does when the line becomes part of the next prompt.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from benchmarks.gpu.common import sync
 
 
 class Forced(TransformersReasoner):
-    """Writes a line for each visit; the number of frames returned so far says which line is next."""
+    """A reasoner that writes one line per visit; the number of frames returned so far selects the line."""
 
     lines: Sequence[Sequence[str]] = ((),)
+    """The script."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -43,8 +44,8 @@ class Forced(TransformersReasoner):
             if row.session == session:
                 row.keys = row.keys[:length]
 
-    def known(self, session: str) -> int:
-        """Return how many tokens of a run are in the cache."""
+    def cached_tokens(self, session: str) -> int:
+        """Return the number of a run's tokens in the cache."""
         return max((len(row.keys) for row in self._rows if row.session == session), default=0)
 
     def _prefill(self, row: Any, packed: Packed, job: Any) -> Any:

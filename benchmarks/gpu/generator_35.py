@@ -9,8 +9,8 @@ L blocks, I image tokens and X text tokens:
     text stream     24 X d^2 per block, 6 X d^2 in the last, which drops it
     attention       4 (I + X)^2 d per block
 
-With guidance twice that, since a frame is also denoised without its prompt. The bound is this number at the
-speed of a large matrix product.
+With guidance it is twice that, since each frame is also denoised without its prompt. The bound is this number
+at the speed of a large matrix product.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from act2see.graphs.config import load_config
 from act2see.tools.diffusion import Diffuser, GenerationRequest
 from act2see.tools.generate import Generate
-from benchmarks.gpu.common import arguments, bounds, make_generator, report, sync, timed, weightless
+from benchmarks.gpu.common import bounds, make_generator, parse_arguments, report, sync, timed, weightless
 
 
 def operations(config: Any, width: int, height: int, scale: int, text: int, batch: int) -> int:
@@ -46,7 +46,7 @@ def operations(config: Any, width: int, height: int, scale: int, text: int, batc
 
 
 class Clock:
-    """Times the forward passes of a pipeline's modules, device work included."""
+    """A clock of the forward passes of a pipeline's modules, device work included."""
 
     def __init__(self, pipeline: Any) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
@@ -124,7 +124,7 @@ def run(tiny: bool, times: int, batch: int) -> tuple[dict[str, float], dict[str,
 
 
 def main() -> None:
-    given = arguments(__doc__ or "", 48, times=(3, 1, "repetitions"), batch=(2, 2, "frames at once"))
+    given = parse_arguments(__doc__ or "", 48, times=(3, 1, "repetitions"), batch=(2, 2, "frames at once"))
     report(given.tiny, *run(given.tiny, given.times, given.batch))
 
 

@@ -2,8 +2,8 @@
 weights.
 
 The config is the 8B model's (`common.py`), so nothing is downloaded; the steps are those of `act2see sft`.
-Reported are the step time, tokens per second, peak memory with the dry run's estimate, and the floating-point
-operations of a step, with T tokens of which t are trained on, N parameters of the language model, A of LoRA
+It reports the step time, tokens per second, peak memory with the dry run's estimate, and the floating-point
+operations of a step, with T tokens (t of them trained on), N parameters of the language model, A of LoRA
 and N_v of the vision tower, query width q, vocabulary V, hidden sizes h and h_v, and P patches, p per frame:
 
     language model   2 N T forward, 2 N T for activation gradients, 2 N T for weight gradients (full only)
@@ -50,7 +50,7 @@ def make_trace(n: int, store: FrameStore, frames: int, side: int, words: int) ->
 
     Args:
         n: Seed and id.
-        store: Where the frames are put.
+        store: The store to which the frames are added.
         frames: Number of initial frames; one more is retrieved.
         side: Width and height of a frame in pixels.
         words: Words of thought, half of them before the retrieved frame.
@@ -86,7 +86,15 @@ def make_trace(n: int, store: FrameStore, frames: int, side: int, words: int) ->
 
 
 def operations(model: Any, settings: SftSettings, size: Any, side: int, adapter: int) -> dict[str, float]:
-    """Return the floating-point operations of a step by part, by the formulas at the top."""
+    """Return the floating-point operations of a step by part, by the formulas at the top.
+
+    Args:
+        model: The VLM.
+        settings: The settings of the training.
+        size: The size of a sample.
+        side: Width and height of a frame in pixels.
+        adapter: The number of LoRA's parameters.
+    """
     c, v = model.config.text_config, model.config.vision_config
     language = sum(
         p.numel()
@@ -110,8 +118,40 @@ def operations(model: Any, settings: SftSettings, size: Any, side: int, adapter:
     }
 
 
+def make_settings(base: Path, mode: str, tiny: bool, steps: int) -> SftSettings:
+    """Return the settings of the training.
+
+    Args:
+        base: The folder of the base model.
+        mode: "lora" or "full".
+        tiny: Whether to train on the CPU.
+        steps: Number of steps.
+    """
+    return SftSettings.read(
+        {
+            "base": str(base),
+            "mode": mode,
+            "device": "cpu" if tiny else "auto",
+            "max_steps": steps,
+            "log_steps": 1,
+            "learning_rate": 1e-5,
+            "warmup": 0,
+            "save_steps": 10**6,
+        }
+    )
+
+
 def run(mode: str, tiny: bool, frames: int, side: int, words: int, steps: int) -> dict[str, Any]:
-    """Train for some steps and return the figures."""
+    """Train for some steps and return the figures.
+
+    Args:
+        mode: "lora" or "full".
+        tiny: Whether to use micro's size on the CPU.
+        frames: Number of initial frames of a trace.
+        side: Width and height of a frame in pixels.
+        words: Words of thought in a trace.
+        steps: Number of steps.
+    """
     import torch
 
     device = "cpu" if tiny else "cuda"
@@ -119,18 +159,7 @@ def run(mode: str, tiny: bool, frames: int, side: int, words: int, steps: int) -
     with tempfile.TemporaryDirectory() as temporary:
         folder, store = Path(temporary) / "base", FrameStore(Path(temporary) / "frames")
         config = write_base(folder, tiny)
-        settings = SftSettings.read(
-            {
-                "base": str(folder),
-                "mode": mode,
-                "device": "cpu" if tiny else "auto",
-                "max_steps": steps,
-                "log_steps": 1,
-                "learning_rate": 1e-5,
-                "warmup": 0,
-                "save_steps": 10**6,
-            }
-        )
+        settings = make_settings(folder, mode, tiny, steps)
         model = random_model(config, device, dtype)
         traces = [make_trace(n, store, frames, side, words) for n in range(min(steps, 8))]
         size = reader_of(open_base(str(folder))[0], settings, None).size(traces[0])
@@ -148,6 +177,7 @@ def run(mode: str, tiny: bool, frames: int, side: int, words: int, steps: int) -
                 progress=lambda *_: times.append(time.perf_counter()),
             )
         speed = matmul_speed(device, torch.float32 if tiny else torch.bfloat16)
+    # The first steps warm up.
     seconds = statistics.median([b - a for a, b in itertools.pairwise(times[1:])])
     total = sum(needed.values())
     host = machine()

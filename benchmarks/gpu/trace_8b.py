@@ -6,9 +6,9 @@ generated 720p clip. The reasoner writes a script, since random weights write no
 pass (`forced.py`). The encoder finds a frame for every query. The question is asked twice: the first run
 indexes the clip, the second uses the index.
 
-Decoding a token reads the weights of the language model and the head, and the cached keys and values: its
-floor is the time of these bytes at the bandwidth of a large copy. The other benchmarks here report the floors
-of the other steps.
+To decode a token, the GPU reads the weights of the language model and the head, and the cached keys and
+values. The floor is the time of these bytes at the bandwidth of a large copy. The other GPU benchmarks report
+the floors of the other steps.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from act2see.micro.world import write_clip as board_clip
 from act2see.trace.trace import Trace
 from benchmarks.decode import write_clip
 from benchmarks.gpu.common import (
-    arguments,
     bounds,
+    count_weights,
     device_of,
     make_blip2,
     make_generator,
     make_reasoner,
+    parse_arguments,
     report,
-    sizes,
     weightless,
 )
 from benchmarks.gpu.extra_look import floors
@@ -47,7 +47,7 @@ from benchmarks.gpu.forced import Forced
 KINDS = ["text", "call", "frames", "text", "call", "frames", "text", "answer"]
 
 
-def configured(folder: Path, given: Any) -> Config:
+def build_config(folder: Path, given: Any) -> Config:
     """Return the preset, with local folders in place of the hub's names."""
     preset = load_config("micro" if given.tiny else "paper")
     return load_config(
@@ -60,7 +60,7 @@ def configured(folder: Path, given: Any) -> Config:
     )
 
 
-def clip_of(folder: Path, given: Any) -> str:
+def make_clip(folder: Path, given: Any) -> str:
     """Write a clip with at least one second for each initial frame, and return its path."""
     if given.tiny:
         return str(board_clip(make_item("blink", 0, "test").clip, folder / "clip.mp4"))
@@ -68,7 +68,7 @@ def clip_of(folder: Path, given: Any) -> str:
     return str(folder / "clip.mp4")
 
 
-def lines(words: int) -> tuple[tuple[str, ...], ...]:
+def make_script(words: int) -> tuple[tuple[str, ...], ...]:
     """Return the script of the three loops, with about `words` words of thought in each."""
     thought = " ".join(["the red circle is at the top"] * max(1, words // 7))
     return (
@@ -85,9 +85,16 @@ async def ask(graph: Any, clip: str) -> tuple[Trace, float]:
     return Trace.model_validate(out["trace"]), time.perf_counter() - started
 
 
-def loops(engine: Forced, model: Any, trace: Trace, bound: dict[str, float]) -> list[dict[str, Any]]:
-    """Return the prefill and decoding times of each loop with their floors."""
-    c, n = model.config.text_config, sizes(model)
+def loop_figures(engine: Forced, model: Any, trace: Trace, bound: dict[str, float]) -> list[dict[str, Any]]:
+    """Return the prefill and decoding times of each loop with their floors.
+
+    Args:
+        engine: The reasoner, with its recorded times.
+        model: Its model.
+        trace: The trace of the run.
+        bound: The machine's limits, as `bounds` returns them.
+    """
+    c, n = model.config.text_config, count_weights(model)
     size = next(model.parameters()).element_size()
     decodes = iter(engine.decodes)
     out = []
@@ -118,6 +125,13 @@ async def ask_twice(
 ) -> dict[str, Any]:
     """Ask the question on a new clip and again on the indexed clip; return the figures.
 
+    Args:
+        config: The configuration of the graph.
+        given: The command's options.
+        folder: The folder of weights and the clip.
+        model: The VLM.
+        bound: The machine's limits, as `bounds` returns them.
+
     Raises:
         RuntimeError: If the trace does not follow the script.
     """
@@ -131,9 +145,9 @@ async def ask_twice(
         dtype="float32" if given.tiny else "bfloat16",
     )
     assert isinstance(engine, Forced)
-    engine.lines = lines(given.words)
+    engine.lines = make_script(given.words)
     graph = create_act2see(config, parts=dataclasses.replace(parts, reasoner=engine))
-    clip = clip_of(folder, given)
+    clip = make_clip(folder, given)
     _, first = await ask(graph, clip)
     encoded = parts.resources.finder.encoded
     engine.prefills.clear()
@@ -151,7 +165,7 @@ async def ask_twice(
         "frames encoded for it": encoded,
         "seconds, second question": seconds,
         "seconds by node": dict(trace.usage.node_seconds),
-        "loops": loops(engine, model, trace, bound),
+        "loops": loop_figures(engine, model, trace, bound),
     }
 
 
@@ -164,11 +178,11 @@ def run(given: Any) -> tuple[dict[str, float], dict[str, Any]]:
         folder = Path(temporary)
         model = make_reasoner(folder / "vlm", given.tiny)
         with weightless(model, make_blip2(folder / "encoder", given.tiny), make_generator(given.tiny)):
-            return bound, asyncio.run(ask_twice(configured(folder, given), given, folder, model, bound))
+            return bound, asyncio.run(ask_twice(build_config(folder, given), given, folder, model, bound))
 
 
 def main() -> None:
-    given = arguments(
+    given = parse_arguments(
         __doc__ or "", 80, frames=(120, 4, "initial frames"), words=(350, 14, "words of thought in each loop")
     )
     report(given.tiny, *run(given))

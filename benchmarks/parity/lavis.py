@@ -74,9 +74,8 @@ RENAMED = (
 UNUSED = re.compile(r"^Qformer\.cls\.|^temp$|position_ids$|[qv]_bias$")
 
 
-def renamed(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a LAVIS state dict with transformers' names. The key's bias, which LAVIS does not have, is
-    zero."""
+def rename_tensors(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a LAVIS state dict with transformers' names. LAVIS has no bias of keys, so it is zero."""
     import torch
 
     out = {}
@@ -93,7 +92,7 @@ def renamed(state: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def lavis_model(sizes: dict[str, Any], vocabulary: int) -> Any:
+def build_lavis_model(sizes: dict[str, Any], vocabulary: int) -> Any:
     """Assemble `Blip2ITM` from LAVIS's modules, as its constructor does."""
     from functools import partial
 
@@ -138,8 +137,8 @@ def lavis_model(sizes: dict[str, Any], vocabulary: int) -> Any:
     return model.eval()
 
 
-def stand_ins() -> None:
-    """Put empty modules in place of those that LAVIS imports and an ITC score does not use.
+def install_stand_ins() -> None:
+    """Replace modules that LAVIS imports, but an ITC score does not need, by empty ones.
 
     One of them registers torchvision's operators, which need its CUDA build.
     """
@@ -159,9 +158,9 @@ class Tokens(dict):  # type: ignore[type-arg]
         return self
 
 
-def inside(folder: Path) -> None:
-    """In LAVIS's environment: read `asked.json`, and write weights and scores to the folder."""
-    stand_ins()
+def score_in_lavis(folder: Path) -> None:
+    """Read `asked.json`, and write weights and scores to the folder. This runs in LAVIS's environment."""
+    install_stand_ins()
     from unittest import mock
 
     import torch
@@ -169,7 +168,7 @@ def inside(folder: Path) -> None:
 
     asked = json.loads((folder / "asked.json").read_text())
     torch.manual_seed(0)
-    model = lavis_model(asked["sizes"], asked["vocabulary"])
+    model = build_lavis_model(asked["sizes"], asked["vocabulary"])
     with torch.no_grad():
         for p in model.parameters():
             gain = p.dim() == 1 and bool((p == 1).all())  # a LayerNorm weight: about one
@@ -187,84 +186,133 @@ def inside(folder: Path) -> None:
                 score = model({"image": picture[None], "text_input": ""}, match_head="itc")
                 row.append(float(score))
             scores.append(row)
-    save_file(renamed(model.state_dict()), str(folder / "model.safetensors"), metadata={"format": "pt"})
+    save_file(
+        rename_tensors(model.state_dict()), str(folder / "model.safetensors"), metadata={"format": "pt"}
+    )
     with (
         torch.device("meta"),
         mock.patch("torch.linspace", lambda *a, linspace=torch.linspace: linspace(*a, device="cpu")),
     ):
-        real = renamed(lavis_model(REAL, 30_523).state_dict())
+        real = rename_tensors(build_lavis_model(REAL, 30_523).state_dict())
     (folder / "found.json").write_text(
         json.dumps({"scores": scores, "real": {name: list(t.shape) for name, t in real.items()}})
     )
 
 
-def run(python: str, real: bool) -> dict[str, Any]:
-    """Score on both sides; return the figures of their agreement."""
+def draw_pictures(size: int) -> list[Any]:
+    """Return three pictures of 4 x 4 large patches, since fine noise looks the same everywhere."""
     import numpy as np
+
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+    return [c.repeat(size // 4, 0).repeat(size // 4, 1) for c in colours]
+
+
+def write_inputs(folder: Path, sizes: dict[str, Any], real: bool, pictures: list[Any]) -> list[list[int]]:
+    """Write a checkpoint folder without weights, and the inputs of LAVIS.
+
+    Args:
+        folder: The folder of both.
+        sizes: The sizes of the model.
+        real: Whether the model has BERT's whole vocabulary.
+        pictures: The pictures, `(height, width, 3)` uint8.
+
+    Returns:
+        The token ids of each text.
+    """
     import torch
-    from transformers import Blip2ForImageTextRetrieval
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     from act2see.micro.questions import sentences
     from act2see.micro.recipe.tokenizers import bert_tokenizer
-    from act2see.tools.search.blip2 import Blip2Encoder
 
-    sizes = REAL if real else SMALL
     tokenizer = bert_tokenizer([*sentences(), *TEXTS])
     vocabulary = 30_523 if real else len(tokenizer)
-    config = blip2_config(sizes, vocabulary)
-    rng = np.random.default_rng(0)
-    # Large patches, since fine noise looks the same everywhere.
-    colours = rng.integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
-    pictures = [c.repeat(sizes["image"] // 4, 0).repeat(sizes["image"] // 4, 1) for c in colours]
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        config.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        processor = BlipImageProcessorPil()
-        processor.save_pretrained(folder)
-        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (processor.image_mean, processor.image_std))
-        torch.save(
-            torch.stack([(torch.from_numpy(p).permute(2, 0, 1) / 255 - mean) / std for p in pictures]),
-            folder / "pixels.pt",
-        )
-        ids = [tokenizer(text)["input_ids"] for text in TEXTS]
-        (folder / "asked.json").write_text(json.dumps({"sizes": sizes, "vocabulary": vocabulary, "ids": ids}))
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        subprocess.run(
-            [python, "-P", "-W", "ignore", __file__, "--inside", temporary],
-            check=True,
-            env=environment,
-            cwd=temporary,
-        )
-        found = json.loads((folder / "found.json").read_text())
-        encoder = Blip2Encoder(folder)
-        features = encoder.frames(pictures).astype(np.float32)  # (pictures, queries, dim)
-        ours = np.stack([(features @ phrase).max(axis=1) for phrase in encoder.phrases(TEXTS)])
-        exact = []  # without our rounding of features to fp16
-        with torch.inference_mode():
-            pixels = torch.load(folder / "pixels.pt")
-            for i in ids:
-                out = encoder.model(pixels, torch.tensor([i]), use_image_text_matching_head=False)
-                exact.append(out.logits_per_text[0])
-    theirs = np.array(found["scores"])
+    blip2_config(sizes, vocabulary).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    processor = BlipImageProcessorPil()
+    processor.save_pretrained(folder)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (processor.image_mean, processor.image_std))
+    pixels = []
+    for picture in pictures:
+        scaled = torch.from_numpy(picture).permute(2, 0, 1) / 255
+        pixels.append((scaled - mean) / std)
+    torch.save(torch.stack(pixels), folder / "pixels.pt")
+    ids = [tokenizer(text)["input_ids"] for text in TEXTS]
+    (folder / "asked.json").write_text(json.dumps({"sizes": sizes, "vocabulary": vocabulary, "ids": ids}))
+    return ids
+
+
+def run_lavis(python: str, folder: Path) -> dict[str, Any]:
+    """Run this file in LAVIS's environment; return the scores and the shapes of the true size."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    subprocess.run(
+        [python, "-P", "-W", "ignore", __file__, "--inside", str(folder)],
+        check=True,
+        env=environment,
+        cwd=folder,
+    )
+    found: dict[str, Any] = json.loads((folder / "found.json").read_text())
+    return found
+
+
+def score_in_act2see(folder: Path, pictures: list[Any], ids: list[list[int]]) -> tuple[Any, Any]:
+    """Return the scores `(texts, pictures)` of act2see, and those without its rounding of features to
+    fp16."""
+    import numpy as np
+    import torch
+
+    from act2see.tools.search.blip2 import Blip2Encoder
+
+    encoder = Blip2Encoder(folder)
+    features = encoder.frames(pictures).astype(np.float32)  # (pictures, queries, dim)
+    ours = np.stack([(features @ phrase).max(axis=1) for phrase in encoder.phrases(TEXTS)])
+    exact = []
+    with torch.inference_mode():
+        pixels = torch.load(folder / "pixels.pt")
+        for i in ids:
+            out = encoder.model(pixels, torch.tensor([i]), use_image_text_matching_head=False)
+            exact.append(out.logits_per_text[0])
+    return ours, torch.stack(exact).numpy()
+
+
+def compare_shapes(real: dict[str, list[int]]) -> int | list[str]:
+    """Compare LAVIS's tensors at the true size with those of transformers.
+
+    Return their number if names and shapes are equal, else the names that only one side has.
+    """
+    import torch
+    from transformers import Blip2ForImageTextRetrieval
+
     with torch.device("meta"):
         state = Blip2ForImageTextRetrieval(blip2_config(REAL, 30_523)).state_dict()
-    known = {name: list(tensor.shape) for name, tensor in state.items()}
-    equal: int | list[str] = len(known)
-    if found["real"] != known:
-        equal = sorted(set(known) ^ set(found["real"]))
+    ours = {name: list(tensor.shape) for name, tensor in state.items()}
+    if real == ours:
+        return len(ours)
+    return sorted(set(ours) ^ set(real))
+
+
+def run(python: str, real: bool) -> dict[str, Any]:
+    """Score on both sides; return the figures of their agreement."""
+    import numpy as np
+
+    sizes: dict[str, Any] = REAL if real else SMALL
+    pictures = draw_pictures(sizes["image"])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        ids = write_inputs(folder, sizes, real, pictures)
+        found = run_lavis(python, folder)
+        ours, exact = score_in_act2see(folder, pictures, ids)
+    theirs = np.array(found["scores"])
     return {
         "size": "real" if real else "small",
         "pairs": int(theirs.size),
         "scores, LAVIS": [float(theirs.min()), float(theirs.max())],
         "largest difference": float(abs(ours - theirs).max()),
-        "largest difference, features not rounded to fp16": float(
-            abs(torch.stack(exact).numpy() - theirs).max()
-        ),
+        "largest difference, features not rounded to fp16": float(abs(exact - theirs).max()),
         "spread of the scores": float(theirs.std()),
         "same order of pictures for every text": bool((ours.argsort(1) == theirs.argsort(1)).all()),
-        "tensors of the true size, names and shapes equal": equal,
+        "tensors of the true size, names and shapes equal": compare_shapes(found["real"]),
     }
 
 
@@ -312,7 +360,7 @@ def main() -> None:
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
-        return inside(arguments.inside)
+        return score_in_lavis(arguments.inside)
     if not arguments.python:
         parser.error("--python is required: docs/parity.md describes LAVIS's environment")
     print(json.dumps(run(arguments.python, arguments.real), indent=1))

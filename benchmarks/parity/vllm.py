@@ -33,7 +33,7 @@ from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
 from act2see.agent.rollout import Rollout
 
-# One process on few cores: no compilation, a small cache, threads not bound to cores.
+# Settings for one process on few cores: no compilation, a small cache, threads that are not bound to cores.
 ENGINE: dict[str, Any] = {"dtype": "float32", "enforce_eager": True, "max_num_seqs": 8, "max_model_len": 4096}
 FLAGS = ("--enforce-eager", "--max-num-seqs", "8")
 ENVIRONMENT = {
@@ -54,11 +54,11 @@ class Step:
     max_tokens: int
     text: str
     known: int
-    """Tokens that the loops before have left in the cache."""
+    """Tokens that the earlier loops have left in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class Replay:
     """The same step, replayed by another engine."""
 
     text: str
@@ -68,7 +68,7 @@ class Played:
 
 
 class Recorder(Reasoner):
-    """Records the steps of another reasoner."""
+    """A reasoner that records the steps of another one."""
 
     def __init__(self, inner: Reasoner) -> None:
         self.inner, self.name = inner, inner.name
@@ -84,7 +84,7 @@ class Recorder(Reasoner):
                 rollout, stops = request.rollout, tuple(request.stops)
                 known = self._known.get(rollout.session, 0)
                 self.steps.append(Step(rollout, stops, request.max_tokens, text, known))
-                # The last token written has not been read yet.
+                # The last token is written but not yet read.
                 self._known[rollout.session] = item.prefilled + item.cached + item.decoded - 1
             yield item
 
@@ -116,8 +116,8 @@ async def record(questions: int, folder: Path) -> tuple[list[Step], dict[str, An
     return recorder.steps, frames
 
 
-async def play(steps: Sequence[Step], engine: Reasoner) -> list[Played]:
-    """Replay the steps one after another, as the graph would ask."""
+async def play(steps: Sequence[Step], engine: Reasoner) -> list[Replay]:
+    """Replay the steps one after another, with the requests of the graph."""
     played = []
     for step in steps:
         tags = tuple(s[2:-1] for s in step.stops if s != "</answer>")
@@ -126,24 +126,24 @@ async def play(steps: Sequence[Step], engine: Reasoner) -> list[Played]:
         request = Request(step.rollout, step.max_tokens, parser.feed, step.stops)
         async for item in engine.stream(request):
             done = item if isinstance(item, Done) else done
-        played.append(Played(parser.text, time.perf_counter() - started, done.cached, done.decoded))
+        played.append(Replay(parser.text, time.perf_counter() - started, done.cached, done.decoded))
     return played
 
 
-async def take_turns(steps: Sequence[Step], engines: Sequence[Reasoner]) -> list[list[Played]]:
-    """Replay each step on each engine, one after another."""
-    played: list[list[Played]] = [[] for _ in engines]
+async def take_turns(steps: Sequence[Step], engines: Sequence[Reasoner]) -> list[list[Replay]]:
+    """Replay each step on all engines, one after another."""
+    played: list[list[Replay]] = [[] for _ in engines]
     for engine in engines:
         await play(steps[:1], engine)  # an engine's first request warms it up
     for step in steps:
-        for engine, its in zip(engines, played, strict=True):
+        for engine, replays in zip(engines, played, strict=True):
             await asyncio.sleep(SETTLED)
-            its += await play([step], engine)
+            replays += await play([step], engine)
     return played
 
 
-async def together(steps: Sequence[Step], engine: Reasoner) -> float:
-    """Replay up to 64 questions at once; return the tokens written per second."""
+async def measure_rate(steps: Sequence[Step], engine: Reasoner) -> float:
+    """Replay up to 64 questions at once; return the number of tokens written per second."""
     await asyncio.sleep(SETTLED)
     questions: dict[str, list[Step]] = {}
     for step in steps:
@@ -153,14 +153,13 @@ async def together(steps: Sequence[Step], engine: Reasoner) -> float:
     return sum(p.decoded for q in done for p in q) / (time.perf_counter() - started)
 
 
-def report(steps: Sequence[Step], played: Sequence[Played], block: int) -> dict[str, Any]:
+def report(steps: Sequence[Step], played: Sequence[Replay], block: int) -> dict[str, Any]:
     """Return the number of equal texts, the share of known whole blocks that came from the cache, and the
     seconds per step."""
     later = [(s, p) for s, p in zip(steps, played, strict=True) if s.known]
     known = sum(s.known for s, _ in later)
     whole = sum(s.known // block * block for s, _ in later)
-    # vLLM may also have read the last token before it saw that the text had ended: count only the known
-    # whole blocks.
+    # vLLM may have read the last token before it noticed the end of the text: count only known whole blocks.
     cached = sum(min(p.cached, s.known // block * block) for s, p in later)
     differ = [(s.text, p.text) for s, p in zip(steps, played, strict=True) if s.text != p.text]
     return {
@@ -183,7 +182,7 @@ def serve(
 
     Args:
         python: The interpreter of vLLM's environment.
-        folder: Where its config, cache and log are.
+        folder: The folder of its config, cache and log.
         loras: Adapters to load, as `NAME=FOLDER`.
         flags: Flags for vLLM.
 
@@ -215,7 +214,7 @@ def serve(
         str(port),
     ]
     command += [word for lora in loras for word in ("--lora", lora)]
-    # In a session of its own, so that the engine's processes can be ended with it.
+    # A session of its own lets `killpg` end the engine's processes, too.
     server = subprocess.Popen(
         [*command, "--", *flags],
         stdout=log,
@@ -235,9 +234,12 @@ def serve(
     raise SystemExit(f"the server did not start; the end of its log:\n{end_of_log}")
 
 
-def in_turns(saved: Path, url: str) -> tuple[list[list[Played]], list[float]]:
-    """In vLLM's environment: replay the steps over HTTP and in process; return them and both rates of many
-    questions at once."""
+def replay_on_both(saved: Path, url: str) -> tuple[list[list[Replay]], list[float]]:
+    """Replay the steps over HTTP and in process; return the replays, and both rates of many questions at
+    once.
+
+    This runs in vLLM's environment.
+    """
     from act2see.agent.reasoners.vllm.engine import VLLMReasoner
     from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
     from act2see.tools.runtime.weights import resolve_weights
@@ -248,16 +250,45 @@ def in_turns(saved: Path, url: str) -> tuple[list[list[Played]], list[float]]:
         resolve_weights("micro:vlm"), lambda f: frames[f.digest], images=76, **ENGINE
     )
 
-    async def run() -> tuple[list[list[Played]], list[float]]:
+    async def run() -> tuple[list[list[Replay]], list[float]]:
         await there.check()
         played = await take_turns(steps, (there, here))
-        rates = [await together(steps, there), await together(steps, here)]
+        rates = [await measure_rate(steps, there), await measure_rate(steps, here)]
         return played, rates
 
     try:
         return asyncio.run(run())
     finally:
         here.close()
+
+
+def compare(python: Path, folder: Path, steps: Sequence[Step], block: int) -> dict[str, Any]:
+    """Replay the recorded steps in vLLM's environment; return the figures.
+
+    Args:
+        python: The interpreter of vLLM's environment.
+        folder: The folder with the recorded steps.
+        steps: The same steps.
+        block: vLLM's block size.
+    """
+    source = Path(__file__).resolve().parents[2]
+    search = os.pathsep.join([str(source / "src"), str(source)])
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": search}
+    server, url = serve(python, folder)
+    try:
+        command = [str(python), "-m", "benchmarks.parity.vllm", "--url", url, "--folder", str(folder)]
+        subprocess.run(command, check=True, env=environment, cwd=folder)
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait()
+    (there, here), (there_rate, here_rate) = pickle.loads((folder / "steps.played").read_bytes())
+    ratio = median(a.seconds / b.seconds for a, b in zip(there, here, strict=True))
+    return {
+        "over HTTP": report(steps, there, block),
+        "in process": report(steps, here, block),
+        "HTTP over in-process, seconds a step": round(ratio, 3),
+        "HTTP over in-process, tokens a second, questions at once": round(there_rate / here_rate, 3),
+    }
 
 
 def main() -> None:
@@ -268,12 +299,14 @@ def main() -> None:
     options.add_argument("--python", type=Path, help="the interpreter of vLLM's environment")
     options.add_argument("--questions", type=int, default=100)
     options.add_argument("--block", type=int, default=128, help="vLLM's block size (128 on CPUs, 16 on GPUs)")
-    options.add_argument("--folder", type=Path, help="keep steps and logs here, and reuse its steps")
+    options.add_argument(
+        "--folder", type=Path, help="folder for steps and logs; its recorded steps are used again"
+    )
     options.add_argument("--url", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.url:
         saved = given.folder / "steps.pickle"
-        saved.with_suffix(".played").write_bytes(pickle.dumps(in_turns(saved, given.url)))
+        saved.with_suffix(".played").write_bytes(pickle.dumps(replay_on_both(saved, given.url)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).resolve()
@@ -284,38 +317,7 @@ def main() -> None:
         steps, _ = pickle.loads(saved.read_bytes())
         result: dict[str, Any] = {"questions": len({s.rollout.session for s in steps})}
         if given.python:
-            source = Path(__file__).resolve().parents[2]
-            environment = {
-                **os.environ,
-                **ENVIRONMENT,
-                "PYTHONPATH": os.pathsep.join([str(source / "src"), str(source)]),
-            }
-            server, url = serve(given.python, folder)
-            try:
-                command = [
-                    str(given.python),
-                    "-m",
-                    "benchmarks.parity.vllm",
-                    "--url",
-                    url,
-                    "--folder",
-                    str(folder),
-                ]
-                subprocess.run(command, check=True, env=environment, cwd=folder)
-            finally:
-                os.killpg(server.pid, 15)
-                server.wait()
-            (there, here), (there_rate, here_rate) = pickle.loads(saved.with_suffix(".played").read_bytes())
-            result |= {
-                "over HTTP": report(steps, there, given.block),
-                "in process": report(steps, here, given.block),
-            }
-            result["HTTP over in-process, seconds a step"] = round(
-                median(a.seconds / b.seconds for a, b in zip(there, here, strict=True)), 3
-            )
-            result["HTTP over in-process, tokens a second, questions at once"] = round(
-                there_rate / here_rate, 3
-            )
+            result |= compare(given.python, folder, steps, given.block)
         print(json.dumps(result, indent=1))
 
 

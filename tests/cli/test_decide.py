@@ -123,20 +123,20 @@ def test_resumed_run_waits_at_the_next_call(place: Place) -> None:
         in place.ask("--resume", run, "--accept", code=2).stderr
     )
     assert "Answer: B. blue" in place.ask("--resume", run, "--accept").stdout
-    assert "waits for nobody" in place.refused("--resume", run, "--accept", "--json")
+    assert "is not waiting for a decision" in place.refused("--resume", run, "--accept", "--json")
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--accept", "--refuse"], "--accept and --refuse exclude each other"),
-        (["--replace", "x", "--supply", "1.5"], "--replace and --supply exclude each other"),
+        (["--accept", "--refuse"], "--accept and --refuse cannot be combined"),
+        (["--replace", "x", "--supply", "1.5"], "--replace and --supply cannot be combined"),
         (["--reason", "no"], "--reason and --by belong to a decision: add --accept"),
         (["--by", "Ann"], "--reason and --by belong to a decision"),
-        (["--accept", "--reason", "x"], "'accept' takes no 'reason'"),
+        (["--accept", "--reason", "x"], "'accept' does not take 'reason'"),
         (["--replace", " "], "'replace' needs 'query'"),
         (["--supply", "nowhere.png"], "nowhere.png cannot be read: No such file"),
-        (["--supply", "my.yaml"], "it is no PNG, JPEG or WebP"),
+        (["--supply", "my.yaml"], "it is not a PNG, JPEG or WebP"),
         (["--supply", "-1"], "seconds: Input should be greater"),
         (["--supply", "nan"], "seconds: Input should be a finite number"),
     ],
@@ -150,7 +150,7 @@ def test_invalid_decision_is_reported_and_nothing_is_resumed(
 
 
 def test_decision_needs_a_waiting_run(place: Place) -> None:
-    assert "--refuse answers a waiting run: name the run with --resume ID" in place.refused(
+    assert "--refuse needs a waiting run: name it with --resume ID" in place.refused(
         place.clip, "What?", "--refuse"
     )
     assert "no saved run 'nobody'" in place.refused("--resume", "nobody", "--accept")
@@ -162,4 +162,4 @@ def test_approve_option_makes_a_tool_wait(place: Place) -> None:
     run = said.partition(" with ")[0].split()[-1]
     assert Trace.from_json(place.ask("--resume", run, "--accept", "--json").stdout).answer == "B"
     assert place.generate.queries == ["it in blue"]
-    assert "<zoom>" in place.refused(place.clip, "What?", "--config", "my.yaml", "--approve", "zoom")
+    assert "no tool 'zoom'" in place.refused(place.clip, "What?", "--config", "my.yaml", "--approve", "zoom")

@@ -1,5 +1,5 @@
-"""Other footage than the board world on micro: it is refused, a preset for this machine is recommended, and
-`find` warns that its scores mean nothing."""
+"""Footage that micro does not understand: it is refused, a preset for this machine is recommended, and `find`
+warns that its scores are not meaningful."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from act2see.cli.app import app
-from act2see.graphs.machine import recommended
+from act2see.graphs.machine import recommend_preset
 
 GPU, NO_GPU = ("a GPU", 85e9), ("no CUDA device", None)
 
@@ -83,10 +83,10 @@ def test_refusal_recommends_a_preset_for_this_machine(
             500e9,
             "can run the preset paper-24gb (laptop would run too): `act2see download --preset paper-24gb`",
         ),
-        (NO_GPU, 17e9, 12e9, "can run the preset laptop: `act2see download --preset laptop`"),
-        (NO_GPU, 17e9, 8e9, "can run the preset api alone, in which a chat model answers, for a key"),
-        (NO_GPU, 9e9, 500e9, "can run the preset api alone"),
-        (NO_GPU, 4e9, 500e9, "is too small: the preset laptop takes 16 GB of memory and 12 GB of disk"),
+        (NO_GPU, 17e9, 12e9, "this machine can run the preset laptop: `act2see download --preset laptop`"),
+        (NO_GPU, 17e9, 8e9, "only the preset api runs on this machine: a chat model answers"),
+        (NO_GPU, 9e9, 500e9, "only the preset api runs on this machine"),
+        (NO_GPU, 4e9, 500e9, "the preset laptop needs 16 GB of memory and 12 GB of disk"),
     ],
 )
 def test_recommended_preset_fits_the_machine(
@@ -94,27 +94,27 @@ def test_recommended_preset_fits_the_machine(
 ) -> None:
     machine.setattr("act2see.graphs.machine.device_memory", lambda d: gpu if d == "cuda" else ("CPU", ram))
     machine.setattr("act2see.tools.runtime.hub.free_space", lambda _: int(disk))
-    assert f"For other footage this machine {said}" in recommended()
+    assert said in recommend_preset()
 
 
 def test_recommendation_without_download_if_the_weights_are_here(machine: pytest.MonkeyPatch) -> None:
     machine.setattr("act2see.graphs.machine.what_is_missing", lambda _: "")
     machine.setattr("act2see.tools.runtime.hub.free_space", lambda _: 0)
     assert (
-        recommended()
-        == "For other footage this machine can run the preset laptop: ask again with the preset laptop."
+        recommend_preset()
+        == "For other footage, this machine can run the preset laptop: ask again with the preset laptop."
     )
 
 
-def test_find_warns_that_scores_mean_nothing(
+def test_find_warns_that_scores_are_not_meaningful(
     machine: pytest.MonkeyPatch, footage: str, config: list[str], tmp_path: Path
 ) -> None:
     found = CliRunner().invoke(app, ["find", footage, "a street", *config])
     assert found.exit_code == 0, found.output
-    assert "These scores mean nothing: this clip does not show a 3 x 3 board" in found.stdout
+    assert "These scores are not meaningful: this clip does not show a 3 x 3 board" in found.stdout
     assert "--preset laptop" in found.stdout
     board = tmp_path / "blink.mp4"
     CliRunner().invoke(app, ["micro", "clip", "--out", str(board)])
     found = CliRunner().invoke(app, ["find", str(board), "a shape blinks", *config])
     assert found.exit_code == 0, found.output
-    assert "mean nothing" not in found.output
+    assert "not meaningful" not in found.output

@@ -58,7 +58,7 @@ def started(
 
 
 def wait_for(stream: IO[str] | None, words: str) -> None:
-    """Read until a line holds these words, or reports the import of this module."""
+    """Read until a line contains these words, or reports the import of this module."""
     assert stream is not None
     for line in stream:
         if line.startswith("import time:"):
@@ -66,7 +66,7 @@ def wait_for(stream: IO[str] | None, words: str) -> None:
                 return
         elif words in line:
             return
-    raise AssertionError(f"it ended without {words!r}")
+    raise AssertionError(f"the stream ended without {words!r}")
 
 
 def interrupt(process: subprocess.Popen[str], times: int = 1) -> str:
@@ -100,7 +100,7 @@ def test_interrupt_during_loading_and_answering(tmp_path: Path, clip: str, times
         wait_for(process.stdout, "in view, run")
         assert interrupt(process, times).startswith(("interrupted", "resume with"))
     with started(tmp_path, "ask", clip, *QUESTION) as process:
-        wait_for(process.stdout, "retrieve>")  # it has written, and a tool is at work
+        wait_for(process.stdout, "retrieve>")  # the model has written a call, and the tool is running
         said = interrupt(process, times)
     assert said.startswith("resume with: act2see ask --resume ")
 
@@ -130,7 +130,7 @@ def test_interrupted_training_ends_its_processes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def hub() -> Iterator[tuple[Hub, threading.Event]]:
-    """A hub that never sends the weights, and the event that it was asked for them."""
+    """Return a hub that never sends the weights, and an event that is set when they are requested."""
     asked, over = threading.Event(), threading.Event()
 
     class Never(dict[str, int]):

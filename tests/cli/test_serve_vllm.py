@@ -23,7 +23,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
-def after(command: list[str], option: str) -> str:
+def option_value(command: list[str], option: str) -> str:
     return command[command.index(option) + 1]
 
 
@@ -41,15 +41,17 @@ def test_the_printed_command_has_the_configs_limits(own: Path, tmp_path: Path) -
     command = shlex.split(out)
     assert command[:4] == ["env/bin/python", "-m", "vllm.entrypoints.cli.main", "serve"]
     assert Path(command[4], "model.safetensors").is_file()
-    assert after(command, "--served-model-name") == "micro:vlm"
-    assert json.loads(after(command, "--limit-mm-per-prompt")) == {"image": 12 + 4 * 16, "video": 0}
-    # 76 frames of 9 tokens and their marks, a question and an answer: less than the model's own 4096.
-    assert after(command, "--max-model-len") == str(76 * (9 + 16) + 1024 + 664)
-    assert after(command, "--port") == "8123"
+    assert option_value(command, "--served-model-name") == "micro:vlm"
+    assert json.loads(option_value(command, "--limit-mm-per-prompt")) == {"image": 12 + 4 * 16, "video": 0}
+    # 76 frames of 9 tokens and their marks, a question and an answer: less than the model's limit of 4096.
+    assert option_value(command, "--max-model-len") == str(76 * (9 + 16) + 1024 + 664)
+    assert option_value(command, "--port") == "8123"
     assert {"--enable-prefix-caching", "--enable-prompt-tokens-details", "--enforce-eager"} <= set(command)
     assert not any("reasoning" in a or "tool-call" in a for a in command)
-    assert Path(after(command, "--chat-template")).read_text(encoding="utf-8").count("part['text']") == 1
-    tokenizer = Tokenizer.from_file(f"{after(command, '--tokenizer')}/tokenizer.json")
+    assert (
+        Path(option_value(command, "--chat-template")).read_text(encoding="utf-8").count("part['text']") == 1
+    )
+    tokenizer = Tokenizer.from_file(f"{option_value(command, '--tokenizer')}/tokenizer.json")
     assert len(tokenizer.encode(">\ufdd0<").ids) == 2
 
 
@@ -59,7 +61,7 @@ def test_adapters_keep_the_names_that_requests_use(own: Path, tmp_path: Path) ->
         (tmp_path / name / "adapter_config.json").write_text(json.dumps({"r": rank}), encoding="utf-8")
     config = load_config({"preset": "micro", "reasoner": {"adapter": str(tmp_path / "sft")}})
     command = serve_arguments(config, Path("t.jinja"), tmp_path / "cache", [f"mine={tmp_path / 'other'}"])
-    assert after(command, "--max-lora-rank") == "32"
+    assert option_value(command, "--max-lora-rank") == "32"
     at = command.index("--lora-modules")
     named = {m["name"]: m["path"] for m in map(json.loads, command[at + 1 : at + 3])}
     assert named == {str(tmp_path / "sft"): str(tmp_path / "sft"), "mine": str(tmp_path / "other")}
@@ -89,7 +91,7 @@ def test_missing_vllm_error_says_how_to_install_it(own: Path, monkeypatch: pytes
     assert code == 2
     assert "vLLM is not in this environment" in err
     code, _, err = run("--config", str(own), "--python", "no/such/python")
-    assert (code, "there is no Python at no/such/python" in err) == (2, True)
+    assert (code, "no Python interpreter at no/such/python" in err) == (2, True)
 
 
 def test_client_yaml_is_a_loadable_config(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ NOT_UTF8 = "Wh\udce9re?"  # Python's reading of a byte that is not UTF-8
 )
 def test_argument_that_is_not_text_is_rejected(place: Place, line: list[str], spoilt: str) -> None:  # noqa: F811
     given = [place.clip if word == "CLIP" else word.replace("X", spoilt) for word in line]
-    assert_one_line_error(place.run(*given, code=2), "is not text in UTF-8")
+    assert_one_line_error(place.run(*given, code=2), "is not UTF-8 text")
 
 
 def test_bytes_on_the_command_line_are_rejected_without_a_traceback(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_bytes_on_the_command_line_are_rejected_without_a_traceback(tmp_path: Pa
         command, env={**os.environ, "PYTHONPATH": SOURCES}, capture_output=True, cwd=tmp_path, check=False
     )
     assert run.returncode == 2
-    assert run.stderr.decode().startswith("error: 'caf?.mp4' is not text in UTF-8")
+    assert run.stderr.decode().startswith("error: 'caf?.mp4' is not UTF-8 text")
     assert len(run.stderr.splitlines()) == 1
 
 

@@ -132,7 +132,7 @@ def test_fork_takes_frames_from_the_saved_folder(
         (["fork", "saved"], ["--at N", "1 <retrieve> second 1; 2 <generate> second 2"]),
         (["fork", "saved", "--at", "5"], ["no call number 5", "1 <retrieve> second 1"]),
         (["fork", "saved", "--at", "1", "--tool", "zoom"], ["'zoom'", "retrieve, generate"]),
-        (["fork", "saved", "--at", "1", "--drop", "--query", "x"], ["exclude each other"]),
+        (["fork", "saved", "--at", "1", "--drop", "--query", "x"], ["choose one of"]),
         (["fork", "saved", "--at", "1", "--frame", "no.png"], ["no.png"]),
         (["fork", "saved", "--at", "1", "--frame", "99"], ["no frame at 99 s"]),
         (["fork", "saved", "--at", "1", "--out", "new.avi"], [".avi"]),

@@ -1,4 +1,4 @@
-"""The training commands: one after another on the board world, as in docs/training.md, and their errors."""
+"""The training commands, run in order on the board world as in docs/training.md, and their errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_finished_build_is_reused_and_another_plan_rejected(chains: Path) -> Non
     again = run("corpus", "build", "world", "--count", 8, "--out", chains)
     assert "8 chains kept, 0 dropped" in again.output
     other = run("corpus", "build", "world", "--count", 8, "--out", chains, "--retries", 1)
-    assert (other.exit_code, "holds a run with another plan" in other.output) == (2, True)
+    assert (other.exit_code, "holds a run with a different plan" in other.output) == (2, True)
 
 
 def test_filter_writes_a_report_and_review_a_page(chains: Path, corpus: Path) -> None:
@@ -98,16 +98,16 @@ def test_grpo_writes_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("corpus", "build", "minerva"), "minerva needs its file"),
+        (("corpus", "build", "minerva"), "minerva needs a file"),
         (("corpus", "build", "minerva", "none.json"), "cannot read none.json"),
-        (("corpus", "build", "jsonl", "x.jsonl", "--teacher", "scripted"), "knows only the board world"),
+        (("corpus", "build", "jsonl", "x.jsonl", "--teacher", "scripted"), "supports only the board world"),
         (("corpus", "build", "world", "--faults", 2, 0, 0, 0), "from 0 to 1"),
         (("corpus", "build", "world", "--max-dollars", 1, "--out", "{tmp}/r", "--count", 1), "needs prices"),
         (("corpus", "filter", "nothing"), "cannot read"),
         (("corpus", "pack", "nothing", "--out", "{tmp}/c"), "cannot read"),
         (("sft", "nothing"), "nothing"),
         (("sft",), "name a corpus"),
-        (("grpo", "world", "--count", 2, "--out", "{tmp}/g"), "takes 8 questions and there are 2"),
+        (("grpo", "world", "--count", 2, "--out", "{tmp}/g"), "takes 8 questions, but there are 2 samples"),
         (("sft", "x", "--lerning-rate", "1"), "did you mean 'learning_rate'"),
         (("sft", "x", "--learning-rate", "-1"), "learning_rate"),
         (("sft", "x", "--mode", "loar"), "mode"),

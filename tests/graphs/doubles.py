@@ -1,5 +1,4 @@
-"""Doubles that speak the real protocols: a reasoner that writes a given script, a tool that shows given
-frames."""
+"""Test doubles with the real protocols: a reasoner that follows a script, and a tool with given frames."""
 
 from __future__ import annotations
 
@@ -26,8 +25,8 @@ BOARD = Board(
 class Scripted(Reasoner):
     """Writes the next line of its script at each visit, in pieces of one to three characters.
 
-    Which line is next depends on the rollout alone (how often something came back), so that a new process
-    which resumes a run goes on where the old one was.
+    The next line depends only on the rollout (the number of replies in it), so that a new process that
+    resumes a run continues with the right line.
     """
 
     name = "scripted"
@@ -77,7 +76,7 @@ class Shows:
 
 
 class NoEncoder:
-    """Stands where no test here encodes anything."""
+    """An encoder for tests that encode nothing."""
 
     id, size, no_match = "none", 48, 0.0
 

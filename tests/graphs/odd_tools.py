@@ -1,5 +1,4 @@
-"""Tools as other packages might bring them: one that works, and those that do each thing that they should
-not."""
+"""Tools as other packages might write them: one that works, and one for each mistake."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from act2see.tools.frames import FrameRef, Taken
 
 
 class Plain:
-    """Works, and is no `async def`: it shows the frame at `at` seconds, whatever is asked."""
+    """A working tool with a synchronous `call`: it shows the frame at `at` seconds for any query."""
 
     class Options(ToolOptions):
         at: float = 1.0

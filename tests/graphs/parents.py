@@ -1,10 +1,9 @@
-"""Parent graphs and savers for tests of composing; run as a program, the process that ends in the middle of a
-run.
+"""Parent graphs and checkpointers for tests of composition, and a process that is killed during a run.
 
     python -m tests.graphs.parents FOLDER DURABILITY DIE
 
-asks in the SQLite file of a folder and prints what waits for a person, or kills itself after DIE nodes of any
-graph.
+asks a question, saves the run in the folder's SQLite file, and prints the interrupts that wait for a person,
+or kills itself after DIE nodes of any graph.
 """
 
 from __future__ import annotations
@@ -36,26 +35,26 @@ DURABILITIES = ("sync", "async", "exit")
 
 
 class Agent(GenericFakeChatModel):
-    """A chat model with a script, which takes tools and ignores them."""
+    """A chat model with a script. It accepts tools and ignores them."""
 
     def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
         return self
 
 
 class Shared(TypedDict, total=False):
-    """A parent with the graph's own keys, and some of its own."""
+    """The state of a parent with the graph's keys and some other keys."""
 
     video: str
     question: str
     options: list[str]
     answer: str
     trace: dict[str, Any]
-    segments: str  # a name that the graph has as well, and keeps to itself
+    segments: str  # the graph has a private key of the same name
     said: str
 
 
 def child_in(folder: Path, *lines: str, approve: bool = False, **fails: Exception) -> Any:
-    """The graph over a script; with `approve`, its config asks a person before each `generate`."""
+    """The graph with a scripted model; with `approve`, each `generate` waits for a person."""
     config, parts = parts_in(folder, Scripted(*(lines or LINES)), **fails)
     tools = dict(config.tools) | {
         "generate": config.tools["generate"].model_copy(update={"approve": approve})
@@ -98,7 +97,7 @@ def thread(id: str = "t") -> Any:
 
 
 def seen(trace: Any) -> list[Any]:
-    """What was written and shown, without times and reviews."""
+    """The text and the frames of a trace, without times and reviews."""
     return [s.get("text") or [f["digest"] for f in s["frames"]] for s in trace["segments"]]
 
 

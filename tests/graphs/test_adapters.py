@@ -1,5 +1,4 @@
-"""The adapters over other things than the plain graph: long videos, retries, configurations, and what cannot
-be asked."""
+"""The adapters around long videos, graphs with retries or configurations, and invalid graphs."""
 
 from __future__ import annotations
 
@@ -114,7 +113,7 @@ async def test_a_graph_with_retries_asks_a_person_once(tmp_path: Path) -> None:
     assert parts.tools["generate"].queries == ["the circle in blue"]  # type: ignore[attr-defined]
 
 
-async def test_an_error_that_a_retry_cannot_mend_is_not_retried(tmp_path: Path) -> None:
+async def test_an_error_that_a_retry_cannot_fix_is_not_retried(tmp_path: Path) -> None:
     graph = child_in(tmp_path).with_retry(stop_after_attempt=2, wait_exponential_jitter=False)
     with pytest.raises(VideoError):
         await parent_over(as_node(graph)).ainvoke({"video": "none.mp4", "question": "Which?"})
@@ -132,7 +131,7 @@ def other_graph() -> Any:
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("what", ["uncompiled", "other", "other with retries", "function", "none"])
-def test_adapters_refuse_a_runnable_that_cannot_be_asked(tmp_path: Path, adapter: Any, what: str) -> None:
+def test_adapters_refuse_a_runnable_that_cannot_answer(tmp_path: Path, adapter: Any, what: str) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
     given: Any = {
         "uncompiled": build_graph(parts, config),
@@ -145,14 +144,14 @@ def test_adapters_refuse_a_runnable_that_cannot_be_asked(tmp_path: Path, adapter
         adapter(given)
 
 
-async def test_a_runnable_that_gives_no_answer_says_so(tmp_path: Path) -> None:
+async def test_a_runnable_without_an_answer_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ended without an answer"):
         await parent_over(as_node(RunnableLambda(lambda given: {"text": "hm"}))).ainvoke(
             {"video": "x", "question": "y"}
         )
 
 
-async def test_a_call_that_waits_without_a_checkpointer_says_what_is_missing(tmp_path: Path) -> None:
+async def test_a_call_that_waits_without_a_checkpointer_is_an_error(tmp_path: Path) -> None:
     asking = AskContext(approve=("generate",))
     given: Any = {"video": clip_in(tmp_path), "question": "Which?"}
     with pytest.raises(ConfigError, match="checkpointer"):

@@ -1,5 +1,4 @@
-"""A person is asked before a call: what can be decided, what the model and the trace learn of it, and wrong
-answers."""
+"""Approval of calls by a person: decisions, their effect on the model and the trace, and invalid ones."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ ASKED = AskContext(approve=("generate",))
 
 
 class Waits:
-    """A run over a script that has come to its `<generate>` and waits for a person."""
+    """A scripted run that has reached its `<generate>` and waits for a person."""
 
     def __init__(self, folder: Path, *lines: str, **fails: Exception) -> None:
         self.reasoner = Scripted(*(lines or (IMAGINE, DONE)))
@@ -96,7 +95,7 @@ async def test_a_picture_is_stored_and_marked_with_who_supplied_it(tmp_path: Pat
         96,
         192,
         3,
-    )  # as large as the video's own at most
+    )  # at most as large as the video's frames
     assert run.reasoner.rollouts[-1].endswith(
         "<imagined><|vision_start|><|image_pad|><|vision_end|>A person supplied this frame.</frame>"
     )
@@ -127,7 +126,7 @@ WRONG = [
     ("yes", "dictionary"),
     ({"query": "x"}, "type: Field required"),
     ({"type": "allow"}, "type: Input should be 'accept'"),
-    ({"type": "accept", "query": "x"}, "'accept' takes no 'query'"),
+    ({"type": "accept", "query": "x"}, "'accept' does not take 'query'"),
     ({"type": "replace"}, "'replace' needs 'query'"),
     ({"type": "replace", "query": "  "}, "'replace' needs 'query'"),
     ({"type": "replace", "query": "x" * 1001}, "query: String should have at most 1000"),
@@ -136,7 +135,7 @@ WRONG = [
     ({"type": "supply", "seconds": -1}, "seconds: Input should be greater"),
     ({"type": "supply", "seconds": float("nan")}, "seconds: Input should be a finite"),
     ({"type": "supply", "frame": "nowhere.png"}, "nowhere.png cannot be read: No such file"),
-    ({"type": "supply", "frame": __file__}, "it is no PNG, JPEG or WebP"),
+    ({"type": "supply", "frame": __file__}, "it is not a PNG, JPEG or WebP"),
     ({"type": "refuse", "why": "no"}, "why: Extra inputs"),
     ({"type": "supply", "frame": "a\0.png"}, "'frame' holds a null character"),
     ({"type": "supply", "frame": "\ud800.png"}, "'frame' holds a null character or a lone surrogate"),
@@ -212,7 +211,7 @@ async def test_pictures_are_confined_to_the_folders_of_videos(
             said.add(str(e.value))
         assert len(said) == 1
         assert f"only pictures in {inside} may be opened" in said.pop()
-        with pytest.raises(DecisionError, match="it is no PNG, JPEG or WebP picture"):
+        with pytest.raises(DecisionError, match="it is not a PNG, JPEG or WebP picture"):
             await run.decide(type="supply", frame=str(inside / "text.png"))
         _, frames = await run.decide(type="supply", frame=str(inside / "mine.png"))
     assert frames.frames[0].provenance == Supplied(by="a person", query="it in blue", file="mine.png")
@@ -221,7 +220,7 @@ async def test_pictures_are_confined_to_the_folders_of_videos(
 async def test_the_picture_that_was_checked_is_the_one_that_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read once: whoever changes the file meanwhile changes nothing."""
+    """The file is read once, so a later change to it has no effect."""
     Image.new("RGB", (40, 30), "red").save(tmp_path / "mine.png")
     reads = 0
 
@@ -256,11 +255,11 @@ async def test_each_call_waits_and_a_resumed_run_needs_no_approve_setting(tmp_pa
     assert run.generate.queries == ["other", "it in red"]
     said = [s.review and s.review.decision for s in trace.segments if isinstance(s, Frames)]
     assert said == ["replace", None, "accept"]
-    with pytest.raises(DecisionError, match="waits for nobody"):
+    with pytest.raises(DecisionError, match="is not waiting for a decision"):
         await aresume(run.graph, "t", decision={"type": "accept"})
 
 
-async def test_approve_holds_for_one_question_of_a_thread(tmp_path: Path) -> None:
+async def test_approve_applies_to_one_question_of_a_thread(tmp_path: Path) -> None:
     async with Waits(tmp_path) as run:
         trace = await aask(run.graph, run.clip, "What?", thread_id="t")
     assert trace.answer == "B"
@@ -270,7 +269,7 @@ async def test_approve_holds_for_one_question_of_a_thread(tmp_path: Path) -> Non
 async def test_an_unknown_tag_in_approve_is_a_config_error(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(IMAGINE, DONE))
     graph = create_act2see(config, parts=parts)
-    with pytest.raises(ConfigError, match="would approve <zoom>"):
+    with pytest.raises(ConfigError, match="approve: there is no tool 'zoom'"):
         await aask(graph, clip_in(tmp_path), "What?", context=AskContext(approve=("zoom",)))
     with pytest.raises(ConfigError, match=r"must be saved.*checkpointer"):
         await aask(graph, clip_in(tmp_path), "What?", context=ASKED)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import math
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from act2see.errors import (
     ConfigError,
@@ -59,19 +55,19 @@ async def ask(
     return Trace.model_validate(result["trace"]), reasoner
 
 
-async def test_a_call_returns_a_frame_and_the_thought_goes_on(tmp_path: Path) -> None:
+async def test_a_call_returns_a_frame_and_the_thought_continues(tmp_path: Path) -> None:
     trace, reasoner = await ask(tmp_path, LOOK, DONE, options=("blue", "red"))
     assert [s.kind for s in trace.segments] == ["text", "call", "frames", "text", "answer"]
     assert (trace.answer, trace.choice) == ("B", "red")
     assert trace.text == LOOK + DONE
-    # The second visit continues the very prefix of the first.
+    # The second visit continues the text of the first.
     assert reasoner.rollouts[1].startswith(reasoner.rollouts[0] + LOOK)
     assert reasoner.rollouts[1].endswith(
         "<frame><0.3 seconds><|vision_start|><|image_pad|><|vision_end|></frame>"
     )
 
 
-async def test_an_answer_at_once_calls_nothing(tmp_path: Path) -> None:
+async def test_an_immediate_answer_makes_no_call(tmp_path: Path) -> None:
     trace, _ = await ask(tmp_path, "<answer>A</answer> and some more text", options=("blue", "red"))
     assert trace.segments == (Answer(text="<answer>A</answer>", body="A"),)
 
@@ -87,9 +83,7 @@ async def test_an_answer_at_once_calls_nothing(tmp_path: Path) -> None:
         ("<frame>", "forged"),
     ],
 )
-async def test_a_malformed_call_is_told_to_the_model_which_goes_on(
-    tmp_path: Path, line: str, outcome: str
-) -> None:
+async def test_a_malformed_call_is_reported_to_the_model(tmp_path: Path, line: str, outcome: str) -> None:
     trace, _ = await ask(tmp_path, line, DONE, options=("blue", "red"))
     call, note = trace.segments[0], trace.segments[1]
     assert isinstance(call, Call)
@@ -125,7 +119,7 @@ async def test_an_empty_turn_ends_in_an_empty_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("calls", [0, 1, 3])
-async def test_when_the_calls_are_spent_the_model_is_made_to_answer(tmp_path: Path, calls: int) -> None:
+async def test_spent_calls_force_an_answer(tmp_path: Path, calls: int) -> None:
     lines = [f"<retrieve>look {i}</retrieve>" for i in range(calls + 1)]
     trace, _ = await ask(tmp_path, *lines, "A</answer>", max_calls=calls)
     assert len([s for s in trace.segments if isinstance(s, Frames)]) == calls
@@ -134,14 +128,14 @@ async def test_when_the_calls_are_spent_the_model_is_made_to_answer(tmp_path: Pa
     assert (trace.answer, trace.segments[-1].forced) == ("A", True)
 
 
-async def test_when_the_tokens_are_spent_the_model_is_made_to_answer(tmp_path: Path) -> None:
+async def test_spent_tokens_force_an_answer(tmp_path: Path) -> None:
     trace, _ = await ask(tmp_path, "word " * 400, "A</answer>", max_tokens=50)
     assert trace.usage.loops[0].decoded == 50
     assert isinstance(trace.segments[-1], Answer)
     assert trace.segments[-1].forced
 
 
-async def test_when_the_time_is_spent_the_model_is_made_to_answer(tmp_path: Path) -> None:
+async def test_spent_time_forces_an_answer(tmp_path: Path) -> None:
     trace, _ = await ask(tmp_path, LOOK, "A</answer>", max_seconds=1e-9)
     assert [s.kind for s in trace.segments] == ["text", "call", "frames", "text", "answer"]
     assert trace.segments[3] == Text(text="</think>\n<answer>", author="graph")
@@ -174,7 +168,7 @@ async def test_configurable_may_hold_settings_under_act2see(tmp_path: Path) -> N
     assert (trace.calls[0].outcome, trace.versions.seed) == ("unknown", 7)
 
 
-async def test_a_tool_that_fails_is_told_to_the_model(tmp_path: Path) -> None:
+async def test_a_failed_tool_is_reported_to_the_model(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(LOOK, DONE), retrieve=ToolError("out of memory"))
     given: Any = {"video": clip_in(tmp_path), "question": "What?"}
     result = await create_act2see(config, parts=parts).ainvoke(given)
@@ -206,20 +200,16 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/x")
         (SetupError("the key is wrong"), SetupError, "the key is wrong"),
         (FULL, StoreError, "/cache/x: No space left on device; free some space"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS)), StoreError, "Read-only file system"),
-        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), StoreError, "mend the rights"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), StoreError, "fix the permissions"),
         (caused(ToolError("it failed"), FULL), StoreError, "No space left"),
         (while_handling(ToolError("could not save my file"), FULL), StoreError, "No space left"),
         (ExceptionGroup("two tasks", [KeyError("x"), FULL]), StoreError, "No space left"),
-        (
-            NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/cache"),
-            StoreError,
-            "/cache: Not a directory",
-        ),
+        (NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/c"), StoreError, "/c: Not a dir"),
         (RuntimeError("write error: No space left on device"), StoreError, "write error"),
         (RuntimeError("database or disk is full"), StoreError, "disk is full"),
     ],
 )
-async def test_an_error_that_the_user_must_mend_ends_the_run(
+async def test_an_error_that_the_user_must_fix_ends_the_run(
     tmp_path: Path, fails: Exception, kind: type[Exception], says: str
 ) -> None:
     config, parts = parts_in(tmp_path, Scripted(LOOK, DONE), retrieve=fails)
@@ -228,15 +218,15 @@ async def test_an_error_that_the_user_must_mend_ends_the_run(
         await create_act2see(config, parts=parts).ainvoke(given)
     with pytest.raises(kind, match=says):
         await asyncio.to_thread(create_act2see(config, parts=parts).invoke, given)
-    assert len(parts.tools["retrieve"].queries) == 2  # type: ignore[attr-defined]  # once a run: another try would not help
+    assert len(parts.tools["retrieve"].queries) == 2  # type: ignore[attr-defined]  # one in each run: no retry
 
 
-class Unspeakable(Exception):
+class HasNoText(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no words")
 
 
-OUT_OF_ORDER = [
+TOOL_FAILURES = [
     (ConnectionError(errno.ECONNRESET, "reset"), "[Errno 104] reset"),
     (FileNotFoundError(errno.ENOENT, "no file"), "[Errno 2] no file"),
     (
@@ -244,11 +234,11 @@ OUT_OF_ORDER = [
         "the server said: 413 No space left on device",
     ),
     (ToolError("\n\n  bad \ud800 \0thing.\nand more"), "bad \ufffd thing"),
-    (Unspeakable(), "Unspeakable"),
+    (HasNoText(), "HasNoText"),
 ]
 
 
-@pytest.mark.parametrize(("fails", "said"), OUT_OF_ORDER)
+@pytest.mark.parametrize(("fails", "said"), TOOL_FAILURES)
 async def test_a_broken_tool_does_not_end_the_run(tmp_path: Path, fails: Exception, said: str) -> None:
     config, parts = parts_in(tmp_path, Scripted(LOOK, DONE), retrieve=fails)
     given: Any = {"video": clip_in(tmp_path), "question": "What?"}
@@ -278,7 +268,7 @@ except StoreError as e:
 
 
 def test_a_disk_that_is_full_when_the_index_is_written_ends_the_run(tmp_path: Path) -> None:
-    """A limit on file size fails a write half-way, as a full disk does."""
+    """A limit on the file size makes a write fail half-way, like a full disk."""
     clip = write_clip(make_item("blink", 0, "test").clip, tmp_path / "blink.mp4")
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(clip), str(tmp_path / "cache")],
@@ -299,7 +289,7 @@ def test_a_disk_that_is_full_when_the_index_is_written_ends_the_run(tmp_path: Pa
         ({"options": ["red", " "]}, "empty"),
     ],
 )
-async def test_questions_that_cannot_be_asked(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+async def test_invalid_questions_are_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
     config, parts = parts_in(tmp_path, Scripted(DONE))
     given: Any = {"video": clip_in(tmp_path), "question": "What?", **change}
     with pytest.raises(QuestionError, match=says):
@@ -316,27 +306,26 @@ async def test_nul_and_lone_surrogates_are_removed_from_the_question(tmp_path: P
 @pytest.mark.parametrize(
     "name", ["caf\udce9.mp4", "a\ud800.mp4", "a\0.mp4", "clip.mp4#t=\udce9", "clip.mp4#t=1\0,2"]
 )
-async def test_a_path_that_cannot_be_kept_is_refused(tmp_path: Path, name: str) -> None:
+async def test_a_path_that_cannot_be_saved_is_refused(tmp_path: Path, name: str) -> None:
     config, parts = parts_in(tmp_path, Scripted(DONE))
     clip_in(tmp_path)
     if "\ud800" not in name and "\0" not in name:
-        (tmp_path / name).write_bytes(
-            (tmp_path / "clip.mp4").read_bytes()
-        )  # it is there, under a name that is not UTF-8
+        # The file exists, under a name that is not UTF-8.
+        (tmp_path / name).write_bytes((tmp_path / "clip.mp4").read_bytes())
     graph = create_act2see(config, parts=parts)
     with pytest.raises(VideoError, match="cannot be opened: it"):
         await graph.ainvoke({"video": str(tmp_path / name), "question": "What?"})
 
 
 @pytest.mark.parametrize("id", ["a\0", "caf\udce9", 7])
-async def test_a_thread_id_that_cannot_be_kept_is_refused(tmp_path: Path, id: Any) -> None:
+async def test_a_thread_id_that_cannot_be_saved_is_refused(tmp_path: Path, id: Any) -> None:
     config, parts = parts_in(tmp_path, Scripted(DONE))
     graph = create_act2see(config, parts=parts)
     with pytest.raises(QuestionError, match="thread_id"):
         await aask(graph, clip_in(tmp_path), "What?", thread_id=id)
 
 
-async def test_what_a_tool_writes_is_cleaned(tmp_path: Path) -> None:
+async def test_text_of_a_tool_is_cleaned(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(LOOK, DONE))
 
     class Notes:
@@ -395,90 +384,7 @@ async def test_events_are_typed_and_in_order(tmp_path: Path) -> None:
     assert "".join(e.text for e in seen if e.type == "token") == LOOK + DONE
 
 
-@pytest.mark.parametrize("saver", ["memory", "sqlite"])
-async def test_checkpoints_are_small_and_whole(tmp_path: Path, saver: str) -> None:
-    config, parts = parts_in(tmp_path, Scripted(LOOK, "<generate>the circle in blue</generate>", DONE))
-    given: Any = {"video": clip_in(tmp_path, 12), "question": "What?", "options": ["blue", "red"]}
-    run: Any = {"configurable": {"thread_id": "t"}}
-
-    async def check(checkpointer: Any) -> None:
-        graph = create_act2see(config, parts=parts, checkpointer=checkpointer)
-        result = await graph.ainvoke(given, run)
-        states = [s async for s in graph.aget_state_history(run)]
-        assert len(states) >= 7
-        for s in states:
-            assert len(json.dumps(s.values)) < 20_000
-        assert states[0].values["trace"] == result["trace"]
-        assert Trace.model_validate(states[0].values["trace"]).id == "t"
-
-    if saver == "memory":
-        await check(InMemorySaver())
-    else:
-        async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "runs.sqlite")) as checkpointer:
-            await check(checkpointer)
-
-
-KILLED = """
-import asyncio, json, os, signal, sys
-from pathlib import Path
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from act2see.graphs.ask import create_act2see
-from act2see.micro.questions import make_item
-from act2see.micro.world import write_clip
-from tests.graphs.doubles import Scripted, clip_in, parts_in
-
-folder, after = Path(sys.argv[1]), int(sys.argv[2])
-lines = (
-    "Look. <retrieve>the circle</retrieve>",
-    "And <generate>it in blue</generate>",
-    "So.</think><answer>B</answer>",
-)
-config, parts = parts_in(folder, Scripted(*lines))
-
-async def main():
-    async with AsyncSqliteSaver.from_conn_string(str(folder / "runs.sqlite")) as saver:
-        graph = create_act2see(config, parts=parts, checkpointer=saver)
-        run = {"configurable": {"thread_id": "t"}}
-        given = None
-        if after >= 0:
-            given = {"video": clip_in(folder), "question": "What?", "options": ["red", "blue"]}
-        nodes = 0
-        async for _ in graph.astream(given, run, stream_mode="updates", durability="sync"):
-            nodes += 1
-            if nodes == after:
-                os.kill(os.getpid(), signal.SIGKILL)
-        values = (await graph.aget_state(run)).values
-        shown = [s.get("text", s.get("frames")) for s in values["trace"]["segments"]]
-        print(json.dumps([values["answer"], shown]))
-
-asyncio.run(main())
-"""
-
-
-def test_kill_9_between_any_two_nodes_then_resume_gives_the_same(tmp_path: Path) -> None:
-    def start(folder: Path, after: int) -> subprocess.CompletedProcess[str]:
-        folder.mkdir(exist_ok=True)
-        root = str(Path(__file__).parents[2])
-        environment = {**os.environ, "PYTHONPATH": root, "LANGGRAPH_STRICT_MSGPACK": "true"}
-        return subprocess.run(
-            [sys.executable, "-c", KILLED, str(folder), str(after)],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=False,
-        )
-
-    whole = start(tmp_path / "whole", 99)
-    assert whole.returncode == 0, whole.stderr
-    for after in (1, 3, 5):
-        folder = tmp_path / f"killed-{after}"
-        assert start(folder, after).returncode == -signal.SIGKILL
-        resumed = start(folder, -1)
-        assert resumed.returncode == 0, resumed.stderr
-        assert resumed.stdout == whole.stdout
-
-
-async def test_many_at_once_share_one_model(tmp_path: Path) -> None:
+async def test_concurrent_runs_share_one_model(tmp_path: Path) -> None:
     reasoner = Scripted(LOOK, DONE)
     config, parts = parts_in(tmp_path, reasoner)
     clip = clip_in(tmp_path)

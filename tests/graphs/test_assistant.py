@@ -1,4 +1,4 @@
-"""The assistant end to end on micro, offline; and supervisors of other kinds over the same workers."""
+"""The assistant end to end on micro, offline, and other supervisors with the same workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from act2see.errors import ConfigError
-from act2see.graphs.assistant import create_assistant, traces_of, transcript_reader
+from act2see.graphs.assistant import create_assistant, make_transcript_reader, traces_of
 from act2see.graphs.config import Config, load_config
 from act2see.micro.questions import Item, make_item
 from act2see.micro.supervisor import Plan, make_plan, next_message
@@ -20,8 +20,7 @@ from tests.graphs.parents import Agent, thread
 
 
 def blink_items() -> list[Item]:
-    """Three clips: in one alone this shape blinks, out of the initial view; in the others it stands there all
-    the time."""
+    """Three clips with the same shape. It blinks only in the second, between the initial frames."""
     items = [i for n in range(80) if (i := make_item("blink", n, "test")).kind == "colour" and not i.in_view]
     first, shape = items[0], items[0].clip.short[0].piece.shape
     others = [i for i in items[1:] if i.clip.short[0].piece.shape != shape and i.clip.base(0).find(shape)]
@@ -55,7 +54,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return load_config("micro", cache=str(tmp_path_factory.mktemp("cache")), budget={"seconds": 3600.0})
 
 
-@pytest.mark.timeout(300)  # it loads models, and a busy machine takes its time
+@pytest.mark.timeout(300)  # loads models, which is slow on a busy machine
 async def test_the_assistant_finds_a_clip_asks_about_it_and_reads_its_subtitles(
     folder: Path, config: Config
 ) -> None:
@@ -86,7 +85,7 @@ def call(name: str, **args: Any) -> AIMessage:
     return AIMessage("", tool_calls=[{"name": name, "id": name, "args": args}])
 
 
-async def test_a_chat_model_supervises_and_is_told_of_errors(folder: Path, config: Config) -> None:
+async def test_a_chat_model_supervises_and_sees_errors(folder: Path, config: Config) -> None:
     script = [
         call("ask_video", video="../x.mp4", question="What?"),
         call("ask_video", video="broken.mp4", question="What?"),
@@ -100,16 +99,15 @@ async def test_a_chat_model_supervises_and_is_told_of_errors(folder: Path, confi
     outside, broken, passwd, none, many = [m for m in result["messages"] if isinstance(m, ToolMessage)]
     assert [m.status for m in (outside, broken, passwd, many)] == ["error"] * 4
     assert "may be opened" in outside.text
-    assert (
-        outside.text.partition(":")[0] == passwd.text.partition(":")[0]
-    )  # whether or not there is such a file
+    # The message does not reveal whether the file exists.
+    assert outside.text.partition(":")[0] == passwd.text.partition(":")[0]
     assert "broken.mp4" in broken.text
     assert none.text == "There are no subtitles of a.mp4."
     assert "20" in many.text
     assert result["messages"][-1].text == "I give up."
 
 
-async def test_a_supervisor_that_never_ends_is_stopped(folder: Path, config: Config) -> None:
+async def test_an_endless_supervisor_is_stopped(folder: Path, config: Config) -> None:
     script = (
         call("search_transcript", video="b.mp4", query=str(n)).model_copy(update={"id": str(n)})
         for n in range(99)
@@ -120,8 +118,8 @@ async def test_a_supervisor_that_never_ends_is_stopped(folder: Path, config: Con
     assert sum(isinstance(m, ToolMessage) for m in result["messages"]) == 3
 
 
-def test_the_transcript_of_all_videos_and_no_link_that_leads_out(folder: Path) -> None:
-    tool = transcript_reader(Folders([folder]))
+def test_transcripts_of_all_videos_without_links_that_lead_out(folder: Path) -> None:
+    tool = make_transcript_reader(Folders([folder]))
     assert tool.invoke({"query": "look"}) == 'b.mp4, 4.0 s to 5.0 s: "Look there!"'
     assert tool.invoke({"query": "elephant", "video": "b.mp4"}) == "Nothing like that is said in b.mp4."
     (folder / "b.vtt").write_text("no time here")

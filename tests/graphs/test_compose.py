@@ -31,7 +31,7 @@ Seen at the start: 3 frames, 0.0 s to 2.0 s.
 
 @dataclass
 class Case:
-    """A state that is no dictionary, with names of its own."""
+    """A state that is not a dictionary, with other names."""
 
     file: str
     ask: str
@@ -59,7 +59,7 @@ async def test_a_node_reads_and_writes_the_parents_own_keys(tmp_path: Path) -> N
         child_in(tmp_path), question=lambda case: case.ask.upper(), options=lambda _: ["blue", "red"]
     )
     assert (await shouting.ainvoke(given))["verdict"] == "B"
-    with pytest.raises(QuestionError, match=r"no 'film': as_node\(graph, video=\.\.\.\)"):
+    with pytest.raises(QuestionError, match=r"no 'film': name .* as_node\(graph, video=\.\.\.\)"):
         await case_graph(child_in(tmp_path), video="film").ainvoke(given)
 
 
@@ -94,7 +94,7 @@ def test_a_sync_saver_saves_sync_runs(tmp_path: Path) -> None:
         assert app.invoke(Command(resume={"type": "accept"}), thread())["verdict"] == "B"
 
 
-async def test_a_tool_gives_text_for_the_agent_and_the_trace_for_the_program(tmp_path: Path) -> None:
+async def test_a_tool_returns_text_for_the_agent_and_the_trace_as_artifact(tmp_path: Path) -> None:
     tool = as_tool(child_in(tmp_path))
     assert (tool.name, sorted(tool.args)) == ("ask_video", ["options", "question", "video"])
     given = asked(tmp_path)
@@ -150,7 +150,7 @@ def calls(*videos: str) -> AIMessage:
     )
 
 
-async def test_an_agent_calls_the_tool_twice_in_parallel_and_is_told_of_errors(tmp_path: Path) -> None:
+async def test_an_agent_calls_the_tool_twice_in_parallel_and_sees_errors(tmp_path: Path) -> None:
     clip = clip_in(tmp_path)
     model = Agent(messages=iter([calls(clip, clip), calls("no.mp4"), AIMessage("It is red.")]))
     agent = create_agent(model, [as_tool(child_in(tmp_path))], checkpointer=InMemorySaver())
@@ -214,7 +214,7 @@ async def test_a_workers_trace_is_in_its_state(tmp_path: Path) -> None:
     assert Trace.model_validate(result["trace"]).choice == "red"
 
 
-def test_where_a_worker_finds_the_video() -> None:
+def test_a_worker_finds_the_video_of_a_conversation() -> None:
     def block(url: str) -> HumanMessage:
         return HumanMessage([{"type": "text", "text": "Q"}, {"type": "video", "url": url}])
 

@@ -69,7 +69,7 @@ def test_another_engine_keeps_the_runs_settings_and_drops_the_old_engines() -> N
     ).reasoner
     assert (chat.prompt, chat.temperature, chat.top_p, chat.rows) == ("short", 0.6, 0.9, 2)
     assert (chat.options, chat.adapter, chat.dtype) == ({"max_retries": 0}, None, "auto")
-    # And back: another model's options, and that it goes on with a turn, mean nothing to this one.
+    # And back: this engine does not take the options and the `continuation` of the other.
     back = load_config({"preset": "api", "reasoner": {"options": {"max_retries": 0}, "continuation": True}})
     local = load_config(back, reasoner={"use": "transformers", "weights": "owner/vlm"}).reasoner
     assert (local.options, local.continuation, local.prompt) == ({}, False, "paper")
@@ -114,7 +114,7 @@ def test_the_default_engine_by_name_is_the_same_engine() -> None:
         ({"view": {"fps": 0}}, r"view\.fps: .*greater than 0"),
         ({"reasoner": {"use": "vlm"}}, r"reasoner\.use: .*'transformers'"),
         ({"tools": {"think": {"use": "retrieve"}}}, "tool tag 'think' is reserved"),
-        ({"tools": {"Look At": {"use": "retrieve"}}}, "tool tag 'Look At': write a lower-case letter"),
+        ({"tools": {"Look At": {"use": "retrieve"}}}, "tool tag 'Look At' is malformed: write"),
     ],
 )
 def test_an_invalid_key_or_value_is_named_in_one_line(changes: dict[str, object], message: str) -> None:
@@ -149,7 +149,7 @@ def test_sources_that_cannot_be_read(tmp_path: Path) -> None:
             load_config(path)
 
 
-def test_the_hash_is_of_what_can_change_an_answer() -> None:
+def test_the_hash_covers_all_that_can_change_an_answer() -> None:
     base = load_config("micro")
     assert (
         load_config("micro", cache="/elsewhere", store="memory://frames", name="mine", about="x").hash

@@ -1,4 +1,4 @@
-"""A compiled graph in a notebook: drawn without a website, and the same graph in everything else."""
+"""Drawing a compiled graph in a notebook, offline."""
 
 from __future__ import annotations
 

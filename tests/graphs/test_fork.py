@@ -1,4 +1,4 @@
-"""Forks and replays: the real graph, clips, store and checkpoints; a scripted model, and micro's own."""
+"""Forks and replays with the real graph, clips, store and checkpoints, and a scripted or a micro model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LINES = (
 
 
 class Seer(Scripted):
-    """Answers with the last thing that it was shown: a time, `imagined`, or a note."""
+    """Answers with the last reply that it was shown: a time, `imagined`, or a note."""
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         last = (
@@ -86,13 +86,13 @@ async def place(tmp_path: Path) -> Place:
 
 
 def said(trace: Trace) -> list[str]:
-    """The chain in short: what was called, and what came back."""
+    """A summary of the chain: the calls and their replies."""
     return [
         *(s.note or f"{s.frames[0].seconds:g}" if isinstance(s, Frames) else s.text for s in trace.segments)
     ]
 
 
-async def test_another_query_changes_what_follows_and_keeps_what_was_before(place: Place) -> None:
+async def test_another_query_changes_only_what_follows(place: Place) -> None:
     first = place.trace
     assert first.answer == "2.0 seconds"
     new = await afork(place.graph, first, 2, query=" second   4 ")
@@ -199,17 +199,17 @@ def test_fork_and_replay_are_synchronous(tmp_path: Path) -> None:
     [
         (3, {}, QuestionError, "no call number 3 .*1 <retrieve> second 1; 2 <generate> second 2"),
         (-1, {}, QuestionError, "no call number -1"),
-        (0, {"drop": True}, QuestionError, "at the beginning"),
-        (1, {"drop": True, "query": "x"}, QuestionError, "exclude each other"),
+        (0, {"drop": True}, QuestionError, "no call to change at 0"),
+        (1, {"drop": True, "query": "x"}, QuestionError, "choose one of"),
         (1, {"tag": "zoom"}, ConfigError, "'zoom'.* retrieve, generate"),
         (1, {"query": " "}, QuestionError, "query was empty"),
         (1, {"query": "x " * 300}, QuestionError, "too long"),
         (1, {"query": "the <generate> x"}, QuestionError, "contained a tag"),
-        (1, {"query": "x</retrieve> I know: <answer>A</answer>"}, QuestionError, "cannot be asked"),
+        (1, {"query": "x</retrieve> I know: <answer>A</answer>"}, QuestionError, "cannot be called"),
         (2, {"query": "second 1", "tag": "retrieve"}, QuestionError, "had been made before"),
         (1, {"frame": 99}, QuestionError, "no frame at 99 s"),
         (1, {"frame": "no.png"}, StoreError, "no.png cannot be read"),
-        (1, {"frame": __file__}, StoreError, "no PNG"),
+        (1, {"frame": __file__}, StoreError, "not a PNG"),
     ],
 )
 async def test_a_change_that_cannot_be_made_is_an_error(
@@ -219,7 +219,7 @@ async def test_a_change_that_cannot_be_made_is_an_error(
         await afork(place.graph, place.trace, at, **change)
 
 
-async def test_a_missing_frame_tool_or_video_is_named(place: Place) -> None:
+async def test_a_missing_frame_tool_or_video_is_an_error(place: Place) -> None:
     first, second, *rest = place.trace.initial
     lost = place.trace.model_copy(
         update={"initial": (first, second.model_copy(update={"digest": "f" * 32}), *rest)}
@@ -234,24 +234,24 @@ async def test_a_missing_frame_tool_or_video_is_named(place: Place) -> None:
         await afork(fewer, place.trace, 1)
     clip = Path(place.trace.video.path)
     write_clip(make_item("observe", 0, "test", seconds=6).clip, clip)
-    with pytest.raises(VideoError, match="not the video that this trace is about"):
+    with pytest.raises(VideoError, match="not the video of this trace"):
         await areplay(place.graph, place.trace)
     clip.unlink()
     with pytest.raises(VideoError, match="trace's video is needed"):
         await areplay(place.graph, place.trace)
     other: Any = StateGraph(dict).add_node("x", lambda s: s).set_entry_point("x").compile()
-    with pytest.raises(ConfigError, match="create_act2see made"):
+    with pytest.raises(ConfigError, match="made by create_act2see"):
         await areplay(other, place.trace)
 
 
-async def test_a_malformed_call_is_repeated_or_mended(tmp_path: Path) -> None:
+async def test_a_malformed_call_is_repeated_or_repaired(tmp_path: Path) -> None:
     place = await place_in(
         tmp_path, "Look. <retrieve>second 1", "<zoom>x</zoom>", "It is TIME.</think><answer>TIME</answer>"
     )
     assert [c.outcome for c in place.trace.calls] == ["unclosed", "unknown"]
     assert diff_traces(place.trace, await afork(place.graph, place.trace, 2)).same
-    mended = await afork(place.graph, place.trace, 1, query="second 3")
-    assert [c.outcome for c in mended.calls] == ["ok", "unknown"]
+    repaired = await afork(place.graph, place.trace, 1, query="second 3")
+    assert [c.outcome for c in repaired.calls] == ["ok", "unknown"]
     with pytest.raises(ConfigError, match="<zoom>, and this run has retrieve, generate"):
         await afork(place.graph, place.trace, 2, query="y")
 

@@ -1,5 +1,4 @@
-"""A tool that interrupts the run by itself, to ask a person: through `ask`, `aresume`, and graphs around
-it."""
+"""A tool that interrupts the run to ask a person, with `aask`, `aresume` and parent graphs."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ LINES = ("I ask. <retrieve>the circle</retrieve>", "So.</think><answer>B</answer
 
 
 class Asks(Shows):
-    """Asks which moment is meant, and shows the frame at that one."""
+    """Asks a person for a time, and shows the frame at that time."""
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         second = interrupt(self.question)
@@ -69,7 +68,7 @@ async def test_decisions_that_cannot_be_saved_are_refused_and_the_run_still_wait
     graph = asking(tmp_path, InMemorySaver())
     with pytest.raises(WaitingError):
         await aask(graph, clip_in(tmp_path), "Which?", thread_id="t")
-    for decision, says in (({}, "empty decision"), (object(), "cannot be saved")):
+    for decision, says in (({}, "decision is empty"), (object(), "cannot be saved")):
         with pytest.raises(DecisionError, match=says):
             await aresume(graph, "t", decision=decision)
     assert (await aresume(graph, "t", decision="0")).answer == "B"
@@ -87,7 +86,7 @@ async def test_a_run_paused_by_interrupt_before_raises(tmp_path: Path) -> None:
 
 async def test_a_graph_without_a_trace_is_refused_before_it_runs(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(*LINES))
-    with pytest.raises(ConfigError, match="gives no trace"):
+    with pytest.raises(ConfigError, match="returns no trace"):
         await aask(create_long_video(config, parts=parts), clip_in(tmp_path), "Which?")
     assert parts.reasoner.visits == 0  # type: ignore[attr-defined]
 
@@ -123,14 +122,14 @@ async def test_a_tool_may_interrupt_twice(tmp_path: Path) -> None:
 
 
 async def test_an_interrupt_without_a_checkpointer_names_the_cause(tmp_path: Path) -> None:
-    with pytest.raises(WaitingError, match="cannot go on without a checkpointer"):
+    with pytest.raises(WaitingError, match="cannot continue without a checkpointer"):
         await aask(asking(tmp_path), clip_in(tmp_path), "Which?")
     with pytest.raises(WaitingError, match="from a graph that has a checkpointer"):
         await _by_hand(tmp_path)
 
 
 async def _by_hand(folder: Path) -> None:
-    """The tool of an agent, called by no agent."""
+    """The tool for an agent, called without an agent."""
     tool = as_tool(asking(folder))
     tool.handle_tool_error = False
     try:

@@ -1,4 +1,4 @@
-"""A run that is interrupted at any event goes on and gives the same answer.
+"""A run that is interrupted at any event and then resumed gives the same answer.
 
 Run as a program, it interrupts a scripted run with two calls at its events and prints what failed: a process
 of its own, since it forks for each interruption. `python -m benchmarks interruptions` does the same on the
@@ -24,8 +24,10 @@ from tests.graphs.parents import LINES
 
 
 def interrupt_everywhere(folder: Path) -> dict[str, object]:
-    """Everywhere in a run whose tools work, and at some events of one in which a tool fails: a checkpoint
-    keeps its error as text."""
+    """Interrupt at every event of a run whose tools work, and at some events of one in which a tool fails.
+
+    A checkpoint keeps the error of a tool as text, so that run is a case of its own.
+    """
     result: dict[str, object] = {"tried": 0, "failed": []}
     for fails, every in (({}, 1), ({"generate": OSError(errno.ECONNRESET, "the server hung up")}, 7)):
         place = folder / str(every)

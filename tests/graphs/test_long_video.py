@@ -1,4 +1,4 @@
-"""A long video through its graph: real models for what is found, scripts for what goes wrong."""
+"""The graph for long videos, with the micro models and with scripted models."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ NOT = "<answer>It is not visible here.</answer>"
 SECONDS, BLINK = (
     41,
     27.35,
-)  # five parts of nine seconds; the blink is in the fourth alone, between two seconds
+)  # five parts of nine seconds; only the fourth has the blink, between two seconds
 
 
-@pytest.mark.timeout(300)  # it loads models, and a busy machine takes its time
+@pytest.mark.timeout(300)  # loads models, which is slow on a busy machine
 async def test_one_part_that_found_it_is_not_outvoted(tmp_path: Path) -> None:
     rng = random.Random(5)
     board = draw_board(rng)
@@ -64,7 +64,7 @@ async def test_one_part_that_found_it_is_not_outvoted(tmp_path: Path) -> None:
 
     assert (result["answer"], result["found"]) == (colour, True)
     assert [p["verdict"] for p in result["parts"]] == ["absent"] * 3 + ["found", "absent"]
-    assert len({p["answer"] for p in result["parts"]}) > 1  # the others have answered all the same
+    assert len({p["answer"] for p in result["parts"]}) > 1  # the other parts have answered too
     (seen,) = result["evidence"]
     (frame,) = seen["frames"]
     assert blink.start / FPS - 1e-3 <= frame["seconds"] < blink.stop / FPS
@@ -76,8 +76,7 @@ async def test_one_part_that_found_it_is_not_outvoted(tmp_path: Path) -> None:
 
 
 class Watches(Scripted):
-    """Knows a part by the cell in which its first frame shows the circle, and writes what is to be said
-    there, or raises it."""
+    """Recognises a part by the circle's cell in its first frame, and writes or raises its entry in `says`."""
 
     def __init__(self, says: dict[int, Any], otherwise: Any = NOT, together: int = 1) -> None:
         super().__init__("")
@@ -91,7 +90,7 @@ class Watches(Scripted):
         self.asked.append(number := 3 * row + column)
         self.now += 1
         self.most = max(self.most, self.now)
-        for _ in range(300):  # a little while, for others to come
+        for _ in range(300):  # wait briefly for other parts
             if self.most >= self.together:
                 break
             await asyncio.sleep(0.01)
@@ -105,7 +104,7 @@ class Watches(Scripted):
 
 
 def hopping(folder: Path, parts: int = 9) -> dict[str, Any]:
-    """A question about a clip of parts of three seconds, the circle in a cell of its own in each."""
+    """A question about a clip with parts of three seconds, each with the circle in another cell."""
     clip = Clip(
         3 * FPS * parts,
         tuple((3 * FPS * n, Board((Piece("circle", "red", divmod(n, 3)),))) for n in range(parts)),
@@ -120,7 +119,7 @@ def watched(folder: Path, reasoner: Watches, *, saver: Any = None, model: Any = 
     return create_long_video(config, given, parts=parts, checkpointer=saver, model=model)
 
 
-async def test_parts_are_asked_some_at_a_time_and_their_events_pass(tmp_path: Path) -> None:
+async def test_parts_are_asked_concurrently_and_their_events_pass_through(tmp_path: Path) -> None:
     reasoner = Watches({4: "<answer>red</answer>", 5: "<answer>Red.</answer>"}, together=3)
     graph, events, final = watched(tmp_path, reasoner, concurrency=3), [], {}
     async for part in graph.astream(
@@ -136,19 +135,20 @@ async def test_parts_are_asked_some_at_a_time_and_their_events_pass(tmp_path: Pa
     assert [len(e["parts"]) for e in events if e["type"] == "split"] == [9]
     ends = [e for e in events if e["type"] == "part"]
     assert {e["part"] for e in ends} == set(range(9))
+    assert all(list(e) == ["type", "part", "run", "answer"] for e in ends)
     # The events of a part are those of its run.
     views = {e.run for e in map(read_event, events) if e and e.type == "view"}
     assert views == {e["run"] for e in ends} == {t["id"] for t in final["traces"]}
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_a_run_that_was_cut_short_asks_no_part_again(tmp_path: Path, kind: str) -> None:
+async def test_a_resumed_run_asks_no_part_again(tmp_path: Path, kind: str) -> None:
     given = hopping(tmp_path)
     async with saver_in(tmp_path, kind) as saver:
         saved: list[int] = []
 
         async def fails() -> None:
-            """A process that ends here would have lost nothing."""
+            """Check that all finished parts are saved at this point."""
             state = await saver.aget_tuple(thread())
             saved.append(sum(channel == "answered" for _, channel, _ in state.pending_writes))
             raise RuntimeError("the power failed")
@@ -161,13 +161,13 @@ async def test_a_run_that_was_cut_short_asks_no_part_again(tmp_path: Path, kind:
         result = await watched(tmp_path, second, saver=saver, at_once=1).ainvoke(None, thread())
         assert second.asked == [4, 5, 6, 7, 8]
         assert (result["answer"], [e["part"] for e in result["evidence"]]) == ("red", [2])
-        # Another question on the same thread starts afresh.
+        # Another question in the same thread starts from the beginning.
         third = Watches({7: "<answer>blue</answer>"})
         result = await watched(tmp_path, third, saver=saver).ainvoke(given, thread())
         assert (result["answer"], len(result["traces"]), sorted(third.asked)) == ("blue", 9, list(range(9)))
 
 
-async def test_a_part_that_fails_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+async def test_a_failed_part_is_reported_and_the_others_continue(tmp_path: Path) -> None:
     reasoner = Watches({1: RefusedError("it refused"), 2: "<answer>red</answer>"})
     result = await watched(tmp_path, reasoner).ainvoke(hopping(tmp_path, 3))
     assert [(p["verdict"], p["error"]) for p in result["parts"]] == [
@@ -192,7 +192,7 @@ async def test_errors_are_raised_before_any_part_is_asked(tmp_path: Path) -> Non
     for change, error, says in (
         ({"question": " "}, QuestionError, "empty"),
         ({"video": "none.mp4"}, VideoError, "no file none.mp4"),
-        ({}, ConfigError, "splits into 3 parts, at most 2 are allowed: raise `seconds`"),
+        ({}, ConfigError, "splits into 3 parts, and at most 2 are allowed: raise `seconds`"),
     ):
         with pytest.raises(error, match=says):
             await graph.ainvoke(given | change)
@@ -228,7 +228,7 @@ async def test_a_person_decides_for_each_part(tmp_path: Path) -> None:
 
 
 class Reads(GenericFakeChatModel):
-    """A chat model with a script, which keeps what it was asked."""
+    """A chat model with a script. It records its prompts."""
 
     asked: list[str] = Field(default_factory=list)
 
@@ -250,9 +250,8 @@ async def test_a_chat_model_merges_what_was_found(tmp_path: Path) -> None:
     assert "Part 3, 9.0 s to 12.0 s\nAnswer: green" in model.asked[0]
     assert "Part 4" not in model.asked[0]
     assert "Of 5 parts, 2 are not listed" in model.asked[0]
-    assert (await graph.ainvoke(hopping(tmp_path, 5)))[
-        "answer"
-    ] == "red"  # a reply without an answer: the rule's
+    # The second reply has no answer, so the rule's answer is returned.
+    assert (await graph.ainvoke(hopping(tmp_path, 5)))["answer"] == "red"
 
 
 class Case(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""Which parts have found something, and what they say together."""
+"""The verdicts on the parts of a long video, and merging their answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def frame(seconds: float, provenance: Any = None) -> FrameRef:
 def trace(
     answer: str | None, *looks: tuple[str, float | None], thought: str = "So.", options: tuple[str, ...] = ()
 ) -> Trace:
-    """`looks` are searches: a query, and the score of the frame that came back, or None where nothing did."""
+    """`looks` are searches: a query, and the score of the frame that came back, or None if none did."""
     segments: list[Any] = []
     for query, score in looks:
         found = (frame(3.3, Retrieved(query=query, score=score)),) if score is not None else ()
@@ -107,7 +107,7 @@ def test_verdicts_follow_what_a_part_did() -> None:
     assert verdicts(trace("blue", ("it", None), ("it blinks", 0.4))) == ["found"]
 
 
-def test_a_part_without_searches_is_scored_by_the_commonest_query() -> None:
+def test_a_part_without_searches_is_scored_by_the_most_common_query() -> None:
     asked = []
 
     def similarity(frame: FrameRef, query: str) -> float:
@@ -131,7 +131,7 @@ def test_a_part_without_searches_is_scored_by_the_commonest_query() -> None:
     ]
     assert best[0].seconds == 1.0
     assert verdicts(trace("blue"), trace("red", ("it", 0.5)), similarity=lambda *_: 0.1) == ["faint", "found"]
-    # Nobody looked: nothing to compare, and every word counts.
+    # No part searched: there are no scores, and the wording decides.
     assert [r.score for r in judged(trace("blue"), trace("red"))[0]] == [None, None]
 
 

@@ -1,4 +1,4 @@
-"""What is missing is known before any work, and said in a line with the command that mends it."""
+"""Missing requirements are reported before any work, in one line with the command that fixes them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def config_in(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture
 def unused_port() -> Iterator[int]:
-    """A port at which nothing listens, and nobody else can."""
+    """A port without a listener, reserved so that no other process can listen."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
@@ -102,7 +102,7 @@ def test_incomplete_weights_are_reported(ask: Ask, tmp_path: Path) -> None:
     next(folder.glob("*.safetensors")).unlink()
     line = one_line(ask("--config", config_in(tmp_path, encoder={"weights": str(folder)})))
     assert f"incomplete: safetensors files are missing in {folder}" in line
-    assert "download" not in line  # no hub has a folder of one's own
+    assert "download" not in line  # a local folder cannot be downloaded
 
 
 async def test_check_ready_raises_one_error(ask: Ask) -> None:
@@ -160,7 +160,7 @@ def test_a_wrong_key_is_reported_before_any_work(
         file = config_in(tmp_path, reasoner=chat(kind, server.url), encoder={"weights": "somebody/encoder"})
         line = one_line(ask("--config", file))
         assert f"refuses the key (status {401 if kind == 'openai:m' else 400}): export {variable}=..." in line
-        assert "act2see download somebody/encoder" in line  # what is missing besides is said at once
+        assert "act2see download somebody/encoder" in line  # other problems are reported too
         assert server.requests == []
         monkeypatch.setenv(variable, "right")
         file = config_in(tmp_path, reasoner=chat(kind, server.url, max_retries=2))
@@ -222,7 +222,7 @@ async def test_only_a_server_that_has_answered_before_is_waited_for(unused_port:
     absent = engine(f"http://127.0.0.1:{unused_port}/v1")
     with pytest.raises(ReasonerError, match="cannot be reached"):
         await write(absent)
-    # Overload is waited for as before, also where it is the first that is heard of a server.
+    # An overloaded server is always waited for, even if it has not answered before.
     with openai_server(Reply(status=503), Reply(status=503), says("Now.")) as server:
         assert (await write(engine(server.url)))[0] == "Now."
         assert len(server.requests) == 3
@@ -231,7 +231,7 @@ async def test_only_a_server_that_has_answered_before_is_waited_for(unused_port:
 async def test_loading_does_not_count_against_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that only loading advances."""
+    """The clock of this test advances only during loading."""
     now = [0.0]
 
     class Loads(Scripted):

@@ -1,4 +1,4 @@
-"""One process whose working folder and cache change: what was read keeps its meaning."""
+"""Paths and caches after a change of the working folder or of `ACT2SEE_CACHE`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Another folder, to go to; the test begins in `tmp_path`, and nothing may be left there."""
+    """Another working folder. The test starts in `tmp_path`, and must leave no file in `elsewhere`."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -65,7 +65,7 @@ def test_paths_in_data_are_relative_to_the_working_folder(
     assert load_config(config) == config
 
 
-def test_names_that_are_no_paths_stay_as_they_are(tmp_path: Path) -> None:
+def test_names_that_are_not_paths_are_unchanged(tmp_path: Path) -> None:
     config = load_config(
         "micro",
         store="memory://frames",
@@ -111,7 +111,7 @@ def test_another_cache_gives_other_parts_with_the_same_models(
     assert places[1:] == [tmp_path / "one", elsewhere / "one"]
     assert len({*places}) == len({p.resources.store.url for p in (before, one, other)}) == 3
     assert before.resources.finder.encoder is one.resources.finder.encoder is other.resources.finder.encoder
-    assert one.reasoner is not other.reasoner  # it takes pixels from its store
+    assert one.reasoner is not other.reasoner  # it reads pixels from its store
     monkeypatch.chdir(tmp_path)
     assert cached_parts(config) is one
 

@@ -61,7 +61,7 @@ else:
     def event(event):
         global tokens
         tokens += event.type == "token"
-        # After the view, while it writes, and while a tool is at work.
+        # After the view, while the model writes, and while a tool runs.
         if event.type in ("view", "call") or tokens == 20:
             tokens += 1
             begin(len(children))
@@ -73,7 +73,7 @@ print(*answers(), sep="\\n")
 
 
 def asked(folder: Path) -> tuple[list[str], list[str]]:
-    """Two questions as arguments of the script, and their answers."""
+    """Two questions, as arguments for the script, and their answers."""
     given, answers = [], []
     for family, n in (("blink", 4), ("imagine", 3)):
         item = make_item(family, n, "test")
@@ -85,8 +85,7 @@ def asked(folder: Path) -> tuple[list[str], list[str]]:
 
 def run(tmp_path: Path, when: str, threads: str) -> tuple[list[str], list[str]]:
     given, answers = asked(tmp_path)
-    # The models' threads in the parent are what a child lacks: more than one, whatever the test runner has
-    # set.
+    # A forked child lacks the threads of its parent, so the models need several, whatever the runner sets.
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "ACT2SEE_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", SCRIPT, when, *given]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, cwd=tmp_path)

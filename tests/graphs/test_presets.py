@@ -1,5 +1,4 @@
-"""The presets: they validate, their weights are known, and what they say of memory and disk is what the
-counts give."""
+"""The presets: they are valid, their weights are known, and their memory and disk needs match the counts."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ def names(config: Config) -> list[str]:
 
 
 @pytest.mark.parametrize("preset", LARGE)
-def test_every_weight_is_named_well_and_known(preset: str) -> None:
+def test_every_weight_has_a_valid_name_and_is_known(preset: str) -> None:
     config = load_config(preset)
     assert config.name == preset
     assert config.about
@@ -51,7 +50,7 @@ def test_needed_weights_of_a_preset() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted({k.loads for k in catalogue().values()}))
-def test_the_class_that_loads_them_is_there(kind: str) -> None:
+def test_the_class_that_loads_the_weights_exists(kind: str) -> None:
     import diffusers
     import transformers
 
@@ -98,7 +97,7 @@ def test_memory_follows_the_options() -> None:
 
 
 def count(model: Any) -> int:
-    """Parameters, and the tables that are saved with them."""
+    """The number of parameters and of values in the buffers that are saved with them."""
     saved = model.state_dict()
     return sum(p.numel() for p in model.parameters()) + sum(
         b.numel() for n, b in model.named_buffers() if n in saved

@@ -1,5 +1,4 @@
-"""One process owns the models and many graphs share them; a long video keeps nobody waiting; who is cancelled
-frees the device."""
+"""Sharing of models by the graphs of a process, fair turns beside a long video, and cancellation."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ from tests.graphs.doubles import Scripted
 
 
 class Slow:
-    """An encoder that takes a batch when it is let, and remembers how many frames each had."""
+    """An encoder that starts a batch only when the test allows it, and records the batch sizes."""
 
     id, size, no_match = "slow", 48, 0.0
 
@@ -59,7 +58,7 @@ class Slow:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A minute: 180 frames to index."""
+    """A video of a minute: 180 frames to index."""
     return str(
         write_clip(make_item("blink", 0, seconds=60).clip, tmp_path_factory.mktemp("film") / "film.mp4", 96)
     )
@@ -67,7 +66,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Six seconds: 18 frames."""
+    """A video of six seconds: 18 frames to index."""
     return str(
         write_clip(make_item("blink", 1, seconds=6).clip, tmp_path_factory.mktemp("clip") / "clip.mp4", 96)
     )
@@ -105,7 +104,7 @@ def test_configurations_of_the_same_models_share_them(tmp_path: Path) -> None:
     source = np.zeros((48, 48, 3), np.uint8)
     assert fewer.diffuser.params(source, fewer.options).steps == 4
     assert generate.diffuser.params(source, generate.options).steps == generate.options.steps != 4
-    # What loads something else is something else.
+    # Other weights mean another model.
     assert made(reasoner={"weights": "micro:base"}).reasoner is not one.reasoner
     assert made(reasoner={"rows": 2}).reasoner is not one.reasoner
     assert made(encoder={"dtype": "bfloat16"}).resources.finder.encoder is not one.resources.finder.encoder
@@ -138,7 +137,7 @@ async def test_a_clip_does_not_wait_for_a_film(slow: Finder, film: str, clip: st
     assert len(await short) == 18
     assert not long.done()
     assert len(encoder.batches) <= 10  # three of them the clip's, of the film's twenty-three
-    # Facts, pictures and indexes of others are there all the while.
+    # Facts, pictures and indexes of other videos stay available.
     assert (await slow.ready(clip)).id == slow.index_id(clip)
     assert len(await asyncio.to_thread(slow.library.pictures, film, [3])) == 1
     encoder.let_all = True
@@ -149,8 +148,7 @@ async def test_a_clip_does_not_wait_for_a_film(slow: Finder, film: str, clip: st
 async def test_many_films_do_not_use_up_the_threads(
     slow: Finder, film: str, clip: str, tmp_path: Path
 ) -> None:
-    """More wait than asyncio has threads (as many as cores, and four), and what needs one is done all the
-    same."""
+    """More videos wait than asyncio has threads (cores + 4), and other work in threads is still done."""
     encoder: Any = slow.encoder
     parts = [asyncio.create_task(slow.ready(f"{film}#t={n},{n + 9}")) for n in range(40)]
     await reached(lambda: slow.building == 40)

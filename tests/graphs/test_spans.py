@@ -1,4 +1,4 @@
-"""Spans of real runs, as an exporter gets them."""
+"""The spans of real runs, as an exporter receives them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tracer(exporter: InMemorySpanExporter) -> Tracer:
 
 def traced(graph: Graph, tracer: Tracer, **how: Any) -> Graph:
     spans = Spans(tracer, **how)
-    spans.raise_error = True  # else LangChain only logs what a handler raises
+    spans.raise_error = True  # by default LangChain only logs the errors of a handler
     return graph.with_config(callbacks=[spans])
 
 
@@ -151,7 +151,7 @@ async def test_a_tool_that_fails_has_a_span_for_each_try(
     tries = [s for s in rest if s.name == "execute_tool retrieve"]
     assert len(tries) == 2
     assert {(of(s, "error.type"), s.status.status_code) for s in tries} == {("ToolError", StatusCode.ERROR)}
-    assert run.status.status_code is StatusCode.UNSET  # it went on and answered
+    assert run.status.status_code is StatusCode.UNSET  # the run continued and answered
     assert "secret" not in " ".join(s.to_json() for s in rest)
 
 
@@ -214,7 +214,7 @@ async def test_concurrent_and_nested_runs_have_separate_spans(
 
 
 async def test_node_inputs_and_outputs_are_small_and_hold_no_pixels(tmp_path: Path) -> None:
-    """What LangSmith is sent, where it is on."""
+    """LangSmith receives the inputs and outputs of nodes, if it is enabled."""
 
     class Sizes(BaseCallbackHandler):
         run_inline, raise_error = True, True

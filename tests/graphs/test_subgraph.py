@@ -1,4 +1,4 @@
-"""The graph as a node of a parent, as it is: events, checkpoints, interrupts and restarts pass through."""
+"""The compiled graph as a node of a parent: events, checkpoints, interrupts and restarts pass through."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_an_interrupt_reaches_the_parent_and_its_resume_reaches_the_child(
         assert (waiting.value["tag"], waiting.value["query"]) == ("generate", "the circle in blue")
         inside = (await parent.aget_state(thread(), subgraphs=True)).tasks[0].state.values
         assert [s["kind"] for s in inside["segments"]] == ["text", "call", "frames", "text", "call"]
-        # Another graph of the same configuration goes on: nothing lives in the first.
+        # Another graph of the same configuration continues: the first one holds no state.
         parent = parent_of(child_in(tmp_path, approve=True), checkpointer)
         result = await parent.ainvoke(
             Command(resume={"type": "accept", "by": "Ann"}), thread(), durability=durability
@@ -109,7 +109,7 @@ def process(folder: Path, durability: str, die: int = -1) -> subprocess.Complete
 
 
 async def resumed(folder: Path, durability: Any, *steps: Any) -> Any:
-    """This process goes on where another one stopped."""
+    """Continue in this process a run of another process."""
     async with saver_in(folder, "sqlite") as saver:
         parent = parent_of(child_in(folder, approve=True), saver)
         for step in steps:
@@ -126,14 +126,14 @@ async def test_another_process_resumes_an_interrupted_parent(tmp_path: Path, dur
     assert (result["said"], seen(result["trace"])) == (whole["said"], seen(whole["trace"]))
 
 
-async def test_kill_9_inside_the_child_then_the_parent_goes_on(tmp_path: Path) -> None:
+async def test_kill_9_inside_the_child_then_the_parent_continues(tmp_path: Path) -> None:
     assert process(tmp_path, "sync", die=3).returncode == -signal.SIGKILL
     result = await resumed(tmp_path, "sync", None, Command(resume={"type": "accept"}))
     whole = await parent_of(child_in(tmp_path)).ainvoke(asked(tmp_path))
     assert (result["said"], seen(result["trace"])) == (whole["said"], seen(whole["trace"]))
 
 
-async def test_several_runs_at_once_in_one_thread_are_told_apart(tmp_path: Path) -> None:
+async def test_concurrent_runs_in_one_thread_have_different_ids(tmp_path: Path) -> None:
     class Many(TypedDict):
         traces: Annotated[list[Any], operator.add]
 
@@ -194,7 +194,7 @@ async def test_a_parent_may_hold_our_settings_under_our_name(
     [
         ({"seeds": 5}, "no setting 'seeds'"),
         ({"seed": "five"}, "'seed' cannot be 'five'"),
-        ("seed", "must be names and values"),
+        ("seed", "must be a mapping or an AskContext"),
     ],
 )
 async def test_an_invalid_setting_under_act2see_is_named(tmp_path: Path, settings: Any, says: str) -> None:
@@ -231,7 +231,7 @@ async def test_a_key_of_another_type_is_named_with_the_adapter(
     assert (await parent_of(adapter, schema=Theirs).ainvoke(given))["said"] == "It said B."
 
 
-async def test_an_answer_key_with_a_reducer_of_its_own_needs_the_adapter(tmp_path: Path) -> None:
+async def test_an_answer_key_with_another_reducer_needs_the_adapter(tmp_path: Path) -> None:
     class Theirs(TypedDict, total=False):
         answer: Annotated[list[str], operator.add]
         verdict: str

@@ -1,5 +1,4 @@
-"""Swapping tools by configuration alone, and tools of other packages that misbehave: the run goes on, and
-says why."""
+"""Tools chosen by configuration, and faulty tools of other packages, which do not end the run."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from tests.graphs.doubles import Scripted, clip_in
 
 ODD = "tests.graphs.odd_tools"
 DONE = "So.</think><answer>B</answer>"
-NONE = {"retrieve": None, "generate": None}  # the preset's own, which would load models
+NONE = {"retrieve": None, "generate": None}  # the preset's tools would load models
 
 
 def configured(folder: Path, style: str = "paper", **tools: Any) -> Config:
@@ -49,8 +48,8 @@ async def ask(folder: Path, config: Config, *lines: str, **context: Any) -> tupl
     return Trace.model_validate(result["trace"]), reasoner.rollouts[0]
 
 
-async def told(folder: Path, name: str, query: str = "x", **settings: Any) -> Frames:
-    """What the model got of a call to one of the odd tools; the run must have come to its answer."""
+async def reply_of(folder: Path, name: str, query: str = "x", **settings: Any) -> Frames:
+    """The reply to a call of one of the odd tools. The run must end with its answer."""
     config = configured(folder, odd={"use": f"{ODD}:{name}", "retries": 0, **settings})
     trace, _ = await ask(folder, config, f"<odd>{query}</odd>")
     assert trace.answer == "B"
@@ -120,13 +119,13 @@ async def test_another_tool_under_a_tag_is_one_line(tmp_path: Path) -> None:
 
 
 async def test_a_tool_that_raises(tmp_path: Path) -> None:
-    assert (await told(tmp_path, "Raises")).note == "The tool failed: division by zero. Go on without it."
+    assert (await reply_of(tmp_path, "Raises")).note == "The tool failed: division by zero. Go on without it."
 
 
 @pytest.mark.parametrize("name", ["Hangs", "Blocks"])
 async def test_a_tool_that_hangs_is_abandoned(tmp_path: Path, name: str) -> None:
     started = time.perf_counter()
-    frames = await told(tmp_path, name, "block", timeout=0.3)
+    frames = await reply_of(tmp_path, name, "block", timeout=0.3)
     assert frames.note.startswith("The tool failed: ")
     assert "0.3" in frames.note
     assert time.perf_counter() - started < 15
@@ -144,11 +143,11 @@ async def test_the_call_after_a_blocked_one_works(tmp_path: Path) -> None:
     ("name", "says"),
     [
         ("Exits", "the tool 'odd' tried to end the process (SystemExit)"),
-        ("Cancels", "the tool 'odd' gave up: something in it was cancelled"),
+        ("Cancels", "the tool 'odd' failed: it cancelled itself"),
         ("ReturnsNothing", "the tool 'odd' returned nothing (None); it must return a ToolResult"),
         (
             "ReturnsPixels",
-            "the tool 'odd' returned a ndarray for a frame; keep pixels by `resources.store.ref`",
+            "the tool 'odd' returned a ndarray for a frame; store the pixels with `resources.store.ref`",
         ),
         (
             "ReturnsAFrame",
@@ -160,7 +159,7 @@ async def test_the_call_after_a_blocked_one_works(tmp_path: Path) -> None:
     ],
 )
 async def test_an_invalid_result_of_a_tool_is_reported(tmp_path: Path, name: str, says: str) -> None:
-    frames = await told(tmp_path, name)
+    frames = await reply_of(tmp_path, name)
     assert says in frames.note
     assert not frames.frames
 
@@ -177,11 +176,11 @@ async def test_a_tool_that_returns_ten_thousand_frames(
     [frames] = [s for s in Trace.model_validate(result["trace"]).segments if isinstance(s, Frames)]
     assert len(frames.frames) == most
     assert frames.note.endswith(
-        f"(and 46,000 more characters) {10_000 - most:,} more frames were found and not shown; "
+        f"… (46,000 more characters) {10_000 - most:,} more frames were found and not shown; "
         "ask for something narrower to see them."
     )
     assert reasoner.rollouts[1].endswith(f"{frames.note}</frame>")
-    assert f"the tool 'odd' returned 10000 frames; the first {most} are shown" in caplog.text
+    assert f"the tool 'odd' returned 10000 frames; only the first {most} are shown" in caplog.text
     async for state in graph.aget_state_history(run):
         assert len(json.dumps(state.values.get("segments", []))) < 20_000
 
@@ -191,12 +190,12 @@ async def test_a_tool_that_returns_ten_thousand_frames(
     [
         (
             {"use": f"{ODD}:NoOptions"},
-            f"tools.odd: '{ODD}:NoOptions' is no tool: a tool is a class with `Options`",
+            f"tools.odd: '{ODD}:NoOptions' is not a tool: a tool is a class with a nested",
         ),
         ({"use": f"{ODD}:ask"}, "cannot be imported"),
-        ({"use": f"{ODD}:time"}, "is no tool: a tool is a class"),
-        ({"use": f"{ODD}:NoCall"}, "is no tool: it has no `call`"),
-        ({"use": f"{ODD}:NoUsage"}, "the `usage` of .* must say"),
+        ({"use": f"{ODD}:time"}, "is not a tool: a tool is a class"),
+        ({"use": f"{ODD}:NoCall"}, "is not a tool: it has no `call`"),
+        ({"use": f"{ODD}:NoUsage"}, "`usage` of .* must say"),
         ({"use": f"{ODD}:NotMade"}, "cannot be set up: KeyError: 'API_KEY'"),
         (
             {"use": f"{ODD}:Plain", "options": {"att": 1}},
@@ -211,7 +210,7 @@ def test_an_invalid_tool_class_is_a_config_error(tmp_path: Path, tool: dict[str,
 
 @pytest.mark.parametrize("tag", ["view", "answer", "approve", "video", "segments"])
 def test_a_tag_that_the_graph_uses_itself(tmp_path: Path, tag: str) -> None:
-    says = f"tool tag '{tag}' is (taken|reserved)"
+    says = f"tool tag '{tag}' is reserved"
     with pytest.raises(ConfigError, match=says):
         build_parts(configured(tmp_path, **{tag: {"use": f"{ODD}:Plain"}}))
 
@@ -235,7 +234,7 @@ def test_duplicate_keys_are_refused(tmp_path: Path, text: str, says: str) -> Non
     path.write_text(f"preset: micro\n{text}", encoding="utf-8")
     with pytest.raises(ConfigError) as e:
         load_config(path)
-    assert f"{path}, {says}; give each a name of its own" == str(e.value)
+    assert f"{path}, {says}; rename or remove one" == str(e.value)
 
 
 def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:

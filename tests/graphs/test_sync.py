@@ -1,5 +1,4 @@
-"""The graph in synchronous code: `invoke`, `stream`, `batch`, synchronous savers, and what asynchronous
-entries say to those."""
+"""The graph in synchronous code: `invoke`, `stream`, `batch`, and synchronous checkpointers."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ from tests.graphs.parents import LINES, child_in, seen, thread
 
 
 class Child:
-    """What a graph is made of, to be given a saver."""
+    """The parts of a graph, to build it with different checkpointers."""
 
     def __init__(self, folder: Path) -> None:
         self.config, self.parts = parts_in(folder, Scripted(*LINES))
@@ -79,7 +78,7 @@ def test_a_call_has_its_time_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("saver", ["memory", "sqlite"])
-def test_a_run_waits_and_goes_on_with_a_synchronous_saver(tmp_path: Path, saver: str) -> None:
+def test_a_run_waits_and_continues_with_a_synchronous_saver(tmp_path: Path, saver: str) -> None:
     def run(checkpointer: Any) -> None:
         graph = child.graph(checkpointer)
         given = question(tmp_path)
@@ -95,7 +94,7 @@ def test_a_run_waits_and_goes_on_with_a_synchronous_saver(tmp_path: Path, saver:
         run(checkpointer)
 
 
-def test_asynchronous_entries_say_which_saver_they_need(tmp_path: Path) -> None:
+def test_a_synchronous_saver_in_an_asynchronous_run_is_an_error(tmp_path: Path) -> None:
     child = Child(tmp_path)
     with SqliteSaver.from_conn_string(str(tmp_path / "runs.sqlite")) as checkpointer:
         graph = child.graph(checkpointer)
@@ -104,13 +103,13 @@ def test_asynchronous_entries_say_which_saver_they_need(tmp_path: Path) -> None:
             lambda: asyncio.run(aask(graph, clip_in(tmp_path), "What?")),
             lambda: resume(graph, "t"),
         ):
-            with pytest.raises(ConfigError, match=r"SqliteSaver works synchronously: use graph\.invoke"):
+            with pytest.raises(ConfigError, match=r"SqliteSaver is synchronous: use graph\.invoke"):
                 entry()
 
 
-async def test_resuming_without_a_saver_or_a_run_says_so(tmp_path: Path) -> None:
+async def test_resuming_without_a_saver_or_a_run_is_an_error(tmp_path: Path) -> None:
     child = Child(tmp_path)
-    with pytest.raises(ConfigError, match="saves no runs: give it a checkpointer"):
+    with pytest.raises(ConfigError, match="can only be resumed with a checkpointer"):
         await aresume(child.graph(), "t")
     with pytest.raises(StoreError, match="no saved run 't'"):
         await aresume(child.graph(InMemorySaver()), "t")

@@ -1,5 +1,4 @@
-"""A thread that is asked again: what came in and what goes out belongs to one run, and each run has an id of
-its own."""
+"""Several questions in one thread: each run has its own input, output and id."""
 
 from __future__ import annotations
 
@@ -68,7 +67,7 @@ async def test_a_second_question_inherits_neither_video_nor_question(tmp_path: P
                 )
 
 
-async def test_runs_from_one_earlier_checkpoint_have_ids_of_their_own(tmp_path: Path, kind: str) -> None:
+async def test_runs_from_one_earlier_checkpoint_have_different_ids(tmp_path: Path, kind: str) -> None:
     config, parts = parts_in(tmp_path, Scripted(ANSWER))
     given: Any = {"video": clip_in(tmp_path), "question": "One?", "options": OPTIONS}
     async with saver_in(tmp_path, kind) as saver:

@@ -1,4 +1,4 @@
-"""The ablations: stages run once on the real models, and the page shows their results."""
+"""The ablations: each stage runs once, on the real models, and the report shows the results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_ablation_stages_run_once_and_build_on_each_other(tmp_path: Path) -> Non
     assert seen == [f"seed 0, {s}" for s in STAGES]
     results = read_results(tmp_path)
     assert results["corpus-reference"][0]["made"] == results["corpus-reference"][0]["right"] == 8
-    assert results["insertion"][0]["calls"] >= 4  # one in each question, by rule
+    assert results["insertion"][0]["calls"] >= 4  # the rule makes one for each of four questions
     assert results["both"][0]["steps"] == 1
     assert results["budget-1"][0]["calls"] <= 4
     (tmp_path / "seed-0" / "budget-1.json").unlink()

@@ -1,4 +1,4 @@
-"""The corpus: a chain with fewer tools, and a chain after its view."""
+"""Variants of a chain in the corpus: with fewer tools, and without its view."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_without_retrieve_a_chain_guesses(tags: tuple[str, ...]) -> None:
         trace = with_tools(BOTH, tags, random.Random(seed))
         assert trace.calls == ()
         assert tuple(trace.versions.tools) == tags
-        said, answer = trace.segments
-        assert isinstance(said, Text)
+        thought, answer = trace.segments
+        assert isinstance(thought, Text)
         assert isinstance(answer, Answer)
         end = (
             f" A ring blinks in these frames: no.{tools_line(tags)} I cannot look again. "
             f"My guess is {answer.body}.</think>\n"
         )
-        assert said.text.endswith(end)
+        assert thought.text.endswith(end)
         guesses.add(answer.body)
     assert guesses == {"north", "south", "west"}
 
@@ -71,7 +71,7 @@ def test_without_generate_a_chain_concludes_from_text() -> None:
     assert LINE not in trace.text
 
 
-def test_an_unneeded_tool_is_only_left_out_of_the_tools_line() -> None:
+def test_an_unused_tool_is_only_removed_from_the_tools_line() -> None:
     plain = chain(
         Text(text="Second 0: north ring red. At the start the ring is at north.</think>\n"), BOTH.segments[-1]
     )
@@ -88,19 +88,14 @@ def test_every_call_of_an_item_follows_the_line_of_tools() -> None:
 
 def test_after_view_masks_the_description_of_the_view() -> None:
     initial = [{"digest": f"d{n}", "width": 48, "height": 48, "seconds": float(n)} for n in range(2)]
-    said = (
-        "Second 0: north ring red. 1: north ring red. A ring in these frames: yes. The ring is red.</think>\n"
-    )
-    trace = Trace.model_validate(
-        {**chain(Text(text=said), BOTH.segments[-1]).model_dump(), "initial": initial}
-    )
-    given, learnt, answer = after_view(trace).segments
-    assert isinstance(given, Text)
-    assert isinstance(learnt, Text)
-    assert (given.text, given.author) == ("Second 0: north ring red. 1: north ring red.", "graph")
-    assert (learnt.text, learnt.author) == (
-        " A ring in these frames: yes. The ring is red.</think>\n",
-        "model",
-    )
-    assert given.text + learnt.text + answer.text == trace.text  # type: ignore[union-attr]
+    description = "Second 0: north ring red. 1: north ring red."
+    conclusion = " A ring in these frames: yes. The ring is red.</think>\n"
+    whole = chain(Text(text=description + conclusion), BOTH.segments[-1])
+    trace = Trace.model_validate({**whole.model_dump(), "initial": initial})
+    masked, trained, answer = after_view(trace).segments
+    assert isinstance(masked, Text)
+    assert isinstance(trained, Text)
+    assert (masked.text, masked.author) == (description, "graph")
+    assert (trained.text, trained.author) == (conclusion, "model")
+    assert masked.text + trained.text + answer.text == trace.text  # type: ignore[union-attr]
     assert not after_view(trace).initial

@@ -1,4 +1,5 @@
-"""The questions: deterministic, no leaks between splits, through options or through wording."""
+"""The questions are deterministic. Splits share nothing, and neither options nor wording reveal the
+answer."""
 
 from __future__ import annotations
 
@@ -22,16 +23,17 @@ def made() -> dict[str, list[Item]]:
 
 
 def pairs(item: Item) -> set[tuple[str, str]]:
-    """Every (shape, colour) that the clip or the chain shows."""
+    """Return every (shape, colour) that the clip or the chain shows."""
     boards: list[Board] = [item.clip.board(f) for f in range(item.clip.frames)]
     boards += [s.expect for s in item.chain if isinstance(s, ToolCall)]
     return {(p.shape, p.colour) for b in boards for p in b.pieces}
 
 
 def template(text: str) -> str:
-    """A question without its shapes, colours and places."""
+    """Return a question without its shapes, colours, places and sides."""
     names = sorted([*SHAPES, *COLOURS, *(cell_name(c) for c in CELLS)], key=len, reverse=True)
-    return re.sub(r"\b(to the )(left|right)\b", r"\1_", re.sub(rf"\b({'|'.join(names)})\b", "_", text))
+    without_names = re.sub(rf"\b({'|'.join(names)})\b", "_", text)
+    return re.sub(r"\b(to the )(left|right)\b", r"\1_", without_names)
 
 
 def test_items_are_deterministic() -> None:
@@ -48,12 +50,12 @@ def test_splits_share_no_seed(made: dict[str, list[Item]]) -> None:
     assert len(set().union(*seeds.values())) == COUNT * len(SPLITS)
     last = {split: max(s) for split, s in seeds.items()}
     first = {split: min(s) for split, s in seeds.items()}
-    # They begin ten million apart: a corpus of any size that can be made stays within its split.
+    # Splits start ten million seeds apart, so that even the largest corpus stays within its split.
     assert all(first[b] - last[a] > 9_000_000 for a, b in pairwise(SPLITS))
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_held_out_pairs_are_seen_in_their_split_alone(made: dict[str, list[Item]], split: str) -> None:
+def test_only_the_held_out_split_shows_held_out_pairs(made: dict[str, list[Item]], split: str) -> None:
     for item in made[split]:
         assert bool(pairs(item) & HELD_OUT) == (split == "held_out"), item.text
 
@@ -70,9 +72,8 @@ def test_options_hold_the_answer_once_and_its_letter_is_uniform(
         assert item.options["ABCD".index(item.correct)] == item.answer
     letters = Counter(i.correct for i in with_options)
     expected = len(with_options) / 4
-    assert (
-        sum((letters[x] - expected) ** 2 / expected for x in "ABCD") < 16.3
-    )  # p = 0.001, 3 degrees of freedom
+    chi_squared = sum((letters[x] - expected) ** 2 / expected for x in "ABCD")
+    assert chi_squared < 16.3  # p = 0.001 with 3 degrees of freedom
 
 
 def test_some_training_questions_have_no_options(made: dict[str, list[Item]]) -> None:
@@ -91,9 +92,8 @@ def test_the_usual_colour_is_never_an_option_of_a_blink(made: dict[str, list[Ite
         assert item.clip.slow[0][1].piece(shape).colour not in item.options
 
 
-def test_the_wording_does_not_tell_whether_to_call() -> None:
-    """Each wording that needs a tool in one clip needs fewer in another; `both` always imagines, and says
-    so."""
+def test_the_wording_does_not_reveal_whether_to_call() -> None:
+    """A wording that needs a tool for one clip needs fewer for another. Only `both` always imagines."""
     needed: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
     for item in items(2400, "train"):
         needed[template(item.text)][item.needed] += 1
@@ -131,9 +131,9 @@ def test_chains_end_in_the_answer_and_name_every_piece() -> None:
     assert item.closing() == f" {item.lead} {item.answer}.</think>\n<answer>{item.answer}</answer>"
     board = item.clip.slow[0][1]
     assert describe(board) == ", ".join(map(str, board.ordered())) + "."
-    said = describe_view(item.clip)
-    assert said.startswith(f"Second 0: {describe(item.clip.view()[0])} 1: ")
-    assert said.count(": ") == len(item.clip.view())
+    view = describe_view(item.clip)
+    assert view.startswith(f"Second 0: {describe(item.clip.view()[0])} 1: ")
+    assert view.count(": ") == len(item.clip.view())
 
 
 def test_clip_lengths() -> None:

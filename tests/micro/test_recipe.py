@@ -1,4 +1,4 @@
-"""The recipe from nothing, a few steps of each stage: the graph loads every folder that it writes."""
+"""The whole recipe with a few steps of each stage: the graph loads every folder that it writes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from act2see.micro.world import write_clip
 
 @pytest.mark.timeout(400)
 def test_the_whole_recipe_runs_and_leaves_weights_that_answer(tmp_path: Path) -> None:
-    told: set[str] = set()
-    seconds = recipe.train(tmp_path / "weights", quick=True, progress=lambda name, *_: told.add(name))
+    reported: set[str] = set()
+    seconds = recipe.train(tmp_path / "weights", quick=True, progress=lambda name, *_: reported.add(name))
     assert set(seconds) == set(recipe.STAGES)
-    assert {"eyes", "frames", "short clips", "clips", "recall", "facts", "vlm"} <= told
+    assert {"eyes", "frames", "short clips", "clips", "recall", "facts", "vlm"} <= reported
     assert json.loads((tmp_path / "weights" / "recipe.json").read_text())["steps"] == recipe.QUICK
     tensors = load_file(tmp_path / "weights" / "vlm" / "model.safetensors")
     assert {t.dtype for t in tensors.values()} == {torch.float16}
@@ -40,7 +40,7 @@ def test_the_whole_recipe_runs_and_leaves_weights_that_answer(tmp_path: Path) ->
     assert trace.usage.loops
 
 
-def test_an_unknown_stage_is_named(tmp_path: Path) -> None:
+def test_an_unknown_stage_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no stage 'encodr'"):
         recipe.train(tmp_path, stages=("encodr",))
     assert not any(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The weights in the package: they load, follow the grammar, call real tools, and are deterministic."""
+"""The weights in the package: they load, follow the grammar, call the real tools, and are deterministic."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ async def test_a_question_of_each_family_is_answered_in_the_grammar(
 
 
 async def test_a_run_resumed_by_another_process_answers_the_same(graph: Graph, tmp_path: Path) -> None:
-    """The second half runs on models that have seen nothing of the first: no cache of keys, no index in
-    memory."""
+    """The second half runs on new models, without the first half's key cache and index in memory."""
     from langgraph.checkpoint.memory import InMemorySaver
 
     item = next(i for i in (make_item("both", n, "validation") for n in range(20)) if len(i.needed) == 2)
@@ -89,25 +88,20 @@ async def test_shipped_tools_return_the_expected_frames(graph: Graph, tmp_path: 
         for item in (make_item(family, i, "validation") for i in range(16)):
             for call in (s for s in item.chain if isinstance(s, ToolCall)):
                 clip = str(write_clip(item.clip, tmp_path / f"{item.seed}.mp4"))
-                frame = (await parts.tools[call.tag].call(call.query, ToolContext(clip))).frames[0]
+                result = await parts.tools[call.tag].call(call.query, ToolContext(clip))
+                frame = result.frames[0]
+                board = item.clip.at(frame.seconds)
                 if frame.imagined:
                     assert item.clip.edit is not None
-                    right.append(
-                        all(
-                            score_edit(
-                                item.clip.at(frame.seconds),
-                                item.clip.edit,
-                                parts.resources.store.get(frame.digest),
-                            )
-                        )
-                    )
+                    pixels = parts.resources.store.get(frame.digest)
+                    right.append(all(score_edit(board, item.clip.edit, pixels)))
                 else:
-                    right.append(set(item.clip.at(frame.seconds).pieces) == set(call.expect.pieces))
+                    right.append(set(board.pieces) == set(call.expect.pieces))
     assert len(right) >= 8
     assert sum(right) / len(right) >= 0.8
 
 
-async def test_a_clip_that_is_no_board_is_refused(graph: Graph, tmp_path: Path) -> None:
+async def test_a_clip_without_a_board_is_refused(graph: Graph, tmp_path: Path) -> None:
     import av
     import numpy as np
 

@@ -1,8 +1,9 @@
-"""The board world: readable pictures, tipping, and events that only some views show."""
+"""The board world: pictures that can be read back, tipping, and events in and out of view."""
 
 from __future__ import annotations
 
 import random
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from act2see.micro.world import (
 from act2see.tools.video.reader import frames_at, open_video
 
 
-def same(a: Board, b: Board) -> bool:
+def equal_boards(a: Board, b: Board) -> bool:
     return set(a.pieces) == set(b.pieces) and a.tipped == b.tipped
 
 
@@ -47,10 +48,10 @@ def boards(draw: st.DrawFn) -> Board:
 @pytest.mark.parametrize("size", [48, 192])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_read_board_reads_every_piece(shape: str, size: int) -> None:
-    for n, (colour, lit) in enumerate((c, lit) for c in COLOURS for lit in (False, True)):
+    for n, (colour, lit) in enumerate(product(COLOURS, (False, True))):
         for tipped in (None, *SIDES):
             board = Board((Piece(shape, colour, CELLS[n % len(CELLS)], lit),), tipped)
-            assert same(read_board(render(board, size)), board)
+            assert equal_boards(read_board(render(board, size)), board)
 
 
 @settings(max_examples=40, deadline=None)
@@ -60,7 +61,7 @@ def test_read_board_reads_whole_boards(board: Board, side: str | None, lit: int)
         board = board.tip(side)
     if lit < len(board.pieces):
         board = board.change(board.pieces[lit].shape, lit=True)
-    assert same(read_board(render(board, 48)), board)
+    assert equal_boards(read_board(render(board, 48)), board)
 
 
 @settings(max_examples=100, deadline=None)
@@ -78,10 +79,10 @@ def test_tipping_keeps_the_order_and_loses_nothing(board: Board, side: str) -> N
         columns = [p.cell[1] for p in after_row]
         n = len(columns)
         assert columns == (list(range(n)) if side == "left" else list(range(GRID - n, GRID)))
-    assert same(after.tip(side), after)
+    assert equal_boards(after.tip(side), after)
 
 
-def test_an_edit_may_take_a_shape_away_first() -> None:
+def test_an_edit_can_remove_a_shape_first() -> None:
     board = Board((Piece("circle", "red", (0, 0)), Piece("ring", "green", (0, 2))))
     edit = Edit("left", "circle")
     assert edit.apply(board) == Board((Piece("ring", "green", (0, 0)),), "left")
@@ -98,7 +99,7 @@ def test_a_clip_as_h264_shows_the_right_board_at_every_third_of_a_second(family:
     wanted = frames_at(video.timestamps, [n / 3 for n in range(3 * clip.frames // FPS)])
     assert wanted == list(range(0, clip.frames, FPS // 3))
     for n, seconds, pixels in video.read(wanted):
-        assert same(read_board(np.asarray(pixels)), clip.at(seconds)), f"at {seconds} s"
+        assert equal_boards(read_board(np.asarray(pixels)), clip.at(seconds)), f"at {seconds} s"
         assert clip.at(seconds) == clip.board(n)
 
 
@@ -116,9 +117,8 @@ def test_short_events_are_in_view_only_around_whole_seconds(kind: str, seconds: 
         assert short.in_view == in_view
         clip = Clip(frames, ((0, base),), (short,))
         assert any(b != base for b in clip.view()) == in_view
-        assert any(clip.board(f) != base for f in range(0, frames, FPS // 3)), (
-            "retrieval at 3 fps must be able to see it"
-        )
+        # Retrieval at 3 fps must be able to see the event.
+        assert any(clip.board(f) != base for f in range(0, frames, FPS // 3))
         assert clip.board(0) == base
         assert clip.board(frames - 1) == base
 
@@ -147,7 +147,7 @@ def test_the_board_changes_over_time() -> None:
     assert clip.at(2.0) == later
     # Traces round seconds: 28 / 12 is 2.3333 there, and still shows the blink's first frame.
     assert clip.at(2.3333) == clip.board(28) != later
-    # A blink lights the shape where it is.
+    # A blink lights the shape in its current cell.
     assert clip.board(30) == Board((Piece("circle", "blue", (2, 2), True),))
     assert clip.at(99.0) == later
     assert clip.seconds == 4.0

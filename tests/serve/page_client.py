@@ -1,4 +1,4 @@
-"""The page as an attacker meets it: raw HTTP, any value in any event."""
+"""A client that sends the page raw HTTP requests, with any value in any event, as an attacker could."""
 
 from __future__ import annotations
 
@@ -17,47 +17,44 @@ SESSION = "attack"
 
 @dataclass
 class Client:
-    """Talks to the page; `functions` are its events by the name of the handler's outputs and inputs, as the
-    page tells them."""
+    """Sends requests to the page. `config` is Gradio's description of its components and events."""
 
     http: httpx.Client
     config: dict[str, Any]
 
     def function(self, *inputs: str) -> int:
-        """The id of the first event that takes these controls, by their `elem_id`."""
+        """Return the id of the first event whose inputs are these controls, named by `elem_id`."""
         ids = {c["id"]: c["props"].get("elem_id") for c in self.config["components"]}
         for event in self.config["dependencies"]:
             if event["backend_fn"] and [ids.get(i) for i in event["inputs"] if ids.get(i)] == list(inputs):
                 return int(event["id"])
-        raise AssertionError(f"no event takes {inputs}")
+        raise AssertionError(f"no event has the inputs {inputs}")
 
     def load(self) -> int:
-        """The id of the event that the page sends when it is opened."""
+        """Return the id of the event that the page sends when it is opened."""
         [event] = [e for e in self.config["dependencies"] if [t[1] for t in e["targets"]] == ["load"]]
         return int(event["id"])
 
     def join(self, function: Any, data: Any, **more: Any) -> httpx.Response:
-        """Ask for an event. JSON is written as Python does it: NaN and halves of surrogate pairs go
-        through."""
+        """Send an event. Python's JSON may contain NaN and lone surrogates."""
         body = json.dumps({"data": data, "fn_index": function, "session_hash": SESSION, **more})
         return self.http.post(
             "/gradio_api/queue/join", content=body, headers={"content-type": "application/json"}
         )
 
     def outcome(self, function: int, data: Any, **more: Any) -> str:
-        """What became of an event, as text: the refusal, or all that the page was told until the event had
-        ended."""
+        """Return the result of an event as text: the refusal, or all messages until the event has ended."""
         answer = self.join(function, data, **more)
         assert answer.status_code in (200, 400), (answer.status_code, answer.text)
         if answer.status_code == 400:
             return str(answer.json()["detail"])
-        told = ""
+        messages = ""
         with self.http.stream("GET", "/gradio_api/queue/data", params={"session_hash": SESSION}) as stream:
             for line in stream.iter_lines():
-                told += line
+                messages += line
                 if '"process_completed"' in line:
                     break
-        return told
+        return messages
 
     def upload(self, name: str | bytes, content: bytes) -> httpx.Response:
         """Send a file under a name that may be any bytes."""
@@ -70,13 +67,12 @@ class Client:
 
 
 @contextmanager
-def attacked(site: Site) -> Iterator[Client]:
-    """A page that is served on this machine, and a client of it. Nothing that it does may take ten
-    seconds."""
+def page_client(site: Site) -> Iterator[Client]:
+    """Serve the page on this machine and yield a client of it. A request that hangs fails after 30 s."""
     with served(site) as address, httpx.Client(base_url=address, timeout=30) as http:
         yield Client(http, http.get("/config").json())
 
 
 def file_at(path: object, **more: object) -> dict[str, object]:
-    """An uploaded file, as a browser names one."""
+    """Return an uploaded file in the format that the page's scripts send."""
     return {"path": path, "meta": {"_type": "gradio.FileData"}, **more}

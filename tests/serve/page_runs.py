@@ -8,7 +8,7 @@ from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config
-from act2see.serve.ui.runs import Asked, Runs
+from act2see.serve.ui.runs import AskRequest, Runs
 from act2see.trace.trace import Trace
 
 SCRIPT = ("I look.\n<retrieve> the circle </retrieve>", "There it is.</think>\n<answer>B</answer>")
@@ -20,8 +20,8 @@ def runs_in(folder: Path, reasoner: object, **fails: Exception) -> tuple[Config,
     return config, Runs(folder / "runs", lambda _: (create_act2see(config, parts=parts), store))
 
 
-async def asked(folder: Path, runs: Runs, config: Config, question: str = "Which?", **more: object) -> Trace:
-    run = runs.begin(Asked(config, clip_in(folder), question, ("a", "b"), **more))  # type: ignore[arg-type]
+async def ask(folder: Path, runs: Runs, config: Config, question: str = "Which?", **more: object) -> Trace:
+    run = runs.begin(AskRequest(config, clip_in(folder), question, ("a", "b"), **more))  # type: ignore[arg-type]
     async for _ in run.live.watch():
         pass
     assert not run.error

@@ -1,4 +1,4 @@
-"""Which hosts and origins a server answers to, and what becomes of an error that nobody expected."""
+"""Host and origin checks of the servers, and the handling of unexpected errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 def request(
     app: Any, *headers: tuple[str, str], path: str = "/", kind: str = "http", server: str = "127.0.0.1"
 ) -> tuple[int | None, Any]:
-    """Status and JSON of the answer; for a WebSocket whether it was closed."""
+    """Return the status and content of the answer; for a WebSocket, None and its first message."""
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -70,7 +70,7 @@ def request(
         ("\xe9", (), "127.0.0.1", False),
     ],
 )
-def test_hosts_off_the_list_are_refused(
+def test_hosts_that_are_not_allowed_are_refused(
     host: str, added: tuple[str, ...], server: str, allowed: bool
 ) -> None:
     app = AllowedHosts(hello, allowed_hosts(*added))
@@ -91,7 +91,7 @@ def test_hosts_off_the_list_are_refused(
         ("http://localhost:8000", 200),
         ("http://127.0.0.1:8000", 200),
         ("https://video.example.org", 200),
-        ("http://localhost:3000", 403),  # another program's page
+        ("http://localhost:3000", 403),  # a page of another program
         ("http://localhost", 403),
         ("http://evil.example", 403),
         ("http://evil.example:8000", 403),
@@ -132,7 +132,7 @@ def test_hosts_from_the_environment_are_checked(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("ACT2SEE_HOSTS", " a.example ,b.example:443,, ::2,[::3]")
     assert allowed_hosts("c.example") == {"a.example", "b.example", "c.example", "::2", "::3"}
     for wrong in ("http://a.example/", "*", "*.example", "a b", "[x]"):
-        with pytest.raises(ConfigError, match="is no host name"):
+        with pytest.raises(ConfigError, match="is not a host name"):
             allowed_hosts(wrong)
 
 

@@ -1,7 +1,6 @@
-"""`langgraph dev` with the repository's `langgraph.json`: started as a person starts it, driven as a client
-drives it.
+"""`langgraph dev` with the repository's `langgraph.json`, started from the command line and used by clients.
 
-One server answers all tests. It starts in an empty folder, offline, and may open videos in one folder only.
+All tests share one server. It starts in an empty folder, offline, and may open videos in one folder only.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ from act2see.trace.trace import Trace
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "langgraph.json"
-ITEM = make_item("blink", 0, "test")  # its blink is out of view: one retrieve
+ITEM = make_item("blink", 0, "test")  # the blink is not in view, so one retrieve is needed
 # The first test waits for the server, and the first question for its models.
 pytestmark = pytest.mark.timeout(300)
 
@@ -67,7 +66,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, asked: dict[str, Any]) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
-    # Loading models counts as time of the first run, and a busy machine takes its time.
+    # Loading models counts towards the time of the first run, and is slow on a busy machine.
     (folder / "patient.yaml").write_text("preset: micro\nbudget: {seconds: 3600}\n")
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -124,7 +123,7 @@ def client(url: str) -> Iterator[SyncLangGraphClient]:
         yield client
 
 
-def test_a_run_streams_its_thought_and_its_frames(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+def test_a_run_streams_thought_and_frames(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
     thread = client.threads.create()["thread_id"]
     parts = list(client.runs.stream(thread, "act2see", input=asked, stream_mode=["custom", "values"]))
     events = [event for part in parts if part.event == "custom" and (event := read_event(part.data))]
@@ -149,9 +148,7 @@ def test_a_run_streams_its_thought_and_its_frames(client: SyncLangGraphClient, a
     assert max(len(json.dumps(h["values"])) for h in history) < 20_000
 
 
-def test_the_adapters_take_a_graph_on_the_server(
-    url: str, client: SyncLangGraphClient, asked: dict[str, Any]
-) -> None:
+def test_adapters_accept_a_remote_graph(url: str, client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
     remote = RemoteGraph("act2see", sync_client=client)
     message = as_tool(remote).invoke({"type": "tool_call", "id": "1", "name": "ask_video", "args": asked})
     assert message.status == "success"
@@ -194,7 +191,9 @@ async def test_a_parents_configurable_does_not_reach_the_server(url: str, asked:
     assert result["trace"]["versions"]["seed"] == 3
 
 
-def test_a_configurable_is_the_callers_own(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+def test_settings_in_configurable_need_the_key_act2see(
+    client: SyncLangGraphClient, asked: dict[str, Any]
+) -> None:
     class State(TypedDict, total=False):
         video: str
         question: str
@@ -217,7 +216,7 @@ def test_a_configurable_is_the_callers_own(client: SyncLangGraphClient, asked: d
     assert client.runs.wait(None, "act2see", input=asked, config=ours)["trace"]["versions"]["seed"] == 9  # type: ignore[call-overload,index]
 
 
-def test_a_run_that_was_interrupted_goes_on_to_the_same_answer(
+def test_an_interrupted_run_continues_to_the_same_answer(
     client: SyncLangGraphClient, asked: dict[str, Any]
 ) -> None:
     thread = client.threads.create()["thread_id"]
@@ -227,7 +226,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_answer(
     assert [s["kind"] for s in state["values"]["segments"]] == ["text", "call"]
     result: Any = client.runs.wait(thread, "act2see", input=None)
     assert Trace.model_validate(result["trace"]).choice == ITEM.answer
-    # The same thread takes another question, with settings of its own.
+    # The same thread answers another question with other settings.
     again: Any = client.runs.wait(thread, "act2see", input=asked, context={"tools": []})
     assert again["trace"]["versions"]["tools"] == {}
     assert all(s["kind"] != "call" for s in again["trace"]["segments"])
@@ -276,7 +275,7 @@ def test_mcp_lists_the_graph_with_its_small_schema_and_answers(url: str, asked: 
     assert Trace.model_validate(ast.literal_eval(content.text)["trace"]).choice == ITEM.answer
 
 
-def test_a_video_outside_the_folders_is_refused_in_words(
+def test_a_video_outside_the_folders_is_refused_with_a_message(
     client: SyncLangGraphClient, url: str, asked: dict[str, Any]
 ) -> None:
     def said(video: str) -> str:
@@ -300,10 +299,8 @@ def test_a_video_outside_the_folders_is_refused_in_words(
     assert asyncio.run(over_mcp()).is_error
 
 
-def test_a_picture_that_a_person_supplies_goes_through_the_door_of_videos(
-    client: SyncLangGraphClient, asked: dict[str, Any]
-) -> None:
-    """Neither what exists outside is told, nor does a pipe hold up other requests."""
+def test_supplied_pictures_must_be_in_the_folders(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
+    # The error must not reveal which files exist outside, and a pipe must not block other requests.
     folder = Path(asked["video"]).parent
     Image.new("RGB", (40, 30), "red").save(folder / "mine.png")
     Image.new("RGB", (40, 30), "red").save(folder.parent / "outside.png")
@@ -343,7 +340,7 @@ def test_a_picture_that_a_person_supplies_goes_through_the_door_of_videos(
     )  # type: ignore[union-attr]
 
 
-def test_only_the_servers_own_hosts_and_added_pages_are_answered(url: str) -> None:
+def test_other_hosts_and_origins_are_refused(url: str) -> None:
     def asked(method: str, path: str, **headers: str) -> httpx.Response:
         given = {"connection": "close", **{k.replace("_", "-"): v for k, v in headers.items()}}
         return httpx.request(
@@ -374,7 +371,7 @@ def test_only_the_servers_own_hosts_and_added_pages_are_answered(url: str) -> No
         assert reply.headers.get_list("access-control-allow-origin") == ["https://studio.example.org"]
 
 
-def test_text_that_is_no_unicode_is_refused_or_cleaned_and_nothing_is_a_500(
+def test_invalid_unicode_is_refused_or_replaced(
     url: str, client: SyncLangGraphClient, asked: dict[str, Any]
 ) -> None:
     assistants = ("act2see", "long_video", "assistant")
@@ -411,7 +408,7 @@ def test_text_that_is_no_unicode_is_refused_or_cleaned_and_nothing_is_a_500(
     assert any("Skipped caf\\udce9.mp4: its name is not UTF-8" in m["content"] for m in messages["messages"])
 
 
-def test_without_folders_only_the_one_that_the_server_was_started_in_is_open(
+def test_without_folders_only_the_working_directory_is_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ACT2SEE_FOLDERS", raising=False)
@@ -425,9 +422,7 @@ def test_without_folders_only_the_one_that_the_server_was_started_in_is_open(
         finder.library.probe("/etc/passwd")
 
 
-def test_long_videos_and_the_assistant_are_served_too(
-    client: SyncLangGraphClient, asked: dict[str, Any]
-) -> None:
+def test_long_videos_and_the_assistant_are_served(client: SyncLangGraphClient, asked: dict[str, Any]) -> None:
     result: Any = client.runs.wait(None, "long_video", input=asked, context={"seconds": 4.0})
     assert len(result["parts"]) == len(result["traces"]) > 1
     assert result["answer"] in asked["options"]  # parts of four seconds are too short for micro to be right
@@ -441,7 +436,7 @@ def test_long_videos_and_the_assistant_are_served_too(
     assert f"Answer: {ITEM.answer}" in messages["messages"][-1]["content"]
 
 
-def test_what_docs_serve_md_tells_to_type(url: str, asked: dict[str, Any]) -> None:
+def test_the_examples_of_docs_serve_md_work(url: str, asked: dict[str, Any]) -> None:
     text = (ROOT / "docs/serve.md").read_text(encoding="utf-8").replace("http://127.0.0.1:2024", url)
     names: dict[str, Any] = {"asked": asked}
     for block in re.findall(r"```python\n(.*?)```", text, re.S):
@@ -453,7 +448,7 @@ def test_what_docs_serve_md_tells_to_type(url: str, asked: dict[str, Any]) -> No
     assert names["said"].startswith(f"{{'answer': {names['answer']!r}")
 
 
-def test_each_graph_named_in_langgraph_json_can_be_imported_and_is_described() -> None:
+def test_each_graph_of_langgraph_json_can_be_imported_and_has_a_description() -> None:
     from importlib import import_module
 
     for name, graph in json.loads(CONFIG.read_text())["graphs"].items():

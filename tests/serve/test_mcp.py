@@ -37,7 +37,7 @@ DONE = "So.</think>\n<answer>B</answer>"
 
 
 class Imagines(Shows):
-    """Returns `many` frames that say they are imagined."""
+    """Returns `many` frames that are marked as imagined."""
 
     many = 1
 
@@ -48,13 +48,13 @@ class Imagines(Shows):
 
 
 def connect(folder: Path, videos: Path, config: Config, parts: Parts) -> Client:
-    """A client of a server for one folder of videos; traces are kept in `folder`."""
+    """Return a client of a server for one folder of videos. Traces are saved in `folder`."""
     traces = KeptTraces(folder / "traces")
     return Client(build_server(config, Folders([videos]), parts=parts, traces=traces))
 
 
 def client(folder: Path, *lines: str, many: int = 1, **fails: Exception) -> Client:
-    """A client of a server whose model writes these lines; its `generate` returns `many` imagined frames."""
+    """Return a client of a server. Its model writes these lines, its `generate` returns `many` frames."""
     config, parts = parts_in(folder, Scripted(*lines), **fails)
     imagines = Imagines("generate", parts.resources, fails=fails.get("generate"))
     imagines.many = many
@@ -68,7 +68,7 @@ def texts(result: CallToolResult) -> list[str]:
     return [c.text for c in result.content if c.type == "text"]
 
 
-def failed(result: CallToolResult) -> str:
+def error_text(result: CallToolResult) -> str:
     assert result.is_error
     (text,) = texts(result)
     return text
@@ -77,14 +77,14 @@ def failed(result: CallToolResult) -> str:
 async def test_ask_video_returns_frames_and_marks_imagined_ones(tmp_path: Path) -> None:
     said: list[str] = []
 
-    async def hear(_: float, __: float | None, message: str | None) -> None:
+    async def on_progress(_: float, __: float | None, message: str | None) -> None:
         said.append(message or "")
 
     async with client(tmp_path, LOOK, IMAGINE, DONE) as c:
         result = await c.call_tool(
             "ask_video",
             {"video": "clip.mp4", "question": "?", "options": ["red", "blue"]},
-            progress_callback=hear,
+            progress_callback=on_progress,
         )
         assert [b.type for b in result.content] == ["text", "text", "image", "text", "image"]
         answer, real, imagined = texts(result)
@@ -113,14 +113,14 @@ async def test_ask_video_returns_frames_and_marks_imagined_ones(tmp_path: Path) 
     assert said.index("retrieve: the circle") < said.index(real) < said.index(imagined)
 
 
-async def test_user_errors_are_explained_and_reveal_nothing_outside_the_folders(tmp_path: Path) -> None:
+async def test_user_errors_reveal_nothing_outside_the_folders(tmp_path: Path) -> None:
     secret = tmp_path / "secret.mp4"
     secret.write_bytes(b"x")
     async with client(tmp_path, DONE) as c:
         (tmp_path / "videos" / "link.mp4").symlink_to(secret)
         (tmp_path / "videos" / "text.mp4").write_text("no video")
         said = {
-            failed(await c.call_tool(tool, {"video": name, "question": "?", "query": "?"}))
+            error_text(await c.call_tool(tool, {"video": name, "question": "?", "query": "?"}))
             for tool in ("ask_video", "find_frames")
             for name in (
                 str(secret),
@@ -134,23 +134,23 @@ async def test_user_errors_are_explained_and_reveal_nothing_outside_the_folders(
         assert {s.partition(": ")[2].partition(":")[0] for s in said} == {
             f"only videos in {tmp_path / 'videos'} may be opened"
         }
-        assert "URLs" in failed(
+        assert "URLs" in error_text(
             await c.call_tool("ask_video", {"video": "http://127.0.0.1:1/a.mp4", "question": "?"})
         )
-        assert "the question is empty" in failed(
+        assert "the question is empty" in error_text(
             await c.call_tool("ask_video", {"video": "clip.mp4", "question": " "})
         )
-        assert "the query is empty" in failed(
+        assert "the query is empty" in error_text(
             await c.call_tool("find_frames", {"video": "clip.mp4", "query": " "})
         )
-        assert "is not a video" in failed(
+        assert "is not a video" in error_text(
             await c.call_tool("ask_video", {"video": "text.mp4", "question": "?"})
         )
-        assert "question" in failed(await c.call_tool("ask_video", {"video": "clip.mp4"}))
-        assert "less than or equal to 16" in failed(
+        assert "question" in error_text(await c.call_tool("ask_video", {"video": "clip.mp4"}))
+        assert "less than or equal to 16" in error_text(
             await c.call_tool("find_frames", {"video": "clip.mp4", "query": "x", "k": 10_000})
         )
-        assert "there is no trace" in failed(await c.call_tool("show_trace", {"id": "../../secret"}))
+        assert "there is no trace" in error_text(await c.call_tool("show_trace", {"id": "../../secret"}))
         listed = await c.call_tool("list_videos", {})
         assert listed.structured_content == {"videos": ["clip.mp4", "text.mp4"]}
 
@@ -166,8 +166,8 @@ async def test_an_unexpected_error_is_logged_under_an_id_and_not_revealed(
     config, parts = parts_in(tmp_path, Breaks())
     clip_in(tmp_path)
     async with connect(tmp_path, tmp_path, config, parts) as c:
-        said = failed(await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"}))
-    failure = r"the server failed \(error ([0-9a-f]{12})\); its log says why, under this id"
+        said = error_text(await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"}))
+    failure = r"the server failed: its log has the details under error ([0-9a-f]{12})"
     id = re.fullmatch(f"Error executing tool ask_video: {failure}", said)
     assert id
     (record,) = [r for r in caplog.records if id[1] in r.getMessage()]
@@ -175,27 +175,27 @@ async def test_an_unexpected_error_is_logged_under_an_id_and_not_revealed(
     assert "a secret of the server" in caplog.text
 
 
-async def test_an_answer_survives_a_trace_that_cannot_be_kept(tmp_path: Path) -> None:
+async def test_an_answer_is_returned_if_its_trace_cannot_be_saved(tmp_path: Path) -> None:
     (tmp_path / "traces").write_text("a file where the folder should be")
     async with client(tmp_path, DONE) as c:
         result = await c.call_tool("ask_video", {"video": "clip.mp4", "question": "?"})
     assert not result.is_error
     assert result.structured_content["answer"] == "B"
-    assert "it is not kept" in texts(result)[0]
+    assert "it could not be saved" in texts(result)[0]
 
 
 class Writes(Scripted):
-    """Writes for ever, and notes when it is ended."""
+    """Writes forever, and signals its start and its end."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun, self.ended = asyncio.Event(), asyncio.Event()
+        self.started, self.ended = asyncio.Event(), asyncio.Event()
 
     async def stream(self, request: Any) -> Any:
         try:
             while True:
                 yield Delta("word ")
-                self.begun.set()
+                self.started.set()
                 await asyncio.sleep(0.001)
         finally:
             self.ended.set()
@@ -209,7 +209,7 @@ async def test_cancelling_ask_video_ends_the_reasoner(tmp_path: Path) -> None:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(c.call_tool, "ask_video", {"video": "clip.mp4", "question": "?"})
-                await writes.begun.wait()
+                await writes.started.wait()
                 scope.cancel()
         await writes.ended.wait()
         assert (await c.call_tool("list_videos", {})).structured_content == {"videos": ["clip.mp4"]}
@@ -217,14 +217,16 @@ async def test_cancelling_ask_video_ends_the_reasoner(tmp_path: Path) -> None:
 
 
 class SlowEncoder(NoEncoder):
-    """Encodes a batch when the test lets it."""
+    """Encodes a batch when the test allows it."""
 
     def __init__(self) -> None:
-        self.let, self.asked, self.loop = threading.Semaphore(0), asyncio.Event(), asyncio.get_running_loop()
+        self.allowed = threading.Semaphore(0)
+        self.asked = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
 
     def frames(self, pixels: Any) -> Any:
         self.loop.call_soon_threadsafe(self.asked.set)
-        self.let.acquire()
+        self.allowed.acquire()
         return np.zeros((len(pixels), 1, 4), np.float16)
 
 
@@ -241,7 +243,7 @@ async def test_cancelling_find_frames_stops_its_index(tmp_path: Path) -> None:
                 scope.cancel()
         assert (await c.call_tool("list_videos", {})).structured_content == {"videos": ["clip.mp4"]}
         building = [t for t in threading.enumerate() if t.name == "act2see-index"]
-        encoder.let.release(100)
+        encoder.allowed.release(100)
         for thread in building:
             await asyncio.to_thread(thread.join)
     assert 1 <= finder.encoded < 9
@@ -255,7 +257,7 @@ async def test_show_trace_refuses_traces_of_other_folders(tmp_path: Path) -> Non
     (tmp_path / "other").mkdir()
     config, parts = parts_in(tmp_path, Scripted(DONE))
     async with connect(tmp_path, tmp_path / "other", config, parts) as c:
-        assert f"there is no trace {id!r}" in failed(await c.call_tool("show_trace", {"id": id}))
+        assert f"there is no trace {id!r}" in error_text(await c.call_tool("show_trace", {"id": id}))
         assert texts(await c.call_tool("list_videos", {})) == [f"There is no video in {tmp_path / 'other'}."]
 
 
@@ -270,7 +272,7 @@ async def test_pictures_are_limited_and_missing_ones_are_reported(tmp_path: Path
     async with client(tmp_path, DONE) as c:
         shown = await c.call_tool("show_trace", {"id": result.structured_content["trace"]})
         assert not shown.is_error
-        assert "(its picture is no longer in the frame store)" in texts(shown)
+        assert "(its picture was removed from the frame store)" in texts(shown)
 
 
 async def test_progress_repeats_after_silence_and_sends_the_last_message() -> None:

@@ -1,4 +1,4 @@
-"""`act2see mcp` as a desktop assistant starts it: a process of its own, spoken to over stdin and stdout."""
+"""`act2see mcp` as a separate process, used over stdin and stdout as by a desktop assistant."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Loud(Retrieve):
 
 @pytest.mark.timeout(300)
 async def test_a_session_with_the_shipped_models(tmp_path: Path) -> None:
-    """A real question that needs both tools. One tool prints to stdout, which must not reach the client."""
+    # The question needs both tools. One of them prints to stdout, which must not reach the client.
     item = make_item("both", 1, "test")
     (tmp_path / "videos").mkdir()
     write_clip(item.clip, tmp_path / "videos" / "clip.mp4")
@@ -87,7 +87,7 @@ async def test_a_session_with_the_shipped_models(tmp_path: Path) -> None:
     assert unread == []
 
 
-# The first call waits in the event loop, the second in a thread that nobody can stop.
+# The first call waits in the event loop, the second in a thread that cannot be stopped.
 SLOW = """
 import asyncio, os, threading
 from pathlib import Path
@@ -100,8 +100,8 @@ def note(event):
 class Slow(Retrieve):
     async def call(self, query, context):
         events = Path(os.environ["EVENTS"])
-        again = events.exists() and "begun" in events.read_text()
-        note("begun")
+        again = events.exists() and "started" in events.read_text()
+        note("started")
         try:
             if again:
                 await asyncio.to_thread(threading.Event().wait)
@@ -116,7 +116,7 @@ class Slow(Retrieve):
 
 
 class Server:
-    """`act2see mcp` over pipes, spoken to message by message."""
+    """A process of `act2see mcp`, to which tests send single messages over pipes."""
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         command = [sys.executable, "-m", "act2see", "mcp", *arguments]
@@ -150,7 +150,7 @@ class Server:
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
-                with suppress(BrokenPipeError):  # closing flushes what was not read
+                with suppress(BrokenPipeError):  # closing flushes unsent data
                     pipe.close()
 
     def send(self, method: str, params: dict[str, Any], id: int | None = None) -> None:
@@ -170,7 +170,7 @@ class Server:
         return answer
 
     def ask(self, method: str, params: dict[str, Any], id: int) -> dict[str, Any]:
-        """The answer to a request; answers to others would be a fault."""
+        """Send a request and return its answer. Fail if the next answer is for another request."""
         self.send(method, params, id)
         answer = self.read()
         assert answer["id"] == id, answer
@@ -182,7 +182,7 @@ class Server:
 
 
 @pytest.mark.timeout(300)
-def test_a_cancelled_call_ends_and_so_does_a_server_after_stdin(
+def test_a_cancelled_call_ends_and_the_server_ends_after_stdin(
     tmp_path: Path,
 ) -> None:
     item = make_item("blink", 0, "test")
@@ -199,16 +199,16 @@ def test_a_cancelled_call_ends_and_so_does_a_server_after_stdin(
         tmp_path, *arguments, EVENTS=str(events), PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
     ) as server:
         server.send("tools/call", {"name": "ask_video", "arguments": asked}, 2)
-        wait_for(events, ["begun"], server)
+        wait_for(events, ["started"], server)
         server.send("notifications/cancelled", {"requestId": 2, "reason": "the user pressed stop"})
-        wait_for(events, ["begun", "cancelled", "ended"], server)
+        wait_for(events, ["started", "cancelled", "ended"], server)
         assert server.call("list_videos", {}, 3)["structuredContent"] == {"videos": ["clip.mp4"]}
         server.send("tools/call", {"name": "ask_video", "arguments": asked}, 4)
-        wait_for(events, ["begun", "cancelled", "ended", "begun"], server)
+        wait_for(events, ["started", "cancelled", "ended", "started"], server)
         assert server.process.stdin
         server.process.stdin.close()
         assert server.process.wait(60) == 0
-    assert events.read_text().split() == ["begun", "cancelled", "ended"] * 2
+    assert events.read_text().split() == ["started", "cancelled", "ended"] * 2
     assert not (tmp_path / "cache" / "traces").exists()
 
 
@@ -236,7 +236,7 @@ def test_lone_surrogates_and_invalid_lines_are_answered(tmp_path: Path) -> None:
     with Server(tmp_path, "--folder", os.fsdecode(videos)) as server:
         listed = server.call("list_videos", {}, 2)
         assert listed["structuredContent"] == {"videos": ["clip.mp4"]}
-        assert "caf\\udce9.mp4 is left out: its name is not UTF-8" in listed["content"][0]["text"]
+        assert "caf\\udce9.mp4 is not listed because its name is not UTF-8" in listed["content"][0]["text"]
         for id, name, arguments in (
             (3, "ask_video", r'{"video": "a\ud800.mp4", "question": "?"}'),
             (4, "ask_video", r'{"video": "clip.mp4", "question": "a\udfff"}'),
@@ -273,7 +273,7 @@ def test_a_folder_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "act2see", "mcp", "--folder", os.fsdecode(folder)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert run.returncode == 2
-    assert "is not text in UTF-8" in run.stderr
+    assert "is not UTF-8 text" in run.stderr
 
 
 def wait_for(events: Path, expected: list[str], server: Server) -> None:
@@ -283,7 +283,7 @@ def wait_for(events: Path, expected: list[str], server: Server) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_stdout_holds_only_the_protocol(tmp_path: Path) -> None:
+def test_stdout_has_only_protocol_messages(tmp_path: Path) -> None:
     hello: dict[str, Any] = {
         "protocolVersion": "2025-06-18",
         "capabilities": {},

@@ -8,7 +8,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,11 @@ from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.serve.hosts import allowed_hosts
+from act2see.serve.openai.model import ServedModel
 from act2see.serve.openai.rollout import RequestPictures
-from act2see.serve.openai.server import Served, build_app, serving
+from act2see.serve.openai.server import build_app, serving
 
-CLOSE = {"connection": "close"}  # or clients keep sockets beyond the test's event loop
+CLOSE = {"connection": "close"}  # otherwise clients keep sockets open after the test's event loop has ended
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +43,18 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 @pytest.fixture(scope="module")
-def served(config: Config) -> Served:
-    return Served.load(config.reasoner, "micro", waiting=8)
+def served(config: Config) -> ServedModel:
+    return ServedModel.load(config.reasoner, "micro", waiting=8)
 
 
 @pytest.fixture(scope="module")
-def url(served: Served) -> Iterator[str]:
+def url(served: ServedModel) -> Iterator[str]:
     with serving(build_app(served)) as address:
         yield address
 
 
 def over_http(config: Config, url: str) -> Config:
-    """The configuration that docs/models.md shows, with the address of the server here."""
+    """Return the configuration that docs/models.md shows, with the address of this server."""
     text = (Path(__file__).parents[2] / "docs/models.md").read_text(encoding="utf-8")
     [shown] = [yaml.safe_load(b) for b in re.findall(r"```yaml\n(.*?)```", text, re.S) if "continuation" in b]
     shown["reasoner"]["options"] |= {"base_url": url, "default_headers": CLOSE}
@@ -72,7 +73,8 @@ def data_url(pixels: Any, kind: str = "PNG") -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def shown(text: str = "Tools: none.", url: str | None = None) -> list[dict[str, Any]]:
+def chat(text: str = "Tools: none.", url: str | None = None) -> list[dict[str, Any]]:
+    """Return the messages of a chat with one picture."""
     picture = url or data_url(np.full((192, 192, 3), 200, np.uint8))
     return [
         {
@@ -104,7 +106,7 @@ TEXT_ONLY: list[list[dict[str, Any]]] = [
 async def test_a_chat_without_a_picture_is_answered(
     url: str, messages: list[dict[str, Any]], stream: bool
 ) -> None:
-    """Twice: the second one finds the first in the cache."""
+    # Each request is sent twice: the second one is served from the cache.
     variants: list[dict[str, Any]] = [{}, {}]
     if messages[-1]["role"] == "assistant":
         variants += [{"continue_final_message": True}] * 2
@@ -123,27 +125,27 @@ async def test_a_chat_without_a_picture_is_answered(
 @pytest.mark.parametrize("size", [(1, 1), (1, 100), (4, 4), (4, 100), (3, 7)])
 async def test_tiny_pictures_are_read(client: AsyncOpenAI, size: tuple[int, int]) -> None:
     picture = data_url(np.full((*size, 3), 200, np.uint8))
-    reply = await client.chat.completions.create(model="micro", max_tokens=3, messages=shown(url=picture))  # type: ignore[arg-type]
+    reply = await client.chat.completions.create(model="micro", max_tokens=3, messages=chat(url=picture))  # type: ignore[arg-type]
     assert reply.choices[0].message.content
 
 
 @pytest.mark.parametrize("temperature", [1e-320, 1e-38, 1e-5, 0.0])
 async def test_a_temperature_near_zero_is_greedy(client: AsyncOpenAI, temperature: float) -> None:
-    asked: Any = {"model": "micro", "max_tokens": 8, "messages": shown()}
+    asked: Any = {"model": "micro", "max_tokens": 8, "messages": chat()}
     cold = await client.chat.completions.create(**asked, temperature=temperature)
     greedy = await client.chat.completions.create(**asked, temperature=0)
     assert cold.choices[0].message.content == greedy.choices[0].message.content
 
 
 async def test_a_text_of_megabytes_is_refused_before_tokenizing(
-    served: Served, client: AsyncOpenAI, monkeypatch: Any
+    served: ServedModel, client: AsyncOpenAI, monkeypatch: Any
 ) -> None:
     asked: Any = {
         "model": "micro",
         "max_tokens": 1,
         "messages": [{"role": "user", "content": "word " * 1_000_000}],
     }
-    monkeypatch.setattr(served.reasoner, "stream", None)  # nothing is asked of the model
+    monkeypatch.setattr(served.reasoner, "stream", None)  # the model must not be called
     with pytest.raises(BadRequestError, match=r"5,000,\d+ characters"):
         await client.chat.completions.create(**asked)
 
@@ -151,7 +153,7 @@ async def test_a_text_of_megabytes_is_refused_before_tokenizing(
 async def test_pictures_and_texts_alternate_in_one_session(
     client: AsyncOpenAI,
 ) -> None:
-    begin = [{"role": "user", "content": "Look."}, *shown()]
+    begin = [{"role": "user", "content": "Look."}, *chat()]
     turns: list[list[dict[str, Any]]] = [
         begin[:1],
         begin,
@@ -186,11 +188,11 @@ async def test_every_500_is_logged_under_the_clients_error_id(
 ) -> None:
     broken: Any = Broken(error, words)
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream}
-    with serving(build_app(Served(broken, RequestPictures(), "m"))) as url:
+    with serving(build_app(ServedModel(broken, RequestPictures(), "m"))) as url:
         async with httpx.AsyncClient(headers=CLOSE) as http:
             reply = await http.post(f"{url}/chat/completions", json=body)
     if stream and words:
-        assert reply.status_code == 200  # it had begun
+        assert reply.status_code == 200  # the response had started
         said = json.loads(reply.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]
     else:
         assert reply.status_code == 500
@@ -205,7 +207,7 @@ async def test_every_500_is_logged_under_the_clients_error_id(
     assert record.exc_info[1] is error
 
 
-async def test_other_hosts_and_origins_are_refused(served: Served) -> None:
+async def test_other_hosts_and_origins_are_refused(served: ServedModel) -> None:
     with serving(build_app(served, allowed_hosts("video.example.org"))) as url:
         own = url.removesuffix("/v1")
         async with httpx.AsyncClient(headers=CLOSE) as http:
@@ -251,14 +253,14 @@ async def test_invalid_unicode_and_numbers_are_refused(url: str) -> None:
             assert (reply.status_code, kind) == (400, "invalid_request_error"), body[:80]
         for name in ("%00", "%ff", "%ed%a0%80", "a%0Ab", "..%2f..%2fetc"):
             assert (await http.get(f"{url}/models/{name}")).status_code == 404
-        asked = {"model": "a\x00", "messages": shown()}
+        asked = {"model": "a\x00", "messages": chat()}
         assert (await http.post(f"{url}/chat/completions", json=asked)).status_code == 404
 
 
 def test_an_unprintable_model_name_is_refused(config: Config) -> None:
     for name in ("\udcff", "a\x00", "a\nb"):
-        with pytest.raises(ConfigError, match="give it another with --name"):
-            Served.load(config.reasoner, name)
+        with pytest.raises(ConfigError, match="choose another with --name"):
+            ServedModel.load(config.reasoner, name)
 
 
 @pytest.mark.parametrize(("family", "index"), [("blink", 0), ("both", 3)])
@@ -276,7 +278,7 @@ async def test_a_question_over_http_gives_the_text_of_one_in_process(
     assert (remote.answer, [c.tag for c in remote.calls]) == (local.answer, [c.tag for c in local.calls])
     assert len(remote.usage.loops) > 1
     for one, other in zip(remote.usage.loops, local.usage.loops, strict=True):
-        # What was read before a tool was called is not read again, over HTTP either.
+        # The tokens before a tool call come from the cache, over HTTP as in this process.
         assert (one.cached, one.prefilled, one.decoded) == (other.cached, other.prefilled, other.decoded)
     assert remote.usage.loops[1].cached > remote.usage.loops[1].prefilled
 
@@ -284,7 +286,7 @@ async def test_a_question_over_http_gives_the_text_of_one_in_process(
 async def test_stream_and_whole_answer_have_the_same_text_and_usage(client: AsyncOpenAI, url: str) -> None:
     assert [m.id async for m in await client.models.list()] == ["micro"]
     assert (await client.models.retrieve("micro")).model_dump()["max_model_len"] > 1000
-    asked: dict[str, Any] = {"model": "micro", "messages": shown(), "max_tokens": 24}
+    asked: dict[str, Any] = {"model": "micro", "messages": chat(), "max_tokens": 24}
     whole = await client.chat.completions.create(**asked)
     stream = await client.chat.completions.create(
         **asked, stream=True, stream_options={"include_usage": True}
@@ -303,7 +305,7 @@ async def test_stream_and_whole_answer_have_the_same_text_and_usage(client: Asyn
 
 
 async def test_stop_strings_end_the_text_and_are_kept_on_request(client: AsyncOpenAI) -> None:
-    asked: dict[str, Any] = {"model": "micro", "messages": shown(), "max_tokens": 40}
+    asked: dict[str, Any] = {"model": "micro", "messages": chat(), "max_tokens": 40}
     text = (await client.chat.completions.create(**asked)).choices[0].message.content or ""
     stop = text[10:14]
     end = text.index(stop)
@@ -325,7 +327,7 @@ async def test_a_seed_gives_the_same_draw(client: AsyncOpenAI) -> None:
     async def draw(seed: int) -> str | None:
         made = await client.chat.completions.create(
             model="micro",
-            messages=shown(),
+            messages=chat(),
             max_tokens=24,
             temperature=2.0,
             seed=seed,  # type: ignore[arg-type]
@@ -335,19 +337,19 @@ async def test_a_seed_gives_the_same_draw(client: AsyncOpenAI) -> None:
     assert await draw(1) == await draw(1) != await draw(2)
 
 
-async def test_concurrent_requests_are_decoded_together(client: AsyncOpenAI, served: Served) -> None:
+async def test_concurrent_requests_are_decoded_together(client: AsyncOpenAI, served: ServedModel) -> None:
     engine: Any = served.reasoner
     before = engine.forwards
     asked = [
-        client.chat.completions.create(model="micro", messages=shown(f"{n}"), max_tokens=40) for n in range(6)
+        client.chat.completions.create(model="micro", messages=chat(f"{n}"), max_tokens=40) for n in range(6)
     ]  # type: ignore[arg-type]
     made = await asyncio.gather(*asked)
     decoded = sum(m.usage.completion_tokens for m in made if m.usage)
     assert engine.forwards - before < decoded / 2
 
 
-async def test_requests_beyond_the_limit_get_429(client: AsyncOpenAI, url: str, served: Served) -> None:
-    asked = {"model": "micro", "messages": shown(), "max_tokens": 60}
+async def test_requests_beyond_the_limit_get_429(client: AsyncOpenAI, url: str, served: ServedModel) -> None:
+    asked = {"model": "micro", "messages": chat(), "max_tokens": 60}
     async with httpx.AsyncClient(headers=CLOSE) as http:
         replies = await asyncio.gather(
             *(http.post(f"{url}/chat/completions", json=asked, timeout=60) for _ in range(24))
@@ -360,12 +362,12 @@ async def test_requests_beyond_the_limit_get_429(client: AsyncOpenAI, url: str, 
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_hanging_up_frees_the_row_and_the_pictures(url: str, served: Served, stream: bool) -> None:
+async def test_hanging_up_frees_the_row_and_the_pictures(url: str, served: ServedModel, stream: bool) -> None:
     engine: Any = served.reasoner
-    # Every token is likely at this temperature, so the turn does not end by itself soon.
+    # All tokens are likely at this temperature, so the turn does not end soon.
     asked = {
         "model": "micro",
-        "messages": shown(),
+        "messages": chat(),
         "max_tokens": 3000,
         "temperature": 2.0,
         "seed": 3,
@@ -377,16 +379,16 @@ async def test_hanging_up_frees_the_row_and_the_pictures(url: str, served: Serve
     address = url.removeprefix("http://").removesuffix("/v1").split(":")
     reader, writer = await asyncio.open_connection(*address)
     writer.write(head.encode() + body)
-    await (reader.readuntil(b"content") if stream else until(lambda: engine._active == 1))
+    await (reader.readuntil(b"content") if stream else wait_until(lambda: engine.active == 1))
     assert served.under_way == 1
     writer.close()
-    await until(lambda: served.under_way == 0 and engine._active == 0)
-    await until(lambda: len(served.pictures) == 0)
+    await wait_until(lambda: served.under_way == 0 and engine.active == 0)
+    await wait_until(lambda: len(served.pictures) == 0)
 
 
-async def until(true: Any, seconds: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0.01)
 
@@ -399,17 +401,17 @@ PNG = data_url(np.zeros((8, 8, 3), np.uint8))
     [
         ({"messages": []}, 400, "messages: List should have at least 1 item"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
-        ({"messages": shown(url="http://127.0.0.1:1/x.png")}, 400, "fetches nothing"),
-        ({"messages": shown(url="file:///etc/hostname")}, 400, "opens no files"),
-        ({"messages": shown(url=PNG[:-9] + "!")}, 400, "base64 is damaged"),
-        ({"messages": shown(url="data:image/png;base64,AAAA")}, 400, "cannot be read"),
-        ({"messages": shown(url=data_url(np.zeros((1, 400, 3), np.uint8)))}, 400, "too narrow"),
-        ({"model": "other"}, 404, "there is no model 'other' here"),
+        ({"messages": chat(url="http://127.0.0.1:1/x.png")}, 400, "fetches nothing"),
+        ({"messages": chat(url="file:///etc/hostname")}, 400, "opens no files"),
+        ({"messages": chat(url=PNG[:-9] + "!")}, 400, "base64 is invalid"),
+        ({"messages": chat(url="data:image/png;base64,AAAA")}, 400, "cannot be read"),
+        ({"messages": chat(url=data_url(np.zeros((1, 400, 3), np.uint8)))}, 400, "too narrow"),
+        ({"model": "other"}, 404, "unknown model 'other'"),
         ({"tools": [{"type": "function"}]}, 400, "tools is not supported"),
         ({"n": 2}, 400, "n: Input should be 1"),
-        ({"continue_final_message": True}, 400, "needs a last message of the assistant"),
-        ({"add_generation_prompt": False}, 400, "set continue_final_message"),
-        ({"messages": shown("word " * 6000)}, 400, "show fewer initial frames"),
+        ({"continue_final_message": True}, 400, "needs an assistant message at the end"),
+        ({"add_generation_prompt": False}, 400, "needs continue_final_message=true"),
+        ({"messages": chat("word " * 6000)}, 400, "show fewer initial frames"),
     ],
 )
 async def test_wrong_requests_get_openai_errors(
@@ -417,7 +419,7 @@ async def test_wrong_requests_get_openai_errors(
 ) -> None:
     async with httpx.AsyncClient(headers=CLOSE) as http:
         for stream in (False, True):
-            asked = {"model": "micro", "messages": shown(), "max_tokens": 1, "stream": stream, **change}
+            asked = {"model": "micro", "messages": chat(), "max_tokens": 1, "stream": stream, **change}
             reply = await http.post(f"{url}/chat/completions", json=asked)
             error = reply.json()["error"]
             assert (reply.status_code, error["type"]) == (status, "invalid_request_error")
@@ -426,13 +428,13 @@ async def test_wrong_requests_get_openai_errors(
 
 async def test_an_exceeded_context_has_openais_code(client: AsyncOpenAI) -> None:
     with pytest.raises(BadRequestError) as caught:
-        await client.chat.completions.create(model="micro", messages=shown("word " * 6000))  # type: ignore[arg-type]
+        await client.chat.completions.create(model="micro", messages=chat("word " * 6000))  # type: ignore[arg-type]
     assert caught.value.code == "context_length_exceeded"
 
 
-async def test_a_key_and_the_json_content_type_are_required(served: Served) -> None:
-    locked = Served(served.reasoner, served.pictures, "micro", key="right")
-    body = json.dumps({"model": "micro", "messages": shown(), "max_tokens": 1})
+async def test_a_key_and_the_json_content_type_are_required(served: ServedModel) -> None:
+    locked = ServedModel(served.reasoner, served.pictures, "micro", key="right")
+    body = json.dumps({"model": "micro", "messages": chat(), "max_tokens": 1})
     with serving(build_app(locked)) as url:
         async with httpx.AsyncClient(headers=CLOSE) as http:
             for key, status in (("short", 401), ("wrong", 401), ("right", 200)):

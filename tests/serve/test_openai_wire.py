@@ -1,4 +1,4 @@
-"""OpenAI's wire format: rollouts keep their token ids, stop strings are found in any chunking."""
+"""OpenAI's wire format: rollouts keep their token ids, and stop strings are found in any chunking."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def packer() -> Packer:
     return Packer.from_pretrained(resolve_weights("micro:vlm"))
 
 
-def as_sent(rollout: Rollout, source: Any) -> bytes:
-    """The body that LangChain's OpenAI model makes of a rollout."""
+def request_body(rollout: Rollout, source: Any) -> bytes:
+    """Return the request body that LangChain's OpenAI model sends for a rollout."""
     from langchain_openai import ChatOpenAI
 
     messages, plain = continuation_messages(rollout, Blocks(source))
@@ -77,14 +77,14 @@ def test_a_rollout_sent_over_the_wire_keeps_its_ids_and_pictures(packer: Packer)
         )
     )
     pictures = RequestPictures()
-    given = build_prompt(read_request(as_sent(rollout, lambda ref: pixels[ref.digest])), pictures)
+    given = build_prompt(read_request(request_body(rollout, lambda ref: pixels[ref.digest])), pictures)
     ours, sent = packer.pack(rollout), packer.pack(given.rollout)
     assert sent.ids == ours.ids
     assert [f.digest for f in sent.images] == list(pixels)
     assert np.array_equal(pictures(c.frame), pixels[c.frame.digest])
-    # A later visit of the same run is known by its beginning; pictures go with the request.
+    # Requests with the same beginning belong to one session. Pictures are freed with their request.
     again = build_prompt(
-        read_request(as_sent(Rollout(rollout.pieces[:12]), lambda ref: pixels[ref.digest])), pictures
+        read_request(request_body(Rollout(rollout.pieces[:12]), lambda ref: pixels[ref.digest])), pictures
     )
     assert again.rollout.session == given.rollout.session
     del given, again
@@ -140,7 +140,7 @@ def test_stop_strings_are_found_in_any_chunking(text: str, stops: list[str], siz
     reader = StopStrings(stops, keep)
     said = [reader.feed(text[i : i + size]) for i in range(0, len(text), size)]
     said.append(reader.rest())
-    # The first that is complete, character by character.
+    # The expected stop string is the first one that is complete, searched character by character.
     for end in range(1, len(text) + 1):
         if found := [s for s in stops if text[:end].endswith(s)]:
             longest = max(found, key=len)
@@ -165,7 +165,7 @@ def test_the_examples_of_docs_models_md_work(tmp_path: Path, monkeypatch: pytest
     assert [read_request(body.encode()).plain_parts for body in bodies] == [(2, 4)]
 
 
-@pytest.mark.timeout(300)  # it starts a process that loads a model, and a busy machine takes its time
+@pytest.mark.timeout(300)  # it starts a process that loads a model, which is slow on a busy machine
 def test_the_command_serves_until_interrupted() -> None:
     command = [sys.executable, "-m", "act2see", "serve", "openai", "--port", "0", "--weights", "micro:vlm"]
     command += ["--allow-host", "a.example"]

@@ -1,5 +1,4 @@
-"""The page against forged requests: no file of the machine, no hang, no 500; what is refused says so in a
-line."""
+"""The page against forged requests: they read no file, cause no hang and no 500, and get one-line errors."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from act2see.serve.ui.server import Site
 from act2see.tools.video.folders import Folders
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
-from tests.serve.page_client import Client, attacked, file_at
+from tests.serve.page_client import Client, file_at, page_client
 
 SECRET = "the secret of this machine"
 NO_UPLOAD = "was not uploaded here"
@@ -29,7 +28,7 @@ NO_UPLOAD = "was not uploaded here"
 
 @pytest.fixture
 def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Gradio's folder of uploads, for this test alone."""
+    """Gradio's upload folder, for this test only."""
     folder = tmp_path / ".inbox"
     folder.mkdir()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
@@ -40,15 +39,17 @@ def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def page(tmp_path: Path, inbox: Path) -> Iterator[Client]:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
     sample = CatalogVideo("sample", clip_in(tmp_path), "Which?", ("a", "b"))
-    with attacked(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
+    with page_client(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
         yield client
 
 
 def form(page: Client, **changed: Any) -> tuple[int, list[Any]]:
-    """The event that asks, and its values: the session's run, then the form's."""
-    clip = next(c["props"]["value"] for c in page.config["components"] if c["props"].get("elem_id") == "clip")
+    """Return the id of the event that asks, and its values: the page's run, then the form."""
+    video = next(
+        c["props"]["value"] for c in page.config["components"] if c["props"].get("elem_id") == "clip"
+    )
     values = {
-        "key": clip,
+        "key": video,
         "question": "Which?",
         "options": "a\nb",
         "config": "mine",
@@ -62,7 +63,7 @@ def form(page: Client, **changed: Any) -> tuple[int, list[Any]]:
     return page.function(*inputs), [None, *(values | changed).values()]
 
 
-def test_no_path_becomes_an_upload_and_none_hangs(page: Client, inbox: Path, tmp_path: Path) -> None:
+def test_paths_are_refused_as_uploads_without_hanging(page: Client, inbox: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.mp4"
     secret.write_bytes(Path(clip_in(tmp_path)).read_bytes())
     os.mkfifo(inbox / "fifo.mp4")
@@ -102,15 +103,15 @@ def test_no_path_becomes_an_upload_and_none_hangs(page: Client, inbox: Path, tmp
             assert NO_UPLOAD in page.outcome(upload, [file_at(str(path), **more)]), path
     assert secret.exists()
     assert not (tmp_path / "uploads").exists()
-    # The same for all: whether a path exists is not told.
+    # The answer does not reveal whether a path exists.
     assert page.outcome(upload, [file_at("/etc/passwd")]) == page.outcome(
         upload, [file_at("/etc/no-such-file")]
     )
     assert NO_UPLOAD in page.outcome(upload, [{"path": str(secret)}])
 
 
-def test_no_control_takes_a_path_or_a_value_of_another_shape(page: Client, tmp_path: Path) -> None:
-    """Gradio opens a path in any value of any event: it must not come so far."""
+def test_controls_refuse_paths_and_values_of_other_types(page: Client, tmp_path: Path) -> None:
+    # Gradio would open a path in any value of any event.
     hostile: list[Any] = [
         file_at("/dev/zero"),
         [file_at("/dev/zero")],
@@ -125,23 +126,23 @@ def test_no_control_takes_a_path_or_a_value_of_another_shape(page: Client, tmp_p
     ]
     for event in page.config["dependencies"]:
         for value in hostile if event["inputs"] else ():
-            told = page.outcome(event["id"], [value] * len(event["inputs"]), event_data=value)
-            assert re.search(f"{NO_UPLOAD}|no control of the page sends|no such event", told), (
+            outcome = page.outcome(event["id"], [value] * len(event["inputs"]), event_data=value)
+            assert re.search(f"{NO_UPLOAD}|no control of the page sends|unknown event", outcome), (
                 event["id"],
                 value,
             )
 
 
-def test_what_was_uploaded_is_taken_as_before(page: Client, tmp_path: Path) -> None:
+def test_an_uploaded_video_is_stored_once(page: Client, tmp_path: Path) -> None:
     video = Path(clip_in(tmp_path)).read_bytes()
     [path] = page.upload("mine.mp4", video).json()
-    told = page.outcome(page.function("upload"), [file_at(path)])
-    assert "upload: mine.mp4" in told
-    assert "36 frames" in told
+    outcome = page.outcome(page.function("upload"), [file_at(path)])
+    assert "upload: mine.mp4" in outcome
+    assert "36 frames" in outcome
     assert not Path(path).exists()
     [kept] = (tmp_path / "uploads").glob("*/mine.mp4")
     assert kept.read_bytes() == video
-    # It has been moved, so there is none to take twice.
+    # The file was moved, so it cannot be stored twice.
     assert NO_UPLOAD in page.outcome(page.function("upload"), [file_at(path)])
     [words] = page.upload("words.mp4", b"only words").json()
     assert "is not a video" in page.outcome(page.function("upload"), [file_at(words)])
@@ -173,7 +174,7 @@ def test_odd_names_of_uploads_are_cleaned_or_refused(page: Client, inbox: Path, 
     assert all(re.fullmatch(r"[\w .()+,\[\]-]+", name) for name in kept)
 
 
-def test_what_is_no_upload_is_refused(page: Client) -> None:
+def test_invalid_upload_forms_are_refused(page: Client) -> None:
     forms = [
         (b"", "multipart/form-data; boundary=b"),
         (b"", "multipart/form-data"),
@@ -196,7 +197,7 @@ def test_what_is_no_upload_is_refused(page: Client) -> None:
         assert answer.status_code == 400 or answer.json() == [] or "charset" in kind, body
 
 
-def test_a_forged_form_is_refused_in_a_line(page: Client) -> None:
+def test_a_forged_form_is_refused_in_one_line(page: Client) -> None:
     forged: list[tuple[dict[str, Any], str]] = [
         ({"key": "/etc/passwd"}, "this video is no longer available"),
         ({"key": None}, "no video is selected"),
@@ -207,10 +208,10 @@ def test_a_forged_form_is_refused_in_a_line(page: Client) -> None:
         ({"question": " \n"}, "the question is empty"),
         ({"options": ["a"]}, "the options are not text"),
         ({"options": 3}, "the options are not text"),
-        ({"config": "paper"}, "no such configuration"),
-        ({"config": "../mine.yaml"}, "no such configuration"),
-        ({"config": None}, "no such configuration"),
-        ({"config": ["mine"]}, "no such configuration"),
+        ({"config": "paper"}, "unknown configuration"),
+        ({"config": "../mine.yaml"}, "unknown configuration"),
+        ({"config": None}, "unknown configuration"),
+        ({"config": ["mine"]}, "unknown configuration"),
         ({"tools": ["ocr"]}, "mine does not have all the selected tools"),
         ({"tools": "retrieve"}, "all the selected tools"),
         ({"tools": None}, "all the selected tools"),
@@ -229,13 +230,13 @@ def test_a_forged_form_is_refused_in_a_line(page: Client) -> None:
         ({"seed": -(2**64)}, "'Seed' must be a whole number"),
         ({"seed": 1e19}, "'Seed' must be a whole number"),
     ]
-    for changed, told in forged:
+    for changed, message in forged:
         outcome = page.outcome(*form(page, **changed))
-        assert told in outcome.replace("&#x27;", "'"), ascii(changed)
+        assert message in outcome.replace("&#x27;", "'"), ascii(changed)
         assert "Traceback" not in outcome
 
 
-def test_text_that_is_none_is_cleaned_and_the_answer_kept(page: Client, tmp_path: Path) -> None:
+def test_invalid_unicode_in_a_question_is_replaced(page: Client, tmp_path: Path) -> None:
     outcome = page.outcome(
         *form(page, question="Which\0 \ud800?", options="a\0\n\udfff", seed=5.0, calls=None)
     )
@@ -246,7 +247,7 @@ def test_text_that_is_none_is_cleaned_and_the_answer_kept(page: Client, tmp_path
     assert question["options"] == ["a\N{REPLACEMENT CHARACTER}", "\N{REPLACEMENT CHARACTER}"]
 
 
-def test_no_run_is_named_by_a_path(page: Client, tmp_path: Path) -> None:
+def test_runs_cannot_be_named_by_a_path(page: Client, tmp_path: Path) -> None:
     assert "There are no runs yet" in page.outcome(page.function("past"), [None])
     assert "Answered" in page.outcome(*form(page))
     [run] = [p.name for p in (tmp_path / "runs").iterdir()]
@@ -267,16 +268,16 @@ def test_no_run_is_named_by_a_path(page: Client, tmp_path: Path) -> None:
             1e300,
             -5,
         ):
-            told = page.outcome(event["id"], [id] * len(event["inputs"]))
-            assert "the server failed" not in told, (event, id)
-            assert SECRET not in told
+            outcome = page.outcome(event["id"], [id] * len(event["inputs"]))
+            assert "the server failed" not in outcome, (event, id)
+            assert SECRET not in outcome
     for id in ("..%2f..%2f", f"{run}%00", "%ff", "%ed%a0%80", quote("../" + run, safe=""), "."):
         for what in ("trace.json", "trace.html"):
             assert page.http.get(f"/runs/{id}/{what}").status_code == 404, id
         assert page.http.get(f"/clips/{id}").status_code == 404, id
 
 
-def test_what_the_page_does_not_ask_for_is_not_there(page: Client, tmp_path: Path, inbox: Path) -> None:
+def test_other_requests_that_gradio_answers_are_refused(page: Client, tmp_path: Path, inbox: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text(SECRET)
     [path] = page.upload("state.json", b"[]").json()
@@ -334,7 +335,7 @@ def test_what_the_page_does_not_ask_for_is_not_there(page: Client, tmp_path: Pat
         assert page.http.get("/config", params={"deep_link": link, "page": link}).status_code == 200
 
 
-def test_what_is_no_event_is_refused(page: Client) -> None:
+def test_invalid_events_are_refused(page: Client) -> None:
     bodies = [
         b"",
         b"no json",
@@ -364,7 +365,7 @@ def test_what_is_no_event_is_refused(page: Client) -> None:
         assert "reload the page" in answer.json()["detail"]
 
 
-def test_a_session_that_is_unknown_is_told_so(page: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_session_gets_session_not_found(page: Client, caplog: pytest.LogCaptureFixture) -> None:
     answer = page.http.get("/gradio_api/queue/data", params={"session_hash": "nobody"})
     assert "session_not_found" in answer.text
     assert not caplog.records
@@ -372,7 +373,7 @@ def test_a_session_that_is_unknown_is_told_so(page: Client, caplog: pytest.LogCa
     assert page.http.get("/gradio_api/upload_progress", params={"upload_id": "x\0\u4e00"}).status_code == 404
 
 
-def test_too_few_and_too_many_values_and_too_long_requests(page: Client) -> None:
+def test_wrong_numbers_of_values_and_large_requests_are_refused(page: Client) -> None:
     function, values = form(page)
     for data in ([], values[:3], [None] * 5000):
         assert "reload the page" in page.outcome(function, data)
@@ -380,7 +381,7 @@ def test_too_few_and_too_many_values_and_too_long_requests(page: Client) -> None
     assert "Answered" in page.outcome(function, values)
 
 
-def test_another_host_and_another_site_are_not_answered(page: Client) -> None:
+def test_requests_of_other_hosts_and_origins_are_refused(page: Client) -> None:
     for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7860", ""):
         for url in (
             "/",
@@ -400,28 +401,28 @@ def test_another_host_and_another_site_are_not_answered(page: Client) -> None:
     assert page.http.get("/", headers={"origin": own}).status_code == 200
 
 
-def test_hosts_that_are_added_are_answered(tmp_path: Path) -> None:
+def test_added_hosts_are_allowed(tmp_path: Path) -> None:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
-    with attacked(
+    with page_client(
         Site({"mine": config}, VideoCatalog(tmp_path / "uploads"), runs, hosts=("video.example",))
     ) as page:
         assert page.http.get("/", headers={"host": "video.example"}).status_code == 200
         assert page.http.get("/", headers={"host": "other.example"}).status_code == 421
 
 
-def test_what_nobody_expected_is_logged_under_the_id_that_the_page_shows(
+def test_unexpected_errors_are_logged_under_the_id_that_the_page_shows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(VideoCatalog):
-        """Fails once the page is there."""
+        """Fails after the page has been opened."""
 
-        def clips(self) -> dict[str, CatalogVideo]:
+        def videos(self) -> dict[str, CatalogVideo]:
             if (tmp_path / "broken").exists():
                 raise RuntimeError(SECRET)
-            return super().clips()
+            return super().videos()
 
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
-    with attacked(
+    with page_client(
         Site({"mine": config}, Broken(tmp_path / "uploads", [CatalogVideo("c", clip_in(tmp_path))]), runs)
     ) as page:
         function, values = form(page)
@@ -433,7 +434,7 @@ def test_what_nobody_expected_is_logged_under_the_id_that_the_page_shows(
             page.outcome(page.load(), []),
             page.http.get("/clips/x").text,
         ]
-        assert '"interactive":true' in answers[2]  # the rest of the page can be used
+        assert '"interactive":true' in answers[2]  # the other controls are enabled
         (tmp_path / "runs").write_text("no folder")
         listed = page.outcome(page.function("past"), [None])
         assert re.search(
@@ -445,41 +446,40 @@ def test_what_nobody_expected_is_logged_under_the_id_that_the_page_shows(
         assert any(id in r.getMessage() and r.exc_info for r in caplog.records)
 
 
-def test_odd_names_on_the_disk_are_shown_and_hide_nothing(tmp_path: Path) -> None:
+def test_files_with_odd_names_are_listed_and_do_not_hide_others(tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()
-    video = Path(clip_in(tmp_path)).read_bytes()
+    content = Path(clip_in(tmp_path)).read_bytes()
     for name in (b"good.mp4", b"\xff\xfe.mp4", b"\xed\xa0\x80.mp4", b"a\nb.mp4"):
-        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(video)
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(content)
     os.mkfifo(folder / "pipe.mp4")
     gone = CatalogVideo("gone", str(tmp_path / "gone.mp4"))
     catalog = VideoCatalog(tmp_path / "uploads", [gone], Folders([folder]))
     (tmp_path / "uploads" / "x").mkdir(parents=True)
     (tmp_path / "uploads" / "x" / "gone.mp4").symlink_to("/nowhere")
-    Path(os.fsdecode(os.fsencode(tmp_path / "uploads" / "x") + b"/\xff.mp4")).write_bytes(video)
+    Path(os.fsdecode(os.fsencode(tmp_path / "uploads" / "x") + b"/\xff.mp4")).write_bytes(content)
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
-    labels = [c.label for c in catalog.clips().values()]
-    # A folder's names that are not UTF-8 are left out, since no video of such a name can be asked about.
+    labels = [video.label for video in catalog.videos().values()]
+    # Names in a folder that are not UTF-8 are left out, because a question cannot name such a video.
     assert sorted(labels) == sorted(["gone", "good.mp4", "a\nb.mp4", r"upload: \xff.mp4"])
-    with attacked(Site({"mine": config}, catalog, runs)) as page:
-        for key, clip in catalog.clips().items():
+    with page_client(Site({"mine": config}, catalog, runs)) as page:
+        for key, video in catalog.videos().items():
             answer = page.http.get(f"/clips/{key}")
-            assert answer.content == video or (clip is gone and answer.status_code == 404), clip
-        assert "Answered" in page.outcome(
-            *form(page, key=next(k for k, c in catalog.clips().items() if c.label == "good.mp4"))
-        )
+            assert answer.content == content or (video is gone and answer.status_code == 404), video
+        [good] = [key for key, video in catalog.videos().items() if video.label == "good.mp4"]
+        assert "Answered" in page.outcome(*form(page, key=good))
         [run] = (tmp_path / "runs").iterdir()
         run.rename(os.fsdecode(os.fsencode(tmp_path / "runs") + b"/\xffrun"))
         (tmp_path / "runs" / "odd").mkdir()
         (tmp_path / "runs" / "odd" / "trace.json").write_bytes(b'{"schema_version": 1, "id": "\\ud800"}')
-        [past] = runs.past()
-        assert past.id == r"\xffrun"
-        assert past.id.replace("\\", "\\\\") in page.outcome(page.function("past"), [None])
-        assert page.http.get(f"/runs/{quote(past.id)}/trace.json").status_code == 200
-        assert page.http.get(f"/runs/{quote(past.id)}/trace.html").status_code == 200
+        [summary] = runs.list_runs()
+        assert summary.id == r"\xffrun"
+        assert summary.id.replace("\\", "\\\\") in page.outcome(page.function("past"), [None])
+        assert page.http.get(f"/runs/{quote(summary.id)}/trace.json").status_code == 200
+        assert page.http.get(f"/runs/{quote(summary.id)}/trace.html").status_code == 200
 
 
-def test_nothing_is_looked_up_outside_the_folder_of_uploads(
+def test_paths_outside_the_upload_folder_are_not_touched(
     inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
@@ -491,13 +491,13 @@ def test_nothing_is_looked_up_outside_the_folder_of_uploads(
     assert set(looked) == {str(inbox)}
 
 
-def test_only_an_upload_is_taken(tmp_path: Path, inbox: Path) -> None:
+def test_only_uploaded_files_are_accepted(tmp_path: Path, inbox: Path) -> None:
     catalog = VideoCatalog(tmp_path / "uploads")
     video = Path(clip_in(tmp_path))
     for path in (str(video), "/dev/zero", "", f"{inbox}/a\0", f"{inbox}/\ud800"):
         with pytest.raises(Act2SeeError, match=NO_UPLOAD):
-            catalog.take(path)
+            catalog.add_upload(path)
     assert video.exists()
     (inbox / "ok.mp4").write_bytes(video.read_bytes())
-    clip, _ = catalog.take(str(inbox / "ok.mp4"))
-    assert Path(clip.path).exists()
+    stored, _ = catalog.add_upload(str(inbox / "ok.mp4"))
+    assert Path(stored.path).exists()

@@ -1,4 +1,4 @@
-"""The page in a real headless Chromium: asked on micro and on scripts, by mouse, by keyboard, on a phone."""
+"""The page in headless Chromium, with micro and scripted models, by mouse, by keyboard, and on a phone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="driving a browser 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium or Chrome on the PATH"),
-    pytest.mark.timeout(300),  # a page, a server and models, on two cores that others use as well
+    pytest.mark.timeout(300),  # a page, a server and models, on two shared cores
 ]
 IMG = '<img src=x onerror="window.hit=1">'
 HOSTILE = f"{IMG}<script>window.hit=1;//${{window.hit=1}}{{{{hit}}}}"
@@ -41,7 +41,7 @@ CALLS = {"micro": 4, "away": 5, "scripted": 6, "slow": 7}  # budgets of the conf
 
 
 class Slow(Scripted):
-    """Writes words until it is stopped."""
+    """Writes words slowly until it is stopped."""
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         for n in range(10_000):
@@ -52,10 +52,10 @@ class Slow(Scripted):
 
 @dataclass
 class Visit:
-    """A browser that remembers where it asked for what, and the errors of its pages."""
+    """A browser that records its requests to other hosts, and the errors of its pages."""
 
     address: str
-    context: Any  # one for all pages: it keeps the page's scripts, as any browser does
+    context: Any  # shared by all pages, so that scripts are cached
     folder: Path
     elsewhere: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Visit:
 
 
 def wait_until_ready(page: Any) -> None:
-    """Wait until the server has answered the page, which is then no longer disabled."""
+    """Wait until the server has answered and the controls are enabled."""
     page.locator("body[data-ready]").wait_for()
 
 
@@ -94,7 +94,7 @@ def choose_option(page: Any, label: str, option: str) -> None:
 
 
 def write_noise_video(path: Path, seed: int = 0) -> str:
-    """A video that shows no board."""
+    """Write a video that does not show a board, and return its path."""
     import av
     import numpy as np
 
@@ -112,7 +112,7 @@ def write_noise_video(path: Path, seed: int = 0) -> str:
 
 
 def choose_configuration(page: Any, name: str, opened: bool = False) -> None:
-    """Choose it and wait until the server has sent its budget."""
+    """Choose a configuration and wait until the server has sent its budget."""
     if not opened:
         page.get_by_role("button", name="Tools, budget").click()
     choose_option(page, "Configuration", name)
@@ -120,7 +120,7 @@ def choose_configuration(page: Any, name: str, opened: bool = False) -> None:
 
 
 def wait_for_message(page: Any, text: str) -> Any:
-    """Wait until a line that screen readers announce has this text."""
+    """Wait for this text in a line that screen readers announce."""
     line = page.locator("[role=status], [role=alert]").filter(has_text=text).first
     line.wait_for()
     return line
@@ -168,7 +168,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
         browser.close()
 
 
-def test_an_answer_is_streamed_and_its_imagined_frame_marked_and_a_reload_keeps_it(visit: Visit) -> None:
+def test_an_answer_is_streamed_with_marked_frames_and_kept_after_a_reload(visit: Visit) -> None:
     page = visit.open_ready()
     page.evaluate(
         """() => {
@@ -247,7 +247,7 @@ def test_an_empty_page_says_what_to_do(visit: Visit) -> None:
     page.close()
 
 
-def test_ones_own_video_brings_no_question_and_micro_says_that_it_does_not_know_it(visit: Visit) -> None:
+def test_an_uploaded_video_has_no_question_and_micro_refuses_it(visit: Visit) -> None:
     page = visit.open_ready()
     question, options = page.get_by_label("Question"), page.get_by_label("Options")
     assert options.input_value()
@@ -262,7 +262,7 @@ def test_ones_own_video_brings_no_question_and_micro_says_that_it_does_not_know_
     )
     sync_api.expect(page.get_by_role("combobox", name="Video")).to_have_value("upload: again.mp4")
     page.locator("video[aria-label*=again]").wait_for()
-    # One's own words stay.
+    # The user's own text stays.
     assert (question.input_value(), options.input_value()) == ("What is this?", "a\nb")
     question.press("Enter")
     wait_for_message(page, "Not answered: I cannot tell")
@@ -271,7 +271,7 @@ def test_ones_own_video_brings_no_question_and_micro_says_that_it_does_not_know_
     page.close()
 
 
-def test_on_a_phone_the_answer_comes_into_view_and_an_error_too(visit: Visit) -> None:
+def test_answers_and_errors_scroll_into_view_on_a_phone(visit: Visit) -> None:
     page = visit.open_ready(width=390, height=844)
     choose_configuration(page, "scripted")
     ask_button(page).click()
@@ -283,7 +283,7 @@ def test_on_a_phone_the_answer_comes_into_view_and_an_error_too(visit: Visit) ->
     page.close()
 
 
-def test_errors_are_readable_and_the_form_stays_as_it_is(visit: Visit) -> None:
+def test_errors_are_readable_and_the_form_keeps_its_values(visit: Visit) -> None:
     page = visit.open_ready()
     question = page.get_by_label("Question")
     question.fill("   ")
@@ -299,7 +299,7 @@ def test_errors_are_readable_and_the_form_stays_as_it_is(visit: Visit) -> None:
         {"name": f"big{HOSTILE}.mp4", "mimeType": "video/mp4", "buffer": bytes(1_100_000)}
     )
     page.get_by_text(re.compile("exceed the maximum allowed size")).first.wait_for()
-    # A picture that the name had put into the page would fail to load before this one does.
+    # If the name had become a picture in the page, that picture would fail to load before this one.
     page.evaluate("new Promise((failed) => Object.assign(new Image(), {onerror: failed, src: 'x'}))")
     assert page.evaluate("window.hit") is None
     question.fill("What is it?")
@@ -312,7 +312,7 @@ def test_errors_are_readable_and_the_form_stays_as_it_is(visit: Visit) -> None:
     page.close()
 
 
-def test_nothing_that_somebody_wrote_becomes_part_of_the_page(visit: Visit) -> None:
+def test_text_of_users_and_models_is_escaped(visit: Visit) -> None:
     page = visit.open_ready()
     video = Path(clip_in(visit.folder)).read_bytes()
     name = """"><img src=x onerror="window.hit=1">..#t=1,2.mp4"""
@@ -320,7 +320,7 @@ def test_nothing_that_somebody_wrote_becomes_part_of_the_page(visit: Visit) -> N
         {"name": name, "mimeType": "video/mp4", "buffer": video}
     )
     wait_for_message(page, "It is now selected")
-    sync_api.expect(page.get_by_label("Options")).to_have_value("")  # the sample's go with it
+    sync_api.expect(page.get_by_label("Options")).to_have_value("")  # the sample's options are removed
     choose_configuration(page, "scripted")
     page.get_by_label("Question").fill(HOSTILE)
     page.get_by_label("Options").fill(f"{HOSTILE}\n{HOSTILE}2")
@@ -343,7 +343,7 @@ def test_nothing_that_somebody_wrote_becomes_part_of_the_page(visit: Visit) -> N
         each.close()
 
 
-def test_with_the_keyboard_alone_on_a_phone(visit: Visit) -> None:
+def test_the_keyboard_alone_is_enough_on_a_phone(visit: Visit) -> None:
     page = visit.open_ready(width=390, height=844)
     reached: list[str] = []
     for _ in range(20):
@@ -372,7 +372,7 @@ def test_with_the_keyboard_alone_on_a_phone(visit: Visit) -> None:
     page.close()
 
 
-def test_stop_keeps_what_there_is_and_two_runs_stand_side_by_side(visit: Visit) -> None:
+def test_a_stopped_run_is_saved_and_two_runs_are_compared(visit: Visit) -> None:
     page = visit.open_ready()
     choose_configuration(page, "slow")
     for tools in (True, False):
@@ -381,7 +381,7 @@ def test_stop_keeps_what_there_is_and_two_runs_stand_side_by_side(visit: Visit) 
             page.get_by_role("checkbox", name="generate").uncheck()
         ask_button(page).click()
         stop = page.get_by_role("button", name="Stop")
-        sync_api.expect(stop).to_be_enabled()  # the page shows this run, and no longer the last one
+        sync_api.expect(stop).to_be_enabled()  # the page shows this run, not the last one
         page.locator("#chain").get_by_text("word3").wait_for()
         stop.click()
         wait_for_message(page, "Stopped. The run so far was saved.")
@@ -394,6 +394,6 @@ def test_stop_keeps_what_there_is_and_two_runs_stand_side_by_side(visit: Visit) 
     page.close()
 
 
-def test_nothing_was_asked_of_another_host_and_no_page_failed(visit: Visit) -> None:
+def test_pages_sent_no_requests_to_other_hosts_and_had_no_errors(visit: Visit) -> None:
     assert visit.elsewhere == []
     assert visit.errors == []

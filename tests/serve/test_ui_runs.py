@@ -1,5 +1,4 @@
-"""The page's runs: folded from their events, watched in time, going on by themselves, kept however they
-end."""
+"""The page's runs: traces built from events, notified watchers, and saved runs, however they end."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.graphs.doubles import Scripted, clip_in, parts_in
-from tests.serve.page_runs import SCRIPT, asked, runs_in
+from tests.serve.page_runs import SCRIPT, ask, runs_in
 
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
@@ -23,14 +22,14 @@ from act2see.graphs.run import aask
 from act2see.graphs.state import AskContext
 from act2see.serve.ui.live import EVERY, Live
 from act2see.serve.ui.page import status
-from act2see.serve.ui.runs import Asked
+from act2see.serve.ui.runs import AskRequest
 from act2see.trace.events import TokenEvent
 from act2see.trace.record import Call, Question, Text
 from act2see.trace.trace import Trace
 
 
 class Endless(Reasoner):
-    """Writes for ever, a word every few milliseconds."""
+    """Writes forever, a word every few milliseconds."""
 
     name = "endless"
 
@@ -55,7 +54,7 @@ class Endless(Reasoner):
     ],
     ids=["call", "no text", "malformed", "forced"],
 )
-async def test_events_fold_into_the_very_trace(tmp_path: Path, script: tuple[str, ...]) -> None:
+async def test_events_build_the_same_trace_as_the_run(tmp_path: Path, script: tuple[str, ...]) -> None:
     config, parts = parts_in(tmp_path, Scripted(*script))
     live, looks = Live("x", Question(text="Which?"), ("retrieve", "generate")), []
 
@@ -70,12 +69,12 @@ async def test_events_fold_into_the_very_trace(tmp_path: Path, script: tuple[str
     assert folded is not None
     assert folded.segments == trace.segments
     assert (folded.id, folded.video, folded.initial) == (trace.id, trace.video, trace.initial)
-    # At every look, what has been written so far is there, whole and in order.
+    # Each look shows all the text so far: it begins with the text of the look before.
     texts = [look.text for look in looks if look]
     assert all(b.startswith(a) for a, b in pairwise(texts))
 
 
-async def test_a_call_is_shown_as_one_while_it_is_written(tmp_path: Path) -> None:
+async def test_an_incomplete_call_is_shown_as_a_call(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(*SCRIPT))
     live, seen = Live("x", Question(text="Which?"), ("retrieve",)), []
 
@@ -93,7 +92,7 @@ async def test_a_call_is_shown_as_one_while_it_is_written(tmp_path: Path) -> Non
     assert seen[-1] == "the circle"
 
 
-async def test_the_first_token_is_not_held_back_and_the_rest_come_in_time() -> None:
+async def test_the_first_token_is_shown_at_once_and_later_ones_at_intervals() -> None:
     live, looks = Live("x", Question(text="?"), ()), []
 
     async def watch() -> None:
@@ -102,54 +101,55 @@ async def test_the_first_token_is_not_held_back_and_the_rest_come_in_time() -> N
 
     task = asyncio.create_task(watch())
     await asyncio.sleep(0)
-    began = time.monotonic()
+    start = time.monotonic()
     live.event(TokenEvent(run="x", text="a"))
     await asyncio.sleep(0)
     await asyncio.sleep(0.01)
-    assert len(looks) == 2  # the look before it, and the one at it
+    assert len(looks) == 2  # one look before the token, one after it
     for _ in range(40):
         live.event(TokenEvent(run="x", text="a"))
         await asyncio.sleep(0.01)
     live.end()
     await task
-    assert len(looks) <= 4 + (time.monotonic() - began) / EVERY
+    assert len(looks) <= 4 + (time.monotonic() - start) / EVERY
 
 
-async def test_a_run_goes_on_without_a_watcher_and_lies_on_disk_as_ask_saves_it(tmp_path: Path) -> None:
+async def test_a_run_continues_without_a_watcher_and_is_saved_like_ask_save(tmp_path: Path) -> None:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
-    run = runs.begin(Asked(config, clip_in(tmp_path), "Which?", context=AskContext(tools=("retrieve",))))
-    assert [p.running for p in runs.past()] == [True]
+    run = runs.begin(AskRequest(config, clip_in(tmp_path), "Which?", context=AskContext(tools=("retrieve",))))
+    assert [p.running for p in runs.list_runs()] == [True]
     assert run.task is not None
     await run.task
     assert runs.running == {}
     folder = tmp_path / "runs" / run.id
     assert {p.name for p in folder.iterdir()} == {"trace.json", "trace.html", "frames"}
-    [past] = runs.past()
-    assert (past.id, past.question, past.answer, past.tools) == (run.id, "Which?", "B", ("retrieve",))
+    [summary] = runs.list_runs()
+    assert (summary.id, summary.question) == (run.id, "Which?")
+    assert (summary.answer, summary.tools) == ("B", ("retrieve",))
     loaded = Trace.load(folder)
     assert loaded == run.trace == runs.load(run.id)
     assert runs.frames(run.id)(loaded.shown[-1]).shape == (192, 192, 3)
     assert "Answered: <bdi>B</bdi>" in status(run)
 
 
-async def test_what_was_stopped_is_kept(tmp_path: Path) -> None:
+async def test_a_stopped_run_is_saved(tmp_path: Path) -> None:
     config, runs = runs_in(tmp_path, Endless())
-    run = runs.begin(Asked(config, clip_in(tmp_path), "Which?"))
+    run = runs.begin(AskRequest(config, clip_in(tmp_path), "Which?"))
     async for _ in run.live.watch():
         if (trace := run.live.trace()) and len(trace.text) > 20:
             break
     await runs.stop(run.id)
-    await runs.stop(run.id)  # twice does nothing
-    kept = runs.load(run.id)
-    assert kept.text.startswith("so so so ")
-    assert isinstance(kept.segments[-1], Text)
-    assert kept.answer is None
-    assert runs.past()[0].answer is None
+    await runs.stop(run.id)  # the second call does nothing
+    saved = runs.load(run.id)
+    assert saved.text.startswith("so so so ")
+    assert isinstance(saved.segments[-1], Text)
+    assert saved.answer is None
+    assert runs.list_runs()[0].answer is None
     assert run.stopped
     assert "Stopped" in status(run)
 
 
-async def test_what_fails_says_so_in_a_line_and_keeps_what_there_was(
+async def test_a_failed_run_has_a_one_line_error_and_is_saved(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Breaks(Scripted):
@@ -159,7 +159,7 @@ async def test_what_fails_says_so_in_a_line_and_keeps_what_there_was(
 
     config, runs = runs_in(tmp_path, Breaks(""))
     with caplog.at_level(logging.ERROR, "act2see"):
-        run = runs.begin(Asked(config, clip_in(tmp_path), "Which?"))
+        run = runs.begin(AskRequest(config, clip_in(tmp_path), "Which?"))
         async for _ in run.live.watch():
             pass
     assert "something went wrong (RuntimeError)" in run.error
@@ -167,15 +167,15 @@ async def test_what_fails_says_so_in_a_line_and_keeps_what_there_was(
     [id] = re.findall(r"error (\w{12})\b", run.error)
     assert any(id in r.getMessage() and r.exc_info for r in caplog.records)
     assert runs.load(run.id).text == "I look"
-    none = runs.begin(Asked(config, str(tmp_path / "no.mp4"), "Which?"))
-    async for _ in none.live.watch():
+    missing = runs.begin(AskRequest(config, str(tmp_path / "no.mp4"), "Which?"))
+    async for _ in missing.live.watch():
         pass
-    assert "there is no file" in none.error
-    assert 'role="alert"' in status(none)
-    assert none.trace is None
+    assert "there is no file" in missing.error
+    assert 'role="alert"' in status(missing)
+    assert missing.trace is None
 
 
-async def test_a_failing_tool_is_told_to_the_model_and_the_run_ends(tmp_path: Path) -> None:
+async def test_a_run_continues_after_a_failing_tool(tmp_path: Path) -> None:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT), retrieve=ToolError("no index"))
-    trace = await asked(tmp_path, runs, config)
+    trace = await ask(tmp_path, runs, config)
     assert trace.answer == "B"

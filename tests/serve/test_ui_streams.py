@@ -16,7 +16,7 @@ from act2see.serve.ui.catalog import CatalogVideo, VideoCatalog
 from act2see.serve.ui.server import Site
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'act2see[ui]'")
-from tests.serve.page_client import SESSION, Client, attacked
+from tests.serve.page_client import SESSION, Client, page_client
 
 FORM = ("clip", "question", "options", "config", "tools", "calls", "tokens", "seed")
 
@@ -25,12 +25,12 @@ FORM = ("clip", "question", "options", "config", "tools", "calls", "tokens", "se
 def page(tmp_path: Path) -> Iterator[Client]:
     config, runs = runs_in(tmp_path, Scripted(*SCRIPT))
     sample = CatalogVideo("sample", clip_in(tmp_path), "Which?", ("a", "b"))
-    with attacked(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
+    with page_client(Site({"mine": config}, VideoCatalog(tmp_path / "uploads", [sample]), runs)) as client:
         yield client
 
 
 def stream_until(page: Client, message: str) -> Iterator[None]:
-    """Read the session's stream until it has this message, and hang up when the caller goes on."""
+    """Read the session's stream until this message. Disconnect when the caller resumes the generator."""
     with page.http.stream("GET", "/gradio_api/queue/data", params={"session_hash": SESSION}) as stream:
         for line in stream.iter_lines():
             if f'"msg":"{message}"' in line:
@@ -39,12 +39,14 @@ def stream_until(page: Client, message: str) -> Iterator[None]:
     raise AssertionError(f"the stream ended without {message}")
 
 
-def test_an_event_is_accepted_when_the_page_has_hung_up_on_the_closing_stream(
+def test_an_event_is_accepted_after_the_page_disconnects_from_the_closing_stream(
     page: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "DISCONNECT", 60)
-    clip = next(c["props"]["value"] for c in page.config["components"] if c["props"].get("elem_id") == "clip")
-    form = [None, clip, "Which?", "a\nb", "mine", [], 4, 600, 0]
+    video = next(
+        c["props"]["value"] for c in page.config["components"] if c["props"].get("elem_id") == "clip"
+    )
+    form = [None, video, "Which?", "a\nb", "mine", [], 4, 600, 0]
     assert page.join(page.function("config"), ["mine"]).status_code == 200
     closing = stream_until(page, "close_stream")
     next(closing)
@@ -55,11 +57,11 @@ def test_an_event_is_accepted_when_the_page_has_hung_up_on_the_closing_stream(
             time.sleep(0.01)
         closing.close()
         assert accepted.result().status_code == 200
-    told = list(stream_until(page, "process_completed"))
-    assert told == [None]
+    results = list(stream_until(page, "process_completed"))
+    assert results == [None]
 
 
-def test_a_client_that_does_not_hang_up_is_served_all_the_same(
+def test_a_client_that_does_not_disconnect_is_still_served(
     page: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "DISCONNECT", 0.01)

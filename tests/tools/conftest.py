@@ -1,4 +1,4 @@
-"""Random-weight models of micro size in ordinary folders, and a board clip to search."""
+"""Tiny models of random weights in ordinary folders, and a board clip to search."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def resources(tmp_path: Path, encoder: Blip2Encoder) -> Callable[..., Resources]:
-    """Opens the same cache each time, with nothing of it in memory."""
+    """Return a function that opens the same cache again, with an empty memory."""
 
     def make(keep_frames: bool = True, fps: float = 3.0, cache: Path | None = None) -> Resources:
         cache = cache or tmp_path / "cache"

@@ -1,4 +1,4 @@
-"""A hub on this machine: the HTTP requests of huggingface_hub, answered or failed."""
+"""A local hub that answers the HTTP requests of huggingface_hub, or fails."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """`repos` maps owner/name to files. `cut` names files whose next answer breaks off half-way, as often as
-    the number says."""
+    """The state of the hub: its repositories, and its failures."""
 
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, bytes]] = {}
+        """Files by owner/name of the repository."""
         self.gated: set[str] = set()
         self.cut: dict[str, int] = {}
+        """Number of answers to break off half-way, by file."""
         self.down = False
         self.sent: dict[str, int] = {}
         self.ranges: list[tuple[str, str]] = []
@@ -125,5 +126,5 @@ def etag(data: bytes) -> str:
 
 
 def folder_files(folder: str) -> dict[str, bytes]:
-    """A checkpoint folder as a repository's files."""
+    """Return the files of a checkpoint folder as those of a repository."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}

@@ -9,7 +9,7 @@ from tests.graphs.doubles import NoEncoder
 from tests.tools.videos import number, write_video
 
 from act2see.tools.base import Resources, ToolContext
-from act2see.tools.clip import HOW, ClipTool
+from act2see.tools.clip import EXAMPLE, ClipTool
 from act2see.tools.frames import Taken
 from act2see.tools.search.finder import Finder
 from act2see.tools.video.library import VideoLibrary
@@ -67,7 +67,11 @@ async def test_a_frame_that_was_shown_is_a_time_too(resources: Resources, video:
 
 @pytest.mark.parametrize(
     ("query", "says"),
-    [("the circle blinks", HOW), ("the last frame", HOW), ("7 seconds", "The video ends at 6.0 seconds.")],
+    [
+        ("the circle blinks", EXAMPLE),
+        ("the last frame", EXAMPLE),
+        ("7 seconds", "The video ends at 6.0 seconds."),
+    ],
 )
 async def test_a_query_without_a_time_is_answered_with_an_example(
     resources: Resources, video: str, query: str, says: str

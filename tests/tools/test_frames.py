@@ -1,4 +1,4 @@
-"""Facts of a video, and the words for a frame's provenance."""
+"""Records of videos, and descriptions of a frame's provenance."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_query_score_origin_and_facts(
     assert (shown.query, shown.score, shown.origin, shown.facts) == (query, score, origin, facts)
 
 
-def test_a_generated_frame_stands_where_its_anchor_does() -> None:
+def test_a_generated_frame_has_the_place_of_its_anchor() -> None:
     imagined = frame(GENERATED)
     assert imagined.anchor == GENERATED.anchor
     assert imagined.anchor_seconds == 2.0

@@ -1,5 +1,4 @@
-"""The `generate` tool with a random-weight Stable Diffusion 3 of micro size: sizes, seeds, provenance,
-failures."""
+"""The `generate` tool with a tiny random-weight Stable Diffusion 3: sizes, seeds, provenance, failures."""
 
 from __future__ import annotations
 
@@ -119,7 +118,7 @@ async def test_missing_weights(resources: Make, clip: str, weights: str) -> None
 @pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument is deprecated:UserWarning")
 async def test_weights_that_are_not_downloaded(resources: Make, clip: str) -> None:
     with pytest.raises(
-        WeightsError, match=r"weights nobody/nothing cannot be loaded: .*; act2see download fetches them"
+        WeightsError, match=r"weights nobody/nothing cannot be loaded: .*; download them: act2see download"
     ) as e:
         await tool(resources(), Path("unused"), weights="nobody/nothing").call(QUERY, ToolContext(clip))
     assert "\n" not in str(e.value)
@@ -133,7 +132,7 @@ async def test_a_folder_that_holds_no_pipeline(resources: Make, clip: str, tmp_p
 
 @pytest.fixture(scope="module")
 def other_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stable Diffusion with a UNet, of random weights, saved as text-to-image, as most are on the hub."""
+    """Stable Diffusion with a UNet, with random weights, saved as text-to-image like most on the hub."""
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -179,7 +178,7 @@ def other_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-async def test_any_image_to_image_pipeline_will_do(resources: Make, other_pipeline: Path, clip: str) -> None:
+async def test_any_image_to_image_pipeline_works(resources: Make, other_pipeline: Path, clip: str) -> None:
     shared = resources()
     made = tool(shared, other_pipeline, steps=4, guidance=2.0)
     result = await made.call(QUERY, ToolContext(clip, seed=3))
@@ -187,7 +186,7 @@ async def test_any_image_to_image_pipeline_will_do(resources: Make, other_pipeli
     assert isinstance(frame.provenance, Generated)
     assert (frame.width, frame.height, frame.provenance.model) == (48, 48, other_pipeline.name)
     assert type(made.diffuser.pipeline()).__name__ == "StableDiffusionImg2ImgPipeline"
-    # It starts from the anchor, and goes further from it the stronger it is.
+    # The result resembles the anchor, and the less so the higher the strength.
     source = shared.store.get(frame.provenance.anchor.digest)[::2, ::2]
     weak, strong = (
         tool(shared, other_pipeline, steps=10, strength=s).imagine(source, QUERY, 0).astype(int)
@@ -203,7 +202,7 @@ async def test_any_image_to_image_pipeline_will_do(resources: Make, other_pipeli
 
 @pytest.fixture(scope="module")
 def with_t5(generator_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stable Diffusion 3 with its third text encoder, of random weights."""
+    """Stable Diffusion 3 with its third text encoder, with random weights."""
     import torch
     from diffusers import StableDiffusion3Img2ImgPipeline
     from transformers import T5Config, T5EncoderModel, T5Tokenizer

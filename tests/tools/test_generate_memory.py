@@ -1,7 +1,7 @@
-"""Memory runs out in `generate`: smaller batches, then smaller frames, then a word to the model, and still an
-answer.
+"""Memory runs out in `generate`: smaller batches, then smaller frames, then a note to the model; the question
+is answered anyway.
 
-The pipeline is micro's own; it refuses more than so many pixels at once, with the error that CUDA raises.
+The pipeline is micro's. Above a number of pixels it raises CUDA's error for insufficient memory.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ FULL = 48 * 48
 
 
 def limited(diffuser: Diffuser, most: int) -> list[tuple[int, int]]:
-    """Let its pipeline run out of memory above `most` pixels. Returns the number of frames and the width of
-    each call."""
+    """Let the pipeline run out of memory above `most` pixels.
+
+    Returns:
+        A list to which each call adds its number of frames and their width.
+    """
     import torch
 
     pipeline = diffuser.pipeline()
@@ -87,9 +90,7 @@ def test_without_memory_the_frame_is_made_smaller(tool: Generate) -> None:
 
 def test_without_memory_for_the_smallest_frame_the_call_fails(tool: Generate) -> None:
     calls = limited(tool.diffuser, 10)
-    with pytest.raises(
-        ToolError, match=r"^there is no memory left to imagine a frame, not even one of 16 x 16$"
-    ):
+    with pytest.raises(ToolError, match=r"^not enough memory to imagine a frame, not even one of 16 x 16$"):
         tool.imagine(SOURCE, QUERY, 0)
     assert calls == [(1, 48), (1, 32), (1, 24), (1, 16)]
 
@@ -103,9 +104,11 @@ def test_weights_that_do_not_fit(tool: Generate, monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch:
         patch.setattr(DiffusionPipeline, "to", full)
-        with pytest.raises(ToolError, match=r"no memory for the generator's weights .*offload: model"):
+        with pytest.raises(
+            ToolError, match=r"not enough memory for the generator's weights: .*offload: model"
+        ):
             tool.imagine(SOURCE, QUERY, 0)
-    # Nothing half-loaded stays: with room again it works.
+    # No partly loaded pipeline remains: with enough memory the next call works.
     assert tool.imagine(SOURCE, QUERY, 0).shape == (48, 48, 3)
 
 
@@ -160,5 +163,5 @@ async def test_the_question_still_gets_an_answer(clip: str, tmp_path: Path) -> N
     out = await graph.ainvoke(given)
     assert out["answer"] == "B"
     note = Trace.model_validate(out["trace"]).text
-    failure = "there is no memory left to imagine a frame, not even one of 16 x 16"
+    failure = "not enough memory to imagine a frame, not even one of 16 x 16"
     assert f"The tool failed: {failure}. Go on without it." in note + reasoner.rollouts[-1]

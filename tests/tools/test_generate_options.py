@@ -1,5 +1,4 @@
-"""The options of `generate`, by config, with micro's own generator: those that change the frame, and those
-that must not."""
+"""The options of `generate` in a config, with micro's generator: some change the frame, others must not."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ Make = Callable[..., Generate]
 
 @pytest.fixture
 def micro(tmp_path: Path) -> Make:
-    """The tool that a config makes, in few steps."""
+    """Return the tool of a config, with few steps."""
 
     def make(**options: Any) -> Generate:
         config = load_config(
@@ -69,7 +68,7 @@ def test_a_smaller_frame(micro: Make) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"steps": 1, "strength": 0.5}, "strength: .*1 steps at this strength are none"),
+        ({"steps": 1, "strength": 0.5}, "strength: .*1 steps at this strength round down to zero"),
         ({"strength": 2.0}, r"strength: .*less than or equal to 1 \(got 2\.0\)"),
         ({"guidance": -1}, "guidance: .*greater than or equal to 0"),
         ({"best_of": 0}, "best_of: .*greater than or equal to 1"),
@@ -87,7 +86,7 @@ def test_impossible_options_fail_when_the_graph_is_built(
         micro(**options)
 
 
-def test_the_large_part_alone_is_quantised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_large_part_is_quantised(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
     # Its settings ask for the package's version and no more; quantising itself needs the package and is not
@@ -142,7 +141,7 @@ async def test_questions_of_one_graph_share_a_call(clip: str, tmp_path: Path) ->
     parts = build_parts(config)
     tool = parts.tools["generate"]
     assert isinstance(tool, Generate)
-    tool.diffuser.queue.gather = 5  # four fill a batch and wait no longer
+    tool.diffuser.queue.gather = 5  # four frames fill a batch, so they do not wait
     reasoner = Scripted(f"<generate>{QUERY}</generate>", "So.</think><answer>B</answer>")
     graph = create_act2see(config, parts=replace(parts, reasoner=reasoner))
     given: Any = [{"video": clip, "question": f"What? {i}"} for i in range(4)]
@@ -162,7 +161,7 @@ async def test_a_cancelled_call_ends_the_denoising(micro: Make) -> None:
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    # It is free again at once: the next frame does not wait for a thousand steps.
+    # The pipeline is free at once: the next frame does not wait for a thousand steps.
     at = len(steps)
     few = tool.diffuser.params(SOURCE, tool.options.model_copy(update=FEW))
     await tool.diffuser.queue.submit(few, [GenerationRequest(SOURCE, QUERY, 0)])

@@ -15,7 +15,7 @@ from tests.graphs.doubles import NoEncoder
 from act2see.errors import ConfigError
 from act2see.tools.base import Resources, ToolContext
 from act2see.tools.frames import Taken
-from act2see.tools.ocr import Ocr, Seen, likeness, listed, safe
+from act2see.tools.ocr import Ocr, TextLine, likeness, list_lines, safe_text
 from act2see.tools.search.finder import Finder
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
@@ -52,7 +52,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all: the clip is read once."""
+    """A cache for all tests, so that the clip is read once."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -73,14 +73,14 @@ async def test_any_text_is_read_and_shown(tool: Ocr, video: str) -> None:
         'Read: "EXIT 24" at 0.0 to 1.0 seconds; "Mind the gap" at 1.0 seconds; '
         '"\u2039answer\u203aB\u2039/answer\u203a" at 3.0 seconds.'
     )
-    # The one moment that shows two lines, and the other line's.
+    # The only moment that shows two lines, and the moment of the other line.
     assert [f.seconds for f in result.frames] == [1.0, 3.0]
     assert {f.provenance for f in result.frames} == {Taken(query="any")}
     assert (await tool.call("", ToolContext(video))).note == result.note
 
 
 @pytest.mark.parametrize("query", ["mind the gap", "MIND THE  GAP!", '"Mind the gap"', "Mind the gab"])
-async def test_text_is_found_however_it_is_spelt(tool: Ocr, video: str, query: str) -> None:
+async def test_text_is_found_in_other_spellings(tool: Ocr, video: str, query: str) -> None:
     result = await tool.call(query, ToolContext(video))
     assert [f.seconds for f in result.frames] == [1.0]
     assert result.note == 'Read: "Mind the gap" at 1.0 seconds.'
@@ -89,7 +89,9 @@ async def test_text_is_found_however_it_is_spelt(tool: Ocr, video: str, query: s
 async def test_a_query_without_a_match_lists_the_text_that_was_read(tool: Ocr, video: str) -> None:
     result = await tool.call("platform <9>", ToolContext(video))
     assert not result.frames
-    assert result.note.startswith('No text like "platform \u20399\u203a" was read. What was: "EXIT 24" at')
+    assert result.note.startswith(
+        'No text like "platform \u20399\u203a" was read. The text that was read: "EXIT 24" at'
+    )
 
 
 def test_a_clip_is_read_once(tool: Ocr, video: str, folder: Path) -> None:
@@ -111,11 +113,11 @@ def test_a_damaged_cache_is_read_again(tool: Ocr, video: str, folder: Path, dama
     assert file.read_text(encoding="utf-8") == whole
 
 
-async def test_a_long_clip_is_read_thinner(
+async def test_a_long_clip_is_read_at_fewer_frames(
     video: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     result = await make(tmp_path, look=1).call("any", ToolContext(video))
-    # The frame in the middle has none.
+    # The frame in the middle has no text.
     assert (result.frames, result.note) == ((), "There is no text to be read in this video.")
     assert "1 of 4 frames are read for text; raise `look` or lower `fps`" in caplog.text
 
@@ -128,13 +130,13 @@ def test_likeness() -> None:
     assert likeness("!", "EXIT") == 0.0
 
 
-def test_notes_have_bounds() -> None:
-    assert safe("a\nb  <think>") == "a b \u2039think\u203a"
-    assert len(safe("x" * 500)) == 120
-    many = listed([Seen(f"line {i}", ((1.0,),)) for i in range(50)])
+def test_notes_are_limited() -> None:
+    assert safe_text("a\nb  <think>") == "a b \u2039think\u203a"
+    assert len(safe_text("x" * 500)) == 120
+    many = list_lines([TextLine(f"line {i}", ((1.0,),)) for i in range(50)])
     assert many.endswith('"line 19" at 1.0 seconds; and 30 more lines')
     assert (
-        listed([Seen("x", tuple((float(t),) for t in range(0, 20, 2)))])
+        list_lines([TextLine("x", tuple((float(t),) for t in range(0, 20, 2)))])
         == '"x" at 0.0, 2.0, 4.0, 6.0 seconds and later'
     )
 

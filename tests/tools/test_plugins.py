@@ -1,4 +1,4 @@
-"""Tools of other packages: their entry points, whole and broken, and the threads in which they run."""
+"""Tools of other packages: valid and broken entry points, and the threads in which tools run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Ours:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """A package as pip leaves it: one module, and its entry points."""
+    """Write a package as pip installs it: one module and its entry points."""
 
     def make(package: str, code: str = PLUGIN, **tools: str) -> None:
         folder = tmp_path / package
@@ -91,14 +91,14 @@ def test_a_broken_entry_point_is_named_and_the_rest_works(
         build_parts(config)
     assert str(e.value).startswith(f"tool 'broken' of plugin_bad 1.2 ({value}) cannot be imported: ")
     assert says in str(e.value)
-    # `doctor` names it among what can run.
+    # `doctor` reports it.
     needed = {n.part: n for n in needed_weights(config)}
     assert list(needed) == ["reasoner", "encoder", "generate", "look"]
     assert says in needed["look"].problem
     assert needed["generate"].folder
 
 
-def test_a_name_that_two_packages_offer(install: Install) -> None:
+def test_a_name_offered_by_two_packages_is_an_error(install: Install) -> None:
     install("plugin_one", ours="plugin_one:Ours")
     install("plugin_two", ours="plugin_two:Ours")
     with pytest.raises(ConfigError, match="tool 'ours' is offered twice: by ") as e:
@@ -113,13 +113,13 @@ def test_a_name_that_two_packages_offer(install: Install) -> None:
         find_tool("our")
 
 
-def test_a_dotted_path_is_for_local_files_alone() -> None:
+def test_a_dotted_path_is_only_for_local_files() -> None:
     with pytest.raises(ConfigError, match="a dotted path is allowed in a local config file only"):
         find_tool("os:system", dotted=False)
 
 
 class Where:
-    """Records the thread it ran in, and waits if it is told to."""
+    """Records the thread it ran in, and waits if the query says so."""
 
     usage = "where"
     version = "where 1"
@@ -154,7 +154,7 @@ async def test_a_tool_has_a_thread_and_keeps_its_loop() -> None:
     assert (apart.tag, apart.usage, apart.version) == ("where", "where", "where 1")
 
 
-async def test_a_call_that_is_given_up_is_cancelled_in_its_thread() -> None:
+async def test_a_cancelled_call_is_cancelled_in_its_thread() -> None:
     tool = Where()
     apart = IsolatedTool("where", tool)
     with pytest.raises(TimeoutError):
@@ -173,7 +173,7 @@ async def test_calls_run_at_the_same_time() -> None:
     assert await asyncio.to_thread(apart.tool.cancelled.wait, 10)
 
 
-async def test_a_call_that_is_given_up_before_it_began() -> None:
+async def test_a_call_cancelled_before_its_start_does_not_disturb_the_next() -> None:
     apart = IsolatedTool("where", Where())
     assert (await apart.call("x", CONTEXT)).note
     for _ in range(3):

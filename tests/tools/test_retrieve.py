@@ -16,7 +16,7 @@ QUERY = "the circle blinks"
 
 
 def tool(resources: Resources, **options: object) -> Retrieve:
-    # Random weights score anything: every frame passes unless a test sets a threshold.
+    # Scores of random weights mean nothing: every frame matches unless a test sets a threshold.
     return Retrieve("retrieve", Retrieve.Options(**{"no_match": -1.0, **options}), resources)  # type: ignore[arg-type]
 
 
@@ -35,7 +35,7 @@ async def test_the_best_frame_comes_with_its_query_and_score(resources: Make, cl
     assert len(result.curve.values) == 18
 
 
-async def test_several_frames_stand_in_the_order_of_time(resources: Make, clip: str) -> None:
+async def test_several_frames_are_in_order_of_time(resources: Make, clip: str) -> None:
     shared = resources()
     result = await tool(shared, top_k=5).call(QUERY, ToolContext(clip))
     times = [f.seconds for f in result.frames]
@@ -63,7 +63,7 @@ async def test_an_imagined_frame_hides_nothing(resources: Make, clip: str) -> No
     assert (await tool(shared).call(QUERY, ToolContext(clip, [imagined]))).frames == (real,)
 
 
-async def test_no_match_says_how_close_it_came(resources: Make, clip: str) -> None:
+async def test_no_match_reports_the_best_score(resources: Make, clip: str) -> None:
     shared = resources()
     best = shared.finder.find(clip, QUERY).best
     result = await tool(shared, no_match=0.999).call(QUERY, ToolContext(clip))
@@ -75,7 +75,7 @@ async def test_no_match_says_how_close_it_came(resources: Make, clip: str) -> No
     assert result.curve is not None
 
 
-async def test_a_clip_that_was_shown_whole_has_nothing_else(resources: Make, clip: str) -> None:
+async def test_a_clip_whose_frames_were_all_shown_has_no_match(resources: Make, clip: str) -> None:
     shared = resources()
     shown = shared.finder.library.pictures(clip, shared.finder.index(clip).frames.tolist())
     for rank in ("frames", "segments"):

@@ -1,4 +1,4 @@
-"""The `zoom` tool: how queries are read, and that parts are cut from the video, not from shown frames."""
+"""The `zoom` tool: parsing of queries, and parts that are cut from the video, not from shown frames."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.tools.videos import write_video
 
 from act2see.tools.base import Resources, ToolContext
 from act2see.tools.frames import Cropped, FrameRef, Generated
-from act2see.tools.queries import frame_in, times_in
+from act2see.tools.queries import find_frame, find_times
 from act2see.tools.search.finder import Finder
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.reader import open_video
 from act2see.tools.video.store import FrameStore
-from act2see.tools.zoom import HOW, Zoom, cut, region, within
+from act2see.tools.zoom import EXAMPLE, Zoom, box_within, parse_box, pixel_box
 
 WIDTH, HEIGHT = 640, 480
 
@@ -67,13 +67,13 @@ def zoom(resources: Resources, **options: int) -> Zoom:
     ],
 )
 def test_regions(text: str, box: tuple[float, ...] | None) -> None:
-    found = region(text)
+    found = parse_box(text)
     assert found == (pytest.approx(box) if box else None)
 
 
 @given(st.text("0123456789.,%[]() leftrightuppermiddlethirdofthe", max_size=60))
 def test_any_text_is_a_box_in_the_frame_or_none(text: str) -> None:
-    box = region(text)
+    box = parse_box(text)
     if box:
         assert 0 <= box[0] < box[2] <= 1
         assert 0 <= box[1] < box[3] <= 1
@@ -84,12 +84,12 @@ SHARE = st.integers(0, 1000).map(lambda n: n / 1000)
 
 @settings(max_examples=300)
 @given(SHARE, SHARE, SHARE, SHARE, st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 64))
-def test_a_cut_holds_the_box_and_stays_in_the_frame(
+def test_a_pixel_box_contains_the_box_and_stays_in_the_frame(
     a: float, b: float, c: float, d: float, width: int, height: int, least: int
 ) -> None:
     box = min(a, c), min(b, d), max(a, c) + 0.001 * (a == c), max(b, d) + 0.001 * (b == d)
     box = (*box[:2], min(box[2], 1.0), min(box[3], 1.0))
-    left, top, right, bottom = cut(box, width, height, least)
+    left, top, right, bottom = pixel_box(box, width, height, least)
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
     assert right - left >= min(least, width)
@@ -99,13 +99,13 @@ def test_a_cut_holds_the_box_and_stays_in_the_frame(
 
 
 def test_times() -> None:
-    assert times_in("upper left of 3.7 seconds") == ([3.7], "upper left of  ")
-    assert times_in("<3.7 seconds>")[0] == [3.7]
-    assert times_in("at 1:03.5")[0] == [63.5]
-    assert times_in("1:02:03")[0] == [3723.0]
-    assert times_in("from 2 to 5.5 s")[0] == [2.0, 5.5]
-    assert times_in("2-5 seconds")[0] == [2.0, 5.0]
-    assert times_in("0.2,0.1,0.6,0.5 of the last frame")[0] == []
+    assert find_times("upper left of 3.7 seconds") == ([3.7], "upper left of  ")
+    assert find_times("<3.7 seconds>")[0] == [3.7]
+    assert find_times("at 1:03.5")[0] == [63.5]
+    assert find_times("1:02:03")[0] == [3723.0]
+    assert find_times("from 2 to 5.5 s")[0] == [2.0, 5.5]
+    assert find_times("2-5 seconds")[0] == [2.0, 5.0]
+    assert find_times("0.2,0.1,0.6,0.5 of the last frame")[0] == []
 
 
 async def test_a_part_has_all_the_pixels_of_the_video(resources: Resources, video: str) -> None:
@@ -133,10 +133,10 @@ async def test_a_part_of_a_part_is_a_part_of_the_whole(resources: Resources, vid
     assert second.provenance.source == shown[1]
     assert second.provenance.box == (0.75, 0.5, 1, 1)
     assert np.array_equal(resources.store.get(second.digest), whole[240:, 480:])
-    assert within((0.2, 0.2, 0.6, 0.6), (0, 0, 1, 1)) == pytest.approx((0.2, 0.2, 0.6, 0.6))
+    assert box_within((0.2, 0.2, 0.6, 0.6), (0, 0, 1, 1)) == pytest.approx((0.2, 0.2, 0.6, 0.6))
 
 
-async def test_an_imagined_frame_is_cut_from_what_there_is_and_stays_imagined(
+async def test_a_part_of_an_imagined_frame_is_cut_from_the_stored_picture(
     resources: Resources, video: str
 ) -> None:
     [real] = resources.finder.library.pictures(video, [4])
@@ -148,7 +148,7 @@ async def test_an_imagined_frame_is_cut_from_what_there_is_and_stays_imagined(
         [part] = (await zoom(resources).call(query, ToolContext(video, [real, imagined]))).frames
         assert np.array_equal(resources.store.get(part.digest), pixels[:, :40])
         assert part.imagined
-    # A time is one of the video.
+    # Times are times of the video.
     [part] = (
         await zoom(resources).call("left half of 1.0 seconds", ToolContext(video, [real, imagined]))
     ).frames
@@ -175,14 +175,14 @@ async def test_an_imagined_frame_is_cut_from_what_there_is_and_stays_imagined(
 )
 def test_a_query_names_a_frame(query: str, which: int | str) -> None:
     shown = [FrameRef(digest=f"{i:032x}", width=9, height=9, seconds=float(i)) for i in range(3)]
-    found, _ = frame_in(query, shown)
+    found, _ = find_frame(query, shown)
     assert found == (shown[which] if isinstance(which, int) else which)
 
 
 async def test_an_unreadable_query_is_answered_with_an_example(resources: Resources, video: str) -> None:
     shown = resources.finder.library.pictures(video, [4])
     result = await zoom(resources).call("the red sign", ToolContext(video, shown))
-    assert (result.frames, result.note) == ((), HOW)
+    assert (result.frames, result.note) == ((), EXAMPLE)
     for example in ("upper left of 1.0 seconds", "0.2,0.1,0.6,0.5 of the last frame"):
         assert (await zoom(resources).call(example, ToolContext(video, shown))).frames
 
@@ -195,7 +195,7 @@ async def test_an_agent_without_shown_frames_may_name_any_time(resources: Resour
     ).note == "No frame has been shown yet."
 
 
-async def test_sizes_have_bounds(resources: Resources, video: str) -> None:
+async def test_sizes_are_limited(resources: Resources, video: str) -> None:
     shown = resources.finder.library.pictures(video, [4])
     [part] = (await zoom(resources, max_side=100).call("whole", ToolContext(video, shown))).frames
     assert (part.width, part.height) == (100, 75)

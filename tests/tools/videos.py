@@ -1,7 +1,7 @@
-"""Clips for the tests, odd ones among them, written with PyAV and, where no encoder would do it, by bytes.
+"""Clips for the tests, written with PyAV. For odd files that no encoder writes, bytes are changed afterwards.
 
-Every frame says which one it is: the upper half is eight bars, black or white, its number in binary from the
-left; the lower half is red on the left and blue on the right, so that a frame on its side or head is noticed.
+Every frame shows its number: the upper half has eight black or white bars, the number in binary from the
+left. The lower half is red on the left and blue on the right, so that a rotated frame is noticed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TICK = Fraction(1, 1000)
 
 
 def picture(number: int, width: int = 128, height: int = 96) -> Pixels:
-    """The frame with this number, RGB."""
+    """Return a frame that shows its number, RGB."""
     out = np.zeros((height, width, 3), np.uint8)
     edges = [round(b * width / BITS) for b in range(BITS + 1)]
     for b in range(BITS):
@@ -36,7 +36,7 @@ def picture(number: int, width: int = 128, height: int = 96) -> Pixels:
 
 
 def number(pixels: Pixels) -> int:
-    """The number of a frame, at any size; raises AssertionError if it is not upright."""
+    """Return the number that a frame of any size shows. Raises AssertionError if it is not upright."""
     height, width = pixels.shape[:2]
     low = pixels[round(height * 0.75)].astype(int)
     assert low[width // 4, 0] > 150 > 100 > low[width // 4, 2], "the lower left is not red"
@@ -59,9 +59,21 @@ def write_video(
     options: dict[str, str] | None = None,
     front: bool = False,
 ) -> Path:
-    """A clip with frame i at `times[i]` seconds. `rotation`: degrees clockwise that a player must turn it,
-    the pictures being stored turned the other way; `mirror`: it must mirror it; `front`: the tables stand
-    before the pictures."""
+    """Write a clip with frame i at `times[i]` seconds.
+
+    Args:
+        path: The file.
+        times: Times of the frames, in seconds.
+        codec: The codec.
+        width: Width of the pictures, in pixels.
+        height: Height of the pictures, in pixels.
+        pixel_format: The pixel format.
+        rotation: Clockwise rotation that a player must apply, in degrees.
+        mirror: Whether a player must mirror the picture.
+        pixel_shape: Aspect ratio of a pixel.
+        options: Options of the codec.
+        front: Whether the tables come before the pictures.
+    """
     tick = TICK if codec == "libx264" and path.suffix in (".mp4", ".mkv") else Fraction(1, 30)
     with av.open(str(path), "w", options={"movflags": "faststart"} if front else {}) as container:
         stream = container.add_stream(codec, rate=30, options={"g": "12", "threads": "1", **(options or {})})
@@ -85,7 +97,7 @@ def write_video(
 
 
 def write_sound(path: Path, cover: bool = False) -> Path:
-    """A second of noise as AAC, with a cover picture if asked for."""
+    """Write a second of noise as AAC, optionally with a cover picture."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
@@ -108,7 +120,7 @@ def write_sound(path: Path, cover: bool = False) -> Path:
 
 
 def boxes(data: bytes, start: int = 0, stop: int | None = None) -> list[tuple[bytes, int, int]]:
-    """The MP4 boxes of a range, those inside `moov` too: name, start and end of the content."""
+    """Yield the MP4 boxes of a range, and those inside `moov`: name, start and end of the content."""
     found = []
     stop = len(data) if stop is None else stop
     while start + 8 <= stop:
@@ -123,7 +135,7 @@ def boxes(data: bytes, start: int = 0, stop: int | None = None) -> list[tuple[by
 
 
 def claim_hours(path: Path, hours: float) -> Path:
-    """Make the headers of an MP4 or MKV say that it lasts that long; its frames stay as they are."""
+    """Write a duration into the headers of an MP4 or MKV, without changing its frames."""
     data = bytearray(path.read_bytes())
     if path.suffix == ".mkv":
         at = data.index(b"\x44\x89\x88") + 3  # Duration: a double, in milliseconds
@@ -141,8 +153,7 @@ def claim_hours(path: Path, hours: float) -> Path:
 
 
 def hold_last(path: Path, hours: float) -> Path:
-    """Make the sample table of an MP4 say that its last frame stays that long; times must not be evenly
-    spaced."""
+    """Write a duration of the last frame into the sample table of an MP4 with unevenly spaced frames."""
     data = bytearray(path.read_bytes())
     scale = next(
         struct.unpack(">I", data[s + 12 : s + 16])[0] for n, s, _ in boxes(bytes(data)) if n == b"mdhd"
@@ -154,8 +165,7 @@ def hold_last(path: Path, hours: float) -> Path:
 
 
 def cut_start(path: Path, seconds: float) -> Path:
-    """Move the start of an MP4's edit list, as a cut without re-encoding does: frames before it are not
-    shown."""
+    """Move the start of an MP4's edit list, as a cut without re-encoding does: it hides the frames before."""
     data = bytearray(path.read_bytes())
     scale = next(
         struct.unpack(">I", data[s + 12 : s + 16])[0] for n, s, _ in boxes(bytes(data)) if n == b"mdhd"
@@ -183,7 +193,7 @@ def truncate(path: Path, part: float) -> Path:
 
 
 def write_palette(path: Path, frames: int) -> Path:
-    """A MOV of PNG pictures that have a palette (`pal8`), which no encoder here writes."""
+    """Write a MOV of PNG pictures with a palette (`pal8`), which no installed encoder writes."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("png", rate=4)
         stream.width, stream.height, stream.pix_fmt = 128, 96, "rgb24"

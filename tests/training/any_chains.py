@@ -1,4 +1,4 @@
-"""Chains with real pictures: single ones, and a hypothesis strategy for any."""
+"""Chains with real pictures, and a hypothesis strategy for arbitrary chains."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from act2see.training.corpus.sources import Sample
 
 VIDEO = Video(path="clip.mp4", digest="0" * 32, seconds=6.0, width=24, height=16, frames=72, fps=12.0)
 SIZES = ((24, 16), (16, 24), (8, 8))
-# What trainers take for a placeholder or a control token, and what markdown takes for its own.
-SPELLED = [
+# Texts that trainers read as placeholders or control tokens, or Markdown as markup.
+SPECIAL_TEXTS = [
     "<image>",
     "<video>",
     "<|im_end|>",
@@ -34,7 +34,7 @@ SPELLED = [
 
 
 def picture(n: int) -> np.ndarray:
-    """Noise, seeded with its number."""
+    """Return noise, `(h, w, 3)`, seeded with `n`."""
     width, height = SIZES[n % len(SIZES)]
     return np.random.default_rng(n).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -44,7 +44,8 @@ def put(store: FrameStore, n: int, seconds: float = 0.0, provenance: Any = None)
 
 
 def make_chain(store: FrameStore, n: int = 0, **changes: Any) -> Chain:
-    """A chain of two initial frames, a retrieved one and one imagined from an anchor that is not in view."""
+    """Return a chain with two initial frames, a retrieved frame, and a frame imagined from an anchor that is
+    not in view."""
     anchor = put(store, 10 * n + 3, 2.0)
     imagined = Generated(
         prompt="gone", anchor=anchor, seed=1, strength=0.3, model="micro", faithfulness=0.5, anchor_score=0.4
@@ -95,19 +96,19 @@ def without_calls(chain: Chain) -> Chain:
 
 
 words = st.lists(
-    st.sampled_from(SPELLED) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=5
+    st.sampled_from(SPECIAL_TEXTS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=5
 ).map("".join)
 number = st.floats(-1e6, 1e6)
 second = st.floats(0, 3600).map(lambda s: round(s, 3))
 
 
 def chains(store: FrameStore) -> st.SearchStrategy[Chain]:
-    """Any chain that ends in the model's answer, with frames of `store`."""
+    """Return a strategy for chains that end with the model's answer, with frames of `store`."""
     refs = [put(store, n) for n in range(6)]
     frame = st.builds(lambda ref, s: ref.model_copy(update={"seconds": s}), st.sampled_from(refs), second)
-    seen = st.builds(Initial) | st.builds(Retrieved, query=words, score=number)
-    real = st.builds(lambda f, p: f.model_copy(update={"provenance": p}), frame, seen)
-    dreamt = st.builds(
+    provenance = st.builds(Initial) | st.builds(Retrieved, query=words, score=number)
+    real = st.builds(lambda f, p: f.model_copy(update={"provenance": p}), frame, provenance)
+    imagined = st.builds(
         Generated,
         prompt=words,
         anchor=real,
@@ -116,7 +117,7 @@ def chains(store: FrameStore) -> st.SearchStrategy[Chain]:
         model=words,
         faithfulness=st.none() | number,
     )
-    shown = st.builds(lambda f, p: f.model_copy(update={"provenance": p}), frame, seen | dreamt)
+    shown = st.builds(lambda f, p: f.model_copy(update={"provenance": p}), frame, provenance | imagined)
     curve = st.none() | st.builds(
         Curve, start=number, step=number, values=st.lists(number, max_size=4).map(tuple)
     )

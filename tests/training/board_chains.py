@@ -1,4 +1,4 @@
-"""Chains about boards, made by hand: a human chain, and a teacher's with frames."""
+"""Handwritten chains about boards: a human chain, and a teacher's chain with frames."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from act2see.training.corpus.records import Attempt, Chain, Cost
 from act2see.training.corpus.sources import Sample
 
 
-def shown(n: int, store: FrameStore | None = None) -> FrameRef:
-    """A frame of another board for each `n`; its pixels are in the store, if one is given."""
+def board_frame(n: int, store: FrameStore | None = None) -> FrameRef:
+    """Return a frame of the `n`-th board; its pixels are in the store if one is given."""
     if store is None:
         return FrameRef(digest=f"{n + 1:032x}", width=96, height=96, seconds=n)
     board = Board(
@@ -25,10 +25,12 @@ def shown(n: int, store: FrameStore | None = None) -> FrameRef:
 
 
 def call_and_frames(n: int, tag: str = "retrieve", store: FrameStore | None = None) -> tuple[Call, Frames]:
-    """A call and its returned frame."""
-    frame, query = shown(n, store), f"board {n}"
+    """Return a call and its returned frame."""
+    frame, query = board_frame(n, store), f"board {n}"
     if tag == "generate":
-        source = Generated(prompt=query, anchor=shown(n + 9, store), seed=0, strength=0.5, model="micro-sd3")
+        source = Generated(
+            prompt=query, anchor=board_frame(n + 9, store), seed=0, strength=0.5, model="micro-sd3"
+        )
     else:
         source = Retrieved(query=query, score=0.4)
     frame = frame.model_copy(update={"provenance": source})
@@ -37,14 +39,14 @@ def call_and_frames(n: int, tag: str = "retrieve", store: FrameStore | None = No
     )
 
 
-def traced(sample: Sample, *segments: Segment, store: FrameStore | None = None) -> Trace:
+def build_trace(sample: Sample, *segments: Segment, store: FrameStore | None = None) -> Trace:
     return Trace(
         id=sample.id,
         video=Video(
             path=sample.video, digest="0" * 32, seconds=6.0, width=192, height=192, frames=72, fps=12.0
         ),
         question=Question(text=sample.question, options=sample.options),
-        initial=(shown(0, store), shown(1, store)),
+        initial=(board_frame(0, store), board_frame(1, store)),
         segments=segments,
         versions=Versions(tools={"retrieve": "1", "generate": "1"}),
     )
@@ -56,11 +58,11 @@ def closing(sample: Sample) -> tuple[Text, Answer]:
     )
 
 
-def chained(
-    sample: Sample, *tags: str, said: str | None = None, store: FrameStore | None = None, **changes: object
+def build_chain(
+    sample: Sample, *tags: str, thought: str | None = None, store: FrameStore | None = None, **changes: object
 ) -> Chain:
-    """A well-formed chain: `said` (default: the human chain), a call of each tag, the right answer."""
-    segments: list[Segment] = [Text(text=sample.chain if said is None else said)]
+    """Return a well-formed chain: `thought` (default: the human chain), a call of each tag, the answer."""
+    segments: list[Segment] = [Text(text=sample.chain if thought is None else thought)]
     for n, tag in enumerate(tags, start=2):
         segments += call_and_frames(n, tag, store)
     attempt = Attempt(
@@ -70,11 +72,11 @@ def chained(
         cost=Cost(read=100, written=10, requests=1, dollars=0.01),
     )
     fields: dict[str, object] = {"attempts": (attempt,), "teacher": "scripted", **changes}
-    return Chain(sample=sample, trace=traced(sample, *segments, *closing(sample), store=store), **fields)  # type: ignore[arg-type]
+    return Chain(sample=sample, trace=build_trace(sample, *segments, *closing(sample), store=store), **fields)  # type: ignore[arg-type]
 
 
 def make_sample(n: int, human: str = "The ring turns green.", **changes: object) -> Sample:
-    """A question without a clip."""
+    """Return a question without a clip."""
     fields = {
         "id": f"q{n}",
         "source": "jsonl",

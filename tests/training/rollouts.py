@@ -1,4 +1,4 @@
-"""Traces of board questions without clips or a graph: each board of a chain is drawn into the store."""
+"""Traces of board questions, made without clips or a graph: the boards are rendered into the store."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, 
 from act2see.trace.trace import Trace
 from act2see.training.sft.settings import SftSettings
 
-# micro, few steps, nothing that takes time; dropout stays, so that its random numbers are part of what is
-# tested
+# A short run of micro. Dropout stays on, so that tests of resumed runs also cover its random numbers.
 QUICK = SftSettings(
     base="micro:base",
     prompt="short",
@@ -32,16 +31,16 @@ def item_of(family: str, n: int = 0) -> Item:
     return with_lines(make_item(family, n, "train"))  # type: ignore[arg-type]
 
 
-def written(item: Item) -> str:
-    """The text of a chain that the model writes."""
+def expected_text(item: Item) -> str:
+    """Return the text that the model writes in the item's chain."""
     return (
         "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain)
         + item.closing()
     )
 
 
-def drawn(family: str, store: FrameStore, n: int = 0) -> Trace:
-    """The reference chain of a training question, its calls answered by the boards that it expects."""
+def draw_trace(family: str, store: FrameStore, n: int = 0) -> Trace:
+    """Return the reference chain of a training question, with the boards that its calls should return."""
     item = item_of(family, n)
 
     def shown(board: Board, seconds: float, provenance: Provenance | None = None) -> FrameRef:

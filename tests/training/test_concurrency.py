@@ -1,4 +1,4 @@
-"""The loop over many questions: order, places, and errors."""
+"""The loop over many questions: order, concurrency and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_results_are_in_the_order_of_the_items() -> None:
     assert asyncio.run(run()) == [0, 1, 4]
 
 
-def test_items_are_taken_as_places_become_free() -> None:
+def test_items_are_read_when_a_worker_is_free() -> None:
     taken: list[int] = []
     running = 0
 

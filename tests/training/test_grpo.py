@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.board_chains import chained, make_sample
+from tests.training.board_chains import build_chain, make_sample
 from transformers import Qwen3VLForConditionalGeneration
 
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
-from act2see.errors import CorpusError
+from act2see.errors import CorpusError, ReasonerError
 from act2see.graphs.config import load_config
 from act2see.micro.source import load_world
 from act2see.tools.runtime.weights import resolve_weights
@@ -34,7 +34,7 @@ def packer() -> Packer:
 
 
 def trace(*tags: str, **changes: Any) -> Trace:
-    made = chained(make_sample(0, **changes), *tags).trace
+    made = build_chain(make_sample(0, **changes), *tags).trace
     assert made
     return made
 
@@ -70,7 +70,7 @@ def test_policy_step_lowers_the_weighted_loss(tmp_path: Path, model: Any, packer
     usages = {"retrieve": "", "generate": ""}
     rollouts: list[Rollout] = []
     for tags in ((), ("retrieve",)):
-        made = chained(make_sample(0), *tags, store=store).trace
+        made = build_chain(make_sample(0), *tags, store=store).trace
         assert made
         rollouts.append(render(made, Prompt(usages, "short"), end_of_turn=True))
     before = [likelihood(model, packer, store, r) for r in rollouts]
@@ -78,7 +78,7 @@ def test_policy_step_lowers_the_weighted_loss(tmp_path: Path, model: Any, packer
     weighted = list(zip(rollouts, (0.5, -0.5), strict=True))
     loss = policy_step(model, packer, store, weighted, optimiser, batch=1, clip=1.0)
     after = [likelihood(model, packer, store, r) for r in rollouts]
-    # The tokens weigh alike: the mean over both rollouts' own text.
+    # All tokens have the same weight: the loss is the mean over the model's text of both rollouts.
     n = [sum(packer.pack(r).trainable) + 1 for r in rollouts]
 
     def expected(likelihoods: list[float]) -> float:
@@ -97,7 +97,16 @@ def test_grpo_rounds_run_through_the_real_graph(tmp_path: Path, model: Any, pack
     rounds = grpo(model, packer, samples, config, settings, seen.append)
     assert rounds == seen
     assert 0 <= rounds[0].accuracy <= 1
-    assert rounds[0].taught in (0.0, 0.5, 1.0)
-    assert torch.equal(before, model.lm_head.weight) == (rounds[0].taught == 0)
-    with pytest.raises(CorpusError, match="takes 8 questions and there are 3"):
+    assert rounds[0].informative in (0.0, 0.5, 1.0)
+    assert torch.equal(before, model.lm_head.weight) == (rounds[0].informative == 0)
+    with pytest.raises(CorpusError, match="takes 8 questions, but there are 3 samples"):
         grpo(model, packer, samples, config, GrpoSettings())
+
+
+def test_a_round_of_failed_rollouts_raises_one_error(tmp_path: Path, model: Any, packer: Packer) -> None:
+    samples = [make_sample(n, video=str(tmp_path / "gone.mp4")) for n in range(2)]
+    config = load_config("micro", cache=str(tmp_path / "cache"), view={"guard": None})
+    before = model.lm_head.weight.clone()
+    with pytest.raises(ReasonerError, match=r"every rollout of round 0 failed.*VideoError: there is no file"):
+        grpo(model, packer, samples, config, GrpoSettings(rounds=1, questions=2, group=2))
+    assert torch.equal(before, model.lm_head.weight)

@@ -1,4 +1,4 @@
-"""The command line: `act2see`. Nothing is imported before `main` runs."""
+"""The command line `act2see`. Importing this module imports nothing else."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ _INTERRUPTED = 130  # as a shell reports SIGINT
 
 
 def main() -> None:
-    """Run the command of `sys.argv`, and exit with its code.
+    """Run the command in `sys.argv`, and exit with its code.
 
-    The codes are 0, 1 (doctor: the configuration cannot run), 2 (an error) and 130 (Ctrl-C).
+    The codes are 0 (success), 1 (the configuration that `doctor` checked cannot run), 2 (an error) and 130
+    (Ctrl-C).
     """
-    # `signal` takes longer to import, and Ctrl-C during that import would print a traceback.
+    # Importing `signal` takes longer, and Ctrl-C during that import would print a traceback.
     import _signal as signal  # type: ignore[import-not-found]
     import os
     import sys
@@ -18,12 +19,12 @@ def main() -> None:
     pressed = False
 
     def on_interrupt(*_: object) -> None:
-        # A library that is being imported may replace a KeyboardInterrupt by another exception, or drop it.
+        # During an import, a library may replace a KeyboardInterrupt with another exception, or drop it.
         nonlocal pressed
         pressed = True
         raise KeyboardInterrupt
 
-    # A shell's background job has another handler, which ignores the signal. It stays.
+    # A shell's background job has another handler, which ignores the signal. Keep it.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, on_interrupt)
     code: object = 0
@@ -33,7 +34,7 @@ def main() -> None:
 
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")  # print "?" for a character that the encoding lacks
+                stream.reconfigure(errors="replace")  # print "?" for an unsupported character
         expect_interruption()
         app(prog_name="act2see")
     except SystemExit as e:
@@ -41,7 +42,7 @@ def main() -> None:
         if code != _INTERRUPTED and "torch" not in sys.modules:
             raise
     except BaseException as e:
-        # Ctrl-C before the commands were imported, or again while the first one was being handled.
+        # Ctrl-C was pressed before the commands were imported, or again while the first was being handled.
         if not pressed and not isinstance(e, KeyboardInterrupt):
             raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -50,9 +51,9 @@ def main() -> None:
             os.write(2, b"interrupted\n")
         except OSError:
             pass
-    # Exit at once: a thread in which a model works would delay it, and unloading the model libraries takes
-    # seconds. Nothing is lost, because files are written beside their place and renamed, and finished steps
-    # are saved.
+    # Exit at once: a working model's thread would delay the exit, and unloading the model libraries takes
+    # seconds. No data is lost, because files are written under a temporary name and then renamed, and
+    # finished steps are saved.
     for stream in (sys.stdout, sys.stderr):
         try:  # noqa: SIM105
             stream.flush()
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def _end_processes() -> None:
-    """End the child processes, and release what they share. `os._exit` does neither."""
+    """End the child processes and release their shared resources, which `os._exit` does not do."""
     from contextlib import suppress
     from multiprocessing import active_children, util
 

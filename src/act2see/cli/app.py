@@ -1,4 +1,4 @@
-"""The commands, put together, and what all of them share: errors in one line, logging, Ctrl-C."""
+"""Assembles the commands, and handles errors, logging and Ctrl-C for all of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from act2see.tools.runtime.faults import to_user_error
 
 
 class _Commands(Group):
-    """The commands; their errors end the process with one line and an exit code."""
+    """The group of all commands. An error ends the process with one line and an exit code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Check that the words are text before anything else is done with them."""
+        """Parse the command line, after checking that all its words are text."""
         with _report_errors(ctx):
             check_words(args)
             parsed: list[str] = super().parse_args(ctx, args)
@@ -33,7 +33,7 @@ class _Commands(Group):
 
 @contextmanager
 def _report_errors(ctx: Any) -> Iterator[None]:
-    """Print expected errors, and those of the command line, as one line each, and exit with code 2."""
+    """Print an expected error or a usage error as one line, and exit with code 2."""
     try:
         yield
     except Act2SeeError as e:
@@ -44,7 +44,7 @@ def _report_errors(ctx: Any) -> Iterator[None]:
     except OSError as e:
         error = None if e.errno == errno.EPIPE else to_user_error(e)
         if error is None:
-            raise  # the reader of stdout has gone, or it is a bug
+            raise  # stdout was closed by its reader, or this is a bug
         complain(str(error))
         raise typer.Exit(2) from e
     except Exception as e:
@@ -57,10 +57,10 @@ def _report_errors(ctx: Any) -> Iterator[None]:
 
 
 def _usage_error(error: Exception) -> str | None:
-    """Return the message of an error of the command line; None for any other error.
+    """Return the message of a usage error; None for any other error.
 
-    Typer has its own copy of Click, whose exceptions have no public names. One of them, without a message,
-    makes Typer print the help.
+    Usage errors are recognized by their method, because Typer has a private copy of Click. Typer itself
+    handles `NoArgsIsHelpError`, by printing the help.
     """
     format_message = getattr(error, "format_message", None)
     if format_message is None or "NoArgs" in type(error).__name__:
@@ -108,11 +108,11 @@ def main(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log to stderr what happens.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log progress to stderr.")] = False,
 ) -> None:
-    """Ask questions about a video; the model looks again, or imagines a frame, while it reasons.
+    """Ask questions about videos. While it reasons, the model looks at the video again or imagines frames.
 
-    Start with [bold]act2see demo[/bold] (small models, offline) or [bold]act2see doctor[/bold] (what is
-    installed, what is missing).
+    Start with [bold]act2see demo[/bold], which works offline with small models, or with
+    [bold]act2see doctor[/bold], which checks what is installed and what is missing.
     """
     quieten(verbose)

@@ -1,6 +1,6 @@
-"""Tab completion: presets, tools and saved runs. A completion never fails and changes nothing.
+"""Tab completion of presets, tools and saved runs. A completion never fails and changes nothing.
 
-Typer drops the candidates that do not begin with what was typed.
+Typer removes the candidates that do not begin with the typed text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def presets() -> list[str]:
 
 
 def config_sources(incomplete: str) -> Iterator[str]:
-    """Yield presets and YAML files."""
+    """Yield the presets, and the YAML files that begin with the typed text."""
     from glob import escape, glob
 
     yield from presets()

@@ -1,4 +1,4 @@
-"""`act2see config`: print configurations, and check them."""
+"""`act2see config`: prints and checks configurations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from act2see.cli.complete import config_sources
 from act2see.cli.options import Preset
 from act2see.cli.output import can_print, say
 
-app = typer.Typer(no_args_is_help=True, help="Show and check configurations.")
+app = typer.Typer(no_args_is_help=True, help="Print and check configurations.")
 
 
 @app.command("show")
@@ -24,12 +24,16 @@ def show(
     ] = None,
     preset: Preset = None,
 ) -> None:
-    """Print a configuration as YAML, with all defaults: a file to start your own from."""
+    """Print a configuration as YAML, with all its defaults.
+
+    Needs nothing: without a name it prints the preset micro. Redirect the output to a file to start your own
+    configuration.
+    """
     from act2see.errors import ConfigError
     from act2see.graphs.config import load_config
 
     if source and preset:
-        raise ConfigError("name one configuration: a preset or a file")
+        raise ConfigError("PRESET|FILE and --preset cannot be combined: leave one out")
     config = load_config(source or preset or "micro")
     text = config.to_yaml()
     if not can_print(text):
@@ -39,7 +43,10 @@ def show(
 
 @app.command("check")
 def check(file: Annotated[Path, typer.Argument(help="A YAML file.", show_default=False)]) -> None:
-    """Check a configuration: its keys, its tools and their options, and its local weights."""
+    """Check a configuration: its keys, its tools and their options, and its local weights.
+
+    Needs a YAML file. [bold]act2see doctor --config FILE[/bold] checks whether this machine can run it.
+    """
     from act2see.graphs.config import load_config
     from act2see.graphs.parts import build_parts
 

@@ -1,5 +1,4 @@
-"""`act2see corpus`: let a teacher write chains of thought, filter, review and pack them, and export them to
-other trainers."""
+"""`act2see corpus`: builds, filters, reviews, packs and exports chains of thought for training."""
 
 from __future__ import annotations
 
@@ -20,8 +19,9 @@ from act2see.cli.options import (
     VideoFolder,
     chosen_config,
 )
-from act2see.cli.output import note, progress_bar, say
-from act2see.errors import ConfigError, SourceError
+from act2see.cli.output import progress_bar, say
+from act2see.cli.samples import draw_samples, report_problems
+from act2see.errors import ConfigError
 
 if TYPE_CHECKING:
     from act2see.agent.reasoners.base import Reasoner
@@ -30,11 +30,10 @@ if TYPE_CHECKING:
     from act2see.training.corpus.card import CorpusMeta
     from act2see.training.corpus.construct import ConstructionStatus
     from act2see.training.corpus.records import Chain
-    from act2see.training.corpus.sources import Sample, Tally
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Make a training corpus: build chains of thought, filter, review, pack and export them.",
+    help="Make a training corpus: build, filter, review, pack and export chains of thought.",
 )
 
 _PAPER_TEACHER = "google_genai:gemini-2.5-pro"
@@ -43,7 +42,7 @@ RunFolder = Annotated[Path, typer.Argument(help="A folder of `corpus build`.")]
 
 
 class Trainer(StrEnum):
-    """The trainers whose formats are written and read."""
+    """The trainers whose formats can be written and read."""
 
     trl = "trl"
     ms_swift = "ms-swift"
@@ -55,7 +54,7 @@ def build(
     source: QuestionSource,
     file: SourceFile = None,
     to: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The folder of the run; an unfinished run continues.")
+        Path, typer.Option("--out", metavar="DIR", help="The folder of the run. An unfinished run continues.")
     ] = Path("chains"),
     videos: VideoFolder = None,
     teacher: Annotated[
@@ -63,16 +62,16 @@ def build(
         typer.Option(
             metavar="NAME",
             help="A LangChain chat model (`provider:model`), `config` for the config's own reasoner, or "
-            f"`scripted` for `world`. Default: scripted for `world`, else {_PAPER_TEACHER}.",
+            f"`scripted` for `world`. Default: scripted for `world`, otherwise {_PAPER_TEACHER}.",
         ),
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="The largest number of questions.")] = None,
-    retries: Annotated[int, typer.Option(min=0, help="How often to ask again after a wrong answer.")] = 2,
+    count: Annotated[int | None, typer.Option(min=1, help="The maximum number of questions.")] = None,
+    retries: Annotated[int, typer.Option(min=0, help="The number of retries after a wrong answer.")] = 2,
     temperature: Annotated[
         float | None,
-        typer.Option(min=0, help="The temperature of a local teacher; a chat model has its own."),
+        typer.Option(min=0, help="The temperature of a local teacher. A chat model uses its own."),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="The number of questions asked at once.")] = 4,
+    concurrency: Annotated[int, typer.Option(min=1, help="The number of questions in progress at once.")] = 4,
     dollars: Annotated[
         float | None,
         typer.Option("--max-dollars", help="Start no question after this cost; needs --prices."),
@@ -87,22 +86,25 @@ def build(
     hint: Annotated[
         bool,
         typer.Option(
-            "--ground-truth-in-prompt", help="The paper's ablation: put the right answer in the prompt."
+            "--ground-truth-in-prompt", help="Put the right answer into the prompt (the paper's ablation)."
         ),
     ] = False,
     without_chains: Annotated[
-        bool, typer.Option("--without-chains", help="Also take questions without a human chain.")
+        bool, typer.Option("--without-chains", help="Include questions without a human chain.")
     ] = False,
     faults: Annotated[
         tuple[float, float, float, float],
-        typer.Option(help="The rates of the scripted teacher: error, drift, overcall, trust in a hint."),
+        typer.Option(help="Rates of the scripted teacher, 0 to 1: error, drift, overcall, trust in a hint."),
     ] = (0.15, 0.2, 0.2, 0.9),
     seed: Annotated[int, typer.Option(help="The seed of the run.")] = 0,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
-    """Let a teacher answer questions in the real graph, with the real tools, and ask again after a wrong
-    answer."""
+    """Let a teacher write chains of thought by answering questions in the graph, with its tools.
+
+    Needs questions with known answers, and a teacher: for the board world both are built in; other sources
+    need a file, and a chat model or a local model. A wrong answer is retried.
+    """
     import asyncio
 
     from act2see.training.corpus.construct import ConstructLimits, ConstructPlan, construct
@@ -128,7 +130,7 @@ def build(
 
 
 def _build_config(source: Source, teacher: str | None, preset: str | None, config: Path | None) -> Config:
-    """Return the configuration, with the teacher as its reasoner if it is a chat model."""
+    """Return the configuration. If the teacher is a chat model, it is the reasoner of the configuration."""
     from act2see.graphs.config import load_config
 
     if preset is None and config is None and source is not Source.world:
@@ -143,62 +145,17 @@ def _scripted_teacher(source: Source, faults: tuple[float, float, float, float],
     from act2see.micro.teacher import Faults, ScriptedTeacher
 
     if source is not Source.world:
-        raise ConfigError("the scripted teacher knows only the board world: name a chat model with --teacher")
+        raise ConfigError(
+            "the scripted teacher supports only the board world: name a chat model with --teacher"
+        )
     if not all(0 <= rate <= 1 for rate in faults):
         raise ConfigError("--faults takes four rates, each from 0 to 1")
     return ScriptedTeacher(Faults(*faults), seed)
 
 
-def draw_samples(
-    source: Source,
-    file: Path | None,
-    videos: Path | None,
-    count: int | None,
-    without_chains: bool,
-    seed: int,
-    to: Path,
-    tally: Tally,
-) -> list[Sample]:
-    """Read the questions of a source.
-
-    Args:
-        source: The source.
-        file: Its file; the board world has none.
-        videos: The folder of its videos; by default that of the file.
-        count: The largest number of questions. Default: all; 100 of the board world.
-        without_chains: Also take questions without a human chain.
-        seed: The seed of the board world's questions.
-        to: The folder of the run; the board world's clips are written to `clips` in it.
-        tally: Counts the samples and collects what is wrong with others.
-
-    Raises:
-        SourceError: A source lacks its file, or the file cannot be read.
-    """
-    from itertools import islice
-
-    from act2see.training.corpus.sources import LOADERS
-
-    if source is Source.world:
-        from act2see.micro.source import load_world
-
-        return list(tally.watch(load_world(count or 100, to / "clips", seed)))
-    if file is None:
-        raise SourceError(
-            f"{source.value} needs its file: act2see corpus build {source.value} FILE --videos DIR"
-        )
-    loaded = LOADERS[source.value](file, videos or file.parent, without_chains)
-    return list(islice(tally.watch(loaded), count))
-
-
-def report_problems(tally: Tally) -> None:
-    """Print the samples that could not be used, to stderr."""
-    for problem in tally.problems:
-        note(str(problem), "yellow")
-
-
 @contextmanager
 def _build_bar(total: int) -> Iterator[Any]:
-    """Show a progress bar, and yield the function that advances it after each chain."""
+    """Show a progress bar, and yield a function that advances it after each chain."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     counts = TextColumn("{task.fields[kept]} kept, {task.fields[dropped]} dropped; {task.fields[cost]}")
@@ -225,30 +182,33 @@ def filter_(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A sentence encoder: a hub name, a folder, or `minilm`. Default: BAAI/bge-m3; minilm for "
+            help="A sentence encoder: a hub name, a folder, or `minilm`. Default: BAAI/bge-m3, or minilm for "
             "the board world.",
         ),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Keep chains whose similarity exceeds this. Default: 0.8, as in the paper; 0.9 for the "
-            "board world."
+            help="Keep chains with a higher similarity than this. Default: 0.8, as in the paper, or 0.9 for "
+            "the board world."
         ),
     ] = None,
     without_chains: Annotated[
-        bool, typer.Option("--without-chains", help="Keep chains that have no human chain to compare with.")
+        bool, typer.Option("--without-chains", help="Keep chains without a human chain to compare with.")
     ] = False,
     verdicts: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The verdicts that were saved on the page of `corpus review`."),
+        typer.Option(metavar="FILE", help="Verdicts that were saved on the page of `corpus review`."),
     ] = None,
-    again: Annotated[
-        bool, typer.Option("--stored", help="Reuse the similarities of the last time, without an encoder.")
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Reuse the similarities of the last filtering; needs no encoder.")
     ] = False,
 ) -> None:
-    """Keep chains that are well formed and similar to the human chain, and report why the others were
-    dropped."""
+    """Keep chains that are well formed and similar to the human chain, and report why others are dropped.
+
+    Needs a folder of [bold]act2see corpus build[/bold], and a sentence encoder. For the board world the
+    encoder is in the train extra.
+    """
     from itertools import islice
 
     from act2see.micro.source import THRESHOLD as WORLD_THRESHOLD
@@ -258,16 +218,17 @@ def filter_(
     from act2see.training.corpus.review import read_verdicts
     from act2see.training.corpus.similarity import BGE_M3, SentenceEncoder
 
-    built, filtered = run / "chains.jsonl", run / "filtered.jsonl"
+    built = run / "chains.jsonl"
+    filtered = run / "filtered.jsonl"
     is_world = all(chain.sample.source == "world" for chain in islice(read_chains(built), 1))
     if threshold is None:
         threshold = WORLD_THRESHOLD if is_world else THRESHOLD
     model = None
     judged = read_verdicts(verdicts) if verdicts else None
-    if not again:
+    if not stored:
         model = SentenceEncoder(encoder or ("minilm" if is_world else BGE_M3))
     chains = filter_chains(
-        read_chains(filtered if again else built),
+        read_chains(filtered if stored else built),
         model,
         threshold=threshold,
         without_chains=without_chains,
@@ -280,7 +241,7 @@ def filter_(
         why = "; ".join(f"{n} {reason}" for reason, n in step.why.items())
         say(f"{step.name}: {step.came} in, {step.fell} dropped" + (f" ({why})" if why else ""))
     say(f"{report.kept} chains kept in {filtered}; report in {folder}")
-    say(f"next: act2see corpus review {run} (a person judges some chains)")
+    say(f"next: act2see corpus review {run} (a person reviews some chains)")
     say(f"then: act2see corpus pack {run} --out corpus")
 
 
@@ -289,18 +250,22 @@ def review(
     run: RunFolder,
     to: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="The page. Default: review.html in the folder."),
+        typer.Option("--out", metavar="FILE", help="The page to write. Default: review.html in the folder."),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="The number of chains, drawn at random.")] = 100,
     seed: Annotated[int, typer.Option(help="The seed of the draw.")] = 0,
 ) -> None:
-    """Write a page on which a person accepts or rejects some of the kept chains."""
+    """Write a page on which a person accepts or rejects some of the kept chains.
+
+    Needs a folder that was filtered. Open the page in a browser; pass the saved verdicts to
+    [bold]act2see corpus filter --verdicts[/bold].
+    """
     from act2see.training.corpus.records import read_chains
     from act2see.training.corpus.review import export_review
 
     page = to or run / "review.html"
     n = export_review(read_chains(run / "filtered.jsonl"), page, _store(run), count=count, seed=seed)
-    say(f"{n} chains in {page}: open it, judge and save")
+    say(f"{n} chains in {page}: open it, accept or reject the chains, and save")
     say(f"next: act2see corpus filter {run} --stored --verdicts FILE")
 
 
@@ -309,14 +274,19 @@ def pack(
     run: RunFolder,
     to: Annotated[
         Path,
-        typer.Option("--out", metavar="DIR", help="The corpus: a folder that Hugging Face datasets opens."),
+        typer.Option(
+            "--out", metavar="DIR", help="The folder of the corpus, which Hugging Face datasets can open."
+        ),
     ] = Path("corpus"),
     files: Annotated[
-        bool, typer.Option("--files", help="Write pictures as files beside the table, not into it.")
+        bool, typer.Option("--files", help="Write pictures as files beside the table instead of into it.")
     ] = False,
     name: Annotated[str, typer.Option(help="The name of the corpus, for its card.")] = "",
 ) -> None:
-    """Write the kept chains as a data set, with their frames and a card."""
+    """Write the kept chains as a data set, with their frames and a card.
+
+    Needs a folder that was filtered.
+    """
     from act2see.training.corpus.dataset import write_corpus
     from act2see.training.corpus.records import read_chains
 
@@ -331,7 +301,7 @@ def pack(
 
 
 def _corpus_meta(run: Path, name: str) -> CorpusMeta:
-    """Return what the run has recorded of itself, for the card."""
+    """Return the properties of the run that the card shows."""
     import json
 
     from act2see.training.corpus.card import CorpusMeta
@@ -346,7 +316,7 @@ def _corpus_meta(run: Path, name: str) -> CorpusMeta:
         )
         facts |= {"threshold": report.threshold, "encoder": report.encoder.name if report.encoder else ""}
     except FileNotFoundError:
-        pass  # the chains were imported, or filtered by other means
+        pass  # the chains were imported, or filtered by another program
     return CorpusMeta(**facts)
 
 
@@ -356,7 +326,10 @@ def export(
     trainer: Annotated[Trainer, typer.Option("--for", help="The trainer whose format to write.")],
     to: Annotated[Path, typer.Option("--out", metavar="DIR", help="A new folder.")],
 ) -> None:
-    """Write a corpus in the format of another trainer."""
+    """Write a corpus in the format of another trainer.
+
+    Needs a corpus of [bold]act2see corpus pack[/bold].
+    """
     from act2see.training.corpus.exports import export_corpus
 
     say(f"{export_corpus(corpus, trainer.value, to)}")
@@ -364,13 +337,18 @@ def export(
 
 @app.command("import")
 def import_(
-    exported: Annotated[Path, typer.Argument(help="A folder of `corpus export`; it may have been edited.")],
-    trainer: Annotated[Trainer, typer.Option("--for", help="The trainer whose format it has.")],
+    exported: Annotated[
+        Path, typer.Argument(help="A folder of `corpus export`, which may have been edited.")
+    ],
+    trainer: Annotated[Trainer, typer.Option("--for", help="The trainer whose format the folder has.")],
     to: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="A new folder, to be filtered and packed.")
+        Path, typer.Option("--out", metavar="DIR", help="A new folder, which can be filtered and packed.")
     ],
 ) -> None:
-    """Read an export back, to filter and pack it."""
+    """Read an export back into chains, which can be filtered and packed.
+
+    Needs a folder of [bold]act2see corpus export[/bold].
+    """
     from act2see.training.corpus.exports import import_corpus
     from act2see.training.corpus.records import write_chains
 

@@ -1,6 +1,6 @@
-"""`act2see demo`: the main job from start to end, on the models in the package.
+"""`act2see demo`: answers questions about sample clips with the models in the package.
 
-It writes one clip of each family, and indexes and asks about it as about any other video.
+It writes one clip of each family of questions, and treats it like any other video.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from act2see.cli.output import ask_command, out, program, say
 if TYPE_CHECKING:
     from act2see.micro.questions import Family, Item
 
-# Indexes in the test split: the first item of a family that needs its tools, and of `observe` the first that
-# needs none.
+# Indices in the test split: the first item of each family that needs the family's tools; the first item of
+# `observe` that needs none.
 ITEMS: tuple[tuple[Family, int], ...] = (("observe", 1), ("blink", 0), ("imagine", 3), ("both", 1))
 ABOUT = "Each page shows one chain of thought, with every frame that was retrieved or imagined."
 
@@ -29,7 +29,10 @@ def demo(
         "act2see-demo"
     ),
 ) -> None:
-    """Ask one question about each of four clips with the models in the package, and write a page for each."""
+    """Answer one question about each of four sample clips, and write a web page for each.
+
+    Needs no download, no network and no GPU: it uses the small models in the package.
+    """
     from act2see.cli.runs import run_until_done
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.parts import cached_parts
@@ -78,7 +81,7 @@ def _write_clip(item: Item, to: Path) -> Path:
 
 
 def _suggest_commands(to: Path) -> None:
-    """Print commands that can be pasted, wherever this one was started."""
+    """Print next commands that can be copied and run from the current folder."""
     from act2see.micro.questions import make_item
 
     family, index = ITEMS[1]
@@ -91,5 +94,5 @@ def _suggest_commands(to: Path) -> None:
     if find_spec("gradio"):
         say("Do the same in a browser (Ctrl-C stops it):", "bold")
         say(f"  {program()} ui")
-    say("See what your own videos need, and what of it is here:", "bold")
+    say("Check what your own videos need, and what is missing:", "bold")
     say(f"  {program()} doctor --preset laptop")

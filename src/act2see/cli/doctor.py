@@ -1,7 +1,7 @@
-"""`act2see doctor`: can this machine run a configuration, and if not, what to type next.
+"""`act2see doctor`: checks whether this machine can run a configuration, and prints the next commands.
 
-It loads nothing, downloads nothing and sends no request: facts about missing weights come from the catalogue,
-and an API key is looked up but not tried.
+It loads no model, downloads nothing and sends no request: facts about missing weights come from the
+catalogue, and an API key is looked up but not tried.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from act2see.cli.options import ConfigFile, Preset, chosen_config, config_option
-from act2see.cli.output import out, program, say, size
+from act2see.cli.output import out, program, say
+from act2see.tools.runtime.text import format_bytes
 from act2see.trace.console import plain
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from act2see.graphs.needs import Needed
 
 _PACKAGES = ("act2see", "torch", "transformers", "diffusers", "langgraph", "av")
-_FAISS = ("faiss-cpu", "faiss-gpu")  # either will do
+_FAISS = ("faiss-cpu", "faiss-gpu")  # one of them is enough
 _SMALLEST = "act2see doctor --preset laptop (no GPU), or --preset api (a key)"
 _SMALLER = "act2see doctor --preset paper-24gb, --preset laptop (no GPU), or --preset api (a key)"
 
@@ -36,15 +37,18 @@ class _Check:
 
     passed: bool
     subject: str
-    """What was checked: a package, a part of the configuration, or a resource of the machine."""
+    """The package, part of the configuration, or resource of the machine that was checked."""
     finding: str
+    """The result, as shown in the table."""
     fix: str = ""
-    """The commands to type if it did not pass, one a line."""
+    """The commands that fix a failed check, one per line."""
 
 
 def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
-    """Check packages, weights and machine, and say what to type next. The exit code is 1 if the configuration
-    cannot run."""
+    """Check whether this machine can run a configuration, and print the next commands.
+
+    Needs nothing: it loads and downloads nothing. The exit code is 1 if the configuration cannot run.
+    """
     chosen = chosen_config(preset, config)
     say(f"{chosen.name}: {chosen.about}" if chosen.about else chosen.name, "bold")
     option = config_option(None if preset == "micro" else preset, config)
@@ -88,9 +92,9 @@ def _print_table(checks: Iterable[_Check]) -> None:
 
 
 def _fixes(failed: list[_Check]) -> list[str]:
-    """Return what to type, each line once, downloads last."""
+    """Return the commands that fix these checks, each once, downloads last."""
     if any(check.subject in ("GPU", "memory") for check in failed):
-        # The machine is too small for these weights, so they need not be downloaded.
+        # The machine is too small for these weights, so do not suggest to download them.
         failed = [check for check in failed if "act2see download" not in check.fix]
     lines = dict.fromkeys(line for check in failed for line in check.fix.splitlines())
     return sorted(lines, key=lambda line: line.startswith("act2see download"))
@@ -123,7 +127,7 @@ def _check_package(*names: str) -> _Check:
 
 
 def _check_key(reasoner: ReasonerConfig) -> Iterator[_Check]:
-    """Check that a chat model can be set up, which needs its package and its key. Nothing is sent."""
+    """Check that a chat model's package and key are present. No request is sent."""
     if reasoner.use != "chat":
         return
     from act2see.agent.reasoners.chat.setup import chat_model, missing_key
@@ -159,18 +163,18 @@ def _check_weights(needed: Iterable[Needed], option: str) -> Iterator[_Check]:
 
 
 def _facts(weights: Needed) -> Iterator[str]:
-    """Yield what the weights take, and their licence."""
+    """Yield the memory that the weights need, and their licence."""
     if weights.memory is not None:
         about = "about " if weights.estimated else ""
-        yield f"{about}{size(weights.memory)} in memory"
+        yield f"{about}{format_bytes(weights.memory)} in memory"
     if weights.ram:
-        yield f"{size(weights.ram)} offloaded"
+        yield f"{format_bytes(weights.ram)} offloaded"
     if weights.known:
         yield weights.known.licence + (", gated" if weights.known.gated else "")
 
 
 def _fix_weights(weights: Needed, option: str) -> str:
-    """Return the commands that bring missing weights."""
+    """Return the commands that fetch or train missing weights."""
     from act2see.graphs.needs import SHIPPED
 
     if weights.name.startswith("micro:"):
@@ -193,8 +197,8 @@ def _check_disk(needed: Iterable[Needed]) -> Iterator[_Check]:
     missing = sum(weights.disk or 0.0 for weights in by_name.values())
     if missing:
         free = free_space(cache_folder())
-        finding = f"{cache_folder()}, {size(free)} free; {size(missing)} to download"
-        fix = f"export HF_HOME=FOLDER (one with {size(missing)} free)"
+        finding = f"{cache_folder()}, {format_bytes(free)} free; {format_bytes(missing)} to download"
+        fix = f"export HF_HOME=FOLDER (one with {format_bytes(missing)} free)"
         yield _Check(missing < free, "disk", finding, fix)
 
 
@@ -210,28 +214,28 @@ def _check_memory(needed: Iterable[Needed]) -> Iterator[_Check]:
     for device, total in totals.items():
         name, memory = device_memory(device)
         if memory is None:
-            finding = f"{name}, but the configuration asks for it"
+            finding = f"{name}, but the configuration needs it"
             yield _Check(False, device, finding, "set `device: auto` in your config file")
             continue
-        finding = f"{name}, {size(memory)}; the weights take {size(total)}"
+        finding = f"{name}, {format_bytes(memory)}; the weights take {format_bytes(total)}"
         fix = (
-            f"use a machine with more than {size(total)} of memory on its device, "
+            f"use a machine with more than {format_bytes(total)} of memory on its device, "
             "or smaller weights in a config file"
         )
         yield _Check(total < memory, device, finding, fix)
 
 
 def _check_machine(needs: NeedsConfig) -> Iterator[_Check]:
-    """Check what the configuration says that it needs in all: the caches and activations, too."""
-    from act2see.graphs.machine import device_memory, enough
+    """Check the total memory that the configuration declares, which includes caches and activations."""
+    from act2see.graphs.machine import device_memory, has_memory
 
     smaller = _SMALLER if needs.gpu > 24 else _SMALLEST
     for subject, device, gigabytes in (("GPU", "cuda", needs.gpu), ("memory", "cpu", needs.ram)):
         if not gigabytes:
             continue
         name, memory = device_memory(device)
-        has = name if memory is None else f"{name}, {size(memory)}"
-        yield _Check(enough(memory, gigabytes), subject, f"{has}; {gigabytes:g} GB needed", smaller)
+        has = name if memory is None else f"{name}, {format_bytes(memory)}"
+        yield _Check(has_memory(memory, gigabytes), subject, f"{has}; {gigabytes:g} GB needed", smaller)
 
 
 def _check_cache(configured: str | None) -> _Check:
@@ -240,6 +244,6 @@ def _check_cache(configured: str | None) -> _Check:
     cache = Path(configured).expanduser() if configured else default_cache()
     existing = next(path for path in (cache, *cache.absolute().parents) if path.exists())
     if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-        return _Check(True, "cache", f"{cache}, {size(shutil.disk_usage(existing).free)} free")
+        return _Check(True, "cache", f"{cache}, {format_bytes(shutil.disk_usage(existing).free)} free")
     fix = "export ACT2SEE_CACHE=FOLDER (one that you can write to)"
     return _Check(False, "cache", f"{cache} cannot be written", fix)

@@ -1,7 +1,7 @@
-"""`act2see download`: fetch the weights of a configuration.
+"""`act2see download`: downloads the weights of a configuration.
 
-It fetches only files that are loaded (`tools/runtime/hub.py`). A gated repository does not stop the others; a
-hub that cannot be reached does.
+It downloads only files that are loaded (`tools/runtime/hub.py`). If a repository is gated, the others are
+still downloaded. If the hub cannot be reached, the command ends.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from act2see.cli.options import ConfigFile, Preset, chosen_config, config_option
-from act2see.cli.output import complain, progress_bar, say, size
+from act2see.cli.output import complain, progress_bar, say
 from act2see.errors import ConfigError, UnreachableError, WeightsError
+from act2see.tools.runtime.text import format_bytes
 
 if TYPE_CHECKING:
     from act2see.graphs.needs import Needed
@@ -24,7 +25,7 @@ def download(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Weights by their names on the hub. Default: those of the preset.",
+            help="Names of weights on the hub. Default: the weights of the preset.",
             show_default=False,
         ),
     ] = None,
@@ -32,17 +33,20 @@ def download(
     config: ConfigFile = None,
     endpoint: Annotated[
         str | None,
-        typer.Option("--endpoint", metavar="URL", help="Use another hub. Default: HF_ENDPOINT."),
+        typer.Option("--endpoint", metavar="URL", help="The address of the hub. Default: HF_ENDPOINT."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files and their sizes.")] = False,
 ) -> None:
-    """Fetch weights from the hub: only safetensors, JSON and tokenizer files. An interrupted download
-    continues when it is run again."""
+    """Download the weights of a preset from the hub: safetensors, JSON and tokenizer files only.
+
+    Needs a network connection, and for gated weights a login with [bold]hf auth login[/bold]. Run it again to
+    continue an interrupted download.
+    """
     from act2see.graphs.needs import Needed, needed_weights
     from act2see.tools.runtime.catalogue import catalogue
 
     if names and (preset or config):
-        raise ConfigError("name weights, a preset or a config file: only one of them")
+        raise ConfigError("weights, --preset and --config cannot be combined: use one of them")
     chosen = chosen_config(preset, config)
     if names:
         parts = [Needed("weights", name, "", None, None, known=catalogue().get(name)) for name in names]
@@ -69,26 +73,26 @@ def download(
 
 def _nothing_to_download(names: list[str], preset: str) -> str:
     if names:
-        return f"nothing to download: {', '.join(names)} is not on a hub"
+        return f"nothing to download: not on a hub: {', '.join(names)}"
     return f"{preset}: nothing to download, its weights are local"
 
 
 def _fetch(part: Needed, endpoint: str | None, dry_run: bool) -> None:
-    """Fetch the weights of one part, or list their files.
+    """Download the weights of one part, or list their files.
 
     Raises:
         UnreachableError: The hub cannot be reached.
-        WeightsError: These weights cannot be fetched.
+        WeightsError: These weights cannot be downloaded.
     """
     from act2see.cli.runs import run_in_daemon
     from act2see.tools.runtime.hub import fetch, list_files
 
     files = run_in_daemon(partial(list_files, part.name, without=part.without, endpoint=endpoint))
     licence = f", {part.known.licence}" if part.known else ""
-    say(f"{part.name}: {len(files.sizes)} files, {size(files.bytes)}{licence}")
+    say(f"{part.name}: {len(files.sizes)} files, {format_bytes(files.bytes)}{licence}")
     if dry_run:
         for file, n in sorted(files.sizes.items()):
-            say(f"  {file} ({size(n)})")
+            say(f"  {file} ({format_bytes(n)})")
         return
     with progress_bar() as bar:
         task = bar.add_task(part.name, total=files.bytes)

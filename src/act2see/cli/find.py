@@ -1,4 +1,4 @@
-"""`act2see index` and `act2see find`: the index of a video, and the frames that match a text."""
+"""`act2see index` and `act2see find`: builds the index of a video, and finds frames that match a text."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from act2see.cli.options import ConfigFile, Preset, chosen_config
-from act2see.cli.output import note, out, progress_bar, say, size
+from act2see.cli.output import note, out, progress_bar, say
 from act2see.errors import QuestionError
+from act2see.tools.runtime.text import format_bytes
 from act2see.trace.console import plain
 
 if TYPE_CHECKING:
@@ -30,44 +31,53 @@ def index(
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
-    """Index videos, so that the first question about them is as fast as the second."""
+    """Index videos, so that the first question about them is as fast as later ones.
+
+    Needs video files. The indexes are kept in the cache folder.
+    """
     from act2see.graphs.parts import build_resources
 
     finder = build_resources(chosen_config(preset, config)).finder
     for video in videos:
-        started, encoded = time.perf_counter(), finder.encoded
+        started = time.perf_counter()
+        encoded = finder.encoded
         built = _build_index(finder, video)
         if finder.encoded > encoded:
             took = f"{time.perf_counter() - started:.1f} s"
         else:
             took = "nothing to do: it is indexed"
         on_disk = sum(file.stat().st_size for file in finder.folder(built.id).iterdir())
-        say(f"{video}: {len(built)} frames, {size(on_disk)}, {took}")
+        say(f"{video}: {len(built)} frames, {format_bytes(on_disk)}, {took}")
 
 
 def find(
     video: Annotated[str, typer.Argument(help="A video file.", show_default=False)],
-    query: Annotated[str, typer.Argument(help="What the frame shows.", show_default=False)],
+    query: Annotated[str, typer.Argument(help="A description of the frame.", show_default=False)],
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="The number of frames.")] = 5,
     segments: Annotated[
         bool,
-        typer.Option("--segments", help="Take the best frame of each segment, for events that last a while."),
+        typer.Option("--segments", help="Find the best frame of each segment, for events of some duration."),
     ] = False,
     to: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write the frames, and a page of them, to a folder."),
+        typer.Option("--out", metavar="DIR", help="Write the frames and an HTML page of them to a folder."),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page of the frames.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an HTML page of the frames.")
+    ] = None,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
-    """Find the frames of a video that match a text."""
+    """Find the frames of a video that match a text.
+
+    Needs a video and a description of the frame. The first search in a video indexes it.
+    """
     from act2see.graphs.parts import build_resources
     from act2see.tools.runtime.files import check_file, check_folder, write_text
     from act2see.trace.page import find_html
 
     if not query.strip():
-        raise QuestionError("the query is empty: say what the frame shows")
+        raise QuestionError("the query is empty: describe the frame")
     if to:
         check_folder(to, _PAGE)
     if html:
@@ -79,11 +89,11 @@ def find(
     _build_index(finder, video)
     hits = finder.find(video, query, top, segments=segments).hits
     if refusal := _guard_refusal(chosen, resources, video):
-        say(f"These scores mean nothing: {refusal}", "yellow")
+        say(f"These scores are not meaningful: {refusal}", "yellow")
     if hits:
         _print_hits(query, hits, seconds)
     else:
-        say("No frame was found: nothing in this video is similar enough.", "yellow")
+        say("No frame of this video is similar enough.", "yellow")
     if not to and not html:
         return
     frames = finder.library.pictures(video, [hit.frame for hit in hits])
@@ -98,7 +108,7 @@ def find(
 
 
 def _print_hits(query: str, hits: Sequence[Hit], seconds: float) -> None:
-    """Print a table of the frames; `seconds` is the length of the video."""
+    """Print a table of the frames. `seconds` is the length of the video."""
     from rich import box
     from rich.table import Table
 
@@ -121,9 +131,9 @@ def _write_folder(to: Path, rows: Sequence[tuple[FrameRef, float]], page: str, s
 
 
 def _guard_refusal(config: Config, resources: Resources, video: str) -> str | None:
-    """Return why the models of this configuration cannot understand this video; None if they may.
+    """Return the reason why the models of this configuration cannot understand this video, or None.
 
-    The models of a small world give a score to anything that they are shown.
+    Models of a small world give every frame a score, even if they cannot understand it.
     """
     from act2see.cli.runs import run_until_done
     from act2see.graphs.parts import build_guard
@@ -138,7 +148,7 @@ def _guard_refusal(config: Config, resources: Resources, video: str) -> str | No
 
 
 def _build_index(finder: Finder, video: str) -> FrameIndex:
-    """Return the index of a video. A progress bar is shown while it is built."""
+    """Return the index of a video. Show a progress bar while it is built."""
     from rich.markup import escape
 
     with progress_bar() as bar:

@@ -1,7 +1,7 @@
-"""Help that fits any terminal width: the classes of commands and groups.
+"""Classes of commands and groups whose help fits any terminal width.
 
-Typer's tables cut off what does not fit. Here a name stands before its description if there is room for both,
-and above it otherwise.
+Typer's tables cut off text that does not fit. Here a name is printed beside its description if there is room
+for both, and above it otherwise.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 _MAX_WIDTH = 100  # longer lines are hard to read
-_MIN_WIDTH = 60  # in a narrower terminal a description stands below its name
+_MIN_WIDTH = 60  # in a narrower terminal, descriptions are printed below names
 _MAX_NAME = 30  # a longer name gets a line of its own
 _NUMBER = re.compile(r"<(?:int|float)(?: range)?>")
 _NUMBERS = re.compile(r"<float(?:,float)*>")
 _TEXT = re.compile(r" ?<(?:str|path|list\[.*?\])>")
 
 Rows = list[tuple[str, str]]
-"""Names with their descriptions."""
+"""Names and descriptions."""
 
 
 class _Helps:
-    """The help of commands and groups."""
+    """Mixin that prints the help of a command or a group."""
 
     def format_help(self: Any, ctx: Any, formatter: Any) -> None:
         console = Console(highlight=False)
@@ -70,7 +70,7 @@ def _paragraphs(command: Any) -> list[str]:
 
 
 def _panels(command: Any, ctx: Any) -> dict[str, Rows]:
-    """Return arguments, options and commands by the titles of their panels."""
+    """Return the arguments, options and commands, by the title of their section."""
     panels: dict[str, Rows] = {}
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)

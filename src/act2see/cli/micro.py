@@ -1,4 +1,4 @@
-"""`act2see micro`: clips of the board world, and the small models that understand it."""
+"""`act2see micro`: writes clips of the board world, and trains and tests the small models for it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 app = typer.Typer(
-    no_args_is_help=True, help="The board world: write clips, train the small models, test them."
+    no_args_is_help=True, help="Write clips of the board world; train and test the small models for it."
 )
 
 
 class Family(StrEnum):
-    """What the question of a clip needs."""
+    """The families of questions, by what an answer needs."""
 
     observe = "observe"
     blink = "blink"
@@ -32,18 +32,19 @@ def clip(
     family: Annotated[
         Family,
         typer.Option(
-            help="What its question needs: the initial frames, a retrieved frame, an imagined one, or both."
+            help="What its question needs: initial frames, a retrieved frame, an imagined frame, or both."
         ),
     ] = Family.blink,
     seed: Annotated[int, typer.Option(min=0, help="The number of the clip in the test split.")] = 0,
     to: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="Where to write it, as MP4. Default: FAMILY-SEED.mp4."
-        ),
+        typer.Option("--out", "-o", metavar="FILE", help="The MP4 file to write. Default: FAMILY-SEED.mp4."),
     ] = None,
 ) -> None:
-    """Write a clip, and print its question with the true answer."""
+    """Write a clip of the board world, and print its question with the true answer.
+
+    Needs nothing: clips are drawn from the seed.
+    """
     from act2see.errors import StoreError
     from act2see.micro.questions import LETTERS, make_item
     from act2see.micro.world import write_clip
@@ -51,7 +52,7 @@ def clip(
 
     path = to or Path(f"{family.value}-{seed}.mp4")
     if path.suffix != ".mp4":
-        raise StoreError(f"clips are written as MP4: name it {path.with_suffix('.mp4').name}")
+        raise StoreError(f"clips are MP4 files: name it {path.with_suffix('.mp4').name}")
     item = make_item(family.value, seed, "test")
     with whole_file(path) as new:
         write_clip(item.clip, new)
@@ -60,7 +61,7 @@ def clip(
     for letter, option in zip(LETTERS, item.options, strict=False):
         say(f"  {letter}. {option}")
     say(f"answer: {item.correct}. {item.answer}")
-    say("ask it:", "dim")
+    say("ask this question:", "dim")
     say(f"  {ask_command(path, item.text, item.options)}")
 
 
@@ -70,14 +71,17 @@ def train(
         "micro-weights"
     ),
     quick: Annotated[
-        bool, typer.Option("--quick", help="Train each stage for a few steps, to see that all of them run.")
+        bool, typer.Option("--quick", help="Train each stage for a few steps only, to check that it runs.")
     ] = False,
     stage: Annotated[
         list[str] | None, typer.Option(help="Train only this stage; can be repeated. Default: all.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of every stage.")] = 0,
 ) -> None:
-    """Train the small models from scratch."""
+    """Train the small models from scratch.
+
+    Takes about two hours on two cores. The training data is drawn from the seed.
+    """
     from act2see.micro.recipe import train as recipe
     from act2see.tools.runtime.memory import retain_freed_memory
 
@@ -91,7 +95,7 @@ def train(
 
 
 class _StageProgress:
-    """Shows a bar for each stage; without a terminal, prints a line for each tenth of it."""
+    """Shows a progress bar for each stage. Without a terminal, prints a line for each tenth of a stage."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
@@ -114,31 +118,34 @@ class _StageProgress:
 @app.command("test")
 def measure(
     n: Annotated[
-        int, typer.Option("--n", min=4, help="The number of questions, a quarter from each family.")
+        int, typer.Option("--n", min=4, help="The number of questions, a quarter of them from each family.")
     ] = 800,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Weights of `micro train`. Default: those in the package."),
+        typer.Option(metavar="DIR", help="A folder of `micro train`. Default: the weights in the package."),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write the report as .json or .md.")
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the report to a .json or .md file.")
     ] = None,
 ) -> None:
-    """Measure the small models on questions that they have not seen."""
+    """Measure the small models on questions that they were not trained on.
+
+    Needs nothing: without --weights it measures the models in the package, on the CPU.
+    """
     from act2see.errors import StoreError
     from act2see.tools.runtime.files import check_file, write_text
 
     if to:
         check_file(to)
         if to.suffix not in (".json", ".md"):
-            raise StoreError(f"a report is written as .json or .md, not {to.suffix or 'without a suffix'}")
+            raise StoreError(f"a report cannot be written to {to.name}: name a .json or .md file")
     from act2see.micro.study import evaluate
 
     with progress_bar() as bar:
         task = bar.add_task("asking", total=None)
 
-        def show_progress(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+        def show_progress(step: str, done: int, total: int) -> None:
+            bar.update(task, description=step, completed=done, total=total)
 
         report = evaluate.run(n, weights, show_progress)
     out(markup=True).print(report.table())
@@ -151,22 +158,26 @@ def measure(
 def ablate(
     to: Annotated[
         Path,
-        typer.Option("--out", metavar="DIR", help="The folder for the results; those in it are reused."),
+        typer.Option("--out", metavar="DIR", help="The folder for the results; existing results are reused."),
     ] = Path("ablations"),
     quick: Annotated[
         bool, typer.Option("--quick", help="Use one seed, small corpora and few steps.")
     ] = False,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="The number of seeds. Default: 3; 1 with --quick.")
+        int | None, typer.Option(min=1, help="The number of seeds. Default: 3, or 1 with --quick.")
     ] = None,
     page: Annotated[
         Path | None,
         typer.Option(
-            "--page", metavar="FILE", help="The Markdown file for the table; its plots go beside it."
+            "--page", metavar="FILE", help="The Markdown file for the table; the plots are written beside it."
         ),
     ] = None,
 ) -> None:
-    """Reproduce the paper's ablations on the board world. An interrupted run continues."""
+    """Reproduce the paper's ablations on the board world.
+
+    Needs the train extra, up to 9 GB of memory, and about an hour per seed on two cores. Run it again to
+    continue an interrupted run.
+    """
     from dataclasses import replace
 
     from act2see.micro.study import ablate as ablations
@@ -178,7 +189,8 @@ def ablate(
     sizes = ablations.QUICK if quick else ablations.Sizes()
     sizes = replace(sizes, seeds=seeds or sizes.seeds)
     ablations.ablate(to, sizes, lambda name, seconds: note(f"{name}: {seconds:.0f} s"))
-    path, results = page or to / "micro.md", read_results(to)
+    path = page or to / "micro.md"
+    results = read_results(to)
     command = "act2see micro ablate"
     if quick:
         command += " --quick"

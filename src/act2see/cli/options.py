@@ -1,4 +1,4 @@
-"""Options that several commands share, so that each has one name and one help text everywhere."""
+"""Options that several commands share, so that their names and help texts are the same everywhere."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Preset = Annotated[
     ),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Your own configuration, as a YAML file.")
+    Path | None, typer.Option("--config", metavar="FILE", help="A YAML file with your own configuration.")
 ]
 AllowHost = Annotated[
     list[str] | None,
     typer.Option(
         "--allow-host",
         metavar="NAME",
-        help="Accept requests under this host name, too; can be repeated.",
+        help="Another host name under which the server accepts requests; can be repeated.",
     ),
 ]
 SavedTrace = Annotated[
@@ -42,7 +42,7 @@ SavedTrace = Annotated[
 
 
 class Source(StrEnum):
-    """Where training questions and human chains of thought come from."""
+    """The sources of training questions and human chains of thought."""
 
     world = "world"
     minerva = "minerva"
@@ -52,27 +52,33 @@ class Source(StrEnum):
 
 
 QuestionSource = Annotated[
-    Source, typer.Argument(help="The source of the questions; `world`, the board world, needs no file.")
+    Source, typer.Argument(help="The source of the questions. `world`, the board world, needs no file.")
 ]
 SourceFile = Annotated[Path | None, typer.Argument(help="The file of the data set.")]
 VideoFolder = Annotated[
     Path | None,
-    typer.Option("--videos", metavar="DIR", help="The folder of the videos. Default: that of the file."),
+    typer.Option(
+        "--videos", metavar="DIR", help="The folder of the videos. Default: the folder of the file."
+    ),
 ]
 
 
 def chosen_config(preset: str | None, file: Path | None) -> Config:
     """Return the configuration that `--preset` or `--config` names; micro if neither is given.
 
+    Args:
+        preset: The value of `--preset`.
+        file: The value of `--config`.
+
     Raises:
-        ConfigError: Both are given, or the configuration is invalid.
+        ConfigError: Both options are given, or the configuration is invalid.
     """
     from act2see.graphs.config import load_config, preset_data
 
     if preset is not None and file is not None:
         raise ConfigError(
-            "--preset and --config exclude each other: "
-            "to start from a preset, write `preset: NAME` into the file"
+            "--preset and --config cannot be combined: "
+            "to start from a preset, write `preset: NAME` in the file"
         )
     if file is not None:
         return load_config(file)
@@ -80,14 +86,14 @@ def chosen_config(preset: str | None, file: Path | None) -> Config:
 
 
 def config_option(preset: str | None, file: Path | None) -> str:
-    """Return the option that chooses the same configuration again, for a command that is suggested."""
+    """Return the option that selects the same configuration in a suggested command."""
     if file is not None:
         return f" --config {file}"
     return f" --preset {preset}" if preset is not None else ""
 
 
 def picture_or_time(given: str) -> str | float:
-    """Return the path of an existing file as it is, and any other number as seconds."""
+    """Return a number as seconds, and anything else as a path. An existing file is always a path."""
     if Path(given).exists():
         return given
     with suppress(ValueError):

@@ -1,7 +1,7 @@
 """Output to the terminal: consoles, errors, JSON, progress bars and logging.
 
-Results go to stdout, everything else to stderr. Model output, file names and questions are printed as `Text`,
-never as markup, and without control characters: a terminal sees no style and no escape sequence in them.
+Results go to stdout, everything else to stderr. Model output, file names and questions are printed as `Text`
+without control characters, so they cannot contain markup or escape sequences.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
-from rich.filesize import decimal
 from rich.text import Text
 
 from act2see.errors import QuestionError
@@ -33,12 +32,12 @@ _NOT_UTF8 = re.compile("[\0\ud800-\udfff]")
 
 
 def out(markup: bool = False) -> Console:
-    """Return a console on the current `sys.stdout`, for results."""
+    """Return a console that prints results to the current `sys.stdout`."""
     return Console(highlight=False, markup=markup)
 
 
 def err() -> Console:
-    """Return a console on the current `sys.stderr`, for progress and errors."""
+    """Return a console that prints progress and errors to the current `sys.stderr`."""
     return Console(stderr=True, highlight=False, markup=False)
 
 
@@ -46,10 +45,10 @@ def say(text: str | Text, style: str = "", *, end: str = "\n", prose: bool = Fal
     """Print a line to stdout.
 
     Args:
-        text: The line; a string is printed as it is, without markup.
+        text: The line. A string is printed without interpreting markup.
         style: The style of a string.
-        end: What follows the line.
-        prose: Break a long line between words. Without it the terminal breaks the line, so that a path or a
+        end: The text after the line.
+        prose: Break a long line between words. By default the terminal wraps the line, so that a path or a
             command can be copied.
     """
     from act2see.trace.console import break_lines
@@ -62,7 +61,7 @@ def say(text: str | Text, style: str = "", *, end: str = "\n", prose: bool = Fal
 
 
 def note(text: str, style: str = "") -> None:
-    """Print a line to stderr: what was written where, or what is in progress."""
+    """Print a line about progress or written files to stderr."""
     err().print(plain(text, style), soft_wrap=True)
 
 
@@ -73,18 +72,18 @@ def complain(message: str) -> None:
 
 
 def interrupted(message: str = "interrupted") -> typer.Exit:
-    """Print one line, and return the exception with which a command ends after Ctrl-C (code 130)."""
+    """Print one line, and return the exception that ends a command after Ctrl-C (code 130)."""
     console = err()
     if console.is_terminal:
-        message = f"\n{message}"  # the terminal has written ^C
+        message = f"\n{message}"  # the terminal has printed ^C
     console.print(message, soft_wrap=True)
     return typer.Exit(INTERRUPTED)
 
 
 def expect_interruption() -> None:
-    """Silence what threads and callbacks report after Ctrl-C, when their event loop is closed.
+    """Silence the errors that threads and callbacks report after Ctrl-C because their event loop is closed.
 
-    It changes the hooks of the whole process, so only the command line calls it.
+    This changes the hooks of the whole process, so only the command line may call it.
     """
     import logging
     import signal
@@ -109,7 +108,7 @@ def expect_interruption() -> None:
 
     def on_unraisable(args: sys.UnraisableHookArgs) -> None:
         if isinstance(args.exc_value, KeyboardInterrupt):
-            # Ctrl-C came in a destructor or callback, where no exception can leave: send the signal again.
+            # Ctrl-C came in a destructor or a callback, which drops exceptions: send the signal again.
             signal.raise_signal(signal.SIGINT)
         elif not late.search(str(args.exc_value)):
             unraisable_hook(args)
@@ -118,7 +117,7 @@ def expect_interruption() -> None:
 
 
 def can_print(text: str) -> bool:
-    """Return whether the encoding of stdout has every character of a text."""
+    """Return whether the encoding of stdout supports all characters of a text."""
     import sys
 
     try:
@@ -131,8 +130,8 @@ def can_print(text: str) -> bool:
 def print_json(text: str) -> None:
     """Print JSON to stdout.
 
-    If its encoding lacks a character, all non-ASCII characters are escaped: a question mark would change the
-    answer.
+    If the encoding of stdout does not support a character, all non-ASCII characters are escaped, because a
+    question mark in its place would change the answer.
     """
     import json
     import sys
@@ -144,15 +143,10 @@ def print_json(text: str) -> None:
 
 
 def chain_printer(config: Config) -> ChainPrinter:
-    """Return a printer of one chain of thought. It says when the models of `config` are being loaded."""
+    """Return a printer of one chain of thought. It prints a note while local models are loaded."""
     from act2see.trace.terminal import ChainPrinter
 
     return ChainPrinter(out(), loads=config.reasoner.use == "transformers")
-
-
-def size(number: float) -> str:
-    """Return a number of bytes in words: `17.5 GB`."""
-    return decimal(int(number))
 
 
 @contextmanager
@@ -166,9 +160,9 @@ def progress_bar(*columns: ProgressColumn) -> Iterator[Progress]:
 
 
 def program() -> str:
-    """Return the command that started this program, so that a suggested command can be pasted.
+    """Return the command that starts this program, for suggested commands that can be copied.
 
-    It is `act2see` if the shell finds this program under that name.
+    This is `act2see` if the shell finds this program under that name, otherwise a path.
     """
     import os
     import shlex
@@ -198,7 +192,7 @@ def ask_command(video: Path, question: str, options: Sequence[str]) -> str:
 
 
 def _shorten_path(path: str) -> str:
-    """Return a path below the working folder as relative, and any other as absolute."""
+    """Return a path below the working folder as a relative path, and any other as an absolute path."""
     import os
 
     relative = os.path.relpath(path)
@@ -208,7 +202,7 @@ def _shorten_path(path: str) -> str:
 def check_words(words: Sequence[str]) -> None:
     """Check that the words of the command line are text.
 
-    Bytes that are not UTF-8, and zero bytes, cannot be saved: the answer would be lost after the run.
+    Bytes that are not UTF-8, and null bytes, cannot be saved: the answer would be lost at the end of a run.
 
     Raises:
         QuestionError: A word is not text.
@@ -216,13 +210,13 @@ def check_words(words: Sequence[str]) -> None:
     for word in words:
         if _NOT_UTF8.search(word):
             shown = _NOT_UTF8.sub("?", word)
-            raise QuestionError(f"{shown!r} is not text in UTF-8: write it in UTF-8, or rename the file")
+            raise QuestionError(f"{shown!r} is not UTF-8 text: write it in UTF-8, or rename the file")
 
 
 def quieten(verbose: bool) -> None:
-    """Set up logging to stderr; unless `verbose`, only warnings, and no progress bars of libraries.
+    """Set up logging to stderr. Unless `verbose`, log only warnings and hide libraries' progress bars.
 
-    Environment variables do it, because the libraries are imported later, or never.
+    Environment variables are used because the libraries are imported later, or never.
     """
     import logging
     import os

@@ -1,7 +1,8 @@
-"""Runs that survive Ctrl-C and a killed process: each step is saved in one SQLite file in the cache folder.
+"""Saved runs, which can be resumed after Ctrl-C or a killed process.
 
-Each step is saved with the configuration and the settings of its run, so that the id alone resumes a run:
-`act2see ask --resume ID`. For the same reason the file is always in the default cache folder.
+Each step of a run is saved in one SQLite file, with the configuration and the settings of the run. So the id
+is enough to resume it: `act2see ask --resume ID`. For the same reason the file is always in the default cache
+folder, whatever the configuration says.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ if TYPE_CHECKING:
     from act2see.graphs.ask import Graph
 
 T = TypeVar("T")
-_KEY = "act2see_run"
+_KEY = "act2see_run"  # in the metadata of a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run begins with, apart from its question."""
+    """The configuration and settings of a run."""
 
     config: Config
     context: AskContext
-    """The settings of this run alone: its tools, its seed, its budget."""
+    """Settings that differ from the configuration: tools, seed, budget."""
 
 
 def runs_file() -> Path:
@@ -48,7 +49,7 @@ def runs_file() -> Path:
 
 @asynccontextmanager
 async def saved_runs() -> AsyncIterator[AsyncSqliteSaver]:
-    """Open the checkpointer. Raises `StoreError` if the file cannot be used."""
+    """Open the checkpointer of the saved runs. Raises `StoreError` if its file cannot be used."""
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
     path = runs_file()
@@ -64,7 +65,7 @@ async def saved_runs() -> AsyncIterator[AsyncSqliteSaver]:
 
 
 def graph_of(settings: Settings, saver: AsyncSqliteSaver) -> Graph:
-    """Return the graph of a run. It saves the run's settings with each step."""
+    """Return the graph of a run. The graph saves the run's settings with each step."""
     from act2see.graphs.ask import create_act2see
 
     graph = create_act2see(settings.config, checkpointer=saver)
@@ -73,23 +74,24 @@ def graph_of(settings: Settings, saver: AsyncSqliteSaver) -> Graph:
 
 
 async def settings_of(run: str, saver: AsyncSqliteSaver) -> Settings:
-    """Return the settings of a saved run. Raises `StoreError` if there is no such run."""
-    saved = await saver.aget_tuple({"configurable": {"thread_id": run}})
-    metadata: Any = saved.metadata if saved else {}
+    """Return the settings of a saved run. Raises `StoreError` if the run does not exist."""
+    checkpoint = await saver.aget_tuple({"configurable": {"thread_id": run}})
+    metadata: Any = checkpoint.metadata if checkpoint else {}
     if _KEY not in metadata:
         raise StoreError(
             f"there is no saved run {run!r} in {runs_file()}: check the id, or ask the question again"
         )
-    kept = json.loads(metadata[_KEY])
-    tools = kept["context"]["tools"]
-    context = AskContext(**{**kept["context"], "tools": tuple(tools) if tools is not None else None})
-    return Settings(load_config(kept["config"]), context)
+    saved_settings = json.loads(metadata[_KEY])
+    fields = saved_settings["context"]
+    if fields["tools"] is not None:
+        fields["tools"] = tuple(fields["tools"])
+    return Settings(load_config(saved_settings["config"]), AskContext(**fields))
 
 
 def saved_ids(run: str | None = None) -> list[str]:
-    """Return the ids of the latest saved runs, or of this one if it is saved.
+    """Return the ids of the latest saved runs, or only this run's id if it is saved.
 
-    It never fails: if the file cannot be read at once, there are none.
+    Return no ids if the file cannot be read at once; this function never fails.
     """
     query = (
         "SELECT thread_id FROM checkpoints WHERE checkpoint_ns = '' AND ? IN ('', thread_id) "
@@ -107,8 +109,7 @@ def saved_ids(run: str | None = None) -> list[str]:
 def run_in_daemon(work: Callable[[], T]) -> T:
     """Run a function in a daemon thread and return its result.
 
-    Ctrl-C then ends the process at once, though the function belongs to a library that waits for threads of
-    its own.
+    Ctrl-C then ends the process at once, even if the function waits for threads of its own.
     """
     result: Future[T] = Future()
 
@@ -123,17 +124,17 @@ def run_in_daemon(work: Callable[[], T]) -> T:
 
 
 def run_until_done(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine as `asyncio.run` does, but do not wait for the threads of models after Ctrl-C."""
+    """Run a coroutine like `asyncio.run`, but after Ctrl-C do not wait for threads in which models work."""
     runner = asyncio.Runner()
     handler = signal.getsignal(signal.SIGINT)
     replaces_handler = threading.current_thread() is threading.main_thread() and callable(handler)
     if replaces_handler:
-        # At Ctrl-C asyncio cancels the work, but only if the handler is Python's own.
+        # asyncio cancels the work at Ctrl-C only if the handler is Python's default.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         result = runner.run(work)
     except KeyboardInterrupt:
-        # Closing the loop alone does not wait for threads; closing the runner does.
+        # Close only the loop: closing the runner would wait for threads.
         runner.get_loop().close()
         raise
     except BaseException:

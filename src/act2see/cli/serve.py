@@ -1,4 +1,4 @@
-"""`act2see serve` and `act2see mcp`: the reasoner and the whole graph for other programs."""
+"""`act2see serve` and `act2see mcp`: serves the reasoner, or the whole graph, to other programs."""
 
 from __future__ import annotations
 
@@ -27,18 +27,21 @@ def openai(
     weights: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Another checkpoint: a folder, a hub name, micro:vlm.", show_default=False
+            metavar="NAME",
+            help="Another checkpoint: a folder, a hub name or micro:vlm.",
+            show_default=False,
         ),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="The model's name for clients. Default: that of the preset or the weights."
+            metavar="NAME",
+            help="The model's name for clients. Default: the name of the preset or of --weights.",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     allow_host: AllowHost = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any free port.")] = 8000,
     api_key: Annotated[
         str | None,
         typer.Option(
@@ -51,34 +54,38 @@ def openai(
     ] = None,
     waiting: Annotated[
         int,
-        typer.Option(min=1, help="The largest number of requests, running or queued; more are rejected."),
+        typer.Option(min=1, help="The maximum number of requests, running or queued; more are refused."),
     ] = 256,
 ) -> None:
-    """Serve the reasoner as an OpenAI-compatible server: chat completions with images, streaming. Stop it
-    with Ctrl-C."""
+    """Serve a local reasoner over the OpenAI protocol: chat completions with images, whole or streamed.
+
+    Needs the serve extra and a local checkpoint. Ctrl-C stops it.
+    """
     try:
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as e:
-        raise ConfigError("`act2see serve openai` needs a web server: pip install 'act2see[serve]'") from e
+        raise ConfigError("`act2see serve openai` needs the serve extra: pip install 'act2see[serve]'") from e
     from act2see.cli.runs import run_until_done
     from act2see.serve.hosts import allowed_hosts
-    from act2see.serve.openai.server import Served, build_app, serve
+    from act2see.serve.openai.model import ServedModel
+    from act2see.serve.openai.server import build_app, serve
     from act2see.serve.ui.server import listen
 
     hosts = allowed_hosts(*(allow_host or ()), bound=host)
     chosen = chosen_config(preset, config)
-    reasoner, called = chosen.reasoner, name or chosen.name
+    reasoner = chosen.reasoner
+    model_name = name or chosen.name
     if weights is not None:
-        # An adapter belongs to the weights that it was trained on.
+        # The configured adapter fits only the weights that it was trained on.
         reasoner = reasoner.model_copy(update={"weights": weights, "adapter": None})
-        called = name or PurePath(weights.replace(":", "/")).name
+        model_name = name or PurePath(weights.replace(":", "/")).name
     with listen(host, port) as listening:
         note(f"loading {reasoner.weights} ...")
-        served = Served.load(reasoner, called, key=api_key, waiting=waiting)
+        served = ServedModel.load(reasoner, model_name, key=api_key, waiting=waiting)
         address = f"[{host}]" if ":" in host else host
         url = f"http://{address}:{listening.getsockname()[1]}/v1"
-        say(f"{called} is at {url} (Ctrl-C stops it)")
+        say(f"{model_name} is at {url} (Ctrl-C stops it)")
         # The server shuts down in order at Ctrl-C, and then returns or raises.
         with suppress(KeyboardInterrupt):
             run_until_done(serve(build_app(served, hosts), listening))
@@ -94,7 +101,7 @@ def mcp(
         typer.Option(
             "--folder",
             metavar="DIR",
-            help="A folder whose videos may be opened; repeat it for each.",
+            help="A folder whose videos may be opened; can be repeated.",
             show_default=False,
         ),
     ],
@@ -104,8 +111,11 @@ def mcp(
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
-    """Serve ask_video, find_frames, show_trace and list_videos to an assistant by MCP, over stdin and
-    stdout."""
+    """Serve tools for video questions to an assistant over MCP, on stdin and stdout.
+
+    The tools are ask_video, find_frames, show_trace and list_videos. Needs the serve extra and at least one
+    folder of videos. An assistant starts this command; Ctrl-C stops it.
+    """
     import asyncio
 
     try:
@@ -114,7 +124,7 @@ def mcp(
     except ModuleNotFoundError as e:
         if (e.name or "").split(".")[0] not in ("mcp", "mcp_types"):
             raise
-        raise ConfigError("`act2see mcp` needs the MCP package: pip install 'act2see[serve]'") from e
+        raise ConfigError("`act2see mcp` needs the serve extra: pip install 'act2see[serve]'") from e
     from act2see.tools.video.folders import Folders
     from act2see.tools.video.store import default_cache
 
@@ -126,10 +136,10 @@ def mcp(
     # Python's own handler would wait for the thread that reads stdin, which cannot be stopped.
     signal.signal(signal.SIGINT, _exit_at_once)
     try:
-        # The loop is not closed: that would wait for threads that work on videos for nobody.
+        # The loop is not closed, because that would wait for threads whose results are no longer needed.
         asyncio.Runner().run(run_stdio(server))
     except* BrokenPipeError:
-        pass  # the client has closed our stdout
+        pass  # the client has closed stdout
     logging.shutdown()
     sys.stderr.flush()
     os._exit(0)

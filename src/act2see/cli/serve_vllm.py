@@ -1,9 +1,9 @@
-"""`act2see serve vllm`: print or run the command that serves a config's reasoner with vLLM.
+"""`act2see serve vllm`: prints or runs the command that serves a config's reasoner with vLLM.
 
-vLLM has an environment of its own. The command is built here, with this package's chat template and a
-tokenizer that keeps the pieces of a rollout apart, and run there. Its limits are the largest that a run of
-the config can reach, so that no request is rejected in the middle of a run. It names no reasoning parser,
-which would remove the chain of thought from the text.
+vLLM is installed in a separate environment. The command is built in this environment and run in that one. It
+uses this package's chat template, and a tokenizer that keeps the pieces of a rollout separate. Its limits are
+the maximum of what a run of the config can reach, so that no request is refused in the middle of a run. It
+sets no reasoning parser, because a parser would remove the chain of thought from the text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,12 +36,12 @@ def vllm(
         typer.Option(
             "--python",
             metavar="FILE",
-            help="The Python of the environment in which vLLM is installed.",
+            help="The Python interpreter of the environment in which vLLM is installed.",
             show_default=False,
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option("--host", help="The address to listen on; 0.0.0.0 accepts other machines, too.")
+        str, typer.Option("--host", help="The address to listen on; 0.0.0.0 allows other machines.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port.")] = 8000,
     lora: Annotated[
@@ -49,12 +49,16 @@ def vllm(
         typer.Option(
             "--lora",
             metavar="NAME=DIR",
-            help="Another adapter, which `reasoner.adapter: NAME` selects; can be repeated.",
+            help="An additional adapter, selected by `reasoner.adapter: NAME`; can be repeated.",
         ),
     ] = None,
     print_only: Annotated[bool, typer.Option("--print", help="Only print the command.")] = False,
 ) -> None:
-    """Serve the config's reasoner with vLLM. Arguments after [bold]--[/bold] are passed to `vllm serve`."""
+    """Serve the config's reasoner with vLLM.
+
+    Needs a GPU, and vLLM in an environment of its own, named by --python. Arguments after [bold]--[/bold] are
+    passed to `vllm serve`.
+    """
     from act2see.tools.video.store import default_cache
 
     chosen = chosen_config(preset, config)
@@ -69,35 +73,35 @@ def vllm(
             say(shlex.join(command))
             return
         note(f"{shlex.join(command)}\n")
-        note(f"When it is up, a config reaches it with:\n{client_yaml(chosen, host, port)}")
+        note(f"To use this server, put into a config file:\n{client_yaml(chosen, host, port)}")
         import subprocess
 
         raise typer.Exit(subprocess.call(command))
 
 
 def launcher(python: Path | None, required: bool) -> list[str]:
-    """Return the words that start `vllm`: the script beside that Python, its module, or that on the path.
+    """Return the words that start `vllm`: a script beside `python`, its module, or the script on the PATH.
 
     Args:
-        python: The Python of vLLM's environment; None for the path.
-        required: Whether it must exist here.
+        python: The Python interpreter of vLLM's environment. None to search the PATH.
+        required: Whether vLLM must exist on this machine.
 
     Raises:
-        ConfigError: It is required, and there is none.
+        ConfigError: vLLM is required and was not found.
     """
     if python is not None:
         if required and shutil.which(str(python)) is None:
             raise ConfigError(
-                f"there is no Python at {python}: "
-                "--python names that of the environment in which vLLM is installed"
+                f"no Python interpreter at {python}: "
+                "name the interpreter of the environment in which vLLM is installed"
             )
         script = python.parent / "vllm"
         return [str(script)] if script.is_file() else [str(python), "-m", "vllm.entrypoints.cli.main"]
     found = shutil.which("vllm")
     if found is None and required:
         raise ConfigError(
-            "vLLM is not in this environment, because it pins its own torch: "
-            "python -m venv vllm-env; vllm-env/bin/pip install vllm; then --python vllm-env/bin/python "
+            "vLLM is not in this environment; install it in its own, because it pins its own torch: "
+            "python -m venv vllm-env; vllm-env/bin/pip install vllm; then use --python vllm-env/bin/python "
             "(or --print, to run the command elsewhere)"
         )
     return [found or "vllm"]
@@ -117,12 +121,12 @@ def serve_arguments(
         config: The configuration whose reasoner is served.
         template: The chat template.
         cache: The folder for tokenizers, one for each model.
-        loras: Adapters besides the config's own, as `NAME=DIR`.
+        loras: Adapters in addition to the config's own, as `NAME=DIR`.
         host: The address to listen on.
         port: The port.
 
     Raises:
-        ConfigError: The reasoner is a chat model, or an adapter is not written as `NAME=DIR`.
+        ConfigError: The reasoner is a chat model, or an adapter is not given as `NAME=DIR`.
         WeightsError: The files of the weights cannot be read.
     """
     from act2see.agent.reasoners.pieces import write_tokenizer
@@ -142,7 +146,7 @@ def serve_arguments(
     context = reasoner.context
     if not context:
         context = _limit_context(weights, needs.context(_frame_tokens(weights, needs)))
-    options = {
+    options: dict[str, str | None] = {
         "served-model-name": reasoner.weights,
         "host": host,
         "port": str(port),
@@ -160,11 +164,7 @@ def serve_arguments(
     adapters = _adapters(reasoner.adapter, loras)
     for name, value in lora_options(list(adapters.values())).items():
         options[name.replace("_", "-")] = None if value is True else str(value)
-    arguments = ["serve", weights]
-    for name, text in options.items():
-        arguments.append(f"--{name}")
-        if text is not None:
-            arguments.append(text)
+    arguments = ["serve", weights, *_to_words(options)]
     if adapters:
         arguments.append("--lora-modules")
         for name, path in adapters.items():
@@ -172,22 +172,30 @@ def serve_arguments(
     return arguments
 
 
+def _to_words(options: Mapping[str, str | None]) -> Iterator[str]:
+    """Yield the words of these options. An option whose value is None is a flag."""
+    for name, value in options.items():
+        yield f"--{name}"
+        if value is not None:
+            yield value
+
+
 def client_yaml(config: Config, host: str, port: int) -> str:
-    """Return the section of a config that reaches the server."""
+    """Return the section of a config that uses the server as its reasoner."""
     import yaml
 
     reasoner = config.reasoner.model_dump(exclude_defaults=True)
     for key in ("device", "dtype", "rows", "context"):
         reasoner.pop(key, None)
-    reached = "localhost" if host in ("0.0.0.0", "127.0.0.1") else host
-    reasoner |= {"use": "vllm-http", "options": {"url": f"http://{reached}:{port}/v1"}}
+    name = "localhost" if host in ("0.0.0.0", "127.0.0.1") else host
+    reasoner |= {"use": "vllm-http", "options": {"url": f"http://{name}:{port}/v1"}}
     return yaml.safe_dump({"reasoner": reasoner}, sort_keys=False)
 
 
 def _adapters(configured: str | None, loras: Sequence[str]) -> dict[str, str]:
-    """Return folders by the names that requests select them by.
+    """Return the folders of the adapters, by the names that requests use.
 
-    The config's own adapter is named as the config names it.
+    The name of the config's own adapter is its value in the config.
     """
     from act2see.tools.runtime.weights import resolve_weights
 
@@ -201,13 +209,15 @@ def _adapters(configured: str | None, loras: Sequence[str]) -> dict[str, str]:
 
 
 def _frame_tokens(weights: str, needs: Needs) -> int:
-    """Return the tokens of the largest frame.
+    """Return the number of tokens of the largest frame.
 
-    The numbers are those of the processor's file, or of all Qwen3-VL models if the file is not here.
+    The sizes come from the processor's file. If the file is not local, they are those of Qwen3-VL models.
     """
     processor = _read_json(weights, "preprocessor_config.json") or {}
-    side = int(processor.get("patch_size", 16)) * int(processor.get("merge_size", 2))  # pixels, of one token
-    limits = processor.get("size") or {}  # pixels of a frame, by area
+    side = int(processor.get("patch_size", 16)) * int(
+        processor.get("merge_size", 2)
+    )  # pixels per token, along an edge
+    limits = processor.get("size") or {}  # in pixels of area, in spite of the names of its keys
     largest = int(limits.get("longest_edge", 2**24)) // side**2
     smallest = int(limits.get("shortest_edge", 2**16)) // side**2
     per_edge = -(-needs.side // side)  # rounded up
@@ -215,13 +225,13 @@ def _frame_tokens(weights: str, needs: Needs) -> int:
 
 
 def _limit_context(weights: str, needed: int) -> int:
-    """Return the context that is needed, or the model's own if that is shorter."""
+    """Return the needed context, or the model's own context if that is shorter."""
     config = _read_json(weights, "config.json") or {}
     own = (config.get("text_config") or config).get("max_position_embeddings")
     return min(needed, int(own)) if own else needed
 
 
 def _read_json(folder: str, name: str) -> dict[str, Any] | None:
-    """Read a JSON file of a local folder; None if it is not there."""
+    """Return the contents of a JSON file in a local folder; None if it does not exist."""
     path = Path(folder) / name
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None

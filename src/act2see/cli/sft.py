@@ -1,6 +1,6 @@
-"""`act2see sft` and `act2see grpo`: train the reasoner on a corpus, and on its own rollouts.
+"""`act2see sft` and `act2see grpo`: trains the reasoner on a corpus, or on its own rollouts.
 
-Fine-tuning runs on one machine, or on several GPUs under `accelerate launch`.
+Fine-tuning runs in one process, or on several GPUs with `accelerate launch`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from act2see.cli.corpus import draw_samples, report_problems
 from act2see.cli.options import (
     ConfigFile,
     Preset,
@@ -22,6 +21,7 @@ from act2see.cli.options import (
     chosen_config,
 )
 from act2see.cli.output import note, out, progress_bar, say
+from act2see.cli.samples import draw_samples, report_problems
 from act2see.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from act2see.training.grpo import Round
     from act2see.training.sft.settings import SftSettings
 
-# The small model trains all its weights, on a CPU.
+# Settings of the preset micro: the small model trains all its weights on a CPU.
 MICRO: dict[str, Any] = {
     "base": "micro:base",
     "mode": "full",
@@ -45,16 +45,18 @@ MICRO: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """The GPUs that a dry run assumes, and how the processes are launched on them."""
+    """The machine that a dry run assumes."""
 
     gpus: int
     gpu_gib: float
+    """Memory of each GPU, in GiB."""
     launch: Any
+    """Launcher of the processes. None to choose one that fits."""
 
 
 def sft(
     context: typer.Context,
-    corpus: Annotated[Path | None, typer.Argument(help="A folder of `corpus pack`.")] = None,
+    corpus: Annotated[Path | None, typer.Argument(help="A corpus: a folder of `corpus pack`.")] = None,
     to: Annotated[
         Path,
         typer.Option(
@@ -62,7 +64,7 @@ def sft(
         ),
     ] = Path("tuned"),
     preset: Annotated[
-        str, typer.Option(metavar="NAME", help="The settings to start from: paper or micro.")
+        str, typer.Option(metavar="NAME", help="The default settings: paper or micro.")
     ] = "paper",
     config: ConfigFile = None,
     resume: Annotated[
@@ -70,7 +72,7 @@ def sft(
     ] = False,
     dry: Annotated[
         bool,
-        typer.Option("--dry-run", help="Estimate tokens and memory, and print the command; train nothing."),
+        typer.Option("--dry-run", help="Only estimate tokens and memory, and print the command to run."),
     ] = False,
     gpus: Annotated[int, typer.Option(min=1, help="For --dry-run: the number of GPUs.")] = 8,
     gpu_gib: Annotated[float, typer.Option(help="For --dry-run: the memory of each GPU, in GiB.")] = 80,
@@ -78,28 +80,32 @@ def sft(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="For --dry-run: ddp, fsdp, deepspeed_zero2 or deepspeed_zero3. Default: what fits.",
+            help="For --dry-run: ddp, fsdp, deepspeed_zero2 or deepspeed_zero3. Default: one that fits.",
         ),
     ] = None,
     show: Annotated[
         bool,
         typer.Option(
-            "--settings", help="List the settings, each of which is an option: --learning-rate 1e-5."
+            "--settings", help="List all settings. Each is an option, such as --learning-rate 1e-5."
         ),
     ] = False,
 ) -> None:
-    """Fine-tune the reasoner on a corpus. The loss is on the model's own text, not on what it was shown."""
+    """Fine-tune the reasoner on a corpus.
+
+    Needs the train extra and a corpus. The preset paper needs GPUs; check with --dry-run. The loss covers the
+    text that the model writes, not the frames and notes that it is shown.
+    """
     from act2see.training.sft.settings import SftSettings
 
     if preset not in ("paper", "micro"):
-        raise ConfigError(f"there is no preset {preset!r} for fine-tuning: use paper or micro")
+        raise ConfigError(f"unknown preset {preset!r} for fine-tuning: use paper or micro")
     defaults = MICRO if preset == "micro" else {}
     settings = SftSettings.read(defaults | read_settings(context.args))
     if show:
         _list_settings(settings)
         return
     if corpus is None:
-        raise ConfigError("name a corpus: act2see sft CORPUS (act2see corpus pack makes one)")
+        raise ConfigError("name a corpus: act2see sft CORPUS (act2see corpus pack writes one)")
     graph = None
     if settings.eval_samples:
         graph = chosen_config(None if config else preset, config)
@@ -117,14 +123,14 @@ def _list_settings(settings: SftSettings) -> None:
 
 
 def _dry_run(corpus: Path, to: Path, settings: SftSettings, graph: Config | None, machine: _Machine) -> str:
-    """Print what a training run would take, and return the command that starts it."""
+    """Print the tokens and memory that training would need, and return the command that starts it."""
     from tempfile import TemporaryDirectory
 
     from act2see.tools.video.store import FrameStore
     from act2see.training.corpus.dataset import read_corpus
     from act2see.training.sft.dryrun import dry_run
 
-    with TemporaryDirectory() as folder:  # of the frames, which reading a corpus unpacks
+    with TemporaryDirectory() as folder:  # for the frames that reading a corpus unpacks
         report = dry_run(
             (chain.trace for chain in read_corpus(corpus, FrameStore(folder)) if chain.trace),
             settings,
@@ -179,10 +185,14 @@ def _train(corpus: Path, to: Path, settings: SftSettings, graph: Config | None, 
 def read_settings(words: Sequence[str]) -> dict[str, Any]:
     """Read options that name settings: `--key value`, `--key=value`, `--flag`, `--no-flag`.
 
-    A setting that holds several values is repeated. Unknown names are kept: `SftSettings.read` reports them.
+    Args:
+        words: The words of the command line. A setting with several values is repeated.
+
+    Returns:
+        The values by name. Unknown names are included; `SftSettings.read` reports them.
 
     Raises:
-        ConfigError: A word is neither an option nor its value.
+        ConfigError: A word is neither an option nor the value of one.
     """
     from act2see.training.sft.settings import SftSettings
 
@@ -217,24 +227,25 @@ def grpo(
         "grpo"
     ),
     videos: VideoFolder = None,
-    count: Annotated[
-        int | None, typer.Option(min=1, help="The largest number of questions to draw from.")
-    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="The maximum number of questions to read.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="The number of gradient steps.")] = 12,
-    questions: Annotated[int, typer.Option(min=1, help="Questions per step.")] = 8,
-    group: Annotated[int, typer.Option(min=2, help="Rollouts per question.")] = 4,
+    questions: Annotated[int, typer.Option(min=1, help="The number of questions per step.")] = 8,
+    group: Annotated[int, typer.Option(min=2, help="The number of rollouts per question.")] = 4,
     learning_rate: Annotated[
         float, typer.Option(help="The learning rate; about 1e-6 for the 8B model.")
     ] = 5e-5,
     call_cost: Annotated[
-        float, typer.Option(min=0, help="The reward that a call costs; a right answer earns 1.")
+        float, typer.Option(min=0, help="The penalty for each call; a right answer earns a reward of 1.")
     ] = 0.05,
     temperature: Annotated[float, typer.Option(help="The temperature of the rollouts.")] = 1.0,
     seed: Annotated[int, typer.Option(help="The seed of the draws.")] = 0,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
-    """Train all weights of the config's reasoner by GRPO: reinforce the rollouts that earn more reward."""
+    """Train the config's reasoner by GRPO, which reinforces rollouts with higher rewards.
+
+    Needs a local reasoner without an adapter, and questions with known answers.
+    """
     from act2see.tools.runtime.files import check_folder
     from act2see.tools.runtime.memory import retain_freed_memory
     from act2see.training.corpus.sources import Tally
@@ -244,8 +255,8 @@ def grpo(
     chosen = chosen_config(preset, config)
     if chosen.reasoner.use != "transformers" or chosen.reasoner.adapter:
         raise ConfigError(
-            "GRPO trains a local model: "
-            "choose a config with `use: transformers` and no adapter (merge it first)"
+            "GRPO needs a local model without an adapter: "
+            "choose a config with `use: transformers`, and merge its adapter first"
         )
     tally = Tally()
     samples = draw_samples(source, file, videos, count, True, seed, to, tally)
@@ -260,9 +271,10 @@ def grpo(
         reward=Reward(call=call_cost),
     )
 
-    def show_round(r: Round) -> None:
-        step = f"round {r.number + 1} of {rounds}"
-        say(f"{step}: reward {r.reward:.3f}, {r.accuracy:.0%} right, {r.calls:.2f} calls a question")
+    def show_round(round: Round) -> None:
+        step = f"round {round.number + 1} of {rounds}"
+        result = f"reward {round.reward:.3f}, {round.accuracy:.0%} right, {round.calls:.2f} calls a question"
+        say(f"{step}: {result}")
 
     retain_freed_memory()
     train_folder(to, samples, chosen, settings, show_round)

@@ -1,4 +1,4 @@
-"""`act2see trace`: show saved traces, convert, compare, replay and fork them."""
+"""`act2see trace`: shows, converts, compares, replays and forks saved traces."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ NewTrace = Annotated[
         "--out",
         "-o",
         metavar="FILE",
-        help="Where to write the new trace: a .json file, or a folder with frames.",
+        help="Write the new trace to a .json file, or to a folder with its frames.",
     ),
 ]
 
 
 @app.command("show")
 def show(trace: SavedTrace) -> None:
-    """Show a trace in the terminal."""
+    """Print a trace in the terminal.
+
+    Needs a trace: a file, or a folder of `act2see ask --save`.
+    """
     from act2see.trace.terminal import ChainPrinter, answer_lines, question_lines
     from act2see.trace.trace import Trace
 
@@ -47,11 +50,14 @@ def show(trace: SavedTrace) -> None:
 @app.command("html")
 def html(
     trace: SavedTrace,
-    to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where to write the page.")] = Path(
+    to: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The HTML file to write.")] = Path(
         "trace.html"
     ),
 ) -> None:
-    """Write a trace as an HTML page."""
+    """Write a trace as an HTML page.
+
+    Needs a trace. The pictures come from its folder, or from the frame store of this machine.
+    """
     from act2see.tools.runtime.files import write_text
     from act2see.trace.folder import frames_of
     from act2see.trace.page import trace_html
@@ -71,11 +77,14 @@ def export(
         typer.Option(
             "--out",
             "-o",
-            help="FILE.jsonl, for any number of traces; FILE.md, or a folder with frames, for one.",
+            help="FILE.jsonl for any number of traces; FILE.md, or a folder with frames, for one trace.",
         ),
     ],
 ) -> None:
-    """Write traces as JSON Lines, or one trace as Markdown or as a folder with its frames."""
+    """Write traces as JSON Lines, or one trace as Markdown or as a folder with its frames.
+
+    Needs one or more traces. The name of the target selects the format.
+    """
     from act2see.tools.runtime.files import write_text
     from act2see.trace.folder import frames_of, save_folder
     from act2see.trace.trace import Trace
@@ -87,7 +96,7 @@ def export(
         raise TraceError(f"a trace cannot be written as {to.suffix}: name a .jsonl or .md file, or a folder")
     elif len(loaded) != 1:
         raise TraceError(
-            f"{to} holds one trace, not {len(loaded)}: write them one by one, or to a .jsonl file"
+            f"{to} can hold only one trace, not {len(loaded)}: export them one by one, or to a .jsonl file"
         )
     elif to.suffix == ".md":
         write_text(to, _markdown(loaded[0]))
@@ -99,10 +108,15 @@ def export(
 @app.command("diff")
 def diff(
     first: Annotated[Path, typer.Argument(metavar="A", help="A trace file or folder.", show_default=False)],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another one.", show_default=False)],
+    second: Annotated[
+        Path, typer.Argument(metavar="B", help="Another trace file or folder.", show_default=False)
+    ],
     json: Annotated[bool, typer.Option("--json", help="Print the differences as JSON.")] = False,
 ) -> None:
-    """Compare two traces call by call, from where they diverge."""
+    """Compare two traces call by call, and show where they diverge.
+
+    Needs two traces, for example an original and its fork.
+    """
     from act2see.trace.diff import diff_traces
     from act2see.trace.side_by_side import show_diff
     from act2see.trace.trace import Trace
@@ -117,7 +131,10 @@ def diff(
 
 @app.command("replay")
 def replay(trace: SavedTrace, to: NewTrace = None, preset: Preset = None, config: ConfigFile = None) -> None:
-    """Ask the question of a trace again, with its seed and tools, and compare the results."""
+    """Ask the question of a trace again, with its seed and tools, and compare the results.
+
+    Needs a trace and its video. Use the preset or config with which the question was asked.
+    """
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.fork import areplay
 
@@ -133,7 +150,7 @@ def replay(trace: SavedTrace, to: NewTrace = None, preset: Preset = None, config
 def fork(
     trace: SavedTrace,
     at: Annotated[
-        int | None, typer.Option(metavar="N", help="The call to go back to: 1 is the first, 0 the beginning.")
+        int | None, typer.Option(metavar="N", help="The call to go back to; 1 is the first, 0 the beginning.")
     ] = None,
     query: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Call the tool with this query instead.")
@@ -144,17 +161,21 @@ def fork(
     frame: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Show this instead: a picture, or the video's frame at a time in seconds."
+            metavar="FILE", help="Show this picture instead, or the video's frame at this time in seconds."
         ),
     ] = None,
     drop: Annotated[
-        bool, typer.Option("--drop", help="Show nothing, and tell the model that there is no such frame.")
+        bool, typer.Option("--drop", help="Show no frame, and tell the model that none was found.")
     ] = False,
     to: NewTrace = None,
     preset: Preset = None,
     config: ConfigFile = None,
 ) -> None:
-    """Go back to a call of a trace, change it, and let the model continue from there."""
+    """Go back to a call of a trace, change it, and let the model continue from there.
+
+    Needs a trace, its video, and --at with the number of the call. Use the preset or config with which the
+    question was asked.
+    """
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.fork import afork
     from act2see.graphs.parts import cached_parts
@@ -162,7 +183,7 @@ def fork(
     _check_target(to)
     old, chosen = _load_with_video(trace), chosen_config(preset, config)
     if at is None:
-        raise QuestionError(f"choose the call to go back to with --at N (calls: {_list_calls(old)})")
+        raise QuestionError(f"choose a call with --at N (calls: {_list_calls(old)})")
     _restore_frames(old, trace, cached_parts(chosen).resources.store)
     work = afork(
         create_act2see(chosen),
@@ -179,7 +200,7 @@ def fork(
 
 
 def _load_with_video(path: Path) -> Trace:
-    """Load a trace, and find its video beside it if it has moved."""
+    """Load a trace. If its video was moved, look for it beside the trace."""
     from act2see.trace.folder import find_video
     from act2see.trace.trace import Trace
 
@@ -192,18 +213,18 @@ def _list_calls(trace: Trace) -> str:
 
 
 def _restore_frames(trace: Trace, saved: Path, store: FrameStore) -> None:
-    """Put the pictures that were saved beside a trace into the store, if it lacks them."""
+    """Put pictures that were saved beside a trace into the store, if they are missing there."""
     from act2see.trace.folder import frames_of
 
     pixels = frames_of(saved, store)
     for frame in trace.shown:
         if frame.digest not in store:
-            with suppress(StoreError, OSError):  # the run itself reports the pictures that are lost
+            with suppress(StoreError, OSError):  # the run reports missing pictures
                 store.put(pixels(frame))
 
 
 def _run_and_compare(work: Coroutine[Any, Any, Trace], old: Trace) -> Trace:
-    """Run, and print the chain of thought, the answer and the differences from the old trace."""
+    """Run the graph, and print the chain of thought, the answer and the differences from the old trace."""
     from act2see.cli.runs import run_until_done
     from act2see.trace.diff import diff_traces
     from act2see.trace.side_by_side import show_diff
@@ -218,7 +239,7 @@ def _run_and_compare(work: Coroutine[Any, Any, Trace], old: Trace) -> Trace:
 
 
 def _check_target(to: Path | None) -> None:
-    """Raise `StoreError`, before any work, if the new trace could not be written."""
+    """Raise `StoreError` before the run starts if the new trace could not be written."""
     from act2see.tools.runtime.files import check_file, check_folder
     from act2see.trace.folder import OURS
 
@@ -246,7 +267,7 @@ def _write_trace(trace: Trace, to: Path, config: Config) -> None:
 
 
 def _markdown(trace: Trace) -> str:
-    """Write the chain of thought as Markdown: text as code blocks, frames as list items."""
+    """Return the chain of thought as Markdown: text as code blocks, frames as list items."""
     from act2see.trace.record import LETTERS, Answer, Frames
     from act2see.trace.terminal import frame_line
 
@@ -270,7 +291,7 @@ def _markdown(trace: Trace) -> str:
 
 def _markdown_answer(trace: Trace) -> str:
     if trace.answer is None:
-        return "none: this run is not finished"
+        return "none: this run has not finished"
     answer = _escape(trace.answer)
     if trace.choice and trace.choice != trace.answer:
         return f"{answer} ({_escape(trace.choice)})"

@@ -1,4 +1,4 @@
-"""`act2see ui`: the web page."""
+"""`act2see ui`: serves the web page."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def ui(
     preset: Preset = None,
     config: ConfigFile = None,
     host: Annotated[
-        str, typer.Option(help="The address to listen on; anybody who reaches it can ask and see all runs.")
+        str, typer.Option(help="The address to listen on. Anyone who reaches it can ask and see all runs.")
     ] = "127.0.0.1",
     allow_host: AllowHost = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="The port. Default: the first free one from 7860 on."),
+        typer.Option(min=0, max=65535, help="The port. Default: the first free port from 7860."),
     ] = None,
     folder: Annotated[
         list[Path] | None,
@@ -36,18 +36,22 @@ def ui(
     ] = None,
     runs: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The folder for runs and uploads. Default: in the cache folder."),
+        typer.Option(
+            metavar="DIR", help="The folder for runs and uploads. Default: `runs` in the cache folder."
+        ),
     ] = None,
     max_upload: Annotated[
-        int, typer.Option(min=1, metavar="MB", help="The largest upload, in megabytes.")
+        int, typer.Option(min=1, metavar="MB", help="The maximum size of an upload, in megabytes.")
     ] = 2048,
 ) -> None:
-    """Open a web page: choose or upload a clip, ask, watch the chain of thought, compare runs. Stop it with
-    Ctrl-C."""
+    """Serve a web page: choose or upload a video, ask, watch the chain of thought, compare runs.
+
+    Needs the ui extra. It prints the address to open in a browser. Ctrl-C stops it.
+    """
     try:
         import gradio  # noqa: F401
     except ImportError as e:
-        raise ConfigError("the web page needs Gradio: pip install 'act2see[ui]'") from e
+        raise ConfigError("`act2see ui` needs the ui extra: pip install 'act2see[ui]'") from e
     from tempfile import TemporaryDirectory
 
     from act2see.cli.runs import run_until_done
@@ -64,15 +68,14 @@ def ui(
     catalog = VideoCatalog(
         kept / "uploads", samples(default_cache() / "samples"), Folders(folder) if folder else None
     )
-    # At the first event Gradio asks matplotlib for its backend. Searching for one would block the page for a
-    # second.
+    # At the first event Gradio asks matplotlib for its backend. Name one, because the search for one blocks
+    # the page for a second.
     os.environ.setdefault("MPLBACKEND", "agg")
     site = Site(configs, catalog, Runs(kept), max_upload, hosts)
-    # Gradio receives uploads in one folder for all its pages. A folder of our own is on the disk that keeps
-    # them.
+    # By default all Gradio pages receive uploads in one folder. Our own is on the disk that stores them.
     with listen(host, port) as listening, TemporaryDirectory(prefix=".receiving-", dir=kept) as receiving:
         os.environ.setdefault("GRADIO_TEMP_DIR", receiving)
-        # When a service manager stops the page, it exits in order, so that the folder is removed.
+        # Exit normally when a service manager stops the page, so that the folder is removed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         note("starting ...")
         try:
@@ -93,13 +96,13 @@ def _offered_configs(chosen: Config) -> dict[str, Config]:
 
 
 def _make_folder(runs: Path) -> Path:
-    """Return the folder for runs, which exists then. Raises `StoreError` if it cannot be made."""
+    """Create the folder for runs and return its path. Raises `StoreError` if it cannot be created."""
     folder = runs.expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise StoreError(
-            f"runs cannot be kept in {folder} ({e.strerror}): name another folder with --runs"
+            f"cannot create the folder {folder} ({e.strerror}): choose another with --runs"
         ) from e
     return folder
 
@@ -112,11 +115,11 @@ def samples(folder: Path) -> list[CatalogVideo]:
     from act2see.serve.ui.catalog import CatalogVideo
     from act2see.tools.runtime.files import whole_file
 
-    clips = []
+    videos = []
     for family, index in ITEMS:
         item = make_item(family, index, "test")
         path = folder / f"{family}-{index}.mp4"
         with whole_file(path) as new:
             write_clip(item.clip, new)
-        clips.append(CatalogVideo(f"sample: {family}", str(path), item.text, tuple(item.options)))
-    return clips
+        videos.append(CatalogVideo(f"sample: {family}", str(path), item.text, tuple(item.options)))
+    return videos

@@ -1,15 +1,14 @@
-"""Asking a person before a tool is called.
+"""Asking a person for approval before a tool is called.
 
-A node of its own stands between `reason` and the tools whose calls wait for a person. LangGraph runs an
-interrupted node again from its start, so nothing before the interrupt has an effect. Tool nodes have a time
-limit, retries and an error handler, none of which may apply while a person takes an hour, or mistypes. The
-decision is saved before the tool runs: neither a retried tool nor a process that dies in it asks a person
-again.
+The node `approve` runs between `reason` and the tool. It is separate from the tool's node for two reasons:
+the time limit, the retries and the error handler of a tool must not apply while a person decides, and the
+decision is saved before the tool runs, so that neither a retry nor a crash asks the person again. LangGraph
+runs an interrupted node again from its start, so the code before the interrupt must not have effects.
 
-A decision is checked before LangGraph saves it, its picture file included. One that cannot be carried out
-raises `DecisionError`, and the run waits for another. A picture's path may come from a client of a server: it
-is confined to the same folders as videos (`tools/video/folders.py`), if there are any, and is read once, when
-the decision is checked. `ask_person` reads files, so it must not be called in an event loop.
+A decision and its picture file are checked before LangGraph saves the decision. An invalid decision raises
+`DecisionError`, and the run waits for another one. The path of a picture may come from a client of a server,
+so it must be in the same folders as videos (`tools/video/folders.py`), if the server has any. The picture is
+read only once, when the decision is checked.
 """
 
 from __future__ import annotations
@@ -34,59 +33,70 @@ if TYPE_CHECKING:
 
     from act2see.tools.base import Resources
 
-MAX_PIXELS = 50_000_000  # of a picture file
-MAX_BYTES = 64 << 20  # of a picture file
-_MAX_THOUGHT = 500  # characters of the thought that a person is shown
+MAX_PIXELS = 50_000_000
+"""The maximum number of pixels of a picture file."""
+MAX_BYTES = 64 << 20
+"""The maximum size of a picture file."""
+_MAX_THOUGHT = 500  # characters; the end of the thought is shown to the person
 _FIELDS: dict[str, set[str]] = {
     "accept": set(),
     "replace": {"query"},
     "supply": {"frame", "seconds"},
     "refuse": {"reason"},
 }
-"""The fields that each type of decision takes, besides `by`."""
+"""The fields that each type of decision takes in addition to `by`."""
 
 
 class Decision(Record):
-    """A person's answer to a waiting call: the value of `Command(resume={...})`."""
+    """A person's decision about a waiting call: the value of `Command(resume={...})`."""
 
     type: Literal["accept", "replace", "supply", "refuse"]
     """accept: call the tool. replace: call it with `query` instead. supply: show `frame` or the frame at
-    `seconds` instead. refuse: do not call it; the model is told the `reason`."""
+    `seconds` without calling it. refuse: do not call it, and tell the model the `reason`."""
     query: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+    """The new query."""
     frame: str | None = None
     """The path of a picture file."""
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """A time in the video."""
+    """A time in the video, in seconds."""
     reason: Annotated[str, Field(max_length=1000)] | None = None
+    """The reason for refusing the call."""
     by: Annotated[str, Field(min_length=1, max_length=200)] = "a person"
-    """Who decided, as the trace names them."""
+    """The name of the person, for the trace."""
 
     @model_validator(mode="after")
     def _check_fields(self) -> Decision:
-        given = {key for key in ("query", "frame", "seconds", "reason") if getattr(self, key) is not None}
-        if extra := given - _FIELDS[self.type]:
-            raise ValueError(f"{self.type!r} takes no {sorted(extra)[0]!r}")
-        for key in ("query", "frame", "reason", "by"):
-            text = getattr(self, key) or ""
-            if "\0" in text or not is_text(text):
-                raise ValueError(f"{key!r} holds a null character or a lone surrogate: give Unicode text")
-        if self.type == "supply" and len(given) != 1:
+        texts = {"query": self.query, "frame": self.frame, "reason": self.reason, "by": self.by}
+        values = {"query": self.query, "frame": self.frame, "seconds": self.seconds, "reason": self.reason}
+        used = {name for name, value in values.items() if value is not None}
+        if extra := used - _FIELDS[self.type]:
+            raise ValueError(f"{self.type!r} does not take {sorted(extra)[0]!r}")
+        for name, text in texts.items():
+            if text and ("\0" in text or not is_text(text)):
+                raise ValueError(f"{name!r} holds a null character or a lone surrogate: use Unicode text")
+        if self.type == "supply" and len(used) != 1:
             raise ValueError(
                 "'supply' needs either 'frame', the path of a picture, or 'seconds', a time in the video"
             )
         if self.type == "replace" and not (self.query or "").strip():
-            raise ValueError("'replace' needs 'query', what to look for instead")
+            raise ValueError("'replace' needs 'query', the new query")
         return self
 
 
 def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Image | None]:
     """Interrupt the run until a person has decided about its last call.
 
+    This reads files, so call it in a thread and not in an event loop.
+
+    Args:
+        trace: The trace that ends with the call.
+        resources: The store and the finder of the graph.
+
     Returns:
         The decision, and the picture that it supplies.
 
     Raises:
-        DecisionError: The decision cannot be carried out. Nothing is saved of it, and the run still waits.
+        DecisionError: The decision is invalid. It is not saved, and the run still waits.
     """
     from langgraph.errors import is_invalid_resume
     from langgraph.types import interrupt
@@ -108,7 +118,7 @@ def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Imag
         nonlocal supplied
         if decision.seconds is not None and decision.seconds > trace.video.seconds:
             raise ValueError(
-                f"'seconds' is {decision.seconds:g}, and the video lasts {trace.video.seconds:.1f} s"
+                f"'seconds' is {decision.seconds:g}, but the video lasts {trace.video.seconds:.1f} s"
             )
         supplied = None
         if decision.frame is not None:
@@ -130,18 +140,19 @@ def ask_person(trace: Trace, resources: Resources) -> tuple[Decision, Image.Imag
             'resume it with {"type": "accept"}, {"type": "replace", "query": ...}, {"type": "supply", '
             '"frame": ...} or {"type": "refuse"}'
         )
-        wrong.__dict__.update(e.__dict__)  # LangGraph's mark, which tells a wrong answer from a failed node
+        # This copies LangGraph's mark (`is_invalid_resume`), so that the run keeps waiting and does not fail.
+        wrong.__dict__.update(e.__dict__)
         raise wrong from e
 
 
 def decision_problem(error: ValidationError) -> str:
-    """Why a decision cannot be used, in a few words."""
+    """Return in a few words why a decision cannot be used."""
     path, problem = first_problem(error)
     return f"{path}: {problem}" if path else problem
 
 
 def review_of(decision: Decision) -> Review:
-    """The decision as the trace keeps it."""
+    """Return the decision as the trace records it."""
     return Review(
         decision=decision.type,
         by=decision.by,
@@ -153,19 +164,24 @@ def review_of(decision: Decision) -> Review:
 def resolve_decision(
     decision: Decision, trace: Trace, video: str, resources: Resources, supplied: Image.Image | None = None
 ) -> Frames | None:
-    """The reply to the last call if its tool is not to be called; None if it is. Reads and stores pixels.
+    """Carry out a decision that replaces the call. This reads and stores pixels.
 
     Args:
         decision: The person's decision.
         trace: The trace that ends with the call.
         video: The path of the video.
         resources: The store and the finder of the graph.
-        supplied: The decision's picture, if it has been read already.
+        supplied: The picture of the decision, if it has been read already.
+
+    Returns:
+        The reply to the call; None if the tool must be called.
 
     Raises:
         StoreError: The picture cannot be read.
+        VideoError: The video cannot be read.
     """
-    call, review = trace.calls[-1], review_of(decision)
+    call = trace.calls[-1]
+    review = review_of(decision)
     if decision.type == "refuse":
         why = f": {review.reason.rstrip('.')}" if review.reason else ""
         return Frames(tag=call.tag, note=f"A person refused this call{why}. Go on without it.", review=review)
@@ -176,19 +192,19 @@ def resolve_decision(
         numbers = frames_at(library.probe(video).seconds, [decision.seconds])
         [frame] = library.pictures(video, numbers, Supplied(by=decision.by, query=call.query))
     else:
-        given = supplied or open_picture(decision.frame or "", folders_of(resources))
-        made = Supplied(by=decision.by, query=call.query, file=os.path.basename(decision.frame or ""))
-        frame = _store_picture(given, made, trace, resources)
+        picture = supplied or open_picture(decision.frame or "", folders_of(resources))
+        provenance = Supplied(by=decision.by, query=call.query, file=os.path.basename(decision.frame or ""))
+        frame = _store_picture(picture, provenance, trace, resources)
     return Frames(tag=call.tag, frames=(frame,), note="A person supplied this frame.", review=review)
 
 
 def replacement_note(review: Review | None) -> str:
-    """The sentence that tells the model that a person changed its query; empty if nobody did."""
+    """Return the sentence that tells the model about the person's query; empty if no query was replaced."""
     return f'A person asked for "{review.query}" instead.' if review and review.query else ""
 
 
 def folders_of(resources: Resources) -> Folders | None:
-    """The folders to which files from outside are confined; None if any file may be opened."""
+    """Return the only folders from which files may be opened; None if any file may be opened."""
     library = resources.finder.library
     return library.folders if isinstance(library, FencedLibrary) else None
 
@@ -198,10 +214,11 @@ def open_picture(path: str, folders: Folders | None = None) -> Image.Image:
 
     Args:
         path: The file.
-        folders: The folders that it must be in; by default any file is read.
+        folders: The folders that the file must be in; by default any file is allowed.
 
     Raises:
-        StoreError: It may not be opened, is no regular file, is no PNG, JPEG or WebP, or is too large.
+        StoreError: The file may not be opened, is not a regular file, is not a PNG, JPEG or WebP picture, or
+            is too large.
     """
     from PIL import Image
 
@@ -212,17 +229,21 @@ def open_picture(path: str, folders: Folders | None = None) -> Image.Image:
             raise StoreError(f"the picture {path} has {image.width} x {image.height} pixels; make it smaller")
         image.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        problem = getattr(e, "strerror", None) or "it is no PNG, JPEG or WebP picture"
+        problem = "it is not a PNG, JPEG or WebP picture"
+        if isinstance(e, OSError) and e.strerror:  # Pillow's error for an unknown format has none
+            problem = e.strerror
         raise StoreError(f"the picture {path} cannot be read: {problem}") from e
     return image
 
 
-def _store_picture(given: Image.Image, made: Supplied, trace: Trace, resources: Resources) -> FrameRef:
-    """Store a picture, no larger than the video's frames; its time is that of the frame shown before it."""
+def _store_picture(
+    picture: Image.Image, provenance: Supplied, trace: Trace, resources: Resources
+) -> FrameRef:
+    """Store a picture, no larger than the video's frames, with the time of the frame that was shown last."""
     import numpy as np
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(given).convert("RGB")
-    side = resources.finder.library.max_side
+    image = ImageOps.exif_transpose(picture).convert("RGB")
+    side = resources.finder.library.max_side  # pixels
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return resources.store.ref(np.asarray(image), trace.shown[-1].seconds, made)
+    return resources.store.ref(np.asarray(image), trace.shown[-1].seconds, provenance)

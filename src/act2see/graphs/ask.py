@@ -2,12 +2,12 @@
 
     view -> reason -> retrieve -> reason -> generate -> reason -> answer
 
-The node `reason` (`reasoning.py`) lets the model continue its thought up to the end of a call or of the
-answer, and routes by the tag. A tool's node appends frames or a note, and goes back to `reason`. A call that
-waits for a person passes through the node `approve` first (`approval.py`).
+The node `reason` (`reasoning.py`) lets the model continue its thought to the end of a call or of the answer,
+and then goes to the node of the call's tag. A tool's node appends frames or a note to the trace, and goes
+back to `reason`. If a person must approve the call, the node `approve` (`approval.py`) runs first.
 
-The state holds everything that a node needs, so a run that was interrupted anywhere resumes at the next node
-and gives the same answer.
+The state holds everything that a node needs. So an interrupted run resumes at its next node and returns the
+same answer.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from act2see.agent.reasoners.base import check_reasoner
 from act2see.errors import ConfigError, ToolError
 from act2see.graphs.approval import ask_person, replacement_note, resolve_decision, review_of
 from act2see.graphs.config import Config, ToolConfig, load_config
+from act2see.graphs.events import emit
 from act2see.graphs.initial_frames import initial_frames
 from act2see.graphs.needs import check_ready
 from act2see.graphs.parts import Parts, cached_parts
-from act2see.graphs.reasoning import ReasonNode, emit
+from act2see.graphs.reasoning import ReasonNode
 from act2see.graphs.run_settings import RunSettings
 from act2see.graphs.state import (
     AskContext,
@@ -45,8 +46,8 @@ from act2see.graphs.state import (
     trace_of,
     validate_question,
 )
-from act2see.graphs.wiring import both_ways, drawn, in_time, is_saved
-from act2see.tools.base import FrameTool, ToolContext, call_seed, checked_result
+from act2see.graphs.wiring import both_ways, is_saved, limit_time, make_drawable
+from act2see.tools.base import FrameTool, LoadsModels, ToolContext, call_seed, checked_result
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.faults import restored, to_user_error
 from act2see.tools.runtime.text import clean_text, first_line
@@ -59,7 +60,7 @@ BackToReason = Command[Literal["reason"]]
 
 
 class AskBuilder(StateGraph[AskState, AskContext, AskInput, AskOutput]):
-    """The graph before it is compiled. It keeps its parts and configuration, which forks need as well."""
+    """The graph before it is compiled. It keeps its parts and its configuration, because forks need them."""
 
     def __init__(self, parts: Parts, config: Config) -> None:
         super().__init__(AskState, context_schema=AskContext, input_schema=AskInput, output_schema=AskOutput)
@@ -73,24 +74,28 @@ def create_act2see(
     checkpointer: Any = None,
     parts: Parts | None = None,
 ) -> Graph:
-    """The compiled graph of a configuration. Graphs of one configuration share their models.
+    """Return the compiled graph of a configuration. Graphs of the same configuration share their models.
 
     Args:
         config: A preset's name, a YAML file, data or a `Config`; by default the preset `micro`.
         checkpointer: Saves runs after each node, under `configurable: {thread_id: ...}`.
-        parts: Your own reasoner, tools or both, in place of those of the configuration.
+        parts: The reasoner and the tools to use; by default those of the configuration.
 
     Raises:
         ConfigError: The configuration cannot be used.
-        WeightsError: A weight folder that it names does not exist.
+        WeightsError: The configuration names a weight folder that does not exist.
     """
     settings = load_config(config)
     builder = build_graph(parts or cached_parts(settings), settings)
-    return drawn(builder.compile(checkpointer=checkpointer, name="act2see"))
+    return make_drawable(builder.compile(checkpointer=checkpointer, name="act2see"))
 
 
 def build_graph(parts: Parts, config: Config) -> AskBuilder:
-    """The graph before it is compiled: to add it to another, or to look at it.
+    """Return the graph before it is compiled, for inspection or for use in another graph.
+
+    Args:
+        parts: The reasoner, the tools and their resources.
+        config: The configuration of the runs.
 
     Raises:
         ConfigError: The reasoner is not a `Reasoner`.
@@ -126,7 +131,7 @@ def build_graph(parts: Parts, config: Config) -> AskBuilder:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Whether another try may help."""
+    """Whether a retry may succeed after this error."""
     if isinstance(error, TimeoutError) or to_user_error(error) is not None:
         return False
     return isinstance(error, OSError | ToolError)
@@ -134,7 +139,7 @@ def _is_transient(error: Exception) -> bool:
 
 @dataclass(slots=True)
 class _Nodes:
-    """The nodes but `reason`, with what they work with."""
+    """All nodes except `reason`."""
 
     parts: Parts
     config: Config
@@ -142,14 +147,14 @@ class _Nodes:
     async def view(
         self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]
     ) -> Command[Literal["reason", "answer"]]:
-        """Check the question and what the run needs, and show the initial frames."""
+        """Check the question and the requirements of the run, and show the initial frames."""
         settings = self._settings(config, runtime)
         question, options = validate_question(state)
         approve = settings.tags_to_approve()
         if approve and not is_saved(config):
             raise ConfigError(
                 f"calls of <{approve[0]}> wait for a person, and a run that waits must be saved: compile the "
-                "outermost graph with a checkpointer, such as create_act2see(config, "
+                "outermost graph with a checkpointer, for example create_act2see(config, "
                 "checkpointer=InMemorySaver())"
             )
         await check_ready(self.config, self.parts, tuple(settings.tools))
@@ -159,8 +164,8 @@ class _Nodes:
         run = _run_id(config, state.get("id"))
         event = ViewEvent(run=run, video=video, frames=frames)
         emit(runtime, event)
-        # Models are loaded once the video is known to be one, and that is no part of looking at it. Versions
-        # are read in a thread, because that of the encoder may load it.
+        # Models are loaded only after the video could be read. The time does not count as that of `view`.
+        # Reading the versions may load the encoder, so it runs in a thread.
         await self.parts.reasoner.prepare()
         versions = await asyncio.to_thread(settings.versions)
         refusal = await self._refusal(frames)
@@ -170,7 +175,7 @@ class _Nodes:
             "asked": {"question": question, "options": options},
             "info": shown["video"],
             "initial": shown["frames"],
-            # A leading None drops the segments of an earlier question of the thread.
+            # A leading None drops the segments of an earlier question in the thread.
             "segments": [None],
             "loops": [None],
             "node_seconds": {"view": seconds},
@@ -185,8 +190,10 @@ class _Nodes:
 
     async def approve(self, state: AskState, runtime: Runtime[AskContext]) -> Command[Any]:
         """Wait for a person's decision about the last call, and carry it out."""
-        trace, resources = trace_of(state), self.parts.resources
-        # In a thread, since it reads the picture of a decision. This line and those before it run twice.
+        trace = trace_of(state)
+        resources = self.parts.resources
+        # LangGraph runs a node again from its start after an interrupt: up to here, nothing may have an
+        # effect. `ask_person` reads the decision's picture file, so it runs in a thread.
         decision, supplied = await asyncio.to_thread(ask_person, trace, resources)
         started = time.perf_counter()
         frames = await asyncio.to_thread(
@@ -199,19 +206,19 @@ class _Nodes:
         )
 
     def call_node(self, tag: str, tool: FrameTool) -> Callable[..., Coroutine[Any, Any, BackToReason]]:
-        """The node of a tool: it answers the last call."""
+        """Return the node of a tool, which replies to the last call."""
         limits = self.tool_settings(tag)
 
         async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> BackToReason:
-            if load := getattr(tool, "load_models", None):
-                await asyncio.to_thread(load)
+            if isinstance(tool, LoadsModels):
+                await asyncio.to_thread(tool.load_models)  # counts neither as the call's time nor its limit
             started = time.perf_counter()
             trace = trace_of(state)
             review = _review_in(state)
             query = (review and review.query) or trace.calls[-1].query
             seed = call_seed(self._settings(config, runtime).seed, tag, query, len(trace.calls))
             context = ToolContext(trace.video.path, trace.shown, seed)
-            returned = await in_time(tool.call(query, context), limits.timeout)
+            returned = await limit_time(tool.call(query, context), limits.timeout)
             result = checked_result(tag, returned, self.parts.resources.store, limits.max_frames)
             notes = [note for note in (replacement_note(review), result.note) if note]
             frames = Frames(
@@ -223,9 +230,9 @@ class _Nodes:
         return call
 
     def error_node(self, tag: str) -> Callable[..., Coroutine[Any, Any, BackToReason]]:
-        """The error handler of a tool's node: tells the model that the tool failed.
+        """Return the error handler of a tool's node, which tells the model that the tool failed.
 
-        An error that the user must mend ends the run instead.
+        An error that the user must fix ends the run instead.
         """
 
         async def handle_error(
@@ -241,7 +248,7 @@ class _Nodes:
         return handle_error
 
     async def answer(self, state: AskState, runtime: Runtime[AskContext]) -> Update:
-        """Build the trace. It holds the segments from here on: the last checkpoint has them once."""
+        """Build the trace, and empty `segments`, so that the last checkpoint holds them only once."""
         trace = trace_of(state)
         last = trace.segments[-1]
         assert isinstance(last, Answer)
@@ -250,14 +257,14 @@ class _Nodes:
         return {"answer": last.body, "trace": trace.model_dump(mode="json"), "segments": [None]}
 
     def tool_settings(self, tag: str) -> ToolConfig:
-        """The limits of a tool; the defaults for one that the configuration does not know."""
+        """Return the limits of a tool; the defaults if the configuration does not have the tool."""
         return self.config.tools.get(tag) or ToolConfig(use=tag)
 
     def _settings(self, config: RunnableConfig, runtime: Runtime[AskContext]) -> RunSettings:
         return RunSettings(self.parts, self.config, run_context(runtime.context, config))
 
     async def _refusal(self, frames: Sequence[FrameRef]) -> str | None:
-        """Why the configuration's guard refuses the video; None if it does not, or if there is no guard."""
+        """Return the guard's reason to refuse the video; None if it accepts it, or if there is no guard."""
         if self.parts.guard is None:
             return None
         store = self.parts.resources.store
@@ -265,19 +272,18 @@ class _Nodes:
 
 
 def _run_id(config: RunnableConfig, previous: str | None) -> str:
-    """The run's own id: that of its thread, with a suffix unless it is the thread's only run.
+    """Return the run's id: the thread's id, with a suffix if the thread has several runs.
 
-    In a parent graph one thread may have several runs, at the same time too: the suffix is a hash of the
-    place within it. A thread that is asked again has a `previous` run, from whose id the suffix is made, so
-    that a resumed run has the id that it began with.
+    One thread of a parent graph may have several runs, even at the same time. Their suffix is a hash of the
+    run's place in the parent. A later question in a thread has a `previous` run, and its suffix is a hash of
+    that run's id and of this task. So a resumed run keeps its id.
     """
     configurable = config.get("configurable", {})
     thread = configurable.get("thread_id")
     if not thread:
         return uuid.uuid4().hex[:12]
     run = clean_text(str(thread))
-    # LangGraph's name of this very task. It also tells a run from another one that went back to the same
-    # checkpoint of the thread.
+    # LangGraph's name of this task. It differs between two runs that start from the same checkpoint.
     task = str(configurable.get("checkpoint_ns"))
     parent, nested, _ = task.rpartition("|")
     if nested:
@@ -295,7 +301,7 @@ def _review_in(state: AskState) -> Review | None:
 
 
 def _return_frames(frames: Frames, run: str, started: float, runtime: Runtime[AskContext]) -> BackToReason:
-    """Append what came of a call to the trace, and go back to the model."""
+    """Append the reply to a call to the trace, and go back to the model."""
     seconds = round(time.perf_counter() - started, 4)
     event = FramesEvent(run=run, frames=frames.model_copy(update={"seconds": seconds}))
     emit(runtime, event)

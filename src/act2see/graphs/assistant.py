@@ -1,17 +1,15 @@
-"""The assistant: a supervisor over three workers, about the videos of a folder.
+"""The assistant: a supervisor with three workers that answers questions about the videos of a folder.
 
-- the librarian (`find_clips`): which videos show something, by searching the index of each
-  (`tools/search/librarian.py`);
-- Act2See (`ask_video`): a question about one video, answered with its evidence (`graphs/compose.py`);
-- the transcript (`search_transcript`): what is said and when, from the subtitle files beside a video
+- The librarian (`find_clips`) searches the index of every video (`tools/search/librarian.py`).
+- Act2See (`ask_video`) answers a question about one video, with its evidence (`graphs/compose.py`).
+- The transcript reader (`search_transcript`) searches the subtitle files beside the videos
   (`tools/video/subtitles.py`).
 
-The supervisor is LangChain's `create_agent`, and the workers are its tools. That is the loop which is needed
-here (a model that calls tools until it answers), maintained by others: parallel calls, interrupts,
-checkpoints and streaming pass through it, and any chat model fits.
+The supervisor is an agent of LangChain's `create_agent`, and the workers are its tools. So parallel calls,
+interrupts, checkpoints and streaming work as for any agent, and any chat model can be the supervisor. By
+default it is `micro/supervisor.py`, which follows rules and works offline.
 
-Without a model's name the supervisor is `micro/supervisor.py`, which works offline by rules. The supervisor
-knows videos by their names, and can open only those of the folder: the tools look each name up there.
+The supervisor refers to videos by name. The tools look up each name in the folder, and open nothing else.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.messages import AnyMessage, ToolMessage
@@ -31,6 +30,7 @@ from act2see.errors import Act2SeeError, ConfigError, TranscriptError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.compose import as_tool
 from act2see.graphs.config import Config, Count, Section, load_config, load_section
+from act2see.graphs.events import SearchEvent
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.state import AskContext
 from act2see.tools.runtime.local_modules import import_beside
@@ -45,39 +45,39 @@ if TYPE_CHECKING:
     from langchain_core.tools import StructuredTool
 
 T = TypeVar("T")
-_MAX_LINES = 8  # of one transcript in a reply
-_MAX_REPLY = 4 * _MAX_LINES  # lines of a reply
+_MAX_LINES = 8  # lines of one transcript in a reply
+_MAX_REPLY = 4 * _MAX_LINES  # lines in a reply
 _MAX_VIDEOS = 200
 
 PROMPT = """\
-You answer questions about a collection of videos with the help of three workers.
-- find_clips finds the videos that show something. Give it a short caption of what is to be seen, in the \
-present tense.
-- ask_video watches one video and answers a question about it. It looks again at single moments where it \
-must. Ask one thing at a time, and name the video as find_clips does.
+You answer questions about a collection of videos with the help of three tools.
+- find_clips finds the videos that show something. Give it a short caption in the present tense that \
+describes what to look for.
+- ask_video watches one video and answers a question about it. It looks again at single moments if it needs \
+to. Ask one thing at a time, and use the video's name as find_clips returned it.
 - search_transcript finds what is said in a video, and when.
-Where the question does not name its video, find it first. Where a worker sees nothing, try the next likely \
-video before you give up.
-Answer from what the workers say and from nothing else. Name the video and the times that your answer rests \
-on. A frame that is called imagined is not in the video: say so where you use it. Where nothing shows it, \
-say that."""
+If the question does not name a video, find the video first. If a tool finds nothing in a video, try the \
+next likely video before you give up.
+Base your answer only on what the tools return. Name the video and the times that support your answer. A \
+frame that is called imagined is not in the video: say so if you use it. If no video shows the answer, say \
+that."""
 
 
 class Assistant(Section):
     """The settings of an assistant."""
 
     model: str | None = None
-    """The supervisor: a LangChain chat model, `provider:model`."""
+    """The chat model of the supervisor: `provider:model` for LangChain."""
     supervisor: str = "act2see.micro.supervisor:ScriptedSupervisor"
-    """The supervisor if no `model` is named: the dotted path (`module:Class`) of a chat model without
-    arguments."""
+    """The supervisor if `model` is not set: `module:Class` of a chat model that takes no arguments."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The settings of `model`."""
     videos: Count = _MAX_VIDEOS
-    """Videos that are searched, at most."""
+    """The maximum number of videos to search."""
     turns: Count = 12
-    """Messages of the supervisor for one question, at most."""
+    """The maximum number of the supervisor's messages for one question."""
     prompt: str = PROMPT
+    """The supervisor's system prompt."""
 
 
 def create_assistant(
@@ -89,15 +89,15 @@ def create_assistant(
     parts: Parts | None = None,
     model: BaseChatModel | None = None,
 ) -> CompiledStateGraph[Any, Any, Any, Any]:
-    """A graph over `messages` that answers questions about the videos of a folder.
+    """Return a graph over `messages` that answers questions about the videos of a folder.
 
     Args:
-        config: The configuration, as `create_act2see` takes it.
-        folder: The folder, or several. No file outside is opened.
+        config: The configuration, as for `create_act2see`.
+        folder: One folder or several. No file outside them is opened.
         settings: The settings of the assistant.
         checkpointer: Saves the conversation.
-        parts: The parts of Act2See's graph, as `create_act2see` takes them.
-        model: The supervisor, in place of the one that the settings name.
+        parts: The parts of Act2See's graph, as for `create_act2see`.
+        model: The supervisor; by default the one that the settings name.
 
     Raises:
         ConfigError: The configuration or the settings cannot be used, or LangChain is not installed.
@@ -107,16 +107,17 @@ def create_assistant(
         from langchain.agents.middleware import ModelCallLimitMiddleware
     except ImportError as e:
         raise ConfigError("the assistant needs LangChain: pip install 'act2see[chat]'") from e
-    act2see_config, chosen = load_config(config), load_section(Assistant, settings, "assistant")
+    act2see_config = load_config(config)
+    chosen = load_section(Assistant, settings, "assistant")
     parts = parts or cached_parts(act2see_config)
     folders = Folders([folder] if isinstance(folder, str | os.PathLike) else folder)
     tools = [
-        librarian(parts.resources.finder, folders, chosen.videos),
-        watcher(create_act2see(act2see_config, parts=parts), folders),
-        transcript_reader(folders),
+        make_librarian(parts.resources.finder, folders, chosen.videos),
+        make_watcher(create_act2see(act2see_config, parts=parts), folders),
+        make_transcript_reader(folders),
     ]
     return create_agent(
-        model or _supervisor(chosen, act2see_config.folder),
+        model or _make_supervisor(chosen, act2see_config.folder),
         tools,
         system_prompt=chosen.prompt,
         middleware=[ModelCallLimitMiddleware(run_limit=chosen.turns, exit_behavior="end")],
@@ -126,36 +127,36 @@ def create_assistant(
     )
 
 
-def _supervisor(settings: Assistant, folder: str | None) -> BaseChatModel:
-    """The chat model that the settings name; its module is looked for in `folder` first."""
+def _make_supervisor(settings: Assistant, folder: str | None) -> BaseChatModel:
+    """Return the chat model that the settings name. Its module is looked for in `folder` first."""
     if settings.model:
         return chat_model(settings.model, settings.options, "assistant's model")
     module, _, name = settings.supervisor.partition(":")
     try:
-        made: BaseChatModel = getattr(import_beside(module, folder), name)()
+        supervisor: BaseChatModel = getattr(import_beside(module, folder), name)()
     except (ImportError, AttributeError, TypeError, ValueError) as e:
         raise ConfigError(
-            f"assistant.supervisor: {settings.supervisor} cannot be loaded ({e}): give it as `module:Class` "
-            "of a LangChain chat model"
+            f"assistant.supervisor: {settings.supervisor} cannot be loaded ({e}): set it to "
+            "`module:Class` of a LangChain chat model"
         ) from e
-    return made
+    return supervisor
 
 
 class FindArguments(BaseModel):
-    """The arguments of `find_clips`, as the supervisor is told them."""
+    """The arguments of `find_clips`, as the supervisor sees them."""
 
-    query: str = Field(description="a short caption of what is to be seen")
-    count: int = Field(default=3, ge=1, le=20, description="how many videos to name")
+    query: str = Field(description="a short caption that describes what to look for")
+    count: int = Field(default=3, ge=1, le=20, description="the number of videos to return")
 
 
-def librarian(finder: Finder, folders: Folders, max_videos: int = _MAX_VIDEOS) -> StructuredTool:
-    """The tool `find_clips`: text for the supervisor; as artifact, the videos and their best frames."""
+def make_librarian(finder: Finder, folders: Folders, max_videos: int = _MAX_VIDEOS) -> StructuredTool:
+    """Return the tool `find_clips`. It returns text, with the videos and their best frames as artifact."""
 
     def find(query: str, count: int = 3) -> tuple[str, Any]:
         write = _stream_writer()
 
         def report(name: str, done: int, total: int) -> None:
-            write({"type": "search", "video": name, "done": done, "of": total})
+            write(SearchEvent(video=name, done=done, of=total).model_dump(mode="json"))
 
         found = search_folder(finder, folders, query, count=count, max_videos=max_videos, progress=report)
         clips = []
@@ -172,8 +173,8 @@ def librarian(finder: Finder, folders: Folders, max_videos: int = _MAX_VIDEOS) -
     )
 
 
-def watcher(graph: Graph, folders: Folders) -> StructuredTool:
-    """The tool `ask_video`: `as_tool`, for the videos of the folder."""
+def make_watcher(graph: Graph, folders: Folders) -> StructuredTool:
+    """Return the tool `ask_video`: the tool of `as_tool`, restricted to the videos of the folders."""
     from langchain_core.tools import ToolException
 
     tool = as_tool(graph)
@@ -197,26 +198,27 @@ def watcher(graph: Graph, folders: Folders) -> StructuredTool:
 
 
 class TranscriptArguments(BaseModel):
-    """The arguments of `search_transcript`, as the supervisor is told them."""
+    """The arguments of `search_transcript`, as the supervisor sees them."""
 
-    query: str = Field(default="", description="words that are said; empty for the beginning")
+    query: str = Field(default="", description="words to look for; empty for the beginning of the transcript")
     video: str = Field(
         default="", description="the video's name; empty to search the subtitles of all videos"
     )
 
 
-def transcript_reader(folders: Folders, max_videos: int = _MAX_VIDEOS) -> StructuredTool:
-    """The tool `search_transcript`: lines with their times; as artifact, a list of video, seconds and
-    text."""
+def make_transcript_reader(folders: Folders, max_videos: int = _MAX_VIDEOS) -> StructuredTool:
+    """Return the tool `search_transcript`.
+
+    It returns lines with their times as text, and a list of the video, the times and the text of each line as
+    artifact.
+    """
 
     def search(query: str = "", video: str = "") -> tuple[str, Any]:
         has_subtitles = False
         texts: list[str] = []
         found: list[dict[str, Any]] = []
         for name in [video] if video else folders.videos(max_videos):
-            for file in subtitles_of(folders.path(name)):
-                if not folders.find(str(file)):
-                    continue  # a link that leads out of the folder, or no regular file
+            for file in _subtitle_files(folders, name):
                 try:
                     transcript = read_transcript(file)
                 except TranscriptError as e:
@@ -240,8 +242,13 @@ def transcript_reader(folders: Folders, max_videos: int = _MAX_VIDEOS) -> Struct
     )
 
 
+def _subtitle_files(folders: Folders, video: str) -> list[Path]:
+    """Return the subtitle files of a video, without links that lead out of the folders."""
+    return [file for file in subtitles_of(folders.path(video)) if folders.find(str(file))]
+
+
 def traces_of(messages: Sequence[AnyMessage]) -> list[Trace]:
-    """The traces of the questions that the supervisor has asked about videos, in order."""
+    """Return the traces of the supervisor's questions to `ask_video`, in order."""
     traces = []
     for message in messages:
         if isinstance(message, ToolMessage) and message.name == "ask_video" and message.artifact:
@@ -250,8 +257,10 @@ def traces_of(messages: Sequence[AnyMessage]) -> list[Trace]:
 
 
 def _tool(call: Callable[..., T], name: str, description: str, arguments: type[BaseModel]) -> StructuredTool:
-    """A tool of a function that reads files: asynchronously, it runs in a thread. An `Act2SeeError` becomes a
-    message to the supervisor."""
+    """Return a tool that calls a function, in a thread if it is awaited, since the function reads files.
+
+    An `Act2SeeError` becomes an error message to the supervisor.
+    """
     from langchain_core.tools import StructuredTool, ToolException
 
     def run(*args: Any, **kwargs: Any) -> T:
@@ -277,5 +286,5 @@ def _tool(call: Callable[..., T], name: str, description: str, arguments: type[B
 def _stream_writer() -> Callable[[Any], None]:
     try:
         return get_stream_writer()
-    except RuntimeError:  # called by itself, not by a graph
+    except RuntimeError:  # called directly, not by a graph
         return lambda _: None

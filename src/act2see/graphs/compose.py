@@ -1,16 +1,15 @@
-"""Act2See inside other systems: a node of a parent graph, a tool of an agent, a worker of a supervisor.
+"""Adapters: Act2See as a node of a parent graph, a tool of an agent, or a worker of a supervisor.
 
 A parent whose state has `video`, `question` and `options` takes the compiled graph itself as a node. The
-three adapters here are for all others, and run that same graph: its events, interrupts and checkpoints pass
-through the graph around it, and it is saved by the parent's checkpointer. Each works in synchronous graphs
-too.
+three adapters are for other parents. They run the same graph, also from synchronous graphs: its events and
+interrupts pass through the parent, and the parent's checkpointer saves its steps.
 
-The adapters take any runnable with the same input and an answer: the graph of `create_long_video` as well, a
-graph on a LangGraph server (`RemoteGraph`), and either of these with a configuration or with retries
-(`with_config`, `with_retry`).
+An adapter takes any runnable with the same input and an answer: a graph of `create_act2see` or
+`create_long_video`, such a graph on a LangGraph server (`RemoteGraph`), and any of these after `with_config`
+or `with_retry`.
 
-The tool and the worker reply with text that holds the evidence (`evidence.py`). The trace goes along as JSON
-data, which every checkpointer takes.
+The tool and the worker reply with the answer and its evidence as text (`evidence.py`), and add the trace as
+JSON data, which every checkpointer can save.
 """
 
 from __future__ import annotations
@@ -36,27 +35,29 @@ from typing_extensions import TypedDict
 from act2see import errors
 from act2see.errors import Act2SeeError, ConfigError, QuestionError, ReasonerError, WaitingError
 from act2see.graphs.evidence import result_evidence, result_references
-from act2see.graphs.run import waiting_for
+from act2see.graphs.run import describe_interrupt
 from act2see.graphs.state import AskContext, AskInput
 
 if TYPE_CHECKING:
     from langchain_core.tools import StructuredTool
 
-Answering = Runnable[Any, Any]
-"""A graph that takes `video`, `question` and `options`, and gives an `answer`."""
+VideoGraph = Runnable[Any, Any]
+"""A graph that takes `video`, `question` and `options`, and returns an `answer`."""
 Source = str | Callable[[Any], Any]
 """A key of a parent's state, or a function of that state."""
 Result = Mapping[str, Any]
 
 DESCRIPTION = (
-    "Answers a question about a video by watching it, looking again for single moments, and imagining frames "
-    "where that helps. Says which moments the answer rests on."
+    "Answers a question about a video. Watches the video, looks again at single moments, and imagines frames "
+    "when that helps. Names the moments that support the answer."
 )
-_TAKES = "the adapters take a compiled graph of create_act2see or create_long_video, or a RemoteGraph of one"
+_ACCEPTED = (
+    "the adapters take a compiled graph of create_act2see or create_long_video, or a RemoteGraph of one"
+)
 
 
 def as_node(
-    graph: Answering,
+    graph: VideoGraph,
     *,
     video: Source = "video",
     question: Source = "question",
@@ -65,20 +66,20 @@ def as_node(
     trace: str | None = "trace",
     context: AskContext | None = None,
 ) -> Runnable[Any, dict[str, Any]]:
-    """The graph as a node of a parent whose state has a schema of its own.
+    """Return the graph as a node of a parent whose state has another schema.
 
     Args:
-        graph: The graph. One that gives no trace, as that of long videos, writes none.
-        video: The parent's key that holds the video, or a function of its state.
+        graph: The graph. No trace is written for a graph that returns none, such as one of long videos.
+        video: The parent's key of the video, or a function of the parent's state.
         question: The same for the question.
-        options: The same for the options, which a parent need not have; None for a question without any.
-        answer: The parent's key for the answer (text); None writes it nowhere.
-        trace: The parent's key for the trace (JSON data); None writes it nowhere.
-        context: The run's settings, whatever the parent's own context is.
+        options: The same for the options. The parent may lack the key; None asks without options.
+        answer: The parent's key for the answer (text); None does not write it.
+        trace: The parent's key for the trace (JSON data); None does not write it.
+        context: The run's settings. They do not depend on the parent's own context.
 
     Raises:
-        ConfigError: `graph` is no graph that answers questions.
-        QuestionError: In the run, if a key is missing.
+        ConfigError: `graph` cannot answer questions.
+        QuestionError: Raised by the run if the parent's state lacks a key.
     """
     _require_answering(graph)
 
@@ -108,7 +109,7 @@ def as_node(
 
 
 class AskArguments(BaseModel):
-    """The arguments of the tool, as an agent is told them."""
+    """The arguments of the tool, as an agent sees them."""
 
     video: str = Field(
         description="path of the video file; clip.mp4#t=10,20 is its part from 10 to 20 seconds"
@@ -120,26 +121,27 @@ class AskArguments(BaseModel):
 
 
 def as_tool(
-    graph: Answering,
+    graph: VideoGraph,
     *,
     name: str = "ask_video",
     description: str = DESCRIPTION,
     context: AskContext | None = None,
 ) -> StructuredTool:
-    """The graph as a LangChain tool, for `create_agent`, `ToolNode` and by itself, synchronous and not.
+    """Return the graph as a LangChain tool, for `create_agent`, `ToolNode` or direct calls, sync and async.
 
-    Its content is the answer with its evidence, its artifact the trace as JSON data (`Trace.model_validate`);
-    for a graph without a trace, as that of long videos, the artifact is its whole output. A problem with the
-    question, the video or the set-up becomes a message of status "error", which the agent reads.
+    The tool's content is the answer with its evidence. Its artifact is the trace as JSON data
+    (`Trace.model_validate`), or the whole output of a graph that returns no trace, such as one of long
+    videos. A problem with the question, the video or the setup becomes a message of status "error" to the
+    agent.
 
     Args:
         graph: The graph.
         name: The tool's name.
-        description: The tool's description, as an agent is told it.
+        description: The tool's description, as an agent sees it.
         context: The settings of each run.
 
     Raises:
-        ConfigError: `graph` is no graph that answers questions.
+        ConfigError: `graph` cannot answer questions.
     """
     from langchain_core.tools import StructuredTool, ToolException
 
@@ -149,19 +151,20 @@ def as_tool(
         return result_evidence(result), result.get("trace") or dict(result)
 
     def tool_error(error: Act2SeeError) -> Exception:
+        # LangGraph must see an invalid decision itself: the run keeps waiting for another one.
         return error if is_invalid_resume(error) else ToolException(str(error))
 
     async def acall(video: str, question: str, options: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
-        given: AskInput = {"video": video, "question": question, "options": list(options)}
+        asked: AskInput = {"video": video, "question": question, "options": list(options)}
         try:
-            return content_and_artifact(await _ask_async(graph, given, context))
+            return content_and_artifact(await _ask_async(graph, asked, context))
         except Act2SeeError as e:
             raise tool_error(e) from e
 
     def call(video: str, question: str, options: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
-        given: AskInput = {"video": video, "question": question, "options": list(options)}
+        asked: AskInput = {"video": video, "question": question, "options": list(options)}
         try:
-            return content_and_artifact(_ask_sync(graph, given, context))
+            return content_and_artifact(_ask_sync(graph, asked, context))
         except Act2SeeError as e:
             raise tool_error(e) from e
 
@@ -181,31 +184,31 @@ class WorkerInput(TypedDict):
 
     messages: Annotated[list[AnyMessage], add_messages]
     video: NotRequired[str]
-    """The video, unless a message brings one."""
+    """The video, if no message has one."""
     options: NotRequired[list[str]]
-    """The options, unless a message brings some."""
+    """The options, if no message has some."""
 
 
 class WorkerState(WorkerInput):
     """The conversation with the worker's reply."""
 
     trace: NotRequired[dict[str, Any] | None]
-    """The reply's `Trace` as JSON data."""
+    """The `Trace` of the reply as JSON data; None if the graph returns no trace."""
 
 
 def as_worker(
-    graph: Answering, *, name: str = "act2see", context: AskContext | None = None, checkpointer: Any = None
+    graph: VideoGraph, *, name: str = "act2see", context: AskContext | None = None, checkpointer: Any = None
 ) -> CompiledStateGraph[WorkerState, None, WorkerInput, WorkerState]:
-    """The graph as a worker over `messages`: it answers the last human message with an `AIMessage`.
+    """Return the graph as a worker over `messages`. It answers the last human message with an `AIMessage`.
 
-    The video is the first that is found: a content block `{"type": "video", "url": "clip.mp4"}` or
-    `additional_kwargs["video"]` of the last human message, of an earlier one (newest first), the state's key
-    `video`. Options come from `additional_kwargs["options"]` of the last human message, or from the state's
-    key.
+    The worker looks for the video in the human messages, newest first, and then in the state's key `video`.
+    A message names its video in a content block `{"type": "video", "url": "clip.mp4"}` or in
+    `additional_kwargs["video"]`. Options come from `additional_kwargs["options"]` of the last human message,
+    or from the state's key `options`.
 
     The reply's `response_metadata["act2see"]` holds references (run, answer, frames), and the state's `trace`
-    the whole trace. A problem with the question, the video or the set-up is reported in the reply, with
-    `response_metadata["act2see"]["error"]`.
+    holds the whole trace. The reply also reports a problem with the question, the video or the setup, and
+    names its class in `response_metadata["act2see"]["error"]`.
 
     Args:
         graph: The graph.
@@ -214,9 +217,8 @@ def as_worker(
         checkpointer: Saves the worker's runs; not needed within a parent that has one.
 
     Raises:
-        ConfigError: `graph` is no graph that answers questions.
+        ConfigError: `graph` cannot answer questions.
     """
-
     _require_answering(graph)
 
     def reply(result: Result) -> dict[str, Any]:
@@ -224,8 +226,8 @@ def as_worker(
         message = AIMessage(result_evidence(result), name=name, response_metadata=metadata)
         return {"messages": [message], "trace": result.get("trace")}
 
-    def apologise(error: Act2SeeError) -> dict[str, Any]:
-        if is_invalid_resume(error):
+    def reply_error(error: Act2SeeError) -> dict[str, Any]:
+        if is_invalid_resume(error):  # LangGraph must see it itself: the run keeps waiting
             raise error
         metadata = {"act2see": {"error": type(error).__name__}}
         message = AIMessage(f"I cannot answer: {error}", name=name, response_metadata=metadata)
@@ -235,13 +237,13 @@ def as_worker(
         try:
             return reply(await _ask_async(graph, question_in(state), context))
         except Act2SeeError as e:
-            return apologise(e)
+            return reply_error(e)
 
     def node(state: WorkerState) -> dict[str, Any]:
         try:
             return reply(_ask_sync(graph, question_in(state), context))
         except Act2SeeError as e:
-            return apologise(e)
+            return reply_error(e)
 
     worker = StateGraph(WorkerState, input_schema=WorkerInput)
     worker.add_node("reply", RunnableLambda(node, anode, name="reply"))
@@ -251,19 +253,19 @@ def as_worker(
 
 
 def question_in(state: WorkerInput) -> AskInput:
-    """The question of a conversation, found as `as_worker` says.
+    """Find the question of a conversation, as `as_worker` describes.
 
     Raises:
-        QuestionError: There is no human message, or no video.
+        QuestionError: The conversation has no human message or no video.
     """
     human = [message for message in reversed(state["messages"]) if isinstance(message, HumanMessage)]
     if not human:
-        raise QuestionError("there is no human message to answer")
+        raise QuestionError("there is no human message to answer: add one to `messages`")
     video = next(filter(None, map(_video_in, human)), None) or state.get("video")
     if not video:
         raise QuestionError(
             'there is no video in this conversation: add {"type": "video", "url": PATH} to the content of a '
-            "human message, or set the state's 'video'"
+            "human message, or set `video` in the state"
         )
     options = human[0].additional_kwargs.get("options", state.get("options"))
     return {"video": video, "question": str(human[0].text), "options": options or []}
@@ -273,24 +275,26 @@ _MISSING: Any = object()
 
 
 def _take(state: Any, source: Source, argument: str, default: Any = _MISSING) -> Any:
-    """The value of a parent's key, or of a function of its state."""
+    """Return the value of a parent's key, or of a function of its state."""
     if callable(source):
         return source(state)
     is_mapping = isinstance(state, Mapping)
     value = state.get(source, default) if is_mapping else getattr(state, source, default)
     if value is _MISSING:
         raise QuestionError(
-            f"the parent's state has no {source!r}: as_node(graph, {argument}=...) names the key that holds "
-            f"the {argument}"
+            f"the parent's state has no {source!r}: name the key that holds the {argument} with "
+            f"as_node(graph, {argument}=...)"
         )
     return value
 
 
 def _video_in(message: HumanMessage) -> str | None:
-    """The video that a message brings: a path, from a URL of the scheme `file` too."""
+    """Return the video that a message names, as a path or a URL. A `file:` URL becomes a path."""
+    found = message.additional_kwargs.get("video")
     blocks = message.content if isinstance(message.content, list) else []
-    urls = [b["url"] for b in blocks if isinstance(b, dict) and b.get("type") == "video" and b.get("url")]
-    found = urls[-1] if urls else message.additional_kwargs.get("video")
+    for block in blocks:
+        if isinstance(block, dict) and block.get("type") == "video" and block.get("url"):
+            found = block["url"]
     if isinstance(found, str) and found.startswith("file://"):
         parts = urlsplit(found)
         fragment = f"#{parts.fragment}" if parts.fragment else ""
@@ -298,83 +302,89 @@ def _video_in(message: HumanMessage) -> str | None:
     return found
 
 
-async def _ask_async(graph: Answering, given: AskInput, context: AskContext | None) -> Result:
+async def _ask_async(graph: VideoGraph, asked: AskInput, context: AskContext | None) -> Result:
     try:
-        return _finished(await graph.ainvoke(given, _own_config(graph), **_context(context)))
+        return _check_result(await graph.ainvoke(asked, _child_config(graph), **_context_argument(context)))
     except RemoteException as e:
-        raise _from_server(e) from e
+        raise _server_error(e) from e
 
 
-def _ask_sync(graph: Answering, given: AskInput, context: AskContext | None) -> Result:
+def _ask_sync(graph: VideoGraph, asked: AskInput, context: AskContext | None) -> Result:
     try:
-        return _finished(graph.invoke(given, _own_config(graph), **_context(context)))
+        return _check_result(graph.invoke(asked, _child_config(graph), **_context_argument(context)))
     except RemoteException as e:
-        raise _from_server(e) from e
+        raise _server_error(e) from e
 
 
-def _context(context: AskContext | None) -> dict[str, Any]:
+def _context_argument(context: AskContext | None) -> dict[str, Any]:
     return {"context": context} if context is not None else {}
 
 
-def _finished(result: Any) -> Result:
-    """The result of a run that has ended."""
+def _check_result(result: Any) -> Result:
+    """Return the result of a finished run.
+
+    Raises:
+        WaitingError: The run waits for a person.
+        ConfigError: The graph does not return an answer.
+    """
     if isinstance(result, Mapping) and "answer" in result:
         return result
     if isinstance(result, Mapping) and (interrupts := result.get("__interrupt__")):
         raise WaitingError(
-            f"{waiting_for(interrupts[0])}: call this from a graph that has a checkpointer and is run with a "
-            "thread_id, and resume that one"
+            f"{describe_interrupt(interrupts[0])}: call this from a graph that has a checkpointer and is run "
+            "with a thread_id, and resume that graph"
         )
-    raise ConfigError(
-        "the graph ended without an answer: the adapters take graphs that create_act2see or "
-        "create_long_video made"
-    )
+    raise ConfigError(f"the graph ended without an answer: {_ACCEPTED}")
 
 
 def _require_answering(graph: Any) -> None:
-    """Raise `ConfigError` unless the graph can be asked, before anybody asks it."""
+    """Raise `ConfigError` unless the graph takes a question and returns an answer."""
     if not isinstance(graph, Runnable):
-        raise ConfigError(f"a {type(graph).__name__} cannot be asked (is it to be compiled first?): {_TAKES}")
-    inner = _innermost(graph)
-    if not isinstance(inner, Pregel):
-        return
-    keys, outputs = inner.get_input_jsonschema().get("properties", {}), inner.output_channels
-    if not {"video", "question"} <= set(keys) or "answer" not in outputs:
         raise ConfigError(
-            f"the graph {inner.get_name()!r} does not take a video and a question and give an answer: "
-            f"{_TAKES}"
+            f"a {type(graph).__name__} cannot answer questions (did you forget to compile it?): {_ACCEPTED}"
+        )
+    inner = _innermost(graph)
+    if not isinstance(inner, Pregel):  # the schema of another runnable is unknown; its result is checked
+        return
+    inputs = inner.get_input_jsonschema().get("properties", {})
+    if not {"video", "question"} <= set(inputs) or "answer" not in inner.output_channels:
+        raise ConfigError(
+            f"the graph {inner.get_name()!r} must take a `video` and a `question` and return an `answer`: "
+            f"{_ACCEPTED}"
         )
 
 
 def _innermost(graph: Any) -> Any:
-    """The graph within `with_config`, `with_retry` and the like."""
+    """Return the graph inside the wrappers of `with_config`, `with_retry` and the like."""
     while isinstance(graph, RunnableBindingBase):
         graph = graph.bound
     return graph
 
 
-def _own_config(graph: Answering) -> RunnableConfig:
-    """The settings that the graph's run does not take from the one around it."""
-    # LangChain allows 25 steps of a graph that it calls. The budget ends a run here, and a parent's limit is
-    # for its own steps.
+def _child_config(graph: VideoGraph) -> RunnableConfig:
+    """Return the settings that the graph's run does not inherit from the parent's run."""
+    # LangChain limits a graph that it calls to 25 steps, and a parent's limit counts the parent's steps. Our
+    # budget ends a run instead.
     config: RunnableConfig = {"recursion_limit": 10_000}
-    saves = getattr(_innermost(graph), "checkpointer", None) not in (None, False, True)
-    if saves and "thread_id" not in ensure_config().get("configurable", {}):
-        config["configurable"] = {"thread_id": uuid4().hex[:12]}  # called by hand
+    inner = _innermost(graph)
+    has_saver = isinstance(inner, Pregel) and inner.checkpointer not in (None, False, True)
+    if has_saver and "thread_id" not in ensure_config().get("configurable", {}):
+        config["configurable"] = {"thread_id": uuid4().hex[:12]}  # called directly, not by a parent graph
     return config
 
 
-def _from_server(error: RemoteException) -> Act2SeeError:
-    """The error of a run on a LangGraph server, which sends `{"error": the error's class, "message":
-    ...}`."""
+def _server_error(error: RemoteException) -> Act2SeeError:
+    """Return our error for one that a LangGraph server sends as `{"error": class, "message": text}`."""
     sent = error.args[0] if error.args else ""
     if not isinstance(sent, Mapping):
-        return ReasonerError(f"the LangGraph server failed: {_in_line(sent)}")
+        return ReasonerError(f"the LangGraph server failed: {_one_line(sent)}")
     kind = getattr(errors, str(sent.get("error")), None)
     if isinstance(kind, type) and issubclass(kind, Act2SeeError):
         return kind(str(sent.get("message")))
-    return ReasonerError(f"the LangGraph server failed: {sent.get('error')}: {_in_line(sent.get('message'))}")
+    return ReasonerError(
+        f"the LangGraph server failed: {sent.get('error')}: {_one_line(sent.get('message'))}"
+    )
 
 
-def _in_line(value: Any) -> str:
+def _one_line(value: Any) -> str:
     return " ".join(str(value).split())[:300]

@@ -1,12 +1,11 @@
 """The configuration: one pydantic model, presets, and errors that name the wrong key.
 
 A config file may start from a preset (`preset: micro`) and change single keys. Nested keys are merged, and so
-are tools; `tools: {TAG: null}` leaves a tool of the preset out. Another engine, encoder or tool (`use`)
-brings weights and options of its own, and keeps the settings that are the run's. An unknown key is an error
-that names the nearest known one. Files are read, and paths made absolute, in `config_data.py`.
+are tools; `tools: {TAG: null}` removes a tool of the preset. If a file names another engine, encoder or tool
+(`use`), the weights and options of the old one are dropped, and the other settings are kept. The error for an
+unknown key suggests the nearest known one. `config_data.py` reads files and makes paths absolute.
 
-Settings that a run may change without a rebuild (budget, seed, which of the declared tools) are in
-`AskContext`, LangGraph's own context.
+Settings that a single run may change (budget, seed, tools) are in `AskContext`, LangGraph's context.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
-from act2see.graphs.config_data import place_paths, read_yaml, unfit_texts
+from act2see.graphs.config_data import find_invalid_texts, place_paths, read_yaml
 from act2see.tools.base import MAX_FRAMES
 from act2see.tools.runtime.text import explain_problem, first_problem
 
@@ -48,139 +47,142 @@ class ReasonerConfig(Section):
     """The model that reasons."""
 
     use: Literal["transformers", "chat", "vllm", "vllm-http", "llama-cpp"] = "transformers"
-    """transformers: in this process. vllm: an engine in this process. vllm-http: a vLLM server.
+    """transformers: a model in this process. vllm: a vLLM engine in this process. vllm-http: a vLLM server.
     llama-cpp: a `llama-server` of llama.cpp. chat: a LangChain chat model."""
     weights: str
-    """A folder, a hub name, or `micro:...` for weights in the package. With `chat` it is `provider:model`,
-    with `vllm-http` the model's name on the server, with `llama-cpp` a GGUF file (docs/models.md)."""
+    """A folder, a hub name, or `micro:...` for weights in the package. For `chat` it is `provider:model`, and
+    for `vllm-http` and `llama-cpp` the model's name on the server."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """The chat model's own settings, the engine's arguments, or `{url: ...}` of the server
-    (docs/models.md)."""
+    """The settings of the chat model, the arguments of the engine, or the server's `url` (docs/models.md)."""
     continuation: bool = False
-    """With `chat`: the server continues an unfinished turn, as `act2see serve openai` does
+    """Whether the server of a `chat` model continues an unfinished turn, as `act2see serve openai` does
     (docs/models.md)."""
     adapter: str | None = None
-    """A LoRA: a folder or a hub name."""
+    """A LoRA adapter: a folder or a hub name."""
     device: Device = "auto"
     dtype: str = "auto"
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     rows: Count = 16
-    """Rollouts that are decoded together, each with a cache of its own."""
+    """The number of rollouts that are decoded together. Each has its own cache."""
     context: Count | None = None
-    """Tokens of a rollout, at most; by default as many as the model takes."""
+    """The maximum number of tokens in a rollout; by default the model's limit."""
     prompt: Literal["paper", "short"] = "paper"
+    """The instruction: the paper's, or the short one of the micro models."""
 
 
 class EncoderConfig(Section):
     """The model that ranks frames by text."""
 
     use: Literal["blip2", "transformers", "sentence-transformers"] = "blip2"
-    """blip2 is the paper's. The others have one vector for a picture and for a text, as CLIP and SigLIP do;
-    `sentence-transformers` is for checkpoints of that library."""
+    """blip2: the paper's encoder. transformers: an encoder with one vector for a picture or a text, such as
+    CLIP or SigLIP. sentence-transformers: the same, for checkpoints of that library."""
     weights: str
     device: Device = "auto"
     dtype: str = "auto"
     batch: Count = 32
-    """Frames in one forward."""
+    """The number of frames in one forward."""
 
 
 class ViewConfig(Section):
     """The initial frames."""
 
     fps: Positive = 1.0
-    """Frames a second. The paper shows 1."""
+    """The number of frames a second. The paper shows 1."""
     frames: Count | None = None
-    """Frames spread evenly over the video, in place of `fps`."""
+    """The number of frames, spread evenly over the video. It replaces `fps`."""
     max_frames: Count = 64
+    """The maximum number of initial frames."""
     max_side: Annotated[int, Field(ge=16)] = 448
-    """Pixels of the longer side; holds for retrieved frames as well."""
+    """The maximum length of a frame's longer side in pixels. It applies to retrieved frames too."""
     guard: str | None = None
-    """`module:Class` of a `Guard`, which may refuse a video."""
+    """The `module:Class` of a `Guard`, which may refuse a video."""
 
 
 class VideoConfig(Section):
-    """How videos are decoded."""
+    """The decoding of videos."""
 
     decoder: Literal["pyav", "decord"] = "pyav"
-    """`decord` needs the extra of that name. PyAV reads the files that decord reads wrong."""
+    """`decord` needs the extra `decord`. Files that decord decodes wrongly are decoded by PyAV."""
 
 
 class IndexConfig(Section):
-    """The index of a video, in which `retrieve` looks."""
+    """The index of a video, which `retrieve` searches."""
 
     fps: Positive = 3.0
-    """Frames a second. The paper retrieves at 3."""
+    """The number of indexed frames a second. The paper indexes 3."""
     keep_frames: bool = False
-    """Store the pixels of indexed frames: faster, and larger."""
+    """Whether to store the pixels of all indexed frames: faster, but takes more disk space."""
     workers: Count = 2
-    """Videos that are decoded at the same time; others take turns with them."""
+    """The number of videos that are decoded at the same time; others wait for their turn."""
 
 
 class ToolConfig(Section):
     """The tool of a tag."""
 
     use: str
-    """Its name, or `module:Class`."""
+    """The tool's name, or its `module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The tool's own options."""
     timeout: Positive = 300.0
-    """Seconds that a call may take."""
+    """The maximum duration of a call in seconds."""
     retries: Annotated[int, Field(ge=0)] = 1
-    """How often a failed call is tried again."""
+    """The number of times that a failed call is retried."""
     max_frames: Count = MAX_FRAMES
-    """Frames that a call may show."""
+    """The maximum number of frames that a call shows."""
     approve: bool = False
-    """A person is asked before each call."""
+    """Whether a person must approve each call."""
 
 
 class Budget(Section):
-    """The limits of a run. The model is made to answer once one of them is reached."""
+    """The limits of a run. When one is reached, the graph opens the answer and the model must complete it."""
 
     calls: Annotated[int, Field(ge=0)] = 4
-    """Calls, those that could not be run included."""
+    """The maximum number of calls, including those that could not be run."""
     tokens: Count = 4096
-    """Tokens that the model may write, without its forced answer."""
+    """The maximum number of tokens that the model writes, without a forced answer."""
     seconds: Positive = 600.0
-    """Seconds from the initial frames on."""
+    """The maximum duration in seconds, counted from the initial frames."""
     answer_tokens: Count = 64
-    """Tokens of an answer that the model is made to give."""
+    """The maximum number of tokens of a forced answer."""
     query: Count = 400
-    """Characters of a query."""
+    """The maximum number of characters of a query."""
 
 
 class NeedsConfig(Section):
-    """Gigabytes (10^9 bytes) that a machine must have, for `act2see doctor`."""
+    """The gigabytes (10^9 bytes) that a machine must have, for `act2see doctor`."""
 
     gpu: Annotated[float, Field(ge=0)] = 0
     """Memory of one GPU."""
     ram: Annotated[float, Field(ge=0)] = 0
-    """The CPU's memory."""
+    """Memory of the CPU."""
     disk: Annotated[float, Field(ge=0)] = 0
-    """Room for the weights."""
+    """Disk space for the weights."""
 
 
 class Config(Section):
-    """Everything that `create_act2see` needs."""
+    """The complete configuration of a graph."""
 
     name: str = "custom"
+    """The name of the preset, or of the configuration."""
     about: str = ""
+    """A description in one line."""
     reasoner: ReasonerConfig
     encoder: EncoderConfig
     view: ViewConfig = ViewConfig()
     video: VideoConfig = VideoConfig()
     index: IndexConfig = IndexConfig()
     tools: dict[str, ToolConfig] = Field(default_factory=dict)
-    """The tools by their tags."""
+    """The tools by tag."""
     budget: Budget = Budget()
     needs: NeedsConfig = NeedsConfig()
     seed: int = 0
     cache: str | None = None
-    """The folder of indexes and frames; by default `ACT2SEE_CACHE`, or the user's cache folder."""
+    """The folder of indexes and frames; by default `ACT2SEE_CACHE`, or else the user's cache folder."""
     store: str | None = None
-    """The frame store, a path or a URL; by default a folder of the cache."""
+    """The path or URL of the frame store; by default a folder in the cache."""
     folder: str | None = None
-    """The folder in which modules of tools (`use: "depth:Depth"`) are looked for first."""
+    """The folder that is searched first for modules of tools (`use: "depth:Depth"`)."""
 
     @field_validator("tools")
     @classmethod
@@ -193,23 +195,23 @@ class Config(Section):
 
     @property
     def hash(self) -> str:
-        """A short hash of all that can change an answer."""
-        left_out: Any = {
+        """A short hash of all settings that can change an answer."""
+        excluded: Any = {
             **dict.fromkeys(("cache", "store", "folder", "name", "about", "needs"), True),
             "index": {"workers"},
         }
         if self.video == VideoConfig():
-            left_out["video"] = True  # keeps the hashes that were made before this key existed
-        data = self.model_dump(exclude=left_out)
+            excluded["video"] = True  # hashes from before this key existed stay the same
+        data = self.model_dump(exclude=excluded)
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 
     def to_yaml(self, *, ascii: bool = False) -> str:
-        """A file to start from; `ascii` escapes all other characters."""
+        """Return the configuration as YAML. `ascii` escapes all other characters."""
         return yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, allow_unicode=not ascii)
 
 
 def preset_data(name: str) -> dict[str, Any]:
-    """A preset's YAML as data.
+    """Return the data of a preset's YAML file.
 
     Raises:
         ConfigError: There is no such preset.
@@ -223,15 +225,15 @@ def preset_data(name: str) -> dict[str, Any]:
 
 
 def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, **changes: Any) -> Config:
-    """A configuration, validated, with absolute paths.
+    """Return a validated configuration with absolute paths.
 
     Args:
-        source: A preset's name, a YAML file, data, or nothing (the preset `micro`). Relative paths in a file
-            are relative to its folder, others to the working folder.
+        source: A preset's name, a YAML file, data, or None for the preset `micro`. Paths in a file are
+            relative to its folder, others to the working folder.
         changes: Top-level keys, merged last: `load_config("micro", budget={"calls": 2})`.
 
     Raises:
-        ConfigError: The file cannot be read, or a key or a value cannot be used.
+        ConfigError: The file cannot be read, or a key or a value is invalid.
     """
     data, where, file = _read_source(source)
     base = preset_data(str(data.pop("preset"))) if "preset" in data else {}
@@ -244,9 +246,9 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
         data["folder"] = folder
     if isinstance(tools := data.get("tools"), Mapping):
         data["tools"] = {tag: tool for tag, tool in tools.items() if tool is not None}
-    if unfit := next(unfit_texts(data), None):
+    if invalid := next(find_invalid_texts(data), None):
         raise ConfigError(
-            f"{where}: {unfit!a} holds a NUL or a lone surrogate, which no file could keep: write it as text"
+            f"{where}: {invalid!a} holds a NUL or a lone surrogate, which cannot be saved: remove it"
         )
     try:
         return Config.model_validate(data)
@@ -257,7 +259,7 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
 def _read_source(
     source: str | Path | Mapping[str, Any] | Config | None,
 ) -> tuple[dict[str, Any], str, Path | None]:
-    """The data of a source, its name for messages, and its file if it is one."""
+    """Return the data of a source, its name for messages, and its path if it is a file."""
     if isinstance(source, Config):
         return source.model_dump(), "config", None
     if isinstance(source, Mapping):
@@ -274,21 +276,21 @@ def _read_source(
         raise ConfigError(f"there is no config file {file}{hint}") from e
 
 
-def load_section(kind: type[S], given: S | Mapping[str, Any] | None, where: str) -> S:
-    """The settings of a graph around this one, from data.
+def load_section(kind: type[S], source: S | Mapping[str, Any] | None, where: str) -> S:
+    """Return the validated settings of another graph, such as that of long videos.
 
     Args:
         kind: The class of the settings.
-        given: The settings, or data for them.
+        source: The settings, or their data; by default the defaults.
         where: The name of the settings in messages.
 
     Raises:
-        ConfigError: A key or a value cannot be used.
+        ConfigError: A key or a value is invalid.
     """
-    if isinstance(given, kind):
-        return given
+    if isinstance(source, kind):
+        return source
     try:
-        return kind.model_validate(dict(given or {}))
+        return kind.model_validate(dict(source or {}))
     except ValidationError as e:
         path, problem = first_problem(e)
         value = str(e.errors()[0]["input"])[:60]
@@ -296,25 +298,27 @@ def load_section(kind: type[S], given: S | Mapping[str, Any] | None, where: str)
         raise ConfigError(f"{where}: {path}: {problem} (got {value!r}); known keys: {known}") from e
 
 
-# Keys of the old engine, encoder or tool, and of its weights: another `use` does not take them over.
 _OF_USE = frozenset({"options", "weights", "adapter", "device", "dtype", "context", "continuation"})
+"""The keys that belong to one engine, encoder or tool. They are dropped when `use` changes."""
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return `base` with the keys of `over`; nested mappings are merged too."""
     merged = dict(base)
     for key, value in over.items():
-        known, here = merged.get(key), (*path, str(key))
+        known = merged.get(key)
+        key_path = (*path, str(key))
         if not (isinstance(value, Mapping) and isinstance(known, dict)):
             merged[key] = value
             continue
-        if _changes_use(here, known, value):
+        if _changes_use(key_path, known, value):
             known = {k: v for k, v in known.items() if k not in _OF_USE}
-        merged[key] = _merge(known, value, here)
+        merged[key] = _merge(known, value, key_path)
     return merged
 
 
 def _changes_use(path: tuple[str, ...], known: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    """Whether `over` names another engine, encoder or tool than the section has."""
+    """Whether `over` names an engine, encoder or tool other than that of the section."""
     match path:
         case ("reasoner",):
             default = ReasonerConfig.model_fields["use"].default
@@ -328,23 +332,24 @@ def _changes_use(path: tuple[str, ...], known: Mapping[str, Any], over: Mapping[
 
 
 def _engine(data: Mapping[str, Any]) -> str:
-    """The `reasoner.use` of data that need not be valid."""
+    """Return `reasoner.use` of data that may be invalid."""
     reasoner = data.get("reasoner")
     return str(reasoner.get("use", "transformers")) if isinstance(reasoner, Mapping) else "transformers"
 
 
 def _names_modules(data: Mapping[str, Any]) -> bool:
-    """Whether a tool or the guard is named by a module outside the package."""
+    """Whether a tool or the guard comes from a module outside the package."""
     names = []
     if isinstance(tools := data.get("tools"), Mapping):
         names = [tool.get("use") for tool in tools.values() if isinstance(tool, Mapping)]
     if isinstance(view := data.get("view"), Mapping):
         names.append(view.get("guard"))
-    return any(isinstance(name, str) and ":" in name and not name.startswith("act2see.") for name in names)
+    modules = [name for name in names if isinstance(name, str) and ":" in name]
+    return any(not module.startswith("act2see.") for module in modules)
 
 
 def _explain(error: ValidationError) -> str:
-    """The first problem in one line."""
+    """Return the first problem in one line."""
     first = error.errors()[0]
     if first["type"] == "missing":
         return f"the key {first_problem(error)[0]!r} is missing; start from a preset with `preset: micro`"
@@ -354,7 +359,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _keys_of(section: list[str]) -> list[str]:
-    """The known keys of a section; of the whole configuration for no section."""
+    """Return the known keys of a section; an empty path means the whole configuration."""
     if section[:1] == ["tools"]:
         return list(ToolConfig.model_fields)
     model: Any = Config.model_fields[section[0]].annotation if section else Config

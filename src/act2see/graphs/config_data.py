@@ -1,11 +1,11 @@
-"""The data of a configuration before it is validated: read from YAML, with absolute paths, all of it text.
+"""The data of a configuration before it is validated: reading YAML, and making paths absolute.
 
-A path in a file is relative to the file's folder, so that a file means the same wherever it is used, a server
-included. A path in data, or in changes made in code, is relative to the working folder. Paths are `cache`,
-`store`, and weights that are a folder: those that begin with `.`, `/` or `~`, and names of existing folders.
-Hub names, URLs and the names of models on a server stay as they are.
+A path in a file is relative to the file's folder, so that the file means the same everywhere, also on a
+server. A path in data, or in changes made in code, is relative to the working folder. Paths are `cache`,
+`store`, and weights that are a folder: names that start with `.`, `/` or `~`, and names of existing folders.
+Hub names, URLs and the names of models on a server are left unchanged.
 
-This module knows the names of the keys with paths, and nothing else of the schema (`config.py`).
+Of the schema (`config.py`), this module uses only the names of the keys that hold paths.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import yaml
 
 from act2see.errors import ConfigError
 
-# Reasoners that ask a server for a model of that name.
 _BY_NAME = frozenset({"chat", "vllm-http", "llama-cpp"})
+"""Reasoners whose `weights` are the name of a model on a server."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file.
+    """Return the keys and values of a YAML file.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ConfigError: It cannot be read, is not YAML, holds no keys, or has a duplicate key.
+        ConfigError: The file cannot be read, is not YAML, has no keys, or has a duplicate key.
     """
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -41,23 +41,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as e:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold keys and values (try `act2see config show` for an example)")
+        raise ConfigError(f"{path} must hold keys and values: `act2see config show` prints an example")
     return data
 
 
 class _DuplicateKeyError(Exception):
-    """A mapping has the same key twice."""
+    """A mapping in the file has the same key twice."""
 
     def __init__(self, key: str, line: int, first: int) -> None:
-        super().__init__(f"duplicate key {key!r}, first in line {first}; give each a name of its own")
+        super().__init__(f"duplicate key {key!r}, first in line {first}; rename or remove one")
         self.line = line
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, except that a duplicate key is an error: PyYAML takes the last one silently."""
+    """PyYAML's safe loader, which also rejects duplicate keys. PyYAML itself silently takes the last one."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # Before merge keys (`<<`) are resolved: the keys that those bring may be overridden.
+        # This runs before merge keys (`<<`) are resolved, because a mapping may override their keys.
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
@@ -70,10 +70,13 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def unfit_texts(data: Any) -> Iterator[str]:
-    """Keys and values with a NUL or a lone surrogate: YAML's escapes can make them, and neither a checkpoint,
-    a trace nor a path can hold them."""
-    left, seen = [data], set()
+def find_invalid_texts(data: Any) -> Iterator[str]:
+    """Yield the keys and values with a NUL or a lone surrogate.
+
+    YAML's escapes can produce such text, but checkpoints, traces and paths cannot hold it.
+    """
+    left = [data]
+    seen = set()
     while left:
         part = left.pop()
         if isinstance(part, str):
@@ -81,7 +84,7 @@ def unfit_texts(data: Any) -> Iterator[str]:
                 yield part
             continue
         if not isinstance(part, Mapping | list | tuple) or id(part) in seen:
-            continue  # an alias may stand for the same thing a million times, or for its own container
+            continue  # YAML aliases may repeat a container a million times, or nest it in itself
         seen.add(id(part))
         if isinstance(part, Mapping):
             left += [*part.keys(), *part.values()]
@@ -90,12 +93,12 @@ def unfit_texts(data: Any) -> Iterator[str]:
 
 
 def place_paths(data: Mapping[str, Any], folder: str, reasoner: str) -> dict[str, Any]:
-    """The data with absolute paths.
+    """Return the data with absolute paths.
 
     Args:
-        data: Data of a configuration, which need not be valid.
-        folder: The folder to which relative paths are relative.
-        reasoner: The `reasoner.use` to assume if the data has none.
+        data: The data of a configuration; it may be invalid.
+        folder: The folder to which paths are relative.
+        reasoner: The value of `reasoner.use` if the data has none.
     """
     placed = dict(data)
     for key in ("cache", "store"):
@@ -131,7 +134,7 @@ def _place_weights(section: Mapping[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _is_folder(name: str, folder: str) -> bool:
-    """Whether weights of this name are a folder, to be there or not."""
+    """Whether weights of this name are a folder, which may not exist."""
     if not name or "://" in name:
         return False
     if name.startswith((".", "/", "~")):
@@ -140,7 +143,7 @@ def _is_folder(name: str, folder: str) -> bool:
 
 
 def local_path(path: str, folder: str = os.curdir) -> str:
-    """An absolute path. A URL stays as it is, unless it is one of a local file."""
+    """Return the absolute path. A URL is returned unchanged, except for a `file:` URL."""
     scheme = "file://" if path.startswith("file://") else ""
     if "://" in path and not scheme:
         return path

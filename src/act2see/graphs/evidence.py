@@ -1,7 +1,7 @@
-"""A trace in short, for other agents: the answer with its evidence, as text and as references.
+"""A summary of a trace for other agents: the answer with its evidence, as text and as references.
 
-The text has a line for each frame that came back: when it stands in the video, how it was found, and whether
-it is imagined. The references are JSON data, so that every checkpointer takes them.
+The text has a line for each frame that a tool returned: the frame's time, how it was found, and whether it is
+imagined. The references are JSON data, which every checkpointer can save.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from act2see.trace.trace import Trace
 
 
 def evidence(trace: Trace) -> str:
-    """The answer, and what it rests on: a line for each frame that came back. Plain text."""
-    answer, choice = (trace.answer or "").strip(), trace.choice
+    """Return the answer and its evidence as plain text, with a line for each frame that a tool returned."""
+    answer = (trace.answer or "").strip()
+    choice = trace.choice
     chosen = f" ({choice})" if choice and choice != answer else ""
     lines = [f"Answer: {answer or 'none'}{chosen}"]
     if times := [frame.seconds for frame in trace.initial]:
@@ -27,7 +28,7 @@ def evidence(trace: Trace) -> str:
 
 
 def references(trace: Trace) -> dict[str, Any]:
-    """The id, the answer and the frames that came back, by their digests in the frame store. JSON data."""
+    """Return the id, the answer and the frames that tools returned, by digest in the store, as JSON data."""
     frames = [
         {"digest": frame.digest, "seconds": frame.seconds, "imagined": frame.imagined}
         for frame in trace.shown[len(trace.initial) :]
@@ -42,7 +43,7 @@ def references(trace: Trace) -> dict[str, Any]:
 
 
 def result_evidence(result: Mapping[str, Any]) -> str:
-    """The evidence of a graph's result: of its trace, or of the parts of a long video."""
+    """Return the evidence in a graph's result, from its trace or from the parts of a long video."""
     if result.get("trace"):
         return evidence(Trace.model_validate(result["trace"]))
     lines = [f"Answer: {str(result['answer']).strip() or 'none'}"]
@@ -55,8 +56,10 @@ def result_evidence(result: Mapping[str, Any]) -> str:
 
 
 def result_references(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The references of a graph's result: of its trace, or of the parts of a long video."""
+    """Return the references in a graph's result, from its trace or from the parts of a long video."""
     if result.get("trace"):
         return references(Trace.model_validate(result["trace"]))
-    frames = [frame for part in result.get("evidence") or () for frame in part["frames"]]
+    frames: list[dict[str, Any]] = []
+    for part in result.get("evidence") or ():
+        frames += part["frames"]
     return {"answer": result["answer"], "found": result.get("found"), "frames": frames}

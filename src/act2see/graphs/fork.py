@@ -1,19 +1,19 @@
-"""Forks and replays: go back in a trace, change something, and let the model go on; or ask again.
+"""Forks and replays: continue a trace from one of its calls with a change, or ask its question again.
 
-A saved trace is enough: the state at a call is built from it, and the graph continues from there. So
-no checkpoint is needed, and a graph of another configuration may go on. A fork does need the video and the
-frames that were shown, and looks for both before it begins.
+The state at the call is built from the trace, and the graph continues from there. So a fork needs no
+checkpoint, and the graph may have another configuration. It needs the video and the frames that were shown,
+and checks that both exist before it starts.
 
-Calls are numbered from 1 in the order of `Trace.calls`, those that could not be run included; 0 is the
-beginning. Seed and tools are the trace's own unless a context says otherwise. The kept part of the trace
-counts against the budget as it did then.
+Calls are numbered from 1 in the order of `Trace.calls`, including those that could not be run; 0 is the start
+of the run. The seed and the tools are those of the trace unless the context sets others. The kept part of the
+trace counts against the budget as it did originally.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +40,7 @@ from act2see.trace.events import trace_events
 from act2see.trace.record import OUTCOMES, Call, Frames, Origin, Review, Segment, Usage
 from act2see.trace.trace import Trace
 
-DROPPED = "There is no such frame; go on without it."
+DROPPED = "There is no such frame; go on without it."  # the model reads this
 
 
 async def afork(
@@ -55,14 +55,14 @@ async def afork(
     context: AskContext | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """Go back to a call of a trace and let the model go on from there.
+    """Go back to a call of a trace, and let the model continue from there.
 
-    With nothing changed, the call is made again as it was (or as a person had changed it). With a
-    checkpointer the new run is saved as any other.
+    Without a change, the call is repeated as it was, or as a person had changed it. If the graph has a
+    checkpointer, it saves the new run like any other.
 
     Args:
-        graph: A graph that `create_act2see` made.
-        trace: The trace to go back in.
+        graph: A graph of `create_act2see`.
+        trace: The trace to fork.
         at: The number of the call; 0 asks the question again.
         query: Another query for the call.
         tag: Another tool for the call.
@@ -70,16 +70,16 @@ async def afork(
             (seconds).
         drop: Tell the model that there is no such frame.
         context: The run's settings.
-        on_event: Receives the events of what was kept, and then of what is new.
+        on_event: Receives the events of the kept part, and then those of the new part.
 
     Returns:
-        The whole new trace.
+        The new trace, including the kept part.
 
     Raises:
         QuestionError: There is no such call, or the change cannot be made.
-        ConfigError: The graph lacks the tool, or cannot go on with a trace.
-        VideoError: The video is gone, or is another one.
-        StoreError: A frame that was shown is gone.
+        ConfigError: The graph lacks the tool, or cannot continue a trace.
+        VideoError: The video is missing, or is not the one of the trace.
+        StoreError: A frame that was shown is not in the store.
     """
     builder = _builder_of(graph)
     resources = builder.parts.resources
@@ -90,25 +90,10 @@ async def afork(
     approve = settings.tags_to_approve()
     await asyncio.to_thread(_check_video, trace, resources.finder.library)
     if at == 0:
-        question = trace.question
-        new = await aask(
-            graph,
-            trace.video.path,
-            question.text,
-            question.options,
-            context=settings.context,
-            on_event=on_event,
-        )
-        return new.model_copy(update={"origin": Origin(trace=trace.id)})
-    kept, goto = await _restart(trace, at, change, settings)
+        return await _ask_again(graph, trace, settings.context, on_event)
+    kept, node = await _restart(trace, at, change, settings)
     _check_frames(kept, resources.store)
-    if graph.checkpointer in (None, False, True):
-        if approve:
-            raise ConfigError(
-                f"calls of <{approve[0]}> wait for a person: give the graph a checkpointer, so that the run "
-                "can be resumed"
-            )
-        graph = graph.copy({"checkpointer": InMemorySaver()})
+    graph = _with_checkpointer(graph, approve)
     review = _kept_review(trace, at, change)
     state = {
         **state_of(kept),
@@ -117,7 +102,7 @@ async def afork(
         "review": review.model_dump(mode="json") if review else None,
     }
     run: RunnableConfig = {"configurable": {"thread_id": kept.id}}
-    await graph.aupdate_state(run, Command(update=state, goto=goto), as_node="view")
+    await graph.aupdate_state(run, Command(update=state, goto=node), as_node="view")
     if on_event:
         for event in trace_events(kept):
             on_event(event)
@@ -128,7 +113,18 @@ async def afork(
 async def areplay(
     graph: Graph, trace: Trace, *, context: AskContext | None = None, on_event: OnEvent | None = None
 ) -> Trace:
-    """Ask a trace's question again, with its seed and its tools; `diff_traces` compares the two."""
+    """Ask the question of a trace again, with its seed and its tools. `diff_traces` compares the two traces.
+
+    Args:
+        graph: A graph of `create_act2see`.
+        trace: The trace to replay.
+        context: The run's settings.
+        on_event: Receives each event of the new run.
+
+    Raises:
+        ConfigError: The graph lacks a tool of the trace, or is not a graph of `create_act2see`.
+        VideoError: The video is missing, or is not the one of the trace.
+    """
     return await afork(graph, trace, 0, context=context, on_event=on_event)
 
 
@@ -144,10 +140,7 @@ def fork(
     context: AskContext | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """`afork` for synchronous code, in scripts and in notebooks alike.
-
-    `on_event` is called in the caller's thread.
-    """
+    """`afork` for synchronous code, notebooks included. `on_event` is called in the caller's thread."""
 
     def work(report: OnEvent | None) -> Coroutine[Any, Any, Trace]:
         return afork(
@@ -160,16 +153,13 @@ def fork(
 def replay(
     graph: Graph, trace: Trace, *, context: AskContext | None = None, on_event: OnEvent | None = None
 ) -> Trace:
-    """`areplay` for synchronous code, in scripts and in notebooks alike.
-
-    `on_event` is called in the caller's thread.
-    """
+    """`areplay` for synchronous code, notebooks included. `on_event` is called in the caller's thread."""
     return fork(graph, trace, 0, context=context, on_event=on_event)
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The replacement of a call."""
+    """What a fork changes at its call; the fields are the arguments of `afork`."""
 
     query: str | None
     tag: str | None
@@ -192,56 +182,81 @@ class _Change:
 def _builder_of(graph: Graph) -> AskBuilder:
     builder = getattr(graph, "builder", None)
     if not isinstance(builder, AskBuilder):
-        raise ConfigError("this graph cannot go on with a trace: give one that create_act2see made")
+        raise ConfigError("this graph cannot continue a trace: pass one made by create_act2see")
     return builder
 
 
+async def _ask_again(graph: Graph, trace: Trace, context: AskContext, on_event: OnEvent | None) -> Trace:
+    question = trace.question
+    new = await aask(
+        graph, trace.video.path, question.text, question.options, context=context, on_event=on_event
+    )
+    return new.model_copy(update={"origin": Origin(trace=trace.id)})
+
+
+def _with_checkpointer(graph: Graph, approve: Sequence[str]) -> Graph:
+    """Return the graph, with a temporary checkpointer if it has none: the fork starts from a saved state.
+
+    Raises:
+        ConfigError: The graph has none, and calls of these tags wait for a person.
+    """
+    if graph.checkpointer not in (None, False, True):
+        return graph
+    if approve:
+        raise ConfigError(
+            f"calls of <{approve[0]}> wait for a person: give the graph a checkpointer, so that the run can "
+            "be resumed"
+        )
+    return graph.copy({"checkpointer": InMemorySaver()})
+
+
 def _check_change(change: _Change, trace: Trace, at: int) -> None:
-    """Raise `QuestionError` unless the call is there and at most one thing is changed."""
+    """Raise `QuestionError` unless the call exists and at most one thing is changed."""
     calls = [f"{n} <{call.tag}> {call.query[:60]}" for n, call in enumerate(trace.calls, start=1)]
     if not 0 <= at <= len(calls):
-        known = "; ".join(calls) or "none, so only 0, the beginning, is left"
+        known = "; ".join(calls) or "none, only 0 for the start is possible"
         raise QuestionError(f"there is no call number {at} in this trace (its calls: {known})")
     changes = (change.edits_call, change.frame is not None, change.drop)
     if sum(changes) > 1:
         raise QuestionError(
-            "another query or tool, a frame in its place, and no frame exclude each other: choose one"
+            "choose one of: another query or tool (query, tag), a frame (frame), no frame (drop)"
         )
     if at == 0 and any(changes):
         raise QuestionError(
-            "at the beginning there is no call to change: give the number of one, or ask another question"
+            "there is no call to change at 0, the start: give a call's number, or ask another question"
         )
 
 
 def _fork_context(trace: Trace, context: AskContext | None, tag: str | None) -> AskContext:
-    """The run's settings: seed and tools are the trace's unless the context has its own."""
-    given, versions = context or AskContext(), trace.versions
-    if not versions.act2see:  # a trace that does not say what it was made with
-        return given
-    seed = versions.seed if given.seed is None else given.seed
-    if given.tools is not None:
-        return replace(given, seed=seed)
+    """Return the context, with the seed and the tools of the trace where it sets none."""
+    context = context or AskContext()
+    versions = trace.versions
+    if not versions.act2see:  # the trace does not record its seed and tools
+        return context
+    seed = versions.seed if context.seed is None else context.seed
+    if context.tools is not None:
+        return replace(context, seed=seed)
     tools = tuple(versions.tools)
     if tag is not None and tag not in tools:
         tools = (*tools, tag)
-    return replace(given, seed=seed, tools=tools)
+    return replace(context, seed=seed, tools=tools)
 
 
 def _check_video(trace: Trace, library: VideoLibrary) -> None:
-    """Raise `VideoError` unless the trace's video is still there."""
+    """Raise `VideoError` unless the trace's video can be read and is unchanged."""
     try:
-        found = library.probe(trace.video.path).info.digest
+        digest = library.probe(trace.video.path).info.digest
     except VideoError as e:
-        raise VideoError(f"the trace's video is needed to go on: {e}") from e
-    if found != trace.video.digest:
+        raise VideoError(f"the trace's video is needed to continue: {e}") from e
+    if digest != trace.video.digest:
         raise VideoError(
-            f"{trace.video.path} is not the video that this trace is about: put that one there, or ask the "
-            "question anew"
+            f"{trace.video.path} is not the video of this trace: restore that video, or ask the question "
+            "again"
         )
 
 
 async def _restart(trace: Trace, at: int, change: _Change, settings: RunSettings) -> tuple[Trace, str]:
-    """The trace up to call number `at`, with the replacement of that call; and the node to continue with."""
+    """Return the trace up to call number `at`, with that call changed, and the node to continue with."""
     call = trace.calls[at - 1]
     before = trace.segments[: _index_of_call(trace, at)]
     kept = trace.model_copy(
@@ -249,8 +264,8 @@ async def _restart(trace: Trace, at: int, change: _Change, settings: RunSettings
     )
     tags = tuple(settings.tools)
     if change.frame is not None:
-        asked = kept.model_copy(update={"segments": (*before, call)})
-        reply = await asyncio.to_thread(_supply_frame, change.frame, asked, settings.parts.resources)
+        calling = kept.model_copy(update={"segments": (*before, call)})
+        reply = await asyncio.to_thread(_supply_frame, change.frame, calling, settings.parts.resources)
     elif change.drop:
         reply = Frames(tag=call.tag, note=DROPPED)
     else:
@@ -268,7 +283,7 @@ def _index_of_call(trace: Trace, at: int) -> int:
 
 
 def _kept_review(trace: Trace, at: int, change: _Change) -> Review | None:
-    """A person's other query for the call, unless this change has one of its own."""
+    """Return the review in which a person replaced the call's query; None if this change sets a query."""
     _, reply = trace.looks[at - 1]
     review = reply.review if reply else None
     if review and review.decision == "replace" and change.query is None:
@@ -277,17 +292,22 @@ def _kept_review(trace: Trace, at: int, change: _Change) -> Review | None:
 
 
 def _reread_call(call: Call, change: _Change, kept: Trace, grammar: Grammar) -> Call:
-    """The call as it is made now, read by the grammar as if the model had written it."""
+    """Return the changed call, parsed by the grammar as if the model had written it.
+
+    Raises:
+        ConfigError: The run does not have the call's tool.
+        QuestionError: The grammar does not accept the changed call.
+    """
     tag = change.tag or call.tag
     query = call.query if change.query is None else " ".join(clean_text(change.query).split())
     if tag not in grammar.tags and (change.edits_call or call.outcome not in ("unknown", "forged")):
         known = ", ".join(grammar.tags) or "no tool"
         raise ConfigError(
-            f"the call is of <{tag}>, and this run has {known}: choose a configuration or a context with "
-            "that tool"
+            f"the call is of <{tag}>, and this run has {known}: use a configuration or a context with that "
+            "tool"
         )
     text = _rewrite_call(call, tag, query) if change.edits_call else call.text
-    earlier = [(made.tag, made.query) for made in kept.calls if made.outcome == "ok"]
+    earlier = [(other.tag, other.query) for other in kept.calls if other.outcome == "ok"]
     parser = grammar.parser(earlier=earlier)
     parser.feed(text)
     parser.finish(StopReason.EOS)
@@ -297,19 +317,19 @@ def _reread_call(call: Call, change: _Change, kept: Trace, grammar: Grammar) -> 
         return read if isinstance(read, Call) and is_whole else call
     if isinstance(read, Call) and is_whole and read.outcome == "ok":
         return read
-    why = OUTCOMES[read.outcome] if isinstance(read, Call) else "it is no call"
-    raise QuestionError(f"<{tag}> cannot be asked for {query[:60]!r}: {why}")
+    why = OUTCOMES[read.outcome] if isinstance(read, Call) else "it is not a call"
+    raise QuestionError(f"<{tag}> cannot be called with {query[:60]!r}: {why}")
 
 
 def _rewrite_call(call: Call, tag: str, query: str) -> str:
-    """The text of a call of `tag`, with the spaces that the model had put around its query."""
+    """Return the text of the changed call. Spaces around the query stay as the model wrote them."""
     padded = re.fullmatch(r"<\w+>(\s*).*?(\s*)</\w+>", call.text, re.DOTALL)
     before, after = padded.groups() if padded else ("", "")
     return f"<{tag}>{before}{query}{after}</{tag}>"
 
 
 def _supply_frame(frame: str | Path | float, trace: Trace, resources: Resources) -> Frames:
-    """The reply to a call with a frame of the caller's. The model is not told who supplied it."""
+    """Return the reply to a call with the caller's frame. The model does not see who supplied it."""
     if isinstance(frame, int | float):
         if not 0 <= frame <= trace.video.seconds:
             raise QuestionError(
@@ -317,7 +337,7 @@ def _supply_frame(frame: str | Path | float, trace: Trace, resources: Resources)
             )
         decision = Decision(type="supply", seconds=frame)
     else:
-        open_picture(str(frame)).close()  # raises if the file is no picture
+        open_picture(str(frame)).close()  # raises if the file is not a picture
         decision = Decision(type="supply", frame=str(frame))
     frames = resolve_decision(decision, trace, trace.video.path, resources)
     assert frames is not None
@@ -325,7 +345,7 @@ def _supply_frame(frame: str | Path | float, trace: Trace, resources: Resources)
 
 
 def _usage_before(trace: Trace, at: int, before: tuple[Segment, ...]) -> Usage:
-    """The usage up to call number `at`: before the answer, each visit to `reason` ends with one call."""
+    """Return the usage up to call number `at`: until the answer, each visit to `reason` ends in one call."""
     loops = trace.usage.loops[:at]
     seconds = {
         "view": trace.usage.node_seconds.get("view", 0.0),
@@ -339,10 +359,11 @@ def _usage_before(trace: Trace, at: int, before: tuple[Segment, ...]) -> Usage:
 
 def _check_frames(kept: Trace, store: FrameStore) -> None:
     """Raise `StoreError` unless every frame that was shown is stored."""
-    gone = [frame for frame in kept.shown if frame.digest not in store]
-    if gone:
+    missing = [frame for frame in kept.shown if frame.digest not in store]
+    if missing:
+        first = missing[0]
         raise StoreError(
-            f"{len(gone)} of the {len(kept.shown)} frames that were shown are not in {store.url} (the first: "
-            f"{gone[0].seconds:.1f} s, {gone[0].digest}): give the cache or the store that the trace was "
-            "made with, or ask the question anew"
+            f"{len(missing)} of the {len(kept.shown)} frames that were shown are not in {store.url} (the "
+            f"first: {first.seconds:.1f} s, {first.digest}): configure the cache or the store of the trace, "
+            "or ask the question again"
         )

@@ -1,6 +1,6 @@
-"""The initial frames: those that the model is shown before it begins.
+"""The initial frames, which the model sees before its first turn.
 
-The paper shows frames at 1 fps, or 3 frames spread evenly for VideoEspresso (`view.fps`, `view.frames`).
+The paper shows frames at 1 fps, or 3 evenly spread frames for VideoEspresso (`view.fps`, `view.frames`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,16 @@ from act2see.tools.video.window import absolute_path
 
 
 async def initial_frames(parts: Parts, view: ViewConfig, video: str) -> tuple[Video, tuple[FrameRef, ...]]:
-    """The video's facts and its initial frames: `view.fps` a second, or `view.frames` spread evenly.
+    """Return the facts of the video and its initial frames: `view.fps` a second, or `view.frames` in all.
 
-    More than `view.max_frames` are thinned evenly, so that the end of the video is in view too. The path is
-    absolute, so that a run is resumed, and a trace asked again, from any working folder.
+    If they are more than `view.max_frames`, frames are left out evenly, so that the end of the video is still
+    in view. The video's path becomes absolute, so that a run can be resumed, and a trace replayed, from any
+    working folder.
+
+    Args:
+        parts: The parts of the graph.
+        view: The settings of the initial frames.
+        video: The path of the video.
 
     Raises:
         VideoError: The video cannot be read.

@@ -1,8 +1,7 @@
-"""What this machine has, and which presets it can run: for `act2see doctor`, and for messages that point to
-another preset.
+"""The memory of this machine, and the presets that it can run.
 
-Nothing is loaded or fetched. A preset states its needs (`needs`), and the catalogue knows the sizes of what
-would have to be downloaded.
+`act2see doctor` and messages that recommend another preset use this module. Nothing is loaded or fetched: a
+preset states its `needs`, and the catalogue has the sizes of weights that are not downloaded yet.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from act2see.graphs.needs import configured_weights
 from act2see.tools.runtime.catalogue import catalogue
 from act2see.tools.runtime.weights import Wanted, what_is_missing
 
-GENERAL = ("paper", "paper-24gb", "laptop", "api")  # the presets for any footage, the largest first
+GENERAL = ("paper", "paper-24gb", "laptop", "api")
+"""The presets for any footage, the largest first."""
 
 
 def device_memory(device: str) -> tuple[str, float | None]:
-    """A device's name and its memory in bytes; None if there is no such device."""
+    """The name of a device and its memory in bytes; None if there is no such device."""
     import torch
 
     if device.startswith("cuda"):
@@ -33,51 +33,53 @@ def device_memory(device: str) -> tuple[str, float | None]:
     return kind, float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def enough(has: float | None, gigabytes: float) -> bool:
-    """Whether memory of `has` bytes counts as so many gigabytes.
+def has_memory(available: float | None, gigabytes: float) -> bool:
+    """Whether `available` bytes of memory are enough for a need in gigabytes.
 
-    A card of 24 GB has a little less, because its driver keeps some.
+    5 % less is enough too: the driver of a 24 GB card reserves some of its memory.
     """
-    return not gigabytes or (has is not None and has >= 0.95e9 * gigabytes)
+    return not gigabytes or (available is not None and available >= 0.95e9 * gigabytes)
 
 
-def recommended() -> str:
-    """The preset for a video of one's own on this machine, with the command to use it, in a sentence or
-    two."""
-    fits = [name for name in GENERAL if _fits(load_config(name))]
-    local = [name for name in fits if name != "api"]
+def recommend_preset() -> str:
+    """One or two sentences that recommend a preset for the user's own videos on this machine."""
+    fitting = [name for name in GENERAL if _fits(load_config(name))]
+    local = [name for name in fitting if name != "api"]
     if local:
         best, *others = local
         also = f" ({' and '.join(others)} would run too)" if others else ""
-        fetch = f"`act2see download --preset {best}`, then " if _missing(load_config(best)) else ""
+        download = f"`act2see download --preset {best}`, then " if _missing_weights(load_config(best)) else ""
         return (
-            f"For other footage this machine can run the preset {best}{also}: {fetch}ask again with the "
+            f"For other footage, this machine can run the preset {best}{also}: {download}ask again with the "
             f"preset {best}."
         )
-    if fits:
+    if fitting:
         return (
-            "For other footage this machine can run the preset api alone, in which a chat model answers, for "
-            "a key: `act2see doctor --preset api` says what it needs."
+            "For other footage, only the preset api runs on this machine: a chat model answers, which needs "
+            "a key. `act2see doctor --preset api` lists its requirements."
         )
     needs = load_config("laptop").needs
     return (
-        f"For other footage this machine is too small: the preset laptop takes {needs.ram:g} GB of memory "
-        f"and {needs.disk:g} GB of disk, `act2see doctor --preset laptop` says more."
+        f"This machine is too small for other footage: the preset laptop needs {needs.ram:g} GB of memory "
+        f"and {needs.disk:g} GB of disk. `act2see doctor --preset laptop` shows the details."
     )
 
 
 def _fits(config: Config) -> bool:
+    """Whether this machine has the memory for a preset, and the disk space for its missing weights."""
     from act2see.tools.runtime.hub import cache_folder, free_space
 
-    needs = config.needs
-    if not (enough(device_memory("cuda")[1], needs.gpu) and enough(device_memory("cpu")[1], needs.ram)):
+    _, gpu = device_memory("cuda")
+    _, ram = device_memory("cpu")
+    if not has_memory(gpu, config.needs.gpu) or not has_memory(ram, config.needs.ram):
         return False
-    to_fetch = 0.0
-    for weights in _missing(config):
+    to_fetch = 0.0  # bytes
+    for weights in _missing_weights(config):
         if known := catalogue().get(weights.name):
             to_fetch += known.disk(weights.without)
     return not to_fetch or to_fetch < free_space(cache_folder())
 
 
-def _missing(config: Config) -> list[Wanted]:
+def _missing_weights(config: Config) -> list[Wanted]:
+    """The weights of a configuration that are not on this machine, each once."""
     return [weights for weights in dict.fromkeys(configured_weights(config)) if what_is_missing(weights)]

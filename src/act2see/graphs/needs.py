@@ -1,12 +1,12 @@
-"""What a configuration needs, and whether it is here: weights, memory, a chat model's key, a server.
+"""The requirements of a configuration: weights, memory, a chat model's key, a server.
 
-Nothing is loaded or fetched. Weights are looked for in their folders and in the hub's cache; their sizes come
-from the headers of safetensors files, or from the catalogue if they are not here yet. A chat model's key is
-found when its graph is built and tried with one small request; a vLLM server is asked for its limits.
+Nothing is loaded or fetched. Weights are looked for in their folders and in the hub's cache. Their sizes come
+from the headers of safetensors files, or from the catalogue if they are not downloaded. A chat model's key is
+tested with one small request, and a vLLM server is asked for its limits.
 
-`needed_weights` lists everything, for `doctor` and `download`. `check_ready` begins every run (in the node
-`view`), so that the command line, the page and servers all say in one line what is missing, and the command
-that fetches it. Weights that were found once are not looked for again.
+`needed_weights` lists all weights, for `doctor` and `download`. `check_ready` runs at the start of every run,
+in the node `view`. So the command line, the page and the servers report in the same line what is missing,
+and the command that fetches it. Weights that are already loaded are not checked again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import asyncio
 import json
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel
 
 from act2see.errors import Act2SeeError, ConfigError, SetupError, WeightsError
 from act2see.graphs.config import PRESETS, Config, load_config
@@ -40,127 +41,138 @@ SHIPPED = Path(__file__).parents[1] / "micro" / "weights"
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """One set of weights. Sizes are in bytes, and None if they are unknown."""
+    """The weights of one part. Sizes are in bytes, and None if they are unknown."""
 
     part: str
-    """The part that loads them: `reasoner`, `encoder`, `adapter`, or a tool's tag."""
+    """The part that loads the weights: `reasoner`, `encoder`, `adapter`, or a tool's tag."""
     name: str
     """A folder, or a hub name."""
     device: str
     folder: Path | None
-    """Where they are; None if they are missing."""
+    """The folder of the weights; None if they are missing."""
     memory: float | None
-    """Taken on the device."""
+    """Memory used on the device."""
     estimated: bool = False
-    """Whether the sizes are the catalogue's."""
+    """Whether the sizes come from the catalogue."""
     problem: str = ""
-    """What is wrong with them; empty if they can be loaded."""
+    """The reason why the weights cannot be loaded; empty if they can."""
     ram: float = 0.0
-    """Taken in the CPU's memory, by parts that wait there."""
+    """Memory used on the CPU by offloaded parts."""
     disk: float | None = 0.0
-    """Still to be fetched."""
+    """Size of the files that are still to be downloaded."""
     known: Known | None = None
-    """Their entry in the catalogue."""
+    """The entry of the weights in the catalogue."""
     without: tuple[str, ...] = ()
     """Parts of a pipeline that are not loaded."""
 
     @property
     def of_hub(self) -> bool:
-        """Whether a hub may have them."""
+        """Whether the weights come from a hub."""
         return is_of_hub(self.name)
 
 
+@dataclass(frozen=True, slots=True)
+class _WeightOptions:
+    """The options of a part that loads weights. Tools share these names by convention."""
+
+    weights: str
+    device: str = "auto"
+    dtype: str = "auto"
+    offload: str = "none"
+    quantise: str = "none"
+    text_encoder_3: bool = True
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The parts of a pipeline that are not loaded."""
+        return () if self.text_encoder_3 else ("text_encoder_3",)
+
+
+def _weight_options(options: BaseModel) -> _WeightOptions | None:
+    """Return the options that concern weights; None if the tool loads none."""
+    values = options.model_dump(include={f.name for f in fields(_WeightOptions)})
+    return _WeightOptions(**values) if isinstance(values.get("weights"), str) else None
+
+
 def configured_weights(config: Config) -> Iterator[Wanted]:
-    """The weights that the parts of a configuration load on this machine; those of a server are not its own.
+    """Yield the weights that a configuration loads on this machine, without those that a server loads.
 
     Raises:
-        ConfigError: A tool does not exist, or cannot take its options.
+        ConfigError: A tool does not exist, or its options are invalid.
     """
     if config.reasoner.use == "transformers":
         yield Wanted("reasoner", config.reasoner.weights)
     yield Wanted("encoder", config.encoder.weights)
     for tag, settings in config.tools.items():
-        _, options = chosen_tool(settings.use, tag, settings.options, config.folder)
-        if isinstance(name := getattr(options, "weights", None), str):
-            yield Wanted(tag, name, _left_out(options))
+        _, tool_options = chosen_tool(settings.use, tag, settings.options, config.folder)
+        if options := _weight_options(tool_options):
+            yield Wanted(tag, options.weights, options.without)
 
 
 def needed_weights(config: Config) -> list[Needed]:
-    """The weights of the reasoner, its adapter, the encoder and the tools, with their sizes.
+    """Return the weights of the reasoner, its adapter, the encoder and the tools, with their sizes.
 
-    A tool that cannot be made is listed with its problem, so that the others are seen too.
+    A tool that cannot be created is listed with its problem, and the others are still listed.
     """
-    reasoner, encoder = config.reasoner, config.encoder
-    found = []
+    reasoner = config.reasoner
+    encoder = config.encoder
+    needed = []
     if reasoner.use == "transformers":
-        found.append(_needed("reasoner", reasoner.weights, reasoner.device, reasoner.dtype))
-    found.append(_needed("encoder", encoder.weights, encoder.device, encoder.dtype))
+        needed.append(_measure("reasoner", _WeightOptions(reasoner.weights, reasoner.device, reasoner.dtype)))
+    needed.append(_measure("encoder", _WeightOptions(encoder.weights, encoder.device, encoder.dtype)))
     if reasoner.adapter:
-        found.append(_needed("adapter", reasoner.adapter, reasoner.device, reasoner.dtype))
+        needed.append(_measure("adapter", _WeightOptions(reasoner.adapter, reasoner.device, reasoner.dtype)))
     for tag, settings in config.tools.items():
         try:
-            _, options = chosen_tool(settings.use, tag, settings.options, config.folder)
+            _, tool_options = chosen_tool(settings.use, tag, settings.options, config.folder)
         except ConfigError as e:
             device = pick_device(reasoner.device)
-            found.append(Needed(tag, settings.use, device, folder=None, memory=None, problem=str(e)))
+            needed.append(Needed(tag, settings.use, device, folder=None, memory=None, problem=str(e)))
             continue
-        if isinstance(name := getattr(options, "weights", None), str):
-            device, dtype = getattr(options, "device", "auto"), getattr(options, "dtype", "auto")
-            found.append(_needed(tag, name, device, dtype, options))
-    return found
+        if options := _weight_options(tool_options):
+            needed.append(_measure(tag, options))
+    return needed
 
 
-def _needed(part: str, name: str, device: str, dtype: str, options: Any = None) -> Needed:
-    device = pick_device(device)
-    itemsize = BYTES.get(dtype, 2 if device == "cuda" else 4)
-    without = _left_out(options)
+def _measure(part: str, options: _WeightOptions) -> Needed:
+    """Find the weights of a part, and determine their sizes."""
+    name = options.weights
+    device = pick_device(options.device)
     known = catalogue().get(name)
-    folder, problem = None, ""
+    folder: Path | None = None
+    problem = ""
+    parameters: dict[str, int] = {}  # by the part of a pipeline
     try:
         folder = find_weights(name)
-        sizes = {p: sum(map(_parameters, files)) for p, files in weight_files(folder, without)}
+        for pipeline_part, files in weight_files(folder, options.without):
+            parameters[pipeline_part] = sum(map(_count_parameters, files))
     except (WeightsError, OSError, ValueError) as e:
-        folder, problem = None, str(e)
-        sizes = {p: n for p, n in known.parts.items() if p not in without} if known else {}
-    if not sizes and problem:
-        return Needed(
-            part,
-            name,
-            device,
-            folder=None,
-            memory=None,
-            estimated=True,
-            problem=problem,
-            disk=None,
-            known=known,
-            without=without,
-        )
-    # On a CPU nothing is offloaded: it is there already.
-    offload = getattr(options, "offload", "none") if device != "cpu" else "none"
-    quantised = getattr(options, "quantise", "none") != "none"
-    use = memory_of(sizes, itemsize, quantised=quantised, offload=offload)
-    return Needed(
+        folder = None
+        problem = str(e)
+        parts = known.parts if known else {}
+        parameters = {p: count for p, count in parts.items() if p not in options.without}
+    needed = Needed(
         part,
         name,
         device,
-        folder=folder,
-        memory=use.device,
+        folder,
+        memory=None,
         estimated=bool(problem),
         problem=problem,
-        ram=use.ram,
-        disk=known.disk(without) if problem and known else 0.0,
         known=known,
-        without=without,
+        without=options.without,
     )
+    if problem and not parameters:
+        return replace(needed, disk=None)
+    itemsize = BYTES.get(options.dtype, 2 if device == "cuda" else 4)
+    offload = options.offload if device != "cpu" else "none"  # offloaded parts go to the CPU anyway
+    memory = memory_of(parameters, itemsize, quantised=options.quantise != "none", offload=offload)
+    disk = known.disk(options.without) if problem and known else 0.0
+    return replace(needed, memory=memory.device, ram=memory.ram, disk=disk)
 
 
-def _left_out(options: Any) -> tuple[str, ...]:
-    """The parts of a pipeline that a tool's options leave out."""
-    return () if getattr(options, "text_encoder_3", True) else ("text_encoder_3",)
-
-
-def _parameters(file: Path) -> int:
-    """Parameters of a safetensors file, from its header."""
+def _count_parameters(file: Path) -> int:
+    """Return the number of parameters in a safetensors file, from its header."""
     with file.open("rb") as f:
         header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
@@ -169,7 +181,7 @@ def _parameters(file: Path) -> int:
 async def check_ready(
     config: Config, parts: Parts | None = None, tools: Collection[str] | None = None
 ) -> None:
-    """Raise unless a run of this configuration can begin.
+    """Raise an error unless a run of this configuration can start.
 
     Args:
         config: The configuration.
@@ -178,26 +190,26 @@ async def check_ready(
 
     Raises:
         ConfigError: A package or a key is missing.
-        WeightsError: Weights are missing; the message has the command that fetches them.
+        WeightsError: Weights are missing; the message names the command that fetches them.
         SetupError: A server cannot be reached, or refuses the key.
     """
     chosen = await asyncio.to_thread(cached_parts, config) if parts is None else parts
     missing = await asyncio.to_thread(missing_weights, chosen, tools)
-    wrong: Act2SeeError | None = missing_error(missing, config) if missing else None
-    # Both problems are reported at once: nobody should fetch gigabytes and only then hear of a wrong key.
+    error: Act2SeeError | None = missing_error(missing, config) if missing else None
+    # Report both problems at once, so that a wrong key is not found only after gigabytes are downloaded.
     try:
         await chosen.reasoner.check()
     except SetupError as e:
-        if wrong is None:
+        if error is None:
             raise
-        wrong = WeightsError(f"{e}; and {wrong}")
-    if wrong:
-        raise wrong
+        error = WeightsError(f"{e}; and {error}")
+    if error:
+        raise error
 
 
 @natively  # it imports the hub's library
 def missing_weights(parts: Parts, tools: Collection[str] | None = None) -> list[tuple[Wanted, str]]:
-    """The weights that a run would load and that are not here, each with its problem."""
+    """Return the weights that a run would load and that are missing, each with its problem."""
     wanted = [*wanted_by(parts.reasoner)]
     for tag, tool in parts.tools.items():
         if tools is None or tag in tools:
@@ -207,23 +219,23 @@ def missing_weights(parts: Parts, tools: Collection[str] | None = None) -> list[
 
 
 def missing_error(missing: Sequence[tuple[Wanted, str]], config: Config) -> WeightsError:
-    """All missing weights in one line, with the command that fetches those of a hub."""
+    """Return an error that lists the missing weights, with the command that downloads those of a hub."""
     absent = [weights.name for weights, problem in missing if problem == "not downloaded"]
-    lines = []
+    problems = []
     if absent:
-        lines.append(f"{_listed(absent)} {'is' if len(absent) == 1 else 'are'} not downloaded")
+        problems.append(f"{_join(absent)} {'is' if len(absent) == 1 else 'are'} not downloaded")
     for weights, problem in missing:
         if weights.name not in absent:
-            lines.append(problem if weights.name in problem else f"{weights.name}: {problem}")
+            problems.append(problem if weights.name in problem else f"{weights.name}: {problem}")
     hub = [weights.name for weights, _ in missing if is_of_hub(weights.name)]
     fetch = ""
     if hub:
         fetch = f"; fetch {'them' if len(hub) > 1 else 'it'} with: {_download_command(hub, config)}"
-    return WeightsError(f"weights are missing: {'; '.join(lines)}{fetch}")
+    return WeightsError(f"weights are missing: {'; '.join(problems)}{fetch}")
 
 
 def _download_command(names: Sequence[str], config: Config) -> str:
-    """The command that fetches these: by the preset that names them all, else by their names."""
+    """Return the command that downloads these weights: by the preset if it has all of them, else by name."""
     if config.name in PRESETS:
         preset = load_config(config.name)
         if set(names) <= {weights.name for weights in configured_weights(preset)}:
@@ -231,6 +243,7 @@ def _download_command(names: Sequence[str], config: Config) -> str:
     return f"act2see download {' '.join(dict.fromkeys(names))}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
+    """Return the names as `a, b and c`."""
     *others, last = dict.fromkeys(names)
     return f"{', '.join(others)} and {last}" if others else last

@@ -1,7 +1,7 @@
-"""The working parts of a graph, built from its configuration: the reasoner, the tools, and what tools share.
+"""The working parts of a graph, built from its configuration: the reasoner, the tools and their resources.
 
-Models are loaded when they are first needed, not when the graph is built. The graphs of one process share
-them (`cached_parts`), whatever else differs in their configurations: docs/sharing.md.
+Models are loaded on first use, not when the graph is built. All graphs of a process share them
+(`cached_parts`), even if other settings differ: docs/sharing.md.
 """
 
 from __future__ import annotations
@@ -35,26 +35,34 @@ from act2see.tools.video.store import FrameStore, default_cache
 
 
 class Guard(Protocol):
-    """Refuses videos that a model cannot understand: for models that know one world only."""
+    """Refuses videos that the model cannot understand, such as real footage for the micro models."""
 
     async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None:
-        """Why the video is refused; None if it is not. `frames` are the initial ones, (height, width, 3)."""
+        """Return the reason to refuse the video, or None to accept it.
+
+        Args:
+            frames: The initial frames, each `(height, width, 3)`.
+        """
         ...
 
 
-NODES = ("view", "reason", "approve", "answer")  # names that no tag may have
+NODES = ("view", "reason", "approve", "answer")
+"""The names of the graph's own nodes, which no tag may have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that nodes use. Each can be replaced: `dataclasses.replace(build_parts(config),
-    reasoner=mine)`."""
+    """The objects that nodes use.
+
+    Replace one with `dataclasses.replace(build_parts(config), reasoner=mine)`.
+    """
 
     reasoner: Reasoner
     tools: Mapping[str, FrameTool]
-    """The tools by their tags."""
+    """The tools by tag."""
     resources: Resources
     guard: Guard | None = None
+    """Checks each video before the first turn, if the configuration names a guard."""
 
 
 def build_parts(config: Config, shared: Shared | None = None) -> Parts:
@@ -62,7 +70,7 @@ def build_parts(config: Config, shared: Shared | None = None) -> Parts:
 
     Args:
         config: The configuration.
-        shared: Models that other parts use as well; by default these parts have their own.
+        shared: The models that other parts use too; by default these parts have their own.
 
     Raises:
         ConfigError: A tag, a tool, a model or the guard cannot be used.
@@ -71,15 +79,15 @@ def build_parts(config: Config, shared: Shared | None = None) -> Parts:
     for tag in config.tools:
         if tag in NODES or tag in AskState.__annotations__:
             raise ConfigError(
-                f"tool tag {tag!r} is taken: the graph has a node or a key of that name; choose another"
+                f"tool tag {tag!r} is reserved: the graph has a node or a key of this name; choose another"
             )
     resources = build_resources(config, shared)
-    tools = {
-        tag: make_tool(t.use, tag, t.options, resources, config.folder) for tag, t in config.tools.items()
-    }
+    tools = {}
+    for tag, settings in config.tools.items():
+        tools[tag] = make_tool(settings.use, tag, settings.options, resources, config.folder)
     needs = reasoner_needs(config)
-    # Sampling and prompt are chosen by each run, so models are shared whatever they are. The store is not: a
-    # model reads the frames of one.
+    # Each run has its own sampling and prompt, so they do not keep two configurations from sharing a model.
+    # The store does, because a reasoner reads its frames from one store.
     model = config.reasoner.model_dump_json(exclude={"temperature", "top_p", "prompt"})
     needed = None if config.reasoner.use == "transformers" else needs
     reasoner = resources.shared.get(
@@ -90,19 +98,24 @@ def build_parts(config: Config, shared: Shared | None = None) -> Parts:
 
 
 def reasoner_needs(config: Config) -> Needs:
-    """The most that one run may send to the reasoner, for servers that are checked before it."""
-    shown = min(config.view.frames or config.view.max_frames, config.view.max_frames)
-    called = config.budget.calls * max((t.max_frames for t in config.tools.values()), default=0)
-    return Needs(shown + called, config.view.max_side, config.budget.tokens + config.budget.answer_tokens)
+    """Return the most that one run may send to the reasoner. Servers are checked against it."""
+    initial = min(config.view.frames or config.view.max_frames, config.view.max_frames)
+    per_call = max((tool.max_frames for tool in config.tools.values()), default=0)
+    images = initial + config.budget.calls * per_call
+    return Needs(images, config.view.max_side, config.budget.tokens + config.budget.answer_tokens)
 
 
 def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | None = None) -> Reasoner:
-    """The reasoner that a config names.
+    """Build the reasoner of a configuration.
 
     Args:
-        config: The `reasoner` of a configuration.
-        store: The store of the frames that it is shown.
+        config: The `reasoner` section of the configuration.
+        store: The store from which the reasoner reads frames.
         needs: The most that one run may send, which a server must allow.
+
+    Raises:
+        ConfigError: The chat model or the server cannot be used.
+        WeightsError: Weights are missing.
     """
     if config.use == "transformers":
         return LazyReasoner(config, store)
@@ -110,11 +123,7 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
         from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 
         return VLLMHTTPReasoner.from_options(
-            config.weights,
-            store,
-            config.options,
-            adapter=config.adapter,
-            needs=needs,
+            config.weights, store, config.options, adapter=config.adapter, needs=needs
         )
     if config.use == "llama-cpp":
         from act2see.agent.reasoners.llama_cpp.reasoner import LlamaCppReasoner
@@ -123,14 +132,12 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
     if config.use == "vllm":
         from act2see.agent.reasoners.vllm.engine import VLLMReasoner
 
-        given = {
-            "dtype": config.dtype,
-            "max_model_len": config.context,
-            **({"images": needs.images} if needs else {}),
-            **config.options,
-        }
+        arguments: dict[str, Any] = {"dtype": config.dtype, "max_model_len": config.context}
+        if needs:
+            arguments["images"] = needs.images
+        arguments |= config.options
         weights = local_weights("the reasoner's weights", config.weights)
-        return VLLMReasoner.from_pretrained(weights, store, adapter=config.adapter, **given)
+        return VLLMReasoner.from_pretrained(weights, store, adapter=config.adapter, **arguments)
     from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 
     model = chat_model(config.weights, reasoner_options(config.weights, config.options), "reasoner.weights")
@@ -144,96 +151,118 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
     )
 
 
-def storage(config: Config) -> tuple[Path, str]:
-    """The places of a graph that is built now: the folder of its indexes, and the path or URL of its frames.
+def storage_of(config: Config) -> tuple[Path, str]:
+    """Return the folder of the indexes, and the path or URL of the frame store.
 
-    They depend on `ACT2SEE_CACHE` if the configuration names no cache.
+    If the configuration sets no cache, they depend on the present value of `ACT2SEE_CACHE`.
     """
     cache = Path(config.cache).expanduser().absolute() if config.cache else default_cache()
     return cache, local_path(config.store) if config.store else str(cache / "frames")
 
 
 def build_resources(config: Config, shared: Shared | None = None) -> Resources:
-    """The store and the finder, without models for reasoning or tools: enough to find frames."""
+    """Build the store and the finder, which are enough to search for frames.
+
+    Args:
+        config: The configuration.
+        shared: The models that other parts use too; by default these resources have their own.
+
+    Raises:
+        WeightsError: The encoder's weight folder does not exist.
+    """
     shared = shared or Shared()
-    cache, place = storage(config)
-    store = FrameStore(place)
-    clips = VideoLibrary(cache, store, config.view.max_side, config.video.decoder)
-    e, i = config.encoder, config.index
-    encoder = shared.get(("encoder", e.model_dump_json(exclude={"batch"})), lambda: LazyEncoder(e))
-    return Resources(store, Finder(clips, encoder, cache, i.fps, e.batch, i.keep_frames, i.workers), shared)
+    cache, frames = storage_of(config)
+    store = FrameStore(frames)
+    library = VideoLibrary(cache, store, config.view.max_side, config.video.decoder)
+    # The batch size is the finder's, so it does not keep two configurations from sharing an encoder.
+    key = ("encoder", config.encoder.model_dump_json(exclude={"batch"}))
+    encoder = shared.get(key, lambda: LazyEncoder(config.encoder))
+    index = config.index
+    finder = Finder(
+        library, encoder, cache, index.fps, config.encoder.batch, index.keep_frames, index.workers
+    )
+    return Resources(store, finder, shared)
 
 
 _shared = Shared()
 
 
 def cached_parts(config: Config) -> Parts:
-    """The parts of this configuration in this process: models are loaded once, however many graphs use them.
+    """Return the parts of a configuration, built once per process. All graphs share their models.
 
-    If the configuration leaves the cache to `ACT2SEE_CACHE`, that is read now, and another value gives other
-    parts.
+    If the configuration sets no cache, another value of `ACT2SEE_CACHE` leads to other parts.
+
+    Raises:
+        ConfigError: A tag, a tool, a model or the guard cannot be used.
+        WeightsError: A weight folder does not exist.
     """
     return _shared.get(parts_key(config), lambda: build_parts(config, _shared))
 
 
 def parts_key(config: Config) -> tuple[str, ...]:
-    """The key of a configuration's parts in this process."""
-    return ("parts", config.model_dump_json(), *map(str, storage(config)))
+    """Return the key under which `cached_parts` keeps the parts of a configuration."""
+    return ("parts", config.model_dump_json(), *map(str, storage_of(config)))
 
 
 def build_guard(config: Config) -> Guard | None:
-    """The guard that `view.guard` names, if it names one.
+    """Return the guard that `view.guard` names; None if it names none.
 
     Raises:
-        ConfigError: It cannot be imported.
+        ConfigError: The guard cannot be imported.
     """
     if not config.view.guard:
         return None
     module, _, name = config.view.guard.partition(":")
     try:
-        made: Guard = getattr(import_beside(module, config.folder), name)()
+        guard: Guard = getattr(import_beside(module, config.folder), name)()
     except (ImportError, AttributeError, ValueError) as e:
         raise ConfigError(f"view.guard {config.view.guard!r} cannot be imported: {e}") from e
-    return made
+    return guard
 
 
 class LazyEncoder:
     """The configured encoder, loaded on first use.
 
-    Callers that ask at the same time are encoded together (`tools/runtime/batching.py`). A frame's features
-    do not depend on its batch, beyond the rounding of a larger matrix product.
+    Requests that arrive at the same time are encoded in one batch (`tools/runtime/batching.py`). The features
+    of a frame depend on its batch only by the rounding of a larger matrix product.
+
+    Raises:
+        WeightsError: The weight folder does not exist.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         self.config = config
         self._lock = Lock()
-        self._made: FrameEncoder | None = None
-        self._inherited = False  # from the process that this one was forked from
+        self._loaded: FrameEncoder | None = None
+        self._inherited = False
+        """Whether the model was loaded before this process was forked from its parent."""
         renew_after_fork(self)
         self.queue: MicroBatcher[str, Sequence[Any], NDArray[Any]] = MicroBatcher(
-            self._together, max_size=config.batch, size=len, gather=0, name="act2see-encoder"
+            self._encode_batch, max_size=config.batch, size=len, gather=0, name="act2see-encoder"
         )
-        resolve_weights(config.weights)  # raises now, not in the middle of a question
+        resolve_weights(config.weights)  # fail here rather than during a question
 
     def renew(self) -> None:
-        """In a forked child: the model is inherited, and may be out of reach."""
-        self._inherited = self._made is not None
+        """Called in a forked child, where the inherited model may be unusable."""
+        self._inherited = self._loaded is not None
 
     @natively
     def _encoder(self) -> FrameEncoder:
         with self._lock:
-            if self._made is None:
+            if self._loaded is None:
                 c = self.config
-                weights, device = local_weights("the encoder's weights", c.weights), pick_device(c.device)
+                weights = local_weights("the encoder's weights", c.weights)
+                device = pick_device(c.device)
+                make_encoder = _encoder_classes()[c.use]
                 try:
-                    self._made = _encoders()[c.use](weights, device=device, dtype=_dtype(c.dtype, device))
+                    self._loaded = make_encoder(weights, device=device, dtype=_pick_dtype(c.dtype, device))
                 except OSError as e:
                     raise not_loaded("the encoder's weights", c.weights, e) from e
-            return self._made
+            return self._loaded
 
     def wanted(self) -> Iterator[Wanted]:
-        """The weights that would be loaded now."""
-        if self._made is None:
+        """Yield the weights that the next request would load."""
+        if self._loaded is None:
             yield Wanted("encoder", self.config.weights)
 
     @property
@@ -254,22 +283,35 @@ class LazyEncoder:
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
         return self.queue.run("phrases", texts)
 
-    def _together(
-        self, kind: str, asked: Sequence[Sequence[Any]], stop: Stop
+    def _encode_batch(
+        self, kind: str, requests: Sequence[Sequence[Any]], stop: Stop
     ) -> list[NDArray[Any] | Exception]:
-        """Encode the frames or phrases of several callers in one forward, or in halves if that fails."""
+        """Encode the frames or phrases of several requests in one forward, or in halves if that fails.
+
+        Args:
+            kind: `frames` or `phrases`.
+            requests: The frames, each `(height, width, 3)`, or the phrases of each request.
+            stop: Not used: a forward cannot be stopped.
+
+        Returns:
+            The vectors of each request, or the error of one of its items.
+        """
         if self._inherited:
             check_inherited("the encoder", pick_device(self.config.device))
-        made = iter(in_halves(getattr(self._encoder(), kind), [one for some in asked for one in some]))
-        out: list[NDArray[Any] | Exception] = []
-        for some in asked:
-            rows = [next(made) for _ in some]
-            out.append(next((r for r in rows if isinstance(r, Exception)), None) or np.stack(rows))  # type: ignore[arg-type]
-        return out
+        encoder = self._encoder()
+        encode: Any = encoder.frames if kind == "frames" else encoder.phrases
+        items = [item for request in requests for item in request]
+        vectors = iter(in_halves(encode, items))
+        replies: list[NDArray[Any] | Exception] = []
+        for request in requests:
+            rows = [next(vectors) for _ in request]
+            errors = [row for row in rows if isinstance(row, Exception)]
+            replies.append(errors[0] if errors else np.stack(rows))  # type: ignore[arg-type]
+        return replies
 
 
-def _encoders() -> Mapping[str, Callable[..., FrameEncoder]]:
-    """The classes of encoders by `encoder.use`."""
+def _encoder_classes() -> Mapping[str, Callable[..., FrameEncoder]]:
+    """Return the classes of encoders by `encoder.use`."""
     from act2see.tools.search.blip2 import Blip2Encoder
     from act2see.tools.search.dual import DualEncoder, SentenceTransformersEncoder
 
@@ -281,41 +323,50 @@ def _encoders() -> Mapping[str, Callable[..., FrameEncoder]]:
 
 
 class LazyReasoner(Reasoner):
-    """A `TransformersReasoner` that loads on first use."""
+    """A `TransformersReasoner` that is loaded on first use.
+
+    Raises:
+        WeightsError: The weight folder does not exist.
+    """
 
     def __init__(self, config: ReasonerConfig, store: FrameStore) -> None:
-        self.config, self.store = config, store
+        self.config = config
+        self.store = store
         self.name = Path(resolve_weights(config.weights)).name
         self._lock = Lock()
-        self._made: Reasoner | None = None
+        self._loaded: Reasoner | None = None
 
     @natively
     def reasoner(self) -> Reasoner:
-        """The engine itself; loads it on the first call."""
+        """Return the reasoner itself; the first call loads it.
+
+        Raises:
+            WeightsError: Weights are missing.
+        """
         with self._lock:
-            if self._made is None:
+            if self._loaded is None:
                 from act2see.agent.reasoners.transformers import TransformersReasoner
 
                 c = self.config
-                local_weights("the reasoner's weights", c.weights)
+                local_weights("the reasoner's weights", c.weights)  # raises if a file is missing
                 device = pick_device(c.device)
-                self._made = TransformersReasoner.from_pretrained(
+                self._loaded = TransformersReasoner.from_pretrained(
                     resolve_weights(c.weights),
                     self.store,
                     device=device,
-                    dtype=_dtype(c.dtype, device),
+                    dtype=_pick_dtype(c.dtype, device),
                     adapter=c.adapter,
                     rows=c.rows,
                     context=c.context,
                 )
-            return self._made
+            return self._loaded
 
     async def prepare(self) -> None:
         await asyncio.to_thread(self.reasoner)
 
     def wanted(self) -> Iterator[Wanted]:
-        """The weights that would be loaded now."""
-        if self._made is None:
+        """Yield the weights that the next request would load."""
+        if self._loaded is None:
             yield Wanted("reasoner", self.config.weights)
             if self.config.adapter:
                 yield Wanted("adapter", self.config.adapter)
@@ -326,16 +377,19 @@ class LazyReasoner(Reasoner):
             yield item
 
     def forget(self, session: str) -> None:
-        if self._made is not None:
-            self._made.forget(session)
+        if self._loaded is not None:
+            self._loaded.forget(session)
 
     def close(self) -> None:
-        """Free its memory, when no run is under way; the next run would load it again."""
+        """Free the memory. Call it only while no run is in progress; the next run loads the model again."""
         with self._lock:
-            made, self._made = self._made, None
-        if made is not None:
-            made.close()
+            loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded.close()
 
 
-def _dtype(dtype: str, device: str) -> str:
-    return dtype if dtype != "auto" else ("bfloat16" if device == "cuda" else "float32")
+def _pick_dtype(dtype: str, device: str) -> str:
+    """Return the data type; for `auto`, bfloat16 on a CUDA GPU and float32 elsewhere."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if device == "cuda" else "float32"

@@ -1,17 +1,17 @@
 """The node `reason`: one turn of the model, up to the end of a call or of the answer.
 
-This is the loop of the paper's Algorithm 1, for training data and for inference alike. There it has two
-turns, before and after one call; here turns go on until `<answer>`, within a budget. Each turn renders the
-trace, lets the model continue that very prefix, and routes by what it wrote:
+This is the loop of the paper's Algorithm 1, for both training data and inference. The algorithm has two
+turns, before and after one call; here, turns continue until `<answer>`, within a budget. Each turn renders
+the trace, lets the model continue from there, and chooses the next node by what the model wrote:
 
-    a call              the tool's node, or `approve` if a person decides first
-    a malformed call    back to `reason`, with a note that says what was wrong
-    one call too many   back to `reason`, with the answer opened
-    the answer          `answer`
-    neither             back to `reason`, which opens the answer
+    a call                    the tool's node, or `approve` if a person decides first
+    a malformed call          back to `reason`, with a note that explains the error
+    a call over the budget    back to `reason`, with the answer opened
+    the answer                `answer`
+    none of these             back to `reason`, which opens the answer
 
-A spent budget never cuts the model off: the thought is closed and the answer opened for it
-(`</think><answer>`), and it has `budget.answer_tokens` left to write.
+When the budget is spent, the model still answers: the graph closes the thought and opens the answer
+(`</think><answer>`), and the model writes at most `budget.answer_tokens` more.
 """
 
 from __future__ import annotations
@@ -30,26 +30,22 @@ from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
 from act2see.agent.rollout import render
 from act2see.graphs.config import Budget, Config
+from act2see.graphs.events import emit
 from act2see.graphs.parts import Parts
 from act2see.graphs.run_settings import RunSettings
 from act2see.graphs.state import AskContext, AskState, run_context, trace_of
 from act2see.tools.base import call_seed
-from act2see.trace.events import CallEvent, Event, FramesEvent, TokenEvent
+from act2see.trace.events import CallEvent, FramesEvent, TokenEvent
 from act2see.trace.record import Answer, Call, Frames, Loop, Segment, Text
 from act2see.trace.trace import Trace
 
 Written = tuple[Text | Call | Answer, ...]
-"""The segments of a turn as the model wrote them: at most one `Text`, and then a `Call` or an `Answer`."""
-
-
-def emit(runtime: Runtime[AskContext], event: Event) -> None:
-    """Write an event to the run's custom stream, as plain data."""
-    runtime.stream_writer(event.model_dump(mode="json"))
+"""The segments of a turn as the model wrote them: at most one `Text`, then a `Call` or an `Answer`."""
 
 
 @dataclass(slots=True)
 class ReasonNode:
-    """The node with what it works with."""
+    """The node `reason`."""
 
     parts: Parts
     config: Config
@@ -83,8 +79,10 @@ class ReasonNode:
     async def _continue(
         self, trace: Trace, settings: RunSettings, runtime: Runtime[AskContext]
     ) -> tuple[Loop, Written]:
-        """Let the model write one turn: what that cost, and the segments that it wrote."""
-        tools, budget, answering = settings.tools, settings.budget, is_answer_open(trace)
+        """Let the model write one turn. Return the turn's token counts and times, and its segments."""
+        tools = settings.tools
+        budget = settings.budget
+        answering = is_answer_open(trace)
         prompt = Prompt({tag: tool.usage for tag, tool in tools.items()}, self.config.reasoner.prompt)
         rollout = render(trace, prompt)
         grammar = Grammar(tuple(tools), budget.query)
@@ -117,9 +115,10 @@ class ReasonNode:
 
 
 def must_answer(trace: Trace, budget: Budget) -> bool:
-    """Whether the answer is to be opened for the model: a budget is spent, or its last turn led nowhere.
+    """Whether to open the answer for the model: its budget is spent, or its last turn had no call or answer.
 
-    A run without calls left may still think about its last frame: only a further call ends that.
+    A spent budget of calls does not count here: the model may still think about its last frame, until it
+    makes another call.
     """
     if is_answer_open(trace):
         return False
@@ -130,13 +129,13 @@ def must_answer(trace: Trace, budget: Budget) -> bool:
 
 
 def is_answer_open(trace: Trace) -> bool:
-    """Whether `<answer>` has been written for the model, and nothing after it."""
+    """Whether the graph has opened the answer and the model has not continued yet."""
     last = trace.segments[-1] if trace.segments else None
     return isinstance(last, Text) and last.author == "graph"
 
 
 def open_answer(trace: Trace) -> Text:
-    """The text that makes the model answer: it closes the thought, if that is open, and opens the answer."""
+    """Return the text that makes the model answer: it closes an open thought, and opens the answer."""
     written = trace.text
     if "<think>" in written:
         is_thought_open = written.rfind("</think>") <= written.rfind("<think>")
@@ -148,25 +147,25 @@ def open_answer(trace: Trace) -> Text:
 def end_turn(
     written: Written, trace: Trace, settings: RunSettings, approve: Collection[str]
 ) -> tuple[list[Segment], str]:
-    """The segments that a turn adds to the trace, and the next node.
+    """Return the segments that a turn adds to the trace, and the name of the next node.
 
     Args:
-        written: What the model wrote.
-        trace: The trace before that.
+        written: The segments that the model wrote.
+        trace: The trace before this turn.
         settings: The settings of the run.
-        approve: Tags whose calls wait for a person.
+        approve: The tags whose calls wait for a person.
     """
     last = written[-1] if written else None
     if isinstance(last, Answer):
         return [*written], "answer"
-    if is_answer_open(trace):  # it was made to answer and wrote no answer: that is its answer
+    if is_answer_open(trace):  # the model wrote no answer even so: its answer is empty
         return [*written, Answer(text="</answer>", body="", forced=True)], "answer"
-    if last is None:  # it ended its turn without a word
+    if last is None:  # an empty turn
         return [open_answer(trace)], "reason"
     if isinstance(last, Text):  # the next visit opens the answer
         return [*written], "reason"
     if len(trace.calls) >= settings.budget.calls:
-        # The model is told nothing more, and answers from what it has seen.
+        # No note: the model answers from the frames that it has seen.
         refused = last.model_copy(update={"outcome": "over_budget"})
         return [*written[:-1], refused, open_answer(trace)], "reason"
     if last.outcome != "ok":
@@ -176,7 +175,7 @@ def end_turn(
 
 
 def _emit_reply(runtime: Runtime[AskContext], run: str, segments: Iterable[Segment]) -> None:
-    """Emit what the graph adds to the model's words."""
+    """Emit the events of the segments that the graph itself adds."""
     for segment in segments:
         if isinstance(segment, Text):
             emit(runtime, TokenEvent(run=run, text=segment.text, author="graph"))

@@ -1,10 +1,10 @@
-"""Ask a question, or resume an interrupted run: the short way through a compiled graph.
+"""Ask a question, or resume an interrupted run.
 
-`aask` streams the run, hands each event to `on_event` and returns the trace; `aresume` does the same from the
-last saved step. `ask` and `resume` are their synchronous forms, for scripts and notebooks alike.
+`aask` streams the run of a compiled graph, passes each event to `on_event` and returns the trace. `aresume`
+does the same from the last saved step. `ask` and `resume` are their synchronous forms.
 
-A graph with a checkpointer saves each step before the next begins: a process that is killed loses one step at
-most. A run raises `WaitingError` if a person must decide; `aresume` takes the decision.
+A graph with a checkpointer saves each step before the next one starts, so a process that is killed loses at
+most one step. A run that needs a person's decision raises `WaitingError`; `aresume` takes the decision.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ async def aask(
     """Ask one question.
 
     Args:
-        graph: A graph that `create_act2see` made.
+        graph: A graph of `create_act2see`.
         video: The path of the video; `clip.mp4#t=10,20` is its part from 10 to 20 seconds.
         question: The question.
         options: The answers to choose from.
         context: The run's settings.
-        thread_id: The name of the run, for a checkpointer and in the trace; by default a new one. A thread
-            that is asked again has a new run, whose id begins with that of the thread.
+        thread_id: The name of the run in the checkpointer and in the trace; by default a new one. A second
+            question in the same thread is a new run, whose id starts with the thread's.
         on_event: Receives each event of the run.
 
     Returns:
         The trace of the run.
 
     Raises:
-        QuestionError: The question cannot be asked as it stands.
+        QuestionError: The question or its options are invalid.
         VideoError: The video cannot be read.
-        ConfigError: The graph, or a setting of the run, cannot be used.
+        ConfigError: The graph or a setting of the run cannot be used.
         ReasonerError: The model cannot continue.
         WaitingError: A person must decide.
     """
-    given: AskInput = {"video": fspath(video), "question": question, "options": list(options)}
-    return await cancel_once(_stream(graph, given, thread_id or uuid4().hex[:12], context, on_event))
+    asked: AskInput = {"video": fspath(video), "question": question, "options": list(options)}
+    return await cancel_once(_stream(graph, asked, thread_id or uuid4().hex[:12], context, on_event))
 
 
 async def aresume(
@@ -76,43 +76,45 @@ async def aresume(
     context: AskContext | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """Resume a run from its last saved step; a finished run returns its trace at once.
+    """Resume a run from its last saved step. For a finished run, return its trace.
 
     Args:
         graph: A graph with a checkpointer.
         thread_id: The name of the run.
-        decision: The answer that the run waits for: for a call that must be approved, the fields of
-            `Decision`; for a tool that interrupts by itself, whatever that tool expects.
-        context: The run's settings, as at its beginning: only its tags to approve are saved.
-        on_event: Receives each event of the run from here on.
+        decision: The answer that the run waits for: the fields of `Decision` for a call that must be
+            approved, or the value that an interrupting tool expects.
+        context: The run's settings. Repeat the original ones: only the tags to approve are saved.
+        on_event: Receives each further event of the run.
 
     Returns:
         The trace of the run.
 
     Raises:
         StoreError: There is no such run.
-        DecisionError: The decision cannot be used, or the run waits for none.
-        WaitingError: A person must decide once more.
-        ConfigError: The graph saves no runs.
+        DecisionError: The decision cannot be used, or the run is not waiting for one.
+        WaitingError: A person must make another decision.
+        ConfigError: The graph has no checkpointer.
     """
     if graph.checkpointer in (None, False, True):
         raise ConfigError(
-            "this graph saves no runs: give it a checkpointer, create_act2see(config, checkpointer=...)"
+            "a run can only be resumed with a checkpointer: create_act2see(config, checkpointer=...)"
         )
     with _explain_sync_saver(graph):
-        saved = await graph.aget_state(_thread(thread_id))
+        saved = await graph.aget_state(_thread_config(thread_id))
     if saved.created_at is None:
         raise StoreError(f"there is no saved run {thread_id!r}: check the id, or ask the question again")
     if decision is not None and not saved.interrupts:
-        raise DecisionError(f"the run {thread_id!r} waits for nobody: resume it without a decision")
-    # `next` lists the nodes that have yet to run. It is also empty between the end of a node and the
-    # checkpoint that takes its writes in; then there is still a task, and the run is not over.
+        raise DecisionError(
+            f"the run {thread_id!r} is not waiting for a decision: resume it without a decision"
+        )
+    # `saved.next` cannot tell whether the run has finished: it is also empty between the end of a node and
+    # the checkpoint that includes the node's writes. `saved.tasks` still has a task then.
     if not saved.tasks:
-        return _trace_in(saved.values, graph)
-    given: Command[Any] | None = None
+        return _read_trace(saved.values, graph)
+    command: Command[Any] | None = None
     if decision is not None:
-        given = Command(resume=_savable(decision))
-    return await cancel_once(_stream(graph, given, thread_id, context, on_event))
+        command = Command(resume=_plain_decision(decision))
+    return await cancel_once(_stream(graph, command, thread_id, context, on_event))
 
 
 def ask(
@@ -125,10 +127,7 @@ def ask(
     thread_id: str | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """`aask` for synchronous code, in scripts and in notebooks alike.
-
-    `on_event` is called in the caller's thread.
-    """
+    """`aask` for synchronous code, notebooks included. `on_event` is called in the caller's thread."""
     if on_event is None:
         return run_sync(aask(graph, video, question, options, context=context, thread_id=thread_id))
     return run_sync_with_events(
@@ -147,7 +146,7 @@ def resume(
     context: AskContext | None = None,
     on_event: OnEvent | None = None,
 ) -> Trace:
-    """`aresume` for synchronous code. `on_event` is called in the caller's thread."""
+    """`aresume` for synchronous code, notebooks included. `on_event` is called in the caller's thread."""
     if on_event is None:
         return run_sync(aresume(graph, thread_id, decision=decision, context=context))
     return run_sync_with_events(
@@ -157,57 +156,56 @@ def resume(
 
 
 def is_approval(interrupt: Interrupt) -> bool:
-    """Whether a run waits for the approval of a call, and not for the answer to a tool's own question."""
+    """Whether an interrupt asks for the approval of a call. Other interrupts are raised by tools."""
     request = interrupt.value
     if not isinstance(request, Mapping) or request.get("type") != "approve":
         return False
     return {"tag", "query"} <= request.keys()
 
 
-def waiting_for(interrupt: Interrupt) -> str:
-    """What a run waits for, in one line."""
+def describe_interrupt(interrupt: Interrupt) -> str:
+    """Describe in one line what an interrupted run waits for."""
     request = interrupt.value
     if is_approval(interrupt):
         return f"a person must decide on <{request['tag']}>{request['query']}</{request['tag']}>"
-    return f"a tool waits for an answer to {_in_line(request)!r}"
+    return f"a tool waits for an answer to {_one_line(request)!r}"
 
 
-def _savable(decision: Any) -> Any:
-    """The decision as plain data that a checkpointer can save.
+def _plain_decision(decision: Any) -> Any:
+    """Return the decision as plain data that a checkpointer can save.
 
     Raises:
         DecisionError: It is empty, or cannot be saved.
     """
     decision = clean_data(dict(decision) if isinstance(decision, Mapping) else decision)
-    if decision == {}:
-        raise DecisionError(
-            "an empty decision says nothing, and LangGraph reads it as none: give its fields; the run still "
-            "waits"
-        )
+    if decision == {}:  # LangGraph would take this as no decision at all
+        raise DecisionError("the decision is empty; give its fields (the run still waits)")
     try:
         JsonPlusSerializer().dumps_typed(decision)
-    except Exception as e:  # each kind of value has its own error
+    except Exception as e:  # the exception's type depends on the value
         raise DecisionError(
-            f"this decision cannot be saved ({_in_line(e)}): give plain data; the run still waits"
+            f"the decision cannot be saved ({_one_line(e)}); give plain data (the run still waits)"
         ) from e
     return decision
 
 
-def _in_line(value: Any) -> str:
+def _one_line(value: Any) -> str:
     return " ".join(str(value).split())[:200]
 
 
-def _thread(thread_id: str) -> RunnableConfig:
+def _thread_config(thread_id: str) -> RunnableConfig:
     if not isinstance(thread_id, str):
-        raise QuestionError(f"a thread_id is text, not {type(thread_id).__name__}: give str(...)")
+        raise QuestionError(f"thread_id must be a string, not {type(thread_id).__name__}: use str(...)")
     if not thread_id or clean_text(thread_id) != thread_id:
-        raise QuestionError("a thread_id is text without NUL or lone surrogates: give another, or none")
+        raise QuestionError(
+            "thread_id is empty, or has a NUL or a lone surrogate: choose another, or leave it out"
+        )
     return {"configurable": {"thread_id": thread_id}}
 
 
 async def _stream(
     graph: Graph,
-    given: AskInput | Command[Any] | None,
+    graph_input: AskInput | Command[Any] | None,
     thread_id: str,
     context: AskContext | None,
     on_event: OnEvent | None,
@@ -215,11 +213,11 @@ async def _stream(
     _require_trace(graph)
     final: Any = None
     interrupts: tuple[Interrupt, ...] = ()
-    # Without a checkpointer LangGraph warns that it cannot provide a durability.
+    # Without a checkpointer, LangGraph warns about any durability that is set.
     durability: Any = "sync" if graph.checkpointer else None
     stream = graph.astream(
-        given,
-        _thread(thread_id),
+        graph_input,
+        _thread_config(thread_id),
         context=context,
         stream_mode=["custom", "values"],
         version="v2",
@@ -232,19 +230,18 @@ async def _stream(
             elif part["type"] == "custom" and on_event and (event := read_event(part["data"])):
                 on_event(event)
     if interrupts:
-        then = "this cannot go on without a checkpointer"
+        instruction = "the run cannot continue without a checkpointer"
         if graph.checkpointer:
-            then = f"go on with aresume(graph, {thread_id!r}, decision=...)"
-        raise WaitingError(f"{waiting_for(interrupts[0])}: {then}")
-    return _trace_in(final, graph)
+            instruction = f"continue with aresume(graph, {thread_id!r}, decision=...)"
+        raise WaitingError(f"{describe_interrupt(interrupts[0])}: {instruction}")
+    return _read_trace(final, graph)
 
 
-def _trace_in(values: Any, graph: Graph) -> Trace:
+def _read_trace(values: Any, graph: Graph) -> Trace:
     _require_trace(graph)
     if "trace" not in values:
         raise WaitingError(
-            "the run has paused at a node that the graph was compiled with (interrupt_before, "
-            "interrupt_after): resume it"
+            "the run has paused at a node listed in interrupt_before or interrupt_after: resume it"
         )
     return Trace.model_validate(values["trace"])
 
@@ -252,33 +249,33 @@ def _trace_in(values: Any, graph: Graph) -> Trace:
 def _require_trace(graph: Graph) -> None:
     if "trace" not in graph.output_channels:
         raise ConfigError(
-            "this graph gives no trace: aask and aresume take a graph that create_act2see made; use ainvoke "
-            "for others"
+            "this graph returns no trace: aask and aresume need a graph of create_act2see; run others with "
+            "ainvoke"
         )
 
 
 @contextmanager
 def _explain_sync_saver(graph: Graph) -> Iterator[None]:
-    """Turn the errors of a checkpointer that is synchronous, or of another loop, into `ConfigError`."""
+    """Raise `ConfigError` if the checkpointer is synchronous or belongs to another event loop."""
     try:
         yield
     except NotImplementedError as e:
         if not _is_raised_by_saver(e):
             raise
         raise ConfigError(
-            f"{type(graph.checkpointer).__name__} works synchronously: use graph.invoke(...), or give the "
-            "graph its asynchronous counterpart (AsyncSqliteSaver, AsyncPostgresSaver)"
+            f"{type(graph.checkpointer).__name__} is synchronous: use graph.invoke(...), or an asynchronous "
+            "checkpointer (AsyncSqliteSaver, AsyncPostgresSaver)"
         ) from e
     except RuntimeError as e:
         if isinstance(e, Act2SeeError) or "loop" not in str(e) or not _is_raised_by_saver(e):
             raise
         raise ConfigError(
-            f"{type(graph.checkpointer).__name__} belongs to the event loop in which it was first used: make "
-            "one in each loop, or ask from that one alone (ask and resume share one loop)"
+            f"{type(graph.checkpointer).__name__} belongs to the event loop that first used it: create one "
+            "in each loop, or always use the same loop (ask and resume share one)"
         ) from e
 
 
 def _is_raised_by_saver(error: Exception) -> bool:
-    """Whether one of the four innermost functions is a checkpointer's."""
+    """Whether one of the four innermost functions of the traceback belongs to a checkpointer."""
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     return any(name.startswith("langgraph.checkpoint") for name in modules[-4:])

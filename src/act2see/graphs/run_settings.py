@@ -1,7 +1,7 @@
-"""The settings of one run: the configuration, with what the run's context changes.
+"""The settings of one run: the configuration with the changes of the run's context.
 
-A context picks among the tools that the configuration declares, and overrides the seed, the temperature and
-the budget. Nothing here needs a rebuild of the graph.
+A context may choose among the tools of the configuration, and override the seed, the temperature and the
+budget. None of this requires building the graph again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from act2see.tools.base import FrameTool
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What holds in one run."""
+    """The settings of one run."""
 
     parts: Parts
     config: Config
@@ -27,57 +27,55 @@ class RunSettings:
 
     @property
     def tools(self) -> dict[str, FrameTool]:
-        """The tools that the run may call, in the configuration's order.
+        """The tools that the run may call, in the order of the configuration.
 
         Raises:
-            ConfigError: The context names a tool that the configuration does not declare.
+            ConfigError: The context names a tool that the configuration does not have.
         """
         if self.context.tools is None:
             return dict(self.parts.tools)
         for tag in self.context.tools:
-            if tag not in self.parts.tools:
-                raise ConfigError(
-                    f"this run asks for the tool {tag!r}, and the config declares {self._declared('none')}"
-                )
+            self._require_tool(tag, "tools")
         return {tag: tool for tag, tool in self.parts.tools.items() if tag in self.context.tools}
 
     @property
     def seed(self) -> int:
+        """The seed of the context, or else of the configuration."""
         return self.config.seed if self.context.seed is None else self.context.seed
 
     @property
     def temperature(self) -> float:
-        given = self.context.temperature
-        return self.config.reasoner.temperature if given is None else given
+        """The reasoner's temperature, from the context or else from the configuration."""
+        override = self.context.temperature
+        return self.config.reasoner.temperature if override is None else override
 
     @property
     def budget(self) -> Budget:
-        given = {
+        """The budget of the configuration, with the limits that the context sets."""
+        limits = {
             "calls": self.context.max_calls,
             "tokens": self.context.max_tokens,
             "seconds": self.context.max_seconds,
         }
-        changed = {key: value for key, value in given.items() if value is not None}
+        changed = {key: limit for key, limit in limits.items() if limit is not None}
         return self.config.budget.model_copy(update=changed)
 
     def tags_to_approve(self) -> list[str]:
-        """The tags whose calls wait for a person. They are kept in the state: a resumed run asks for the
-        same.
+        """Return the tags whose calls wait for a person.
+
+        The state keeps them, so that a resumed run waits for the same calls.
 
         Raises:
-            ConfigError: The context names a tool that the configuration does not declare.
+            ConfigError: The context names a tool that the configuration does not have.
         """
-        asked = self.context.approve or ()
-        for tag in asked:
-            if tag not in self.parts.tools:
-                raise ConfigError(
-                    f"this run would approve <{tag}>, and the config declares {self._declared('no tools')}"
-                )
-        always = {tag for tag, settings in self.config.tools.items() if settings.approve}
-        return [tag for tag in self.parts.tools if tag in always or tag in asked]
+        approve = {tag for tag, settings in self.config.tools.items() if settings.approve}
+        for tag in self.context.approve or ():
+            self._require_tool(tag, "approve")
+            approve.add(tag)
+        return [tag for tag in self.parts.tools if tag in approve]
 
     def versions(self) -> dict[str, Any]:
-        """What answers in this run, as `Trace.versions` keeps it. May load the encoder."""
+        """Return the versions and settings that `Trace.versions` records. This may load the encoder."""
         return {
             "act2see": version("act2see"),
             "reasoner": self.parts.reasoner.name,
@@ -86,5 +84,8 @@ class RunSettings:
             "seed": self.seed,
         }
 
-    def _declared(self, nothing: str) -> str:
-        return ", ".join(self.parts.tools) or nothing
+    def _require_tool(self, tag: str, setting: str) -> None:
+        """Raise `ConfigError` unless the configuration has this tool."""
+        if tag not in self.parts.tools:
+            known = ", ".join(self.parts.tools) or "none"
+            raise ConfigError(f"{setting}: there is no tool {tag!r} in the config (its tools: {known})")

@@ -1,14 +1,14 @@
-"""OpenTelemetry spans of runs: one for the run, and in it one for each turn and for each call of a tool.
+"""OpenTelemetry spans of runs: one for the run, with a child span for each turn and each call of a tool.
 
     graph = create_act2see("micro").with_config(callbacks=[Spans()])
 
-This is a callback handler, because LangChain hands it what every node took and returned. So a run has its
-spans however it is started (`ask`, `ainvoke`, a node of a parent graph, resumed, forked, on a server), and a
-retried tool has one for each try. Spans lie within the span that is current when the run is started.
+LangChain passes the input and the output of every node to this callback handler. So a run has spans no matter
+how it is started (`ask`, `ainvoke`, a node of a parent graph, resumed, forked, on a server), and a retried
+tool has a span for each attempt. The parent of a run's span is the span that is current when the run starts.
 
-Names follow OpenTelemetry's conventions for generative AI (`gen_ai.*`), or are `act2see.*` if there is none.
-Without `payloads`, spans hold lengths, counts, times and scores. Questions, the model's text, queries and
-frames are left out, and so are messages of errors, which quote paths and queries.
+Names follow OpenTelemetry's conventions for generative AI (`gen_ai.*`); names outside them are `act2see.*`.
+Without `payloads`, spans hold only lengths, counts, times and scores. They leave out questions, the model's
+text, queries and frames, and also error messages, which may quote paths and queries.
 """
 
 from __future__ import annotations
@@ -42,43 +42,45 @@ class _RunSpan:
 
     span: Span
     read: int = 0
-    """Tokens that the model has read so far."""
+    """The number of tokens that the model has read."""
     written: int = 0
-    """Tokens that it has written so far."""
+    """The number of tokens that the model has written."""
     model: str = ""
 
 
 @dataclass(slots=True)
 class _NodeSpan:
-    """A node at work."""
+    """A node that is running."""
 
     run: _RunSpan
     kind: NodeKind
     span: Span | None = None
-    """None for a node without a span of its own."""
+    """The node's span; `view` and `answer` have none."""
 
 
 @dataclass(slots=True)
 class _Started:
-    """The beginning of a chain. It proves to be a run of this graph when its first node begins."""
+    """A chain that has started. Only its first node shows whether it is a run of this graph."""
 
     at: int
-    """Nanoseconds since the epoch."""
+    """The start time, in nanoseconds since the epoch."""
     context: Context
+    """The context of the caller's span."""
 
 
 class Spans(BaseCallbackHandler):
-    """Makes the spans. One handler serves any number of runs at the same time.
+    """Creates the spans. One handler can serve many runs at the same time.
 
     Args:
-        tracer: By default the application's own.
-        payloads: Record questions, text, queries, frames and messages of errors as well.
+        tracer: The tracer; by default the application's.
+        payloads: Also record questions, text, queries, frames and error messages.
 
     Raises:
         ConfigError: OpenTelemetry is not installed.
     """
 
-    run_inline = True  # in the run's own task, where the caller's span is current
+    run_inline = True
+    """Makes LangChain call the handler in the run's own task, where the caller's span is current."""
 
     def __init__(self, tracer: Tracer | None = None, *, payloads: bool = False) -> None:
         try:
@@ -108,7 +110,7 @@ class Spans(BaseCallbackHandler):
         with self._lock:
             self._started[run_id] = _Started(time.time_ns(), self._current_context())
             name = str((metadata or {}).get("langgraph_node") or "")
-            # Chains within a node have the node's metadata too; only the node itself has its name.
+            # Chains inside a node have the same metadata, but only the node itself has this name.
             if not name or name != kwargs.get("name"):
                 return
             kind = _kind_of(name, inputs)
@@ -147,8 +149,10 @@ class Spans(BaseCallbackHandler):
         return self._tracer.start_span(title, self._context_of(run.span), attributes=attributes)
 
     def _question_attributes(self, state: Attributes) -> Attributes:
+        # `view` gets the run's input; the other nodes find it in `asked`.
         asked = state if state.get("question") else state.get("asked") or {}
-        question, options = str(asked.get("question") or ""), asked.get("options") or []
+        question = str(asked.get("question") or "")
+        options = asked.get("options") or []
         attributes: Attributes = {
             "act2see.question.length": len(question),
             "act2see.options": len(options),
@@ -189,7 +193,8 @@ class Spans(BaseCallbackHandler):
     def _end(self, run_id: UUID, outputs: Any, error: BaseException | None = None) -> None:
         with self._lock:
             self._started.pop(run_id, None)
-            node, run = self._nodes.pop(run_id, None), self._runs.pop(run_id, None)
+            node = self._nodes.pop(run_id, None)
+            run = self._runs.pop(run_id, None)
         if node:
             update = outputs.update if isinstance(outputs, Command) else outputs
             self._add_update(node, update if isinstance(update, dict) else {})
@@ -198,7 +203,7 @@ class Spans(BaseCallbackHandler):
                 self._end_span(span, error)
 
     def _end_span(self, span: Span, error: BaseException | None) -> None:
-        if isinstance(error, GraphBubbleUp):  # no failure: a person is asked, and the run is resumed later
+        if isinstance(error, GraphBubbleUp):  # an interrupt, not a failure: the run is resumed later
             span.set_attribute("act2see.waiting", True)
         elif error is not None:
             span.set_attribute("error.type", type(error).__name__)
@@ -206,7 +211,7 @@ class Spans(BaseCallbackHandler):
         span.end()
 
     def _add_update(self, node: _NodeSpan, update: Attributes) -> None:
-        """Add the attributes of what a node returned, to its span and to that of the run."""
+        """Add attributes from a node's output to the span of the node and to the span of the run."""
         segments = [segment for segment in update.get("segments") or () if segment]
         if node.kind == "view" and "info" in update:
             node.run.span.set_attributes(
@@ -254,9 +259,9 @@ class Spans(BaseCallbackHandler):
             "act2see.noted": bool(segment["note"]),
             "act2see.imagined": sum(frame.imagined for frame in frames),
         }
-        similarities = [frame.similarity for frame in frames]
-        if known := [score for score in similarities if score is not None]:
-            attributes["act2see.score"] = max(known)
+        scores = [frame.similarity for frame in frames if frame.similarity is not None]
+        if scores:
+            attributes["act2see.score"] = max(scores)
         if self.payloads:
             attributes["act2see.frames.digests"] = [frame.digest for frame in frames]
             attributes["act2see.frames.seconds"] = [frame.seconds for frame in frames]
@@ -278,7 +283,7 @@ class Spans(BaseCallbackHandler):
 
 
 def _kind_of(node: str, state: Any) -> NodeKind | None:
-    """Which of this graph's nodes it is, judged by its input; None for a node of another graph."""
+    """Return the kind of a node, judged by its name and its input; None for a node of another graph."""
     if not isinstance(state, dict):
         return None
     if node == "view" and {"video", "question"} <= state.keys():

@@ -1,11 +1,12 @@
-"""The graph's input, state, output and run settings: small, and only plain JSON data.
+"""The graph's input, state, output and run settings, which hold only plain JSON data.
 
-Frames are references and segments are dictionaries, so that every checkpoint saver takes them as they are,
-under strict msgpack too, and a step stays under 20 KB. `trace_of` builds the `Trace` of a state, and
-`state_of` the state of a trace.
+Frames are references and segments are dictionaries, so that every checkpointer can save them, even under
+strict msgpack, and a step stays under 20 KB. `trace_of` builds the trace of a state, and `state_of` the state
+of a trace.
 
-A thread may be asked again. Input and output belong to one run, so both are ephemeral: LangGraph drops them
-when the next run begins. What a run needs of its input to the end is in `asked` and `info`.
+A thread may be asked several questions. Input and output belong to one run, so they are ephemeral: LangGraph
+drops them when the next run starts. The parts of the input that a run needs until its end are copied to
+`asked` and `info`.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from act2see.trace.record import Loop, Usage
 from act2see.trace.trace import Trace
 
 MAX_QUESTION = 8_000  # characters
-MAX_OPTIONS = 26  # one letter each
+MAX_OPTIONS = 26  # each option has a letter
 
 
 def extend(old: list[Any], new: list[Any]) -> list[Any]:
-    """Append; a leading None drops what was there, so that a thread can be asked a second question."""
+    """Append `new`. A leading None drops `old`, because a second question of the thread starts empty."""
     return new[1:] if new and new[0] is None else old + new
 
 
 def add_seconds(old: dict[str, float], new: dict[str, float]) -> dict[str, float]:
-    """Add up seconds by node. The node `view` begins a run, so its seconds replace all earlier ones."""
+    """Add up the seconds by node. `view` starts a run, so its seconds replace all earlier ones."""
     if "view" in new:
         return new
     return {node: round(old.get(node, 0.0) + new.get(node, 0.0), 4) for node in {**old, **new}}
 
 
 class AskInput(TypedDict):
-    """The question: what `as_tool` and other systems fill in."""
+    """The input of a run."""
 
     video: Annotated[str, EphemeralValue]
     """The path of the video; `clip.mp4#t=10,20` is its part from 10 to 20 seconds."""
@@ -61,10 +62,10 @@ class AskOutput(TypedDict):
 
 
 class AskState(AskInput, AskOutput):
-    """The run so far."""
+    """The state of a run."""
 
     id: str
-    """The run's id, which becomes that of its trace."""
+    """The run's id, which is also the id of its trace."""
     asked: dict[str, Any]
     """The validated question and its options."""
     info: dict[str, Any]
@@ -72,115 +73,124 @@ class AskState(AskInput, AskOutput):
     initial: list[dict[str, Any]]
     """The initial frames."""
     segments: Annotated[list[dict[str, Any]], extend]
-    """The chain of thought so far, as in `Trace.segments`."""
+    """The chain of thought, as in `Trace.segments`."""
     loops: Annotated[list[dict[str, Any]], extend]
     """One `Loop` for each visit to the node `reason`."""
     node_seconds: Annotated[dict[str, float], add_seconds]
+    """The seconds spent in each node."""
     versions: dict[str, Any]
+    """The versions and settings of the run, as in `Trace.versions`."""
     approve: list[str]
-    """Tags whose calls wait for a person."""
+    """The tags whose calls wait for a person."""
     review: dict[str, Any] | None
     """The person's decision about the call that runs next."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskContext:
-    """The settings that one run may change: LangGraph's `context`, or `configurable: {"act2see": {...}}` with
-    these names.
+    """The settings that one run may change. None keeps the value of the configuration.
 
-    None keeps the configuration's value.
+    Pass them as LangGraph's `context`, or under the same names as `configurable: {"act2see": {...}}`.
     """
 
     tools: tuple[str, ...] | None = None
-    """The tags that the run may call, of those that the config declares."""
+    """The tags that the run may call, from those of the configuration."""
     seed: int | None = None
     max_calls: Annotated[int, Field(ge=0)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     approve: tuple[str, ...] | None = field(default=None, kw_only=True)
-    """Tags whose calls wait for a person, besides those of the config (`tools.TAG.approve`)."""
+    """The tags whose calls wait for a person, in addition to those of the configuration
+    (`tools.TAG.approve`)."""
 
 
 _CONTEXT = TypeAdapter(AskContext)
 
 CONTEXT_KEY = "act2see"
-"""The one key under which a parent's `configurable`, or its own context, may hold our settings."""
+"""The key of our settings in the `configurable` of a run, or in the context of a parent graph."""
 
 
 def run_context(context: Any, config: RunnableConfig) -> AskContext:
-    """The run's settings, from its context or else from its `configurable`.
+    """Return the run's settings, from its context or else from its `configurable`.
 
-    A parent graph has a `configurable` and perhaps a context of its own, with names such as `temperature`
-    that mean its own model. Only their key `act2see` is read.
+    The `configurable` and the context of a parent graph may have names such as `temperature` for the parent's
+    own model. So only their key `act2see` is read.
+
+    Args:
+        context: The context of the run.
+        config: The LangGraph configuration of the run.
 
     Raises:
-        ConfigError: A setting is unknown, or has another type.
+        ConfigError: A setting is unknown or invalid.
     """
-    given = {**settings_in(config.get("configurable"), AskContext), **settings_in(context, AskContext)}
+    settings = {**settings_in(config.get("configurable"), AskContext), **settings_in(context, AskContext)}
     try:
-        return _CONTEXT.validate_python(given)
+        return _CONTEXT.validate_python(settings)
     except ValidationError as e:
         path, problem = first_problem(e)
         name = path.partition(".")[0]
-        value = str(given[name])[:60]
+        value = str(settings[name])[:60]
         raise ConfigError(f"the run's setting {name!r} cannot be {value!r}: {problem.lower()}") from e
 
 
 def settings_in(source: Any, kind: type[AskContext]) -> dict[str, Any]:
-    """The settings of this kind that a context or a `configurable` holds.
+    """Return the settings that a context or a `configurable` sets, by name.
+
+    Args:
+        source: The context or the `configurable`.
+        kind: The class whose fields are the settings.
 
     Raises:
         ConfigError: A name is unknown.
     """
     if isinstance(source, AskContext):
-        held: Any = source
+        settings: Any = source
     elif isinstance(source, Mapping):
-        held = source.get(CONTEXT_KEY)
+        settings = source.get(CONTEXT_KEY)
     else:
-        held = getattr(source, CONTEXT_KEY, None)
-    if held is None:
+        settings = getattr(source, CONTEXT_KEY, None)  # a parent's context may be an object of any class
+    if settings is None:
         return {}
-    if isinstance(held, AskContext):
-        values = {f.name: getattr(held, f.name) for f in fields(held)}
-    elif isinstance(held, Mapping):
-        _check_names(held)
-        values = dict(held)
+    if isinstance(settings, AskContext):
+        values = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    elif isinstance(settings, Mapping):
+        _check_names(settings)
+        values = dict(settings)
     else:
-        raise ConfigError(
-            f"the run's settings under {CONTEXT_KEY!r} must be names and values, or an AskContext"
-        )
+        raise ConfigError(f"the run's settings under {CONTEXT_KEY!r} must be a mapping or an AskContext")
     names = [f.name for f in fields(kind)]
     return {name: values[name] for name in names if values.get(name) is not None}
 
 
 def _check_names(settings: Mapping[str, Any]) -> None:
-    # One mapping may hold the settings of a graph and of the one inside it, as with long videos.
+    # One mapping holds the settings of a long video and of its parts, so the names of all classes are known.
     kinds: list[type[AskContext]] = [AskContext, *AskContext.__subclasses__()]
     known = {f.name for kind in kinds for f in fields(kind)}
     if unknown := sorted(set(settings) - known, key=str):
         names = ", ".join(sorted(known))
-        raise ConfigError(f"there is no setting {unknown[0]!r} of a run (known: {names})")
+        raise ConfigError(f"a run has no setting {unknown[0]!r} (known: {names})")
 
 
 def validate_question(state: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The question and its options, stripped, and without characters that no trace can hold.
+    """Return the question and its options, stripped, without characters that a trace cannot hold.
 
-    A parent graph that shares keys hands over whatever it keeps under them. So types are checked here, and an
-    error names the key and the adapter for parents that have a schema of their own.
+    A parent graph that shares keys with this graph may keep anything under them. So the types are checked
+    here, and an error names the key and the adapter for parents with another schema.
 
     Raises:
-        QuestionError: The video, the question or an option has another type; the question or an option is
-            empty or too long; there are too many options, or the same one twice.
+        QuestionError: The video, the question or the options have a wrong type; the question or an option is
+            empty or too long; there are too many options, or an option is repeated.
     """
-    given, listed = state.get("question") or "", state.get("options") or []
+    text = state.get("question") or ""
+    listed = state.get("options") or []
     if not isinstance(state.get("video"), str | PathLike):
         raise _type_error("video", "the path of a file", state.get("video"))
-    if not isinstance(given, str):
-        raise _type_error("question", "text", given)
+    if not isinstance(text, str):
+        raise _type_error("question", "text", text)
     if not isinstance(listed, list | tuple):
         raise _type_error("options", "a list of texts", listed)
-    question = clean_text(given).strip()
+    question = clean_text(text).strip()
     if not question:
         raise QuestionError("the question is empty: ask something about the video")
     if len(question) > MAX_QUESTION:
@@ -192,35 +202,33 @@ def validate_question(state: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 def _validate_options(options: list[str]) -> list[str]:
     if len(options) > MAX_OPTIONS:
-        raise QuestionError(
-            f"{len(options)} options are given, and at most {MAX_OPTIONS} are allowed: give fewer"
-        )
+        raise QuestionError(f"there are {len(options)} options; at most {MAX_OPTIONS} are allowed")
     seen: set[str] = set()
     for option in options:
         if not option:
-            raise QuestionError("an option is empty")
+            raise QuestionError("an option is empty: fill it in, or leave it out")
         if option.casefold() in seen:
-            raise QuestionError(f"the option {option!r} is given twice")
+            raise QuestionError(f"the option {option!r} is given twice: leave one out")
         seen.add(option.casefold())
     return options
 
 
-def _type_error(key: str, wanted: str, value: Any) -> QuestionError:
+def _type_error(key: str, expected: str, value: Any) -> QuestionError:
     found = "missing" if value is None else f"of type {type(value).__name__}"
     return QuestionError(
-        f"{key!r} must be {wanted} and is {found}; if a parent graph keeps something else there, "
+        f"{key!r} must be {expected} and is {found}; if a parent graph keeps something else there, "
         f"use act2see.as_node(graph, {key}=...) as its node"
     )
 
 
 def trace_of(state: Any) -> Trace:
-    """The trace of a state; its run may be unfinished.
+    """Return the trace of a state. The run may be unfinished.
 
     Raises:
-        StoreError: Another version saved the state.
+        StoreError: An older version of act2see saved the state.
     """
     if "asked" not in state:
-        raise StoreError("this run was saved by an earlier version of act2see: ask the question again")
+        raise StoreError("an earlier version of act2see saved this run: ask the question again")
     asked = state["asked"]
     usage = Usage(
         loops=tuple(Loop(**loop) for loop in state.get("loops", [])),
@@ -240,7 +248,7 @@ def trace_of(state: Any) -> Trace:
 
 
 def state_of(trace: Trace) -> dict[str, Any]:
-    """The update that sets a graph's state to that of a trace, but for its versions."""
+    """Return the update that sets a graph's state to that of a trace, except for `versions`."""
     data = trace.model_dump(mode="json")
     return {
         "id": trace.id,

@@ -1,8 +1,7 @@
-"""Our graphs' additions to LangGraph: nodes for synchronous and asynchronous runs, a time limit for calls,
-and a drawing that needs no network.
+"""Additions to LangGraph: nodes for synchronous and asynchronous runs, a time limit, and drawing offline.
 
-Nodes are asynchronous. Called synchronously (`graph.invoke`, `stream`, `batch`), a node runs on the process's
-background loop while its thread waits. Everything that LangGraph has no public name for is used in this file.
+Nodes are asynchronous. In a synchronous run (`graph.invoke`, `stream`, `batch`), a node runs on the process's
+background loop while its thread waits. Only this file uses private names of LangGraph.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ Node = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def both_ways(node: Node, sync: Callable[..., Any] | None = None) -> Any:
-    """A node for asynchronous and for synchronous runs.
+    """Return a node for both asynchronous and synchronous runs.
 
-    LangGraph reads from a function's signature whether it takes the configuration and the runtime.
+    LangGraph reads from the signature of `node` whether to pass the configuration and the runtime.
 
     Args:
-        node: The node.
-        sync: Its synchronous form; by default the thread waits for `node`.
+        node: The asynchronous function of the node.
+        sync: The synchronous function; by default the thread waits for `node`.
     """
 
     @wraps(node)
@@ -42,34 +41,35 @@ def both_ways(node: Node, sync: Callable[..., Any] | None = None) -> Any:
 
 
 def is_saved(config: RunnableConfig) -> bool:
-    """Whether the run that a node belongs to, or a run around it, has a checkpointer."""
+    """Whether the run of a node, or the run of a parent graph, has a checkpointer."""
     return bool(config.get("configurable", {}).get(CONFIG_KEY_CHECKPOINTER))
 
 
-async def in_time(work: Coroutine[Any, Any, T], seconds: float) -> T:
-    """The result of `work`. Work that does not end when it is cancelled is abandoned.
+async def limit_time(work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Return the result of `work`, or cancel it after `seconds`.
 
-    This is not LangGraph's `TimeoutPolicy`, which synchronous runs refuse.
+    Work that ignores its cancellation is abandoned; `asyncio.timeout` would wait for it. LangGraph's
+    `TimeoutPolicy` does not support synchronous runs.
 
     Raises:
-        TimeoutError: It took longer.
+        TimeoutError: The work took longer.
     """
-    call = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(work)
     try:
-        done, _ = await asyncio.wait({call}, timeout=seconds)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
     except asyncio.CancelledError:
-        call.cancel()
+        task.cancel()
         raise
     if not done:
-        call.cancel()
+        task.cancel()
         raise TimeoutError(f"it took longer than {seconds:g} s")
-    return call.result()
+    return task.result()
 
 
-class Drawn(CompiledStateGraph[Any, Any, Any, Any]):
-    """A compiled graph that JupyterLab draws by itself, as Mermaid.
+class DrawableGraph(CompiledStateGraph[Any, Any, Any, Any]):
+    """A compiled graph that JupyterLab draws as a Mermaid diagram.
 
-    LangGraph's own picture is made by a website, to which it sends the drawing; offline it ends in an error.
+    LangGraph's own picture is rendered by a website, and fails offline.
     """
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Drawn(CompiledStateGraph[Any, Any, Any, Any]):
         return {"text/vnd.mermaid": mermaid, "text/plain": mermaid}
 
 
-def drawn(graph: G) -> G:
-    """The same graph, as a `Drawn`. LangGraph's builder chooses the class, so it is set afterwards."""
-    graph.__class__ = Drawn  # type: ignore[assignment]
+def make_drawable(graph: G) -> G:
+    """Turn a compiled graph into a `DrawableGraph`, and return it. LangGraph's builder sets another class."""
+    graph.__class__ = DrawableGraph  # type: ignore[assignment]
     return graph

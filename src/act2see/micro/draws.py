@@ -1,6 +1,6 @@
 """Boards and events of the board world, drawn at random.
 
-Questions are known by their seeds, so the order of the draws in here must never change.
+A seed identifies a question, so the order of the random draws in this module must never change.
 """
 
 from __future__ import annotations
@@ -24,26 +24,35 @@ from act2see.micro.world import (
 )
 
 
-def allowed(shape: str, colour: str, held_out: bool) -> bool:
-    """Whether a pair may appear: the held-out ones only if `held_out` asks for them."""
+def is_allowed(shape: str, colour: str, held_out: bool) -> bool:
+    """Return whether a pair can appear: held-out pairs appear only with `held_out`."""
     return held_out or (shape, colour) not in HELD_OUT
 
 
 def held_out_colour(shape: str) -> str:
-    """The colour that training never shows a shape in."""
+    """Return the colour in which training never shows this shape."""
     return next(colour for other, colour in HELD_OUT if other == shape)
 
 
 def draw_colour(rng: random.Random, shape: str, held_out: bool, other_than: str = "") -> str:
-    """Draw a colour that a shape may have."""
-    return rng.choice([c for c in COLOURS if c != other_than and allowed(shape, c, held_out)])
+    """Draw a colour for a shape.
+
+    Args:
+        rng: The source of randomness.
+        shape: The shape.
+        held_out: Whether the shape's held-out colour is among the candidates.
+        other_than: A colour to exclude.
+    """
+    return rng.choice([c for c in COLOURS if c != other_than and is_allowed(shape, c, held_out)])
 
 
 def draw_board(rng: random.Random, held_out: bool = False, pieces: int = 4) -> Board:
-    """Draw an even board; with `held_out`, at least one held-out pair is on it."""
+    """Draw a level board; with `held_out`, at least one held-out pair is on it."""
     shapes = rng.sample(SHAPES, pieces)
     cells = rng.sample(CELLS, pieces)
-    out = [Piece(s, draw_colour(rng, s, False), c) for s, c in zip(shapes, cells, strict=True)]
+    out = []
+    for shape, cell in zip(shapes, cells, strict=True):
+        out.append(Piece(shape, draw_colour(rng, shape, False), cell))
     if held_out:
         k = rng.randrange(pieces)
         out[k] = replace(out[k], colour=held_out_colour(out[k].shape))
@@ -51,12 +60,21 @@ def draw_board(rng: random.Random, held_out: bool = False, pieces: int = 4) -> B
 
 
 def draw_hops(rng: random.Random, board: Board, mover: str, frames: int, times: int) -> Slow:
-    """Draw the board over time while `mover` hops to `times` new cells, each on a whole second."""
+    """Draw a board over time, with one shape that hops to new cells at whole seconds.
+
+    Args:
+        rng: The source of randomness.
+        board: The board at the start.
+        mover: The shape that hops.
+        frames: The length of the clip in frames.
+        times: The number of hops.
+    """
     seconds = sorted(rng.sample(range(1, frames // FPS), times))
     slow, visited = [(0, board)], {board.piece(mover).cell}
     for second in seconds:
         last = slow[-1][1]
-        cell = rng.choice([c for c in last.free if c not in visited] or last.free)
+        unvisited = [c for c in last.free if c not in visited]
+        cell = rng.choice(unvisited or last.free)
         visited.add(cell)
         slow.append((second * FPS, last.change(mover, cell=cell)))
     return tuple(slow)
@@ -67,19 +85,19 @@ def draw_short(
 ) -> Short:
     """Draw a short event of 5-7 frames (0.42-0.58 s).
 
-    An event between two seconds always covers one of the two frames that sampling at 3 fps takes there. None
-    of the slow changes falls inside an event, so that every frame of it shows the same board.
+    An event between two seconds covers one of the two frames that sampling at 3 fps takes there. No slow
+    change falls inside an event, so that all its frames show the same board.
 
     Args:
         rng: The source of randomness.
         kind: "blink" or "guest".
-        piece: As it is shown during the event.
-        frames: The length of the clip.
-        in_view: Around a whole second, or strictly between two.
+        piece: The piece as the event shows it.
+        frames: The length of the clip in frames.
+        in_view: Whether the event covers a whole second; otherwise it lies between two.
         slow: The lasting boards of the clip.
 
     Raises:
-        ValueError: There is no room for the event.
+        ValueError: If the clip has no room for the event.
     """
     for _ in range(200):
         second = rng.randrange(1 if in_view else 0, frames // FPS)
@@ -99,7 +117,19 @@ def draw_short(
 def draw_blink(
     rng: random.Random, slow: Slow, shape: str, frames: int, in_view: bool, held_out: bool
 ) -> Short:
-    """Draw a blink of a shape that is on the board, in another colour than its usual one."""
+    """Draw a blink of a shape that is on the board, in a colour other than its usual one.
+
+    Args:
+        rng: The source of randomness.
+        slow: The lasting boards of the clip.
+        shape: The shape that blinks.
+        frames: The length of the clip in frames.
+        in_view: Whether the blink covers a whole second.
+        held_out: Whether the shape mostly blinks in its held-out colour.
+
+    Raises:
+        ValueError: If the clip has no room for the blink.
+    """
     usual = slow[0][1].piece(shape).colour
     colour = draw_colour(rng, shape, False, usual)
     if held_out and rng.random() < 0.7:
@@ -109,22 +139,33 @@ def draw_blink(
 
 
 def draw_guest(rng: random.Random, slow: Slow, frames: int, in_view: bool, held_out: bool) -> Short:
-    """Draw a guest: a shape that is not on the board."""
+    """Draw a guest: a short visit of a shape that is not on the board.
+
+    Args:
+        rng: The source of randomness.
+        slow: The lasting boards of the clip.
+        frames: The length of the clip in frames.
+        in_view: Whether the visit covers a whole second.
+        held_out: Whether the guest has its held-out colour.
+
+    Raises:
+        ValueError: If the clip has no room for the guest.
+    """
     board = slow[0][1]
     shape = next(s for s in rng.sample(SHAPES, len(SHAPES)) if board.find(s) is None)
-    piece = Piece(shape, draw_colour(rng, shape, held_out), rng.choice(always_free(slow)))
+    piece = Piece(shape, draw_colour(rng, shape, held_out), rng.choice(always_free_cells(slow)))
     if held_out:
         piece = replace(piece, colour=held_out_colour(shape))
     return draw_short(rng, "guest", piece, frames, in_view, slow)
 
 
-def always_free(slow: Slow) -> list[Cell]:
-    """The cells that are free all the time, however the pieces hop."""
+def always_free_cells(slow: Slow) -> list[Cell]:
+    """Return the cells that no piece occupies at any time."""
     taken = {p.cell for _, board in slow for p in board.pieces}
     return [c for c in CELLS if c not in taken]
 
 
 def draw_tipping(rng: random.Random, board: Board, keep: str = "") -> Edit:
-    """Draw a tipping of the board; at times a shape is taken away first, but never `keep`."""
+    """Draw a tipping of the board. In a third of the draws a shape other than `keep` is taken away first."""
     shapes = [p.shape for p in board.pieces if p.shape != keep]
     return Edit(rng.choice(SIDES), rng.choice(shapes) if rng.random() < 0.35 else None)

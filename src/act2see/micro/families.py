@@ -1,18 +1,19 @@
-"""The four families of questions: what each draws, asks and answers.
+"""The four families of questions: their clips, wordings, options and chains.
 
-Each asks with the same words whether or not the initial frames hold the answer, so that the decision to call
-a tool can only come from looking:
+A question has the same words whether or not the initial frames hold the answer, so that only looking at them
+can decide whether to call a tool:
 
-- *observe*: colours, places, movements. In some the asked shape is a guest that no initial frame shows.
-- *blink*: what colour, which shape, where was Y when X blinked. In half of them the blink is in view.
-- *imagine*: where does Y end up when the board is tipped. In two of five the clip shows the tipping.
-- *both*: the same, from the moment X blinks. In a third the blink is in view and only imagining is needed.
+- *observe*: colours, places, movements. Some ask about a guest that no initial frame shows.
+- *blink*: the colour, the shape, or the place of Y when X blinks. In half of them the blink is in view.
+- *imagine*: the place of Y after the board is tipped. In two of five the clip shows the tipping.
+- *both*: the same, from the moment when X blinks. In a third the blink is in view, and only imagining is
+  needed.
 
-Options never leak: the answer's letter is uniform, and distractors are things that the initial view neither
-rules in nor out (a blink's colour is never the shape's usual one; places are places that the shape has
+Options do not reveal the answer: its letter is uniform, and the initial view neither confirms nor excludes a
+distractor (a shape's usual colour is not among the colours of its blink; places are those that the shape has
 visited, if the clip has enough of them).
 
-Questions are known by their seeds, so the order of the draws in here must never change.
+A seed identifies a question, so the order of the random draws in this module must never change.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import random
 from dataclasses import dataclass, replace
 
 from act2see.micro.draws import (
-    always_free,
+    always_free_cells,
     draw_blink,
     draw_board,
     draw_guest,
@@ -31,12 +32,12 @@ from act2see.micro.draws import (
 from act2see.micro.words import (
     Step,
     ToolCall,
-    blinks,
     describe,
+    describe_blink,
+    describe_moves,
+    describe_tipping,
     describe_view,
     edit_query,
-    moved,
-    tipping,
 )
 from act2see.micro.world import (
     CELLS,
@@ -61,12 +62,12 @@ class Wording:
     options: tuple[str, ...]
     answer: str
     lead: str
-    """How its conclusion begins."""
+    """The beginning of the conclusion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a family decides about an `Item`."""
+    """The parts of an `Item` that its family decides."""
 
     wording: Wording
     clip: Clip
@@ -75,7 +76,7 @@ class Draft:
 
 
 def _choose(rng: random.Random, answer: str, others: list[str], n: int = 4) -> tuple[str, ...]:
-    """`n` options in random order; `others` are candidates in order of preference."""
+    """Return `n` options in random order; `others` are the distractors in order of preference."""
     pool = [o for o in dict.fromkeys(others) if o != answer][: n - 1]
     options = [answer, *pool]
     rng.shuffle(options)
@@ -104,17 +105,17 @@ def _choose_shapes(rng: random.Random, answer: str, board: Board) -> tuple[str, 
     return _choose(rng, answer, here + rest)
 
 
-def _visited(clip: Clip, shape: str) -> list[str]:
+def _visited_places(clip: Clip, shape: str) -> list[str]:
     return [cell_name(b.piece(shape).cell) for _, b in clip.slow if b.find(shape)]
 
 
-def _rare(board: Board) -> list[str]:
-    """The shapes of held-out pairs on the board."""
+def _rare_shapes(board: Board) -> list[str]:
+    """Return the shapes of held-out pairs on the board."""
     return [p.shape for p in board.pieces if (p.shape, p.colour) in HELD_OUT]
 
 
-def _during(clip: Clip, event: Short) -> Board:
-    """The board that a frame taken during a short event shows."""
+def _board_during(clip: Clip, event: Short) -> Board:
+    """Return the board in the middle of a short event."""
     return clip.board((event.start + event.stop) // 2)
 
 
@@ -126,12 +127,12 @@ def _generate(query: str, outcome: Board) -> tuple[Step, ...]:
     return ToolCall("generate", query, outcome), describe(outcome)
 
 
-def _says_whether(what: str, holds: bool) -> str:
-    return f" A {what} in these frames: {'yes' if holds else 'no'}."
+def _state_whether(what: str, present: bool) -> str:
+    return f" A {what} in these frames: {'yes' if present else 'no'}."
 
 
-def _says_whether_it_blinks(shape: str, clip: Clip) -> str:
-    asked, seen = blinks(shape, clip.view())
+def _state_whether_it_blinks(shape: str, clip: Clip) -> str:
+    asked, seen = describe_blink(shape, clip.view())
     return f" {asked} {seen}"
 
 
@@ -145,10 +146,10 @@ def _observe(rng: random.Random, frames: int, held_out: bool) -> Draft:
     if kind == "guest":
         return _observe_guest(rng, slow, frames, held_out)
     clip = Clip(frames, slow)
-    rare = _rare(board)
+    rare = _rare_shapes(board)
     shape = rng.choice(rare) if rare else rng.choice(board.pieces).shape
     if kind == "colour":
-        chain: tuple[Step, ...] = (describe_view(clip), _says_whether(shape, True))
+        chain: tuple[Step, ...] = (describe_view(clip), _state_whether(shape, True))
         return Draft(_ask_colour(rng, shape, board.piece(shape).colour, kind), clip, chain, True)
     return _observe_place(rng, clip, shape)
 
@@ -161,7 +162,7 @@ def _ask_colour(rng: random.Random, shape: str, colour: str, kind: str) -> Wordi
 def _observe_movement(rng: random.Random, board: Board, mover: str, frames: int) -> Draft:
     clip = Clip(frames, draw_hops(rng, board, mover, frames, rng.choice((1, 2))))
     options = _choose_shapes(rng, mover, board)
-    chain = (describe_view(clip), f" {moved(board, clip.base(frames))}")
+    chain = (describe_view(clip), f" {describe_moves(board, clip.base(frames))}")
     wording = Wording("which moves", "Which shape moves?", options, mover, "It is the moved")
     return Draft(wording, clip, chain, True)
 
@@ -171,13 +172,13 @@ def _observe_guest(rng: random.Random, slow: Slow, frames: int, held_out: bool) 
     guest = draw_guest(rng, slow, frames, in_view, held_out)
     clip = Clip(frames, slow, (guest,))
     shape = guest.piece.shape
-    chain: tuple[Step, ...] = (describe_view(clip), _says_whether(shape, in_view))
+    chain: tuple[Step, ...] = (describe_view(clip), _state_whether(shape, in_view))
     if not in_view:
-        chain += _retrieve(f"the {shape}", _during(clip, guest))
+        chain += _retrieve(f"the {shape}", _board_during(clip, guest))
     if rng.random() < 0.6 or held_out:
         return Draft(_ask_colour(rng, shape, guest.piece.colour, "guest"), clip, chain, in_view)
     place = cell_name(guest.piece.cell)
-    options = _choose_cells(rng, place, [cell_name(c) for c in always_free(slow)])
+    options = _choose_cells(rng, place, [cell_name(c) for c in always_free_cells(slow)])
     wording = Wording("guest", f"Where is the {shape}?", options, place, f"The {shape} is at")
     return Draft(wording, clip, chain, in_view)
 
@@ -187,7 +188,7 @@ def _observe_place(rng: random.Random, clip: Clip, shape: str) -> Draft:
     _, board = clip.slow[-1] if at_end else clip.slow[0]
     answer = cell_name(board.piece(shape).cell)
     when = "at the end" if at_end else "at the start"
-    options = _choose_cells(rng, answer, _visited(clip, shape))
+    options = _choose_cells(rng, answer, _visited_places(clip, shape))
     lead = f"{when.capitalize()} the {shape} is at"
     wording = Wording("place", f"Where is the {shape} {when}?", options, answer, lead)
     return Draft(wording, clip, (describe_view(clip),), True)
@@ -205,9 +206,9 @@ def _blink(rng: random.Random, frames: int, held_out: bool) -> Draft:
     blink = draw_blink(rng, slow, x, frames, in_view, held_out)
     clip = Clip(frames, slow, (blink,))
     looked_for, named = ("shape", "a shape") if kind == "which" else (x, f"the {x}")
-    chain: tuple[Step, ...] = (describe_view(clip), _says_whether_it_blinks(looked_for, clip))
+    chain: tuple[Step, ...] = (describe_view(clip), _state_whether_it_blinks(looked_for, clip))
     if not in_view:
-        chain += _retrieve(f"{named} blinks", _during(clip, blink))
+        chain += _retrieve(f"{named} blinks", _board_during(clip, blink))
     if kind == "colour":
         options = _choose_colours(rng, blink.piece.colour, never=board.piece(x).colour)
         text, lead = f"What colour does the {x} turn when it blinks?", f"The lit {x} is glowing"
@@ -215,15 +216,15 @@ def _blink(rng: random.Random, frames: int, held_out: bool) -> Draft:
     elif kind == "which":
         wording = Wording(kind, "Which shape blinks?", _choose_shapes(rng, x, board), x, "It is the lit")
     else:
-        place = cell_name(_during(clip, blink).piece(y).cell)
-        options = _choose_cells(rng, place, _visited(clip, y))
+        place = cell_name(_board_during(clip, blink).piece(y).cell)
+        options = _choose_cells(rng, place, _visited_places(clip, y))
         lead = f"With the {x} lit the {y} is at"
         wording = Wording(kind, f"Where is the {y} when the {x} blinks?", options, place, lead)
     return Draft(wording, clip, chain, in_view)
 
 
 def _ask_outcome(rng: random.Random, before: Board, after: Board, when: str, prefer: str = "") -> Wording:
-    """Ask where a piece ends up, or which piece ends up somewhere; about `prefer` if it is there."""
+    """Ask where a piece ends up, or which piece ends up at a place; about `prefer` if it is on the board."""
     p = after.piece(prefer) if prefer and after.find(prefer) else rng.choice(after.pieces)
     place = cell_name(p.cell)
     if rng.random() < 0.6:
@@ -242,14 +243,14 @@ def _imagine(rng: random.Random, frames: int, held_out: bool) -> Draft:
     slow: Slow = ((0, board),)
     if in_view:
         slow = (*slow, (rng.randrange(1, frames // FPS) * FPS, after))
-    # A blink between the seconds now and then, so that a frame taken anywhere will not do.
+    # Sometimes a blink between two seconds, so that a frame of any time is not good enough as the source.
     short: tuple[Short, ...] = ()
     if not in_view and rng.random() < 0.3:
         short = (draw_blink(rng, slow, rng.choice(board.pieces).shape, frames, False, held_out),)
     clip = Clip(frames, slow, short, edit)
-    rare = _rare(board)
-    wording = _ask_outcome(rng, board, after, tipping(edit), rng.choice(rare) if rare else "")
-    chain: tuple[Step, ...] = (describe_view(clip), _says_whether("tipped board", in_view))
+    rare = _rare_shapes(board)
+    wording = _ask_outcome(rng, board, after, describe_tipping(edit), rng.choice(rare) if rare else "")
+    chain: tuple[Step, ...] = (describe_view(clip), _state_whether("tipped board", in_view))
     if not in_view:
         chain += _generate(edit_query(edit), after)
     return Draft(wording, clip, chain, in_view)
@@ -263,18 +264,21 @@ def _both(rng: random.Random, frames: int, held_out: bool) -> Draft:
     in_view = rng.random() < 1 / 3
     blink = draw_blink(rng, slow, x, frames, in_view, held_out)
     clip = Clip(frames, slow, (blink,))
-    seen = _during(clip, blink)
+    seen = _board_during(clip, blink)
     edit = draw_tipping(rng, seen, keep=x)
     clip, after = replace(clip, edit=edit), edit.apply(seen)
-    when = f"{tipping(edit)} as the {x} blinks"
+    when = f"{describe_tipping(edit)} as the {x} blinks"
     wording = _ask_outcome(rng, seen, after, when, mover if rng.random() < 0.5 else "")
-    chain: tuple[Step, ...] = (describe_view(clip), _says_whether_it_blinks(x, clip))
+    chain: tuple[Step, ...] = (describe_view(clip), _state_whether_it_blinks(x, clip))
     if not in_view:
         chain += _retrieve(f"the {x} blinks", seen)
-    chain += (_says_whether("tipped board", False), *_generate(edit_query(edit, x), after))
+    chain += (_state_whether("tipped board", False), *_generate(edit_query(edit, x), after))
     return Draft(wording, clip, chain, in_view)
 
 
 MAKERS = {"observe": _observe, "blink": _blink, "imagine": _imagine, "both": _both}
-"""By family: draws a question from a source of randomness, the number of frames, and whether its board must
-show a held-out pair."""
+"""For each family, the function that draws a question.
+
+Its arguments are the source of randomness, the length of the clip in frames, and whether the clip must show a
+held-out pair.
+"""

@@ -1,9 +1,9 @@
-"""Questions about board clips, with the chain of thought that a careful person would write.
+"""Questions about board clips, with the chain of thought of a careful person.
 
-A question has one of four families (`families`). A chain is a list of steps: text, and tool calls with their
-queries. The text after a call describes the frame that the world expects there; the corpus drops chains whose
-tool returned another one. Chains name every piece of every frame (dense supervision: without it the micro VLM
-learns slowly).
+A question belongs to one of four families (`families`). A chain is a list of steps: text, and tool calls with
+their queries. The text after a call describes the frame that the tool should return; the corpus drops chains
+whose tool returned another one. Chains name every piece of every frame: without this dense supervision the
+micro VLM learns slowly.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FIRST_SEED: dict[Split, int] = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A clip, a question and its reference chain."""
+    """A clip, a question about it, and the reference chain."""
 
     family: Family
     kind: str
@@ -45,7 +45,7 @@ class Item:
     in_view: bool
     """Whether the initial frames hold what the question asks for (for *both*: the blink)."""
     lead: str
-    """How the conclusion begins."""
+    """The beginning of the conclusion."""
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -54,11 +54,11 @@ class Item:
 
     @property
     def correct(self) -> str:
-        """The letter of the right option or, without options, the answer itself."""
+        """The letter of the correct option or, without options, the answer itself."""
         return LETTERS[self.options.index(self.answer)] if self.options else self.answer
 
     def closing(self) -> str:
-        """The end of the chain."""
+        """Return the end of the chain: the conclusion and the answer."""
         return closing(self.lead, self.answer)
 
 
@@ -72,11 +72,11 @@ def make_item(
     """Make an item; the same arguments always make the same item.
 
     Args:
-        family: Its family.
-        index: Its number in the split.
+        family: Family of the question.
+        index: Number of the item in its family and split.
         split: The split; only "held_out" shows the pairs of `HELD_OUT`.
         options: Whether it has four options or none. Default: four; none in a fifth of the training split.
-        seconds: The length of its clip. Default: 6 to 10.
+        seconds: Length of the clip in seconds. Default: a random one from 6 to 10.
     """
     seed = _FIRST_SEED[split] + index * 4 + FAMILIES.index(family)
     rng = random.Random(seed)
@@ -100,25 +100,25 @@ def make_item(
 
 
 def item_of(seed: int) -> Item:
-    """The item with this seed, of whichever split."""
+    """Return the item with this seed, from any split."""
     splits = {first: split for split, first in _FIRST_SEED.items() if first <= seed}
     first = max(splits)
     return make_item(FAMILIES[seed % 4], (seed - first) // 4, splits[first])
 
 
 def items(n: int, split: Split, families: tuple[Family, ...] = FAMILIES) -> Iterator[Item]:
-    """`n` items, balanced over the families."""
+    """Yield `n` items of a split, from the families in turn."""
     for i in range(n):
         yield make_item(families[i % len(families)], i // len(families), split)
 
 
 def draw_tags(rng: random.Random) -> tuple[str, ...]:
-    """Draw the tools of a chain: mostly both, sometimes one or none, so that a model must read them."""
+    """Draw the tools of a chain: both, one or none, so that a model must read which it has."""
     return rng.choice((TAGS, TAGS, TAGS, TAGS[:1], TAGS[1:], ()))
 
 
 def sentences() -> Iterator[str]:
-    """Enough of the world's language to train tokenizers on."""
+    """Yield sentences of the world for training tokenizers: 600 items, and phrases that occur elsewhere."""
     for i in range(600):
         item = make_item(FAMILIES[i % 4], i)
         yield item.text

@@ -1,4 +1,4 @@
-"""The board world as a source of training questions; its reference chains take the place of human ones."""
+"""The board world as a source of training questions, with its reference chains instead of human ones."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from act2see.micro.world import write_clip
 from act2see.training.corpus.sources import Sample
 
 THRESHOLD = 0.9
-"""The similarity to the human chain that a chain of the board world must exceed. Boards are alike: on
-MiniLM's scale the chain of another board would pass the paper's 0.8."""
+"""The similarity to the reference chain that a chain of the board world must exceed.
+
+It is above the paper's 0.8 because boards are alike: by MiniLM, even the chain of another board reaches 0.8.
+"""
 
 
 def load_world(
@@ -20,10 +22,10 @@ def load_world(
     """Yield `count` training questions of the board world, with their clips written to `folder`.
 
     Args:
-        count: How many.
-        folder: Of the clips; those that are there already are kept.
-        seed: Another seed gives other questions.
-        families: Taken in turn.
+        count: Number of questions.
+        folder: Folder of the clips; existing clips are not written again.
+        seed: Seed of the questions.
+        families: Families of the questions, used in turn.
     """
     for n in range(count):
         item = make_item(families[n % len(families)], seed * 1_000_000 + n // len(families), "train")

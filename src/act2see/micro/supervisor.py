@@ -1,15 +1,15 @@
-"""A supervisor without a model: for tests, and for the demo that works offline.
+"""A supervisor without a model, for tests and for the offline demo.
 
-It is a LangChain chat model like any other: it reads the conversation and makes tool calls. It understands
-plain English questions of one form, sentence by sentence ("In which clip does the triangle blink, and what
-colour does the triangle turn when it blinks? What is said then?"):
+It is a LangChain chat model: it reads the conversation and makes tool calls. It understands plain English
+questions of one form, sentence by sentence ("In which clip does the triangle blink, and what colour does the
+triangle turn when it blinks? What is said then?"):
 
 - *which clip*: asks the librarian, with the rest of the sentence as a caption ("the triangle blinks");
 - *said, says, mentioned*: searches the transcript of the clip;
-- any other sentence: asks Act2See about the clip, word by word.
+- any other sentence: asks Act2See about the clip in the same words.
 
-After the first call it uses only what the tools return. The clip is the one that the librarian ranks first,
-or the next one if Act2See sees nothing in it, and the answer consists of the workers' own words.
+After the first call it uses only the results of the tools. It takes the clip that the librarian ranks first,
+or the next one if Act2See sees nothing in it. Its answer consists of the workers' own words.
 """
 
 from __future__ import annotations
@@ -44,31 +44,31 @@ _FILE = re.compile(
 )
 _RANKED = re.compile(r"^\d+\. (.+?): [\d.]+ s \(score -?[\d.]+\).*$", re.MULTILINE)
 _NOTHING = re.compile(r"\AAnswer: (?:none|I cannot)|No match", re.IGNORECASE)
-_MAX_CLIPS = 3  # that are asked about
+_MAX_CLIPS = 3  # clips to ask about until one shows something
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The parts of a question, by the worker that answers them."""
+    """The parts of a question, for each worker."""
 
     find: str
     """The caption for the librarian; empty if the question names its clip."""
     clip: str = ""
-    """The clip that the question names."""
+    """The clip that the question names, or an empty text."""
     ask: tuple[str, ...] = ()
     """Questions for Act2See."""
-    said: tuple[str, ...] = ()
+    transcript: tuple[str, ...] = ()
     """Queries for the transcript."""
 
 
 @dataclass(slots=True)
 class Results:
-    """The calls since the question, with their results, in order."""
+    """The tool calls since the question, in order, with their results."""
 
     calls: list[tuple[ToolCall, ToolMessage]] = field(default_factory=list)
 
     def of(self, name: str, **args: str) -> ToolMessage | None:
-        """The result of the first call of a tool with these arguments."""
+        """Return the result of a tool's first call with these arguments, or None."""
         for call, result in self.calls:
             if call["name"] == name and args.items() <= call["args"].items():
                 return result
@@ -76,10 +76,10 @@ class Results:
 
 
 class ScriptedSupervisor(BaseChatModel):
-    """Plans by rules, and reads the results."""
+    """A chat model that plans by rules and quotes the results."""
 
     names: tuple[str, ...] = ()
-    """The tools that it was bound to."""
+    """Names of the bound tools."""
 
     @property
     def _llm_type(self) -> str:
@@ -99,7 +99,7 @@ class ScriptedSupervisor(BaseChatModel):
 
 
 def next_message(messages: Sequence[BaseMessage]) -> AIMessage:
-    """The supervisor's next message: calls, or the answer if nothing is left to ask."""
+    """Return the supervisor's next message: tool calls, or the answer once all results are there."""
     last = max((i for i, message in enumerate(messages) if isinstance(message, HumanMessage)), default=-1)
     question = str(messages[last].text).strip() if last >= 0 else ""
     if not question:
@@ -117,7 +117,7 @@ def next_message(messages: Sequence[BaseMessage]) -> AIMessage:
         return AIMessage(f"No clip can be searched. {found.text if found else ''}".strip())
     clip = _choose_clip(clips, plan, results)
     wanted = [("ask_video", {"video": clip, "question": question}) for question in plan.ask]
-    wanted += [("search_transcript", {"video": clip, "query": query}) for query in plan.said]
+    wanted += [("search_transcript", {"video": clip, "query": query}) for query in plan.transcript]
     missing = [(name, args) for name, args in wanted if not results.of(name, **args)]
     if missing:
         return _call_tools(missing)
@@ -125,12 +125,12 @@ def next_message(messages: Sequence[BaseMessage]) -> AIMessage:
 
 
 def make_plan(question: str) -> Plan:
-    """Divide a question among the workers."""
+    """Divide a question into parts for the workers."""
     find = ""
     ask: list[str] = []
-    said: list[str] = []
+    transcript: list[str] = []
     named = _FILE.search(question)
-    # A question to a clip does not name the file: "In b.mp4, which shape moves?"
+    # A question about a clip must not name its file: "In b.mp4, which shape moves?"
     for part in _SENTENCE.split(_FILE.sub("", question)):
         sentence = str(part or "").strip()
         if not sentence:
@@ -138,18 +138,18 @@ def make_plan(question: str) -> Plan:
         if which := _WHICH.match(sentence):
             find = find or _caption(*which.groups())
         elif _SAID.search(sentence):
-            said.append(" ".join(_FILLER.sub(" ", _SAID.sub(" ", sentence)).split()))
+            transcript.append(" ".join(_FILLER.sub(" ", _SAID.sub(" ", sentence)).split()))
         else:
             ask.append(sentence[0].upper() + sentence[1:].replace(" ?", "?"))
     if named:
-        return Plan("", named[1], tuple(ask), tuple(said))
+        return Plan("", named[1], tuple(ask), tuple(transcript))
     if not find:
         find = ask[0].rstrip("?. ") if ask else question
-    return Plan(find, "", tuple(ask), tuple(said))
+    return Plan(find, "", tuple(ask), tuple(transcript))
 
 
 def _caption(verb: str | None, rest: str) -> str:
-    """A question as a caption says it: "does", "the triangle blink" becomes "the triangle blinks"."""
+    """Return a question as a caption: "does" and "the triangle blink" become "the triangle blinks"."""
     parts = _DOES.match(rest) if (verb or "").lower() == "does" else None
     return f"{parts[1]} {parts[2]}s{parts[3]}" if parts else rest
 
@@ -167,7 +167,10 @@ def _results_in(messages: Sequence[BaseMessage]) -> Results:
 
 
 def _choose_clip(clips: Sequence[str], plan: Plan, results: Results) -> str:
-    """The first clip in which Act2See saw something, or about which it has not been asked; else the first."""
+    """Return the first clip in which Act2See saw something, or about which it was not asked yet.
+
+    If it saw nothing in any clip, return the first.
+    """
     for clip in clips:
         answers = [results.of("ask_video", video=clip, question=question) for question in plan.ask]
         if not any(answer and _is_failure(answer) for answer in answers):
@@ -187,7 +190,7 @@ def _call_tools(wanted: Sequence[tuple[str, dict[str, str]]]) -> AIMessage:
 
 
 def _answer(plan: Plan, clip: str, results: Results) -> str:
-    """The workers' words, with what they rest on."""
+    """Return the workers' words, after the line that says which clip was found."""
     lines = []
     found = results.of("find_clips")
     for row in str(found.text).splitlines() if found else []:
@@ -199,7 +202,7 @@ def _answer(plan: Plan, clip: str, results: Results) -> str:
     for question in plan.ask:
         if result := results.of("ask_video", video=clip, question=question):
             lines += [question, str(result.text)]
-    for query in plan.said:
+    for query in plan.transcript:
         if result := results.of("search_transcript", video=clip, query=query):
             lines += ["In the subtitles:", str(result.text)]
     return "\n".join(lines)

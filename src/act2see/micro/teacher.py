@@ -1,12 +1,12 @@
-"""A scripted teacher for the board world, with stated faults, in place of a large model.
+"""A scripted teacher for the board world that replaces a large model and makes faults at given rates.
 
-It writes an item's reference chain, and errs, drifts and over-calls at given rates. An ablation with it shows
-what these faults do to a student; it cannot show how often a real teacher has them.
+It writes an item's reference chain with faults. An ablation with it shows the effect of these faults on a
+student, but not how often a real teacher makes them.
 
 - *error*: the chain concludes a wrong answer.
-- *drift*: nothing is described; prose that would suit any clip replaces what was seen.
-- *overcall*: a frame is retrieved that is not needed, and never mentioned.
-- *trust*: how often frames are not looked for if the right answer is in the prompt.
+- *drift*: prose that fits any clip replaces the descriptions.
+- *overcall*: the chain retrieves a frame that it does not need, and does not mention it.
+- *trust*: the chain calls no tool because the prompt contains the right answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.micro.questions import TAGS, Item, Step, ToolCall, item_of
-from act2see.micro.recipe.corpus import continued, tools_line, with_lines
+from act2see.micro.recipe.corpus import next_text, tools_line, with_lines
 from act2see.training.corpus.construct import HINT
 
 _PROSE = (
@@ -33,7 +33,7 @@ _HINTED = HINT.split("{", maxsplit=1)[0]
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Rates, each from 0 to 1."""
+    """Rates of faults, each from 0 to 1."""
 
     error: float = 0.15
     drift: float = 0.2
@@ -43,8 +43,10 @@ class Faults:
 
 @dataclass(slots=True)
 class ScriptedTeacher(Reasoner):
-    """A reasoner for samples of `load_world`. Its sessions are `world-SEED.ATTEMPT`; each attempt draws its
-    own faults."""
+    """A reasoner that answers samples of `load_world`.
+
+    Its sessions are named `world-SEED.ATTEMPT`. Each attempt draws its own faults.
+    """
 
     faults: Faults = Faults()
     seed: int = 0
@@ -56,15 +58,15 @@ class ScriptedTeacher(Reasoner):
         self.name = f"scripted ({rates}; seed {self.seed})"
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
-        said = str(request.rollout)
-        item = self.faulty(request.rollout.session, hinted=_HINTED in said)
-        text = continued(item, said.count("</frame>"))
+        prompt = str(request.rollout)
+        item = self.draw_faults(request.rollout.session, hinted=_HINTED in prompt)
+        text = next_text(item, prompt.count("</frame>"))
         request.until(text)
         yield Delta(text)
-        yield Done(StopReason.UNTIL, prefilled=len(said.split()), decoded=len(text.split()))
+        yield Done(StopReason.UNTIL, prefilled=len(prompt.split()), decoded=len(text.split()))
 
-    def faulty(self, session: str, hinted: bool = False) -> Item:
-        """The item of a session, with the faults of this attempt. With a hint it never errs."""
+    def draw_faults(self, session: str, hinted: bool = False) -> Item:
+        """Return the item of a session with the faults of this attempt. With a hint, its answer is right."""
         seed = int(session.removeprefix("world-").partition(".")[0])
         item = with_lines(item_of(seed))
         rng, faults = random.Random(f"{self.seed}/{session}"), self.faults

@@ -1,5 +1,4 @@
-"""The language of the board world: the steps of a chain, how they describe boards, and how queries name an
-edit."""
+"""The language of the board world: the steps of a chain, descriptions of boards, and queries for edits."""
 
 from __future__ import annotations
 
@@ -19,29 +18,28 @@ class ToolCall:
 
 
 Step = str | ToolCall
-"""Text, or a call."""
+"""A step of a chain: text, or a tool call."""
 
 
 def describe(board: Board) -> str:
-    """A board in full: "tipped to the left: northwest circle red, north ring blue."."""
+    """Return the full description of a board, like "tipped to the left: northwest circle red, north ring
+    blue."."""
     lead = f"tipped to the {board.tipped}: " if board.tipped else ""
     return lead + ", ".join(map(str, board.ordered())) + "."
 
 
 def describe_view(clip: Clip, start: int = 0) -> str:
-    """The initial view: every frame in full, second by second, counted from `start`.
+    """Return the description of the initial view: each frame in full, by the second, counted from `start`.
 
-    Naming only what changed is shorter, but makes each second a comparison of two frames, which micro does
-    not learn well (one change in ten missed after 1,000 steps); it describes one frame at a time without
-    fault.
+    Descriptions of changes alone would be shorter, but each would compare two frames, which micro does not
+    learn well (after 1,000 steps it missed one change in ten). It describes single frames without errors.
     """
     seconds = [f"{second}: {describe(board)}" for second, board in enumerate(clip.view(), start)]
     return f"Second {' '.join(seconds)}"
 
 
-def moved(first: Board, last: Board) -> str:
-    """From where to where each piece of `first` moved until `last`: "From start to end: circle west to east
-    moved circle."."""
+def describe_moves(first: Board, last: Board) -> str:
+    """Return the moves of all pieces, like "From start to end: circle west to east moved circle."."""
     moves = []
     for p in first.ordered():
         if now := last.find(p.shape):
@@ -50,16 +48,16 @@ def moved(first: Board, last: Board) -> str:
     return "From start to end: " + ", ".join(moves) + "."
 
 
-def blinks(shape: str, view: list[Board], start: int = 0) -> tuple[str, str]:
-    """Whether a shape blinks in a view.
+def describe_blink(shape: str, view: list[Board], start: int = 0) -> tuple[str, str]:
+    """State whether a shape blinks in a view.
 
     Args:
         shape: The shape; "shape" for any.
-        view: One board a second.
+        view: One board for each second.
         start: The number of the first second.
 
     Returns:
-        How it is asked, and the answer: "no." or the second of the blink, in full.
+        The question, and its answer: "no.", or "yes" with the full description of the second of the blink.
     """
     asked = f"A {shape} blinks in these frames:"
     for second, board in enumerate(view, start):
@@ -69,20 +67,19 @@ def blinks(shape: str, view: list[Board], start: int = 0) -> tuple[str, str]:
 
 
 def closing(lead: str, answer: str) -> str:
-    """How a chain ends: the question's own words, then the answer, so that the asked word comes right after
-    them.
+    """Return the end of a chain: the lead, in the question's own words, and the answer right after it.
 
-    Answers are in words: to find the letter of an option is a skill that would have to be learnt too.
+    The answer is a word: micro would have to learn separately to find the letter of an option.
     """
     return f" {lead} {answer}.</think>\n<answer>{answer}</answer>"
 
 
 def edit_query(edit: Edit, blinking: str | None = None) -> str:
-    """The `<generate>` query for an edit, from the moment at which a shape blinks if one is named."""
+    """Return the `<generate>` query for an edit, from the moment when `blinking` blinks if it is given."""
     return f"{edit} when the {blinking} blinks" if blinking else str(edit)
 
 
-def tipping(edit: Edit) -> str:
-    """An edit as questions name it."""
+def describe_tipping(edit: Edit) -> str:
+    """Return an edit in the words of questions."""
     away = f"the {edit.without} is taken away and " if edit.without else ""
     return f"{away}the board is tipped to the {edit.side}"

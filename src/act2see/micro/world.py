@@ -1,20 +1,20 @@
-"""The board world: what the `micro` models have learnt to see.
+"""The board world: the clips that the `micro` models are trained on.
 
-A clip shows a 3 x 3 board with coloured shapes, no two of one shape. Three things happen on it:
+A clip shows a 3 x 3 board with coloured pieces, each of another shape. It has three kinds of events:
 
-- *slow changes* fall on whole seconds and last: a shape hops to another cell, or the board is tipped;
-- *blinks* last 0.35-0.6 s: the shape's cell lights up and the shape shows another colour;
+- *slow changes* happen at whole seconds and last: a shape hops to another cell, or the board is tipped;
+- *blinks* last 0.35-0.6 s: the shape's cell lights up and the shape changes its colour;
 - *guests* are shapes that are on the board for 0.35-0.6 s only.
 
-The initial view takes one frame at each whole second, so a short event between two seconds is invisible in
-it, and visible to retrieval at 3 frames a second. Whether an event is in view is decided when the clip is
-made, never by the question's wording.
+The initial view takes one frame at each whole second, so it misses a short event between two seconds.
+Retrieval, at 3 frames a second, sees it. Whether an event is in view is decided when the clip is made, never
+by the question's wording.
 
-Tipping is the world's physics: every shape slides towards the low edge (marked by a white bar) until
-something stops it. The order along each row is kept. Nobody states the outcome; the generator learns it.
+Tipping is the world's physics: every shape slides towards the low edge (marked by a white bar) until the edge
+or another shape stops it. The order along each row is kept. The generator learns the outcome from pictures.
 
-One cell is 64 x 64 pixels of the 192 x 192 clip and exactly one merged vision token of the micro VLM at 48 x
-48. Times are frame numbers at 12 fps inside this module and seconds outside it.
+One cell is 64 x 64 pixels of the 192 x 192 clip, and exactly one merged vision token of the micro VLM, which
+reads frames at 48 x 48. Times are frame numbers at 12 fps inside this module and seconds outside it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from PIL import Image, ImageDraw
 Pixels = NDArray[np.uint8]
 Side = str
 Colour = tuple[int, int, int]
-"""RGB."""
+"""Red, green and blue, each from 0 to 255."""
 
 FPS = 12
 GRID = 3
@@ -54,8 +54,8 @@ PLACES = (
     ("southwest", "south", "southeast"),
 )
 SIDES: tuple[Side, ...] = ("left", "right")
-# Pairs that training and validation never show, in any role. Their colours and shapes are shown in other
-# pairs.
+# (shape, colour) pairs that training and validation never show, in any role. They show each of these colours
+# and shapes in other pairs.
 HELD_OUT = frozenset(
     {
         ("circle", "purple"),
@@ -65,14 +65,14 @@ HELD_OUT = frozenset(
         ("ring", "blue"),
     }
 )
-NAMELESS_SHAPES = ("diamond", "bar", "ell")  # only the vision tower's training shows these
+NAMELESS_SHAPES = ("diamond", "bar", "ell")  # only the training of the vision tower draws these
 _GROUND, _TILE, _LIT, _BAR = (18, 18, 22), (38, 38, 46), (226, 226, 232), (255, 255, 255)
 
 Cell = tuple[int, int]
 
 
 def cell_name(cell: Cell) -> str:
-    """`(0, 2)` is "northeast". One word, so that it is one token: see `docs/decisions.md`."""
+    """Return a cell's name: "northeast" for `(0, 2)`. One word is one token (`docs/decisions.md`)."""
     return PLACES[cell[0]][cell[1]]
 
 
@@ -89,11 +89,11 @@ class Piece:
     lit: bool = False
 
     def __str__(self) -> str:
-        """ "northwest circle red" or, if it is lit, "northwest lit circle glowing red".
+        """Return "northwest circle red" or, for a lit piece, "northwest lit circle glowing red".
 
-        The asked word comes right after the word that the question names: a shape after its place and after
-        "lit", a colour after its shape and after "glowing". Micro finds a word by its neighbour, see
-        `docs/decisions.md`.
+        The word that answers a question comes right after the word that the question names: a shape after its
+        place and after "lit", a colour after its shape and after "glowing". Micro finds a word by its
+        neighbour (`docs/decisions.md`).
         """
         place = cell_name(self.cell)
         if self.lit:
@@ -103,18 +103,18 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """The pieces that one frame shows."""
+    """The content of one frame: its pieces, and whether it is tipped."""
 
     pieces: tuple[Piece, ...]
     tipped: Side | None = None
-    """The low side; None on an even board."""
+    """The low side; None if the board is level."""
 
     def find(self, shape: str) -> Piece | None:
-        """The piece of a shape; None if it is not on the board."""
+        """Return the piece of a shape, or None if it is not on the board."""
         return next((p for p in self.pieces if p.shape == shape), None)
 
     def piece(self, shape: str) -> Piece:
-        """The piece of a shape. Raises `KeyError` if it is not on the board."""
+        """Return the piece of a shape. Raises `KeyError` if it is not on the board."""
         found = self.find(shape)
         if found is None:
             raise KeyError(f"no {shape} on this board")
@@ -122,7 +122,7 @@ class Board:
 
     @property
     def lit(self) -> Piece | None:
-        """The piece that blinks, if one does."""
+        """The piece that blinks, or None."""
         return next((p for p in self.pieces if p.lit), None)
 
     @property
@@ -132,20 +132,20 @@ class Board:
         return [c for c in CELLS if c not in taken]
 
     def ordered(self) -> tuple[Piece, ...]:
-        """The pieces in reading order, in which chains name them."""
+        """Return the pieces in reading order, which is the order in chains."""
         return tuple(sorted(self.pieces, key=lambda p: p.cell))
 
     def change(self, shape: str, **fields: Any) -> Board:
-        """The board with some fields of one piece replaced."""
+        """Return the board with some fields of one piece replaced."""
         pieces = [replace(p, **fields) if p.shape == shape else p for p in self.pieces]
         return replace(self, pieces=tuple(pieces))
 
     def without(self, shape: str) -> Board:
-        """The board without the piece of a shape."""
+        """Return the board without the piece of a shape."""
         return replace(self, pieces=tuple(p for p in self.pieces if p.shape != shape))
 
     def tip(self, side: Side) -> Board:
-        """Every piece slides to `side`; the order along each row is kept."""
+        """Return the board after every piece has slid to `side`. The order along each row is kept."""
         left = side == "left"
         rows: dict[int, list[Piece]] = {}
         for p in sorted(self.pieces, key=lambda p: p.cell, reverse=not left):
@@ -159,65 +159,65 @@ class Board:
 
 
 Slow = tuple[tuple[int, Board], ...]
-"""The lasting board from each frame number on."""
+"""Pairs of a frame number and the lasting board from that frame on, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A counterfactual: the board tipped to `side`, perhaps with one shape taken away first."""
+    """A counterfactual: the board tipped to `side`, optionally with one shape taken away first."""
 
     side: Side
     without: str | None = None
 
     def apply(self, board: Board) -> Board:
-        """The outcome."""
-        left = board.without(self.without) if self.without else board
-        return left.tip(self.side)
+        """Return the board after the edit."""
+        rest = board.without(self.without) if self.without else board
+        return rest.tip(self.side)
 
     def __str__(self) -> str:
-        """In the words that the generator reads."""
+        """Return the edit in the words of the generator's prompts."""
         without = f" without the {self.without}" if self.without else ""
         return f"the board tipped to the {self.side}{without}"
 
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """A blink or a guest."""
+    """A short event: a blink or a guest."""
 
     kind: str
     piece: Piece
-    """As it is shown during the event."""
+    """The piece as the event shows it."""
     start: int
-    """The first frame."""
+    """Number of the first frame."""
     stop: int
-    """The frame after the last one."""
+    """Number of the frame after the last one."""
 
     @property
     def in_view(self) -> bool:
-        """Whether a whole second falls inside, so that the initial view shows it."""
+        """Whether the event covers a whole second, so that the initial view shows it."""
         return any(f % FPS == 0 for f in range(self.start, self.stop))
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip as facts."""
+    """The description of a clip, from which every frame can be drawn."""
 
     frames: int
     slow: Slow
     short: tuple[Short, ...] = ()
     edit: Edit | None = None
-    """The counterfactual that its question asks for, if it does."""
+    """The counterfactual that the question asks for, or None."""
 
     @property
     def seconds(self) -> float:
         return self.frames / FPS
 
     def base(self, frame: int) -> Board:
-        """The lasting board at a frame, without short events."""
+        """Return the lasting board at a frame, without short events."""
         return [b for at, b in self.slow if at <= frame][-1]
 
     def board(self, frame: int) -> Board:
-        """The board that a frame shows."""
+        """Return the board that a frame shows."""
         board = self.base(frame)
         for event in self.short:
             if not event.start <= frame < event.stop:
@@ -229,23 +229,23 @@ class Clip:
         return board
 
     def at(self, seconds: float) -> Board:
-        """The board of the last frame at or before `seconds`, which traces round to a tenth of a
-        millisecond."""
+        """Return the board of the last frame at or before `seconds`."""
+        # A millisecond of tolerance: traces round times to a tenth of one.
         return self.board(min(self.frames - 1, int((seconds + 1e-3) * FPS)))
 
     def view(self) -> list[Board]:
-        """The boards of the initial view: one for each whole second."""
+        """Return the boards of the initial view: one for each whole second."""
         return [self.board(f) for f in range(0, self.frames, FPS)]
 
 
 Look = tuple[float, int, int]
-"""Scale, and shift to the right and down in quarter pixels of a cell."""
+"""Scale, and the shifts to the right and down in quarters of a pixel."""
 _PLAIN: Look = (1.0, 0, 0)
 
 
 @lru_cache(20_000)
 def _sprite(shape: str, colour: str, lit: bool, size: int, look: Look = _PLAIN) -> Pixels:
-    """One cell, drawn four times too large and reduced, so that edges are smooth at any size."""
+    """Draw one cell at four times its size, then reduce it, so that edges are smooth at any size."""
     big = 4 * CELL
     image = Image.new("RGB", (big, big), _GROUND)
     draw = ImageDraw.Draw(image)
@@ -254,8 +254,9 @@ def _sprite(shape: str, colour: str, lit: bool, size: int, look: Look = _PLAIN) 
     draw.rounded_rectangle([inset, inset, big - inset, big - inset], 24, fill=tile)
     if shape:
         scale, right, down = look
-        x, y, r = big / 2 + right, big / 2 + down, big * 0.36 * scale
-        _draw_shape(draw, shape, (x, y), r, COLOURS.get(colour, colour), tile)
+        center = (big / 2 + right, big / 2 + down)
+        fill = COLOURS.get(colour, colour)  # nameless colours are hex codes already
+        _draw_shape(draw, shape, center, big * 0.36 * scale, fill, tile)
     return np.asarray(image.resize((size, size), Image.Resampling.BOX))
 
 
@@ -293,6 +294,7 @@ def _draw_shape(
 
 
 def _look(shape: str, jitter: int | None) -> Look:
+    """Draw the size and position of a shape; without a seed, the plain ones."""
     if jitter is None:
         return _PLAIN
     rng = random.Random(f"{jitter} {shape}")
@@ -304,8 +306,8 @@ def render(board: Board, size: int = SIZE, jitter: int | None = None) -> Pixels:
 
     Args:
         board: The board.
-        size: In pixels; a multiple of 12.
-        jitter: A seed. With it, shapes are a little smaller and off their centres: for training only.
+        size: The width and height of the picture in pixels; a multiple of 12.
+        jitter: A seed. It varies the size and position of each shape a little, for training only.
 
     Returns:
         `(size, size, 3)` uint8.
@@ -323,17 +325,17 @@ def render(board: Board, size: int = SIZE, jitter: int | None = None) -> Pixels:
 
 
 def _area(row: int, column: int, cell: int) -> tuple[slice, slice]:
-    """The pixels of a cell that is `cell` pixels wide."""
+    """Return the rows and columns of pixels of a cell that is `cell` pixels wide."""
     return slice(row * cell, (row + 1) * cell), slice(column * cell, (column + 1) * cell)
 
 
 def _edge(side: Side, width: int) -> slice:
+    """Return the columns of pixels at an edge."""
     return slice(None, width) if side == "left" else slice(-width, None)
 
 
 def read_board(pixels: Pixels) -> Board:
-    """Read a board from a picture: the nearest sprite in each cell. It checks generated frames and never
-    trains anything.
+    """Read a board from a picture: the nearest sprite of each cell. No model is trained with it.
 
     Args:
         pixels: `(size, size, 3)` uint8, of any size.
@@ -343,7 +345,7 @@ def read_board(pixels: Pixels) -> Board:
         pixels = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BOX))
     cell = size // GRID
     margin = size // 24
-    # The bar of a tipped board covers an outer margin: leave it out of the comparison.
+    # The bar of a tipped board covers an outer margin, so the comparison leaves it out.
     inner = np.s_[:, margin:-margin, margin:-margin]
     kinds = [("", "", False)] + [(s, c, lit) for s in SHAPES for c in COLOURS for lit in (False, True)]
     sprites = np.stack([_sprite(*kind, cell) for kind in kinds]).astype(np.float32)  # (kinds, cell, cell, 3)
@@ -358,7 +360,8 @@ def read_board(pixels: Pixels) -> Board:
 
 
 def _low_side(pixels: Pixels, margin: int) -> Side | None:
-    """The side with a white bar. A bar is white all along; a lit cell brightens only a part of its edge."""
+    """Return the side with a white bar, or None."""
+    # A bar is white along its whole edge, a lit cell on a part of it: hence a low percentile.
     brightness = {}
     for side in SIDES:
         rows = pixels[:, _edge(side, margin)].astype(np.float32).mean(-1)
@@ -368,7 +371,7 @@ def _low_side(pixels: Pixels, margin: int) -> Side | None:
 
 
 def clip_frames(clip: Clip, size: int = SIZE) -> Iterator[Pixels]:
-    """Yield every frame of a clip; equal neighbours are drawn once."""
+    """Yield every frame of a clip, `(size, size, 3)` uint8; consecutive equal frames are drawn once."""
     last: tuple[Board, Pixels] | None = None
     for f in range(clip.frames):
         board = clip.board(f)

@@ -1,8 +1,8 @@
-"""Unexpected errors: logged in full under an id, which is all that the client learns.
+"""Unexpected errors are logged with their traceback under an id. The client receives only the id.
 
-An expected error (`Act2SeeError`) says in its own words what the user can do. Any other may hold paths, keys
-or other people's data, so its text stays in the log. The id connects the two: with it the operator finds the
-traceback that a user reports.
+The message of an expected error (`Act2SeeError`) tells the user what to do. The text of any other error may
+contain paths, keys or other people's data, so it stays in the log. The operator uses the id to find the
+traceback of an error that a user reports.
 """
 
 from __future__ import annotations
@@ -16,30 +16,32 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-def log_failure(what: str, error: BaseException) -> str:
+def log_failure(operation: str, error: BaseException) -> str:
     """Log an error with its traceback under a new id.
 
     Args:
-        what: What failed, such as "POST /v1/chat/completions". Newlines in it cannot forge a line of the log.
+        operation: The operation that failed, such as "POST /v1/chat/completions".
+        error: The error.
 
     Returns:
         The id, for the message to the client.
     """
     id = secrets.token_hex(6)
-    log.error("%s failed (error %s)", what.encode("unicode_escape").decode("ascii"), id, exc_info=error)
+    one_line = operation.encode("unicode_escape").decode("ascii")  # a newline would forge a log entry
+    log.error("%s failed (error %s)", one_line, id, exc_info=error)
     return id
 
 
 def failure_message(id: str) -> str:
-    """The sentence that a client reads instead of the error's own text."""
-    return f"the server failed (error {id}); its log says why, under this id"
+    """Return the message that a client reads instead of the error's own text."""
+    return f"the server failed: its log has the details under error {id}"
 
 
 class LogFailures:
-    """ASGI middleware: turns an exception into a 500 with an id, and logs its traceback under that id.
+    """ASGI middleware that answers an exception with a 500 and an id, and logs the traceback under that id.
 
-    After the first byte of a response the error can only be logged. The connection is then cut, so that the
-    client notices.
+    Once the response has started, the error can only be logged. The connection is then closed, so that the
+    client notices the failure.
     """
 
     def __init__(self, app: Any) -> None:
@@ -51,20 +53,20 @@ class LogFailures:
             return
         from starlette.requests import ClientDisconnect
 
-        begun = False
+        started = False
 
         async def watched_send(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
-            begun = begun or message["type"] == "http.response.start"
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
             await self.app(scope, receive, watched_send)
         except ClientDisconnect:
-            return  # it hung up while it was sending: nobody is left to answer
+            return  # there is no client left to answer
         except Exception as e:
             id = log_failure(f"{scope['method']} {scope['path']}", e)
-            if begun:
+            if started:
                 raise
             message = failure_message(id)
             error = {"message": message, "type": "server_error", "param": None, "code": None}
@@ -75,10 +77,10 @@ async def send_json(send: Any, status: int, error: dict[str, Any], detail: str) 
     """Send a complete JSON error.
 
     Args:
-        send: ASGI's function.
+        send: ASGI's send function.
         status: The HTTP status.
-        error: The error for OpenAI's clients.
-        detail: The error for clients of LangGraph and FastAPI.
+        error: The error object that OpenAI's clients read.
+        detail: The message that clients of LangGraph and FastAPI read.
     """
     body = json.dumps({"error": error, "detail": detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

@@ -1,14 +1,15 @@
-"""The names that a server answers to: protection from web pages that call servers of one's own machine.
+"""Host and origin checks, which protect a local server from web pages in the user's browser.
 
-A page in a browser can send requests to 127.0.0.1. Two headers that a page cannot choose reveal it:
+A page in a browser can send requests to 127.0.0.1. It cannot choose two headers of these requests:
 
-- `Host` is the server that the browser believes it is talking to. A page whose DNS name was pointed at this
-  machine ("DNS rebinding") may read all answers, but its requests carry its own name as host.
-- `Origin` is the page that a request comes from, on every cross-site POST and WebSocket.
+- `Host` names the server that the browser connects to. If an attacker points a DNS name at this machine
+  ("DNS rebinding"), the page may read all answers, but its requests carry the attacker's name as host.
+- `Origin` names the page that sent the request. Every cross-site POST and WebSocket carries it.
 
-So a request is answered only if its host is on a list: this machine's loopback names, the address that the
-connection came in on, and the names that the operator added by `--allow-host` or `ACT2SEE_HOSTS`. If it has
-an origin, that must be this server itself (the same port of such a host) or a host that the operator added.
+A request is answered only if its host is on a list: this machine's loopback names, the address that the
+connection came in on, and the names that the operator added with `--allow-host` or `ACT2SEE_HOSTS`. If the
+request has an origin, the origin must be this server itself (same port, allowed host) or a host that the
+operator added.
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ from act2see.errors import ConfigError
 from act2see.serve.failures import send_json
 
 VARIABLE = "ACT2SEE_HOSTS"
-_ANY = frozenset({"", "0.0.0.0", "::"})  # addresses to listen on, which name no host
+_ANY = frozenset({"", "0.0.0.0", "::"})  # addresses that mean "listen on all interfaces"
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s:/?#@\[\]\\,]+)(?::(?P<port>[0-9]{0,5}))?", re.IGNORECASE)
-_MAX_SHOWN = 100  # characters of a refused name
+_MAX_SHOWN = 100  # characters of a refused name in a message
 
 
 def allowed_hosts(*hosts: str, bound: str = "") -> frozenset[str]:
-    """The hosts of `ACT2SEE_HOSTS` and the given ones, in the form in which requests are compared with them.
+    """Return the given hosts and those of `ACT2SEE_HOSTS`, normalized for comparison with requests.
 
     Args:
-        hosts: Names or addresses, such as `video.example.org` or `192.168.1.5`. The addresses that mean "any"
-            are left out.
-        bound: The host that the server listens on. A name is added. A loopback name or an address is not:
-            every connection says which it is, and pages at other ports of an added host may use the server.
+        hosts: Names or addresses, such as `video.example.org` or `192.168.1.5`. Addresses that mean "all
+            interfaces" are left out.
+        bound: The host that the server listens on. It is added if it is a DNS name. A loopback name or an
+            address is not added: each connection carries its address, and adding a host would allow pages
+            from all its ports.
 
     Raises:
-        ConfigError: One of them is not a host name.
+        ConfigError: One of the hosts is not a host name.
     """
     listed = [host.strip() for host in os.environ.get(VARIABLE, "").split(",")]
     names = set()
@@ -50,7 +52,7 @@ def allowed_hosts(*hosts: str, bound: str = "") -> frozenset[str]:
         parsed = parse_host(f"[{host}]" if bare_ipv6 else host)
         if parsed is None or "*" in parsed[0]:
             raise ConfigError(
-                f"{host!r} is no host name: name each host alone, such as video.example.org, "
+                f"{host!r} is not a host name: write names such as video.example.org "
                 f"in --allow-host or {VARIABLE}"
             )
         names.add(parsed[0])
@@ -61,24 +63,26 @@ def allowed_hosts(*hosts: str, bound: str = "") -> frozenset[str]:
 
 
 class AllowedHosts:
-    """ASGI middleware: refuses requests for other hosts (421) and from pages of other hosts (403).
+    """ASGI middleware that refuses requests for other hosts (421) and from pages of other hosts (403).
 
-    WebSockets are refused alike. Loopback names, and the address that a connection came in on, are always
-    allowed.
+    It refuses WebSockets by the same rules. Loopback names, and the address that a connection came in on, are
+    always allowed.
 
     Args:
+        app: The protected app.
         hosts: The result of `allowed_hosts`.
     """
 
     def __init__(self, app: Any, hosts: frozenset[str] = frozenset()) -> None:
-        self.app, self.hosts = app, hosts
+        self.app = app
+        self.hosts = hosts
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         refusal = self._refusal(scope) if scope["type"] in ("http", "websocket") else None
         if refusal is None:
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
-            # Before the handshake is accepted, servers turn this into a plain 403.
+            # Servers answer with a plain 403, because the handshake is not accepted yet.
             await send({"type": "websocket.close", "code": 1008, "reason": "host or origin not allowed"})
         else:
             status, code, message = refusal
@@ -86,24 +90,23 @@ class AllowedHosts:
             await send_json(send, status, error, message)
 
     def _refusal(self, scope: MutableMapping[str, Any]) -> tuple[int, str, str] | None:
-        """Status, code and message if the request is refused."""
+        """Return the status, code and message of a refusal, or None if the request is allowed."""
         hosts = _header(scope, b"host")
         host = parse_host(hosts[0]) if len(hosts) == 1 else None
         if host is None or not (host[0] in self.hosts or _is_own(host[0], scope)):
             named = _shown(", ".join(hosts) or "(none)")
-            message = f"this server does not answer to the host {named}: start it with {_remedy(host)}"
-            return 421, "host_not_allowed", message
+            return 421, "host_not_allowed", f"the host {named} is not allowed: {_remedy(host)}"
         for given in _header(scope, b"origin"):
             origin = parse_origin(given)
             if not self._origin_allowed(origin, host, scope):
-                why = f"this server does not answer to pages of {_shown(given)}"
-                return 403, "origin_not_allowed", f"{why}: start it with {_remedy(origin)}"
+                message = f"pages from {_shown(given)} are not allowed: {_remedy(origin)}"
+                return 403, "origin_not_allowed", message
         return None
 
     def _origin_allowed(
         self, origin: tuple[str, str] | None, host: tuple[str, str], scope: MutableMapping[str, Any]
     ) -> bool:
-        """Whether an origin is this server itself, or a host that the operator added."""
+        """Return whether an origin is this server itself, or a host that the operator added."""
         if origin is None:
             return False
         same_port = origin[1] == host[1]
@@ -112,9 +115,9 @@ class AllowedHosts:
 
 
 def parse_host(host: str) -> tuple[str, str] | None:
-    """Split a host into its name, in lower case, and its port or "". None if it is not a host.
+    """Split a host into its name, in lower case, and its port or "". Return None for anything else.
 
-    An IPv6 address loses its brackets.
+    The brackets of an IPv6 address are removed.
     """
     found = _HOST.fullmatch(host.strip())
     if not found:
@@ -129,7 +132,7 @@ def parse_host(host: str) -> tuple[str, str] | None:
 
 
 def parse_origin(origin: str) -> tuple[str, str] | None:
-    """Host and port of a page's origin; None for "null" and for anything that is not a web page."""
+    """Return the host and port of an origin. Return None for "null" and anything that is not a web page."""
     try:
         parts = urlsplit(origin)
     except ValueError:
@@ -138,15 +141,17 @@ def parse_origin(origin: str) -> tuple[str, str] | None:
 
 
 def _is_own(name: str, scope: MutableMapping[str, Any]) -> bool:
-    """Whether it is a loopback name, or the address that the connection came in on.
+    """Return whether `name` is a loopback name, or the address that the connection came in on.
 
-    The server knows that address from its socket.
+    ASGI servers read that address from the socket.
     """
     if name == "localhost":
         return True
+    server = scope.get("server") or ("",)
+    own = str(server[0]).removeprefix("::ffff:")  # of an IPv4 connection on a dual-stack socket
     try:
-        address, own = ip_address(name), str((scope.get("server") or ("",))[0])
-        return address.is_loopback or address == ip_address(own.removeprefix("::ffff:"))
+        address = ip_address(name)
+        return address.is_loopback or address == ip_address(own)
     except ValueError:
         return False
 
@@ -168,6 +173,6 @@ def _shown(text: str) -> str:
 
 
 def _remedy(host: tuple[str, str] | None) -> str:
-    """The option and the variable that would allow a host, with its name if it can be copied."""
+    """Return how the operator can allow a host. The host is named if its name is valid and short."""
     name = host[0] if host and len(host[0]) <= _MAX_SHOWN else "HOST"
-    return f"--allow-host {name}, or with {VARIABLE}={name} in its environment, if it should"
+    return f"to allow it, start the server with --allow-host {name} or {VARIABLE}={name}"

@@ -1,11 +1,11 @@
-"""The protocol of frame tools, and what they may return.
+"""The protocol of frame tools, their context and their results.
 
-A tool has a tag, one line that tells the model what it is for, and an async `call` that returns frames, a
-note, or both. Three things make one: a class with these, a pydantic model of its options, and a name
-(`tools/plugins.py`).
+A tool has a tag, one line of usage for the model, and an async `call` that returns frames, a note, or both.
+To add one, write a class with these attributes and a nested pydantic model `Options`, and register it under
+a name (`tools/plugins.py`).
 
-The graph makes one node for each configured tag, and takes a tool's result through `checked_result`. The same
-object serves other agents by `as_langchain_tool`. Nothing here knows of graphs or traces.
+The graph makes one node for each configured tag and passes each result through `checked_result`.
+`as_langchain_tool` offers the same object to other agents. This module does not depend on graphs or traces.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pydantic import BaseModel, ConfigDict
 from act2see.errors import ToolError
 from act2see.tools.frames import Curve, FrameRef
 from act2see.tools.runtime.sharing import Shared
-from act2see.tools.runtime.text import clean_data, clean_text
+from act2see.tools.runtime.text import clean_data, clean_text, shorten_text
 
 if TYPE_CHECKING:
     from act2see.tools.search.finder import Finder
     from act2see.tools.video.store import FrameStore
 
 log = logging.getLogger(__name__)
-MAX_FRAMES = 16
+MAX_FRAMES = 16  # of one call, unless the config sets another limit
 _NOTE = 4_000  # characters of a note that reach the model
 
 
@@ -40,14 +40,14 @@ class ToolOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """What a call may know."""
+    """The video, the frames shown so far and the seed of a call."""
 
     video: str
-    """The path of the video, or of a part of one."""
+    """Path of the video, or of a part of one."""
     shown: Sequence[FrameRef] = ()
-    """The frames in the model's view, in the order in which they were shown."""
+    """Frames in the model's context, in the order in which they were shown."""
     seed: int = 0
-    """The seed of this call."""
+    """Seed of this call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,81 +55,88 @@ class ToolResult:
     """The result of a call."""
 
     frames: tuple[FrameRef, ...] = ()
-    """Frames for the model, whose pixels are in the store."""
+    """Frames for the model. Their pixels are in the store."""
     note: str = ""
-    """Words for the model: what was read in the frames, or why there are none."""
+    """Text for the model, such as the words read in the frames, or the reason why there are no frames."""
     curve: Curve | None = None
-    """How similar the video is to the query over time, if that was measured."""
+    """Similarity of the video to the query over time, if it was measured."""
 
 
 @runtime_checkable
 class FrameTool(Protocol):
-    """A tool as the graph sees it."""
+    """A tool as the graph uses it. A tool that has models to load may implement `LoadsModels` too."""
 
     tag: str
-    """Names it in the chain of thought: `<tag> query </tag>`."""
+    """Name of the tool in the chain of thought: `<tag> query </tag>`."""
     usage: str
-    """Tells the model, in a line, what it is for."""
+    """One line that tells the model what the tool is for."""
 
     @property
     def version(self) -> str:
-        """Identifies the tool and its models in a trace; may load a model."""
+        """Name of the tool and its models in a trace. Reading it may load a model."""
         ...
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         """Find or make frames for a query.
 
         Raises:
-            ToolError: The call failed, and the model should hear of it.
+            ToolError: The call failed, and the model should see the reason.
         """
         ...
 
 
+@runtime_checkable
+class LoadsModels(Protocol):
+    """An optional part of a tool: the time for loading its models does not count as time of a call."""
+
+    def load_models(self) -> None:
+        """Load the models, unless they are loaded. The graph calls it in a thread, before `call`."""
+
+
 @dataclass(slots=True)
 class Resources:
-    """What tools share."""
+    """The objects that tools share."""
 
     store: FrameStore
+    """Store of all pictures."""
     finder: Finder
-    """With its encoder, its indexes and the opened videos."""
+    """Search in videos, with its encoder, its indexes and the opened videos."""
     shared: Shared = field(default_factory=Shared)
-    """The models of the process."""
+    """Models of the process."""
 
 
 def checked_result(tag: str, result: Any, store: FrameStore, max_frames: int = MAX_FRAMES) -> ToolResult:
-    """The result of a tool, fit to be shown.
+    """Check the result of a tool, and prepare it for the model.
 
     Frames beyond `max_frames` are counted in the note, a long note is cut, and text is cleaned.
 
     Args:
         tag: The tool's tag, for messages.
-        result: What the tool returned.
-        store: Must hold the frames' pixels.
-        max_frames: How many frames are shown.
+        result: The object that the tool returned.
+        store: The store that must hold the frames' pixels.
+        max_frames: The largest number of frames to show.
 
     Raises:
-        ToolError: It is not a `ToolResult` of frames that are in the store.
+        ToolError: The result is not a `ToolResult` of frames that are in the store.
     """
     _check_types(tag, result)
     for frame in result.frames[:max_frames]:
         if not isinstance(frame, FrameRef):
             raise ToolError(
-                f"the tool {tag!r} returned {_kind(frame)} for a frame; "
-                "keep pixels by `resources.store.ref`, which gives a FrameRef"
+                f"the tool {tag!r} returned {_describe_type(frame)} for a frame; "
+                "store the pixels with `resources.store.ref`, which returns a FrameRef"
             )
         if frame.digest not in store:
             raise ToolError(
-                f"the tool {tag!r} returned a frame whose pixels are not in the store: keep them by "
+                f"the tool {tag!r} returned a frame whose pixels are not in the store: store them with "
                 "`resources.store.ref`"
             )
-    frames = tuple(_cleaned(frame) for frame in result.frames[:max_frames])
-    note = clean_text(result.note)
-    if len(note) > _NOTE:
-        note = f"{note[:_NOTE]} (and {len(note) - _NOTE:,} more characters)"
+    frames = tuple(_clean_frame(frame) for frame in result.frames[:max_frames])
+    note = shorten_text(clean_text(result.note), _NOTE)
     left = len(result.frames) - max_frames
     if left > 0:
         log.warning(
-            "the tool %r returned %d frames; the first %d are shown", tag, len(result.frames), max_frames
+            "the tool %r returned %d frames; only the first %d are shown", tag, len(result.frames), max_frames
         )
         more = f"{left:,} more frames were found and not shown; ask for something narrower to see them."
         note = f"{note} {more}" if note else more
@@ -137,11 +144,11 @@ def checked_result(tag: str, result: Any, store: FrameStore, max_frames: int = M
 
 
 def _check_types(tag: str, result: Any) -> None:
-    """Raise `ToolError` unless the fields hold what the annotations say: a third party's tool may differ."""
+    """Raise `ToolError` unless the fields have their annotated types, which another package may ignore."""
     if not isinstance(result, ToolResult):
         raise ToolError(
-            f"the tool {tag!r} returned {_kind(result)}; "
-            "it must return a ToolResult of FrameRefs or of a note"
+            f"the tool {tag!r} returned {_describe_type(result)}; "
+            "it must return a ToolResult with FrameRefs or a note"
         )
     for name, types, expected in (
         ("frames", (tuple, list), "a tuple of FrameRefs"),
@@ -151,35 +158,35 @@ def _check_types(tag: str, result: Any) -> None:
         value = getattr(result, name)
         if not isinstance(value, types):
             raise ToolError(
-                f"the tool {tag!r} returned a ToolResult whose {name} is {_kind(value)}; "
+                f"the tool {tag!r} returned a ToolResult whose {name} is {_describe_type(value)}; "
                 f"it must be {expected}"
             )
 
 
-def _cleaned(frame: FrameRef) -> FrameRef:
-    """The frame, with text in its provenance that can be saved."""
+def _clean_frame(frame: FrameRef) -> FrameRef:
+    """Return the frame with `clean_data` applied to its provenance, so that it can be saved."""
     data = frame.model_dump()
     cleaned = clean_data(data)
     return frame if cleaned == data else FrameRef.model_validate(cleaned)
 
 
 def call_seed(seed: int, tag: str, query: str, nth: int) -> int:
-    """The seed of one call: the same whenever the run, the call and its place are the same.
+    """Return the seed of one call. The same arguments give the same seed in every process.
 
     Args:
         seed: The seed of the run.
         tag: The tool's tag.
         query: The query of the call.
-        nth: How many calls came before.
+        nth: A number that tells apart calls with the same query.
     """
     digest = hashlib.blake2b(f"{seed}\0{tag}\0{query}\0{nth}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def as_langchain_tool(tool: FrameTool, store: FrameStore) -> Any:
-    """The tool for any LangChain agent.
+    """Wrap a tool for any LangChain agent.
 
-    It takes the path of a video and a query, and returns text, with the frames as its artifact.
+    The wrapped tool takes the path of a video and a query, and returns text, with the frames as its artifact.
     """
     from langchain_core.tools import StructuredTool
 
@@ -199,5 +206,5 @@ def as_langchain_tool(tool: FrameTool, store: FrameStore) -> Any:
     )
 
 
-def _kind(value: object) -> str:
+def _describe_type(value: object) -> str:
     return "nothing (None)" if value is None else f"a {type(value).__qualname__}"

@@ -1,14 +1,13 @@
-"""The image-to-image pipeline: how it is loaded, and frames made with it, many in one call.
+"""The image-to-image pipeline of diffusers: loading it, and generating frames in batches.
 
-It is whatever diffusers knows as image-to-image for the weights: Stable Diffusion 3 as in the paper, one with
-a UNet, a distilled one. Loaded as the options say: without the T5 text encoder, the transformer in four bits,
-parts kept in the CPU's memory until they are used. On a CPU there is nothing to offload from, and `offload`
-changes nothing.
+Any image-to-image pipeline of diffusers works: Stable Diffusion 3 as in the paper, one with a UNet, a
+distilled one. Options load it without the T5 text encoder, with its transformer in four bits, or with its
+parts offloaded to the CPU's memory until they are used. On a CPU `offload` has no effect.
 
-One pipeline and its queue serve every tool that loads the same, whatever each asks of a frame
-(`GenerationParams`). Each frame has a generator of its own, so its pixels do not depend on what else is in
-the batch, beyond the rounding of a larger matrix product. If memory runs out, the batch is halved, then the
-frame made smaller.
+Tools with the same loading options share one pipeline and its queue, even if they request frames of
+different `GenerationParams`. Each frame has its own random generator, so its pixels do not depend on the rest
+of the batch, except for rounding in the larger matrix products. If memory runs out, the batch is halved, and
+then the frame is made smaller.
 """
 
 from __future__ import annotations
@@ -37,56 +36,57 @@ log = logging.getLogger(__name__)
 Size = tuple[int, int]
 """Width and height."""
 Count = Annotated[int, Field(ge=1)]
-_DIVISORS = (2, 4, 8)  # without memory for a frame, one of so many times fewer pixels is made
+_DIVISORS = (2, 4, 8)  # of the number of pixels, tried in order if memory is insufficient for a frame
 
 LOADING = frozenset({"weights", "device", "dtype", "quantise", "offload", "text_encoder_3"})
-"""Options that make it another pipeline."""
+"""Options that determine the pipeline. Tools with the same values share it."""
 
 
 class DiffusionOptions(ToolOptions):
-    """How the pipeline is loaded, and how it makes a frame.
+    """Options for loading the pipeline and for generating a frame.
 
-    Tools that load the same pipeline share it and its queue, whose `batch` and `waiting` are those of the
-    first.
+    Tools that share a pipeline share its queue too, with the `batch` and `waiting` of the first tool.
     """
 
     weights: str = "stabilityai/stable-diffusion-3.5-large"
-    """A folder or a hub repository."""
+    """Folder or hub repository."""
     steps: Count = 28
-    """Of the scheduler; a distilled (Turbo) model takes few."""
+    """Number of steps of the scheduler. A distilled (Turbo) model needs few."""
     strength: Annotated[float, Field(gt=0, le=1, validate_default=True)] = 0.7
-    """The share of the `steps` that is done, from noise of that strength."""
+    """Strength of the noise added to the anchor, which is also the share of the `steps` that are run."""
     guidance: Annotated[float, Field(ge=0)] = 4.5
-    """0 for a distilled model."""
+    """Guidance scale; 0 for a distilled model."""
     pixels: Count = 1024 * 1024
-    """The frame's area."""
+    """Area of the frame, in pixels."""
     text_tokens: Count = 256
-    """The prompt is cut there; at 77 without `text_encoder_3`."""
+    """Length at which the prompt is cut; 77 without `text_encoder_3`."""
     text_encoder_3: bool = True
     """Whether the T5 text encoder is loaded."""
     batch: Count = 4
-    """How many frames are made in one call."""
+    """Largest number of frames in one call."""
     waiting: Count = 64
-    """How many may be in the queue."""
+    """Largest number of frames in the queue."""
     device: str = "auto"
     dtype: str = "bfloat16"
     quantise: Literal["none", "nf4"] = "none"
     """Whether the transformer or UNet is loaded in four bits."""
     offload: Literal["none", "model", "sequential"] = "none"
-    """What waits in the CPU's memory: nothing, whole models, or single layers."""
+    """What stays in the CPU's memory until it is used: nothing, whole models, or single layers."""
 
     @field_validator("strength")
     @classmethod
     def _does_a_step(cls, strength: float, info: ValidationInfo) -> float:
         steps = info.data.get("steps")
         if steps and int(steps * strength) < 1:
-            raise ValueError(f"{steps} steps at this strength are none: steps x strength must be 1 or more")
+            raise ValueError(
+                f"{steps} steps at this strength round down to zero: steps x strength must be 1 or more"
+            )
         return strength
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
-    """How frames are made: the same for all of a batch."""
+    """Parameters of a frame, which are the same for all frames of a batch."""
 
     size: Size
     steps: int
@@ -100,18 +100,18 @@ class GenerationRequest:
     """One frame to imagine."""
 
     source: Pixels
-    """The anchor, `(height, width, 3)`."""
+    """The anchor, `(height, width, 3)` uint8."""
     prompt: str
     seed: int
 
 
 class Diffuser:
-    """One pipeline, loaded when it is first needed, and the queue of those who want frames.
+    """A pipeline, loaded on first use, and the queue of its requests.
 
-    Thread-safe: one call at a time.
+    Thread-safe: one call of the pipeline at a time.
 
     Raises:
-        ConfigError: Four-bit weights are asked for and bitsandbytes is not installed.
+        ConfigError: Four-bit weights are requested and bitsandbytes is not installed.
     """
 
     def __init__(self, options: DiffusionOptions) -> None:
@@ -121,7 +121,7 @@ class Diffuser:
         )
         self._pipeline: Any = None
         self._lock = RLock()
-        self._inherited = False  # from the process that this one was forked from
+        self._inherited = False  # whether the pipeline was loaded before this process was forked
         renew_after_fork(self)
         if options.quantise == "nf4" and find_spec("bitsandbytes") is None:
             raise ConfigError(
@@ -130,11 +130,11 @@ class Diffuser:
             )
 
     def renew(self) -> None:
-        """In a forked child: the pipeline is as it was, and may be out of reach."""
+        """In a forked child, note that the pipeline is the parent's, which a GPU does not share."""
         self._inherited = self._pipeline is not None
 
     def wanted(self, part: str) -> Iterator[Wanted]:
-        """The weights that would be loaded now, for the part of this name."""
+        """Yield the weights that would be loaded now, named as those of `part`."""
         if self._pipeline is None:
             yield Wanted(part, self.options.weights, self._left_out)
 
@@ -144,14 +144,14 @@ class Diffuser:
         return () if self.options.text_encoder_3 else ("text_encoder_3",)
 
     def params(self, source: Pixels, options: DiffusionOptions | None = None) -> GenerationParams:
-        """How a frame is made of this one.
+        """Return the parameters of a frame that is made from this one. Loads the pipeline.
 
         Args:
-            source: The anchor, `(height, width, 3)`.
-            options: By default those that the pipeline was loaded with.
+            source: The anchor, `(height, width, 3)` uint8.
+            options: The options of the frame; by default those that the pipeline was loaded with.
 
         Raises:
-            ToolError: There is no memory for the pipeline.
+            ToolError: Memory is insufficient for the pipeline.
             WeightsError: The pipeline cannot be loaded.
         """
         o = options or self.options
@@ -165,18 +165,18 @@ class Diffuser:
         requests: Sequence[GenerationRequest],
         stop: Stop = lambda: False,
     ) -> list[Pixels | Exception]:
-        """Make frames in one call of the pipeline, or several if memory runs out.
+        """Generate frames in one call of the pipeline, or in several if memory runs out.
 
         Args:
-            params: How they are made; one may come smaller if memory runs out.
-            requests: What they show.
-            stop: Asked after each step; once it returns true, the frames are given up.
+            params: The parameters of the frames. A frame may be smaller if memory runs out.
+            requests: The anchors, prompts and seeds of the frames.
+            stop: Called after each step. When it returns true, the frames are abandoned.
 
         Returns:
-            For each request `(height, width, 3)` uint8, or the error that it failed with.
+            For each request its picture, `(height, width, 3)` uint8, or its error.
 
         Raises:
-            ToolError: There is no memory for the pipeline.
+            ToolError: Memory is insufficient for the pipeline.
             WeightsError: The pipeline cannot be loaded.
         """
         with self._lock:
@@ -191,18 +191,19 @@ class Diffuser:
     def _make_smaller(
         self, params: GenerationParams, request: GenerationRequest, stop: Stop
     ) -> Pixels | Exception:
-        """One frame of the largest size, below the one asked for, that there is memory for."""
+        """Generate one frame, smaller than `params` says, at the largest size that memory allows."""
         width, height = size = params.size
         for divisor in _DIVISORS:
-            tried, size = size, target_size(width, height, width * height // divisor, self._multiple())
+            tried = size
+            size = target_size(width, height, width * height // divisor, self._multiple())
             if size == tried:
                 continue
-            log.warning("no memory for a frame of %d x %d; trying %d x %d", *tried, *size)
+            log.warning("not enough memory for a frame of %d x %d; trying %d x %d", *tried, *size)
             smaller = replace(params, size=size)
             [made] = in_halves(lambda some, smaller=smaller: self._call(smaller, some, stop), [request])  # type: ignore[misc]
             if not isinstance(made, Exception) or not out_of_memory(made):
                 return made
-        return ToolError(f"there is no memory left to imagine a frame, not even one of {size[0]} x {size[1]}")
+        return ToolError(f"not enough memory to imagine a frame, not even one of {size[0]} x {size[1]}")
 
     @natively
     @quiet("diffusers")
@@ -221,7 +222,7 @@ class Diffuser:
             "num_inference_steps": params.steps,
             "callback_on_step_end": _interrupt(stop),
         }
-        # A UNet takes the picture's own size, and CLIP's text encoder its own length.
+        # Pipelines with a UNet take neither a size (they keep the picture's) nor a text length (CLIP's).
         takes = inspect.signature(pipeline.__call__).parameters
         out = pipeline(
             prompt=[request.prompt for request in requests],
@@ -232,17 +233,17 @@ class Diffuser:
         return [np.asarray(picture.convert("RGB")) for picture in out]
 
     def _multiple(self) -> int:
-        """What the pipeline's sides are multiples of."""
+        """Return the number of pixels that both sides of a frame must be a multiple of."""
         pipeline = self.pipeline()
         return int(pipeline.vae_scale_factor * getattr(pipeline, "patch_size", 1))
 
     def pipeline(self) -> Any:
-        """The pipeline, loaded unless it is.
+        """Return the pipeline, and load it on first use.
 
         Raises:
-            SetupError: A parent process loaded it on an accelerator.
-            ToolError: There is no memory for it.
-            WeightsError: It cannot be loaded.
+            SetupError: A parent process loaded the pipeline on an accelerator.
+            ToolError: Memory is insufficient for the pipeline.
+            WeightsError: The pipeline cannot be loaded.
         """
         if self._inherited:
             check_inherited("the generator", pick_device(self.options.device))
@@ -255,11 +256,11 @@ class Diffuser:
                     if not out_of_memory(e):
                         raise
                     full = True
-                if full:  # outside `except`, whose error holds what was loaded so far
+                if full:  # after `except`, because the error refers to the parts loaded so far
                     release()
                     raise ToolError(
-                        "there is no memory for the generator's weights "
-                        "(`offload: model` or `quantise: nf4` take less)"
+                        "not enough memory for the generator's weights: "
+                        "set `offload: model` or `quantise: nf4`"
                     )
             return self._pipeline
 
@@ -273,9 +274,11 @@ class Diffuser:
         weights = local_weights("the generator's weights", o.weights, self._left_out)
         try:
             parts = AutoPipelineForImage2Image.load_config(weights)
-            # Weights saved without a T5 must be told so as well.
-            t5 = [part for part in ("text_encoder_3", "tokenizer_3") if part in parts]
-            given: dict[str, Any] = {p: None for p in t5 if not o.text_encoder_3 or not parts[p][0]}
+            given: dict[str, Any] = {}
+            for part in ("text_encoder_3", "tokenizer_3"):
+                # None skips a part. Weights saved without T5 need it too: they list the part as null.
+                if part in parts and not (o.text_encoder_3 and parts[part][0]):
+                    given[part] = None
             if o.quantise != "none":
                 given["quantization_config"] = quantisation(o.dtype, parts)
             pipeline: Any = AutoPipelineForImage2Image.from_pretrained(
@@ -295,10 +298,10 @@ class Diffuser:
 
 
 def quantisation(dtype: str, parts: Any) -> Any:
-    """The large part in NF4 by bitsandbytes; the text encoders and the VAE as they are.
+    """Return a configuration that loads the transformer or UNet in NF4, and the other parts unchanged.
 
     Args:
-        dtype: What is computed in.
+        dtype: Data type of the computation.
         parts: The pipeline's parts by name.
     """
     import torch
@@ -312,15 +315,16 @@ def quantisation(dtype: str, parts: Any) -> Any:
 
 
 def _resized(source: Pixels, size: Size) -> Any:
-    """A Pillow image of this size."""
+    """Return a Pillow image of this size."""
     from PIL import Image
 
-    smaller = size[0] < source.shape[1]
-    return Image.fromarray(source).resize(size, Image.Resampling.BOX if smaller else Image.Resampling.LANCZOS)
+    shrinks = size[0] < source.shape[1]
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS
+    return Image.fromarray(source).resize(size, method)
 
 
 def _interrupt(stop: Stop) -> Callable[..., dict[str, Any]]:
-    """A callback that ends the denoising, as diffusers documents it, once nobody awaits the frames."""
+    """Return a callback that ends the denoising, as diffusers documents it, when `stop` returns true."""
 
     def after_step(pipeline: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
         if stop():
@@ -331,13 +335,13 @@ def _interrupt(stop: Stop) -> Callable[..., dict[str, Any]]:
 
 
 def target_size(width: int, height: int, pixels: int, multiple: int) -> Size:
-    """The size with about `pixels` pixels that is nearest to the frame's own aspect.
+    """Return the size with about `pixels` pixels and nearly the frame's aspect ratio.
 
     Args:
-        width: Of the frame, as is `height`.
-        height: Of the frame.
-        pixels: The area.
-        multiple: What both sides are multiples of.
+        width: Width of the frame, in pixels.
+        height: Height of the frame, in pixels.
+        pixels: Area of the result, in pixels.
+        multiple: The number that both sides must be a multiple of.
     """
     scale = math.sqrt(pixels / (width * height))
 

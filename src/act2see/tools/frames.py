@@ -1,8 +1,8 @@
-"""Records of videos and frames: everything that is kept of them but pixels.
+"""Records of videos and frames, without pixels.
 
-A `FrameRef` names pixels by their content hash and says where they come from. It is small, immutable and
-serialisable, so traces, checkpoints and corpora hold references and a `FrameStore` holds pictures. Times are
-presentation timestamps in seconds.
+A `FrameRef` identifies pixels by their content hash and records their provenance. It is small, immutable and
+serialisable, so traces, checkpoints and corpora contain references, and a `FrameStore` contains the pictures.
+Times are presentation timestamps in seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Record(BaseModel):
-    """Base of everything that is saved: immutable, and strict about unknown fields."""
+    """Base of all saved records: immutable, and strict about unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,32 +24,34 @@ class Video(Record):
     """The facts of a video, or of a part of one."""
 
     path: str
-    """The file; `clip.mp4#t=2,8` for a part of it."""
+    """Path of the file; `clip.mp4#t=2,8` for a part of it."""
     digest: str
-    """A hash of the content (`tools.video.reader.video_digest`)."""
+    """Hash of the content (`tools.video.reader.video_digest`)."""
     seconds: float
+    """Duration of the video."""
     width: int
-    """In pixels, upright, as is `height`."""
+    """Width of the upright picture, in pixels."""
     height: int
+    """Height of the upright picture, in pixels."""
     frames: int
-    """How many there are."""
+    """Number of frames."""
     fps: float
-    """An average, never used to place frames."""
+    """Average frame rate, for display only: frames are placed by their timestamps."""
 
     @property
     def name(self) -> str:
-        """The file name: a full path says more about the person than about the clip."""
+        """File name, without the folders, which could reveal something about the person."""
         path = self.path.partition("?")[0] if "://" in self.path else self.path
         return re.split(r"[\\/]", path.rstrip("\\/"))[-1] or "video"
 
     def fit(self, max_side: int) -> tuple[int, int]:
-        """Width and height with the longer side at most `max_side`: aspect kept, never enlarged."""
+        """Return width and height with the longer side at most `max_side`, same aspect, never enlarged."""
         scale = min(1.0, max_side / max(self.width, self.height))
         return max(2, round(self.width * scale)), max(2, round(self.height * scale))
 
 
 class Initial(Record):
-    """One of the frames that the model is given before it begins."""
+    """One of the frames that the model is given before it starts."""
 
     kind: Literal["initial"] = "initial"
 
@@ -60,9 +62,9 @@ class Retrieved(Record):
     kind: Literal["retrieved"] = "retrieved"
     query: str
     score: float
-    """The similarity that ranked it."""
+    """Similarity to the query, by which the frame was ranked."""
     index_id: str = ""
-    """The index that was searched."""
+    """Name of the searched index."""
 
 
 class Generated(Record):
@@ -74,18 +76,18 @@ class Generated(Record):
     """The real frame that it was made from."""
     seed: int
     strength: float
-    """How much of the anchor was replaced by noise, from 0 to 1."""
+    """Share of the anchor that was replaced by noise, from 0 to 1."""
     model: str
     faithfulness: float | None = None
-    """The similarity of the result to the prompt."""
+    """Similarity of the result to the prompt."""
     anchor_score: float | None = None
-    """The similarity of the anchor to the prompt. A result below it did not do what was asked."""
+    """Similarity of the anchor to the prompt. If the result has a lower one, it does not show the prompt."""
     scores: tuple[float, ...] = ()
-    """The similarity for each of several consecutive seeds, of which the best was kept."""
+    """Similarities for consecutive seeds, if several were tried. The best result was kept."""
 
     @property
     def verdict(self) -> str:
-        """The similarities in words; empty if nothing was measured."""
+        """The similarities in words; empty if none was measured."""
         words = ""
         if self.faithfulness is not None:
             words = f"faithfulness {self.faithfulness:.2f}"
@@ -99,36 +101,36 @@ class Generated(Record):
 
 
 class Taken(Record):
-    """A real frame that a tool took without ranking: by its time, or for the text in it."""
+    """A real frame that a tool chose without ranking: by its time, or by the text in it."""
 
     kind: Literal["taken"] = "taken"
     query: str
 
 
 class Cropped(Record):
-    """A part of a frame, with more pixels than the model was shown of it."""
+    """A part of a frame, with more pixels than the model has seen of it."""
 
     kind: Literal["cropped"] = "cropped"
     query: str
     source: FrameRef
-    """The whole frame, of the video or imagined; never a part itself."""
+    """The whole frame, real or imagined, but never a part."""
     box: tuple[float, float, float, float]
     """Left, top, right, bottom, in shares of the source's width and height."""
 
 
 class Supplied(Record):
-    """A frame that a person gave in answer to a call: a picture file, or the frame of the video at a time.
+    """A frame that a person supplied as the answer to a call: a picture file, or a frame of the video.
 
-    A picture file proves nothing about the video, so it counts as imagined; its time is that of the frame
-    that the model saw before it.
+    A picture file proves nothing about the video, so it counts as imagined. Its time is that of the last
+    frame that the model saw before it.
     """
 
     kind: Literal["supplied"] = "supplied"
     by: str
-    """Who gave it."""
+    """Name of the person."""
     query: str
     file: str = ""
-    """The file's name; empty for a frame of the video."""
+    """Name of the file; empty for a frame of the video."""
 
 
 Provenance = Annotated[
@@ -140,18 +142,19 @@ class FrameRef(Record):
     """A frame by reference."""
 
     digest: str
-    """The content hash of its pixels, by which a `FrameStore` finds them."""
+    """Content hash of its pixels, by which a `FrameStore` finds them."""
     width: int
-    """In pixels, as is `height`."""
+    """Width in pixels."""
     height: int
+    """Height in pixels."""
     seconds: float
-    """Its time in the video; for an imagined frame, that of the frame it was made from."""
+    """Time in the video. An imagined frame has the time of the frame that it was made from."""
     provenance: Provenance = Initial()
-    """Where it comes from."""
+    """Origin of the frame."""
 
     @property
     def imagined(self) -> bool:
-        """Whether it is not a frame of the video: generated, a picture file, or cut from one of these."""
+        """Whether the frame is not of the video: generated, a picture file, or a part of one of these."""
         made = self.provenance
         if isinstance(made, Cropped):
             made = made.source.provenance
@@ -159,7 +162,7 @@ class FrameRef(Record):
 
     @property
     def part(self) -> str:
-        """Its part of the source: `from 20 to 60 % across, from 0 to 50 % down`; empty for a whole frame."""
+        """The box in words: `from 20 to 60 % across, from 0 to 50 % down`; empty for a whole frame."""
         if not isinstance(self.provenance, Cropped):
             return ""
         left, top, right, bottom = (f"{100 * share:.0f}" for share in self.provenance.box)
@@ -172,12 +175,12 @@ class FrameRef(Record):
 
     @property
     def anchor_seconds(self) -> float:
-        """The time at which a timeline marks it: its anchor's for a generated frame, else its own."""
+        """Time on a timeline: that of the anchor for a generated frame, else the frame's own."""
         return self.anchor.seconds if self.anchor else self.seconds
 
     @property
     def query(self) -> str:
-        """The query that it answers; empty for an initial frame."""
+        """The query that the frame answers; empty for an initial frame."""
         match self.provenance:
             case Initial():
                 return ""
@@ -188,7 +191,7 @@ class FrameRef(Record):
 
     @property
     def score(self) -> float | None:
-        """The similarity by which it, or its anchor, was chosen; None if nothing ranked it."""
+        """The similarity by which the frame or its anchor was chosen; None if it was not ranked."""
         match self.provenance:
             case Retrieved(score=score):
                 return score
@@ -199,14 +202,14 @@ class FrameRef(Record):
 
     @property
     def similarity(self) -> float | None:
-        """The similarity of its pixels to its query: a generated frame's own, not its anchor's."""
+        """The similarity of its own pixels, not its anchor's, to its query; None if it was not measured."""
         if isinstance(self.provenance, Generated):
             return self.provenance.faithfulness
         return self.score
 
     @property
     def origin(self) -> str:
-        """How it came, in words that `at 3.7 s` can follow: `retrieved`, `imagined from the frame`."""
+        """The origin in words, to be followed by `at 3.7 s`: `retrieved`, `imagined from the frame`."""
         match self.provenance:
             case Initial():
                 return "given at the start"
@@ -223,7 +226,7 @@ class FrameRef(Record):
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """Its provenance as short lines for a caption that shows time and query elsewhere; may be empty."""
+        """The provenance in short lines, without time and query; may be empty."""
         match self.provenance:
             case Retrieved(score=score):
                 return (f"score {score:.2f}",)
@@ -238,17 +241,17 @@ class FrameRef(Record):
                 return ()
 
     def place(self, time: Callable[[float], str] = lambda seconds: f"{seconds:.1f} s") -> str:
-        """Its time, or what it is instead: `3.7 s`, `imagined from 3.7 s`, `not in the video`.
+        """Return its place in the video: `3.7 s`, `imagined from 3.7 s` or `not in the video`.
 
         Args:
-            time: Writes a time in seconds.
+            time: Formats a time in seconds.
         """
         if self.anchor:
             return f"imagined from {time(self.anchor_seconds)}"
         return "not in the video" if self.imagined else time(self.seconds)
 
     def describe(self) -> str:
-        """Its provenance in one line: `frame at 3.7 s, found for "the circle" (score 0.90)`."""
+        """Return its provenance in one line: `frame at 3.7 s, found for "the circle" (score 0.90)`."""
         made = self.provenance
         if isinstance(made, Generated):
             return f'imagined from the frame at {self.anchor_seconds:.1f} s: "{made.prompt}"'
@@ -267,14 +270,14 @@ class FrameRef(Record):
 
 
 class Curve(Record):
-    """How similar each part of a video is to a query."""
+    """Similarity of a video to a query over time."""
 
     start: float
-    """The time of the first value, in seconds."""
+    """Time of the first value, in seconds."""
     step: float
     """Seconds from one value to the next."""
     values: tuple[float, ...]
-    """At most 128, each the best of its part."""
+    """At most 128 values, each the highest similarity in its part of the video."""
 
 
 Generated.model_rebuild()
@@ -282,5 +285,5 @@ Cropped.model_rebuild()
 
 
 def stamp(seconds: float) -> str:
-    """A time as the model reads it: `<3.7 seconds>`."""
+    """Return a time as the model reads it: `<3.7 seconds>`."""
     return f"<{seconds:.1f} seconds>"

@@ -1,14 +1,14 @@
 """The `generate` tool: imagine a frame.
 
-Retrieve first with the same query: that real frame is the anchor. Then image-to-image from the anchor, with
-the query as prompt, at the anchor's own aspect (the pipeline would squash it to a square), with a seed of its
-own. The paper's pipeline is Stable Diffusion 3; any that diffusers knows as image-to-image for the weights
-will do. The frame carries its anchor and two similarities: of the result to the query, and of the anchor to
-the query. They show whether imagining did anything.
+The tool first retrieves the frame that matches the query best, its anchor. Image-to-image diffusion then
+changes the anchor, with the query as the prompt and a seed for each call. The size keeps the anchor's aspect
+ratio; the pipeline alone would squash it to a square. The paper uses Stable Diffusion 3; any image-to-image
+pipeline of diffusers works. The frame records its anchor and two similarities to the query, its own and the
+anchor's, which show whether imagining helped.
 
-With `best_of`, several seeds are tried and the frame most similar to the query is kept, with all the scores.
-Frames of one size that are asked for at the same time, by one question or by many, are made in one call, at
-most `batch` of them.
+With `best_of`, several seeds are tried, and the frame most similar to the query is kept with all the scores.
+Frames of the same size that are requested at the same time, for one question or for several, share a call of
+the pipeline, at most `batch` of them.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ class Generate:
 
     class Options(DiffusionOptions):
         best_of: Annotated[int, Field(ge=1, le=16)] = 1
-        """How many seeds are tried."""
+        """Number of seeds to try."""
         usage: str = "an imagined frame: the video as it would look if the query were true"
 
     def __init__(self, tag: str, options: Options, resources: Resources) -> None:
-        self.tag, self.options, self.resources = tag, options, resources
+        self.tag = tag
+        self.options = options
+        self.resources = resources
         self.usage = options.usage
         self.model = Path(options.weights).name if "/" in options.weights else options.weights
         loading = options.model_dump_json(include=set(LOADING))
@@ -52,42 +54,43 @@ class Generate:
         return f"generate {self.model}"
 
     def load_models(self) -> None:
-        """Load the pipeline, unless it is loaded: the seconds of a call count from then on."""
+        """Load the pipeline, unless it is loaded."""
         self.diffuser.pipeline()
 
     def wanted(self) -> Iterator[Wanted]:
-        """The weights that a call would load now: its own, and those that find the anchor."""
+        """Yield the weights that a call would load now: the pipeline's, and those that find the anchor."""
         yield from self.diffuser.wanted(self.tag)
         yield from wanted_by(self.resources.finder.encoder)
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         try:
             index = await self.resources.finder.ready(context.video)
-            found, anchor = await asyncio.to_thread(self._anchor, index, query, context)
+            found, anchor = await asyncio.to_thread(self._find_anchor, index, query, context)
             source = await asyncio.to_thread(self.resources.store, anchor)
             params = await asyncio.to_thread(self.diffuser.params, source, self.options)
             seeds = range(context.seed, context.seed + self.options.best_of)
             requests = [GenerationRequest(source, query, seed) for seed in seeds]
-            # Parts of one long video take turns as one.
+            # Parts of one long video share the turns of one owner.
             owner = Window.parse(context.video).path
             pictures = await self.diffuser.queue.submit(params, requests, owner=owner)
-            return await asyncio.to_thread(self._best, query, context, found, anchor, pictures)
+            return await asyncio.to_thread(self._choose_best, query, context, found, anchor, pictures)
         except Act2SeeError:
             raise
         except (RuntimeError, ValueError) as e:
-            # A prompt that the pipeline refuses, a device that fails: the model hears of it and goes on.
+            # The pipeline rejects the prompt, or the device fails: the model is informed and continues.
             raise ToolError(f"the frame could not be imagined: {first_line(e)}") from e
 
-    def _anchor(self, index: FrameIndex, query: str, context: ToolContext) -> tuple[Found, FrameRef]:
+    def _find_anchor(self, index: FrameIndex, query: str, context: ToolContext) -> tuple[Found, FrameRef]:
+        """Return the result of the search and the best frame."""
         finder = self.resources.finder
         found = finder.search(index, query)
         [anchor] = finder.library.pictures(context.video, [found.hits[0].frame])
         return found, anchor
 
-    def _best(
+    def _choose_best(
         self, query: str, context: ToolContext, found: Found, anchor: FrameRef, pictures: list[Pixels]
     ) -> ToolResult:
-        """The frame most similar to the query; the first of equals."""
+        """Return the picture most similar to the query; of equals, that of the lowest seed."""
         scores = [round(s, 4) for s in self.resources.finder.similarities(pictures, query)]
         best = scores.index(max(scores))
         provenance = Generated(
@@ -104,18 +107,18 @@ class Generate:
         return ToolResult((frame,), curve=found.curve)
 
     def imagine(self, source: Pixels, query: str, seed: int) -> Pixels:
-        """The anchor as it would look if `query` were true.
+        """Return the anchor as it would look if `query` were true.
 
         Args:
             source: The anchor, `(height, width, 3)` uint8.
             query: The prompt.
-            seed: Of the noise.
+            seed: Seed of the noise.
 
         Returns:
-            `(height, width, 3)` uint8.
+            The imagined picture, `(height, width, 3)` uint8.
 
         Raises:
-            ToolError: There is no memory for the pipeline or a frame.
+            ToolError: Memory is insufficient for the pipeline or the frame.
             WeightsError: The pipeline cannot be loaded.
         """
         params = self.diffuser.params(source, self.options)

@@ -1,12 +1,12 @@
 """The `ocr` tool: the text in the video, and the frames that show it.
 
-RapidOCR finds and reads it (PP-OCR by onnxruntime; its models are in its package, so it works offline). A
-video is read once, at `fps` or at `look` evenly spaced frames, whichever is fewer, and the text is kept by
-content hash. A query is text to look for, found in a slightly different spelling too; `any` is all text there
-is.
+RapidOCR reads the text (PP-OCR on onnxruntime; its package contains the models, so it works offline). A video
+is read once, at `fps` or at `look` evenly spaced frames, whichever is fewer, and the text is cached by the
+video's content hash. A query is text to look for, which may be spelled slightly differently; `any` means all
+text.
 
-The text goes to the model in words as well, each line with the time it was on the screen. It comes from the
-video and may say anything, so its angle brackets are replaced: it cannot pass for a tag.
+The model also receives the text in words, each line with the times at which it was on screen. Text from a
+video is untrusted, so its angle brackets are replaced: it cannot imitate a tag.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from act2see.tools.video.store import Pixels
 log = logging.getLogger(__name__)
 
 ANY = {"", "any", "any text", "all", "all text", "text", "*", "everything"}
-_LINES = 20  # lines in one note
-_LINE = 120  # characters of a line
-_RUNS = 4  # times of a line
+_MAX_LINES = 20  # lines in one note
+_MAX_CHARS = 120  # characters of a line
+_MAX_RUNS = 4  # intervals of a line
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TextLine:
     """A line of text in a video."""
 
     text: str
     runs: tuple[tuple[float, ...], ...]
-    """The times at which it was read; within a run it was on every frame that was read."""
+    """Times at which it was read, in seconds. The times of one run belong to consecutive frames."""
 
     @property
     def seconds(self) -> tuple[float, ...]:
@@ -60,23 +60,23 @@ class Ocr:
 
     class Options(ToolOptions):
         top_k: Annotated[int, Field(ge=1)] = 2
-        """How many frames are shown."""
+        """Number of frames to show."""
         fps: Annotated[float, Field(gt=0)] = 1.0
-        """How many frames a second are read."""
+        """Number of frames per second to read."""
         look: Annotated[int, Field(ge=1)] = 120
-        """How many frames of a video are read at most."""
+        """Largest number of frames of a video to read."""
         max_side: Annotated[int, Field(ge=64)] = 960
-        """The longer side of the pictures that are read, in pixels."""
+        """Longer side of the pictures to read, in pixels."""
         confidence: Annotated[float, Field(ge=0, le=1)] = 0.6
-        """Lines of a lower confidence are left out."""
+        """Lowest confidence of a line."""
         alike: Annotated[float, Field(gt=0, le=1)] = 0.75
-        """How well a line must hold the text that is looked for (`likeness`)."""
-        usage: str = (
-            "the text on the screen; the query is the words to look for, or any for all text there is"
-        )
+        """Lowest `likeness` of a line to the text to look for."""
+        usage: str = "the text on the screen; the query is the words to look for, or `any` for all text"
 
     def __init__(self, tag: str, options: Options, resources: Resources) -> None:
-        self.tag, self.options, self.resources = tag, options, resources
+        self.tag = tag
+        self.options = options
+        self.resources = resources
         self.usage = options.usage
         for package in ("rapidocr", "onnxruntime"):
             if find_spec(package) is None:
@@ -84,7 +84,7 @@ class Ocr:
                     f"the tool {tag!r} needs {package}, which is not installed: pip install 'act2see[ocr]'"
                 )
         self._engine: Any = None
-        self._read: dict[str, list[Seen]] = {}
+        self._read: dict[str, list[TextLine]] = {}
         self._lock = Lock()
         renew_after_fork(self)
 
@@ -108,26 +108,28 @@ class Ocr:
             found = [line for line in lines if scores[line.text] >= self.options.alike]
             found.sort(key=lambda line: -scores[line.text])
         if not found:
-            return ToolResult(note=f'No text like "{safe(wanted)}" was read. What was: {listed(lines)}.')
+            note = (
+                f'No text like "{safe_text(wanted)}" was read. The text that was read: {list_lines(lines)}.'
+            )
+            return ToolResult(note=note)
         library = self.resources.finder.library
-        numbers = frames_at(library.probe(context.video).seconds, sorted(self._times(found)))
+        numbers = frames_at(library.probe(context.video).seconds, sorted(self._choose_times(found)))
         frames = library.pictures(context.video, numbers, Taken(query=query))
-        return ToolResult(tuple(frames), f"Read: {listed(found)}.")
+        return ToolResult(tuple(frames), f"Read: {list_lines(found)}.")
 
-    def _times(self, found: Sequence[Seen]) -> set[float]:
-        """Times to show: each the moment with most of the lines that none of the times before it shows."""
+    def _choose_times(self, found: Sequence[TextLine]) -> set[float]:
+        """Return the times to show, greedily: each shows the first uncovered line and the most others."""
         left = {line.text: set(line.seconds) for line in found}
         times: set[float] = set()
         while left and len(times) < self.options.top_k:
             first = next(iter(left.values()))
-            # Of the best line's moments, the one with most other lines.
             best = max(sorted(first), key=lambda t: sum(t in seconds for seconds in left.values()))
             times.add(best)
             left = {text: seconds for text, seconds in left.items() if best not in seconds}
         return times
 
-    def lines(self, video: str) -> list[Seen]:
-        """All text in a video, in the order in which it appears. Read once, then from the cache.
+    def lines(self, video: str) -> list[TextLine]:
+        """Return all text in a video, in order of appearance. It is read once and then cached.
 
         Raises:
             StoreError: The cache cannot be written.
@@ -149,40 +151,41 @@ class Ocr:
         with self._lock:
             if key not in self._read:
                 file = library.cache / "ocr" / f"{key}.json"
-                known = _cached(file)
-                self._read[key] = self._read_all(video, frames, file) if known is None else known
+                cached = _read_cache(file)
+                self._read[key] = self._read_video(video, frames, file) if cached is None else cached
             return self._read[key]
 
-    def _read_all(self, video: str, frames: Sequence[int], file: Path) -> list[Seen]:
+    def _read_video(self, video: str, frames: Sequence[int], file: Path) -> list[TextLine]:
+        """Read the text of frames of a video, and write it to the cache."""
         library = self.resources.finder.library
         size = library.probe(video).info.fit(self.options.max_side)
-        spelt: dict[str, str] = {}  # the first spelling of each line
+        spellings: dict[str, str] = {}  # normalised line to its first spelling
         runs: dict[str, list[list[float]]] = {}
-        before: set[str] = set()
+        before: set[str] = set()  # the lines of the frame before
         for _, seconds, pixels in library.decode(video, frames, size):
-            now = {_plain(text): text for text in self.read(pixels)}
-            for plain, text in now.items():
-                spelt.setdefault(plain, text)
-                if plain not in before:
-                    runs.setdefault(plain, []).append([])
-                runs[plain][-1].append(round(seconds, 4))
+            now = {_normalise(text): text for text in self.read(pixels)}
+            for line, text in now.items():
+                spellings.setdefault(line, text)
+                if line not in before:
+                    runs.setdefault(line, []).append([])
+                runs[line][-1].append(round(seconds, 4))
             before = set(now)
-        lines = [Seen(text, tuple(map(tuple, runs[plain]))) for plain, text in spelt.items()]
-        write_text(file, json.dumps([[s.text, s.runs] for s in lines], ensure_ascii=False))
+        lines = [TextLine(text, tuple(map(tuple, runs[line]))) for line, text in spellings.items()]
+        write_text(file, json.dumps([[line.text, line.runs] for line in lines], ensure_ascii=False))
         return lines
 
     def renew(self) -> None:
-        """In a forked child: another session, with threads of its own."""
+        """In a forked child, start a new engine at the next use: it has threads."""
         leak(self._engine)
         self._engine = None
 
     @natively
     def read(self, pixels: Pixels) -> list[str]:
-        """The lines of one picture, `(height, width, 3)` uint8 RGB, from the top."""
+        """Return the lines of text in one picture, `(height, width, 3)` uint8 RGB, from top to bottom."""
         if self._engine is None:
             from rapidocr import RapidOCR
 
-            # Its own log goes to the terminal, and it warns of every picture without text.
+            # RapidOCR logs to the terminal, with a warning for every picture without text.
             side = self.options.max_side
             params = {
                 "Global.log_level": "critical",
@@ -191,15 +194,17 @@ class Ocr:
                 "Det.limit_side_len": side,
             }
             self._engine = RapidOCR(params=params)
-        result = self._engine(np.ascontiguousarray(pixels[:, :, ::-1]))
-        texts, scores = result.txts or (), result.scores or ()
-        lines = [(" ".join(t.split()), s) for t, s in zip(texts, scores, strict=True)]
-        return [t for t, s in lines if s >= self.options.confidence and _plain(t)]
+        result = self._engine(np.ascontiguousarray(pixels[:, :, ::-1]))  # RapidOCR takes BGR
+        lines = []
+        for text, score in zip(result.txts or (), result.scores or (), strict=True):
+            if score >= self.options.confidence and _normalise(text):
+                lines.append(" ".join(text.split()))
+        return lines
 
 
 def likeness(wanted: str, line: str) -> float:
-    """How well a line holds a text, from 0 to 1. Case, spaces and punctuation do not count."""
-    a, b = _plain(wanted), _plain(line)
+    """Return how well a line contains a text, from 0 to 1. Case, spaces and punctuation are ignored."""
+    a, b = _normalise(wanted), _normalise(line)
     if not a or not b:
         return 0.0
     if a in b:
@@ -208,36 +213,41 @@ def likeness(wanted: str, line: str) -> float:
     return max(SequenceMatcher(None, a, part, autojunk=False).ratio() for part in parts)
 
 
-def listed(lines: Sequence[Seen]) -> str:
-    """Lines for the model, each with the times at which it was on the screen."""
-    said = [f'"{safe(s.text)}" at {_when(s.runs)}' for s in lines[:_LINES]]
-    if len(lines) > _LINES:
-        said.append(f"and {len(lines) - _LINES} more lines")
-    return "; ".join(said)
+def list_lines(lines: Sequence[TextLine]) -> str:
+    """Return lines for the model, each with the times at which it was on screen."""
+    listed = [f'"{safe_text(line.text)}" at {_format_runs(line.runs)}' for line in lines[:_MAX_LINES]]
+    if len(lines) > _MAX_LINES:
+        listed.append(f"and {len(lines) - _MAX_LINES} more lines")
+    return "; ".join(listed)
 
 
-def safe(text: str) -> str:
-    """Text from a video, fit for a note: one line, cut, without angle brackets."""
+def safe_text(text: str) -> str:
+    """Return text from a video for a note: on one line, cut at 120 characters, without angle brackets."""
     text = " ".join(text.split()).translate({ord("<"): "\u2039", ord(">"): "\u203a"})
-    return text if len(text) <= _LINE else f"{text[: _LINE - 1]}\u2026"
+    return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 1]}\u2026"
 
 
-def _when(runs: Sequence[Sequence[float]]) -> str:
-    spans = []
-    for run in runs[:_RUNS]:
-        spans.append(f"{run[0]:.1f}" if len(run) == 1 else f"{run[0]:.1f} to {run[-1]:.1f}")
-    later = " and later" if len(runs) > _RUNS else ""
-    return f"{', '.join(spans)} seconds{later}"
+def _format_runs(runs: Sequence[Sequence[float]]) -> str:
+    """Return `1.0, 3.0 to 5.0 seconds`."""
+    intervals = []
+    for run in runs[:_MAX_RUNS]:
+        intervals.append(f"{run[0]:.1f}" if len(run) == 1 else f"{run[0]:.1f} to {run[-1]:.1f}")
+    later = " and later" if len(runs) > _MAX_RUNS else ""
+    return f"{', '.join(intervals)} seconds{later}"
 
 
-def _plain(text: str) -> str:
+def _normalise(text: str) -> str:
+    """Return the letters and digits of a text, without case."""
     return "".join(re.findall(r"\w", text.casefold()))
 
 
-def _cached(file: Path) -> list[Seen] | None:
-    """The lines that were read before; None if the file is missing or damaged."""
+def _read_cache(file: Path) -> list[TextLine] | None:
+    """Return the cached lines of a video; None if the file is missing or damaged."""
+    lines = []
     try:
         data: Iterable[tuple[str, list[list[float]]]] = json.loads(file.read_text(encoding="utf-8"))
-        return [Seen(str(text), tuple(tuple(map(float, run)) for run in runs)) for text, runs in data]
+        for text, runs in data:
+            lines.append(TextLine(str(text), tuple(tuple(map(float, run)) for run in runs)))
     except (OSError, ValueError, TypeError):
         return None
+    return lines

@@ -1,13 +1,14 @@
-"""Where tools come from: found by name, made from their options, checked before a question is asked.
+"""Tool plugins: find a tool by name, create it from its options, and check it before a question is asked.
 
-A name is a short one (entry-point group `act2see.tools`) or, in a local config file, a dotted path
-`package.module:Class`; its module is looked for beside the file first (`tools/runtime/local_modules.py`).
-Only the tools that a config names are imported, so a broken package harms nobody who does not use it.
+A tool has a short name (entry-point group `act2see.tools`). A local config file may use a dotted path
+instead, `package.module:Class`, whose module is searched beside the file first
+(`tools/runtime/local_modules.py`). Only the tools that a config names are imported, so a broken package
+affects only the configs that use it.
 
-A tool of another package is an `IsolatedTool`, in an event loop and a thread of its own. If it blocks there,
-in `async` code or not, it blocks only itself, and the time limit of its call holds. The thread cannot be
-killed: it runs to its end, if there is one, and the next call gets another. Our own tools do not block, and
-need none of this.
+A tool of another package runs as an `IsolatedTool`, in an event loop and a thread of its own. If it blocks,
+in `async` code or not, it blocks only itself, and the time limit of its call still holds. A thread cannot be
+killed: a blocked one is abandoned, and the next call gets a new one. Our own tools do not block, and run in
+the caller's loop.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ from act2see.tools.runtime.local_modules import import_beside, plain_names
 from act2see.tools.runtime.text import explain_problem, first_line
 
 GROUP = "act2see.tools"
-_ANSWERS = 1.0  # seconds within which a loop that is not blocked does something
+_ALIVE_TIMEOUT = 1.0  # seconds within which a loop that is not blocked runs a callback
 
 
 def find_tool(name: str, *, dotted: bool = True, folder: str | None = None) -> Any:
-    """The tool class of a name.
+    """Return the tool class of a name.
 
     Args:
         name: A short name or a dotted path.
-        dotted: Whether a dotted path is allowed: only for names from a local file.
-        folder: Where the module of a dotted path is looked for first, the folder of the config file.
+        dotted: Whether a dotted path is allowed, as for names from a local file.
+        folder: The folder to search first for the module of a dotted path: that of the config file.
 
     Raises:
-        ConfigError: There is no such tool, it is offered twice, or it cannot be imported.
+        ConfigError: The tool does not exist, is offered twice, or cannot be imported.
     """
     if ":" not in name:
         return _find_entry_point(name)
@@ -56,12 +57,14 @@ def find_tool(name: str, *, dotted: bool = True, folder: str | None = None) -> A
     try:
         return getattr(import_beside(module, folder), attribute)
     except (Exception, SystemExit) as e:  # importing runs the module, which may raise anything
-        missing = folder and isinstance(e, ModuleNotFoundError)
-        looked = f"; {folder} was looked in first" if missing else ""
-        raise ConfigError(f"tool {name!r} cannot be imported: {plain_names(first_line(e))}{looked}") from e
+        problem = plain_names(first_line(e))
+        if folder and isinstance(e, ModuleNotFoundError):
+            problem += f" (searched {folder} first)"
+        raise ConfigError(f"tool {name!r} cannot be imported: {problem}") from e
 
 
 def _find_entry_point(name: str) -> Any:
+    # By name and value, because one distribution can be found twice on `sys.path`.
     known = {(entry.name, entry.value): entry for entry in entry_points(group=GROUP)}
     found = [entry for entry in known.values() if entry.name == name]
     if not found:
@@ -72,7 +75,7 @@ def _find_entry_point(name: str) -> Any:
             f"there is no tool {name!r}{hint} (known: {', '.join(names) or 'none, is act2see installed?'})"
         )
     if len(found) > 1:
-        offers = " and ".join(_offer(entry) for entry in found)
+        offers = " and ".join(_describe_entry(entry) for entry in found)
         raise ConfigError(
             f"tool {name!r} is offered twice: by {offers}; uninstall one, or name the one you mean: "
             'use: "package.module:Class"'
@@ -81,21 +84,21 @@ def _find_entry_point(name: str) -> Any:
         return found[0].load()
     except Exception as e:
         raise ConfigError(
-            f"tool {name!r} of {_offer(found[0])} cannot be imported: {first_line(e)}; "
-            "install that package anew, or leave the tool out"
+            f"tool {name!r} of {_describe_entry(found[0])} cannot be imported: {first_line(e)}; "
+            "reinstall that package, or leave the tool out"
         ) from e
 
 
 def chosen_tool(
     name: str, tag: str, options: Mapping[str, Any], folder: str | None = None
 ) -> tuple[type[Any], BaseModel]:
-    """The class of a tool, and its options.
+    """Return the class of a tool, and its validated options.
 
     Args:
         name: A short name or a dotted path.
-        tag: The tag that the config gives it.
-        options: The options that the config gives it.
-        folder: Where the module of a dotted path is looked for first.
+        tag: The tool's tag in the config.
+        options: The tool's options in the config.
+        folder: The folder to search first for the module of a dotted path.
 
     Raises:
         ConfigError: The class or the options are wrong.
@@ -104,7 +107,7 @@ def chosen_tool(
     schema = getattr(kind, "Options", None)
     if not (isinstance(kind, type) and isinstance(schema, type) and issubclass(schema, BaseModel)):
         raise ConfigError(
-            f"tools.{tag}: {name!r} is no tool: a tool is a class with `Options`, a pydantic model, in it"
+            f"tools.{tag}: {name!r} is not a tool: a tool is a class with a nested pydantic model `Options`"
         )
     try:
         return kind, schema(**options)
@@ -115,17 +118,20 @@ def chosen_tool(
 def make_tool(
     name: str, tag: str, options: Mapping[str, Any], resources: Resources, folder: str | None = None
 ) -> FrameTool:
-    """Make a tool, and check it.
+    """Create a tool, and check it.
 
     Args:
         name: A short name or a dotted path.
-        tag: The tag that the config gives it.
-        options: The options that the config gives it.
-        resources: What tools share.
-        folder: Where the module of a dotted path is looked for first.
+        tag: The tool's tag in the config.
+        options: The tool's options in the config.
+        resources: The objects that tools share.
+        folder: The folder to search first for the module of a dotted path.
+
+    Returns:
+        The tool; as an `IsolatedTool` if it is of another package.
 
     Raises:
-        ConfigError: The class, the options or the tool are wrong.
+        ConfigError: The class, its options or the created tool are wrong.
     """
     kind, given = chosen_tool(name, tag, options, folder)
     try:
@@ -136,14 +142,14 @@ def make_tool(
         raise ConfigError(
             f"tools.{tag}: {name!r} cannot be set up: {type(e).__name__}: {first_line(e)}"
         ) from e
-    # Reading `version` of the object may load a model, so the class is asked first.
+    # Reading `version` of the object may load a model, so the class is checked first.
     missing = [a for a in ("usage", "version") if not hasattr(kind, a) and not hasattr(made, a)]
     if not callable(getattr(made, "call", None)):
         missing.append("call")
     if missing:
-        raise ConfigError(f"tools.{tag}: {name!r} is no tool: it has no `{missing[0]}`")
+        raise ConfigError(f"tools.{tag}: {name!r} is not a tool: it has no `{missing[0]}`")
     if not isinstance(made.usage, str) or not made.usage.strip():
-        raise ConfigError(f"tools.{tag}: the `usage` of {name!r} must say in a line what the tool is for")
+        raise ConfigError(f"tools.{tag}: `usage` of {name!r} must say in one line what the tool is for")
     tool: FrameTool = made if kind.__module__.startswith("act2see.") else IsolatedTool(tag, made)
     return tool
 
@@ -152,7 +158,8 @@ class IsolatedTool:
     """A tool in an event loop and a thread of its own. Its `call` may be `async def` or a plain `def`."""
 
     def __init__(self, tag: str, tool: Any) -> None:
-        self.tag, self.tool = tag, tool
+        self.tag = tag
+        self.tool = tool
         self.usage: str = tool.usage
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = Lock()
@@ -163,11 +170,11 @@ class IsolatedTool:
         return str(self.tool.version)
 
     def renew(self) -> None:
-        """In a forked child: a loop of its own. The tool itself is as it was."""
+        """In a forked child, start a new loop at the next call. The tool itself is not replaced."""
         self._loop = None
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
-        loop = await self._home()
+        loop = await self._usable_loop()
         running = asyncio.run_coroutine_threadsafe(self._call(query, context), loop)
         return await asyncio.wrap_future(running)  # cancelling this cancels the call
 
@@ -175,23 +182,23 @@ class IsolatedTool:
         try:
             result: Any = self.tool.call(query, context)
             returned: ToolResult = await result if inspect.isawaitable(result) else result
-            return returned  # of any type: `checked_result` checks it
+            return returned  # possibly of another type: `checked_result` checks it
         except (SystemExit, KeyboardInterrupt) as e:
             # It would end the loop's thread, and the caller would wait forever.
             raise ToolError(f"the tool {self.tag!r} tried to end the process ({type(e).__name__})") from e
         except asyncio.CancelledError as e:
             task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if task is None or task.cancelling():  # the caller cancelled this call
                 raise
-            raise ToolError(f"the tool {self.tag!r} gave up: something in it was cancelled") from e
+            raise ToolError(f"the tool {self.tag!r} failed: it cancelled itself") from e
 
-    async def _home(self) -> asyncio.AbstractEventLoop:
-        """The tool's loop; a new one if the old one is blocked."""
+    async def _usable_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the tool's loop; a new one if the old one is blocked."""
         old = self._loop
         if old is not None:
-            awake: Future[bool] = Future()
-            old.call_soon_threadsafe(awake.set_result, True)
-            done, _ = await asyncio.wait([asyncio.wrap_future(awake)], timeout=_ANSWERS)
+            alive: Future[bool] = Future()
+            old.call_soon_threadsafe(alive.set_result, True)
+            done, _ = await asyncio.wait([asyncio.wrap_future(alive)], timeout=_ALIVE_TIMEOUT)
             if done:
                 return old
         with self._lock:
@@ -199,7 +206,7 @@ class IsolatedTool:
                 self._loop = asyncio.new_event_loop()
                 name = f"act2see-{self.tag}"
                 threading.Thread(target=_run, args=(self._loop,), name=name, daemon=True).start()
-                # The old one ends once it is no longer blocked, the new one when the tool is collected.
+                # The old loop ends once it is no longer blocked, the new one when the tool is collected.
                 weakref.finalize(self, _stop, self._loop).atexit = False
                 if old is not None:
                     _stop(old)
@@ -207,6 +214,7 @@ class IsolatedTool:
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, cancel its tasks, and close it."""
     try:
         loop.run_forever()
         if tasks := asyncio.all_tasks(loop):
@@ -222,5 +230,5 @@ def _stop(loop: asyncio.AbstractEventLoop) -> None:
         loop.call_soon_threadsafe(loop.stop)
 
 
-def _offer(entry: EntryPoint) -> str:
+def _describe_entry(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version} ({entry.value})" if entry.dist else entry.value

@@ -1,8 +1,8 @@
-"""Times and frames in the text of a query, for `zoom` and `clip`.
+"""Parsing of times and frames in the text of a query, for `zoom` and `clip`.
 
-A time is `3.7 seconds`, `3.7 s` or `1:03.7`; a frame is `last frame`, `first frame`, `imagined frame`, `frame
-3` (the third that was shown) or a time. Other numbers are left alone. What was read is taken out of the text,
-so that the rest can be read for something else.
+A time is `3.7 seconds`, `3.7 s` or `1:03.7`. A frame is a time, or `last frame`, `first frame`, `imagined
+frame` or `frame 3` (the third that was shown). Other numbers are ignored. Each function also returns the text
+without the words that it has read, so that the caller can parse the rest.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _NAMED = re.compile(
 _NEAR = 0.5
 
 
-def times_in(text: str) -> tuple[list[float], str]:
-    """The times that a text names, in seconds and in its order, and the text without them.
+def find_times(text: str) -> tuple[list[float], str]:
+    """Return the times in a text, in seconds and in the order of the text, and the text without them.
 
-    `2 to 5 seconds` are two.
+    `2 to 5 seconds` contains two times.
     """
     found: list[float] = []
 
@@ -43,31 +43,32 @@ def times_in(text: str) -> tuple[list[float], str]:
     return found, _TIME.sub(take, _SPAN.sub(r"\1 s to ", text))
 
 
-def frame_in(text: str, shown: Sequence[FrameRef]) -> tuple[FrameRef | str, str]:
-    """The frame that a text names, and the rest of the text. Without a name it is the last frame.
+def find_frame(text: str, shown: Sequence[FrameRef]) -> tuple[FrameRef | str, str]:
+    """Find the frame that a text names; without a name, the last frame.
 
     Args:
-        text: Names a frame by a time, a number (`frame 3`) or a word (`the last frame`).
+        text: A text that may name a frame by a time, a number (`frame 3`) or a word (`the last frame`).
         shown: The frames to choose from, in the order in which they were shown.
 
     Returns:
-        The frame, or a sentence for the model if no frame is meant; and the text without the name.
+        The frame, or a sentence for the model if the named frame does not exist; and the text without the
+        name.
     """
     if not shown:
         return "No frame has been shown yet.", text
-    times, rest = times_in(text)
+    times, rest = find_times(text)
     if times:
         return _frame_at(times[0], shown), rest
     if nth := _NTH.search(text):
         number = int(nth[1])
-        rest = _without(text, nth)
+        rest = _cut_out(text, nth)
         if not 1 <= number <= len(shown):
             return f"There is no frame {number}: {len(shown)} have been shown.", rest
         return shown[number - 1], rest
     named = _NAMED.search(text)
     if named is None:
         return shown[-1], text
-    rest = _without(text, named)
+    rest = _cut_out(text, named)
     match named[1].lower():
         case "imagined" | "generated":
             imagined = [frame for frame in shown if frame.imagined]
@@ -79,7 +80,7 @@ def frame_in(text: str, shown: Sequence[FrameRef]) -> tuple[FrameRef | str, str]
 
 
 def _frame_at(seconds: float, shown: Sequence[FrameRef]) -> FrameRef | str:
-    """The frame nearest to a time; of two that are as near, the whole frame before a part of it."""
+    """Return the frame nearest to a time, or a sentence if none is near. A whole frame precedes its parts."""
     real = [frame for frame in shown if not frame.imagined] or list(shown)
 
     def distance(frame: FrameRef) -> tuple[float, bool]:
@@ -89,13 +90,16 @@ def _frame_at(seconds: float, shown: Sequence[FrameRef]) -> FrameRef | str:
     if abs(by_distance[0].seconds - seconds) <= _NEAR:
         return by_distance[0]
     near = sorted({frame.seconds for frame in by_distance[:3]})
-    return f"No frame at {seconds:.1f} seconds has been shown; the nearest are at {_listed(near)} seconds."
+    return (
+        f"No frame at {seconds:.1f} seconds has been shown; the nearest are at {_join_times(near)} seconds."
+    )
 
 
-def _without(text: str, match: re.Match[str]) -> str:
+def _cut_out(text: str, match: re.Match[str]) -> str:
     return f"{text[: match.start()]} {text[match.end() :]}"
 
 
-def _listed(seconds: Sequence[float]) -> str:
+def _join_times(seconds: Sequence[float]) -> str:
+    """Return `1.0, 2.0 and 3.0`."""
     *some, last = [f"{s:.1f}" for s in seconds]
     return f"{', '.join(some)} and {last}" if some else last

@@ -1,8 +1,8 @@
-"""The `retrieve` tool: the real frames that fit a query best.
+"""The `retrieve` tool: the real frames that match a query best.
 
-Ranks frames, not segments (an option ranks segments), skips those that the model has already been shown, and
-answers "no match" with the best score if nothing is similar enough. The threshold is the one calibrated with
-the encoder's weights, unless `no_match` sets another.
+It ranks frames (optionally segments), skips those that the model has already seen, and answers "No match"
+with the best score if no frame is similar enough. The threshold was calibrated with the encoder's weights;
+the option `no_match` sets another.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ class Retrieve:
 
     class Options(ToolOptions):
         top_k: int = 1
-        """How many frames are shown."""
+        """Largest number of frames to show."""
         rank: Literal["frames", "segments"] = "frames"
         skip_shown: bool = True
         """Whether frames that the model has seen are left out."""
         no_match: float | None = None
-        """A frame of a lower score is not shown; by default the encoder's own threshold."""
+        """Lowest score of a frame to show; None is the encoder's threshold."""
         usage: str = "a real frame of this video that shows what the query describes"
 
     def __init__(self, tag: str, options: Options, resources: Resources) -> None:
-        self.tag, self.options, self.resources = tag, options, resources
+        self.tag = tag
+        self.options = options
+        self.resources = resources
         self.usage = options.usage
 
     @property
@@ -39,7 +41,7 @@ class Retrieve:
         return f"retrieve {self.resources.finder.encoder.id}"
 
     def wanted(self) -> Iterator[Wanted]:
-        """The weights that a call would load now."""
+        """Yield the weights that a call would load now."""
         return wanted_by(self.resources.finder.encoder)
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
@@ -51,7 +53,7 @@ class Retrieve:
         threshold = finder.encoder.no_match if o.no_match is None else o.no_match
         seen: list[float] = []
         if o.skip_shown:
-            # Imagined frames carry their anchor's time but show something else: they hide nothing.
+            # An imagined frame has its anchor's time, but it does not show the real frame of that time.
             seen = [frame.seconds for frame in context.shown if not frame.imagined]
         found = finder.search(
             index, query, o.top_k, skip=seen, segments=o.rank == "segments", threshold=threshold
@@ -64,6 +66,6 @@ class Retrieve:
                 note=f"No match: {nothing} in this video looks like that{best}.", curve=found.curve
             )
         frames = finder.retrieved(context.video, query, replace(found, hits=hits))
-        # In the order of time, as a person would watch them.
+        # In order of time, as a person would watch them.
         frames.sort(key=lambda frame: frame.seconds)
         return ToolResult(tuple(frames), curve=found.curve)

@@ -1,14 +1,15 @@
 """The `zoom` tool: a part of a frame that the model has seen, at the video's own resolution.
 
-The model is shown frames that were made smaller, and small things in them may be lost. The part is cut from
-the video, not from the stored frame, and its provenance says where. A part of an imagined frame is cut from
-the stored picture, since there is none larger.
+The model sees frames at a reduced size, in which small things may be lost. A part is cut from the video, not
+from the stored frame, and its provenance records the box. A part of an imagined frame is cut from the stored
+picture, the largest that exists.
 
 The query is a place and a frame, in any order: `upper left of 3.7 seconds`, `middle third of the last frame`,
-`0.2,0.1,0.6,0.5 of frame 3`. A place is made of upper, lower, left, right, middle (halves; with `third`,
-thirds; `whole` is all of it), or is four numbers: left, top, right, bottom, as shares of the frame (0 to 1),
-in percent with a `%`, or in thousandths, as vision-language models write boxes. Without a frame it is the
-last one. A query that cannot be read is answered with an example; it is not a failure.
+`0.2,0.1,0.6,0.5 of frame 3`. A place consists of the words upper, lower, left, right and middle, which mean
+halves, or thirds with the word `third`; `whole` means the whole frame. Or it is four numbers: left, top,
+right, bottom, as shares of the frame (0 to 1), in percent with a `%`, or in thousandths, as vision-language
+models write boxes. Without a frame, the last one is meant. The answer to a query that cannot be parsed is an
+example, not a failure.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pydantic import Field
 
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.frames import Cropped, FrameRef
-from act2see.tools.queries import frame_in, times_in
+from act2see.tools.queries import find_frame, find_times
 from act2see.tools.video.reader import frames_at
 from act2see.tools.video.store import Pixels
 
@@ -30,7 +31,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right and bottom, in shares of a frame's width and height."""
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-HOW = (
+EXAMPLE = (
     'Name a place and a frame, as "upper left of 3.7 seconds" or "0.2,0.1,0.6,0.5 of the last frame" '
     "(left, top, right, bottom)."
 )
@@ -50,9 +51,9 @@ class Zoom:
 
     class Options(ToolOptions):
         max_side: Annotated[int, Field(ge=32)] = 2048
-        """The longer side of what is shown, in pixels, at most."""
+        """Largest side of the result, in pixels."""
         min_side: Annotated[int, Field(ge=1)] = 32
-        """The shorter side of what is cut, in pixels, at least."""
+        """Smallest side of the part to cut, in pixels. A smaller box grows to it."""
         usage: str = (
             "a part of a frame that you have seen, sharper; the query is a place and a frame: "
             '"upper left of 3.7 seconds", "middle third of the last frame", or left,top,right,bottom: '
@@ -62,59 +63,62 @@ class Zoom:
     version = "zoom 1"
 
     def __init__(self, tag: str, options: Options, resources: Resources) -> None:
-        self.tag, self.options, self.resources = tag, options, resources
+        self.tag = tag
+        self.options = options
+        self.resources = resources
         self.usage = options.usage
 
     async def call(self, query: str, context: ToolContext) -> ToolResult:
         return await asyncio.to_thread(self._call, query, context)
 
     def _call(self, query: str, context: ToolContext) -> ToolResult:
-        frame, rest = frame_in(query, context.shown or self._unseen(query, context.video))
+        frame, rest = find_frame(query, context.shown or self._take_frame(query, context.video))
         if isinstance(frame, str):
             return ToolResult(note=frame)
-        box = region(rest)
+        box = parse_box(rest)
         if box is None:
-            return ToolResult(note=HOW)
+            return ToolResult(note=EXAMPLE)
         if isinstance(made := frame.provenance, Cropped):
-            frame, box = made.source, within(made.box, box)
-        pixels = self._pixels(frame, context.video)
+            frame = made.source
+            box = box_within(made.box, box)
+        pixels = self._full_pixels(frame, context.video)
         height, width, _ = pixels.shape
-        left, top, right, bottom = cut(box, width, height, self.options.min_side)
+        left, top, right, bottom = pixel_box(box, width, height, self.options.min_side)
         part = pixels[top:bottom, left:right]
-        done = (
+        exact = (
             round(left / width, 4),
             round(top / height, 4),
             round(right / width, 4),
             round(bottom / height, 4),
         )
-        provenance = Cropped(query=query, source=frame, box=done)
-        shown = self.resources.store.ref(_at_most(part, self.options.max_side), frame.seconds, provenance)
-        return ToolResult((shown,))
+        provenance = Cropped(query=query, source=frame, box=exact)
+        result = self.resources.store.ref(_shrink(part, self.options.max_side), frame.seconds, provenance)
+        return ToolResult((result,))
 
-    def _unseen(self, query: str, video: str) -> tuple[FrameRef, ...]:
-        """The frame at the time that a query names, for agents that keep no list of what they have seen."""
+    def _take_frame(self, query: str, video: str) -> tuple[FrameRef, ...]:
+        """Return the frame at the time in a query, for agents that do not list the frames they have seen."""
         library = self.resources.finder.library
-        times, _ = times_in(query)
+        times, _ = find_times(query)
         if not times:
             return ()
         return tuple(library.pictures(video, frames_at(library.probe(video).seconds, times[:1])))
 
-    def _pixels(self, frame: FrameRef, video: str) -> Pixels:
-        """The whole frame at the largest size there is."""
+    def _full_pixels(self, frame: FrameRef, video: str) -> Pixels:
+        """Return the whole frame at its largest available size."""
         if frame.imagined:
             return self.resources.store(frame)
         library = self.resources.finder.library
-        # The frame on the screen at that time, which is kept to a tenth of a millisecond.
+        # Found by its time, which a reference keeps to a tenth of a millisecond.
         numbers = frames_at(library.probe(video).seconds, [frame.seconds])
         [(_, _, pixels)] = library.decode(video, numbers, None)
         return pixels
 
 
-def region(text: str) -> Box | None:
-    """The box that a text means; None if it cannot be read."""
+def parse_box(text: str) -> Box | None:
+    """Return the box that a text means; None if it cannot be parsed."""
     if numbers := _NUMBER.findall(text):
         percent = any(sign for _, sign in numbers)
-        return _box_of([float(number) for number, _ in numbers], percent)
+        return _box_from_numbers([float(number) for number, _ in numbers], percent)
     words = set(_WORD.findall(text.lower()))
     unknown = words - {*_SIDES, *_MIDDLE, *_ALL}
     if any(not re.fullmatch(_FILLER, word) for word in unknown) or re.search(r"\d", text):
@@ -131,9 +135,10 @@ def region(text: str) -> Box | None:
     return left, top, right, bottom
 
 
-def within(outer: Box, inner: Box) -> Box:
-    """A box in shares of `outer`, in shares of the frame that `outer` is a part of."""
-    width, height = outer[2] - outer[0], outer[3] - outer[1]
+def box_within(outer: Box, inner: Box) -> Box:
+    """Convert `inner`, in shares of `outer`, to shares of the frame that `outer` is a part of."""
+    width = outer[2] - outer[0]
+    height = outer[3] - outer[1]
     return (
         outer[0] + inner[0] * width,
         outer[1] + inner[1] * height,
@@ -142,26 +147,27 @@ def within(outer: Box, inner: Box) -> Box:
     )
 
 
-def cut(box: Box, width: int, height: int, least: int) -> tuple[int, int, int, int]:
-    """The box in whole pixels, rounded outwards.
+def pixel_box(box: Box, width: int, height: int, min_side: int) -> tuple[int, int, int, int]:
+    """Convert a box to whole pixels, rounded outwards.
 
     Args:
-        box: In shares of the frame.
-        width: Of the frame, in pixels, as is `height`.
-        height: Of the frame.
-        least: The shortest side, in pixels; a smaller box grows as far as the frame goes.
+        box: The box, in shares of the frame.
+        width: Width of the frame, in pixels.
+        height: Height of the frame, in pixels.
+        min_side: The smallest side of the result, in pixels. A smaller box grows, within the frame.
 
     Returns:
         Left, top, right and bottom.
     """
-    left, right = _side(box[0], box[2], width, least)
-    top, bottom = _side(box[1], box[3], height, least)
+    left, right = _pixel_range(box[0], box[2], width, min_side)
+    top, bottom = _pixel_range(box[1], box[3], height, min_side)
     return left, top, right, bottom
 
 
-def _side(start: float, stop: float, size: int, least: int) -> tuple[int, int]:
-    # Shares of whole pixels come out a hair off: that is no reason for one pixel more.
-    first, last = int(np.floor(start * size + 1e-6)), int(np.ceil(stop * size - 1e-6))
+def _pixel_range(start: float, stop: float, size: int, least: int) -> tuple[int, int]:
+    # The tolerance keeps rounding errors of shares from adding a pixel.
+    first = int(np.floor(start * size + 1e-6))
+    last = int(np.ceil(stop * size - 1e-6))
     least = min(least, size)
     if last - first < least:
         first = min(max(0, round((first + last - least) / 2)), size - least)
@@ -169,8 +175,8 @@ def _side(start: float, stop: float, size: int, least: int) -> tuple[int, int]:
     return first, last
 
 
-def _box_of(values: list[float], percent: bool) -> Box | None:
-    """A box of four numbers: in percent, in shares up to 1, or in thousandths."""
+def _box_from_numbers(values: list[float], percent: bool) -> Box | None:
+    """Return a box from four numbers: in percent, in shares up to 1, or in thousandths; None if invalid."""
     if len(values) != 4:
         return None
     whole = 1.0 if max(values) <= 1 else 1000.0
@@ -182,7 +188,7 @@ def _box_of(values: list[float], percent: bool) -> Box | None:
 
 
 def _span(axis: str, sides: set[str], middle: bool, parts: int) -> tuple[float, float]:
-    """From where to where along one axis; `middle` is meant of an axis of which no side is named."""
+    """Return start and stop along one axis. `middle` applies to an axis without a named side."""
     if f"{axis}0" in sides:
         return 0.0, 1 / parts
     if f"{axis}2" in sides:
@@ -192,8 +198,8 @@ def _span(axis: str, sides: set[str], middle: bool, parts: int) -> tuple[float, 
     return 0.0, 1.0
 
 
-def _at_most(pixels: Pixels, side: int) -> Pixels:
-    """The picture with its longer side at most `side`."""
+def _shrink(pixels: Pixels, side: int) -> Pixels:
+    """Return the picture with its longer side at most `side`."""
     height, width, _ = pixels.shape
     scale = side / max(height, width)
     if scale >= 1:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from act2see.tools.frames import FrameRef
+from act2see.tools.runtime.text import shorten_text
 from act2see.trace.markup import Html, el
 from act2see.trace.pictures import Pictures, figure
 from act2see.trace.record import OUTCOMES, Call, Frames, Text, TraceRecord
@@ -122,8 +123,7 @@ def _head(call: Call | None, frames: Frames | None) -> Html:
         tag, query = call.tag, call.query
     elif frames:
         tag = frames.tag
-    if len(query) > _MAX_QUERY:
-        query = f"{query[:_MAX_QUERY]} … ({len(query) - _MAX_QUERY:,} more characters)"
+    query = shorten_text(query, _MAX_QUERY)
     parts: list[str] = [el("span", tag or "no tag", class_="tag"), " ", el("bdi", query, class_="query")]
     if frames and frames.seconds > 0:
         parts.append(el("span", f"took {frames.seconds:.2f} s", class_="took"))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from act2see.errors import Act2SeeError
 from act2see.tools.frames import Curve, FrameRef
+from act2see.tools.runtime.text import shorten_text
 from act2see.trace.chain import call_kind
 from act2see.trace.markup import plain
 from act2see.trace.page import stylesheet, trace_html
@@ -343,9 +344,7 @@ def _json_number(value: float) -> float | None:
 
 
 def _shorten(text: str, longest: int) -> str:
-    if len(text) <= longest:
-        return plain(text)
-    return f"{plain(text[:longest])} … ({len(text) - longest:,} more characters)"
+    return plain(shorten_text(text, longest))
 
 
 @cache

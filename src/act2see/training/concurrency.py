@@ -1,4 +1,4 @@
-"""Many questions at once: the loop that construction, evaluation and GRPO share."""
+"""Concurrent work on many questions: the loop that construction, evaluation and GRPO share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Result = TypeVar("Result")
 async def map_concurrently(
     work: Callable[[Item], Awaitable[Result]], items: Iterable[Item], concurrency: int
 ) -> list[Result]:
-    """Apply `work` to every item, to at most `concurrency` of them at once.
+    """Apply `work` to every item, with at most `concurrency` calls at the same time.
 
     Args:
-        work: Handles one item. The first error of any call cancels the others and is raised.
-        items: Taken one by one, as places become free.
-        concurrency: The number of places.
+        work: The call for one item. The first error cancels the other calls and is raised.
+        items: The items; each is read when a worker is free.
+        concurrency: The number of workers.
 
     Returns:
         The results, in the order of the items.
@@ -36,5 +36,6 @@ async def map_concurrently(
     finally:
         for worker in workers:
             worker.cancel()
+        # Wait for the cancelled workers, so that none still runs when the error is raised.
         await asyncio.gather(*workers, return_exceptions=True)
     return [results[index] for index in sorted(results)]

@@ -1,14 +1,16 @@
-"""GRPO: learn when to call, from the model's own rollouts through the real graph.
+"""GRPO: train the model on its own rollouts through the real graph, to learn when to call a tool.
 
-Each round draws some questions and lets the model answer each of them several times. A rollout's advantage is
-its reward minus the mean of its group, so what is learnt is what tells one rollout of a question from another
-of the same question. The gradient goes through the text that the model wrote, the same labels as in SFT.
-There is one step a round: the policy that is updated is the one that wrote, so there is no ratio to clip, and
-a few small steps need no reference model. Advantages are not divided by a group's deviation, nor losses by a
-rollout's length: both would favour some questions and rollouts for no merit (Dr. GRPO, arXiv 2503.20783).
+Each round draws questions and lets the model answer each of them several times. The advantage of a rollout is
+its reward minus the mean of its group, so the model learns the difference between good and bad rollouts of
+the same question. The gradient covers the text that the model wrote, with the same labels as in SFT.
 
-TRL's GRPOTrainer (1.16) takes images that a tool returns, but as turns of a chat template and by its own
-syntax of calls. Here the frame is inside the thought, so the loop is ours.
+Each round makes one gradient step. The updated policy is therefore the one that wrote the rollouts, which
+needs no clipped ratio, and a few small steps need no reference model. Advantages are not divided by the
+group's standard deviation, nor losses by the rollout's length: both would bias the gradient towards some
+questions and rollouts (Dr. GRPO, arXiv 2503.20783).
+
+TRL's GRPOTrainer (1.16) accepts images that a tool returns, but only as turns of a chat template and with its
+own call syntax. Here a frame is inside the thought, so this module has its own loop.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.agent.rollout import Rollout, render
-from act2see.errors import Act2SeeError, CorpusError
+from act2see.errors import Act2SeeError, CorpusError, ReasonerError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import Config
 from act2see.graphs.parts import Parts, build_parts
@@ -37,6 +39,7 @@ from act2see.tools.base import call_seed
 from act2see.tools.frames import Record
 from act2see.tools.runtime.background import run_sync
 from act2see.tools.runtime.quiet import quiet
+from act2see.tools.runtime.text import first_line
 from act2see.tools.runtime.weights import local_weights, pick_device
 from act2see.tools.video.store import FrameSource
 from act2see.trace.trace import Trace
@@ -55,51 +58,54 @@ class Reward(Record):
     """The reward of a rollout."""
 
     answer: float = 1.0
-    """For a right answer."""
+    """Reward for a right answer."""
     format: float = 0.1
-    """For a form that SFT could learn from."""
+    """Reward for a chain that passes the format check of the filter."""
     call: float = 0.05
-    """The price of each call."""
+    """Cost of each call."""
 
     def of(self, trace: Trace, sample: Sample) -> float:
+        """Return the reward of a rollout of `sample`."""
         earned = self.answer * sample.is_right(trace.answer) + self.format * (format_fault(trace) == "")
         return earned - self.call * len(trace.calls)
 
 
 class GrpoSettings(Record):
-    """How to train."""
+    """The settings of a GRPO run."""
 
     rounds: Count = 100
     questions: Count = 8
-    """Of a round."""
+    """Questions per round."""
     group: Annotated[int, Field(ge=2)] = 4
-    """Rollouts of a question."""
+    """Rollouts per question."""
     temperature: Positive = 1.0
     learning_rate: Positive = 1e-6
     batch: Count = 8
-    """Rollouts of one forward pass."""
+    """Rollouts per forward pass."""
     clip: Positive = 1.0
-    """The largest norm of the gradient."""
+    """Maximum norm of the gradient."""
     reward: Reward = Reward()
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The means over the rollouts of a round."""
+    """The figures of a round, averaged over its rollouts."""
 
     number: int
     reward: float
     accuracy: float
     calls: float
-    taught: float
-    """The share of groups whose rewards differed: the others teach nothing."""
+    """Mean number of calls of a rollout."""
+    informative: float
+    """The share of groups with different rewards; the other groups have no gradient."""
     loss: float
+    """The loss of the gradient step; 0 if no group was informative."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A question, the model's rollouts of it, and their rewards. A rollout that failed is not among them."""
+    """A question with the model's rollouts and their rewards, without the rollouts that failed."""
 
     sample: Sample
     traces: list[Trace]
@@ -107,7 +113,7 @@ class Group:
 
 
 def advantages(rewards: Sequence[float]) -> list[float]:
-    """Each reward of a group minus the group's mean."""
+    """Return each reward of a group minus the group's mean."""
     return [reward - fmean(rewards) for reward in rewards]
 
 
@@ -119,29 +125,32 @@ def grpo(
     settings: GrpoSettings,
     on_round: Callable[[Round], None] | None = None,
 ) -> list[Round]:
-    """Train a model on questions, answered through a graph.
+    """Train a model on questions that it answers through a graph.
 
     Args:
-        model: A Qwen3-VL; trained in place.
-        packer: Its packer.
+        model: A Qwen3-VL, which is trained in place.
+        packer: The packer of the model.
         samples: The questions.
-        config: The graph; its reasoner is replaced by the model.
-        settings: How to train.
+        config: The graph, whose reasoner is replaced by the model.
+        settings: The settings of the run.
         on_round: Called after each round.
 
+    Returns:
+        The figures of each round.
+
     Raises:
-        CorpusError: There are fewer samples than questions in a round.
+        CorpusError: There are fewer samples than questions per round.
+        ReasonerError: Every rollout of a round failed.
     """
     if len(samples) < settings.questions:
         raise CorpusError(
-            f"a round takes {settings.questions} questions and there are {len(samples)}: "
-            "give more, or make rounds smaller"
+            f"a round takes {settings.questions} questions, but there are {len(samples)} samples: "
+            "give more samples, or reduce the questions per round"
         )
     import torch
 
     parts = build_parts(config)
     store = parts.resources.store
-
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=0.0)
     rng = random.Random(settings.seed)
@@ -167,11 +176,21 @@ def train_folder(
     settings: GrpoSettings,
     on_round: Callable[[Round], None] | None = None,
 ) -> list[Round]:
-    """Run `grpo` on the weights of the config's reasoner, with its vision tower frozen, and save the model to
-    `out`, an ordinary folder.
+    """Run `grpo` on the weights of the config's reasoner, with a frozen vision tower, and save the model.
+
+    Args:
+        out: The folder for the model, its tokenizer and its preprocessor.
+        samples: The questions.
+        config: The graph, with the reasoner to train.
+        settings: The settings of the run.
+        on_round: Called after each round.
+
+    Returns:
+        The figures of each round.
 
     Raises:
-        CorpusError: There are fewer samples than questions in a round.
+        CorpusError: There are fewer samples than questions per round.
+        ReasonerError: Every rollout of a round failed.
         WeightsError: The weights cannot be found.
     """
     import torch
@@ -200,10 +219,15 @@ async def _make_groups(
     settings: GrpoSettings,
     number: int,
 ) -> list[Group]:
-    """Let the model answer each drawn question `settings.group` times, and reward its rollouts."""
-    store, rows = parts.resources.store, config.reasoner.rows
-    engine = TransformersReasoner(model, packer, store, name=f"round-{number}", rows=rows)
+    """Let the model answer each drawn question `settings.group` times, and compute the rewards.
+
+    Raises:
+        ReasonerError: Every rollout failed.
+    """
+    rows = config.reasoner.rows
+    engine = TransformersReasoner(model, packer, parts.resources.store, name=f"round-{number}", rows=rows)
     graph: Graph = create_act2see(config, parts=replace(parts, reasoner=engine))
+    errors: list[Act2SeeError] = []
 
     async def roll_out(attempt: tuple[Sample, int]) -> Trace | None:
         sample, nth = attempt
@@ -219,23 +243,30 @@ async def _make_groups(
             )
         except Act2SeeError as e:
             log.warning("a rollout of %s failed: %s", sample.id, e)
+            errors.append(e)
             return None
 
     attempts = [(sample, nth) for sample in drawn for nth in range(settings.group)]
     try:
-        made = await map_concurrently(roll_out, attempts, 2 * rows)
+        # Twice the rows of a batch: while one rollout waits for a tool, another one fills its row.
+        rollouts = await map_concurrently(roll_out, attempts, 2 * rows)
     finally:
         engine.close()
+    if len(errors) == len(attempts):
+        raise ReasonerError(
+            f"every rollout of round {number} failed, the last one with {type(errors[-1]).__name__}: "
+            f"{first_line(errors[-1])}"
+        ) from errors[-1]
     groups = []
     for i, sample in enumerate(drawn):
-        rollouts = made[i * settings.group : (i + 1) * settings.group]
-        traces = [trace for trace in rollouts if trace]
+        of_sample = rollouts[i * settings.group : (i + 1) * settings.group]
+        traces = [trace for trace in of_sample if trace]
         groups.append(Group(sample, traces, [settings.reward.of(trace, sample) for trace in traces]))
     return groups
 
 
 def _weighted_rollouts(groups: Sequence[Group], parts: Parts, config: Config) -> list[tuple[Rollout, float]]:
-    """The rollouts with their advantages; those without an advantage teach nothing and are left out."""
+    """Return the rollouts with their advantages, without those whose advantage is 0 and has no gradient."""
     weighted = []
     for group in groups:
         for trace, advantage in zip(group.traces, advantages(group.rewards), strict=True):
@@ -247,15 +278,17 @@ def _weighted_rollouts(groups: Sequence[Group], parts: Parts, config: Config) ->
 
 
 def _summarise(number: int, groups: Sequence[Group], loss: float) -> Round:
-    answered = [(group.sample, trace) for group in groups for trace in group.traces]
-    return Round(
-        number,
-        reward=fmean(reward for group in groups for reward in group.rewards),
-        accuracy=fmean(sample.is_right(trace.answer) for sample, trace in answered),
-        calls=fmean(len(trace.calls) for _, trace in answered),
-        taught=fmean(len({round(reward, 6) for reward in group.rewards}) > 1 for group in groups),
-        loss=loss,
-    )
+    rewards: list[float] = []
+    right: list[bool] = []
+    calls: list[int] = []
+    informative: list[bool] = []
+    for group in groups:
+        rewards += group.rewards
+        right += [group.sample.is_right(trace.answer) for trace in group.traces]
+        calls += [len(trace.calls) for trace in group.traces]
+        # Rounded, since rewards are sums of floats.
+        informative.append(len({round(reward, 6) for reward in group.rewards}) > 1)
+    return Round(number, fmean(rewards), fmean(right), fmean(calls), fmean(informative), loss)
 
 
 def policy_step(
@@ -270,46 +303,57 @@ def policy_step(
     """Make one gradient step on rollouts with their advantages.
 
     Args:
-        model: A Qwen3-VL; updated in place.
-        packer: Its packer.
-        source: From a frame to its pixels.
+        model: A Qwen3-VL, which is updated in place.
+        packer: The packer of the model.
+        source: The source of the frames' pixels.
         weighted: The rollouts, each with its advantage.
-        optimiser: Of the model's trainable parameters.
-        batch: Rollouts of one forward pass.
-        clip: The largest norm of the gradient.
+        optimiser: The optimiser of the model's trainable parameters.
+        batch: Rollouts per forward pass.
+        clip: Maximum norm of the gradient.
 
     Returns:
         The loss: the mean of -advantage x log-likelihood over all tokens that the model wrote.
     """
     import torch
 
-    tokenizer = packer.codec.tokenizer
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     by_length = sorted(weighted, key=lambda pair: len(packer.pack(pair[0]).ids))
+    # One more token for each rollout: the end of the turn, which the model also learns.
     written = sum(sum(packer.pack(rollout).trainable) + 1 for rollout, _ in by_length)
-    device = model.device
     loss = 0.0
     model.train()
     with equal_frames(model):
-        for i in range(0, len(by_length), batch):
-            part = by_length[i : i + batch]
-            inputs = collate(packer, [rollout for rollout, _ in part], source, tokenizer.pad_token_id, end)
-            inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-            labels = inputs.pop("labels")[:, 1:]  # (B, T - 1)
-            del inputs["attention_mask"]  # as in `fit`
-            model.model.rope_deltas = None
-            trainable = labels != IGNORED
-            with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device.type)):
-                hidden = model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, D)
-                logits = model.lm_head(hidden[trainable]).float()  # (N, V)
-                losses = torch.nn.functional.cross_entropy(logits, labels[trainable], reduction="none")
-            gains = torch.tensor([advantage for _, advantage in part], device=device)  # (B,)
-            per_token = gains[:, None].expand_as(labels)[trainable]  # (N,)
-            summed: Any = (losses * per_token).sum() / written
-            summed.backward()
-            loss += summed.item()
+        for start in range(0, len(by_length), batch):
+            part = by_length[start : start + batch]
+            part_loss = _weighted_loss(model, packer, source, part) / written
+            part_loss.backward()
+            loss += part_loss.item()
     torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     model.eval()
     return loss
+
+
+def _weighted_loss(
+    model: Any, packer: Packer, source: FrameSource, part: Sequence[tuple[Rollout, float]]
+) -> Any:
+    """Return the sum of -advantage x log-likelihood over the tokens that the model wrote, in one forward
+    pass."""
+    import torch
+
+    tokenizer = packer.codec.tokenizer
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    device = model.device
+    inputs = collate(packer, [rollout for rollout, _ in part], source, tokenizer.pad_token_id, end)
+    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+    labels = inputs.pop("labels")[:, 1:]  # (B, T - 1)
+    del inputs["attention_mask"]  # as in `fit`
+    model.model.rope_deltas = None  # as in `fit`
+    trainable = labels != IGNORED
+    with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device.type)):
+        hidden = model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, D)
+        logits = model.lm_head(hidden[trainable]).float()  # (N, V)
+        losses = torch.nn.functional.cross_entropy(logits, labels[trainable], reduction="none")  # (N,)
+    gains = torch.tensor([advantage for _, advantage in part], device=device)  # (B,)
+    per_token = gains[:, None].expand_as(labels)[trainable]  # (N,)
+    return (losses * per_token).sum()

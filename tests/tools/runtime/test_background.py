@@ -24,7 +24,7 @@ async def loop_and_value() -> tuple[int, str]:
     return id(asyncio.get_running_loop()), VARIABLE.get()
 
 
-def test_all_callers_share_one_loop_and_bring_their_context() -> None:
+def test_all_callers_share_one_loop_and_keep_their_context() -> None:
     VARIABLE.set("mine")
     first, value = run_sync(loop_and_value())
     assert value == "mine"
@@ -161,7 +161,7 @@ async def test_work_in_the_background_is_cancelled_with_its_caller() -> None:
 
 
 class Numbers:
-    """A generator that says which loop it ran on, and whether it was closed."""
+    """A generator that records the loops it ran on, and whether it was closed."""
 
     def __init__(self, fails: bool = False) -> None:
         self.fails = fails

@@ -55,11 +55,11 @@ async def test_waiting_requests_are_batched_by_key_and_in_order() -> None:
     assert batcher.batches == [1, 3, 2, 1]
 
 
-async def test_a_lone_request_waits_a_moment_for_company() -> None:
+async def test_a_lone_request_waits_for_others_to_share_its_batch() -> None:
     gate = Gate()
     gate.open.set()
     batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=4, gather=20)
-    # Four fill a batch, so nobody waits the 20 seconds.
+    # Four items fill a batch, so the worker does not wait for 20 seconds.
     results = await asyncio.gather(*(batcher.submit("a", [i]) for i in range(4)))
     assert results == [[0], [10], [20], [30]]
     assert batcher.batches == [4]
@@ -122,7 +122,7 @@ async def test_work_that_fails_or_miscounts_fails_all_of_its_batch() -> None:
         await batcher.submit("short", [1])
 
 
-async def test_callers_of_other_loops_and_no_thread_left_behind() -> None:
+async def test_callers_in_other_loops_are_served_and_the_thread_ends() -> None:
     gate = Gate()
     batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=8, gather=0, name="here-only")
     calls = [
@@ -143,7 +143,7 @@ async def test_an_owner_with_many_requests_does_not_delay_another() -> None:
     batcher: MicroBatcher[str, int, int] = MicroBatcher(gate, max_size=2, waiting=4, gather=0)
     film = [asyncio.create_task(batcher.submit("a", [i], "film")) for i in range(20)]
     await begun(gate)
-    await queued(batcher, 4)  # the others of the film stand at the door
+    await queued(batcher, 4)  # the film's other requests are in the overflow
     clip = asyncio.create_task(batcher.submit("a", [100], "clip"))
     again = asyncio.create_task(batcher.submit("a", [101], "clip"))
     await asyncio.sleep(0)
@@ -152,13 +152,13 @@ async def test_an_owner_with_many_requests_does_not_delay_another() -> None:
     assert await asyncio.gather(clip, again) == [[1000], [1010]]
     assert await asyncio.gather(*film) == [[i * 10] for i in range(20)]
     order = [item for _, items in gate.seen for item in items]
-    # Not before those that were in the queue, and long before the overflow.
+    # After the requests in the queue, and long before those in the overflow.
     assert order.index(100) <= 7
     assert order.index(101) <= 9
     assert [i for i in order if i < 100] == list(range(20))
 
 
-async def test_sizes_fill_a_batch_and_a_large_one_goes_alone() -> None:
+async def test_item_sizes_limit_a_batch_and_a_large_item_has_its_own() -> None:
     seen: list[list[str]] = []
     gate = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Errors of tools from the text by which a checkpoint keeps them."""
+"""Errors of tools, rebuilt from their text in a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from act2see.tools.runtime.text import first_line
         ValueError(),
     ],
 )
-def test_an_error_comes_back_from_its_text(error: Exception) -> None:
+def test_an_error_is_rebuilt_from_its_text(error: Exception) -> None:
     back = restored(repr(error))
     assert (type(back), back.args, first_line(back)) == (type(error), error.args, first_line(error))
     assert type(to_user_error(back)) is type(to_user_error(error))

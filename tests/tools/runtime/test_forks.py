@@ -1,4 +1,4 @@
-"""A process that forks while threads of the package are at work. Each test forks in a process of its own."""
+"""Forks while threads of the package are running. Each test forks in a process of its own."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def hold(context):
 
 
 def run(code: str) -> list[str]:
-    """The lines that a script prints; it is killed if it hangs."""
+    """Return the lines that a script prints. It is killed if it hangs."""
     script = BEGIN + textwrap.dedent(code)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
-def test_a_lock_is_free_in_a_child_whoever_held_it() -> None:
+def test_a_lock_held_by_another_thread_is_free_in_a_child() -> None:
     code = """
     lock, again, keyed, shared = Lock(), RLock(), KeyedLocks(), Shared()
     for context in lock, again, keyed("a"), shared._lock:
@@ -85,7 +85,7 @@ def test_the_thread_that_forks_keeps_the_lock_that_it_holds() -> None:
     assert run(code) == ["2", "2"]
 
 
-def test_a_fork_waits_for_native_work_and_none_begins_meanwhile() -> None:
+def test_a_fork_waits_for_native_work_and_blocks_new_work() -> None:
     code = """
     end = hold(native())
     begun, order = threading.Event(), []
@@ -111,7 +111,7 @@ def test_a_fork_waits_for_native_work_and_none_begins_meanwhile() -> None:
     assert run(code) == ["still [\"'child'\", 'more']"]
 
 
-def test_native_work_of_the_thread_that_forked_is_done_in_another() -> None:
+def test_native_work_of_the_thread_that_forked_runs_in_a_new_thread() -> None:
     code = """
     where = natively(threading.get_ident)
     assert where() == threading.get_ident()
@@ -126,7 +126,7 @@ def test_native_work_of_the_thread_that_forked_is_done_in_another() -> None:
     assert run(code) == ["True", "ValueError: no"]
 
 
-def test_a_child_forks_too() -> None:
+def test_a_child_can_fork() -> None:
     code = """
     lock = Lock()
     print(in_child(lambda: in_child(lambda: natively(lambda: lock.__enter__())())))
@@ -134,7 +134,7 @@ def test_a_child_forks_too() -> None:
     assert run(code) == ["'None'"]
 
 
-def test_requests_queued_in_the_parent_are_not_done_in_the_child() -> None:
+def test_requests_queued_in_the_parent_are_not_run_in_the_child() -> None:
     code = """
     busy, end = threading.Event(), threading.Event()
 
@@ -162,7 +162,7 @@ def test_requests_queued_in_the_parent_are_not_done_in_the_child() -> None:
     assert sorted(parent) == ["quick 2", "slow 1"]
 
 
-def test_a_job_of_the_parent_continues_there_and_begins_again_in_the_child() -> None:
+def test_a_job_continues_in_the_parent_and_starts_again_in_the_child() -> None:
     code = """
     busy, end, closed = threading.Event(), threading.Event(), []
 
@@ -226,12 +226,10 @@ def test_a_chat_model_opens_its_own_connections_in_the_child() -> None:
     assert second.endswith('fork before the first question, or start processes with the "spawn" method')
 
 
-def test_a_model_on_an_accelerator_belongs_to_the_parent() -> None:
+def test_a_child_cannot_use_a_model_on_an_accelerator() -> None:
     code = """
     from act2see.tools.runtime.forks import check_inherited
     check_inherited("m", "cpu")
     print(in_child(lambda: check_inherited("m", "cuda")))
     """
-    assert run(code)[0].startswith(
-        "SetupError: m was loaded on cuda by the process that this one was forked from"
-    )
+    assert run(code)[0].startswith("SetupError: m was loaded on cuda before this process was forked")

@@ -1,4 +1,4 @@
-"""Fetching weights: the choice of files, resuming, and errors of a hub that refuses or cannot be reached."""
+"""Downloading weights: the choice of files, resuming, and errors of a hub that refuses or is unreachable."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield made
 
 
-def test_only_what_is_loaded_is_fetched(hub: Hub) -> None:
+def test_only_loaded_files_are_downloaded(hub: Hub) -> None:
     files = list_files("owner/model", endpoint=hub.url)
     assert set(files.sizes) == READ
     assert files.bytes == sum(len(MODEL[f]) for f in READ)
@@ -81,7 +81,7 @@ def test_only_what_is_loaded_is_fetched(hub: Hub) -> None:
     assert {p.name for p in folder.iterdir()} == READ
     assert all((folder / f).read_bytes() == MODEL[f] for f in READ)
     assert sum(seen) == files.bytes
-    # A second time nothing crosses the network.
+    # The second call sends no request.
     sent = dict(hub.sent)
     assert fetch(files, endpoint=hub.url) == folder
     assert hub.sent == sent
@@ -116,21 +116,19 @@ def test_a_pipeline_over_http(hub: Hub) -> None:
     assert {p.name for p in folder.iterdir()} == {"model_index.json", "unet", "vae"}
 
 
-def test_a_cut_connection_is_resumed_where_it_stopped(hub: Hub) -> None:
+def test_an_interrupted_download_is_resumed(hub: Hub) -> None:
     big = "model-00001-of-00002.safetensors"
     hub.cut[big] = 1
     folder = fetch(list_files("owner/model", endpoint=hub.url), endpoint=hub.url)
     assert (folder / big).read_bytes() == MODEL[big]
     assert hub.ranges == [(big, "bytes=1500000-")]
-    assert hub.sent[big] == len(MODEL[big])  # no byte twice
+    assert hub.sent[big] == len(MODEL[big])  # each byte once
 
 
-def test_a_second_call_fetches_what_the_first_had_not_finished(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_call_downloads_the_missing_files(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import file_download
 
-    monkeypatch.setattr(file_download.time, "sleep", lambda _: None)  # the pauses before it tries again
+    monkeypatch.setattr(file_download.time, "sleep", lambda _: None)  # the pauses between retries
     big = "model-00001-of-00002.safetensors"
     hub.cut[big] = 10**6
     files = list_files("owner/model", endpoint=hub.url)
@@ -147,7 +145,7 @@ def test_a_gated_repository(hub: Hub) -> None:
     hub.gated.add("owner/pipeline")
     with pytest.raises(
         WeightsError,
-        match=r"owner/pipeline is gated: sign in at http\S+/owner/pipeline and accept .* `hf auth login`",
+        match=r"owner/pipeline is gated: sign in at http\S+/owner/pipeline, accept .* `hf auth login`",
     ):
         list_files("owner/pipeline", endpoint=hub.url)
     hub.gated.add("owner/model")
@@ -167,11 +165,11 @@ def test_the_licence_is_named_where_it_is_known(hub: Hub) -> None:
 
 def test_a_missing_repository_and_one_without_safetensors(hub: Hub) -> None:
     with pytest.raises(
-        WeightsError, match="has no repository owner/nothing that you may see: check the name"
+        WeightsError, match="has no repository owner/nothing that you can access: check the name"
     ):
         list_files("owner/nothing", endpoint=hub.url)
     hub.repos["owner/pickles"] = {"config.json": b"{}", "pytorch_model.bin": b"pickle"}
-    with pytest.raises(WeightsError, match="owner/pickles has no weights as safetensors"):
+    with pytest.raises(WeightsError, match="owner/pickles has no safetensors"):
         list_files("owner/pickles", endpoint=hub.url)
 
 
@@ -194,7 +192,7 @@ def test_a_full_disk_stops_the_download_before_it_begins(hub: Hub, monkeypatch: 
     from act2see.tools.runtime import hub as tools_hub
 
     monkeypatch.setattr(tools_hub, "free_space", lambda _: 1_000_000)
-    with pytest.raises(WeightsError, match=r"owner/model takes 0\.0 GB more and .* export HF_HOME=FOLDER"):
+    with pytest.raises(WeightsError, match=r"owner/model needs 3\.5 MB more, and .* export HF_HOME=FOLDER"):
         fetch(list_files("owner/model", endpoint=hub.url), endpoint=hub.url)
     assert hub.sent == {}
 

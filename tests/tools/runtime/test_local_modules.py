@@ -1,4 +1,4 @@
-"""Modules beside a config file: found there from any folder, each folder's its own, `sys.path` left alone."""
+"""Modules beside a config file: found from any folder, separate for each folder, `sys.path` unchanged."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from act2see.tools.runtime.local_modules import import_beside
 def nothing_is_left() -> Iterator[None]:
     before = list(sys.path), {m for m in sys.modules if not m.startswith("_beside_")}
     yield
-    # What was imported has a name of its own; nobody else finds it.
+    # The modules have names of their own, so other code cannot import them.
     left = {m for m in sys.modules if not m.startswith("_beside_")} - before[1]
     assert sys.path == before[0]
     assert not [m for m in left if m.partition(".")[0] in ("mytool", "helper", "mypackage")]
 
 
 def write(folder: Path, **files: str) -> str:
-    """Python files by name; `__` in a name is a folder."""
+    """Write Python files by name; `__` in a name separates a folder."""
     for name, text in files.items():
         path = folder / f"{name.replace('__', '/')}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ PACKAGE = {
 
 
 @pytest.mark.parametrize("init", [True, False])
-def test_a_package_imports_itself_in_every_way_and_at_any_time(tmp_path: Path, init: bool) -> None:
+def test_a_package_imports_its_own_modules_at_load_time_and_later(tmp_path: Path, init: bool) -> None:
     folder = write(tmp_path, **PACKAGE)
     if init:
         write(tmp_path, mypackage____init__="TOP = 1\n", mypackage__deep____init__="")
@@ -101,7 +101,7 @@ OK = json.dumps(1)
     assert import_beside("json", None) is sys.modules["json"]
 
 
-def test_a_module_that_python_finds_there_too_is_one_module(
+def test_a_module_that_python_finds_too_is_loaded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write(tmp_path, spaced_tool="WORD = 1\n")
@@ -111,7 +111,7 @@ def test_a_module_that_python_finds_there_too_is_one_module(
     del sys.modules["spaced_tool"]
 
 
-def test_classes_know_their_module(tmp_path: Path) -> None:
+def test_classes_name_their_module(tmp_path: Path) -> None:
     text = """
 from __future__ import annotations
 import dataclasses, typing
@@ -161,8 +161,8 @@ def test_a_missing_module(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(e.value)
 
 
-def test_a_file_that_is_written_after_a_first_look(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"; {tmp_path} was looked in first"):
+def test_a_module_written_after_a_failed_import_is_found(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf" \(searched {tmp_path} first\)"):
         find_tool("mytool:Tool", folder=str(tmp_path))
     write(tmp_path, mytool="class Tool: pass\n")
     assert find_tool("mytool:Tool", folder=str(tmp_path)).__name__ == "Tool"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# Prints how many pages the kernel gave for thirty blocks of 1 to 30 MiB, each freed before the next.
+# Prints the number of page faults for thirty blocks of 1 to 30 MiB, each freed before the next.
 FAULTS = """
 import resource, sys
 import torch

@@ -27,7 +27,7 @@ SILENT = {
 
 
 def test_a_script_prints_only_its_own_output(tmp_path: Path) -> None:
-    """As in a notebook: no variable is set, no helper is called, and every model is loaded."""
+    """Load every model, as in a notebook: without environment variables and without helpers."""
     clip = write_clip(make_item("both", 1, "test", seconds=6).clip, tmp_path / "clip.mp4")
     code = f"""
 import asyncio, logging
@@ -60,7 +60,7 @@ print(diffusers_logging.get_verbosity() == transformers_logging.get_verbosity() 
     assert run.stdout.split() == ["True"] * 3
 
 
-def test_overlapping_blocks_are_undone_by_the_last() -> None:
+def test_the_last_of_overlapping_blocks_restores_the_settings() -> None:
     import transformers
 
     logger = logging.getLogger("transformers")
@@ -77,14 +77,14 @@ def test_overlapping_blocks_are_undone_by_the_last() -> None:
         thread.start()
         inside.wait()
         assert logger.level == logging.ERROR
-    assert logger.level == logging.ERROR  # the other has not ended
+    assert logger.level == logging.ERROR  # the other block has not ended
     leave.set()
     thread.join()
     assert logger.level == logging.WARNING
     assert not [f for f in warnings.filters if "diffusers" in str(f[3])]
 
 
-def test_warnings_of_libraries_alone_are_silenced() -> None:
+def test_only_warnings_of_libraries_are_silenced() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         with quiet():
@@ -93,7 +93,7 @@ def test_warnings_of_libraries_alone_are_silenced() -> None:
     assert [str(w.message) for w in caught] == ["ours"]
 
 
-def test_library_notes_are_heard_if_somebody_asked_for_them() -> None:
+def test_a_log_level_that_the_user_chose_is_kept() -> None:
     logger = logging.getLogger("transformers")
     before = logger.level
     try:

@@ -1,4 +1,4 @@
-"""Long jobs in turns: a later short job ends first, one job serves all requests, and unawaited jobs end."""
+"""Round-robin jobs: a later short job ends first, requests share a job, and cancelled jobs are dropped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Steps = Generator[tuple[int, int], None, str]
 
 
 class Jobs:
-    """Jobs of which each step takes one of `permits`."""
+    """Jobs whose steps each take one of `permits`."""
 
     def __init__(self) -> None:
         self.permits = threading.Semaphore(0)
@@ -62,7 +62,7 @@ def test_a_short_job_does_not_wait_for_a_long_one() -> None:
     assert long.result(30) == "film made"
 
 
-def test_the_jobs_of_one_owner_are_done_in_order_and_take_turns_with_others() -> None:
+def test_jobs_of_one_owner_run_in_order_and_take_turns_with_others() -> None:
     jobs, rotation = Jobs(), RoundRobin[str](workers=1)
     parts = [rotation.join(n, jobs.named(f"part {n}", 3), owner="film") for n in range(5)]
     other = rotation.join("clip", jobs.named("clip", 3))
@@ -73,7 +73,7 @@ def test_the_jobs_of_one_owner_are_done_in_order_and_take_turns_with_others() ->
     assert jobs.ended.index("clip") <= 1
 
 
-def test_a_second_request_joins_the_job_under_way() -> None:
+def test_a_second_request_shares_the_unfinished_job() -> None:
     jobs, rotation = Jobs(), RoundRobin[str]()
     seen: list[tuple[int, int]] = []
     one = rotation.join("film", jobs.named("film", 3))
@@ -84,7 +84,7 @@ def test_a_second_request_joins_the_job_under_way() -> None:
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_job_runs_until_nobody_awaits_it() -> None:
+def test_a_job_runs_until_all_requests_are_cancelled() -> None:
     jobs, rotation = Jobs(), RoundRobin[str]()
     one, two = (rotation.join("film", jobs.named("film", 9)) for _ in range(2))
     jobs.allow(1)
@@ -94,13 +94,13 @@ def test_a_job_runs_until_nobody_awaits_it() -> None:
     until(lambda: len(jobs.steps) == 3)
     assert jobs.ended == []
     two.cancel()
-    jobs.allow(1)  # the step under way
+    jobs.allow(1)  # the running step
     until(lambda: jobs.ended == ["film"])
     assert len(jobs.steps) <= 4
     with pytest.raises(CancelledError):
         two.result(0)
     jobs.allow(9)
-    assert rotation.join("film", jobs.named("film", 2)).result(30) == "film made"  # anew
+    assert rotation.join("film", jobs.named("film", 2)).result(30) == "film made"  # from its first step
 
 
 def test_a_job_that_fails_fails_for_all_its_waiters_and_no_others(caplog: pytest.LogCaptureFixture) -> None:
@@ -123,8 +123,8 @@ def test_a_job_that_fails_fails_for_all_its_waiters_and_no_others(caplog: pytest
     assert "a listener to the progress of bad failed" in caplog.text
 
 
-def test_at_most_max_begun_jobs_are_begun() -> None:
-    jobs, rotation = Jobs(), RoundRobin[str](workers=1, max_begun=2, name="here-only")
+def test_at_most_max_started_jobs_are_started() -> None:
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1, max_started=2, name="here-only")
     waiting = [rotation.join(n, jobs.named(str(n), 2)) for n in range(4)]
     jobs.allow(3)
     until(lambda: len(jobs.steps) == 3)

@@ -1,4 +1,4 @@
-"""Characters that no trace, file name or checkpoint can hold."""
+"""Text that traces, file names and checkpoints cannot contain; shortened text; numbers of bytes; problems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from act2see.tools.runtime.text import clean_text, explain_problem, first_problem, unfit_for_path
+from act2see.tools.runtime.text import (
+    clean_text,
+    explain_problem,
+    first_problem,
+    format_bytes,
+    shorten_text,
+    unfit_for_path,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +31,27 @@ from act2see.tools.runtime.text import clean_text, explain_problem, first_proble
 def test_clean_text(text: str, clean: str) -> None:
     assert clean_text(text) == clean
     clean.encode()
+
+
+def test_shortened_text_says_how_much_is_missing() -> None:
+    assert shorten_text("abc", 3) == "abc"
+    assert shorten_text("a" * 5000, 4) == "aaaa … (4,996 more characters)"
+
+
+@pytest.mark.parametrize(
+    ("number", "decimal", "binary"),
+    [
+        (0, "0 bytes", "0 bytes"),
+        (999, "999 bytes", "999 bytes"),
+        (2e9, "2.0 GB", "1.9 GiB"),
+        (17.54e9, "17.5 GB", "16.3 GiB"),
+        (16 << 20, "16.8 MB", "16 MiB"),
+        (3000e12, "3,000.0 TB", "2,728.5 TiB"),
+    ],
+)
+def test_format_bytes(number: float, decimal: str, binary: str) -> None:
+    assert format_bytes(number) == decimal
+    assert format_bytes(number, binary=True) == binary
 
 
 def test_unfit_for_path() -> None:

@@ -1,5 +1,5 @@
-"""Encoders with one vector a frame, on CLIP and SigLIP models of random weights: the model's own cosine, an
-index of one row a frame, and `retrieve` in the graph by two lines of config."""
+"""Encoders with one vector per frame, on CLIP and SigLIP models with random weights: the model's own cosine,
+an index with one row per frame, and `retrieve` in the graph by two lines of config."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIDE, DIM = 32, 24
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each of `KINDS`, as `from_pretrained` takes it."""
+    """Weight folders, one for each of `KINDS`."""
     import torch
     import transformers as tf
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -100,7 +100,7 @@ def test_shapes_and_lengths(dual: DualEncoder) -> None:
 
 
 def test_scores_are_the_models_own_cosine(dual: DualEncoder, checkpoints: Path) -> None:
-    """Against the model's forward, fed by the checkpoint's own processors as its documentation says."""
+    """Compare with the model's forward on inputs of the checkpoint's own processors, as it documents."""
     import torch
     from transformers import AutoModel, AutoTokenizer
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -142,7 +142,7 @@ def test_sentence_transformers_gives_the_same(checkpoints: Path, tmp_path: Path)
     )
     assert there.phrases(TEXTS) == pytest.approx(here.phrases(TEXTS), abs=1e-5)
     assert there.id != here.id
-    # In that library's own layout too, for `doctor` as for the loader.
+    # `doctor` and the loader also accept the library's own layout.
     there.model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
     assert SentenceTransformersEncoder(tmp_path / "saved").id == there.id
     config = load_config(

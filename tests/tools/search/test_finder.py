@@ -1,4 +1,4 @@
-"""Finding frames in a real clip: an index is built once, cached, and built again if it is damaged."""
+"""Search in a real clip: its index is built once, cached, and built again if it is damaged."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_damaged_cached_facts_are_read_again(
     assert two.opened == 1
 
 
-def test_pictures_that_left_the_store_are_taken_again(resources: Make, clip: str) -> None:
+def test_pictures_missing_from_the_store_are_decoded_again(resources: Make, clip: str) -> None:
     one = resources()
     [ref] = one.finder.library.pictures(clip, [8])
     Path(one.store.path(ref.digest)).unlink()

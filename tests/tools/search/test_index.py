@@ -1,4 +1,4 @@
-"""The index against numpy, on disk, damaged; segments of scores."""
+"""The index: compared with NumPy, read from disk, damaged. Segments of scores."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def reference(phrases: np.ndarray, features: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("phrasings", [1, 3])
-def test_scores_are_those_of_numpy(tmp_path: Path, phrasings: int) -> None:
+def test_scores_equal_a_computation_in_numpy(tmp_path: Path, phrasings: int) -> None:
     index, features = build(tmp_path)
     phrases = unit(np.random.default_rng(1), phrasings, 16).astype(np.float32)
     assert np.allclose(index.scores(phrases), reference(phrases, features), atol=1e-3)
@@ -55,7 +55,7 @@ def test_the_best_of_a_long_video_are_exact(
         want, got = reference(phrases, features), index.scores(phrases, best=3)
         top = np.sort(want)[-3:]
         assert np.allclose(np.sort(got)[-3:], top, atol=1e-3)
-        assert (got >= want - 1e-3).all()  # bounded from above where it is not exact
+        assert (got >= want - 1e-3).all()  # an upper bound, if it is not exact
 
 
 def test_an_index_is_the_same_from_disk(tmp_path: Path) -> None:
@@ -81,14 +81,14 @@ def test_parts_of_different_indexes_are_noticed(tmp_path: Path) -> None:
     build(tmp_path)
     build(tmp_path, frames=30, id="b")
     (tmp_path / "b" / "rows.faiss").replace(tmp_path / "a" / "rows.faiss")
-    with pytest.raises(StoreError, match="its parts do not fit"):
+    with pytest.raises(StoreError, match="its files do not belong together"):
         read_index(tmp_path / "a", "a")
-    with pytest.raises(StoreError, match="is damaged"):  # its rows are gone
+    with pytest.raises(StoreError, match="is damaged"):  # its rows are missing
         read_index(tmp_path / "b", "b")
     with pytest.raises(StoreError, match="no index in"):
         read_index(tmp_path / "c", "c")
     build(tmp_path, id="d")
-    with pytest.raises(StoreError, match="it is of d"):
+    with pytest.raises(StoreError, match="its name is d"):
         read_index(tmp_path / "d", "e")
 
 
@@ -134,7 +134,7 @@ def test_segments() -> None:
     st.integers(1, 4),
     st.integers(1, 30),
 )
-def test_segments_never_overlap_and_hold_a_frame_that_passes(
+def test_segments_do_not_overlap_and_contain_a_frame_above_the_threshold(
     scores: np.ndarray, count: int, longest: int
 ) -> None:
     found = find_segments(scores, 0.25, count, longest)

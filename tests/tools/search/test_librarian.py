@@ -48,7 +48,7 @@ def test_the_video_that_shows_it_comes_first(finder: Finder, folder: Path) -> No
     guest = GUEST.clip.short[0]
     assert guest.start / 12 - 0.1 <= found.ranked[0].hits[0].seconds <= guest.stop / 12
     assert found.searched == 3
-    (skipped,) = found.skipped  # the broken file is named, the link that leads out is not even seen
+    (skipped,) = found.skipped  # the broken file is named; the link that leads out is not listed
     assert skipped[0] == "d.mp4"
     assert [(done, of) for _, done, of in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert str(found).splitlines()[1].startswith("1. deep/b.mp4: ")

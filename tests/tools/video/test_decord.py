@@ -1,4 +1,4 @@
-"""decord in PyAV's place: the same frames, only where it reads them right, and a config key."""
+"""Decoding by decord: the same frames as PyAV's, only for suitable files, and the config key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DECODERS: list[Decoder] = ["decord", "pyav"]
 
 
 def numbers(video: VideoFile, indices: list[int]) -> list[int]:
-    """The numbers in the pictures of these frames."""
+    """Return the numbers that frames show."""
     return [number(pixels) for _, _, pixels in video.read(indices)]
 
 
@@ -34,8 +34,8 @@ def test_both_decoders_give_the_same_frames(tmp_path: Path, pixel_format: str) -
         assert np.abs(pixels.astype(int) - other.astype(int)).mean() < 1
 
 
-def test_decord_is_used_only_where_it_is_right(tmp_path: Path) -> None:
-    """Elsewhere decord2 3.4 gives other frames than those asked for, silently."""
+def test_decord_is_used_only_for_files_that_it_reads_correctly(tmp_path: Path) -> None:
+    """For other files, decord2 3.4 silently returns wrong frames."""
     closed = write_video(tmp_path / "closed.mp4", EVEN)
     opened = write_video(tmp_path / "open.mp4", EVEN, options={"x264-params": "open-gop=1"})
     stream = write_video(tmp_path / "stream.ts", EVEN)

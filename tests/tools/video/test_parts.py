@@ -11,7 +11,8 @@ from hypothesis import given, settings, strategies as st
 from act2see.errors import ConfigError, VideoError
 from act2see.micro.world import FPS, Board, Clip, Piece, write_clip
 from act2see.tools.video.parts import Span, by_scene, by_time, find_cuts, part_path
-from act2see.tools.video.reader import open_video
+from act2see.tools.video.reader import open_video, video_digest
+from act2see.tools.video.window import Window
 
 FULL = Board(
     tuple(
@@ -33,7 +34,7 @@ def test_parts_are_of_one_length_and_the_last_ends_with_the_video() -> None:
 
 @settings(deadline=None)
 @given(st.floats(0.1, 5000), st.floats(2, 60), st.floats(0, 1.9), st.floats(0, 1))
-def test_an_event_shorter_than_the_overlap_is_whole_in_some_part(
+def test_an_event_shorter_than_the_overlap_lies_within_some_part(
     length: float, seconds: float, overlap: float, where: float
 ) -> None:
     parts = by_time(length, seconds, overlap)
@@ -42,7 +43,7 @@ def test_an_event_shorter_than_the_overlap_is_whole_in_some_part(
     assert all(0 <= p.start < p.stop <= length and p.stop - p.start <= seconds + 1e-9 for p in parts)
 
 
-def test_scenes_share_a_part_as_far_as_they_fit_and_long_ones_are_cut_by_time() -> None:
+def test_scenes_share_a_part_if_they_fit_and_long_ones_are_split_by_time() -> None:
     assert by_scene([3, 5, 11, 31], 33, 9, 1) == (
         Span(0, 5),
         Span(5, 11),
@@ -76,7 +77,7 @@ def test_cuts_are_found_at_their_times(tmp_path: Path, capfd: pytest.CaptureFixt
     (tmp_path / "text.mp4").write_text("no video " * 99)
     with pytest.raises(VideoError):
         open_video(tmp_path / "text.mp4")
-    assert capfd.readouterr().err == ""  # FFmpeg stays as silent as it was
+    assert capfd.readouterr().err == ""  # FFmpeg is silent, as before
 
 
 def test_find_cuts_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,3 +88,11 @@ def test_find_cuts_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "scenedetect", None)
     with pytest.raises(ConfigError, match=r"act2see\[scenes\]"):
         find_cuts(str(broken), 5)
+
+
+def test_parts_far_into_a_video_have_digests_of_their_own(tmp_path: Path) -> None:
+    video = tmp_path / "clip.mp4"
+    video.write_bytes(b"any content")
+    starts = (10_000, 10_000.25, 10_000.5, 123_456.5, 123_456.75)
+    assert len({video_digest(Window(str(video), start, start + 1)) for start in starts}) == len(starts)
+    assert len({video_digest(Window(str(video), 0, end)) for end in (100_000.125, 100_000.25)}) == 2

@@ -37,7 +37,7 @@ EVERY_THIRD = [i / 3 for i in range(6)]  # 0, 1/3 ... of two seconds
 
 
 def numbers(video: VideoFile, indices: list[int], size: tuple[int, int] | None = None) -> list[int]:
-    """The numbers in the pictures of these frames; checks that they come in order, with their times."""
+    """Return the numbers that frames show. Checks their order and their times."""
     got = list(video.read(indices, size))
     assert [i for i, _, _ in got] == sorted(set(indices))
     assert [s for _, s, _ in got] == [float(video.timestamps[i]) for i, _, _ in got]
@@ -47,7 +47,7 @@ def numbers(video: VideoFile, indices: list[int], size: tuple[int, int] | None =
 
 
 def check(video: VideoFile, expected: list[int] | None = None) -> None:
-    """Frame i is the picture `expected[i]`: all in a row, a few from anywhere, at other sizes."""
+    """Check that frame i shows `expected[i]`: all in order, a few from anywhere, at other sizes."""
     expected = list(range(video.frames)) if expected is None else expected
     assert numbers(video, list(range(video.frames))) == expected
     rng = np.random.default_rng(0)
@@ -183,7 +183,7 @@ def test_one_frame(tmp_path: Path, decoder: Decoder) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("hours", [0, 3])
-def test_a_header_that_claims_hours_or_nothing(tmp_path: Path, suffix: str, hours: float) -> None:
+def test_a_wrong_duration_in_the_header_is_ignored(tmp_path: Path, suffix: str, hours: float) -> None:
     video = open_video(claim_hours(write_video(tmp_path / f"clip{suffix}", EVEN[:10]), hours))
     assert video.seconds == pytest.approx(1 / 3, abs=2e-3)
     check(video)
@@ -202,14 +202,14 @@ def test_a_late_start_counts_from_the_first_frame(tmp_path: Path) -> None:
     check(video)
 
 
-def test_frames_that_an_edit_list_cuts_are_not_shown(tmp_path: Path) -> None:
+def test_frames_removed_by_an_edit_list_are_not_shown(tmp_path: Path) -> None:
     video = open_video(cut_start(write_video(tmp_path / "clip.mp4", EVEN), 0.5))
     assert video.timestamps[:2] == pytest.approx(EVEN[:2], abs=2e-3)
     check(video, list(range(15, 60)))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_truncated_file_gives_the_frames_that_it_holds(
+def test_the_frames_of_a_truncated_file_are_read(
     tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = truncate(write_video(tmp_path / f"clip{suffix}", EVEN, front=suffix == ".mp4"), 0.75)
@@ -224,7 +224,7 @@ def test_a_truncated_file_gives_the_frames_that_it_holds(
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_damage_in_the_middle_is_bridged(
+def test_damaged_frames_are_replaced_by_neighbours(
     tmp_path: Path, decoder: Decoder, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     video = open_video(
@@ -234,8 +234,8 @@ def test_damage_in_the_middle_is_bridged(
         got = numbers(video, list(range(60)), (64, 48))
     assert sum(a != b for a, b in enumerate(got)) < 12  # within one group of pictures
     assert got[-12:] == list(range(48, 60))
-    assert "stand in" in caplog.text
-    assert ("going on with PyAV" in caplog.text) == (decoder == "decord")
+    assert "are replaced by their neighbours" in caplog.text
+    assert ("continuing with PyAV" in caplog.text) == (decoder == "decord")
     assert capfd.readouterr().err == ""
 
 
@@ -297,7 +297,7 @@ def test_files_that_are_not_videos_are_refused_in_one_line(
     ],
 )
 def test_a_playlist_opens_none_of_the_files_that_it_names(tmp_path: Path, name: str, text: str) -> None:
-    os.mkfifo(tmp_path / "pipe.ts")  # who opened it would wait for ever
+    os.mkfifo(tmp_path / "pipe.ts")  # opening it would block forever
     (tmp_path / name).write_text(text)
     with pytest.raises(VideoError, match="is a playlist"):
         open_video(tmp_path / name)
@@ -310,7 +310,7 @@ def test_indices_outside_the_video_are_refused(tmp_path: Path) -> None:
             list(video.read(bad))
 
 
-def test_the_digest_follows_the_content_alone(tmp_path: Path) -> None:
+def test_the_digest_depends_only_on_the_content(tmp_path: Path) -> None:
     a = write_video(tmp_path / "a.mp4", EVEN[:3])
     b = tmp_path / "b.mp4"
     b.write_bytes(a.read_bytes())
@@ -343,7 +343,7 @@ def test_threads_share_a_video(tmp_path: Path) -> None:
     assert got == [list(range(k, 60, 7)) for k in range(7)]
 
 
-def test_reading_can_be_given_up(tmp_path: Path) -> None:
+def test_reading_can_be_stopped(tmp_path: Path) -> None:
     for decoder in DECODERS:
         frames = open_video(write_video(tmp_path / "clip.mp4", EVEN), decoder=decoder).read(range(60))
         assert number(next(frames)[2]) == 0
@@ -359,7 +359,7 @@ def test_a_frame_kept_does_not_keep_its_batch(tmp_path: Path) -> None:
             assert owner.nbytes == 64 * 48 * 3
 
 
-def test_the_heavy_packages_wait_until_they_are_used() -> None:
+def test_heavy_packages_are_imported_on_first_use() -> None:
     code = """
 import sys
 import act2see.tools.video.reader, act2see.tools.video.store
@@ -373,14 +373,14 @@ def test_a_part_of_a_file_is_a_video_of_its_own(tmp_path: Path, decoder: Decoder
     file = write_video(tmp_path / "clip.mp4", UNEVEN)
     part = open_video(f"{file}#t=5.05,9.05", decoder=decoder)
     assert part.seconds == pytest.approx(4.0)
-    # The frame of 5.0 s is still on screen when the part begins; the one of 9.05 s comes when it is over.
+    # The frame of 5.0 s is still on screen at the start of the part; that of 9.05 s starts at its end.
     assert part.timestamps == pytest.approx([0, 0.05, 0.15, 3.95], abs=1e-3)
     check(part, [5, 6, 7, 8])
     assert [number(p) for _, _, p in open_video(f"{file}#t=20", decoder=decoder).read([0, 1])] == [10, 11]
     assert open_video(f"{file}#t=,0.21", decoder=decoder).frames == 3
     assert len({open_video(f"{file}{t}").digest for t in ("", "#t=1,2", "#t=1,3", "#t=1")}) == 4
     assert open_video(f"{file}#t=4,99").seconds == pytest.approx(open_video(file).seconds - 4)
-    with pytest.raises(VideoError, match="nothing from 30 s on"):
+    with pytest.raises(VideoError, match=r"before the part starts \(30 s\)"):
         open_video(f"{file}#t=30,40")
 
 

@@ -30,7 +30,7 @@ def noise(seed: int, width: int = 31, height: int = 17) -> np.ndarray:
 
 @pytest.fixture(params=["folder", "memory"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], FrameStore]:
-    """Opens the same store each time, with nothing of it in memory."""
+    """Return a function that opens the same store again, with an empty memory."""
     where = tmp_path / "frames" if request.param == "folder" else f"memory://{uuid.uuid4().hex}/frames"
     return lambda: FrameStore(where)
 
@@ -116,7 +116,7 @@ def test_an_invalid_digest_never_becomes_a_path(make: Callable[[], FrameStore], 
     store = make()
     assert digest not in store
     for ask in (store.get, store.path):
-        with pytest.raises(StoreError, match="is no frame digest"):
+        with pytest.raises(StoreError, match="is not a frame digest"):
             ask(digest)
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_picture_is_noticed(tmp_path: Path, content: bytes | str) -> N
         FrameStore(tmp_path).get(digest)
 
 
-def test_memory_is_bounded_and_keeps_what_was_used_last(tmp_path: Path) -> None:
+def test_memory_is_limited_and_keeps_recently_used_pictures(tmp_path: Path) -> None:
     one = noise(0).nbytes
     store = FrameStore(tmp_path, memory_bytes=2 * one)
     a, b, c = (store.put(noise(k)) for k in range(3))
@@ -167,7 +167,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file modes there")
 def test_a_read_only_folder(tmp_path: Path) -> None:
-    """In a process of its own, which gives up being root: root may write anywhere."""
+    """Run in a process that drops root's rights, because root may write anywhere."""
     code = """
 import os, sys, numpy as np
 from PIL import Image, PngImagePlugin
@@ -192,8 +192,8 @@ except StoreError as e:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there")
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
-    """A limit on file size fails a write half-way, as a full disk does."""
+def test_a_full_disk_leaves_no_incomplete_file(tmp_path: Path) -> None:
+    """Let a limit on file size fail a write half-way, as a full disk does."""
     code = """
 import resource, sys, numpy as np
 from act2see.errors import StoreError
@@ -269,7 +269,7 @@ def test_default_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert default_cache() == tmp_path / "xdg" / "act2see"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_cache() == tmp_path / ".cache" / "act2see"
-    assert not os.listdir(tmp_path)  # asking makes nothing
+    assert not os.listdir(tmp_path)  # the call creates nothing
 
 
 def test_a_store_is_a_source_of_frames(make: Callable[[], FrameStore]) -> None:
@@ -277,10 +277,10 @@ def test_a_store_is_a_source_of_frames(make: Callable[[], FrameStore]) -> None:
     assert np.array_equal(make()(ref), noise(0))
 
 
-def test_a_stored_png_is_passed_on_as_it_is(make: Callable[[], FrameStore]) -> None:
+def test_a_stored_png_is_returned_unchanged(make: Callable[[], FrameStore]) -> None:
     store, pixels = make(), noise(0)
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=9)  # unlike what the store itself would write
+    Image.fromarray(pixels).save(out, "PNG", compress_level=9)  # different from the store's own encoding
     ref = FrameRef(digest=frame_digest(pixels), width=31, height=17, seconds=0.0)
     assert store.put_png(ref.digest, out.getvalue())
     assert store.png(ref) == store.png(ref.digest) == frame_png(ref, store) == out.getvalue()

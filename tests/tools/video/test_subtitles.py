@@ -1,4 +1,4 @@
-"""Subtitle files of all ages and makers, and search in them."""
+"""Subtitle files of many programs, and search in them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_odd_subtitle_files(text: str, lines: int, skipped: int) -> None:
 
 
 @given(st.text())
-def test_anything_is_read_without_an_error(text: str) -> None:
+def test_any_text_is_parsed_without_an_error(text: str) -> None:
     lines, _ = parse(text + "\n00:01.000 --> 00:02.000\nend")
     assert [line.start for line in lines] == sorted(line.start for line in lines)
 
@@ -86,10 +86,10 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
     assert read_transcript(file).lines[0].text == "Schön, Größe at the triangle!"
 
 
-def test_files_that_are_no_subtitles_are_named(tmp_path: Path) -> None:
+def test_files_that_are_not_subtitles_are_errors(tmp_path: Path) -> None:
     for name, content, says in (
         ("a.srt", b"Hello.", "no line with a time"),
-        ("b.srt", b"\0" * (17 << 20), "more than 16 MiB"),
+        ("b.srt", b"\0" * (17 << 20), "larger than 16 MiB"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(TranscriptError, match=rf"{name}.*{says}|{says}.*{name}"):
@@ -98,7 +98,7 @@ def test_files_that_are_no_subtitles_are_named(tmp_path: Path) -> None:
         read_transcript(tmp_path / "c.srt")
 
 
-def test_subtitles_stand_beside_their_video(tmp_path: Path) -> None:
+def test_subtitles_are_found_beside_their_video(tmp_path: Path) -> None:
     for name in ("clip.srt", "clip.de.VTT", "clip.mp4", "clip2.srt", "clip.txt", "other.vtt"):
         (tmp_path / name).touch()
     assert [f.name for f in subtitles_of(tmp_path / "clip.mp4")] == ["clip.de.VTT", "clip.srt"]

@@ -1,4 +1,4 @@
-"""Paths of videos and their parts, read and written."""
+"""Parsing and writing paths of videos and of their parts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_path_is_read_and_written(path: str, window: Window, written: str | No
     assert Window.parse(str(window)) == window
 
 
-def test_a_file_of_that_very_name_comes_first(tmp_path: Path) -> None:
+def test_a_file_with_the_exact_name_comes_first(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4#t=0,1"
     assert Window.resolve(path) == Window(str(tmp_path / "clip.mp4"), 0, 1)
     path.touch()

@@ -12,7 +12,7 @@ from tests.training.any_chains import make_chain, without_calls
 from act2see.errors import CorpusError
 from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Frames
-from act2see.training.corpus.card import COLUMNS, CorpusMeta, Images, pictures, readable
+from act2see.training.corpus.card import COLUMNS, CorpusMeta, Images, readable_chain, unique_frames
 from act2see.training.corpus.dataset import INFO, read_info, write_corpus
 from act2see.training.corpus.records import Chain
 
@@ -71,7 +71,7 @@ def test_card_numbers_are_counted_from_the_chains(
     assert info.retrieved == sum(not f.imagined for f in returned) == 4
     assert info.generated == sum(f.imagined for f in returned) == 4
     assert info.calls == {"retrieve": 4, "generate": 4}
-    assert info.pictures == sum(len(pictures(t)) for t in kept)
+    assert info.pictures == sum(len(unique_frames(t)) for t in kept)
     assert info.similarity == (0.84, pytest.approx((0.96 + 0.9 + 0.84 + 0.9) / 4))
     assert info.compared == 4
     assert info.sources == {"world": {"CC0-1.0": 4}, "jsonl": {"": 1}}
@@ -79,7 +79,7 @@ def test_card_numbers_are_counted_from_the_chains(
     assert info.meta == META
     for line in (
         "| chains | 5 |",
-        "| with a frame that a tool showed (call rate) | 4 (80.00%) |",
+        "| chains with a returned frame (call rate) | 4 (80.00%) |",
         "| frames retrieved | 4 |",
         "| frames generated | 4 |",
         "| similarity to the human chain (4 compared) | lowest 0.840, mean 0.900 |",
@@ -87,11 +87,12 @@ def test_card_numbers_are_counted_from_the_chains(
         "| jsonl | not given | 1 |",
         "| similarity: not above 0.8 | 1 |",
         "Teacher: scripted (4), noisy | scripted (1). The right answer was not in its prompt.",
-        "A wrong answer was tried again, at most 2 times, and then left out.",
-        "Similarity to the human chain had to exceed 0.8 by minilm.",
+        "After a wrong answer the teacher tried again, at most 2 times. "
+        "A chain that stayed wrong was dropped.",
+        "Similarity to the human chain had to exceed 0.8, measured by minilm.",
         "- 4 frames are imagined",
-        "- 1 chains were not compared with a human one.",
-        "- 1 chains come from sources that name no licence",
+        "- 1 chains were not compared with a human chain.",
+        "- 1 chains come from sources without a stated licence",
         "Made by hand.",
     ):
         assert line in body
@@ -108,14 +109,14 @@ def test_card_omits_steps_that_were_not_taken(tmp_path: Path, store: FrameStore)
         tmp_path / "corpus", [chain], store, "reference", CorpusMeta(ground_truth_in_prompt=True)
     )
     assert "The right answer was in its prompt." in body
-    assert "| with a frame that a tool showed (call rate) | 0 (0.00%) |" in body
+    assert "| chains with a returned frame (call rate) | 0 (0.00%) |" in body
     for word in (
         "imagined",
         "tried again",
         "had to exceed",
-        "left out",
+        "Dropped chains",
         "not compared",
-        "no licence",
+        "stated licence",
         "calls of",
     ):
         assert word not in body.partition("## Columns")[0] + body.partition("## Limits")[2]
@@ -134,7 +135,7 @@ def test_card_example_has_a_frame_and_a_longer_fence(
     example = body.partition("## An example\n\n````text\n")[2].partition("\n````\n")[0]
     assert example.startswith("```\n# not a heading\nA. the ring\nB. the cross\n\n<think>\nI look closer.")
     assert chain.trace is not None
-    assert example.endswith(readable(chain.trace))
+    assert example.endswith(readable_chain(chain.trace))
 
 
 def test_card_describes_every_column(tmp_path: Path, store: FrameStore, given: list[Chain]) -> None:
@@ -149,5 +150,5 @@ def test_card_describes_every_column(tmp_path: Path, store: FrameStore, given: l
 def test_a_damaged_info_file_raises_an_error(tmp_path: Path, store: FrameStore, given: list[Chain]) -> None:
     written(tmp_path / "corpus", given, store)
     (tmp_path / "corpus" / INFO).write_text("{")
-    with pytest.raises(CorpusError, match=r"is not a corpus: it has no act2see\.json that can be read"):
+    with pytest.raises(CorpusError, match=r"is not a corpus: it has no readable act2see\.json"):
         read_info(tmp_path / "corpus")

@@ -32,15 +32,15 @@ PERFECT = Faults(0, 0, 0, 0)
 
 
 @dataclass
-class Says(Reasoner):
-    """A teacher that writes, or raises, the next line of its script at each request, and repeats the last."""
+class ScriptedReasoner(Reasoner):
+    """A teacher that writes, or raises, the next line of its script per request, and repeats the last one."""
 
     script: list[str | Exception]
-    name: str = "says"
-    heard: list[str] = field(default_factory=list)
+    name: str = "scripted"
+    prompts: list[str] = field(default_factory=list)
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
-        self.heard.append(str(request.rollout))
+        self.prompts.append(str(request.rollout))
         line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if isinstance(line, Exception):
             raise line
@@ -62,7 +62,7 @@ def run(
 
 
 def contents_of(chain: Chain) -> list[Any]:
-    """The contents of a chain without its durations."""
+    """Return the contents of a chain without its durations."""
     segments = chain.trace.segments if chain.trace else ()
     return [
         chain.dropped,
@@ -98,11 +98,13 @@ def test_a_perfect_teacher_makes_the_reference_chains(tmp_path: Path, world: lis
 
 def test_a_wrong_answer_is_retried_twice_and_then_dropped(tmp_path: Path, one: list[Sample]) -> None:
     wrong = next(o for o in one[0].options if o != one[0].answer)
-    right = Says([f"Hm.</think><answer>{wrong}</answer>", f"Ah.</think><answer>{one[0].answer}</answer>"])
+    right = ScriptedReasoner(
+        [f"Hm.</think><answer>{wrong}</answer>", f"Ah.</think><answer>{one[0].answer}</answer>"]
+    )
     (chain,) = run(tmp_path / "a", one, right)
     assert [a.outcome for a in chain.attempts] == ["wrong", "right"]
     assert (chain.dropped, chain.cost.requests, chain.cost.read, chain.cost.written) == ("", 2, 2000, 20)
-    (chain,) = run(tmp_path / "b", one, Says([f"Hm.</think><answer>{wrong}</answer>"]))
+    (chain,) = run(tmp_path / "b", one, ScriptedReasoner([f"Hm.</think><answer>{wrong}</answer>"]))
     assert len(chain.attempts) == 3
     assert chain.dropped.startswith("wrong after 3 attempts")
 
@@ -110,7 +112,7 @@ def test_a_wrong_answer_is_retried_twice_and_then_dropped(tmp_path: Path, one: l
 @pytest.mark.parametrize(
     ("line", "outcome"),
     [
-        ("", "no answer"),  # the answer was opened for it, and nothing came
+        ("", "no answer"),  # the graph opened the answer, and the teacher wrote nothing
         ("Hm. I do not know.", "format"),
         ("Hm.</think><answer>perhaps a dog</answer>", "format"),
         ("Hm.</think><answer> </answer>", "no answer"),
@@ -122,32 +124,32 @@ def test_a_wrong_answer_is_retried_twice_and_then_dropped(tmp_path: Path, one: l
 def test_outcomes_of_bad_attempts(
     tmp_path: Path, one: list[Sample], line: str | Exception, outcome: str
 ) -> None:
-    (chain,) = run(tmp_path, one, Says([line]), ConstructPlan(retries=0))
+    (chain,) = run(tmp_path, one, ScriptedReasoner([line]), ConstructPlan(retries=0))
     assert chain.attempts[0].outcome == outcome
     assert chain.dropped.startswith(f"{outcome} after 1 attempts")
 
 
 def test_a_wrong_key_ends_the_run_and_writes_nothing(tmp_path: Path, world: list[Sample]) -> None:
     with pytest.raises(SetupError, match="key"):
-        run(tmp_path, world, Says([SetupError("check the key")]))
+        run(tmp_path, world, ScriptedReasoner([SetupError("check the key")]))
     assert list(read_chains(tmp_path / "chains.jsonl")) == []
 
 
 def test_a_missing_video_drops_only_its_question(tmp_path: Path, world: list[Sample]) -> None:
     gone = world[0].model_copy(update={"id": "world-gone", "video": str(tmp_path / "gone.mp4")})
     chains = run(tmp_path / "run", [gone, world[1]], ScriptedTeacher(PERFECT))
-    by = {c.sample.id: c for c in chains}
-    assert by["world-gone"].dropped.startswith("failed after 1 attempts (VideoError: there is no file")
-    assert by[world[1].id].dropped == ""
+    by_id = {c.sample.id: c for c in chains}
+    assert by_id["world-gone"].dropped.startswith("failed after 1 attempts (VideoError: there is no file")
+    assert by_id[world[1].id].dropped == ""
 
 
 def test_the_answer_is_in_the_prompt_only_with_hint(tmp_path: Path, one: list[Sample]) -> None:
     sample = one[0].model_copy(update={"answer": one[0].options[0], "chain": "because it is so"})
     for hint in (False, True):
-        teacher = Says([f"Hm.</think><answer>{sample.answer}</answer>"])
+        teacher = ScriptedReasoner([f"Hm.</think><answer>{sample.answer}</answer>"])
         (chain,) = run(tmp_path / str(hint), [sample], teacher, ConstructPlan(hint=hint))
-        assert ("because it is so" in teacher.heard[0]) == hint
-        assert ("right answer" in teacher.heard[0]) == hint
+        assert ("because it is so" in teacher.prompts[0]) == hint
+        assert ("right answer" in teacher.prompts[0]) == hint
         assert chain.trace
         assert chain.trace.question.text == sample.question
     assert teacher_question(sample) == sample.question
@@ -157,18 +159,18 @@ def test_a_resumed_run_makes_no_chain_twice(tmp_path: Path, world: list[Sample])
     teacher = ScriptedTeacher()
     assert len(run(tmp_path, world[:5], teacher)) == 5
     file = tmp_path / "chains.jsonl"
-    file.write_bytes(file.read_bytes()[:-20])  # as a process leaves it that is killed while it writes
+    file.write_bytes(file.read_bytes()[:-20])  # as if the process was killed while it wrote
     chains = run(tmp_path, world, teacher)
     assert sorted(c.sample.id for c in chains) == sorted(s.id for s in world)
     again = {c.sample.id: c for c in run(tmp_path / "b", world, teacher)}
     assert [contents_of(c) for c in chains] == [contents_of(again[c.sample.id]) for c in chains]
-    with pytest.raises(CorpusError, match="another plan"):
+    with pytest.raises(CorpusError, match="a different plan"):
         run(tmp_path, world, teacher, ConstructPlan(seed=1))
-    with pytest.raises(CorpusError, match="another teacher"):
+    with pytest.raises(CorpusError, match="a different teacher"):
         run(tmp_path, world, ScriptedTeacher(seed=9))
 
 
-KILLED = """
+RUN_TO_KILL = """
 import asyncio, sys
 from pathlib import Path
 from act2see.graphs.config import load_config
@@ -184,7 +186,7 @@ asyncio.run(construct(samples, config, out / "run", reasoner=ScriptedTeacher(), 
 
 
 def test_sigkill_loses_only_unfinished_chains(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), "24"]
+    command = [sys.executable, "-W", "ignore", "-c", RUN_TO_KILL, str(tmp_path), "24"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     ) as process:
@@ -200,10 +202,10 @@ def test_sigkill_loses_only_unfinished_chains(tmp_path: Path) -> None:
 
 
 def test_a_spent_budget_stops_the_run(tmp_path: Path, world: list[Sample]) -> None:
-    teacher = Says(["Hm.</think><answer>nothing of this</answer>"])
+    teacher = ScriptedReasoner(["Hm.</think><answer>nothing of this</answer>"])
     plan, limits = ConstructPlan(retries=0, prices=(1.0, 10.0)), ConstructLimits(concurrency=1, dollars=0.002)
     result = asyncio.run(construct(world, CONFIG, tmp_path, plan, limits, reasoner=teacher))
-    # A question takes 1,000 tokens read and 10 written: $0.0011; the second is the last to begin.
+    # A question needs 1,000 tokens read and 10 written: $0.0011. The second question is the last to start.
     assert result.dropped == 2
     assert result.cost.dollars == pytest.approx(0.0022)
     assert result.stopped == "the budget of $0.002 is spent"
@@ -225,7 +227,7 @@ def test_a_full_disk_leaves_the_journal_whole(
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
             with pytest.raises(
-                CorpusError, match=r"No space left on device\): free some space and run it again"
+                CorpusError, match=r"No space left on device\): free some space, then run the same command"
             ):
                 journal.write(chain.model_copy(update={"dropped": "also"}))
         assert journal.path.read_bytes() == before

@@ -1,4 +1,4 @@
-"""The corpus on disk: equal chains are read back, `datasets` opens it, and it is whole or absent."""
+"""The corpus on disk: equal chains are read back, `datasets` opens it, and it is complete or absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.training.any_chains import chains, make_chain, put, without_calls
 
 from act2see.errors import CorpusError
 from act2see.tools.video.store import FrameStore, frame_digest
-from act2see.training.corpus.card import CORPUS_VERSION, Images, pictures
+from act2see.training.corpus.card import CORPUS_VERSION, Images, unique_frames
 from act2see.training.corpus.dataset import INFO, read_corpus, read_info, write_corpus
 from act2see.training.corpus.records import Chain
 
@@ -31,8 +31,8 @@ def images(request: pytest.FixtureRequest) -> Images:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Any]:
-    """`opened(folder)`: the data set, by the library that others will use, with a cache of its own."""
+def open_data_set(tmp_path: Path) -> Iterator[Any]:
+    """Return a function that opens a folder with `datasets`, with a separate cache."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -52,7 +52,7 @@ def test_written_chains_are_read_equal(
     given = data.draw(st.lists(chains(store), min_size=1, max_size=3))
     write_corpus(given, store, folder / "corpus", images=images)
     assert list(read_corpus(folder / "corpus", other)) == given
-    for digest in {f.digest for c in given if c.trace for f in pictures(c.trace)}:
+    for digest in {f.digest for c in given if c.trace for f in unique_frames(c.trace)}:
         assert np.array_equal(other.get(digest), store.get(digest))
 
 
@@ -67,18 +67,18 @@ def test_shards_hold_all_chains_in_order(tmp_path: Path, store: FrameStore) -> N
 
 
 def test_datasets_opens_a_corpus_with_its_pixels(
-    tmp_path: Path, store: FrameStore, images: Images, opened: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, store: FrameStore, images: Images, open_data_set: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = [make_chain(store, 0), without_calls(make_chain(store, 1))]
     write_corpus(given, store, tmp_path / "corpus", images=images)
-    monkeypatch.chdir("/")  # paths are the corpus's, not the reader's
-    table = opened(tmp_path / "corpus")
+    monkeypatch.chdir("/")  # paths must not depend on the working directory
+    table = open_data_set(tmp_path / "corpus")
     assert len(table) == 2
     assert table.features["images"].feature.__class__.__name__ == "Image"
     for row, chain in zip(table, given, strict=True):
         assert chain.trace is not None
         assert [frame_digest(np.asarray(image)) for image in row["images"]] == [
-            f.digest for f in pictures(chain.trace)
+            f.digest for f in unique_frames(chain.trace)
         ]
         assert row["id"] == chain.sample.id
         assert row["trim"] == [0.5, 5.25]
@@ -90,20 +90,20 @@ def test_datasets_opens_a_corpus_with_its_pixels(
     assert "<frame><imagined></frame>" in table[0]["chain"]
     assert (table[0]["n_calls"], table[0]["tools"]) == (2, ["retrieve", "generate"])
     assert (table[1]["n_calls"], table[1]["tools"]) == (0, [])
-    streamed = next(iter(opened(tmp_path / "corpus", streaming=True)))
+    streamed = next(iter(open_data_set(tmp_path / "corpus", streaming=True)))
     assert frame_digest(np.asarray(streamed["images"][0])) in store
 
 
-def test_a_parquet_shard_opens_alone(tmp_path: Path, store: FrameStore, opened: Any) -> None:
+def test_a_parquet_shard_opens_alone(tmp_path: Path, store: FrameStore, open_data_set: Any) -> None:
     write_corpus([make_chain(store)], store, tmp_path / "corpus")
-    table = opened("parquet", data_files=str(tmp_path / "corpus" / "data" / "*.parquet"))
+    table = open_data_set("parquet", data_files=str(tmp_path / "corpus" / "data" / "*.parquet"))
     assert [image.size for image in table[0]["images"]] == [(24, 16), (16, 24), (8, 8), (16, 24), (24, 16)]
 
 
 def test_pictures_are_in_order_of_appearance_with_anchors_last(store: FrameStore) -> None:
     chain = make_chain(store)
     assert chain.trace is not None
-    assert [f.digest for f in pictures(chain.trace)] == [put(store, n).digest for n in (0, 1, 2, 4, 3)]
+    assert [f.digest for f in unique_frames(chain.trace)] == [put(store, n).digest for n in (0, 1, 2, 4, 3)]
 
 
 def test_a_referenced_picture_is_written_once(tmp_path: Path, store: FrameStore) -> None:
@@ -116,7 +116,7 @@ def test_dropped_chains_are_not_written(tmp_path: Path, store: FrameStore) -> No
     given = [make_chain(store, 0), make_chain(store, 1, dropped="filter similarity: not above 0.8")]
     assert write_corpus(given, store, tmp_path / "corpus").dropped == {"similarity: not above 0.8": 1}
     assert list(read_corpus(tmp_path / "corpus", store)) == given[:1]
-    with pytest.raises(CorpusError, match="no chain to write: 1 were given and all of them dropped"):
+    with pytest.raises(CorpusError, match="no chain to write: all 1 were dropped"):
         write_corpus(given[1:], store, tmp_path / "none")
     assert not list(tmp_path.glob("none*"))
 
@@ -131,18 +131,17 @@ def test_a_corpus_that_cannot_be_written_leaves_nothing(
     assert not list(tmp_path.glob("corpus*"))
     (tmp_path / "corpus").mkdir()
     write_corpus([make_chain(store)], store, tmp_path / "corpus", images=images)
-    with pytest.raises(CorpusError, match="corpus is there already"):
+    with pytest.raises(CorpusError, match="corpus already exists"):
         write_corpus([make_chain(store)], store, tmp_path / "corpus", images=images)
 
 
 def test_a_full_disk_leaves_no_half_corpus(tmp_path: Path, store: FrameStore) -> None:
-    """The kernel stops a file from growing in the middle of a shard."""
+    """A limit of the kernel on file sizes is reached in the middle of a shard."""
     resource = pytest.importorskip("resource")
     given = [make_chain(store, n) for n in range(300)]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    write_corpus(
-        given[:1], store, tmp_path / "first"
-    )  # imports done, so that nothing else is written meanwhile
+    # A first corpus runs all imports, which could write files under the limit.
+    write_corpus(given[:1], store, tmp_path / "first")
     resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
     try:
         with pytest.raises(CorpusError, match=r"cannot write .*corpus \(.*\): free some space"):
@@ -167,26 +166,26 @@ def test_a_corpus_of_a_newer_version_is_refused(tmp_path: Path, store: FrameStor
     )
     with pytest.raises(
         CorpusError,
-        match=r"version 2 and act2see \S+ reads versions up to 1: it was written by act2see 9.1.0; install",
+        match=r"version 2, and act2see \S+ reads versions up to 1: install act2see 9.1.0 or newer",
     ):
         read_corpus(tmp_path / "corpus", store)
 
 
-def test_a_folder_that_is_no_corpus_is_refused(tmp_path: Path, store: FrameStore) -> None:
+def test_a_folder_that_is_not_a_corpus_is_refused(tmp_path: Path, store: FrameStore) -> None:
     with pytest.raises(
-        CorpusError, match=r"is not a corpus: it has no act2see\.json that can be read; give the folder"
+        CorpusError, match=r"is not a corpus: it has no readable act2see\.json; give the folder"
     ):
         read_corpus(tmp_path, store)
     (tmp_path / INFO).write_text('{"corpus_version": "1"}')
-    with pytest.raises(CorpusError, match="names no corpus_version"):
+    with pytest.raises(CorpusError, match="has no corpus_version"):
         read_info(tmp_path)
     (tmp_path / INFO).write_text('{"corpus_version": 1}')
     with pytest.raises(CorpusError, match="act2see: Field required"):
         read_info(tmp_path)
 
 
-def damaged(folder: Path, kind: str, chain: Chain) -> None:
-    """Break a corpus in some way."""
+def damage(folder: Path, kind: str, chain: Chain) -> None:
+    """Damage a file of a corpus, or a picture in it."""
     assert chain.trace is not None
     digest = chain.trace.initial[1].digest
     if kind == "file":
@@ -204,19 +203,19 @@ def damaged(folder: Path, kind: str, chain: Chain) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "kind", "said"),
+    ("images", "kind", "message"),
     [
-        ("reference", "file", r"record 1: the picture images/\w\w/\w{32}.png cannot be read \(No such file"),
+        ("reference", "file", r"record 1: cannot read the picture images/\w\w/\w{32}.png \(No such file"),
         ("reference", "other", r"record 1: the picture \w{32} is damaged"),
         ("embedded", "bytes", r"record 1: the picture \w{32} is missing"),
-        ("embedded", "shard", r"train-00000-of-00001.parquet cannot be read"),
+        ("embedded", "shard", r"cannot read .*train-00000-of-00001.parquet"),
     ],
 )
 def test_damaged_files_are_named(
-    tmp_path: Path, store: FrameStore, images: Images, kind: str, said: str
+    tmp_path: Path, store: FrameStore, images: Images, kind: str, message: str
 ) -> None:
     chain = make_chain(store)
     write_corpus([chain], store, tmp_path / "corpus", images=images)
-    damaged(tmp_path / "corpus", kind, chain)
-    with pytest.raises(CorpusError, match=said):
+    damage(tmp_path / "corpus", kind, chain)
+    with pytest.raises(CorpusError, match=message):
         list(read_corpus(tmp_path / "corpus", FrameStore(tmp_path / "other")))

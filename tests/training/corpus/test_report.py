@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.training.board_chains import chained, make_sample
+from tests.training.board_chains import build_chain, make_sample
 
 from act2see.errors import CorpusError
 from act2see.training.corpus.records import Attempt, Chain, Cost
@@ -28,57 +28,57 @@ def attempts(n: int) -> tuple[Attempt, ...]:
 
 
 def words(n: int) -> str:
-    """A thought of `n` words; the closing has four of them."""
+    """Return a thought that has `n` words together with the four words of the closing."""
     return "so " * (n - 4)
 
 
-def ten() -> list[Chain]:
-    """Ten chains: two fell in construction, one by format, two by similarity (one had no human chain), one by
-    a person; four are kept."""
+def ten_chains() -> list[Chain]:
+    """Return ten chains: two dropped in construction, one by format, two by similarity (one of them without a
+    human chain), one by a person, and four kept."""
     wrong, refused = (Attempt(outcome="wrong"),) * 3, (Attempt(outcome="refused", why="no"),)
     return [
-        chained(make_sample(0), attempts=wrong, dropped="wrong after 3 attempts"),
-        chained(make_sample(1), attempts=refused, dropped="refused after 1 attempts: no").model_copy(
+        build_chain(make_sample(0), attempts=wrong, dropped="wrong after 3 attempts"),
+        build_chain(make_sample(1), attempts=refused, dropped="refused after 1 attempts: no").model_copy(
             update={"trace": None}
         ),
-        chained(
+        build_chain(
             make_sample(2),
             "retrieve",
             attempts=attempts(1),
             dropped="filter format: a stray tag: </retrieve>",
         ),
-        chained(
+        build_chain(
             make_sample(3),
             "retrieve",
             attempts=attempts(1),
             similarity=0.72,
             dropped="filter similarity: not above 0.8",
         ),
-        chained(make_sample(4, ""), attempts=attempts(1), dropped="filter similarity: no human chain"),
-        chained(
+        build_chain(make_sample(4, ""), attempts=attempts(1), dropped="filter similarity: no human chain"),
+        build_chain(
             make_sample(5),
             attempts=attempts(1),
             similarity=0.9,
             dropped="filter person: rejected: no | sense",
         ),
-        chained(make_sample(6), said=words(10), attempts=attempts(1), similarity=0.82),
-        chained(make_sample(7), "retrieve", said=words(12), attempts=attempts(2), similarity=0.86),
-        chained(
+        build_chain(make_sample(6), thought=words(10), attempts=attempts(1), similarity=0.82),
+        build_chain(make_sample(7), "retrieve", thought=words(12), attempts=attempts(2), similarity=0.86),
+        build_chain(
             make_sample(8),
             "retrieve",
             "generate",
             "generate",
-            said=words(25),
+            thought=words(25),
             attempts=attempts(1),
             similarity=0.96,
         ),
-        chained(make_sample(9, ""), "generate", said=words(30), attempts=attempts(3)),
+        build_chain(make_sample(9, ""), "generate", thought=words(30), attempts=attempts(3)),
     ]
 
 
 @pytest.fixture(scope="module")
 def report() -> FilterReport:
-    return make_report(iter(ten()), encoder=Encoder())  # type: ignore[arg-type]
+    return make_report(iter(ten_chains()), encoder=Encoder())  # type: ignore[arg-type]
 
 
 def test_report_counts_dropped_chains_by_step_and_reason(report: FilterReport) -> None:
@@ -107,7 +107,7 @@ def test_report_cost_includes_all_attempts(report: FilterReport) -> None:
 
 
 def test_report_percentiles_and_sweep(report: FilterReport) -> None:
-    # Of 0.72, 0.82, 0.86, 0.90, 0.96: the one that a person rejected was measured too.
+    # The values are 0.72, 0.82, 0.86, 0.90 and 0.96, including the chain that a person rejected.
     assert report.similarity == {0: 0.72, 5: 0.74, 25: 0.82, 50: 0.86, 75: 0.9, 95: 0.948, 100: 0.96}
     found = {p.threshold: (p.kept, p.call_rate) for p in report.sweep}
     assert list(found) == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
@@ -126,8 +126,8 @@ def test_report_files_hold_the_numbers(report: FilterReport, tmp_path: Path) -> 
     assert FilterReport.model_validate_json((tmp_path / "out" / "report.json").read_text()) == report
     text = path.read_text()
     for line in (
-        "4 of 10 chains were kept. Teacher: scripted (10). Encoder: some|encoder, 256 tokens at once. "
-        "7 texts were longer",
+        "4 of 10 chains were kept. Teacher: scripted (10). Encoder: some|encoder, window of 256 tokens. "
+        "For 7 longer texts",
         "| construction | 10 | 2 | wrong (1); refused (1) |",
         "1 kept chains have no human chain",
         "|  | here | the paper's |",
@@ -151,7 +151,7 @@ def test_report_files_hold_the_numbers(report: FilterReport, tmp_path: Path) -> 
 
 
 def test_a_report_without_kept_chains(tmp_path: Path) -> None:
-    for chains in ([], ten()[:3]):
+    for chains in ([], ten_chains()[:3]):
         report = make_report(chains)
         assert (report.kept, report.call_rate, report.similarity, report.words) == (0, None, {}, ())
         text = write_report(report, tmp_path / str(len(chains))).read_text()
@@ -161,13 +161,13 @@ def test_a_report_without_kept_chains(tmp_path: Path) -> None:
 
 
 def test_reasons_are_escaped_in_the_table(tmp_path: Path) -> None:
-    chains = [chained(make_sample(1), attempts=(), dropped="a | b\n<script>*x* `y`")]
+    chains = [build_chain(make_sample(1), attempts=(), dropped="a | b\n<script>*x* `y`")]
     text = write_report(make_report(chains), tmp_path).read_text()
     assert r"| construction | 1 | 1 | a \| b &lt;script>\*x\* \`y\` (1) |" in text
 
 
 def test_long_chains_get_wider_bins() -> None:
-    chains = [chained(make_sample(n), said=words(n), similarity=0.9) for n in (5, 900, 45_000)]
+    chains = [build_chain(make_sample(n), thought=words(n), similarity=0.9) for n in (5, 900, 45_000)]
     bins = make_report(chains).words
     assert len(bins) <= 20
     assert sum(b.count for b in bins) == 3
@@ -176,5 +176,5 @@ def test_long_chains_get_wider_bins() -> None:
 
 def test_an_unwritable_report_folder_raises_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CorpusError, match="give another folder"):
+    with pytest.raises(CorpusError, match="use another folder"):
         write_report(make_report([]), tmp_path / "file" / "out")

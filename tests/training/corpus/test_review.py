@@ -1,4 +1,4 @@
-"""The review page: self-contained, safe, and its verdicts are read back or refused with a reason."""
+"""The review page: it is self-contained and safe, and its verdicts are read back or refused with a reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.board_chains import chained, make_sample
+from tests.training.board_chains import build_chain, make_sample
 
 from act2see.errors import CorpusError
 from act2see.micro.source import load_world
@@ -25,7 +25,7 @@ HOSTILE = "\"'></script><script>alert(1)</script><img src=x onerror='f()'></styl
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: every element is closed, in order."""
+    """A strict parser of a page: every element must be closed, in order."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -64,16 +64,20 @@ def world(tmp_path: Path) -> tuple[list[Chain], FrameStore]:
     store = FrameStore(tmp_path / "frames")
     samples = load_world(4, tmp_path)
     tags = ((), ("retrieve",), ("generate",), ("retrieve", "generate"))
-    return [chained(s, *t, store=store, similarity=0.91) for s, t in zip(samples, tags, strict=True)], store
+    return [
+        build_chain(s, *t, store=store, similarity=0.91) for s, t in zip(samples, tags, strict=True)
+    ], store
 
 
-def exported(path: Path, chains: list[Chain], store: FrameStore | None = None, **options: Any) -> Page:
+def export_page(path: Path, chains: list[Chain], store: FrameStore | None = None, **options: Any) -> Page:
     export_review(chains, path, store if store else None, **options)
     return Page(path)
 
 
-def saved(page: Page, path: Path, rejected: tuple[str, ...] = (), left: int = 0, **changes: Any) -> Path:
-    """The file that the page's button saves if all but the last `left` samples are judged."""
+def save_verdicts(
+    page: Page, path: Path, rejected: tuple[str, ...] = (), left: int = 0, **changes: Any
+) -> Path:
+    """Write the file that the page saves if all samples except the last `left` are judged."""
     articles = [{"key": a["data-key"], "id": a["data-id"]} for a in page.all("article")]
     judged = [
         a | {"accepted": a["id"] not in rejected, "comment": ""} for a in articles[: len(articles) - left]
@@ -92,7 +96,7 @@ def test_review_page_shows_each_chain_beside_the_human_chain(
     tmp_path: Path, world: tuple[list[Chain], FrameStore]
 ) -> None:
     chains, store = world
-    page = exported(tmp_path / "review.html", chains, store)
+    page = export_page(tmp_path / "review.html", chains, store)
     assert len(page.all("article")) == 4
     assert {a["data-key"] for a in page.all("article")} == {chain_key(c) for c in chains}
     words = " ".join(page.content["text"].split())
@@ -105,7 +109,7 @@ def test_review_page_shows_each_chain_beside_the_human_chain(
     radios = [(a["value"], a["name"]) for a in page.all("input")]
     assert len(set(radios)) == 8
     assert len(page.all("textarea")) == 4
-    # Two initial frames for all, one retrieved, one imagined from an anchor: each is in the file once.
+    # Two initial frames of all chains, a retrieved frame, an imagined frame and its anchor: each once.
     assert page.content["style"].count("data:image/png") + page.content["style"].count("data:image/jpeg") >= 5
     assert "no picture" not in words
     assert sum("imagined, not in the video" in a.get("aria-label", "") for a in page.all("div")) == 2
@@ -114,7 +118,7 @@ def test_review_page_shows_each_chain_beside_the_human_chain(
 def test_review_page_is_self_contained_and_runs_one_script(
     tmp_path: Path, world: tuple[list[Chain], FrameStore]
 ) -> None:
-    page = exported(tmp_path / "review.html", *world)
+    page = export_page(tmp_path / "review.html", *world)
     [script] = page.all("script")
     assert script == {}
     digest = base64.b64encode(hashlib.sha256(page.content["script"].encode()).digest()).decode()
@@ -132,9 +136,12 @@ def test_review_page_escapes_hostile_text(tmp_path: Path) -> None:
     sample = make_sample(
         1, HOSTILE, id=HOSTILE, source=HOSTILE, video=HOSTILE, question=HOSTILE, options=(HOSTILE, "green")
     )
-    page = exported(
+    page = export_page(
         tmp_path / "review.html",
-        [chained(sample, "retrieve", said=HOSTILE), chained(make_sample(2, options=()), said=HOSTILE)],
+        [
+            build_chain(sample, "retrieve", thought=HOSTILE),
+            build_chain(make_sample(2, options=()), thought=HOSTILE),
+        ],
     )
     assert len(page.all("script")) == 1
     assert page.all("img") == []
@@ -146,12 +153,13 @@ def test_review_page_escapes_hostile_text(tmp_path: Path) -> None:
 
 
 def test_drawn_chains_depend_on_the_seed_and_not_on_the_order(tmp_path: Path) -> None:
-    chains = [chained(make_sample(n), dropped="" if n % 2 else "x") for n in range(200)]
+    chains = [build_chain(make_sample(n), dropped="" if n % 2 else "x") for n in range(200)]
     kept = {f"q{n}" for n in range(1, 200, 2)}
 
     def drawn(seed: int, chains: list[Chain], count: int = 20) -> list[str]:
         return [
-            a["data-id"] for a in exported(tmp_path / "r.html", chains, seed=seed, count=count).all("article")
+            a["data-id"]
+            for a in export_page(tmp_path / "r.html", chains, seed=seed, count=count).all("article")
         ]
 
     first = drawn(0, chains)
@@ -168,8 +176,8 @@ def test_saved_verdicts_can_be_read_and_used_by_the_filter(
     tmp_path: Path, world: tuple[list[Chain], FrameStore]
 ) -> None:
     chains, store = world
-    page = exported(tmp_path / "review.html", chains, store)
-    verdicts = read_verdicts(saved(page, tmp_path / "verdicts.json", rejected=("world-1",)))
+    page = export_page(tmp_path / "review.html", chains, store)
+    verdicts = read_verdicts(save_verdicts(page, tmp_path / "verdicts.json", rejected=("world-1",)))
     assert {v.id: v.accepted for v in verdicts.values()} == {f"world-{n}": n != 1 for n in range(4)}
     write_chains(chains, tmp_path / "chains.jsonl")
     out = list(filter_chains(read_chains(tmp_path / "chains.jsonl"), None, verdicts=verdicts))
@@ -177,7 +185,7 @@ def test_saved_verdicts_can_be_read_and_used_by_the_filter(
 
 
 def test_chain_key_depends_on_text_and_frames() -> None:
-    one = chained(make_sample(1), "retrieve")
+    one = build_chain(make_sample(1), "retrieve")
     assert one.trace
     assert (
         chain_key(one)
@@ -185,34 +193,34 @@ def test_chain_key_depends_on_text_and_frames() -> None:
         == chain_key(one.model_copy(update={"similarity": 0.9}))
     )
     others = [
-        chained(make_sample(1)),
-        chained(make_sample(1), "generate"),
-        chained(make_sample(1, source="x"), "retrieve"),
-        chained(make_sample(1), "retrieve", said="A"),
+        build_chain(make_sample(1)),
+        build_chain(make_sample(1), "generate"),
+        build_chain(make_sample(1, source="x"), "retrieve"),
+        build_chain(make_sample(1), "retrieve", thought="A"),
     ]
     fewer = one.model_copy(update={"trace": one.trace.model_copy(update={"initial": ()})})
     assert len({chain_key(c) for c in (one, fewer, *others)}) == 6
 
 
 def test_read_verdicts_names_what_is_wrong(tmp_path: Path) -> None:
-    page = exported(tmp_path / "review.html", [chained(make_sample(n)) for n in range(8)])
+    page = export_page(tmp_path / "review.html", [build_chain(make_sample(n)) for n in range(8)])
     last = [a["data-id"] for a in page.all("article")][-6:]
     file = tmp_path / "v.json"
     with pytest.raises(
-        CorpusError, match=rf"no verdict yet on 6 of 8 chains \({', '.join(last[:5])} and 1 more\)"
+        CorpusError, match=rf"no verdict on 6 of 8 chains \({', '.join(last[:5])} and 1 more\)"
     ):
-        read_verdicts(saved(page, file, left=6))
+        read_verdicts(save_verdicts(page, file, left=6))
     assert len(read_verdicts(file, partial=True)) == 2
     verdict = {"key": "0" * 16, "id": "stranger", "accepted": True, "comment": ""}
-    with pytest.raises(CorpusError, match=r"not asked \(stranger\)"):
-        read_verdicts(saved(page, file, verdicts=[verdict]))
+    with pytest.raises(CorpusError, match=r"not on the page \(stranger\)"):
+        read_verdicts(save_verdicts(page, file, verdicts=[verdict]))
     known = {**verdict, "key": page.all("article")[0]["data-key"], "id": "q"}
     with pytest.raises(CorpusError, match=r"two verdicts on the same chain \(q\)"):
-        read_verdicts(saved(page, file, verdicts=[known, known]))
+        read_verdicts(save_verdicts(page, file, verdicts=[known, known]))
     with pytest.raises(CorpusError, match=r"verdicts\.0\.accepted"):
-        read_verdicts(saved(page, file, verdicts=[known | {"accepted": "perhaps"}]))
+        read_verdicts(save_verdicts(page, file, verdicts=[known | {"accepted": "perhaps"}]))
     with pytest.raises(CorpusError, match="version 9"):
-        read_verdicts(saved(page, file, verdicts_version=9))
+        read_verdicts(save_verdicts(page, file, verdicts_version=9))
     for content in (b"[1", b"[]", b"\xff", None):
         file.unlink() if content is None else file.write_bytes(content)
         with pytest.raises(CorpusError, match=r"v\.json"):

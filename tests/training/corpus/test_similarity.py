@@ -1,4 +1,4 @@
-"""Similarity: the text that is compared, a real encoder, and texts longer than its window."""
+"""Similarity: the compared text, a real encoder, and texts longer than its window."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.training.board_chains import call_and_frames, chained, make_sample, traced
+from tests.training.board_chains import build_chain, build_trace, call_and_frames, make_sample
 
 from act2see.errors import WeightsError
 from act2see.micro.source import load_world
 from act2see.trace.record import Answer, Call, Text
-from act2see.training.corpus.similarity import SentenceEncoder, chain_text, plain, similarities
+from act2see.training.corpus.similarity import SentenceEncoder, chain_text, similarities, strip_tags
 
 THIRST = "The man picks up the cup because he is thirsty, and then he drinks from it."
 
@@ -31,7 +31,7 @@ def steps(n: int) -> str:
 
 def test_chain_text_is_the_models_words_alone() -> None:
     sample = make_sample(1)
-    trace = traced(
+    trace = build_trace(
         sample,
         Text(text="<think>\nNo ring\n\nblinks. "),
         *call_and_frames(3, "retrieve"),
@@ -42,8 +42,10 @@ def test_chain_text_is_the_models_words_alone() -> None:
         Answer(text="<answer>green, I say</answer>", body="green, I say"),
     )
     assert chain_text(trace) == "No ring blinks. It is green. Yes."
-    assert chain_text(traced(sample, Call(text="<retrieve>x</retrieve>", tag="retrieve", query="x"))) == ""
-    assert plain(" a <answer>b</answer>\n<b>c</b> ") == "a b <b>c</b>"
+    assert (
+        chain_text(build_trace(sample, Call(text="<retrieve>x</retrieve>", tag="retrieve", query="x"))) == ""
+    )
+    assert strip_tags(" a <answer>b</answer>\n<b>c</b> ") == "a b <b>c</b>"
 
 
 def test_a_paraphrase_is_more_similar_than_another_subject(minilm: SentenceEncoder) -> None:
@@ -82,7 +84,7 @@ def test_a_text_longer_than_the_window_is_read_whole_and_counted(minilm: Sentenc
     assert minilm.longer - before == 2  # `head` fits, and `long` is read once
     assert same == 1.0
     assert cut > 0.9
-    # Cut off after one window, this text would be the same as the other.
+    # If only the first window were read, both texts would be equal.
     assert another < 0.95
 
 
@@ -92,7 +94,7 @@ def test_a_shorter_window_gives_about_the_same(minilm: SentenceEncoder) -> None:
     text = steps(6)
     assert float(short.encode([text])[0] @ minilm.encode([text])[0]) > 0.9
     assert (short.longer, short.name) == (1, "minilm")
-    with pytest.raises(WeightsError, match="no room for words"):
+    with pytest.raises(WeightsError, match="max_length 2 is too small"):
         SentenceEncoder("minilm", max_length=2, device="cpu")
 
 
@@ -100,7 +102,7 @@ def test_calls_do_not_change_the_similarity(minilm: SentenceEncoder, tmp_path: P
     for sample in load_world(4, tmp_path):
         pairs = [
             (chain_text(c.trace), sample.chain)
-            for c in (chained(sample), chained(sample, "retrieve", "generate"))
+            for c in (build_chain(sample), build_chain(sample, "retrieve", "generate"))
             if c.trace
         ]
         without, with_calls = similarities(minilm, pairs)

@@ -1,4 +1,4 @@
-"""Sources: every record becomes a sample or a problem that names it; none is lost silently."""
+"""Sources: every record becomes a sample or a problem that names it."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_json_lines_records_become_samples_or_problems(tmp_path: Path, videos: P
     tally = Tally()
     assert [s.id for s in tally.watch(load_jsonl(path, videos))] == ["clip 1: What?", "4"]
     assert str(tally).splitlines()[0] == "2 samples"
-    assert "1 to look at: licence" in str(tally)
+    assert "1 to check: licence" in str(tally)
 
 
 @pytest.mark.parametrize("name", sorted(LOADERS))

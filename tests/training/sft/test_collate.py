@@ -1,4 +1,4 @@
-"""Training batches: labels are the model's own text, token ids are those of inference."""
+"""Training batches: labels are the model's own text, and token ids equal those at inference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from tests.training.rollouts import QUICK, drawn, item_of, written
+from tests.training.rollouts import QUICK, draw_trace, expected_text, item_of
 
 from act2see.agent.packing import Packer
 from act2see.agent.prompt import Prompt
@@ -30,8 +30,8 @@ from act2see.training.sft.samples import Reader, RolloutCollator
 from act2see.training.sft.trainer import without_mask
 
 VIDEO = Video(path="clip.mp4", digest="0", seconds=4.0, width=48, height=48, frames=48, fps=12.0)
-# What stands for something else to a tokenizer, and any other text.
-SPELLED = [
+# Texts that spell special tokens or tags, or parts of them.
+SPECIAL_TEXTS = [
     "<|im_end|>",
     "<|image_pad|>",
     "<|vision_start|>",
@@ -44,7 +44,7 @@ SPELLED = [
     "\n",
 ]
 words = st.lists(
-    st.sampled_from(SPELLED) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=5
+    st.sampled_from(SPECIAL_TEXTS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=5
 ).map("".join)
 
 Collate = Callable[..., dict[str, Any]]
@@ -83,8 +83,7 @@ def read(batch: dict[str, Any], row: int = 0) -> list[int]:
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, tuple[Trace, int]]]:
-    """A run of the real graph and its tools for each family, those with calls among them; and the number of
-    its item."""
+    """The config of a corpus and, for each family, a trace of the real graph with the number of its item."""
     folder = tmp_path_factory.mktemp("corpus")
     config = corpus_config(folder, Path(resolve_weights("micro:vlm")).parent)
     numbers = {"observe": 0, "blink": 1, "imagine": 0, "both": 0}
@@ -101,10 +100,10 @@ def test_labels_of_a_real_run_are_what_the_model_wrote(
     trace, number = runs[family]
     item = item_of(family, number)
     if family != "observe":
-        assert item.needed, "a run without a call shows little"
+        assert item.needed, "a run without a call does not test returned frames"
     batch = make(trace, source=build_parts(config).resources.store)
-    assert labelled_text(packer, batch) == written(item) + "<|im_end|>"
-    # Each frame that came back is read, and no part of it is learnt.
+    assert labelled_text(packer, batch) == expected_text(item) + "<|im_end|>"
+    # Each returned frame is in the inputs, and none of its tokens in the labels.
     assert (batch["labels"] != packer.image_token_id).all()
     assert len(batch["image_grid_thw"]) == len(trace.initial) + len(item.needed)
 
@@ -113,15 +112,15 @@ def test_labels_of_a_real_run_are_what_the_model_wrote(
 def test_labels_of_many_chains_are_what_the_model_wrote(
     store: FrameStore, packer: Packer, make: Collate, family: str
 ) -> None:
-    traces = [drawn(family, store, n) for n in range(4)]
+    traces = [draw_trace(family, store, n) for n in range(4)]
     batch = make(*traces)
     for n in range(4):
-        assert labelled_text(packer, batch, n) == written(item_of(family, n)) + "<|im_end|>"
+        assert labelled_text(packer, batch, n) == expected_text(item_of(family, n)) + "<|im_end|>"
 
 
 def test_text_of_the_graph_is_masked(store: FrameStore, packer: Packer, make: Collate) -> None:
-    """A thought that the budget closed, and a note about a call that could not be read."""
-    first = drawn("observe", store)
+    """The graph closes the thought, and returns a note about an invalid call."""
+    first = draw_trace("observe", store)
     segments = (
         Text(text="Hm. "),
         Call(text="<retrieve> </retrieve>", tag="retrieve", query="", outcome="empty"),
@@ -137,7 +136,7 @@ def test_text_of_the_graph_is_masked(store: FrameStore, packer: Packer, make: Co
 def test_loss_on_frames_labels_everything_after_the_prompt(
     store: FrameStore, packer: Packer, make: Collate
 ) -> None:
-    trace = drawn("both", store)
+    trace = draw_trace("both", store)
     plain, whole = make(trace), make(trace, loss_on_frames=True)
     assert whole["input_ids"].tolist() == plain["input_ids"].tolist()
     learnt = [i for i in whole["labels"][0].tolist() if i != IGNORED]
@@ -149,35 +148,36 @@ def test_loss_on_frames_labels_everything_after_the_prompt(
 def test_traces_are_varied_each_epoch_but_not_held_out_ones(
     store: FrameStore, packer: Packer, make: Collate
 ) -> None:
-    def tell(trace: Trace, rng: Any) -> Trace:
+    def add_number(trace: Trace, rng: Any) -> Trace:
         question = trace.question.model_copy(update={"text": f"{trace.question.text} {rng.random()}"})
         return trace.model_copy(update={"question": question})
 
-    trace = drawn("observe", store)
-    seen = [read(make(trace, vary=tell, epoch=e)) for e in (0, 1, 1)]
+    trace = draw_trace("observe", store)
+    seen = [read(make(trace, vary=add_number, epoch=e)) for e in (0, 1, 1)]
     assert seen[0] != seen[1] == seen[2]
-    assert read(make(trace, trace, vary=tell), 0) != read(make(trace, trace, vary=tell), 1)
-    collator = RolloutCollator(Reader(packer, "short"), store, QUICK, 4096, tell)
+    batch = make(trace, trace, vary=add_number)
+    assert read(batch, 0) != read(batch, 1)
+    collator = RolloutCollator(Reader(packer, "short"), store, QUICK, 4096, add_number)
     assert read(collator([{"trace": trace.to_json(), "number": -1}])) == read(make(trace))
 
 
 def test_a_variation_longer_than_the_context_is_not_used(
     store: FrameStore, packer: Packer, make: Collate
 ) -> None:
-    trace = drawn("observe", store)
+    trace = draw_trace("observe", store)
 
-    def wordy(trace: Trace, _: Any) -> Trace:
+    def lengthen(trace: Trace, _: Any) -> Trace:
         return trace.model_copy(update={"question": Question(text="why " * 500)})
 
-    most = len(read(make(trace)))
-    assert read(make(trace, vary=wordy, max_context=most)) == read(make(trace))
+    length = len(read(make(trace)))
+    assert read(make(trace, vary=lengthen, max_context=length)) == read(make(trace))
 
 
 def test_right_padding_needs_no_attention_mask(store: FrameStore, packer: Packer, make: Collate) -> None:
     import torch
 
     model: Any = load_base(resolve_weights("micro:base"), QUICK).eval()
-    batch = make(drawn("observe", store), drawn("both", store))
+    batch = make(draw_trace("observe", store), draw_trace("both", store))
     labels, padded = batch.pop("labels"), batch["attention_mask"] == 0
     assert padded.any()
     with torch.inference_mode():
@@ -192,7 +192,7 @@ def test_right_padding_needs_no_attention_mask(store: FrameStore, packer: Packer
 
 @st.composite
 def runs(draw: st.DrawFn, store: FrameStore) -> Trace:
-    """Any run that the graph can save, with any text of a model or a person."""
+    """A strategy for traces that the graph can save, with arbitrary text of a model or a person."""
     frame = st.sampled_from(
         [store.ref(np.full((h, w, 3), h + w, np.uint8), 0.0) for h, w in ((48, 48), (24, 48), (96, 64))]
     )
@@ -230,7 +230,7 @@ def usages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_token_ids_at_training_equal_those_at_inference(
     data: st.DataObject, style: str, usages: dict[str, str], packer: Packer, store: FrameStore
 ) -> None:
-    """At each visit to the reasoning node, the graph renders what training renders up to there."""
+    """At each visit to the reasoning node, the graph renders a prefix of the text that training renders."""
     trace = data.draw(runs(store))
     prompt = Prompt({tag: usages[tag] for tag in usages if tag in trace.versions.tools}, style)
     collator = RolloutCollator(

@@ -1,4 +1,4 @@
-"""Fine-tuning micro: the loss falls, and the graph loads the result on the right base only."""
+"""Fine-tuning micro: the loss falls, and the graph loads the result only on the right base."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.rollouts import QUICK, drawn
+from tests.training.rollouts import QUICK, draw_trace
 
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Reasoner, Request
@@ -37,12 +37,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 
 @pytest.fixture(scope="module")
 def traces(store: FrameStore) -> list[Trace]:
-    return [drawn(f, store) for f in FAMILIES]
+    return [draw_trace(f, store) for f in FAMILIES]
 
 
 @pytest.fixture(scope="module")
 def overfit(tmp_path_factory: pytest.TempPathFactory, store: FrameStore, traces: list[Trace]) -> SftResult:
-    """An adapter that saw one batch five times."""
+    """The result of five steps on one batch."""
     return finetune(traces, store, tmp_path_factory.mktemp("sft") / "adapter", OVERFIT, corpus="four boards")
 
 
@@ -51,21 +51,21 @@ def reasoner_of(weights: str, adapter: str | None, store: FrameStore) -> Reasone
 
 
 def greedy(reasoner: Any, trace: Trace, count: int = 320) -> str:
-    """What a reasoner writes, given what was shown and asked; the reasoner is closed."""
+    """Return the text that a reasoner writes for a trace's question, and close the reasoner."""
     prompt = Prompt(dict.fromkeys(trace.versions.tools, ""), "short")
-    asked = render(trace.model_copy(update={"segments": ()}), prompt)
+    question = render(trace.model_copy(update={"segments": ()}), prompt)
 
-    async def say() -> str:
-        stream = reasoner.stream(Request(asked, count))
+    async def write() -> str:
+        stream = reasoner.stream(Request(question, count))
         return "".join([d.text async for d in stream if isinstance(d, Delta)])
 
     try:
-        return asyncio.run(say())
+        return asyncio.run(write())
     finally:
         reasoner.close()
 
 
-def test_the_loss_falls_on_a_batch_that_is_seen_again(overfit: SftResult) -> None:
+def test_the_loss_falls_on_a_repeated_batch(overfit: SftResult) -> None:
     assert [step for step, _ in overfit.losses] == [1, 2, 3, 4, 5]
     losses = [loss for _, loss in overfit.losses]
     assert losses[-1] < losses[1] < losses[0]
@@ -107,8 +107,7 @@ def test_the_graph_loads_the_adapter_of_its_config(
 
 
 def test_an_adapter_of_another_base_is_refused(overfit: SftResult, tmp_path: Path) -> None:
-    """The same shapes with other weights; without the digest, another name; another width; no adapter at
-    all."""
+    """Cases: other weights of the same shapes, another name without a digest, no adapter, another width."""
     other, store = resolve_weights("micro:vlm"), FrameStore(tmp_path / "frames")
 
     def load(weights: str, adapter: Path) -> TransformersReasoner:
@@ -176,19 +175,19 @@ def test_an_unfrozen_vision_tower_is_adapted(store: FrameStore, traces: list[Tra
 def test_traces_longer_than_the_context_are_left_out_and_named(
     store: FrameStore, traces: list[Trace], tmp_path: Path
 ) -> None:
-    told: list[int] = []
+    steps: list[int] = []
     segments = (Text(text="so " * 4000), *traces[0].segments)
     long = traces[0].model_copy(update={"id": "the long one", "segments": segments})
     settings = QUICK.model_copy(update={"max_steps": 1, "max_context": 3000})
     result = finetune(
-        [*traces, long], store, tmp_path / "out", settings, progress=lambda _, step, *__: told.append(step)
+        [*traces, long], store, tmp_path / "out", settings, progress=lambda _, step, *__: steps.append(step)
     )
     assert [(x.id, x.why) for x in result.left_out] == [
         ("the long one", "longer than the context of 3000 tokens")
     ]
     assert result.left_out[0].tokens > 4000
     assert result.samples == 4
-    assert told == [1]
+    assert steps == [1]
     assert "1: longer than the context of 3000 tokens" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -198,13 +197,13 @@ def test_impossible_runs_fail_before_the_base_is_loaded(
     def run(*given: Trace, source: FrameStore = store, **changes: Any) -> None:
         finetune(given, source, tmp_path / "out", QUICK.model_copy(update=changes))
 
-    with pytest.raises(CorpusError, match="nothing is left to train on: 1 traces were left out"):
+    with pytest.raises(CorpusError, match="no trace is left to train on, 1 were left out and 0 held out"):
         run(traces[0], max_context=10)
     with pytest.raises(StoreError, match=r"is not in .*empty"):
         run(traces[0], source=FrameStore(tmp_path / "empty"))
     with pytest.raises(
         ConfigError,
-        match=r"lora_targets: the language model has no layer query, lm_head .*q_proj.*cannot be adapted",
+        match=r"language model has no layer query, lm_head: use .*q_proj.*cannot be adapted",
     ):
         run(traces[0], lora_targets=("q_proj", "query", "lm_head"))
     if not find_spec("bitsandbytes"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.training.rollouts import QUICK, drawn
+from tests.training.rollouts import QUICK, draw_trace
 
 from act2see.errors import ConfigError
 from act2see.graphs.config import load_config
@@ -17,7 +17,7 @@ from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Answer
 from act2see.trace.trace import Trace
 from act2see.training.sft.finetune import finetune
-from act2see.training.sft.held_out import GraphEvaluation, Scores, added, questions_of
+from act2see.training.sft.held_out import GraphEvaluation, Scores, add_scores, questions_of
 from act2see.training.sft.result import SftResult, model_card
 from act2see.training.sft.settings import SftSettings
 
@@ -28,7 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 
 
 def test_held_out_questions_are_asked_through_the_graph(store: FrameStore, tmp_path: Path) -> None:
-    """The shipped model, hardly changed by one step: it answers and calls before and after training."""
+    """One small step hardly changes the shipped model, so it answers and calls before and after training."""
     questions = list(load_world(4, tmp_path, seed=7))
     settings = QUICK.model_copy(
         update={
@@ -39,7 +39,7 @@ def test_held_out_questions_are_asked_through_the_graph(store: FrameStore, tmp_p
             "eval_steps": 1,
         }
     )
-    traces = [drawn(f, store) for f in FAMILIES]
+    traces = [draw_trace(f, store) for f in FAMILIES]
     config = micro_config(None, tmp_path / "cache")
     result = finetune(
         traces, store, tmp_path / "out", settings, graph=config, questions=questions, corpus="boards"
@@ -56,16 +56,16 @@ def test_held_out_questions_are_asked_through_the_graph(store: FrameStore, tmp_p
     card = (tmp_path / "out" / "README.md").read_text()
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["library_name"] == "peft"
-    assert "through the graph `micro`, 4 questions" in card.lower()
+    assert "The graph `micro` answered 4 questions" in card
     assert "| step | accuracy | call rate | calls | loss |" in card
-    written = yaml.safe_load(card.split("```yaml\n")[2].split("```")[0])
-    loaded = load_config(written)
+    config_yaml = card.split("```yaml\n")[2].split("```")[0]
+    loaded = load_config(yaml.safe_load(config_yaml))
     assert (loaded.reasoner.weights, loaded.reasoner.adapter) == ("micro:vlm", str(tmp_path / "out"))
     assert SftSettings.read(yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])) == settings
 
 
 def test_missing_videos_are_reported_before_training(store: FrameStore, tmp_path: Path) -> None:
-    questions = questions_of([drawn("observe", store)])
+    questions = questions_of([draw_trace("observe", store)])
     with pytest.raises(
         ConfigError, match=r"1 of 1 held-out questions have no video \(observe-0: observe-0.mp4\)"
     ):
@@ -73,25 +73,26 @@ def test_missing_videos_are_reported_before_training(store: FrameStore, tmp_path
 
 
 def test_right_answers_of_held_out_questions(store: FrameStore) -> None:
-    trace = drawn("observe", store)
+    trace = draw_trace("observe", store)
     question = questions_of([trace])[0]
     assert question.answer == trace.choice
 
-    def saying(body: str) -> Trace:
-        return trace.model_copy(update={"segments": (Answer(text=f"<answer>{body}</answer>", body=body),)})
+    def answer(body: str) -> str | None:
+        segments = (Answer(text=f"<answer>{body}</answer>", body=body),)
+        return trace.model_copy(update={"segments": segments}).answer
 
     wrong = next(o for o in question.options if o != question.answer)
-    assert question.is_right(saying(question.answer).answer)
-    assert question.is_right(saying("ABCD"[question.options.index(question.answer)]).answer)
-    assert not question.is_right(saying(wrong).answer)
-    assert not question.is_right(saying("").answer)
+    assert question.is_right(answer(question.answer))
+    assert question.is_right(answer("ABCD"[question.options.index(question.answer)]))
+    assert not question.is_right(answer(wrong))
+    assert not question.is_right(answer(""))
     free = question.model_copy(update={"options": (), "answer": "The ring"})
-    assert free.is_right(saying("the ring.").answer)
-    assert not free.is_right(saying("a ring").answer)
+    assert free.is_right(answer("the ring."))
+    assert not free.is_right(answer("a ring"))
 
 
 def test_scores_of_processes_add_up() -> None:
-    total = added([Scores(1, 1, 1, 2), Scores(1, 0, 0, 0), Scores(1, failed=1), Scores(1, 1, 1, 1)])
+    total = add_scores([Scores(1, 1, 1, 2), Scores(1, 0, 0, 0), Scores(1, failed=1), Scores(1, 1, 1, 1)])
     metrics = total.metrics(1.0)
     assert (metrics["eval_accuracy"], metrics["eval_call_rate"], metrics["eval_calls"]) == (0.5, 0.5, 0.75)
     assert (metrics["eval_questions"], metrics["eval_failed"]) == (4.0, 1.0)
@@ -102,7 +103,7 @@ def test_whole_videos_are_held_out(store: FrameStore) -> None:
     from act2see.tools.runtime.weights import resolve_weights
     from act2see.training.sft.samples import Reader, read_samples
 
-    traces = [drawn(f, store, n) for f in FAMILIES for n in range(2)]
+    traces = [draw_trace(f, store, n) for f in FAMILIES for n in range(2)]
     same = [t.model_copy(update={"id": f"{t.id}-again"}) for t in traces]
     reader = Reader(Packer.from_pretrained(resolve_weights("micro:base")), "short")
     found = read_samples([*traces, *same], reader, QUICK.model_copy(update={"eval_samples": 3}), 4096)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.training.rollouts import QUICK, drawn
+from tests.training.rollouts import QUICK, draw_trace
 
 from act2see.errors import ConfigError
 from act2see.micro.questions import FAMILIES
@@ -18,12 +18,12 @@ from act2see.training.sft.finetune import finetune
 from act2see.training.sft.result import SftResult
 from act2see.training.sft.samples import LengthSampler
 
-# Two steps an epoch: the cut comes in the middle of the second.
+# An epoch has two steps, so the interruption is in the middle of the second epoch.
 RUN = QUICK.model_copy(update={"max_steps": 5, "save_steps": 3, "schedule": "cosine", "warmup": 1})
 
 
-class Cut(Exception):
-    """Takes the place of a killed process."""
+class Interruption(Exception):
+    """The error that ends a run like a killed process."""
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +33,18 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
 
 @pytest.fixture(scope="module")
 def run(store: FrameStore) -> Any:
-    traces = [drawn(f, store) for f in FAMILIES]
+    traces = [draw_trace(f, store) for f in FAMILIES]
 
-    def go(
+    def start(
         out: Path,
-        cut_at: int | None = None,
+        stop_at: int | None = None,
         resume: bool = False,
         given: list[Trace] = traces,
         **changes: Any,
     ) -> SftResult:
         def progress(_: str, step: int, *__: Any) -> None:
-            if step == cut_at:
-                raise Cut
+            if step == stop_at:
+                raise Interruption
 
         return finetune(
             given,
@@ -56,16 +56,16 @@ def run(store: FrameStore) -> Any:
             progress=progress,
         )
 
-    return go
+    return start
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(run: Any, store: FrameStore, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     whole = run(tmp_path / "whole")
-    with pytest.raises(Cut):
-        run(tmp_path / "cut", cut_at=4)
-    # A checkpoint that was being written when the process died is not taken for one.
+    with pytest.raises(Interruption):
+        run(tmp_path / "cut", stop_at=4)
+    # An incomplete checkpoint, which the process was writing when it died, must be ignored.
     (tmp_path / "cut" / "checkpoint-4").mkdir()
     resumed = run(tmp_path / "cut", resume=True)
     assert resumed.steps == whole.steps == 5
@@ -75,14 +75,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(run: Any, store: FrameStore, 
     assert all((a[k] - b[k]).abs().max() < 1e-5 for k in a)
     assert max(t.abs().max() for k, t in a.items() if "lora_B" in k) > 1e-3, "nothing was learnt"
 
-    with pytest.raises(
-        ConfigError, match="holds a run that reached checkpoint-5: resume it, or name another folder"
-    ):
+    with pytest.raises(ConfigError, match="holds a run with checkpoint-5: resume it, or use another folder"):
         run(tmp_path / "cut")
-    with pytest.raises(ConfigError, match=r"has learning_rate 0\.002, not 0\.1: resume it with that"):
+    with pytest.raises(ConfigError, match=r"learning_rate was 0\.002, now 0\.1: restore it"):
         run(tmp_path / "cut", resume=True, learning_rate=0.1)
-    with pytest.raises(ConfigError, match="is on another corpus"):
-        run(tmp_path / "cut", resume=True, given=[drawn("observe", store, 3)])
+    with pytest.raises(ConfigError, match="other samples"):
+        run(tmp_path / "cut", resume=True, given=[draw_trace("observe", store, 3)])
 
 
 def test_resume_without_a_checkpoint_starts_the_run(run: Any, tmp_path: Path) -> None:
@@ -97,6 +95,6 @@ def test_sample_order_depends_on_seed_and_epoch() -> None:
     first = list(orders[0])
     orders[0].epoch = 1
     assert list(orders[0]) != first
-    # Neighbours of a batch are alike: their spread is a fraction of that of any four.
+    # The lengths in a batch are similar: their spread is a fraction of that of any four samples.
     spread = [max(b) - min(b) for i in range(0, 64, 4) if (b := [lengths[n] for n in first[i : i + 4]])]
     assert sum(spread) / len(spread) < 350

@@ -1,4 +1,4 @@
-"""Settings, the dry run against figures worked out by hand, and the configs for eight GPUs."""
+"""Settings, the dry run compared with figures computed by hand, and the configs for eight GPUs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from tests.training.rollouts import QUICK, drawn
+from tests.training.rollouts import QUICK, draw_trace
 
 from act2see.agent.packing import Packer
 from act2see.errors import ConfigError
@@ -37,8 +37,8 @@ def test_defaults_are_the_papers() -> None:
         1,
         1.0,
     )
-    assert s.changed() == {}
-    assert s.arguments() == []
+    assert s.non_defaults() == {}
+    assert s.cli_options() == []
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_an_invalid_setting_is_named(given: dict[str, Any], message: str) -> Non
 
 def test_a_graph_with_another_prompt_style_is_refused(store: FrameStore, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"prompt": "paper"})
-    with pytest.raises(ConfigError, match="prompts in the style 'short' and training in 'paper'"):
-        finetune([drawn("observe", store)], store, tmp_path, settings, graph=load_config("micro"))
+    with pytest.raises(ConfigError, match="prompt style is 'short', but training uses 'paper'"):
+        finetune([draw_trace("observe", store)], store, tmp_path, settings, graph=load_config("micro"))
 
 
-def test_dry_run_equals_figures_worked_out_by_hand(store: FrameStore) -> None:
+def test_dry_run_equals_figures_computed_by_hand(store: FrameStore) -> None:
     """micro: 4 layers, hidden 128, queries 4 x 32, keys 2 x 32, MLP 384, vision 3 x 96 with an MLP of 256."""
-    traces = [drawn(f, store) for f in FAMILIES]
-    long = drawn("both", store, 1).model_copy(update={"id": "long"})
+    traces = [draw_trace(f, store) for f in FAMILIES]
+    long = draw_trace("both", store, 1).model_copy(update={"id": "long"})
     packer = Packer.from_pretrained(resolve_weights("micro:base"))
     reader = Reader(packer, "short")
     lengths = [len(packer.pack(reader.rollout(t)).ids) for t in traces]
@@ -80,9 +80,9 @@ def test_dry_run_equals_figures_worked_out_by_hand(store: FrameStore) -> None:
     )
     found = dry_run([*traces, long], settings, corpus="my corpus", out="here", gpus=2)
 
-    learnt = [sum(packer.pack(reader.rollout(t)).trainable) + 1 for t in traces]
-    assert (found.samples, found.tokens, found.trainable) == (4, sum(lengths), sum(learnt))
-    assert found.masked == pytest.approx(1 - sum(learnt) / sum(lengths))
+    trainable = [sum(packer.pack(reader.rollout(t)).trainable) + 1 for t in traces]
+    assert (found.samples, found.tokens, found.trainable) == (4, sum(lengths), sum(trainable))
+    assert found.masked_share == pytest.approx(1 - sum(trainable) / sum(lengths))
     assert (found.longest.id, found.longest.tokens) == (traces[lengths.index(limit)].id, limit)
     assert [x.id for x in found.left_out] == ["long"]
     assert found.vision == 9 * sum(len(t.shown) for t in traces)
@@ -119,7 +119,7 @@ def test_dry_run_equals_figures_worked_out_by_hand(store: FrameStore) -> None:
     assert SftSettings.read(_options(words[12:])) == settings
     shown = _printed(found)
     assert f"long ({found.left_out[0].tokens:,})" in shown
-    assert f"{found.masked:.1%}" in shown
+    assert f"{found.masked_share:.1%}" in shown
 
 
 def _sizes(file: Path) -> dict[str, int]:
@@ -129,7 +129,7 @@ def _sizes(file: Path) -> dict[str, int]:
 
 
 def _options(words: list[str]) -> dict[str, Any]:
-    """As a command line would read them."""
+    """Read options like the command line."""
     read: dict[str, Any] = {}
     while words:
         name = words.pop(0).removeprefix("--")
@@ -160,7 +160,7 @@ def test_the_estimate_of_activations_is_near_what_autograd_keeps(store: FrameSto
 
     settings = QUICK.model_copy(update={"mode": mode, "batch": 1})
     folder = resolve_weights("micro:base")
-    reader, trace = Reader(Packer.from_pretrained(folder), "short"), drawn("both", store)
+    reader, trace = Reader(Packer.from_pretrained(folder), "short"), draw_trace("both", store)
     batch = RolloutCollator(reader, store, settings, 4096)([{"trace": trace.to_json(), "number": 0}])
     model = load_base(folder, settings)
     model.model.visual.requires_grad_(False)

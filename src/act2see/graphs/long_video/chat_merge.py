@@ -1,8 +1,7 @@
-"""A chat model that merges the parts of a long video: it writes the answer, from the parts that found
-something.
+"""A chat model that writes the answer to a long video from the parts that found something.
 
-The rule of `merge.py` decides which parts those are. The model must name the parts that it relies on, and
-these become the evidence. If its reply cannot be used, the rule's own answer stands.
+The rule of `merge.py` decides which parts these are. The model must name the parts that support its answer,
+and they become the evidence. If its reply cannot be used, the answer of the rule is returned.
 """
 
 from __future__ import annotations
@@ -22,18 +21,19 @@ from act2see.trace.trace import Trace
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-_MAX_PARTS = 40  # that a chat model is given, those with the best scores
+_MAX_PARTS = 40
+"""The number of parts in the prompt, those with the best scores."""
 _PROMPT = """\
-Parts of one long video were each asked the same question. Below is what those said that seem to have found \
-something, with the frames that they rest on; times are those of the whole video. Of {all} parts, {left} are \
-not listed: they saw nothing that fits.
+The same question was asked about each part of a long video. Below are the answers of the parts that seem to \
+have found something, with the frames that support them. Times are those of the whole video. Of {all} parts, \
+{left} are not listed, because they show nothing that fits.
 
 Question: {question}
 {options}
 {parts}
 
 Answer the question about the whole video from these parts alone. Imagined frames prove nothing. Reply with \
-your answer inside <answer></answer>{letter}, and the numbers of the parts that it rests on inside \
+your answer inside <answer></answer>{letter}, and with the numbers of the parts that support it inside \
 <parts></parts>, for instance <parts>3, 4</parts>."""
 
 
@@ -44,20 +44,21 @@ async def merge_by_chat(
     best: Mapping[int, FrameRef],
     by_rule: tuple[str, list[int]],
 ) -> tuple[str, list[int]]:
-    """The chat model's answer, and the parts that it relies on.
+    """Return the chat model's answer, and the numbers of the parts that support it.
 
     Args:
         model: The chat model.
         reports: The report on each part.
-        traces: The traces of the parts that could be asked.
-        best: The best real frame of each part that has one.
+        traces: The traces of the parts that could be asked, by number.
+        best: The best real frame of each part that has one, by number.
         by_rule: The answer and the parts to return if the model's reply cannot be used.
 
     Raises:
         ReasonerError: The model fails.
     """
-    ranked = sorted((report for report in reports if report.verdict == "found"), key=_descending_score)
-    listed = sorted(ranked[:_MAX_PARTS], key=lambda report: report.part)
+    found = [report for report in reports if report.verdict == "found"]
+    found.sort(key=_descending_score)
+    listed = sorted(found[:_MAX_PARTS], key=lambda report: report.part)
     if not listed:
         return by_rule
     question = next(iter(traces.values())).question
@@ -68,15 +69,17 @@ async def merge_by_chat(
         question=question.text,
         options="\n".join(f"{letter}. {o}" for letter, o in zip(LETTERS, question.options, strict=False)),
         parts="\n\n".join(parts),
-        letter=", as the letter of the option alone" if question.options else "",
+        letter=" as the letter of the option only" if question.options else "",
     )
     try:
-        reply = (await run_in_background(model.ainvoke(prompt))).text
+        message = await run_in_background(model.ainvoke(prompt))
     except Exception as e:  # each provider's package has its own errors
+        problem = " ".join(str(e).split())[:300]
         raise ReasonerError(
-            f"the chat model that merges failed: {' '.join(str(e).split())[:300]}; the parts are asked, "
-            "resume to merge"
+            f"the chat model that merges the parts failed: {problem}; resume the run to try again (the parts "
+            "are not asked again)"
         ) from e
+    reply = message.text
     answer = _answer_in(reply, question)
     if answer is None:
         return by_rule
@@ -95,7 +98,7 @@ def _describe(report: PartReport, trace: Trace, best: FrameRef | None) -> str:
 
 
 def _answer_in(reply: str, question: Question) -> str | None:
-    """The answer of a reply; None if it is empty, or names no option."""
+    """Return the answer in a reply; None if it is empty, or not one of the options."""
     found = re.search(r"<answer>(.*?)(?:</answer>|\Z)", reply, re.DOTALL)
     untagged = re.sub(r"<parts>.*?(</parts>|\Z)", "", reply, flags=re.DOTALL)
     answer = (found[1] if found else untagged).strip()
@@ -105,7 +108,7 @@ def _answer_in(reply: str, question: Question) -> str | None:
 
 
 def _parts_in(reply: str) -> list[int]:
-    """The numbers in `<parts>`, each once."""
+    """Return the numbers in `<parts>`, each once."""
     found = re.search(r"<parts>(.*?)(?:</parts>|\Z)", reply, re.DOTALL)
     numbers = re.findall(r"\d+", found[1]) if found else []
     return list(dict.fromkeys(map(int, numbers)))

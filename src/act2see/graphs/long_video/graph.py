@@ -1,17 +1,16 @@
-"""A long video: split it, ask every part at once (so many at a time), and merge their answers.
+"""A graph for long videos: it splits the video, asks the parts in parallel, and merges their answers.
 
     split -> part, part, part ... (Send) -> merge
 
-Each part is a run of the graph of `create_act2see` on a part of the file, so its events, interrupts and
-checkpoints pass through. With a checkpointer a finished part is saved when it ends, and an unfinished one
-after each of its own steps: a resumed run asks no part again. A part that fails (a damaged stretch, a model's
-refusal) is reported as failed, and the others go on. A problem with the question, the weights or the set-up
-ends the run.
+Each part is a run of the graph of `create_act2see`, so its events, interrupts and checkpoints pass through. A
+checkpointer saves a finished part when it ends, and an unfinished one after each of its own steps, so a
+resumed run never repeats a part. If a part fails (because it is damaged, or the model refuses), it is
+reported and the others continue. A problem with the question, the weights or the setup ends the run.
 
-Answers are merged by the rule of `merge.py`, or written by a chat model (`chat_merge.py`).
+The rule of `merge.py` merges the answers, or a chat model writes one (`chat_merge.py`).
 
-The state holds references and traces, some 15 KB a part, so an hour is a few megabytes. Memory is that of
-`concurrency` questions. Input and output belong to one run of a thread, as in `graphs/state.py`.
+The state holds references and traces, about 15 KB a part: a few megabytes for an hour of video. Memory use
+is that of `concurrency` questions. Input and output belong to one run of a thread, as in `graphs/state.py`.
 """
 
 from __future__ import annotations
@@ -37,11 +36,12 @@ from act2see.errors import Act2SeeError, ConfigError, ReasonerError, SetupError,
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node
 from act2see.graphs.config import Config, Count, Positive, Section, load_config, load_section
+from act2see.graphs.events import PartEvent, PartFailedEvent, SplitEvent, emit
 from act2see.graphs.long_video.chat_merge import merge_by_chat
 from act2see.graphs.long_video.merge import PartReport, evidence_of, judge, vote
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.state import AskContext, AskInput, extend, settings_in, validate_question
-from act2see.graphs.wiring import both_ways, drawn
+from act2see.graphs.wiring import both_ways, make_drawable
 from act2see.tools.frames import FrameRef
 from act2see.tools.video.parts import Span, by_scene, by_time, find_cuts, part_path
 from act2see.tools.video.window import Window, absolute_path
@@ -50,33 +50,36 @@ from act2see.trace.trace import Trace
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-_OF_ONE_PART = (VideoError, ToolError, ReasonerError)  # errors that end one part, and not the run
+_PART_ERRORS = (VideoError, ToolError, ReasonerError)
+"""Errors that end one part and not the run, except for `SetupError`, a kind of `ReasonerError`."""
 
 
 class LongVideo(Section):
-    """How a long video is split and merged."""
+    """The settings for splitting a long video and merging the answers."""
 
     by: Literal["time", "scene"] = "time"
+    """Split into parts of equal length, or at cuts between scenes."""
     seconds: Positive | None = None
-    """Length of a part; by default three quarters of what the initial view holds at its frame rate (9 s with
-    the micro preset, 192 s with the paper's)."""
+    """The length of a part. By default it is three quarters of the time that the initial view covers at its
+    frame rate (9 s with the micro preset, 192 s with the paper's)."""
     overlap: Annotated[float, Field(ge=0)] = 1.0
-    """Seconds that neighbouring parts share. Only shorter events are sure to be whole in one part."""
+    """The number of seconds that neighbouring parts share. Longer events may be cut."""
     max_parts: Count = Field(2000, validation_alias=AliasChoices("max_parts", "most"))
-    """Parts that a video may have. `most` is an older name."""
+    """The maximum number of parts of a video. `most` is an older name."""
     concurrency: Count = Field(8, validation_alias=AliasChoices("concurrency", "at_once"))
-    """Parts that are asked at the same time. `at_once` is an older name."""
+    """The number of parts that are asked at the same time. `at_once` is an older name."""
     margin: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """How near the best part's evidence another part's must come, see `merge.py`."""
+    """The score that a part needs to count as found, between "no match" (0) and the best part's score (1);
+    see `merge.py`."""
     model: str | None = None
-    """A LangChain chat model, `provider:model`, that writes the answer."""
+    """The chat model that writes the answer: `provider:model` for LangChain. By default a rule decides."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The settings of `model`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LongVideoContext(AskContext):
-    """The settings that one run may change: how to split, and for each part those of `AskContext`."""
+    """The settings that one run may change: those for splitting, and those of `AskContext` for each part."""
 
     by: Literal["time", "scene"] | None = field(default=None, kw_only=True)
     seconds: float | None = field(default=None, kw_only=True)
@@ -88,31 +91,32 @@ class LongOutput(TypedDict):
 
     answer: Annotated[str, EphemeralValue]
     found: Annotated[bool, EphemeralValue]
-    """Whether a part saw it; if not, the answer is a guess, or says that nothing shows it."""
+    """Whether a part found the answer; if not, the answer is a guess, or says that nothing shows it."""
     evidence: Annotated[list[dict[str, Any]], EphemeralValue]
-    """The parts that the answer rests on (`Evidence`), best first."""
+    """The parts that support the answer (`Evidence`), best first."""
     parts: Annotated[list[dict[str, Any]], EphemeralValue]
     """The report on each part (`PartReport`), in order."""
     traces: Annotated[list[dict[str, Any]], EphemeralValue]
-    """The traces of the parts that could be asked, with times of the part: `trace.video.path` names it."""
+    """The traces of the parts that could be asked. Their times are relative to the part, which
+    `trace.video.path` names."""
 
 
 class LongState(AskInput, LongOutput):
-    """The run so far."""
+    """The state of a run."""
 
     pieces: list[tuple[float, float, str]]
-    """Of each part: start and stop in seconds, and the path to open."""
+    """The start and the stop of each part in seconds, and the path to open."""
     answered: Annotated[list[dict[str, Any]], extend]
-    """The traces of the parts that are done."""
+    """The traces of the parts that have finished."""
     failed: Annotated[list[dict[str, Any]], extend]
-    """The number, the error and its class of the parts that failed."""
+    """For each part that failed: its number, the error's message and the error's class."""
 
 
 class PartState(AskInput):
     """The question to one part."""
 
     number: int
-    """Of the part, from 0."""
+    """The part's number, from 0."""
 
 
 LongGraph = CompiledStateGraph[LongState, LongVideoContext, AskInput, LongOutput]
@@ -126,16 +130,16 @@ def create_long_video(
     parts: Parts | None = None,
     model: BaseChatModel | None = None,
 ) -> LongGraph:
-    """The compiled graph: it takes `video`, `question` and `options`, and gives `LongOutput`.
+    """Return the compiled graph. It takes `video`, `question` and `options`, and returns `LongOutput`.
 
-    A run raises `QuestionError`, `VideoError`, and `ConfigError` if its context cannot be used.
+    A run raises `QuestionError` or `VideoError`, or `ConfigError` if its context cannot be used.
 
     Args:
-        config: The configuration of the graph for each part, as `create_act2see` takes it.
-        settings: How to split and to merge.
-        checkpointer: Saves runs after each node, and parts after each of their own.
-        parts: The working parts of that graph, as `create_act2see` takes them.
-        model: The chat model that writes the answer, in place of the one that the settings name.
+        config: The configuration of the graph for each part, as for `create_act2see`.
+        settings: The settings for splitting and merging.
+        checkpointer: Saves runs after each node, and parts after each of their own nodes.
+        parts: The working parts of that graph, as for `create_act2see`.
+        model: The chat model that writes the answer; by default the one that the settings name.
 
     Raises:
         ConfigError: The configuration or the settings cannot be used.
@@ -156,17 +160,22 @@ def create_long_video(
     graph.add_edge(START, "split")
     graph.add_edge("part", "merge")
     graph.set_finish_point("merge")
-    return drawn(graph.compile(checkpointer=checkpointer, name="long_video"))
+    return make_drawable(graph.compile(checkpointer=checkpointer, name="long_video"))
 
 
 @dataclass(slots=True)
 class _Nodes:
+    """The nodes of the graph."""
+
     ask_part: Runnable[Any, dict[str, Any]]
+    """The graph for one part."""
     parts: Parts
     config: Config
     settings: LongVideo
     model: BaseChatModel | None
-    _turns: WeakKeyDictionary[Any, asyncio.Semaphore] = field(default_factory=WeakKeyDictionary)
+    """The chat model that writes the answer."""
+    _semaphores: WeakKeyDictionary[Any, asyncio.Semaphore] = field(default_factory=WeakKeyDictionary)
+    """The semaphore of each event loop, with `concurrency` places."""
 
     async def split(
         self, state: LongState, config: RunnableConfig, runtime: Runtime[LongVideoContext]
@@ -177,54 +186,52 @@ class _Nodes:
         pieces = await asyncio.to_thread(self._pieces, os.fspath(state["video"]), settings)
         if len(pieces) > settings.max_parts:
             raise ConfigError(
-                f"{state['video']} splits into {len(pieces)} parts, at most {settings.max_parts} are "
+                f"{state['video']} splits into {len(pieces)} parts, and at most {settings.max_parts} are "
                 "allowed: raise `seconds` or `max_parts`"
             )
-        runtime.stream_writer({"type": "split", "parts": [[start, stop] for start, stop, _ in pieces]})
+        emit(runtime, SplitEvent(parts=tuple((start, stop) for start, stop, _ in pieces)))
         sends = []
         for number, (_, _, path) in enumerate(pieces):
-            given: PartState = {"video": path, "question": question, "options": options, "number": number}
-            sends.append(Send("part", given))
+            part: PartState = {"video": path, "question": question, "options": options, "number": number}
+            sends.append(Send("part", part))
         # A leading None drops the parts of an earlier question of the thread.
         return Command(update={"pieces": pieces, "answered": [None], "failed": [None]}, goto=sends)
 
     async def part(self, state: PartState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
-        """Ask one part. An error of its own is reported; one that every part would meet is raised."""
-        # Not LangGraph's max_concurrency: the task that saves a finished part would then wait behind all
-        # parts that have not begun.
-        async with self._turn():
+        """Ask one part. An error of this part is reported; one that every part would have is raised."""
+        # LangGraph's max_concurrency does not work here: saving a finished part would wait behind all parts
+        # that have not started.
+        async with self._semaphore():
             try:
                 result = await self.ask_part.ainvoke(state)
-            except _OF_ONE_PART as e:
+            except _PART_ERRORS as e:
                 return self._report_failure(state, e, runtime)
         return self._report_answer(state, result, runtime)
 
     def part_sync(self, state: PartState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
-        """`part` in a synchronous run, whose saver may be synchronous as well.
+        """`part` in a synchronous run, whose checkpointer may be synchronous too.
 
-        LangGraph's threads limit how many parts are asked at the same time.
+        The number of parts asked at the same time is the number of LangGraph's threads.
         """
         try:
             result = self.ask_part.invoke(state)
-        except _OF_ONE_PART as e:
+        except _PART_ERRORS as e:
             return self._report_failure(state, e, runtime)
         return self._report_answer(state, result, runtime)
 
     def _report_answer(
         self, state: PartState, result: Mapping[str, Any], runtime: Runtime[LongVideoContext]
     ) -> dict[str, Any]:
-        trace = result["trace"]
-        answer = Trace.model_validate(trace).answer
-        event = {"type": "part", "part": state["number"], "run": trace["id"], "answer": answer}
-        runtime.stream_writer(event)
-        return {"answered": [trace]}
+        trace = Trace.model_validate(result["trace"])
+        emit(runtime, PartEvent(part=state["number"], run=trace.id, answer=trace.answer))
+        return {"answered": [result["trace"]]}
 
     def _report_failure(
         self, state: PartState, error: Act2SeeError, runtime: Runtime[LongVideoContext]
     ) -> dict[str, Any]:
         if isinstance(error, SetupError):
             raise error
-        runtime.stream_writer({"type": "part", "part": state["number"], "error": str(error)})
+        emit(runtime, PartFailedEvent(part=state["number"], error=str(error)))
         return {"failed": [{"part": state["number"], "error": str(error), "kind": type(error).__name__}]}
 
     async def merge(self, state: LongState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
@@ -238,12 +245,7 @@ class _Nodes:
             trace = Trace.model_validate(data)
             traces[numbers[trace.video.path]] = trace
         if not traces:
-            kinds = {failure["kind"] for failure in state["failed"]}
-            error = VideoError if kinds == {"VideoError"} else ReasonerError
-            video = Window.parse(paths[0]).path
-            raise error(
-                f"none of the {len(spans)} parts of {video} could be asked; the first: {failed[min(failed)]}"
-            )
+            raise _all_failed(Window.parse(paths[0]).path, state["failed"])
         reports, best = await asyncio.to_thread(self._judge, spans, traces, failed, paths)
         answer, found, relied = vote(reports, traces)
         if self.model:
@@ -256,10 +258,11 @@ class _Nodes:
             "evidence": [part.model_dump(mode="json") for part in evidence],
             "parts": [report.model_dump(mode="json") for report in reports],
             "traces": state["answered"],
-            "answered": [None],  # a checkpoint holds them once
+            "answered": [None],  # empty this key, so that the checkpoint holds the traces only once
         }
 
     def _pieces(self, video: str, settings: LongVideo) -> list[tuple[float, float, str]]:
+        """Split the video; return the start, the stop and the path of each part."""
         length = self.parts.resources.finder.library.probe(video).info.seconds
         view = self.config.view
         seconds = settings.seconds or 0.75 * view.max_frames / view.fps
@@ -289,7 +292,7 @@ class _Nodes:
         )
 
     def _run_settings(self, context: Any, config: RunnableConfig) -> LongVideo:
-        """The settings, with what this run's context changes."""
+        """Return the settings with the changes of this run's context."""
         given = {
             **settings_in(config.get("configurable"), LongVideoContext),
             **settings_in(context, LongVideoContext),
@@ -298,7 +301,15 @@ class _Nodes:
         changed = {name: value for name, value in given.items() if name in own}
         return load_section(LongVideo, self.settings.model_dump() | changed, "long video")
 
-    def _turn(self) -> asyncio.Semaphore:
-        """The semaphore of this event loop, shared by all runs of this graph in it."""
-        turns = asyncio.Semaphore(self.settings.concurrency)
-        return self._turns.setdefault(asyncio.get_running_loop(), turns)
+    def _semaphore(self) -> asyncio.Semaphore:
+        """Return the semaphore of this event loop, which all runs of this graph in the loop share."""
+        new = asyncio.Semaphore(self.settings.concurrency)
+        return self._semaphores.setdefault(asyncio.get_running_loop(), new)
+
+
+def _all_failed(video: str, failures: Sequence[Mapping[str, Any]]) -> Act2SeeError:
+    """Return the error for a video of which no part could be asked."""
+    kinds = {failure["kind"] for failure in failures}
+    error = VideoError if kinds == {"VideoError"} else ReasonerError
+    first = min(failures, key=lambda failure: failure["part"])
+    return error(f"none of the {len(failures)} parts of {video} could be asked; the first: {first['error']}")

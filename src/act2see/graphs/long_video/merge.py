@@ -1,23 +1,23 @@
-"""One answer from the parts of a long video, by a rule: which parts have found something, and what they say.
+"""Merging the parts of a long video into one answer, by a rule.
 
-Most parts of an hour do not show what is asked about, and a model that is asked all the same often answers.
-So each part gets a verdict first, by what happened in it and not by how sure it sounds:
+Most parts of an hour of video do not show what the question is about, and a model often answers all the same.
+So each part first gets a verdict, which depends on its trace and not on how certain its answer sounds:
 
-- *silent*: no answer, or the video was refused; *failed*: the part could not be asked;
-- *absent*: it says that it does not see it (`says_absent`), or it searched and no search returned a frame;
-- *faint*: its best real frame fits the query worse than the encoder's "no match", or much worse than the best
-  part's does: it lies below `margin` of the way from "no match" to the best;
-- *found*: all others.
+- *failed*: the part could not be asked.
+- *silent*: the part has no answer, or the video was refused.
+- *absent*: the model says that it does not see it (`says_absent`), or no search returned a frame.
+- *faint*: the score of the part's best real frame is below the threshold. The threshold lies between the
+  encoder's "no match" and the best part's score, at the fraction `margin` of the way.
+- *found*: all other parts.
 
-The best real frame of a part is one that a search returned. A part that searched for nothing took what is
-asked to be in view: its initial frames are compared with the query that most other parts searched for. Scores
-of one encoder for one query can be compared across parts. If no part searched, there is nothing to compare,
-and words decide. Imagined frames prove nothing and have no score.
+The best real frame of a part is one that a search returned. If the model did not search, it considered the
+answer to be in view: then the part's initial frames are scored for the query of most other parts. Scores of
+one encoder for one query can be compared between parts. If no part searched, there are no scores, and the
+wording decides. Imagined frames prove nothing and have no score.
 
-Then the parts of the best verdict have one vote each. The answer with the most votes wins; among equals that
-of the best score, then that of the earlier part. So one part that found a blink wins against 400 that
-guessed. Only *found* parts make it an answer. Without one, nothing was found; if there are options, the guess
-stands, marked as one.
+Then each part of the best verdict has one vote. The answer with the most votes wins, then the one with the
+best score, then the one of the earliest part. So one part that found a blink wins against 400 that guessed.
+If no part is *found*, the result is `NOTHING`, or a guess, marked as one, if the question has options.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Verdict = Literal["found", "faint", "absent", "silent", "failed"]
 Similarity = Callable[[FrameRef, str], float]
 
 NOTHING = "Nothing in the video shows this."
-# An answer speaks of the video, the end of a thought of the model itself: there, "it is not on the left" says
-# nothing of the kind.
+# In an answer, "not visible" means that the video does not show it. A thought also contains sentences such as
+# "it is not visible on the left", so there only statements about the model itself count.
 _ANSWERED_ABSENT = re.compile(
     r"\b(?:not|never|no longer|isn't|aren't|doesn't|don't|didn't)\b.{0,30}"
     r"\b(?:visible|shown?|seen?|present|appears?|there|occurs?|happens?|possible|sure|clear|known?|tell"
@@ -59,78 +59,82 @@ _CONCLUSION = 200  # characters at the end of a thought
 
 
 class PartReport(Record):
-    """What one part came to."""
+    """The report on one part."""
 
     part: int
-    """Its number, from 0."""
+    """The part's number, from 0."""
     start: float
-    """Seconds of the whole video, as is `stop`."""
+    """The start of the part, in seconds of the whole video."""
     stop: float
+    """The end of the part, in seconds of the whole video."""
     video: str
     """The path to open for the part."""
     verdict: Verdict
     answer: str = ""
     score: float | None = None
-    """That of its best real frame."""
+    """The score of the part's best real frame."""
     error: str = ""
+    """The message of the error, if the part failed."""
 
 
 class Evidence(Record):
-    """A part that the answer rests on."""
+    """A part that supports the answer."""
 
     part: int
+    """The part's number, from 0."""
     start: float
+    """The start of the part, in seconds of the whole video."""
     stop: float
+    """The end of the part, in seconds of the whole video."""
     answer: str
     score: float | None
+    """The score of the part's best real frame."""
     frames: tuple[dict[str, Any], ...]
-    """Of each frame: its digest, its seconds of the whole video, whether it is imagined."""
+    """For each frame: its digest, its time in seconds of the whole video, and whether it is imagined."""
     text: str
-    """The same for people."""
+    """The answer and the frames as text."""
 
 
 def says_absent(trace: Trace) -> bool:
-    """Whether a trace says that the video does not show what was asked, or that it guesses."""
+    """Whether the model says that the video does not show it, or that it guesses."""
     answer = trace.choice or trace.answer or ""
     thought = "".join(s.text for s in trace.segments if isinstance(s, Text) and s.author == "model")
     conclusion = thought.rsplit("</think>", 1)[0][-_CONCLUSION:]
     return bool(_ANSWERED_ABSENT.search(answer) or _THOUGHT_ABSENT.search(conclusion))
 
 
-def searches(trace: Trace) -> list[tuple[str, tuple[FrameRef, ...]]]:
-    """The queries that searched for real frames, with the frames that came back.
-
-    A search that found nothing has a curve all the same.
-    """
-    found = []
+def list_searches(trace: Trace) -> list[tuple[str, tuple[FrameRef, ...]]]:
+    """Return the queries that searched for real frames, each with the frames that it found."""
+    searches = []
     for call, reply in trace.looks:
         if reply is None or any(frame.imagined for frame in reply.frames):
             continue
+        # A search that found nothing still has a curve.
         if reply.curve or any(isinstance(frame.provenance, Retrieved) for frame in reply.frames):
-            found.append((call.query, reply.frames))
-    return found
+            searches.append((call.query, reply.frames))
+    return searches
 
 
-def commonest_query(traces: Sequence[Trace]) -> str | None:
-    """The query that most parts searched for; the earliest among equals."""
-    count = Counter[str]()
+def most_common_query(traces: Sequence[Trace]) -> str | None:
+    """Return the query that most parts searched for; in a tie, the one that occurs first."""
+    counts = Counter[str]()
     for trace in traces:
-        queries = dict.fromkeys(query for query, _ in searches(trace))
-        count.update(queries.keys())
-    return count.most_common(1)[0][0] if count else None
+        queries = dict.fromkeys(query for query, _ in list_searches(trace))
+        counts.update(queries.keys())
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def best_frame(trace: Trace, query: str | None, similarity: Similarity) -> tuple[FrameRef, float] | None:
-    """The real frame that speaks most for a part, with its score.
+    """Return the real frame of a part that has the best score, and the score; None if no frame has one.
 
     Args:
         trace: The part's trace.
-        query: The query that most parts searched for, for a part that searched for nothing.
+        query: The query for the initial frames, used if the part did not search.
         similarity: Scores a frame for a query.
     """
     scored: list[tuple[FrameRef, float]] = []
-    if searched := searches(trace):
-        for _, frames in searched:
+    if searches := list_searches(trace):
+        for _, frames in searches:
             for frame in frames:
                 if isinstance(frame.provenance, Retrieved):
                     scored.append((frame, frame.provenance.score))
@@ -154,27 +158,26 @@ def judge(
     Args:
         spans: The parts.
         traces: The traces of the parts that could be asked, by number.
-        failed: The errors of the others.
+        failed: The errors of the others, by number.
         paths: The path to open for each part.
         similarity: Scores a frame for a query.
         no_match: The score below which a frame does not fit a query.
-        margin: How near the best part's score another part's must come, as a share of the way from
-            `no_match`.
+        margin: The threshold for *found*, as a fraction of the way from `no_match` to the best part's score.
 
     Returns:
-        A report on each part, and the best real frame of each part that has one.
+        A report on each part, and the best real frame of each part that has one, by number.
     """
-    query = commonest_query(list(traces.values()))
+    query = most_common_query(list(traces.values()))
     verdicts: dict[int, Verdict] = dict.fromkeys(failed, "failed")
     best: dict[int, tuple[FrameRef, float]] = {}
     for number, trace in traces.items():
-        verdicts[number] = _verdict_by_words(trace)
+        verdicts[number] = _judge_words(trace)
         if verdicts[number] == "found" and (frame := best_frame(trace, query, similarity)):
             best[number] = frame
     top = max((score for _, score in best.values()), default=no_match)
-    needed = no_match + margin * max(0.0, top - no_match)
+    threshold = no_match + margin * max(0.0, top - no_match)
     for number, (_, score) in best.items():
-        if score < needed:
+        if score < threshold:
             verdicts[number] = "faint"
     reports = []
     for number, span in enumerate(spans):
@@ -196,8 +199,12 @@ def judge(
 def vote(reports: Sequence[PartReport], traces: Mapping[int, Trace]) -> tuple[str, bool, list[int]]:
     """Let the parts of the best verdict vote.
 
+    Args:
+        reports: The report on each part.
+        traces: The traces of the parts that could be asked, by number.
+
     Returns:
-        The answer, whether it was found, and the parts that gave it, best first.
+        The answer, whether it was found, and the numbers of the parts that gave it, best score first.
     """
     verdict, voters = _voters(reports)
     if not voters:
@@ -214,14 +221,15 @@ def vote(reports: Sequence[PartReport], traces: Mapping[int, Trace]) -> tuple[st
     for report in voters:
         answer = answer_of(report)
         scores[answer] = max(scores.get(answer, -math.inf), report.score or 0.0)
-    winner = max(votes, key=lambda answer: (votes[answer], scores[answer]))  # the earliest among equals
+    # `max` returns the first of equals, and `votes` is in the order of the parts.
+    winner = max(votes, key=lambda answer: (votes[answer], scores[answer]))
     winners = [report for report in voters if answer_of(report) == winner]
     winners.sort(key=lambda report: (-(report.score or 0.0), report.part))
     return winners[0].answer, found, [report.part for report in winners]
 
 
 def _voters(reports: Sequence[PartReport]) -> tuple[Verdict, list[PartReport]]:
-    """The best verdict that a part with an answer has, and these parts."""
+    """Return the best verdict among the parts with an answer, and the parts with this verdict."""
     verdicts: tuple[Verdict, ...] = ("found", "faint", "absent")
     for verdict in verdicts:
         voters = [report for report in reports if report.verdict == verdict and report.answer]
@@ -231,12 +239,12 @@ def _voters(reports: Sequence[PartReport]) -> tuple[Verdict, list[PartReport]]:
 
 
 def evidence_of(report: PartReport, trace: Trace, best: FrameRef | None) -> Evidence:
-    """What a part's answer rests on, in seconds of the whole video.
+    """Return the evidence of a part, with times in seconds of the whole video.
 
     Args:
         report: The report on the part.
-        trace: Its trace.
-        best: Its best real frame, if there is one.
+        trace: The part's trace.
+        best: The part's best real frame, if it has one.
     """
     whole = in_whole_video(trace, report.start)
     frames = list(references(whole)["frames"])
@@ -255,9 +263,9 @@ def evidence_of(report: PartReport, trace: Trace, best: FrameRef | None) -> Evid
 
 
 def in_whole_video(trace: Trace, start: float) -> Trace:
-    """The trace of a part that begins at `start`, with times of the whole video.
+    """Return the trace of a part that starts at `start` seconds, with times of the whole video.
 
-    It is for reading: its video is the part's, so it cannot be forked or replayed.
+    The result is for display only. It cannot be forked or replayed, since its video is still the part.
     """
     segments: list[Segment] = []
     for segment in trace.segments:
@@ -275,7 +283,7 @@ def _shift_frames(segment: Frames, start: float) -> Frames:
 
 
 def _shift(frame: FrameRef, start: float) -> FrameRef:
-    """The frame, and those that it was made from, `start` seconds later."""
+    """Return the frame with its time, and the times of the frames that it was made from, `start` s later."""
     update: dict[str, Any] = {"seconds": round(frame.seconds + start, 4)}
     match frame.provenance:
         case Generated(anchor=anchor):
@@ -285,11 +293,12 @@ def _shift(frame: FrameRef, start: float) -> FrameRef:
     return frame.model_copy(update=update)
 
 
-def _verdict_by_words(trace: Trace) -> Verdict:
-    """The verdict before scores are compared."""
+def _judge_words(trace: Trace) -> Verdict:
+    """Return the verdict that a part has before scores are compared."""
     if trace.refused or not (trace.answer or "").strip():
         return "silent"
-    searched = searches(trace)
-    if says_absent(trace) or (searched and not any(frames for _, frames in searched)):
+    searches = list_searches(trace)
+    found_nothing = bool(searches) and not any(frames for _, frames in searches)
+    if says_absent(trace) or found_nothing:
         return "absent"
     return "found"

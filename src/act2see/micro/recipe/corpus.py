@@ -1,13 +1,13 @@
 """SFT chains of the board world: its reference chains, run through the real graph and the real tools.
 
-A `Reference` takes the model's place in the graph and writes the item's chain. Retrieval and generation are
-the real ones, so the frames in the corpus are those that the model will meet, with compression, wrong anchors
-and all. A chain whose tool returned another frame than the world expects is dropped and counted: what it says
-next would not be true of its frame.
+A `Reference` replaces the model in the graph and writes the item's chain. Retrieval and generation are the
+real tools, so the corpus has the same kind of frames as the model's own runs, with compression and wrong
+anchors. If a tool returns a frame other than the expected one, the chain is dropped and counted, since its
+next text would not describe that frame.
 
-Chains are made with both tools. The tools that a chain has are drawn anew each time that it is trained on
-(`with_tools`): with a fixed set, the model remembered it with the question and did not read it from the
-prompt.
+Chains are made with both tools. Each time that a chain is trained on, its tools are drawn again
+(`with_tools`): with a fixed set, the model memorised the tools of each question and did not read them from
+the prompt.
 """
 
 from __future__ import annotations
@@ -34,23 +34,24 @@ from act2see.trace.trace import Trace
 
 
 def tools_line(tags: Iterable[str]) -> str:
-    """What a chain says before it calls: the prompt's line of tools, in the same tokens.
+    """Return the text before a call: the prompt's line of tools, in the same tokens.
 
-    A model that had to read that line in the prompt, at the moment of calling, overlooked it.
+    A model that had to find this line in the prompt at the moment of a call often overlooked it.
     """
     return "\n" + Prompt(dict.fromkeys(tags, ""), "short").instruction(letters=False)
 
 
 def with_lines(item: Item) -> Item:
-    """The item with the line of all tools before each call of its chain."""
+    """Return the item with the line of all tools before each call of its chain."""
     chain: list[Step] = []
     for step in item.chain:
         chain += [tools_line(TAGS), step] if isinstance(step, ToolCall) else [step]
     return replace(item, chain=tuple(chain))
 
 
-def continued(item: Item, returned: int) -> str:
-    """What follows in an item's chain after `returned` of its calls: up to the next call, or to the end."""
+def next_text(item: Item, returned: int) -> str:
+    """Return the text of an item's chain after its first `returned` calls, up to the next call or to the
+    end."""
     calls = [i for i, step in enumerate(item.chain) if isinstance(step, ToolCall)]
     start = calls[returned - 1] + 1 if returned else 0
     has_call = returned < len(calls)
@@ -62,17 +63,17 @@ def continued(item: Item, returned: int) -> str:
 
 
 class Reference(Reasoner):
-    """A reasoner that writes the reference chain of the item that is asked."""
+    """A reasoner that writes the reference chain of the item of its session."""
 
     name = "reference"
 
     def __init__(self) -> None:
         self.items: dict[str, Item] = {}
-        """By session."""
+        """The item of each session."""
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         item = self.items[request.rollout.session]
-        text = continued(item, str(request.rollout).count("</frame>"))
+        text = next_text(item, str(request.rollout).count("</frame>"))
         request.until(text)
         yield Delta(text)
         yield Done(StopReason.UNTIL, decoded=len(text.split()))
@@ -81,13 +82,20 @@ class Reference(Reasoner):
         self.items.pop(session, None)
 
 
-def same(a: Board, b: Board) -> bool:
-    """Whether two boards show the same, whatever the order of their pieces."""
+def equal_boards(a: Board, b: Board) -> bool:
+    """Return whether two boards show the same pieces, in any order, and the same low side."""
     return set(a.pieces) == set(b.pieces) and a.tipped == b.tipped
 
 
-def shows(item: Item, call: ToolCall, frames: Frames, parts: Parts) -> bool:
-    """Whether a tool returned the one frame that the chain expects."""
+def returns_expected_frame(item: Item, call: ToolCall, frames: Frames, parts: Parts) -> bool:
+    """Return whether a call returned one frame, and that frame shows the expected board.
+
+    Args:
+        item: The item.
+        call: A call of its chain.
+        frames: The frames that the call returned.
+        parts: The parts of the graph, whose store holds the frames.
+    """
     if len(frames.frames) != 1:
         return False
     frame = frames.frames[0]
@@ -95,12 +103,13 @@ def shows(item: Item, call: ToolCall, frames: Frames, parts: Parts) -> bool:
         shown = read_board(parts.resources.store.get(frame.digest))
     else:
         shown = item.clip.at(frame.seconds)
-    return same(shown, call.expect)
+    return equal_boards(shown, call.expect)
 
 
 def shuffle_options(trace: Trace, rng: random.Random) -> Trace:
-    """The trace with its options in another order; the answer names its option in words."""
-    options, last = list(trace.question.options), trace.segments[-1]
+    """Return the trace with its options in a random order and its answer in words."""
+    options = list(trace.question.options)
+    last = trace.segments[-1]
     if trace.choice is None or not isinstance(last, Answer):
         return trace
     rng.shuffle(options)
@@ -110,9 +119,12 @@ def shuffle_options(trace: Trace, rng: random.Random) -> Trace:
 
 
 def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
-    """The trace as it would have gone with these of its tools alone: at the first call of another tool it
-    says that it cannot call, and answers."""
-    had, has = tools_line(trace.versions.tools), tools_line(tags)
+    """Return the trace as it would be with only some of its tools.
+
+    At the first call of another tool it states that it cannot make the call, and answers.
+    """
+    old_line = tools_line(trace.versions.tools)
+    new_line = tools_line(tags)
     segments: list[Segment] = []
     for segment in trace.segments:
         if isinstance(segment, Call) and segment.tag not in tags:
@@ -121,7 +133,7 @@ def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
             segments += _without_call(trace, segment, before, rng)
             break
         if isinstance(segment, Text):
-            segment = segment.model_copy(update={"text": segment.text.replace(had, has)})
+            segment = segment.model_copy(update={"text": segment.text.replace(old_line, new_line)})
         segments.append(segment)
     tools = {tag: version for tag, version in trace.versions.tools.items() if tag in tags}
     versions = trace.versions.model_copy(update={"tools": tools})
@@ -129,9 +141,10 @@ def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
 
 
 def _without_call(trace: Trace, call: Call, before: Text, rng: random.Random) -> tuple[Text, Answer]:
-    """The end of a trace from the text before a call that it cannot make.
+    """Return the end of a trace, from the text before a call that it cannot make.
 
-    What only another frame of the video would show is guessed; the outcome of an edit is concluded from text.
+    Without `retrieve` the answer is a guess; without `generate` the outcome of the edit is concluded from
+    text.
     """
     *_, conclusion, answer = trace.segments
     body = answer.body if isinstance(answer, Answer) else ""
@@ -145,11 +158,12 @@ def _without_call(trace: Trace, call: Call, before: Text, rng: random.Random) ->
 
 
 def after_view(trace: Trace) -> Trace:
-    """The trace without initial frames, their description given and masked, so that the model is trained on
-    what follows from it.
+    """Return the trace without its initial frames and with their description masked.
+
+    The model is trained only on the text after the description.
 
     Raises:
-        ValueError: The trace does not begin with a description of the view.
+        ValueError: If the trace does not begin with a description of the view.
     """
     first, last = trace.segments[0], len(trace.initial) - 1
     assert isinstance(first, Text), "a chain begins with what the view shows"
@@ -159,7 +173,7 @@ def after_view(trace: Trace) -> Trace:
 
 
 def corpus_config(folder: Path, weights: Path) -> Config:
-    """The micro preset on newly trained tools, with its cache in `folder`."""
+    """Return the micro preset with the trained tools in `weights` and a cache in `folder`."""
     return load_config(
         "micro",
         cache=str(folder / "cache"),
@@ -177,7 +191,7 @@ class MadeChains:
 
     traces: list[Trace]
     dropped: Counter[str]
-    """By the tool that returned another frame than expected, or "format"."""
+    """Number of dropped chains for each tool that returned a wrong frame, and for "format"."""
 
 
 async def make_chains(
@@ -186,10 +200,10 @@ async def make_chains(
     """Make the traces of training items.
 
     Args:
-        config: The graph; its reasoner is replaced by a `Reference`.
-        indices: The numbers of the items, over all families in turn.
-        folder: Holds each clip as long as it is asked about.
-        progress: Called with the number of items that are done.
+        config: The configuration of the graph; a `Reference` replaces its reasoner.
+        indices: The numbers of the items, counted over all families in turn.
+        folder: The folder for the clips; each is deleted after its question.
+        progress: Called with the number of finished items.
     """
     reference = Reference()
     parts = replace(build_parts(config), reasoner=reference)
@@ -217,11 +231,11 @@ async def make_chains(
 
 
 def _fault(item: Item, trace: Trace, parts: Parts) -> str:
-    """The tool that returned another frame than the chain expects, or "format"; empty for a good trace."""
+    """Return the tool that returned a wrong frame, or "format"; an empty text if the trace is good."""
     returned = [s for s in trace.segments if isinstance(s, Frames)]
     wanted = [s for s in item.chain if isinstance(s, ToolCall)]
     for call, frames in zip(wanted, returned, strict=False):
-        if not shows(item, call, frames, parts):
+        if not returns_expected_frame(item, call, frames, parts):
             return call.tag
     if len(returned) != len(wanted) or not isinstance(trace.segments[-1], Answer):
         return "format"
@@ -241,13 +255,13 @@ def build_corpus(config: Config, count: int, folder: Path, processes: int = 2) -
     """Make a corpus.
 
     Args:
-        config: The graph.
-        count: How many items are asked.
-        folder: The corpus's.
-        processes: That share the work.
+        config: The configuration of the graph.
+        count: The number of items.
+        folder: The folder of the corpus.
+        processes: The number of processes that share the work.
 
     Returns:
-        The path of `traces.jsonl`, and the dropped chains by tool.
+        The path of `traces.jsonl`, and the number of dropped chains by tool.
     """
     from act2see.micro.recipe.processes import ignore_interrupts, pool_of
 

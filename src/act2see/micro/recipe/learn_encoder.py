@@ -1,14 +1,14 @@
 """Train the micro frame encoder: BLIP-2's contrastive objective on boards and phrases.
 
-A phrase makes claims about a board (a shape is there, it is red, it blinks, the board is tipped). How well a
-board fits is known exactly: the share of the phrase's claims that hold. The loss is a sigmoid on every pair
-of a batch towards that share, so that scores are comparable between phrases and a "no match" threshold means
-something. A query to imagine from ("the board tipped to the left") prefers calm boards to blinking ones, so
-that its anchor is a calm frame.
+A phrase makes claims about a board (a shape is there, it is red, it blinks, the board is tipped). The grade
+of a board is the share of the claims that are true. The loss is a sigmoid on every pair of a batch towards
+its grade, so that scores are comparable between phrases and one "no match" threshold fits all. A query to
+imagine from ("the board tipped to the left") prefers boards without a blink, so that its anchor is a calm
+frame.
 
-BLIP-2's first stage also captions, which is its dense supervision. Two linear heads take that part here, one
-reading each cell from the vision tower and one each shape from the query tokens; they are thrown away
-afterwards.
+BLIP-2's first stage is also trained to caption, which is its dense supervision. Here two linear heads replace
+captioning: one reads each cell from the vision tower, the other each shape from the query tokens. They are
+discarded after training.
 """
 
 from __future__ import annotations
@@ -35,23 +35,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Claim = tuple[str, ...]
-"""A kind, and what it is about: ("is", "circle", "red")."""
+"""A kind of claim and its arguments, like `("is", "circle", "red")`."""
+Phrase = tuple[str, tuple[Claim, ...]]
+"""A text and its claims."""
 TEXT_TOKENS = 35
 RATE = 1e-3
-ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
+ROWS = ("top", "middle", "bottom")
+COLUMNS = ("left", "center", "right")
 
 
-def in_words(cell: Cell) -> str:
-    """A cell as people who search name it: `(0, 2)` is "top right"."""
+def search_name(cell: Cell) -> str:
+    """Return a cell's name as people use it in a search: "top right" for `(0, 2)`."""
     return f"{ROWS[cell[0]]} {COLUMNS[cell[1]]}"
 
 
-WHERE_AND_HOW = (*COLOURS, *map(in_words, CELLS), "lit")
+WHERE_AND_HOW = (*COLOURS, *map(search_name, CELLS), "lit")
+"""The facts about a shape: its colour, its cell, and whether it is lit."""
 CONTENTS = ("", *(f"{lit}{colour} {shape}" for lit in ("", "lit ") for colour in COLOURS for shape in SHAPES))
 
 
-def holds(claim: Claim, board: Board) -> bool:
-    """Whether a claim is true of a board."""
+def is_true(claim: Claim, board: Board) -> bool:
+    """Return whether a claim is true of a board."""
     kind, *rest = claim
     if kind == "blink":
         return board.lit is not None and rest[0] in ("", board.lit.shape)
@@ -69,17 +73,17 @@ def holds(claim: Claim, board: Board) -> bool:
     if kind == "is":
         return found.colour == rest[1]
     if kind == "at":
-        return in_words(found.cell) == rest[1]
+        return search_name(found.cell) == rest[1]
     return kind == "there"
 
 
 def grade(claims: tuple[Claim, ...], board: Board) -> float:
-    """The share of the claims that hold."""
-    return sum(holds(c, board) for c in claims) / len(claims)
+    """Return the share of the claims that are true of a board."""
+    return sum(is_true(c, board) for c in claims) / len(claims)
 
 
-def draw_phrase(rng: random.Random, board: Board) -> tuple[str, tuple[Claim, ...]]:
-    """Draw a phrase that is mostly true of `board`, with its claims."""
+def draw_phrase(rng: random.Random, board: Board) -> Phrase:
+    """Draw a phrase that is mostly true of `board`."""
     shape = rng.choice(SHAPES) if rng.random() < 0.25 else rng.choice(board.pieces).shape
     lit = board.lit.shape if board.lit and rng.random() < 0.8 else shape
     kind = rng.random()
@@ -96,7 +100,7 @@ def draw_phrase(rng: random.Random, board: Board) -> tuple[str, tuple[Claim, ...
         return rng.choice(wordings), (("is", shape, colour),)
     if kind < 0.74:
         found = board.find(shape)
-        place = in_words(found.cell if found and rng.random() < 0.8 else rng.choice(CELLS))
+        place = search_name(found.cell if found and rng.random() < 0.8 else rng.choice(CELLS))
         return f"the {shape} at {place}", (("at", shape, place),)
     edit, _ = draw_edit(rng, board)
     if board.tipped and rng.random() < 0.8:
@@ -107,21 +111,21 @@ def draw_phrase(rng: random.Random, board: Board) -> tuple[str, tuple[Claim, ...
     return edit_query(edit), (("calm",), ("calm",), ("tipped", edit.side), *away)
 
 
-def texts() -> list[str]:
-    """The tokenizer's corpus."""
+def tokenizer_texts() -> list[str]:
+    """Return the texts that the tokenizer is trained on."""
     rng = random.Random(0)
     phrases = [draw_phrase(rng, draw_source(rng))[0] for _ in range(3000)]
     return edit_texts() + phrases + [f"{side} {colour}" for side in SIDES for colour in COLOURS]
 
 
-def draw_shown(rng: random.Random) -> Board:
-    """Draw a board as a frame or an imagined frame may show it."""
+def draw_seen_board(rng: random.Random) -> Board:
+    """Draw a board like those of frames and of imagined frames."""
     board = draw_source(rng)
     return draw_edit(rng, board)[0].apply(board) if rng.random() < 0.3 else board
 
 
-def contents(boards: list[Board]) -> torch.Tensor:
-    """What the cell of each patch holds, as an index in `CONTENTS`: `(n, 36)`."""
+def cell_contents(boards: list[Board]) -> torch.Tensor:
+    """Return the content of each patch's cell as an index in `CONTENTS`: `(n, 36)`."""
     import torch
 
     out = torch.zeros(len(boards), GRID, GRID, dtype=torch.long)
@@ -131,15 +135,17 @@ def contents(boards: list[Board]) -> torch.Tensor:
     return out.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1)
 
 
-def facts(boards: list[Board]) -> torch.Tensor:
-    """For each shape, which of `WHERE_AND_HOW` holds: `(n, 5, 16)`. Nothing holds for a shape that is not on
-    the board."""
+def shape_facts(boards: list[Board]) -> torch.Tensor:
+    """Return 1 for each fact of `WHERE_AND_HOW` that is true of a shape, else 0: `(n, 5, 16)`.
+
+    All are 0 for a shape that is not on the board.
+    """
     import torch
 
     out = torch.zeros(len(boards), len(SHAPES), len(WHERE_AND_HOW))
     for row, board in zip(out, boards, strict=True):
         for p in board.pieces:
-            true = [p.colour, in_words(p.cell)]
+            true = [p.colour, search_name(p.cell)]
             if p.lit:
                 true.append("lit")
             for fact in true:
@@ -147,75 +153,138 @@ def facts(boards: list[Board]) -> torch.Tensor:
     return out
 
 
-def train_encoder(
-    steps: int = 1500, batch: int = 64, seed: int = 0, progress: Progress | None = None
-) -> tuple[Any, Any, Any]:
-    """Train the encoder; return the model, its tokenizer and its image processor."""
-    import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
+class _Objective:
+    """The losses of the encoder, with the heads and scalars that are trained only for them."""
 
-    torch.manual_seed(seed)
-    rng, noise = random.Random(seed), np.random.default_rng(seed)
-    tokenizer = bert_tokenizer(texts())
-    model: Any = build_encoder(len(tokenizer))
-    scale = torch.nn.Parameter(torch.tensor(math.log(10.0)))
-    bias = torch.nn.Parameter(torch.tensor(-3.0))
-    width = model.config.vision_config.hidden_size
-    of_cells = torch.nn.Linear(width, len(CONTENTS))
-    of_shapes = torch.nn.Linear(model.config.num_query_tokens * width, len(SHAPES) * len(WHERE_AND_HOW))
-    optimiser = torch.optim.AdamW(
-        [*model.parameters(), *of_cells.parameters(), *of_shapes.parameters(), scale, bias],
-        RATE,
-        weight_decay=0.01,
-    )
+    def __init__(self, model: Any, tokenizer: Any, noise: np.random.Generator) -> None:
+        import torch
 
-    def embed_phrases(phrases: list[str]) -> torch.Tensor:
-        """`(phrases, 64)`, L2-normalised."""
-        tokens = tokenizer(
+        self.model = model
+        self.tokenizer = tokenizer
+        self.noise = noise
+        width = model.config.vision_config.hidden_size
+        all_queries = model.config.num_query_tokens * width
+        self.scale = torch.nn.Parameter(torch.tensor(math.log(10.0)))
+        self.bias = torch.nn.Parameter(torch.tensor(-3.0))
+        self.cell_head = torch.nn.Linear(width, len(CONTENTS))
+        self.shape_head = torch.nn.Linear(all_queries, len(SHAPES) * len(WHERE_AND_HOW))
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Return all parameters to train, those of the model first."""
+        heads = (*self.cell_head.parameters(), *self.shape_head.parameters())
+        return [*self.model.parameters(), *heads, self.scale, self.bias]
+
+    def embed_phrases(self, phrases: list[str]) -> torch.Tensor:
+        """Return the L2-normalised features of phrases, `(phrases, 64)`."""
+        from torch.nn.functional import normalize
+
+        tokens = self.tokenizer(
             phrases, padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt"
         )
-        read = model.qformer(
-            query_embeds=model.embeddings(input_ids=tokens["input_ids"]),
+        read = self.model.qformer(
+            query_embeds=self.model.embeddings(input_ids=tokens["input_ids"]),
             query_length=0,
             attention_mask=tokens["attention_mask"],
         )
-        return normalize(model.text_projection(read[0][:, 0]), dim=-1)
+        return normalize(self.model.text_projection(read[0][:, 0]), dim=-1)
 
-    def compare(boards: list[Board], phrases: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def compare(
+        self, boards: list[Board], phrases: list[str]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Score M phrases against N boards.
 
         Returns:
-            The scores `(M, N)`, and the boards by the vision tower `(N, 36, D)` and by the query tokens
-            `(N, 8, D)`.
+            The scores `(M, N)`, and the features of the boards from the vision tower `(N, 36, D)` and from
+            the query tokens `(N, 8, D)`.
         """
-        seen = model.vision_model(pixel_values=to_tensor(boards, noise))[0]
+        import torch
+        from torch.nn.functional import normalize
+
+        model = self.model
+        seen = model.vision_model(pixel_values=to_tensor(boards, self.noise))[0]
         queries = model.qformer(
             query_embeds=model.query_tokens.expand(len(seen), -1, -1), encoder_hidden_states=seen
         )[0]
         frames = normalize(model.vision_projection(queries), dim=-1)
-        similarities = torch.einsum("md,npd->nmp", embed_phrases(phrases), frames)
+        similarities = torch.einsum("md,npd->nmp", self.embed_phrases(phrases), frames)
         return similarities.amax(-1).T, seen[:, 1:], queries
 
+    def loss(self, boards: list[Board], phrases: list[Phrase]) -> torch.Tensor:
+        """Return the loss of a batch: every pair towards its grade, ranking, and reading."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        target = grades_of(phrases, boards)
+        score, seen, queries = self.compare(boards, [text for text, _ in phrases])
+        logits = score * self.scale.exp() + self.bias
+        ranking = _ranking_loss(logits, target)
+        reading = self._reading_loss(boards, seen, queries)
+        return binary_cross_entropy_with_logits(logits, target) + 0.5 * ranking + reading
+
+    def _reading_loss(self, boards: list[Board], seen: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        """Return the loss of the heads. `seen` is `(N, 36, D)`, `queries` is `(N, 8, D)`."""
+        from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+        # Four patches of eight pixels make a cell. Each of them must identify the content of its cell.
+        cells = self.cell_head(seen).flatten(0, 1)
+        by_cell = cross_entropy(cells, cell_contents(boards).flatten())
+        shapes = self.shape_head(queries.flatten(1)).view(-1, len(WHERE_AND_HOW))
+        by_shape = binary_cross_entropy_with_logits(shapes, shape_facts(boards).flatten(0, 1))
+        return by_cell + by_shape * 4
+
+
+def grades_of(phrases: list[Phrase], boards: list[Board]) -> torch.Tensor:
+    """Return the grade of each board for each phrase: `(phrases, boards)`."""
+    import torch
+
+    rows = []
+    for _, claims in phrases:
+        rows.append([grade(claims, board) for board in boards])
+    return torch.tensor(rows)
+
+
+def _ranking_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the loss of ranking the frames of each phrase and the phrases of each frame.
+
+    The loss on pairs makes scores comparable between phrases; ranking makes training much faster. Both
+    arguments are `(phrases, boards)`.
+    """
+    by_frame = (12 * target).softmax(1)
+    by_phrase = (12 * target.T).softmax(1)
+    over_frames = (by_frame * -logits.log_softmax(1)).sum(1).mean()
+    over_phrases = (by_phrase * -logits.T.log_softmax(1)).sum(1).mean()
+    return over_frames + over_phrases
+
+
+def train_encoder(
+    steps: int = 1500, batch: int = 64, seed: int = 0, progress: Progress | None = None
+) -> tuple[Any, Any, Any]:
+    """Train the encoder.
+
+    Args:
+        steps: The number of steps.
+        batch: The number of boards, and of phrases, in a step.
+        seed: The seed of weights and data.
+        progress: Called every 50 steps with a name, the step, the number of steps and the loss.
+
+    Returns:
+        The model, its tokenizer and its image processor.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    tokenizer = bert_tokenizer(tokenizer_texts())
+    model: Any = build_encoder(len(tokenizer))
+    objective = _Objective(model, tokenizer, np.random.default_rng(seed))
+    optimiser = torch.optim.AdamW(objective.parameters(), RATE, weight_decay=0.01)
     model.train()
     for step in range(steps):
-        boards = [draw_shown(rng) for _ in range(batch)]
-        phrases = [draw_phrase(rng, b) for b in boards]
-        target = torch.tensor([[grade(c, b) for b in boards] for _, c in phrases])
-        score, seen, queries = compare(boards, [t for t, _ in phrases])
-        logits = score * scale.exp() + bias
-        # Pairs make scores comparable; ranking the frames of a phrase, and the phrases of a frame, teaches
-        # much faster.
-        by_frame, by_phrase = (12 * target).softmax(1), (12 * target.T).softmax(1)
-        over_frames = (by_frame * -logits.log_softmax(1)).sum(1).mean()
-        over_phrases = (by_phrase * -logits.T.log_softmax(1)).sum(1).mean()
-        ranking = over_frames + over_phrases
-        # Four patches of eight pixels make a cell; each of them must tell what its cell holds.
-        reading = cross_entropy(of_cells(seen).flatten(0, 1), contents(boards).flatten())
-        read = of_shapes(queries.flatten(1)).view(-1, len(WHERE_AND_HOW))
-        reading = reading + binary_cross_entropy_with_logits(read, facts(boards).flatten(0, 1)) * 4
-        loss: Any = binary_cross_entropy_with_logits(logits, target) + 0.5 * ranking + reading
+        boards = [draw_seen_board(rng) for _ in range(batch)]
+        phrases = [draw_phrase(rng, board) for board in boards]
+        loss: Any = objective.loss(boards, phrases)
+        warmup = min(1, (step + 1) / 50)
         for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-5
+            group["lr"] = RATE * warmup * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-5
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -223,23 +292,28 @@ def train_encoder(
         if progress and (step % 50 == 0 or step == steps - 1):
             progress("encoder", step, steps, loss.item())
     model.eval()
-    with torch.inference_mode():
-        boards = [draw_shown(rng) for _ in range(256)]
-        phrases = [draw_phrase(rng, b) for b in boards]
-        grades = torch.tensor([[grade(c, b) for b in boards] for _, c in phrases])
-        score, _, _ = compare(boards, [t for t, _ in phrases])
-    # One fitting frame in two hundred is refused.
-    model.config.act2see_no_match = round(float(score[grades == 1].quantile(0.005)), 4)
-    log.info(
-        "no match below %.2f; frames that fit nothing score %.2f",
-        model.config.act2see_no_match,
-        float(score[grades == 0].median()),
-    )
+    _set_no_match(objective, rng)
     return model, tokenizer, encoder_image_processor()
 
 
+def _set_no_match(objective: _Objective, rng: random.Random) -> None:
+    """Set the score below which nothing matches: it refuses one fitting frame in two hundred."""
+    import torch
+
+    with torch.inference_mode():
+        boards = [draw_seen_board(rng) for _ in range(256)]
+        phrases = [draw_phrase(rng, board) for board in boards]
+        grades = grades_of(phrases, boards)
+        score, _, _ = objective.compare(boards, [text for text, _ in phrases])
+    threshold = round(float(score[grades == 1].quantile(0.005)), 4)
+    objective.model.config.act2see_no_match = threshold
+    unrelated = float(score[grades == 0].median())
+    log.info("no match below %.2f; frames that fit nothing score %.2f", threshold, unrelated)
+
+
 def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[str, float]:
-    """How often, by tag, the best frame of a clip at 3 fps is one that the chain expects."""
+    """Return, by tag, the share of queries for which the best frame of a clip at 3 fps is the expected
+    one."""
     from act2see.micro.questions import ToolCall, items
     from act2see.micro.world import render
 
@@ -247,7 +321,8 @@ def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[st
     for item in items(n, split):
         times = np.arange(0, item.clip.seconds, 1 / 3)
         boards = [item.clip.at(float(t)) for t in times]
-        features = encoder.frames([render(b, 48) for b in boards]).astype(np.float32)
+        pixels = [render(board, 48) for board in boards]
+        features = encoder.frames(pixels).astype(np.float32)  # (frames, queries, 64)
         for call in item.chain:
             if not isinstance(call, ToolCall):
                 continue
@@ -264,7 +339,14 @@ def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[st
 
 
 def learn(folder: Path, steps: int = 1500, seed: int = 0, progress: Progress | None = None) -> None:
-    """Train the encoder and save it."""
+    """Train the encoder and save it.
+
+    Args:
+        folder: The folder of the weights.
+        steps: The number of steps.
+        seed: The seed of weights and data.
+        progress: Called every 50 steps.
+    """
     model, tokenizer, processor = train_encoder(steps, seed=seed, progress=progress)
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)

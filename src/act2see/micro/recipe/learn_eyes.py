@@ -1,21 +1,23 @@
-"""Train the micro VLM's vision tower before any language: each merged token tells what its cell holds.
+"""Train the micro VLM's vision tower before any language: each merged token must show the content of its
+cell.
 
-Large VLMs start from a vision encoder that can see; this is micro's. Linear heads read shape, colour and
-light off a token separately, and are thrown away afterwards. They also read where the token is and which cell
-holds the next piece in reading order, so that the language model need not work out places from positions.
+Large VLMs start from a trained vision encoder; this training replaces it. Linear heads read shape, colour and
+light separately from a token, and are discarded afterwards. They also read the token's own cell and the cell
+of the next piece in reading order, so that the language model need not compute places from positions.
 
 Looks without a name train one head alone: a shape in a nameless colour trains the shapes, a nameless shape
-trains the colours. So shapes are known independently of colours, which is how pairs that training never shows
-are told. Nameless looks are never near a named colour: no held-out pair is shown in disguise.
+trains the colours. So the tower learns shapes independently of colours, and can recognise pairs that training
+never shows. Nameless colours are never close to a named one, so that they cannot stand for a held-out pair.
 
-Afterwards the tower's output is scaled to the size of word embeddings (it would be forty times as large), and
-the tower is frozen.
+After training, the tower's output is scaled to the size of word embeddings (it would be forty times as
+large), and the tower is frozen.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from act2see.agent.packing import Packer
-from act2see.micro.recipe.learn_encoder import draw_shown
+from act2see.micro.recipe.learn_encoder import draw_seen_board
 from act2see.micro.recipe.models import IMAGE
 from act2see.micro.world import CELLS, COLOURS, GRID, NAMELESS_SHAPES, SHAPES, SIDES, Board, Pixels, render
 from act2see.tools.frames import FrameRef
@@ -34,7 +36,13 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen3VLForConditionalGeneration
 
-RATE, IGNORED, OUTPUT_RMS = 1e-3, -100, 0.2
+RATE = 1e-3
+IGNORED = -100
+"""Label of what has no name, which the loss ignores."""
+OUTPUT_RMS = 0.2
+"""Root mean square of the tower's output after training, as of word embeddings."""
+CLASSES = (len(SHAPES) + 1, len(COLOURS) + 1, 2, len(SIDES) + 1, GRID, GRID, len(CELLS) + 1)
+"""Number of classes of each label of `cell_labels`."""
 NAMELESS_COLOURS = tuple(
     f"#{r:02x}{g:02x}{b:02x}"
     for r, g, b in product(range(20, 256, 47), repeat=3)
@@ -42,8 +50,8 @@ NAMELESS_COLOURS = tuple(
 )
 
 
-def strange(board: Board, rng: random.Random) -> Board:
-    """The board with some of its pieces in nameless colours and some in nameless shapes."""
+def make_nameless(board: Board, rng: random.Random) -> Board:
+    """Return the board with some pieces in nameless colours and some in nameless shapes."""
     pieces = []
     for p in board.pieces:
         kind = rng.random()
@@ -55,11 +63,11 @@ def strange(board: Board, rng: random.Random) -> Board:
     return replace(board, pieces=tuple(pieces))
 
 
-def labels(boards: list[Board]) -> torch.Tensor:
-    """Shape, colour, light, low side, row and column of each cell, and the cell of the next piece: `(n, 9,
-    7)`.
+def cell_labels(boards: list[Board]) -> torch.Tensor:
+    """Return the labels of each cell, `(n, 9, 7)`.
 
-    0 means none (except for rows and columns); looks without a name are ignored.
+    They are shape, colour, light, low side, row, column, and the cell of the next piece. 0 means none (except
+    for rows and columns); looks without a name are `IGNORED`.
     """
     import torch
 
@@ -76,6 +84,45 @@ def labels(boards: list[Board]) -> torch.Tensor:
     return out
 
 
+def _draw_patches(
+    boards: list[Board], name: str, packer: Packer, rng: random.Random, noise: np.random.Generator
+) -> torch.Tensor:
+    """Draw a noisy picture of each board and return the patches of all: `(n * 36, patch)`."""
+    drawn: dict[str, Pixels] = {}
+    refs = []
+    for i, board in enumerate(boards):
+        pixels = render(board, IMAGE, jitter=rng.randrange(2**31))
+        noisy = pixels + noise.normal(0, 4.0, pixels.shape)
+        ref = FrameRef(digest=f"{name}-{i}", width=IMAGE, height=IMAGE, seconds=0.0)
+        drawn[ref.digest] = noisy.clip(0, 255).astype(np.uint8)
+        refs.append(ref)
+    return packer.patches(refs, lambda ref: drawn[ref.digest])
+
+
+def _reading_loss(heads: Any, seen: Sequence[torch.Tensor], boards: list[Board]) -> Any:
+    """Return the sum of all heads' losses; `seen` holds the tokens `(n * 9, D)` of each output."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    wanted = cell_labels(boards).flatten(0, 1).unbind(-1)
+    losses = []
+    for head, tokens in zip(heads, seen, strict=True):
+        for read, want in zip(head(tokens).split(CLASSES, -1), wanted, strict=True):
+            losses.append(cross_entropy(read, want, ignore_index=IGNORED))
+    return torch.stack(losses).sum()
+
+
+def _scale_outputs(mergers: Sequence[Any], seen: Sequence[torch.Tensor]) -> None:
+    """Scale the outputs of the tower to the size of word embeddings."""
+    import torch
+
+    with torch.no_grad():
+        for merger, tokens in zip(mergers, seen, strict=True):
+            scale = OUTPUT_RMS / tokens.pow(2).mean().sqrt()
+            merger.linear_fc2.weight.mul_(scale)
+            merger.linear_fc2.bias.mul_(scale)
+
+
 def train_eyes(
     model: Qwen3VLForConditionalGeneration,
     packer: Packer,
@@ -84,40 +131,32 @@ def train_eyes(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> None:
-    """Train `model`'s vision tower in place, with DeepStack's outputs, and freeze it."""
+    """Train a model's vision tower in place, with the outputs for DeepStack, and freeze it.
+
+    Args:
+        model: The VLM.
+        packer: The packer of its frames.
+        steps: The number of steps.
+        batch: The number of boards in a step.
+        seed: The seed of the data.
+        progress: Called every 25 steps with a name, the step, the number of steps and the loss.
+    """
     import torch
-    from torch.nn.functional import cross_entropy
 
     rng, noise = random.Random(seed), np.random.default_rng(seed)
-    sizes = (len(SHAPES) + 1, len(COLOURS) + 1, 2, len(SIDES) + 1, GRID, GRID, len(CELLS) + 1)
     visual = model.model.visual
-    outputs = [visual.merger, *visual.deepstack_merger_list]
-    heads = torch.nn.ModuleList(
-        torch.nn.Linear(model.config.text_config.hidden_size, sum(sizes)) for _ in outputs
-    )
+    mergers = [visual.merger, *visual.deepstack_merger_list]
+    width = model.config.text_config.hidden_size
+    heads = torch.nn.ModuleList(torch.nn.Linear(width, sum(CLASSES)) for _ in mergers)
     trainable = [*visual.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(trainable, RATE, weight_decay=0.01)
     grid = torch.tensor([[1, IMAGE // 8, IMAGE // 8]] * batch)
     with equal_frames(model):
         for step in range(steps):
-            boards = [strange(draw_shown(rng), rng) for _ in range(batch)]
-            refs = [
-                FrameRef(digest=f"eyes-{seed}-{step}-{i}", width=IMAGE, height=IMAGE, seconds=0.0)
-                for i in range(batch)
-            ]
-            drawn: dict[str, Pixels] = {}
-            for ref, board in zip(refs, boards, strict=True):
-                pixels = render(board, IMAGE, jitter=rng.randrange(2**31))
-                noisy = pixels + noise.normal(0, 4.0, pixels.shape)
-                drawn[ref.digest] = noisy.clip(0, 255).astype(np.uint8)
-            out = visual(packer.patches(refs, lambda ref: drawn[ref.digest]), grid)  # noqa: B023
+            boards = [make_nameless(draw_seen_board(rng), rng) for _ in range(batch)]
+            out = visual(_draw_patches(boards, f"eyes-{seed}-{step}", packer, rng, noise), grid)
             seen = (out.pooler_output, *out.deepstack_features)
-            wanted = labels(boards).flatten(0, 1).unbind(-1)
-            losses = []
-            for head, tokens in zip(heads, seen, strict=True):
-                for read, want in zip(head(tokens).split(sizes, -1), wanted, strict=True):
-                    losses.append(cross_entropy(read, want, ignore_index=IGNORED))
-            loss: Any = torch.stack(losses).sum()
+            loss = _reading_loss(heads, seen, boards)
             for group in optimiser.param_groups:
                 group["lr"] = warm_cosine(step, steps, RATE, 40)
             optimiser.zero_grad()
@@ -126,9 +165,5 @@ def train_eyes(
             optimiser.step()
             if progress and (step % 25 == 0 or step == steps - 1):
                 progress("eyes", step, steps, loss.item())
-        with torch.no_grad():
-            for merger, tokens in zip(outputs, seen, strict=True):
-                scale = OUTPUT_RMS / tokens.pow(2).mean().sqrt()
-                merger.linear_fc2.weight.mul_(scale)
-                merger.linear_fc2.bias.mul_(scale)
+        _scale_outputs(mergers, seen)
     visual.requires_grad_(False)

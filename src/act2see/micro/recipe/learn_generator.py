@@ -2,12 +2,12 @@
 
 Image-to-image starts from x_s = (1 - s) source + s noise. The transformer is trained on the straight line
 from that point to the latent of the *edited* board, at constant velocity (x_s - target) / s, so that the
-stock `StableDiffusion3Img2ImgPipeline` follows it. s is taken from the pipeline's own schedule: it is not the
-strength. Strength 0.3 keeps enough of the source to read every shape and colour; at 0.5 colours blur and a
-third of the pieces go astray after the same training. Half of the training steps start at s itself, where the
-outcome is decided; the rest of the line only sharpens it.
+stock `StableDiffusion3Img2ImgPipeline` follows it. s is not the strength: it comes from the pipeline's own
+schedule. Strength 0.3 keeps enough of the source to read every shape and colour. At 0.5, after the same
+training, colours blur and a third of the pieces end up in wrong cells. Half of the training samples are at s
+itself, where the outcome is decided; the rest of the line only sharpens it.
 
-The text towers are trained together with the transformer, on the queries that the VLM will write.
+The text towers are trained together with the transformer, on the queries that the VLM writes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import logging
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,17 +36,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 STRENGTH = 0.3
 STEPS = 20
+POOL_STEPS = 400
+"""Training steps in one pass over a pool of encoded boards."""
 
 
 def edit_texts() -> list[str]:
-    """Every query of the world: the tokenizer's whole corpus."""
+    """Return every query of the world, which are all texts that the tokenizer is trained on."""
     shapes = (None, *SHAPES)
     edits = [Edit(side, without) for side in SIDES for without in shapes]
     return [edit_query(edit, blinking) for edit in edits for blinking in shapes]
 
 
 def draw_source(rng: random.Random, held_out: bool = False) -> Board:
-    """Draw a board as an anchor frame may show it: often blinking, sometimes already tipped."""
+    """Draw a board like those of anchor frames: often with a blink, sometimes already tipped."""
     board = draw_board(rng, held_out, pieces=rng.choice((3, 4, 4, 4)))
     if rng.random() < 0.1:
         board = board.tip(rng.choice(SIDES))
@@ -63,7 +66,8 @@ def draw_edit(rng: random.Random, board: Board) -> tuple[Edit, str]:
 
 
 def to_tensor(boards: Sequence[Board], rng: np.random.Generator | None = None) -> torch.Tensor:
-    """The boards as `(n, 3, 48, 48)` in [-1, 1]; `rng` adds a little noise, as compression leaves it."""
+    """Return the pictures of boards, `(n, 3, 48, 48)` in [-1, 1]; `rng` adds noise like that of
+    compression."""
     import torch
 
     pixels = np.stack([render(b, IMAGE) for b in boards]).astype(np.float32)
@@ -73,13 +77,21 @@ def to_tensor(boards: Sequence[Board], rng: np.random.Generator | None = None) -
 
 
 def _rate(step: int, steps: int, peak: float) -> float:
+    """Return the learning rate of a step: 50 steps of warm-up, then a cosine to almost zero."""
     return peak * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-5
 
 
 def train_vae(
     steps: int = 1200, batch: int = 32, seed: int = 0, progress: Progress | None = None
 ) -> AutoencoderKL:
-    """Train the VAE on boards, half of them edited."""
+    """Train the VAE on boards, half of them edited.
+
+    Args:
+        steps: The number of steps.
+        batch: The number of boards in a step.
+        seed: The seed of weights and data.
+        progress: Called every 50 steps with a name, the step, the number of steps and the loss.
+    """
     import torch
 
     torch.manual_seed(seed)
@@ -90,14 +102,17 @@ def train_vae(
         boards = []
         for _ in range(batch):
             board = draw_source(rng)
-            boards.append(draw_edit(rng, board)[0].apply(board) if rng.random() < 0.5 else board)
+            if rng.random() < 0.5:
+                edit, _ = draw_edit(rng, board)
+                board = edit.apply(board)
+            boards.append(board)
         clean = to_tensor(boards)
         x = clean + torch.from_numpy(noise.normal(0, 3 / 127.5, clean.shape).astype(np.float32))
         for group in optimiser.param_groups:
             group["lr"] = _rate(step, steps, 2e-3)
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.sample()).sample
-        kl = posterior.kl().mean() / (8 * 12 * 12)  # numbers of a latent
+        kl = posterior.kl().mean() / (8 * 12 * 12)  # per number of the latent
         loss = (y - clean).abs().mean() + 1e-4 * kl
         optimiser.zero_grad()
         loss.backward()
@@ -114,17 +129,101 @@ def train_vae(
 def start_sigma(
     pipeline: StableDiffusion3Img2ImgPipeline, strength: float = STRENGTH, steps: int = STEPS
 ) -> float:
-    """The noise level at which the stock pipeline starts for this strength."""
+    """Return the noise level at which the stock pipeline starts for this strength."""
     scheduler: Any = pipeline.scheduler
     scheduler.set_timesteps(steps)
     timesteps, _ = pipeline.get_timesteps(steps, strength, "cpu")
     return float(timesteps[0]) / float(scheduler.config.num_train_timesteps)
 
 
+@dataclass(slots=True)
+class _Pool:
+    """Pairs of a board and its edit, encoded once for several passes.
+
+    Encoding takes a third of a step, so a pool of `POOL_STEPS` batches serves four passes, with new noise in
+    each.
+    """
+
+    sources: torch.Tensor
+    """Latents of the boards, `(n, 8, 12, 12)`."""
+    targets: torch.Tensor
+    """Latents of the edited boards, `(n, 8, 12, 12)`."""
+    queries: list[str]
+    """The query of each edit."""
+
+
+def _draw_pool(vae: AutoencoderKL, count: int, rng: random.Random, noise: np.random.Generator) -> _Pool:
+    boards = [draw_source(rng) for _ in range(count)]
+    edits = [draw_edit(rng, board) for board in boards]
+    edited = [edit.apply(board) for (edit, _), board in zip(edits, boards, strict=True)]
+    sources = _encode(vae, boards, noise)
+    targets = _encode(vae, edited, noise)
+    return _Pool(sources, targets, [query for _, query in edits])
+
+
+def _encode(vae: AutoencoderKL, boards: Sequence[Board], noise: np.random.Generator) -> torch.Tensor:
+    """Return the scaled latents of boards, `(n, 8, 12, 12)`."""
+    import torch
+
+    parts = []
+    with torch.no_grad():
+        for i in range(0, len(boards), 256):
+            pixels = to_tensor(boards[i : i + 256], noise)
+            z = vae.encode(pixels).latent_dist.mean
+            parts.append((z - vae.config.shift_factor) * vae.config.scaling_factor)
+    return torch.cat(parts)
+
+
+def _velocity_loss(
+    pipeline: StableDiffusion3Img2ImgPipeline, pool: _Pool, at: int, batch: int, sigma: float
+) -> torch.Tensor:
+    """Return the squared error of the predicted velocity for one batch of a pool.
+
+    Args:
+        pipeline: The generator.
+        pool: The encoded pairs.
+        at: The first pair of the batch.
+        batch: The number of pairs.
+        sigma: The noise level at which the pipeline starts.
+    """
+    import torch
+
+    source = pool.sources[at : at + batch]  # (B, 8, 12, 12)
+    target = pool.targets[at : at + batch]
+    start = (1 - sigma) * source + sigma * torch.randn_like(source)
+    velocity = (start - target) / sigma
+    # Half of the steps train at `sigma` itself, where the outcome is decided.
+    t = torch.where(torch.rand(batch) < 0.5, torch.ones(batch), torch.rand(batch)) * sigma
+    x = target + t.view(-1, 1, 1, 1) * velocity
+    embeds, _, pooled, _ = pipeline.encode_prompt(
+        pool.queries[at : at + batch],
+        None,
+        None,
+        do_classifier_free_guidance=False,
+        max_sequence_length=1,
+    )
+    guess = pipeline.transformer(
+        hidden_states=x, timestep=t * 1000, encoder_hidden_states=embeds, pooled_projections=pooled
+    ).sample
+    loss: torch.Tensor = ((guess - velocity) ** 2).mean()
+    return loss
+
+
 def train_generator(
     vae: AutoencoderKL, steps: int = 3500, batch: int = 48, seed: int = 0, progress: Progress | None = None
 ) -> StableDiffusion3Img2ImgPipeline:
-    """Train transformer and text towers as a world model; the weights are an average over the last steps."""
+    """Train the transformer and the text towers as a world model.
+
+    Args:
+        vae: The trained VAE; its weights do not change.
+        steps: The number of steps.
+        batch: The number of edits in a step.
+        seed: The seed of weights and data.
+        progress: Called every 100 steps with a name, the step, the number of steps and the loss.
+
+    Returns:
+        The pipeline. Its weights are an average over the last steps.
+    """
     import torch
 
     torch.manual_seed(seed)
@@ -134,45 +233,11 @@ def train_generator(
     optimiser = torch.optim.AdamW(trainable.parameters(), 1e-3, weight_decay=0.0)
     average = [p.detach().clone() for p in trainable.parameters()]
     sigma = start_sigma(pipeline)
-    shift, scale = vae.config.shift_factor, vae.config.scaling_factor
-
-    def encode(boards: list[Board]) -> torch.Tensor:
-        with torch.no_grad():
-            z: torch.Tensor = vae.encode(to_tensor(boards, noise)).latent_dist.mean
-            scaled: torch.Tensor = (z - shift) * scale
-            return scaled
-
     trainable.train()
-    latents: tuple[torch.Tensor, ...] = ()
-    edits: list[tuple[Edit, str]] = []
     for step in range(steps):
-        at = step % 400 * batch
-        if step % 1600 == 0:
-            # Encoding takes a third of a step: a pool of pairs serves four passes, with new noise each time.
-            boards = [draw_source(rng) for _ in range(400 * batch)]
-            edits = [draw_edit(rng, board) for board in boards]
-            edited = [edit.apply(board) for (edit, _), board in zip(edits, boards, strict=True)]
-            cuts = range(0, len(boards), 256)
-            latents = (
-                torch.cat([encode(boards[i : i + 256]) for i in cuts]),
-                torch.cat([encode(edited[i : i + 256]) for i in cuts]),
-            )
-        source, target = (part[at : at + batch] for part in latents)  # (B, 8, 12, 12)
-        start = (1 - sigma) * source + sigma * torch.randn_like(source)
-        velocity = (start - target) / sigma
-        t = torch.where(torch.rand(batch) < 0.5, torch.ones(batch), torch.rand(batch)) * sigma
-        x = target + t.view(-1, 1, 1, 1) * velocity
-        embeds, _, pooled, _ = pipeline.encode_prompt(
-            [query for _, query in edits[at : at + batch]],
-            None,
-            None,
-            do_classifier_free_guidance=False,
-            max_sequence_length=1,
-        )
-        guess = pipeline.transformer(
-            hidden_states=x, timestep=t * 1000, encoder_hidden_states=embeds, pooled_projections=pooled
-        ).sample
-        loss = ((guess - velocity) ** 2).mean()
+        if step % (4 * POOL_STEPS) == 0:
+            pool = _draw_pool(vae, POOL_STEPS * batch, rng, noise)
+        loss: Any = _velocity_loss(pipeline, pool, step % POOL_STEPS * batch, batch, sigma)
         for group in optimiser.param_groups:
             group["lr"] = _rate(step, steps, 1e-3)
         optimiser.zero_grad()
@@ -191,11 +256,16 @@ def train_generator(
 
 
 def score_edit(source: Board, edit: Edit, pixels: Pixels) -> tuple[bool, bool]:
-    """Whether a generated picture satisfies its query, and whether it left everything else unchanged.
+    """Return whether a picture satisfies its query, and whether everything else is unchanged.
 
-    The query is satisfied if the low side is marked, the shape to be taken away is gone, and the others are
-    where the world puts them. Everything else is unchanged if the shapes kept their colours and nothing was
-    added.
+    The query is satisfied if the low side is marked, the shape to be taken away is missing, and the others
+    are in the cells that the world's physics gives. Everything else is unchanged if the shapes kept their
+    colours and nothing was added.
+
+    Args:
+        source: The board before the edit.
+        edit: The edit of the query.
+        pixels: The generated picture, `(size, size, 3)` uint8.
     """
     expected, found = edit.apply(source), read_board(pixels)
     satisfied = found.tipped == expected.tipped and _places(found) == _places(expected)
@@ -213,7 +283,17 @@ def _looks(board: Board) -> set[tuple[str, str, bool]]:
 def generate(
     pipeline: StableDiffusion3Img2ImgPipeline, sources: Sequence[Board], queries: Sequence[str], seed: int = 0
 ) -> list[Pixels]:
-    """Edit boards with the stock pipeline; `(48, 48, 3)` uint8 each."""
+    """Edit boards with the stock pipeline.
+
+    Args:
+        pipeline: The generator.
+        sources: The boards.
+        queries: The query of each board.
+        seed: The seed of the noise.
+
+    Returns:
+        The pictures, each `(48, 48, 3)` uint8.
+    """
     import torch
     from PIL import Image
 
@@ -235,7 +315,17 @@ def generate(
 def evaluate(
     pipeline: StableDiffusion3Img2ImgPipeline, n: int = 256, seed: int = 10_000, held_out: bool = False
 ) -> dict[str, float]:
-    """The shares of `n` pictures that satisfy their query, left the rest unchanged, and did both."""
+    """Score generated pictures of new boards.
+
+    Args:
+        pipeline: The generator.
+        n: The number of pictures.
+        seed: The seed of boards and edits.
+        held_out: Whether the boards show held-out pairs.
+
+    Returns:
+        The shares of pictures that satisfy their query, that kept the rest unchanged, and that did both.
+    """
     rng = random.Random(seed)
     sources = [draw_source(rng, held_out) for _ in range(n)]
     edits = [draw_edit(rng, board) for board in sources]
@@ -254,7 +344,18 @@ def evaluate(
 def learn(
     folder: Path, vae_steps: int = 1200, steps: int = 3500, seed: int = 0, progress: Progress | None = None
 ) -> dict[str, float]:
-    """Train both parts and save the pipeline; return its scores on new boards."""
+    """Train the VAE and the pipeline, and save them.
+
+    Args:
+        folder: The folder of the weights.
+        vae_steps: The number of steps of the VAE.
+        steps: The number of steps of the transformer and the text towers.
+        seed: The seed of weights and data.
+        progress: Called with the steps of both parts.
+
+    Returns:
+        The scores of the pipeline on new boards.
+    """
     vae = train_vae(vae_steps, seed=seed, progress=progress)
     pipeline = train_generator(vae, steps, seed=seed, progress=progress)
     pipeline.save_pretrained(folder, safe_serialization=True)

@@ -1,8 +1,8 @@
 """Train the micro VLM: first to see (base), then to use its tools (SFT).
 
-The base model learns to name what initial frames show, to recall it, and to answer what they hold, on boards
-drawn at its own resolution. It never sees a tool tag. SFT learns from traces that the real graph made with
-the real tools (see `corpus`).
+The base model learns to describe initial frames, to look up facts in the description, and to answer from it,
+on boards drawn at its own resolution. It never sees a tool tag. SFT uses traces that the real graph made with
+the real tools (`corpus`).
 """
 
 from __future__ import annotations
@@ -37,14 +37,17 @@ if TYPE_CHECKING:
 def train_base(
     steps: int = 3200, answers: int = 490, batch: int = 32, seed: int = 0, progress: Progress | None = None
 ) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
-    """Train the base model from nothing.
+    """Train the base model from random weights.
 
     Args:
-        steps: Of seeing and recalling, of all lessons together.
-        answers: Further steps, of answering.
-        batch: Rollouts of a step.
-        seed: Of everything.
+        steps: The number of steps of all lessons before answering.
+        answers: The number of further steps, of answering.
+        batch: The number of rollouts in a step.
+        seed: The seed of weights and data.
         progress: Called every 25 steps.
+
+    Returns:
+        The model and its packer.
     """
     import torch
 
@@ -60,21 +63,21 @@ def train_base(
 
     part = steps // 16
     train_eyes(model, packer, 2 * part, seed=seed, progress=progress)
-    # First single frames, many a step, then short clips, then whole ones. At twice this rate seeing is not
-    # learnt at all.
+    # First single frames, with many in a step, then short clips, then whole ones. At twice this learning rate
+    # the model does not learn to see at all.
     learn("frames", glance_batches(packer, pad, end, 48, seed), 2 * part, warmup=60)
     learn("short clips", base_batches(packer, pad, end, batch, seed + 1, (2, 5), busy=1.0), 2 * part)
     whole = base_batches(packer, pad, end, batch, seed + 2, (6, 10))
     learn("clips", whole, 2 * part)
-    # The place of a shape comes before it and is the hardest to look up: at chance after 400 mixed steps,
-    # learnt in 50 of these.
+    # A place is the hardest thing to look up, since it comes before its shape: after 400 mixed steps it is at
+    # chance, while 50 steps of this lesson suffice.
     learn("recall", facts_batches(packer, pad, end, 48, seed + 5, (1, 2), with_events=False), part)
     few = facts_batches(packer, pad, end, batch, seed + 3, (1, 3))
     many = facts_batches(packer, pad, end, batch, seed + 4, (4, 8))
-    # Clips continue between the facts: seeing soon wears away on text alone.
+    # Clips stay in the mix, because the model soon forgets how to see when it is trained on text alone.
     mixed = chain.from_iterable(zip(few, many, few, many, whole, strict=False))
     learn("facts", mixed, steps - 9 * part)
-    # Last, to answer what its view holds. On text alone this is learnt in no time, and does not carry over to
+    # Last, to answer from the view. The model learns this fast on text alone, but does not transfer it to
     # frames.
     text = answer_batches(packer, pad, end, batch, seed + 6, shown=False)
     shown = answer_batches(packer, pad, end, batch, seed + 7, shown=True)
@@ -99,12 +102,15 @@ def train_sft(
 
     Args:
         base: The folder of the base model.
-        traces: The corpus.
-        store: Where its frames are.
-        steps: How many.
-        batch: Traces of a step.
-        seed: Of everything.
+        traces: The traces of the corpus.
+        store: The store of their frames.
+        steps: The number of steps.
+        batch: The number of traces in a step.
+        seed: The seed of the data.
         progress: Called every 25 steps.
+
+    Returns:
+        The model and its packer.
     """
     import torch
     from transformers import Qwen3VLForConditionalGeneration
@@ -120,8 +126,8 @@ def train_sft(
     recalling = facts_batches(packer, pad, end, batch, seed + 4, (4, 8))
     chains = trace_batches(traces, packer, store, batch, seed)
     ends = trace_batches([after_view(t) for t in traces], packer, store, batch, seed + 1)
-    # A chain is mostly description, which the base model knows: most of what is new comes after it. One batch
-    # in four is the base model's, or what it sees and recalls would wear away.
+    # A chain is mostly description, which the base model has learned: most of the new content comes after it.
+    # One batch in four is of the base model's lessons, so that it does not forget them.
     order = (chains, ends, ends, observing, chains, ends, ends, recalling)
     mixed = chain.from_iterable(zip(*order, strict=False))
     fit(model, mixed, steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
@@ -129,7 +135,7 @@ def train_sft(
 
 
 def save(model: Qwen3VLForConditionalGeneration, packer: Packer, folder: Path) -> None:
-    """Save a model with its tokenizer and image processor, as an ordinary folder."""
+    """Save a model with its tokenizer and image processor in an ordinary folder."""
     model.save_pretrained(folder, safe_serialization=True)
     packer.codec.tokenizer.save_pretrained(folder)
     packer.image_processor.save_pretrained(folder)

@@ -1,7 +1,8 @@
 """The lessons of the micro VLM: endless streams of batches, each drawn from its own seed.
 
-Base: to describe what frames show (`glance_batches`, `base_batches`), to look up what was written
-(`facts_batches`), to answer from it (`answer_batches`). SFT: traces of the real graph (`trace_batches`).
+The base model learns to describe frames (`glance_batches`, `base_batches`), to look up facts in a description
+(`facts_batches`), and to answer from it (`answer_batches`). SFT uses traces of the real graph
+(`trace_batches`).
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from act2see.micro.recipe.corpus import shuffle_options, with_tools
 from act2see.micro.recipe.rollouts import (
     Ask,
     DrawnFrames,
-    ask_observed,
+    ask_about_clip,
     base_rollout,
     busy_clip,
-    closed_rollout,
-    concluded,
+    conclude,
+    finish_rollout,
     glance_rollout,
 )
-from act2see.micro.words import blinks, describe_view, moved
+from act2see.micro.words import describe_blink, describe_moves, describe_view
 from act2see.micro.world import FPS, SHAPES, Board, Clip, Short, cell_name
 from act2see.tools.video.store import FrameStore
 from act2see.trace.record import Answer, Question, Text
@@ -40,26 +41,26 @@ if TYPE_CHECKING:
     import torch
 
 Batches = Iterator["dict[str, torch.Tensor]"]
-"""As `collate` makes them."""
+"""Batches as `collate` makes them."""
 
 _FIRST_INDEX = 100_000
-"""Of the questions that lessons use: beyond those of any corpus."""
+"""Number of the lessons' first question, beyond those of any corpus."""
 
 
 def _first_index(seed: int) -> int:
-    """Where a stream begins to number its questions: well below the seeds of the other splits."""
+    """Return the number of a stream's first question. It stays well below the seeds of the other splits."""
     return seed % 20 * 100_000
 
 
 def glance_batches(packer: Packer, pad: int, end: int, batch: int, seed: int) -> Batches:
-    """Batches of single frames.
+    """Yield batches of single frames.
 
     Args:
         packer: The inference packer.
         pad: The id of the padding token.
         end: The id of the token that ends a turn.
-        batch: Rollouts of a batch.
-        seed: Of the stream.
+        batch: The number of rollouts in a batch.
+        seed: The seed of the stream.
     """
     rng = random.Random(seed)
     while True:
@@ -70,16 +71,18 @@ def glance_batches(packer: Packer, pad: int, end: int, batch: int, seed: int) ->
 def base_batches(
     packer: Packer, pad: int, end: int, batch: int, seed: int, seconds: tuple[int, int], busy: float = 0.6
 ) -> Batches:
-    """Batches of clips of one length each, described and asked about. One batch in eight is of single frames.
+    """Yield batches of described clips of one length, each with a question.
+
+    One batch in eight has single frames instead.
 
     Args:
         packer: The inference packer.
         pad: The id of the padding token.
         end: The id of the token that ends a turn.
-        batch: Rollouts of a batch.
-        seed: Of the stream.
+        batch: The number of rollouts in a batch.
+        seed: The seed of the stream.
         seconds: The shortest and the longest clip.
-        busy: The share of clips that change at most seconds.
+        busy: The share of clips that change at almost every second.
     """
     rng = random.Random(seed)
     glances = glance_batches(packer, pad, end, 48, seed)
@@ -94,7 +97,7 @@ def base_batches(
             index += 1
             if rng.random() < busy:
                 clip = busy_clip(rng, length)
-                rollouts.append(base_rollout(clip, ask_observed(clip, rng), (), frames, rng))
+                rollouts.append(base_rollout(clip, ask_about_clip(clip, rng), (), frames, rng))
                 continue
             item = make_item(rng.choice(FAMILIES), _FIRST_INDEX + index, "train", seconds=length)
             if item.family == "observe" and item.in_view:
@@ -102,25 +105,25 @@ def base_batches(
                 reasoning = "".join(s for s in item.chain[1:] if isinstance(s, str))
                 rollouts.append(base_rollout(item.clip, ask, item.options, frames, rng, reasoning))
             else:
-                rollouts.append(base_rollout(item.clip, ask_observed(item.clip, rng), (), frames, rng))
+                rollouts.append(base_rollout(item.clip, ask_about_clip(item.clip, rng), (), frames, rng))
         yield collate(packer, rollouts, frames, pad, end)
 
 
 Fact = tuple[str, str]
-"""How a sentence begins, and how it ends."""
+"""The beginning and the end of a sentence."""
 
 
 def facts(view: list[Board], rng: random.Random, start: int = 0) -> tuple[list[list[Fact]], list[list[Fact]]]:
-    """The facts that follow from a described view.
+    """Return the facts that follow from a described view.
 
     Args:
-        view: One board a second.
+        view: One board for each second.
         rng: The source of randomness.
         start: The number of the first second.
 
     Returns:
-        Those that events ask for, in groups, and plain ones about single boards, in groups of one. The facts
-        of a group stay in order, since they refer to what the first one repeats.
+        Groups of facts about events, and groups of one plain fact about a single board. The facts of a group
+        stay in order, since the later ones refer to the first.
     """
     tipped = any(board.tipped for board in view)
     events = [
@@ -139,13 +142,17 @@ def facts(view: list[Board], rng: random.Random, start: int = 0) -> tuple[list[l
     if len(outcomes := {board for board in view if board.tipped}) == 1:
         plain += _outcome_facts(outcomes.pop())
     drawn = rng.sample(plain, min(16, len(plain)))
-    return events, [[(begun, f"{found}.")] for begun, found in drawn]
+    return events, [[(begin, f"{end}.")] for begin, end in drawn]
 
 
 def _movement_facts(view: list[Board]) -> list[Fact]:
     first, last = view[0], view[-1]
-    group = [("", moved(first, last))]
-    movers = [p.shape for p in first.pieces if (now := last.find(p.shape)) and now.cell != p.cell]
+    group = [("", describe_moves(first, last))]
+    movers = []
+    for p in first.pieces:
+        now = last.find(p.shape)
+        if now and now.cell != p.cell:
+            movers.append(p.shape)
     if len(movers) == 1:
         group.append(("It is the moved", f"{movers[0]}."))
     return group
@@ -154,7 +161,7 @@ def _movement_facts(view: list[Board]) -> list[Fact]:
 def _blink_facts(view: list[Board], rng: random.Random, start: int) -> list[list[Fact]]:
     lit_boards = [board for board in view if board.lit]
     if not lit_boards:
-        return [[blinks(shape, view)] for shape in rng.sample(("shape", *SHAPES), 2)]
+        return [[describe_blink(shape, view)] for shape in rng.sample(("shape", *SHAPES), 2)]
     lit = lit_boards[0].lit
     if len(lit_boards) > 1 or lit is None:
         return []
@@ -163,7 +170,7 @@ def _blink_facts(view: list[Board], rng: random.Random, start: int) -> list[list
         if p != lit:
             known.append((f"With the {lit.shape} lit the {p.shape} is at", f"{cell_name(p.cell)}."))
     asked = rng.choice(("shape", lit.shape))
-    return [[blinks(asked, view, start), *rng.sample(known, len(known))]]
+    return [[describe_blink(asked, view, start), *rng.sample(known, len(known))]]
 
 
 def _place_facts(view: list[Board]) -> list[Fact]:
@@ -191,7 +198,7 @@ def _outcome_facts(board: Board) -> list[Fact]:
 
 
 def with_blink(clip: Clip, rng: random.Random) -> Clip:
-    """The clip with a blink in view, unless it has one."""
+    """Return the clip with a blink in view; a clip that already shows one is unchanged."""
     view = clip.view()
     if any(board.lit for board in view):
         return clip
@@ -211,20 +218,19 @@ def facts_batches(
     seconds: tuple[int, int],
     with_events: bool = True,
 ) -> Batches:
-    """Batches of described clips, as text alone, and the facts that follow; only the ends of sentences are
-    trainable.
+    """Yield batches of clips as text alone: descriptions, and the facts that follow from them.
 
-    To look a thing up in what was written is a skill of its own, which chains with one conclusion each hardly
-    teach.
+    Only the ends of sentences are trainable. Looking things up in a text is a separate skill, which chains
+    with one conclusion each hardly train.
 
     Args:
         packer: The inference packer.
         pad: The id of the padding token.
         end: The id of the token that ends a turn.
-        batch: Rollouts of a batch.
-        seed: Of the stream.
+        batch: The number of rollouts in a batch.
+        seed: The seed of the stream.
         seconds: The shortest and the longest clip.
-        with_events: Whether facts about events are among them.
+        with_events: Whether facts about events are included.
     """
     rng = random.Random(seed)
     index = _first_index(seed)
@@ -239,7 +245,7 @@ def facts_batches(
 
 
 def _fact_clip(rng: random.Random, length: int, index: int) -> Clip:
-    # The families' clips have room for their events from five seconds on.
+    # A family's clip needs at least five seconds for its events.
     if length < 5 or rng.random() < 0.2:
         clip = busy_clip(rng, length)
     else:
@@ -253,28 +259,29 @@ def _fact_rollout(clip: Clip, rng: random.Random, length: int, with_events: bool
     groups = [*events, *plain[1:]] if with_events else plain[1:]
     rng.shuffle(groups)
     segments = [Text(text=describe_view(clip, start), author="graph")]
-    for begun, found in chain.from_iterable([*groups, plain[0]]):
-        if begun:
-            segments.append(Text(text=f" {begun}", author="graph"))
-        segments.append(Text(text=f" {found}"))
+    for begin, end in chain.from_iterable([*groups, plain[0]]):
+        if begin:
+            segments.append(Text(text=f" {begin}", author="graph"))
+        segments.append(Text(text=f" {end}"))
     segments.append(Text(text="</think>\n"))
     answer = plain[0][0][1].rstrip(".")
     closing = Answer(text=f"<answer>{answer}</answer>", body="")
-    return closed_rollout(Question(text="What do you know?"), [], segments, closing, rng)
+    return finish_rollout(Question(text="What do you know?"), [], segments, closing, rng)
 
 
 def answer_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, shown: bool) -> Batches:
-    """Batches of questions whose view holds the answer.
+    """Yield batches of questions whose view holds the answer.
 
-    With them SFT has to teach the calls alone, as it does if the base is a large model.
+    After them, SFT only has to train the calls, as it does for a large base model.
 
     Args:
         packer: The inference packer.
         pad: The id of the padding token.
         end: The id of the token that ends a turn.
-        batch: Rollouts of a batch.
-        seed: Of the stream.
-        shown: Whether the view is frames; otherwise it is text, and what follows it is trainable.
+        batch: The number of rollouts in a batch.
+        seed: The seed of the stream.
+        shown: Whether the view consists of frames. Otherwise it is text, and only the text after it is
+            trainable.
     """
     rng = random.Random(seed)
     index = _first_index(seed)
@@ -293,25 +300,26 @@ def answer_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, sh
                 ask = Ask(item.text, item.lead, item.answer)
                 rollouts.append(base_rollout(item.clip, ask, item.options, frames, rng, reasoning, start=0))
                 continue
-            segments, answer = concluded(reasoning, item.lead, item.answer)
+            segments, answer = conclude(reasoning, item.lead, item.answer)
             segments = [Text(text=view, author="graph"), *segments]
             question = Question(text=item.text, options=item.options)
-            rollouts.append(closed_rollout(question, [], segments, answer, rng))
+            rollouts.append(finish_rollout(question, [], segments, answer, rng))
         yield collate(packer, rollouts, frames, pad, end)
 
 
 def trace_batches(
     traces: Sequence[Trace], packer: Packer, store: FrameStore, batch: int, seed: int
 ) -> Batches:
-    """Shuffled batches of traces of similar length; each time options are in a new order and the tools are
-    drawn anew.
+    """Yield shuffled batches of traces of similar length.
+
+    Each time that a trace is used, its options are shuffled and its tools are drawn again.
 
     Args:
         traces: The traces.
         packer: The inference packer.
-        store: Where their frames are.
-        batch: Traces of a batch.
-        seed: Of the stream.
+        store: The store of their frames.
+        batch: The number of traces in a batch.
+        seed: The seed of the stream.
     """
     tokenizer = packer.codec.tokenizer
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")

@@ -1,12 +1,12 @@
 """The three micro models: the paper's architectures at a thousandth of their size, from random weights.
 
 Each builder returns an ordinary transformers or diffusers object that saves to, and loads from, an ordinary
-folder. Sizes are those at which two cores train the whole recipe within the hour.
+folder. With these sizes two cores train the whole recipe within an hour.
 
-Choices: the VLM sees 48 x 48 pixels with patch 8 and merge 2, so one board cell is one vision token; head_dim
-is 32 because vLLM's attention kernels take nothing smaller; the generator works at 48 x 48 with a 12 x 12 x 8
-latent. BLIP-2's `query_tokens` start at zero in transformers, where they would stay equal to each other, so
-they are drawn from a normal distribution here.
+The VLM sees 48 x 48 pixels with patch 8 and merge 2, so one board cell is one vision token. Its head_dim is
+32 because vLLM's attention kernels accept nothing smaller. The generator works at 48 x 48 with a 12 x 12 x 8
+latent. In transformers, BLIP-2's `query_tokens` start at zero and would stay equal to each other, so here
+they are drawn from a normal distribution.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from transformers import Blip2ForImageTextRetrieval, Qwen3VLForConditionalGeneration
 
 IMAGE = 48
-"""Pixels of each side of a frame."""
+"""Width and height of a frame in pixels."""
 PATCH = 8
 LATENT_CHANNELS = 8
 
 
 def build_vae() -> AutoencoderKL:
-    """48 x 48 x 3 to 12 x 12 x 8 and back (0.25 M parameters)."""
+    """Build a VAE between 48 x 48 x 3 pixels and 12 x 12 x 8 latents (0.25 M parameters)."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -45,9 +45,9 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_generator(vae: AutoencoderKL, tokenizer: Any) -> StableDiffusion3Img2ImgPipeline:
-    """Stable Diffusion 3 with two small CLIP text towers, no T5, and a six-layer MMDiT.
+    """Build Stable Diffusion 3 with two small CLIP text towers, no T5, and a six-layer MMDiT.
 
-    The scheduler is unshifted: with `shift=3`, eight steps at strength 0.5 would start at sigma 0.69, where
+    The scheduler has no shift: with `shift=3`, eight steps at strength 0.5 would start at sigma 0.69, where
     too little of the source is left.
     """
     from diffusers import (
@@ -96,7 +96,7 @@ def build_generator(vae: AutoencoderKL, tokenizer: Any) -> StableDiffusion3Img2I
 
 
 def build_encoder(vocabulary: int) -> Blip2ForImageTextRetrieval:
-    """BLIP-2 for image-text retrieval: a small ViT, a Q-Former with eight query tokens."""
+    """Build BLIP-2 for image-text retrieval: a small ViT and a Q-Former with eight query tokens."""
     import torch
     from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
@@ -143,7 +143,7 @@ def build_encoder(vocabulary: int) -> Blip2ForImageTextRetrieval:
 
 
 def build_vlm(tokenizer: Any) -> Qwen3VLForConditionalGeneration:
-    """Qwen3-VL of four layers x 128 with a three-layer vision tower and DeepStack."""
+    """Build a Qwen3-VL of four layers, 128 wide, with a three-layer vision tower and DeepStack."""
     import torch
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -183,13 +183,14 @@ def build_vlm(tokenizer: Any) -> Qwen3VLForConditionalGeneration:
         tie_word_embeddings=True,
     )
     model = Qwen3VLForConditionalGeneration(config)
-    # At the default 0.02, positions are ten times weaker than patches, and cells are told apart late.
+    # At the default 0.02, positions are ten times weaker than patches, and the model learns late to
+    # distinguish cells.
     torch.nn.init.normal_(model.model.visual.pos_embed.weight, std=0.3)
     return model
 
 
 def encoder_image_processor() -> Any:
-    """BLIP-2's preprocessing at 48 x 48."""
+    """Return BLIP-2's preprocessing at 48 x 48."""
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
     return BlipImageProcessorPil(
@@ -198,7 +199,7 @@ def encoder_image_processor() -> Any:
 
 
 def vlm_image_processor() -> Any:
-    """Qwen3-VL's preprocessing at 48 x 48, without torchvision."""
+    """Return Qwen3-VL's preprocessing at 48 x 48, without torchvision."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     pixels = IMAGE * IMAGE

@@ -1,7 +1,7 @@
-"""Several processes that work side by side, and end with the one that started them.
+"""Worker processes that end with the process that started them.
 
-Ctrl-C reaches every process of a terminal. Here only the first one reacts, and terminates the others: they
-would otherwise print a traceback each, and be waited for until they are done.
+Ctrl-C reaches every process of a terminal. Here only the first process reacts and terminates the others.
+Otherwise each would print a traceback, and the first would wait until all are done.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from multiprocessing import get_context
 
 @contextmanager
 def pool_of(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of new processes. If an exception leaves the block, they are terminated."""
+    """Yield a pool of new processes. If an exception leaves the block, terminate them."""
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
     try:
         yield pool

@@ -1,8 +1,7 @@
-"""Rollouts for the base model, made without clips or a graph: frames are drawn, chains are written by the
-world.
+"""Rollouts for the base model, made from drawn frames and the world's own chains, without videos or a graph.
 
-Each is a question about what its frames show, the description of every frame, and an answer that follows from
-it. None holds a tool call.
+Each holds a question about its frames, a description of every frame, and an answer that follows from the
+description. None holds a tool call.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
 from act2see.micro.questions import draw_tags
-from act2see.micro.recipe.learn_encoder import draw_shown
+from act2see.micro.recipe.learn_encoder import draw_seen_board
 from act2see.micro.recipe.models import IMAGE
 from act2see.micro.words import closing, describe, describe_view
 from act2see.micro.world import FPS, Board, Clip, Pixels, cell_name, render as draw
@@ -25,16 +24,16 @@ from act2see.trace.trace import Trace
 
 
 class DrawnFrames:
-    """A frame source that draws boards on demand, with the noise that compression leaves."""
+    """A source of frames that draws boards on demand, with noise like that of compression."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.boards: dict[str, Board] = {}
-        """By digest."""
+        """The board of each digest."""
         self.noise = np.random.default_rng(seed)
 
     def ref(self, board: Board) -> FrameRef:
-        """A reference to a new frame that shows a board."""
+        """Return a reference to a new frame that shows a board."""
         digest = f"drawn-{self.seed}-{len(self.boards)}"
         self.boards[digest] = board
         return FrameRef(digest=digest, width=IMAGE, height=IMAGE, seconds=0.0)
@@ -46,17 +45,17 @@ class DrawnFrames:
 
 
 def busy_clip(rng: random.Random, seconds: int) -> Clip:
-    """A clip that shows another board at most seconds, so that no description can be copied from the last
-    one.
+    """Draw a clip that shows a new board at most seconds.
 
-    Without such clips a model learns to repeat itself, and reads each frame vaguely.
+    Its descriptions cannot be copied from the second before. Without such clips a model learns to repeat
+    itself, and reads each frame vaguely.
     """
-    board = draw_shown(rng)
+    board = draw_seen_board(rng)
     slow = [(0, board)]
     for second in range(1, seconds):
         kind = rng.random()
         if kind < 0.7:
-            board = draw_shown(rng)
+            board = draw_seen_board(rng)
         elif kind < 0.9 and not board.tipped:
             board = board.change(rng.choice(board.pieces).shape, cell=rng.choice(board.free))
         slow.append((second * FPS, board))
@@ -68,14 +67,15 @@ class Ask(NamedTuple):
 
     text: str
     lead: str
-    """How its conclusion begins."""
+    """The beginning of the conclusion."""
     answer: str
 
 
-def ask_shown(board: Board, rng: random.Random, when: str = "") -> Ask:
-    """A question about one board; `when` says which one, as in "At the end"."""
+def ask_about_board(board: Board, rng: random.Random, when: str = "") -> Ask:
+    """Draw a question about one board of a clip; `when` names it, like "At the end"."""
     p = rng.choice(board.pieces)
-    place, kind = cell_name(p.cell), rng.random()
+    place = cell_name(p.cell)
+    kind = rng.random()
     lead = f"{when} the" if when else "The"
     asked = f" {when.lower()}" if when else ""
     if kind < 0.3:
@@ -86,12 +86,12 @@ def ask_shown(board: Board, rng: random.Random, when: str = "") -> Ask:
     return Ask(f"Which shape is at {place}{asked}?", lead, p.shape)
 
 
-def ask_observed(clip: Clip, rng: random.Random) -> Ask:
-    """A question about the start or the end of a clip."""
+def ask_about_clip(clip: Clip, rng: random.Random) -> Ask:
+    """Draw a question about the start or the end of a clip."""
     view = clip.view()
     if rng.random() < 0.5:
-        return ask_shown(view[0], rng, "At the start")
-    return ask_shown(view[-1], rng, "At the end")
+        return ask_about_board(view[0], rng, "At the start")
+    return ask_about_board(view[-1], rng, "At the end")
 
 
 def base_rollout(
@@ -103,17 +103,17 @@ def base_rollout(
     reasoning: str = "",
     start: int | None = None,
 ) -> Rollout:
-    """A clip's initial frames, their description second by second, and an answer that follows from it.
+    """Make a rollout of a clip: its initial frames, their description by the second, and an answer.
 
     Args:
         clip: The clip.
         ask: The question.
-        options: Its options, if it has any.
-        frames: Get the frames of the clip; equal boards are one frame.
+        options: The options of the question; empty for none.
+        frames: The source to which the frames are added; equal boards share one frame.
         rng: The source of randomness.
-        reasoning: Follows the description.
-        start: The number of the first second. Default: any that leaves room for one digit, so that short
-            clips teach every second's name.
+        reasoning: Text between the description and the conclusion.
+        start: The number of the first second. Default: a random one with which all numbers have one digit, so
+            that short clips train the number of every second.
     """
     view = clip.view()
     if start is None:
@@ -124,31 +124,39 @@ def base_rollout(
         if board not in known:
             known[board] = frames.ref(board)
         initial.append(known[board].model_copy(update={"seconds": float(second)}))
-    segments, answer = concluded(describe_view(clip, start) + reasoning, ask.lead, ask.answer)
-    return closed_rollout(Question(text=ask.text, options=options), initial, segments, answer, rng)
+    segments, answer = conclude(describe_view(clip, start) + reasoning, ask.lead, ask.answer)
+    return finish_rollout(Question(text=ask.text, options=options), initial, segments, answer, rng)
 
 
 def glance_rollout(frames: DrawnFrames, rng: random.Random) -> Rollout:
-    """One frame of anything that the world can show, described in full, with conclusions from it."""
-    board = draw_shown(rng)
+    """Make a rollout of one frame, its full description, and conclusions from it."""
+    board = draw_seen_board(rng)
     second = rng.randrange(10)
-    *more, ask = (ask_shown(board, rng) for _ in range(5))
+    *more, ask = (ask_about_board(board, rng) for _ in range(5))
     conclusions = " ".join(f"{other.lead} {other.answer}." for other in more)
-    segments, answer = concluded(f"Second {second}: {describe(board)} {conclusions}", ask.lead, ask.answer)
+    segments, answer = conclude(f"Second {second}: {describe(board)} {conclusions}", ask.lead, ask.answer)
     frame = frames.ref(board).model_copy(update={"seconds": float(second)})
-    return closed_rollout(Question(text=ask.text), [frame], segments, answer, rng)
+    return finish_rollout(Question(text=ask.text), [frame], segments, answer, rng)
 
 
-def concluded(thought: str, lead: str, answer: str) -> tuple[list[Text], Answer]:
-    """The segments of a thought that ends with a conclusion."""
+def conclude(thought: str, lead: str, answer: str) -> tuple[list[Text], Answer]:
+    """Return the segments of a thought that ends with a conclusion."""
     text, tag, rest = (thought + closing(lead, answer)).partition("<answer>")
     return [Text(text=text)], Answer(text=tag + rest, body="")
 
 
-def closed_rollout(
+def finish_rollout(
     question: Question, initial: list[FrameRef], segments: list[Text], answer: Answer, rng: random.Random
 ) -> Rollout:
-    """A rollout with its end of turn; which tools its prompt names is drawn."""
+    """Make a rollout with its end of turn; the tools in its prompt are drawn.
+
+    Args:
+        question: The question.
+        initial: References to the initial frames.
+        segments: The text before the answer.
+        answer: The answer.
+        rng: The source of randomness.
+    """
     video = Video(
         path="",
         digest="",

@@ -1,7 +1,8 @@
 """Tokenizers of the micro models, trained on the world's own sentences.
 
-Each has the class and the file format of its large sibling: byte-level BPE with Qwen's special tokens, BERT
-WordPiece for BLIP-2, CLIP's lower-cased BPE. Any text can be tokenised; only the world's words are one token.
+Each has the class and the file format of the large model's: byte-level BPE with Qwen's special tokens, BERT
+WordPiece for BLIP-2, CLIP's lower-cased BPE. They tokenise any text, but only the world's words are single
+tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def _words(texts: Iterable[str]) -> list[str]:
 
 
 def qwen_tokenizer(texts: Iterable[str], vocabulary: int = 640) -> Any:
-    """Byte-level BPE as in Qwen3-VL."""
+    """Train a byte-level BPE tokenizer as in Qwen3-VL."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import Qwen2TokenizerFast
 
@@ -66,7 +67,7 @@ def qwen_tokenizer(texts: Iterable[str], vocabulary: int = 640) -> Any:
 
 
 def bert_tokenizer(texts: Iterable[str]) -> Any:
-    """WordPiece as in BLIP-2's Q-Former; single characters cover every other word."""
+    """Make a WordPiece tokenizer as in BLIP-2's Q-Former; single characters cover all other words."""
     from transformers import BertTokenizerFast
 
     words = _words(texts)
@@ -77,7 +78,7 @@ def bert_tokenizer(texts: Iterable[str]) -> Any:
 
 
 def clip_tokenizer(texts: Iterable[str], vocabulary: int = 700) -> Any:
-    """CLIP's BPE; at most 16 tokens, where the large model has 77."""
+    """Train CLIP's BPE. A text has at most 16 tokens, while the large model has 77."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizerFast
 

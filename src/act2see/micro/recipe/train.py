@@ -1,6 +1,6 @@
-"""The whole recipe, from nothing to shipped weights: `act2see micro train`.
+"""The whole recipe, from random to shipped weights: `act2see micro train`.
 
-Stages, each with its own seed and its own folder, so that one can be run again alone:
+Each stage has its own folder, so that it can be run again alone:
 
     base       the VLM learns to see, to describe every second of a view, and to answer from its description
     encoder    BLIP-2 learns to score frames against phrases
@@ -28,7 +28,7 @@ from act2see.training.sft.loop import Progress
 log = logging.getLogger(__name__)
 STAGES = ("base", "encoder", "generator", "corpus", "vlm")
 LANES = (("base",), ("encoder", "generator"))
-"""Stages that need nothing of each other: the lanes run side by side, in two processes."""
+"""Independent stages: the lanes run in parallel, in two processes."""
 FULL = {
     "base": 3200,
     "answers": 490,
@@ -52,16 +52,16 @@ def train(
 
     Args:
         out: The folder of the weights.
-        quick: A few steps of each stage, to see that all of them run.
-        progress: Called with every stage's steps.
-        stages: Those to run; the others' results are taken from `out`.
-        seed: Of everything.
+        quick: Whether to run only a few steps of each stage, to check that all of them work.
+        progress: Called with a name, the step, the number of steps and the loss.
+        stages: The stages to run; the results of the others are read from `out`.
+        seed: The seed of all stages.
 
     Returns:
-        Seconds by stage.
+        The seconds of each stage.
 
     Raises:
-        ConfigError: There is no such stage.
+        ConfigError: If a stage does not exist.
     """
     for stage in stages:
         if stage not in STAGES:
@@ -100,7 +100,7 @@ def _run(stage: str, out: Path, counts: dict[str, int], seed: int, progress: Pro
 def _run_lanes(
     lanes: list[list[str]], out: Path, counts: dict[str, int], seed: int, progress: Progress | None
 ) -> dict[str, float]:
-    """Run the lanes side by side, each on an equal share of the cores; return seconds by stage."""
+    """Run the lanes in parallel, each on an equal share of the cores; return the seconds of each stage."""
     import os
     from multiprocessing import Manager
     from queue import Empty

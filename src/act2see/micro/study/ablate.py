@@ -1,13 +1,13 @@
 """The paper's ablations on the board world: `act2see micro ablate`.
 
-Every arm is a student that starts from the same base model and learns the same number of steps; arms differ
-in their corpus, their tools, or what their loss counts. Chains are made by the scripted teacher through the
-real graph and tools, so the noisy arms show what stated faults do to a student, and not how often a real
-teacher has them. Tables are the paper's: 4 (`insertion`), 6 (`corpus-hinted`), 7 (`unfiltered`, `filtered`),
-8 (`text`, `retrieval`, `generation`, `both`).
+Every arm is a student that starts from the same base model and trains for the same number of steps; arms
+differ in their corpus, their tools, or the tokens of their loss. The scripted teacher makes the chains
+through the real graph and tools, so the noisy arms show the effect of given faults on a student, not how
+often a real teacher makes them. The tables are those of the paper: 4 (`insertion`), 6 (`corpus-hinted`), 7
+(`unfiltered`, `filtered`), 8 (`text`, `retrieval`, `generation`, `both`).
 
-Each stage writes its result to `seed-N/STAGE.json` when it is done and is not run again while that file
-exists: an interrupted run resumes. The figures are read from those files alone (`ablate_report`).
+Each finished stage writes its result to `seed-N/STAGE.json`. It is not run again while that file exists, so
+an interrupted run can be resumed. The report reads only these files (`ablate_report`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,11 @@ from act2see.agent.reasoners.base import Reasoner
 from act2see.errors import CorpusError
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.state import AskContext
-from act2see.micro.questions import FAMILIES, TAGS, items
+from act2see.micro.questions import TAGS, items
 from act2see.micro.recipe.corpus import after_view, shuffle_options, with_tools
 from act2see.micro.source import THRESHOLD, load_world
-from act2see.micro.study.evaluate import AnsweredItem, ask_all, one_thread
-from act2see.micro.study.probes import Inserted, frame_writing
+from act2see.micro.study.evaluate import ask_all, count_answers, one_thread
+from act2see.micro.study.probes import FrameByRule, count_written_frames
 from act2see.micro.teacher import Faults, ScriptedTeacher
 from act2see.tools.runtime.files import write_text
 from act2see.tools.runtime.memory import release
@@ -53,40 +53,41 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of everything."""
+    """Sizes of the study."""
 
     corpus: int = 800
     """Questions in a corpus."""
     hinted: int = 100
     """Questions in the corpus of the hinted teacher."""
     steps: int = 220
-    """Of SFT."""
+    """Steps of SFT."""
     asked: int = 160
     """Questions that each arm is asked."""
     rounds: int = 12
-    """Of GRPO."""
+    """Rounds of GRPO."""
     seeds: int = 3
+    """Seeds with which every stage is repeated."""
 
 
 QUICK = Sizes(corpus=400, hinted=50, steps=120, asked=80, rounds=4, seeds=1)
 ENDS = 5
-"""How often the end of a chain is trained on for each time that the whole chain is."""
+"""How often the end of a chain is used in training for each use of the whole chain."""
 
 OnStage = Callable[[str, float], None]
-"""Called with a finished stage and its seconds."""
+"""A function that is called with the name of a finished stage and its seconds."""
 
 
 def ablate(out: Path, sizes: Sizes, on_stage: OnStage | None = None, only: Sequence[str] = ()) -> None:
-    """Run the stages that are not done yet.
+    """Run the stages that are not finished.
 
     Args:
         out: The folder of the results.
-        sizes: How much of everything.
+        sizes: The sizes of the study.
         on_stage: Called after each stage.
-        only: Names of stages; those that they build on must be among them, or done. Default: all.
+        only: The stages to run. Stages that they depend on must be included or finished. Default: all.
 
     Raises:
-        CorpusError: `out` holds results of other sizes.
+        CorpusError: If `out` holds results of other sizes.
     """
     _check_same_sizes(out, sizes)
     for seed in range(sizes.seeds):
@@ -99,13 +100,13 @@ def ablate(out: Path, sizes: Sizes, on_stage: OnStage | None = None, only: Seque
             seconds = round(time.perf_counter() - started, 1)
             result |= {"stage": name, "seed": seed, "seconds": seconds}
             write_text(run.file(name), json.dumps(result, indent=1) + "\n")
-            release()  # a trainer leaves cycles of references
+            release()  # a trainer leaves reference cycles, which hold its model
             if on_stage:
                 on_stage(f"seed {seed}, {name}", seconds)
 
 
 def _check_same_sizes(out: Path, sizes: Sizes) -> None:
-    """Write the sizes down, or check that they are those written there. Seeds may be added."""
+    """Write the sizes to the folder or, if it has some, check that they are equal. Seeds can be added."""
     file = out / "sizes.json"
     given = {name: size for name, size in asdict(sizes).items() if name != "seeds"}
     if not file.exists():
@@ -116,22 +117,24 @@ def _check_same_sizes(out: Path, sizes: Sizes) -> None:
 
 @dataclass(slots=True)
 class _SeedRun:
-    """The stages of one seed, in an order in which each finds what it needs."""
+    """The stages of one seed."""
 
     folder: Path
     seed: int
     sizes: Sizes
 
     def file(self, stage: str) -> Path:
+        """Return the file of a stage's result."""
         return self.folder / f"{stage}.json"
 
     def stages(self) -> dict[str, Callable[[], Result]]:
+        """Return all stages by name, each after those that it depends on."""
         arms: dict[str, Callable[[], Result]] = {
             "corpus-reference": lambda: self.build("reference", Faults(0, 0, 0, 0)),
             "corpus-noisy": lambda: self.build("noisy", Faults()),
             "corpus-hinted": lambda: self.build("hinted", Faults(), hint=True, count=self.sizes.hinted),
             "base": lambda: self.ask("micro:base", TAGS),
-            "insertion": lambda: self.ask("micro:base", TAGS, Inserted),
+            "insertion": lambda: self.ask("micro:base", TAGS, FrameByRule),
             "both": lambda: self.arm("both", self.reference(), TAGS),
             "text": lambda: self.arm("text", self.reference(()), ()),
             "retrieval": lambda: self.arm("retrieval", self.reference(TAGS[:1]), TAGS[:1]),
@@ -146,9 +149,11 @@ class _SeedRun:
         return {**arms, "self-training": self.self_training, "grpo": self.grpo}
 
     def weights(self, arm: str) -> Path:
+        """Return the folder of an arm's weights."""
         return self.folder / "arms" / arm
 
     def config(self, weights: str = "micro:vlm") -> Config:
+        """Return the micro preset with this VLM."""
         return load_config(
             "micro",
             cache=str(self.folder / "cache"),
@@ -159,7 +164,14 @@ class _SeedRun:
     # Corpora
 
     def build(self, name: str, faults: Faults, *, hint: bool = False, count: int | None = None) -> Result:
-        """The teacher's first attempts, right or wrong; only some arms filter them."""
+        """Build a corpus of the teacher's first attempts, right or wrong; only some arms filter them.
+
+        Args:
+            name: The name of the corpus.
+            faults: The teacher's faults.
+            hint: Whether the prompt contains the right answer.
+            count: The number of questions. Default: that of `sizes`.
+        """
         samples = list(load_world(count or self.sizes.corpus, self.folder / "clips", self.seed))
         plan = ConstructPlan(retries=0, seed=self.seed, hint=hint)
         teacher = ScriptedTeacher(faults, self.seed)
@@ -194,18 +206,20 @@ class _SeedRun:
         return [c for c in self.chains(name, "filtered.jsonl") if not c.dropped]
 
     def chains(self, name: str, file: str = "chains.jsonl") -> list[Chain]:
-        """The chains with a trace, in an order that does not depend on which was finished first."""
+        """Return the chains with a trace, in an order that does not depend on the order of completion."""
         chains = [c for c in read_chains(self.folder / name / file) if c.trace]
         return sorted(chains, key=lambda c: c.sample.id)
 
     def traces(self, name: str) -> list[Trace]:
+        """Return the traces of a corpus."""
         return [c.trace for c in self.chains(name) if c.trace]
 
     def filtered(self, name: str) -> list[Trace]:
+        """Return the traces of a corpus that pass the filter."""
         return [c.trace for c in self.chains(name, "filtered.jsonl") if c.trace and not c.dropped]
 
     def reference(self, tags: Sequence[str] = TAGS) -> list[Trace]:
-        """The reference chains as they would have gone with these tools alone."""
+        """Return the reference chains as they would be with only these tools."""
         rng = Random(self.seed)
         return [with_tools(t, tags, rng) for t in self.filtered("reference")]
 
@@ -220,7 +234,15 @@ class _SeedRun:
         *,
         loss_on_frames: bool = False,
     ) -> Result:
-        """Learn, then ask."""
+        """Train an arm and ask it the test questions.
+
+        Args:
+            name: The name of the arm.
+            traces: The traces to train on.
+            tags: The tools of the test questions.
+            run: The corpus whose folder holds the frames of the traces.
+            loss_on_frames: Whether the loss includes the tokens of returned frames.
+        """
         learning = self.learn(name, traces, run, loss_on_frames=loss_on_frames)
         return learning | self.ask(str(self.weights(name)), tags)
 
@@ -233,9 +255,21 @@ class _SeedRun:
         base: str = "micro:base",
         loss_on_frames: bool = False,
     ) -> Result:
-        rate, steps = 1e-3, self.sizes.steps
-        if base != "micro:base":  # a trained student learns on at a lower rate, and half as long
-            rate, steps = 3e-4, max(1, steps // 2)
+        """Train a student.
+
+        Args:
+            name: The name of the arm.
+            traces: The traces to train on.
+            run: The corpus whose folder holds the frames of the traces.
+            base: The weights to start from.
+            loss_on_frames: Whether the loss includes the tokens of returned frames.
+        """
+        rate = 1e-3
+        steps = self.sizes.steps
+        if base != "micro:base":
+            # The base is a trained student, which needs a lower rate and half the steps.
+            rate = 3e-4
+            steps = max(1, steps // 2)
         settings = SftSettings(
             base=base,
             mode="full",
@@ -252,9 +286,11 @@ class _SeedRun:
             save_steps=1_000_000,
             seed=self.seed,
         )
-        # A chain is mostly description, which the base model knows: most of the training is on what follows.
-        ends = [end for trace in traces if (end := _end(trace))]
-        repeated = [t.model_copy(update={"id": f"{t.id}/{n}"}) for n in range(ENDS) for t in ends]
+        # A chain is mostly description, which the base model has learned: train mostly on the text after it.
+        ends = [end for trace in traces if (end := _end_of_chain(trace))]
+        repeated = []
+        for n in range(ENDS):
+            repeated += [end.model_copy(update={"id": f"{end.id}/{n}"}) for end in ends]
         result = finetune(
             [*traces, *repeated],
             FrameStore(self.folder / run / "frames"),
@@ -276,23 +312,30 @@ class _SeedRun:
         wrap: Callable[[Reasoner], Reasoner] | None = None,
         max_calls: int | None = None,
     ) -> Result:
-        """Ask the test questions through the graph, and count."""
+        """Ask the test questions through the graph; return the counts.
+
+        Args:
+            weights: The VLM.
+            tags: The tools that it can call.
+            wrap: Wraps the reasoner in another one.
+            max_calls: The number of calls allowed for a question. Default: that of the preset.
+        """
         context = AskContext(tools=tuple(tags), seed=self.seed, max_calls=max_calls)
         questions = list(items(self.sizes.asked, "test"))
         answers, _ = asyncio.run(
             ask_all(self.config(weights), questions, self.folder / "test-clips", context, wrap=wrap)
         )
-        return scored(answers)
+        return count_answers(answers)
 
     def new_questions(self) -> list[Sample]:
-        """Questions that no corpus has, half as many as a corpus has."""
+        """Return questions that are in no corpus, half as many as in a corpus."""
         first = self.sizes.corpus
         return list(load_world(first + first // 2, self.folder / "clips", self.seed))[first:]
 
     def self_training(self) -> Result:
-        """Rejection sampling: the student's own answers to new questions, filtered, are trained on beside the
-        reference chains."""
-        student, new = str(self.weights("both")), self.new_questions()
+        """Train a student on its own filtered answers to new questions, along with the reference chains."""
+        student = str(self.weights("both"))
+        new = self.new_questions()
         plan = ConstructPlan(retries=1, seed=self.seed, temperature=0.7)
         self._construct(new, self.config(student), "own", plan, concurrency=32)
         own = [c.trace for c in self._filter("own") if c.trace]
@@ -307,6 +350,7 @@ class _SeedRun:
         return {"sampled": len(new), "own": len(own)} | learning | answers
 
     def grpo(self) -> Result:
+        """Train a student by GRPO on new questions."""
         settings = GrpoSettings(
             rounds=self.sizes.rounds,
             questions=12,
@@ -322,38 +366,23 @@ class _SeedRun:
         return {"rounds": seen} | self.ask(str(folder), TAGS)
 
     def frame_tokens(self) -> Result:
-        """What students would write in the place of returned frames, with the loss on frames and without."""
+        """Count the frame tokens that students would write themselves, with and without the loss on
+        frames."""
         traces = [t for t in self.filtered("reference") if t.calls][:40]
         store = FrameStore(self.folder / "reference" / "frames")
-        return {arm: frame_writing(self.weights(arm), traces, store) for arm in ("both", "loss-on-frames")}
+        counts: Result = {}
+        for arm in ("both", "loss-on-frames"):
+            counts[arm] = count_written_frames(self.weights(arm), traces, store)
+        return counts
 
 
 def _has_frame(trace: Trace) -> bool:
     return any(isinstance(s, Frames) and s.frames for s in trace.segments)
 
 
-def _end(trace: Trace) -> Trace | None:
-    """What follows the description of the view; None if the chain does not begin with it."""
+def _end_of_chain(trace: Trace) -> Trace | None:
+    """Return the chain after its description of the view, or None if it does not begin with one."""
     try:
         return after_view(trace).model_copy(update={"id": f"{trace.id}/end"})
     except ValueError:
         return None
-
-
-def scored(answers: Iterable[AnsweredItem]) -> Result:
-    """Counts, of which the report makes rates."""
-    answers = list(answers)
-    families = {}
-    for family in FAMILIES:
-        of_family = [a for a in answers if a.item.family == family]
-        families[family] = [sum(a.right for a in of_family), len(of_family)]
-    needed = [set(a.item.needed) for a in answers]
-    return {
-        "asked": len(answers),
-        "right": sum(a.right for a in answers),
-        "families": families,
-        "calls": sum(len(a.trace.calls) for a in answers),
-        "needed": sum(map(len, needed)),
-        "needed and called": sum(len(tags & a.called) for tags, a in zip(needed, answers, strict=True)),
-        "tokens": sum(a.trace.usage.tokens for a in answers),
-    }

@@ -1,8 +1,8 @@
-"""The ablations as a page: a table for each, against the paper's, and two plots. It reads only what `ablate`
-has written.
+"""The report of the ablations: a table for each, with the paper's figures, and two plots.
 
-Rates are means over seeds; behind ± is the largest distance of a seed from that mean or, with one seed, the
-half-width of its 95 % interval. Arms that are not done yet are left out, and named.
+It reads only the files that `ablate` has written. Rates are means over seeds; the figure after ± is the
+largest distance of a seed from that mean or, with one seed, the half-width of its 95 % interval. Unfinished
+arms are omitted from the tables and named below them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from act2see.micro.study.evaluate import Rate
 from act2see.tools.runtime.markdown import markdown_table
 
 Results = dict[str, list[dict[str, Any]]]
-"""By stage: its result for each seed."""
+"""The results of each stage, one for each seed."""
 Arm = tuple[str, str, float | None]
 """A stage, its label, and the paper's figure."""
 TOOLS = (
@@ -48,7 +48,7 @@ def read_results(folder: Path) -> Results:
     """Read the results in a folder of `ablate`.
 
     Raises:
-        CorpusError: There are none.
+        CorpusError: If the folder has no results.
     """
     found: Results = {}
     for file in sorted(folder.glob("seed-*/*.json")):
@@ -65,7 +65,7 @@ class Mean:
     value: float
     spread: float
     percent: bool = True
-    """How it is printed."""
+    """Whether it is printed as a percentage."""
 
     def __str__(self) -> str:
         if self.percent:
@@ -74,7 +74,7 @@ class Mean:
 
 
 def rate(results: Sequence[dict[str, Any]], hits: str = "right", n: str = "asked") -> Mean:
-    """The mean of one count over another; by default the accuracy."""
+    """Return the mean ratio of two counts; by default the accuracy."""
     values = [r[hits] / r[n] for r in results if r[n]]
     if not values:
         return Mean(math.nan, math.nan)
@@ -85,7 +85,7 @@ def rate(results: Sequence[dict[str, Any]], hits: str = "right", n: str = "asked
 
 
 def calls(results: Sequence[dict[str, Any]]) -> Mean:
-    """The calls of a question."""
+    """Return the mean number of calls for a question."""
     values = [r["calls"] / r["asked"] for r in results]
     return Mean(fmean(values), _spread(values), percent=False)
 
@@ -96,7 +96,7 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def markdown(results: Results, command: str) -> str:
-    """The page. `command` is what made the results."""
+    """Return the report as Markdown. `command` is the command that made the results."""
     parts = [
         "# The paper's ablations on the board world\n",
         _introduction(results, command),
@@ -199,19 +199,19 @@ def _hint(results: Results) -> str:
         "## The right answer in the teacher's prompt (table 6)\n\n"
         + markdown_table(("", "chains with a frame", "the paper"), rows)
         + "\nThe scripted teacher is programmed to trust a hint nine times in ten: this shows that the "
-        "machinery works, and is no evidence.\n"
+        "machinery works, but is not evidence.\n"
     )
 
 
-def _at_most(results: Results, calls: int) -> list[dict[str, Any]] | None:
-    """The results with so many calls allowed; every arm is allowed four."""
+def _results_with_calls(results: Results, calls: int) -> list[dict[str, Any]] | None:
+    """Return the results with this number of calls allowed, or None. Every other arm is allowed four."""
     return results.get("both" if calls == 4 else f"budget-{calls}")
 
 
 def _budget(results: Results) -> str:
     rows = []
     for n in range(5):
-        if done := _at_most(results, n):
+        if done := _results_with_calls(results, n):
             tokens = fmean(result["tokens"] / result["asked"] for result in done)
             rows.append((n, rate(done), calls(done), f"{tokens:.0f}"))
     if not rows:
@@ -261,7 +261,7 @@ def plots(results: Results, folder: Path) -> list[Path]:
         axes.tick_params(axis="x", labelsize=8)
 
     def curve(axes: Any) -> None:
-        points = {n: rate(done) for n in range(5) if (done := _at_most(results, n))}
+        points = {n: rate(done) for n in range(5) if (done := _results_with_calls(results, n))}
         means = points.values()
         axes.errorbar(
             list(points), [m.value for m in means], [m.spread for m in means], marker="o", capsize=3

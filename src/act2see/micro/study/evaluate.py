@@ -1,7 +1,7 @@
 """Measure the micro models on held-out clips, through the real graph: `act2see micro test`.
 
-Every figure comes with a 95 % Wilson interval and its number of questions. Compared with the world are the
-answer, which tools were called, what the retrieved frame shows, and what the generated frame shows.
+Every figure has a 95 % Wilson interval and its number of questions. The answers, the called tools, and the
+contents of retrieved and generated frames are compared with the world.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 OnAnswer = Callable[[str, int, int], None]
-"""Called with the name of a figure, how many of its questions are answered, and of how many."""
+"""A function that is called with the name of a figure, the number of answers so far, and the number of
+questions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A figure: `hits` of `n`."""
+    """A figure: `hits` out of `n`."""
 
     name: str
     hits: int
@@ -51,7 +52,7 @@ class Rate:
 
     @property
     def value(self) -> float:
-        """NaN if `n` is 0."""
+        """The share of hits; NaN if `n` is 0."""
         return self.hits / self.n if self.n else math.nan
 
     @property
@@ -73,8 +74,9 @@ class Rate:
         return self.value <= self.goal if self.at_most else self.value >= self.goal
 
     def cells(self) -> tuple[str, str, str, str]:
-        """The name, the goal, the value with its interval, and `n`, as a table shows them."""
-        goal, shown = "reported", "-"
+        """Return the cells of a table: the name, the goal, the value with its interval, and `n`."""
+        goal = "reported"
+        shown = "-"
         if self.goal is not None:
             goal = f"{'≤' if self.at_most else '≥'} {self.goal:.0%}"
         if self.n:
@@ -90,7 +92,7 @@ class Report:
     rates: tuple[Rate, ...]
 
     def table(self) -> Table:
-        """For a terminal."""
+        """Return the figures as a table for the terminal."""
         from rich.table import Table
 
         table = Table("", "goal", "measured (95 % interval)", "n", "")
@@ -100,10 +102,12 @@ class Report:
         return table
 
     def markdown(self) -> str:
+        """Return the figures as a Markdown table."""
         head = ("", "goal", "measured (95 % interval)", "n")
         return markdown_table(head, [rate.cells() for rate in self.rates])
 
     def to_json(self) -> str:
+        """Return the figures as JSON."""
         rates = []
         for rate in self.rates:
             value = round(rate.value, 4) if rate.n else None
@@ -120,40 +124,44 @@ class AnsweredItem:
 
     @property
     def right(self) -> bool:
+        """Whether the answer is the correct one."""
         return (self.trace.choice or self.trace.answer) == self.item.answer
 
     @property
     def called(self) -> set[str]:
-        """The tags of its calls."""
+        """The tags of the trace's calls."""
         return {c.tag for c in self.trace.calls}
 
 
 def micro_config(weights: Path | None, cache: Path, vlm: str = "vlm") -> Config:
-    """The micro preset with a cache of its own.
+    """Return the micro preset with its own cache.
 
     Args:
         weights: The folder of the weights; None for the shipped ones.
         cache: The folder of the cache.
-        vlm: Which of the VLMs: "vlm" or "base".
+        vlm: The VLM, "vlm" or "base".
     """
 
-    def place(part: str) -> str:
+    def find_weights(part: str) -> str:
         return str(weights / part) if weights else f"micro:{part}"
 
     return load_config(
         "micro",
         cache=str(cache),
-        reasoner={"weights": place(vlm)},
-        encoder={"weights": place("encoder")},
-        tools={"generate": {"options": {"weights": place("generator")}}},
+        reasoner={"weights": find_weights(vlm)},
+        encoder={"weights": find_weights("encoder")},
+        tools={"generate": {"options": {"weights": find_weights("generator")}}},
         view={"guard": None},
     )
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let each thread that starts in this block compute alone: models of this size lose more by waiting for
-    each other's part of a product."""
+    """Let torch use one thread for each operation inside this block.
+
+    With models of this size, threads that share a product lose more time waiting for each other than they
+    save.
+    """
     import torch
 
     threads = torch.get_num_threads()
@@ -173,16 +181,16 @@ async def ask_all(
     concurrency: int = 32,
     wrap: Callable[[Reasoner], Reasoner] | None = None,
 ) -> tuple[list[AnsweredItem], Parts]:
-    """Ask every item, several at once on one model.
+    """Ask the questions of all items, several at once on one model.
 
     Args:
-        config: The graph.
+        config: The configuration of the graph.
         items: The questions.
-        folder: Of their clips; those that are there already are kept.
-        context: The values of each run.
+        folder: The folder of their clips; existing clips are not written again.
+        context: The context of each run.
         progress: Called with the number of answers.
-        concurrency: How many are asked at once.
-        wrap: Puts another reasoner around the config's.
+        concurrency: The number of questions asked at once.
+        wrap: Wraps the config's reasoner in another one.
 
     Returns:
         The answers in the order of the items, and the parts of the graph.
@@ -211,12 +219,35 @@ async def ask_all(
         await asyncio.to_thread(built.reasoner.close)
 
 
+def count_answers(answers: Sequence[AnsweredItem]) -> dict[str, Any]:
+    """Return the counts from which the report computes rates."""
+    families = {}
+    for family in FAMILIES:
+        of_family = [a for a in answers if a.item.family == family]
+        families[family] = [sum(a.right for a in of_family), len(of_family)]
+    needed = 0
+    called = 0
+    for answered in answers:
+        tags = set(answered.item.needed)
+        needed += len(tags)
+        called += len(tags & answered.called)
+    return {
+        "asked": len(answers),
+        "right": sum(a.right for a in answers),
+        "families": families,
+        "calls": sum(len(a.trace.calls) for a in answers),
+        "needed": needed,
+        "needed and called": called,
+        "tokens": sum(a.trace.usage.tokens for a in answers),
+    }
+
+
 def run(n: int = 800, weights: Path | None = None, progress: OnAnswer | None = None) -> Report:
-    """Measure everything.
+    """Measure all figures.
 
     Args:
-        n: Test questions; a quarter as many held-out ones are asked. The ablations ask those that they are
-            about.
+        n: The number of test questions. A quarter as many held-out questions are asked too. The comparisons
+            without tools, without SFT and without generation use the relevant test questions.
         weights: The folder of the weights; None for the shipped ones.
         progress: Called after each answer.
     """
@@ -265,8 +296,15 @@ def _answers(
     text: list[AnsweredItem],
     held_out: list[AnsweredItem],
 ) -> list[Rate]:
-    """Right answers with both tools, without tools, of the base model, without generation, and on held-out
-    pairs."""
+    """Return the rates of right answers.
+
+    Args:
+        full: Answers to all questions with both tools.
+        blind: Answers without tools.
+        base: Answers of the base model.
+        text: Answers without generation.
+        held_out: Answers about held-out pairs.
+    """
     asked_as_text = {a.item.seed for a in text}
     rates = [_rate("Act2See (both tools), all families", full, 0.95)]
     for family in FAMILIES:
@@ -284,7 +322,7 @@ def _answers(
 
 
 def _decisions(full: list[AnsweredItem]) -> list[Rate]:
-    """Tool decisions, counted over pairs of question and tag."""
+    """Return the rates of tool decisions, counted over pairs of question and tag."""
     pairs = [(tag in a.item.needed, tag in a.called) for a in full for tag in ("retrieve", "generate")]
     right = sum(needed and called for needed, called in pairs)
     needed = sum(needed for needed, _ in pairs)
@@ -296,7 +334,7 @@ def _decisions(full: list[AnsweredItem]) -> list[Rate]:
 
 
 def _frames(full: list[AnsweredItem], parts: Parts) -> list[Rate]:
-    """The frames that tools returned, against the world."""
+    """Return the rates of returned frames that show the expected board."""
     event: list[bool] = []
     satisfied: list[bool] = []
     kept: list[bool] = []

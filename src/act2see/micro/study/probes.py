@@ -1,5 +1,5 @@
-"""What the ablations do to a model besides training it: frames inserted by rule, and a look at what it would
-write in a frame's place."""
+"""Probes of the ablations: frames that a rule inserts, and the tokens that a model would write in the place
+of a frame."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from act2see.trace.trace import Trace
 _CONCLUDES = re.compile(r"(?<=\.)(?= \D)")  # the end of a sentence, unless the next second follows
 
 
-class Inserted(WrappedReasoner):
-    """A reasoner with a frame inserted by rule (the paper's table 4): it retrieves as soon as it has
-    described its view, with the question itself as query."""
+class FrameByRule(WrappedReasoner):
+    """A reasoner with a frame inserted by rule (the paper's table 4).
+
+    It retrieves as soon as it has described its view, with the question as the query.
+    """
 
     def __init__(self, reasoner: Reasoner) -> None:
         super().__init__(reasoner)
@@ -31,14 +33,15 @@ class Inserted(WrappedReasoner):
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         inserted = "</frame>" in str(request.rollout)
-        said, done = "", Done(StopReason.EOS)
+        written = ""
+        done = Done(StopReason.EOS)
 
-        def viewed(piece: str) -> bool:
-            nonlocal said
-            said += piece
-            return _CONCLUDES.search(said) is not None
+        def until_described(piece: str) -> bool:
+            nonlocal written
+            written += piece
+            return _CONCLUDES.search(written) is not None
 
-        stream = self.reasoner.stream(request if inserted else replace(request, until=viewed))
+        stream = self.reasoner.stream(request if inserted else replace(request, until=until_described))
         async with aclosing(stream):
             async for item in stream:
                 if inserted:
@@ -46,7 +49,7 @@ class Inserted(WrappedReasoner):
                 elif isinstance(item, Done):
                     done = item
         if not inserted:
-            text = f"{_CONCLUDES.split(said)[0]}<retrieve>{_question(request.rollout)}</retrieve>"
+            text = f"{_CONCLUDES.split(written)[0]}<retrieve>{_question(request.rollout)}</retrieve>"
             request.until(text)
             yield Delta(text)
             yield replace(done, stop=StopReason.UNTIL)
@@ -56,19 +59,20 @@ def _question(rollout: Rollout) -> str:
     for piece in rollout.pieces:
         if isinstance(piece, TextPiece) and piece.trust == "plain" and piece.text.startswith("\n"):
             return piece.text.strip().splitlines()[0]
-    raise ValueError("this rollout asks no question")
+    raise ValueError("the rollout has no question")
 
 
-def frame_writing(weights: Path, traces: Sequence[Trace], store: FrameStore) -> dict[str, int]:
-    """Count, of the tokens of returned frames, how many the model would write itself (by argmax).
+def count_written_frames(weights: Path, traces: Sequence[Trace], store: FrameStore) -> dict[str, int]:
+    """Count the tokens of returned frames, and how many of them the model would write itself (by argmax).
 
     Args:
         weights: The folder of the model.
-        traces: With calls.
-        store: Where their frames are.
+        traces: Traces with calls.
+        store: The store of their frames.
 
     Returns:
-        Of vision tokens: "vision" in all and "vision written"; of opening tags: "opened" and "opened itself".
+        The numbers of vision tokens ("vision", "vision written") and of opening tags ("opened", "opened
+        itself").
     """
     import torch
     from transformers import Qwen3VLForConditionalGeneration
@@ -96,7 +100,7 @@ def frame_writing(weights: Path, traces: Sequence[Trace], store: FrameStore) -> 
 
 
 def _best_tokens(model: Any, packer: Packer, packed: Packed, store: FrameStore) -> list[int]:
-    """For each position, the token that the model would write next."""
+    """Return, for each position, the token that the model would write next."""
     import torch
 
     ids = torch.tensor([packed.ids])  # (1, T)

@@ -1,9 +1,9 @@
-"""The outermost middleware of the LangGraph server; `langgraph.json` names this app.
+"""The outermost middleware of the LangGraph server. `langgraph.json` names this app.
 
-The server by itself lets any web page read everything (CORS `*`) and answers to any host. Here it answers to
-the hosts of `serve/hosts.py`, and only pages of hosts in `ACT2SEE_HOSTS` may use it from a browser, LangSmith
-Studio (smith.langchain.com) included. An unhandled exception becomes a 500 with an id, under which the log
-has its traceback.
+By default the LangGraph server lets any web page read everything (CORS `*`) and answers requests for any
+host. This middleware admits only the hosts of `serve/hosts.py`. In a browser, only pages of hosts in
+`ACT2SEE_HOSTS` may use the server; this applies to LangSmith Studio (smith.langchain.com), too. An unhandled
+exception becomes a 500 with an id, and its traceback is logged under that id.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from act2see.serve.failures import LogFailures
 from act2see.serve.hosts import AllowedHosts, allowed_hosts
 from act2see.serve.langgraph.settings import OwnSettings
 
-# Headers of responses that the SDK reads in a browser.
+# Response headers that the SDK reads in a browser.
 _EXPOSED = ["x-pagination-total", "x-pagination-next", "content-location", "location", "mcp-session-id"]
 
 
 class OuterHosts(AllowedHosts):
-    """`AllowedHosts`, except for the server's calls to itself.
+    """`AllowedHosts` that lets the server's calls to itself pass.
 
-    Those never leave the process, and have a made-up host.
+    These calls stay in the process, and their host is invented.
     """
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        # uvicorn sets the root path, not the client. The server's own authentication relies on it as well.
+        # A client cannot set the root path. The server's own authentication relies on it, too.
         if str(scope.get("root_path") or "").startswith("/noauth"):
             await self.app(scope, receive, send)
         else:
@@ -39,10 +39,10 @@ class OuterHosts(AllowedHosts):
 
 
 def build_app() -> Starlette:
-    """An app without routes, for its middleware.
+    """Return an app that consists of middleware only.
 
     Raises:
-        ConfigError: `ACT2SEE_HOSTS` cannot be read.
+        ConfigError: `ACT2SEE_HOSTS` contains something that is not a host name.
     """
     hosts = allowed_hosts()
     middleware = [Middleware(OuterHosts, hosts)]
@@ -55,7 +55,7 @@ def build_app() -> Starlette:
                 allow_origin_regex=rf"https?://(?:{named})(?::\d+)?",
                 allow_methods=["*"],
                 allow_headers=["*"],
-                allow_private_network=True,  # for pages of the internet that call 127.0.0.1
+                allow_private_network=True,  # lets allowed pages on the internet call 127.0.0.1
                 expose_headers=_EXPOSED,
             )
         )

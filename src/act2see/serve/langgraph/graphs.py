@@ -1,16 +1,16 @@
 """The graphs that `langgraph.json` names, for `langgraph dev` and for a deployed LangGraph server.
 
-They are factories. The server imports this file, and calls a factory whenever it needs the graph, for a run
-as for a schema. The first call builds the graph, which is kept; the first question loads its models. Threads,
-checkpoints and the store are the server's own, so no graph here brings a checkpointer.
+Each is a factory, which the server calls whenever it needs the graph, for a run or for a schema. The first
+call builds the graph and keeps it. The first question loads its models. The server provides threads,
+checkpoints and the store, so these graphs have no checkpointer.
 
 Three environment variables configure them:
 
-- `ACT2SEE_CONFIG`: a preset's name or a YAML file; by default `micro`. - `ACT2SEE_FOLDERS`: the folders
-(separated as in PATH) in which videos, pictures and subtitles may be opened; by default the one in which the
-server was started. There must be a limit, because clients name the paths. - `ACT2SEE_MODEL`: the chat model
-(`provider:model`) that supervises the assistant and merges the parts of long videos; by default both work by
-rules, offline.
+- `ACT2SEE_CONFIG`: a preset or a YAML file. Default: `micro`.
+- `ACT2SEE_FOLDERS`: the folders, separated as in PATH, in which videos, pictures and subtitles may be opened.
+  Default: the server's working directory. The limit is needed because clients name the paths.
+- `ACT2SEE_MODEL`: the chat model (`provider:model`) that supervises the assistant and merges the parts of
+  long videos. Default: none; both work by rules, offline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from act2see.tools.video.folders import FencedLibrary, Folders
 
 
 async def act2see() -> Graph:
-    """One question about one video."""
+    """Return the graph that answers a question about a video."""
     return await asyncio.to_thread(_act2see)
 
 
@@ -41,7 +41,7 @@ def _act2see() -> Graph:
 
 
 async def long_video() -> LongGraph:
-    """One question about a long video, asked to each of its parts."""
+    """Return the graph that asks a question about each part of a long video and merges the answers."""
     return await asyncio.to_thread(_long_video)
 
 
@@ -51,7 +51,7 @@ def _long_video() -> LongGraph:
 
 
 async def assistant() -> CompiledStateGraph[Any, Any, Any, Any]:
-    """A conversation about the videos of the folders."""
+    """Return the graph that holds a conversation about the videos in the allowed folders."""
     return await asyncio.to_thread(_assistant)
 
 
@@ -62,7 +62,7 @@ def _assistant() -> CompiledStateGraph[Any, Any, Any, Any]:
 
 @cache
 def served_config() -> Config:
-    """The configuration that is served. Its parts open files of the folders only.
+    """Return the configuration of `ACT2SEE_CONFIG`, with its file access limited to the allowed folders.
 
     Raises:
         ConfigError: The configuration cannot be read.

@@ -1,9 +1,9 @@
-"""Keeps a caller's `configurable` from becoming our settings on the LangGraph server.
+"""Middleware that keeps a caller's `configurable` from changing the settings of our graphs.
 
-A parent graph calls a `RemoteGraph` with the `configurable` of its own run, whose `temperature` and
-`max_tokens` mean the parent's model. The server takes a `configurable` for the graph's context, under the
-same names. So these names are removed from a request's `configurable` before the server reads it. Settings
-for our graphs come in `context`, or under `configurable: {act2see: ...}`.
+A parent graph calls a `RemoteGraph` with the `configurable` of its own run, in which `temperature` and
+`max_tokens` refer to the parent's model. The LangGraph server would use these values as our graph's context,
+because the names are the same. So the names are removed from a request's `configurable` before the server
+reads it. Settings for our graphs are sent in `context`, or as `configurable: {act2see: ...}`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import fields
 from typing import Any
 
@@ -20,13 +20,16 @@ from act2see.graphs.long_video.graph import LongVideoContext
 log = logging.getLogger(__name__)
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-_NAMES = frozenset(f.name for f in fields(LongVideoContext))  # those of AskContext are among them
+_NAMES = frozenset(f.name for f in fields(LongVideoContext))  # a superset of AskContext's fields
 _PATHS = re.compile(r"/(runs|assistants|crons)(/|$)")
-_OF_BODY = (b"content-length", b"transfer-encoding")
+_LENGTH_HEADERS = (b"content-length", b"transfer-encoding")
 
 
 class OwnSettings:
-    """The ASGI middleware. A body that is not JSON is passed on unchanged."""
+    """ASGI middleware that removes the names of our settings from a request's `configurable`.
+
+    A body that is not JSON is passed on unchanged.
+    """
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self.app = app
@@ -38,25 +41,30 @@ class OwnSettings:
         body, disconnect = await _read_body(receive)
         if disconnect is None:
             body = without_our_names(body)
-            headers = [(key, value) for key, value in scope["headers"] if key.lower() not in _OF_BODY]
-            scope = {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
-        left: list[Message] = [disconnect or {"type": "http.request", "body": body, "more_body": False}]
+            scope = {**scope, "headers": _replace_length(scope["headers"], len(body))}
+        unread: list[Message] = [disconnect or {"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
-            return left.pop() if left else await receive()
+            return unread.pop() if unread else await receive()
 
         await self.app(scope, replay, send)
 
 
 def _has_settings(scope: Message) -> bool:
-    """Whether a request's body may hold a `configurable`."""
+    """Return whether a request's body may contain a `configurable`."""
     if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
         return False
     return bool(_PATHS.search(scope["path"]))
 
 
+def _replace_length(headers: Iterable[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a request whose body now has `length` bytes."""
+    kept = [(key, value) for key, value in headers if key.lower() not in _LENGTH_HEADERS]
+    return [*kept, (b"content-length", str(length).encode())]
+
+
 async def _read_body(receive: Receive) -> tuple[bytes, Message | None]:
-    """A request's whole body; and the message that ended it early, if the client has disconnected."""
+    """Return a request's body, and the message that ended it early if the client has disconnected."""
     body = b""
     while True:
         message = await receive()
@@ -68,7 +76,7 @@ async def _read_body(receive: Receive) -> tuple[bytes, Message | None]:
 
 
 def without_our_names(body: bytes) -> bytes:
-    """A request's body, or a batch of them, without our names in `config.configurable`."""
+    """Return a request's body, or a batch of requests, without our names in `config.configurable`."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -84,7 +92,7 @@ def without_our_names(body: bytes) -> bytes:
     if not removed:
         return body
     log.info(
-        "removed from configurable, as the caller's own: %s; settings for act2see go into context",
+        "removed the caller's settings from configurable: %s; send settings for act2see in context",
         ", ".join(sorted(removed)),
     )
     return json.dumps(data).encode()

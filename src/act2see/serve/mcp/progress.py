@@ -1,7 +1,7 @@
-"""Progress of a run as messages, for a client that shows them one by one; and frames as lines of text.
+"""Progress messages of a run, for a client that shows them one by one, and one-line descriptions of frames.
 
-Messages may come from any thread and are sent in order. If none comes for a while (models are being loaded),
-the last one is sent again with the seconds that have passed, since clients give up on a silent server.
+Any thread may send messages; their order is kept. If no message comes for a while (for example while models
+are loaded), the last one is sent again with the elapsed seconds, because clients give up on a silent server.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, Tok
 
 SILENCE = 5.0
 """Seconds without a message after which the last one is sent again."""
-_EVERY = 0.5  # seconds between two messages of thought
+_THOUGHT_INTERVAL = 0.5  # seconds between two messages with the model's thought
 _MAX_THOUGHT = 300  # characters of thought in a message
-_MAX_FRAMES = 3  # frames in a message
+_MAX_FRAMES = 3  # frames named in a message
 
 Say = Callable[[str], None]
-"""Sends a message, from any thread."""
+"""Sends a message. It may be called from any thread."""
 
 
 class Report(Protocol):
-    """MCP's `Context.report_progress`."""
+    """The signature of MCP's `Context.report_progress`."""
 
     def __call__(
         self, progress: float, total: float | None = None, message: str | None = None
@@ -36,16 +36,19 @@ class Report(Protocol):
 
 @asynccontextmanager
 async def progress(report: Report, silence: float = SILENCE) -> AsyncIterator[Say]:
-    """Send messages by `report`. Unless an error ends the block, all are sent before it ends.
+    """Yield a function that sends messages. All messages are sent before the block ends without an error.
 
     Args:
+        report: Sends one message to the client.
         silence: Seconds without a message after which the last one is sent again.
     """
     loop = asyncio.get_running_loop()
     messages: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def send() -> None:
-        count, last, since = 0, "", time.monotonic()
+        count = 0
+        last = ""
+        since = time.monotonic()
         while True:
             try:
                 message = await asyncio.wait_for(messages.get(), silence)
@@ -71,7 +74,7 @@ async def progress(report: Report, silence: float = SILENCE) -> AsyncIterator[Sa
 
 
 class Narrator:
-    """Turns a run's events into messages; the thought is sent in pieces, not by the token."""
+    """Turns a run's events into messages. The model's thought is sent in pieces of many tokens."""
 
     def __init__(self, say: Say) -> None:
         self.say = say
@@ -84,7 +87,7 @@ class Narrator:
                 self.say(f"{len(event.frames)} frames in view, {event.video.seconds:.1f} s of video")
             case TokenEvent():
                 self._thought += event.text
-                if time.monotonic() - self._last >= _EVERY:
+                if time.monotonic() - self._last >= _THOUGHT_INTERVAL:
                     self._flush()
             case CallEvent():
                 self._flush()
@@ -99,9 +102,10 @@ class Narrator:
         words = " ".join(self._thought.split())
         if words:
             self.say(words[-_MAX_THOUGHT:])
-        self._thought, self._last = "", time.monotonic()
+        self._thought = ""
+        self._last = time.monotonic()
 
 
 def frame_text(frame: FrameRef) -> str:
-    """A frame in one line, which says first whether it is in the video."""
+    """Return one line about a frame. It begins with whether the frame is in the video."""
     return f"NOT IN THE VIDEO: {frame.describe()}" if frame.imagined else f"A real {frame.describe()}"

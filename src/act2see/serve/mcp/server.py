@@ -1,15 +1,15 @@
-"""The MCP server for desktop assistants, over stdin and stdout: ask a video, find frames in it, show a trace.
+"""The MCP server for desktop assistants, over stdin and stdout: ask about a video, find frames, show a trace.
 
-A result holds the same in three forms: text for the assistant, pictures for its eyes, structured content for
-programs. An imagined picture carries its mark in its pixels, and the line before it says that it is imagined.
-An error that the user can correct (a wrong name, an empty question) comes back as a tool error in one line;
-any other is logged under an id, and the client learns only the id.
+A result has three forms: text and pictures for the assistant, and structured content for programs. An
+imagined picture has its mark in its pixels, and the line before it says that it is imagined. An error that
+the user can correct (a wrong name, an empty question) is returned as a tool error in one line. Any other
+error is logged under an id, and the client receives only the id.
 
-A call that its client cancels (`notifications/cancelled`, or the end of stdin) ends: its run is cancelled, an
-index that was being built for it alone is dropped, a download is stopped, and no trace is kept.
+When a client cancels a call (`notifications/cancelled`, or the end of stdin), the run is cancelled, the
+download is stopped, and no trace is kept. An index that was being built for this call alone is dropped.
 
-stdout belongs to the protocol: while the server runs, the `mcp` package sends everything else that is printed
-there to stderr.
+stdout is reserved for the protocol: while the server runs, the `mcp` package redirects other output to
+stderr.
 """
 
 from __future__ import annotations
@@ -48,17 +48,15 @@ from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
 
 PICTURES = 16
-"""Pictures in one result at most: an assistant's context is not endless."""
+"""The maximum number of pictures in a result, because an assistant's context is limited."""
 MAX_FOUND = 16
-"""Frames that one call of find_frames may ask for."""
+"""The maximum number of frames that a call of find_frames may ask for."""
 
 T = TypeVar("T")
 Ctx = Context[Any, Any]
 Video = Annotated[
     str,
-    Field(
-        description="The video: a name that list_videos gives. `name#t=2,8` is the part from second 2 to 8."
-    ),
+    Field(description="A video, named as by list_videos. `name#t=2,8` is the part from second 2 to 8."),
 ]
 
 
@@ -66,28 +64,28 @@ class FrameInfo(Record):
     """A frame of a result."""
 
     how: str
-    """`retrieved`, `taken` at a time, `cropped`, `supplied` by a person, `initial`, or `imagined` if it was
-    generated."""
+    """Origin of the frame: `retrieved`, `taken` at a time, `cropped`, `supplied` by a person, `initial`, or
+    `imagined` if it was generated."""
     imagined: bool = False
     """Whether it is not a frame of the video: generated, a picture file, or cut from one of these."""
     seconds: float
-    """Its time in the video; for an imagined frame, that of the frame it was made from."""
+    """Time in the video. For an imagined frame, the time of the frame that it was made from."""
     query: str
     score: float | None = None
-    """Its similarity to the query; None if nothing measured it."""
+    """Similarity to the query. None if it was not measured."""
 
 
 class AskResult(Record):
     answer: str
-    choice: str | None = Field(description="The option that the answer means, where options were given.")
-    trace: str = Field(description="The trace's id, for show_trace.")
+    choice: str | None = Field(description="The option that was chosen, if options were given.")
+    trace: str = Field(description="The id of the trace, for show_trace.")
     frames: tuple[FrameInfo, ...]
 
 
 class FindResult(Record):
     frames: tuple[FrameInfo, ...]
     match: bool = Field(
-        description="Whether the best frame is similar enough for the query to be in the video."
+        description="Whether the best frame is similar enough to count as a match of the query."
     )
 
 
@@ -95,7 +93,7 @@ class ShowResult(Record):
     trace: str
     question: str
     options: tuple[str, ...]
-    text: str = Field(description="All that the model wrote.")
+    text: str = Field(description="The whole text that the model wrote.")
     answer: str | None
     choice: str | None
     frames: tuple[FrameInfo, ...]
@@ -108,13 +106,13 @@ class ListResult(Record):
 def build_server(
     config: Config, folders: Folders, *, parts: Parts | None = None, traces: KeptTraces | None = None
 ) -> MCPServer[Any]:
-    """The server of a configuration. Models are loaded by the first question.
+    """Return the MCP server of a configuration. The first question loads its models.
 
     Args:
         config: The configuration.
-        folders: The videos that may be opened.
-        parts: Replaces the reasoner or the tools.
-        traces: Where traces are kept; by default the cache folder.
+        folders: The folders whose videos may be opened.
+        parts: The reasoner and the tools. Default: those of the configuration.
+        traces: The store of the traces. Default: the folder `traces` in the cache folder.
     """
     from act2see import __version__
 
@@ -126,8 +124,8 @@ def build_server(
         "act2see",
         version=__version__,
         instructions=(
-            "Answers questions about videos by looking at them again, and by imagining frames, while it "
-            "reasons. An imagined frame is marked, and is no evidence of what the video shows. "
+            "Answers questions about videos. While it reasons, it looks at the video again and imagines "
+            "frames. An imagined frame is marked; it is not evidence of what the video shows. "
             f"Models: {config.name}. {config.about}"
         ),
     )
@@ -139,7 +137,7 @@ def build_server(
 
 @dataclass(slots=True)
 class _Tools:
-    """The tools of the server. Their docstrings are what an assistant reads."""
+    """The tools of the server. An assistant reads their docstrings."""
 
     graph: Graph
     parts: Parts
@@ -150,13 +148,13 @@ class _Tools:
         self,
         ctx: Ctx,
         video: Video,
-        question: Annotated[str, Field(description="What you want to know.")],
+        question: Annotated[str, Field(description="A question about the video.")],
         options: Annotated[
-            list[str] | None, Field(description="The possible answers, if it is a choice among some.")
+            list[str] | None, Field(description="The possible answers of a multiple-choice question.")
         ] = None,
     ) -> Annotated[CallToolResult, AskResult]:
-        """Ask a question about a video. Returns the answer and the frames that were looked at, or imagined,
-        for it."""
+        """Ask a question about a video. Returns the answer, and the frames that were retrieved or imagined to
+        find it."""
         return await _run_tool("ask_video", self._ask(ctx, video, question, options or ()))
 
     async def _ask(self, ctx: Ctx, video: str, question: str, options: Sequence[str]) -> CallToolResult:
@@ -180,15 +178,15 @@ class _Tools:
         self,
         ctx: Ctx,
         video: Video,
-        query: Annotated[str, Field(description="What the frame shows.")],
-        k: Annotated[int, Field(ge=1, le=MAX_FOUND, description="How many frames.")] = 4,
+        query: Annotated[str, Field(description="A description of the frame.")],
+        k: Annotated[int, Field(ge=1, le=MAX_FOUND, description="The number of frames.")] = 4,
     ) -> Annotated[CallToolResult, FindResult]:
-        """Find the frames of a video that fit a text best, with their times and how similar they are."""
+        """Find the frames of a video that best match a text, with times and scores."""
         return await _run_tool("find_frames", self._find(ctx, video, query, k))
 
     async def _find(self, ctx: Ctx, video: str, query: str, k: int) -> CallToolResult:
         if not query.strip():
-            raise QuestionError("the query is empty: say what the frame shows")
+            raise QuestionError("the query is empty: describe the frame")
         async with progress(ctx.report_progress) as say:
             path = await self._path(video)
             index = await self.parts.resources.finder.ready(
@@ -196,12 +194,9 @@ class _Tools:
             )
             frames, needed = await asyncio.to_thread(self._search, index, path, query, k)
         best = max((f.score for f in frames if f.score is not None), default=-1.0)
-        text = f"{len(frames)} frames, the best first."
+        text = f"{len(frames)} frames, best first."
         if best < needed:
-            text += (
-                " No match: none is similar enough to be what was asked for "
-                f"(the closest scores {best:.2f}, {needed:.2f} is needed)."
-            )
+            text += f" No match: the best score is {best:.2f}, and a match needs {needed:.2f}."
         result = FindResult(frames=_frame_infos(frames), match=best >= needed)
         pictures = await asyncio.to_thread(self._pictures, frames)
         return _tool_result(result, [TextContent(text=text), *pictures])
@@ -209,13 +204,13 @@ class _Tools:
     async def show_trace(
         self, id: Annotated[str, Field(description="The id that ask_video returned.")]
     ) -> Annotated[CallToolResult, ShowResult]:
-        """Show how an answer came about: the whole chain of thought, with each frame where it was seen."""
+        """Show how an answer was found: the whole chain of thought, with each frame at its place in it."""
         return await _run_tool("show_trace", self._show(id))
 
     async def _show(self, id: str) -> CallToolResult:
         trace = await asyncio.to_thread(self.traces.get, id)
-        if not await asyncio.to_thread(self.folders.resolved, trace.video.path):
-            # A server with other folders kept it: to this one it is as unknown as one that does not exist.
+        if not await asyncio.to_thread(self.folders.resolve, trace.video.path):
+            # A server with other folders has saved this trace. Do not reveal that it exists.
             raise self.traces.unknown(id)
         content = await asyncio.to_thread(self._chain, trace)
         result = ShowResult(
@@ -230,18 +225,18 @@ class _Tools:
         return _tool_result(result, content)
 
     async def list_videos(self) -> Annotated[CallToolResult, ListResult]:
-        """List the videos that may be asked about."""
+        """List the videos that you can ask about."""
         return await _run_tool("list_videos", self._list())
 
     async def _list(self) -> CallToolResult:
         names = await asyncio.to_thread(self.folders.videos)
         lines = list(names) or [f"There is no video in {self.folders}."]
         for name in await asyncio.to_thread(self.folders.misnamed):
-            lines.append(f"({name} is left out: its name is not UTF-8; rename it)")
+            lines.append(f"({name} is not listed because its name is not UTF-8: rename it)")
         return _tool_result(ListResult(videos=tuple(names)), [TextContent(text="\n".join(lines))])
 
     async def _path(self, video: str) -> str:
-        """The file of a name; a download of it goes on until the call is cancelled."""
+        """Return the path of a video, and download it if needed. Cancelling stops the download."""
         stop = threading.Event()
         try:
             return await asyncio.to_thread(self.folders.path, video, stop.is_set)
@@ -249,21 +244,21 @@ class _Tools:
             stop.set()
 
     def _keep(self, trace: Trace) -> str:
-        """Keep a trace and return how to see it. An answer is not lost because its trace cannot be kept."""
+        """Save a trace and return a note about it. The answer is returned even if saving fails."""
         try:
             self.traces.keep(trace)
         except StoreError as e:
-            return f"it is not kept, so show_trace cannot show it ({e})"
-        return "show_trace shows how it came about"
+            return f"it could not be saved, so show_trace cannot show it ({e})"
+        return "show_trace shows how the answer was found"
 
     def _search(self, index: FrameIndex, path: str, query: str, k: int) -> tuple[list[FrameRef], float]:
-        """The frames that fit a query best, and the score below which there is no match."""
+        """Return the frames that best match a query, and the lowest score of a match."""
         finder = self.parts.resources.finder
         found = finder.search(index, query, k)
         return finder.retrieved(path, query, found), finder.encoder.no_match
 
     def _chain(self, trace: Trace) -> list[ContentBlock]:
-        """Words and pictures in the order in which they came."""
+        """Return the texts and pictures of a trace, in the order of the chain of thought."""
         lines = [f"Question: {trace.question.text}"]
         lines += [f"- {option}" for option in trace.question.options]
         times = ", ".join(f"{frame.seconds:.1f}" for frame in trace.initial)
@@ -281,7 +276,7 @@ class _Tools:
         return content
 
     def _pictures(self, frames: Sequence[FrameRef], limit: int = PICTURES) -> list[ContentBlock]:
-        """For each frame a line about it, then its picture; at most `limit` frames."""
+        """Return, for each of the first `limit` frames, a line about it and its picture."""
         limit = max(0, limit)
         content: list[ContentBlock] = []
         for frame in frames[:limit]:
@@ -289,7 +284,7 @@ class _Tools:
             try:
                 pixels = self.parts.resources.store(frame)
             except StoreError:
-                content.append(TextContent(text="(its picture is no longer in the frame store)"))
+                content.append(TextContent(text="(its picture was removed from the frame store)"))
                 continue
             data, mime_type = encode_picture(frame, pixels)
             content.append(
@@ -319,7 +314,7 @@ def _frame_infos(frames: Iterable[FrameRef]) -> tuple[FrameInfo, ...]:
 
 
 def _tool_result(structured: Record, content: list[ContentBlock]) -> CallToolResult:
-    """The result of a tool, with lone surrogates replaced: they would end the server."""
+    """Return the result of a tool. Lone surrogates are replaced, because they would crash the server."""
     cleaned: list[ContentBlock] = []
     for block in content:
         if isinstance(block, TextContent):
@@ -329,14 +324,16 @@ def _tool_result(structured: Record, content: list[ContentBlock]) -> CallToolRes
 
 
 def _json(record: Record) -> Any:
-    return json.loads(clean_text(json.dumps(record.model_dump(mode="json"), ensure_ascii=False)))
+    """Return a record as JSON data, without lone surrogates."""
+    text = json.dumps(record.model_dump(mode="json"), ensure_ascii=False)
+    return json.loads(clean_text(text))
 
 
 async def _run_tool(tool: str, work: Coroutine[Any, Any, T]) -> T:
-    """Run a call, which ends when its client cancels it.
+    """Run a tool call. It stops when the client cancels it.
 
     Raises:
-        ToolError: The call failed; its text is what the client may read.
+        ToolError: The call failed. The client may read its message.
     """
     try:
         return await cancel_once(work)

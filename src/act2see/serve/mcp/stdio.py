@@ -1,8 +1,8 @@
-"""MCP over stdin and stdout, with an answer to every message that cannot be read.
+"""MCP over stdin and stdout, with an error response to every message that cannot be read.
 
-The `mcp` package drops a line that is no JSON-RPC message, and its client waits for ever. Among them is JSON
-that Python and JavaScript both write: text with a lone surrogate (an escape such as `\\ud800`), which is not
-Unicode.
+The `mcp` package drops a line that is not a JSON-RPC message, and the client waits forever. This happens with
+JSON that Python and JavaScript both write: text with a lone surrogate (an escape such as `\\ud800`), which is
+not valid Unicode.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pydantic import ValidationError
 async def run_stdio(server: MCPServer[Any]) -> None:
     """Serve until stdin ends or stdout is closed."""
     async with stdio_server() as (read, write):
-        low = server._lowlevel_server  # what `run_stdio_async` runs
+        low = server._lowlevel_server  # `MCPServer.run_stdio_async` runs it the same way
         await low.run(_AnsweredStream(read, write), write, low.create_initialization_options())
 
 
 class _AnsweredStream:
-    """A stream of messages that answers those that could not be read with an error, and drops them."""
+    """A stream of messages that answers each unreadable line with an error and skips it."""
 
     def __init__(self, read: Any, write: Any) -> None:
         self._read, self._write = read, write
@@ -38,7 +38,7 @@ class _AnsweredStream:
 
     async def __anext__(self) -> Any:
         item = await anext(self._read)
-        while (error := unreadable(item)) is not None:
+        while (error := unreadable_error(item)) is not None:
             await self._write.send(SessionMessage(error))
             item = await anext(self._read)
         return item
@@ -48,14 +48,14 @@ class _AnsweredStream:
         return self
 
     async def __aexit__(self, *error: Any) -> bool | None:
-        left: bool | None = await self._read.__aexit__(*error)
-        return left
+        suppresses: bool | None = await self._read.__aexit__(*error)
+        return suppresses
 
 
-def unreadable(item: Any) -> JSONRPCError | None:
-    """The answer to a line that is no message, with the request's id if it has one.
+def unreadable_error(item: Any) -> JSONRPCError | None:
+    """Return the error that answers a line that is not a message, with the request's id if it has one.
 
-    None for a message, for an empty line, and for a notification, which is never answered.
+    Return None for a message, an empty line, and a notification, which is never answered.
     """
     if not isinstance(item, ValidationError):
         return None
@@ -67,13 +67,13 @@ def unreadable(item: Any) -> JSONRPCError | None:
         try:
             message = json.loads(str(message))  # unlike pydantic it reads a lone surrogate
         except (ValueError, RecursionError):
-            error = ErrorData(code=PARSE_ERROR, message="the line is no JSON")
+            error = ErrorData(code=PARSE_ERROR, message="the line is not JSON")
             return JSONRPCError(jsonrpc="2.0", id=None, error=error)
     request = message if isinstance(message, dict) else {}
     if "method" in request and "id" not in request:
         return None
     id = request.get("id")
     usable = isinstance(id, int) or (isinstance(id, str) and id.isprintable())
-    why = "the line is no readable MCP message: send JSON-RPC 2.0, with text that is Unicode throughout"
+    why = "the line is not a valid MCP message: send JSON-RPC 2.0, with valid Unicode text"
     error = ErrorData(code=INVALID_REQUEST, message=why)
     return JSONRPCError(jsonrpc="2.0", id=id if usable else None, error=error)

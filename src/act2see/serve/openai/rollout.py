@@ -1,16 +1,16 @@
-"""From an OpenAI chat to a rollout: what the model reads, piece by piece, and the pictures in it.
+"""Converts an OpenAI chat into a rollout: the text that the model reads, piece by piece, and its pictures.
 
-Each turn becomes `<|im_start|>role`, its parts and `<|im_end|>`. Each part is a piece of its own, so that a
-chat which sends the pieces of `agent/rollout.py` one by one has their ids, token for token. The generation
-prompt, `<|im_start|>assistant` and `<think>`, stands after the last turn. With `continue_final_message` it is
-left out and the assistant's last turn stays open: the model continues it, images and all.
+Each turn becomes `<|im_start|>role`, its parts and `<|im_end|>`. Each part becomes a separate piece, so a
+chat that sends the pieces of `agent/rollout.py` as parts is tokenized into the same ids. The generation
+prompt, `<|im_start|>assistant` and `<think>`, follows the last turn. With `continue_final_message` it is left
+out, and the model continues the assistant's last turn, images included.
 
-Only the server writes marks. A user's turn is plain text, whatever it spells out. In the assistant's turns
-`<think>` and `</think>` are marks, except in the parts that the request names in `plain_parts` (what a tool
-returned).
+Only the server writes control tokens; in a user's turn they are plain text. In the assistant's turns
+`<think>` and `</think>` are control tokens, except in the parts that the request lists in `plain_parts`
+(text that a tool returned).
 
-Pictures come as data URLs only: nothing is fetched, and no file is opened. They live as long as a request
-holds them.
+Pictures must be data URLs: the server fetches nothing and opens no files. A picture is freed when the last
+request that uses it ends.
 """
 
 from __future__ import annotations
@@ -33,23 +33,26 @@ from act2see.tools.video.store import Pixels, frame_digest
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 80_000_000
-"""Pixels of all pictures of a request: 256 frames of 448 x 448 are 51 million."""
-_MAX_ASPECT = 200  # what Qwen's preprocessor takes
+"""The maximum number of pixels in a request; 256 frames of 448 x 448 have 51 million."""
+_MAX_ASPECT = 200  # the limit of Qwen's preprocessor
 _DATA = re.compile(r"data:image/[a-z.+-]+;base64,")
 
 
 class RequestPictures:
-    """The pictures of the requests that are under way: a `FrameSource` for the reasoner."""
+    """The pictures of the current requests, as a `FrameSource` for the reasoner."""
 
     def __init__(self) -> None:
         self._pixels: WeakValueDictionary[str, Pixels] = WeakValueDictionary()
         self._lock = Lock()
 
     def add(self, pixels: Pixels) -> tuple[FrameRef, Pixels]:
-        """Add a picture, which lives as long as somebody holds its array.
+        """Add a picture. It stays available until its array is garbage-collected.
+
+        Args:
+            pixels: The picture, `(height, width, 3)` uint8.
 
         Returns:
-            The reference, and the array to hold: one for all requests that show the same picture.
+            The reference, and the array that the caller must hold. Requests with the same picture share it.
         """
         digest = frame_digest(pixels)
         with self._lock:
@@ -71,21 +74,22 @@ class ChatPrompt:
 
     rollout: Rollout
     pixels: tuple[Pixels, ...]
-    """Holds the pictures in `RequestPictures`."""
+    """The arrays that keep the pictures available in `RequestPictures`."""
 
 
 def build_prompt(request: ChatRequest, pictures: RequestPictures) -> ChatPrompt:
-    """The rollout of a chat.
+    """Return the prompt of a chat.
 
     Args:
-        pictures: Where the chat's pictures are added.
+        request: The chat.
+        pictures: The collection to which the chat's pictures are added.
 
     Raises:
-        ProtocolError: 400, a picture cannot be shown.
+        ProtocolError: 400, a picture cannot be read.
     """
     pieces: list[Piece] = []
     pixels: list[Pixels] = []
-    room = MAX_PIXELS
+    pixels_left = MAX_PIXELS
     session = hashlib.blake2b(digest_size=16)
     last = len(request.messages) - 1
     for n, message in enumerate(request.messages):
@@ -93,8 +97,8 @@ def build_prompt(request: ChatRequest, pictures: RequestPictures) -> ChatPrompt:
         pieces.append(TextPiece(f"<|im_start|>{role}\n", "control"))
         for m, part in enumerate(message.parts):
             if isinstance(part, ImagePart):
-                image = decode_picture(part.image_url.url, f"messages.{n}.content.{m}", room)
-                room -= image.shape[0] * image.shape[1]
+                image = decode_picture(part.image_url.url, f"messages.{n}.content.{m}", pixels_left)
+                pixels_left -= image.shape[0] * image.shape[1]
                 frame, held = pictures.add(image)
                 pixels.append(held)
                 pieces.append(TextPiece("<|vision_start|>", "control"))
@@ -111,49 +115,50 @@ def build_prompt(request: ChatRequest, pictures: RequestPictures) -> ChatPrompt:
             pieces.append(TextPiece("<|im_end|>\n", "control"))
     if not request.continue_final_message:
         pieces.append(TextPiece("<|im_start|>assistant\n<think>\n", "control"))
-    # The protocol has no sessions. Chats with the same beginning are taken for one run, whose row of the
-    # cache is continued. If they are not, their ids differ, and the row is read anew from there.
+    # The protocol has no sessions. Chats that begin with the same user message are treated as one run and
+    # share a row of the cache. If they are different runs, their ids differ later, and the row is recomputed
+    # from there.
     return ChatPrompt(Rollout(tuple(pieces), session.hexdigest()), tuple(pixels))
 
 
-def decode_picture(url: str, where: str, room: int = MAX_PIXELS) -> Pixels:
-    """The picture of a data URL, `(height, width, 3)` uint8.
+def decode_picture(url: str, field: str, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Return the picture of a data URL, `(height, width, 3)` uint8.
 
     Args:
         url: The data URL.
-        where: The field of the request, for error messages.
-        room: How many pixels the picture may have.
+        field: The field of the request, for error messages.
+        max_pixels: The maximum number of pixels.
 
     Raises:
         ProtocolError: 400, the picture cannot be read, or is too large or too narrow.
     """
     from PIL import Image
 
-    def refused(why: str) -> ProtocolError:
-        return ProtocolError(400, f"{where}: {why}", "invalid_image", where)
+    def refusal(why: str) -> ProtocolError:
+        return ProtocolError(400, f"{field}: {why}", "invalid_image", field)
 
     head = _DATA.match(url)
     if not head:
-        raise refused(
-            "pictures must be data URLs (data:image/png;base64,...): "
+        raise refusal(
+            "send the picture as a data URL (data:image/png;base64,...): "
             "this server fetches nothing and opens no files"
         )
     try:
         data = base64.b64decode(url[head.end() :], validate=True)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
-            if width * height > room:
-                raise refused(
-                    f"the pictures of a request may have {MAX_PIXELS} pixels together: "
-                    "send fewer, or smaller ones"
+            if width * height > max_pixels:
+                raise refusal(
+                    f"the pictures of a request have more than {MAX_PIXELS:,} pixels: "
+                    "send fewer or smaller ones"
                 )
             if max(width, height) >= _MAX_ASPECT * min(width, height):
-                raise refused(
-                    f"{width} x {height} is too narrow a picture: "
-                    f"one side may be {_MAX_ASPECT} times the other"
+                raise refusal(
+                    f"the picture is too narrow ({width} x {height}): "
+                    f"the longer side must be less than {_MAX_ASPECT} times the shorter"
                 )
             return np.array(image.convert("RGB"))
     except binascii.Error as e:
-        raise refused(f"the base64 is damaged ({e})") from e
+        raise refusal(f"the base64 is invalid ({e})") from e
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # Pillow's errors
-        raise refused(f"the picture cannot be read: send {', '.join(FORMATS)} ({type(e).__name__})") from e
+        raise refusal(f"the picture cannot be read: send {', '.join(FORMATS)} ({type(e).__name__})") from e

@@ -1,9 +1,8 @@
 """The wire format of the OpenAI chat protocol, as far as `act2see serve openai` supports it.
 
-Fields that change nothing here are ignored. Unsupported fields that would change the answer are refused
-(`REFUSED`): an answer that only looks right is worse than an error. Three fields come from vLLM, under the
-same names: `continue_final_message`, `add_generation_prompt`, `include_stop_str_in_output`. One is our own:
-`plain_parts`.
+Unknown fields are ignored, except unsupported fields that would change the answer (`REFUSED`): these are
+errors, because an answer that only looks right is worse than an error. Three fields are those of vLLM:
+`continue_final_message`, `add_generation_prompt`, `include_stop_str_in_output`. `plain_parts` is our own.
 """
 
 from __future__ import annotations
@@ -28,33 +27,37 @@ REFUSED = (
     "frequency_penalty",
     "presence_penalty",
 )
+"""Fields that a request must not set."""
 MAX_STOPS = 16
+"""The maximum number of stop strings."""
 
 
 class ProtocolError(Exception):
-    """An error as OpenAI's clients expect it: an HTTP status, and JSON that says what is wrong.
+    """An error in the format that OpenAI's clients expect: an HTTP status, and JSON that describes the error.
 
     Args:
         status: The HTTP status.
-        message: What is wrong.
+        message: The description of the error.
         code: OpenAI's code of the error, such as "model_not_found".
-        param: The field of the request that is wrong.
+        param: The field of the request that caused the error.
     """
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
-        self.status, self.code, self.param = status, code, param
+        self.status = status
+        self.code = code
+        self.param = param
 
     @property
     def body(self) -> dict[str, Any]:
         """The JSON of the response."""
-        other = "server_error" if self.status >= 500 else "invalid_request_error"
-        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, other)
+        default = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = {401: "authentication_error", 429: "rate_limit_error"}.get(self.status, default)
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
 class Wire(BaseModel):
-    """Base of what clients send; unknown fields are ignored."""
+    """Base class of the objects that clients send. Unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,7 +85,7 @@ class Message(Wire):
 
     @property
     def parts(self) -> list[TextPart | ImagePart]:
-        """The content as parts."""
+        """The content as a list of parts."""
         if isinstance(self.content, str):
             return [TextPart(type="text", text=self.content)]
         return list(self.content)
@@ -112,33 +115,31 @@ class ChatRequest(Wire):
     continue_final_message: bool | None = None
     include_stop_str_in_output: bool | None = None
     plain_parts: tuple[int, ...] = ()
-    """The parts of the last message in which `<think>` is plain text (`docs/models.md`)."""
+    """Indices of the parts of the last message in which `<think>` is plain text (`docs/models.md`)."""
 
     @model_validator(mode="after")
     def _check_final_message(self) -> ChatRequest:
         if self.continue_final_message:
             if self.messages[-1].role != "assistant":
-                raise ValueError("continue_final_message needs a last message of the assistant")
+                raise ValueError("continue_final_message=true needs an assistant message at the end")
             if self.add_generation_prompt:
-                raise ValueError("continue_final_message and add_generation_prompt exclude each other")
+                raise ValueError("set continue_final_message or add_generation_prompt, not both")
         elif self.add_generation_prompt is False:
-            raise ValueError(
-                "without a generation prompt, set continue_final_message: there is no turn to write"
-            )
+            raise ValueError("add_generation_prompt=false needs continue_final_message=true")
         return self
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The stop strings that are not empty."""
+        """The non-empty stop strings."""
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return tuple(stop for stop in stops if stop)
 
 
 def read_request(body: bytes) -> ChatRequest:
-    """The request of an HTTP body.
+    """Return the request in an HTTP body.
 
     Raises:
-        ProtocolError: 400, naming the first field that is wrong or not supported.
+        ProtocolError: 400, a field is invalid or not supported. The message names the first one.
     """
     try:
         request = ChatRequest.model_validate_json(body)
@@ -154,7 +155,7 @@ def read_request(body: bytes) -> ChatRequest:
 
 
 class Reply:
-    """Builds the parts of one answer: the chunks of a stream, or the whole.
+    """Builds the JSON of one answer, as the chunks of a stream or as one object.
 
     Args:
         model: The model's name.
@@ -171,12 +172,12 @@ class Reply:
         *,
         first: bool = False,
     ) -> dict[str, Any]:
-        """A chunk of a stream.
+        """Return a chunk of a stream.
 
         Args:
-            text: The piece of text; None in the last chunk.
-            finish: In the last chunk, why the text ended.
-            stopped_by: In the last chunk, the stop string that ended it.
+            text: The piece of text. None in the last chunk.
+            finish: OpenAI's reason for the end. None before the last chunk.
+            stopped_by: The stop string that ended the text, if any.
             first: Whether it is the first chunk.
         """
         delta: dict[str, Any] = {"role": "assistant"} if first else {}
@@ -188,17 +189,17 @@ class Reply:
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
 
     def usage_chunk(self, done: Done) -> dict[str, Any]:
-        """The chunk after the last one, with the tokens."""
+        """Return the chunk with the token counts, which follows the last chunk of the text."""
         return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage(done)}
 
     def whole(self, text: str, finish: str, stopped_by: str | None, done: Done) -> dict[str, Any]:
-        """The whole answer.
+        """Return the whole answer as one object.
 
         Args:
-            text: All that was written.
-            finish: Why the text ended.
-            stopped_by: The stop string that ended it.
-            done: The tokens.
+            text: The whole text.
+            finish: OpenAI's reason for the end.
+            stopped_by: The stop string that ended the text, if any.
+            done: The token counts.
         """
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {
@@ -212,7 +213,7 @@ class Reply:
 
 
 def usage(done: Done) -> dict[str, Any]:
-    """The tokens of one continuation; those served from the cache are part of the prompt's."""
+    """Return OpenAI's token counts. The prompt's count includes the tokens from the cache."""
     prompt = done.prefilled + done.cached
     return {
         "prompt_tokens": prompt,
@@ -223,24 +224,25 @@ def usage(done: Done) -> dict[str, Any]:
 
 
 class StopStrings:
-    """Finds the first of some strings in a text that comes in pieces.
+    """Finds the first stop string in a text that arrives in pieces.
 
-    The end of the text is held back as long as it may be the beginning of a stop string. Without stop strings
-    all text passes.
+    The end of the text is held back while it may be the beginning of a stop string.
 
     Args:
-        stops: The strings.
-        keep: Whether the string that was found is part of the text; then nothing is held back.
+        stops: The stop strings. If there are none, all text is passed on at once.
+        keep: Whether to pass on the stop string itself. If so, nothing is held back.
     """
 
     def __init__(self, stops: Sequence[str], keep: bool = False) -> None:
         self.found: str | None = None
-        self._stops, self._keep = tuple(stops), keep
+        """The stop string that ended the text."""
+        self._stops = tuple(stops)
+        self._keep = keep
         self._text = ""
-        self._passed = 0  # characters of the text that were returned
+        self._passed = 0  # the number of characters that were passed on
 
     def feed(self, piece: str) -> str:
-        """Take a piece and return the text that may pass. After a stop string nothing is read."""
+        """Add a piece and return the text to pass on. After a stop string, pieces are ignored."""
         if self.found is not None:
             return ""
         before = len(self._text)
@@ -259,11 +261,11 @@ class StopStrings:
         return self._pass(len(self._text) - held)
 
     def rest(self) -> str:
-        """Return the text that was held back, at its end."""
+        """Return the text that is still held back when the input ends."""
         return "" if self.found is not None else self._pass(len(self._text))
 
     def _pass(self, end: int) -> str:
-        """The text up to `end` that was not returned yet."""
+        """Return the text up to `end` that was not passed on yet."""
         end = max(end, self._passed)
         text = self._text[self._passed : end]
         self._passed = end
@@ -271,6 +273,9 @@ class StopStrings:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of the text are the beginning of `stop`, which is not complete."""
+    """Return the length of the longest proper prefix of `stop` that the text ends with."""
     longest = min(len(stop) - 1, len(text))
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+    for length in range(longest, 0, -1):
+        if text.endswith(stop[:length]):
+            return length
+    return 0

@@ -1,10 +1,10 @@
-"""The videos that the page offers: samples, videos in the folders that it was started with, and uploads.
+"""The videos that the page offers: samples, videos in the folders of `--folder`, and uploads.
 
-The browser names a video by key, never by path, so it cannot name any other file. The exception is its own
-upload: Gradio tells the browser the path of it and trusts the path that comes back. So only a regular file in
-Gradio's upload folder is accepted as an upload. An upload must open as a video before it is stored. It keeps
-the harmless characters of its name and is stored in a folder named by its content, so a file that is uploaded
-twice is stored once. Nothing here depends on a file's extension.
+The browser names a video by key, never by path, so it cannot name any other file. The exception is an upload:
+Gradio sends its path to the browser and trusts the path that comes back. So only a regular file in Gradio's
+upload folder is accepted. It must open as a video before it is stored. The stored file keeps the harmless
+characters of its name, in a folder named by its content, so identical uploads are stored once. File
+extensions are ignored.
 """
 
 from __future__ import annotations
@@ -39,36 +39,53 @@ class CatalogVideo:
     path: str
 
     question: str = ""
-    """A sample's question, which the form is filled with."""
+    """The question of a sample. Selecting the sample enters it in the form."""
 
     options: tuple[str, ...] = ()
+    """The options of a sample's question."""
 
     @property
     def key(self) -> str:
+        """The name by which the browser requests the video."""
         return hashlib.blake2b(os.fsencode(self.path), digest_size=8).hexdigest()
 
 
 class VideoCatalog:
-    """The videos that the page offers. Uploads are stored in the folder `uploads`."""
+    """The videos that the page offers.
+
+    Args:
+        uploads: The folder in which uploads are stored.
+        samples: The sample videos.
+        folders: The folders whose videos are offered.
+    """
 
     def __init__(
         self, uploads: Path, samples: Sequence[CatalogVideo] = (), folders: Folders | None = None
     ) -> None:
-        self.uploads, self.samples, self.folders = uploads, tuple(samples), folders
+        self.uploads = uploads
+        self.samples = tuple(samples)
+        self.folders = folders
 
-    def clips(self) -> dict[str, CatalogVideo]:
+    def videos(self) -> dict[str, CatalogVideo]:
         """Return the videos by key: samples, then folders, then uploads, newest first. Reads the disk."""
-        clips = [*self.samples, *self._in_folders()]
-        newest = sorted(self._uploaded(), reverse=True)
-        clips += [CatalogVideo(f"upload: {shown_name(path.name)}", str(path)) for _, path in newest]
-        return {c.key: c for c in clips}
+        videos = [*self.samples, *self._in_folders()]
+        newest_first = sorted(self._uploaded(), reverse=True)
+        for _, path in newest_first:
+            videos.append(CatalogVideo(f"upload: {shown_name(path.name)}", str(path)))
+        return {video.key: video for video in videos}
 
-    def take(self, upload: str) -> tuple[CatalogVideo, Video]:
+    def add_upload(self, upload: str) -> tuple[CatalogVideo, Video]:
         """Move an uploaded file into the folder of uploads, if it is a video.
 
+        Args:
+            upload: The path of the uploaded file.
+
+        Returns:
+            The video as the page offers it, and its properties.
+
         Raises:
-            VideoError: It is not a video, and was deleted; or it was not uploaded, and was left alone.
-            StoreError: It cannot be stored.
+            VideoError: The file is not a video and was deleted, or it was not uploaded and was left alone.
+            StoreError: The file cannot be stored.
         """
         upload = uploaded_file(upload)
         name = _harmless(Path(upload).name)
@@ -78,12 +95,13 @@ class VideoCatalog:
             with suppress(OSError):
                 os.unlink(upload)
             raise VideoError(str(e).replace(upload, name)) from e
-        to = self.uploads / info.digest / name
-        new = to.with_name(f".{uuid4().hex}")
+        target = self.uploads / info.digest / name
+        # Move to a hidden name first: a move between disks is a copy, and a partial copy must not be listed.
+        new = target.with_name(f".{uuid4().hex}")
         try:
-            to.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(upload, new)
-            new.replace(to)
+            new.replace(target)
         except OSError as e:
             raise StoreError(
                 f"cannot store {name} ({e.strerror or e}): "
@@ -92,50 +110,50 @@ class VideoCatalog:
         finally:
             with suppress(OSError):
                 new.unlink(missing_ok=True)
-        return CatalogVideo(f"upload: {name}", str(to)), info
+        return CatalogVideo(f"upload: {name}", str(target)), info
 
     def _in_folders(self) -> list[CatalogVideo]:
-        """The videos of the folders. Those that cannot be listed are left out."""
-        clips: list[CatalogVideo] = []
+        """Return the videos in the folders. Videos that cannot be listed are left out."""
+        videos: list[CatalogVideo] = []
         if self.folders is None:
-            return clips
+            return videos
         try:
             for name in self.folders.videos():
                 path = self.folders.path(name)
-                if os.path.isfile(path):  # opening a pipe would block for ever
-                    clips.append(CatalogVideo(shown_name(name), path))
+                if os.path.isfile(path):  # opening a pipe would block forever
+                    videos.append(CatalogVideo(shown_name(name), path))
         except (Act2SeeError, OSError) as e:
             log.warning("cannot list all videos of the folders: %s", ascii(str(e)))
-        return clips
+        return videos
 
     def _uploaded(self) -> Iterator[tuple[float, Path]]:
-        """The modification times and paths of the stored uploads."""
+        """Yield the modification times and paths of the stored uploads."""
         for path in self.uploads.glob("*/*"):
-            with suppress(OSError):  # another process has just deleted it
-                found = path.lstat()
-                if stat.S_ISREG(found.st_mode) and not path.name.startswith("."):
-                    yield found.st_mtime, path
+            with suppress(OSError):  # another process may have just deleted it
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode) and not path.name.startswith("."):
+                    yield status.st_mtime, path
 
 
 def uploaded_file(path: str) -> str:
     """Return the resolved path of an upload that Gradio has received.
 
     Raises:
-        VideoError: It is not a regular file in Gradio's upload folder. The message does not reveal whether
-            the file exists.
+        VideoError: The path is not a regular file in Gradio's upload folder. The message does not reveal
+            whether the file exists.
     """
     named = os.path.abspath(
         os.environ.get("GRADIO_TEMP_DIR") or os.path.join(tempfile.gettempdir(), "gradio")
     )
     folder = os.path.realpath(named)
     try:
-        # Compare the strings first: outside the folder the disk is not touched, as a network folder may hang.
+        # Compare strings first, without touching the disk outside the folder: a network folder may hang.
         if os.path.abspath(path).startswith((named + os.sep, folder + os.sep)):
             real = os.path.realpath(path)
-            # A link is refused wherever it leads: Gradio creates none.
+            # Links are refused wherever they lead, because Gradio creates none.
             if real.startswith(folder + os.sep) and stat.S_ISREG(os.lstat(path).st_mode):
                 return real
-    except (OSError, ValueError):  # no such file, a null character or a lone surrogate
+    except (OSError, ValueError):  # the file is missing, or its name has a null or a lone surrogate
         pass
     raise VideoError("this file was not uploaded here: choose it again")
 
@@ -146,7 +164,7 @@ def shown_name(name: str) -> str:
 
 
 def _harmless(name: str) -> str:
-    """Replace the characters of a name that have a meaning in a shell, a path, HTML or a media fragment."""
+    """Replace characters that have a meaning in a shell, a path, HTML or a media fragment."""
     stem, ending = os.path.splitext(_HARMLESS.sub("_", name).strip(" ."))
     short = stem.encode()[:150].decode(errors="ignore")  # file systems count bytes
     return f"{short or 'video'}{ending[:12]}"

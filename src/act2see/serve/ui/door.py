@@ -1,11 +1,10 @@
-"""The door of the page: which requests reach Gradio, and in which shape.
+"""The door of the page: middleware that admits only the requests that the page's own scripts make.
 
-Gradio answers many requests that this page never makes: it serves files, fetches addresses, records videos,
-stores links to a state. It also opens any path that a request contains, before our code runs, because its own
-check is disabled when a page is mounted in another app. So this middleware admits only the requests that the
-page's scripts make. It reads the one kind of request that carries values, and passes on only the fields that
-the page needs, in the shapes that its controls send. A file must be one that the browser has uploaded
-(`uploaded_file`), otherwise the request is refused.
+Gradio answers many other requests: it serves files, fetches addresses, records videos, stores links to a
+state. It also opens any path that a request contains, before our code runs, because its own check is disabled
+when a page is mounted in another app. One kind of request carries values. The door parses it and passes on
+only the fields that the page needs, with values of the types that its controls send. A file must have been
+uploaded by the browser (`uploaded_file`); otherwise the request is refused.
 """
 
 from __future__ import annotations
@@ -22,13 +21,17 @@ from act2see.errors import Act2SeeError, QuestionError
 from act2see.serve.failures import log_failure, send_json
 from act2see.serve.ui.catalog import uploaded_file
 from act2see.serve.ui.streams import Streams
+from act2see.tools.runtime.text import format_bytes
 
 Scope = MutableMapping[str, Any]
 
-MAX_BODY = 1 << 20  # bytes of a request with values: a question and its options, not a video
+MAX_BODY = 1 << 20
+"""The maximum size, in bytes, of a request with values: a question and its options, not a video."""
 _API = "/gradio_api"
-_CALL, _UPLOAD, _EVENTS = (f"{_API}/{what}" for what in ("queue/join", "upload", "queue/data"))
-# The requests that the page's scripts make; `clips` and `runs` are ours.
+_CALL = f"{_API}/queue/join"
+_UPLOAD = f"{_API}/upload"
+_EVENTS = f"{_API}/queue/data"
+# The requests that the page's scripts make. `clips` and `runs` are our own paths.
 _ALLOWED = {
     "GET": re.compile(
         r"/|/config|/theme\.css|/favicon\.ico|/(?:assets|static)(?:/[A-Za-z0-9_.-]{1,200}){1,5}|/(?:clips|runs)/.*"
@@ -38,20 +41,21 @@ _ALLOWED = {
 }
 _ALLOWED["HEAD"] = _ALLOWED["GET"]
 _SESSION = re.compile(r"[\w-]{1,64}")
-# Characters that not everything can send or store as UTF-8 text: null and lone surrogates.
-_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+# Characters that some libraries cannot send or store as UTF-8 text: null and lone surrogates.
+_NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 class Door:
     """ASGI middleware in front of Gradio.
 
     Args:
-        app: The app behind it.
-        events: The page's events by id: for each of an event's values, whether it is an uploaded file.
+        app: The app that receives the admitted requests.
+        events: For each event of the page, by id: a flag for each of its values, true for an uploaded file.
     """
 
     def __init__(self, app: Any, events: Mapping[int, Sequence[bool]]) -> None:
-        self.app, self.events = app, events
+        self.app = app
+        self.events = events
         self.streams = Streams()
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -61,10 +65,10 @@ class Door:
         path = scope["path"]
         allowed = _ALLOWED.get(scope["method"])
         if allowed is None or not allowed.fullmatch(path):
-            await _refuse(send, 404, "there is nothing at this address")
+            await _refuse(send, 404, "this address does not exist")
             return
         if not path.startswith(_API):
-            scope = {**scope, "query_string": b""}  # Gradio would load a saved state from it
+            scope = {**scope, "query_string": b""}  # with a query, Gradio would load a saved state
         if path == _CALL:
             await self._call(scope, receive, send)
         elif path == _EVENTS:
@@ -73,14 +77,15 @@ class Door:
             await self.app(scope, receive, send)
 
     async def _call(self, scope: Scope, receive: Any, send: Any) -> None:
-        """Pass an event and its values on."""
+        """Check an event and its values, and pass it on."""
         try:
-            body = await _read(receive)
+            body = await _read_body(receive)
         except _TooLargeError:
-            await _refuse(send, 413, f"the request is longer than {MAX_BODY} bytes: shorten the question")
+            longest = format_bytes(MAX_BODY, binary=True)
+            await _refuse(send, 413, f"the request is longer than {longest}: shorten the question")
             return
         try:
-            call, session = self._checked(body)
+            call, session = self._parse_call(body)
         except Act2SeeError as e:
             await _refuse(send, 400, str(e))
             return
@@ -95,14 +100,14 @@ class Door:
             sent = True
             return {"type": "http.request", "body": call, "more_body": False}
 
-        async def send_in_turn(message: Any) -> None:
+        async def send_after_stream(message: Any) -> None:
             if message["type"] == "http.response.start":
                 await self.streams.wait_for_end(session)
             await send(message)
 
-        await self.app({**scope, "headers": headers}, receive_call, send_in_turn)
+        await self.app({**scope, "headers": headers}, receive_call, send_after_stream)
 
-    def _checked(self, body: bytes) -> tuple[bytes, str]:
+    def _parse_call(self, body: bytes) -> tuple[bytes, str]:
         """Return the fields of an event that the page needs, as JSON, and the event's session.
 
         Raises:
@@ -117,15 +122,18 @@ class Door:
         event, session = call.get("fn_index"), call.get("session_hash")
         files = self.events.get(event) if type(event) is int else None
         if files is None or len(files) != len(data):
-            raise QuestionError("the page has no such event: reload the page")
+            raise QuestionError("the request is for an unknown event: reload the page")
         if not isinstance(session, str) or not _SESSION.fullmatch(session):
             raise QuestionError("the request has no valid session: reload the page")
-        values = [_file(v) if is_file else _value(v) for v, is_file in zip(data, files, strict=True)]
-        return json.dumps({"data": values, "fn_index": event, "session_hash": session}).encode(), session
+        values = []
+        for value, is_file in zip(data, files, strict=True):
+            values.append(_check_file(value) if is_file else _check_value(value))
+        call = {"data": values, "fn_index": event, "session_hash": session}
+        return json.dumps(call).encode(), session
 
 
-class Inside:
-    """ASGI middleware inside Gradio's app, for exceptions that it raises because of an invalid request."""
+class InvalidRequests:
+    """ASGI middleware inside Gradio's app: answers the exceptions that Gradio raises for invalid requests."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -134,20 +142,17 @@ class Inside:
         try:
             await self.app(scope, receive, send)
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as e:
-            # Gradio's form parser raises many types of exceptions for forms that no browser sends. It has
-            # sent no response yet: it does so only after the whole form is parsed.
+            # Gradio's form parser raises many types of exceptions for forms that no browser sends. No
+            # response has been sent, because Gradio parses the whole form first.
             if scope["type"] != "http" or scope["path"] != _UPLOAD:
                 raise
             id = log_failure(f"POST {_UPLOAD}", e)
             await _refuse(send, 400, f"the form contains no file: choose the file again (error {id})")
         except RuntimeError as e:
-            # The session is unknown, for example after a restart of the server. The page was told so and
-            # reloads itself.
-            if (
-                scope["type"] != "http"
-                or scope["path"] != _EVENTS
-                or not isinstance(e.__cause__, HTTPException)
-            ):
+            # The session is unknown, for example after a restart of the server. Gradio has already sent this
+            # to the page, which reloads itself.
+            is_stream = scope["type"] == "http" and scope["path"] == _EVENTS
+            if not is_stream or not isinstance(e.__cause__, HTTPException):
                 raise
             await send({"type": "http.response.body", "body": b""})
 
@@ -156,7 +161,7 @@ class _TooLargeError(Exception):
     pass
 
 
-async def _read(receive: Any) -> bytes:
+async def _read_body(receive: Any) -> bytes:
     body = b""
     while True:
         message = await receive()
@@ -169,21 +174,25 @@ async def _read(receive: Any) -> bytes:
             return body
 
 
-def _value(value: Any) -> Any:
-    """Return a value that a control can send: None, a bool, a number, a string or a list of strings."""
+def _check_value(value: Any) -> Any:
+    """Return a value that a control can send: None, a bool, a number, a string or a list of strings.
+
+    Raises:
+        QuestionError: The value is of another type.
+    """
     match value:
         case None | bool() | int():
             return value
         case float() if math.isfinite(value):
             return value
         case str():
-            return _text(value)
+            return _clean_text(value)
         case list() if all(isinstance(v, str) for v in value):
-            return [_text(v) for v in value]
+            return [_clean_text(v) for v in value]
     raise QuestionError("the request contains a value that no control of the page sends: reload the page")
 
 
-def _file(value: Any) -> Any:
+def _check_file(value: Any) -> Any:
     """Return an uploaded file in Gradio's format, or None.
 
     Raises:
@@ -198,11 +207,10 @@ def _file(value: Any) -> Any:
     raise QuestionError("the request contains a value that no control of the page sends: reload the page")
 
 
-def _text(text: str) -> str:
-    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
+def _clean_text(text: str) -> str:
+    return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 async def _refuse(send: Any, status: int, why: str) -> None:
-    await send_json(
-        send, status, {"message": why, "type": "invalid_request_error", "param": None, "code": None}, why
-    )
+    error = {"message": why, "type": "invalid_request_error", "param": None, "code": None}
+    await send_json(send, status, error, why)

@@ -1,4 +1,4 @@
-"""Reads the form. A browser can send anything: a form is a valid question, or refused in one line."""
+"""Reads the form. A browser can send any values, so each form is validated or refused in one line."""
 
 from __future__ import annotations
 
@@ -9,66 +9,85 @@ from act2see.errors import ConfigError, QuestionError, VideoError
 from act2see.graphs.config import Config
 from act2see.graphs.state import AskContext
 from act2see.serve.ui.catalog import CatalogVideo
-from act2see.serve.ui.runs import Asked
+from act2see.serve.ui.runs import AskRequest
 
-_SEED = 2**63  # seeds are 64-bit numbers with a sign
-_MOST = 10**9
+_SEED_LIMIT = 2**63  # seeds are signed 64-bit numbers
+_MAX_BUDGET = 10**9
 
 
 def read_form(
-    clips: Mapping[str, CatalogVideo],
+    videos: Mapping[str, CatalogVideo],
     configs: Mapping[str, Config],
     key: Any,
     question: Any,
     options: Any,
-    name: Any,
+    config_name: Any,
     tools: Any,
     calls: Any,
     tokens: Any,
     seed: Any,
-) -> Asked:
+) -> AskRequest:
     """Return the question that a form asks.
 
     Args:
-        clips: The available videos, by key.
+        videos: The available videos, by key.
         configs: The available configurations, by name.
-        key, question, options, name, tools, calls, tokens, seed: The values of the form's controls, of any
-            type. For a number that is None (an empty control) the configuration's own is used.
+        key, question, options, config_name, tools, calls, tokens, seed: The values of the form's controls, of
+            any type. For a number that is None (an empty control), the configuration's own is used.
 
     Raises:
-        VideoError, QuestionError, ConfigError: A value is not one that the form offers.
+        VideoError, QuestionError, ConfigError: The form does not offer one of the values.
     """
-    clip = clips.get(key) if isinstance(key, str) else None
-    if clip is None:
+    video = videos.get(key) if isinstance(key, str) else None
+    if video is None:
         if not key:
-            raise VideoError("no video is selected: pick one, or upload one")
-        raise VideoError("this video is no longer available: pick another one")
+            raise VideoError("no video is selected: select or upload one")
+        raise VideoError("this video is no longer available: select another one")
     if not isinstance(question, str) or not question.strip():
         raise QuestionError("the question is empty: ask something about the video")
-    if options is not None and not isinstance(options, str):
-        raise QuestionError("the options are not text: write one per line")
-    config = configs.get(name) if isinstance(name, str) else None
+    lines = _read_options(options)
+    config = configs.get(config_name) if isinstance(config_name, str) else None
     if config is None:
-        raise ConfigError(f"there is no such configuration: pick one of {', '.join(configs)}")
-    if not isinstance(tools, list) or any(not isinstance(t, str) or t not in config.tools for t in tools):
-        raise ConfigError(
-            f"{name} does not have all the selected tools: its tools are {', '.join(config.tools) or 'none'}"
-        )
-    return Asked(
-        config,
-        clip.path,
-        question,
-        tuple(line.strip() for line in (options or "").splitlines() if line.strip()),
-        AskContext(
-            tools=tuple(tools),
-            max_calls=_whole("Maximum calls", calls, 0, _MOST),
-            max_tokens=_whole("Maximum tokens", tokens, 1, _MOST),
-            seed=_whole("Seed", seed, -_SEED, _SEED - 1),
-        ),
+        raise ConfigError(f"unknown configuration: choose one of {', '.join(configs)}")
+    context = AskContext(
+        tools=_read_tools(config_name, config, tools),
+        max_calls=_read_number("Maximum calls", calls, 0, _MAX_BUDGET),
+        max_tokens=_read_number("Maximum tokens", tokens, 1, _MAX_BUDGET),
+        seed=_read_number("Seed", seed, -_SEED_LIMIT, _SEED_LIMIT - 1),
     )
+    return AskRequest(config, video.path, question, lines, context)
 
 
-def _whole(label: str, value: Any, minimum: int, maximum: int) -> int | None:
+def _read_options(options: Any) -> tuple[str, ...]:
+    """Return the non-empty lines of the options.
+
+    Raises:
+        QuestionError: The options are not text.
+    """
+    if options is None:
+        return ()
+    if not isinstance(options, str):
+        raise QuestionError("the options are not text: write one per line")
+    lines = [line.strip() for line in options.splitlines()]
+    return tuple(line for line in lines if line)
+
+
+def _read_tools(config_name: str, config: Config, tools: Any) -> tuple[str, ...]:
+    """Return the selected tools.
+
+    Raises:
+        ConfigError: The configuration does not have all of them.
+    """
+    available = list(config.tools)
+    if not isinstance(tools, list) or any(tool not in available for tool in tools):
+        raise ConfigError(
+            f"{config_name} does not have all the selected tools: "
+            f"its tools are {', '.join(available) or 'none'}"
+        )
+    return tuple(tools)
+
+
+def _read_number(label: str, value: Any, minimum: int, maximum: int) -> int | None:
     """Return a whole number, which a browser may send as 4 or 4.0, or None for an empty control.
 
     Raises:

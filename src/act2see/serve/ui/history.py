@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from act2see.serve.ui.components import RunView, Updates, follow, html, on, text_of
-from act2see.serve.ui.page import alert, compared, label, past_run
+from act2see.serve.ui.page import alert, comparison, past_run, run_label
 from act2see.serve.ui.runs import Runs, error_line
 from act2see.trace.markup import el
 
@@ -16,12 +16,16 @@ _NOT_TWO = "Ask twice, for example with and without tools, then pick the two run
 
 
 class History:
-    """The controls of both tabs. `draw_past` and `draw_compare` create them, inside their tabs."""
+    """The controls of both tabs. `draw_past` and `draw_compare` create them; call each inside its tab.
+
+    Args:
+        runs: The runs that the tabs show.
+        names: The names of the configurations, by hash.
+    """
 
     def __init__(self, runs: Runs, names: Mapping[str, str]) -> None:
         self.runs = runs
         self.names = names
-        """Names of configurations by their hash."""
 
     def draw_past(self, tab: Any) -> None:
         import gradio as gr
@@ -29,8 +33,8 @@ class History:
         self.past = gr.Dropdown([], label="Run (newest first)", elem_id="past")
         with gr.Column(elem_classes="a2s-view"):
             self.past_view = RunView(html(), html(), html(elem_id="past-chain"))
-        on(tab.select, self.listed, [self.past], [self.past, self.past_view.status])
-        on(self.past.change, self.reopened, [self.past], self.past_view.parts)
+        on(tab.select, self.on_past_tab, [self.past], [self.past, self.past_view.status])
+        on(self.past.change, self.on_past_run, [self.past], self.past_view.parts)
 
     def draw_compare(self, tab: Any) -> None:
         import gradio as gr
@@ -41,28 +45,29 @@ class History:
                 for letter in "AB"
             ]
         self.comparison = html(el("p", _NOT_TWO, class_="a2s-note"), elem_id="comparison")
-        on(tab.select, self.listed_two, self.two, self.two)
-        on([d.change for d in self.two], self.compared, self.two, [self.comparison])
+        on(tab.select, self.on_compare_tab, self.two, self.two)
+        on([dropdown.change for dropdown in self.two], self.on_two_runs, self.two, [self.comparison])
 
     # Event handlers: they take the values of controls and return updates.
 
-    async def listed(self, chosen: Any) -> Updates:
+    async def on_past_tab(self, chosen: Any) -> Updates:
+        """List the runs when the tab Past runs is opened."""
         choices = await self._choices()
-        note = "" if choices else el("p", _NO_RUNS, class_="a2s-note")
+        updates: Updates = {self.past: _dropdown(choices, [text_of(chosen), 0])}
+        if not choices:
+            updates[self.past_view.status] = el("p", _NO_RUNS, class_="a2s-note")
+        return updates
+
+    async def on_compare_tab(self, a: Any, b: Any) -> Updates:
+        """List the runs that have ended when the tab Compare is opened."""
+        choices = [(label, id) for label, id in await self._choices() if id not in self.runs.running]
         return {
-            self.past: _picked(choices, [text_of(chosen), 0]),
-            **({self.past_view.status: note} if note else {}),
+            self.two[0]: _dropdown(choices, [text_of(a), 1, 0]),
+            self.two[1]: _dropdown(choices, [text_of(b), 0]),
         }
 
-    async def listed_two(self, a: Any, b: Any) -> Updates:
-        choices = [c for c in await self._choices() if c[1] not in self.runs.running]
-        return {
-            self.two[0]: _picked(choices, [text_of(a), 1, 0]),
-            self.two[1]: _picked(choices, [text_of(b), 0]),
-        }
-
-    async def reopened(self, id: Any) -> AsyncIterator[Updates]:
-        """A past run was selected. If it is still running, it is followed."""
+    async def on_past_run(self, id: Any) -> AsyncIterator[Updates]:
+        """Show the selected run. Follow it if it is still in progress."""
         import gradio as gr
 
         id = text_of(id)
@@ -74,35 +79,40 @@ class History:
                 async for updates in follow(run, self.past_view):
                     yield updates
             else:
-                yield {
-                    **self.past_view.cleared(),
-                    self.past_view.chain: await asyncio.to_thread(past_run, id, self.runs),
-                }
+                content = await asyncio.to_thread(past_run, id, self.runs)
+                yield self.past_view.clear() | {self.past_view.chain: content}
         except Exception as e:
-            yield self.past_view.cleared(alert(error_line(e, f"showing run {id}")))
+            yield self.past_view.clear(alert(error_line(e, f"showing run {id}")))
 
-    async def compared(self, a: Any, b: Any) -> Updates:
+    async def on_two_runs(self, a: Any, b: Any) -> Updates:
+        """Compare the two selected runs."""
         ids = text_of(a), text_of(b)
         if not all(ids):
             return {self.comparison: el("p", _NOT_TWO, class_="a2s-note")}
         try:
-            return {self.comparison: await asyncio.to_thread(compared, ids, self.runs, self.names)}
+            return {self.comparison: await asyncio.to_thread(comparison, ids, self.runs, self.names)}
         except Exception as e:
             return {self.comparison: alert(error_line(e, f"comparing {' and '.join(ids)}"))}
 
     async def _choices(self) -> list[tuple[str, str]]:
-        return [(label(p, self.names), p.id) for p in await asyncio.to_thread(self.runs.past)]
+        """Return the labels and ids of the runs."""
+        runs = await asyncio.to_thread(self.runs.list_runs)
+        return [(run_label(run, self.names), run.id) for run in runs]
 
 
-def _picked(choices: list[tuple[str, str]], wanted: Sequence[str | int | None]) -> Any:
-    """A dropdown with these choices.
+def _dropdown(choices: list[tuple[str, str]], preferred: Sequence[str | int]) -> Any:
+    """Return a dropdown with these choices.
 
     Args:
         choices: Labels and ids.
-        wanted: Ids or indices, in order of preference. The first one that is among the choices is selected.
+        preferred: Ids or indices, in order of preference. The first one that exists is selected.
     """
     import gradio as gr
 
     ids = [id for _, id in choices]
-    places = [w if isinstance(w, str) else ids[w] if w is not None and w < len(ids) else None for w in wanted]
-    return gr.Dropdown(choices, value=next((p for p in places if p in ids), None))
+    for candidate in preferred:
+        if isinstance(candidate, int) and candidate < len(ids):
+            return gr.Dropdown(choices, value=ids[candidate])
+        if candidate in ids:
+            return gr.Dropdown(choices, value=candidate)
+    return gr.Dropdown(choices, value=None)

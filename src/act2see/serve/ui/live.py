@@ -1,10 +1,11 @@
-"""A run in progress: its events are folded into a trace, and watchers are notified.
+"""A run in progress: builds a trace from the run's events, and notifies watchers.
 
-The folded trace is shown while the run lasts, and kept if the run ends early. A run that completes has its
-own exact trace. A call or an answer that is still being written is already shown as one.
+This trace is shown while the run is in progress, and saved if the run ends early. A run that completes has
+its own exact trace. An incomplete call or answer is already shown as a call or an answer.
 
-Watchers are notified at once of a new kind of event (the first token after a frame, a call, a frame), and at
-most ten times a second of tokens that follow tokens: a page cannot draw faster, and must not lag behind.
+Watchers are notified at once of a frame, a call, an answer, and the first token after these. While tokens
+follow tokens, watchers are notified at most ten times a second, because a page that draws more often falls
+behind.
 """
 
 from __future__ import annotations
@@ -24,22 +25,30 @@ EVERY = 0.1  # seconds between two notifications of tokens that follow tokens
 
 
 class Live:
-    """One run, folded from its events. `tags` are those of its tools; `frames_seen` grows whenever frames
-    arrive."""
+    """The trace of a run in progress.
+
+    Args:
+        id: The id of the run.
+        question: The question.
+        tags: The tags of the tools.
+    """
 
     def __init__(self, id: str, question: Question, tags: Sequence[str]) -> None:
-        self.id, self.question = id, question
+        self.id = id
+        self.question = question
         self.frames_seen = 0
+        """The number of events that brought frames."""
         self._video: Video | None = None
         self._initial: tuple[FrameRef, ...] = ()
         self._segments: list[Segment] = []
         self._text = ""  # the model's text since the last segment
-        self._opened = re.compile(f"<({'|'.join(map(re.escape, [*tags, 'answer']))})>")
-        self._bells: set[_Bell] = set()
+        names = "|".join(re.escape(tag) for tag in (*tags, "answer"))
+        self._opening_tag = re.compile(f"<({names})>")
+        self._watchers: set[_Watcher] = set()
         self._ended = False
 
     def event(self, event: Event) -> None:
-        """Fold one event and notify the watchers."""
+        """Add one event to the trace and notify the watchers."""
         urgent = True
         match event:
             case ViewEvent():
@@ -59,17 +68,17 @@ class Live:
                 self._segments.append(event.frames)
                 self.frames_seen += 1
             case AnswerEvent():
-                written = self._split()[-1:]
-                text = written[0].text if written and isinstance(written[0], Answer) else ""
+                last = self._split()[-1:]
+                text = last[0].text if last and isinstance(last[0], Answer) else ""
                 self._close(text)
                 self._segments.append(Answer(text=text, body=event.answer, forced=event.forced))
-        self._ring(urgent)
+        self._notify(urgent)
 
     def trace(self, *, open_as_written: bool = False) -> Trace | None:
         """Return the trace so far, or None until the video is in view.
 
         Args:
-            open_as_written: Whether a call or an answer that is not complete is plain text.
+            open_as_written: Return an incomplete call or answer as plain text.
         """
         if self._video is None:
             return None
@@ -85,73 +94,78 @@ class Live:
         )
 
     def end(self) -> None:
-        """The run has ended: no more events will come."""
+        """Tell the watchers that the run has ended."""
         self._ended = True
-        self._ring(urgent=True)
+        self._notify(urgent=True)
 
     async def watch(self) -> AsyncIterator[None]:
-        """Yield now and whenever something is new, until the run ends, and once more after that."""
-        bell = _Bell()
-        self._bells.add(bell)
+        """Yield now, after each change until the run ends, and once more at its end."""
+        watcher = _Watcher()
+        self._watchers.add(watcher)
         try:
             while not self._ended:
-                bell.clear()
-                looked = time.monotonic()
+                watcher.clear()
+                next_look = time.monotonic() + EVERY
                 yield
-                await bell.any.wait()
+                await watcher.changed.wait()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(bell.urgent.wait(), max(0.0, looked + EVERY - time.monotonic()))
+                    await asyncio.wait_for(watcher.urgent.wait(), max(0.0, next_look - time.monotonic()))
             yield
         finally:
-            self._bells.discard(bell)
+            self._watchers.discard(watcher)
 
     def _split(self) -> list[Segment]:
         """Split the open text at the first opening tag, as the grammar does, into text and call or answer."""
         text = self._text
         if not text:
             return []
-        forced = (
-            bool(self._segments) and isinstance(last := self._segments[-1], Text) and last.author == "graph"
-        )
-        opened = self._opened.search(text)
-        if forced:  # the graph has written <answer> for it
+        last = self._segments[-1] if self._segments else None
+        if isinstance(last, Text) and last.author == "graph":  # the graph has written the tag <answer>
             return [Answer(text=text, body=_answer(text), forced=True)]
-        if opened is None:
+        found = self._opening_tag.search(text)
+        if found is None:
             return [Text(text=text)]
-        before, text, inner = text[: opened.start()], text[opened.start() :], text[opened.end() :]
-        tag = opened[1]
-        query = " ".join(inner.partition(f"</{tag}>")[0].split())
-        end = (
-            Answer(text=text, body=_answer(inner))
-            if tag == "answer"
-            else Call(text=text, tag=tag, query=query)
-        )
+        before = text[: found.start()]
+        tagged = text[found.start() :]
+        inner = text[found.end() :]
+        tag = found[1]
+        end: Segment
+        if tag == "answer":
+            end = Answer(text=tagged, body=_answer(inner))
+        else:
+            query = inner.partition(f"</{tag}>")[0]
+            end = Call(text=tagged, tag=tag, query=" ".join(query.split()))
         return [Text(text=before), end] if before else [end]
 
-    def _close(self, but: str = "") -> None:
-        """Add the open text as a segment, without its end `but`, which belongs to the next segment."""
-        before = self._text.rpartition(but)[0] if but and but in self._text else self._text
+    def _close(self, tail: str = "") -> None:
+        """Add the open text as a segment, without its end `tail`, which belongs to the next segment."""
+        before = self._text
+        if tail and tail in before:
+            before = before.rpartition(tail)[0]
         if before:
             self._segments.append(Text(text=before))
         self._text = ""
 
-    def _ring(self, urgent: bool) -> None:
-        for bell in self._bells:
-            bell.any.set()
+    def _notify(self, urgent: bool) -> None:
+        for watcher in self._watchers:
+            watcher.changed.set()
             if urgent:
-                bell.urgent.set()
+                watcher.urgent.set()
 
 
 def _answer(text: str) -> str:
-    return text.partition("</answer>")[0].rpartition("<answer>")[2].strip()
+    """Return the answer in a text that may contain its tags and more."""
+    before_end = text.partition("</answer>")[0]
+    return before_end.rpartition("<answer>")[2].strip()
 
 
-class _Bell:
-    """The events that one watcher waits for."""
+class _Watcher:
+    """The signals that one watcher waits for."""
 
     def __init__(self) -> None:
-        self.any, self.urgent = asyncio.Event(), asyncio.Event()
+        self.changed = asyncio.Event()
+        self.urgent = asyncio.Event()
 
     def clear(self) -> None:
-        self.any.clear()
+        self.changed.clear()
         self.urgent.clear()

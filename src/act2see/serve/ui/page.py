@@ -1,7 +1,7 @@
-"""The page's contents as HTML: a run's status, its links, two runs side by side, a line of the history.
+"""The page's contents as HTML: the status and links of a run, two runs side by side, a line of the history.
 
-`act2see.trace.page` draws the traces, here as everywhere. All text passes through `el`, which escapes it. No
-text from users or models reaches Gradio's own messages, which render HTML.
+`act2see.trace.page` draws the traces. All text passes through `el`, which escapes it. Text from users or
+models must not reach Gradio's own messages, which render HTML.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from act2see.serve.ui.runs import Past, Run, Runs
+from act2see.serve.ui.runs import Run, Runs, RunSummary
 from act2see.tools.frames import Video
 from act2see.trace.markup import Html, el, plain
 from act2see.trace.page import article
@@ -18,45 +18,55 @@ from act2see.trace.record import Call
 from act2see.trace.timeline import clock, count
 from act2see.trace.trace import Trace
 
-RUNS, CLIPS = "runs", "clips"  # the paths under which the server has traces and videos
+RUNS = "runs"
+"""The path under which the server offers traces."""
+CLIPS = "clips"
+"""The path under which the server offers videos."""
 
 
 def alert(message: str) -> Html:
-    """An error message: what went wrong and what to do."""
+    """Return an error message. Screen readers announce it."""
     return el("p", message, role="alert", class_="a2s-alert", dir="auto")
 
 
 def status(run: Run) -> Html:
-    """The state of a run, as a line that screen readers announce, or the reason why it failed."""
+    """Return the state of a run, as a line that screen readers announce, and its links once it has ended."""
     trace = run.trace or run.live.trace()
+    return el("div", _state(run, trace), links(run.id) if run.done and trace else None, data_run=run.id)
+
+
+def _state(run: Run, trace: Trace | None) -> Html:
     if run.error:
-        said: Html = alert(run.error)
-    elif run.stopped:
-        said = _line(
+        return alert(run.error)
+    if run.stopped:
+        return _line(
             "Stopped. The run so far was saved." if trace else "Stopped before the video was opened."
         )
-    elif run.done and trace and trace.refused:
-        said = _line("Not answered: ", el("bdi", trace.answer or ""))
-    elif run.done:
-        said = _line("Answered: ", el("bdi", (trace and (trace.choice or trace.answer)) or "(empty)"))
-    elif trace is None:
-        said = _line("Opening the video and loading the models …", kind="busy")
-    elif trace.segments and isinstance(last := trace.segments[-1], Call):
-        said = _line(f"Calling {last.tag} …", kind="busy")
-    else:
-        said = _line("Thinking …", kind="busy")
-    return el("div", said, links(run.id) if run.done and trace else None, data_run=run.id)
+    if run.done:
+        if trace and trace.refused:
+            return _line("Not answered: ", el("bdi", trace.answer or ""))
+        answer = (trace.choice or trace.answer) if trace else None
+        return _line("Answered: ", el("bdi", answer or "(empty)"))
+    if trace is None:
+        return _line("Opening the video and loading the models …", kind="busy")
+    if trace.segments and isinstance(last := trace.segments[-1], Call):
+        return _line(f"Calling {last.tag} …", kind="busy")
+    return _line("Thinking …", kind="busy")
 
 
 def _line(*words: str, kind: str = "") -> Html:
     return el("p", words, role="status", class_=f"a2s-status {kind}".strip())
 
 
-def nothing_asked(config: str, guarded: bool) -> Html:
-    """The instructions that are shown until the first question. `guarded`: the configuration refuses some
-    videos."""
+def instructions(config: str, guarded: bool) -> Html:
+    """Return the instructions that are shown until the first question is asked.
+
+    Args:
+        config: The name of the configuration.
+        guarded: Whether the configuration refuses videos that its models cannot understand.
+    """
     steps = [
-        "Pick a video, or upload one of your own.",
+        "Pick a video, or upload your own.",
         "Type a question about it. If you list options, the answer is one of them.",
         "Press Ask or Enter. The chain of thought appears here as it is written, with every frame that is "
         "retrieved or imagined.",
@@ -65,7 +75,7 @@ def nothing_asked(config: str, guarded: bool) -> Html:
         f"The configuration {config} understands only one kind of video: coloured shapes on a "
         "3 \N{MULTIPLICATION SIGN} 3 board. "
     )
-    others = "For your own videos choose another one under “Tools, budget, configuration”."
+    others = "For your own videos, choose another one under “Tools, budget, configuration”."
     return el(
         "div",
         el("h2", "No question has been asked yet"),
@@ -76,46 +86,49 @@ def nothing_asked(config: str, guarded: bool) -> Html:
 
 
 def links(id: str) -> Html:
-    """Links to a run's trace and its page."""
-    to = f"{RUNS}/{quote(id, safe='')}"
+    """Return links to a run's trace and its page."""
+    base = f"{RUNS}/{quote(id, safe='')}"
     return el(
         "p",
-        el("a", "Download the trace (JSON)", href=f"{to}/trace.json", download=f"{id}.json"),
-        el("a", "Download the page (HTML)", href=f"{to}/trace.html", download=f"{id}.html"),
-        el("a", "Open the page", href=f"{to}/trace.html", target="_blank", rel="noopener"),
+        el("a", "Download the trace (JSON)", href=f"{base}/trace.json", download=f"{id}.json"),
+        el("a", "Download the page (HTML)", href=f"{base}/trace.html", download=f"{id}.html"),
+        el("a", "Open the page", href=f"{base}/trace.html", target="_blank", rel="noopener"),
         class_="a2s-links",
     )
 
 
 def chain(trace: Trace, pictures: Pictures, running: bool = False) -> Html:
-    """A trace without the data of its pictures, which `style` sends."""
+    """Return a trace without the data of its pictures, which `style` returns."""
     return el("div", article(trace, pictures, fragment=True, running=running), class_="a2s fragment")
 
 
 def style(pictures: Pictures) -> Html:
+    """Return the data of the pictures, as a style sheet."""
     return el("style", pictures.css())
 
 
 def past_run(id: str, runs: Runs) -> Html:
-    """A run on disk, with its pictures. Raises `TraceError` if it cannot be read."""
-    trace, pictures = runs.load(id), Pictures(runs.frames(id))
-    shown = chain(trace, pictures)
-    return Html(style(pictures) + shown + links(id))
+    """Return a run on disk, with its pictures. Raises `TraceError` if it cannot be read."""
+    trace = runs.load(id)
+    pictures = Pictures(runs.frames(id))
+    content = chain(trace, pictures)  # before `style`: it loads the pictures
+    return Html(style(pictures) + content + links(id))
 
 
-def compared(ids: tuple[str, str], runs: Runs, names: Mapping[str, str]) -> Html:
-    """Two runs on disk, side by side.
+def comparison(ids: tuple[str, str], runs: Runs, names: Mapping[str, str]) -> Html:
+    """Return two runs on disk, side by side.
 
     Args:
-        ids: The runs.
-        runs: Where they are.
-        names: Names of configurations, by hash.
+        ids: The ids of the runs.
+        runs: The runs of the page.
+        names: The names of the configurations, by hash.
 
     Raises:
-        TraceError: One of them cannot be read.
+        TraceError: One of the runs cannot be read.
     """
     traces = [runs.load(id) for id in ids]
-    columns, styles = [], []
+    columns = []
+    styles = []
     for id, trace in zip(ids, traces, strict=True):
         pictures = Pictures(runs.frames(id), budget=800_000)
         columns.append(el("div", chain(trace, pictures), class_="a2s-column"))
@@ -124,18 +137,13 @@ def compared(ids: tuple[str, str], runs: Runs, names: Mapping[str, str]) -> Html
 
 
 def _table(traces: list[Trace], names: Mapping[str, str]) -> Html:
-    facts = [_facts(t, names) for t in traces]
+    facts = [_facts(trace, names) for trace in traces]
     rows = []
-    for what in facts[0]:
-        values = [f[what] for f in facts]
-        rows.append(
-            el(
-                "tr",
-                el("th", what, scope="row"),
-                (el("td", v) for v in values),
-                class_="differs" if len({*values}) > 1 else None,
-            )
-        )
+    for name in facts[0]:
+        values = [fact[name] for fact in facts]
+        cells = [el("td", value) for value in values]
+        differs = "differs" if len(set(values)) > 1 else None
+        rows.append(el("tr", el("th", name, scope="row"), cells, class_=differs))
     head = el("tr", el("td"), (el("th", f"Run {letter}", scope="col") for letter in "AB"))
     return el(
         "table",
@@ -147,15 +155,16 @@ def _table(traces: list[Trace], names: Mapping[str, str]) -> Html:
 
 
 def _facts(trace: Trace, names: Mapping[str, str]) -> dict[str, str]:
+    """Return the rows of the comparison, by title."""
     later = trace.shown[len(trace.initial) :]
-    imagined = sum(f.imagined for f in later)
-    v = trace.versions
+    imagined = sum(frame.imagined for frame in later)
+    versions = trace.versions
     return {
         "Answer": _answer(trace),
         "Question": trace.question.text,
-        "Configuration": names.get(v.config, v.config or "?"),
-        "Tools": ", ".join(v.tools) or "none",
-        "Calls": ", ".join(f"{c.tag}: {c.query}" for c in trace.calls) or "none",
+        "Configuration": names.get(versions.config, versions.config or "?"),
+        "Tools": ", ".join(versions.tools) or "none",
+        "Calls": ", ".join(f"{call.tag}: {call.query}" for call in trace.calls) or "none",
         "Frames": f"{len(later) - imagined} retrieved, {imagined} imagined",
         "Tokens": f"{trace.usage.tokens:,}",
         "Seconds": f"{sum(trace.usage.node_seconds.values()):.1f}",
@@ -165,24 +174,32 @@ def _facts(trace: Trace, names: Mapping[str, str]) -> dict[str, str]:
 def _answer(trace: Trace) -> str:
     if trace.answer is None:
         return "none"
-    return f"none: {trace.answer}" if trace.refused else trace.choice or trace.answer or "(empty)"
+    if trace.refused:
+        return f"none: {trace.answer}"
+    return trace.choice or trace.answer or "(empty)"
 
 
-def label(past: Past, names: Mapping[str, str]) -> str:
-    """A past run as a line of plain text. `names` are those of configurations, by hash."""
-    asked = plain(past.question)
-    question = asked if len(asked) <= 70 else f"{asked[:69]}…"
-    if past.running:
+def run_label(run: RunSummary, names: Mapping[str, str]) -> str:
+    """Return a run as a line of plain text.
+
+    Args:
+        run: The run.
+        names: The names of the configurations, by hash.
+    """
+    question = plain(run.question)
+    if len(question) > 70:
+        question = f"{question[:69]}…"
+    if run.running:
         return f"running · {question}"
-    answer = "no answer" if past.answer is None else f"“{plain(past.answer[:30])}”"
-    how = [names[past.config]] if past.config in names else []
-    tools = plain(", ".join(past.tools)) or "no tools"
+    config = [names[run.config]] if run.config in names else []
+    tools = plain(", ".join(run.tools)) or "no tools"
+    answer = "no answer" if run.answer is None else f"“{plain(run.answer[:30])}”"
     # The question comes last: a narrow list cuts off the end, and runs often share a question.
-    return " · ".join([f"{past.when:%Y-%m-%d %H:%M:%S}", *how, tools, answer, question])
+    return " · ".join([f"{run.when:%Y-%m-%d %H:%M:%S}", *config, tools, answer, question])
 
 
 def player(key: str, name: str) -> Html:
-    """A player for a clip."""
+    """Return a player for a video."""
     return el(
         "video",
         src=f"{CLIPS}/{key}",
@@ -194,8 +211,8 @@ def player(key: str, name: str) -> Html:
     )
 
 
-def taken(info: Video, name: str) -> Html:
-    """The confirmation of an upload."""
+def upload_confirmation(info: Video, name: str) -> Html:
+    """Return the message after an upload: the name and properties of the video."""
     size = f"{info.width} \N{MULTIPLICATION SIGN} {info.height}"
     facts = f"{clock(info.seconds, info.seconds)}, {size}, {count(info.frames, 'frame')}"
     return el("p", el("bdi", name), f": {facts}. It is now selected.", role="status", class_="a2s-status")

@@ -1,8 +1,8 @@
 """The runs of the page: those in progress, and those on disk.
 
 A run belongs to the server, not to the page that started it: reloading or closing the page does not affect
-it. When it ends it is saved as `act2see ask --save` does (a folder with trace, pictures and page). A run that
-was stopped or failed is saved as far as it got.
+it. When a run ends, it is saved in the format of `act2see ask --save`: a folder with trace, pictures and
+page. If it was stopped or failed, the incomplete trace is saved.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from act2see.tools.video.store import FrameSource
 
 log = logging.getLogger(__name__)
-Open = Callable[[Config], "tuple[Graph, FrameSource]"]
-MOST = 500  # the number of past runs that are listed
+OpenGraph = Callable[[Config], "tuple[Graph, FrameSource]"]
+"""Returns the graph of a configuration and the source of its frames."""
+MAX_LISTED = 500
+"""The maximum number of runs that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskRequest:
     """A question with everything that its answer depends on."""
 
     config: Config
@@ -51,40 +53,43 @@ class Run:
     """One run, in progress or ended."""
 
     id: str
-    asked: Asked
+    asked: AskRequest
     live: Live
 
     frames: FrameSource | None = None
-    """The pixels of its frames. None until the models are loaded."""
+    """The source of the frames' pixels. None until the models are loaded."""
 
     trace: Trace | None = None
-    """Set when the run has ended. If it was stopped or failed, the trace is as far as it got."""
+    """The trace, once the run has ended. It is incomplete if the run was stopped or failed."""
 
     error: str = ""
-    """Why it failed, in one line."""
+    """The error that ended the run, in one line."""
 
     stopped: bool = False
+    """Whether the run was stopped by the user."""
+
     done: bool = False
-    """Whether it has ended and was saved."""
+    """Whether the run has ended and was saved."""
 
     task: asyncio.Task[None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """A line of the history."""
+class RunSummary:
+    """A line of the list of runs."""
 
     id: str
     when: datetime.datetime
+    """The time at which the run was saved, or the current time for a run in progress."""
     question: str
 
     answer: str | None = None
-    """None if the run has no answer."""
+    """The answer. None if the run has none."""
 
     tools: tuple[str, ...] = ()
 
     config: str = ""
-    """The configuration's hash."""
+    """The hash of the configuration."""
 
     running: bool = False
 
@@ -93,7 +98,7 @@ def open_graph(config: Config) -> tuple[Graph, FrameSource]:
     """Return the graph of a configuration and the source of its frames.
 
     Raises:
-        WeightsError, ConfigError: The graph cannot be made.
+        WeightsError, ConfigError: The graph cannot be built.
     """
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.parts import cached_parts
@@ -104,30 +109,35 @@ def open_graph(config: Config) -> tuple[Graph, FrameSource]:
 
 @dataclass(slots=True)
 class Runs:
-    """Starts, stops and finds runs. Call its methods in the server's event loop; `past`, `load` and `frames`
-    may be called in any thread."""
+    """Starts, stops and finds runs.
+
+    `list_runs`, `load` and `frames` may be called in any thread, the other methods only in the server's event
+    loop.
+    """
 
     folder: Path
-    open: Open = open_graph
+    """The folder in which runs are saved."""
+    open: OpenGraph = open_graph
     running: dict[str, Run] = field(default_factory=dict)
-    _known: dict[str, tuple[float, Past]] = field(default_factory=dict)
+    """The runs in progress, by id."""
+    # Summaries of the runs on disk, with the modification times of their traces.
+    _summaries: dict[str, tuple[float, RunSummary]] = field(default_factory=dict)
 
-    def begin(self, asked: Asked) -> Run:
-        """Start a run. It continues on its own."""
+    def begin(self, asked: AskRequest) -> Run:
+        """Start a run. It continues in the background."""
         id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
         tags = asked.config.tools if asked.context.tools is None else asked.context.tools
-        run = Run(
-            id, asked, Live(id, Question(text=asked.question.strip(), options=asked.options), tuple(tags))
-        )
+        question = Question(text=asked.question.strip(), options=asked.options)
+        run = Run(id, asked, Live(id, question, tuple(tags)))
         self.running[id] = run
-        run.task = asyncio.create_task(self._go(run), name=f"act2see-run-{id}")
+        run.task = asyncio.create_task(self._run(run), name=f"act2see-run-{id}")
         return run
 
     async def stop(self, id: str) -> None:
         """Stop a run and wait until it is saved. Do nothing if it has ended."""
         run = self.running.get(id)
         if run and run.task:
-            if run.trace is None:  # else it is already being saved
+            if run.trace is None:  # otherwise it is already being saved
                 run.task.cancel()
             await asyncio.wait([run.task])
 
@@ -135,7 +145,8 @@ class Runs:
         """Stop all runs."""
         await asyncio.gather(*(self.stop(id) for id in list(self.running)))
 
-    async def _go(self, run: Run) -> None:
+    async def _run(self, run: Run) -> None:
+        """Answer the question, and save the run however it ends."""
         from act2see.graphs.run import aask
 
         asked = run.asked
@@ -165,20 +176,26 @@ class Runs:
             self.running.pop(run.id, None)
             run.live.end()
 
-    def past(self) -> list[Past]:
-        """Return the runs in progress, then those on disk, newest first. Runs that cannot be read are left
-        out.
+    def list_runs(self) -> list[RunSummary]:
+        """Return the runs in progress, then those on disk, newest first. Unreadable runs are left out.
 
         Raises:
             StoreError: The folder cannot be listed.
         """
         now = datetime.datetime.now()
-        out = [Past(run.id, now, run.asked.question, running=True) for run in reversed(self.running.values())]
-        saved = [p for p in (self._past(path) for path in self._folders()) if p and p.id not in self.running]
-        return [*out, *sorted(saved, key=lambda p: p.when, reverse=True)][:MOST]
+        in_progress = []
+        for run in reversed(self.running.values()):
+            in_progress.append(RunSummary(run.id, now, run.asked.question, running=True))
+        saved = []
+        for path in self._folders():
+            summary = self._summary(path)
+            if summary and summary.id not in self.running:
+                saved.append(summary)
+        saved.sort(key=lambda summary: summary.when, reverse=True)
+        return [*in_progress, *saved][:MAX_LISTED]
 
     def load(self, id: str) -> Trace:
-        """Return a trace on disk. Raises `TraceError` if there is none, or it cannot be read."""
+        """Return the trace of a saved run. Raises `TraceError` if it is missing or cannot be read."""
         return Trace.load(self._folder(id))
 
     def frames(self, id: str) -> FrameSource:
@@ -186,8 +203,14 @@ class Runs:
         return frames_of(self._folder(id))
 
     def _folders(self) -> Sequence[Path]:
+        """Return the folders of the saved runs.
+
+        Raises:
+            StoreError: The folder cannot be listed.
+        """
         try:
-            return [p for p in self.folder.iterdir() if not p.name.startswith(".") and (p / OURS).is_file()]
+            folders = [path for path in self.folder.iterdir() if not path.name.startswith(".")]
+            return [path for path in folders if (path / OURS).is_file()]
         except FileNotFoundError:
             return []
         except OSError as e:
@@ -196,43 +219,45 @@ class Runs:
             ) from e
 
     def _folder(self, id: str) -> Path:
-        """Find a run's folder among those that exist. An id never becomes part of a path."""
+        """Find a run's folder by comparing names. An id from the browser never becomes part of a path."""
         for path in self._folders():
             if shown_name(path.name) == id:
                 return path
-        raise TraceError(f"there is no run {id!r} in {self.folder}: was its folder moved or deleted?")
+        raise TraceError(
+            f"unknown run {id!r}: check whether its folder in {self.folder} was moved or deleted"
+        )
 
-    def _past(self, path: Path) -> Past | None:
+    def _summary(self, path: Path) -> RunSummary | None:
+        """Return the summary of a saved run, or None if it cannot be read. It is read again if it changed."""
         try:
             changed = (path / OURS).stat().st_mtime
             id = shown_name(path.name)
-            if id not in self._known or self._known[id][0] != changed:
+            if id not in self._summaries or self._summaries[id][0] != changed:
                 trace = Trace.load(path)
-                when = datetime.datetime.fromtimestamp(changed)
-                past = Past(
+                summary = RunSummary(
                     id,
-                    when,
+                    datetime.datetime.fromtimestamp(changed),
                     trace.question.text,
                     trace.answer,
                     tuple(trace.versions.tools),
                     trace.versions.config,
                 )
-                self._known[id] = changed, past
+                self._summaries[id] = changed, summary
         except (Act2SeeError, OSError, ValueError, OverflowError) as e:
             log.warning("cannot read the run in %s: %s", ascii(str(path)), ascii(str(e)))
             return None
-        return self._known[id][1]
+        return self._summaries[id][1]
 
 
-def error_line(error: Exception, what: str) -> str:
+def error_line(error: Exception, operation: str) -> str:
     """Return the line that the page shows for an error.
 
     Args:
-        error: An `Act2SeeError` is shown in its own words. Any other error is logged under an id, and the
-            line names only its type and the id.
-        what: What failed, for the log.
+        error: The error. The line has the message of an `Act2SeeError`. Any other error is logged under an
+            id, and the line has only its type and the id.
+        operation: The operation that failed, for the log.
     """
     if isinstance(error, Act2SeeError):
         return " ".join(str(error).split())
-    id = log_failure(what, error)
+    id = log_failure(operation, error)
     return f"something went wrong ({type(error).__name__}): see error {id} in the log of `act2see ui`"

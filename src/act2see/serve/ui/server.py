@@ -1,11 +1,11 @@
-"""The web page: pick or upload a clip, ask, watch the chain of thought, open past runs, compare two.
+"""The web page: select or upload a video, ask, watch the chain of thought, open past runs, compare two.
 
 Gradio draws the controls and carries the updates; `act2see.trace.page` draws the traces. The page loads
-nothing from other hosts, and the content policy of every response forbids the browser to. A request names
+nothing from other hosts, and a content policy in every response makes the browser enforce this. Requests name
 videos and runs by key, never by path. `door` refuses all other requests that Gradio would answer.
 
-There are no accounts: whoever reaches the address can ask questions and see all runs. So by default the
-server listens on this machine only, and answers to the names of this machine only.
+There are no accounts: anyone who can reach the address can ask questions and see all runs. So by default the
+server listens on this machine only, and accepts only requests under this machine's names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from act2see.serve.failures import LogFailures
 from act2see.serve.hosts import AllowedHosts, allowed_hosts
 from act2see.serve.ui.catalog import VideoCatalog
 from act2see.serve.ui.controls import Controls
-from act2see.serve.ui.door import Door, Inside
+from act2see.serve.ui.door import Door, InvalidRequests
 from act2see.serve.ui.page import CLIPS, RUNS
 from act2see.serve.ui.runs import Runs, error_line
 from act2see.trace.page import stylesheet, trace_html
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 PORT = 7860
 MAX_UPLOAD = 2_048  # MiB
-# Gradio's page needs inline scripts and compiles templates. All of them come from this server.
+# Gradio's page needs inline scripts, and `eval` to compile templates. All scripts come from this server.
 _POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
@@ -55,61 +55,92 @@ _HEADERS = [
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the page offers."""
+    """The configurations, videos and runs of a page, and its limits."""
 
     configs: Mapping[str, Config]
-    """Configurations by name. The first one is selected."""
+    """The configurations by name. The first one is selected."""
 
     catalog: VideoCatalog
     runs: Runs
 
     max_upload: int = MAX_UPLOAD
-    """The size of an upload, in MiB."""
+    """The maximum size of an upload, in MiB."""
 
     hosts: Sequence[str] = ()
-    """Names that the server answers to, in addition to those of this machine."""
+    """Allowed host names, in addition to those of this machine."""
 
 
 def build_app(site: Site) -> FastAPI:
     """Return the page as an ASGI app. Call it in a running event loop: otherwise Gradio creates its own.
 
+    Args:
+        site: The contents of the page.
+
     Raises:
         ConfigError: One of the site's hosts is not a host name.
     """
     import gradio as gr
-    from fastapi import FastAPI, HTTPException
+    from fastapi import FastAPI
+
+    hosts = allowed_hosts(*site.hosts)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    _add_files(app, site)
+    blocks = _draw_blocks(site)
+    _mount_blocks(app, blocks, site.max_upload)
+    mounted = [getattr(route, "app", None) for route in app.routes]
+    gradio_app = next(m for m in mounted if m is not None and hasattr(m, "stop_event"))
+    app.state.stop = gradio_app.stop_event
+    # Gradio's app needs these, too: its own middleware would answer a failure without an id. The middleware
+    # that is added last is the first to receive a request.
+    gradio_app.add_middleware(InvalidRequests)
+    gradio_app.add_middleware(LogFailures)
+    events = {}
+    for id, event in blocks.fns.items():
+        if event.fn:
+            events[id] = [isinstance(control, gr.File) for control in event.inputs]
+    app.add_middleware(Door, events=events)
+    app.add_middleware(AllowedHosts, hosts=hosts)
+    app.add_middleware(LogFailures)
+    app.add_middleware(_Policy)
+    return app
+
+
+def _add_files(app: FastAPI, site: Site) -> None:
+    """Add the routes of videos, traces and their pages."""
+    from fastapi import HTTPException
     from fastapi.responses import FileResponse, HTMLResponse, Response
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-
     @app.get(f"/{CLIPS}/{{key}}")
-    def clip(key: str) -> Response:
-        found = site.catalog.clips().get(key)
-        if found is None or not os.path.isfile(found.path):
-            raise HTTPException(404, "there is no such video")
-        # The type is a video's whatever the file's name: a file that is also an HTML page must not be opened
-        # as one.
-        kind = mimetypes.guess_type(found.path)[0] or ""
-        return FileResponse(found.path, media_type=kind if kind.startswith("video/") else "video/mp4")
+    def send_video(key: str) -> Response:
+        video = site.catalog.videos().get(key)
+        if video is None or not os.path.isfile(video.path):
+            raise HTTPException(404, "this video does not exist")
+        # Always send a video type: the browser must not open a file that is also an HTML page as a page.
+        kind = mimetypes.guess_type(video.path)[0] or ""
+        return FileResponse(video.path, media_type=kind if kind.startswith("video/") else "video/mp4")
 
     @app.get(f"/{RUNS}/{{id}}/trace.json")
-    def trace(id: str) -> Response:
+    def send_trace(id: str) -> Response:
         try:
             return Response(site.runs.load(id).to_json() + "\n", media_type="application/json")
         except Act2SeeError as e:
             raise HTTPException(404, str(e)) from e
 
     @app.get(f"/{RUNS}/{{id}}/trace.html")
-    def page(id: str) -> Response:
+    def send_page(id: str) -> Response:
         try:
             return HTMLResponse(trace_html(site.runs.load(id), site.runs.frames(id)))
         except Act2SeeError as e:
             raise HTTPException(404, str(e)) from e
 
+
+def _draw_blocks(site: Site) -> Any:
+    """Return Gradio's part of the page, with all its controls."""
+    import gradio as gr
+
     class Blocks(gr.Blocks):
         async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-            """Handle the errors that a handler does not: Gradio would print them, and show their text as
-            HTML."""
+            """Convert unexpected errors: Gradio would print them, and show their text as HTML."""
             try:
                 return await super().process_api(*args, **kwargs)
             except gr.Error:
@@ -117,12 +148,18 @@ def build_app(site: Site) -> FastAPI:
             except Exception as e:
                 raise gr.Error(escape(error_line(e, "an event of the page")), print_exception=False) from e
 
-    hosts = allowed_hosts(*site.hosts)
     blocks = Blocks(title="Act2See", analytics_enabled=False)
     with blocks:
         Controls(site.configs, site.catalog, site.runs, site.max_upload).draw(blocks)
-    # Otherwise Gradio makes a pandas table of all events after each event, for a monitor that is disabled.
+    # By default Gradio builds a pandas table of all events after each event, for a monitor that is disabled.
     blocks._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize
+    return blocks
+
+
+def _mount_blocks(app: FastAPI, blocks: Any, max_upload: int) -> None:
+    """Mount Gradio's part of the page at `/`, with our style and script. `max_upload` is in MiB."""
+    import gradio as gr
+
     own = files("act2see.serve.ui")
     css = stylesheet() + own.joinpath("ui.css").read_text(encoding="utf-8")
     script = own.joinpath("ui.js").read_text(encoding="utf-8")
@@ -132,7 +169,7 @@ def build_app(site: Site) -> FastAPI:
         "/",
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         head=f"<style>{css}</style><script>{script}</script>",
-        max_file_size=site.max_upload << 20,
+        max_file_size=max_upload << 20,
         footer_links=[],
         run_history=False,
         ssr_mode=False,
@@ -141,30 +178,12 @@ def build_app(site: Site) -> FastAPI:
         enable_monitoring=False,
         show_error=False,
     )
-    # Gradio checks that a file was uploaded only if its own server was launched. The door has checked it
-    # already.
+    # Gradio checks that a file was uploaded only if its own server was launched. The door has checked this.
     blocks.has_launched = True
-    mounted = [getattr(route, "app", None) for route in app.routes]
-    gradio_app = next(m for m in mounted if m is not None and hasattr(m, "stop_event"))
-    app.state.stop = gradio_app.stop_event
-    # Gradio's app needs them too: its own middleware would answer a failure without an id. The middleware
-    # that is added last is the first to see a request.
-    gradio_app.add_middleware(Inside)
-    gradio_app.add_middleware(LogFailures)
-    events = {
-        id: [isinstance(control, gr.File) for control in event.inputs]
-        for id, event in blocks.fns.items()
-        if event.fn
-    }
-    app.add_middleware(Door, events=events)
-    app.add_middleware(AllowedHosts, hosts=hosts)
-    app.add_middleware(LogFailures)
-    app.add_middleware(_Policy)
-    return app
 
 
 class _Policy:
-    """ASGI middleware: adds the content policy and related headers to every response."""
+    """ASGI middleware that adds the content policy and related headers to every response."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -179,25 +198,36 @@ class _Policy:
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """Return a listening socket, on the first free port from 7860 if `port` is None.
+    """Return a listening socket.
+
+    Args:
+        host: The address to listen on.
+        port: The port; 0 for any free port, None for the first free port from 7860 to 7909.
 
     Raises:
-        ConfigError: The port, or every port of that range, is taken or cannot be used.
+        ConfigError: The port is taken or cannot be used, or no port in the range is free.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for candidate in range(PORT, PORT + 50) if port is None else [port]:
+    ports = range(PORT, PORT + 50) if port is None else [port]
+    for candidate in ports:
         try:
             return socket.create_server((host, candidate), family=family)
         except (OSError, OverflowError) as e:
             why = getattr(e, "strerror", None) or str(e)
-    what = f"{host}:{port}" if port is not None else f"{host}, ports {PORT} to {PORT + 49}"
-    raise ConfigError(f"cannot listen on {what} ({why}): choose another port with --port, or --host")
+    address = f"{host}:{port}" if port is not None else f"{host}, ports {PORT} to {PORT + 49}"
+    raise ConfigError(f"cannot listen on {address} ({why}): choose another address with --port or --host")
 
 
 async def serve(
     site: Site, listening: socket.socket, ready: Callable[[str], None] = lambda url: None
 ) -> None:
-    """Serve the page until the process is told to stop. `ready` is called with the address."""
+    """Serve the page until the process receives a stop signal.
+
+    Args:
+        site: The contents of the page.
+        listening: A listening socket.
+        ready: Called with the address of the page before it is served.
+    """
     server = _server(site)
     ready(_address(listening))
     await server.serve(sockets=[listening])
@@ -205,27 +235,26 @@ async def serve(
 
 @contextmanager
 def served(site: Site) -> Iterator[str]:
-    """Serve the page from a thread, on a free port of this machine, within a `with` block. Yields the
-    address."""
-    made: Future[uvicorn.Server] = Future()
+    """Serve the page in a thread, on a free port of this machine, in a `with` block. Yield the address."""
+    created: Future[uvicorn.Server] = Future()
 
     async def main() -> None:
         try:
-            made.set_result(_server(site))
+            created.set_result(_server(site))
         except BaseException as e:
-            made.set_exception(e)
+            created.set_exception(e)
             return
-        await made.result().serve(sockets=[listening])
+        await created.result().serve(sockets=[listening])
 
     with listen("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=asyncio.run, args=(main(),), name="act2see-ui")
         thread.start()
         try:
-            made.result()
+            created.result()
             yield _address(listening)
         finally:
-            if made.exception() is None:
-                made.result().should_exit = True
+            if created.exception() is None:
+                created.result().should_exit = True
             thread.join()
 
 
@@ -234,7 +263,7 @@ def _server(site: Site) -> uvicorn.Server:
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # An open page keeps connections open: one until Gradio's stop event, one while a run is followed.
+            # An open page holds two connections: one until Gradio's stop event, one while it follows a run.
             await site.runs.close()
             app.state.stop.set()
             await super().shutdown(sockets)
@@ -244,6 +273,8 @@ def _server(site: Site) -> uvicorn.Server:
 
 
 def _address(listening: socket.socket) -> str:
+    """Return the URL by which this machine reaches the socket."""
     host, port = listening.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}/"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    in_url = f"[{host}]" if ":" in host else host
+    return f"http://{in_url}:{port}/"

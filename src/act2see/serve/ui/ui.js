@@ -1,5 +1,5 @@
-// When Gradio's page has lost the server, it drops every event until it finds the server again and reloads
-// itself. Until then its controls are disabled, as they are before the server has answered for the first time.
+// When Gradio's page has lost the connection, it drops all events until it reaches the server again and reloads
+// itself. Until then the controls are disabled, as they are before the server's first answer.
 new MutationObserver((_, observer) => {
   const notices = document.querySelectorAll(".toast-body");
   if (![...notices].some((notice) => notice.textContent.includes("Connection to the server was lost"))) return;

@@ -1,11 +1,10 @@
-"""One event loop for the whole process, in a thread of its own, for coroutines of synchronous callers.
+"""A background event loop, one for the process, that runs coroutines for synchronous callers.
 
-A client of a chat model keeps connections, and a connection belongs to the event loop that opened it. With a
-loop for each call (`asyncio.run`) the second call would find the first one's connections dead. So `run_sync`
-runs all coroutines on the same loop, and `relay` keeps a client on it for callers from other loops.
+A client of a chat model keeps connections open, and a connection works only on the event loop that opened it.
+With a new loop for each call (`asyncio.run`) the second call would find dead connections. So `run_sync` runs
+all coroutines on the same loop, and `relay` keeps a client on it for callers on other loops.
 
-The thread starts with the first call and ends with the process. A forked child has no such thread; it starts
-its own.
+The loop's thread starts with the first call and ends with the process. A forked child starts its own.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ _PAUSE = 10.0  # seconds that a fork and the loop wait for each other
 
 
 class _Background:
-    """The loop and its thread, made when they are first needed."""
+    """The loop and its thread, created on first use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._paused: threading.Event | None = None  # set when the loop may continue
+        self._resumed: threading.Event | None = None  # during a fork: set when the loop may continue
 
     def loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
-                    target=_run_for_ever, args=(self._loop,), name="act2see-loop", daemon=True
+                    target=_run_forever, args=(self._loop,), name="act2see-loop", daemon=True
                 )
                 self._thread.start()
                 atexit.register(self.stop)
@@ -49,7 +48,7 @@ class _Background:
             return self._loop
 
     def stop(self) -> None:
-        """End the loop at the end of the process; coroutines that still run are dropped."""
+        """Stop the loop at the end of the process. Coroutines that still run are abandoned."""
         loop, thread = self._loop, self._thread
         if loop is None or thread is None or not thread.is_alive():
             return
@@ -59,38 +58,39 @@ class _Background:
             loop.close()
 
     def pause(self) -> None:
-        """Before a fork: the loop waits between two callbacks, where it holds no lock of any library."""
+        """Make the loop wait between two callbacks, where it holds no lock of any library."""
         loop, thread = self._loop, self._thread
         if loop is None or thread is None or not thread.is_alive() or thread is threading.current_thread():
             return
-        reached, go_on = threading.Event(), threading.Event()
+        reached = threading.Event()
+        resumed = threading.Event()
 
         def wait_for_fork() -> None:
             reached.set()
-            go_on.wait(_PAUSE)
+            resumed.wait(_PAUSE)
 
-        self._paused = go_on
+        self._resumed = resumed
         loop.call_soon_threadsafe(wait_for_fork)
         reached.wait(_PAUSE)
 
-    def go_on(self) -> None:
-        """After a fork, in the parent."""
-        paused, self._paused = self._paused, None
-        if paused is not None:
-            paused.set()
+    def resume(self) -> None:
+        """Let the loop continue, in the parent."""
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            resumed.set()
 
     def renew(self) -> None:
-        """In a forked child: the thread is the parent's, and one of its threads may hold the lock."""
+        """In a forked child, forget the loop, its thread, and the lock, which a lost thread may hold."""
         self._lock = threading.Lock()
-        self._loop = self._thread = self._paused = None
+        self._loop = self._thread = self._resumed = None
 
 
-def _run_for_ever(loop: asyncio.AbstractEventLoop) -> None:
+def _run_forever(loop: asyncio.AbstractEventLoop) -> None:
     while True:
         try:
             loop.run_forever()
         except (SystemExit, KeyboardInterrupt):
-            continue  # raised by one task, and asyncio lets it through: the others continue
+            continue  # asyncio lets these two of one task through; the other tasks continue
         return
 
 
@@ -98,10 +98,10 @@ _background = _Background()
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine, for synchronous code: scripts, threads, notebooks (whose own loop is busy).
+    """Run a coroutine from synchronous code and return its result. Works in notebooks, whose loop is busy.
 
-    It runs with the caller's context variables. Ctrl-C cancels it, waits for its end, and is raised in the
-    caller.
+    The coroutine sees the caller's context variables. Ctrl-C cancels it, waits for its end, and is raised in
+    the caller.
     """
     return _wait_for(work, lambda running: running.result())
 
@@ -109,11 +109,12 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
 def run_sync_with_events(
     work: Callable[[Callable[[E], None]], Coroutine[Any, Any, T]], on_event: Callable[[E], None]
 ) -> T:
-    """`run_sync` for a coroutine that reports events.
+    """Run a coroutine that reports events, as `run_sync` does, and return its result.
 
     Args:
-        work: Makes the coroutine; it is given the function that reports an event. on_event: Called with each
-        event, in order, in this thread. An error that it raises ends the coroutine.
+        work: Makes the coroutine. Its argument is the function that reports an event.
+        on_event: Called with each event, in order, in this thread. An error that it raises cancels the
+            coroutine.
     """
     events: SimpleQueue[E | None] = SimpleQueue()
 
@@ -127,7 +128,7 @@ def run_sync_with_events(
 
 
 async def run_in_background(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that runs on the background loop. Cancelling this cancels it."""
+    """Run a coroutine on the background loop and return its result. Cancelling this call cancels it."""
     loop = _background.loop()
     if asyncio.get_running_loop() is loop:
         return await work
@@ -135,37 +136,39 @@ async def run_in_background(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def relay(items: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """The items of a generator that runs on the background loop. Closing this closes it.
+    """Yield the items of a generator that runs on the background loop. Closing this generator closes it.
 
-    One task runs it from the first item to the last, since clients hold timeouts that must end in the task in
-    which they began.
+    A single task runs the generator from the first item to the last, because clients use timeouts that must
+    be left in the task that entered them.
     """
-    here, there = asyncio.get_running_loop(), _background.loop()
-    if here is there:
-        async for item in _closing(items):
+    here = asyncio.get_running_loop()
+    background = _background.loop()
+    if here is background:
+        async for item in _close_after(items):
             yield item
         return
     queue: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
 
     def put(item: tuple[T] | None) -> None:
-        with suppress(RuntimeError):  # the caller's loop was closed meanwhile: nobody reads any more
+        with suppress(RuntimeError):  # the caller's loop is closed, so there is no reader any more
             here.call_soon_threadsafe(queue.put_nowait, item)
 
     async def pump() -> None:
-        async for item in _closing(items):
+        async for item in _close_after(items):
             put((item,))
 
-    running = asyncio.run_coroutine_threadsafe(pump(), there)
+    running = asyncio.run_coroutine_threadsafe(pump(), background)
     running.add_done_callback(lambda _: put(None))
     try:
-        while (got := await queue.get()) is not None:
-            yield got[0]
+        while (received := await queue.get()) is not None:
+            yield received[0]
         running.result()
     finally:
         running.cancel()
 
 
-async def _closing(items: AsyncGenerator[T]) -> AsyncIterator[T]:
+async def _close_after(items: AsyncGenerator[T]) -> AsyncIterator[T]:
+    """Yield the items, and close the generator however the loop over them ends."""
     try:
         async for item in items:
             yield item
@@ -174,10 +177,11 @@ async def _closing(items: AsyncGenerator[T]) -> AsyncIterator[T]:
 
 
 def _wait_for(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) -> T:
+    """Start a coroutine on the background loop, and return the result of `wait` for it."""
     loop = _background.loop()
     if _running_loop() is loop:
-        # Called inside a run, by a tool say. The loop cannot wait for itself, so this call gets its own loop.
-        return _wait_apart(work, wait)
+        # Called within a run, for example by a tool. The loop cannot wait for itself: use another one.
+        return _wait_on_own_loop(work, wait)
     task: Future[asyncio.Task[Any]] = Future()
     interrupted = threading.Event()
 
@@ -193,19 +197,20 @@ def _wait_for(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) -> T
         running = asyncio.run_coroutine_threadsafe(main(), loop)
         return wait(running)
     except BaseException:
-        # An interrupt may come at any line. Either the task has begun and is cancelled here, or `main` sees
-        # the flag and does not begin it.
+        # An interrupt can come at any line. Either the task has started and is cancelled here, or `main` sees
+        # the flag and does not start the work.
         interrupted.set()
         if task.done():
             loop.call_soon_threadsafe(task.result().cancel)
         if running is not None:
-            # Its own error is dropped: the caller gets the interrupt.
+            # The caller gets the interrupt, so an error of the work is ignored.
             with suppress(Exception, CancelledError):
                 running.result()
         raise
 
 
-def _wait_apart(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) -> T:
+def _wait_on_own_loop(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) -> T:
+    """Do as `_wait_for` does, on a new loop in a new thread."""
     running: Future[T] = Future()
 
     def run() -> None:
@@ -214,12 +219,13 @@ def _wait_apart(work: Coroutine[Any, Any, T], wait: Callable[[Future[T]], T]) ->
         except BaseException as e:
             running.set_exception(e)
 
-    thread = threading.Thread(target=run, name="act2see-apart", daemon=True)
+    thread = threading.Thread(target=run, name="act2see-nested", daemon=True)
     thread.start()
     return wait(running)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop of this thread; None if there is none."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -1,14 +1,17 @@
-"""Requests that arrive apart and are worked on together, in fair turns.
+"""Dynamic batching with fair queueing: requests of concurrent callers share the calls of a model.
 
-A device does eight frames in much less than eight times one. So requests wait while it is busy, and those
-waiting with the same key (the same size, say) go in one batch, the first in turn first. A lone request waits
-`gather` seconds for company.
+A device processes eight frames in much less time than eight times one. While it is busy, requests queue up;
+queued requests with the same key (for example the same frame size) then form a batch. If the queue does not
+fill a batch, the worker waits `gather` seconds for more requests.
 
-Turns are those of start-time fair queueing: an owner's requests follow each other, and another owner's first
-request comes as soon as the current batch is done, however many the first owner has waiting. The queue is
-bounded: requests beyond it overflow, and are admitted in the same turns. A cancelled request leaves; once all
-of a batch are cancelled, `stop()` is true for `work`, which may end early. Callers may live in any event loop
-(`submit`) or thread (`run`). The worker thread lives while there is work.
+The order is that of start-time fair queueing. Each request gets a virtual start time: the later of the
+queue's current virtual time and the finish of its owner's previous request. The smallest is served first, so
+an owner with many requests does not delay another owner's first one by more than a batch. The queue is
+bounded: further requests wait in an overflow list, and enter the queue in the same order.
+
+A cancelled request leaves the queue. When all requests of a running batch are cancelled, `stop()` returns
+true and `work` may return early. Callers may be in any event loop (`submit`) or thread (`run`). The worker
+thread ends when the queue is empty.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 R = TypeVar("R")
 Stop = Callable[[], bool]
-"""Whether nobody awaits the results any more."""
+"""Returns whether all callers have cancelled, so that the work may end early."""
 
 
 @dataclass(eq=False, slots=True)
@@ -37,9 +40,9 @@ class _Request(Generic[K, T, R]):
     item: T
     size: int
     turn: tuple[int, int]
-    """Its owner's virtual time, then the order of arrival."""
+    """Virtual start time, then order of arrival."""
     entered: Future[None] = field(default_factory=Future)
-    """Done when the request is in the queue."""
+    """Future that is done when the request is in the queue."""
     result: Future[R] = field(default_factory=Future)
 
 
@@ -47,13 +50,13 @@ class MicroBatcher(Generic[K, T, R]):
     """Runs `work` on batches of requests. Thread-safe.
 
     Args:
-        work: Called with the key of a batch, its items and `stop`; returns one result, or one exception, for
-            each item.
-        max_size: The largest batch: the sum of the sizes of its items. A larger item goes alone.
-        size: The size of an item.
-        waiting: How many requests may be in the queue.
-        gather: How many seconds a batch that is not full waits for company.
-        name: Of the thread.
+        work: Called with the key of a batch, its items and `stop`. Returns a result or an exception for each
+            item.
+        max_size: The largest sum of item sizes in a batch. A larger item forms a batch of its own.
+        size: Returns the size of an item.
+        waiting: The largest number of requests in the queue.
+        gather: The time that the worker waits for a full batch, in seconds.
+        name: Name of the worker thread.
     """
 
     def __init__(
@@ -66,14 +69,19 @@ class MicroBatcher(Generic[K, T, R]):
         gather: float = 0.01,
         name: str = "act2see-batch",
     ) -> None:
-        self._work, self._size = work, size
-        self.max_size, self.waiting, self.gather, self.name = max_size, max(waiting, 1), gather, name
+        self._work = work
+        self._size = size
+        self.max_size = max_size
+        self.waiting = max(waiting, 1)
+        self.gather = gather
+        self.name = name
         self.batches: list[int] = []
-        """How many items went together, in the last 1,000 batches."""
+        """Number of items in each of the last 1,000 batches."""
         self._queue: list[_Request[K, T, R]] = []
         self._overflow: list[_Request[K, T, R]] = []
-        self._now, self._arrived = 0, 0
-        # The virtual time of an owner's next request, for owners that are ahead of `_now`.
+        self._now = 0  # virtual time: the start of the request served last
+        self._arrived = 0
+        # Virtual start time of an owner's next request, for owners that are ahead of `_now`.
         self._turns: dict[Hashable, int] = {}
         self._working = False
         self._changed = threading.Condition()
@@ -81,18 +89,18 @@ class MicroBatcher(Generic[K, T, R]):
 
     @property
     def queued(self) -> int:
-        """How many requests are in the queue: neither begun nor in the overflow."""
+        """Number of requests in the queue: neither started nor in the overflow."""
         return len(self._queue)
 
     async def submit(self, key: K, items: Sequence[T], owner: Hashable = None) -> list[R]:
-        """The results of some items, in order.
+        """Return the results of items, in order.
 
         The first error is raised, and the items that are not done are withdrawn.
 
         Args:
-            key: Only requests of the same key go together.
+            key: Requests with the same key may share a batch.
             items: The items.
-            owner: Whose turns they share; without one they have turns of their own.
+            owner: The owner that is charged for the items; None is a new owner.
         """
         requests: list[_Request[K, T, R]] = []
         owner = object() if owner is None else owner
@@ -105,7 +113,7 @@ class MicroBatcher(Generic[K, T, R]):
             self._leave(requests)
 
     def run(self, key: K, item: T) -> R:
-        """The result of one item, or its error, for a thread that may wait."""
+        """Return the result of one item, or raise its error. Blocks the calling thread."""
         request = self._enter(key, item, object())
         try:
             return request.result.result()
@@ -113,13 +121,16 @@ class MicroBatcher(Generic[K, T, R]):
             self._leave([request])
 
     def renew(self) -> None:
-        """In a forked child: an empty queue and no worker. The requests of the parent are answered there."""
+        """In a forked child, start with an empty queue and no worker: the parent answers its own requests."""
         self._changed = threading.Condition()
-        self._queue, self._overflow, self._turns = [], [], {}
-        self._now, self._working = 0, False
+        self._queue = []
+        self._overflow = []
+        self._turns = {}
+        self._now = 0
+        self._working = False
 
     def _enter(self, key: K, item: T, owner: Hashable) -> _Request[K, T, R]:
-        """Put an item into the queue, or into the overflow if that is full."""
+        """Put an item into the queue, or into the overflow if the queue is full."""
         with self._changed:
             size = self._size(item)
             start = max(self._now, self._turns.get(owner, 0))
@@ -134,7 +145,7 @@ class MicroBatcher(Generic[K, T, R]):
             return request
 
     def _admit(self) -> None:
-        """Move requests from the overflow to the queue, in turn, while there is room."""
+        """Move requests from the overflow to the queue, in order of their turns, while there is room."""
         while self._overflow and len(self._queue) < self.waiting:
             request = min(self._overflow, key=lambda r: r.turn)
             self._overflow.remove(request)
@@ -144,7 +155,7 @@ class MicroBatcher(Generic[K, T, R]):
         self._changed.notify()
 
     def _leave(self, requests: Sequence[_Request[K, T, R]]) -> None:
-        """Withdraw what is not done: cancelled requests are not begun, and `stop()` sees those that are."""
+        """Cancel the requests that are not done. Those that have started are seen by `stop()`."""
         for request in requests:
             if not request.result.done():
                 request.result.cancel()
@@ -154,11 +165,12 @@ class MicroBatcher(Generic[K, T, R]):
             self._admit()
 
     def _run(self) -> None:
-        while batch := self._next():
-            key, items = batch[0].key, [r.item for r in batch]
+        """Work on batches until the queue is empty."""
+        while batch := self._next_batch():
             self.batches = [*self.batches[-999:], len(batch)]
+            items = [request.item for request in batch]
             try:
-                results = list(self._work(key, items, partial(_all_cancelled, batch)))
+                results = list(self._work(batch[0].key, items, partial(_all_cancelled, batch)))
                 if len(results) != len(batch):
                     raise RuntimeError(f"{self.name}: {len(results)} results for {len(batch)} items")
             except Exception as e:
@@ -166,12 +178,13 @@ class MicroBatcher(Generic[K, T, R]):
             for request, result in zip(batch, results, strict=True):
                 settle(request.result, result)
 
-    def _next(self) -> list[_Request[K, T, R]]:
-        """The first request in turn and those that go with it; none if the queue is empty."""
+    def _next_batch(self) -> list[_Request[K, T, R]]:
+        """Take the first request and others of its key from the queue; none if it is empty."""
         with self._changed:
-            self._wait_for_company()
+            self._wait_for_full_batch()
             if not self._queue:
-                self._working, self._now = False, 0
+                self._working = False
+                self._now = 0
                 self._turns.clear()
                 return []
             self._queue.sort(key=lambda r: r.turn)
@@ -188,8 +201,8 @@ class MicroBatcher(Generic[K, T, R]):
             self._admit()
             return batch
 
-    def _wait_for_company(self) -> None:
-        """Wait up to `gather` seconds until the queue fills a batch."""
+    def _wait_for_full_batch(self) -> None:
+        """Wait until the queue fills a batch, for at most `gather` seconds."""
         end = time.monotonic() + self.gather
         while self._queue and sum(r.size for r in self._queue) < self.max_size:
             left = end - time.monotonic()
@@ -199,8 +212,8 @@ class MicroBatcher(Generic[K, T, R]):
 
 
 def settle(future: Future[R], result: R | Exception) -> None:
-    """Set a future that may have been cancelled."""
-    # The cancellation may come at any moment, so this is tried, not asked.
+    """Set the result or the error of a future, unless it was cancelled."""
+    # A check of `cancelled()` could be outdated a moment later; this call decides atomically.
     if not future.set_running_or_notify_cancel():
         return
     if isinstance(result, Exception):
@@ -210,4 +223,5 @@ def settle(future: Future[R], result: R | Exception) -> None:
 
 
 def _all_cancelled(batch: Sequence[_Request[Any, Any, Any]]) -> bool:
+    """Return whether every request of a batch was cancelled."""
     return all(request.result.cancelled() for request in batch)

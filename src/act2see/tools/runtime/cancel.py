@@ -1,8 +1,8 @@
-"""Cancel a run once, for callers whose cancellation comes more than once.
+"""Cancel a run only once, for callers that are cancelled repeatedly.
 
-anyio (and so Starlette, FastAPI and MCP servers) cancels a task in a scope again and again, at every step of
-the event loop, until it has left the scope. LangGraph cleans up in tasks that the second cancellation hits:
-its nodes are then never cancelled, and run to their end unseen.
+anyio (and so Starlette, FastAPI and MCP servers) cancels a task again at every step of the event loop until
+the task has left its scope. LangGraph cancels its nodes in a clean-up that the second cancellation would
+interrupt: the nodes would then run to their end unnoticed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ GRACE = 10.0  # seconds for the clean-up
 
 
 async def cancel_once(work: Coroutine[Any, Any, T]) -> T:
-    """Await work, and cancel it once however often the caller is cancelled.
+    """Await work, and cancel it at most once, however often the caller is cancelled.
 
-    The work has ended when this returns, unless it takes more than `GRACE` seconds after its cancellation:
-    then it is left running, with a warning.
+    The work has ended when this returns, unless it needs more than `GRACE` seconds to end after its
+    cancellation: then it is left running, with a warning.
     """
     task = asyncio.create_task(work)
     try:

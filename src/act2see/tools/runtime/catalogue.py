@@ -1,6 +1,7 @@
-"""Facts of weights that need not be here (`catalogue.yaml`), and the bytes that weights take once loaded.
+"""Sizes and licences of known weights (`catalogue.yaml`), and the memory that weights take once loaded.
 
-For weights that are here, the same arithmetic uses the counts in their files' headers.
+The catalogue is for weights that are not downloaded. For the others, the same arithmetic uses the counts in
+the headers of their files.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 NF4 = 0.5 + 4 / 64  # four bits, and one float32 scale for 64 values
-QUANTISED = ("transformer", "unet")  # the large part of a pipeline: what `quantise` is about
+QUANTISED = ("transformer", "unet")  # the large part of a pipeline, which `quantise` applies to
 
 
 class Known(BaseModel):
@@ -25,32 +26,33 @@ class Known(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     loads: str
-    """The class that loads them."""
+    """Class that loads them."""
     parts: dict[str, int]
-    """The number of values in each part; a model without parts has one, `model`."""
+    """Number of values in each part. A model without parts has a single one, `model`."""
     stored: Literal["float32", "float16", "bfloat16"]
-    """Their type in the files."""
+    """Data type in the files."""
     licence: str
     gated: bool = False
     """Whether the licence must be accepted on the hub first."""
 
     def disk(self, without: Collection[str] = ()) -> float:
-        """Bytes to fetch, without the parts of these names."""
+        """Return the number of bytes to download, without the parts of these names."""
         return BYTES[self.stored] * sum(n for part, n in self.parts.items() if part not in without)
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that weights take while in use."""
+    """Memory that weights take while in use, in bytes."""
 
     device: float
+    """Memory of the device."""
     ram: float = 0.0
-    """In the CPU's memory, for parts that wait there."""
+    """Memory of the CPU, for parts that are offloaded to it."""
 
 
 @cache
 def catalogue() -> Mapping[str, Known]:
-    """The known weights by repository name."""
+    """Return the known weights by repository name."""
     text = (files("act2see.tools.runtime") / "catalogue.yaml").read_text(encoding="utf-8")
     return TypeAdapter(dict[str, Known]).validate_python(yaml.safe_load(text))
 
@@ -58,13 +60,13 @@ def catalogue() -> Mapping[str, Known]:
 def memory_of(
     parts: Mapping[str, int], itemsize: float, *, quantised: bool = False, offload: str = "none"
 ) -> Memory:
-    """The memory that weights take.
+    """Return the memory that weights take.
 
     Args:
         parts: The number of values in each part.
-        itemsize: Bytes of a value.
+        itemsize: The size of a value, in bytes.
         quantised: Whether the large part is in four bits.
-        offload: "model" leaves the largest part alone on the device, "sequential" next to nothing.
+        offload: "model" keeps only the part in use on the device, "sequential" only single layers.
     """
     sizes = [n * (NF4 if quantised and part in QUANTISED else itemsize) for part, n in parts.items()]
     match offload:

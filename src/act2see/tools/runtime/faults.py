@@ -1,7 +1,7 @@
-"""Errors of a tool that only the user can mend.
+"""Errors of a tool that only the user can repair.
 
-A model that hears of a failed call goes on without the frame. That is right for a broken tool, and wrong for
-a full disk or missing weights: the answer would be a guess, and nobody would learn why.
+When a call fails, the model is informed and continues without the frame. That is right for a broken tool, but
+wrong for a full disk or missing weights: the answer would be a guess, and the user would not learn why.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from act2see.tools.runtime.text import first_line
 _OURS = (ConfigError, QuestionError, SetupError, StoreError, VideoError, WeightsError)
 _NUMBERS = "EACCES EDQUOT EFBIG EIO EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENOSPC ENOTDIR EPERM EROFS ESTALE"
 _STORAGE = {getattr(errno, name) for name in _NUMBERS.split() if hasattr(errno, name)}
-# In the messages of libraries with errors of their own: faiss, safetensors, SQLite.
+# Parts of the messages of libraries that raise their own errors for these: faiss, safetensors, SQLite.
 _WORDS = [os.strerror(number).lower() for number in (errno.ENOSPC, errno.EROFS, errno.EIO)]
 _WORDS += ["disk is full", "disk quota exceeded", "readonly database", "unable to open database"]
 
 
 def to_user_error(error: BaseException) -> Act2SeeError | None:
-    """The error that should end the run: one of storage, configuration, weights or the video. Else None."""
+    """Return the error that should end the run (storage, configuration, weights, video); None for others."""
     for one in _with_causes(error):
         if isinstance(one, _OURS):
             return one
         if isinstance(one, OSError) and one.errno in _STORAGE:
             place = f"{one.filename}: " if isinstance(one.filename, str) else ""
             return _storage_error(f"{place}{one.strerror or one}")
-        # A tool that raises our own error has put it into words, and may be quoting another machine's disk.
+        # The author of our own error chose its class, and its text may quote another machine's disk.
         message = first_line(one, 1000).lower()
         if not isinstance(one, Act2SeeError) and any(words in message for words in _WORDS):
             return _storage_error(first_line(one))
@@ -50,13 +50,13 @@ def to_user_error(error: BaseException) -> Act2SeeError | None:
 
 def _storage_error(problem: str) -> StoreError:
     return StoreError(
-        f"{problem}; free some space, mend the rights, or name another place "
+        f"{problem}; free some space, fix the permissions, or choose another location "
         "(`cache` and `store` in the config, ACT2SEE_CACHE)"
     )
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, its causes and contexts, and the members of groups, each once."""
+    """Yield the error, its causes and contexts, and the members of groups, each once."""
     seen: set[int] = set()
     left: list[BaseException] = [error]
     while left:
@@ -74,9 +74,9 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def restored(error: BaseException | str) -> BaseException:
-    """An error as it was raised, from the text by which a checkpoint keeps it: `OSError(28, 'full')`.
+    """Rebuild an error from its text in a checkpoint, such as `OSError(28, 'full')`.
 
-    A type that is not known becomes a `ToolError`.
+    An unknown type becomes a `ToolError`. An error that is not text is returned unchanged.
     """
     if isinstance(error, BaseException):
         return error

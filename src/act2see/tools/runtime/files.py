@@ -1,7 +1,8 @@
-"""Write files and folders whole or not at all; read regular files only.
+"""Atomic writes of files and folders, and reads of regular files only.
 
-What is written goes beside its place first and is renamed into it, so that nobody sees a half-written file.
-What is read has to be a regular file: opening a pipe or a device can block for ever.
+A file or folder is written under a temporary name in the same folder and then renamed, so that other
+processes never see it incomplete. Only regular files are read, because opening a pipe or a device can block
+forever.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from act2see.errors import StoreError
+from act2see.tools.runtime.text import format_bytes
 
 
 def check_folder(path: Path, ours: str) -> None:
@@ -22,10 +24,10 @@ def check_folder(path: Path, ours: str) -> None:
 
     Args:
         path: The folder to write.
-        ours: A file that every folder written by us holds.
+        ours: Name of a file that is in every folder that this program writes.
 
     Raises:
-        StoreError: `path` is a file, or a folder that is neither empty nor ours.
+        StoreError: `path` is a file, or a folder that is not empty and does not contain `ours`.
     """
     if path.is_dir():
         if any(path.iterdir()) and not (path / ours).is_file():
@@ -42,10 +44,10 @@ def check_file(path: Path) -> None:
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yield the name of a new file with the suffix of `path`, which it replaces when the block succeeds.
+    """Yield a new file name with the suffix of `path`. When the block succeeds, that file replaces `path`.
 
     Raises:
-        OSError: A file or its folder cannot be written.
+        OSError: The file or its folder cannot be written.
     """
     new = _beside(path)
     try:
@@ -59,10 +61,10 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder, which replaces `path` when the block succeeds.
+    """Yield a new folder. When the block succeeds, it replaces `path`.
 
     Raises:
-        OSError: A file or a folder cannot be written.
+        OSError: A folder cannot be written or renamed.
     """
     new, old = _beside(path), _beside(path)
     try:
@@ -78,7 +80,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, ours: str) -> Iterator[Path]:
-    """`replacing_folder`, for a folder that a user named.
+    """Do as `replacing_folder` does, for a folder that a user named.
+
+    Args:
+        path: The folder to write.
+        ours: Name of a file that is in every folder that this program writes.
 
     Raises:
         StoreError: The folder cannot be written, or `check_folder` rejects it.
@@ -93,7 +99,7 @@ def whole_folder(path: Path, ours: str) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """`replacing_file`, for a file that a user named.
+    """Do as `replacing_file` does, for a file that a user named.
 
     Raises:
         StoreError: The file cannot be written, or `path` is a folder.
@@ -103,11 +109,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         with replacing_file(path) as new:
             yield new
     except OSError as e:
-        raise StoreError(f"cannot write {path}: {e.strerror or e}; choose another place") from e
+        raise StoreError(f"cannot write {path}: {e.strerror or e}; choose another location") from e
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; raises `StoreError` as `whole_file` does."""
+    """Write a UTF-8 text file atomically. Raises `StoreError` as `whole_file` does."""
     with whole_file(path) as new:
         new.write_text(text, encoding="utf-8", errors="replace")
 
@@ -122,12 +128,12 @@ def read_file(path: str | os.PathLike[str], largest: int, *, follow: bool = True
 
     Args:
         path: The file.
-        largest: The largest size, in bytes.
+        largest: The largest allowed size, in bytes.
         follow: Whether `path` may be a symbolic link.
 
     Raises:
-        OSError: It cannot be opened, is not a regular file, or is too large.
-        ValueError: The name holds a null character or a lone surrogate.
+        OSError: The file cannot be opened, is not a regular file, or is too large.
+        ValueError: The name contains a null character or a lone surrogate.
     """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
     # Opening a pipe waits for a writer; opening a terminal may make it the controlling one.
@@ -139,12 +145,12 @@ def read_file(path: str | os.PathLike[str], largest: int, *, follow: bool = True
             raise OSError(None, "it is not a regular file", os.fspath(path))
         data = file.read(largest + 1)
     if len(data) > largest:
-        raise OSError(None, f"it has more than {largest >> 20} MiB", os.fspath(path))
+        raise OSError(None, f"it is larger than {format_bytes(largest, binary=True)}", os.fspath(path))
     return data
 
 
 def is_text(name: str) -> bool:
-    """Whether a file name is Unicode text: JSON and most formats cannot hold any other."""
+    """Return whether a file name is valid Unicode, as JSON and most other formats require."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -153,5 +159,5 @@ def is_text(name: str) -> bool:
 
 
 def printable(name: str) -> str:
-    """The name, with an escape for each byte that is not Unicode text: `caf\\udce9.mp4`."""
+    """Return the name with an escape for each character that UTF-8 cannot encode: `caf\\udce9.mp4`."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -1,23 +1,21 @@
-"""Processes that fork after a question: prefork servers (`gunicorn --preload`), multiprocessing with "fork".
+"""Support for processes that fork after a question: `gunicorn --preload`, multiprocessing with "fork".
 
-The child has a copy of all memory and a single thread, the one that forked. Five things would hang there, and
-each has its remedy here:
+The child has a copy of all memory and a single thread, the one that forked. Five things would make it hang:
 
 - Threads that no longer exist, and locks that they held. An object that owns threads or queues calls
-  `renew_after_fork(self)` and makes them anew in the child; a `Lock` or `RLock` of this module is free again
-  there. Requests of the parent are answered in the parent alone.
-- Imports of other threads, whose modules' locks nobody would release: a fork waits until there are none.
-- Native code that was interrupted in the middle: a cache half written. `native()` marks such work, and
-  a fork waits until no other thread is in it, for a minute at most.
-- Other libraries' locks (of `functools.cached_property`, say) that an event loop holds for a moment. An
-object
-  that calls `pause_at_fork(self)` stands still between two callbacks while the process forks.
-- OpenMP. A thread that had helpers in the parent waits in the child for helpers that do not exist, and the
-  thread that forked is the only one that may have had any. A function marked `@natively` that is called there
-  runs in a fresh thread, which starts helpers of its own.
+  `renew_after_fork(self)`, and its `renew` creates new ones in the child. A `Lock` or `RLock` of this module
+  is free again there. Only the parent answers the parent's requests.
+- Imports in other threads, whose module locks would never be released. A fork waits for them.
+- Native code interrupted in the middle, for example while it writes a cache. `native()` marks such work, and
+  a fork waits until no other thread is in it, for at most a minute.
+- Locks of other libraries (for example of `functools.cached_property`) that an event loop holds briefly. An
+  object that calls `pause_at_fork(self)` is paused between two callbacks while the process forks.
+- OpenMP. A thread with helper threads in the parent waits in the child for helpers that do not exist. Only
+  the thread that forked can be affected. There, a function marked `@natively` runs in a new thread, which
+  starts its own helpers.
 
-No hook is registered before the first of these objects is made, and a process that never forks pays for one
-lock a call.
+Hooks are registered when the first of these objects is created. In a process that never forks, the cost is
+one lock per call.
 """
 
 from __future__ import annotations
@@ -43,9 +41,9 @@ import filelock
 
 from act2see.errors import SetupError
 
-# Python calls the fork hook that was registered last first. These modules have hooks that hold a lock during
-# the fork, and native work may be waiting for one: so theirs are registered before ours, and ours has
-# finished waiting when they are called.
+# Python calls fork hooks in reverse order of registration. The hooks of these modules take a lock for the
+# duration of the fork, and native work may need it to finish. They are imported here, so that their hooks are
+# registered first and run after ours has finished waiting.
 _HOOKED_BEFORE = (concurrent.futures.thread, filelock)
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -55,35 +53,40 @@ _IMPORT_TIMEOUT = 10.0  # seconds that it waits for other threads' imports
 
 
 class Renewable(Protocol):
+    """An object with threads, queues or locks that a forked child cannot use."""
+
     def renew(self) -> None:
-        """Make threads, queues and locks anew, in a child. No other thread runs there yet."""
+        """Replace them, in the child, before any other thread runs there."""
 
 
 class Pausable(Protocol):
-    def pause(self) -> None:
-        """Before a fork, called in the thread that forks: stand still where no lock is held."""
+    """An object with a thread that must hold no lock during a fork."""
 
-    def go_on(self) -> None:
-        """After the fork, in the parent."""
+    def pause(self) -> None:
+        """Stop where no lock is held. Called before a fork, in the thread that forks."""
+
+    def resume(self) -> None:
+        """Continue. Called after the fork, in the parent."""
 
 
 def pause_at_fork(owner: Pausable) -> None:
-    """Let `owner` stand still at every fork while it is alive."""
+    """Pause `owner` at every fork while it is alive. It is held by a weak reference."""
     _process.watch()
     _process.pausables.add(owner)
 
 
 def renew_after_fork(owner: Renewable) -> None:
-    """Call `owner.renew()` in every child that is forked while `owner` is alive."""
+    """Call `owner.renew()` in every forked child while `owner` is alive. It is held by a weak reference."""
     _process.watch()
     _process.owners.add(owner)
 
 
 @contextmanager
 def native() -> Iterator[None]:
-    """Work in native code that no fork interrupts.
+    """Mark native work that a fork must not interrupt.
 
-    While a fork waits, no thread begins such work. So do not wait inside it for another thread's `native()`.
+    While a fork waits, no other thread enters such a block. So do not wait in it for another thread that
+    needs one: that would block both.
     """
     _process.watch()
     _process.enter()
@@ -94,7 +97,7 @@ def native() -> Iterator[None]:
 
 
 def natively(work: Callable[P, T]) -> Callable[P, T]:
-    """Make a function `native()` work. In a child, the thread that forked runs it in a fresh thread."""
+    """Run a function as `native()` work. In a child, the thread that forked runs it in a new thread."""
 
     @wraps(work)
     def call(*args: P.args, **keywords: P.kwargs) -> T:
@@ -104,43 +107,43 @@ def natively(work: Callable[P, T]) -> Callable[P, T]:
         done: Future[T] = Future()
         context = copy_context()
 
-        def apart() -> None:
+        def run() -> None:
             try:
                 with native():
                     done.set_result(context.run(work, *args, **keywords))
             except BaseException as e:  # raised where the result is awaited
                 done.set_exception(e)
 
-        threading.Thread(target=apart, name="act2see-apart", daemon=True).start()
+        threading.Thread(target=run, name="act2see-native", daemon=True).start()
         return done.result()
 
     return call
 
 
 def check_inherited(what: str, device: str) -> None:
-    """In a child: check that a model which the parent loaded can be used.
+    """Check in a forked child that a model of the parent can be used.
 
     Args:
-        what: Describes the model.
-        device: Where it is.
+        what: A description of the model, for the message.
+        device: The device of the model.
 
     Raises:
-        SetupError: It is on an accelerator, which the child cannot reach.
+        SetupError: The model is on an accelerator, which the child cannot use.
     """
     if device != "cpu":
         raise SetupError(
-            f"{what} was loaded on {device} by the process that this one was forked from, and only that one "
-            'can use it there: fork before the first question, or start processes by "spawn"'
+            f"{what} was loaded on {device} before this process was forked, and a forked process cannot use "
+            'it there: fork before the first question, or start processes with "spawn"'
         )
 
 
 def leak(thing: object) -> None:
-    """Never free `thing`: in a child, its destructor may wait for threads that exist in the parent alone."""
+    """Never free `thing`: in a child, its destructor may wait for threads that exist only in the parent."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 class Lock:
-    """A lock for `with`; free in a forked child, unless the thread that forked holds it."""
+    """A lock for `with` that is free in a forked child, unless the thread that forked holds it."""
 
     _make: Callable[[], Any] = staticmethod(threading.Lock)
 
@@ -151,7 +154,8 @@ class Lock:
 
     def renew(self) -> None:
         if self._holder != threading.get_ident():
-            self._lock, self._holder, self._depth = self._make(), 0, 0
+            self._lock = self._make()
+            self._holder, self._depth = 0, 0
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -174,14 +178,14 @@ class RLock(Lock):
 
 
 class _Process:
-    """The state of this process: threads in native code, forks that wait, objects to renew in a child."""
+    """The state of this process: threads in native code, pending forks, objects to pause and to renew."""
 
     def __init__(self) -> None:
         self.owners: weakref.WeakSet[Renewable] = weakref.WeakSet()
         self.pausables: weakref.WeakSet[Pausable] = weakref.WeakSet()
         self.survivor: int | None = None  # in a child: the thread that forked
-        self._inside: Counter[int] = Counter()  # threads in native code, with their depth
-        self._forks = 0  # forks that wait or are under way
+        self._inside: Counter[int] = Counter()  # threads in native code, with their nesting depth
+        self._forks = 0  # forks that wait or are running
         self._changed = threading.Condition()
         self._watched = False
 
@@ -209,24 +213,26 @@ class _Process:
                 self._changed.notify_all()
 
     def _close(self) -> None:
-        """Before a fork: let no thread begin native work, and wait for those in it to come out."""
+        """Before a fork: let no thread start native work, and wait until no other thread is in it."""
         me = threading.get_ident()
         with self._changed:
             self._forks += 1
             if not self._changed.wait_for(lambda: not self._inside.keys() - {me}, _NATIVE_TIMEOUT):
-                log.warning("forking while a model is at work in another thread: the child may hang")
+                log.warning("forking while a model is running in another thread: the child may hang")
         for one in list(self.pausables):
             one.pause()
         _wait_for_imports()
 
     def _open(self) -> None:
+        """After a fork, in the parent: let all threads continue."""
         for one in list(self.pausables):
-            one.go_on()
+            one.resume()
         with self._changed:
             self._forks -= 1
             self._changed.notify_all()
 
     def _renew(self) -> None:
+        """After a fork, in the child: forget the other threads, and renew the objects."""
         me = self.survivor = threading.get_ident()
         self._changed = threading.Condition()
         self._inside = Counter({me: self._inside[me]}) if self._inside[me] else Counter()
@@ -234,15 +240,16 @@ class _Process:
         for owner in list(self.owners):
             try:
                 owner.renew()
-            except Exception:  # Python would only print it, and the others must be renewed too
+            except Exception:  # Python would print it and skip the objects after this one
                 log.exception("%r cannot be used in a forked process", owner)
 
 
 def _wait_for_imports() -> None:
     """Wait until no other thread is importing: a child would wait forever for the lock of a module."""
-    me, end = threading.get_ident(), time.monotonic() + _IMPORT_TIMEOUT
+    me = threading.get_ident()
+    end = time.monotonic() + _IMPORT_TIMEOUT
     while time.monotonic() < end:
-        # Python has no public name for these; without them there is no wait.
+        # Python has no public name for these locks. If the private name goes, this does not wait.
         references = list(getattr(importlib._bootstrap, "_module_locks", {}).values())
         owners = {getattr(reference(), "owner", None) for reference in references}
         if not owners - {None, me}:
@@ -250,5 +257,5 @@ def _wait_for_imports() -> None:
         time.sleep(0.002)
 
 
-# A fork concerns the whole process, so there is one of these.
+# A fork affects the whole process, so this is a global.
 _process = _Process()

@@ -1,13 +1,12 @@
-"""Fetch weights from a hub: the files that are loaded, and no others.
+"""Download weights from a hub: only the files that a loader reads.
 
-Those are safetensors, JSON and tokenizer files; never pickles, never code. Of a pipeline, only the folders
-that its `model_index.json` names are fetched (such repositories also hold the same weights in one file for
-other programs), without the parts that a configuration leaves out. Second copies in another precision
-(`model.fp16.safetensors`) are not fetched.
+These are safetensors, JSON and tokenizer files, never pickles or code. A pipeline's repository often holds
+the same weights again in a single file for other programs, so only the folders named in `model_index.json`
+are downloaded, without the parts that the configuration leaves out. Second copies in another precision
+(`model.fp16.safetensors`) are skipped.
 
-`huggingface_hub` does the fetching: a download that was cut off is resumed where it stopped, and a second
-call fetches the files that the first did not finish. Files land in its cache, where transformers and
-diffusers look. `HF_ENDPOINT` (or `endpoint`) names another hub or a mirror.
+`huggingface_hub` does the work: it resumes an interrupted download, skips complete files, and writes to its
+cache, where transformers and diffusers look. `HF_ENDPOINT` (or `endpoint`) names another hub or a mirror.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ from typing import Any
 
 from act2see.errors import UnreachableError, WeightsError
 from act2see.tools.runtime.catalogue import catalogue
+from act2see.tools.runtime.text import format_bytes
 
 _TOKENIZER = frozenset(
     {"merges.txt", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model"}
 )
-_SPARE = 1 << 30  # bytes that stay free on the disk
+_SPARE = 1 << 30  # bytes of the disk that a download leaves free
 
 Report = Callable[[int], None]
 
@@ -38,23 +38,23 @@ class Files:
     name: str
     """The repository, as owner/name."""
     sizes: Mapping[str, int]
-    """The size of each file, in bytes."""
+    """Size of each file, in bytes."""
 
     @property
     def bytes(self) -> int:
-        """The size of all files."""
+        """Total size of the files."""
         return sum(self.sizes.values())
 
 
 def cache_folder() -> Path:
-    """The folder of fetched weights; `HF_HOME` moves it."""
+    """Return the folder of downloaded weights, which `HF_HOME` sets."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def free_space(folder: Path) -> int:
-    """Free bytes on the disk where this folder is, or will be."""
+    """Return the number of free bytes on the disk of a folder, which need not exist yet."""
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     return shutil.disk_usage(existing).free
 
@@ -62,13 +62,13 @@ def free_space(folder: Path) -> int:
 def list_files(
     name: str, *, without: Collection[str] = (), endpoint: str | None = None, token: str | None = None
 ) -> Files:
-    """Ask the hub for the files of a repository that are loaded.
+    """Ask the hub which files of a repository a loader reads.
 
     Args:
         name: The repository, as owner/name.
         without: Parts of a pipeline that are not loaded.
-        endpoint: Another hub.
-        token: For a repository that needs one.
+        endpoint: URL of the hub; None is the default hub.
+        token: Access token, for a private or gated repository.
 
     Raises:
         WeightsError: The hub fails, refuses, or has no safetensors under this name.
@@ -77,7 +77,7 @@ def list_files(
 
     try:
         found = HfApi(endpoint=endpoint, token=token).model_info(name, files_metadata=True)
-        sizes = {s.rfilename: s.size or 0 for s in found.siblings or ()}
+        sizes = {file.rfilename: file.size or 0 for file in found.siblings or ()}
         index = None
         if "model_index.json" in sizes:
             path = hf_hub_download(
@@ -89,7 +89,7 @@ def list_files(
     chosen = {f: sizes[f] for f in wanted(sizes, index, without)}
     if not any(f.endswith(".safetensors") for f in chosen):
         raise WeightsError(
-            f"{name} has no weights as safetensors, and no others are loaded: choose another repository"
+            f"{name} has no safetensors, the only format that is loaded: choose another repository"
         )
     return Files(name, chosen)
 
@@ -97,30 +97,36 @@ def list_files(
 def wanted(
     names: Collection[str], index: Mapping[str, Any] | None = None, without: Collection[str] = ()
 ) -> list[str]:
-    """The files that are loaded.
+    """Return the files that a loader reads.
 
     Args:
         names: The files of a repository.
         index: A pipeline's `model_index.json`.
         without: Parts of the pipeline that are not loaded.
     """
-    parts = None
-    if index is not None:
-        left_out = {*without, *(part.replace("text_encoder", "tokenizer") for part in without)}
-        parts = {
-            part
-            for part, kind in index.items()
-            if isinstance(kind, list) and kind[0] and part not in left_out
-        }
-    nested = "modules.json" in names  # of sentence-transformers: its parts are folders
-    return [
-        name
-        for name in names
-        if _loaded(PurePosixPath(name)) and _in_place(PurePosixPath(name), parts, nested)
-    ]
+    parts = None if index is None else _pipeline_parts(index, without)
+    nested = "modules.json" in names  # sentence-transformers keeps its modules in folders
+    chosen = []
+    for name in names:
+        path = PurePosixPath(name)
+        if _is_read(path) and _is_in_part(path, parts, nested):
+            chosen.append(name)
+    return chosen
 
 
-def _loaded(path: PurePosixPath) -> bool:
+def _pipeline_parts(index: Mapping[str, Any], without: Collection[str]) -> set[str]:
+    """Return the folders of a pipeline that are loaded. A text encoder is left out with its tokenizer."""
+    left_out = {*without, *(part.replace("text_encoder", "tokenizer") for part in without)}
+    parts = set()
+    for part, kind in index.items():
+        is_part = isinstance(kind, list) and kind[0]  # other keys are settings, and an unused part is null
+        if is_part and part not in left_out:
+            parts.add(part)
+    return parts
+
+
+def _is_read(path: PurePosixPath) -> bool:
+    """Return whether a loader reads files of this name."""
     if ".index." in path.name:
         return path.name.endswith(".safetensors.index.json")
     return (
@@ -130,7 +136,8 @@ def _loaded(path: PurePosixPath) -> bool:
     )
 
 
-def _in_place(path: PurePosixPath, parts: Collection[str] | None, nested: bool) -> bool:
+def _is_in_part(path: PurePosixPath, parts: Collection[str] | None, nested: bool) -> bool:
+    """Return whether a file is in a folder that is loaded."""
     folder = path.parent.as_posix()
     if parts is None:
         return folder == "." or nested
@@ -140,19 +147,19 @@ def _in_place(path: PurePosixPath, parts: Collection[str] | None, nested: bool) 
 def fetch(
     files: Files, *, endpoint: str | None = None, token: str | None = None, report: Report | None = None
 ) -> Path:
-    """Fetch files, except those that are in the cache.
+    """Download files, except those in the cache.
 
     Args:
-        files: From `list_files`.
-        endpoint: Another hub.
-        token: For a repository that needs one.
-        report: Called with the number of bytes of each piece that was written.
+        files: The result of `list_files`.
+        endpoint: URL of the hub; None is the default hub.
+        token: Access token, for a private or gated repository.
+        report: Called after each write with its number of bytes.
 
     Returns:
         The folder with the files.
 
     Raises:
-        WeightsError: The hub fails or refuses, or the disk has no room.
+        WeightsError: The hub fails or refuses, or the disk has too little free space.
     """
     from huggingface_hub import snapshot_download, try_to_load_from_cache
 
@@ -163,7 +170,7 @@ def fetch(
     free = free_space(cache_folder())
     if missing + _SPARE > free:
         raise WeightsError(
-            f"{files.name} takes {missing / 1e9:.1f} GB more and {cache_folder()} has {free / 1e9:.1f} GB "
+            f"{files.name} needs {format_bytes(missing)} more, and {cache_folder()} has {format_bytes(free)} "
             "free: free some space, or export HF_HOME=FOLDER on a larger disk"
         )
     try:
@@ -181,12 +188,12 @@ def fetch(
 
 
 def to_weights_error(name: str, error: Exception, endpoint: str | None = None) -> WeightsError:
-    """A hub's failure as one line that says what to do.
+    """Turn a hub's failure into one line that says what to do.
 
     Args:
         name: The repository.
-        error: What huggingface_hub raised.
-        endpoint: Another hub.
+        error: The error of huggingface_hub.
+        endpoint: URL of the hub; None is the default hub.
     """
     from huggingface_hub import constants, errors
 
@@ -198,40 +205,43 @@ def to_weights_error(name: str, error: Exception, endpoint: str | None = None) -
         known = catalogue().get(name)
         licence = f" ({known.licence})" if known else ""
         return WeightsError(
-            f"{name} is gated: sign in at {hub}/{name} and accept its licence{licence}, "
-            "then `hf auth login`, and run this again"
+            f"{name} is gated: sign in at {hub}/{name}, accept its licence{licence}, "
+            "run `hf auth login`, and run this again"
         )
     if any(isinstance(c, errors.RepositoryNotFoundError) for c in causes):
         return WeightsError(
-            f"{hub} has no repository {name} that you may see: check the name, "
-            "or `hf auth login` if it is private"
+            f"{hub} has no repository {name} that you can access: check the name, "
+            "or run `hf auth login` if it is private"
         )
     if any(isinstance(c, errors.OfflineModeIsEnabled) for c in causes):
         return UnreachableError(
             f"{name} is not in {cache_folder()} and HF_HUB_OFFLINE is set: unset it to download, "
-            "or copy that folder from elsewhere"
+            "or copy that folder from another machine"
         )
     status = next((c.response.status_code for c in causes if isinstance(c, errors.HfHubHTTPError)), None)
     if status is not None:
-        return WeightsError(f"{hub} answered {status} for {name}: run this again, whole files are kept")
+        return WeightsError(f"{hub} answered {status} for {name}: run this again; complete files are kept")
     if any(type(c).__name__ in ("ConnectError", "ConnectTimeout", "ProxyError") for c in causes):
         return UnreachableError(
             f"{hub} cannot be reached: check the connection or the proxy, or set HF_ENDPOINT to a mirror; "
-            f"offline, run this where there is one, copy {cache_folder()} here, and export HF_HUB_OFFLINE=1"
+            f"offline: run this on a machine with a connection, copy {cache_folder()} to this one, "
+            "and export HF_HUB_OFFLINE=1"
         )
-    said = " ".join((str(error) or repr(error)).split())
+    message = " ".join((str(error) or repr(error)).split())
     return WeightsError(
-        f"the download of {name} stopped: {said.rstrip('.')[:300]}; run this again, whole files are kept"
+        f"the download of {name} stopped: {message.rstrip('.')[:300]}; "
+        "run this again; complete files are kept"
     )
 
 
 def _bar(report: Report) -> Any:
-    """A progress bar for huggingface_hub that shows nothing and reports the bytes written."""
+    """Return a class of progress bar for huggingface_hub that shows nothing and reports bytes written."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # There are two bars in bytes; the other one counts the network's, which are the same over HTTP.
+            # Two bars count bytes. The one named "Downloading" counts bytes of the network, which over HTTP
+            # would be counted twice.
             self._counts = kwargs.get("unit") == "B" and "Downloading" not in str(kwargs.get("desc"))
             kwargs.pop("name", None)
             super().__init__(*args, **{**kwargs, "disable": True})

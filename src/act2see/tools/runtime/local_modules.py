@@ -1,13 +1,12 @@
 """Modules beside a config file: `use: "depth:Depth"`, with `depth.py` in the file's folder.
 
-They are found there whatever the working folder, the command or the server. `sys.path` is left alone, since
-it holds for the whole process: a module gets a name of its own by its folder, so two folders may each have a
-`mytool.py`. Within the folder, modules import one another as scripts do, by their plain names, when they are
-loaded and later: each is given an `__import__` that looks in its folder first. The standard library always
-comes before it.
+They are found there from any working folder, command or server. `sys.path` is not changed, because it applies
+to the whole process. Instead, a module's full name contains a hash of its folder, so two folders may each
+have a `mytool.py`. Modules of a folder import one another by their plain names, as scripts do, at load time
+and later: each gets an `__import__` that searches its folder after the standard library and before all else.
 
-A module that Python would find at the same file by itself (the folder is the script's own, or the package is
-installed) is imported as usual, under its plain name.
+A module that Python would find in the same file anyway (in the script's own folder, or in an installed
+package) is imported as usual, under its plain name.
 """
 
 from __future__ import annotations
@@ -29,29 +28,34 @@ _PREFIX = "_beside_"
 
 
 def import_beside(name: str, folder: str | None) -> ModuleType:
-    """The module of this dotted name: the one in `folder` if there is one, else the one that Python finds.
+    """Import the module of a dotted name: the one in `folder` if it exists, else the one that Python finds.
+
+    Args:
+        name: The dotted name.
+        folder: The folder to search first; None searches only where Python does.
 
     Raises:
-        ImportError: There is no such module, or the name is that of a file.
-        Exception: Whatever the module raises when it is imported.
+        ImportError: The module does not exist, or the name is a file name.
+        Exception: Any error that the module raises when it is imported.
     """
     if "/" in name or "\\" in name or name.startswith(".") or name.endswith(".py"):
         module = os.path.basename(name).removesuffix(".py") or "odd"
         raise ImportError(f"{name!r} is the name of a file: name the module, as in {module}:Class")
-    if folder is None or not _is_there(name, folder) or _is_found_anyway(name, folder):
+    if folder is None or not _is_in_folder(name, folder) or _is_found_anyway(name, folder):
         return importlib.import_module(name)
     return importlib.import_module(f"{_root(folder)}.{name}")
 
 
 def plain_names(text: str) -> str:
-    """An error's text with the names of modules as their author knows them."""
-    for name in [m for m in sys.modules if m.startswith(_PREFIX) and "." not in m]:
-        text = text.replace(f"{name}.", "")
+    """Return an error's text with the plain names of modules, as their author wrote them."""
+    roots = [name for name in sys.modules if name.startswith(_PREFIX) and "." not in name]
+    for root in roots:
+        text = text.replace(f"{root}.", "")
     return text
 
 
-def _is_there(name: str, folder: str) -> bool:
-    """Whether the folder has a module of this dotted name. Nothing is imported for it."""
+def _is_in_folder(name: str, folder: str) -> bool:
+    """Return whether the folder has a module of this dotted name, without importing anything."""
     importlib.invalidate_caches()  # the file may be new
     places: Sequence[str] | None = [folder]
     spec: ModuleSpec | None = None
@@ -64,23 +68,25 @@ def _is_there(name: str, folder: str) -> bool:
 
 
 def _is_found_anyway(name: str, folder: str) -> bool:
+    """Return whether Python finds the module in the same file without our help."""
     top = name.partition(".")[0]
     try:
-        found, here = importlib.util.find_spec(top), PathFinder.find_spec(top, [folder])
+        found = importlib.util.find_spec(top)
+        local = PathFinder.find_spec(top, [folder])
     except (ImportError, ValueError):  # ValueError: a module without a spec, such as `__main__`
         return False
-    return found is not None and here is not None and _files(found) == _files(here)
+    return found is not None and local is not None and _files(found) == _files(local)
 
 
 def _files(spec: ModuleSpec) -> list[str]:
-    """Where a module is: its file, or the folders of a package without one."""
+    """Return the file of a module, or the folders of a package without `__init__.py`."""
     if spec.has_location and spec.origin:
         return [os.path.realpath(spec.origin)]
     return [os.path.realpath(folder) for folder in spec.submodule_search_locations or ()]
 
 
 def _root(folder: str) -> str:
-    """The name of the package that stands for the folder and holds its modules."""
+    """Return the name of the package that represents the folder, and create the package if needed."""
     folder = os.path.realpath(folder)
     root = f"{_PREFIX}{hashlib.blake2b(os.fsencode(folder), digest_size=6).hexdigest()}"
     if root not in sys.modules:
@@ -93,7 +99,7 @@ def _root(folder: str) -> str:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the modules of such packages, and no others."""
+    """Finds modules of the packages that `_root` creates, and no others."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -107,7 +113,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """Runs a module with its folder's `__import__`: `exec` takes builtins from the module's globals."""
+    """Runs a module with its folder's `__import__`, by the `__builtins__` in the module's globals."""
 
     def exec_module(self, module: ModuleType) -> None:
         root = module.__name__.partition(".")[0]
@@ -123,24 +129,25 @@ def _import(
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> ModuleType:
-    """`__import__` for the modules of a folder."""
+    """Import a module for a module of the folder; the signature is that of `__import__`."""
     top = name.partition(".")[0]
-    if level or not _is_of_folder(root, top):
+    if level or not _takes_from_folder(root, top):
         return builtins.__import__(name, globals, locals, fromlist or (), level)
     module = importlib.import_module(f"{root}.{name}")
     if not fromlist:
-        return sys.modules[f"{root}.{top}"]  # as `import a.b` binds `a`
-    # A name imported from a package may be a module that is not loaded yet.
+        return sys.modules[f"{root}.{top}"]  # `import a.b` binds `a`
+    # A name imported from a package may be a submodule that is not loaded yet: `__import__` loads it.
     return builtins.__import__(module.__name__, globals, locals, fromlist, 0)
 
 
-def _is_of_folder(root: str, top: str) -> bool:
+def _takes_from_folder(root: str, top: str) -> bool:
+    """Return whether a top-level name, imported in a module of the folder, means a module of the folder."""
     if top in sys.stdlib_module_names:
         return False
-    here = PathFinder.find_spec(f"{root}.{top}", sys.modules[root].__path__)
-    if here is None or here.loader is not None:
-        return here is not None
-    # A folder without `__init__.py` is a package too, unless Python finds another one.
+    local = PathFinder.find_spec(f"{root}.{top}", sys.modules[root].__path__)
+    if local is None or local.loader is not None:
+        return local is not None
+    # A folder without `__init__.py` is a package too, unless Python finds another module of that name.
     try:
         return importlib.util.find_spec(top) is None
     except (ImportError, ValueError):

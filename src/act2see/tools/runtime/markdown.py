@@ -1,4 +1,4 @@
-"""Tables in Markdown: reports, cards and benchmark summaries write the same kind."""
+"""Tables in Markdown, for reports, cards and benchmark summaries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A table with a final newline. In a cell, `|` is escaped and a line break becomes a space."""
+    """Return a table with a final newline. In a cell, `|` is escaped and a line break becomes a space."""
     lines = [_row(head), "|" + "---|" * len(head)]
     lines += [_row(row) for row in rows]
     return "\n".join(lines) + "\n"

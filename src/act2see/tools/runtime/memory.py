@@ -1,9 +1,9 @@
-"""When a device's memory runs out: release what is unused, and do the work in smaller parts.
+"""Work in smaller parts when a device's memory runs out.
 
-The parts are the caller's: frames of a batch, rows that decode, tokens that are read. A batch that fails for
-another reason is taken apart in the same way, so that one bad item does not fail its neighbours.
+`in_halves` splits any batch: frames, rows to decode, tokens to read. A batch that fails for another reason is
+split in the same way, so that one bad item does not fail the others.
 
-`retain_freed_memory` does the contrary, for a command that trains on the processor.
+`retain_freed_memory` has the opposite purpose, for a command that trains on the CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _KEEP = {-3: 2**25, -1: 2**30}  # malloc.h: M_MMAP_THRESHOLD (32 MiB is the most
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out: CUDA's own type, or those of the CPU and of Apple."""
+    """Return whether an error means that memory ran out, on CUDA, Apple's MPS or the CPU."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -30,9 +30,9 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """Release unused memory to the device.
+    """Return cached, unused memory to the device.
 
-    Call it after the `except` block: inside, the error still holds the tensors of its stack frames.
+    Call it after the `except` block: within it, the error still refers to the tensors of its stack frames.
     """
     import gc
 
@@ -46,11 +46,11 @@ def release() -> None:
 
 
 def retain_freed_memory() -> None:
-    """Let this process keep the memory that it frees, up to a GiB. Does nothing without GNU's C library.
+    """Let this process keep up to a GiB of the memory that it frees. Does nothing without glibc.
 
-    GNU's allocator gives larger blocks back to the kernel, which clears each page when the next step asks for
-    it: a tenth of a step of training on a processor. Blocks above 32 MiB still go back. It concerns the whole
-    process, so commands call it, and libraries do not.
+    glibc returns large blocks to the kernel, which clears each page again for the next step: this takes a
+    tenth of a training step on the CPU. Blocks above 32 MiB are still returned. The setting applies to the
+    whole process, so commands call this function and libraries do not.
     """
     import ctypes
 
@@ -61,11 +61,11 @@ def retain_freed_memory() -> None:
 
 
 def in_halves(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | Exception]:
-    """Do `work` on all items, or if it fails on each half, and so on.
+    """Call `work` with all items. If it fails, call it with each half, and so on.
 
     Args:
         work: Returns a result for each item.
-        items: At least one.
+        items: At least one item.
 
     Returns:
         For each item its result, or the error of an item that fails alone.
@@ -76,7 +76,7 @@ def in_halves(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) ->
     except Exception as e:
         full = out_of_memory(e)
         if len(items) == 1:
-            # Without its traceback: that would keep the tensors of the failed attempt.
+            # The traceback and the context would keep the tensors of the failed attempt alive.
             failed = e.with_traceback(None)
             failed.__context__ = None
     if full:

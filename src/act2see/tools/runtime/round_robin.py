@@ -1,12 +1,12 @@
-"""Long jobs done in turns, so that a short one that comes later does not wait for a long one to end.
+"""Round-robin scheduling of long jobs, so that a short job does not wait for an earlier long one to end.
 
-A job is a generator: it yields its progress (`done, total`) after each piece of work, and returns its result.
-`workers` threads go round the owners and do the next piece of each one's first job; an owner's jobs are done
-in order, so that its first is ready early. A job is named by a key: a second request for a job under way
-awaits the same job. A job that nobody awaits any more is dropped.
+A job is a generator: it yields its progress (`done, total`) after each step and returns its result. Worker
+threads take the owners in turn and run the next step of each owner's first job. An owner's jobs run in order,
+so that its first result is ready early. A job has a key: a second request with the key of an unfinished job
+shares that job. A job is dropped when all its requests are cancelled.
 
-At most `max_begun` jobs are begun, since each holds files open; later ones wait until one ends. Threads live
-while there is work.
+At most `max_started` jobs are started at a time, because each holds files open; the others wait until one
+ends. The threads end when there is no job.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from act2see.tools.runtime.forks import Lock, leak, renew_after_fork
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Steps = Generator[tuple[int, int], None, T]
-"""Yields the pieces done and all of them, and returns the result."""
+"""Generator of a job: yields the steps done and their total, and returns the result."""
 Progress = Callable[[int, int], None]
-"""Called with the pieces done and all of them."""
+"""Called with the steps done and their total."""
 
 
 @dataclass(eq=False, slots=True)
@@ -36,12 +36,13 @@ class _Job(Generic[T]):
     owner: Hashable
     steps: Steps[T]
     waiters: list[tuple[Future[T], Progress | None]] = field(default_factory=list)
-    begun: bool = False
+    started: bool = False
     running: bool = False
+    """Whether a thread runs a step of it now."""
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody awaits it."""
+        """Whether a request for it is not cancelled."""
         return not all(future.cancelled() for future, _ in self.waiters)
 
 
@@ -49,92 +50,97 @@ class RoundRobin(Generic[T]):
     """Runs jobs in turns. Thread-safe.
 
     Args:
-        workers: How many threads work at the same time.
-        max_begun: How many jobs are begun at the same time.
-        name: Of the threads.
+        workers: The number of worker threads.
+        max_started: The largest number of started jobs.
+        name: Name of the threads.
     """
 
-    def __init__(self, *, workers: int = 2, max_begun: int = 32, name: str = "act2see-rotation") -> None:
-        self.workers, self.max_begun, self.name = workers, max_begun, name
+    def __init__(self, *, workers: int = 2, max_started: int = 32, name: str = "act2see-round-robin") -> None:
+        self.workers = workers
+        self.max_started = max_started
+        self.name = name
         self._jobs: dict[Hashable, _Job[T]] = {}
-        self._owners: OrderedDict[Hashable, list[_Job[T]]] = OrderedDict()  # whose turn it is comes first
+        self._owners: OrderedDict[Hashable, list[_Job[T]]] = OrderedDict()  # the next owner comes first
         self._threads = 0
         self._lock = Lock()
         renew_after_fork(self)
 
     @property
     def unfinished(self) -> int:
-        """How many jobs wait or are under way."""
+        """Number of jobs that are waiting or started."""
         return len(self._jobs)
 
     def join(
         self,
         key: Hashable,
-        begin: Callable[[], Steps[T]],
+        start: Callable[[], Steps[T]],
         progress: Progress | None = None,
         owner: Hashable = None,
     ) -> Future[T]:
-        """Await the job of this key.
+        """Request the result of a job.
 
         Args:
-            key: Names the job.
-            begin: Makes the job, unless it is under way.
-            progress: Called after each piece, in another thread.
-            owner: Whose turns the job shares; without one it has turns of its own.
+            key: The key of the job.
+            start: Makes the job, unless an unfinished one has this key.
+            progress: Called after each step, in another thread.
+            owner: The owner whose turns the job uses; None is an owner of its own.
 
         Returns:
-            The result to come. Cancelling it withdraws the request.
+            A future of the result. Cancelling it withdraws the request.
         """
         future: Future[T] = Future()
         with self._lock:
             job = self._jobs.get(key)
             if job is None:
-                job = self._jobs[key] = _Job(key, key if owner is None else owner, begin())
+                job = self._jobs[key] = _Job(key, key if owner is None else owner, start())
                 self._owners.setdefault(job.owner, []).append(job)
             job.waiters.append((future, progress))
-            self._start()
+            self._start_threads()
         return future
 
     def renew(self) -> None:
-        """In a forked child: no job and no thread. The parent continues its jobs."""
-        leak(self._jobs)  # closed here, a job would wait for the decoder's threads, which are the parent's
-        self._jobs, self._owners, self._threads = {}, OrderedDict(), 0
+        """In a forked child, start without jobs and threads: the parent continues its jobs."""
+        leak(self._jobs)  # closing a job here would wait for the decoder's threads, which the child lacks
+        self._jobs = {}
+        self._owners = OrderedDict()
+        self._threads = 0
 
-    def _start(self) -> None:
+    def _start_threads(self) -> None:
         while self._threads < min(self.workers, len(self._jobs)):
             self._threads += 1
             threading.Thread(target=self._work, name=self.name, daemon=True).start()
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
-            made: T | Exception
+        """Run steps of jobs until there is no job to run."""
+        while (job := self._take_job()) is not None:
+            result: T | Exception
             try:
                 done, total = next(job.steps)
             except StopIteration as end:
-                made = end.value
+                result = end.value
             except Exception as e:
-                made = e
+                result = e
             else:
-                self._tell(job, done, total)
+                self._report(job, done, total)
                 with self._lock:
                     job.running = False
-                    self._owners.move_to_end(job.owner)  # behind those that came meanwhile
+                    self._owners.move_to_end(job.owner)  # behind owners that arrived during the step
                 continue
             with self._lock:
-                self._drop(job)  # from now on its result is found elsewhere
+                self._drop(job)  # first, so that a later request starts a new job
             for future, _ in job.waiters:
-                settle(future, made)
+                settle(future, result)
 
-    def _next(self) -> _Job[T] | None:
-        """The job whose turn it is; None if there is nothing to do, which ends the thread."""
+    def _take_job(self) -> _Job[T] | None:
+        """Return the job whose turn it is, marked as running; None ends the thread. Drops unwanted jobs."""
         while True:
             with self._lock:
-                job = self._turn()
+                job = self._find_job()
                 if job is None:
                     self._threads -= 1
                     return None
                 if job.wanted:
-                    job.begun = job.running = True
+                    job.started = job.running = True
                     self._owners.move_to_end(job.owner)
                     return job
                 self._drop(job)
@@ -143,11 +149,12 @@ class RoundRobin(Generic[T]):
             except Exception:
                 log.warning("%s was dropped, and closing it failed", job.key, exc_info=True)
 
-    def _turn(self) -> _Job[T] | None:
-        room = sum(job.begun for job in self._jobs.values()) < self.max_begun
+    def _find_job(self) -> _Job[T] | None:
+        """Return the first job, in order of owners, that can run a step or is unwanted; None without one."""
+        room = sum(job.started for job in self._jobs.values()) < self.max_started
         for jobs in self._owners.values():
             for job in jobs:
-                if not job.running and (job.begun or room or not job.wanted):
+                if not job.running and (job.started or room or not job.wanted):
                     return job
         return None
 
@@ -157,13 +164,14 @@ class RoundRobin(Generic[T]):
         jobs.remove(job)
         if not jobs:
             del self._owners[job.owner]
-        self._start()  # there may be room for one that has not begun
+        self._start_threads()  # a waiting job may now be started
 
-    def _tell(self, job: _Job[T], done: int, total: int) -> None:
+    def _report(self, job: _Job[T], done: int, total: int) -> None:
+        """Report the progress of a job to the requests that are not cancelled."""
         with self._lock:
             listeners = [report for future, report in job.waiters if report and not future.cancelled()]
         for report in listeners:
             try:
                 report(done, total)
-            except Exception:  # a listener's fault must not fail the job, which others await
+            except Exception:  # one request's listener must not fail the job of the others
                 log.warning("a listener to the progress of %s failed", job.key, exc_info=True)

@@ -1,7 +1,7 @@
 """Objects that the graphs of one process share: models, each loaded once, and locks by key.
 
-Two configurations that differ in their budget, their tools or their prompt share the reasoner, the encoder
-and the diffusion pipeline, as long as the weights and the loading options are the same.
+Configurations that differ in their budget, tools or prompt share the reasoner, the encoder and the diffusion
+pipeline, if their weights and loading options are the same.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Shared:
         self._lock = RLock()  # `make` may call `get`
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The object of a key.
+        """Return the object of a key.
 
         Args:
             key: The settings.
-            make: Makes the object the first time. It should be quick, and load models later.
+            make: Makes the object on the first call. It should be quick: other keys wait for it.
         """
         with self._lock:
             if key not in self._made:
@@ -39,7 +39,7 @@ class Shared:
 
 
 class KeyedLocks:
-    """A lock for each key, kept while a thread holds it or waits for it: `with locks(key): ...`."""
+    """Reentrant locks by key: `with locks(key): ...`. A lock exists while a thread holds or awaits it."""
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, threading.RLock] = {}
@@ -48,8 +48,9 @@ class KeyedLocks:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """In a forked child nobody holds one."""
-        self._locks, self._users = {}, Counter()
+        """In a forked child, forget all locks: no thread holds one there."""
+        self._locks = {}
+        self._users = Counter()
 
     @contextmanager
     def __call__(self, key: Hashable) -> Iterator[None]:

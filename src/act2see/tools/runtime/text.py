@@ -1,8 +1,8 @@
-"""Text from outside, made fit to be saved, and the first line of an error.
+"""Text: cleaning, shortening, numbers of bytes, and the first line or problem of an error.
 
-Text ends up in JSON, in checkpoints, on terminals and in file names. Two kinds of characters break those:
-lone surrogates, which no encoding writes (they come from JSON's `"\\ud800"`, and from file names and command
-lines that are not UTF-8), and NUL, at which C ends a string.
+Text from outside is written to JSON, checkpoints, terminals and file names. Two kinds of characters break
+those: lone surrogates, which UTF-8 cannot encode (they come from JSON's `"\\ud800"`, and from file names and
+command lines that are not UTF-8), and NUL, which ends a string in C.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _LONE = re.compile("[\ud800-\udfff]")
 
 
 def clean_text(text: str) -> str:
-    """The text with lone surrogates replaced by U+FFFD, and without NUL."""
+    """Return the text with lone surrogates replaced by U+FFFD, and without NUL."""
     return _LONE.sub("\N{REPLACEMENT CHARACTER}", text).replace("\0", "")
 
 
 def clean_data(data: Any) -> Any:
-    """Plain data (nested dictionaries, lists and tuples) with `clean_text` for every text in it, keys too."""
+    """Return plain data (nested dictionaries, lists, tuples) with every text in it cleaned, keys too."""
     if isinstance(data, str):
         return clean_text(data)
     if isinstance(data, dict):
@@ -32,6 +32,26 @@ def clean_data(data: Any) -> Any:
     if type(data) in (list, tuple):
         return type(data)(clean_data(one) for one in data)
     return data
+
+
+def shorten_text(text: str, max_chars: int) -> str:
+    """Return the text, cut at `max_chars` with the number of characters that were left out."""
+    if len(text) <= max_chars:
+        return text
+    return f"{text[:max_chars]} … ({len(text) - max_chars:,} more characters)"
+
+
+def format_bytes(number: float, *, binary: bool = False) -> str:
+    """Return a number of bytes in words: `17.5 GB`, or `16 MiB` with binary units, as limits are set."""
+    base = 1024 if binary else 1000
+    unit = "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB") if binary else ("kB", "MB", "GB", "TB"):
+        if number < base:
+            break
+        number /= base
+        unit = larger
+    is_whole = unit == "bytes" or (binary and number == int(number))
+    return f"{number:,.{0 if is_whole else 1}f} {unit}"
 
 
 def first_line(error: BaseException, max_chars: int = 200) -> str:
@@ -44,14 +64,14 @@ def first_line(error: BaseException, max_chars: int = 200) -> str:
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
-    """The first field that failed, as a dotted path (empty for the whole), and what is wrong with it."""
+    """Return the first field that failed, as a dotted path (empty for the whole model), and its problem."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     return path, first["msg"].removeprefix("Value error, ")
 
 
 def explain_problem(error: ValidationError, known: Collection[str]) -> str:
-    """The first problem in one line; for an unknown key, the nearest of the `known` ones, or all of them."""
+    """Return the first problem in one line; for an unknown key, with the nearest known key or all keys."""
     path, problem = first_problem(error)
     first = error.errors()[0]
     if first["type"] != "extra_forbidden":
@@ -62,9 +82,9 @@ def explain_problem(error: ValidationError, known: Collection[str]) -> str:
 
 
 def unfit_for_path(path: str) -> str | None:
-    """Why no file can have this path, in a few words; None if one can."""
+    """Return the reason why the operating system or JSON cannot hold a path; None if both can."""
     if "\0" in path:
-        return "it holds a NUL character"
+        return "its name contains a NUL character"
     if _LONE.search(path):
         return "its name is not UTF-8: rename the file, or link to it under another name"
     return None

@@ -1,8 +1,8 @@
-"""Where weights are: shipped with the package, in a local folder, or in the cache of a hub.
+"""The location of weights: shipped with the package, in a local folder, or in the cache of a hub.
 
-`micro:vlm` names a folder that ships in the package; a path names itself; anything else is a hub repository,
-which `act2see download` has fetched into the hub's cache. Loading weights fetches nothing: a question must
-not wait for a download of gigabytes. Safetensors only, no remote code.
+`micro:vlm` names a folder in the package; a path names itself; any other name is a hub repository, which
+`act2see download` fetches into the hub's cache. Loading never downloads: a question must not wait for
+gigabytes. Only safetensors are loaded, and no remote code is run.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from act2see.errors import ConfigError, WeightsError
 from act2see.tools.runtime.text import first_line
 
-# Every repository has one of them.
-_NAMING = ("model_index.json", "config.json", "adapter_config.json", "modules.json")
+# Every repository has one of these files, so the first one found in the cache locates the folder.
+_CONFIG_FILES = ("model_index.json", "config.json", "adapter_config.json", "modules.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +25,28 @@ class Wanted:
     """Weights that a part of a graph will load."""
 
     part: str
-    """The part: the reasoner, the encoder, a tool's tag."""
+    """The part: `reasoner`, `encoder` or a tool's tag."""
     name: str
-    """The name of the weights in the config."""
+    """Name of the weights in the config."""
     without: tuple[str, ...] = ()
     """Parts of a pipeline that are not loaded."""
 
 
+@runtime_checkable
+class UsesWeights(Protocol):
+    """An optional part of a reasoner, an encoder or a tool: the weights that it loads on this machine."""
+
+    def wanted(self) -> Iterator[Wanted]:
+        """Yield the weights that would be loaded now; none if they are loaded."""
+        ...
+
+
 def resolve_weights(name: str) -> str:
-    """A folder, or the hub name unchanged. Raises `WeightsError` if a folder is named that does not exist."""
+    """Return the folder of weights, or the name of a hub repository unchanged.
+
+    Raises:
+        WeightsError: The name means a folder that does not exist.
+    """
     if name.startswith("micro:"):
         folder = Path(__file__).parents[2] / "micro" / "weights" / name.removeprefix("micro:")
         if not folder.is_dir():
@@ -54,7 +67,7 @@ def resolve_weights(name: str) -> str:
 
 
 def is_of_hub(name: str) -> bool:
-    """Whether weights of this name would come from a hub."""
+    """Return whether weights of this name would come from a hub."""
     try:
         return not name.startswith("micro:") and resolve_weights(name) == name and not Path(name).is_dir()
     except WeightsError:
@@ -62,11 +75,11 @@ def is_of_hub(name: str) -> bool:
 
 
 def find_weights(name: str) -> Path:
-    """The folder of weights.
+    """Return the folder of weights.
 
     Raises:
         ConfigError: The name can be neither a folder nor a repository.
-        WeightsError: The weights are not here.
+        WeightsError: The weights are not on this machine.
     """
     place = resolve_weights(name)
     if Path(place).is_dir():
@@ -75,20 +88,20 @@ def find_weights(name: str) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = [try_to_load_from_cache(place, f) for f in _NAMING]
+        found = [try_to_load_from_cache(place, file) for file in _CONFIG_FILES]
     except HFValidationError as e:
         raise ConfigError(f"{name!r} is neither a folder nor a hub repository (owner/name)") from e
-    here = next((f for f in found if isinstance(f, str)), None)
-    if here is None:
+    cached = next((file for file in found if isinstance(file, str)), None)
+    if cached is None:
         raise WeightsError("not downloaded")
-    return Path(here).parent
+    return Path(cached).parent
 
 
 def weight_files(folder: Path, without: Sequence[str] = ()) -> Iterator[tuple[str, list[Path]]]:
-    """The safetensors files that a loader reads, by part.
+    """Yield the name of each part with the safetensors files that a loader reads for it.
 
     Args:
-        folder: Of a model, a diffusers pipeline or a sentence-transformers model.
+        folder: The folder of a model, a diffusers pipeline or a sentence-transformers model.
         without: Parts of a pipeline that are not loaded.
 
     Raises:
@@ -107,7 +120,7 @@ def weight_files(folder: Path, without: Sequence[str] = ()) -> Iterator[tuple[st
 
 
 def _parts(folder: Path, without: Sequence[str]) -> dict[str, Path]:
-    """The folders with weights, by name."""
+    """Return the folders with weights, by name."""
     pipeline = folder / "model_index.json"
     if pipeline.is_file():
         parts = {}
@@ -117,7 +130,7 @@ def _parts(folder: Path, without: Sequence[str]) -> dict[str, Path]:
                 parts[part] = folder / part
         return parts
     modules = folder / "modules.json"
-    if modules.is_file():  # of sentence-transformers: a folder for each, and not all have weights
+    if modules.is_file():  # sentence-transformers: each module has a folder, and some have no weights
         named = {module["path"]: folder / module["path"] for module in _json(modules)}
         with_weights = {name: part for name, part in named.items() if any(part.glob("*.safetensors"))}
         if with_weights:
@@ -134,7 +147,7 @@ def _has_weights(part: str) -> bool:
 
 
 def what_is_missing(wanted: Wanted) -> str:
-    """Why weights cannot be loaded: `not downloaded`, `incomplete: ...`; empty if they can."""
+    """Return why weights cannot be loaded: `not downloaded`, `incomplete: ...`; empty if they can be."""
     try:
         for _ in weight_files(find_weights(wanted.name), wanted.without):
             pass
@@ -143,17 +156,18 @@ def what_is_missing(wanted: Wanted) -> str:
     return ""
 
 
-def wanted_by(part: Any) -> Iterator[Wanted]:
-    """The weights that a part would load now; none if it has no method `wanted`."""
-    yield from part.wanted() if hasattr(part, "wanted") else ()
+def wanted_by(part: object) -> Iterator[Wanted]:
+    """Yield the weights that a part would load now; none unless it `UsesWeights`."""
+    if isinstance(part, UsesWeights):
+        yield from part.wanted()
 
 
 def local_weights(what: str, name: str, without: Sequence[str] = ()) -> str:
-    """The folder to load from.
+    """Return the folder to load weights from.
 
     Args:
-        what: Describes the weights in the message.
-        name: Their name in the config.
+        what: A description of the weights, for the message.
+        name: Name of the weights in the config.
         without: Parts of a pipeline that are not loaded.
 
     Raises:
@@ -165,20 +179,20 @@ def local_weights(what: str, name: str, without: Sequence[str] = ()) -> str:
 
 
 def not_loaded(what: str, name: str, error: Exception) -> WeightsError:
-    """The error for weights that cannot be loaded, with the command that fetches a hub's.
+    """Return the error for weights that cannot be loaded; for weights of a hub, with the download command.
 
     Args:
-        what: Describes the weights.
-        name: Their name in the config.
-        error: What the loader raised.
+        what: A description of the weights.
+        name: Name of the weights in the config.
+        error: The loader's error.
     """
     why = first_line(error, 1000).rstrip(" .")
-    hub = f"; act2see download fetches them: act2see download {name}" if is_of_hub(name) else ""
+    hub = f"; download them: act2see download {name}" if is_of_hub(name) else ""
     return WeightsError(f"{what} {name} cannot be loaded: {why}{hub}")
 
 
 def pick_device(device: str) -> str:
-    """The device; for `auto` the first accelerator, else the CPU."""
+    """Return the device to use; `auto` is the first accelerator, else the CPU."""
     if device != "auto":
         return device
     import torch

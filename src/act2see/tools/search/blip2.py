@@ -1,12 +1,11 @@
 """BLIP-2 as a frame encoder: image-text contrastive features, by transformers.
 
-The vision side gives each frame 32 query-token vectors, the text side one vector per phrase; all are
-L2-normalised. It is the computation of LAVIS's `blip2_image_text_matching` (weights
-`Salesforce/blip2-itm-vit-g-coco`, which TFVTG uses): LAVIS 1.0.2 itself cannot be imported beside
-transformers 5.
+Each frame has 32 query-token vectors and each phrase one vector, all L2-normalised. The computation is that
+of `blip2_image_text_matching` in LAVIS (weights `Salesforce/blip2-itm-vit-g-coco`, as in TFVTG). LAVIS 1.0.2
+itself does not work with transformers 5.
 
-Frames come squashed to the model's square: the video reader makes that size while it decodes. Nothing here
-knows of videos or indexes.
+Frames are squashed to the model's square; the video reader produces that size while it decodes. This module
+does not depend on videos or indexes.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ class Blip2Encoder:
     """Encodes frames and phrases. Thread-safe: one forward at a time.
 
     Args:
-        weights: A folder.
-        device: Where the model is.
-        dtype: Of the model.
+        weights: The folder of the weights.
+        device: The device of the model.
+        dtype: The data type of the model.
 
     Raises:
         WeightsError: The checkpoint is not BLIP-2, or has no preprocessor file.
@@ -56,13 +55,13 @@ class Blip2Encoder:
                 "retrieval, or `encoder.use: transformers` for CLIP and SigLIP"
             )
         self.tokenizer = AutoTokenizer.from_pretrained(weights)
-        # One model for both sides: the split classes would hold the Q-Former twice.
+        # One model for frames and texts: two separate ones would each have a copy of the Q-Former.
         model = Blip2ForImageTextRetrieval.from_pretrained(weights, dtype=self.dtype, use_safetensors=True)
         self.model: Any = model.to(device).eval()
         self.size: int = config.vision_config.image_size
         self.tokens: int = config.num_query_tokens
         self.dim: int = config.image_text_hidden_size
-        # Below this a frame does not show what the text says: calibrated with the weights, else TFVTG's 0.2.
+        # A frame with a lower score does not match. Calibrated with the weights; 0.2 is TFVTG's threshold.
         self.no_match: float = getattr(config, "act2see_no_match", 0.2)
         mean, std = normalisation(weights)
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
@@ -72,24 +71,32 @@ class Blip2Encoder:
 
     @natively
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
-        """`(frames, query tokens, dim)`, L2-normalised, fp16. Frames of another size are squashed to the
-        model's."""
+        """Encode frames, `(height, width, 3)` uint8 each. Other sizes than the model's are squashed to it.
+
+        Returns:
+            `(frames, query tokens, dim)` fp16, L2-normalised.
+        """
         import torch
         from torch.nn.functional import normalize
 
         m = self.model
         batch = torch.from_numpy(np.stack([squash(p, self.size) for p in pixels])).to(self.device)
         with self._lock, torch.inference_mode():
-            x = (batch.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
-            seen = m.vision_model(pixel_values=x.to(self.dtype))[0]
-            queries = m.query_tokens.expand(len(pixels), -1, -1)
-            read = m.qformer(query_embeds=queries, encoder_hidden_states=seen)[0]
-            out = normalize(m.vision_projection(read.to(m.vision_projection.weight.dtype)), dim=-1)
+            x = (batch.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std  # (n, 3, size, size)
+            patches = m.vision_model(pixel_values=x.to(self.dtype))[0]  # (n, patches, vision dim)
+            queries = m.query_tokens.expand(len(pixels), -1, -1)  # (n, query tokens, hidden)
+            hidden = m.qformer(query_embeds=queries, encoder_hidden_states=patches)[0]
+            projected = m.vision_projection(hidden.to(m.vision_projection.weight.dtype))
+            out = normalize(projected, dim=-1)  # (n, query tokens, dim)
         return out.to(torch.float16).cpu().numpy()
 
     @natively
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """`(phrases, dim)`, L2-normalised; text beyond 35 tokens is cut, as the weights were trained."""
+        """Encode texts. Text beyond 35 tokens is cut, as in the training of the weights.
+
+        Returns:
+            `(phrases, dim)`, L2-normalised.
+        """
         import torch
         from torch.nn.functional import normalize
 
@@ -100,14 +107,14 @@ class Blip2Encoder:
         with self._lock, torch.inference_mode():
             embeds = m.embeddings(input_ids=tokens["input_ids"])
             mask = tokens["attention_mask"]
-            read = m.qformer(query_embeds=embeds, query_length=0, attention_mask=mask)[0]
-            first = read[:, 0].to(m.text_projection.weight.dtype)  # (phrases, hidden)
+            hidden = m.qformer(query_embeds=embeds, query_length=0, attention_mask=mask)[0]
+            first = hidden[:, 0].to(m.text_projection.weight.dtype)  # (phrases, hidden)
             out = normalize(m.text_projection(first), dim=-1)
         return out.float().cpu().numpy()
 
 
 def squash(pixels: Pixels, size: int) -> Pixels:
-    """A frame as a square of this side, whatever its aspect."""
+    """Return a frame as a square of side `size`, without regard to its aspect ratio."""
     if pixels.shape[:2] == (size, size):
         return pixels
     from PIL import Image
@@ -116,24 +123,24 @@ def squash(pixels: Pixels, size: int) -> Pixels:
 
 
 def normalisation(weights: str | Path) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel, from the checkpoint's preprocessor file.
+    """Return mean and standard deviation of each channel, from the checkpoint's preprocessor file.
 
     Raises:
-        WeightsError: There is no such file.
+        WeightsError: The checkpoint has no such file.
     """
     from transformers.utils import cached_file
 
     path = cached_file(str(weights), "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     if path is None:
         raise WeightsError(
-            f"{weights} has no preprocessor_config.json; fetch the whole repository, not the weights alone"
+            f"{weights} has no preprocessor_config.json; download the whole repository, not only the weights"
         )
     config = json.loads(Path(path).read_text())
     return config["image_mean"], config["image_std"]
 
 
 def fingerprint(*models: torch.nn.Module) -> str:
-    """A short id of the weights: an index that other weights made must not be searched with these."""
+    """Return a short id of weights, so that an index is searched only with the weights that made it."""
     digest = hashlib.blake2b(digest_size=8)
     for model in models:
         for name, p in model.named_parameters():

@@ -1,13 +1,13 @@
-"""Encoders with one vector a frame and one a text: CLIP, SigLIP, SigLIP-2, and sentence-transformers models.
+"""Encoders with one vector per frame and per text: CLIP, SigLIP, SigLIP-2, sentence-transformers models.
 
-BLIP-2 gives a frame 32 vectors. With one, the index is a thirty-second of the size, and small things in a
-frame weigh less. The computation is the checkpoint's own; scores are the cosine that the model itself would
-give.
+BLIP-2 has 32 vectors per frame. With one vector the index is 32 times smaller, and small things in a frame
+have less weight. The computation is that of the checkpoint, and scores are the model's own cosine
+similarities.
 
-Frames come squashed to a square, as SigLIP was trained. CLIP was trained on the middle of its pictures:
-squashed, the sides of a wide frame are seen too. No threshold is known for these models, so every frame
-passes unless the weights' config has `act2see_no_match`, or the tool's `no_match` is set: look at the scores
-of `act2see find` on videos like yours first.
+Frames are squashed to a square, as in the training of SigLIP. CLIP was trained on the central square of
+pictures; squashing keeps the sides of a wide frame visible. No threshold is known for these models, so every
+frame is a match, unless the weights' config has `act2see_no_match` or the tool's option `no_match` is set.
+`act2see find` shows the scores on your videos, from which you can choose one.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from act2see.tools.runtime.quiet import quiet
 from act2see.tools.search.blip2 import fingerprint, normalisation, squash
 from act2see.tools.video.store import Pixels
 
-PASSES = -1.0  # a cosine is never under it
+_NO_THRESHOLD = -1.0  # the lowest cosine
 
 
 class DualEncoder:
-    """CLIP, SigLIP and their like, by transformers. Thread-safe: one forward at a time.
+    """CLIP, SigLIP and similar models, by transformers. Thread-safe: one forward at a time.
 
     Args:
-        weights: A folder.
-        device: Where the model is.
-        dtype: Of the model.
+        weights: The folder of the weights.
+        device: The device of the model.
+        dtype: The data type of the model.
 
     Raises:
         WeightsError: The checkpoint does not embed pictures and texts.
@@ -57,15 +57,15 @@ class DualEncoder:
         self.tokenizer = AutoTokenizer.from_pretrained(weights)
         self.kind: str = config.model_type
         vision, text = config.vision_config, config.text_config
-        # SigLIP-2 comes in two builds: of a fixed size (`siglip`), and of a number of patches (`siglip2`,
-        # NaFlex).
+        # SigLIP-2 exists with a fixed size (model type `siglip`), and with a fixed number of patches and any
+        # aspect ratio (NaFlex, model type `siglip2`).
         self.naflex = self.kind == "siglip2"
         self.patch: int = vision.patch_size
         self.size: int = vision.image_size
         if self.naflex:
             self.size = int(vision.num_patches**0.5) * self.patch
         self.tokens: int = text.max_position_embeddings
-        self.no_match: float = getattr(config, "act2see_no_match", PASSES)
+        self.no_match: float = getattr(config, "act2see_no_match", _NO_THRESHOLD)
         mean, std = normalisation(weights)
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
@@ -74,24 +74,33 @@ class DualEncoder:
 
     @natively
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
-        """`(frames, 1, dim)`, L2-normalised, fp16. Frames of another size are squashed to the model's."""
+        """Encode frames, `(height, width, 3)` uint8 each. Other sizes than the model's are squashed to it.
+
+        Returns:
+            `(frames, 1, dim)` fp16, L2-normalised.
+        """
         import torch
 
         batch = torch.from_numpy(np.stack([squash(p, self.size) for p in pixels])).to(self.device)
         with self._lock, torch.inference_mode():
-            x = ((batch.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std).to(self.dtype)
-            given = self._patches(x) if self.naflex else {"pixel_values": x}
-            features = _unit(self.model.get_image_features(**given))[:, None]
+            x = (batch.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std  # (n, 3, size, size)
+            x = x.to(self.dtype)
+            inputs = self._to_patches(x) if self.naflex else {"pixel_values": x}
+            features = _normalise(self.model.get_image_features(**inputs))[:, None]  # (n, 1, dim)
             out: NDArray[np.float16] = features.to(torch.float16).cpu().numpy()
         return out
 
     @natively
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """`(phrases, dim)`, L2-normalised; text is cut at the model's length."""
+        """Encode texts. Text beyond the model's length is cut.
+
+        Returns:
+            `(phrases, dim)`, L2-normalised.
+        """
         import torch
 
         siglip = self.kind.startswith("siglip")
-        # SigLIP was trained on lower-case texts, all padded to one length and without a mask.
+        # SigLIP was trained on lower-case texts, padded to one length, without a mask.
         given = [t.lower() for t in texts] if siglip else list(texts)
         tokens = self.tokenizer(
             given,
@@ -103,18 +112,19 @@ class DualEncoder:
         names = ("input_ids",) if siglip else ("input_ids", "attention_mask")
         inputs = {name: tokens[name] for name in names if name in tokens}
         with self._lock, torch.inference_mode():
-            out: NDArray[np.float32] = _unit(self.model.get_text_features(**inputs)).cpu().numpy()
+            out: NDArray[np.float32] = _normalise(self.model.get_text_features(**inputs)).cpu().numpy()
         return out
 
-    def _patches(self, x: Any) -> dict[str, Any]:
-        """`(n, channels, size, size)` as NaFlex takes it: flat patches, by rows, and how many there are."""
+    def _to_patches(self, x: Any) -> dict[str, Any]:
+        """Convert `(n, channels, size, size)` to the inputs of NaFlex: flat patches, row by row."""
         import torch
 
         n, _, size, _ = x.shape
-        side = size // self.patch
-        cut = x.view(n, -1, side, self.patch, side, self.patch).permute(0, 2, 4, 3, 5, 1)
+        side = size // self.patch  # patches per side
+        # (n, rows, columns, patch height, patch width, channels)
+        patches = x.view(n, -1, side, self.patch, side, self.patch).permute(0, 2, 4, 3, 5, 1)
         return {
-            "pixel_values": cut.reshape(n, side * side, -1),
+            "pixel_values": patches.reshape(n, side * side, -1),
             "pixel_attention_mask": torch.ones(n, side * side, dtype=torch.int32, device=x.device),
             "spatial_shapes": torch.full((n, 2), side, dtype=torch.long, device=x.device),
         }
@@ -124,13 +134,13 @@ class SentenceTransformersEncoder:
     """A sentence-transformers model that embeds pictures and texts. Thread-safe: one forward at a time.
 
     Args:
-        weights: A folder.
-        device: Where the model is.
-        dtype: Of the model.
+        weights: The folder of the weights.
+        device: The device of the model.
+        dtype: The data type of the model.
 
     Raises:
         ConfigError: sentence-transformers is not installed.
-        WeightsError: The model embeds texts alone.
+        WeightsError: The model embeds only texts.
     """
 
     @quiet()
@@ -150,24 +160,32 @@ class SentenceTransformersEncoder:
         )
         if not self.model.supports("image"):
             raise WeightsError(
-                f"{weights} embeds texts alone; the encoder needs a model for pictures and texts, "
-                "as clip-ViT-B-32"
+                f"{weights} embeds only texts; the encoder needs a model for pictures and texts, "
+                "such as clip-ViT-B-32"
             )
         config = getattr(self.model[0], "config", None)
         self.size: int = getattr(getattr(config, "vision_config", None), "image_size", 224)
-        self.no_match: float = getattr(config, "act2see_no_match", PASSES)
+        self.no_match: float = getattr(config, "act2see_no_match", _NO_THRESHOLD)
         self.id = f"st-{fingerprint(self.model)}"
         self._lock = Lock()
 
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
-        """`(frames, 1, dim)`, L2-normalised, fp16. Frames of another size are squashed to the model's."""
+        """Encode frames, `(height, width, 3)` uint8 each. Other sizes than the model's are squashed to it.
+
+        Returns:
+            `(frames, 1, dim)` fp16, L2-normalised.
+        """
         from PIL import Image
 
         images = [Image.fromarray(squash(p, self.size)) for p in pixels]
         return self._encode(images)[:, None].astype(np.float16)
 
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """`(phrases, dim)`, L2-normalised."""
+        """Encode texts.
+
+        Returns:
+            `(phrases, dim)`, L2-normalised.
+        """
         return self._encode(list(texts))
 
     @natively
@@ -179,7 +197,8 @@ class SentenceTransformersEncoder:
         return np.asarray(out, np.float32)
 
 
-def _unit(features: Any) -> Any:
+def _normalise(features: Any) -> Any:
+    """Return `(n, dim)` float32, L2-normalised. `features` is a tensor or an output with a pooled one."""
     from torch.nn.functional import normalize
 
     return normalize(getattr(features, "pooler_output", features).float(), dim=-1)

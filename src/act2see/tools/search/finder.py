@@ -1,9 +1,9 @@
-"""Find frames of a video by text: the service behind `retrieve`, `generate`'s anchors and `act2see find`.
+"""Search for frames of a video by text, for `retrieve`, the anchors of `generate`, and `act2see find`.
 
-A video is indexed once, at 3 fps, however many ask at once and in however many processes;
-after that a query costs one text encoding and one FAISS search. Videos that are indexed at the same time take
-turns, batch by batch, so that a clip does not wait for an hour's film to end (parts of one video count as
-one); an index that nobody awaits any more is dropped.
+A video is indexed once, at 3 fps by default, even if several requests or processes need it at the same time.
+Afterwards, a query takes one text encoding and one FAISS search. Videos that are indexed concurrently take
+turns after each batch, so that a short clip does not wait for an hour of film; parts of one video share its
+turns. If all requests for an index are cancelled, its construction stops.
 """
 
 from __future__ import annotations
@@ -34,43 +34,43 @@ from act2see.tools.video.store import Pixels
 from act2see.tools.video.window import VideoPath, Window
 
 log = logging.getLogger(__name__)
-_INDEXES = 32  # so many stay open
+_INDEXES = 32  # number of indexes that stay open
 _LONGEST_SEGMENT = 20.0  # seconds
 
 
 class FrameEncoder(Protocol):
-    """What the finder needs of an encoder; `Blip2Encoder` is one."""
+    """An encoder of frames and texts, such as `Blip2Encoder`."""
 
     @property
     def id(self) -> str:
-        """Names the weights: an index belongs to them."""
+        """Name of the weights. An index is only valid for the weights that made it."""
         ...
 
     @property
     def size(self) -> int:
-        """The side of its input pictures, in pixels."""
+        """Side of its square input pictures, in pixels."""
         ...
 
     @property
     def no_match(self) -> float:
-        """A score under it means that nothing fits."""
+        """Threshold: a frame with a lower score does not match the query."""
         ...
 
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
-        """`(frames, vectors of each, dim)`, of length 1."""
+        """Encode pictures as `(pictures, vectors per picture, dim)`, L2-normalised."""
         ...
 
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """`(texts, dim)`, of length 1."""
+        """Encode texts as `(texts, dim)`, L2-normalised."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A found frame."""
+    """A frame that was found."""
 
     frame: int
-    """Its number in the video."""
+    """Number of the frame in the video."""
     seconds: float
     score: float
 
@@ -80,9 +80,9 @@ class Found:
     """The result of a search."""
 
     hits: tuple[Hit, ...]
-    """Best first."""
+    """Hits, best first."""
     curve: Curve
-    """The scores over time."""
+    """Scores over time."""
     index_id: str
 
     @property
@@ -95,13 +95,13 @@ class Finder:
     """Indexes videos and searches them. Thread-safe.
 
     Args:
-        clips: Opens the videos.
-        encoder: Makes vectors of frames and queries.
-        cache: The folder of the indexes.
-        fps: How many frames a second are indexed.
-        batch: How many frames are encoded in one call.
+        library: The library that opens videos.
+        encoder: The encoder of frames and queries.
+        cache: The folder for the indexes.
+        fps: The number of frames per second to index.
+        batch: The number of frames to encode in one call.
         keep_frames: Whether the pictures of all indexed frames are stored while they are decoded.
-        workers: How many videos are decoded at the same time.
+        workers: The number of videos to decode at the same time.
     """
 
     def __init__(
@@ -114,17 +114,21 @@ class Finder:
         keep_frames: bool = False,
         workers: int = 2,
     ) -> None:
-        self.library, self.encoder, self.cache = library, encoder, cache
-        self.fps, self.batch, self.keep_frames = fps, batch, keep_frames
+        self.library = library
+        self.encoder = encoder
+        self.cache = cache
+        self.fps = fps
+        self.batch = batch
+        self.keep_frames = keep_frames
         self.encoded = 0
-        """How many frames were encoded: caching is measured by it."""
+        """Number of encoded frames, by which caching is measured."""
         self._open: LRUCache[str, FrameIndex] = LRUCache(_INDEXES)
         self._lock = Lock()
         self._building: RoundRobin[FrameIndex] = RoundRobin(workers=workers, name="act2see-index")
 
     @property
     def building(self) -> int:
-        """How many indexes are being built, or wait for it."""
+        """Number of indexes that are being built or are waiting to be."""
         return self._building.unfinished
 
     def find(
@@ -137,7 +141,7 @@ class Finder:
         segments: bool = False,
         threshold: float | None = None,
     ) -> Found:
-        """Index a video, unless it is indexed, and `search` it.
+        """Index a video, unless it is indexed, and search it. The arguments are those of `search`.
 
         Raises:
             StoreError: The index cannot be written.
@@ -155,39 +159,39 @@ class Finder:
         segments: bool = False,
         threshold: float | None = None,
     ) -> Found:
-        """The frames that fit a query best.
+        """Return the frames that match a query best.
 
         Args:
             index: The index of the video.
-            query: One phrasing or several, whose scores are averaged.
-            k: How many frames.
-            skip: Frames at these times are left out.
-            segments: Rank segments, and give the best frame of each.
-            threshold: Frames under it are in no segment; by default the encoder's `no_match`.
+            query: One phrasing, or several, whose scores are averaged.
+            k: The largest number of frames.
+            skip: Times of frames to leave out, in seconds.
+            segments: Whether segments are ranked. Then each hit is the best frame of a segment.
+            threshold: Threshold of frames for segments; by default the encoder's `no_match`.
         """
         texts = [query] if isinstance(query, str) else query
         phrases = self.encoder.phrases([clean_text(text) for text in texts])
         scores = index.scores(phrases, best=k + len(skip))
-        free = np.ones(len(index), bool)
+        allowed = np.ones(len(index), bool)
         if len(skip):
-            nearest = np.abs(index.seconds[:, None] - np.asarray(skip)[None]).min(1)
-            free = nearest > 1e-3
+            nearest = np.abs(index.seconds[:, None] - np.asarray(skip)[None]).min(1)  # (frames,)
+            allowed = nearest > 1e-3
         if segments:
-            usable = np.where(free, scores, -1.0).astype(np.float32)
+            usable = np.where(allowed, scores, -1.0).astype(np.float32)
             least = self.encoder.no_match if threshold is None else threshold
             longest = round(_LONGEST_SEGMENT * self.fps)
             ranked = [segment.best for segment in find_segments(usable, least, k, longest)]
         else:
-            ranked = [int(i) for i in np.argsort(-scores, kind="stable") if free[i]][:k]
+            ranked = [int(i) for i in np.argsort(-scores, kind="stable") if allowed[i]][:k]
         hits = [Hit(int(index.frames[i]), float(index.seconds[i]), float(scores[i])) for i in ranked]
         return Found(tuple(hits), index.curve(scores), index.id)
 
     def retrieved(self, video: VideoPath, query: str, found: Found) -> list[FrameRef]:
-        """The hits as retrieved frames, with their pictures in the store.
+        """Store the pictures of the hits and return references to them.
 
         Args:
             video: The video that was searched.
-            query: The query that the frames are said to answer.
+            query: The query, for the provenance of the frames.
             found: The result of the search.
 
         Raises:
@@ -200,27 +204,27 @@ class Finder:
         return self.library.pictures(video, [hit.frame for hit in found.hits], made)
 
     def similarities(self, pictures: Sequence[Pixels], text: str) -> list[float]:
-        """How well each picture fits a text: the best of its vectors, as in an index."""
+        """Return the score of each picture for a text, computed as in an index."""
         frames = self.encoder.frames(pictures).astype(np.float32)  # (pictures, vectors, dim)
         [phrase] = self.encoder.phrases([text])
         return [float((frame @ phrase).max()) for frame in frames]
 
     def index_id(self, video: VideoPath) -> str:
-        """The name of a video's index. Raises `VideoError` if the video cannot be read."""
+        """Return the name of a video's index. Raises `VideoError` if the video cannot be read."""
         return f"{self.library.probe(video).info.digest}-{self.encoder.id}-{self.fps:g}fps"
 
     def index(self, video: VideoPath, progress: Progress | None = None) -> FrameIndex:
-        """The index of a video: from memory, from disk, or built now.
+        """Return the index of a video, from memory, from disk, or built now.
 
         Args:
             video: The video.
-            progress: Called with the frames done and all of them, in another thread.
+            progress: Called with the frames done and their total, in another thread.
 
         Raises:
             StoreError: The index cannot be written.
             VideoError: The video cannot be read.
         """
-        found = self._begin(video, progress)
+        found = self._request(video, progress)
         if isinstance(found, FrameIndex):
             return found
         try:
@@ -229,25 +233,33 @@ class Finder:
             found.cancel()
 
     async def ready(self, video: VideoPath, progress: Progress | None = None) -> FrameIndex:
-        """`index`, without a thread that waits.
+        """Return the index of a video as `index` does, without blocking a thread.
 
-        Cancelling withdraws the request; an index that nobody awaits is dropped.
+        If this call is cancelled, and no other call waits for the index, its construction stops.
+
+        Args:
+            video: The video.
+            progress: Called with the frames done and their total, in another thread.
+
+        Raises:
+            StoreError: The index cannot be written.
+            VideoError: The video cannot be read.
         """
-        begun = asyncio.ensure_future(asyncio.to_thread(self._begin, video, progress))
+        request = asyncio.ensure_future(asyncio.to_thread(self._request, video, progress))
         try:
-            found = await asyncio.shield(begun)
+            found = await asyncio.shield(request)
         except asyncio.CancelledError:
-            # The thread is looking at the video and is about to ask for the index.
-            begun.add_done_callback(_withdraw)
+            # The thread cannot be cancelled. It is about to request the index, which is withdrawn then.
+            request.add_done_callback(_withdraw)
             raise
         return found if isinstance(found, FrameIndex) else await asyncio.wrap_future(found)
 
     def folder(self, id: str) -> Path:
-        """Where the index of this name is, or would be."""
+        """Return the folder of an index, which need not exist."""
         return self.cache / "indexes" / id
 
-    def _begin(self, video: VideoPath, progress: Progress | None) -> FrameIndex | Future[FrameIndex]:
-        """The index if it is in memory or on disk; else the building of it, under way or new."""
+    def _request(self, video: VideoPath, progress: Progress | None) -> FrameIndex | Future[FrameIndex]:
+        """Return the index if it is in memory or on disk; else a future of it."""
         window = self.library.window(video)
         id = self.index_id(window)
         with self._lock:
@@ -257,7 +269,7 @@ class Finder:
         try:
             return self._keep(read_index(self.folder(id), id))
         except StoreError:
-            pass  # missing or damaged: `_build` reads it again under its lock
+            pass  # missing or damaged; `_build` tries again when it holds the lock of the file
         return self._building.join(id, lambda: self._build(window, id), progress, owner=window.path)
 
     def _keep(self, index: FrameIndex) -> FrameIndex:
@@ -266,14 +278,13 @@ class Finder:
         return index
 
     def _build(self, window: Window, id: str) -> Generator[tuple[int, int], None, FrameIndex]:
-        """Encode the frames and write the index, in turns with the building of others."""
+        """Encode the frames of a video and write their index. Each step is one batch."""
         folder = self.folder(id)
-        # The turns are taken by several threads.
-        lock = FileLock(f"{folder}.lock", thread_local=False)
+        lock = FileLock(f"{folder}.lock", thread_local=False)  # steps may run in different threads
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            while not _acquired(lock):
-                time.sleep(0.05)  # another process builds it
+            while not _try_lock(lock):
+                time.sleep(0.05)  # another process is building it
                 yield 0, 0
         except OSError as e:
             raise StoreError(
@@ -298,6 +309,7 @@ class Finder:
             lock.release()
 
     def _encode(self, window: Window, writer: IndexWriter) -> Generator[tuple[int, int], None, None]:
+        """Decode and encode the frames, batch by batch, and add them to the writer."""
         clip = self.library.probe(window)
         frames = clip.every(self.fps)
         if self.keep_frames:
@@ -312,7 +324,8 @@ class Finder:
             features = self.encoder.frames(list(pixels))
             self.encoded += len(batch)
             if self.keep_frames:
-                taken.update((i, self.library.store.put(p)) for i, p in zip(numbers, pixels, strict=True))
+                for number, picture in zip(numbers, pixels, strict=True):
+                    taken[number] = self.library.store.put(picture)
             writer.add(np.array(numbers), np.array(seconds), features)
             done += len(batch)
             if done < len(frames):
@@ -322,15 +335,17 @@ class Finder:
             self.library.keep(window, taken)
 
 
-def _withdraw(begun: asyncio.Future[FrameIndex | Future[FrameIndex]]) -> None:
-    if begun.cancelled() or begun.exception() is not None:
+def _withdraw(request: asyncio.Future[FrameIndex | Future[FrameIndex]]) -> None:
+    """Cancel the future of an index, if the request has one."""
+    if request.cancelled() or request.exception() is not None:
         return
-    building = begun.result()
+    building = request.result()
     if isinstance(building, Future):
         building.cancel()
 
 
-def _acquired(lock: FileLock) -> bool:
+def _try_lock(lock: FileLock) -> bool:
+    """Acquire a lock unless another process holds it; return whether it was acquired."""
     try:
         lock.acquire(blocking=False)
     except Timeout:

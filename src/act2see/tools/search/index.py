@@ -1,15 +1,14 @@
-"""The index of one video: FAISS over the query-token vectors of its frames, on disk and memory-mapped.
+"""The index of one video: FAISS over the query-token vectors of its frames, memory-mapped from disk.
 
-Frame i holds rows i * tokens to (i + 1) * tokens. The score of a frame is
+The vectors of frame i are the rows from i * tokens to (i + 1) * tokens. The score of frame t is
 
     s_t = mean over phrasings m of max over query tokens p of cos(u_m, v_{t,p})
 
-`scores` is exact where it matters: it searches for the best rows, and a frame that is not among them scores
-the lowest value found, which bounds it from above. An hour at 3 fps is 10,800 x 32 x 256 values, 169 MiB in
-fp16.
+`scores` searches for the best rows. Frames among them have exact scores; any other frame has the lowest score
+found, an upper bound of its own. An hour at 3 fps has 10,800 x 32 x 256 values, 169 MiB in fp16.
 
-An index is written into a new folder that is renamed into place, so a killed process leaves nothing half
-written. One that cannot be read is built again, with a warning (`tools/search/finder.py`).
+An index is written atomically, as a folder. One that cannot be read is built again, with a warning
+(`tools/search/finder.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from act2see.tools.frames import Curve
 from act2see.tools.runtime.files import replacing_folder
 from act2see.tools.runtime.forks import natively
 
-_ROWS = 16_384  # a search asks for at least so many
+_ROWS = 16_384  # smallest number of rows that a search asks for
 Scores = NDArray[np.float32]
 
 
@@ -39,44 +38,49 @@ class FrameIndex:
     rows: Any
     """The FAISS index: `(frames x tokens, dim)`."""
     tokens: int
-    """How many vectors a frame has."""
+    """Number of vectors per frame."""
     seconds: NDArray[np.float64]
-    """The time of each indexed frame."""
+    """Times of the indexed frames, `(frames,)`."""
     frames: NDArray[np.int64]
-    """The number of each indexed frame in the video."""
+    """Numbers of the indexed frames in the video, `(frames,)`."""
 
     def __len__(self) -> int:
         return len(self.seconds)
 
     def scores(self, phrases: NDArray[np.float32], best: int = 1) -> Scores:
-        """`(frames,)` scores of `(phrases, dim)`.
+        """Return the scores of all frames.
 
-        The `best` highest are exact, and all of them for a short video; the others are bounds from above.
+        Args:
+            phrases: `(phrases, dim)` vectors of length 1.
+            best: How many of the highest scores must be exact.
+
+        Returns:
+            `(frames,)` scores: the `best` highest are exact, for a short video all. Others are upper bounds.
         """
         total = len(self) * self.tokens
         wanted = min(total, max(_ROWS, best * self.tokens))
         by_phrase, exact = self._search(phrases, wanted)
         scores: Scores = by_phrase.mean(0)
         if not exact[:, np.argsort(-scores)[:best]].all():
-            # With several phrasings a frame can lead by a bound alone: then every row is looked at.
+            # With several phrasings a frame can lead by an upper bound: then all rows are searched.
             scores = self._search(phrases, total)[0].mean(0)
         return scores
 
     @natively
     def _search(self, phrases: NDArray[np.float32], k: int) -> tuple[Scores, NDArray[np.bool_]]:
-        """`(phrases, frames)` scores from the `k` best rows, and which of them are exact."""
+        """Return `(phrases, frames)` scores from the `k` best rows, and which of them are exact."""
         similarity, row = self.rows.search(np.ascontiguousarray(phrases, np.float32), k)  # (phrases, k) each
         scores = np.repeat(similarity[:, -1:], len(self), 1).astype(np.float32)
         exact = np.zeros(scores.shape, bool)
         for m in range(len(phrases)):
-            # Rows come best first: the first row of a frame is its best.
+            # Rows are sorted by similarity, so the first row of a frame is its best.
             frame, first = np.unique(row[m] // self.tokens, return_index=True)
             scores[m, frame] = similarity[m, first]
             exact[m, frame] = True
         return scores, exact
 
     def curve(self, scores: Scores, values: int = 128) -> Curve:
-        """The scores over time, as at most `values` values, each the best of its part."""
+        """Return the scores over time, as at most `values` values, each the highest of its part."""
         n = len(scores)
         parts = np.array_split(scores, min(values, n))
         span = float(self.seconds[-1] - self.seconds[0]) if n > 1 else 0.0
@@ -89,7 +93,7 @@ class FrameIndex:
 
 
 class IndexWriter:
-    """An index that grows batch by batch and is written to a folder at the end."""
+    """Collects the frames of an index batch by batch, and writes the index to a folder."""
 
     def __init__(self) -> None:
         self._frames: list[NDArray[np.int64]] = []
@@ -104,8 +108,8 @@ class IndexWriter:
         """Add the next frames.
 
         Args:
-            frames: `(n,)` numbers in the video.
-            seconds: `(n,)` times.
+            frames: `(n,)` numbers of the frames in the video.
+            seconds: `(n,)` times of the frames.
             features: `(n, tokens, dim)` vectors of length 1.
         """
         import faiss
@@ -121,15 +125,15 @@ class IndexWriter:
 
     @natively
     def write(self, folder: Path, id: str, meta: dict[str, Any]) -> FrameIndex:
-        """Write the index, and open it.
+        """Write the index to a folder, and open it.
 
         Args:
-            folder: Its folder, which is replaced.
-            id: Its name.
-            meta: Facts to keep beside it.
+            folder: The folder, which is replaced if it exists.
+            id: The name of the index.
+            meta: Facts to save with the index.
 
         Raises:
-            StoreError: Nothing was added, or the folder cannot be written.
+            StoreError: No frame was added, or the folder cannot be written.
         """
         import faiss
 
@@ -145,7 +149,7 @@ class IndexWriter:
                     seconds=np.concatenate(self._seconds),
                 )
                 (new / "meta.json").write_text(json.dumps(facts))
-        except (OSError, RuntimeError) as e:  # faiss raises a RuntimeError for a file that it cannot write
+        except (OSError, RuntimeError) as e:  # FAISS raises a RuntimeError if it cannot write a file
             why = getattr(e, "strerror", None) or " ".join(str(e).split())
             raise StoreError(
                 f"cannot write the index to {folder.parent}: {why}; free some space or set ACT2SEE_CACHE "
@@ -156,57 +160,64 @@ class IndexWriter:
 
 @natively
 def read_index(folder: Path, id: str) -> FrameIndex:
-    """Open the index of this name, memory-mapped.
+    """Open an index, memory-mapped.
+
+    Args:
+        folder: The folder of the index.
+        id: The name that the index must have.
 
     Raises:
-        StoreError: It is missing or damaged, or the folder holds another one.
+        StoreError: The index is missing or damaged, or has another name.
     """
     import faiss
 
     try:
         meta = json.loads((folder / "meta.json").read_text())
         if meta["id"] != id:
-            raise ValueError(f"it is of {meta['id']}")
+            raise ValueError(f"its name is {meta['id']}")
         rows = faiss.read_index(str(folder / "rows.faiss"), faiss.IO_FLAG_MMAP_IFC)
         with np.load(folder / "frames.npz") as f:
             frames, seconds = f["frames"], f["seconds"]
         if not rows.ntotal == meta["rows"] == len(frames) * meta["tokens"] or len(frames) != len(seconds):
-            raise ValueError("its parts do not fit")
+            raise ValueError("its files do not belong together")
     except FileNotFoundError as e:
         raise StoreError(f"no index in {folder}") from e
-    except Exception as e:  # faiss raises RuntimeError, numpy and json their own: all mean a damaged file
+    except Exception as e:  # of FAISS, NumPy or JSON: the files are damaged
         raise StoreError(f"the index {folder} is damaged: {e}") from e
     return FrameIndex(id, rows, meta["tokens"], seconds, frames)
 
 
 @dataclass(frozen=True, slots=True)
 class FrameSegment:
-    """A stretch of an index: frames `start` to `stop` (exclusive)."""
+    """A range of frames in an index, from `start` to `stop` (exclusive)."""
 
     start: int
     stop: int
     best: int
-    """The frame to show."""
+    """The frame with the highest score."""
     confidence: float
     """Static plus dynamic score (`find_segments`)."""
 
 
 def find_segments(scores: Scores, threshold: float, count: int = 1, longest: int = 60) -> list[FrameSegment]:
-    """From frame scores to segments, after TFVTG (Zheng et al., ECCV 2024), for events that have a length.
+    """Find segments by the scores of frames, as TFVTG does (Zheng et al., ECCV 2024).
 
-    A proposal's static score is the mean similarity inside it minus the mean outside; its dynamic score is
-    how steeply similarity rises into it. Differences from the released code: a video without any frame above
-    the threshold gives no segment (there: [0, 0] with confidence 1), events shorter than the stride are found
-    (there their confidences are inverted), one frame is enough, and an empty outside divides nothing.
+    The static score of a segment is its mean similarity minus the mean outside it. Its dynamic score is the
+    rise of similarity at its start. There are four differences from the released code:
+
+    - Without a frame above the threshold there is no segment (there: [0, 0] with confidence 1).
+    - Events shorter than the stride are found (there their confidences are inverted).
+    - A segment may be a single frame.
+    - A segment that covers the whole video has an outside mean of 0 (there: a division by zero).
 
     Args:
-        scores: `(frames,)`.
-        threshold: Scores at or below it count as 0, and no segment begins with one.
-        count: How many segments at most.
-        longest: How many frames a segment may have.
+        scores: `(frames,)` scores.
+        threshold: Scores at or below it count as 0. A segment starts with a positive score.
+        count: The largest number of segments.
+        longest: The largest number of frames in a segment.
 
     Returns:
-        Segments that do not overlap, best first; none if no frame passes the threshold.
+        Segments that do not overlap, best first; none if no frame is above the threshold.
     """
     n = len(scores)
     passed = np.where(scores > threshold, scores, 0.0).astype(np.float64)
@@ -214,13 +225,14 @@ def find_segments(scores: Scores, threshold: float, count: int = 1, longest: int
         return []
     total = np.concatenate([[0.0], passed.cumsum()])
     rise = np.diff(passed, prepend=0.0)
-    proposals: list[tuple[float, int, int]] = []  # value, start, stop
+    proposals: list[tuple[float, int, int]] = []  # confidence, start, stop
     for length in range(1, min(n, longest) + 1):
-        sums = total[length:] - total[:-length]  # of each start
+        sums = total[length:] - total[:-length]  # (starts,)
         rest = n - length
         outside = (total[-1] - sums) / rest if rest else np.zeros_like(sums)
         values = sums / length - outside + np.maximum(rise[: rest + 1], 0.0)
-        proposals += [(float(value), s, s + length) for s, value in enumerate(values) if passed[s] > 0]
+        for start in np.flatnonzero(passed[: rest + 1] > 0).tolist():
+            proposals.append((float(values[start]), start, start + length))
     proposals.sort(key=lambda proposal: (-proposal[0], proposal[2] - proposal[1]))  # of equals, the shorter
     found: list[FrameSegment] = []
     for value, start, stop in proposals:

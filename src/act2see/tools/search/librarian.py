@@ -1,12 +1,12 @@
-"""The librarian: finds the videos of a folder that show what a query describes.
+"""Search in a folder: find the videos that show what a query describes.
 
-Each video has an index of its own, built when it is first searched and kept in the cache. The scores of one
-encoder can be compared across videos, so videos are ranked by their best frame, then by their second: a blink
-of a third of a second counts as much as something that lasts. Videos whose best frame lies under the
-encoder's threshold come last, and are marked.
+Each video has its own index, which is built at the first search and cached. Scores of one encoder are
+comparable across videos, so videos are ranked by their best frame, then by their second best, and so on: a
+blink of a third of a second counts as much as a lasting event. Videos whose best frame is below the encoder's
+threshold come last, and are marked.
 
-The number of videos and of frames of each is bounded, and one index is read at a time. A file that cannot be
-opened is named and skipped.
+The number of videos and of frames per video is limited, and one index is read at a time. A file that cannot
+be opened is reported and skipped.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Ranked:
     """A video that was searched."""
 
     name: str
-    """Its name in the folder."""
+    """Name of the video in the folder."""
     hits: tuple[Hit, ...]
-    """Its best frames, best first."""
+    """Best frames of the video, best first."""
     match: bool
     """Whether the best frame reaches the encoder's threshold."""
 
@@ -39,16 +39,16 @@ class Search:
 
     query: str
     ranked: tuple[Ranked, ...]
-    """Best first."""
+    """Videos, best first."""
     skipped: tuple[tuple[str, str], ...] = ()
-    """Files that could not be opened, with the reason."""
+    """Files that could not be opened, with the reasons."""
     searched: int = 0
-    """How many videos were searched."""
+    """Number of videos that were searched."""
     limited: bool = False
     """Whether the folder has more videos than were searched."""
 
     def __str__(self) -> str:
-        """For a chat model, a line a video."""
+        """Return the result for a chat model, with one line per video."""
         title = f'Searched {self.searched} videos for "{self.query}".'
         if not any(video.match for video in self.ranked):
             title += " None shows it; the closest:"
@@ -73,16 +73,16 @@ def search_folder(
     max_videos: int = 200,
     progress: Progress | None = None,
 ) -> Search:
-    """Find the videos that fit a query best.
+    """Find the videos that match a query best.
 
     Args:
-        finder: Searches each video.
-        folders: The videos.
-        query: What they should show.
-        count: How many videos.
-        frames: How many frames of each.
-        max_videos: How many videos are searched.
-        progress: Called after each video with its name, the videos done and all of them.
+        finder: The finder that searches each video.
+        folders: The folders of the videos.
+        query: A description of the videos to find.
+        count: The largest number of videos to return.
+        frames: The largest number of frames per video.
+        max_videos: The largest number of videos to search.
+        progress: Called after each video with its name, the number of videos done and their total.
 
     Raises:
         StoreError: An index cannot be written.

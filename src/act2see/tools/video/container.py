@@ -1,7 +1,7 @@
-"""Inside a video container, by PyAV: its table of frames, its orientation, and frames by counting or seeking.
+"""Access to a video container by PyAV: its table of frames, its orientation, and its frames.
 
-The table of packets gives every frame's timestamp without decoding a picture; if it cannot be trusted, `scan`
-decodes the whole clip once. Nothing here knows of parts of a file or of sizes: that is `reader`'s.
+The packets give the timestamp of every frame without decoding. If they cannot be trusted, `scan` decodes the
+whole file once. Parts of a file and sizes of pictures are handled by `reader`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 log = logging.getLogger(__name__)
-# They name other files or addresses, and a video from outside must not make us open those.
+# Formats that refer to other files or addresses, which an untrusted video must not make us open.
 _PLAYLISTS = frozenset({"hls", "concat", "dash", "sdp", "rtsp", "imf", "vobsub", "avisynth", "vapoursynth"})
-# How the common ones begin.
+# First bytes of the common ones.
 _PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0")
 
 
@@ -38,32 +38,34 @@ class Table:
     """The frames of a file in presentation order."""
 
     seconds: NDArray[np.float64]
-    """When each comes on the screen, counted from the first."""
+    """Start of each frame, `(frames,)`, in seconds from the first frame."""
     last: float
-    """How many seconds the last one stays."""
+    """Duration of the last frame, in seconds."""
     pts: NDArray[np.int64] | None = None
-    """The presentation timestamp of each; None if frames are told apart by counting alone."""
+    """Presentation timestamp (PTS) of each frame, `(frames,)`; None if frames can only be counted."""
     keys: NDArray[np.int64] | None = None
-    """The presentation timestamps of the keyframes, in order."""
+    """PTS of the keyframes, in order."""
     key_dts: NDArray[np.int64] | None = None
-    """The decoding timestamps of the keyframes, in the same order."""
+    """Decoding timestamps (DTS) of the keyframes, in the order of `keys`."""
     decord: bool = False
     """Whether decord's frame numbers mean the same frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upright:
-    """How stored pixels become upright ones: first `turn`, then mirror."""
+    """The transformation from stored to upright pixels: first `turn`, then mirror."""
 
     turn: bool = False
-    """Exchange the axes."""
+    """Whether the axes are exchanged."""
     mirror_x: bool = False
     mirror_y: bool = False
 
     def __call__(self, pixels: Pixels) -> Pixels:
+        """Return upright pixels, `(height, width, 3)` uint8."""
         if self.turn:
             pixels = pixels.transpose(1, 0, 2)
-        down, across = -1 if self.mirror_y else 1, -1 if self.mirror_x else 1
+        down = -1 if self.mirror_y else 1
+        across = -1 if self.mirror_x else 1
         return np.ascontiguousarray(pixels[::down, ::across])
 
 
@@ -72,14 +74,15 @@ def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its first video stream.
 
     Raises:
-        VideoError: It is a playlist, not a video, cut off, without a picture, or of an unknown codec.
+        VideoError: The file is a playlist, is not a video, is truncated, has no picture, or has an unknown
+            codec.
     """
     with native():
         import av
         from av.stream import Disposition
 
-    # Playlists are refused before they are opened: opening one opens the files that it names, a pipe that
-    # never ends among them.
+    # Playlists are rejected before they are opened: opening one opens the files that it names, possibly a
+    # pipe that never ends.
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLISTS)),
@@ -87,12 +90,12 @@ def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = av.open(os.path.abspath(path), options=options, metadata_errors="ignore")
     except av.error.FFmpegError as e:
-        raise _unreadable(path) from e
+        raise _explain_unreadable(path) from e
     with container:
-        # The cover picture of a song is a video stream to FFmpeg.
+        # To FFmpeg the cover picture of a song is a video stream.
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
-            found = "has sound but no picture" if container.streams.audio else "has no video in it"
+            found = "has sound but no picture" if container.streams.audio else "contains no video"
             raise VideoError(f"{path} {found}: give a video file")
         stream = streams[0]
         if stream.codec_context is None:
@@ -103,13 +106,13 @@ def open_container(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, stream
 
 
-def _unreadable(path: str) -> VideoError:
-    """What a file is that FFmpeg does not open as a video."""
+def _explain_unreadable(path: str) -> VideoError:
+    """Return an error that says why FFmpeg does not open a file as a video."""
     with open(path, "rb") as f:
-        begin = f.read(512)
-    if begin.startswith(_PLAYLIST_MARKS) or (begin.startswith(b"<?xml") and b"<MPD" in begin):
+        start = f.read(512)
+    if start.startswith(_PLAYLIST_MARKS) or (start.startswith(b"<?xml") and b"<MPD" in start):
         return VideoError(f"{path} is a playlist, not a video: give the video file itself")
-    if begin[4:8] == b"ftyp":
+    if start[4:8] == b"ftyp":  # an MP4 or MOV file
         return VideoError(f"{path} is cut off before its table of frames: copy or download it again")
     return VideoError(
         f"{path} is not a video that can be read: give a video file, such as MP4, MOV, MKV or WebM"
@@ -117,30 +120,30 @@ def _unreadable(path: str) -> VideoError:
 
 
 class _Packet(NamedTuple):
-    """A frame as the container has it, not decoded. Times are in ticks of the stream."""
+    """A packet of one frame, not decoded. Times are in ticks of the stream."""
 
     pts: int
     dts: int
     duration: int
     key: bool
     discard: bool
-    """An edit list cuts it: it is decoded and not shown."""
+    """Whether an edit list removes it: such a packet is decoded but not shown."""
 
 
 def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
-    """The table of frames from the packets' timestamps; None if it cannot be had from them."""
+    """Return the table of frames from the packets' timestamps; None if these cannot be used."""
     packets = _packets(container, stream)
     keys = [n for n, packet in enumerate(packets) if packet.key]
     if not keys:
         return None
     if stream.frames > len(packets) and not any(packet.discard for packet in packets):
         log.warning(
-            "%s announces %d frames and holds %d: it may be cut off",
+            "%s should have %d frames but has %d: it may be cut off",
             container.name,
             stream.frames,
             len(packets),
         )
-    # What comes before the first keyframe, on screen or in the file, cannot be decoded.
+    # Frames before the first keyframe, on screen or in the file, cannot be decoded.
     first = packets[keys[0]]
     shown = [packet for packet in packets[keys[0] :] if packet.pts >= first.pts and not packet.discard]
     shown.sort(key=lambda packet: packet.pts)
@@ -148,7 +151,7 @@ def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
     if not shown or (np.diff(pts) == 0).any():
         return None
     by_pts = sorted((packets[n] for n in keys), key=lambda packet: packet.pts)
-    seconds, last = _seconds(pts, shown[-1].duration, stream)
+    seconds, last = _to_seconds(pts, shown[-1].duration, stream)
     return Table(
         seconds,
         last,
@@ -160,7 +163,7 @@ def read_table(container: InputContainer, stream: VideoStream) -> Table | None:
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> list[_Packet]:
-    """The packets in decoding order; none if one is damaged or has no timestamp."""
+    """Return the packets in decoding order; none if one is damaged or has no timestamp."""
     import av
 
     packets: list[_Packet] = []
@@ -180,9 +183,9 @@ def _packets(container: InputContainer, stream: VideoStream) -> list[_Packet]:
 def _suits_decord(
     container: InputContainer, pts: NDArray[np.int64], packets: Sequence[_Packet], keys: Sequence[int]
 ) -> bool:
-    """Whether decord gives the frames that it is asked for (`tools/video/decord.py`).
+    """Return whether decord returns the requested frames of this file (`tools/video/decord.py`).
 
-    It counts keyframes in decoding order, so they must stand there where they stand on the screen.
+    decord counts keyframes in decoding order, so each must have the same position in presentation order.
     """
     formats = set(container.format.name.split(","))
     if not formats & {"mp4", "matroska"} or len(container.streams.video) != 1:
@@ -192,48 +195,57 @@ def _suits_decord(
 
 
 def scan(path: str) -> Table:
-    """The table of frames from decoding them all, for files whose packets are damaged or without timestamps.
+    """Decode all frames and return their table, for files with damaged packets or without timestamps.
 
     Raises:
         VideoError: No frame can be decoded.
     """
     log.warning("%s is damaged or has no usable timestamps: decoding all of it to list its frames", path)
     with open_container(path) as (container, stream):
-        stream.codec_context.thread_count = 1  # damage is concealed in the same way each time
-        seen = [(f.pts, f.duration) for f in decoded(container, stream)]
-        if not seen:
+        stream.codec_context.thread_count = 1  # so that damage is concealed in the same way each time
+        frames = [(frame.pts, frame.duration) for frame in decode_all(container, stream)]
+        if not frames:
             raise VideoError(
-                f"{path} holds no frame that can be decoded: copy or download it again, "
+                f"{path} contains no frame that can be decoded: copy or download it again, "
                 "or convert it to H.264"
             )
-        times = [pts for pts, _ in seen if pts is not None]
-        if len(times) == len(seen) and all(a < b for a, b in pairwise(times)):
-            seconds, last = _seconds(np.array(times), seen[-1][1] or 0, stream)
+        times = [pts for pts, _ in frames if pts is not None]
+        if len(times) == len(frames) and all(a < b for a, b in pairwise(times)):
+            seconds, last = _to_seconds(np.array(times), frames[-1][1] or 0, stream)
             return Table(seconds, last)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
-    log.warning("%s has no timestamps: its frames are taken to be %.3f s apart", path, 1 / rate)
-    return Table(np.arange(len(seen)) / rate, 1 / rate)
+    log.warning("%s has no timestamps: its frames are assumed to be %.3f s apart", path, 1 / rate)
+    return Table(np.arange(len(frames)) / rate, 1 / rate)
 
 
-def _seconds(pts: NDArray[np.int64], last: int, stream: VideoStream) -> tuple[NDArray[np.float64], float]:
-    """Seconds from the first frame on, and how long the last frame stays; `last` in ticks of the stream."""
-    base = float(stream.time_base or 1)
-    seconds = (pts - pts[0]) * base
+def _to_seconds(pts: NDArray[np.int64], last: int, stream: VideoStream) -> tuple[NDArray[np.float64], float]:
+    """Convert ticks of a stream to seconds.
+
+    Args:
+        pts: `(frames,)` presentation timestamps.
+        last: Duration of the last frame.
+        stream: The stream, which has the length of a tick.
+
+    Returns:
+        `(frames,)` seconds from the first frame, and the duration of the last frame in seconds.
+    """
+    tick = float(stream.time_base or 1)
+    seconds = (pts - pts[0]) * tick
     usual = float(np.median(np.diff(seconds))) if len(pts) > 1 else 1 / float(stream.average_rate or 25)
-    stays = last * base
-    # A header that claims hours can end up in the last frame, so one that outlasts all before it is ignored.
-    if not 0 < stays <= max(60.0, float(seconds[-1])):
-        stays = usual
-    return seconds, stays
+    duration = last * tick
+    # A wrong length in a header can end up in the last frame: ignore one longer than all frames before it.
+    if not 0 < duration <= max(60.0, float(seconds[-1])):
+        duration = usual
+    return seconds, duration
 
 
 def orientation(frame: VideoFrame) -> tuple[Upright, bool]:
-    """How to set a frame upright, and whether that takes a mirror.
+    """Return the transformation that makes a frame upright, and whether it mirrors the picture.
 
-    Angles other than quarter turns are left alone.
+    Angles other than quarter turns are ignored.
     """
-    # From a small copy: a frame and its side data refer to each other, which keeps the picture in memory
-    # until the next garbage collection.
+    # The matrix is read from a small copy: a frame and its side data refer to each other, which would keep
+    # the picture in memory until the next garbage collection.
     matrix: Any = frame.reformat(16, 16, format="rgb24").side_data.get("DISPLAYMATRIX")
     if matrix is not None:
         a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = ax + cy, y' = bx + dy
@@ -244,8 +256,8 @@ def orientation(frame: VideoFrame) -> tuple[Upright, bool]:
     return Upright(), False
 
 
-def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Every frame that can be decoded, in presentation order; packets that cannot be are skipped."""
+def decode_all(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Yield every frame in presentation order. Packets that cannot be decoded are skipped."""
     import av
 
     packets = container.demux(stream)
@@ -260,11 +272,12 @@ def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFra
 
 
 def _decode(stream: VideoStream, packet: Any) -> list[VideoFrame]:
+    """Decode a packet, or with None the last frames; return no frames if it is damaged."""
     import av
 
     try:
         frames: list[VideoFrame] = stream.codec_context.decode(packet)
-    except av.error.EOFError:  # already drained
+    except av.error.EOFError:  # the last frames were returned before
         return []
     except av.error.FFmpegError as e:
         log.debug("a packet cannot be decoded: %s", e)
@@ -272,68 +285,80 @@ def _decode(stream: VideoStream, packet: Any) -> list[VideoFrame]:
     return frames
 
 
-def counting(
+def read_by_counting(
     container: InputContainer, stream: VideoStream, wanted: Sequence[int]
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames by their numbers (ascending), counted from the beginning of the file."""
+    """Yield frames by their numbers (ascending), counted from the start of the file."""
     left = set(wanted)
-    for i, frame in enumerate(decoded(container, stream)):
+    for i, frame in enumerate(decode_all(container, stream)):
         if i in left:
             yield i, frame
             if i == wanted[-1]:
                 return
 
 
-def seeking(
+def read_by_seeking(
     container: InputContainer, stream: VideoStream, table: Table, wanted: Sequence[int]
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames by their numbers (ascending), group of pictures by group, by presentation timestamp.
+    """Yield frames by their numbers (ascending), one group of pictures after another.
 
-    Of a group, frames are decoded from its keyframe to the last one wanted in it.
+    In each group with wanted frames, decoding starts at the keyframe and ends at the last wanted frame.
+
+    Args:
+        container: The open container.
+        stream: Its video stream.
+        table: The table of frames, with presentation timestamps.
+        wanted: The numbers of the frames, in ascending order.
     """
     import av
 
     assert table.pts is not None
     assert table.keys is not None
     assert table.key_dts is not None
-    group = np.maximum(np.searchsorted(table.keys, table.pts[wanted], side="right") - 1, 0)
-    for g, members in groupby(zip(wanted, group.tolist(), strict=True), key=lambda m: m[1]):
-        index = {int(table.pts[i]): i for i, _ in members}
-        for start in (g, 0):  # a container that cannot be searched is read from its first keyframe
+    groups = np.maximum(np.searchsorted(table.keys, table.pts[wanted], side="right") - 1, 0)
+    for group, members in groupby(zip(wanted, groups.tolist(), strict=True), key=lambda m: m[1]):
+        numbers = {int(table.pts[i]): i for i, _ in members}
+        for start in (group, 0):  # if seeking fails, the file is read from its first keyframe
             try:
-                # By DTS: some containers search by it, and for the others it lies at or before the keyframe.
+                # By DTS: some containers seek by DTS, and in the others it is not after the keyframe.
                 container.seek(int(table.key_dts[start]), stream=stream)
-                if (yield from _group(container, stream, int(table.keys[start]), index)):
+                if (yield from _decode_group(container, stream, int(table.keys[start]), numbers)):
                     break
             except av.error.FFmpegError as e:
-                log.debug("%s cannot be searched: %s", container.name, e)
+                log.debug("seeking in %s failed: %s", container.name, e)
 
 
-def _group(
-    container: InputContainer, stream: VideoStream, key: int, index: dict[int, int]
+def _decode_group(
+    container: InputContainer, stream: VideoStream, key: int, numbers: dict[int, int]
 ) -> Generator[tuple[int, VideoFrame], None, bool]:
-    """Decode from the keyframe with PTS `key` until all of `index` (PTS to frame number) have come.
+    """Decode from a keyframe until all wanted frames are decoded.
+
+    Args:
+        container: The open container, after a seek to the keyframe or before it.
+        stream: Its video stream.
+        key: PTS of the keyframe.
+        numbers: The wanted frames: PTS to frame number.
 
     Returns:
         Whether the keyframe was found.
     """
     codec = stream.codec_context
-    left = set(index)
-    met = False
+    left = set(numbers)
+    key_found = False
     for packet in container.demux(stream):
         if not packet.size or not left:
             break
-        met = met or (packet.is_keyframe and packet.pts == key)
-        if not met:
+        key_found = key_found or (packet.is_keyframe and packet.pts == key)
+        if not key_found:
             continue
-        # A frame that no other refers to costs nothing unless it is wanted.
-        codec.skip_frame = "DEFAULT" if packet.pts in index else "NONREF"
+        # Skip unwanted frames that no other frame refers to.
+        codec.skip_frame = "DEFAULT" if packet.pts in numbers else "NONREF"
         left.discard(packet.pts)
         for frame in _decode(stream, packet):
-            if frame.pts in index:
-                yield index[frame.pts], frame
-    if met:
+            if frame.pts in numbers:
+                yield numbers[frame.pts], frame
+    if key_found:
         for frame in _decode(stream, None):
-            if frame.pts in index:
-                yield index[frame.pts], frame
-    return met
+            if frame.pts in numbers:
+                yield numbers[frame.pts], frame
+    return key_found

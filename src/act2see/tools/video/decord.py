@@ -1,11 +1,16 @@
-"""decord, the decoder that many video models are evaluated with, for `video: {decoder: decord}`.
+"""Decoding by decord, with which many video models are evaluated, for `video: {decoder: decord}`.
 
-It needs the extra `decord`, and PyAV is the default, since decord2 3.4 lost on every count
-(`benchmarks/decode.py`): it takes 13 to 23 % more CPU time; it reads the compressed file ahead without bound,
-580 MiB for an hour of 720p; and it gives other frames than those asked for, silently, where keyframes do not
-stand in decoding order where they stand on the screen, or the container is neither MP4 nor Matroska (open
-GOPs, so most HEVC; MPEG-4 with B-frames; AVI, MPEG-TS, MPEG-PS; edit lists). `Table.decord` says which files
-it reads right; the others, and those on which it fails, are read by PyAV.
+decord needs the extra `decord`. PyAV is the default, because decord2 3.4 was worse in every respect
+(`benchmarks/decode.py`):
+
+- It takes 13 to 23 % more CPU time.
+- It reads the compressed file ahead without limit: 580 MiB for an hour of 720p.
+- It silently returns wrong frames if the container is neither MP4 nor Matroska, or if keyframes have other
+  positions in decoding order than in presentation order. This concerns open GOPs (so most HEVC), MPEG-4 with
+  B-frames, AVI, MPEG-TS, MPEG-PS and edit lists.
+
+`Table.decord` is true for files that decord reads correctly. All others, and files on which it fails, are
+read by PyAV.
 """
 
 from __future__ import annotations
@@ -17,7 +22,8 @@ from importlib.util import find_spec
 from act2see.errors import ConfigError
 from act2see.tools.video.store import Pixels
 
-_BATCH, _BATCH_BYTES = 16, 32 << 20
+_BATCH = 16  # largest number of frames that decord returns at once
+_BATCH_BYTES = 32 << 20  # largest size of them, decoded
 
 
 def check_decord() -> None:
@@ -32,18 +38,18 @@ def check_decord() -> None:
 def read_by_decord(
     path: str, count: int, wanted: Sequence[int], size: tuple[int, int], threads: int
 ) -> Iterator[tuple[int, Pixels]]:
-    """Stream frames of a file by their numbers in it.
+    """Yield frames of a file with their numbers.
 
     Args:
         path: The file.
-        count: How many frames it is known to have.
+        count: The known number of frames of the file.
         wanted: The numbers of the frames, in ascending order.
-        size: Width and height of the pictures.
-        threads: How many threads decode.
+        size: Width and height of the pictures, in pixels.
+        threads: The number of decoding threads.
 
     Raises:
-        RuntimeError: decord counts the frames differently, so its numbers mean other frames.
-        Exception: decord has a type of its own for errors, and raises plain assertions too.
+        RuntimeError: decord counts a different number of frames, so its numbers mean other frames.
+        Exception: decord's own error type, or an assertion of it.
     """
     if not wanted:
         return
@@ -55,7 +61,8 @@ def read_by_decord(
     if len(reader) != count:
         raise RuntimeError(f"it counts {len(reader)} frames, not {count}")
     batch = max(1, min(_BATCH, _BATCH_BYTES // (width * height * 3)))
-    for start in range(0, len(wanted), batch):  # it seeks by itself; a tenth quicker than frame by frame
+    for start in range(0, len(wanted), batch):  # a tenth faster than frame by frame
         numbers = wanted[start : start + batch]
-        for i, pixels in zip(numbers, reader.get_batch(numbers).asnumpy(), strict=True):
-            yield i, pixels.copy()  # a caller that keeps one frame must not keep the batch
+        pictures = reader.get_batch(numbers).asnumpy()  # (frames, height, width, 3)
+        for i, pixels in zip(numbers, pictures, strict=True):
+            yield i, pixels.copy()  # so that a caller that keeps one frame does not keep the batch

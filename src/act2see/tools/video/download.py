@@ -1,7 +1,7 @@
-"""Download a video: only over HTTP, only up to a size, and only once for each address.
+"""Download a video: only over HTTP or HTTPS, only up to a size, and only once for each address.
 
-`urllib` alone would also follow a redirect to FTP and open local files; the opener here knows only HTTP and
-HTTPS.
+`urllib` by default also opens local files and follows redirects to FTP, so the opener here has only handlers
+for HTTP and HTTPS.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from urllib.error import HTTPError
 
 from act2see.errors import VideoError
 from act2see.tools.runtime.files import replacing_file
+from act2see.tools.runtime.text import format_bytes
 
-LARGEST = 2 << 30
-_SECONDS = 30.0  # without a byte
+LARGEST = 2 << 30  # bytes
+_TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 20
 
 
 def download(
     url: str, folder: Path, *, largest: int = LARGEST, stop: Callable[[], bool] = lambda: False
 ) -> Path:
-    """Download the file of an address into a folder, unless it is there.
+    """Download a file into a folder, unless it is there already.
 
     Args:
-        url: The address.
-        folder: Where the file is kept, under a hash of the address.
+        url: The address of the file.
+        folder: The folder for the file, which is named by a hash of the address.
         largest: The largest size, in bytes.
-        stop: Asked after each MiB; once it returns true, the download is given up.
+        stop: Called after each MiB. When it returns true, the download stops.
 
     Returns:
         The path of the file.
 
     Raises:
-        VideoError: It cannot be downloaded, is too large, or was given up.
+        VideoError: The file cannot be downloaded, is too large, or the download was stopped.
     """
     name = hashlib.blake2b(url.encode("utf-8", "replace"), digest_size=16).hexdigest()
     path = folder / f"{name}.video"
@@ -46,7 +47,7 @@ def download(
     try:
         with (
             replacing_file(path) as new,
-            _opener().open(url, timeout=_SECONDS) as response,
+            _opener().open(url, timeout=_TIMEOUT) as response,
             open(new, "wb") as file,
         ):
             _copy(response, file, url, largest, stop)
@@ -64,11 +65,11 @@ def _copy(response: Any, file: IO[bytes], url: str, largest: int, stop: Callable
         size += len(block)
         if size > largest:
             raise VideoError(
-                f"{url} is larger than {largest} bytes: "
+                f"{url} is larger than {format_bytes(largest, binary=True)}: "
                 "download it yourself, into a folder that may be opened"
             )
         if stop():
-            raise VideoError(f"the download of {url} was given up: nobody waits for it any more")
+            raise VideoError(f"the download of {url} was stopped: the request was cancelled")
         file.write(block)
 
 

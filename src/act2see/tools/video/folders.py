@@ -1,12 +1,12 @@
-"""The door for paths from outside: which videos and pictures a program opens for its clients.
+"""Access control for paths from clients: only videos and pictures in named folders are opened.
 
-It opens those in the folders that were named when it was started. A name is relative to one of them, or an
-absolute path into one; a part may follow it (`clip.mp4#t=2,8`). Everything else is refused in one and the
-same sentence, whether or not there is such a file, so that nobody learns what lies outside: other absolute
-paths, `..`, links that lead out, devices and pipes. The resolved path is opened, so that a link which is
-changed afterwards leads nowhere else. URLs are refused too.
+A name is relative to one of the folders, or an absolute path into one, with an optional part
+(`clip.mp4#t=2,8`). Other absolute paths, `..`, links that lead out, devices and pipes are rejected, always
+with the same message, so that a client cannot learn whether a file outside exists. The resolved path is
+opened, so that a link changed after the check has no effect.
 
-URLs can be allowed. Then the video is downloaded first, since only files are decoded.
+URLs are rejected too, unless a folder for downloads is given. Then the video is downloaded first, because
+only files are decoded.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _SUFFIXES = frozenset([
 
 
 class Folders:
-    """Resolves names.
+    """The folders whose videos and pictures may be opened.
 
     Args:
-        folders: Holds the files that may be opened.
-        downloads: The folder in which videos from URLs are kept; without it URLs are refused.
+        folders: The folders.
+        downloads: The folder for videos from URLs. None rejects URLs.
 
     Raises:
-        ConfigError: No folder is named, or one does not exist.
+        ConfigError: No folder is named, a folder does not exist, or its path is not UTF-8.
     """
 
     def __init__(self, folders: Sequence[str | os.PathLike[str]], *, downloads: Path | None = None) -> None:
@@ -61,32 +61,32 @@ class Folders:
             self._roots += (os.path.realpath(downloads),)
 
     def path(self, name: str, stop: Callable[[], bool] = lambda: False) -> str:
-        """The path of a video, resolved, with its part (`#t=`).
+        """Return the resolved path of a video, with its part (`#t=`).
 
         Args:
-            name: The name that a client gave; a URL is downloaded.
-            stop: Asked during a download; once it returns true, the download is given up.
+            name: The name or the URL from a client. A URL is downloaded.
+            stop: Called during a download. When it returns true, the download stops.
 
         Raises:
             VideoError: The video may not be opened, does not exist, or cannot be downloaded.
         """
         if _URL.match(name):
-            return self._downloaded(name, stop)
+            return self._download(name, stop)
         if found := self.find(name):
             return str(found)
         urls = "or an http(s) address" if self.downloads else "addresses (URLs) are not opened"
-        raise VideoError(f"{self._only('video')}; give a name relative to it, without '..'; {urls}")
+        raise VideoError(f"{self._not_found('video')}; give a name relative to it, without '..'; {urls}")
 
     def find(self, name: str) -> Window | None:
-        """The regular file that a name means, resolved; None if there is none that may be opened."""
+        """Return the regular file that a name means, resolved; None if no such file may be opened."""
         for candidate in self._candidates(name):
-            found = self.resolved(candidate)
+            found = self.resolve(candidate)
             if found and os.path.isfile(found.path):
                 return found
         return None
 
-    def resolved(self, path: str) -> Window | None:
-        """An absolute path with its links followed; None if that is outside the folders."""
+    def resolve(self, path: str) -> Window | None:
+        """Return an absolute path with its links followed; None if the result is outside the folders."""
         try:
             window = Window.resolve(path)
             real = os.path.realpath(window.path)
@@ -97,14 +97,15 @@ class Folders:
         return replace(window, path=real)
 
     def read_picture(self, name: str, largest: int) -> bytes:
-        """The bytes of a picture.
+        """Return the bytes of a picture file.
 
         Args:
-            name: The name that a client gave.
-            largest: How many bytes it may have.
+            name: The name from a client.
+            largest: The largest size, in bytes.
 
         Raises:
-            StoreError: It cannot be read; or, in one sentence, it does not exist or may not be opened.
+            StoreError: The file cannot be read; or, with the same message, does not exist or may not be
+                opened.
         """
         found = self.find(name)
         if found and found.whole:
@@ -112,15 +113,15 @@ class Folders:
                 data = read_file(found.path, largest, follow=False)
             except OSError as e:
                 raise StoreError(f"the picture {name} cannot be read: {e.strerror}") from e
-            if os.path.realpath(found.path) == found.path:  # no folder on its way became a link meanwhile
+            if os.path.realpath(found.path) == found.path:  # no folder of the path became a link meanwhile
                 return data
-        raise StoreError(f"{self._only('picture')}; give a name relative to it, without '..'")
+        raise StoreError(f"{self._not_found('picture')}; give a name relative to it, without '..'")
 
     def videos(self, max_count: int = 500) -> list[str]:
-        """The names of the first `max_count` videos, as `path` takes them, by folder."""
+        """Return the names of the first `max_count` videos, by folder, as `path` takes them."""
         names: list[str] = []
         for folder in self.folders:
-            for path in self._listed(folder):
+            for path in self._list_files(folder):
                 if not is_text(path):
                     self._warn(path)
                 elif name := self._name(path, folder):
@@ -130,10 +131,10 @@ class Folders:
         return names
 
     def misnamed(self, max_count: int = 20) -> list[str]:
-        """The escaped names of the first `max_count` videos that are left out because they are not UTF-8."""
+        """Return the escaped names of the first `max_count` videos whose names are not UTF-8."""
         wrong: list[str] = []
         for folder in self.folders:
-            for path in self._listed(folder):
+            for path in self._list_files(folder):
                 if not is_text(path):
                     wrong.append(printable(os.path.relpath(path, folder)))
         return wrong[:max_count]
@@ -141,18 +142,20 @@ class Folders:
     def __str__(self) -> str:
         return " or ".join(self.folders)
 
-    def _only(self, kind: str) -> str:
-        """The one sentence for a file that does not exist and for one that may not be opened."""
+    def _not_found(self, kind: str) -> str:
+        """Return the same message for a file that does not exist and for one that may not be opened."""
         return f"only {kind}s in {self} may be opened: there is no {kind} of that name"
 
-    def _listed(self, folder: str) -> Iterator[str]:
-        for here, below, files in os.walk(folder):
-            below[:] = sorted(b for b in below if not b.startswith("."))
-            for file in sorted(f for f in files if os.path.splitext(f)[1].lower() in _SUFFIXES):
-                yield os.path.join(here, file)
+    def _list_files(self, folder: str) -> Iterator[str]:
+        """Yield the paths of files with a video's suffix, in order, without hidden folders."""
+        for here, folders, files in os.walk(folder):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for file in sorted(files):
+                if os.path.splitext(file)[1].lower() in _SUFFIXES:
+                    yield os.path.join(here, file)
 
     def _candidates(self, name: str) -> list[str]:
-        """The paths that a name may mean, by its letters alone: nothing outside the folders is looked up."""
+        """Return the paths that a name may mean, without access to the disk outside the folders."""
         if not name or os.pardir in re.split(r"[/\\]", name):
             return []
         if os.path.isabs(name):
@@ -161,7 +164,7 @@ class Folders:
         return [os.path.join(f, name) for f in self.folders]
 
     def _name(self, path: str, folder: str) -> str | None:
-        """Its relative name, or its path if a folder named earlier has a video of that name too.
+        """Return the relative name of a video, or its path if an earlier folder has a video of that name.
 
         None if it may not be opened.
         """
@@ -175,7 +178,8 @@ class Folders:
             self._warned.add(path)
             log.warning("%s is left out, since its name is not UTF-8: rename it", printable(path))
 
-    def _downloaded(self, url: str, stop: Callable[[], bool]) -> str:
+    def _download(self, url: str, stop: Callable[[], bool]) -> str:
+        """Download the video of a URL and return its path, with the URL's fragment."""
         if self.downloads is None:
             raise VideoError(
                 f"addresses (URLs) are not opened, only videos in {self}: give a name relative to it"
@@ -185,14 +189,18 @@ class Folders:
 
 
 class FencedLibrary(VideoLibrary):
-    """A library that opens no video outside the folders, whatever path a graph is given."""
+    """A library that opens only videos in the folders, whatever path a graph receives."""
 
     def __init__(self, library: VideoLibrary, folders: Folders) -> None:
         super().__init__(library.cache, library.store, library.max_side, library.decoder)
         self.folders = folders
 
     def window(self, video: VideoPath) -> Window:
-        """The file and the seconds that a path means. Raises `VideoError` unless it lies in the folders."""
+        """Return the window of a path.
+
+        Raises:
+            VideoError: The path is not absolute, or not a file in the folders.
+        """
         path = str(video) if isinstance(video, Window) else video
         found = self.folders.find(path) if isinstance(path, str) and os.path.isabs(path) else None
         if found is None:

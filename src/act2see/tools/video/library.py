@@ -1,8 +1,8 @@
-"""The library of opened videos: facts and pictures, decoded only when they are not known yet.
+"""The library of videos: their facts and pictures, which are cached by content hash.
 
-The timestamps and size of a video and the pictures taken from it are kept by content hash in the cache
-folder. A second question on a clip opens no video: facts, initial frames and the frames of its index come
-from there. Times are presentation timestamps.
+The cache has the size and timestamps of each video, and the digests of pictures taken from it. A second
+question about a clip does not open the video: its facts, initial frames and indexed frames are cached. Times
+are presentation timestamps.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ from act2see.tools.video.window import VideoPath, Window
 
 log = logging.getLogger(__name__)
 _INITIAL = Initial()
-_CLIPS = 64  # facts of so many videos stay in memory
+_CLIPS = 64  # number of videos whose facts stay in memory
 
 
 @dataclass(slots=True)
 class ProbedVideo:
-    """What is known of a video."""
+    """The facts of a video, and its pictures in the store."""
 
     info: Video
     seconds: NDArray[np.float64]
-    """When each frame comes on the screen."""
+    """Start of each frame, `(frames,)`, in seconds."""
     taken: dict[int, str] = field(default_factory=dict)
-    """The pictures that are in the store: frame number to digest."""
+    """Pictures in the store: frame number to digest."""
 
     def every(self, fps: float) -> list[int]:
-        """The frames on screen at 0, 1/fps, 2/fps ... seconds; one that stays on screen comes once."""
+        """Return the numbers of the frames on screen at 0, 1/fps, 2/fps ... seconds, without repeats."""
         count = max(1, int(np.ceil((self.info.seconds - 2 * SLACK) * fps)))
         return frames_at(self.seconds, np.arange(count) / fps)
 
     def spread(self, count: int) -> list[int]:
-        """The frames on screen in the middle of `count` equal parts; fewer if one fills several parts."""
+        """Return the numbers of the frames on screen in the middle of `count` equal parts, each once."""
         return frames_at(self.seconds, (np.arange(count) + 0.5) / count * self.info.seconds)
 
 
 class VideoLibrary:
-    """Opens videos, takes pictures, remembers both. Thread-safe.
+    """Opens videos, takes pictures of them, and caches both. Thread-safe.
 
     Args:
-        cache: The folder in which facts of videos are kept.
-        store: Holds the pictures.
+        cache: The folder for the facts of videos.
+        store: The store for the pictures.
         max_side: The longer side of pictures, in pixels.
-        decoder: What decodes videos.
+        decoder: The decoder.
 
     Raises:
         ConfigError: The decoder is not installed.
@@ -70,17 +70,26 @@ class VideoLibrary:
     def __init__(self, cache: Path, store: FrameStore, max_side: int, decoder: Decoder = "pyav") -> None:
         if decoder == "decord":
             check_decord()
-        self.cache, self.store, self.max_side, self.decoder = cache, store, max_side, decoder
+        self.cache = cache
+        self.store = store
+        self.max_side = max_side
+        self.decoder = decoder
         self.opened = 0
-        """How many videos were opened for decoding: caching is measured by it."""
+        """Number of times that a video was opened, by which caching is measured."""
         self._clips: LRUCache[str, ProbedVideo] = LRUCache(_CLIPS)
+        # By window, size and time of the last change.
         self._digests: dict[tuple[Window, int, int], str] = {}
         self._lock = Lock()
-        # For each video: its packets are read and its pictures are taken once, and no other video waits.
+        # One lock per video, so that each is read only once while other videos do not wait.
         self._locks = KeyedLocks()
 
     def probe(self, video: VideoPath) -> ProbedVideo:
-        """The facts of a video. Raises `VideoError` if it cannot be read."""
+        """Return the facts of a video.
+
+        Raises:
+            StoreError: The cache cannot be written.
+            VideoError: The video cannot be read.
+        """
         window = self.window(video)
         with self._locks(("facts", os.path.abspath(window.path), window.fragment)):
             digest = self._digest(window)
@@ -88,13 +97,13 @@ class VideoLibrary:
                 known = self._clips.get(digest)
             if known is not None:
                 return known
-            clip = self._remembered(window, digest) or self._read_facts(window)
+            clip = self._read_cache(window, digest) or self._read_facts(window)
             with self._lock:
                 # The same video may have been opened under another name.
                 return self._clips.setdefault(digest, clip)
 
     def window(self, video: VideoPath) -> Window:
-        """The file and the seconds that a path means. Every access to a video begins here."""
+        """Return the window of a path. Every access to a video starts here, so a subclass can restrict it."""
         return Window.resolve(video)
 
     def pictures(
@@ -103,12 +112,12 @@ class VideoLibrary:
         frames: Sequence[int],
         provenance: Provenance | Sequence[Provenance] = _INITIAL,
     ) -> list[FrameRef]:
-        """Frames of a video, decoded and stored unless they are known.
+        """Return references to frames of a video. Frames that are not in the store are decoded and stored.
 
         Args:
             video: The video.
-            frames: Their numbers; the references come in the same order.
-            provenance: Where they come from: one for all, or one for each.
+            frames: The numbers of the frames. The references have the same order.
+            provenance: The provenance of all frames, or one for each.
 
         Raises:
             StoreError: A picture or the cache cannot be written.
@@ -122,7 +131,7 @@ class VideoLibrary:
             if missing:
                 for i, _, pixels in self.decode(window, missing, (width, height)):
                     clip.taken[i] = self.store.put(pixels)
-                self._remember(clip)
+                self._write_cache(clip)
         made = provenance if isinstance(provenance, Sequence) else [provenance] * len(frames)
         return [
             FrameRef(
@@ -138,12 +147,12 @@ class VideoLibrary:
     def decode(
         self, video: VideoPath, frames: Sequence[int], size: tuple[int, int] | None
     ) -> Iterator[tuple[int, float, Pixels]]:
-        """Open a video and stream frames of it, as `VideoFile.read` does.
+        """Open a video and yield frames of it, as `VideoFile.read` does.
 
         Args:
             video: The video.
-            frames: Their numbers.
-            size: Width and height of the pictures; None is the video's own.
+            frames: The numbers of the frames.
+            size: Width and height of the pictures, in pixels; None keeps the video's own.
 
         Raises:
             VideoError: The video cannot be read.
@@ -153,7 +162,11 @@ class VideoLibrary:
         yield from open_video(window, decoder=self.decoder).read(frames, size)
 
     def keep(self, video: VideoPath, taken: dict[int, str]) -> None:
-        """Remember pictures that the caller stored while decoding: frame number to digest.
+        """Record pictures that the caller has stored.
+
+        Args:
+            video: The video.
+            taken: Frame number to digest of the picture.
 
         Raises:
             StoreError: The cache cannot be written.
@@ -162,9 +175,10 @@ class VideoLibrary:
         clip = self.probe(video)
         with self._locks(clip.info.digest):
             clip.taken.update(taken)
-            self._remember(clip)
+            self._write_cache(clip)
 
     def _digest(self, window: Window) -> str:
+        """Return `video_digest`, computed once as long as the file does not change."""
         try:
             stat = os.stat(window.path)
             key = (
@@ -172,26 +186,27 @@ class VideoLibrary:
                 stat.st_size,
                 stat.st_mtime_ns,
             )
-        except (OSError, ValueError):  # ValueError: a character that no path can have
-            return video_digest(window)  # raises the error that says what is wrong with the path
+        except (OSError, ValueError):  # ValueError: a character that a path cannot contain
+            return video_digest(window)  # raises an error that explains the problem
         if key not in self._digests:
             self._digests[key] = video_digest(window)
         return self._digests[key]
 
     def _file(self, digest: str) -> Path:
-        # decord's pictures differ a little from PyAV's, which are the ones without a name.
+        # decord's pictures differ slightly from PyAV's, so it has files of its own.
         by = "" if self.decoder == "pyav" else f"-{self.decoder}"
         return self.cache / "videos" / digest / f"side-{self.max_side}{by}.json"
 
     def _read_facts(self, window: Window) -> ProbedVideo:
+        """Open a video, and write its facts to the cache."""
         self.opened += 1
         video = open_video(window, decoder=self.decoder)
         clip = ProbedVideo(video.info(), np.asarray(video.timestamps, np.float64))
-        self._remember(clip)
+        self._write_cache(clip)
         return clip
 
-    def _remembered(self, window: Window, digest: str) -> ProbedVideo | None:
-        """What the cache has of a video; None if it has nothing, or the file is damaged."""
+    def _read_cache(self, window: Window, digest: str) -> ProbedVideo | None:
+        """Return the cached facts of a video; None if they are missing or damaged."""
         file = self._file(digest)
         try:
             data: dict[str, Any] = json.loads(file.read_text())
@@ -204,7 +219,7 @@ class VideoLibrary:
             log.warning("the cached facts of %s cannot be read (%s); reading the video again", window, e)
             return None
 
-    def _remember(self, clip: ProbedVideo) -> None:
+    def _write_cache(self, clip: ProbedVideo) -> None:
         file = self._file(clip.info.digest)
         data = {
             "info": clip.info.model_dump(),

@@ -1,11 +1,12 @@
-"""A long video in parts: of a given length, or between cuts.
+"""Splitting a long video into parts: of a given length, or at cuts between scenes.
 
-By time, parts overlap, so that an event shorter than the overlap is whole in one of them; the last part ends
-with the video and is as long as the others. By scene, no event crosses a cut, so nothing overlaps:
-neighbouring scenes share a part while they fit into it, and only a scene that is too long is cut by time.
+By time, parts overlap, so that each event shorter than the overlap lies within some part. The last part ends
+with the video and is as long as the others. By scene, parts do not overlap, because events do not cross cuts.
+Neighbouring scenes share a part if they fit into it, and only a scene that is too long is split by time.
 
-PySceneDetect finds the cuts (`act2see[scenes]`). Its adaptive detector compares a frame with those around it,
-so a pan is no cut. No file is copied: the path of a part names its seconds (`tools/video/window.py`).
+PySceneDetect finds the cuts (`act2see[scenes]`). Its adaptive detector compares each frame with its
+neighbours, so that a pan does not count as a cut. No file is copied: the path of a part contains its seconds
+(`tools/video/window.py`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from itertools import pairwise
 from act2see.errors import ConfigError, VideoError
 from act2see.tools.video.window import VideoPath, Window
 
-_SHORTEST = 0.5  # seconds of a scene
+_SHORTEST = 0.5  # shortest scene, in seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From `start` to `stop`, in seconds of a video."""
+    """An interval from `start` to `stop`, in seconds of a video."""
 
     start: float
     stop: float
@@ -32,13 +33,13 @@ class Span:
 
 
 def by_time(length: float, seconds: float, overlap: float, start: float = 0.0) -> tuple[Span, ...]:
-    """Cut by time.
+    """Split an interval into parts of equal length.
 
     Args:
-        length: How many seconds to cut.
-        seconds: How long a part is.
-        overlap: How many seconds two neighbours share.
-        start: Where the first part begins.
+        length: Length of the interval, in seconds.
+        seconds: Length of a part, in seconds.
+        overlap: Overlap of two neighbouring parts, in seconds.
+        start: Start of the interval, in seconds.
 
     Raises:
         ConfigError: `overlap` is not shorter than a part.
@@ -57,13 +58,13 @@ def by_time(length: float, seconds: float, overlap: float, start: float = 0.0) -
 
 
 def by_scene(cuts: Sequence[float], length: float, seconds: float, overlap: float) -> tuple[Span, ...]:
-    """Cut between scenes.
+    """Split a video between scenes.
 
     Args:
-        cuts: When scenes end, in seconds.
-        length: How long the video is.
-        seconds: How long a part may be; longer scenes are cut by time.
-        overlap: How many seconds two parts of one scene share.
+        cuts: Times of the cuts, in seconds.
+        length: Length of the video, in seconds.
+        seconds: Largest length of a part, in seconds. Longer scenes are split by time.
+        overlap: Overlap of two parts of one scene, in seconds.
 
     Raises:
         ConfigError: `overlap` is not shorter than a part.
@@ -81,7 +82,11 @@ def by_scene(cuts: Sequence[float], length: float, seconds: float, overlap: floa
 
 
 def find_cuts(video: VideoPath, length: float) -> list[float]:
-    """The times of the cuts in a video of `length` seconds. Decodes all of it.
+    """Return the times of the cuts in a video. Decodes all of it.
+
+    Args:
+        video: The video.
+        length: Length of the video, in seconds.
 
     Raises:
         ConfigError: PySceneDetect is not installed.
@@ -107,13 +112,13 @@ def find_cuts(video: VideoPath, length: float) -> list[float]:
     except (VideoOpenFailure, OSError) as e:
         raise VideoError(f"no scenes can be found in {window.path} ({e}): split it by time") from e
     finally:
-        # PySceneDetect lets FFmpeg write to stderr, in the whole process and from then on.
+        # PySceneDetect makes FFmpeg log to stderr for the whole process. This restores the default.
         av.logging.set_level(None)
     return [start.seconds - window.start for start, _ in scenes[1:]]
 
 
 def part_path(video: VideoPath, span: Span, length: float) -> str:
-    """The path of a part of a video of `length` seconds: the video's own if the part is all of it."""
+    """Return the path of a part of a video. A part of all its `length` seconds has the video's path."""
     if span.start <= 0 and span.stop >= length:
         return str(video)
     return str(Window.resolve(video).part(span.start, span.stop))

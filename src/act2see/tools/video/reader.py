@@ -1,14 +1,13 @@
-"""Videos: opening them, choosing frames by presentation timestamp (PTS), reading those frames small.
+"""Opening videos, choosing frames by presentation timestamp (PTS), and reading them at a small size.
 
-Seconds count from the first frame. They come from the PTS of each frame, never from an average frame rate. A
-clip is never in memory as a whole: `read` streams, and frames are resized, and set upright, while they are
-decoded.
+Times are seconds from the first frame. They come from each frame's PTS, never from an average frame rate. A
+video is never in memory as a whole: `read` streams frames, and resizes and rotates each after decoding.
 
-Opening reads the table of packets (no pictures: an hour takes a second) and decodes the first few frames to
-check the table. If they differ from it, or packets are damaged, the whole clip is decoded once to list its
-frames, and is read from its beginning from then on.
+Opening a video reads its table of packets, which takes a second for an hour of video, and decodes the first
+frames to check the table. If these differ from it, or if packets are damaged, the whole file is decoded once
+to list its frames, and later reads start at its beginning.
 
-PyAV decodes, and skips frames that no other refers to and nobody asked for. decord can be asked for instead
+PyAV is the decoder; it skips unwanted frames that no other frame refers to. decord is an alternative
 (`tools/video/decord.py`).
 """
 
@@ -32,74 +31,75 @@ from act2see.tools.runtime.text import clean_text, first_line, unfit_for_path
 from act2see.tools.video.container import (
     Table,
     Upright,
-    counting,
-    decoded,
+    decode_all,
     open_container,
     orientation,
+    read_by_counting,
+    read_by_seeking,
     read_table,
     scan,
-    seeking,
 )
 from act2see.tools.video.decord import check_decord, read_by_decord
 from act2see.tools.video.store import Pixels
-from act2see.tools.video.window import VideoPath, Window
+from act2see.tools.video.window import VideoPath, Window, exact_seconds
 
 log = logging.getLogger(__name__)
 Decoder = Literal["pyav", "decord"]
 
 SLACK = 1e-3  # seconds: containers round timestamps, and t = 1/3 must find the frame at 0.333
-_FIRST = 8  # frames decoded on opening
-_THREADS = 8  # each decoding thread holds a few full-size frames
-_WHOLE = 64 << 20  # files up to here are hashed whole
+_FIRST = 8  # frames that are decoded on opening
+_THREADS = 8  # at most: each decoding thread holds a few full-size frames in memory
+_WHOLE = 64 << 20  # largest file that is hashed as a whole, in bytes
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class VideoFile:
-    """An openable video; made by `open_video`. Holds no open file, so threads may share it."""
+    """A video that can be read; made by `open_video`. It holds no open file, so threads may share it."""
 
     window: Window
-    """The file, and the part of it that this is."""
+    """The file and the part of it."""
     width: int
-    """In pixels, upright, as is `height`."""
+    """Width of the upright picture, in pixels."""
     height: int
+    """Height of the upright picture, in pixels."""
     seconds: float
-    """The length of the window."""
+    """Length of the window."""
     timestamps: NDArray[np.float64]
-    """When each frame comes on the screen, in seconds of the window."""
+    """Start of each frame, `(frames,)`, in seconds of the window."""
     decoder: Decoder
-    """The decoder that `read` begins with: decord only if it was asked for and reads this file right."""
+    """Decoder that `read` tries first: decord if it was requested and reads this file correctly."""
     threads: int
-    """How many threads decode."""
+    """Number of decoding threads."""
     _table: Table
     _upright: Upright
     first: int = 0
-    """The number, in the file, of the window's frame 0."""
+    """Number, in the file, of the window's frame 0."""
 
     @property
     def path(self) -> str:
-        """The file."""
+        """Path of the file."""
         return self.window.path
 
     @property
     def digest(self) -> str:
         """`video_digest` of the window, computed at each call."""
-        # Not cached: until Python 3.12 a cached property has a lock, which would stay held in a process that
-        # is forked meanwhile.
+        # Not a cached property: until Python 3.12 that has a lock, and a process that is forked while the
+        # lock is held could never acquire it.
         return video_digest(self.window)
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """Number of frames."""
         return len(self.timestamps)
 
     @property
     def fps(self) -> float:
-        """Frames a second, on average."""
+        """Average number of frames per second."""
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
     def info(self) -> Video:
-        """The facts of the video."""
+        """Return the facts of the video."""
         return Video(
             path=str(self.window),
             digest=self.digest,
@@ -113,16 +113,19 @@ class VideoFile:
     def read(
         self, indices: Sequence[int], size: tuple[int, int] | None = None
     ) -> Iterator[tuple[int, float, Pixels]]:
-        """Stream `(index, seconds, (height, width, 3) uint8 RGB)` in time order, each index once.
+        """Yield frames in time order, each once.
 
-        A frame that is damaged beyond decoding is replaced by the one read before it, with a warning.
+        A frame that cannot be decoded is replaced by the one before it, with a warning.
 
         Args:
-            indices: Numbers of frames, in any order.
-            size: Width and height of the pictures, upright; None keeps the video's own.
+            indices: The numbers of the frames, in any order.
+            size: Width and height of the upright pictures, in pixels; None keeps the video's own.
+
+        Yields:
+            The number of a frame, its time in seconds, and its pixels, `(height, width, 3)` uint8 RGB.
 
         Raises:
-            IndexError: There is no frame of one of these numbers.
+            IndexError: The video has fewer frames.
             VideoError: None of the frames can be decoded.
         """
         wanted = sorted(set(indices))
@@ -136,7 +139,7 @@ class VideoFile:
             yield i, float(self.timestamps[i]), pixels
 
     def _read(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, Pixels]]:
-        """By the numbers that frames have in the file."""
+        """Yield frames by their numbers in the file."""
         done = 0
         if self.decoder == "decord":
             try:
@@ -146,7 +149,7 @@ class VideoFile:
                     yield i, pixels
             except Exception as e:  # decord has no common base for its errors
                 log.warning(
-                    "decord failed on %s after %d frames (%s); going on with PyAV",
+                    "decord failed on %s after %d frames (%s); continuing with PyAV",
                     self.path,
                     done,
                     first_line(e),
@@ -154,28 +157,27 @@ class VideoFile:
         yield from self._without_gaps(wanted[done:], size)
 
     def _without_gaps(self, wanted: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, Pixels]]:
-        """PyAV's frames; a missing one is replaced by the one before it, or at the start by the one after."""
+        """Yield frames by PyAV. The frame before replaces a missing one; at the start, the frame after."""
         before: Pixels | None = None
-        gaps = list(wanted)
+        left = list(wanted)
         missing = 0
         for i, pixels in self._by_pyav(wanted, size):
-            while gaps and gaps[0] <= i:
-                j = gaps.pop(0)
+            while left and left[0] <= i:
+                j = left.pop(0)
                 missing += j != i
                 yield j, pixels if j == i or before is None else before
             before = pixels
-        if gaps and before is None:
+        if left and before is None:
             raise VideoError(
-                f"none of the frames asked for can be decoded from {self.path}: "
-                "copy or download the file again"
+                f"none of the requested frames of {self.path} can be decoded: copy or download the file again"
             )
-        for j in gaps:
+        for j in left:
             assert before is not None
             missing += 1
             yield j, before
         if missing:
             log.warning(
-                "%s: %d of %d frames cannot be decoded; their neighbours stand in for them",
+                "%s: %d of %d frames cannot be decoded and are replaced by their neighbours",
                 self.path,
                 missing,
                 len(wanted),
@@ -190,11 +192,11 @@ class VideoFile:
         width, height = (size[1], size[0]) if self._upright.turn else size
         with open_container(self.path) as (container, stream):
             if self._table.pts is None:
-                stream.codec_context.thread_count = 1
-                frames = counting(container, stream, wanted)
+                stream.codec_context.thread_count = 1  # as in `scan`, so that the count is the same
+                frames = read_by_counting(container, stream, wanted)
             else:
                 stream.codec_context.thread_count = self.threads
-                frames = seeking(container, stream, self._table, wanted)
+                frames = read_by_seeking(container, stream, self._table, wanted)
             for i, frame in frames:
                 small = resize.reformat(frame, width, height, format="rgb24", interpolation="BICUBIC")
                 yield i, self._upright(np.asarray(small.to_ndarray(), np.uint8))
@@ -205,13 +207,13 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
 
     Args:
         video: A file, or a part of one.
-        decoder: "decord" is decord for files that it reads right, else PyAV.
-        threads: How many threads decode; 0 is as many as there are cores, at most 8.
+        decoder: "decord" uses decord for files that it reads correctly, and PyAV for others.
+        threads: The number of decoding threads; 0 is one for each core, but at most 8.
 
     Raises:
-        ConfigError: decord is asked for and not installed.
-        VideoError: The file is missing, a folder, empty, not a video, or holds no frame that can be decoded;
-            or the part lies behind its end.
+        ConfigError: decord is requested but not installed.
+        VideoError: The file is missing, a folder, empty, not a video, or has no frame that can be decoded; or
+            the part starts after its end.
     """
     window = Window.resolve(video)
     if decoder == "decord":
@@ -225,12 +227,12 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
     if not window.whole:
         if start >= end - SLACK:
             raise VideoError(
-                f"{window.path} is {length:.1f} s long, so there is nothing from {start:g} s on: "
-                "ask for another part"
+                f"{window.path} ends at {length:.1f} s, before the part starts "
+                f"({exact_seconds(start)} s): ask for another part"
             )
         [first] = frames_at(table.seconds, [start])
         [last] = frames_at(table.seconds, [end - 2 * SLACK])
-        # The frame on screen when the part begins has begun before it.
+        # The frame on screen at the start of the part started earlier: its time becomes 0.
         timestamps = np.maximum(table.seconds[first : last + 1] - start, 0.0)
     return VideoFile(
         window,
@@ -248,19 +250,20 @@ def open_video(video: VideoPath, *, decoder: Decoder = "pyav", threads: int = 0)
 
 @lru_cache(16)
 def _probe(path: str, size: int, changed: int) -> tuple[Table, Upright, int, int]:
-    """The frames of a file, how they become upright, width and height.
+    """Return the table of a file, its transformation to upright pictures, and their width and height.
 
-    Cached for all parts of the file, as long as its size and time of change stay the same.
+    Cached for all parts of a file. `size` and `changed` (nanoseconds) belong to the key of the cache, so that
+    a changed file is read again.
     """
     with open_container(path) as (container, stream):
         table = read_table(container, stream)
     with open_container(path) as (container, stream):
         shape = stream.sample_aspect_ratio
-        first = list(islice(decoded(container, stream), _FIRST))
-    if not first or table is None or not _begins_with(table, [frame.pts for frame in first]):
+        first = list(islice(decode_all(container, stream), _FIRST))
+    if not first or table is None or not _starts_with(table, [frame.pts for frame in first]):
         table = scan(path)
         with open_container(path) as (container, stream):
-            first = list(islice(decoded(container, stream), 1))
+            first = list(islice(decode_all(container, stream), 1))
     upright, mirrored = orientation(first[0])
     width, height = first[0].width, first[0].height
     if shape and 0.25 <= shape <= 4:  # pixels that are not square
@@ -272,26 +275,28 @@ def _probe(path: str, size: int, changed: int) -> tuple[Table, Upright, int, int
     return table, upright, width, height
 
 
-def _begins_with(table: Table, pts: Sequence[int | None]) -> bool:
+def _starts_with(table: Table, pts: Sequence[int | None]) -> bool:
     return table.pts is not None and table.pts[: len(pts)].tolist() == pts
 
 
 def frames_at(timestamps: NDArray[np.float64], times: Sequence[float] | NDArray[np.float64]) -> list[int]:
-    """The frames on screen at `times`, without repeats.
+    """Return the numbers of the frames on screen at `times`, without repeats.
+
+    The frame on screen is the last one that starts at or before a time; before all frames, it is the first.
 
     Args:
-        timestamps: When each frame comes on the screen, in seconds.
-        times: Seconds. The frame on screen is the last one at or before a time, else the first.
+        timestamps: Start of each frame, `(frames,)`, in seconds.
+        times: Times in seconds.
     """
     found = np.searchsorted(timestamps, np.asarray(times, np.float64) + SLACK, side="right") - 1
     return list(dict.fromkeys(np.maximum(found, 0).tolist()))
 
 
 def video_digest(video: VideoPath) -> str:
-    """A hash of the content, 32 hex digits.
+    """Return a hash of the content and of the part, as 32 hexadecimal digits.
 
-    It covers the whole file up to 64 MiB. Of a larger one it covers the size and 64 evenly spaced MiB, the
-    first and the last among them, so that 10 GB take a second.
+    A file of up to 64 MiB is hashed as a whole. Of a larger file, the size and 64 evenly spaced MiB are
+    hashed, among them the first and the last, so that 10 GB take a second.
 
     Raises:
         VideoError: The file is missing, a folder, empty, or cannot be read.
@@ -310,12 +315,13 @@ def video_digest(video: VideoPath) -> str:
                 f.seek((size - _CHUNK) * n // 63)
                 digest.update(f.read(_CHUNK))
     if not window.whole:
-        digest.update(f"#t={window.start:g},{window.end:g}".encode())
+        # Both ends, to the microsecond: parts of one file must not share a digest.
+        digest.update(f"#t={exact_seconds(window.start)},{exact_seconds(window.end)}".encode())
     return digest.hexdigest()
 
 
 def _check(path: str) -> None:
-    """Raise `VideoError` unless it is a regular file with something in it."""
+    """Raise `VideoError` unless the path is a regular file that is not empty."""
     if why := unfit_for_path(path):
         raise VideoError(f"{clean_text(path)} cannot be opened: {why}")
     if os.path.isdir(path):

@@ -1,11 +1,12 @@
 """The frame store: pictures, found by a hash of their pixels.
 
-Traces and checkpoints hold `FrameRef`s; the pixels are here, as lossless PNG, in a local folder or at any
-fsspec URL (`s3://bucket/frames`, `memory://frames`). Each picture is stored once. Files are renamed into
-place, so threads and processes may share a store and a killed process leaves no half-written picture; what is
-read is checked against its hash. Recently used pixels stay in memory, up to a number of bytes.
+Traces and checkpoints contain `FrameRef`s. The store contains the pixels, as lossless PNG files, in a local
+folder or at any fsspec URL (`s3://bucket/frames`, `memory://frames`). Each picture is stored once. Local
+files are written atomically, so threads and processes may share a store, and a killed process leaves no
+incomplete picture. Every picture read is checked against its hash. Recently used pixels stay in memory, up to
+a limit.
 
-A store knows nothing of videos. It is itself a `FrameSource`.
+A store does not depend on videos. It is itself a `FrameSource`.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from act2see.tools.runtime.forks import Lock, natively, renew_after_fork
 Pixels = NDArray[np.uint8]
 """`(height, width, 3)`, RGB."""
 FrameSource = Callable[[FrameRef], Pixels]
-"""Gives the pixels of a frame; a `FrameStore` is one."""
+"""Returns the pixels of a frame. A `FrameStore` is one."""
 Kind = Literal["JPEG", "PNG"]
-_DIGEST = re.compile(r"[0-9a-f]{32}")  # 128 bits; nothing else may become part of a path
-_COMPRESSION = 1  # PNG: a quarter of the default's time for a seventh more bytes
+_DIGEST = re.compile(r"[0-9a-f]{32}")  # 128 bits; a digest becomes part of a path, so it is checked
+_COMPRESSION = 1  # of PNG: a quarter of the default's time, for a seventh more bytes
 
 
 def default_cache() -> Path:
-    """The folder of frames and indexes: ACT2SEE_CACHE, else act2see in XDG_CACHE_HOME, else ~/.cache/act2see.
+    """Return the absolute path of the folder for frames and indexes.
 
-    The path is absolute.
+    It is ACT2SEE_CACHE, else `act2see` in XDG_CACHE_HOME, else `~/.cache/act2see`.
     """
     if chosen := os.environ.get("ACT2SEE_CACHE"):
         return Path(chosen).expanduser().absolute()
@@ -50,7 +51,7 @@ def default_cache() -> Path:
 
 
 def frame_digest(pixels: Pixels) -> str:
-    """The name of a picture: blake2b-128, in hex, of its height, width and pixels."""
+    """Return the digest of a picture: BLAKE2b of its height, width and pixels, as 32 hexadecimal digits."""
     height, width, _ = pixels.shape
     digest = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(pixels).data)
@@ -62,7 +63,7 @@ class FrameStore:
 
     Args:
         location: A folder or an fsspec URL; by default `frames` in the cache.
-        memory_bytes: How many bytes of pixels stay in memory.
+        memory_bytes: The largest size of the pixels that stay in memory.
 
     Raises:
         StoreError: fsspec has no file system for the URL.
@@ -76,7 +77,7 @@ class FrameStore:
         if "://" in where and not where.startswith("file://"):
             self._remote, self.location = _remote(where)
         else:
-            # Absolute, so that it stays the same store when the working folder changes.
+            # Absolute, so that a change of the working folder has no effect.
             self.location = where = os.path.abspath(os.path.expanduser(where.removeprefix("file://")))
         self.url = where
         self._memory: LRUCache[str, Pixels] = LRUCache(memory_bytes, getsizeof=lambda pixels: pixels.nbytes)
@@ -84,7 +85,7 @@ class FrameStore:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """In a forked child: connections of its own."""
+        """In a forked child, open new connections."""
         if self._remote is not None:
             self._remote, self.location = _remote(self.url)
 
@@ -92,7 +93,7 @@ class FrameStore:
         return f"FrameStore({self.url!r})"
 
     def __call__(self, frame: FrameRef) -> Pixels:
-        """The pixels of a frame. Raises `StoreError` as `get` does."""
+        """Return the pixels of a frame. Raises `StoreError` as `get` does."""
         return self.get(frame.digest)
 
     def put(self, pixels: Pixels) -> str:
@@ -111,16 +112,16 @@ class FrameStore:
         return digest
 
     def get(self, digest: str) -> Pixels:
-        """The picture, `(height, width, 3)` uint8 RGB, read-only.
+        """Return a picture, `(height, width, 3)` uint8 RGB, read-only.
 
         Raises:
-            StoreError: It is missing or damaged.
+            StoreError: The picture is missing or damaged.
         """
         path = self.path(digest)
         with self._lock:
-            held = self._memory.get(digest)
-        if held is not None:
-            return held
+            cached = self._memory.get(digest)
+        if cached is not None:
+            return cached
         try:
             pixels = _decode_png(self._read(path))
         except FileNotFoundError as e:
@@ -128,7 +129,7 @@ class FrameStore:
                 f"frame {digest} is not in {self.url}: was the trace made with another store, "
                 "or the store cleared?"
             ) from e
-        except OSError as e:  # Pillow raises an OSError for a file that is not a picture as well
+        except OSError as e:  # Pillow's error for a file that is not a picture is one too
             why = e.strerror or e
             raise StoreError(
                 f"frame {digest} in {self.url} cannot be read ({why}): delete {path} and ask again"
@@ -138,12 +139,12 @@ class FrameStore:
         return self._remember(digest, pixels)
 
     def ref(self, pixels: Pixels, seconds: float, provenance: Provenance | None = None) -> FrameRef:
-        """Store a picture and refer to it.
+        """Store a picture and return a reference to it.
 
         Args:
             pixels: `(height, width, 3)` uint8 RGB.
-            seconds: Its time in the video.
-            provenance: Where it comes from; by default it is an initial frame.
+            seconds: Time of the picture in the video.
+            provenance: Provenance of the picture; by default that of an initial frame.
 
         Raises:
             StoreError: The store cannot be written.
@@ -158,30 +159,30 @@ class FrameStore:
         )
 
     def path(self, digest: str) -> str:
-        """The place of a picture's PNG, which need not exist.
+        """Return the path of a picture's PNG file, which need not exist.
 
         Returns:
-            A file name, or a path in the URL's file system.
+            A local path, or a path in the URL's file system.
 
         Raises:
             StoreError: `digest` is not a frame digest.
         """
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-            raise StoreError(f"{digest!r} is no frame digest: it takes 32 hexadecimal digits")
-        # By first byte, since file systems are slow with very many names in one folder.
+            raise StoreError(f"{digest!r} is not a frame digest: a digest is 32 hexadecimal digits")
+        # One folder per first byte, because file systems are slow with very many files in one folder.
         return f"{self.location}/{digest[:2]}/{digest}.png"
 
     def png(self, frame: FrameRef | str) -> bytes:
-        """The PNG file of a frame or digest, as it is stored. Raises `StoreError` as `get` does."""
+        """Return the stored PNG file of a frame or digest. Raises `StoreError` as `get` does."""
         digest = frame.digest if isinstance(frame, FrameRef) else frame
-        self.get(digest)  # checks the picture: a damaged one is not passed on
+        self.get(digest)  # raises an error for a damaged picture
         return self._read(self.path(digest))
 
     def put_png(self, digest: str, png: bytes) -> bool:
-        """Store a PNG file as it is.
+        """Store a PNG file unchanged, if it is the picture of a digest.
 
         Returns:
-            Whether it is the picture of that digest; any other is not stored.
+            Whether it is that picture, and so is in the store now.
 
         Raises:
             StoreError: The store cannot be written.
@@ -199,7 +200,7 @@ class FrameStore:
         return True
 
     def export(self, digest: str, dest: str | os.PathLike[str]) -> Path:
-        """Write the PNG to a local file, whole or not at all, and return its path.
+        """Write a picture's PNG to a local file, atomically, and return its path.
 
         Raises:
             StoreError: The frame is missing or damaged, or `dest` cannot be written.
@@ -216,8 +217,8 @@ class FrameStore:
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
             return False
         with self._lock:
-            held = digest in self._memory
-        return held or self._has(digest)
+            cached = digest in self._memory
+        return cached or self._has(digest)
 
     def _has(self, digest: str) -> bool:
         path = self.path(digest)
@@ -244,9 +245,9 @@ class FrameStore:
             ) from e
 
     def _remember(self, digest: str, pixels: Pixels) -> Pixels:
-        """The picture, read-only, and in memory from now on if there is room for it."""
+        """Return the picture as a read-only array, and keep it in memory if it fits."""
         if pixels.flags.writeable or not pixels.flags.owndata:
-            pixels = pixels.copy()  # the caller may change the array, or it is a view of a large one
+            pixels = pixels.copy()  # the caller could change it, or it could keep a larger array alive
         pixels.flags.writeable = False
         with self._lock:
             if digest not in self._memory and pixels.nbytes <= self._memory.maxsize:
@@ -255,6 +256,7 @@ class FrameStore:
 
 
 def _remote(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL, and the path in it."""
     import fsspec
 
     try:
@@ -266,7 +268,7 @@ def _remote(url: str) -> tuple[Any, str]:
 
 @natively
 def encode_png(pixels: Pixels) -> bytes:
-    """`(height, width, 3)` uint8 RGB as a PNG file, compressed fast rather than small."""
+    """Encode `(height, width, 3)` uint8 RGB as a PNG file, with little compression for speed."""
     from PIL import Image
 
     out = io.BytesIO()
@@ -292,15 +294,15 @@ def _encode_jpeg(pixels: Pixels) -> bytes:
 
 
 def frame_png(frame: FrameRef, source: FrameSource) -> bytes:
-    """A frame as a PNG file: the stored one if `source` is a store, else encoded.
+    """Return a frame as a PNG file: the stored file if `source` is a store, else a new one.
 
-    Raises what `source` raises.
+    Raises the errors of `source`.
     """
     return source.png(frame) if isinstance(source, FrameStore) else encode_png(source(frame))
 
 
 def image_block(frame: FrameRef, source: FrameSource, kind: Kind = "JPEG") -> dict[str, str]:
-    """A frame as LangChain's standard image block. Raises what `source` raises."""
+    """Return a frame as LangChain's standard image block. Raises the errors of `source`."""
     data = frame_png(frame, source) if kind == "PNG" else _encode_jpeg(source(frame))
     return {
         "type": "image",

@@ -1,14 +1,14 @@
-"""Subtitle files beside a video (`clip.srt`, `clip.en.vtt`): what is said in it, read and searched.
+"""Subtitle files beside a video (`clip.srt`, `clip.en.vtt`): reading and searching them.
 
-Subtitle files are written by hand and by tools of all ages, so reading is tolerant: each cue is read by its
-own time line, whether SubRip or WebVTT; numbers, hours and blank lines may be missing; commas and dots both
-stand before milliseconds; tags, voices (`<v Ann>`) and positions are removed, and cues that cannot be read
-are skipped and counted. pysubs2 was tried and loses the text of cues with inline times, merges an unreadable
-cue into the one before it, and counts none. Encodings are those of the byte-order mark, else UTF-8, else
-Windows-1252.
+Subtitles are written by hand and by many programs, so the parser is tolerant. It reads each cue of SubRip or
+WebVTT by its own time line. Numbers, hours and blank lines may be missing, and milliseconds may follow a
+comma or a dot. Tags and positions are removed, voices (`<v Ann>`) become `Ann: `, and cues that cannot be
+parsed are skipped and counted. pysubs2 is not used: it loses the text of cues with inline times, merges an
+unreadable cue into the one before it, and does not count such cues. The encoding is that of the byte-order
+mark, else UTF-8, else Windows-1252.
 
-Search is by words (BM25 over single lines, with a little of their neighbours), so a line is found by its
-words and not by its meaning. It needs no model.
+Search uses words (BM25 over single lines, plus a share of their neighbours' scores) and no model, so it finds
+a line by its words and not by its meaning.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from act2see.tools.runtime.files import printable, read_file
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".srt", ".vtt")
-_LARGEST = 16 << 20
+_LARGEST = 16 << 20  # bytes
 _TIME = r"(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _CUE = re.compile(rf"^\W*{_TIME}\s*-+>\s*{_TIME}")
 _VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")
 _WORD = re.compile(r"\w+")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-_K1, _B = 1.2, 0.5  # BM25: lines are short and much alike in length
-_NEAR = 0.3  # the share of a neighbour's score
+_K1, _B = 1.2, 0.5  # parameters of BM25; a low B, because lines are short and similar in length
+_NEAR = 0.3  # share of a neighbour's score
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Words that are said from `start` to `stop`, in seconds."""
+    """Text that is spoken from `start` to `stop`, in seconds."""
 
     start: float
     stop: float
@@ -59,14 +59,18 @@ class Transcript:
 
     path: str
     lines: tuple[Line, ...]
-    """In order of time."""
+    """Lines in order of time."""
     skipped: int = 0
-    """How many cues could not be read."""
+    """Number of cues that could not be parsed."""
 
     def search(self, query: str, count: int = 5) -> tuple[Line, ...]:
-        """The lines that share most words with a query, best first.
+        """Return the lines that match the words of a query best, best first.
 
-        A query without words gives the first lines of the file.
+        For a query without words, return the first lines of the file.
+
+        Args:
+            query: The words to search for.
+            count: The largest number of lines.
         """
         wanted = set(_words(query))
         if not wanted:
@@ -74,7 +78,7 @@ class Transcript:
         scores = _bm25([Counter(_words(line.text)) for line in self.lines], wanted)
         total = {}
         for i, score in enumerate(scores):
-            if score > 0:  # a neighbour helps a line that fits, and makes none fit
+            if score > 0:  # neighbours raise the score of a matching line, but cannot make a line match
                 beside = scores[max(0, i - 1) : i] + scores[i + 1 : i + 2]
                 total[i] = score + _NEAR * max(beside, default=0.0)
         ranked = sorted(total, key=lambda i: (-total[i], i))
@@ -82,7 +86,7 @@ class Transcript:
 
 
 def subtitles_of(video: str | os.PathLike[str]) -> list[Path]:
-    """The subtitle files beside a video: of its name, perhaps with a language in it (`clip.de.srt`)."""
+    """Return the subtitle files beside a video: those with its name, such as `clip.srt` or `clip.de.srt`."""
     path = Path(video)
     try:
         beside = sorted(path.parent.iterdir())
@@ -95,27 +99,27 @@ def read_transcript(path: str | os.PathLike[str]) -> Transcript:
     """Read a subtitle file.
 
     Raises:
-        TranscriptError: It cannot be read, is too large, or has no line.
+        TranscriptError: The file cannot be read, is too large, or has no lines.
     """
     name = os.fspath(path)
     try:
         data = read_file(path, _LARGEST)
     except OSError as e:
         raise TranscriptError(f"the subtitles {name} cannot be read ({e.strerror}): check the file") from e
-    except ValueError as e:  # a null character, half a surrogate pair
+    except ValueError as e:  # a null character or a lone surrogate
         raise TranscriptError(f"there are no subtitles {printable(name)!r}: check the name") from e
-    lines, skipped = parse(_decoded(data))
+    lines, skipped = parse(_decode(data))
     if not lines:
         raise TranscriptError(
             f"there is no line with a time in {name}: give a SubRip (.srt) or WebVTT (.vtt) file"
         )
     if skipped:
-        log.warning("%s: %d lines with a time cannot be read and are skipped", name, skipped)
+        log.warning("%s: %d cues cannot be parsed and are skipped", name, skipped)
     return Transcript(name, lines, skipped)
 
 
 def parse(text: str) -> tuple[tuple[Line, ...], int]:
-    """The lines of a subtitle file in order of time, and how many could not be read."""
+    """Return the lines of a subtitle file in order of time, and the number of cues that were skipped."""
     rows = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     cues = [i for i, row in enumerate(rows) if "-->" in row or _CUE.match(row)]
     found, skipped = [], 0
@@ -129,7 +133,7 @@ def parse(text: str) -> tuple[tuple[Line, ...], int]:
 
 
 def _line(times: str, text: str) -> Line | None:
-    """A cue; None if its times cannot be read or are in the wrong order, or it has no text."""
+    """Return a cue; None if its times cannot be parsed or are in the wrong order, or if it has no text."""
     match = _CUE.match(times)
     if match is None or not text:
         return None
@@ -139,7 +143,7 @@ def _line(times: str, text: str) -> Line | None:
 
 
 def _text(rows: Sequence[str], last: bool) -> str:
-    """A cue's text: up to a blank line or, if that is missing, to the number of the next cue."""
+    """Return a cue's text, which ends at a blank line or, without one, before the number of the next cue."""
     rows = [row.strip() for row in rows]
     if "" in rows:
         rows = rows[: rows.index("")]
@@ -154,7 +158,7 @@ def _seconds(hours: str | None, minutes: str, seconds: str, thousandths: str | N
     return whole + int((thousandths or "0").ljust(3, "0")) / 1000
 
 
-def _decoded(data: bytes) -> str:
+def _decode(data: bytes) -> str:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return data.decode(encoding, "replace")
@@ -165,12 +169,17 @@ def _decoded(data: bytes) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """Words of three letters or more, and shorter ones that are numbers or not ASCII."""
+    """Return the words of at least three letters, and shorter ones that are numbers or not ASCII."""
     return [w for w in _WORD.findall(text.casefold()) if len(w) > 2 or not w.isascii() or w.isdigit()]
 
 
 def _bm25(lines: Sequence[Counter[str]], wanted: Collection[str]) -> list[float]:
-    """The BM25 score of each line, given as its words with their counts."""
+    """Return the BM25 score of each line.
+
+    Args:
+        lines: The words of each line with their counts.
+        wanted: The words of the query.
+    """
     rarity = {}
     for word in wanted:
         if n := sum(word in line for line in lines):

@@ -1,7 +1,8 @@
-"""Which seconds of which file a path means: `clip.mp4`, or `clip.mp4#t=2,8` for a part of it.
+"""Paths of videos and of their parts: `clip.mp4`, or `clip.mp4#t=2,8` for the seconds 2 to 8 of it.
 
-A part is a media fragment (W3C), a video of its own that begins at 0. Paths are text in states, traces and
-corpora. `Window.resolve` reads one where it enters the tools, and from there on the value travels.
+The suffix is a W3C media fragment. A part is treated as a video of its own that starts at 0. States, traces
+and corpora contain paths as text, and functions of the tools accept such text or a `Window`. Each of them
+calls `Window.resolve`, which parses text and returns a `Window` unchanged.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ class Window:
     """A video file, or a part of one."""
 
     path: str
-    """The file."""
+    """Path of the file."""
     start: float = 0.0
-    """Its first second, counted in the file."""
+    """Start of the part, in seconds of the file."""
     end: float = math.inf
-    """Its last second, counted in the file; infinite for the file's own end."""
+    """End of the part, in seconds of the file; infinite for the end of the file."""
 
     @classmethod
     def parse(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a path as text alone, without a look at the disk."""
+        """Parse a path without access to the disk."""
         path = os.fspath(path)
         found = _FRAGMENT.search(path)
         if not found or not any(found.groups()):
@@ -41,7 +42,7 @@ class Window:
 
     @classmethod
     def resolve(cls, video: VideoPath) -> Window:
-        """Read a path. A file whose very name ends like a fragment comes before the part of another file."""
+        """Parse a path, unless it is a window. If a file has this exact name, the path means that file."""
         if isinstance(video, Window):
             return video
         window = cls.parse(video)
@@ -49,23 +50,28 @@ class Window:
 
     @property
     def whole(self) -> bool:
-        """Whether it is the file from its first to its last second."""
+        """Whether it is the whole file."""
         return self.start == 0 and self.end == math.inf
 
     def part(self, start: float, end: float) -> Window:
-        """The part from `start` to `end`, counted in this window."""
+        """Return a part of this window.
+
+        Args:
+            start: Start of the part, in seconds of this window.
+            end: End of the part, in seconds of this window.
+        """
         return Window(self.path, self.start + start, self.start + end)
 
     @property
     def fragment(self) -> str:
-        """The end of its path: `#t=2,8`, `#t=2`, or nothing for a whole file."""
+        """The suffix of its path: `#t=2,8`, or `#t=2` without an end; empty for a whole file."""
         if self.whole:
             return ""
-        end = "" if self.end == math.inf else f",{_number(self.end)}"
-        return f"#t={_number(self.start)}{end}"
+        end = "" if self.end == math.inf else f",{exact_seconds(self.end)}"
+        return f"#t={exact_seconds(self.start)}{end}"
 
     def __str__(self) -> str:
-        """The path that means it."""
+        """Return the path of the window, with its fragment."""
         return f"{self.path}{self.fragment}"
 
 
@@ -73,7 +79,7 @@ VideoPath = str | os.PathLike[str] | Window
 
 
 def absolute_path(path: str | os.PathLike[str]) -> str:
-    """The path of the same video (or part of one) from any working folder.
+    """Return an absolute path of a video, or of a part of one.
 
     Raises:
         VideoError: The path is relative and the working folder no longer exists.
@@ -84,15 +90,15 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
     except FileNotFoundError:
         if not os.path.isabs(path):
             raise VideoError(
-                f"{clean_text(path)} cannot be found: the working folder is gone; give an absolute path"
+                f"{clean_text(path)} cannot be found: the working folder was deleted; give an absolute path"
             ) from None
         return path
     plain = os.path.abspath(path)
     joined = path if os.path.isabs(path) else os.path.join(here, path)
-    # After a link to a folder, `..` leads elsewhere than its letters say.
+    # `abspath` removes `link/..` as text, but if `link` is a symbolic link this changes the meaning.
     return plain if os.path.realpath(plain) == os.path.realpath(joined) else joined
 
 
-def _number(seconds: float) -> str:
-    """To the microsecond, never in powers of ten."""
+def exact_seconds(seconds: float) -> str:
+    """Return seconds as text to the microsecond, never in scientific notation: `2`, `12345.25`, `inf`."""
     return f"{seconds:.6f}".rstrip("0").rstrip(".")

@@ -1,7 +1,7 @@
-"""The data set card of a corpus, and the numbers on it, counted while the corpus is written.
+"""The data set card of a corpus, with numbers that are counted while the corpus is written.
 
-Only what the builder alone knows is typed by hand (`CorpusMeta`). Everything else is counted from the chains
-that went in. The front matter is what the Hugging Face hub and `datasets` read.
+The author of a corpus gives only the facts that cannot be counted (`CorpusMeta`). The Hugging Face hub and
+`datasets` read the front matter.
 """
 
 from __future__ import annotations
@@ -25,26 +25,24 @@ CORPUS_VERSION = 1
 Images = Literal["embedded", "reference"]
 
 COLUMNS = {
-    "id": "the sample, as its source names it",
-    "source": "where the question comes from",
+    "id": "the id of the sample in its source",
+    "source": "the data set of the question",
     "licence": "the licence of the source's annotations; the videos have their own",
-    "video": "the video, as it was named when the chain was made",
-    "trim": "start and end in seconds of the part that counts; null: all of it",
-    "question": "what was asked",
+    "video": "the path of the video when the chain was made",
+    "trim": "start and end, in seconds, of the part of the video that was asked about; null: all of it",
+    "question": "the question",
     "options": "the choices; empty for a free answer",
-    "answer": "the right answer: an option's text if there are options",
+    "answer": "the right answer: the text of an option if there are options",
     "human_chain": "a person's reasoning",
     "teacher": "the model that wrote the chain",
-    "similarity": "of the chain's text to the human one; null: not measured",
+    "similarity": "similarity of the chain's text to the human chain; null: not measured",
     "chain": "the chain as text, each frame as its time",
-    "trace": (
-        "JSON: the whole rollout, segment by segment, with where each frame comes from; this is what trains"
-    ),
+    "trace": "JSON, used for training: the whole rollout by segment, with the provenance of each frame",
     "attempts": "JSON: the teacher's attempts, their outcomes and costs",
     "n_calls": "tool calls in the chain",
     "tools": "the tools that were called, in order of first use",
     "images": (
-        "each frame once, PNG: those in view in order of appearance, then the anchors of imagined frames"
+        "each frame once, as PNG: those in view in order of appearance, then the anchors of imagined frames"
     ),
 }
 
@@ -54,54 +52,58 @@ class CorpusMeta(Record):
 
     name: str = "Act2See chains"
     licence: str = "other"
-    """An identifier of the Hugging Face hub."""
+    """A licence identifier of the Hugging Face hub."""
     language: str = "en"
     threshold: float | None = None
-    """The filter's."""
+    """The threshold of the similarity filter."""
     encoder: str = ""
-    """The filter's, by name."""
+    """The name of the filter's encoder."""
     retries: int | None = None
-    """Further attempts after a wrong answer, at most."""
+    """Maximum number of further attempts after a wrong answer."""
     ground_truth_in_prompt: bool = False
     style: str = "paper"
-    """The prompt's, for exports."""
+    """The style of the prompt in exports."""
     usages: dict[str, str] = Field(default_factory=dict)
-    """By tag: what the prompt says of a tool, for exports. Other tags get their tool's own line."""
+    """Tag -> the usage line of the tool in the prompt of exports. Other tools get their own usage lines."""
     notes: str = ""
     """A paragraph for the card."""
 
 
 class CorpusInfo(Record):
-    """`act2see.json`: the version of the corpus, its files, and what is in it."""
+    """`act2see.json`: the version of the corpus, its files, and its counts."""
 
     corpus_version: int = CORPUS_VERSION
     act2see: str
-    """The version of act2see that wrote it."""
+    """The version of act2see that wrote the corpus."""
     images: Images
     files: tuple[str, ...]
     chains: int
     dropped: dict[str, int]
-    """The chains that were left out, by step and reason."""
+    """"STEP: REASON" -> number of dropped chains."""
     sources: dict[str, dict[str, int]]
-    """Chains by source and licence."""
+    """Source -> licence -> number of chains."""
     teachers: dict[str, int]
+    """Teacher -> number of chains."""
     with_frames: int
-    """Chains in which a tool returned a frame."""
+    """Number of chains in which a tool returned a frame."""
     calls: dict[str, int]
-    """By tag."""
+    """Tag -> number of calls."""
     retrieved: int
+    """Number of retrieved frames."""
     generated: int
+    """Number of generated frames."""
     pictures: int
+    """Number of stored pictures."""
     compared: int
-    """Chains whose similarity was measured."""
+    """Number of chains whose similarity was measured."""
     similarity: tuple[float, float] | None
-    """The lowest and the mean of those that were measured."""
+    """The lowest and the mean of the measured similarities."""
     meta: CorpusMeta
 
 
 @dataclass(slots=True)
 class CorpusCounter:
-    """Counts chains while they pass; keeps one of them as the card's example."""
+    """Counts of the chains that were written or dropped so far, and one chain as the card's example."""
 
     chains: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
@@ -118,14 +120,21 @@ class CorpusCounter:
     example: Chain | None = None
 
     def drop(self, chain: Chain) -> None:
+        """Count a dropped chain."""
         self.dropped[": ".join(filter(None, drop_reason(chain)))] += 1
 
     def keep(self, chain: Chain, trace: Trace, pictures: int) -> None:
-        """Count a chain whose trace is `trace` and that brought so many new pictures."""
+        """Count a written chain.
+
+        Args:
+            chain: The chain.
+            trace: Its trace.
+            pictures: The number of pictures that were stored for it.
+        """
         self.chains += 1
         self.sources.setdefault(chain.sample.source, Counter())[chain.sample.licence] += 1
         self.teachers[chain.teacher] += 1
-        frames = _returned(trace)
+        frames = _returned_frames(trace)
         self.with_frames += bool(frames)
         self.imagined.update(f.imagined for f in frames)
         self.calls.update(c.tag for c in trace.calls)
@@ -134,15 +143,23 @@ class CorpusCounter:
             self.compared += 1
             self.lowest = min(self.lowest, chain.similarity)
             self.total += chain.similarity
-        # The first chain with a frame shows more than the first chain.
+        # The example is the first chain with a returned frame, or the first chain if there is none.
         if self.example is None or (frames and not self._example_has_frames):
             self.example = chain
 
     @property
     def _example_has_frames(self) -> bool:
-        return bool(self.example and self.example.trace and _returned(self.example.trace))
+        return bool(self.example and self.example.trace and _returned_frames(self.example.trace))
 
     def info(self, act2see: str, images: Images, files: Iterable[str], meta: CorpusMeta) -> CorpusInfo:
+        """Return the counts as `CorpusInfo`.
+
+        Args:
+            act2see: The version of act2see.
+            images: Whether pixels are embedded or stored as files.
+            files: The parquet files of the corpus.
+            meta: The facts that cannot be counted.
+        """
         return CorpusInfo(
             act2see=act2see,
             images=images,
@@ -162,16 +179,14 @@ class CorpusCounter:
         )
 
 
-def _returned(trace: Trace) -> list[FrameRef]:
-    """The frames that tools returned."""
+def _returned_frames(trace: Trace) -> list[FrameRef]:
     return [f for s in trace.segments if isinstance(s, Frames) for f in s.frames]
 
 
-def pictures(trace: Trace) -> tuple[FrameRef, ...]:
-    """Each frame of a trace once: those in view in order of appearance, then the anchors of imagined ones.
+def unique_frames(trace: Trace) -> tuple[FrameRef, ...]:
+    """Return each frame of a trace once: first the frames in view in order of appearance, then the anchors.
 
-    An anchor is not in the model's view, but whoever looks at an imagined frame wants to see what it was made
-    from.
+    The model does not see an anchor, but a reader needs it to judge the frame that was imagined from it.
     """
     once = {f.digest: f for f in trace.shown}
     for frame in trace.shown:
@@ -181,8 +196,8 @@ def pictures(trace: Trace) -> tuple[FrameRef, ...]:
     return tuple(once.values())
 
 
-def readable(trace: Trace) -> str:
-    """The chain as readable text: each frame as `<3.7 seconds>` or `<imagined>`."""
+def readable_chain(trace: Trace) -> str:
+    """Return the chain as readable text, each frame as `<3.7 seconds>` or `<imagined>`."""
     parts = []
     for segment in trace.segments:
         if isinstance(segment, Frames):
@@ -193,29 +208,29 @@ def readable(trace: Trace) -> str:
     return "".join(parts)
 
 
-def card(info: CorpusInfo, example: Chain) -> str:
-    """README.md: front matter, what the corpus holds, how it was made, an example, and its limits."""
+def corpus_card(info: CorpusInfo, example: Chain) -> str:
+    """Return the README.md: front matter, counts, construction, an example, columns and limits."""
     parts = [
         f"# {info.meta.name}",
         "Chains of thought over video in which a model asks for frames while it thinks: `<retrieve>` finds "
-        "one in the video, `<generate>` imagines one. Each chain ends in the right answer.",
+        "a frame in the video, `<generate>` imagines one. Each chain ends with the right answer.",
     ]
     if info.meta.notes:
         parts.append(info.meta.notes)
     parts += [
-        "## What is in it",
+        "## Contents",
         _table(("", ""), _counts(info)),
         _table(("source", "licence", "chains"), _sources(info)),
-        "## How it was made",
+        "## Construction",
         _how_made(info),
     ]
     if info.dropped:
-        parts += ["Chains left out:", _table(("step and reason", "chains"), info.dropped.items())]
+        parts += ["Dropped chains:", _table(("step and reason", "chains"), info.dropped.items())]
     parts += [
         "## An example",
         _fenced(_example(example)),
         "## Columns",
-        _table(("column", "what it holds"), COLUMNS.items()),
+        _table(("column", "content"), COLUMNS.items()),
         "## Limits",
         "\n".join(f"- {limit}" for limit in _limits(info)),
     ]
@@ -245,10 +260,10 @@ def _front_matter(info: CorpusInfo) -> str:
 
 def _counts(info: CorpusInfo) -> list[tuple[str, object]]:
     with_frames = f"{info.with_frames} ({info.with_frames / info.chains:.2%})"
-    stored = "embedded" if info.images == "embedded" else "as files, equal ones once"
+    stored = "embedded" if info.images == "embedded" else "as files, each picture once"
     rows: list[tuple[str, object]] = [
         ("chains", info.chains),
-        ("with a frame that a tool showed (call rate)", with_frames),
+        ("chains with a returned frame (call rate)", with_frames),
         ("frames retrieved", info.retrieved),
         ("frames generated", info.generated),
     ]
@@ -274,32 +289,33 @@ def _how_made(info: CorpusInfo) -> str:
     in_prompt = "in" if meta.ground_truth_in_prompt else "not in"
     sentences = [f"Teacher: {teachers}. The right answer was {in_prompt} its prompt."]
     if meta.retries is not None:
-        sentences.append(f"A wrong answer was tried again, at most {meta.retries} times, and then left out.")
+        sentences.append(
+            f"After a wrong answer the teacher tried again, at most {meta.retries} times. "
+            "A chain that stayed wrong was dropped."
+        )
     if meta.threshold is not None:
-        by = f" by {meta.encoder}" if meta.encoder else ""
-        sentences.append(f"Similarity to the human chain had to exceed {meta.threshold:g}{by}.")
+        measured = f", measured by {meta.encoder}" if meta.encoder else ""
+        sentences.append(f"Similarity to the human chain had to exceed {meta.threshold:g}{measured}.")
     sentences.append(f"Written by act2see {info.act2see} (corpus version {info.corpus_version}).")
     return " ".join(sentences)
 
 
 def _limits(info: CorpusInfo) -> list[str]:
-    limits = [
-        "The chains are a model's. That they end in the right answer does not make each step of them true."
-    ]
+    limits = ["A model wrote the chains. A right answer at the end does not make every step of a chain true."]
     if info.generated:
         limits.append(
-            f"{info.generated} frames are imagined: they show what might be, not what the video shows. "
-            "`trace` holds the prompt, the anchor and a faithfulness score of each."
+            f"{info.generated} frames are imagined: they are not evidence of what the video shows. "
+            "`trace` holds the prompt, the anchor and the faithfulness score of each."
         )
     if info.compared < info.chains:
-        limits.append(f"{info.chains - info.compared} chains were not compared with a human one.")
+        limits.append(f"{info.chains - info.compared} chains were not compared with a human chain.")
     if unlicensed := sum(licences.get("", 0) for licences in info.sources.values()):
         limits.append(
-            f"{unlicensed} chains come from sources that name no licence: see that you may use them."
+            f"{unlicensed} chains come from sources without a stated licence: check that you may use them."
         )
     limits.append(
-        "Frames are single pictures from videos that are not part of the corpus "
-        "and have licences of their own."
+        "Frames are single pictures from videos. "
+        "The videos are not part of the corpus and have their own licences."
     )
     return limits
 
@@ -307,7 +323,7 @@ def _limits(info: CorpusInfo) -> list[str]:
 def _example(chain: Chain) -> str:
     sample = chain.sample
     options = [f"{letter}. {option}" for letter, option in zip(LETTERS, sample.options, strict=False)]
-    thought = readable(chain.trace) if chain.trace else ""
+    thought = readable_chain(chain.trace) if chain.trace else ""
     return "\n".join([sample.question, *options, "", f"<think>\n{thought}"])
 
 
@@ -318,5 +334,8 @@ def _fenced(text: str) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
-    one_line = [[" ".join(str(cell).split()) for cell in row] for row in rows]
-    return markdown_table(head, one_line).rstrip("\n")
+    cells = []
+    for row in rows:
+        # A cell of a Markdown table cannot contain a line break.
+        cells.append([" ".join(str(cell).split()) for cell in row])
+    return markdown_table(head, cells).rstrip("\n")

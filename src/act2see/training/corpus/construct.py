@@ -1,14 +1,15 @@
-"""Make chains: a teacher answers each question in the real graph, and again if it was wrong.
+"""Make chains: a teacher answers each question in the real graph, and tries again after a wrong answer.
 
-    rollout -> judge -> rollout (at most `retries` times more) -> judge -> ...
+    rollout -> judge -> rollout (at most `retries` more) -> judge -> ...
 
 `rollout` runs the inference graph itself, with the teacher as its reasoner and the same tools. The right
-answer is used for judging alone and is never part of the prompt: given it, a teacher looks less (the paper's
-table 6: 45 % of chains call a tool without it, 5 % with it). `hint` puts it there, for that comparison only.
+answer is used only to judge and is not part of the prompt: a teacher that reads it calls fewer tools (the
+paper's table 6: 45 % of chains call a tool without it, 5 % with it). `hint` adds it, only for that
+comparison.
 
-Every finished record is on disk before its worker starts the next question (`Journal`); starting a run again
-resumes it. An error of the set-up (a key, a full disk) ends the run; an error of one question goes into its
-record.
+Each finished record is on disk before its worker starts the next question (`Journal`). A run that is started
+again resumes. An error of the set-up (a wrong key, a full disk) ends the run; an error of one question is
+written into its record.
 """
 
 from __future__ import annotations
@@ -52,41 +53,44 @@ from act2see.training.concurrency import map_concurrently
 from act2see.training.corpus.records import Attempt, Chain, Cost, Journal, Outcome
 from act2see.training.corpus.sources import Sample
 
-_ENDS_THE_RUN = (SetupError, StoreError, WeightsError)
+_RUN_ERRORS = (SetupError, StoreError, WeightsError)
 HINT = "\nThe right answer is: {answer}.{chain} Write how one comes to it."
 
 
 class ConstructPlan(Record):
-    """How a run makes its chains; a resumed run must have the same plan."""
+    """The settings that decide a run's chains; a resumed run must have the same plan."""
 
     retries: Annotated[int, Field(ge=0)] = 2
-    """Further attempts after a wrong answer, at most. The default is the paper's."""
+    """Maximum number of further attempts after a wrong answer. The default is the paper's."""
     seed: int = 0
     hint: bool = False
     """Put the right answer into the prompt."""
     temperature: float | None = None
-    """None: the teacher's default."""
+    """Sampling temperature; None uses the teacher's default."""
     prices: tuple[float, float] | None = None
-    """Dollars for a million tokens, read and written; a budget in dollars needs them."""
+    """Dollars per million tokens, read and written; a budget in dollars requires them."""
 
 
 class ConstructLimits(Record):
-    """When a run stops by itself, and how many questions it works on at once."""
+    """The budgets at which a run stops, and its concurrency."""
 
     concurrency: Annotated[int, Field(ge=1)] = 4
+    """Number of questions that are answered at the same time."""
     dollars: Annotated[float, Field(gt=0)] | None = None
+    """Budget in dollars; None for no limit."""
     tokens: Annotated[int, Field(gt=0)] | None = None
+    """Budget in tokens, read and written; None for no limit."""
 
 
 class Meter(WrappedReasoner):
-    """A reasoner that counts the cost of another one."""
+    """A wrapper that counts the cost of a reasoner."""
 
     def __init__(self, reasoner: Reasoner, prices: tuple[float, float] | None = None) -> None:
         super().__init__(reasoner)
         self.prices = prices
-        """Dollars for a million tokens, read and written."""
-        self.taken: dict[str, Cost] = {}
-        """The cost so far of each session."""
+        """Dollars per million tokens, read and written."""
+        self.costs: dict[str, Cost] = {}
+        """Session -> its cost so far."""
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         cost = Cost(requests=1)
@@ -96,7 +100,8 @@ class Meter(WrappedReasoner):
                     cost += self._cost_of(item)
                 yield item
         finally:
-            self.taken[request.rollout.session] = self.taken.get(request.rollout.session, Cost()) + cost
+            session = request.rollout.session
+            self.costs[session] = self.costs.get(session, Cost()) + cost
 
     def _cost_of(self, done: Done) -> Cost:
         read = done.prefilled + done.cached
@@ -110,18 +115,18 @@ class ConstructInput(TypedDict):
     """The input of the construction graph."""
 
     sample: dict[str, Any]
-    """A `Sample`, as data."""
+    """The question, a dumped `Sample`."""
 
 
 class ConstructState(ConstructInput):
     """The state of the construction graph."""
 
     attempts: Annotated[list[dict[str, Any]], add]
-    """Each an `Attempt`, as data."""
+    """The attempts so far, each a dumped `Attempt`."""
     trace: dict[str, Any] | None
-    """Of the last attempt."""
+    """The dumped trace of the last attempt."""
     dropped: str
-    """The reason; empty if the chain is kept."""
+    """The reason why the chain is dropped; empty if it is kept."""
 
 
 ConstructGraph = CompiledStateGraph[ConstructState, None, ConstructInput, ConstructState]
@@ -151,22 +156,24 @@ class _Nodes:
         """Let the teacher make one attempt."""
         sample = Sample.model_validate(state["sample"])
         nth = len(state.get("attempts", []))
-        session, started = f"{sample.id}.{nth}", time.perf_counter()
+        session = f"{sample.id}.{nth}"
+        started = time.perf_counter()
         trace: Trace | None = None
         outcome: Outcome
         try:
             trace = await self._ask(sample, nth, session)
             outcome, why = judge_answer(trace, sample)
-        except _ENDS_THE_RUN:
+        except _RUN_ERRORS:
             raise
         except Act2SeeError as e:
-            outcome, why = "refused" if isinstance(e, RefusedError) else "failed", f"{type(e).__name__}: {e}"
+            outcome = "refused" if isinstance(e, RefusedError) else "failed"
+            why = f"{type(e).__name__}: {e}"
         attempt = Attempt(
             outcome=outcome,
             answer=trace.answer if trace else None,
             why=why,
             seconds=round(time.perf_counter() - started, 3),
-            cost=self.meter.taken.pop(session, Cost()),
+            cost=self.meter.costs.pop(session, Cost()),
         )
         return {
             "attempts": [attempt.model_dump(mode="json")],
@@ -175,34 +182,33 @@ class _Nodes:
 
     async def _ask(self, sample: Sample, nth: int, session: str) -> Trace:
         question = teacher_question(sample, self.plan.hint)
+        seed = call_seed(self.plan.seed, sample.id, "", nth)
         result = await self.ask.ainvoke(
             {"video": sample.clip, "question": question, "options": list(sample.options)},
             {"configurable": {"thread_id": session}},
-            context=AskContext(
-                seed=call_seed(self.plan.seed, sample.id, "", nth), temperature=self.plan.temperature
-            ),
+            context=AskContext(seed=seed, temperature=self.plan.temperature),
         )
         trace = Trace.model_validate(result["trace"])
-        # The saved trace asks what a user would ask, without a hint.
-        plain = trace.question.model_copy(update={"text": sample.question})
-        return trace.model_copy(update={"question": plain})
+        # A user's question has no hint, so the saved trace must not have one either.
+        without_hint = trace.question.model_copy(update={"text": sample.question})
+        return trace.model_copy(update={"question": without_hint})
 
     async def judge(self, state: ConstructState) -> Command[Literal["rollout", "__end__"]]:
         """End after a right answer; otherwise try again while attempts are left."""
         last = Attempt.model_validate(state["attempts"][-1])
         if last.outcome == "right":
             return Command(update={"dropped": ""}, goto="__end__")
-        hopeless = last.why.startswith(VideoError.__name__)
-        if len(state["attempts"]) <= self.plan.retries and not hopeless:
+        n = len(state["attempts"])
+        # A video that cannot be read fails in every attempt.
+        video_failed = last.why.startswith(VideoError.__name__)
+        if n <= self.plan.retries and not video_failed:
             return Command(goto="rollout")
         why = f" ({last.why})" if last.why else ""
-        return Command(
-            update={"dropped": f"{last.outcome} after {len(state['attempts'])} attempts{why}"}, goto="__end__"
-        )
+        return Command(update={"dropped": f"{last.outcome} after {n} attempts{why}"}, goto="__end__")
 
 
 def teacher_question(sample: Sample, hint: bool = False) -> str:
-    """The question as the teacher gets it."""
+    """Return the question for the teacher; with `hint`, it includes the right answer and the human chain."""
     if not hint:
         return sample.question
     chain = f" A person thought: {sample.chain}" if sample.chain else ""
@@ -210,31 +216,34 @@ def teacher_question(sample: Sample, hint: bool = False) -> str:
 
 
 def judge_answer(trace: Trace, sample: Sample) -> tuple[Outcome, str]:
-    """How an attempt ended and, in words, why it is not right. Free answers must have the same words."""
+    """Return the outcome of an attempt and the reason why it is not right.
+
+    A free answer is right if it has the words of the sample's answer.
+    """
     last = trace.segments[-1]
     if trace.usage.loops and trace.usage.loops[-1].stop == "length":
-        return "truncated", "the token limit came before the end"
+        return "truncated", "the token limit was reached before the end"
     if not isinstance(last, Answer) or not last.body:
-        return "no answer", "there is nothing in <answer>"
+        return "no answer", "<answer> is empty"
     if last.forced:
-        return "format", "it did not open <answer> itself"
+        return "format", "the teacher did not write <answer> itself"
     given = sample.read(last.body)
     if given is None:
-        return "format", f"{last.body[:60]!r} names no option"
+        return "format", f"{last.body[:60]!r} is not one of the options"
     if sample.is_right(last.body):
         return "right", ""
-    return "wrong", f"{given[:60]!r} for {sample.answer[:60]!r}"
+    return "wrong", f"{given[:60]!r} instead of {sample.answer[:60]!r}"
 
 
 @dataclass(frozen=True, slots=True)
 class ConstructionStatus:
-    """The progress of a run, earlier starts of it included."""
+    """The progress of a run, including what it made before it was resumed."""
 
     kept: int
     dropped: int
     cost: Cost
     stopped: str = ""
-    """Why no further question may begin; empty if one may."""
+    """The reason why no further question is started; empty if the budget is not spent."""
 
 
 OnChain = Callable[[Chain, ConstructionStatus], None]
@@ -250,33 +259,37 @@ async def construct(
     reasoner: Reasoner | None = None,
     on_chain: OnChain | None = None,
 ) -> ConstructionStatus:
-    """Make chains for `samples`; those that are in `out` already are not made again.
+    """Make chains for `samples`, except for those whose chain is already in `out`.
 
     Args:
-        samples: Taken one by one.
+        samples: The questions; read one by one, as workers become free.
         config: The graph, with the teacher as its reasoner.
         out: The run's folder: `chains.jsonl`, `run.json`, and `frames/`.
-        plan: What the run does.
-        limits: When it stops by itself.
-        reasoner: The teacher, instead of that of `config`.
-        on_chain: Called with each finished chain.
+        plan: The settings that decide the chains.
+        limits: The budgets and the concurrency.
+        reasoner: The teacher; overrides the reasoner of `config`.
+        on_chain: Called with each finished chain and the progress.
+
+    Returns:
+        The progress of the whole run.
 
     Raises:
-        CorpusError: `out` holds a run of another plan, teacher or config, it cannot be written, or a budget
-            in dollars has no prices.
+        CorpusError: `out` holds a run with another plan, teacher or config; `out` cannot be written; or a
+            budget in dollars is set without prices.
         SetupError, WeightsError: The teacher or the tools cannot be used.
     """
-    plan, limits = plan or ConstructPlan(), limits or ConstructLimits()
+    plan = plan or ConstructPlan()
+    limits = limits or ConstructLimits()
     if limits.dollars is not None and plan.prices is None:
-        raise CorpusError("a budget in dollars needs prices: give those of a million tokens read and written")
+        raise CorpusError("a budget in dollars needs prices: give those per million tokens read and written")
     config = config.model_copy(update={"cache": str(out / "cache"), "store": str(out / "frames")})
     parts: Parts = build_parts(config)
     meter = Meter(reasoner or parts.reasoner, plan.prices)
-    graph = create_construction(create_act2see(config, parts=replace(parts, reasoner=meter)), meter, plan)
+    ask = create_act2see(config, parts=replace(parts, reasoner=meter))
+    graph = create_construction(ask, meter, plan)
+    run = {"plan": plan.model_dump(mode="json"), "teacher": meter.name, "config": config.hash}
     with Journal(out) as journal:
-        _check_same_run(
-            out, {"plan": plan.model_dump(mode="json"), "teacher": meter.name, "config": config.hash}
-        )
+        _check_same_run(out, run)
 
         async def make_chain(sample: Sample) -> None:
             state: Any = await graph.ainvoke({"sample": sample.model_dump(mode="json")})
@@ -285,8 +298,9 @@ async def construct(
             if on_chain:
                 on_chain(chain, _status(journal, limits))
 
-        left = (sample for sample in samples if sample.id not in journal.done)
-        within_budget = takewhile(lambda _: not _budget_spent(journal.cost, limits), left)
+        remaining = (sample for sample in samples if sample.id not in journal.done)
+        # Evaluated each time a worker takes a sample, so the budget is checked before every question.
+        within_budget = takewhile(lambda _: not _spent_budget(journal.cost, limits), remaining)
         try:
             await map_concurrently(make_chain, within_budget, limits.concurrency)
         finally:
@@ -296,12 +310,12 @@ async def construct(
 
 def _status(journal: Journal, limits: ConstructLimits) -> ConstructionStatus:
     kept = sum(journal.done.values())
-    spent = _budget_spent(journal.cost, limits)
+    spent = _spent_budget(journal.cost, limits)
     return ConstructionStatus(kept, len(journal.done) - kept, journal.cost, spent)
 
 
-def _budget_spent(cost: Cost, limits: ConstructLimits) -> str:
-    """Which budget is spent, in words; empty if none is."""
+def _spent_budget(cost: Cost, limits: ConstructLimits) -> str:
+    """Return a sentence that names the spent budget; empty if none is spent."""
     if limits.dollars is not None and cost.dollars >= limits.dollars:
         return f"the budget of ${limits.dollars:g} is spent"
     if limits.tokens is not None and cost.read + cost.written >= limits.tokens:
@@ -309,16 +323,16 @@ def _budget_spent(cost: Cost, limits: ConstructLimits) -> str:
     return ""
 
 
-def _check_same_run(out: Path, facts: dict[str, Any]) -> None:
-    """Write down what this run is, or check that it is the run that is written there."""
+def _check_same_run(out: Path, run: dict[str, Any]) -> None:
+    """Write `run` to `run.json`; if the file exists, check that it describes the same run."""
     path = out / "run.json"
     if not path.exists():
-        write_text(path, json.dumps(facts, indent=1) + "\n")
+        write_text(path, json.dumps(run, indent=1) + "\n")
         return
-    written = json.loads(path.read_text(encoding="utf-8"))
-    differing = [key for key in facts if written.get(key) != facts[key]]
-    if differing:
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    changed = [key for key in run if saved.get(key) != run[key]]
+    if changed:
         raise CorpusError(
-            f"{out} holds a run with another {', '.join(differing)}: "
-            "continue with those, or give another folder"
+            f"{out} holds a run with a different {', '.join(changed)}: "
+            "restore it to resume the run, or use another folder"
         )

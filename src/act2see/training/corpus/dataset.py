@@ -1,14 +1,14 @@
-"""The corpus on disk: a folder that Hugging Face `datasets` opens directly, and from which the same chains
-are read back.
+"""The corpus on disk: a folder that Hugging Face `datasets` opens directly, and that `read_corpus` reads back
+into equal chains.
 
-    README.md            the data set card, made from the data
-    act2see.json         the corpus's version, and what is in it (`CorpusInfo`)
-    data/train-*.parquet with pixels embedded; shards of about `shard_size` bytes
-    or metadata.parquet, images/   with pixels by reference: files named by digest, equal ones once
+    README.md                       the data set card, generated from the data
+    act2see.json                    version and counts of the corpus (`CorpusInfo`)
+    data/train-*.parquet            embedded pixels: shards of about `shard_size` bytes
+    or metadata.parquet, images/    referenced pixels: files named by digest, each picture once
 
-Chains pass through one by one, with a row group at a time in memory, and the folder is written beside its
-place until it is whole. Referenced pictures are laid out as an image folder of `datasets`: relative paths in
-an image column of a parquet file would be looked up from the reader's working directory, not from the file.
+Chains are streamed, one row group in memory, and the folder gets its name only when it is complete.
+Referenced pictures have the layout of an image folder of `datasets`: relative paths in an image column of a
+parquet file would be resolved from the reader's working directory, not from the file.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from act2see.training.corpus.card import (
     CorpusInfo,
     CorpusMeta,
     Images,
-    card,
-    pictures,
-    readable,
+    corpus_card,
+    readable_chain,
+    unique_frames,
 )
-from act2see.training.corpus.files import new_folder, parquet_rows, read_marker, write_parquet
+from act2see.training.corpus.files import new_folder, read_marker, read_parquet, write_parquet
 from act2see.training.corpus.records import Attempt, Chain
 from act2see.training.corpus.sources import Sample
 
@@ -56,22 +56,25 @@ def write_corpus(
 
     Args:
         chains: The chains of a filter run.
-        source: Where their pixels are.
+        source: The store that holds their frames.
         folder: A new or empty folder.
-        images: Pixels embedded in the table, or as files that it refers to.
-        shard_size: In bytes, for embedded pixels; a shard ends with the row group that reaches it.
-        meta: What cannot be counted, for the card.
+        images: Whether pixels are embedded in the table or stored as files that it refers to.
+        shard_size: The size of a shard in bytes, for embedded pixels. A shard ends with the row group that
+            reaches it.
+        meta: The facts for the card that cannot be counted.
 
     Returns:
-        What the corpus says of itself.
+        The version and the counts of the corpus.
 
     Raises:
         CorpusError: `folder` is not empty, no chain was kept, a frame is missing, or the disk is full. No
-            half corpus is left then.
+            partial corpus is left.
     """
     from act2see import __version__
 
-    folder, meta, counter = Path(folder), meta or CorpusMeta(), CorpusCounter()
+    folder = Path(folder)
+    meta = meta or CorpusMeta()
+    counter = CorpusCounter()
     with new_folder(folder) as part:
         rows = _rows(chains, source, part, images, counter)
         if images == "embedded":
@@ -81,19 +84,19 @@ def write_corpus(
             write_parquet(rows, part / files[0], _features(images), max_bytes=None)
         if counter.example is None:
             raise CorpusError(
-                f"there is no chain to write: {counter.dropped.total()} were given and all of them dropped"
+                f"there is no chain to write: all {counter.dropped.total()} were dropped (see the report)"
             )
         info = counter.info(__version__, images, files, meta)
-        (part / "README.md").write_text(card(info, counter.example), encoding="utf-8")
+        (part / "README.md").write_text(corpus_card(info, counter.example), encoding="utf-8")
         (part / INFO).write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return info
 
 
 def read_info(folder: str | Path) -> CorpusInfo:
-    """Read what a corpus says of itself.
+    """Read the version and the counts of a corpus.
 
     Raises:
-        CorpusError: The folder is no corpus, or a newer act2see wrote it.
+        CorpusError: The folder is not a corpus, or a newer act2see wrote it.
     """
     data = read_marker(Path(folder), INFO, "corpus_version", CORPUS_VERSION, "a corpus")
     try:
@@ -104,15 +107,15 @@ def read_info(folder: str | Path) -> CorpusInfo:
 
 
 def read_corpus(folder: str | Path, store: FrameStore) -> Iterator[Chain]:
-    """Read the chains, equal to those that were written and in their order.
+    """Yield chains equal to those that were written, in the same order.
 
     Args:
         folder: The corpus.
-        store: Gets the pixels that it does not have yet.
+        store: The frame store to which missing pictures are added.
 
     Raises:
-        CorpusError: The folder is no corpus, a newer act2see wrote it, or a shard, a record or a picture is
-            missing or damaged; the message names it.
+        CorpusError: The folder is not a corpus, a newer act2see wrote it, or a shard, a record or a picture
+            is missing or damaged; the message names it.
     """
     folder = Path(folder)
     info = read_info(folder)
@@ -121,10 +124,10 @@ def read_corpus(folder: str | Path, store: FrameStore) -> Iterator[Chain]:
 
 def _read(folder: Path, info: CorpusInfo, store: FrameStore) -> Iterator[Chain]:
     for file in info.files:
-        for n, row in enumerate(parquet_rows(folder / file), start=1):
+        for n, row in enumerate(read_parquet(folder / file), start=1):
             where = f"{folder / file}, record {n}"
             chain = _chain(row, where)
-            frames = pictures(chain.trace) if chain.trace else ()
+            frames = unique_frames(chain.trace) if chain.trace else ()
             if info.images == "reference":
                 copy_from_files(frames, folder, store, where)
             else:
@@ -137,17 +140,23 @@ def _copy_from_row(
 ) -> None:
     if len(embedded) != len(frames):
         raise CorpusError(
-            f"{where} has {len(embedded)} pictures and its trace {len(frames)}: write the corpus again"
+            f"{where} has {len(embedded)} pictures, but its trace has {len(frames)}: write the corpus again"
         )
     for frame, picture in zip(frames, embedded, strict=True):
         _copy(frame, picture["bytes"] or b"", store, where)
 
 
 def copy_from_files(frames: Iterable[FrameRef], folder: Path, store: FrameStore, where: str) -> None:
-    """Copy the frames that `store` does not have yet from the files of `folder/images`.
+    """Copy the frames that `store` does not have from the files of `folder/images`.
+
+    Args:
+        frames: The frames of a record.
+        folder: The corpus or the export.
+        store: The frame store to which missing pictures are added.
+        where: The record, for error messages.
 
     Raises:
-        CorpusError: A file is missing or damaged; the message names it and `where`, the record.
+        CorpusError: A file is missing or damaged; the message names it.
     """
     files = FrameStore(folder / "images", memory_bytes=0)
     for frame in frames:
@@ -159,8 +168,7 @@ def copy_from_files(frames: Iterable[FrameRef], folder: Path, store: FrameStore,
         except OSError as e:
             name = path.relative_to(folder.absolute())
             raise CorpusError(
-                f"{where}: the picture {name} cannot be read ({e.strerror}): "
-                "restore it from where it was copied"
+                f"{where}: cannot read the picture {name} ({e.strerror}): copy it again from its source"
             ) from e
         _copy(frame, png, store, where)
 
@@ -169,18 +177,19 @@ def _copy(frame: FrameRef, png: bytes, store: FrameStore, where: str) -> None:
     if not store.put_png(frame.digest, png):
         fault = "damaged" if png else "missing"
         raise CorpusError(
-            f"{where}: the picture {frame.digest} is {fault}: restore the file from where it was copied"
+            f"{where}: the picture {frame.digest} is {fault}: copy the corpus again from its source"
         )
 
 
 def _write_shards(rows: Iterator[dict[str, Any]], part: Path, shard_size: int) -> list[str]:
-    """Write the shards; return their names in the folder. How many there are, which the names say, is known
-    at the end alone."""
-    folder, features = part / "data", _features("embedded")
+    """Write the shards; return their paths relative to `part`."""
+    folder = part / "data"
     folder.mkdir()
+    features = _features("embedded")
     shards: list[Path] = []
     while write_parquet(rows, path := folder / f"{len(shards)}.parquet", features, shard_size):
         shards.append(path)
+    # The names include the number of shards, which is known only now.
     files = [f"data/train-{i:05d}-of-{len(shards):05d}.parquet" for i in range(len(shards))]
     for shard, file in zip(shards, files, strict=True):
         shard.rename(part / file)
@@ -188,9 +197,11 @@ def _write_shards(rows: Iterator[dict[str, Any]], part: Path, shard_size: int) -
 
 
 def _features(images: Images) -> Any:
+    """Return the columns, as `datasets.Features`."""
     from datasets import Features, Image, List, Value
 
-    text, number = Value("string"), Value("float64")
+    text = Value("string")
+    number = Value("float64")
     names = (
         "id",
         "source",
@@ -230,34 +241,36 @@ def _rows(
         trace = chain.trace
         if trace is None:
             raise CorpusError(
-                f"the chain of {chain.sample.id!r} has no trace and is not marked as dropped: make it again"
+                f"the chain of {chain.sample.id!r} has no trace and is not marked as dropped: "
+                "construct it again"
             )
         row = _row(chain, trace)
-        frames = pictures(trace)
+        frames = unique_frames(trace)
+        new = 0
         if images == "embedded":
-            row["images"] = [
-                {"bytes": _png(source, frame, chain.sample), "path": f"{frame.digest}.png"}
-                for frame in frames
-            ]
+            row["images"] = []
+            for frame in frames:
+                png = _png(source, frame, chain.sample)
+                row["images"].append({"bytes": png, "path": f"{frame.digest}.png"})
             new = len(frames)
         else:
-            paths = {frame.digest: Path(files.path(frame.digest)) for frame in frames}
-            new = sum(_write_new(source, frame, paths[frame.digest], chain.sample) for frame in frames)
-            row["images_file_names"] = [
-                path.relative_to(part.absolute()).as_posix() for path in paths.values()
-            ]
+            row["images_file_names"] = []
+            for frame in frames:
+                path = Path(files.path(frame.digest))
+                new += _write_new(source, frame, path, chain.sample)
+                row["images_file_names"].append(path.relative_to(part.absolute()).as_posix())
         counter.keep(chain, trace, new)
         yield row
 
 
 def _row(chain: Chain, trace: Trace) -> dict[str, Any]:
-    """A row without its pictures."""
+    """Return the row of a chain, without its pictures."""
     return {
         **chain.sample.model_dump(exclude={"chain"}),
         "human_chain": chain.sample.chain,
         "teacher": chain.teacher,
         "similarity": chain.similarity,
-        "chain": readable(trace),
+        "chain": readable_chain(trace),
         "trace": trace.to_json(),
         "attempts": _ATTEMPTS.dump_json(chain.attempts).decode(),
         "n_calls": len(trace.calls),
@@ -282,6 +295,7 @@ def _png(source: FrameStore, frame: FrameRef, sample: Sample) -> bytes:
 
 
 def _chain(row: dict[str, Any], where: str) -> Chain:
+    """Return the chain of a row; the inverse of `_row`."""
     try:
         fields = {name: row[name] for name in Sample.model_fields if name != "chain"}
         return Chain(
@@ -294,4 +308,4 @@ def _chain(row: dict[str, Any], where: str) -> Chain:
     except KeyError as e:
         raise CorpusError(f"{where} has no column {e}: write the corpus again") from e
     except (ValidationError, TraceError) as e:
-        raise CorpusError(f"{where} cannot be read: {first_line(e)}") from e
+        raise CorpusError(f"cannot read {where} ({first_line(e)}): write the corpus again") from e

@@ -1,7 +1,7 @@
-"""The files of corpora and exports: folders that are written whole or not at all, their marker, and rows.
+"""The files of corpora and exports: folders that are written completely or not at all, markers, and rows.
 
-Of parquet a row group at a time is in memory: at most 100 rows, and not many more than 8 MiB of pictures. Of
-JSON Lines it is one line.
+Rows are streamed. Memory holds one row group of a parquet file (at most 100 rows, and little more than 8 MiB
+of pictures) or one line of a JSON Lines file.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _GROUP_ROWS, _GROUP_BYTES = 100, 8 << 20
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill, beside its place as `NAME.part`; it becomes `folder` if the block succeeds.
+    """Yield the folder `NAME.part` beside `folder`; rename it to `folder` if the block succeeds.
 
-    `tools.runtime.files.whole_folder` replaces what an earlier run wrote. A corpus is never written over, and
-    the half that a killed run left, which may be large, is deleted by the next run: hence the fixed name.
+    `tools.runtime.files.whole_folder` replaces an existing folder; a corpus is never overwritten. The name of
+    the part is fixed, so that the next run deletes what a killed run left, which can be large.
 
     Raises:
-        CorpusError: `folder` is there already and not empty, or it cannot be written.
+        CorpusError: `folder` already exists and is not empty, or it cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CorpusError(f"{folder} is there already: delete it, or give another folder")
+        raise CorpusError(f"{folder} already exists: delete it, or use another folder")
     part = folder.with_name(f"{folder.name}.part")
     try:
         if part.exists():
@@ -43,65 +43,66 @@ def new_folder(folder: Path) -> Iterator[Path]:
     except BaseException as e:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(e, OSError | StoreError):
-            raise CorpusError(f"cannot write {folder} ({e}): free some space, or give another folder") from e
+            raise CorpusError(f"cannot write {folder} ({e}): free some space, or use another folder") from e
         raise
 
 
 def read_marker(folder: Path, name: str, key: str, known: int, what: str) -> dict[str, Any]:
-    """Read the JSON file that says what a folder is.
+    """Read the JSON file that identifies a folder.
 
     Args:
         folder: The folder.
         name: The file's name.
         key: The field that holds the version of the format.
         known: The newest version that can be read.
-        what: What the folder should be, for error messages: "a corpus".
+        what: The expected kind of folder, for error messages, such as "a corpus".
 
     Raises:
-        CorpusError: The folder is something else, or its version is newer than `known`.
+        CorpusError: The folder is of another kind, or its version is newer than `known`.
     """
     from act2see import __version__
 
     try:
         data = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise CorpusError(
-            f"{folder} is not {what}: it has no {name} that can be read; give the folder that act2see wrote"
-        ) from e
+        raise _wrong_folder(folder, what, f"it has no readable {name}") from e
     version = data.get(key) if isinstance(data, dict) else None
     if not isinstance(version, int) or version < 1:
-        raise CorpusError(
-            f"{folder} is not {what}: its {name} names no {key}; give the folder that act2see wrote"
-        )
+        raise _wrong_folder(folder, what, f"its {name} has no {key}")
     if version > known:
-        writer = data.get("act2see", "a newer version")
+        needed = f"act2see {data['act2see']} or newer" if "act2see" in data else "a newer act2see"
         raise CorpusError(
-            f"{folder} is {what} of version {version} and act2see {__version__} reads versions up to "
-            f"{known}: it was written by act2see {writer}; install that or a newer one"
+            f"{folder} is {what} of version {version}, and act2see {__version__} reads versions up to "
+            f"{known}: install {needed}"
         )
     return dict(data)
 
 
+def _wrong_folder(folder: Path, what: str, problem: str) -> CorpusError:
+    return CorpusError(f"{folder} is not {what}: {problem}; give the folder that act2see wrote")
+
+
 def write_parquet(rows: Iterable[dict[str, Any]], path: Path, features: Any, max_bytes: int | None) -> bool:
-    """Write rows, a group at a time, until there are no more or the file has `max_bytes`.
+    """Write rows, one group at a time, until none are left or the file reaches `max_bytes`.
 
     Args:
-        rows: Taken only as far as they are written, if it is an iterator.
-        path: The file; it is not made if there are no rows.
+        rows: The rows. An iterator keeps those that were not written.
+        path: The file; it is not created if there are no rows.
         features: The columns, as `datasets.Features`.
-        max_bytes: None for no bound.
+        max_bytes: The size at which to stop, in bytes; None for no limit.
 
     Returns:
-        Whether there were any rows.
+        Whether any row was written.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = features.arrow_schema
-    rows, writer = iter(rows), None
+    rows = iter(rows)
+    writer = None
     try:
         while group := _take_group(rows):
-            # Opened with the first group, so that there is no empty last shard.
+            # Opened at the first group: otherwise the last shard could be empty.
             writer = writer or pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False)
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
             if max_bytes is not None and path.stat().st_size >= max_bytes:
@@ -112,8 +113,8 @@ def write_parquet(rows: Iterable[dict[str, Any]], path: Path, features: Any, max
     return writer is not None
 
 
-def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file, few of them in memory at once.
+def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a parquet file; at most 16 are in memory.
 
     Raises:
         CorpusError: The file cannot be read.
@@ -126,12 +127,11 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(batch_size=16):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as e:
-        raise CorpusError(
-            f"{path} cannot be read ({first_line(e)}): restore it from where it was copied"
-        ) from e
+        raise CorpusError(f"cannot read {path} ({first_line(e)}): copy it again from its source") from e
 
 
 def _take_group(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Take the rows of the next row group from `rows`."""
     group: list[dict[str, Any]] = []
     size = 0
     while len(group) < _GROUP_ROWS and size < _GROUP_BYTES and (row := next(rows, None)) is not None:
@@ -141,14 +141,14 @@ def _take_group(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write_jsonl(rows: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write one object a line."""
+    """Write one JSON object per line."""
     with path.open("w", encoding="utf-8") as out:
         for row in rows:
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file, line by line.
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON Lines file, line by line.
 
     Raises:
         CorpusError: The file cannot be read, or a line is not an object.
@@ -161,8 +161,8 @@ def jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise CorpusError(
-                        f"{path}, line {n} is not an object: restore it from where it was copied"
+                        f"{path}, line {n} is not a JSON object: copy the file again from its source"
                     )
                 yield row
     except (OSError, ValueError) as e:
-        raise CorpusError(f"{path} cannot be read ({e}): restore it from where it was copied") from e
+        raise CorpusError(f"cannot read {path} ({e}): copy it again from its source") from e

@@ -1,15 +1,16 @@
-"""The filter: which chains of a construction run are good enough to train on, and why the others are not.
+"""The filter: select the chains of a construction run to train on, and record why the others are dropped.
 
-Four steps, in this order. They are the paper's, but the cheap format check comes before the encoder:
+It has four steps, in this order. They are the paper's, except that the cheap format check precedes the
+encoder:
 
     construction   a chain that was dropped there (wrong after all retries, refused, ...) stays dropped
-    format         the chain reads back by the grammar (`format_fault`)
-    similarity     its text is more similar to the human chain than a threshold (the paper: 0.8 on BGE-M3)
+    format         the grammar reads the chain back unchanged (`format_fault`)
+    similarity     its similarity to the human chain exceeds a threshold (the paper: 0.8 on BGE-M3)
     person         no reviewer rejected it (the paper: a person reads a random 100)
 
-A chain is dropped at the first step that it fails and keeps the reason, as `filter STEP: WHY[: DETAIL]`. So a
-filtered file can be filtered again, with verdicts or with another threshold: its own reasons are
-reconsidered.
+A chain is dropped at the first step that it fails, with a reason of the form `filter STEP: WHY[: DETAIL]`.
+A filtered file can therefore be filtered again, with verdicts or another threshold: reasons of that form are
+cleared first.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from act2see.trace.record import Answer, Call, Frames, Text
 from act2see.trace.trace import Trace
 from act2see.training.corpus.records import Chain
 from act2see.training.corpus.review import Verdict, chain_key, check_all_seen
-from act2see.training.corpus.similarity import TextEncoder, chain_text, plain, similarities
+from act2see.training.corpus.similarity import TextEncoder, chain_text, similarities, strip_tags
 
 logger = logging.getLogger(__name__)
 
 THRESHOLD = 0.8
-"""The paper's, on the scale of BGE-M3."""
+"""The paper's threshold, on the scale of BGE-M3."""
 STEPS = ("construction", "format", "similarity", "person")
 BATCH = 64
-"""Chains that are in memory, and compared, at once."""
+"""Number of chains that are held in memory and encoded together."""
 
-_OURS = re.compile(r"filter (format|similarity|person): (.*)", re.DOTALL)
+_FILTER_REASON = re.compile(r"filter (format|similarity|person): (.*)", re.DOTALL)
 _THOUGHT_TAG = re.compile(r"</?think>")
 
 Step = Callable[[Sequence[Chain]], Sequence[Chain]]
@@ -55,26 +56,26 @@ def filter_chains(
 
     Args:
         chains: The chains of a construction run, or of an earlier filter run.
-        encoder: Measures the similarities. None takes those that the chains already have.
-        threshold: A similarity must exceed it.
-        without_chains: Keep chains that have no human chain to be compared with.
-        verdicts: The verdicts of reviewers, by `chain_key`.
+        encoder: Measures the similarities. If None, the stored similarities are used.
+        threshold: The value that a similarity must exceed.
+        without_chains: Keep chains without a human chain, which cannot be compared.
+        verdicts: `chain_key` -> the verdict of a reviewer.
 
     Raises:
         ConfigError: The threshold is not between -1 and 1.
-        CorpusError: A chain has no similarity and there is no encoder; or, at the end, a verdict is on a
-            chain that is not among `chains`.
+        CorpusError: A chain has no similarity and there is no encoder; or, at the end, the chain of a verdict
+            is not among `chains`.
     """
     if not -1 <= threshold <= 1:
-        raise ConfigError(f"the threshold is {threshold}: a similarity lies between -1 and 1")
+        raise ConfigError(f"the threshold is {threshold}: choose one between -1 and 1")
     return _filter(iter(chains), encoder, threshold, without_chains, verdicts or {})
 
 
 def drop_reason(chain: Chain) -> tuple[str, str]:
-    """The step at which a dropped chain fell, and the reason without its detail, so that equal reasons can be
+    """Return the step that dropped a chain, and the reason without its detail, so that equal reasons can be
     counted."""
-    if ours := _OURS.fullmatch(chain.dropped):
-        return ours[1], ours[2].partition(": ")[0]
+    if reason := _FILTER_REASON.fullmatch(chain.dropped):
+        return reason[1], reason[2].partition(": ")[0]
     last = chain.attempts[-1].outcome if chain.attempts else "right"
     return "construction", last if last != "right" else chain.dropped.partition(": ")[0]
 
@@ -93,10 +94,11 @@ def _filter(
     )
     unseen = dict.fromkeys(verdicts)
     while batch := list(islice(chains, BATCH)):
-        batch = [_reconsidered(c) for c in batch]
+        batch = [_clear_filter_reason(c) for c in batch]
         for step in steps:
-            judged = iter(step([c for c in batch if not c.dropped]))
-            batch = [c if c.dropped else next(judged) for c in batch]
+            # A step reads only the chains that no earlier step dropped.
+            checked = iter(step([c for c in batch if not c.dropped]))
+            batch = [c if c.dropped else next(checked) for c in batch]
         if unseen:
             for chain in batch:
                 unseen.pop(chain_key(chain), None)
@@ -104,16 +106,16 @@ def _filter(
     check_all_seen(verdicts, list(unseen))
     if encoder and encoder.longer:
         logger.warning(
-            "%d texts are longer than the %d tokens of %s: they were compared by the mean of their windows",
+            "%d texts are longer than the window of %d tokens of %s: the mean of their windows was compared",
             encoder.longer,
             encoder.window,
             encoder.name,
         )
 
 
-def _reconsidered(chain: Chain) -> Chain:
-    """The chain without the reason that an earlier filter run gave it."""
-    if _OURS.fullmatch(chain.dropped):
+def _clear_filter_reason(chain: Chain) -> Chain:
+    """Return the chain without the reason of an earlier filter run."""
+    if _FILTER_REASON.fullmatch(chain.dropped):
         return chain.model_copy(update={"dropped": ""})
     return chain
 
@@ -136,9 +138,12 @@ def _check_similarity(
 
 
 def _measure(batch: Sequence[Chain], encoder: TextEncoder) -> list[Chain]:
-    """The chains with their similarities, all encoded together."""
-    human = [plain(c.sample.chain) for c in batch]
-    pairs = [(chain_text(c.trace), text) for c, text in zip(batch, human, strict=True) if c.trace and text]
+    """Return the chains with their similarities; all texts are encoded together."""
+    human = [strip_tags(c.sample.chain) for c in batch]
+    pairs = []
+    for chain, text in zip(batch, human, strict=True):
+        if chain.trace and text:
+            pairs.append((chain_text(chain.trace), text))
     measured = iter(similarities(encoder, pairs))
     out = []
     for chain, text in zip(batch, human, strict=True):
@@ -148,12 +153,10 @@ def _measure(batch: Sequence[Chain], encoder: TextEncoder) -> list[Chain]:
 
 
 def _compare(chain: Chain, threshold: float, without_chains: bool) -> Chain:
-    if not plain(chain.sample.chain):
+    if not strip_tags(chain.sample.chain):
         return chain if without_chains else _drop(chain, "similarity", "no human chain")
     if chain.similarity is None:
-        raise CorpusError(
-            f"the chain {chain.sample.id!r} has no similarity yet: filter with an encoder first"
-        )
+        raise CorpusError(f"the chain {chain.sample.id!r} has no similarity: filter with an encoder first")
     if chain.similarity > threshold:
         return chain
     return _drop(chain, "similarity", f"not above {threshold:g}")
@@ -167,12 +170,12 @@ def _check_verdict(chain: Chain, verdicts: Mapping[str, Verdict]) -> Chain:
 
 
 def format_fault(trace: Trace) -> str:
-    """Why a model must not learn to write this chain, in a few words, a detail after ": "; empty if it may.
+    """Return the fault for which a model must not learn this chain, as `FAULT[: DETAIL]`; empty if there is
+    none.
 
-    A chain is well formed if each call in it worked and returned something, its thought is there and is
-    closed once, after the last call, and it ends with one answer that was not forced. Text is learnt as it
-    is, so it must also read back, by the grammar that will read the model, as the segments that it is stored
-    as.
+    A chain is well formed if each of its calls worked and returned something, it has a thought that is closed
+    once, after the last call, and it ends with one answer that was not forced. Since a model learns the text
+    literally, the grammar that reads the model must also parse the text into the stored segments.
     """
     last = trace.segments[-1] if trace.segments else None
     answers = sum(isinstance(s, Answer) for s in trace.segments)
@@ -186,7 +189,7 @@ def format_fault(trace: Trace) -> str:
         return "an empty answer"
     for call in trace.calls:
         if call.outcome != "ok":
-            return f"a call that did not work: {call.outcome}"
+            return f"a failed call: {call.outcome}"
     return _frames_fault(trace) or _thought_fault(trace) or _reading_fault(trace)
 
 
@@ -195,11 +198,11 @@ def _frames_fault(trace: Trace) -> str:
     for segment in trace.segments:
         if isinstance(segment, Frames):
             if call is None or call.tag != segment.tag:
-                return "frames that no call asked for"
+                return "frames without a call"
             if not segment.frames and not segment.note:
-                return "a call that nothing came of"
+                return "a call without a result"
         elif call:
-            return "a call that nothing came of"
+            return "a call without a result"
         call = segment if isinstance(segment, Call) else None
     return ""
 
@@ -212,7 +215,7 @@ def _thought_fault(trace: Trace) -> str:
     if "<think>" in tags:
         return "a thought opened twice"
     if not tags:
-        return "a thought that is not closed"
+        return "an unclosed thought"
     if len(tags) > 1:
         return "a thought closed twice"
     if "</think>" not in texts[-2]:
@@ -222,12 +225,12 @@ def _thought_fault(trace: Trace) -> str:
 
 def _reading_fault(trace: Trace) -> str:
     tags = tuple(trace.versions.tools) or tuple(dict.fromkeys(c.tag for c in trace.calls))
-    # The run decided how long a query may be; one that worked there is not too long here.
+    # A query that worked in the run is not too long, even if the run's limit was higher than the default.
     longest = max((Grammar(tags=()).max_query, *(len(c.text) for c in trace.calls)))
     try:
         grammar = Grammar(tags, longest)
     except ConfigError:
-        return f"tags that cannot be used: {', '.join(tags)}"
+        return f"invalid tool tags: {', '.join(tags)}"
     names = [re.escape(name) for name in (*tags, *RESERVED) if name != "think"]
     stray = re.compile("|".join(f"</?{name}>" for name in names))
     turn: list[ModelSegment] = []
@@ -249,15 +252,22 @@ def _reading_fault(trace: Trace) -> str:
 
 
 def _turn_fault(grammar: Grammar, turn: Sequence[ModelSegment], earlier: Sequence[tuple[str, str]]) -> str:
-    """`turn` is what the model wrote up to a call or to the answer, `earlier` the calls before it."""
-    written, end = "".join(s.text for s in turn), turn[-1]
+    """Return the fault of one turn of the model.
+
+    Args:
+        grammar: The grammar of the run.
+        turn: The segments of the turn; the last one is a call or the answer.
+        earlier: The tag and query of each call before the turn.
+    """
+    written = "".join(s.text for s in turn)
+    end = turn[-1]
     parser = grammar.parser(earlier=earlier)
     parser.feed(written)
     if parser.stopped is None:
-        return "a tag that is not closed"
+        return "an unclosed tag"
     read = parser.segments[-1]
     if isinstance(read, Call) and read.outcome != "ok":
-        return f"a call that does not read as one: {read.outcome}"
+        return f"a text that is parsed as an invalid call: {read.outcome}"
     if parser.text != written or read != end:
-        return "a text that reads as something else"
+        return "a text that is parsed differently"
     return ""

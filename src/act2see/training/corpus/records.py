@@ -3,9 +3,9 @@
 A run's folder holds `chains.jsonl`, one `Chain` a line, and `frames/`, the frame store that the traces refer
 to. Rejected chains stay in the file with the reason, so that the report can count them.
 
-The run writes through a `Journal`: each record is safe on disk before the next one begins. A process that is
-killed in the middle of a line leaves half of it; the next process cuts it off. A record that is in the file
-is never made again, so a resumed run duplicates nothing.
+The run writes through a `Journal`: each record is on disk before the next one starts. A process that is
+killed while it writes leaves half a line, which the next process removes. A record that is in the file is
+never made again, so a resumed run makes no duplicates.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ Outcome = Literal["right", "wrong", "no answer", "format", "refused", "truncated
 
 
 class Cost(Record):
-    """The tokens, requests and dollars of a teacher."""
+    """The tokens, requests and dollars that a teacher used."""
 
     read: int = 0
-    """Prompt tokens, those from a cache included."""
+    """Prompt tokens, including cached ones."""
     written: int = 0
     """Generated tokens."""
     requests: int = 0
@@ -58,7 +58,7 @@ class Attempt(Record):
     outcome: Outcome
     answer: str | None = None
     why: str = ""
-    """The reason in words; empty if the outcome is "right"."""
+    """The reason for the outcome; empty if the outcome is "right"."""
     seconds: float = 0.0
     cost: Cost = Cost()
 
@@ -71,27 +71,29 @@ class Chain(Record):
     trace: Trace | None = None
     attempts: tuple[Attempt, ...] = Field(default=())
     dropped: str = ""
-    """Why the chain is not used for training; empty if it is."""
+    """The reason why the chain is not used for training; empty if it is used."""
     similarity: float | None = None
-    """Of the chain's text to the human chain; None until it is measured."""
+    """Cosine similarity of the chain's text to the human chain; None until it is measured."""
     teacher: str = ""
 
     @property
     def cost(self) -> Cost:
+        """The cost of all attempts."""
         return sum((a.cost for a in self.attempts), Cost())
 
 
 def read_chains(path: str | Path) -> Iterator[Chain]:
-    """Read a JSON Lines file chain by chain. A last line that a crash cut short is skipped.
+    """Read a JSON Lines file chain by chain. An incomplete last line, left by a crash, is skipped.
 
     Raises:
-        CorpusError: Another line cannot be read, or a newer version wrote the file.
+        CorpusError: Any other line cannot be read, or another version of act2see wrote the file.
     """
     path = Path(path)
     try:
         with path.open(encoding="utf-8") as lines:
             for n, line in enumerate(lines, start=1):
-                if line.strip() and (line.endswith("\n") or _is_json(line)):
+                is_complete = line.endswith("\n") or _is_json(line)
+                if line.strip() and is_complete:
                     yield parse_chain(line, f"{path}, line {n}")
     except (OSError, UnicodeDecodeError) as e:
         raise CorpusError(f"cannot read {path} ({e}): give the chains.jsonl of a construction run") from e
@@ -102,7 +104,7 @@ def parse_chain(line: str, where: str) -> Chain:
 
     Args:
         line: The JSON of the chain.
-        where: The place of the line, for error messages.
+        where: The location of the line, for error messages.
 
     Raises:
         CorpusError: The line is not JSON, has another version, or is not a chain.
@@ -114,7 +116,7 @@ def parse_chain(line: str, where: str) -> Chain:
     version = data.get("chains_version") if isinstance(data, dict) else None
     if version != CHAINS_VERSION:
         raise CorpusError(
-            f"{where} has version {version!r} and this act2see reads {CHAINS_VERSION}: "
+            f"{where} has version {version!r}, but this act2see reads version {CHAINS_VERSION}: "
             "read it with the act2see that wrote it"
         )
     try:
@@ -125,7 +127,7 @@ def parse_chain(line: str, where: str) -> Chain:
 
 
 def write_chains(chains: Iterable[Chain], path: str | Path) -> int:
-    """Write all chains, or nothing.
+    """Write all chains; if that fails, the file is not changed.
 
     Returns:
         The number of chains.
@@ -150,18 +152,18 @@ def _is_json(line: str) -> bool:
 
 
 class Journal:
-    """`chains.jsonl` of a run's folder, opened for appending by one process at a time; a context manager.
+    """Context manager of a run's `chains.jsonl`, to which one process at a time appends.
 
     Raises:
-        CorpusError: On entering, if the folder cannot be written or another process writes to it.
+        CorpusError: On entering, if the folder cannot be written or another process is writing to it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "chains.jsonl"
         self.done: dict[str, bool] = {}
-        """By sample id: whether its chain was kept."""
+        """Sample id -> whether its chain was kept."""
         self.cost = Cost()
-        """Of all chains in the file."""
+        """Cost of all chains in the file."""
         self._folder = folder
 
     def __enter__(self) -> Self:
@@ -172,14 +174,14 @@ class Journal:
             self._file = self.path.open("ab")
         except Timeout as e:
             raise CorpusError(
-                f"another process is writing to {self._folder}: wait for it, or give another folder"
+                f"another process is writing to {self._folder}: wait until it ends, or use another folder"
             ) from e
         except OSError as e:
-            raise CorpusError(f"cannot write to {self._folder} ({e.strerror}): give another folder") from e
+            raise CorpusError(f"cannot write to {self._folder} ({e.strerror}): use another folder") from e
         try:
             self._cut_unfinished_line()
             for chain in read_chains(self.path):
-                self._note(chain)
+                self._count(chain)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -195,7 +197,7 @@ class Journal:
         """Append a chain and wait until it is on disk.
 
         Raises:
-            CorpusError: It cannot be written; the file is then as it was before.
+            CorpusError: The chain cannot be written; the file is then unchanged.
         """
         end = self._file.tell()
         try:
@@ -206,11 +208,11 @@ class Journal:
             os.truncate(self.path, end)
             raise CorpusError(
                 f"cannot write to {self.path} ({e.strerror}): "
-                "free some space and run it again; it resumes here"
+                "free some space, then run the same command again to resume"
             ) from e
-        self._note(chain)
+        self._count(chain)
 
-    def _note(self, chain: Chain) -> None:
+    def _count(self, chain: Chain) -> None:
         self.done[chain.sample.id] = not chain.dropped
         self.cost += chain.cost
 

@@ -1,10 +1,11 @@
-"""The report of a filter run: how many chains were dropped at which step and why, and what was kept.
+"""The report of a filter run: the chains that each step dropped, with reasons, and counts of the kept chains.
 
-`make_report` counts in one pass over the filtered chains and keeps numbers alone; `write_report` writes them
-as `report.md` and `report.json`, with `sweep.png` and `lengths.png` beside them.
+`make_report` counts in one pass over the filtered chains and stores only numbers. `write_report` writes them
+to `report.md` and `report.json`, and the plots to `sweep.png` and `lengths.png`.
 
-The sweep says what other thresholds would have kept. It counts the chains that reached the similarity step
-and that nobody rejected. Chains without a human chain are in it at every threshold, if the filter kept them.
+The sweep gives the number of chains that other thresholds would keep, among the chains that reached the
+similarity step and were not rejected by a reviewer. A kept chain without a human chain counts at every
+threshold.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 _WIDTHS = (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000)
 _BINS = 20
 
-# The paper's corpus: chains, chains with a frame, frames by tool.
+# The paper's corpus: kept chains, kept chains with a frame, frames by tool.
 PAPER = {"kept": 3373, "with_frames": 1608, "retrieved": 1026, "generated": 582}
 
 # Colours of the plots.
@@ -44,15 +44,15 @@ _INK, _OTHER, _MUTED = "#1d5f93", "#97306f", "#69645a"
 
 
 class StepCount(Record):
-    """A step of the filter."""
+    """The counts of one step of the filter."""
 
     name: str
     came: int
-    """Chains that reached it."""
+    """Number of chains that reached the step."""
     fell: int
-    """Chains that it dropped."""
+    """Number of chains that the step dropped."""
     why: dict[str, int]
-    """The dropped chains by reason."""
+    """Reason -> number of dropped chains."""
 
 
 class Bin(Record):
@@ -64,12 +64,12 @@ class Bin(Record):
 
 
 class SweepPoint(Record):
-    """The chains that another threshold would keep."""
+    """The counts for another threshold."""
 
     threshold: float
     kept: int
     call_rate: float | None
-    """The share of the kept chains that have a frame."""
+    """The share of those chains that have a frame; None if there are none."""
 
 
 class EncoderUsed(Record):
@@ -77,51 +77,57 @@ class EncoderUsed(Record):
 
     name: str
     window: int
-    """Tokens that it reads at once."""
+    """Maximum number of tokens in one forward pass of a text."""
     longer: int
-    """Texts that had more tokens than that."""
+    """Number of texts that were longer than the window."""
 
 
 class FilterReport(Record):
-    """A filter run in numbers. Unless noted otherwise, they are of the kept chains."""
+    """The numbers of a filter run."""
 
     report_version: int = REPORT_VERSION
     teachers: dict[str, int]
-    """All chains by teacher."""
+    """Teacher -> number of its chains, kept or dropped."""
     threshold: float
     encoder: EncoderUsed | None = None
+    """The encoder of the filter run; None if it used stored similarities."""
     total: int
-    """All chains."""
+    """Number of all chains."""
     steps: tuple[StepCount, ...]
     kept: int
     not_compared: int
-    """Kept chains without a similarity."""
+    """Number of kept chains without a similarity."""
     with_frames: int
+    """Number of kept chains with at least one returned frame."""
     call_rate: float | None
-    """The share with at least one frame; None if nothing was kept."""
+    """The share of the kept chains with at least one returned frame; None if nothing was kept."""
     retrieved: int
+    """Number of retrieved frames in kept chains."""
     generated: int
+    """Number of generated frames in kept chains."""
     words: tuple[Bin, ...]
+    """Histogram of the words of kept chains."""
     calls: dict[int, int]
-    """Chains by their number of calls."""
+    """Number of calls -> number of kept chains."""
     attempts: dict[int, int]
-    """All chains by the number of the teacher's attempts."""
+    """Number of the teacher's attempts -> number of chains, kept or dropped."""
     cost: Cost
-    """Of all attempts."""
+    """Cost of all attempts."""
     seconds: float
-    """Of all attempts."""
+    """Duration of all attempts."""
     similarity: dict[int, float]
-    """Percentiles of all measured similarities."""
+    """Percentile -> similarity, over all measured similarities."""
     sweep: tuple[SweepPoint, ...]
 
 
 @dataclass(slots=True)
 class _ReportCounter:
-    """The numbers that are kept of each chain while they pass."""
+    """The counts of the chains read so far. Unless noted otherwise, they are of the kept chains."""
 
     total: int = 0
     teachers: Counter[str] = field(default_factory=Counter)
-    fell: dict[str, Counter[str]] = field(default_factory=lambda: {step: Counter() for step in STEPS})
+    dropped: dict[str, Counter[str]] = field(default_factory=lambda: {step: Counter() for step in STEPS})
+    """Step -> reason -> number of dropped chains."""
     words: list[int] = field(default_factory=list)
     calls: Counter[int] = field(default_factory=Counter)
     attempts: Counter[int] = field(default_factory=Counter)
@@ -129,11 +135,12 @@ class _ReportCounter:
     with_frames: int = 0
     similarity: list[float] = field(default_factory=list)
     swept: list[tuple[float, bool]] = field(default_factory=list)
-    """The similarity (inf if there is none), and whether the chain has frames."""
+    """For each chain of the sweep: its similarity (inf if there is none), and whether it has frames."""
     cost: Cost = field(default_factory=Cost)
     seconds: float = 0.0
 
     def add(self, chain: Chain) -> None:
+        """Count a filtered chain."""
         self.total += 1
         self.teachers[chain.teacher] += 1
         self.attempts[len(chain.attempts)] += 1
@@ -141,7 +148,8 @@ class _ReportCounter:
         self.seconds += sum(a.seconds for a in chain.attempts)
         step, why = drop_reason(chain) if chain.dropped else ("", "")
         if step:
-            self.fell[step][why] += 1
+            self.dropped[step][why] += 1
+        # These steps precede the similarity step, so the chain is not part of the sweep.
         if chain.trace is None or step in ("construction", "format"):
             return
         frames = [f for s in chain.trace.segments if isinstance(s, Frames) for f in s.frames]
@@ -159,12 +167,12 @@ class _ReportCounter:
 def make_report(
     chains: Iterable[Chain], *, threshold: float = THRESHOLD, encoder: TextEncoder | None = None
 ) -> FilterReport:
-    """Count what a filter run did.
+    """Count the chains of a filter run.
 
     Args:
-        chains: All chains that `filter_chains` gave, the dropped ones too.
-        threshold: That of the filter run.
-        encoder: That of the filter run.
+        chains: All chains that `filter_chains` yielded, including the dropped ones.
+        threshold: The threshold of the filter run.
+        encoder: The encoder of the filter run.
     """
     counter = _ReportCounter()
     for chain in chains:
@@ -195,13 +203,13 @@ def make_report(
 
 
 def _steps(counter: _ReportCounter) -> tuple[StepCount, ...]:
-    left = [counter.total]
-    for step in STEPS:
-        left.append(left[-1] - counter.fell[step].total())
-    return tuple(
-        StepCount(name=step, came=came, fell=came - stayed, why=dict(counter.fell[step].most_common()))
-        for step, (came, stayed) in zip(STEPS, pairwise(left), strict=True)
-    )
+    steps = []
+    came = counter.total
+    for name in STEPS:
+        reasons = counter.dropped[name]
+        steps.append(StepCount(name=name, came=came, fell=reasons.total(), why=dict(reasons.most_common())))
+        came -= reasons.total()
+    return tuple(steps)
 
 
 def _rate(some: int, all: int) -> float | None:
@@ -214,7 +222,7 @@ def _sweep(swept: Sequence[tuple[float, bool]], threshold: float) -> SweepPoint:
 
 
 def _bins(values: Sequence[int]) -> tuple[Bin, ...]:
-    """At most 20 bins of a round width, from 0."""
+    """Return a histogram from 0 with at most 20 bins of a round width."""
     if not values:
         return ()
     width = next((w for w in _WIDTHS if max(values) < w * _BINS), max(values) // _BINS + 1)
@@ -223,7 +231,7 @@ def _bins(values: Sequence[int]) -> tuple[Bin, ...]:
 
 
 def write_report(report: FilterReport, folder: str | Path) -> Path:
-    """Write the four files; return the path of `report.md`.
+    """Write the report and its plots; return the path of `report.md`.
 
     Raises:
         CorpusError: The folder cannot be written.
@@ -234,48 +242,42 @@ def write_report(report: FilterReport, folder: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
         for name, figure in (("sweep.png", _plot_sweep(report)), ("lengths.png", _plot_lengths(report))):
+            # Without the version of matplotlib, equal reports are equal files.
             figure.savefig(folder / name, metadata={"Software": None})
         path.write_text(_markdown(report), encoding="utf-8")
     except OSError as e:
         raise CorpusError(
-            f"cannot write the report to {folder} ({e}): free some space, or give another folder"
+            f"cannot write the report to {folder} ({e}): free some space, or use another folder"
         ) from e
     return path
 
 
 def _markdown(r: FilterReport) -> str:
+    words = {f"{b.start:,}-{b.stop - 1:,}": b.count for b in r.words}
     parts = [
         "# The filtered corpus",
         _summary(r),
-        "## What fell, and why",
-        _table(
-            ("step", "came", "fell", "why"), [(s.name, _n(s.came), _n(s.fell), _why(s.why)) for s in r.steps]
-        ),
+        "## Dropped chains",
+        _table(("step", "chains", "dropped", "reasons"), _step_rows(r)),
     ]
     if r.not_compared:
         parts.append(f"{r.not_compared:,} kept chains have no human chain and were not compared.")
     parts += [
-        "## What was kept",
-        _table(("", "here", "the paper's"), _corpus(r)),
+        "## Kept chains",
+        _table(("", "here", "the paper's"), _corpus_rows(r)),
         "## Similarity to the human chain",
-        f"A chain had to exceed {r.threshold:g}. Scales differ from encoder to encoder: "
+        f"A chain had to exceed {r.threshold:g}. Each encoder has its own scale: "
         "the paper's 0.8 is on that of BGE-M3.",
         _percentiles(r),
-        _table(
-            ("threshold", "kept", "with a frame"),
-            [(f"{p.threshold:.2f}", _n(p.kept), _share(p.call_rate)) for p in r.sweep],
-        ),
+        _table(("threshold", "kept", "with a frame"), _sweep_rows(r)),
         "![Chains kept, and their share with a frame, by threshold](sweep.png)",
         "## Lengths",
-        _table(
-            ("words of a kept chain", "chains"),
-            [(f"{b.start:,}-{b.stop - 1:,}", _n(b.count)) for b in r.words],
-        ),
-        _table(("calls of a kept chain", "chains"), _counts(r.calls)),
-        _table(("attempts of the teacher", "chains, kept or not"), _counts(r.attempts)),
+        _table(("words of a kept chain", "chains"), _count_rows(words)),
+        _table(("calls of a kept chain", "chains"), _count_rows(r.calls)),
+        _table(("attempts of the teacher", "chains, kept or dropped"), _count_rows(r.attempts)),
         "![Words and calls of the kept chains](lengths.png)",
         "## Cost of construction",
-        _table(("", "all", "for each kept chain"), _cost(r)),
+        _table(("", "all chains", "per kept chain"), _cost_rows(r)),
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
@@ -284,14 +286,26 @@ def _summary(r: FilterReport) -> str:
     teachers = ", ".join(f"{_inline(name or 'unnamed')} ({n:,})" for name, n in r.teachers.items()) or "none"
     text = f"{r.kept:,} of {r.total:,} chains were kept. Teacher: {teachers}."
     if r.encoder is None:
-        return f"{text} Encoder: not noted."
+        return f"{text} Encoder: not recorded."
     return (
-        f"{text} Encoder: {_inline(r.encoder.name)}, {r.encoder.window:,} tokens at once. "
-        f"{r.encoder.longer:,} texts were longer and were compared by the mean of their windows."
+        f"{text} Encoder: {_inline(r.encoder.name)}, window of {r.encoder.window:,} tokens. "
+        f"For {r.encoder.longer:,} longer texts, the mean of their windows was compared."
     )
 
 
-def _corpus(r: FilterReport) -> list[tuple[str, str, str]]:
+def _step_rows(r: FilterReport) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for step in r.steps:
+        reasons = "; ".join(f"{_inline(reason)} ({n:,})" for reason, n in step.why.items())
+        rows.append((step.name, _n(step.came), _n(step.fell), reasons))
+    return rows
+
+
+def _sweep_rows(r: FilterReport) -> list[tuple[str, str, str]]:
+    return [(f"{p.threshold:.2f}", _n(p.kept), _share(p.call_rate)) for p in r.sweep]
+
+
+def _corpus_rows(r: FilterReport) -> list[tuple[str, str, str]]:
     paper_rate = PAPER["with_frames"] / PAPER["kept"]
     return [
         ("chains", _n(r.kept), _n(PAPER["kept"])),
@@ -309,7 +323,7 @@ def _percentiles(r: FilterReport) -> str:
     return _table(("percentile", *map(str, r.similarity)), [("similarity", *values)])
 
 
-def _cost(r: FilterReport) -> list[tuple[str, str, str]]:
+def _cost_rows(r: FilterReport) -> list[tuple[str, str, str]]:
     def row(name: str, value: float, form: str) -> tuple[str, str, str]:
         return name, format(value, form), format(value / r.kept, form) if r.kept else "-"
 
@@ -322,12 +336,8 @@ def _cost(r: FilterReport) -> list[tuple[str, str, str]]:
     ]
 
 
-def _counts(counts: Mapping[int, int]) -> list[tuple[str, str]]:
+def _count_rows(counts: Mapping[int, int] | Mapping[str, int]) -> list[tuple[str, str]]:
     return [(str(value), _n(chains)) for value, chains in counts.items()]
-
-
-def _why(why: Mapping[str, int]) -> str:
-    return "; ".join(f"{_inline(reason)} ({n:,})" for reason, n in why.items())
 
 
 def _n(value: int) -> str:
@@ -339,8 +349,8 @@ def _share(value: float | None) -> str:
 
 
 def _inline(text: str) -> str:
-    """Any text, in one short line, with nothing in it that Markdown reads as markup; `|` is the table's to
-    escape."""
+    """Return the text as one short line in which Markdown's markup is escaped, except `|`, which the table
+    escapes."""
     text = " ".join(text.split())
     text = text if len(text) <= 80 else f"{text[:79]}…"
     for char in "\\`*_[]":
@@ -353,7 +363,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _axes(panels: int) -> tuple[Figure, Sequence[Any]]:
-    # matplotlib's objects and no pyplot: nothing global is touched, and no display is needed.
+    # Without pyplot, which changes global state and selects a display backend.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * panels, 3.2), dpi=120, layout="constrained")

@@ -1,46 +1,46 @@
 "use strict";
-// Verdicts live in the page's own inputs; each change is kept in the browser, and the button saves them as a file.
+// The page's inputs hold the verdicts. Each change is stored in the browser; the button saves the verdicts to a file.
 (() => {
   const samples = [...document.querySelectorAll("article.sample")];
   const status = document.querySelector("[role=status]");
-  const shelf = `act2see-review-${document.body.dataset.review}`;
+  const storageKey = `act2see-review-${document.body.dataset.review}`;
   const chosen = (sample) => sample.querySelector("input:checked")?.value ?? "";
   const comment = (sample) => sample.querySelector("textarea");
 
-  function tell(kept) {
+  function showStatus(stored) {
     const count = (verdict) => samples.filter((s) => chosen(s) === verdict).length;
     const [accepted, rejected] = [count("accept"), count("reject")];
     status.textContent = `${accepted + rejected} of ${samples.length} judged: ${accepted} accepted, ${rejected} rejected.`
-      + (kept ? "" : " This browser keeps nothing: save before you leave.");
+      + (stored ? "" : " This browser does not store verdicts: save them before you leave.");
     for (const sample of samples) {
       sample.classList.toggle("accept", chosen(sample) === "accept");
       sample.classList.toggle("reject", chosen(sample) === "reject");
     }
   }
 
-  function keep() {
+  function store() {
     const state = Object.fromEntries(samples.map((s) => [s.dataset.key, [chosen(s), comment(s).value]]));
     try {
-      localStorage.setItem(shelf, JSON.stringify(state));
-      tell(true);
+      localStorage.setItem(storageKey, JSON.stringify(state));
+      showStatus(true);
     } catch {
-      tell(false);
+      showStatus(false);
     }
   }
 
   function restore() {
     let state = {};
     try {
-      state = JSON.parse(localStorage.getItem(shelf)) ?? {};
+      state = JSON.parse(localStorage.getItem(storageKey)) ?? {};
     } catch {
-      // Nothing was kept, or it cannot be read.
+      // Nothing was stored, or the storage cannot be read.
     }
     for (const sample of samples) {
-      const [verdict, words] = state[sample.dataset.key] ?? ["", ""];
+      const [verdict, text] = state[sample.dataset.key] ?? ["", ""];
       for (const input of sample.querySelectorAll("input")) input.checked = input.value === verdict;
-      comment(sample).value = words;
+      comment(sample).value = text;
     }
-    keep();
+    store();
   }
 
   function save() {
@@ -56,36 +56,36 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }
 
-  // The sample that is worked on: where the focus is, else the first one in view.
-  function here() {
+  // The index of the current sample: the one with the focus, or else the first one in view.
+  function current() {
     const focused = samples.indexOf(document.activeElement.closest("article.sample"));
     const below = document.querySelector(".desk").getBoundingClientRect().bottom + 1;
     return focused >= 0 ? focused : Math.max(0, samples.findIndex((s) => s.getBoundingClientRect().bottom > below));
   }
 
-  function go(to) {
-    samples[to]?.focus({ preventScroll: true });
-    samples[to]?.scrollIntoView();
+  function goTo(index) {
+    samples[index]?.focus({ preventScroll: true });
+    samples[index]?.scrollIntoView();
   }
 
   const keys = {
-    j: () => go(document.activeElement === document.body && scrollY === 0 ? 0 : here() + 1),
-    k: () => go(here() - 1),
-    a: () => samples[here()].querySelector("input[value=accept]").click(),
-    r: () => samples[here()].querySelector("input[value=reject]").click(),
-    c: () => comment(samples[here()]).focus(),
+    j: () => goTo(document.activeElement === document.body && scrollY === 0 ? 0 : current() + 1),
+    k: () => goTo(current() - 1),
+    a: () => samples[current()].querySelector("input[value=accept]").click(),
+    r: () => samples[current()].querySelector("input[value=reject]").click(),
+    c: () => comment(samples[current()]).focus(),
   };
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.target instanceof HTMLTextAreaElement) {
-      if (event.key === "Escape") samples[here()].focus();
+      if (event.key === "Escape") samples[current()].focus();
     } else if (Object.hasOwn(keys, event.key)) {
       event.preventDefault();
       keys[event.key]();
     }
   });
-  document.addEventListener("input", keep);
+  document.addEventListener("input", store);
   document.querySelector("#save").addEventListener("click", save);
   restore();
 })();

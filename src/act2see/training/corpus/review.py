@@ -1,14 +1,14 @@
-"""Review by a person: the page on which some kept chains are accepted or rejected, and the file it saves.
+"""Review by a person: the page on which a person accepts or rejects drawn chains, and the file that it saves.
 
-The page is one self-contained HTML file, frames inside: each question with its right answer, the human chain
-beside the teacher's with its frames in place, two radio buttons and a comment. It works from disk, offline,
-by keyboard. The browser's own storage keeps what was judged, so a reload loses nothing, until a button saves
-it as the file that `read_verdicts` reads. The content policy names the one script by its hash: no text of a
-chain can become another.
+The page is one self-contained HTML file with embedded frames. It shows each question with its right answer,
+the human chain beside the teacher's chain with its frames, two radio buttons and a comment. It works from
+disk, offline, and by keyboard. The browser's storage keeps the verdicts across reloads; a button saves them
+to the file that `read_verdicts` reads. The content security policy allows only the script with the given
+hash, so text of a chain cannot run as a script.
 
-Which chains are drawn depends on the seed and on the chains, not on their order, since construction is
-concurrent. A verdict holds for what was seen: its key is a hash of the sample and of everything that the
-chain shows, so the verdict on one attempt is never taken for a verdict on another.
+The draw depends on the seed and the chains, but not on their order, since construction is concurrent. The key
+of a verdict is a hash of the sample and of the text and frames of its chain, so a verdict never applies to
+another attempt.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ VERDICTS_VERSION = 1
 COUNT = 100
 """The paper has a person read a random 100 chains."""
 
-# Characters of base64 for the frames of one chain: a page of a hundred stays below 25 MB.
+# Base64 characters for the frames of one chain: a page of a hundred chains is smaller than 25 MB.
 _PICTURES_BUDGET = 240_000
 _KEYS = {
     "j": "next",
@@ -75,6 +75,8 @@ class _PageEntry(Record):
 
 
 class _VerdictsFile(Record):
+    """The file that the review page saves."""
+
     verdicts_version: int
     review: str
     asked: tuple[_PageEntry, ...]
@@ -82,7 +84,7 @@ class _VerdictsFile(Record):
 
 
 def chain_key(chain: Chain) -> str:
-    """Sixteen hexadecimal digits, equal for chains of the same sample with the same text and frames."""
+    """Return 16 hexadecimal digits, equal for chains of the same sample with equal text and frames."""
     trace = chain.trace
     seen = [trace.text, [f.digest for f in trace.shown]] if trace else []
     return _hash(json.dumps([chain.sample.source, chain.sample.id, *seen]))
@@ -96,14 +98,14 @@ def export_review(
     count: int = COUNT,
     seed: int = 0,
 ) -> int:
-    """Write the page.
+    """Write the review page.
 
     Args:
-        chains: Filtered chains; only those that were kept can be drawn.
-        path: Where the page goes.
-        frames: From a frame to its pixels, `(h, w, 3)` uint8. Default: the frame store.
-        count: How many chains are drawn at random.
-        seed: Of the draw.
+        chains: Filtered chains; only kept chains can be drawn.
+        path: The HTML file.
+        frames: The source of pixels, `(h, w, 3)` uint8. Default: the frame store.
+        count: The number of chains to draw.
+        seed: The seed of the draw.
 
     Returns:
         The number of chains on the page.
@@ -114,65 +116,69 @@ def export_review(
     """
     drawn, kept = _draw(chains, count, seed)
     if not drawn:
-        raise CorpusError("there is nothing to review: no chain was kept (see the report)")
+        raise CorpusError("there is nothing to review, since no chain was kept: see the report")
     write_text(Path(path), _page(drawn, kept, seed, frames))
     return len(drawn)
 
 
 def read_verdicts(path: str | Path, *, partial: bool = False) -> dict[str, Verdict]:
-    """Read the verdicts of a file, by `chain_key`.
+    """Read a file of verdicts.
 
     Args:
         path: The file that the review page saved.
-        partial: Accept a file in which some chains have no verdict yet.
+        partial: Accept a file in which some chains have no verdict.
+
+    Returns:
+        `chain_key` -> verdict.
 
     Raises:
-        CorpusError: It is not such a file, a verdict is on a chain that was not on the page or is there
-            twice, or, unless `partial`, a chain has no verdict.
+        CorpusError: The file is not of the review page; a verdict is on a chain that was not on the page; a
+            chain has two verdicts; or, unless `partial`, a chain has no verdict.
     """
     file = _read_file(Path(path))
     asked = {entry.key: entry.id for entry in file.asked}
     verdicts = {v.key: v for v in file.verdicts}
     if unknown := [v.id for v in file.verdicts if v.key not in asked]:
         raise CorpusError(
-            f"{path} has verdicts on chains that were not asked ({first_few(unknown)}): "
-            "give the file as the page saved it"
+            f"{path} has verdicts on chains that were not on the page ({first_few(unknown)}): "
+            "give the unchanged file that the page saved"
         )
     if twice := [v.id for v in file.verdicts if verdicts[v.key] is not v]:
         raise CorpusError(
             f"{path} has two verdicts on the same chain ({first_few(twice)}): "
-            "give the file as the page saved it"
+            "give the unchanged file that the page saved"
         )
     missing = [id for key, id in asked.items() if key not in verdicts]
     if missing and not partial:
         raise CorpusError(
-            f"{path} has no verdict yet on {len(missing)} of {len(asked)} chains ({first_few(missing)}): "
-            "open the page again, it has kept the others"
+            f"{path} has no verdict on {len(missing)} of {len(asked)} chains ({first_few(missing)}): "
+            "judge them on the page, which still has the other verdicts, and save the file again"
         )
     return verdicts
 
 
 def check_all_seen(verdicts: Mapping[str, Verdict], unseen: Sequence[str]) -> None:
-    """Check that the chain of every verdict was seen.
+    """Raise an error if there are verdicts without a chain.
 
     Args:
-        verdicts: All verdicts, by `chain_key`.
-        unseen: The keys of those whose chain was not seen.
+        verdicts: `chain_key` -> verdict.
+        unseen: The keys of the verdicts whose chain was not found.
 
     Raises:
-        CorpusError: There is one in `unseen`.
+        CorpusError: `unseen` is not empty.
     """
     if unseen:
         raise CorpusError(
-            f"{len(unseen)} of {len(verdicts)} verdicts are on chains that are not here, or have changed "
-            f"since ({first_few([verdicts[k].id for k in unseen])}): "
+            f"{len(unseen)} of {len(verdicts)} verdicts are on chains that are missing or have changed "
+            f"({first_few([verdicts[k].id for k in unseen])}): "
             "give the chains that the page was made from, or review these"
         )
 
 
 def first_few(ids: Sequence[str]) -> str:
-    """Five of them, and how many more there are."""
-    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    """Return the first five ids and the number of further ones."""
+    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+    return ", ".join(ids[:5]) + more
 
 
 def _read_file(path: Path) -> _VerdictsFile:
@@ -183,7 +189,7 @@ def _read_file(path: Path) -> _VerdictsFile:
     version = data.get("verdicts_version") if isinstance(data, dict) else None
     if version != VERDICTS_VERSION:
         raise CorpusError(
-            f"{path} has verdicts version {version!r} and this act2see reads {VERDICTS_VERSION}: "
+            f"{path} has verdicts version {version!r}, but this act2see reads version {VERDICTS_VERSION}: "
             "make the review page again"
         )
     try:
@@ -198,10 +204,10 @@ def _hash(text: str) -> str:
 
 
 def _draw(chains: Iterable[Chain], count: int, seed: int) -> tuple[list[tuple[str, Chain]], int]:
-    """Draw the chains whose hash with the seed is smallest.
+    """Draw the kept chains whose hash with the seed is smallest.
 
     Returns:
-        The drawn chains with their keys, and the number of chains among which they were drawn.
+        The drawn chains with their keys, and the number of kept chains.
     """
     kept = 0
 
@@ -218,6 +224,14 @@ def _draw(chains: Iterable[Chain], count: int, seed: int) -> tuple[list[tuple[st
 
 
 def _page(drawn: list[tuple[str, Chain]], kept: int, seed: int, frames: FrameSource | None) -> str:
+    """Return the HTML of the page.
+
+    Args:
+        drawn: The drawn chains with their keys.
+        kept: The number of kept chains.
+        seed: The seed of the draw.
+        frames: The source of pixels.
+    """
     articles = []
     styles = [stylesheet(), _asset("review.css")]
     for n, (key, chain) in enumerate(drawn, start=1):
@@ -225,8 +239,9 @@ def _page(drawn: list[tuple[str, Chain]], kept: int, seed: int, frames: FrameSou
         articles.append(_article(key, chain, f"{n} of {len(drawn)}", pictures))
         styles.append(pictures.css())
     script = _asset("review.js")
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'"
+    digest = hashlib.sha256(script.encode()).digest()
+    allowed = f"'sha256-{base64.b64encode(digest).decode()}'"
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
     title = f"Review of {len(drawn)} chains"
     head = el(
         "head",
@@ -237,25 +252,15 @@ def _page(drawn: list[tuple[str, Chain]], kept: int, seed: int, frames: FrameSou
         el("title", f"{title} · act2see"),
         el("style", Html("\n".join(styles))),
     )
-    keys: list[Html | str] = []
-    for key, action in _KEYS.items():
-        keys += [el("kbd", key), f" {action} "]
-    desk = el(
-        "header",
-        el("span", "The page needs its script to save verdicts.", role="status"),
-        el("button", "Save verdicts", id="save", type="button"),
-        el("p", keys, class_="keys"),
-        class_="desk",
-    )
     intro = el(
         "p",
         f"{len(drawn)} of {kept:,} kept chains, drawn at random (seed {seed}). ",
-        "Accept a chain whose reasoning is sound and holds for the frames it names; reject it otherwise. ",
-        "When all are judged, save the verdicts and give the file to the filter.",
+        "Accept a chain if its reasoning is sound and agrees with the frames that it names; else reject it. ",
+        "When all chains are judged, save the verdicts and give the file to the filter.",
     )
     body = el(
         "body",
-        desk,
+        _toolbar(),
         el("main", el("h1", title), intro, articles),
         el("script", Html(script)),
         class_="a2s page review",
@@ -264,7 +269,29 @@ def _page(drawn: list[tuple[str, Chain]], kept: int, seed: int, frames: FrameSou
     return f"<!doctype html>\n{el('html', head, body, lang='en')}\n"
 
 
+def _toolbar() -> Html:
+    """Return the header with the status, the button that saves, and the keyboard shortcuts."""
+    keys: list[Html | str] = []
+    for key, action in _KEYS.items():
+        keys += [el("kbd", key), f" {action} "]
+    return el(
+        "header",
+        el("span", "Enable scripts: the page needs its script to save verdicts.", role="status"),
+        el("button", "Save verdicts", id="save", type="button"),
+        el("p", keys, class_="keys"),
+        class_="desk",
+    )
+
+
 def _article(key: str, chain: Chain, place: str, pictures: Pictures) -> Html:
+    """Return the section of one chain.
+
+    Args:
+        key: The chain's key.
+        chain: The chain.
+        place: Its place on the page: "1 of 100".
+        pictures: The frames of the section.
+    """
     sample, trace = chain.sample, chain.trace
     assert trace is not None
     facts = [place, f"{sample.source} {sample.id}", Path(sample.video).name]
@@ -272,6 +299,7 @@ def _article(key: str, chain: Chain, place: str, pictures: Pictures) -> Html:
         facts.append(f"similarity {chain.similarity:.2f}")
     paragraphs = [text.strip() for text in sample.chain.split("\n\n") if text.strip()]
     human = [el("p", text, class_="said", dir="auto") for text in paragraphs]
+    human = human or [el("p", "There is no human chain.", class_="note")]
     return el(
         "article",
         el("p", el("bdi", " · ".join(facts)), class_="eyebrow"),
@@ -280,7 +308,7 @@ def _article(key: str, chain: Chain, place: str, pictures: Pictures) -> Html:
         initial_section(trace, pictures, "h3"),
         el(
             "div",
-            el("section", el("h3", "The human chain"), human or el("p", "There is none.", class_="note")),
+            el("section", el("h3", "The human chain"), human),
             el("div", chain_section(trace, pictures, "h3", links=False, title="The teacher's chain")),
             class_="sides",
         ),

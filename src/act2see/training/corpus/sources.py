@@ -1,10 +1,9 @@
-"""The sources of human reasoning: MINERVA, CausalVQA, Social Genome (the paper's three), any JSON Lines file,
-and the board world (`micro.source`).
+"""The sources of human reasoning: MINERVA, CausalVQA, Social Genome (the paper's three) and JSON Lines files.
+The board world has its own loader (`micro.source`).
 
-Every loader reads one record at a time and yields a `Sample`, or a `Problem` that names the record, the field
-and what to do. A problem may be a notice (the sample follows all the same, for instance if a licence
-restricts use) or the reason why there is no sample; nothing is left out silently. The formats are those of
-the data sets' own files.
+A loader yields a `Sample` for each record, or a `Problem` that names the record, the field and the remedy. A
+problem with `dropped` False is a notice, for instance about a licence that restricts use: the sample follows.
+No record is skipped silently. The formats are those of the data sets' own files.
 """
 
 from __future__ import annotations
@@ -43,25 +42,25 @@ class Sample(Record):
     chain: str = ""
     """The human reasoning."""
     trim: tuple[float, float] | None = None
-    """The part of the video that counts, in seconds; None for all of it."""
+    """Start and end, in seconds, of the part of the video that is asked about; None for all of it."""
     licence: str = ""
-    """Of the annotations."""
+    """The licence of the annotations."""
 
     @property
     def clip(self) -> str:
-        """The video, or the part of it that counts, as `open_video` takes it."""
+        """The video, or the part that is asked about, in the syntax of `open_video`."""
         return str(Window(self.video, *self.trim)) if self.trim else self.video
 
     def read(self, given: str | None) -> str | None:
-        """The option that an answer names, None if it names none; without options, its plain words."""
-        return choose(given, self.options) if self.options else _plain(given or "")
+        """Return the option that an answer names, or None; without options, return its normalised words."""
+        return choose(given, self.options) if self.options else _normalise(given or "")
 
     def is_right(self, given: str | None) -> bool:
-        """Whether an answer names the right option or, without options, has the same words in any case."""
-        return self.read(given) == (self.answer if self.options else _plain(self.answer))
+        """Whether an answer names the right option or, without options, has the same words, ignoring case."""
+        return self.read(given) == (self.answer if self.options else _normalise(self.answer))
 
 
-def _plain(text: str) -> str:
+def _normalise(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .")
 
 
@@ -71,10 +70,11 @@ class Problem:
 
     source: str
     record: str
+    """The id of the record, or its number."""
     field: str
     why: str
     dropped: bool = True
-    """Whether there is no sample for it."""
+    """Whether the record has no sample."""
 
     def __str__(self) -> str:
         kept = "" if self.dropped else " (kept)"
@@ -90,46 +90,54 @@ class _FieldError(Exception):
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(why)
-        self.field, self.why = field, why
+        self.field = field
+        self.why = why
 
 
-def _text(row: dict[str, Any], field: str) -> str:
+def _required_text(row: dict[str, Any], field: str) -> str:
     value = row.get(field)
     if value is None or not str(value).strip():
         raise _FieldError(field, "is missing" if value is None else "is empty")
     return str(value).strip()
 
 
-def _video(folder: Path, name: str, field: str) -> str:
-    """The video of this name in `folder`, with or without its ending."""
+def _find_video(folder: Path, name: str, field: str) -> str:
+    """Return the path of a video in `folder`, whose name may lack its extension."""
     candidates = [folder / name, *(folder / f"{name}{ending}" for ending in VIDEO_ENDINGS)]
     found = next((p for p in candidates if p.is_file()), None)
     if found is None:
         raise _FieldError(
             field,
-            f"there is no video {name!r} in {folder}: download it there, or give another --videos folder",
+            f"there is no video {name!r} in {folder}: download it there, or use another --videos folder",
         )
     return str(found)
 
 
-def _chain(row: dict[str, Any], field: str, optional: bool) -> str:
-    """The human reasoning; since similarity is measured against it, only the user can make it optional."""
+def _human_chain(row: dict[str, Any], field: str, optional: bool) -> str:
+    """Return the human reasoning. It is required unless `optional`, since the filter compares chains with
+    it."""
     if optional and not str(row.get(field) or "").strip():
         return ""
     try:
-        return _text(row, field)
+        return _required_text(row, field)
     except _FieldError as e:
         raise _FieldError(
             field,
-            f"{e.why}, so the chain cannot be compared: --without-chains takes such records, "
-            "without that step",
+            f"{e.why}, so the chain cannot be compared: `--without-chains` accepts such records, "
+            "without the comparison",
         ) from e
 
 
-def _read(
+def _load_rows(
     source: str, rows: Iterable[tuple[str, Any]], parse: Callable[[dict[str, Any]], Sample]
 ) -> Iterator[Loaded]:
-    """Parse each row. A row that is refused becomes a `Problem` under the row's own name, or its number."""
+    """Parse each row; a row that cannot be used becomes a `Problem`.
+
+    Args:
+        source: The name of the source.
+        rows: The name of each row, and the row; a string in place of a row is the reason why it is invalid.
+        parse: Converts a row.
+    """
     seen: set[str] = set()
     for name, row in rows:
         if not isinstance(row, dict):
@@ -142,13 +150,12 @@ def _read(
             yield Problem(source, name, e.field, e.why)
             continue
         if sample.id in seen:
-            yield Problem(source, name, "id", f"{sample.id!r} is a duplicate: the first record is taken")
+            yield Problem(source, name, "id", f"{sample.id!r} is a duplicate: the first record is used")
             continue
         seen.add(sample.id)
         if not sample.licence:
-            yield Problem(
-                source, sample.id, "licence", "is not given: see that you may train on it", dropped=False
-            )
+            why = "is not given: check that you may train on the sample"
+            yield Problem(source, sample.id, "licence", why, dropped=False)
         yield sample
 
 
@@ -160,13 +167,13 @@ def _open(path: Path, what: str) -> str:
 
 
 def _json_rows(path: Path, key: str, what: str) -> Iterator[tuple[str, Any]]:
-    """The objects of a JSON array."""
+    """Yield the name and the object of each record of a JSON array."""
     try:
         data = json.loads(_open(path, what))
     except ValueError as e:
         raise SourceError(f"{path} is not JSON ({e}): give {what}") from e
     if not isinstance(data, list):
-        raise SourceError(f"{path} holds {type(data).__name__}, not an array of records: give {what}")
+        raise SourceError(f"{path} holds a {type(data).__name__}, not an array of records: give {what}")
     for n, row in enumerate(data, start=1):
         yield _name_of(row, key, f"record {n}"), row
 
@@ -176,51 +183,64 @@ def _name_of(row: Any, key: str, otherwise: str) -> str:
 
 
 def load_minerva(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
-    """Load `minerva.json` (google-deepmind/neptune); `videos` holds the videos by their YouTube ids."""
+    """Load `minerva.json` (google-deepmind/neptune).
+
+    Args:
+        path: The file.
+        videos: The folder of the videos, which are named by their YouTube ids.
+        without_chains: Accept records without human reasoning.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
 
     def parse(row: dict[str, Any]) -> Sample:
-        options = tuple(_text(row, f"answer_choice_{i}") for i in range(5))
-        number = _text(row, "answer_id")
+        options = tuple(_required_text(row, f"answer_choice_{i}") for i in range(5))
+        number = _required_text(row, "answer_id")
         if number not in {str(i) for i in range(5)}:
             raise _FieldError("answer_id", f"is {number!r}, not a number from 0 to 4")
         return Sample(
-            id=_text(row, "key"),
+            id=_required_text(row, "key"),
             source="minerva",
-            video=_video(videos, _text(row, "video_id"), "video_id"),
-            question=_text(row, "question"),
+            video=_find_video(videos, _required_text(row, "video_id"), "video_id"),
+            question=_required_text(row, "question"),
             options=options,
             answer=options[int(number)],
-            chain=_chain(row, "reasoning", without_chains),
+            chain=_human_chain(row, "reasoning", without_chains),
             licence=LICENCES["minerva"],
         )
 
-    yield from _read("minerva", _json_rows(path, "key", "minerva.json"), parse)
+    yield from _load_rows("minerva", _json_rows(path, "key", "minerva.json"), parse)
 
 
 def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
     """Load CausalVQA's CSV, with its first set of choices ("1. x|2. y").
 
-    The public release has no rationales and is for evaluation.
+    The public release has no rationales and is for evaluation only.
+
+    Raises:
+        SourceError: The file cannot be read.
     """
 
     def parse(row: dict[str, Any]) -> Sample:
-        options = tuple(o.partition(". ")[2].strip() or o.strip() for o in _text(row, "choices1").split("|"))
-        correct = _text(row, "correct1")
+        choices = _required_text(row, "choices1").split("|")
+        options = tuple(_without_number(choice) for choice in choices)
+        correct = _required_text(row, "correct1")
         answer: str | None
         if correct.isdecimal() and 0 < int(correct) <= len(options):
             answer = options[int(correct) - 1]
         else:
             answer = choose(correct, options)
         if answer is None:
-            raise _FieldError("correct1", f"{correct!r} names none of the {len(options)} choices")
+            raise _FieldError("correct1", f"{correct!r} is not one of the {len(options)} choices")
         return Sample(
-            id=_text(row, "qid"),
+            id=_required_text(row, "qid"),
             source="causalvqa",
-            video=_video(videos, _text(row, "renamed_video"), "renamed_video"),
-            question=_text(row, "question"),
+            video=_find_video(videos, _required_text(row, "renamed_video"), "renamed_video"),
+            question=_required_text(row, "question"),
             options=options,
             answer=answer,
-            chain=_chain(row, "rationale", without_chains),
+            chain=_human_chain(row, "rationale", without_chains),
             licence=LICENCES["causalvqa"],
         )
 
@@ -229,55 +249,70 @@ def load_causalvqa(path: Path, videos: Path, without_chains: bool = False) -> It
         "causalvqa",
         str(path.name),
         "licence",
-        f"{LICENCES['causalvqa']}: see that you may train on it",
+        f"{LICENCES['causalvqa']}: check that you may train on it",
         dropped=False,
     )
     rows = ((_name_of(row, "qid", f"line {n}"), row) for n, row in enumerate(table, start=2))
-    yield from _read("causalvqa", rows, parse)
+    yield from _load_rows("causalvqa", rows, parse)
+
+
+def _without_number(choice: str) -> str:
+    """Return the text of a choice: "it fell" of "1. it fell"."""
+    return choice.partition(". ")[2].strip() or choice.strip()
 
 
 def load_social_genome(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
     """Load Social Genome's questions.
 
-    `answer` (0-3 or its text) and `chain` come from its separate release.
+    The fields `answer` (0-3 or the text) and `chain` come from its separate release.
+
+    Raises:
+        SourceError: The file cannot be read.
     """
 
     def parse(row: dict[str, Any]) -> Sample:
-        options = tuple(_text(row, f"a{i}") for i in range(4))
-        given = _text(row, "answer")
+        options = tuple(_required_text(row, f"a{i}") for i in range(4))
+        given = _required_text(row, "answer")
         answer = options[int(given)] if given in ("0", "1", "2", "3") else choose(given, options)
         if answer is None:
-            raise _FieldError("answer", f"{given!r} names none of a0 to a3")
+            raise _FieldError("answer", f"{given!r} is not one of a0 to a3")
         return Sample(
-            id=_text(row, "qid"),
+            id=_required_text(row, "qid"),
             source="social-genome",
-            video=_video(videos, _text(row, "vid_name"), "vid_name"),
-            question=_text(row, "q"),
+            video=_find_video(videos, _required_text(row, "vid_name"), "vid_name"),
+            question=_required_text(row, "q"),
             options=options,
             answer=answer,
-            chain=_chain(row, "chain", without_chains),
-            trim=read_trim(_text(row, "ts"), "ts"),
+            chain=_human_chain(row, "chain", without_chains),
+            trim=_read_trim(_required_text(row, "ts"), "ts"),
             licence=LICENCES["social-genome"],
         )
 
-    yield from _read("social-genome", _json_rows(path, "qid", "Social Genome's JSON"), parse)
+    yield from _load_rows("social-genome", _json_rows(path, "qid", "Social Genome's JSON"), parse)
 
 
-def read_trim(text: str, field: str) -> tuple[float, float]:
-    """Read `"0.00-60.019"` as seconds."""
+def _read_trim(text: str, field: str) -> tuple[float, float]:
+    """Parse a start and an end in seconds, such as `"0.00-60.019"`; `field` is named in errors."""
     start, _, stop = text.partition("-")
     try:
         trim = float(start), float(stop)
     except ValueError:
-        raise _FieldError(field, f"{text!r} is not two times in seconds like '0.00-60.02'") from None
+        why = f"{text!r} is not a start and an end in seconds, such as '0.00-60.02'"
+        raise _FieldError(field, why) from None
     if not 0 <= trim[0] < trim[1] < float("inf"):
-        raise _FieldError(field, f"{text!r} is not a start and a later end")
+        raise _FieldError(field, f"{text!r} is not a start time and a later end time")
     return trim
 
 
 def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterator[Loaded]:
-    """Load one object a line: video, question, answer, chain; optionally options, id, trim ("start-end" or
-    [start, end]) and licence."""
+    """Load a JSON Lines file.
+
+    Each line is an object with `video`, `question`, `answer` and `chain`. Optional fields are `options`,
+    `id`, `trim` ("start-end" or [start, end], in seconds) and `licence`.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
 
     def rows() -> Iterator[tuple[str, Any]]:
         for n, line in enumerate(_open(path, "a JSON Lines file").splitlines(), start=1):
@@ -292,28 +327,29 @@ def load_jsonl(path: Path, videos: Path, without_chains: bool = False) -> Iterat
     def parse(row: dict[str, Any]) -> Sample:
         options = row.get("options") or []
         if not isinstance(options, list) or not all(isinstance(o, str) and o.strip() for o in options):
-            raise _FieldError("options", "must be a list of texts, none of them empty")
+            raise _FieldError("options", "must be a list of non-empty strings")
         trim = row.get("trim")
         if isinstance(trim, list):
             trim = "-".join(map(str, trim))
-        given = _text(row, "answer")
+        given = _required_text(row, "answer")
         answer = choose(given, tuple(options)) if options else given
         if answer is None:
-            raise _FieldError("answer", f"{given!r} names none of the options, by letter or by its words")
-        question, video = _text(row, "question"), _text(row, "video")
+            raise _FieldError("answer", f"{given!r} does not name an option by its letter or its words")
+        question = _required_text(row, "question")
+        video = _required_text(row, "video")
         return Sample(
             id=str(row.get("id") or f"{Path(video).stem}: {question}"),
             source="jsonl",
-            video=_video(videos, video, "video"),
+            video=_find_video(videos, video, "video"),
             question=question,
             options=tuple(options),
             answer=answer,
-            chain=_chain(row, "chain", without_chains),
-            trim=read_trim(str(trim), "trim") if trim else None,
+            chain=_human_chain(row, "chain", without_chains),
+            trim=_read_trim(str(trim), "trim") if trim else None,
             licence=str(row.get("licence") or ""),
         )
 
-    yield from _read("jsonl", rows(), parse)
+    yield from _load_rows("jsonl", rows(), parse)
 
 
 LOADERS: dict[str, Loader] = {
@@ -326,24 +362,24 @@ LOADERS: dict[str, Loader] = {
 
 @dataclass(slots=True)
 class Tally:
-    """Counts the samples and keeps the problems of a source."""
+    """The number of samples and the problems of a source."""
 
     samples: int = 0
     problems: list[Problem] = field(default_factory=list)
 
     def watch(self, loaded: Iterable[Loaded]) -> Iterator[Sample]:
-        """Pass the samples on, keep the problems."""
-        for one in loaded:
-            if isinstance(one, Problem):
-                self.problems.append(one)
+        """Yield and count the samples; store the problems."""
+        for item in loaded:
+            if isinstance(item, Problem):
+                self.problems.append(item)
             else:
                 self.samples += 1
-                yield one
+                yield item
 
     def __str__(self) -> str:
         dropped = Counter(p.field for p in self.problems if p.dropped)
-        noticed = Counter(p.field for p in self.problems if not p.dropped)
+        notices = Counter(p.field for p in self.problems if not p.dropped)
         lines = [f"{self.samples} samples"]
-        lines += [f"  {n} left out: {field}" for field, n in dropped.most_common()]
-        lines += [f"  {n} to look at: {field}" for field, n in noticed.most_common()]
+        lines += [f"  {n} dropped: {field}" for field, n in dropped.most_common()]
+        lines += [f"  {n} to check: {field}" for field, n in notices.most_common()]
         return "\n".join(lines)

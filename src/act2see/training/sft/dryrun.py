@@ -1,8 +1,7 @@
-"""What a fine-tuning run would take, before it takes it: tokens, memory by mode, and the command that starts
-it.
+"""An estimate of a fine-tuning run before it starts: tokens, memory by mode, and the command that starts it.
 
-Only the base's config, tokenizer and preprocessor are loaded; parameters are counted on the meta device.
-Memory, in bytes, for N parameters of which M are trained, on T tokens (the longest sample times the batch):
+Only the base's config, tokenizer and preprocessor are loaded; parameters are counted on the meta device. The
+memory in bytes, for N parameters, M of them trained, and T tokens (the longest sample times the batch):
 
     weights      full   4 N
                  lora   2 N (4 N on a CPU) + 4 M
@@ -12,11 +11,12 @@ Memory, in bytes, for N parameters of which M are trained, on T tokens (the long
     activations  c T (L h + A) with gradient checkpointing, c T L A without
 
 where c is 2 bytes in bfloat16 and 4 in float32, h the hidden size, q and k the widths of queries and keys, f
-the MLP's width, L the number of layers, and A = 4 h + 3 q + 3 k + 4 f the activations of a layer: norms,
+the width of the MLP, L the number of layers, and A = 4 h + 3 q + 3 k + 4 f the activations of a layer: norms,
 queries and output, keys and values, the gated MLP. LoRA adds 4 T bytes for each input of an adapted layer.
-Added are one tile of logits, and one block of a frozen vision tower (all blocks of a trained one).
+The activations also include one tile of logits and one block of a frozen vision tower (all blocks of a
+trained one).
 
-What allocators and kernels take is not counted: plan for a fifth more.
+The memory of allocators and kernels is not included: plan for a fifth more.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from act2see.graphs.config import Config
 from act2see.tools.frames import Record
+from act2see.tools.runtime.text import format_bytes
 from act2see.tools.runtime.weights import resolve_weights
 from act2see.trace.trace import Trace
 from act2see.training.sft.finetune import open_base, reader_of
@@ -41,15 +42,15 @@ if TYPE_CHECKING:
 
 Launch = Literal["ddp", "deepspeed_zero2", "deepspeed_zero3", "fsdp"]
 NF4_BYTES = 0.516
-"""A parameter's: four bits, and the doubly quantised scales of blocks of 64."""
+"""Bytes per parameter: four bits, and the doubly quantised scales of blocks of 64."""
 TILE = 4096, 32_768
-"""Positions and vocabulary entries whose logits TRL computes at once."""
+"""Positions and vocabulary entries of the logits that TRL computes together."""
 USABLE_SHARE = 0.8
-"""Of a GPU's memory; the rest is the allocator's."""
+"""Share of a GPU's memory that a run may use; the rest is for allocator and kernels."""
 
 
 class Memory(Record):
-    """The bytes of one process that holds everything."""
+    """The memory, in bytes, of one process without sharding."""
 
     mode: Mode
     weights: int
@@ -58,7 +59,7 @@ class Memory(Record):
     activations: int
 
     def per_gpu(self, launch: Launch, gpus: int) -> int:
-        """The bytes of each GPU: ZeRO-2 shards gradients and optimiser, ZeRO-3 and FSDP also the weights."""
+        """Return the bytes per GPU. ZeRO-2 shards gradients and optimiser, ZeRO-3 and FSDP also weights."""
         states = self.gradients + self.optimiser
         if launch == "ddp":
             return self.weights + states + self.activations
@@ -73,32 +74,36 @@ class DryRun(Record):
     base: str
     mode: Mode
     samples: int
+    """Number of traces to train on."""
     held_out: int
+    """Number of held-out traces."""
     left_out: tuple[LeftOut, ...]
     tokens: int
+    """Number of tokens of all samples."""
     trainable: int
-    """Tokens that would be trained on."""
+    """Number of tokens that are trained on."""
     vision: int
-    """Vision tokens."""
+    """Number of vision tokens."""
     longest: Size
+    """The size of the longest sample."""
     parameters: int
     trained: int
-    """Parameters that would be trained."""
+    """Number of trained parameters."""
     steps: int
     memory: tuple[Memory, ...]
-    """By mode."""
+    """The memory of each mode."""
     launch: Launch
     gpus: int
     command: str
     """The command line that starts the run."""
 
     @property
-    def masked(self) -> float:
-        """The share of tokens that are read and not trained on."""
+    def masked_share(self) -> float:
+        """The share of tokens that are not trained on."""
         return 1 - self.trainable / self.tokens
 
     def table(self) -> Table:
-        """For a terminal."""
+        """Return a table for a terminal."""
         from rich.table import Table
 
         table = Table("", "", title=f"{self.base}, mode {self.mode}", show_header=False)
@@ -106,14 +111,16 @@ class DryRun(Record):
         vision = f"{self.vision / self.tokens:.1%}"
         longest = self.longest
         table.add_row("samples", f"{self.samples:,}{held_out}")
-        for why in dict.fromkeys(left.why for left in self.left_out):
-            ids = [f"{left.id} ({left.tokens:,})" for left in self.left_out if left.why == why]
+        ids_by_reason: dict[str, list[str]] = {}
+        for left in self.left_out:
+            ids_by_reason.setdefault(left.why, []).append(f"{left.id} ({left.tokens:,})")
+        for why, ids in ids_by_reason.items():
             more = f" and {len(ids) - 5:,} more" if len(ids) > 5 else ""
             table.add_row("[red]left out[/]", f"{len(ids):,}, {why}: {', '.join(ids[:5])}{more}")
-        table.add_row("tokens", f"{self.tokens:,}, of which {vision} are vision tokens")
-        table.add_row("masked", f"{self.masked:.1%} ({self.trainable:,} are trained on)")
+        table.add_row("tokens", f"{self.tokens:,} ({vision} vision tokens)")
+        table.add_row("masked", f"{self.masked_share:.1%} ({self.trainable:,} tokens are trained on)")
         table.add_row("longest sample", f"{longest.id}: {longest.tokens:,} tokens, {longest.frames} frames")
-        table.add_row("parameters", f"{self.parameters:,}, of which {self.trained:,} are trained")
+        table.add_row("parameters", f"{self.parameters:,} ({self.trained:,} trained)")
         table.add_row("steps", f"{self.steps:,} on {self.gpus} GPUs")
         for memory in self.memory:
             table.add_row(f"memory, {memory.mode}", self._memory_row(memory))
@@ -122,13 +129,13 @@ class DryRun(Record):
 
     def _memory_row(self, memory: Memory) -> str:
         parts = (
-            f"{_size(memory.weights)} weights",
-            f"{_size(memory.gradients)} gradients",
-            f"{_size(memory.optimiser)} optimiser",
-            f"{_size(memory.activations)} activations",
+            f"{format_bytes(memory.weights, binary=True)} weights",
+            f"{format_bytes(memory.gradients, binary=True)} gradients",
+            f"{format_bytes(memory.optimiser, binary=True)} optimiser",
+            f"{format_bytes(memory.activations, binary=True)} activations",
         )
-        per_gpu = _size(memory.per_gpu(self.launch, self.gpus))
-        return f"{' + '.join(parts)}; {per_gpu} a GPU with {self.launch}"
+        per_gpu = format_bytes(memory.per_gpu(self.launch, self.gpus), binary=True)
+        return f"{' + '.join(parts)}; {per_gpu} per GPU with {self.launch}"
 
 
 def dry_run(
@@ -142,30 +149,32 @@ def dry_run(
     gpu_gib: float = 80,
     launch: Launch | None = None,
 ) -> DryRun:
-    """Count what `finetune` would train on, and estimate what it would take.
+    """Count the tokens that `finetune` would train on, and estimate its memory and steps.
 
     Args:
-        traces: The corpus's.
-        settings: Those of the run.
-        corpus: The corpus, for the command.
+        traces: The traces of the corpus.
+        settings: The settings of the run.
+        corpus: The path of the corpus, for the command.
         out: The run's folder, for the command.
-        graph: Asks held-out questions during training.
-        gpus: How many.
-        gpu_gib: The memory of each.
-        launch: One of the shipped accelerate configs. Default: plain data parallelism if a whole run fits a
-            GPU, else ZeRO-2 if held-out questions are to be asked and it fits, else FSDP.
+        graph: The graph that answers held-out questions during training; None for no such evaluation.
+        gpus: The number of GPUs.
+        gpu_gib: The memory of each GPU, in GiB.
+        launch: One of the shipped accelerate configs. Default: data parallelism if the whole run fits on one
+            GPU; else ZeRO-2 if held-out questions are asked and it fits; else FSDP.
 
     Raises:
-        Act2SeeError: What `finetune` would raise before its first step.
+        CorpusError: No trace is left to train on.
+        ConfigError: `lora_targets` names a layer that the base does not have.
+        WeightsError: The base cannot be read.
     """
     folder = resolve_weights(settings.base)
     packer, context = open_base(folder)
     samples = read_samples(traces, reader_of(packer, settings, graph), settings, context)
     model = meta_model(folder)
     longest = max(samples.sizes, key=lambda size: size.tokens)
-    memory = {
-        mode: estimate(model, settings.model_copy(update={"mode": mode}), longest) for mode in get_args(Mode)
-    }
+    memory: dict[Mode, Memory] = {}
+    for mode in get_args(Mode):
+        memory[mode] = estimate(model, settings.model_copy(update={"mode": mode}), longest)
     launch = launch or _choose_launch(memory[settings.mode], settings, gpus, gpu_gib)
     batches = math.ceil(len(samples.lines) / (settings.batch * gpus))
     steps = math.ceil(settings.epochs * math.ceil(batches / settings.accumulate))
@@ -185,12 +194,12 @@ def dry_run(
         memory=tuple(memory.values()),
         launch=launch,
         gpus=gpus,
-        command=command(settings, corpus, out, launch, gpus),
+        command=launch_command(settings, corpus, out, launch, gpus),
     )
 
 
 def _choose_launch(memory: Memory, settings: SftSettings, gpus: int, gpu_gib: float) -> Launch:
-    # A model can only be asked questions while it trains if each process holds all weights.
+    # Questions can only be asked during training if each process holds all weights.
     candidates: tuple[Launch, ...] = ("ddp", "deepspeed_zero2") if settings.eval_samples else ("ddp",)
     for launch in candidates:
         if memory.per_gpu(launch, gpus) <= USABLE_SHARE * gpu_gib * 2**30:
@@ -199,7 +208,7 @@ def _choose_launch(memory: Memory, settings: SftSettings, gpus: int, gpu_gib: fl
 
 
 def meta_model(folder: str) -> Any:
-    """The base's modules without weights."""
+    """Return the base's modules without weights, on the meta device."""
     import torch
     from transformers import AutoConfig, Qwen3VLForConditionalGeneration
 
@@ -208,7 +217,7 @@ def meta_model(folder: str) -> Any:
 
 
 def trained_parameters(model: Any, settings: SftSettings) -> int:
-    """How many parameters are trained."""
+    """Return the number of trained parameters."""
     if settings.mode != "full":
         return lora_parameters(model, settings)
     total = _parameters(model)
@@ -220,8 +229,15 @@ def _parameters(model: Any) -> int:
 
 
 def estimate(model: Any, settings: SftSettings, longest: Size) -> Memory:
-    """The formulas above for one mode, with the longest sample in every place of the batch."""
-    n, m = _parameters(model), trained_parameters(model, settings)
+    """Return the memory of the settings' mode by the formulas of this module, for batches of longest samples.
+
+    Args:
+        model: The `meta_model` of the base.
+        settings: The settings of the run.
+        longest: The size of the longest sample.
+    """
+    n = _parameters(model)
+    m = trained_parameters(model, settings)
     base_bytes = 4 if settings.device == "cpu" or settings.bf16 is False else 2
     if settings.mode == "full":
         weights, gradients, optimiser = 4 * n, 4 * m, 8 * m
@@ -238,7 +254,7 @@ def estimate(model: Any, settings: SftSettings, longest: Size) -> Memory:
 
 
 def _quantised_parameters(model: Any) -> int:
-    """Those of all linear layers but the head."""
+    """Return the number of parameters of all linear layers except the head."""
     import torch
 
     total = 0
@@ -249,7 +265,7 @@ def _quantised_parameters(model: Any) -> int:
 
 
 def _activations(model: Any, settings: SftSettings, sample: Size, c: int) -> int:
-    """The bytes of one sample; `c` is those of one number. The module's docstring explains the letters."""
+    """Return the bytes of one sample, for numbers of `c` bytes. The letters are defined at the top."""
     text, vision = model.config.text_config, model.config.vision_config
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     layers, h, f = text.num_hidden_layers, text.hidden_size, text.intermediate_size
@@ -272,25 +288,29 @@ def _activations(model: Any, settings: SftSettings, sample: Size, c: int) -> int
 
 
 def _adapted_inputs(model: Any, settings: SftSettings) -> int:
-    """The inputs of all adapted layers of the language model."""
+    """Return the number of inputs of all adapted layers of the language model."""
     layers = dict(model.named_modules())
     language = settings.model_copy(update={"freeze_vision": True})
     return sum(layers[name].in_features for name in lora_targets(model, language))
 
 
 def config_file(launch: Launch) -> str:
-    """The path of a shipped accelerate config."""
+    """Return the path of a shipped accelerate config."""
     return str(files("act2see.training.sft") / "accelerate" / f"{launch}.yaml")
 
 
-def command(settings: SftSettings, corpus: str, out: str, launch: Launch, gpus: int = 8) -> str:
-    """The command that starts the run, quoted for a shell."""
+def launch_command(settings: SftSettings, corpus: str, out: str, launch: Launch, gpus: int = 8) -> str:
+    """Return the command that starts the run, quoted for a shell.
+
+    Args:
+        settings: The settings of the run.
+        corpus: The path of the corpus.
+        out: The run's folder.
+        launch: One of the shipped accelerate configs.
+        gpus: The number of GPUs.
+    """
     words = ["accelerate", "launch", "--config_file", config_file(launch)]
     if gpus != 8:  # the number in the shipped configs
         words += ["--num_processes", str(gpus)]
     words += ["-m", "act2see", "sft", corpus, "--out", out]
-    return shlex.join([*words, *settings.arguments()])
-
-
-def _size(n: int) -> str:
-    return f"{n / 2**30:.1f} GiB" if n >= 2**30 / 10 else f"{n / 2**20:.1f} MiB"
+    return shlex.join([*words, *settings.cli_options()])

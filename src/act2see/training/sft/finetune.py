@@ -2,12 +2,12 @@
 
     traces + frame store -> samples (measured; some held out, some left out) -> trainer -> folder
 
-The folder is an ordinary one: an adapter (or, in mode `full`, a model) with tokenizer and preprocessor, which
-the graph takes as `reasoner.adapter` (or `reasoner.weights`). Beside them are `run.json`, what the run was
-started with, `sft.json`, its result, `README.md`, its card, and the checkpoints from which it resumes.
+The folder holds an adapter (in mode `full`, a model) with tokenizer and preprocessor, which the graph loads
+as `reasoner.adapter` (or `reasoner.weights`). It also holds the inputs of the run (`run.json`), its result
+(`sft.json`), its card (`README.md`), and the checkpoints from which it resumes.
 
-LoRA keeps the base in the GPU's bfloat16 and its own matrices in float32. Mode `full` trains in float32 with
-bfloat16 products, since steps of the paper's 2.5e-6 vanish in bfloat16's eight bits.
+LoRA keeps the base in bfloat16 on a GPU, and its own matrices in float32. Mode `full` trains in float32 with
+bfloat16 products: with the paper's learning rate of 2.5e-6, bfloat16 weights have too few bits to change.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ from act2see.training.sft.samples import (
 )
 from act2see.training.sft.settings import SftSettings
 from act2see.training.sft.trainer import (
-    arguments,
     build_trainer,
     has_bf16,
+    is_sharded,
     last_checkpoint,
     lora_config,
-    sharded,
+    trainer_arguments,
     without_mask,
 )
 
 PACKAGES = ("act2see", "torch", "transformers", "trl", "peft", "accelerate")
-"""The packages whose versions the result notes."""
+"""The packages whose versions the result records."""
 
 
 def finetune(
@@ -78,21 +78,23 @@ def finetune(
 
     Args:
         traces: The traces.
-        store: Where their frames are.
-        out: The run's folder; everything is written there.
-        settings: How to fine-tune.
-        graph: Asks held-out questions during training; None for no such evaluation.
-        questions: The held-out questions. Default: those of `eval_samples` traces, which are then kept from
-            training.
-        vary: Changes a trace each time that it is trained on.
-        corpus: Its name, for the card.
+        store: The store that holds their frames.
+        out: The run's folder.
+        settings: The settings of the run.
+        graph: The graph that answers held-out questions during training; None for no such evaluation.
+        questions: The held-out questions. Default: those of the held-out traces.
+        vary: Called each time that a trace is trained on, to vary it.
+        corpus: The name of the corpus, for the card.
         resume: Continue from the last complete checkpoint in `out`, if there is one.
         progress: Called at every logged step.
-        model: Replaces the base's weights.
+        model: A loaded model, which is used instead of the base's weights.
+
+    Returns:
+        The result, which is also in `out`.
 
     Raises:
-        ConfigError: The settings cannot work here.
-        CorpusError: There is nothing to train on, or the run cannot continue on this disk.
+        ConfigError: The settings cannot be used on this machine, or differ from those of the resumed run.
+        CorpusError: No trace is left to train on, or the disk failed.
         StoreError: A frame is missing, or a file cannot be written.
         WeightsError: The base cannot be loaded.
     """
@@ -101,25 +103,12 @@ def finetune(
     folder = local_weights("the base", settings.base)
     packer, context = open_base(folder)
     reader = reader_of(packer, settings, graph)
-    samples = read_samples(traces, reader, settings, context)
-    check_frames(samples, store)
-    bound_patch_cache(packer, samples.sizes)
-    args = arguments(settings, out)
-    if args.n_gpu > 1:
-        raise ConfigError(
-            "one process sees several GPUs: start it with `accelerate launch` (see --dry-run), "
-            "or set CUDA_VISIBLE_DEVICES"
-        )
+    samples = _prepare_samples(traces, reader, store, settings, context)
+    args = trainer_arguments(settings, out)  # before the model is loaded: DeepSpeed needs them
     inputs = RunInputs(settings=settings, samples=samples.digest, processes=args.world_size)
     checkpoint = _checkpoint_to_resume(out, inputs, resume)
-    if model is None:
-        model = load_base(folder, settings)
-    adapter = None
-    if settings.mode == "full":
-        model.requires_grad_(True)
-        model.model.visual.requires_grad_(not settings.freeze_vision)
-    else:
-        adapter = lora_config(model, settings)
+    model = load_base(folder, settings) if model is None else model
+    peft_config = _choose_parameters(model, settings)
     base = Base(name=settings.base, digest=weights_digest(folder))
     evaluation = _graph_evaluation(questions, samples, graph, folder, settings)
     if args.should_save:
@@ -132,35 +121,27 @@ def finetune(
         samples,
         settings,
         base,
-        peft_config=adapter,
+        peft_config=peft_config,
         evaluation=evaluation,
         progress=progress,
     )
-    if evaluation and sharded(trainer):
-        raise ConfigError(
-            "each process holds a part of the model, so none can ask it questions while it trains: "
-            "use ddp.yaml or deepspeed_zero2.yaml, or evaluate the checkpoints afterwards (eval_samples 0)"
-        )
-    started = time.perf_counter()
-    with _explain_errors(), equal_frames(model), without_mask(model):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        result = _result(trainer, samples, settings, base, time.perf_counter() - started)
+    _check_evaluation(trainer, evaluation)
+    seconds = _train(trainer, model, checkpoint)
+    names = {"corpus": corpus, "graph": graph.name if graph else "", "folder": str(out)}
+    result = _result(trainer, samples, settings, base, seconds).model_copy(update=names)
+    with _explain_errors():
         trainer.save_model(str(out))
-    result = result.model_copy(
-        update={"corpus": corpus, "graph": graph.name if graph else "", "folder": str(out)}
-    )
     if args.should_save:
-        write_text(out / RESULT, result.model_dump_json(indent=1) + "\n")
-        write_text(out / CARD, model_card(result))
+        _write_result(result, out)
     return result
 
 
 @quiet()
 def open_base(folder: str) -> tuple[Packer, int]:
-    """The base's packer and its context in tokens; its weights are not loaded.
+    """Return the base's packer and its context in tokens, without loading its weights.
 
     Raises:
-        WeightsError: The folder is no Qwen3-VL, or cannot be read.
+        WeightsError: The folder is not a Qwen3-VL, or cannot be read.
     """
     from transformers import AutoConfig
 
@@ -168,22 +149,23 @@ def open_base(folder: str) -> tuple[Packer, int]:
         config = AutoConfig.from_pretrained(folder).get_text_config()
         return Packer.from_pretrained(folder), int(config.max_position_embeddings)
     except (OSError, ValueError) as e:
-        raise WeightsError(f"the base {folder} cannot be read: {first_line(e)}") from e
+        raise WeightsError(
+            f"cannot read the base {folder} ({first_line(e)}): give the folder of a Qwen3-VL"
+        ) from e
 
 
 def reader_of(packer: Packer, settings: SftSettings, graph: Config | None) -> Reader:
-    """A reader with the prompt style of the settings, and with the usage lines of the graph's tools."""
+    """Return a reader with the prompt style of the settings and the usage lines of the graph's tools."""
     usages = {tag: tool.usage for tag, tool in build_parts(graph).tools.items()} if graph else {}
     return Reader(packer, settings.prompt, usages)
 
 
 @quiet()
 def load_base(folder: str, settings: SftSettings) -> Any:
-    """Load the base in the precision of its mode: float32, but bfloat16 for a frozen base on GPUs that have
-    it.
+    """Load the base in float32, or in bfloat16 if it is frozen and the GPU supports it.
 
     Raises:
-        WeightsError: It cannot be loaded.
+        WeightsError: The base cannot be loaded.
     """
     import torch
     from transformers import Qwen3VLForConditionalGeneration
@@ -194,7 +176,7 @@ def load_base(folder: str, settings: SftSettings) -> Any:
     if settings.mode == "qlora":
         from transformers import BitsAndBytesConfig
 
-        # NF4 with double quantisation (QLoRA, arXiv 2305.14314); bfloat16 storage, so that FSDP can shard it.
+        # NF4 with double quantisation (QLoRA, arXiv 2305.14314). FSDP can shard only storage in `dtype`.
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -206,36 +188,71 @@ def load_base(folder: str, settings: SftSettings) -> Any:
     try:
         return Qwen3VLForConditionalGeneration.from_pretrained(folder, **options)
     except (OSError, ValueError) as e:
-        raise WeightsError(f"the base {settings.base} cannot be loaded: {first_line(e)}") from e
+        raise WeightsError(
+            f"cannot load the base {settings.base} ({first_line(e)}): download it again, or use another base"
+        ) from e
 
 
 def _check_settings(settings: SftSettings, graph: Config | None) -> None:
-    """Raise for what must fail, before anything is loaded."""
-    import torch
+    """Check packages, hardware and prompt style before anything is loaded.
 
+    Raises:
+        ConfigError: The settings cannot be used.
+    """
     packages = ["trl", "peft", "datasets"]
     if settings.report_to != "none":
         packages.append(settings.report_to)
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise ConfigError(
-                f"fine-tuning needs the package {package}: pip install 'act2see[train]' {package}"
+                f"fine-tuning needs the package {package}: `pip install 'act2see[train]' {package}`"
             )
     if settings.mode == "qlora":
-        missing = ""
-        if not torch.cuda.is_available():
-            missing = "a CUDA GPU"
-        elif importlib.util.find_spec("bitsandbytes") is None:
-            missing = "the package bitsandbytes"
-        if missing:
-            raise ConfigError(
-                f"mode qlora needs {missing}: use mode lora, which learns the same with a base in 16 bits"
-            )
+        _check_qlora()
     if graph and graph.reasoner.prompt != settings.prompt:
         raise ConfigError(
-            f"the graph prompts in the style {graph.reasoner.prompt!r} and training in {settings.prompt!r}: "
-            "set prompt to the graph's, so that the model reads what it was trained on"
+            f"the graph's prompt style is {graph.reasoner.prompt!r}, but training uses {settings.prompt!r}: "
+            "set `prompt` to the graph's style"
         )
+
+
+def _check_qlora() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        missing = "a CUDA GPU"
+    elif importlib.util.find_spec("bitsandbytes") is None:
+        missing = "the package bitsandbytes"
+    else:
+        return
+    raise ConfigError(f"mode qlora needs {missing}: use mode lora, which differs only in its 16-bit base")
+
+
+def _check_evaluation(trainer: Any, evaluation: GraphEvaluation | None) -> None:
+    if evaluation and is_sharded(trainer):
+        raise ConfigError(
+            "each process holds only a part of the model, which cannot answer questions during training: "
+            "use ddp.yaml or deepspeed_zero2.yaml, or set `eval_samples: 0` and evaluate the checkpoints"
+        )
+
+
+def _choose_parameters(model: Any, settings: SftSettings) -> Any:
+    """Select the parameters to train; return the `lora_config`, or None in mode `full`."""
+    if settings.mode != "full":
+        return lora_config(model, settings)
+    model.requires_grad_(True)
+    model.model.visual.requires_grad_(not settings.freeze_vision)
+    return None
+
+
+def _prepare_samples(
+    traces: Iterable[Trace], reader: Reader, store: FrameStore, settings: SftSettings, context: int
+) -> Samples:
+    """Read the samples, check their frames, and limit the cache of the reader's packer."""
+    samples = read_samples(traces, reader, settings, context)
+    check_frames(samples, store)
+    bound_patch_cache(reader.packer, samples.sizes)
+    return samples
 
 
 def _graph_evaluation(
@@ -253,19 +270,18 @@ def _graph_evaluation(
 
 
 def _checkpoint_to_resume(out: Path, inputs: RunInputs, resume: bool) -> Path | None:
-    """The checkpoint to resume from; None to begin.
+    """Return the checkpoint to resume from; None starts a new run.
 
     Raises:
         ConfigError: `out` holds a run and `resume` is not set, or the run has other settings, samples or
             processes.
+        CorpusError: The inputs of the run cannot be read.
     """
     checkpoint = last_checkpoint(out)
     if checkpoint is None:
         return None
     if not resume:
-        raise ConfigError(
-            f"{out} holds a run that reached {checkpoint.name}: resume it, or name another folder"
-        )
+        raise ConfigError(f"{out} holds a run with {checkpoint.name}: resume it, or use another folder")
     if (out / RUN).is_file():
         _check_same_inputs(out, inputs)
     return checkpoint
@@ -277,32 +293,42 @@ def _check_same_inputs(out: Path, inputs: RunInputs) -> None:
         before = RunInputs.model_validate_json(file.read_text(encoding="utf-8"))
     except ValueError as e:
         raise CorpusError(
-            f"{file} cannot be read ({first_line(e)}): name another folder, or delete this one"
+            f"cannot read {file} ({first_line(e)}): use another folder, or delete this one"
         ) from e
-    if key := before.settings.differs(inputs.settings):
-        was, now = getattr(before.settings, key), getattr(inputs.settings, key)
+    if key := before.settings.first_difference(inputs.settings):
+        old = getattr(before.settings, key)
+        new = getattr(inputs.settings, key)
         raise ConfigError(
-            f"the run in {out} has {key} {was!r}, not {now!r}: resume it with that, or name another folder"
+            f"{out} holds a run with other settings, {key} was {old!r}, now {new!r}: "
+            "restore it, or use another folder"
         )
     if before.samples != inputs.samples:
         raise ConfigError(
-            f"the run in {out} is on another corpus: give the one that it was started with, "
-            "or name another folder"
+            f"{out} holds a run with other samples: give the corpus that the run started with, "
+            "or use another folder"
         )
     if before.processes != inputs.processes:
         raise ConfigError(
-            f"the run in {out} has {before.processes} processes, not {inputs.processes}: "
-            "resume it with as many"
+            f"{out} holds a run with {before.processes} processes, now {inputs.processes}: "
+            f"resume it with {before.processes}"
         )
+
+
+def _train(trainer: Any, model: Any, checkpoint: Path | None) -> float:
+    """Run the trainer; return its duration in seconds."""
+    started = time.perf_counter()
+    with _explain_errors(), equal_frames(model), without_mask(model):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return time.perf_counter() - started
 
 
 @contextmanager
 def _explain_errors() -> Iterator[None]:
-    """Turn running out of memory or disk into one line that says what to do."""
+    """Within the context, convert errors of memory and disk into errors that name the remedy."""
     import torch
     from safetensors import SafetensorError
 
-    remedy = "mend what is wrong with the disk, then resume the run"
+    remedy = "check the disk and its free space, then resume the run"
     try:
         yield
     except torch.OutOfMemoryError as e:
@@ -313,12 +339,14 @@ def _explain_errors() -> Iterator[None]:
     except (OSError, SafetensorError) as e:
         raise CorpusError(f"the run stopped ({e}): {remedy}") from e
     except RuntimeError as e:
-        if "StreamWriter" not in str(e):  # torch.save's words for a file that it could not write
+        # torch.save raises a RuntimeError with this word if it cannot write a file.
+        if "StreamWriter" not in str(e):
             raise
         raise CorpusError(f"the run stopped ({first_line(e)}): {remedy}") from e
 
 
 def _result(trainer: Any, samples: Samples, settings: SftSettings, base: Base, seconds: float) -> SftResult:
+    """Return the result of a trained run, without the names of corpus, graph and folder."""
     import torch
 
     peak_gib = None
@@ -341,3 +369,9 @@ def _result(trainer: Any, samples: Samples, settings: SftSettings, base: Base, s
         history=tuple(history),
         versions={package: version(package) for package in PACKAGES},
     )
+
+
+def _write_result(result: SftResult, out: Path) -> None:
+    """Write the result and the card."""
+    write_text(out / RESULT, result.model_dump_json(indent=1) + "\n")
+    write_text(out / CARD, model_card(result))

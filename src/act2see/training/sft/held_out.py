@@ -1,8 +1,8 @@
-"""Evaluation during training: held-out questions through the real graph, with the model as it is now.
+"""Evaluation during training: held-out questions are asked through the real graph, with the current model.
 
-The loss on held-out chains says how well the model continues a teacher; only the graph, with its own tools
-and their frames, says whether it answers. Decoding is greedy. The tools stay loaded between evaluations, the
-model's cache does not.
+The loss on held-out chains measures how well the model continues a teacher's chain. Only the graph, with its
+tools and their frames, measures whether the model answers right. Decoding is greedy. The tools stay loaded
+between evaluations; the model's cache is released.
 """
 
 from __future__ import annotations
@@ -32,17 +32,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Counts over questions; those of several processes can be added."""
+    """Counts over questions, which can be added across processes."""
 
     questions: int = 0
     right: int = 0
+    """Number of questions that were answered right."""
     called: int = 0
-    """Questions for which a tool was called."""
+    """Number of questions for which a tool was called."""
     calls: int = 0
+    """Number of successful calls."""
     failed: int = 0
+    """Number of questions whose run failed."""
 
     def metrics(self, seconds: float) -> dict[str, float]:
-        """The metrics as the Trainer logs them. The call rate is the share of questions with a call."""
+        """Return the metrics by the Trainer's names. The call rate is the share of questions with a call."""
         n = max(1, self.questions)
         return {
             "eval_accuracy": self.right / n,
@@ -55,7 +58,8 @@ class Scores:
 
 
 def questions_of(traces: Iterable[Trace]) -> list[Sample]:
-    """The questions of a corpus's traces. Their own answers are the right ones: a corpus holds no others."""
+    """Return the questions of a corpus's traces. A trace's own answer is the right one, since a corpus holds
+    only chains with a right answer."""
     return [
         Sample(
             id=trace.id,
@@ -70,14 +74,14 @@ def questions_of(traces: Iterable[Trace]) -> list[Sample]:
 
 
 class GraphEvaluation:
-    """Asks questions through a graph whose reasoner is replaced by the given model.
+    """An evaluation that asks questions through a graph whose reasoner is replaced by the given model.
 
     Args:
         questions: The held-out questions.
         config: The graph.
         base: The folder of the base, for its tokenizer.
-        seed: Of the tools.
-        concurrency: How many questions are asked at once.
+        seed: The seed of the tools.
+        concurrency: Number of questions that are asked at the same time.
 
     Raises:
         ConfigError: The video of a question is missing.
@@ -90,11 +94,13 @@ class GraphEvaluation:
         if missing:
             raise ConfigError(
                 f"{len(missing)} of {len(questions)} held-out questions have no video "
-                f"({missing[0].id}: {missing[0].video}): put the clips where the corpus says they are, "
-                "or evaluate on nothing with eval_samples 0"
+                f"({missing[0].id}: {missing[0].video}): restore the clips at the paths of the corpus, "
+                "or turn the evaluation off with `eval_samples: 0`"
             )
-        self.questions, self.seed, self.concurrency = list(questions), seed, concurrency
-        # The base's own tokenizer; the weights that the config names are not loaded.
+        self.questions = list(questions)
+        self.seed = seed
+        self.concurrency = concurrency
+        # The tokenizer is the base's. The weights that the config names are never loaded.
         reasoner = config.reasoner.model_copy(
             update={"use": "transformers", "weights": base, "adapter": None}
         )
@@ -107,8 +113,8 @@ class GraphEvaluation:
 
         Args:
             model: A Qwen3-VL; its training mode is restored afterwards.
-            name: Names the model in traces.
-            rank: The number of this process.
+            name: The name of the model in traces.
+            rank: The index of this process.
             world: The number of processes.
         """
         was_training = bool(model.training)
@@ -120,16 +126,12 @@ class GraphEvaluation:
     async def _ask(self, model: Any, name: str, questions: Sequence[Sample]) -> Scores:
         if self._parts is None:
             self._parts = build_parts(self.config)
-        store, settings = self._parts.resources.store, self.config.reasoner
+        store = self._parts.resources.store
+        settings = self.config.reasoner
         packer = Packer.from_pretrained(self.base)
-        packer.cached_images = 0
+        packer.cached_images = 0  # this packer serves one evaluation, so cached frames would only use memory
         engine = TransformersReasoner(
-            model,
-            packer,
-            store,
-            name=name,
-            rows=settings.rows,
-            context=settings.context,
+            model, packer, store, name=name, rows=settings.rows, context=settings.context
         )
         graph = create_act2see(self.config, parts=replace(self._parts, reasoner=engine))
 
@@ -147,15 +149,16 @@ class GraphEvaluation:
                 log.warning("held-out question %s failed: %s", question.id, e)
                 return Scores(1, failed=1)
             calls = sum(call.outcome == "ok" for call in trace.calls)
-            return Scores(1, int(question.is_right(trace.answer)), int(calls > 0), calls)
+            right = question.is_right(trace.answer)
+            return Scores(1, right=int(right), called=int(calls > 0), calls=calls)
 
         try:
-            return added(await map_concurrently(score, questions, self.concurrency))
+            return add_scores(await map_concurrently(score, questions, self.concurrency))
         finally:
             engine.close()
 
 
-def added(scores: Iterable[Scores]) -> Scores:
-    """The sums of the counts."""
+def add_scores(scores: Iterable[Scores]) -> Scores:
+    """Return the sums of the counts."""
     columns = zip(*map(astuple, scores), strict=True)
     return Scores(*map(sum, columns))

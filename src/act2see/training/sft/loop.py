@@ -1,8 +1,8 @@
-"""Supervised fine-tuning on rollouts: one plain loop, for models that fit one machine.
+"""Supervised fine-tuning on rollouts: a simple loop for models that fit on one machine.
 
-The loss is token-level negative log-likelihood over the positions that `collate` marks as trainable; logits
-are computed for those alone. Weights stay in float32; on processors with bfloat16 arithmetic the matrix
-products use it (1.6 times the speed on a micro step).
+The loss is the token-level negative log-likelihood over the positions that `collate` marks as trainable;
+logits are computed only for those positions. Weights stay in float32. On processors with bfloat16 arithmetic,
+matrix products use bfloat16 (1.6 times the speed on a micro step).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 Progress = Callable[[str, int, int, float], None]
-"""Called with the name of the stage, the step, the number of steps, and the loss."""
+"""A function that is called with the name of the stage, the step, the number of steps, and the loss."""
 
 
 def fast_bf16(device: str) -> bool:
@@ -28,9 +28,17 @@ def fast_bf16(device: str) -> bool:
 
 
 def warm_cosine(step: int, steps: int, peak: float, warmup: int) -> float:
-    """The learning rate of a step: a linear rise over `warmup` steps, and a cosine down to a tenth of
-    `peak`."""
-    return peak * min(1.0, (step + 1) / warmup) * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    """Return the learning rate of a step: a linear rise, times a cosine decay to a tenth of the peak.
+
+    Args:
+        step: The step, from 0.
+        steps: The number of steps.
+        peak: The peak of the learning rate.
+        warmup: Steps until the peak.
+    """
+    rise = min(1.0, (step + 1) / warmup)
+    decay = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps))
+    return peak * rise * decay
 
 
 def fit(
@@ -48,13 +56,13 @@ def fit(
 
     Args:
         model: A Qwen3-VL.
-        batches: From `collate`; only as many as there are steps are used.
-        steps: How many.
+        batches: Batches of `collate`; at most `steps` of them are used.
+        steps: The number of steps.
         rate: The peak of the learning rate.
-        warmup: Steps until that peak.
-        weight_decay: AdamW's.
-        name: Of the stage, for `progress`.
-        progress: Called every 25 steps.
+        warmup: Steps until the peak.
+        weight_decay: The weight decay of AdamW.
+        name: The name of the stage, for `progress`.
+        progress: Called every 25 steps and at the last step.
     """
     import torch
 
@@ -66,17 +74,17 @@ def fit(
                 break
             for group in optimiser.param_groups:
                 group["lr"] = warm_cosine(step, steps, rate, warmup)
+            # transformers stores the position offsets of the last batch here and would reuse them.
             model.model.rope_deltas = None
             labels = batch.pop("labels")[:, 1:]  # (B, T - 1)
-            # Padding is on the right, and no other token attends to it. Without a mask, attention takes its
-            # causal path, and a step a quarter less time.
+            # Padding is on the right, and no other token attends to it. Without a mask, attention uses its
+            # causal path, and a step takes a quarter less time.
             del batch["attention_mask"]
             with torch.autocast(model.device.type, torch.bfloat16, enabled=fast_bf16(model.device.type)):
                 hidden = model.model(**batch, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, D)
                 hidden = hidden[labels != IGNORED]  # (N, D): the trainable positions
-                loss: Any = torch.nn.functional.cross_entropy(
-                    model.lm_head(hidden).float(), labels[labels != IGNORED]
-                )
+                logits = model.lm_head(hidden).float()  # (N, V)
+                loss: Any = torch.nn.functional.cross_entropy(logits, labels[labels != IGNORED])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()

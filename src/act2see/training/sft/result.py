@@ -1,11 +1,12 @@
 """The inputs and the result of a fine-tuning run, and its model card.
 
-`run.json` holds the `RunInputs`, `sft.json` the `SftResult`, `README.md` the card: what was trained, on what,
-how it went, how to load it.
+`run.json` holds the `RunInputs`, `sft.json` the `SftResult`, and `README.md` the card: the corpus, the
+settings, the losses, the evaluation, and how to load the model.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import yaml
@@ -19,26 +20,25 @@ from act2see.training.sft.settings import SftSettings
 
 RUN, RESULT, CARD = "run.json", "sft.json", "README.md"
 MAX_ROWS = 24
-"""Rows of a table of logged figures; longer histories are thinned."""
+"""Maximum number of rows in a table of logged figures; longer histories are thinned."""
 
 LIMITS = """\
-- It learnt to continue the chains of one corpus: it calls a tool as often as they do, for questions like
-  theirs.
-- The frames that it asks for come from the tools of the graph. With other tools, prompts or initial frames
-  than those of the corpus it reads something that it was not trained on; the prompt must keep the style given
-  above.
+- The model learnt from the chains of one corpus: it calls tools as often as those chains, on similar
+  questions.
+- The requested frames come from the tools of the graph. Tools, prompts or initial frames that differ from
+  those of the corpus are outside the training data; the prompt must have the style given above.
 - A generated frame is imagined. It is marked as such in every trace, and is not evidence of what happened.
-- Held-out figures are of the few questions named, answered greedily: read them as a direction, not as a
-  benchmark.
+- The held-out figures are of a small number of questions with greedy decoding: they show a direction and are
+  not a benchmark.
 """
 
 
 class RunInputs(Record):
-    """The inputs of a run; it can only be resumed with the same."""
+    """The inputs of a run, which must be equal when the run is resumed."""
 
     settings: SftSettings
     samples: str
-    """The digest of its samples."""
+    """Digest of the samples."""
     processes: int = 1
 
 
@@ -48,42 +48,44 @@ class SftResult(Record):
     base: Base
     settings: SftSettings
     corpus: str = ""
-    """Its name."""
+    """Name of the corpus."""
     digest: str = ""
-    """Of the samples."""
+    """Digest of the samples."""
     samples: int = 0
-    """Traces that were trained on."""
+    """Number of traces that were trained on."""
     held_out: int = 0
-    """Traces that were kept from training, to be asked during it."""
+    """Number of traces that were not trained on, and whose questions were asked during training."""
     left_out: tuple[LeftOut, ...] = ()
     tokens: int = 0
+    """Number of tokens of all samples."""
     trainable: int = 0
-    """Tokens that were trained on: those that the model wrote."""
+    """Number of tokens that were trained on: those that the model wrote."""
     steps: int = 0
     processes: int = 1
     seconds: float = 0.0
     peak_gib: float | None = None
-    """Of the memory of one GPU; None without a GPU."""
+    """Peak memory of one GPU; None without a GPU."""
     history: tuple[dict[str, float], ...] = ()
-    """The Trainer's log: losses, and metrics for the steps at which the model was evaluated."""
+    """The Trainer's log: losses, and the metrics of each evaluation."""
     versions: dict[str, str] = Field(default_factory=dict)
-    """By package."""
+    """Package -> version."""
     graph: str = ""
-    """The name of the graph that was asked during training."""
+    """Name of the graph that answered questions during training."""
     folder: str = ""
+    """The run's folder."""
 
     @property
     def losses(self) -> list[tuple[int, float]]:
-        """By step."""
+        """The logged losses, as pairs of step and loss."""
         return self.series("loss")
 
     def series(self, name: str) -> list[tuple[int, float]]:
-        """A logged figure by step: `loss`, `eval_accuracy`, `eval_call_rate`, ..."""
+        """Return pairs of step and value of a logged figure, such as `loss` or `eval_accuracy`."""
         return [(int(entry["step"]), entry[name]) for entry in self.history if name in entry]
 
 
 def model_card(result: SftResult) -> str:
-    """Markdown with the front matter that hubs read."""
+    """Return the model card: Markdown with the front matter of the Hugging Face hub."""
     base, settings = result.base.name, result.settings
     title = f"A LoRA adapter for `{base}`" if settings.mode != "full" else f"`{base}`, fine-tuned in full"
     settings_yaml = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
@@ -91,18 +93,18 @@ def model_card(result: SftResult) -> str:
         f"---\n{_front_matter(result)}\n---\n",
         f"# act2see: fine-tuned on {result.corpus or 'a corpus of traces'}\n",
         f"{title}: it calls `retrieve` and `generate` while it thinks, "
-        "and continues from the frames that come back.\n",
+        "and continues from the returned frames.\n",
         "## Corpus\n",
-        _facts(_corpus(result)),
+        _fact_table(_corpus_facts(result)),
         "## Run\n",
-        _facts(_run(result)),
+        _fact_table(_run_facts(result)),
         "Settings:\n",
         f"```yaml\n{settings_yaml}```\n",
         "Loss:\n",
         _series(result, ("loss", "mean_token_accuracy", "grad_norm", "learning_rate")),
         "## Held-out questions\n",
         _held_out(result),
-        "## Use it\n",
+        "## Usage\n",
         f"```yaml\n{_config(result)}```\n",
         "    act2see ask clip.mp4 'What happens?' --config act2see.yaml\n",
         "## Limits\n",
@@ -127,7 +129,7 @@ def _is_micro(result: SftResult) -> bool:
     return result.base.name.startswith("micro:")
 
 
-def _corpus(result: SftResult) -> list[tuple[str, str]]:
+def _corpus_facts(result: SftResult) -> list[tuple[str, str]]:
     reasons = Counter(left.why for left in result.left_out)
     share = result.trainable / max(1, result.tokens)
     return [
@@ -136,11 +138,11 @@ def _corpus(result: SftResult) -> list[tuple[str, str]]:
         ("samples trained on", f"{result.samples:,}"),
         ("held out", f"{result.held_out:,}"),
         ("left out", "; ".join(f"{n}: {why}" for why, n in reasons.items()) or "none"),
-        ("tokens", f"{result.tokens:,}, of which {result.trainable:,} trained on ({share:.1%})"),
+        ("tokens", f"{result.tokens:,}, {result.trainable:,} of them trained on ({share:.1%})"),
     ]
 
 
-def _run(result: SftResult) -> list[tuple[str, str]]:
+def _run_facts(result: SftResult) -> list[tuple[str, str]]:
     samples = result.settings.batch * result.settings.accumulate * result.processes
     rows = [
         ("steps", f"{result.steps:,} of {samples} samples, by {result.processes} process(es)"),
@@ -166,18 +168,18 @@ def _config(result: SftResult) -> str:
 def _held_out(result: SftResult) -> str:
     names = ("eval_accuracy", "eval_call_rate", "eval_calls", "eval_loss")
     if not any(result.series(name) for name in names):
-        return "None were asked during training.\n"
+        return "No questions were asked during training.\n"
     text = ""
     if asked := result.series("eval_questions"):
-        text += f"Through the graph `{result.graph}`, {asked[-1][1]:.0f} questions. "
-    text += "The call rate is the share of questions for which a tool was called.\n"
+        text += f"The graph `{result.graph}` answered {asked[-1][1]:.0f} questions. "
+    text += "The call rate is the share of questions with a tool call.\n"
     if failed := sum(n for _, n in result.series("eval_failed")):
         text += f"{failed:.0f} questions failed and count as wrong.\n"
     return f"{text}\n{_series(result, names)}"
 
 
 def _series(result: SftResult, names: tuple[str, ...]) -> str:
-    """A table of logged figures by step, thinned to `MAX_ROWS`, the first and the last step kept."""
+    """Return a table of logged figures, thinned to about `MAX_ROWS` steps with the first and the last one."""
     columns = {}
     for name in names:
         if values := dict(result.series(name)):
@@ -185,7 +187,7 @@ def _series(result: SftResult, names: tuple[str, ...]) -> str:
     steps = sorted({step for values in columns.values() for step in values})
     if not steps:
         return "Nothing was logged.\n"
-    stride = max(1, -(-len(steps) // MAX_ROWS))
+    stride = max(1, math.ceil(len(steps) / MAX_ROWS))
     shown = steps[::stride]
     if shown[-1] != steps[-1]:
         shown.append(steps[-1])
@@ -196,5 +198,5 @@ def _series(result: SftResult, names: tuple[str, ...]) -> str:
     return markdown_table(("step", *columns), rows)
 
 
-def _facts(rows: list[tuple[str, str]]) -> str:
+def _fact_table(rows: list[tuple[str, str]]) -> str:
     return markdown_table(("", ""), rows)

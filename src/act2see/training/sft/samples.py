@@ -1,9 +1,9 @@
-"""From traces to batches: how a trace is read for training, how long it is, and what is left out.
+"""Convert traces to batches: read and measure traces, hold some out, leave some out, and collate rows.
 
 Every trace is measured before the first step. A trace that is longer than the context, or in which the model
-wrote nothing, is left out and named; none is ever cut. A trace may be varied each time it is trained on
-(`vary`: its options shuffled, say). The variation is drawn from the seed, the epoch and the trace, so that a
-resumed run sees the same.
+wrote nothing, is left out and named; no trace is truncated. `vary` can change a trace each time that it is
+trained on, for instance shuffle its options. The random numbers of a variation depend on the seed, the epoch
+and the trace, so that a resumed run repeats them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Vary = Callable[[Trace, random.Random], Trace]
+"""A function that returns a variation of a trace."""
 PATCH_CACHE_BYTES = 256 << 20
-"""Preprocessed frames that stay in memory; those of the 8B model have 5 MB each."""
+"""Size of the cache of preprocessed frames; a frame of the 8B model has 5 MB."""
 
 
 class LeftOut(Record):
@@ -41,6 +42,7 @@ class LeftOut(Record):
     id: str
     tokens: int
     why: str
+    """The reason."""
 
 
 class Size(Record):
@@ -49,31 +51,32 @@ class Size(Record):
     id: str
     tokens: int
     trainable: int
-    """Tokens that are trained on."""
+    """Number of tokens that are trained on."""
     vision: int
-    """Vision tokens."""
+    """Number of vision tokens."""
     frames: int
     patches: int
-    """Of all frames."""
+    """Number of patches of all frames."""
     largest: int
-    """Patches of the largest frame."""
+    """Number of patches of the largest frame."""
 
 
 @dataclass(slots=True)
 class Reader:
-    """Reads a trace as the reasoner reads it."""
+    """A reader that converts a trace into the rollout that the reasoner reads."""
 
     packer: Packer
     style: str
-    """The prompt's."""
+    """The style of the prompt."""
     usages: Mapping[str, str] = field(default_factory=dict)
-    """By tag: what the prompt says of a tool."""
+    """Tag -> the usage line of the tool in the prompt."""
 
     def rollout(self, trace: Trace) -> Rollout:
-        """The rollout with its end of turn, and with the prompt of the tools that the trace's run had."""
+        """Return the rollout with its end of turn; its prompt lists the tools of the trace's run."""
         return render(trace, prompt_of(trace, self.style, self.usages), end_of_turn=True)
 
     def size(self, trace: Trace) -> Size:
+        """Return the size of a trace."""
         packed = self.packer.pack(self.rollout(trace))
         patches = [rows * columns for _, rows, columns in packed.grids]
         return Size(
@@ -97,10 +100,11 @@ class Samples:
     """The traces of a run."""
 
     lines: list[str] = field(default_factory=list)
-    """Those that are trained on, as JSON."""
+    """JSON of the traces that are trained on."""
     sizes: list[Size] = field(default_factory=list)
-    """Of each line."""
+    """Size of each line."""
     held_out: list[Trace] = field(default_factory=list)
+    """Traces whose questions are asked during training."""
     left_out: list[LeftOut] = field(default_factory=list)
 
     @property
@@ -113,19 +117,19 @@ class Samples:
 
 
 def read_samples(traces: Iterable[Trace], reader: Reader, settings: SftSettings, context: int) -> Samples:
-    """Measure every trace, hold out `eval_samples` of them, leave out what cannot be trained on.
+    """Measure every trace, leave out those that cannot be trained on, and hold out at least `eval_samples`.
 
-    Whole videos are held out, so that nothing about a held-out video is trained on. So more traces may be
-    held out than `eval_samples`.
+    All traces of a video are held out together, so that nothing about a held-out video is trained on. More
+    than `eval_samples` traces can therefore be held out.
 
     Args:
         traces: The traces.
-        reader: Measures them.
-        settings: `max_context`, `eval_samples` and the seed are used.
-        context: The model's, in tokens.
+        reader: The reader that measures them.
+        settings: The settings; `max_context`, `eval_samples` and `seed` are used.
+        context: The context of the model, in tokens.
 
     Raises:
-        CorpusError: Nothing is left to train on.
+        CorpusError: No trace is left to train on.
     """
     found = Samples()
     videos: dict[str, list[int]] = {}
@@ -147,19 +151,19 @@ def read_samples(traces: Iterable[Trace], reader: Reader, settings: SftSettings,
     _hold_out(found, videos, settings)
     if not found.lines:
         raise CorpusError(
-            f"nothing is left to train on: {len(found.left_out)} traces were left out, "
-            f"{len(found.held_out)} held out"
+            f"no trace is left to train on, {len(found.left_out)} were left out and "
+            f"{len(found.held_out)} held out: give more traces, or change `max_context` or `eval_samples`"
         )
     return found
 
 
 def _hold_out(found: Samples, videos: Mapping[str, list[int]], settings: SftSettings) -> None:
-    """Move the traces of enough videos, drawn at random, from `lines` to `held_out`.
+    """Move the traces of randomly drawn videos from `lines` to `held_out`, until there are `eval_samples`.
 
     Args:
-        found: Changed in place.
-        videos: By video: the indices of its lines.
-        settings: `eval_samples` and the seed are used.
+        found: The samples, which are changed in place.
+        videos: Digest of a video -> the indices of its lines.
+        settings: The settings; `eval_samples` and `seed` are used.
     """
     order = sorted(videos)
     random.Random(settings.seed).shuffle(order)
@@ -175,7 +179,7 @@ def _hold_out(found: Samples, videos: Mapping[str, list[int]], settings: SftSett
 
 
 def check_frames(samples: Samples, store: FrameStore) -> None:
-    """Check that every frame is there: a missing one would end the run hours later.
+    """Check that the store holds every frame, since a missing frame would end the run hours later.
 
     Raises:
         StoreError: A frame is missing.
@@ -191,7 +195,8 @@ def check_frames(samples: Samples, store: FrameStore) -> None:
 
 
 def bound_patch_cache(packer: Packer, sizes: Sequence[Size]) -> None:
-    """Bound the packer's cache by bytes: all of micro's frames stay in it, some fifty of the 8B model's."""
+    """Limit the packer's cache to `PATCH_CACHE_BYTES`, which hold all frames of micro, but about 50 of the 8B
+    model."""
     processor = packer.image_processor
     patch_bytes = 3 * processor.temporal_patch_size * processor.patch_size**2 * 4  # RGB, float32
     frame_bytes = max((size.largest for size in sizes), default=0) * patch_bytes
@@ -199,52 +204,51 @@ def bound_patch_cache(packer: Packer, sizes: Sequence[Size]) -> None:
 
 
 class RolloutCollator:
-    """Turns rows of the data set into a batch. Rows with a negative number are held out and never varied.
+    """The collator of the trainer. A row with a negative number is held out and not varied.
 
     Args:
-        reader: Reads the traces.
-        store: Where their frames are.
-        settings: Those of the run.
-        context: The model's, in tokens.
-        vary: Changes a trace each time that it is trained on.
+        reader: The reader of the traces.
+        store: The store that holds their frames.
+        settings: The settings of the run.
+        context: The context of the model, in tokens.
+        vary: Called each time that a trace is trained on, to vary it.
     """
 
     def __init__(
         self, reader: Reader, store: FrameStore, settings: SftSettings, context: int, vary: Vary | None = None
     ) -> None:
-        self.reader, self.store, self.settings, self.vary = reader, store, settings, vary
+        self.reader = reader
+        self.store = store
+        self.settings = settings
+        self.vary = vary
         self.max_tokens = min(settings.max_context, context)
         self.epoch = 0
-        """Set by the trainer."""
+        """The current epoch, which the trainer sets."""
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         traces = [self._trace(row) for row in rows]
         packer = self.reader.packer
         rollouts = [self.reader.rollout(trace) for trace in traces]
         tokenizer = packer.codec.tokenizer
-        batch = collate(
-            packer,
-            rollouts,
-            self.store,
-            tokenizer.pad_token_id,
-            self.reader.end_of_turn,
-        )
+        batch = collate(packer, rollouts, self.store, tokenizer.pad_token_id, self.reader.end_of_turn)
         if self.settings.loss_on_frames:
             for i, (trace, rollout) in enumerate(zip(traces, rollouts, strict=True)):
                 prompt = self.reader.rollout(trace.model_copy(update={"segments": ()}))
-                first, last = len(packer.pack(prompt).ids), len(packer.pack(rollout).ids)
-                batch["labels"][i, first:last] = batch["input_ids"][i, first:last]
+                start = len(packer.pack(prompt).ids)
+                stop = len(packer.pack(rollout).ids)
+                batch["labels"][i, start:stop] = batch["input_ids"][i, start:stop]
         return batch
 
     def _trace(self, row: Mapping[str, Any]) -> Trace:
         trace = Trace.from_json(row["trace"])
         if self.vary is None or row["number"] < 0:
             return trace
-        varied = self.vary(trace, random.Random(f"{self.settings.seed} {self.epoch} {row['number']}"))
-        if len(self.reader.packer.pack(self.reader.rollout(varied)).ids) > self.max_tokens:
+        rng = random.Random(f"{self.settings.seed} {self.epoch} {row['number']}")
+        varied = self.vary(trace, rng)
+        packed = self.reader.packer.pack(self.reader.rollout(varied))
+        if len(packed.ids) > self.max_tokens:
             log.warning(
-                "%s became longer than the context of %d tokens when it was varied: "
-                "it is trained on unvaried",
+                "the variation of %s is longer than the context of %d tokens: the original is used",
                 trace.id,
                 self.max_tokens,
             )
@@ -253,17 +257,20 @@ class RolloutCollator:
 
 
 class LengthSampler:
-    """A sampler: every index once an epoch, in batches of similar length, in an order that the seed and the
-    epoch alone decide. With a batch of one it is a plain shuffle.
+    """A sampler that yields every index once per epoch, in batches of similar length.
+
+    The order depends only on the seed and the epoch. With a batch of one it is a plain shuffle.
 
     Args:
-        lengths: Of the samples.
-        batch: Samples of one optimiser step.
-        seed: Of the order.
+        lengths: The lengths of the samples.
+        batch: Samples per optimiser step.
+        seed: The seed of the order.
     """
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self.batch, self.seed, self.epoch = batch, seed, 0
+        self.batch = batch
+        self.seed = seed
+        self.epoch = 0
         self._by_length = sorted(range(len(lengths)), key=lambda i: lengths[i])
 
     def __len__(self) -> int:
@@ -275,11 +282,16 @@ class LengthSampler:
 
 
 def similar_batches(by_length: Sequence[int], batch: int, rng: random.Random) -> list[list[int]]:
-    """Cut indices, sorted by length, into batches of similar length, so that little is padding.
+    """Split indices into batches of similar length, which need little padding.
 
-    Which samples meet in a batch (by a jitter of their places) and the order of the batches are random.
+    The contents of the batches, by a jitter of the ranks, and their order are random.
+
+    Args:
+        by_length: The indices, sorted by length.
+        batch: Indices per batch.
+        rng: The source of random numbers.
     """
-    jittered = sorted((place + rng.uniform(0, 4 * batch), i) for place, i in enumerate(by_length))
+    jittered = sorted((rank + rng.uniform(0, 4 * batch), i) for rank, i in enumerate(by_length))
     order = [i for _, i in jittered]
     batches = [order[start : start + batch] for start in range(0, len(order), batch)]
     rng.shuffle(batches)

@@ -1,13 +1,13 @@
 """TRL's `SFTTrainer` on rollouts, with PEFT's LoRA.
 
-TRL gets only what it cannot change: rows that hold a trace as JSON and no text, images or messages of its own
-kind, our collator, the tokenizer alone (a Qwen3-VL processor needs torchvision), no preparation, packing or
-truncation. Its fused head then computes loss, entropy and token accuracy on the trainable positions. Added
-are evaluation through the graph, an order of samples that a resumed run repeats, and folders that load
-anywhere.
+TRL must not change the batches. Its rows hold a trace as JSON, without the text, images or messages that it
+would convert. It uses our collator and only the tokenizer (a Qwen3-VL processor needs torchvision), and its
+preparation, packing and truncation are off. Its fused head then computes loss, entropy and token accuracy on
+the trainable positions. This module adds evaluation through the graph, an order of samples that a resumed run
+repeats, and saved folders that load on any machine.
 
-PEFT accepts a target name that fits no layer, silently, as long as another name fits. Here each must be found
-before anything is trained, or the error says which there are.
+PEFT silently ignores a target name without a layer if another name has one. Here every target name must have
+a layer; otherwise an error lists the names of the layers before training starts.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ from act2see.training.sft.samples import LengthSampler, RolloutCollator, Samples
 from act2see.training.sft.settings import SftSettings
 
 
-def arguments(settings: SftSettings, out: Path) -> Any:
-    """TRL's arguments. To be made before the model is loaded: DeepSpeed's third stage shards it while
-    loading.
+def trainer_arguments(settings: SftSettings, out: Path) -> Any:
+    """Return TRL's arguments.
+
+    They must exist before the model is loaded, since DeepSpeed's third stage shards the model while it loads.
 
     Raises:
-        ConfigError: TRL refuses the settings on this machine.
+        ConfigError: TRL rejects the settings on this machine, or this process sees several GPUs.
     """
     from trl.trainer.sft_config import SFTConfig
 
     cpu = settings.device == "cpu"
     try:
-        return SFTConfig(
+        args = SFTConfig(
             output_dir=str(out),
             learning_rate=settings.learning_rate,
             per_device_train_batch_size=settings.batch,
@@ -62,7 +63,7 @@ def arguments(settings: SftSettings, out: Path) -> Any:
             remove_unused_columns=False,
             dataloader_num_workers=settings.workers,
             dataloader_pin_memory=not cpu and _cuda(),
-            # A sample without frames leaves a trainable vision tower without gradients.
+            # With a sample without frames, a trainable vision tower has no gradients.
             ddp_find_unused_parameters=not settings.freeze_vision,
             seed=settings.seed,
             save_steps=settings.save_steps,
@@ -74,11 +75,19 @@ def arguments(settings: SftSettings, out: Path) -> Any:
             disable_tqdm=True,
         )
     except (ValueError, ImportError) as e:
-        raise ConfigError(f"these settings cannot be used here: {' '.join(str(e).split())}") from e
+        problem = " ".join(str(e).split())
+        raise ConfigError(f"TRL rejects these settings on this machine, change them: {problem}") from e
+    if args.n_gpu > 1:
+        raise ConfigError(
+            "one process sees several GPUs: start the run with `accelerate launch` (see `--dry-run`), "
+            "or set CUDA_VISIBLE_DEVICES"
+        )
+    return args
 
 
 def has_bf16(settings: SftSettings) -> bool:
-    """Whether to compute in bfloat16: as the settings say or, if they leave it open, on GPUs that have it."""
+    """Whether to compute in bfloat16: the value of the settings or, if it is None, whether the GPU supports
+    it."""
     import torch
 
     if settings.bf16 is not None:
@@ -93,11 +102,11 @@ def _cuda() -> bool:
 
 
 def lora_targets(model: Any, settings: SftSettings) -> list[str]:
-    """The full names of the linear layers to adapt: the named ones of the language model, and all of the
-    vision tower unless it is frozen.
+    """Return the full names of the linear layers to adapt: those of the language model that are named in
+    `lora_targets`, and those of the vision tower unless it is frozen.
 
     Raises:
-        ConfigError: The language model has no layer of a name in `lora_targets`.
+        ConfigError: The language model has no linear layer with a name in `lora_targets`.
     """
     import torch
 
@@ -106,10 +115,10 @@ def lora_targets(model: Any, settings: SftSettings) -> list[str]:
     known = sorted({_last_part(name) for name in language})
     missing = [name for name in settings.lora_targets if name not in known]
     if missing:
-        also = "; lm_head cannot be adapted" if "lm_head" in missing else ""
+        head = "; lm_head cannot be adapted" if "lm_head" in missing else ""
         raise ConfigError(
-            f"lora_targets: the language model has no layer {', '.join(missing)} "
-            f"(it has {', '.join(known)}){also}"
+            f"lora_targets: the language model has no layer {', '.join(missing)}: "
+            f"use {', '.join(known)}{head}"
         )
     targets = [name for name in language if _last_part(name) in settings.lora_targets]
     if not settings.freeze_vision:
@@ -118,8 +127,8 @@ def lora_targets(model: Any, settings: SftSettings) -> list[str]:
 
 
 def lora_config(model: Any, settings: SftSettings) -> Any:
-    """PEFT's config. If the vision tower is frozen, the targets go by their last names, which other loaders
-    read best."""
+    """Return PEFT's config. If the vision tower is frozen, the targets are last parts of names, which most
+    loaders support."""
     from peft import LoraConfig
 
     targets = lora_targets(model, settings)
@@ -136,7 +145,7 @@ def lora_config(model: Any, settings: SftSettings) -> Any:
 
 
 def lora_parameters(model: Any, settings: SftSettings) -> int:
-    """The number of trained parameters: rank x (inputs + outputs) of each adapted layer."""
+    """Return the number of trained parameters: the sum of rank x (inputs + outputs) over adapted layers."""
     layers = dict(model.named_modules())
     total = 0
     for name in lora_targets(model, settings):
@@ -148,15 +157,21 @@ def _last_part(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def data_set(lines: Sequence[str], lengths: Sequence[int] | None = None) -> Any:
-    """Rows of a number, a trace as JSON and its length. Without lengths they are held-out rows, whose numbers
-    are negative."""
+def build_data_set(lines: Sequence[str], lengths: Sequence[int] | None = None) -> Any:
+    """Return a data set whose rows are a number, a trace as JSON and its length.
+
+    Args:
+        lines: The traces as JSON.
+        lengths: Their lengths in tokens. None for held-out traces, whose numbers are negative.
+    """
     from datasets import Dataset
 
-    numbers = range(len(lines)) if lengths is not None else range(-1, -len(lines) - 1, -1)
-    return Dataset.from_dict(
-        {"number": list(numbers), "trace": list(lines), "length": list(lengths or [0] * len(lines))}
-    )
+    if lengths is None:
+        numbers = range(-1, -len(lines) - 1, -1)
+        lengths = [0] * len(lines)
+    else:
+        numbers = range(len(lines))
+    return Dataset.from_dict({"number": list(numbers), "trace": list(lines), "length": list(lengths)})
 
 
 def build_trainer(
@@ -175,46 +190,49 @@ def build_trainer(
 
     Args:
         model: A Qwen3-VL.
-        args: TRL's `arguments`.
-        collator: Turns rows of the data set into batches.
-        samples: What is trained on and held out.
-        settings: Those of the run.
-        base: The base model, noted in every saved adapter.
+        args: The `trainer_arguments`.
+        collator: The collator of the data set's rows.
+        samples: The samples and the held-out traces.
+        settings: The settings of the run.
+        base: The base model, which is recorded in every saved adapter.
         peft_config: The `lora_config`; None trains the model itself.
-        evaluation: Asks held-out questions at every evaluation.
+        evaluation: The held-out questions, which are asked at every evaluation.
         progress: Called at every logged step.
     """
     from transformers import PrinterCallback
 
     sizes = [size.tokens for size in samples.sizes]
     sampler = LengthSampler(sizes, settings.batch * settings.accumulate, settings.seed)
-    has_evaluation = evaluation is not None or bool(samples.held_out)
+    held_out = [trace.to_json() for trace in samples.held_out]
+    has_evaluation = evaluation is not None or bool(held_out)
     callbacks = [
         _follow_epochs(sampler, collator),
         _report_progress(progress),
         _schedule_evaluation(settings.eval_steps if has_evaluation else None),
     ]
     with warnings.catch_warnings():
-        # PEFT asks transformers for it by a deprecated name.
+        # PEFT uses a deprecated name of transformers.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         trainer = _trainer_class()(
             model=model,
             args=args,
             data_collator=collator,
-            train_dataset=data_set(samples.lines, sizes),
-            eval_dataset=data_set([t.to_json() for t in samples.held_out]) if samples.held_out else None,
+            train_dataset=build_data_set(samples.lines, sizes),
+            eval_dataset=build_data_set(held_out) if held_out else None,
             processing_class=collator.reader.packer.codec.tokenizer,
             peft_config=peft_config,
             callbacks=callbacks,
         )
-    trainer.sampler, trainer.evaluation, trainer.base = sampler, evaluation, base
+    trainer.sampler = sampler
+    trainer.evaluation = evaluation
+    trainer.base = base
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
 @cache
 def _trainer_class() -> Any:
-    """The trainer's class, made on first use: importing its base, which is TRL's, takes seconds."""
+    """Return the trainer's class, defined on first use: the import of its base from TRL takes seconds."""
     from trl.trainer.sft_trainer import SFTTrainer
 
     class RolloutTrainer(SFTTrainer):  # type: ignore[misc, unused-ignore]
@@ -229,8 +247,8 @@ def _trainer_class() -> Any:
         def evaluate(
             self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
         ) -> dict[str, float]:
-            """The loss on held-out traces, then the answers through the graph. The random state is kept, so
-            that an evaluation does not change the training."""
+            """Compute the loss on held-out traces, then ask the questions through the graph. The random state
+            is restored, so that an evaluation does not change the training."""
             import torch
 
             metrics: dict[str, float] = {}
@@ -239,7 +257,7 @@ def _trainer_class() -> Any:
                     metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
                 if self.evaluation is not None:
                     answered = self._ask(self.evaluation)
-                    self.model.eval()  # TRL chooses what to log by the mode
+                    self.model.eval()  # TRL logs training or evaluation figures depending on the mode
                     self.log(dict(answered))
                     metrics |= answered
                     self.control = self.callback_handler.on_evaluate(
@@ -248,14 +266,18 @@ def _trainer_class() -> Any:
             return metrics
 
         def _ask(self, evaluation: GraphEvaluation) -> dict[str, float]:
-            """Each process asks its share of the questions; the scores are those of all processes."""
+            """Ask this process's share of the questions; return the metrics over all processes."""
             import torch
 
             started = time.perf_counter()
             unwrapped = self.accelerator.unwrap_model(self.model)
             inner = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
-            rank, world = self.accelerator.process_index, self.accelerator.num_processes
-            own = evaluation(inner, f"step-{self.state.global_step}", rank=rank, world=world)
+            own = evaluation(
+                inner,
+                f"step-{self.state.global_step}",
+                rank=self.accelerator.process_index,
+                world=self.accelerator.num_processes,
+            )
             counts = torch.tensor(astuple(own), device=self.accelerator.device)
             summed = self.accelerator.reduce(counts, "sum").tolist()
             return Scores(*map(int, summed)).metrics(time.perf_counter() - started)
@@ -264,30 +286,31 @@ def _trainer_class() -> Any:
             super()._save(output_dir, state_dict)
             if self.args.should_save:
                 folder = Path(output_dir or self.args.output_dir)
-                complete(folder, self.data_collator.reader.packer, self.base)
+                complete_folder(folder, self.data_collator.reader.packer, self.base)
 
         def create_model_card(self, *_: Any, **__: Any) -> None:
-            """`finetune` writes the card at the end of the run."""
+            """Do nothing: `finetune` writes the card at the end of the run."""
 
         def _send_telemetry(self) -> None:
-            """TRL would report each run to its makers."""
+            """Do nothing: TRL would report each run to its developers."""
 
     return RolloutTrainer
 
 
 def _follow_epochs(sampler: LengthSampler, collator: RolloutCollator) -> Any:
-    """A callback that tells the sampler and the collator which epoch begins, also after a resumption."""
+    """Return a callback that sets the epoch of the sampler and the collator, also in a resumed run."""
     from transformers import TrainerCallback
 
     class FollowEpochs(TrainerCallback):  # type: ignore[misc, unused-ignore]
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # `state.epoch` is a float: 0.9999999 is epoch 1.
             sampler.epoch = collator.epoch = math.floor((state.epoch or 0.0) + 1e-6)
 
     return FollowEpochs()
 
 
 def _schedule_evaluation(steps: int | None) -> Any:
-    """A callback that asks for an evaluation every so many steps and at the end; None never does."""
+    """Return a callback that starts an evaluation every `steps` steps and at the end, or never if None."""
     from transformers import TrainerCallback
 
     class ScheduleEvaluation(TrainerCallback):  # type: ignore[misc, unused-ignore]
@@ -301,7 +324,7 @@ def _schedule_evaluation(steps: int | None) -> Any:
 
 
 def _report_progress(progress: Progress | None) -> Any:
-    """A callback that passes each logged loss on, from the first process alone."""
+    """Return a callback that reports each logged loss, only in the first process."""
     from transformers import TrainerCallback
 
     class ReportProgress(TrainerCallback):  # type: ignore[misc, unused-ignore]
@@ -314,11 +337,11 @@ def _report_progress(progress: Progress | None) -> Any:
 
 @contextmanager
 def without_mask(model: Any) -> Iterator[None]:
-    """Run a Qwen3-VL on our batches without their mask: padding is on the right, and no other token attends
-    to it.
+    """Within the context, ignore the mask of a Qwen3-VL's batch.
 
-    Attention then takes its causal path: a micro step takes a quarter less time. TRL counts tokens by the
-    mask, so it stays in the batch. Masks of the reasoner, which have four dimensions, are kept.
+    Padding is on the right, and no other token attends to it. Without a mask, attention uses its causal path,
+    and a micro step takes a quarter less time. The mask stays in the batch, since TRL counts tokens with it.
+    Masks of the reasoner, which have four dimensions, still apply.
     """
 
     def drop_mask(_: Any, args: Any, given: dict[str, Any]) -> Any:
@@ -334,30 +357,29 @@ def without_mask(model: Any) -> Iterator[None]:
         hook.remove()
 
 
-def complete(folder: Path, packer: Any, base: Base) -> None:
-    """Write what a saved folder needs beside its weights: the preprocessor and, for an adapter, its base by
-    name and digest."""
+def complete_folder(folder: Path, packer: Any, base: Base) -> None:
+    """Add the preprocessor to a saved folder and, for an adapter, the name and digest of its base."""
     packer.image_processor.save_pretrained(folder)
     file = folder / "adapter_config.json"
     if file.exists():
-        # PEFT writes the path of this machine.
+        # PEFT writes the path of the base on this machine, which other machines do not have.
         config = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": base.name}
         file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (folder / BASE_FILE).write_text(base.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def sharded(trainer: Any) -> bool:
-    """Whether no process holds the whole model, so that none can ask it questions alone."""
+def is_sharded(trainer: Any) -> bool:
+    """Whether the weights are sharded, so that a single process cannot ask the model questions."""
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     return bool(trainer.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3))
 
 
 def last_checkpoint(out: Path) -> Path | None:
-    """The newest complete checkpoint in a run's folder; None if there is none."""
+    """Return the newest complete checkpoint in a run's folder; None if there is none."""
     by_step: dict[int, Path] = {}
     for folder in out.glob("checkpoint-*"):
         step = folder.name.partition("-")[2]
-        # The trainer's state is written last, so a checkpoint that was cut short has none.
+        # The trainer's state is written last, so an incomplete checkpoint does not have it.
         if step.isdecimal() and (folder / "trainer_state.json").is_file():
             by_step[int(step)] = folder
     return by_step[max(by_step)] if by_step else None

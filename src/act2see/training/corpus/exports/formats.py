@@ -1,7 +1,7 @@
 """The file formats of other trainers: TRL, ms-swift (4.2 or newer) and LLaMA-Factory.
 
-A format says how the turns of a rollout become the trainer's messages, and how its file is written and read.
-Each class documents what its trainer does to messages that forced the form chosen here.
+A format converts the turns of a rollout into the trainer's messages, and writes and reads the trainer's file.
+Each class documents the behaviour of its trainer that requires the chosen form.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import yaml
 
 from act2see.tools.frames import FrameRef
 from act2see.training.corpus.exports.turns import Turn
-from act2see.training.corpus.files import jsonl_rows, parquet_rows, write_jsonl, write_parquet
+from act2see.training.corpus.files import read_jsonl, read_parquet, write_jsonl, write_parquet
 
 Kind = Literal["trl", "ms-swift", "llama-factory"]
 Message = dict[str, Any]
@@ -31,43 +31,50 @@ class Format(ABC):
 
     file: ClassVar[str]
     """The file that the trainer reads."""
-    opening_apart: ClassVar[bool] = False
-    """Whether the opened thought is a message of its own."""
+    separate_opening: ClassVar[bool] = False
+    """Whether the opening tag of the thought is a separate message."""
 
     @abstractmethod
     def messages(self, turns: Sequence[Turn]) -> list[Message]:
-        """The turns as the trainer's messages, one for each."""
+        """Return the trainer's messages, one for each turn."""
 
     @abstractmethod
     def text(self, message: Message) -> str:
-        """The text of a message. Raises `KeyError` or `TypeError` if it is none of this format."""
+        """Return the text of a message.
+
+        Raises:
+            KeyError, TypeError: The message does not have this format.
+        """
 
     @abstractmethod
     def write(self, rows: Iterable[Row], folder: Path) -> None:
-        """Write the file, and what the trainer needs beside it."""
+        """Write the trainer's file, and the files that the trainer needs with it."""
 
     @abstractmethod
     def read(self, folder: Path) -> Iterator[Row]:
-        """The rows of the file. Raises `CorpusError` if it cannot be read."""
+        """Yield the rows of the trainer's file.
+
+        Raises:
+            CorpusError: The file cannot be read.
+        """
 
 
 class Trl(Format):
-    """TRL: conversational vision-language data, `messages` with content parts and `images`, for its
-    SFTTrainer.
+    """TRL: conversational vision-language data for its SFTTrainer: `messages` with content parts, `images`.
 
-    TRL counts and fills image parts of every role but `tool`, and Qwen's templates drop those of an
-    assistant's message silently. So a returned frame is a user's message, and with `assistant_only_loss`
-    nothing is learnt on it. With the model's own template that makes a conversation of several turns. With
-    the template that comes with the export (`rollout.jinja`) it is the rollout that act2see reads: a message
-    that `continues` opens no turn.
+    TRL counts and fills the image parts of every role except `tool`, and Qwen's templates silently drop the
+    image parts of an assistant message. A returned frame is therefore a user message, which
+    `assistant_only_loss` masks. With the model's own template, the messages are a conversation of several
+    turns. With the template of the export (`rollout.jinja`), they are the rollout that act2see reads: a
+    message with `continues` does not start a turn.
 
-    The folder is an image folder of `datasets`, which finds its pictures; TRL opens it as a data set.
+    The folder is an image folder of `datasets`, so TRL opens it as a data set with its pictures.
     """
 
     file = "metadata.parquet"
     template = "rollout.jinja"
     images = "images_file_names"
-    """The column that becomes `images` when `datasets` opens the folder."""
+    """The column that `datasets` opens as `images`."""
 
     def messages(self, turns: Sequence[Turn]) -> list[Message]:
         out: list[Message] = []
@@ -78,6 +85,7 @@ class Trl(Format):
                     content.append({"type": "image", "text": None})
                 else:
                     content.append({"type": "text", "text": part})
+            # The first two turns, the prompt and the opening tag, each start a chat turn.
             out.append({"role": turn.role, "content": content, "continues": i > 1})
         return out
 
@@ -97,20 +105,20 @@ class Trl(Format):
         )
         readme = f"---\n{front}---\n\nChains for TRL, exported by act2see.\n"
         (folder / "README.md").write_text(readme, encoding="utf-8")
-        renamed = (_renamed(row, "images", self.images) for row in rows)
+        renamed = (_rename_key(row, "images", self.images) for row in rows)
         write_parquet(renamed, folder / self.file, features, None)
 
     def read(self, folder: Path) -> Iterator[Row]:
-        for row in parquet_rows(folder / self.file):
-            yield _renamed(row, self.images, "images")
+        for row in read_parquet(folder / self.file):
+            yield _rename_key(row, self.images, "images")
 
 
-def _renamed(row: Row, old: str, new: str) -> Row:
+def _rename_key(row: Row, old: str, new: str) -> Row:
     return {new if key == old else key: value for key, value in row.items()}
 
 
 class _JsonLines(Format):
-    """JSON Lines with `<image>` in the texts and `images` by path."""
+    """JSON Lines, with `<image>` in the texts and paths in `images`."""
 
     file = "train.jsonl"
 
@@ -121,34 +129,34 @@ class _JsonLines(Format):
         write_jsonl(rows, folder / self.file)
 
     def read(self, folder: Path) -> Iterator[Row]:
-        return jsonl_rows(folder / self.file)
+        return read_jsonl(folder / self.file)
 
 
 class MsSwift(_JsonLines):
-    """ms-swift.
+    """ms-swift: JSON Lines with a `loss` for each message.
 
-    It joins assistant messages that follow one another into one turn, tokenises them one by one if their
-    `loss` differs, and never learns a picture. So a rollout is exported exactly: one turn, each stretch with
-    its own `loss`.
+    ms-swift joins consecutive assistant messages into one turn, tokenises them separately if their `loss`
+    differs, and never learns a picture. A rollout is therefore exported exactly: one assistant turn, whose
+    parts have their own `loss`.
     """
 
-    opening_apart = True
+    separate_opening = True
 
     def messages(self, turns: Sequence[Turn]) -> list[Message]:
-        asked, *rest = turns
-        out: list[Message] = [{"role": "user", "content": asked.text}]
+        question, *rest = turns
+        out: list[Message] = [{"role": "user", "content": question.text}]
         for turn in rest:
             out.append({"role": "assistant", "content": turn.text, "loss": turn.trainable})
         return out
 
 
 class LlamaFactory(_JsonLines):
-    """LLaMA-Factory: ShareGPT-style, with dataset_info.json.
+    """LLaMA-Factory: JSON Lines in ShareGPT style, with dataset_info.json.
 
-    It learns assistant turns as a whole, pictures in them included, and wants turns to alternate. So what the
-    model was shown is a user's turn, and only what it wrote is an assistant's. Its reasoning templates put an
-    empty thought into every assistant turn without a thought's mark; `qwen3_vl_nothink` leaves the texts as
-    they are.
+    LLaMA-Factory learns whole assistant turns, including their pictures, and requires user and assistant
+    turns to alternate. Returned frames are therefore user turns, and only text of the model is an assistant
+    turn. Its reasoning templates add an empty thought to every assistant turn without thought tags; the
+    template `qwen3_vl_nothink` does not change the texts.
     """
 
     def messages(self, turns: Sequence[Turn]) -> list[Message]:

@@ -1,12 +1,12 @@
-"""A rollout as turns, for trainers that read chat messages: who wrote each stretch, and whether it is trained
-on.
+"""Split a rollout into turns for trainers that read chat messages; a turn has one author and is either
+trained on or masked.
 
-The turns are cut from the renderer's own pieces, so their texts joined are the rollout. Vision tokens are
-left out: each trainer puts its own around a picture.
+The turns consist of the renderer's own pieces, so their joined texts are the rollout. Vision tokens are
+omitted: each trainer puts its own around a picture.
 
-These trainers do not tell trusted text from other text: they read a placeholder or a control token wherever
-it is spelled out. So one that is part of a question, a note or the model's text gets a WORD JOINER (U+2060,
-invisible) behind its `<`, and the numbers of pictures and placeholders stay equal.
+These trainers do not distinguish trusted text from other text: any text that spells a placeholder or a
+control token is read as one. In a question, a note or the model's text, such a spelling therefore gets a WORD
+JOINER (U+2060, invisible) after its `<`, so that the numbers of pictures and placeholders stay equal.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ class Turn:
 
     role: Literal["user", "assistant"]
     trainable: bool
-    """Whether the model wrote it, and is trained on it."""
+    """Whether the model wrote the turn and is trained on it."""
     parts: tuple[str | FrameRef, ...]
     segments: tuple[int, int] = (0, 0)
-    """The range of the trace's segments that it was made of."""
+    """The start and the stop of the turn's segments in the trace."""
 
     @property
     def frames(self) -> tuple[FrameRef, ...]:
+        """The frames of the turn, in order."""
         return tuple(p for p in self.parts if isinstance(p, FrameRef))
 
     @property
@@ -53,40 +54,43 @@ class Turn:
 
 
 def to_turns(trace: Trace, prompt: Prompt) -> list[Turn]:
-    """The prompt, the opened thought, then what the model wrote and what it was shown, in turn.
+    """Return the prompt, the opening tag of the thought, then the turns of the model and of the graph.
 
     Raises:
-        CorpusError: The trace does not end with text of the model: its end could not be trained on.
+        CorpusError: The trace does not end with text of the model, so the trainer could not learn its end.
     """
-    asked = render(trace.model_copy(update={"segments": ()}), prompt).pieces
-    out = [Turn("user", False, _parts(asked)), Turn("assistant", False, (OPENING,))]
+    question = render(trace.model_copy(update={"segments": ()}), prompt).pieces
+    out = [Turn("user", False, _parts(question)), Turn("assistant", False, (OPENING,))]
     pieces: list[Piece] = []
-    start, trainable = 0, False
+    start = 0
+    trainable = False
     for i, segment in enumerate(trace.segments):
         new = [p for p in render_segment(segment) if isinstance(p, ImagePiece) or p.text]
-        # A segment that renders to nothing goes with the one before it.
-        of_model = trainable if not new else all(isinstance(p, TextPiece) and p.trainable for p in new)
-        if of_model is not trainable and pieces:
+        # A segment without pieces belongs to the turn of the segment before it.
+        is_trainable = all(isinstance(p, TextPiece) and p.trainable for p in new) if new else trainable
+        if is_trainable is not trainable and pieces:
             out.append(_turn(trainable, pieces, start, i))
-            pieces, start = [], i
-        pieces, trainable = [*pieces, *new], of_model
+            pieces = []
+            start = i
+        pieces += new
+        trainable = is_trainable
     if not trainable or not pieces:
-        raise CorpusError(f"the chain {trace.id!r} does not end with the model's own text: leave it out")
+        raise CorpusError(f"the chain {trace.id!r} does not end with text of the model: remove it")
     out.append(_turn(trainable, pieces, start, len(trace.segments)))
     return out
 
 
 def merge_opening(turns: Sequence[Turn]) -> list[Turn]:
-    """The turns for trainers that learn assistant turns as a whole: the opened thought begins the first of
-    them."""
-    asked, opening, first, *rest = turns
+    """Join the opening tag of the thought to the model's first turn, for trainers that learn assistant turns
+    as a whole."""
+    question, opening, first, *rest = turns
     if not first.trainable:
-        return [asked, opening, first, *rest]
-    return [asked, Turn("assistant", True, (*opening.parts, *first.parts), first.segments), *rest]
+        return list(turns)
+    return [question, Turn("assistant", True, (*opening.parts, *first.parts), first.segments), *rest]
 
 
 def apply_edits(trace: Trace, changes: Iterable[tuple[Turn, str]], where: str) -> Trace:
-    """Replace the reasoning of a trace by the text of edited messages.
+    """Replace the reasoning of a trace with the text of edited messages.
 
     Args:
         trace: The trace.
@@ -94,8 +98,8 @@ def apply_edits(trace: Trace, changes: Iterable[tuple[Turn, str]], where: str) -
         where: The record, for error messages.
 
     Raises:
-        CorpusError: More than reasoning changed: the call or the answer that ends a message must stay as it
-            is, and the chain must still pass the format check.
+        CorpusError: The call or the answer at the end of a message changed, or the chain no longer passes the
+            format check.
     """
     segments: list[Segment] = list(trace.segments)
     # From the last turn to the first, so that the ranges of earlier turns stay valid.
@@ -106,12 +110,20 @@ def apply_edits(trace: Trace, changes: Iterable[tuple[Turn, str]], where: str) -
     if fault := format_fault(changed):
         raise CorpusError(
             f"{where}: the edited chain is not well formed ({fault}): "
-            "mend the message, or leave the record out"
+            "correct the message, or delete the record"
         )
     return changed
 
 
 def _edited_segments(turn: Turn, old: list[Segment], text: str, where: str) -> list[Segment]:
+    """Return the segments of a turn, with the reasoning of its edited text.
+
+    Args:
+        turn: The turn.
+        old: Its segments.
+        text: The edited text of its message.
+        where: The record, for error messages.
+    """
     text = text.replace(f"<{_JOINER}", "<")
     opening = OPENING if turn.parts[0] == OPENING else ""
     *words, last = old
@@ -119,7 +131,8 @@ def _edited_segments(turn: Turn, old: list[Segment], text: str, where: str) -> l
     is_reasoning = all(isinstance(s, Text) for s in words)
     if not is_reasoning or not text.startswith(opening) or not text[len(opening) :].endswith(end):
         raise CorpusError(
-            f"{where}: only reasoning may be edited, and {end!r} was the end of that message: put it back"
+            f"{where}: only reasoning may be edited, but the message no longer ends with {end!r}: "
+            "restore its end"
         )
     reasoning = text[len(opening) : len(text) - len(end)]
     new: list[Segment] = [Text(text=reasoning)] if reasoning else []
@@ -131,7 +144,7 @@ def _turn(trainable: bool, pieces: Sequence[Piece], start: int, stop: int) -> Tu
 
 
 def _parts(pieces: Iterable[Piece]) -> tuple[str | FrameRef, ...]:
-    """Frames, and texts, neighbours joined; turn and vision tokens are left out."""
+    """Return frames and texts, adjacent texts joined, without turn and vision tokens."""
     parts: list[str | FrameRef] = []
     text = ""
     for piece in pieces:
