@@ -47,8 +47,9 @@ from typing import Any
 
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request, WrappedReasoner
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.config import Config, ReasonerConfig, load_config
+from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import LazyReasoner, build_parts, build_reasoner
+from act2see.graphs.sections import ReasonerConfig
 from act2see.micro.questions import items
 from act2see.micro.world import write_clip
 from act2see.tools.base import FrameTool, ToolContext, ToolResult

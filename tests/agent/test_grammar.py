@@ -88,9 +88,9 @@ def test_calls(text: str, thought: str, call: tuple[str, str, Outcome], dropped:
         ("<answer>B</answer><answer>C</answer>", "", "B", "<answer>C</answer>"),
         ("<think>hm <answer>B</answer>", "<think>hm ", "B", ""),
         (
-            "<answer>B, by <retrieve>x</retrieve> <frame></answer>",
+            "<answer>B, by <retrieve> or <frame></answer>",
             "",
-            "B, by <retrieve>x</retrieve> <frame>",
+            "B, by <retrieve> or <frame>",
             "",
         ),
         ("I put it in <answer>.</think><answer>B</answer>", "I put it in <answer>.</think>", "B", ""),

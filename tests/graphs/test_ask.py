@@ -76,11 +76,11 @@ async def test_an_immediate_answer_makes_no_call(tmp_path: Path) -> None:
     ("line", "outcome"),
     [
         ("<retrieve>  </retrieve>", "empty"),
-        ("<retrieve>the <generate>", "nested"),
+        ("<retrieve>the</generate>", "nested"),
         ("<zoom>here</zoom>", "unknown"),
         ("<retrieve>" + "far " * 1250 + "</retrieve>", "over_long"),
         ("<retrieve>never closed", "unclosed"),
-        ("<frame>", "forged"),
+        ("<frame>a red board</frame>", "forged"),
     ],
 )
 async def test_a_malformed_call_is_reported_to_the_model(tmp_path: Path, line: str, outcome: str) -> None:

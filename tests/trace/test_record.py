@@ -9,7 +9,8 @@ import pytest
 
 from act2see.errors import TraceError
 from act2see.tools.frames import FrameRef, Retrieved
-from act2see.trace.record import Answer, Call, Frames, Question, Text, Video, choose
+from act2see.trace.options import choose
+from act2see.trace.record import Answer, Call, Frames, Question, Text, Video
 from act2see.trace.trace import Trace, load_traces
 
 VIDEO = Video(path="/videos/clip.mp4", digest="d", seconds=6.0, width=192, height=192, frames=72, fps=12)
@@ -117,6 +118,13 @@ def test_traces_are_saved_and_loaded(tmp_path: Path) -> None:
         ("D", None),
         ("", None),
         (None, None),
+        ("**B**", "the ring"),
+        ("It turns red.\n\n**Answer: B**", "the ring"),
+        ("So the answer is B.", "the ring"),
+        ("The correct option is (C)", "neither"),
+        (r"$\boxed{A}$", "a man"),
+        ("The answer is D.", None),
+        ("My answer: a man walks in", None),
     ],
 )
 def test_choose(answer: str | None, chosen: str | None) -> None:

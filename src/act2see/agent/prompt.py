@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from act2see.errors import CorpusError
 from act2see.tools.plugins import find_tool
-from act2see.trace.record import LETTERS, Question, TraceRecord
+from act2see.trace.options import LETTERS
+from act2see.trace.record import Question, TraceRecord
 
 PAPER = """\
 Think step by step inside <think></think>. {tools}\

@@ -59,7 +59,7 @@ _ANSWERS = {
 }
 _EDGES = " \t\n[](){}<>\"'“”*_`.…:"
 _WORD = re.compile(r"\w")
-_UNKNOWN = re.compile(r"[xyz]")
+_VARIABLE = re.compile(r"[XYZ]")  # "<answer>X</answer> with X one of A to D"
 _LETTERS = re.compile(r"[a-z](\W+(or |oder |o |ou )?[a-z])+")  # a/b/c/d
 _MENTION = re.compile(
     r"\s*[.,;:!?)\]}\"”]|\s*(or|and|again|but|if|because|since|here|tags?|calls?)\b|.*[.!?;:。\uff01\uff1f\uff1b]\s+\w",
@@ -73,7 +73,12 @@ def is_placeholder(query: str) -> bool:
     So does what begins with a comma or a full stop: a sentence goes on behind a tag that it speaks of.
     """
     bare = _strip(query)
-    return _is_rest(query) or bare in _QUERIES or not _WORD.search(bare) or bool(_UNKNOWN.fullmatch(bare))
+    return (
+        _is_rest(query)
+        or bare in _QUERIES
+        or not _WORD.search(bare)
+        or bool(_VARIABLE.fullmatch(query.strip(_EDGES)))
+    )
 
 
 def is_placeholder_answer(body: str) -> bool:
@@ -81,7 +86,7 @@ def is_placeholder_answer(body: str) -> bool:
     if _is_rest(body):
         return True
     bare = _strip(body)
-    is_variable = _UNKNOWN.fullmatch(bare) or _LETTERS.fullmatch(bare)
+    is_variable = _VARIABLE.fullmatch(body.strip(_EDGES)) or _LETTERS.fullmatch(bare)
     return bare in _ANSWERS or not _WORD.search(bare) or bool(is_variable)
 
 

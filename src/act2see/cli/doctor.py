@@ -22,8 +22,9 @@ from act2see.tools.runtime.text import format_bytes
 from act2see.trace.console import plain
 
 if TYPE_CHECKING:
-    from act2see.graphs.config import Config, NeedsConfig, ReasonerConfig
+    from act2see.graphs.config import Config
     from act2see.graphs.needs import Needed
+    from act2see.graphs.sections import NeedsConfig, ReasonerConfig
 
 _PACKAGES = ("act2see", "torch", "transformers", "diffusers", "langgraph", "av")
 _FAISS = ("faiss-cpu", "faiss-gpu")  # one of them is enough

@@ -268,7 +268,8 @@ def _write_trace(trace: Trace, to: Path, config: Config) -> None:
 
 def _markdown(trace: Trace) -> str:
     """Return the chain of thought as Markdown: text as code blocks, frames as list items."""
-    from act2see.trace.record import LETTERS, Answer, Frames
+    from act2see.trace.options import LETTERS
+    from act2see.trace.record import Answer, Frames
     from act2see.trace.terminal import frame_line
 
     lines = [f"# {_escape(trace.question.text)}", ""]

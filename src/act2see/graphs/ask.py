@@ -30,13 +30,14 @@ from langgraph.types import Command, RetryPolicy
 from act2see.agent.reasoners.base import check_reasoner
 from act2see.errors import ConfigError, ToolError
 from act2see.graphs.approval import ask_person, replacement_note, resolve_decision, review_of
-from act2see.graphs.config import Config, ToolConfig, load_config
+from act2see.graphs.config import Config, load_config
 from act2see.graphs.events import emit
 from act2see.graphs.initial_frames import initial_frames
 from act2see.graphs.needs import check_ready
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.reasoning import ReasonNode
 from act2see.graphs.run_settings import RunSettings
+from act2see.graphs.sections import ToolConfig
 from act2see.graphs.state import (
     AskContext,
     AskInput,

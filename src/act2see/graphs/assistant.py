@@ -29,9 +29,10 @@ from act2see.agent.reasoners.chat.setup import chat_model
 from act2see.errors import Act2SeeError, ConfigError, TranscriptError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.compose import as_tool
-from act2see.graphs.config import Config, Count, Section, load_config, load_section
+from act2see.graphs.config import Config, load_config, load_section
 from act2see.graphs.events import SearchEvent
 from act2see.graphs.parts import Parts, cached_parts
+from act2see.graphs.sections import Count, Section
 from act2see.graphs.state import AskContext
 from act2see.tools.runtime.local_modules import import_beside
 from act2see.tools.search.finder import Finder

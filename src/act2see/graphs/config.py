@@ -17,147 +17,36 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
 from act2see.graphs.config_data import find_invalid_texts, place_paths, read_yaml
-from act2see.tools.base import MAX_FRAMES
+from act2see.graphs.sections import (
+    Budget,
+    EncoderConfig,
+    IndexConfig,
+    NeedsConfig,
+    ReasonerConfig,
+    Section,
+    ToolConfig,
+    VideoConfig,
+    ViewConfig,
+)
 from act2see.tools.runtime.text import explain_problem, first_problem
 
 PRESETS = ("micro", "paper", "paper-24gb", "laptop", "api")
-Device = str
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """Base of all settings: immutable, and strict about unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 S = TypeVar("S", bound=Section)
+_PENALTIES = ("repetition_penalty", "presence_penalty")
 
 
-class ReasonerConfig(Section):
-    """The model that reasons."""
-
-    use: Literal["transformers", "chat", "vllm", "vllm-http", "llama-cpp"] = "transformers"
-    """transformers: a model in this process. vllm: a vLLM engine in this process. vllm-http: a vLLM server.
-    llama-cpp: a `llama-server` of llama.cpp. chat: a LangChain chat model."""
-    weights: str
-    """A folder, a hub name, or `micro:...` for weights in the package. For `chat` it is `provider:model`, and
-    for `vllm-http` and `llama-cpp` the model's name on the server."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """The settings of the chat model, the arguments of the engine, or the server's `url` (docs/models.md)."""
-    continuation: bool = False
-    """Whether the server of a `chat` model continues an unfinished turn, as `act2see serve openai` does
-    (docs/models.md)."""
-    adapter: str | None = None
-    """A LoRA adapter: a folder or a hub name."""
-    device: Device = "auto"
-    dtype: str = "auto"
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    rows: Count = 16
-    """The number of rollouts that are decoded together. Each has its own cache."""
-    context: Count | None = None
-    """The maximum number of tokens in a rollout; by default the model's limit."""
-    prompt: Literal["paper", "short"] = "paper"
-    """The instruction: the paper's, or the short one of the micro models."""
-
-
-class EncoderConfig(Section):
-    """The model that ranks frames by text."""
-
-    use: Literal["blip2", "transformers", "sentence-transformers"] = "blip2"
-    """blip2: the paper's encoder. transformers: an encoder with one vector for a picture or a text, such as
-    CLIP or SigLIP. sentence-transformers: the same, for checkpoints of that library."""
-    weights: str
-    device: Device = "auto"
-    dtype: str = "auto"
-    batch: Count = 32
-    """The number of frames in one forward."""
-
-
-class ViewConfig(Section):
-    """The initial frames."""
-
-    fps: Positive = 1.0
-    """The number of frames a second. The paper shows 1."""
-    frames: Count | None = None
-    """The number of frames, spread evenly over the video. It replaces `fps`."""
-    max_frames: Count = 64
-    """The maximum number of initial frames."""
-    max_side: Annotated[int, Field(ge=16)] = 448
-    """The maximum length of a frame's longer side in pixels. It applies to retrieved frames too."""
-    guard: str | None = None
-    """The `module:Class` of a `Guard`, which may refuse a video."""
-
-
-class VideoConfig(Section):
-    """The decoding of videos."""
-
-    decoder: Literal["pyav", "decord"] = "pyav"
-    """`decord` needs the extra `decord`. Files that decord decodes wrongly are decoded by PyAV."""
-
-
-class IndexConfig(Section):
-    """The index of a video, which `retrieve` searches."""
-
-    fps: Positive = 3.0
-    """The number of indexed frames a second. The paper indexes 3."""
-    keep_frames: bool = False
-    """Whether to store the pixels of all indexed frames: faster, but takes more disk space."""
-    workers: Count = 2
-    """The number of videos that are decoded at the same time; others wait for their turn."""
-
-
-class ToolConfig(Section):
-    """The tool of a tag."""
-
-    use: str
-    """The tool's name, or its `module:Class`."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """The tool's own options."""
-    timeout: Positive = 300.0
-    """The maximum duration of a call in seconds."""
-    retries: Annotated[int, Field(ge=0)] = 1
-    """The number of times that a failed call is retried."""
-    max_frames: Count = MAX_FRAMES
-    """The maximum number of frames that a call shows."""
-    approve: bool = False
-    """Whether a person must approve each call."""
-
-
-class Budget(Section):
-    """The limits of a run. When one is reached, the graph opens the answer and the model must complete it."""
-
-    calls: Annotated[int, Field(ge=0)] = 4
-    """The maximum number of calls, including those that could not be run."""
-    tokens: Count = 4096
-    """The maximum number of tokens that the model writes, without a forced answer."""
-    seconds: Positive = 600.0
-    """The maximum duration in seconds, counted from the initial frames."""
-    answer_tokens: Count = 64
-    """The maximum number of tokens of a forced answer."""
-    query: Count = 400
-    """The maximum number of characters of a query."""
-
-
-class NeedsConfig(Section):
-    """The gigabytes (10^9 bytes) that a machine must have, for `act2see doctor`."""
-
-    gpu: Annotated[float, Field(ge=0)] = 0
-    """Memory of one GPU."""
-    ram: Annotated[float, Field(ge=0)] = 0
-    """Memory of the CPU."""
-    disk: Annotated[float, Field(ge=0)] = 0
-    """Disk space for the weights."""
+def _defaults(section: Section, *keys: str) -> set[str]:
+    """Return those of the keys that have their default value."""
+    fields = type(section).model_fields
+    return {key for key in keys if getattr(section, key) == fields[key].default}
 
 
 class Config(Section):
@@ -200,8 +89,11 @@ class Config(Section):
             **dict.fromkeys(("cache", "store", "folder", "name", "about", "needs"), True),
             "index": {"workers"},
         }
+        # Hashes from before these keys existed stay the same.
         if self.video == VideoConfig():
-            excluded["video"] = True  # hashes from before this key existed stay the same
+            excluded["video"] = True
+        excluded["reasoner"] = _defaults(self.reasoner, "top_k", "min_p", *_PENALTIES)
+        excluded["budget"] = _defaults(self.budget, "malformed")
         data = self.model_dump(exclude=excluded)
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from act2see.graphs.config import ViewConfig
 from act2see.graphs.parts import Parts
+from act2see.graphs.sections import ViewConfig
 from act2see.tools.frames import FrameRef, Video
 from act2see.tools.video.window import absolute_path
 

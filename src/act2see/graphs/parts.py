@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
 from act2see.agent.reasoners.chat.setup import chat_model, reasoner_options
 from act2see.errors import ConfigError
-from act2see.graphs.config import Config, EncoderConfig, ReasonerConfig
+from act2see.graphs.config import Config
 from act2see.graphs.config_data import local_path
+from act2see.graphs.sections import RUN_KEYS, EncoderConfig, ReasonerConfig
 from act2see.graphs.state import AskState
 from act2see.tools.base import FrameTool, Resources
 from act2see.tools.plugins import make_tool
@@ -88,7 +89,7 @@ def build_parts(config: Config, shared: Shared | None = None) -> Parts:
     needs = reasoner_needs(config)
     # Each run has its own sampling and prompt, so they do not keep two configurations from sharing a model.
     # The store does, because a reasoner reads its frames from one store.
-    model = config.reasoner.model_dump_json(exclude={"temperature", "top_p", "prompt"})
+    model = config.reasoner.model_dump_json(exclude=set(RUN_KEYS))
     needed = None if config.reasoner.use == "transformers" else needs
     reasoner = resources.shared.get(
         ("reasoner", model, resources.store.url, needed),

@@ -27,15 +27,17 @@ from langgraph.types import Command
 from act2see.agent.grammar import Grammar, feedback
 from act2see.agent.parser import StopReason
 from act2see.agent.prompt import Prompt
-from act2see.agent.reasoners.base import Delta, Done, Request, Sampling
+from act2see.agent.reasoners.base import Delta, Done, Request
 from act2see.agent.rollout import render
-from act2see.graphs.config import Budget, Config
+from act2see.graphs.config import Config
 from act2see.graphs.events import emit
 from act2see.graphs.parts import Parts
 from act2see.graphs.run_settings import RunSettings
+from act2see.graphs.sections import Budget
 from act2see.graphs.state import AskContext, AskState, run_context, trace_of
 from act2see.tools.base import call_seed
 from act2see.trace.events import CallEvent, FramesEvent, TokenEvent
+from act2see.trace.options import choose
 from act2see.trace.record import Answer, Call, Frames, Loop, Segment, Text
 from act2see.trace.trace import Trace
 
@@ -83,18 +85,15 @@ class ReasonNode:
         tools = settings.tools
         budget = settings.budget
         answering = is_answer_open(trace)
-        prompt = Prompt({tag: tool.usage for tag, tool in tools.items()}, self.config.reasoner.prompt)
+        prompt = Prompt({tag: tool.usage for tag, tool in tools.items()}, self.config.reasoner.prompt_style)
         rollout = render(trace, prompt)
         grammar = Grammar(tuple(tools), budget.query)
         earlier = [(call.tag, call.query) for call in trace.calls if call.outcome == "ok"]
-        parser = grammar.parser(answering=answering, earlier=earlier)
+        parser = grammar.parser(answering=answering, thinking=is_thought_open(trace), earlier=earlier)
         max_tokens = budget.answer_tokens if answering else max(1, budget.tokens - trace.usage.tokens)
         started = time.perf_counter()
-        sampling = Sampling(
-            settings.temperature,
-            self.config.reasoner.top_p,
-            call_seed(settings.seed, "reason", "", len(trace.segments)),
-        )
+        seed = call_seed(settings.seed, "reason", "", len(trace.segments))
+        sampling = self.config.reasoner.sampling(settings.temperature, seed)
         request = Request(rollout, max_tokens, parser.feed, grammar.stops, sampling)
         done = Done(StopReason.EOS)
         async for item in self.parts.reasoner.stream(request):
@@ -134,14 +133,18 @@ def is_answer_open(trace: Trace) -> bool:
     return isinstance(last, Text) and last.author == "graph"
 
 
+def is_thought_open(trace: Trace) -> bool:
+    """Whether the model still thinks: the prompt opened the thought, and nothing has closed it."""
+    written = trace.text
+    opened = 1 + written.count("<think>")
+    if written.lstrip().startswith("<think>"):  # the model repeated the tag of the prompt
+        opened -= 1
+    return opened > written.count("</think>")
+
+
 def open_answer(trace: Trace) -> Text:
     """Return the text that makes the model answer: it closes an open thought, and opens the answer."""
-    written = trace.text
-    if "<think>" in written:
-        is_thought_open = written.rfind("</think>") <= written.rfind("<think>")
-    else:  # the prompt opens the thought
-        is_thought_open = "</think>" not in written
-    return Text(text="</think>\n<answer>" if is_thought_open else "\n<answer>", author="graph")
+    return Text(text="</think>\n<answer>" if is_thought_open(trace) else "\n<answer>", author="graph")
 
 
 def end_turn(
@@ -157,6 +160,8 @@ def end_turn(
     """
     last = written[-1] if written else None
     if isinstance(last, Answer):
+        if is_undecided(last, trace):  # the next visit opens the answer
+            return [Text(text="".join(segment.text for segment in written))], "reason"
         return [*written], "answer"
     if is_answer_open(trace):  # the model wrote no answer even so: its answer is empty
         return [*written, Answer(text="</answer>", body="", forced=True)], "answer"
@@ -164,7 +169,7 @@ def end_turn(
         return [open_answer(trace)], "reason"
     if isinstance(last, Text):  # the next visit opens the answer
         return [*written], "reason"
-    if len(trace.calls) >= settings.budget.calls:
+    if are_calls_spent(trace, settings.budget):
         # No note: the model answers from the frames that it has seen.
         refused = last.model_copy(update={"outcome": "over_budget"})
         return [*written[:-1], refused, open_answer(trace)], "reason"
@@ -172,6 +177,22 @@ def end_turn(
         note = feedback(last, tuple(settings.tools))
         return [*written, Frames(tag=last.tag, note=note)], "reason"
     return [*written], "approve" if last.tag in approve else last.tag
+
+
+def is_undecided(answer: Answer, trace: Trace) -> bool:
+    """Whether an answer in plain words, without its tags, names none of the question's options."""
+    options = trace.question.options
+    is_prose = not answer.forced and not answer.text.startswith("<answer>")
+    return is_prose and bool(options) and choose(answer.body, options) is None
+
+
+def are_calls_spent(trace: Trace, budget: Budget) -> bool:
+    """Whether no further call is accepted.
+
+    Calls that could not be run (an unknown tool, a malformed call) have a limit of their own.
+    """
+    run = sum(call.outcome in ("ok", "repeated") for call in trace.calls)
+    return run >= budget.calls or len(trace.calls) - run >= budget.malformed
 
 
 def _emit_reply(runtime: Runtime[AskContext], run: str, segments: Iterable[Segment]) -> None:

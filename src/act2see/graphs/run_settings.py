@@ -11,8 +11,9 @@ from importlib.metadata import version
 from typing import Any
 
 from act2see.errors import ConfigError
-from act2see.graphs.config import Budget, Config
+from act2see.graphs.config import Config
 from act2see.graphs.parts import Parts
+from act2see.graphs.sections import Budget
 from act2see.graphs.state import AskContext
 from act2see.tools.base import FrameTool
 

@@ -28,9 +28,10 @@ from act2see.tools.frames import Curve, FrameRef
 from act2see.tools.runtime.text import shorten_text
 from act2see.trace.chain import call_kind
 from act2see.trace.markup import plain
+from act2see.trace.options import LETTERS
 from act2see.trace.page import stylesheet, trace_html
 from act2see.trace.pictures import BUDGET, Pictures, stored_frames
-from act2see.trace.record import LETTERS, OUTCOMES, Answer, Call, Frames, Text
+from act2see.trace.record import OUTCOMES, Answer, Call, Frames, Text
 from act2see.trace.timeline import Scale, clock, curve_range, curve_score, finite
 from act2see.trace.trace import Trace
 

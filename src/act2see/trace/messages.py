@@ -19,7 +19,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from act2see.tools.frames import FrameRef, stamp
-from act2see.trace.record import LETTERS, Call, Frames, Question, Text, TraceRecord
+from act2see.trace.options import LETTERS
+from act2see.trace.record import Call, Frames, Question, Text, TraceRecord
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage, BaseMessage, ToolMessage

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from act2see.tools.frames import FrameRef
 from act2see.trace.chain import chain_section
 from act2see.trace.markup import Html, el, join
+from act2see.trace.options import LETTERS
 from act2see.trace.pictures import Pictures, figure
-from act2see.trace.record import LETTERS, Answer, Loop, TraceRecord, Usage
+from act2see.trace.record import Answer, Loop, TraceRecord, Usage
 from act2see.trace.timeline import clock, count, finite, timeline
 
 if TYPE_CHECKING:

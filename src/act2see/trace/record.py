@@ -23,9 +23,9 @@ from act2see.errors import TraceError
 from act2see.tools.frames import Curve, FrameRef, Record, Video as Video
 from act2see.tools.runtime.files import write_text
 from act2see.tools.runtime.text import first_problem
+from act2see.trace.options import LETTERS, choose
 
 SCHEMA_VERSION = 1
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _SUMMARY = ("answer", "choice", "options")
 """Keys that `to_json(summary=True)` puts in front of the trace's own fields."""
@@ -363,35 +363,3 @@ def _printable_line(text: str) -> str:
     """Return one line that fits a screen, without characters that control a terminal."""
     shown = "".join(c if c.isprintable() else " " for c in text)
     return shown if len(shown) <= _REPR_WIDTH else f"{shown[: _REPR_WIDTH - 4]} ..."
-
-
-def choose(answer: str | None, options: tuple[str, ...]) -> str | None:
-    """Return the option that an answer names by its letter or its words; None if it names none or several.
-
-    A letter counts only alone or before a period, a bracket or a colon, so that "A man walks in" does not
-    name option A.
-
-    Args:
-        answer: The content of `<answer>`; None for an unfinished run.
-        options: The options of the question.
-    """
-    if answer is None or not options:
-        return None
-    letters = LETTERS[: len(options)]
-    body = answer.strip()
-
-    alone = body.strip("()[]. ").upper()  # "B", "(b)", "[B]."
-    if len(alone) == 1 and alone in letters:
-        return options[letters.index(alone)]
-
-    opening = body.strip("( ")  # "B. the ring", "(B) the ring", "b: the ring"
-    if opening[1:2] in (".", ")", ":") and opening[0].upper() in letters:
-        return options[letters.index(opening[0].upper())]
-
-    same = [option for option in options if _bare(option) == _bare(body)]
-    return same[0] if len(same) == 1 else None
-
-
-def _bare(option: str) -> str:
-    """Remove differences in case and punctuation."""
-    return option.casefold().strip(" .")

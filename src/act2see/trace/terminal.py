@@ -12,7 +12,8 @@ from rich.text import Text
 from act2see.tools.frames import FrameRef, Generated
 from act2see.trace.console import Breaker, break_lines, plain
 from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
-from act2see.trace.record import LETTERS, Answer, Call, Frames, Question, Text as ReasoningText, Video
+from act2see.trace.options import LETTERS
+from act2see.trace.record import Answer, Call, Frames, Question, Text as ReasoningText, Video
 from act2see.trace.timeline import clock, count
 from act2see.trace.trace import Trace
 

@@ -272,7 +272,7 @@ def _weighted_rollouts(groups: Sequence[Group], parts: Parts, config: Config) ->
         for trace, advantage in zip(group.traces, advantages(group.rewards), strict=True):
             if abs(advantage) > 1e-9:
                 usages = {tag: parts.tools[tag].usage for tag in trace.versions.tools}
-                rollout = render(trace, Prompt(usages, config.reasoner.prompt), end_of_turn=True)
+                rollout = render(trace, Prompt(usages, config.reasoner.prompt_style), end_of_turn=True)
                 weighted.append((rollout, advantage))
     return weighted
 

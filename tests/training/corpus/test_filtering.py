@@ -59,6 +59,7 @@ FAULTS: dict[str, tuple[Segment, ...]] = {
     "several answers": (SAID, END, ANSWER, ANSWER),
     "a forced answer": (SAID, END, ANSWER.model_copy(update={"forced": True})),
     "an empty answer": (SAID, END, Answer(text="<answer> </answer>", body="")),
+    "an answer without tags": (SAID, END, Answer(text=" It is green.", body="It is green.")),
     "a failed call: repeated": (
         SAID,
         CALL,
@@ -89,7 +90,7 @@ FAULTS: dict[str, tuple[Segment, ...]] = {
         END,
         ANSWER,
     ),
-    "a text that is parsed as an invalid call: unknown": (Text(text="It is <b>so</b>. "), END, ANSWER),
+    "a text that is parsed as an invalid call: unknown": (Text(text="It is <zoom>so</zoom>. "), END, ANSWER),
 }
 
 

@@ -15,7 +15,8 @@ from act2see.graphs.long_video.merge import PartReport, evidence_of
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.background import run_in_background
 from act2see.tools.video.parts import Span
-from act2see.trace.record import LETTERS, Question, choose
+from act2see.trace.options import LETTERS, choose
+from act2see.trace.record import Question
 from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:

@@ -35,11 +35,12 @@ from act2see.agent.reasoners.chat.setup import chat_model
 from act2see.errors import Act2SeeError, ConfigError, ReasonerError, SetupError, ToolError, VideoError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node
-from act2see.graphs.config import Config, Count, Positive, Section, load_config, load_section
+from act2see.graphs.config import Config, load_config, load_section
 from act2see.graphs.events import PartEvent, PartFailedEvent, SplitEvent, emit
 from act2see.graphs.long_video.chat_merge import merge_by_chat
 from act2see.graphs.long_video.merge import PartReport, evidence_of, judge, vote
 from act2see.graphs.parts import Parts, cached_parts
+from act2see.graphs.sections import Count, Positive, Section
 from act2see.graphs.state import AskContext, AskInput, extend, settings_in, validate_question
 from act2see.graphs.wiring import both_ways, make_drawable
 from act2see.tools.frames import FrameRef

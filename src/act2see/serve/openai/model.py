@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request as ReasonerRequest, Sampling
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ConfigError
-from act2see.graphs.config import ReasonerConfig
 from act2see.graphs.parts import LazyReasoner, build_reasoner
+from act2see.graphs.sections import ReasonerConfig
 from act2see.serve.openai.rollout import ChatPrompt, RequestPictures
 from act2see.serve.openai.wire import ChatRequest, ProtocolError, StopStrings
 
@@ -88,7 +88,7 @@ class ServedModel:
                 "choose a local checkpoint (reasoner.use: transformers)"
             )
         engine: Any = lazy.reasoner()
-        sampling = Sampling(config.temperature, config.top_p)
+        sampling = config.sampling()
         return cls(engine, pictures, name, engine.context, sampling, key, waiting)
 
     @property
@@ -120,10 +120,11 @@ class ServedModel:
     def _sampling(self, chat: ChatRequest) -> Sampling:
         """Return the chat's sampling settings, with the model's own for those that the chat leaves out."""
         own = self.sampling
-        return Sampling(
-            own.temperature if chat.temperature is None else chat.temperature,
-            own.top_p if chat.top_p is None else chat.top_p,
-            own.seed if chat.seed is None else chat.seed % 2**63,
+        return replace(
+            own,
+            temperature=own.temperature if chat.temperature is None else chat.temperature,
+            top_p=own.top_p if chat.top_p is None else chat.top_p,
+            seed=own.seed if chat.seed is None else chat.seed % 2**63,
         )
 
     async def answer(self, chat: ChatRequest, prompt: ChatPrompt) -> AsyncGenerator[Delta | End]:

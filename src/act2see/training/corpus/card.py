@@ -16,7 +16,8 @@ from pydantic import Field
 
 from act2see.tools.frames import FrameRef, Generated, Record, stamp
 from act2see.tools.runtime.markdown import markdown_table
-from act2see.trace.record import LETTERS, Frames
+from act2see.trace.options import LETTERS
+from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
 from act2see.training.corpus.filtering import drop_reason
 from act2see.training.corpus.records import Chain

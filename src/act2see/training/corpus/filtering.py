@@ -187,6 +187,8 @@ def format_fault(trace: Trace) -> str:
         return "a forced answer"
     if not last.body:
         return "an empty answer"
+    if not last.text.startswith("<answer>"):
+        return "an answer without tags"
     for call in trace.calls:
         if call.outcome != "ok":
             return f"a failed call: {call.outcome}"

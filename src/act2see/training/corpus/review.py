@@ -30,9 +30,9 @@ from act2see.tools.runtime.files import write_text
 from act2see.tools.runtime.text import first_problem
 from act2see.trace.chain import chain_section
 from act2see.trace.markup import Html, el
+from act2see.trace.options import LETTERS
 from act2see.trace.page import initial_section, stylesheet
 from act2see.trace.pictures import Pictures
-from act2see.trace.record import LETTERS
 from act2see.trace.trace import Trace
 from act2see.training.corpus.records import Chain
 from act2see.training.corpus.sources import Sample

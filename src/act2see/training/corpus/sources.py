@@ -19,7 +19,7 @@ from typing import Any
 from act2see.errors import SourceError
 from act2see.tools.frames import Record
 from act2see.tools.video.window import Window
-from act2see.trace.record import choose
+from act2see.trace.options import choose
 
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
 LICENCES = {

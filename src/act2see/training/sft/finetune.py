@@ -209,10 +209,10 @@ def _check_settings(settings: SftSettings, graph: Config | None) -> None:
             )
     if settings.mode == "qlora":
         _check_qlora()
-    if graph and graph.reasoner.prompt != settings.prompt:
+    if graph and graph.reasoner.prompt_style != settings.prompt:
         raise ConfigError(
-            f"the graph's prompt style is {graph.reasoner.prompt!r}, but training uses {settings.prompt!r}: "
-            "set `prompt` to the graph's style"
+            f"the graph's prompt style is {graph.reasoner.prompt_style!r}, but training uses "
+            f"{settings.prompt!r}: set `prompt` to the graph's style"
         )
 
 

@@ -52,7 +52,7 @@ class SftSettings(Record):
     gradient_checkpointing: bool = True
     max_context: Count = 32_768
     """Maximum length of a trace in tokens, including vision tokens; longer traces are left out."""
-    prompt: Literal["paper", "short"] = "paper"
+    prompt: Literal["paper", "short", "zero-shot"] = "paper"
     """The style of the prompt."""
     loss_on_frames: bool = False
     """Whether text and frames of the graph are also trained on, for the ablation."""

@@ -1,0 +1,68 @@
+"""A model that thinks aloud: talk about tags, plain answers and failed calls in the graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from act2see.trace.record import Answer, Call, Frames, Text
+from tests.graphs.test_ask import DONE, LOOK, ask
+
+TALK = (
+    "I may write <retrieve> query </retrieve>, or `<generate>`. At last the answer goes inside "
+    "<answer></answer>, as the letter alone. "
+)
+
+
+async def test_talk_about_tags_runs_nothing_and_ends_nothing(tmp_path: Path) -> None:
+    trace, reasoner = await ask(tmp_path, TALK + LOOK, DONE, options=("blue", "red"))
+    assert trace.segments[0] == Text(text=TALK + "I look again. ")
+    assert [(call.tag, call.query, call.outcome) for call in trace.calls] == [
+        ("retrieve", "the circle blinks", "ok")
+    ]
+    assert trace.choice == "red"
+    assert len(reasoner.rollouts) == 2
+
+
+async def test_unknown_and_malformed_calls_cost_no_call(tmp_path: Path) -> None:
+    lines = ("<zoom>the door</zoom>", "<retrieve>the door</generate>", LOOK, DONE)
+    trace, _ = await ask(tmp_path, *lines, options=("blue", "red"), max_calls=1)
+    assert [call.outcome for call in trace.calls] == ["unknown", "nested", "ok"]
+    notes = [s.note for s in trace.segments if isinstance(s, Frames) and s.note]
+    assert len(notes) == 2
+    assert (trace.choice, trace.forced) == ("red", False)
+
+
+async def test_malformed_calls_have_a_limit_of_their_own(tmp_path: Path) -> None:
+    lines = [f"<zoom>the door {n}</zoom>" for n in range(9)]
+    trace, reasoner = await ask(tmp_path, *lines, "B</answer>", options=("blue", "red"))
+    outcomes = [call.outcome for call in trace.calls]
+    assert outcomes == ["unknown"] * 8 + ["over_budget"]
+    assert len(reasoner.rollouts) == 10
+    assert trace.forced
+
+
+async def test_prose_after_the_thought_is_the_answer(tmp_path: Path) -> None:
+    trace, _ = await ask(tmp_path, "It blinks.</think>\n\nThe ring turns red.")
+    assert trace.segments[-1] == Answer(text="\n\nThe ring turns red.", body="The ring turns red.")
+    assert not trace.forced
+
+
+async def test_prose_that_names_an_option_is_a_choice(tmp_path: Path) -> None:
+    trace, _ = await ask(tmp_path, "It blinks.</think>\n**B**", options=("blue", "red"))
+    assert (trace.choice, trace.forced) == ("red", False)
+
+
+async def test_prose_that_names_no_option_opens_the_answer(tmp_path: Path) -> None:
+    lines = ("It blinks.</think>\nHard to say.", "B</answer>")
+    trace, reasoner = await ask(tmp_path, *lines, options=("blue", "red"))
+    assert trace.segments[0] == Text(text="It blinks.</think>\nHard to say.")
+    assert reasoner.rollouts[1].endswith("Hard to say.\n<answer>")
+    assert (trace.choice, trace.forced) == ("red", True)
+
+
+async def test_a_quoted_pair_of_think_tags_leaves_the_thought_open(tmp_path: Path) -> None:
+    trace, _ = await ask(tmp_path, "I think inside <think></think>. " + LOOK, "Hm.", "B</answer>")
+    assert [s.text for s in trace.segments if isinstance(s, Text) and s.author == "graph"] == [
+        "</think>\n<answer>"
+    ]
+    assert [c.outcome for c in trace.segments if isinstance(c, Call)] == ["ok"]
