@@ -289,7 +289,7 @@ _HOMES = {
     "Reasoner": "act2see.agent.reasoners.base",
     "Request": "act2see.agent.reasoners.base",
     "Sampling": "act2see.agent.reasoners.base",
-    "StopReason": "act2see.agent.grammar",
+    "StopReason": "act2see.agent.parser",
     # Training
     "ConstructLimits": "act2see.training.corpus.construct",
     "ConstructPlan": "act2see.training.corpus.construct",

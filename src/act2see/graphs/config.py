@@ -40,7 +40,7 @@ from act2see.tools.runtime.text import explain_problem, first_problem
 
 PRESETS = ("micro", "paper", "paper-24gb", "laptop", "api")
 S = TypeVar("S", bound=Section)
-_PENALTIES = ("repetition_penalty", "presence_penalty")
+_NEW_SAMPLING = ("top_k", "min_p", "repetition_penalty", "presence_penalty")
 
 
 def _defaults(section: Section, *keys: str) -> set[str]:
@@ -92,7 +92,7 @@ class Config(Section):
         # Hashes from before these keys existed stay the same.
         if self.video == VideoConfig():
             excluded["video"] = True
-        excluded["reasoner"] = _defaults(self.reasoner, "top_k", "min_p", *_PENALTIES)
+        excluded["reasoner"] = _defaults(self.reasoner, *_NEW_SAMPLING)
         excluded["budget"] = _defaults(self.budget, "malformed")
         data = self.model_dump(exclude=excluded)
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
