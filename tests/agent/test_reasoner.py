@@ -358,3 +358,14 @@ def test_row_cache_swaps_and_grows_without_loss() -> None:
     cache.aim(0, [40], 1)
     assert cache.length == 41
     assert cache.update(more[:1], more[:1], 0)[0][0, 0, :3, 0].tolist() == [2, 2, 3]
+
+
+def test_cache_grows_no_further_than_its_limit() -> None:
+    import torch
+
+    cache = RowCache(1, 1, 1, 2, torch.float32, "cpu", length=4, limit=10)
+    lengths = []
+    for length in (4, 8, 9):
+        cache.aim(0, [length], 1)
+        lengths.append(cache.length)
+    assert lengths == [8, 10, 10]

@@ -67,7 +67,7 @@ def test_another_engine_keeps_the_runs_settings_and_drops_the_old_engines() -> N
     chat = load_config(
         base, reasoner={"use": "chat", "weights": "openai:m", "options": {"max_retries": 0}}
     ).reasoner
-    assert (chat.prompt, chat.temperature, chat.top_p, chat.rows) == ("short", 0.6, 0.9, 2)
+    assert (chat.prompt, chat.temperature, chat.top_p, chat.rows) == ("short", 0.6, 0.9, 1)
     assert (chat.options, chat.adapter, chat.dtype) == ({"max_retries": 0}, None, "auto")
     # And back: this engine does not take the options and the `continuation` of the other.
     back = load_config({"preset": "api", "reasoner": {"options": {"max_retries": 0}, "continuation": True}})

@@ -23,7 +23,15 @@ class RowCache:
     is_compileable = False  # transformers reads this attribute
 
     def __init__(
-        self, layers: int, rows: int, heads: int, head_dim: int, dtype: Any, device: Any, length: int = 512
+        self,
+        layers: int,
+        rows: int,
+        heads: int,
+        head_dim: int,
+        dtype: Any,
+        device: Any,
+        length: int = 512,
+        limit: int | None = None,
     ) -> None:
         """
         Args:
@@ -34,9 +42,11 @@ class RowCache:
             dtype: The torch dtype of the model.
             device: The torch device of the model.
             length: The initial length of a row, in tokens.
+            limit: The length that no row needs to exceed; growing does not go beyond it.
         """
         self.shape = (rows, heads, length, head_dim)
         """The shape of a layer's keys, and of its values."""
+        self._limit = limit
         self.options = {"dtype": dtype, "device": device}
         """The arguments with which tensors are made."""
         self.layers: list[Any] = []  # transformers looks here for cache layers of its own classes
@@ -89,7 +99,8 @@ class RowCache:
     def _grow(self, needed: int) -> None:
         """Lengthen all rows to at least `needed` tokens; doubling keeps the copying linear."""
         rows, heads, length, dim = self.shape
-        self.shape = (rows, heads, max(needed, length * 2), dim)
+        longer = length * 2 if self._limit is None else min(length * 2, self._limit)
+        self.shape = (rows, heads, max(needed, longer), dim)
         for tensors in (self._keys, self._values):
             for i, old in enumerate(tensors):
                 tensors[i] = self._make_zeros()

@@ -79,7 +79,9 @@ class TransformersReasoner(Reasoner):
         parameter = next(model.parameters())
         heads = text.num_key_value_heads
         dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        self._cache = RowCache(text.num_hidden_layers, rows, heads, dim, parameter.dtype, parameter.device)
+        self._cache = RowCache(
+            text.num_hidden_layers, rows, heads, dim, parameter.dtype, parameter.device, limit=self.context
+        )
         self._rows = [Row() for _ in range(rows)]
         self._active = 0
         # The number of rows decoded in one forward: smaller once memory has run out, until all jobs are done.
