@@ -72,7 +72,7 @@ def test_another_engine_keeps_the_runs_settings_and_drops_the_old_engines() -> N
     # And back: this engine does not take the options and the `continuation` of the other.
     back = load_config({"preset": "api", "reasoner": {"options": {"max_retries": 0}, "continuation": True}})
     local = load_config(back, reasoner={"use": "transformers", "weights": "owner/vlm"}).reasoner
-    assert (local.options, local.continuation, local.prompt) == ({}, False, "paper")
+    assert (local.options, local.continuation, local.prompt) == ({}, False, "auto")
     assert (
         load_config("micro", reasoner={"use": "chat", "weights": "openai:micro"}).reasoner.prompt == "short"
     )
