@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from act2see.cli import serve_vllm
+from act2see.cli import serve_llama_cpp, serve_vllm
 from act2see.cli.options import AllowHost, ConfigFile, Preset, chosen_config
 from act2see.cli.output import INTERRUPTED, interrupted, note, say
 from act2see.errors import ConfigError
@@ -93,6 +93,7 @@ def openai(
 
 
 app.command("vllm", context_settings={"allow_extra_args": True})(serve_vllm.vllm)
+app.command("llama-cpp", context_settings={"allow_extra_args": True})(serve_llama_cpp.llama_cpp)
 
 
 def mcp(

@@ -48,6 +48,9 @@ class LlamaCppOptions(ServerOptions):
     """The keys of `reasoner.options`."""
 
     url: str = "http://localhost:8080"
+    """The address of the server."""
+    mmproj: str | None = None
+    """The vision file of a model that is a local file; for `act2see serve llama-cpp`."""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,74 @@
+"""`act2see serve llama-cpp`: the command that it prints."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from act2see.agent.reasoners.base import FRAME_TEXT, QUESTION
+from act2see.cli.app import app
+from act2see.cli.serve_llama_cpp import server_arguments
+from act2see.errors import ConfigError
+from act2see.graphs.config import load_config
+from act2see.graphs.parts import build_parts, reasoner_needs
+
+REPOSITORY = "Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0"
+
+
+def settings(tmp_path: Path, **reasoner: Any) -> Any:
+    given = {"use": "llama-cpp", "weights": REPOSITORY, **reasoner}
+    return load_config("laptop", reasoner=given, cache=str(tmp_path))
+
+
+def test_a_repository_is_downloaded_by_the_server(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    words = server_arguments(config, port=8123)
+    assert words[:2] == ["-hf", REPOSITORY]
+    named = dict(zip(words[::2], words[1::2], strict=True))
+    assert (named["--alias"], named["--port"], named["--parallel"]) == (REPOSITORY, "8123", "1")
+
+
+def test_a_slot_holds_the_largest_run(tmp_path: Path) -> None:
+    config = settings(tmp_path, context=None, rows=3)
+    words = server_arguments(config)
+    needs = reasoner_needs(config)
+    frame = (config.view.max_side // 32) ** 2 + 2
+    needed = needs.images * (frame + FRAME_TEXT) + QUESTION + needs.tokens
+    assert words[words.index("--ctx-size") + 1] == str(3 * needed)
+
+
+def test_local_files(tmp_path: Path) -> None:
+    model, mmproj = tmp_path / "model.gguf", tmp_path / "mmproj.gguf"
+    model.touch()
+    with pytest.raises(ConfigError, match="mmproj is missing"):
+        server_arguments(settings(tmp_path, weights=str(model)))
+    with pytest.raises(ConfigError, match=r"reasoner\.options\.mmproj: there is no file"):
+        server_arguments(settings(tmp_path, weights=str(model), options={"mmproj": str(mmproj)}))
+    mmproj.touch()
+    words = server_arguments(settings(tmp_path, weights=str(model), options={"mmproj": str(mmproj)}))
+    assert words[:4] == ["-m", str(model), "--mmproj", str(mmproj)]
+    # The same config reaches the server.
+    build_parts(settings(tmp_path, weights=str(model), options={"mmproj": str(mmproj)}))
+
+
+def test_other_reasoners_are_refused_with_the_key_to_set() -> None:
+    with pytest.raises(ConfigError, match="set `reasoner"):
+        server_arguments(load_config("micro"))
+
+
+def test_the_command_is_printed_or_run(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"preset: laptop\nreasoner: {{use: llama-cpp, weights: '{REPOSITORY}'}}\n")
+    run = CliRunner().invoke
+    printed = run(app, ["serve", "llama-cpp", "--config", str(file), "--print", "--", "--no-webui"])
+    words = shlex.split(printed.stdout)
+    assert (words[0].endswith("llama-server"), words[-1]) == (True, "--no-webui")
+    missing = run(app, ["serve", "llama-cpp", "--config", str(file), "--server", str(tmp_path / "none")])
+    assert missing.exit_code == 2
+    assert "install llama.cpp" in " ".join(missing.output.split())
+    # Any program can stand for the server: this one fails, and its status is passed on.
+    assert run(app, ["serve", "llama-cpp", "--config", str(file), "--server", "false"]).exit_code == 1
