@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from act2see.agent.grammar import Grammar, feedback
-from act2see.agent.parser import RESERVED, Parser
+from act2see.agent.parser import RESERVED, Parser, count_open_thoughts
 from act2see.agent.prompt import Prompt
 from act2see.errors import ConfigError
 from act2see.trace.record import Answer, Call, Outcome, Text
@@ -167,6 +167,63 @@ def test_a_prompt_that_is_repeated_ends_nothing(style: str, letters: bool) -> No
         instruction = Prompt(tools, style).instruction(letters)
         for text in (instruction, f"The user wrote: {instruction}", f"Hm. {instruction} So I look."):
             assert read(text, reason="length").segments == (Text(text=text),)
+
+
+@pytest.mark.parametrize(
+    ("text", "tag", "query"),
+    [
+        ("<retrieve>\n\na red door\n\n</retrieve>", "retrieve", "a red door"),
+        ("<retrieve>a red door\n\n</retrieve>", "retrieve", "a red door"),
+        ('He says "look"<retrieve>a red door</retrieve>', "retrieve", "a red door"),
+        ("<retrieve>x</retrieve>", "retrieve", "x"),
+        ("<retrieve>\U0001f6aa</retrieve>", "retrieve", "\U0001f6aa"),
+        ('<retrieve>the `red` door, "left" (4th)</retrieve>', "retrieve", 'the `red` door, "left" (4th)'),
+        ("<generate>第三扇门</generate>", "generate", "第三扇门"),
+        ("<retrieve>42</retrieve>", "retrieve", "42"),
+    ],
+)
+def test_plain_calls_are_run(text: str, tag: str, query: str) -> None:
+    call = read(text).segments[-1]
+    assert isinstance(call, Call)
+    assert (call.tag, call.query, call.outcome) == (tag, query, "ok")
+
+
+@pytest.mark.parametrize(
+    "body", ["text", "a letter", "U.S.", "R&B", "H&M", "X", "+", "?", "A, C", "und", "x"]
+)
+def test_an_answer_that_ends_the_turn_is_meant(body: str) -> None:
+    answer = read(f"Hm. <answer>{body}</answer>").segments[-1]
+    assert isinstance(answer, Answer)
+    assert answer.body == body
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'<retrieve>a red door</retrieve>'",
+        "<retrieve>query1</retrieve>, <retrieve>some text</retrieve>, <retrieve>$QUERY</retrieve>",
+        "Output:\n```\nmy thought\n</think>\n<answer>A</answer>\n```\nNow",
+        "<thinking>a red door</thinking> <observation>it opens</observation>",
+        "<answer>A/B</answer> <answer>A, B or C</answer> <answer>one letter</answer>",
+    ],
+)
+def test_quoted_and_placeholder_tags_are_text(text: str) -> None:
+    assert read(text, reason="length").segments == (Text(text=text),)
+
+
+@pytest.mark.parametrize(
+    ("text", "open_thoughts"),
+    [
+        ("I think", 1),
+        ("<think>I think", 1),
+        ("I think.</think> So", 0),
+        ("I end with `</think>` then", 1),
+        ("inside <think></think> I", 1),
+        ('"</think>" is next', 1),
+    ],
+)
+def test_open_thoughts_are_counted_as_they_are_parsed(text: str, open_thoughts: int) -> None:
+    assert count_open_thoughts(text) == open_thoughts
 
 
 def test_code_spans_end_with_their_line() -> None:

@@ -24,7 +24,7 @@ from act2see.errors import (
     WeightsError,
 )
 from act2see.graphs.ask import create_act2see
-from act2see.graphs.run import aask
+from act2see.graphs.run import aask, ask as ask_graph
 from act2see.graphs.state import AskContext
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
@@ -393,3 +393,12 @@ async def test_concurrent_runs_share_one_model(tmp_path: Path) -> None:
     assert [r["answer"] for r in results] == ["B"] * 8
     assert len({r["trace"]["id"] for r in results}) == 8
     assert reasoner.visits == 16
+
+
+def test_a_text_for_options_or_for_the_graph_is_refused(tmp_path: Path) -> None:
+    config, parts = parts_in(tmp_path, Scripted(DONE))
+    graph = create_act2see(config, parts=parts)
+    with pytest.raises(QuestionError, match="'options' must be a list of texts and is of type str"):
+        ask_graph(graph, clip_in(tmp_path), "What?", "ring")
+    with pytest.raises(ConfigError, match="'micro' is not a graph: make one with"):
+        ask_graph("micro", clip_in(tmp_path), "What?")  # type: ignore[arg-type]

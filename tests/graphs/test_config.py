@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,3 +214,24 @@ def test_missing_weight_folders_raise_when_the_graph_is_built(
 def test_a_guard_that_cannot_be_imported_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"view\.guard 'act2see\.micro\.guard:Nobody' cannot be imported"):
         build(tmp_path, view={"guard": "act2see.micro.guard:Nobody"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"preest": "micro"}, r"unknown key 'preest'; did you mean 'preset'"),
+        (
+            {"preset": "micro", "tools": {"zoom": {"us": "zoom"}}},
+            "unknown key 'tools.zoom.us'; did",
+        ),
+        ({"preset": "micro", "tools": {"zoom": {}}}, r"the key 'tools.zoom.use' is missing$"),
+        (
+            {"preset": "micro", "tools": {"zoom": "zoom"}},
+            "tools.zoom: must hold keys and values",
+        ),
+        ({"preset": "micro", "budget": 2}, r"budget: must hold keys and values \(got 2\)"),
+    ],
+)
+def test_a_misspelled_key_is_named_before_a_missing_one(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(changes)

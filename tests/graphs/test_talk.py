@@ -66,3 +66,28 @@ async def test_a_quoted_pair_of_think_tags_leaves_the_thought_open(tmp_path: Pat
         "</think>\n<answer>"
     ]
     assert [c.outcome for c in trace.segments if isinstance(c, Call)] == ["ok"]
+
+
+async def test_a_quoted_end_of_the_thought_leaves_it_open(tmp_path: Path) -> None:
+    lines = (
+        "I end with `</think>` then. <retrieve>a door</retrieve>",
+        "Use `<retrieve>the other door</retrieve>`? No.</think> <answer>B</answer>",
+    )
+    trace, _ = await ask(tmp_path, *lines, options=("blue", "red"))
+    assert [(call.query, call.outcome) for call in trace.calls] == [("a door", "ok")]
+    assert (trace.choice, trace.forced) == ("red", False)
+
+
+async def test_a_placeholder_is_no_answer_to_a_question_with_options(tmp_path: Path) -> None:
+    lines = ("Hm.</think><answer>your answer</answer>", "B</answer>")
+    trace, _ = await ask(tmp_path, *lines, options=("blue", "red"))
+    assert (trace.choice, trace.forced) == ("red", True)
+    free, _ = await ask(tmp_path / "free", "Hm.</think><answer>a letter</answer>")
+    assert (free.answer, free.forced) == ("a letter", False)
+
+
+async def test_a_good_call_is_run_after_the_last_malformed_one(tmp_path: Path) -> None:
+    lines = [f"<zoom>the door {n}</zoom>" for n in range(8)]
+    trace, _ = await ask(tmp_path, *lines, LOOK, DONE, options=("blue", "red"))
+    assert trace.calls[-1].outcome == "ok"
+    assert trace.choice == "red"

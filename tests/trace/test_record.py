@@ -119,16 +119,60 @@ def test_traces_are_saved_and_loaded(tmp_path: Path) -> None:
         ("", None),
         (None, None),
         ("**B**", "the ring"),
+        ("'B'", "the ring"),
+        ("B!", "the ring"),
+        ("```\nB\n```", "the ring"),
+        ("B\nthe ring", "the ring"),
+        ("B - the ring", "the ring"),
+        ("B, the ring", "the ring"),
+        ("**B**: the ring", "the ring"),
+        ("[B] the ring", "the ring"),
+        ("B\uff1athe ring", "the ring"),
+        ("the  ring", "the ring"),
+        ('"the ring"', "the ring"),
         ("It turns red.\n\n**Answer: B**", "the ring"),
+        ("**Final Answer:** B", "the ring"),
+        ("Answer: B. the ring", "the ring"),
+        ("The correct answer is **B. the ring**.", "the ring"),
         ("So the answer is B.", "the ring"),
-        ("The correct option is (C)", "neither"),
+        ("The answer is (c).", "neither"),
+        ("The answer is B, not option A.", "the ring"),
+        ("option b", "the ring"),
+        ("It's B.", "the ring"),
+        ("B is correct", "the ring"),
+        ("答案是B", "the ring"),
         (r"$\boxed{A}$", "a man"),
+        (r"\boxed{\text{B}}", "the ring"),
         ("The answer is D.", None),
         ("My answer: a man walks in", None),
+        ("Answer: A man walks in", None),
+        ("So it's not option B.", None),
+        ("The answer is not option A.", None),
+        ("I rule out option A", None),
+        ("B fits better than option A", None),
+        ("A) or B)", None),
+        ("A. or maybe B", None),
+        ("c. 1900", None),
+        ("a.k.a. the king", None),
     ],
 )
 def test_choose(answer: str | None, chosen: str | None) -> None:
     assert choose(answer, ("a man", "the ring", "neither")) == chosen
+
+
+@pytest.mark.parametrize(
+    ("answer", "options"),
+    [("A.D.", ("B.C.", "A.D.")), ("a.m.", ("p.m.", "a.m.")), ("A.C. Milan", ("Inter", "A.C. Milan"))],
+)
+def test_the_words_of_an_option_come_before_a_letter(answer: str, options: tuple[str, ...]) -> None:
+    assert choose(answer, options) == answer
+
+
+@pytest.mark.parametrize(
+    "answer", ["answer" + "\n" * 100_000 + "x", "answer is" + " " * 100_000, "A. " * 50_000]
+)
+def test_choose_is_quick_on_long_answers(answer: str) -> None:
+    assert choose(answer, ("a man", "the ring")) is None
 
 
 def test_choose_without_options_or_among_equal_ones() -> None:

@@ -8,8 +8,8 @@ other text is words. Known names are the run's tool tags and the reserved ones: 
 tool_call.
 
 A model that thinks aloud talks *about* tags: it repeats its instructions, lists its tools, changes its mind.
-Talk is text, and the parser reads on. In the table, a *placeholder* is nothing but signs, or words such as
-"query" or "letter" (`talk.py`); *code* is a Markdown code span or fenced block.
+The parser takes such talk for text and reads on. In the table, a *placeholder* is punctuation alone, or words
+such as "query" or "the letter of the option" (`talk.py`); *code* is a Markdown code span or fenced block.
 
     in           text                                    becomes                 outcome
     -----------  --------------------------------------  ----------------------  ----------
@@ -24,15 +24,17 @@ Talk is text, and the parser reads on. In the table, a *placeholder* is nothing 
                  <answer> placeholder </answer>          Text
                  tags in code, tags of formatting        Text
                  any other tag, whole or not             Text
-    a call       a tag that opens a tool or the answer,  Text; that tag counts
-                   think, frame, a blank line
+    a call       <tool>, <answer>, <think>, </think>,    Text, and the tag is read
+                   <frame>                                 as in a thought
+                 a blank line                            Text
                  the end of another tool's call          Call, stop after it     nested
                  more than `max_query` characters        Call, stop at once      over_long
                    before </tool>
                  end of turn, token limit                Call                    unclosed
                  any other tag                           part of the query
-    <answer> in  think                                   Text; that tag counts
-    a thought    any other tag                           part of the body
+    <answer> in  <think>, </think>                       Text, and the tag is read
+    a thought                                              as in a thought
+                 any other tag                           part of the body
     <answer>     a complete call of a tool               that call, as in a thought
     after the    <answer> body </answer>                 Answer, stop
     thought      <answer> again, in a body               begins the body again

@@ -17,6 +17,7 @@ from act2see.agent.talk import (
     FORMATTING,
     QUOTES,
     CodeSpans,
+    is_aside,
     is_mention,
     is_placeholder,
     is_placeholder_answer,
@@ -65,6 +66,16 @@ class _Opened(NamedTuple):
     """Whether only whitespace precedes it in its line."""
 
 
+class _Doubtful(NamedTuple):
+    """An answer that looks like a placeholder."""
+
+    start: int
+    """The index of its `<answer>`."""
+    end: int
+    """The index after its `</answer>`."""
+    body: str
+
+
 class Parser:
     """Parses one turn. `Grammar.parser` makes it, and `grammar.py` has the table that it follows."""
 
@@ -95,11 +106,13 @@ class Parser:
         self._thought_end: int | None = None  # the index after the </think> that closed the thought
         self._open = _Opened("answer", 0, 0) if answering else None
         self._call_in_answer: _Opened | None = None
-        # The index and the body of an answer after the thought that looks like a placeholder.
-        self._doubtful: tuple[int, str] | None = None
+        self._doubtful: _Doubtful | None = None  # the last answer that looks like a placeholder
+        self._first: int | None = None  # the index of the first character that is no space
+        self._is_query_over = False  # a blank line ended the words of the open call
         self._limit = inf  # the number of characters after which the open call may be over-long
         self._unknown: dict[str, _Opened] = {}  # the last opened tag of each name that is not a tool's
         self._end: Call | Answer | None = None
+        self._only_thought = False
 
     def feed(self, text: str) -> bool:
         """Read more text. Return True when decoding must stop; the parser reads nothing after that."""
@@ -119,25 +132,43 @@ class Parser:
         self.stopped = reason
         if self._open:
             self._end = self._finish_open(self._open)
-        if self._end or self._thoughts:
+        if self._end:
             return
-        if self._doubtful:
-            start, body = self._doubtful
-            self._end = Answer(text=self._slice(start), body=body)
+        doubtful = self._doubtful
+        # In an open thought it must be the last word: what ends a turn is meant.
+        is_last_word = doubtful and reason == StopReason.EOS and not self._slice(doubtful.end).strip()
+        if doubtful and (not self._thoughts or is_last_word):
+            self._end = Answer(text=self._slice(doubtful.start), body=doubtful.body)
+        elif self._thoughts:
+            return
         elif reason == StopReason.EOS and self._thought_end is not None:
             words = self._slice(self._thought_end)
-            tags = {tag[2] for tag in _TAG.finditer(words)}
-            if words.strip() and not any(self._is_known(tag) for tag in tags):
-                self._end = Answer(text=words, body=words.strip())
+            last = words.rpartition("</think>")[2]  # a model may close its thought twice
+            words = last if last.strip() else words
+            body = words.replace("</think>", "").strip()
+            tags = {tag[2] for tag in _TAG.finditer(body)}
+            if body and not any(self._is_known(tag) for tag in tags):
+                self._end = Answer(text=words, body=body)
 
     def _finish_open(self, opened: _Opened) -> Call | Answer | None:
         """Return the call or the answer that was left open; None if the model only mentioned its tag."""
         inner = self._slice(opened.inner)
         if opened.name == "answer":
             answer = self._make_answer(opened, len(self._read))
-            is_meant = answer.body if not self._thoughts else not is_placeholder_answer(inner)
-            return answer if is_meant and not (self._thoughts and is_mention(inner)) else None
-        return None if is_mention(inner) else self._make_call(opened, len(self._read), "unclosed")
+            is_talk = self._thoughts and (is_placeholder_answer(inner) or is_aside(inner))
+            return answer if answer.body and not is_talk else None
+        is_talk = self._is_query_over or is_mention(inner)
+        return None if is_talk else self._make_call(opened, len(self._read), "unclosed")
+
+    @property
+    def open_thoughts(self) -> int:
+        """The number of `<think>` that have no `</think>` yet."""
+        return self._thoughts
+
+    def follow_thought(self, text: str) -> None:
+        """Read only the tags of the thought; calls and answers are text."""
+        self._only_thought = True
+        self.feed(text)
 
     @property
     def text(self) -> str:
@@ -161,8 +192,7 @@ class Parser:
         self._code.feed(char)
         if char == "<":
             self._angle = len(self._read) - 1
-            before = self._read[-2] if len(self._read) > 1 else ""
-            self._is_angle_talk = self._code.inside or before in QUOTES
+            self._is_angle_talk = self._code.inside or self._is_quoted()
             self._angle_starts_line = self._is_line_blank
         elif char == ">" and self._angle is not None:
             start, self._angle = self._angle, None
@@ -173,31 +203,41 @@ class Parser:
             self._end_line()
         if not char.isspace():
             self._is_line_blank = False
+            if self._first is None:
+                self._first = len(self._read) - 1
+            if self._is_query_over and self._angle is None and not self.stopped:
+                self._abandon()
         if len(self._read) > self._limit and self._open and not self.stopped:
             self._check_length(self._open)
 
     def _end_line(self) -> None:
-        """Read the end of a line. A query is one paragraph, so a tool's tag before a blank line was talk."""
+        """Read the end of a line. A query is one paragraph: if words follow a blank line, it was talk."""
         opened = self._open
-        is_call = opened and opened.name != "answer"
+        is_call = opened and opened.name != "answer" and not self._is_query_over
         if opened and is_call and self._is_line_blank and self._slice(opened.inner, self._line).strip():
-            self._abandon()
+            self._is_query_over = True
         self._line = len(self._read)
         self._is_line_blank = True
 
     def _read_tag(self, tag: _Opened, closing: bool) -> None:
         """Read a tag that ends with the last character read."""
-        is_talk = self._thoughts and self._is_angle_talk
-        # A code block may never be closed, so a thought's tags at the start of a line count in it, too.
-        is_mark = tag.name == "think" and tag.starts_line
-        if is_talk and not is_mark and not (closing and self._closes_open(tag)):
+        if self._thoughts and self._is_angle_talk and not (closing and self._closes_open(tag)):
             return
-        if self._open is None:
+        if self._only_thought:
+            if tag.name == "think":
+                self._read_think_tag(tag, closing)
+        elif self._open is None:
             self._read_tag_in_text(tag, closing)
         elif self._open.name == "answer":
             self._read_tag_in_answer(self._open, tag, closing)
         else:
             self._read_tag_in_call(self._open, tag, closing)
+
+    def _is_quoted(self) -> bool:
+        """Whether the last character stands right behind an opening quotation mark."""
+        if len(self._read) < 2 or self._read[-2] not in QUOTES:
+            return False
+        return len(self._read) < 3 or not (self._read[-3].isalnum() or self._read[-3] in ".,!?)")
 
     def _closes_open(self, tag: _Opened) -> bool:
         return self._open is not None and self._open.name == tag.name
@@ -240,8 +280,8 @@ class Parser:
             if self._forced or not is_placeholder_answer(answer.body):
                 self._end, self.stopped = answer, StopReason.ANSWER
                 return
-            if answer.body and not self._thoughts:
-                self._doubtful = (opened.start, answer.body)
+            if answer.body.strip(".… "):
+                self._doubtful = _Doubtful(opened.start, len(self._read), answer.body)
             self._abandon()
         elif self._opens_answer(tag, closing) and not self._forced:
             self._begin(tag)
@@ -267,12 +307,12 @@ class Parser:
         self._unknown.clear()
         if not closing:
             # At the beginning of its text a model only repeats the <think> of the prompt.
-            if self._slice(0, tag.start).strip():
+            if tag.start != self._first:
                 self._thoughts += 1
         elif self._thoughts:
             self._thoughts -= 1
-        if not self._thoughts:
-            self._thought_end = tag.inner
+            if not self._thoughts:
+                self._thought_end = tag.inner
 
     def _is_known(self, name: str) -> bool:
         return name in self._tags or name in RESERVED
@@ -280,11 +320,13 @@ class Parser:
     def _begin(self, tag: _Opened) -> None:
         self._open = tag
         self._call_in_answer = None
+        self._is_query_over = False
         self._limit = inf if tag.name == "answer" else tag.inner + self._max_query
 
     def _abandon(self) -> None:
         """Take the open tag for talk."""
         self._open = None
+        self._is_query_over = False
         self._limit = inf
 
     def _end_call(self, opened: _Opened, end: int) -> None:
@@ -321,8 +363,20 @@ class Parser:
         return Call(text=self._slice(opened.start), tag=opened.name, query=query, outcome=outcome)
 
     def _make_answer(self, opened: _Opened, end: int) -> Answer:
-        body = self._slice(opened.inner, end).rpartition("<answer>")[2].strip()
+        before, _, last = self._slice(opened.inner, end).rpartition("<answer>")
+        body = last.strip() or before.replace("<answer>", "").strip()
         return Answer(text=self._slice(opened.start), body=body, forced=self._forced)
+
+
+def count_open_thoughts(text: str) -> int:
+    """Return how many thoughts are open after a text that began in one.
+
+    `<think>` and `</think>` count as they do for `Parser`: not in code, nor in quotation marks, and a
+    `<think>` that begins the text only repeats that of the prompt.
+    """
+    parser = Parser((), 0, answering=False, thinking=True, earlier=frozenset())
+    parser.follow_thought(text)
+    return parser.open_thoughts
 
 
 def join_spaces(query: str) -> str:

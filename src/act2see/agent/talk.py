@@ -1,4 +1,4 @@
-"""What a model says about tags, and does not mean: Markdown code, placeholders, formatting.
+"""Recognises tags that a model only talks about: in Markdown code, with placeholders, for formatting.
 
 A model that thinks aloud repeats its instructions. `<retrieve> query </retrieve>` in a list of its tools, a
 tag in a code span, `<b>red</b>`: none of these is a call. The grammar asks this module.
@@ -9,16 +9,17 @@ from __future__ import annotations
 import re
 
 FORMATTING = frozenset(
-    """a b blockquote body br center code dd del details div dl dt em font h1 h2 h3 h4 h5 h6 hr html i img ins
+    """conclusion note observation option reasoning step summary thinking thought time title
+    a b blockquote body br center code dd del details div dl dt em font h1 h2 h3 h4 h5 h6 hr html i img ins
     kbd li mark ol p pre q s small span strike strong sub summary sup table tbody td th thead tr u ul
     var""".split()  # noqa: SIM905 - as a list it would fill the page
 )
-"""Names of HTML elements: their tags are text."""
-QUOTES = frozenset('"“„«「『')
-"""A tag right behind one of these is quoted."""
+"""Names of HTML elements, and of parts of a thought: their tags are text."""
+QUOTES = frozenset("\"'“„«\u2039「『\u2018")
+"""Signs that open a quotation. A tag right behind one is quoted."""
 
 _QUERIES = {
-    *("and", "or", "tags", "and then", "or the like"),
+    *("and", "or", "tags", "and then", "or the like", "some text", "a few words"),
     *(
         "query",
         "a query",
@@ -37,7 +38,7 @@ _QUERIES = {
     *("consulta", "tu consulta", "la consulta", "requête", "ta requête", "la requête"),
 }
 _ANSWERS = {
-    *("and", "or", "tags", "und", "oder", "y", "et", "ou", "和", "或"),
+    *("and", "or", "tags", "your answer letter", "letter of the correct option", "one letter"),
     *("answer", "your answer", "the answer", "an answer", "my answer", "answer here", "your answer here"),
     *("my answer here", "final answer", "the final answer", "your final answer", "my final answer"),
     *(
@@ -58,11 +59,14 @@ _ANSWERS = {
     *("la réponse", "lettre", "la lettre"),
 }
 _EDGES = " \t\n[](){}<>\"'“”*_`.…:"
-_WORD = re.compile(r"\w")
+_NUMBERED = re.compile(r"\$?query ?\d*")
+_NOTHING = re.compile(r"[\s.,;:…·•?!*_\-=~+|/\\<>()\[\]{}\"'`]*")
+_LONG_ANSWER = 80  # characters; a longer one that was not closed may be a thought
 _VARIABLE = re.compile(r"[XYZ]")  # "<answer>X</answer> with X one of A to D"
-_LETTERS = re.compile(r"[a-z](\W+(or |oder |o |ou )?[a-z])+")  # a/b/c/d
+_LETTERS = re.compile(r"[a-z](\s*([/|,]\s*(or |and )?| or | and )[a-z])+")  # "A/B/C/D", "A, B, C or D"
 _MENTION = re.compile(
-    r"\s*[.,;:!?)\]}\"”]|\s*(or|and|again|but|if|because|since|here|tags?|calls?)\b|.*[.!?;:。\uff01\uff1f\uff1b]\s+\w",
+    r"\s*[.,;:!?)\]}]|\s*(or|and|again|but|if|because|since|here)\b"
+    r"|\s*(tags?|calls?)(\s*[.,;:)]|\s+(is|are|or|and)\b)|.*[.!?;:。\uff01\uff1f\uff1b]\s+\w",
     re.DOTALL | re.IGNORECASE,
 )
 
@@ -73,12 +77,9 @@ def is_placeholder(query: str) -> bool:
     So does what begins with a comma or a full stop: a sentence goes on behind a tag that it speaks of.
     """
     bare = _strip(query)
-    return (
-        _is_rest(query)
-        or bare in _QUERIES
-        or not _WORD.search(bare)
-        or bool(_VARIABLE.fullmatch(query.strip(_EDGES)))
-    )
+    is_stand_in = _NOTHING.fullmatch(bare) or _NUMBERED.fullmatch(bare)
+    is_variable = _VARIABLE.fullmatch(query.strip(_EDGES))
+    return _is_rest(query) or bare in _QUERIES or bool(is_stand_in or is_variable)
 
 
 def is_placeholder_answer(body: str) -> bool:
@@ -87,7 +88,7 @@ def is_placeholder_answer(body: str) -> bool:
         return True
     bare = _strip(body)
     is_variable = _VARIABLE.fullmatch(body.strip(_EDGES)) or _LETTERS.fullmatch(bare)
-    return bare in _ANSWERS or not _WORD.search(bare) or bool(is_variable)
+    return bare in _ANSWERS or bool(_NOTHING.fullmatch(bare)) or bool(is_variable)
 
 
 def is_mention(text: str) -> bool:
@@ -96,6 +97,11 @@ def is_mention(text: str) -> bool:
     It begins with a sign or with "or", or holds more than one sentence; a query hardly does.
     """
     return bool(_MENTION.match(text))
+
+
+def is_aside(text: str) -> bool:
+    """Whether the text behind an `<answer>` that was never closed shows that the tag was only spoken of."""
+    return (len(text) > _LONG_ANSWER and is_mention(text)) or _is_rest(text) or text.lstrip().startswith(".")
 
 
 def _is_rest(text: str) -> bool:

@@ -69,7 +69,7 @@ def as_node(
     """Return the graph as a node of a parent whose state has another schema.
 
     Args:
-        graph: The graph. No trace is written for a graph that returns none, such as one of long videos.
+        graph: The graph. A graph of long videos returns no trace, so none is written.
         video: The parent's key of the video, or a function of the parent's state.
         question: The same for the question.
         options: The same for the options. The parent may lack the key; None asks without options.

@@ -36,7 +36,7 @@ from act2see.graphs.sections import (
     VideoConfig,
     ViewConfig,
 )
-from act2see.tools.runtime.text import explain_problem, first_problem
+from act2see.tools.runtime.text import explain_problem, first_error, first_problem
 
 PRESETS = ("micro", "paper", "paper-24gb", "laptop", "api")
 S = TypeVar("S", bound=Section)
@@ -242,9 +242,11 @@ def _names_modules(data: Mapping[str, Any]) -> bool:
 
 def _explain(error: ValidationError) -> str:
     """Return the first problem in one line."""
-    first = error.errors()[0]
+    first = first_error(error)
     if first["type"] == "missing":
-        return f"the key {first_problem(error)[0]!r} is missing; start from a preset with `preset: micro`"
+        path = first_problem(error)[0]
+        hint = "" if "." in path else "; start from a preset with `preset: micro`"
+        return f"the key {path!r} is missing{hint}"
     unknown = first["type"] == "extra_forbidden"
     known = _keys_of([str(part) for part in first["loc"][:-1]]) if unknown else []
     return explain_problem(error, known)
@@ -254,5 +256,7 @@ def _keys_of(section: list[str]) -> list[str]:
     """Return the known keys of a section; an empty path means the whole configuration."""
     if section[:1] == ["tools"]:
         return list(ToolConfig.model_fields)
-    model: Any = Config.model_fields[section[0]].annotation if section else Config
+    if not section:
+        return ["preset", *Config.model_fields]
+    model: Any = Config.model_fields[section[0]].annotation
     return list(model.model_fields)

@@ -25,10 +25,11 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from act2see.agent.grammar import Grammar, feedback
-from act2see.agent.parser import StopReason
+from act2see.agent.parser import StopReason, count_open_thoughts
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Request
 from act2see.agent.rollout import render
+from act2see.agent.talk import is_placeholder_answer
 from act2see.graphs.config import Config
 from act2see.graphs.events import emit
 from act2see.graphs.parts import Parts
@@ -114,7 +115,7 @@ class ReasonNode:
 
 
 def must_answer(trace: Trace, budget: Budget) -> bool:
-    """Whether to open the answer for the model: its budget is spent, or its last turn had no call or answer.
+    """Whether to write `<answer>` for the model: its budget is spent, or its last turn had no call or answer.
 
     A spent budget of calls does not count here: the model may still think about its last frame, until it
     makes another call.
@@ -135,11 +136,7 @@ def is_answer_open(trace: Trace) -> bool:
 
 def is_thought_open(trace: Trace) -> bool:
     """Whether the model still thinks: the prompt opened the thought, and nothing has closed it."""
-    written = trace.text
-    opened = 1 + written.count("<think>")
-    if written.lstrip().startswith("<think>"):  # the model repeated the tag of the prompt
-        opened -= 1
-    return opened > written.count("</think>")
+    return count_open_thoughts(trace.text) > 0
 
 
 def open_answer(trace: Trace) -> Text:
@@ -163,13 +160,13 @@ def end_turn(
         if is_undecided(last, trace):  # the next visit opens the answer
             return [Text(text="".join(segment.text for segment in written))], "reason"
         return [*written], "answer"
-    if is_answer_open(trace):  # the model wrote no answer even so: its answer is empty
+    if is_answer_open(trace):  # the model wrote nothing after its `<answer>`
         return [*written, Answer(text="</answer>", body="", forced=True)], "answer"
     if last is None:  # an empty turn
         return [open_answer(trace)], "reason"
     if isinstance(last, Text):  # the next visit opens the answer
         return [*written], "reason"
-    if are_calls_spent(trace, settings.budget):
+    if is_refused(last, trace, settings.budget):
         # No note: the model answers from the frames that it has seen.
         refused = last.model_copy(update={"outcome": "over_budget"})
         return [*written[:-1], refused, open_answer(trace)], "reason"
@@ -180,19 +177,22 @@ def end_turn(
 
 
 def is_undecided(answer: Answer, trace: Trace) -> bool:
-    """Whether an answer in plain words, without its tags, names none of the question's options."""
+    """Whether an answer names no option although there are some, and may be no answer: it is in plain words,
+    or looks like a placeholder."""
     options = trace.question.options
-    is_prose = not answer.forced and not answer.text.startswith("<answer>")
-    return is_prose and bool(options) and choose(answer.body, options) is None
+    is_doubtful = not answer.text.startswith("<answer>") or is_placeholder_answer(answer.body)
+    return bool(options) and not answer.forced and is_doubtful and choose(answer.body, options) is None
 
 
-def are_calls_spent(trace: Trace, budget: Budget) -> bool:
-    """Whether no further call is accepted.
+def is_refused(call: Call, trace: Trace, budget: Budget) -> bool:
+    """Whether a call exceeds its limit. Unknown and malformed calls have a limit of their own.
 
-    Calls that could not be run (an unknown tool, a malformed call) have a limit of their own.
+    Once no call is left, a malformed one is refused, too: the model could not use the note on it.
     """
-    run = sum(call.outcome in ("ok", "repeated") for call in trace.calls)
-    return run >= budget.calls or len(trace.calls) - run >= budget.malformed
+    run = sum(made.outcome in ("ok", "repeated") for made in trace.calls)
+    if run >= budget.calls:
+        return True
+    return call.outcome not in ("ok", "repeated") and len(trace.calls) - run >= budget.malformed
 
 
 def _emit_reply(runtime: Runtime[AskContext], run: str, segments: Iterable[Segment]) -> None:

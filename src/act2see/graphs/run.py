@@ -64,7 +64,11 @@ async def aask(
         ReasonerError: The model cannot continue.
         WaitingError: A person must decide.
     """
-    asked: AskInput = {"video": fspath(video), "question": question, "options": list(options)}
+    if not hasattr(graph, "astream"):
+        raise ConfigError(f"{graph!r:.80} is not a graph: make one with act2see.create_act2see(...)")
+    # A text is a sequence of letters. It is passed on as it is, so that it is refused.
+    listed: Any = options if isinstance(options, str) else list(options)
+    asked: AskInput = {"video": fspath(video), "question": question, "options": listed}
     return await cancel_once(_stream(graph, asked, thread_id or uuid4().hex[:12], context, on_event))
 
 

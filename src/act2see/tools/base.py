@@ -1,8 +1,8 @@
 """The protocol of frame tools, their context and their results.
 
-A tool has a tag, one line of usage for the model, and an async `call` that returns frames, a note, or both.
-To add one, write a class with these attributes and a nested pydantic model `Options`, and register it under
-a name (`tools/plugins.py`).
+A tool has a tag, one line of usage for the model, a version, and a `call`, async or not, that returns frames,
+a note, or both. To add one, write a class with a nested pydantic model `Options` and
+`__init__(self, tag, options, resources)`, and name it in a config: `use: "module:Class"` (docs/tools.md).
 
 The graph makes one node for each configured tag and passes each result through `checked_result`.
 `as_langchain_tool` offers the same object to other agents. This module does not depend on graphs or traces.

@@ -40,7 +40,7 @@ class Sampling:
     seed: int = 0
     """Belongs to one request, so that a resumed run draws the same tokens."""
     top_k: int = 0
-    """Only so many of the most probable tokens are drawn; 0 is all."""
+    """The number of most probable tokens that may be drawn; 0 is all."""
     min_p: float = 0.0
     """Only tokens with at least this share of the largest probability are drawn."""
     repetition_penalty: float = 1.0
@@ -60,7 +60,7 @@ class Request:
     until: Callable[[str], bool] = _never
     """Called with each piece of text as it is decoded; decoding stops when it returns True."""
     stops: Sequence[str] = ()
-    """The strings at which `until` may return True. They stay in the text."""
+    """The strings at which `until` may return True. The text keeps them."""
     sampling: Sampling = Sampling()
     """The settings for drawing tokens."""
 
@@ -77,7 +77,7 @@ class Done:
     """The end of one continuation."""
 
     stop: StopReason
-    """The reason of the end: `UNTIL`, `EOS` or `LENGTH`."""
+    """Why the text ended: `UNTIL`, `EOS` or `LENGTH`."""
     prefilled: int = 0
     """The number of the rollout's tokens that were read (prefilled)."""
     cached: int = 0

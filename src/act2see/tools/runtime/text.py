@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 _LONE = re.compile("[\ud800-\udfff]")
+_MAX_INPUT = 80  # characters of a wrong value that an error repeats
 
 
 def clean_text(text: str) -> str:
@@ -65,17 +67,28 @@ def first_line(error: BaseException, max_chars: int = 200) -> str:
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """Return the first field that failed, as a dotted path (empty for the whole model), and its problem."""
-    first = error.errors()[0]
+    first = first_error(error)
     path = ".".join(str(part) for part in first["loc"])
+    if first["type"] in ("model_type", "dict_type", "dataclass_type"):
+        return path, "must hold keys and values"
     return path, first["msg"].removeprefix("Value error, ")
+
+
+def first_error(error: ValidationError) -> ErrorDetails:
+    """Return the error to report. An unknown key comes first: it may be a missing one, misspelled."""
+    errors = error.errors()
+    return next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
 
 
 def explain_problem(error: ValidationError, known: Collection[str]) -> str:
     """Return the first problem in one line; for an unknown key, with the nearest known key or all keys."""
     path, problem = first_problem(error)
-    first = error.errors()[0]
+    first = first_error(error)
     if first["type"] != "extra_forbidden":
-        return f"{path}: {problem} (got {first['input']!r})"
+        given = repr(first["input"])
+        if len(given) > _MAX_INPUT:
+            return f"{path}: {problem}"
+        return f"{path}: {problem} (got {given})"
     near = get_close_matches(path.rpartition(".")[2], known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
     return f"unknown key {path!r}; {hint}"

@@ -2,8 +2,8 @@
 
 Each run keeps a slot of the server, so that its next step finds the tokens of the last one in the slot's
 cache; with more runs than slots, the server chooses. The marker that stands for a frame is the server's own
-and changes when it is restarted, so a refusal that may come of an old marker is answered by asking for it
-again. Leaving a stream early closes the connection, at which the server stops decoding.
+and changes when it is restarted, so it is asked for again after a refusal that an old marker may have caused.
+Leaving a stream early closes the connection, at which the server stops decoding.
 """
 
 from __future__ import annotations
