@@ -1,7 +1,7 @@
 """A server that speaks llama-server's protocol as far as we use it, over real HTTP.
 
 It parses special tokens and replaces its marker as the real one does, puts vision start and end around each
-frame, withholds stop strings and names them, keeps a prefix a slot, and refuses in llama-server's words
+frame, withholds stop strings and names them, keeps prefixes, and refuses in llama-server's words
 (llama.cpp b11434, tools/server). Its replies are the lines of a script, chosen by how many frames the thought
 shows.
 """
@@ -56,7 +56,9 @@ class Double:
     requests: list[dict[str, Any]] = field(default_factory=list)
     ids: list[list[int]] = field(default_factory=list)
     pictures: list[Image.Image] = field(default_factory=list)
-    cached: dict[int, list[Any]] = field(default_factory=dict)
+    cached: list[list[Any]] = field(default_factory=list)
+    under_way: int = 0
+    most_at_once: int = 0
     asked: list[str] = field(default_factory=list)
     aborted: threading.Event = field(default_factory=threading.Event)
     began: threading.Event = field(default_factory=threading.Event)
@@ -99,6 +101,13 @@ def _read_prompt(server: Double, given: Any) -> tuple[str, list[Any]]:
             "exceed_context_size_error",
         )
     return shown, tokens
+
+
+def _common_prefix(kept: list[Any], tokens: list[Any]) -> int:
+    for n, (a, b) in enumerate(zip(kept, tokens, strict=False)):
+        if a != b:
+            return n
+    return min(len(kept), len(tokens) - 1)
 
 
 def _line(server: Double, prompt: str) -> str:
@@ -165,21 +174,25 @@ def llama_server(*lines: str, **settings: Any) -> Iterator[Double]:
                 raise _Refusal(fault.status, fault.message)
             with lock:
                 prompt, tokens = _read_prompt(server, body["prompt"])
-                kept = server.cached.get(body.get("id_slot", -1), [])
-                same = next((n for n, (a, b) in enumerate(zip(kept, tokens, strict=False)) if a != b), None)
-                cached = min(len(kept), len(tokens) - 1) if same is None else same
+                cached = max((_common_prefix(kept, tokens) for kept in server.cached), default=0)
                 if body.get("cache_prompt", True):
-                    server.cached[body.get("id_slot", -1)] = tokens
+                    server.cached.append(tokens)
             counts = {"tokens_evaluated": len(tokens), "timings": {"cache_n": cached}}
             if not body.get("stream"):
                 end = {"content": "x", "stop": True, "stop_type": "limit", "tokens_predicted": 1}
                 self.whole(200, end | counts)
                 return
             server.began.set()
+            with lock:
+                server.under_way += 1
+                server.most_at_once = max(server.most_at_once, server.under_way)
             try:
                 self._stream(body, counts, prompt, fault)
             except OSError:
                 server.aborted.set()
+            finally:
+                with lock:
+                    server.under_way -= 1
 
         def _stream(self, body: dict[str, Any], counts: dict[str, Any], prompt: str, fault: Fault) -> None:
             line, stop = _line(server, prompt), ""
@@ -200,10 +213,14 @@ def llama_server(*lines: str, **settings: Any) -> Iterator[Double]:
                     return
                 self._event({"content": piece, "stop": False, "tokens_predicted": n, **counts})
                 over.wait(server.pace)
-            cut = body["n_predict"] <= len(pieces)
+            # The tokens of a stop string are withheld; the last one comes as an event without text.
+            stop_tokens = 1 if stop else 0
+            if stop and body["n_predict"] > len(pieces):
+                self._event({"content": "", "stop": False, **counts, "tokens_predicted": len(pieces) + 1})
+            cut = body["n_predict"] < len(pieces) + stop_tokens
             kind = "limit" if cut else "word" if stop else "eos"
             end = {"content": "", "stop": True, "stop_type": kind, "stopping_word": "" if cut else stop}
-            predicted = min(body["n_predict"], len(pieces) + (1 if stop else 0))
+            predicted = min(body["n_predict"], len(pieces) + stop_tokens)
             self._event(end | counts | {"tokens_predicted": predicted})
             self.chunk(b"")
 

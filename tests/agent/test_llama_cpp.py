@@ -17,7 +17,6 @@ from tokenizers import Tokenizer
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import FRAME_TEXT, QUESTION, Done, Needs, Request, Sampling
 from act2see.agent.reasoners.llama_cpp.reasoner import LlamaCppReasoner
-from act2see.agent.reasoners.llama_cpp.slots import ANY, Slots
 from act2see.agent.reasoners.llama_cpp.wire import prompt_text
 from act2see.agent.reasoners.pieces import safe_texts
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece, Trust
@@ -71,8 +70,6 @@ async def test_question_through_the_graph(tmp_path: Path) -> None:
     first, second = trace.usage.loops
     # The second step finds all that the first one read in the run's slot.
     assert (first.cached, second.cached) == (0, first.prefilled)
-    slots = {request["id_slot"] for request in server.streamed}
-    assert slots == {0}
 
 
 async def test_the_server_reads_the_rollout_that_the_graph_rendered(tmp_path: Path) -> None:
@@ -122,22 +119,20 @@ async def test_closing_a_stream_aborts_the_request() -> None:
         assert await asyncio.to_thread(server.aborted.wait, 30)
 
 
-async def test_each_run_keeps_its_slot_and_gives_it_back() -> None:
-    with llama_server(DONE, slots=2) as server:
+async def test_no_more_requests_than_slots_are_under_way() -> None:
+    with llama_server(DONE, slots=2, pace=0.01) as server:
         engine = reasoner(server)
-        for session in ("a", "b", "a", "c"):
-            await write(engine, session=session)
-        engine.forget("b")
-        await write(engine, session="c")
-        assert [r["id_slot"] for r in server.streamed] == [0, 1, 0, ANY, 1]
+        await asyncio.gather(*(write(engine, session=str(n)) for n in range(6)))
+        assert len(server.streamed) == 6
+        assert server.most_at_once == 2
 
 
-def test_the_slot_that_was_free_for_longest_is_taken() -> None:
-    slots = Slots()
-    slots.resize(3)
-    slots.take("a")
-    slots.free("a")
-    assert (slots.take("b"), slots.take(""), slots.take("b")) == (1, ANY, 1)
+async def test_a_call_that_ends_with_the_last_token_is_kept() -> None:
+    line = "See <retrieve>x</retrieve>"
+    with llama_server(line) as server:
+        tokens = len(line.removesuffix("</retrieve>")) // 3 + 1
+        text, done = await write(reasoner(server), stop="</retrieve>", tokens=tokens + 1)
+    assert (text, done.stop) == (line, StopReason.UNTIL)
 
 
 async def test_a_restarted_server_is_asked_for_its_new_marker() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from act2see.agent.reasoners.base import Sampling
 from act2see.agent.reasoners.sampling import TokenSampler
+from act2see.errors import ReasonerError
 
 CHANCES = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05])
 LOGITS = CHANCES.log()
@@ -80,3 +81,10 @@ def test_greedy_is_the_largest(size: int) -> None:
     assert TokenSampler(Sampling(), torch.tensor([int(logits.argmax())])).draw(logits) == int(
         logits.topk(2).indices[1]
     )
+
+
+def test_logits_without_probabilities_are_an_error() -> None:
+    none = torch.tensor([], dtype=torch.long)
+    for logits in (torch.full((4,), torch.nan), torch.full((4,), -torch.inf)):
+        with pytest.raises(ReasonerError, match="computes no probabilities"):
+            TokenSampler(Sampling(), none).draw(logits)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from act2see.agent.reasoners.base import Sampling
+from act2see.errors import ReasonerError
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,8 @@ class TokenSampler:
         if self._is_penalised:
             self._penalise(logits)
         logits[self._forbidden] = -torch.inf
+        if not bool(logits.max().isfinite()):
+            raise ReasonerError("the model computes no probabilities (NaN): its weights or dtype are wrong")
         if self.sampling.temperature < _COLDEST:
             token = int(logits.argmax())
         else:

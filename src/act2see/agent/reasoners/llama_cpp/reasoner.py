@@ -1,9 +1,10 @@
 """A `llama-server` of llama.cpp as a reasoner: how laptops run such models (`act2see serve llama-cpp`).
 
-Each run keeps a slot of the server, so that its next step finds the tokens of the last one in the slot's
-cache; with more runs than slots, the server chooses. The marker that stands for a frame is the server's own
-and changes when it is restarted, so it is asked for again after a refusal that an old marker may have caused.
-Leaving a stream early closes the connection, at which the server stops decoding.
+The server gives a request the slot whose cache has the longest common prefix, so a run's next step finds the
+tokens of its last one. No more requests are sent at once than there are slots: one that waits there sends
+nothing, and could not be told from a server that hangs. The marker that stands for a frame is the server's
+own and changes when it is restarted, so it is asked for again after a refusal that an old marker may have
+caused. Leaving a stream early closes the connection, at which the server stops decoding.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import httpx
 
@@ -30,12 +32,10 @@ from act2see.agent.reasoners.connection import (
 )
 from act2see.agent.reasoners.faults import Backoff
 from act2see.agent.reasoners.llama_cpp.preflight import ServerFacts, preflight, read_facts
-from act2see.agent.reasoners.llama_cpp.slots import Slots
 from act2see.agent.reasoners.llama_cpp.wire import FIELDS, chunk_of, prompt, sampling_fields
 from act2see.agent.reasoners.vllm.follow import Chunk, follow
 from act2see.agent.rollout import Rollout
 from act2see.errors import ContextError, ReasonerError, SetupError
-from act2see.tools.runtime.forks import Lock
 from act2see.tools.runtime.text import first_line
 from act2see.tools.video.store import FrameSource, frame_png
 
@@ -94,8 +94,8 @@ class LlamaCppReasoner(Reasoner):
         self.connection = ServerConnection(url, key=key, silence=backoff.silence)
         self._frames = frames
         self._facts: ServerFacts | None = None
-        self._slots = Slots()
-        self._lock = Lock()
+        # By event loop: how many requests may be under way.
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     @classmethod
     def from_options(
@@ -132,15 +132,13 @@ class LlamaCppReasoner(Reasoner):
             await self._ask(lambda: preflight(self.connection, facts, needs))
         self._take(facts)
 
-    def forget(self, session: str) -> None:
-        with self._lock:
-            self._slots.free(session)
-
     def _take(self, facts: ServerFacts) -> None:
-        with self._lock:
-            self._facts = facts
-            self._slots.resize(facts.slots)
+        self._facts = facts
         self.context = facts.context
+
+    def _turn(self, slots: int) -> asyncio.Semaphore:
+        """The semaphore of this event loop; it has as many places as the server has slots."""
+        return self._turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(slots))
 
     async def _server_facts(self) -> ServerFacts:
         """The server's facts; asks for them if `check` has not."""
@@ -155,10 +153,10 @@ class LlamaCppReasoner(Reasoner):
         pictures = await asyncio.to_thread(lambda: [frame_png(f, self._frames) for f in rollout.frames])
         while True:
             facts = await self._server_facts()
-            body = self._body(request, rollout, tokens, facts)
+            body = self._body(request, tokens, facts)
             body["prompt"] = await asyncio.to_thread(prompt, rollout, pictures, facts.marker)
             try:
-                async with aclosing(self._events(body)) as chunks:
+                async with self._turn(facts.slots), aclosing(self._events(body)) as chunks:
                     async for chunk in chunks:
                         attempt.began = attempt.began or bool(chunk.text or chunk.finish)
                         yield chunk
@@ -167,17 +165,14 @@ class LlamaCppReasoner(Reasoner):
                 pause = self._pause(e, attempt, len(pictures))
             await asyncio.sleep(pause)
 
-    def _body(self, request: Request, rollout: Rollout, tokens: int, facts: ServerFacts) -> dict[str, Any]:
+    def _body(self, request: Request, tokens: int, facts: ServerFacts) -> dict[str, Any]:
         """The request without its prompt."""
-        with self._lock:
-            slot = self._slots.take(rollout.session)
         return {
             **sampling_fields(request.sampling, facts.context),
             "n_predict": tokens,
             "stop": list(request.stops),
             "logit_bias": [[token, False] for token in facts.forbidden],
             "cache_prompt": True,
-            "id_slot": slot,
             "response_fields": list(FIELDS),
             "stream": True,
         }

@@ -91,7 +91,9 @@ def chunk_of(data: dict[str, Any]) -> Chunk:
     text = data.get("content") or ""
     prompt, decoded = data.get("tokens_evaluated") or 0, data.get("tokens_predicted") or 0
     if not data.get("stop"):
-        return Chunk(text, prompt=prompt, decoded=decoded)
+        # The last token's event comes before the one that names the stop string: until that has come, the
+        # text must not look as if it had reached its limit.
+        return Chunk(text, prompt=prompt, decoded=max(0, decoded - 1))
     stopped_at = data.get("stopping_word") if data.get("stop_type") == "word" else None
     return Chunk(
         text + (stopped_at or ""),
