@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from act2see.agent.reasoners.base import Delta, Needs, Reasoner, Request
+from act2see.agent.reasoners.connection import BACKOFF
 from act2see.agent.reasoners.transformers import TransformersReasoner
-from act2see.agent.reasoners.vllm.http import BACKOFF, VLLMHTTPReasoner
+from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
 from act2see.agent.reasoners.vllm.preflight import preflight
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.errors import Act2SeeError
