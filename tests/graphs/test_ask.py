@@ -395,6 +395,11 @@ async def test_concurrent_runs_share_one_model(tmp_path: Path) -> None:
     assert reasoner.visits == 16
 
 
+async def test_a_misspelled_tool_is_named_with_the_nearest_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no tool 'retreive' .*; did you mean 'retrieve'"):
+        await ask(tmp_path, DONE, tools=("retreive",))
+
+
 def test_a_text_for_options_or_for_the_graph_is_refused(tmp_path: Path) -> None:
     config, parts = parts_in(tmp_path, Scripted(DONE))
     graph = create_act2see(config, parts=parts)

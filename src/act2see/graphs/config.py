@@ -184,10 +184,7 @@ def load_section(kind: type[S], source: S | Mapping[str, Any] | None, where: str
     try:
         return kind.model_validate(dict(source or {}))
     except ValidationError as e:
-        path, problem = first_problem(e)
-        value = str(e.errors()[0]["input"])[:60]
-        known = ", ".join(kind.model_fields)
-        raise ConfigError(f"{where}: {path}: {problem} (got {value!r}); known keys: {known}") from e
+        raise ConfigError(f"{where}: {explain_problem(e, list(kind.model_fields))}") from e
 
 
 _OF_USE = frozenset({"options", "weights", "adapter", "device", "dtype", "context", "continuation"})

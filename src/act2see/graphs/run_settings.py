@@ -7,6 +7,7 @@ budget. None of this requires building the graph again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any
 
@@ -89,4 +90,6 @@ class RunSettings:
         """Raise `ConfigError` unless the configuration has this tool."""
         if tag not in self.parts.tools:
             known = ", ".join(self.parts.tools) or "none"
-            raise ConfigError(f"{setting}: there is no tool {tag!r} in the config (its tools: {known})")
+            near = get_close_matches(tag, self.parts.tools, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; a run of another config needs that config"
+            raise ConfigError(f"{setting}: there is no tool {tag!r} in the config (its tools: {known}){hint}")
