@@ -396,7 +396,7 @@ async def test_concurrent_runs_share_one_model(tmp_path: Path) -> None:
 
 
 async def test_a_misspelled_tool_is_named_with_the_nearest_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no tool 'retreive' .*; did you mean 'retrieve'"):
+    with pytest.raises(ConfigError, match=r"no tool 'retreive' .*; did you mean 'retrieve'"):
         await ask(tmp_path, DONE, tools=("retreive",))
 
 

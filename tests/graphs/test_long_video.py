@@ -198,7 +198,7 @@ async def test_errors_are_raised_before_any_part_is_asked(tmp_path: Path) -> Non
             await graph.ainvoke(given | change)
     with pytest.raises(ConfigError, match="cannot overlap by 3 s"):
         await graph.ainvoke(given, context=LongVideoContext(overlap=3))
-    with pytest.raises(ConfigError, match="long video: by: .*'time' or 'scene'"):
+    with pytest.raises(ConfigError, match=r"long video: by: .*'time' or 'scene'"):
         await graph.ainvoke(given, {"configurable": {"act2see": {"by": "colour"}}})
     with pytest.raises(ConfigError, match="long video: unknown key 'second'; did you mean 'seconds'"):
         create_long_video("micro", {"second": 4})
