@@ -75,13 +75,15 @@ async def test_no_match_reports_the_best_score(resources: Make, clip: str) -> No
     assert result.curve is not None
 
 
-async def test_a_clip_whose_frames_were_all_shown_has_no_match(resources: Make, clip: str) -> None:
+async def test_a_clip_whose_frames_were_all_shown_says_so(resources: Make, clip: str) -> None:
     shared = resources()
     shown = shared.finder.library.pictures(clip, shared.finder.index(clip).frames.tolist())
     for rank in ("frames", "segments"):
         result = await tool(shared, rank=rank, no_match=-0.5).call(QUERY, ToolContext(clip, shown))
         assert result.frames == ()
-        assert result.note == "No match: nothing else in this video looks like that."
+        assert result.note.startswith("Every frame that can be fetched from this video has been shown")
+    some = await tool(shared, no_match=0.999).call(QUERY, ToolContext(clip, shown[1:]))
+    assert some.note.startswith("No match: nothing else in this video")
 
 
 @pytest.mark.parametrize(("above", "set_to", "shown"), [(0.01, None, 0), (-0.01, None, 1), (0.01, -1.0, 1)])

@@ -8,12 +8,15 @@ the option `no_match` sets another.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
+
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.runtime.weights import Wanted, wanted_by
+from act2see.tools.search.finder import SAME_FRAME
 from act2see.tools.search.index import FrameIndex
 
 
@@ -55,6 +58,10 @@ class Retrieve:
         if o.skip_shown:
             # An imagined frame has its anchor's time, but it does not show the real frame of that time.
             seen = [frame.seconds for frame in context.shown if not frame.imagined]
+        if _is_all_shown(index, seen):
+            return ToolResult(
+                note="Every frame that can be fetched from this video has been shown; answer from them."
+            )
         found = finder.search(
             index, query, o.top_k, skip=seen, segments=o.rank == "segments", threshold=threshold
         )
@@ -69,3 +76,16 @@ class Retrieve:
         # In order of time, as a person would watch them.
         frames.sort(key=lambda frame: frame.seconds)
         return ToolResult(tuple(frames), curve=found.curve)
+
+
+def _is_all_shown(index: FrameIndex, seen: Sequence[float]) -> bool:
+    """Whether the model has seen each frame of an index.
+
+    Args:
+        index: The index.
+        seen: The times of the frames that it has seen, in seconds.
+    """
+    if not seen:
+        return False
+    nearest = np.abs(index.seconds[:, None] - np.asarray(seen)[None]).min(1)  # (frames,)
+    return bool((nearest <= SAME_FRAME).all())

@@ -35,6 +35,8 @@ from act2see.tools.video.window import VideoPath, Window
 
 log = logging.getLogger(__name__)
 _INDEXES = 32  # number of indexes that stay open
+SAME_FRAME = 1e-3
+"""Times closer than this, in seconds, are those of one frame."""
 _LONGEST_SEGMENT = 20.0  # seconds
 
 
@@ -175,7 +177,7 @@ class Finder:
         allowed = np.ones(len(index), bool)
         if len(skip):
             nearest = np.abs(index.seconds[:, None] - np.asarray(skip)[None]).min(1)  # (frames,)
-            allowed = nearest > 1e-3
+            allowed = nearest > SAME_FRAME
         if segments:
             usable = np.where(allowed, scores, -1.0).astype(np.float32)
             least = self.encoder.no_match if threshold is None else threshold
