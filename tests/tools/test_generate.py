@@ -16,7 +16,7 @@ from act2see.micro.recipe.tokenizers import clip_tokenizer
 from act2see.tools.base import Resources, ToolContext
 from act2see.tools.diffusion import target_size
 from act2see.tools.frames import Generated
-from act2see.tools.generate import Generate
+from act2see.tools.generate import Generate, shrink_to
 
 Make = Callable[..., Resources]
 QUERY = "the board tipped to the left"
@@ -245,3 +245,23 @@ def test_tag_usage_and_version(resources: Make) -> None:
     assert (
         Generate("imagine", Generate.Options(), resources()).version == "generate stable-diffusion-3.5-large"
     )
+
+
+async def test_the_anchor_has_the_videos_size_and_the_model_sees_the_size_of_a_frame(
+    resources: Make, generator_folder: Path, clip: str
+) -> None:
+    small = resources()
+    small.finder.library.max_side = 24
+    made = tool(small, generator_folder)
+    found, anchor = made._find_anchor(small.finder.index(clip), QUERY, ToolContext(clip))
+    info = small.finder.library.probe(clip).info
+    assert max(anchor.width, anchor.height) == 24
+    assert made._source(clip, found, anchor).shape == (info.height, info.width, 3)
+    [frame] = (await made.call(QUERY, ToolContext(clip))).frames
+    assert (frame.width, frame.height) == (24, 24)
+
+
+def test_a_picture_is_shrunk_in_its_aspect_ratio_and_never_enlarged() -> None:
+    wide = np.zeros((768, 1360, 3), np.uint8)
+    assert shrink_to(wide, 448, 252).shape == (252, 446, 3)
+    assert shrink_to(wide, 2000, 2000) is wide

@@ -1,10 +1,11 @@
 """The `generate` tool: imagine a frame.
 
 The tool first retrieves the frame that matches the query best, its anchor. Image-to-image diffusion then
-changes the anchor, with the query as the prompt and a seed for each call. The size keeps the anchor's aspect
-ratio; the pipeline alone would squash it to a square. The paper uses Stable Diffusion 3; any image-to-image
-pipeline of diffusers works. The frame records its anchor and two similarities to the query, its own and the
-anchor's, which show whether imagining helped.
+changes the anchor, at the video's own size up to `pixels`, with the query as the prompt and a seed for each
+call. The size keeps the anchor's aspect ratio; the pipeline alone would squash it to a square. The model is
+shown the result at the size of a real frame, since a larger one would cost it many times the tokens. The
+paper uses Stable Diffusion 3; any image-to-image pipeline of diffusers works. The frame records its anchor
+and two similarities to the query, its own and the anchor's, which show whether imagining helped.
 
 With `best_of`, several seeds are tried, and the frame most similar to the query is kept with all the scores.
 Frames of the same size that are requested at the same time, for one question or for several, share a call of
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+from PIL import Image
 from pydantic import Field
 
 from act2see.errors import Act2SeeError, ToolError
@@ -66,7 +69,7 @@ class Generate:
         try:
             index = await self.resources.finder.ready(context.video)
             found, anchor = await asyncio.to_thread(self._find_anchor, index, query, context)
-            source = await asyncio.to_thread(self.resources.store, anchor)
+            source = await asyncio.to_thread(self._source, context.video, found, anchor)
             params = await asyncio.to_thread(self.diffuser.params, source, self.options)
             seeds = range(context.seed, context.seed + self.options.best_of)
             requests = [GenerationRequest(source, query, seed) for seed in seeds]
@@ -87,6 +90,15 @@ class Generate:
         [anchor] = finder.library.pictures(context.video, [found.hits[0].frame])
         return found, anchor
 
+    def _source(self, video: str, found: Found, anchor: FrameRef) -> Pixels:
+        """Return the anchor's pixels at the video's own size: the model's view of it may be smaller."""
+        library = self.resources.finder.library
+        info = library.probe(video).info
+        if (info.width, info.height) == (anchor.width, anchor.height):
+            return self.resources.store(anchor)
+        [(_, _, pixels)] = library.decode(video, [found.hits[0].frame], None)
+        return pixels
+
     def _choose_best(
         self, query: str, context: ToolContext, found: Found, anchor: FrameRef, pictures: list[Pixels]
     ) -> ToolResult:
@@ -103,7 +115,8 @@ class Generate:
             anchor_score=round(found.hits[0].score, 4),
             scores=tuple(scores) if len(scores) > 1 else (),
         )
-        frame = self.resources.store.ref(pictures[best], anchor.seconds, provenance)
+        picture = shrink_to(pictures[best], anchor.width, anchor.height)
+        frame = self.resources.store.ref(picture, anchor.seconds, provenance)
         return ToolResult((frame,), curve=found.curve)
 
     def imagine(self, source: Pixels, query: str, seed: int) -> Pixels:
@@ -126,3 +139,18 @@ class Generate:
         if isinstance(made, Exception):
             raise made
         return made
+
+
+def shrink_to(pixels: Pixels, width: int, height: int) -> Pixels:
+    """Return a picture of at most this size, in its own aspect ratio; a smaller one is not enlarged.
+
+    Args:
+        pixels: The picture, `(height, width, 3)` uint8.
+        width: The largest width.
+        height: The largest height.
+    """
+    scale = min(width / pixels.shape[1], height / pixels.shape[0])
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
