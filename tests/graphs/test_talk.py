@@ -91,3 +91,14 @@ async def test_a_good_call_is_run_after_the_last_malformed_one(tmp_path: Path) -
     trace, _ = await ask(tmp_path, *lines, LOOK, DONE, options=("blue", "red"))
     assert trace.calls[-1].outcome == "ok"
     assert trace.choice == "red"
+
+
+async def test_a_loop_closes_the_thought_and_the_trace_says_so(tmp_path: Path) -> None:
+    loop = "I look. " + "Is it red? It may be red, or not. " * 400
+    trace, reasoner = await ask(tmp_path, loop, "B</answer>", options=("blue", "red"))
+    first = trace.segments[0]
+    assert isinstance(first, Text)
+    assert len(first.text) < 3_000
+    assert [visit.stop for visit in trace.usage.loops] == ["loop", "answer"]
+    assert reasoner.rollouts[1].endswith("</think>\n<answer>")
+    assert (trace.choice, trace.forced_because) == ("red", "it repeated itself")

@@ -181,7 +181,7 @@ def test_forced_and_unlisted_answers_are_marked(store: Store) -> None:
     text = Page(trace_html(forced, store)).text
     assert "Made to answer" in text
     assert "Not written by the model" in text
-    assert "Forced: the budget was spent" in text
+    assert "Forced: the model was made to answer, because" in text
     assert "names none of the options" in text
     assert "chosen" not in text
 

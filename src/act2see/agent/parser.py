@@ -38,6 +38,8 @@ class StopReason(StrEnum):
     """The model ended its turn."""
     LENGTH = "length"
     """The token limit, or the end of the model's context, was reached."""
+    LOOP = "loop"
+    """The model repeated the same passage again and again."""
 
 
 RESERVED = {

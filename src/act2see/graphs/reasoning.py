@@ -28,6 +28,7 @@ from act2see.agent.grammar import Grammar, feedback
 from act2see.agent.parser import StopReason, count_open_thoughts
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Request
+from act2see.agent.repetition import RepetitionDetector
 from act2see.agent.rollout import render
 from act2see.agent.talk import is_placeholder_answer
 from act2see.graphs.config import Config
@@ -95,7 +96,12 @@ class ReasonNode:
         started = time.perf_counter()
         seed = call_seed(settings.seed, "reason", "", len(trace.segments))
         sampling = self.config.reasoner.sampling(settings.temperature, seed)
-        request = Request(rollout, max_tokens, parser.feed, grammar.stops, sampling)
+        repetition = RepetitionDetector()
+
+        def until(text: str) -> bool:
+            return parser.feed(text) or repetition.feed(text)
+
+        request = Request(rollout, max_tokens, until, grammar.stops, sampling)
         done = Done(StopReason.EOS)
         async for item in self.parts.reasoner.stream(request):
             if isinstance(item, Delta):
@@ -103,13 +109,14 @@ class ReasonNode:
             else:
                 done = item
         if parser.stopped is None:
-            parser.finish(StopReason.LENGTH if done.stop == StopReason.LENGTH else StopReason.EOS)
+            was_cut = repetition.found or done.stop == StopReason.LENGTH
+            parser.finish(StopReason.LENGTH if was_cut else StopReason.EOS)
         loop = Loop(
             prefilled=done.prefilled,
             cached=done.cached,
             decoded=done.decoded,
             seconds=round(time.perf_counter() - started, 4),
-            stop=str(parser.stopped or done.stop),
+            stop=str(StopReason.LOOP if repetition.found else parser.stopped or done.stop),
         )
         return loop, parser.segments
 

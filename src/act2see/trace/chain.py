@@ -74,7 +74,7 @@ def _text(text: Text) -> Html | None:
     if not paragraphs:
         return None
     if text.author == "graph":
-        why = "Not written by the model: the budget was spent, so the graph closed the thought."
+        why = "Not written by the model: the graph closed the thought, to have it answer."
         return el("div", el("p", why, class_="note"), paragraphs, class_="forced")
     return Html("".join(paragraphs))
 

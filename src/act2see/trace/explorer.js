@@ -117,7 +117,7 @@ function detail(step, data, pictures) {
 
 function chainStep(step, choose) {
   if (step.kind === "text") {
-    const note = step.author === "graph" ? el("p", { class: "note" }, "Not written by the model: the budget was spent.") : null;
+    const note = step.author === "graph" ? el("p", { class: "note" }, "Not written by the model: the graph opened the answer.") : null;
     return [note, el("p", { class: "said", dir: "auto" }, step.text.trim())];
   }
   if (step.kind === "answer") {

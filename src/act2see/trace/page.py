@@ -225,7 +225,7 @@ def _answer(trace: TraceRecord, h: str) -> Html:
     if trace.question.options and choice is None:
         parts.append(el("p", "It names none of the options.", class_="outcome"))
     if answer.forced:
-        why = ": the budget was spent, so the model was made to answer."
+        why = f": the model was made to answer, because {trace.forced_because}."
         parts.append(el("p", el("b", "Forced"), why, class_="outcome"))
     return el("section", el(h, "Answer"), parts, class_="answer")
 

@@ -205,6 +205,20 @@ class TraceRecord(Record):
         return any(isinstance(s, Answer) and s.forced for s in self.segments)
 
     @property
+    def forced_because(self) -> str:
+        """Why the model was made to answer, as words that follow a colon; empty if it was not."""
+        if not self.forced or self.refused:
+            return ""
+        stops = [loop.stop for loop in self.usage.loops]
+        if "loop" in stops:
+            return "it repeated itself"
+        if any(call.outcome == "over_budget" for call in self.calls):
+            return "no calls were left"
+        if "length" in stops[:-1]:
+            return "no tokens were left"
+        return "its turn ended without an answer, or its time was over"
+
+    @property
     def refused(self) -> bool:
         """Whether the video was refused before the model was asked: the answer says why."""
         only = self.segments[0] if len(self.segments) == 1 else None

@@ -214,7 +214,7 @@ def answer_lines(trace: Trace) -> Text:
     if trace.question.options and choice is None and not trace.refused:
         lines.append(Text("It names none of the options.", _NOTE))
     if trace.forced and not trace.refused:
-        lines.append(Text("The budget was spent, so the model was made to answer.", _NOTE))
+        lines.append(Text(f"The model was made to answer: {trace.forced_because}.", _NOTE))
     cost = [
         count(len(trace.calls), "call"),
         count(trace.usage.tokens, "token"),
