@@ -183,3 +183,13 @@ def test_incomplete_repository_is_completed(run: Run, hub: Hub, mine: Path, tmp_
     assert "micro/generator: incomplete: safetensors files are missing in" in said
     run("download", "--config", mine, "--endpoint", hub.url)
     run("doctor", "--config", mine)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_on_a_cpu_without_its_instructions_is_named(
+    fast: bool, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("act2see.tools.runtime.weights.has_fast_bfloat16", lambda: fast)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    said = " ".join(run("doctor", "--preset", "laptop", code=1).stdout.split())
+    assert ("bfloat16 is tens of times slower on this CPU" in said) == (not fast)

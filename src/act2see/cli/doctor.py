@@ -78,6 +78,7 @@ def _check_models(config: Config, option: str) -> Iterator[_Check]:
     yield from _check_weights(needed, option)
     yield from _check_disk(needed)
     yield from _check_memory(needed)
+    yield from _check_speed(needed)
     yield from _check_machine(config.needs)
 
 
@@ -224,6 +225,17 @@ def _check_memory(needed: Iterable[Needed]) -> Iterator[_Check]:
             "or smaller weights in a config file"
         )
         yield _Check(total < memory, device, finding, fix)
+
+
+def _check_speed(needed: Iterable[Needed]) -> Iterator[_Check]:
+    """Warn of bfloat16 on a CPU that has no instructions for it."""
+    from act2see.tools.runtime.weights import has_fast_bfloat16
+
+    slow = [weights.part for weights in needed if weights.device == "cpu" and weights.dtype == "bfloat16"]
+    if slow and not has_fast_bfloat16():
+        parts = ", ".join(slow)
+        advice = "`dtype: auto` computes in float32, which takes twice the memory"
+        yield _Check(True, "dtype", f"bfloat16 is tens of times slower on this CPU ({parts}): {advice}")
 
 
 def _check_machine(needs: NeedsConfig) -> Iterator[_Check]:

@@ -31,6 +31,7 @@ from act2see.tools.runtime.weights import (
     find_weights,
     is_of_hub,
     pick_device,
+    pick_dtype,
     wanted_by,
     weight_files,
     what_is_missing,
@@ -54,6 +55,8 @@ class Needed:
     """Memory used on the device."""
     estimated: bool = False
     """Whether the sizes come from the catalogue."""
+    dtype: str = "auto"
+    """The data type of the configuration."""
     problem: str = ""
     """The reason why the weights cannot be loaded; empty if they can."""
     ram: float = 0.0
@@ -158,13 +161,14 @@ def _measure(part: str, options: _WeightOptions) -> Needed:
         folder,
         memory=None,
         estimated=bool(problem),
+        dtype=options.dtype,
         problem=problem,
         known=known,
         without=options.without,
     )
     if problem and not parameters:
         return replace(needed, disk=None)
-    itemsize = BYTES.get(options.dtype, 2 if device == "cuda" else 4)
+    itemsize = BYTES.get(pick_dtype(options.dtype, device), 4)
     offload = options.offload if device != "cpu" else "none"  # offloaded parts go to the CPU anyway
     memory = memory_of(parameters, itemsize, quantised=options.quantise != "none", offload=offload)
     disk = known.disk(options.without) if problem and known else 0.0

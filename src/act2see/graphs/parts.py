@@ -29,7 +29,14 @@ from act2see.tools.runtime.forks import Lock, check_inherited, natively, renew_a
 from act2see.tools.runtime.local_modules import import_beside
 from act2see.tools.runtime.memory import in_halves
 from act2see.tools.runtime.sharing import Shared
-from act2see.tools.runtime.weights import Wanted, local_weights, not_loaded, pick_device, resolve_weights
+from act2see.tools.runtime.weights import (
+    Wanted,
+    local_weights,
+    not_loaded,
+    pick_device,
+    pick_dtype,
+    resolve_weights,
+)
 from act2see.tools.search.finder import Finder, FrameEncoder
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore, default_cache
@@ -256,7 +263,7 @@ class LazyEncoder:
                 device = pick_device(c.device)
                 make_encoder = _encoder_classes()[c.use]
                 try:
-                    self._loaded = make_encoder(weights, device=device, dtype=_pick_dtype(c.dtype, device))
+                    self._loaded = make_encoder(weights, device=device, dtype=pick_dtype(c.dtype, device))
                 except OSError as e:
                     raise not_loaded("the encoder's weights", c.weights, e) from e
             return self._loaded
@@ -355,7 +362,7 @@ class LazyReasoner(Reasoner):
                     resolve_weights(c.weights),
                     self.store,
                     device=device,
-                    dtype=_pick_dtype(c.dtype, device),
+                    dtype=pick_dtype(c.dtype, device),
                     adapter=c.adapter,
                     rows=c.rows,
                     context=c.context,
@@ -387,10 +394,3 @@ class LazyReasoner(Reasoner):
             loaded, self._loaded = self._loaded, None
         if loaded is not None:
             loaded.close()
-
-
-def _pick_dtype(dtype: str, device: str) -> str:
-    """Return the data type; for `auto`, bfloat16 on a CUDA GPU and float32 elsewhere."""
-    if dtype != "auto":
-        return dtype
-    return "bfloat16" if device == "cuda" else "float32"

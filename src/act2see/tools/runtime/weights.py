@@ -200,3 +200,26 @@ def pick_device(device: str) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def pick_dtype(dtype: str, device: str) -> str:
+    """Return the data type to compute in, by torch's name.
+
+    `auto` is bfloat16 where it is fast (a CUDA GPU, a CPU with its instructions), float16 on an Apple GPU,
+    and float32 on other CPUs.
+    """
+    if dtype != "auto":
+        return dtype
+    if device.startswith("cuda"):
+        return "bfloat16"
+    if device.startswith("mps"):
+        return "float16"
+    return "bfloat16" if has_fast_bfloat16() else "float32"
+
+
+def has_fast_bfloat16() -> bool:
+    """Return whether this CPU has instructions for bfloat16; without them it is tens of times slower."""
+    import torch
+
+    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private, and not in every version
+    return any(bool(getattr(torch.cpu, test, bool)()) for test in tests)
