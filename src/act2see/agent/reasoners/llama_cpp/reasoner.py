@@ -31,9 +31,9 @@ from act2see.agent.reasoners.connection import (
     read_options,
 )
 from act2see.agent.reasoners.faults import Backoff
+from act2see.agent.reasoners.follow import Chunk, follow
 from act2see.agent.reasoners.llama_cpp.preflight import ServerFacts, preflight, read_facts
 from act2see.agent.reasoners.llama_cpp.wire import FIELDS, chunk_of, prompt, sampling_fields
-from act2see.agent.reasoners.vllm.follow import Chunk, follow
 from act2see.agent.rollout import Rollout
 from act2see.errors import ContextError, ReasonerError, SetupError
 from act2see.tools.runtime.text import first_line

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from act2see.agent.reasoners.base import Sampling
+from act2see.agent.reasoners.follow import Chunk
 from act2see.agent.reasoners.pieces import safe_texts
-from act2see.agent.reasoners.vllm.follow import Chunk
 from act2see.agent.rollout import Rollout
 
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"

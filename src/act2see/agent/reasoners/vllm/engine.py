@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
 from act2see.agent.reasoners.faults import vllm_limit_error, without_parameter
+from act2see.agent.reasoners.follow import Chunk, follow, is_regular
 from act2see.agent.reasoners.pieces import FORBIDDEN
-from act2see.agent.reasoners.vllm.follow import Chunk, follow, is_regular
 from act2see.agent.reasoners.vllm.lora import lora_options
 from act2see.agent.rollout import ImagePiece, Rollout, TextCodec
 from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError

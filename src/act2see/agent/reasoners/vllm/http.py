@@ -36,8 +36,8 @@ from act2see.agent.reasoners.connection import (
     read_options,
 )
 from act2see.agent.reasoners.faults import Backoff, vllm_limit_error
+from act2see.agent.reasoners.follow import Chunk, follow, is_regular
 from act2see.agent.reasoners.pieces import FORBIDDEN, escape_pieces
-from act2see.agent.reasoners.vllm.follow import Chunk, follow, is_regular
 from act2see.agent.reasoners.vllm.preflight import preflight
 from act2see.agent.reasoners.vllm.wire import chunk_of, has_forgotten, has_no_room, image_part
 from act2see.agent.rollout import Rollout

@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from act2see.agent.reasoners.connection import StatusError
-from act2see.agent.reasoners.vllm.follow import Chunk
+from act2see.agent.reasoners.follow import Chunk
 
 _FORGOTTEN = ("cache miss", "cached item", "data is not provided")
 _NO_ROOM = ("max_tokens", "context length", "max_model_len")

@@ -1,6 +1,6 @@
-"""Make one continuation from several vLLM requests. The engine in this process and the HTTP client share it.
+"""Make one continuation from several requests. vLLM's engine and the clients of vLLM and llama.cpp share it.
 
-vLLM stops on strings, but the caller of `stream` decides where the text ends. If a stop string was not the
+These engines stop on strings, but the caller of `stream` decides where the text ends. If a stop string was not the
 end (`</retrieve>` in plain words), the rollout is sent again with the text written so far, which the prefix
 cache makes cheap. If the caller ends the text first, the rest of the request is aborted.
 """
