@@ -1,8 +1,8 @@
 """Make one continuation from several requests. vLLM's engine and the clients of vLLM and llama.cpp share it.
 
-These engines stop on strings, but the caller of `stream` decides where the text ends. If a stop string was not the
-end (`</retrieve>` in plain words), the rollout is sent again with the text written so far, which the prefix
-cache makes cheap. If the caller ends the text first, the rest of the request is aborted.
+These engines stop on strings, but the caller of `stream` decides where the text ends. If a stop string was
+not the end (`</retrieve>` in plain words), the rollout is sent again with the text written so far, which the
+prefix cache makes cheap. If the caller ends the text first, the rest of the request is aborted.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Chunk:
     text: str = ""
     """The new text."""
     finish: str | None = None
-    """vLLM's reason for the end: `stop` or `length`, in the last chunk with text."""
+    """The engine's reason for the end: `stop` or `length`, in the last chunk with text."""
     stopped_at: str | None = None
-    """The stop string at which vLLM stopped."""
+    """The stop string at which the engine stopped."""
     prompt: int = 0
     """The number of tokens of the prompt."""
     cached: int = 0
-    """The number of the prompt's tokens that were in vLLM's cache."""
+    """The number of the prompt's tokens that were in the engine's cache."""
     decoded: int = 0
     """The number of tokens of the reply so far."""
 
