@@ -318,6 +318,8 @@ def test_repeated_calls(written: str, outcome: Outcome) -> None:
     ("text", "read_as", "body"),
     [
         (" B</answer> done", " B</answer>", "B"),
+        ("B<answer>", "B<answer>", "B"),
+        ("Hm.<answer> </answer>", "Hm.<answer> </answer>", ""),
         ("<answer>B</answer>", "<answer>B</answer>", "B"),
         ("B, <retrieve>x</retrieve>", "B, <retrieve>x</retrieve>", "B, <retrieve>x</retrieve>"),
     ],

@@ -123,7 +123,7 @@ async def test_a_frame_of_the_video_can_be_supplied_by_its_time(tmp_path: Path) 
 
 
 WRONG = [
-    ("yes", "dictionary"),
+    ("yes", "must hold keys and values"),
     ({"query": "x"}, "type: Field required"),
     ({"type": "allow"}, "type: Input should be 'accept'"),
     ({"type": "accept", "query": "x"}, "'accept' does not take 'query'"),

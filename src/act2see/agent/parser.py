@@ -157,6 +157,8 @@ class Parser:
         inner = self._slice(opened.inner)
         if opened.name == "answer":
             answer = self._make_answer(opened, len(self._read))
+            if not answer.body:  # `<answer>` again, at the very end
+                answer = answer.model_copy(update={"body": inner.replace("<answer>", "").strip()})
             is_talk = self._thoughts and (is_placeholder_answer(inner) or is_aside(inner))
             return answer if answer.body and not is_talk else None
         is_talk = self._is_query_over or is_mention(inner)
@@ -365,8 +367,7 @@ class Parser:
         return Call(text=self._slice(opened.start), tag=opened.name, query=query, outcome=outcome)
 
     def _make_answer(self, opened: _Opened, end: int) -> Answer:
-        before, _, last = self._slice(opened.inner, end).rpartition("<answer>")
-        body = last.strip() or before.replace("<answer>", "").strip()
+        body = self._slice(opened.inner, end).rpartition("<answer>")[2].strip()
         return Answer(text=self._slice(opened.start), body=body, forced=self._forced)
 
 
