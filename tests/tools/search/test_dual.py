@@ -146,7 +146,8 @@ def test_sentence_transformers_gives_the_same(checkpoints: Path, tmp_path: Path)
     there.model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
     assert SentenceTransformersEncoder(tmp_path / "saved").id == there.id
     config = load_config(
-        "micro", encoder={"use": "sentence-transformers", "weights": str(tmp_path / "saved")}
+        "micro",
+        encoder={"use": "sentence-transformers", "weights": str(tmp_path / "saved"), "dtype": "float32"},
     )
     [needed] = [n for n in needed_weights(config) if n.part == "encoder"]
     assert needed.memory == 4.0 * sum(p.numel() for p in there.model.parameters())

@@ -56,12 +56,11 @@ class TokenSampler:
         if self._is_penalised:
             self._penalise(logits)
         logits[self._forbidden] = -torch.inf
-        if not bool(logits.max().isfinite()):
-            raise ReasonerError("the model computes no probabilities (NaN): its weights or dtype are wrong")
         if self.sampling.temperature < _COLDEST:
             token = int(logits.argmax())
+            _check_finite(logits[token])
         else:
-            token = self._random(logits.div_(self.sampling.temperature))
+            token = self._random(logits)
         if self._is_penalised:
             self._repeated.add(token)
             self._written.add(token)
@@ -79,6 +78,7 @@ class TokenSampler:
         if s.min_p > 0:
             chances = torch.where(chances >= s.min_p * chances.max(), chances, 0)
         sums = chances.double().cumsum(0)
+        _check_finite(sums[-1])
         point = torch.rand(1, generator=self._generator, dtype=torch.float64).to(sums.device) * sums[-1]
         place = torch.searchsorted(sums, point, right=True).clamp_(max=len(sums) - 1)
         return int(place if ids is None else ids[place])
@@ -88,8 +88,8 @@ class TokenSampler:
         s = self.sampling
         if s.top_k:
             largest = logits.topk(min(s.top_k, len(logits)))
-            return largest.values.softmax(-1), largest.indices
-        chances = logits.softmax(-1)
+            return (largest.values / s.temperature).softmax(-1), largest.indices
+        chances = (logits / s.temperature).softmax(-1)
         if s.top_p == 1:
             return chances, None
         largest = chances.topk(min(_CANDIDATES, len(chances)))
@@ -107,6 +107,12 @@ class TokenSampler:
         scaled = torch.where(some > 0, some / s.repetition_penalty, some * s.repetition_penalty)
         logits[self._repeated.ids] = scaled
         logits[self._written.ids] -= s.presence_penalty
+
+
+def _check_finite(value: torch.Tensor) -> None:
+    """Raise `ReasonerError` unless the model computed probabilities."""
+    if not bool(value.isfinite()):
+        raise ReasonerError("the model computes no probabilities (NaN): its weights or dtype are wrong")
 
 
 class _Ids:
