@@ -71,8 +71,8 @@ class Prompt:
     def _explain(self, letters: bool) -> str:
         """The instruction for a model that was not trained with one.
 
-        A model that thinks aloud copies its prompt, so no pair of tags stands in it with words or nothing
-        between that could be taken for a call or an answer.
+        A model that thinks aloud copies its prompt, so the prompt has no pair of tags that could be taken for
+        a call or an answer.
         """
         letter = ", as the letter of the option alone," if letters else ""
         if not self.usages:

@@ -74,7 +74,7 @@ _MENTION = re.compile(
 def is_placeholder(query: str) -> bool:
     """Whether a query stands for one: nothing but signs, or words such as "your query".
 
-    So does what begins with a comma or a full stop: a sentence goes on behind a tag that it speaks of.
+    A query that begins with a comma or a full stop is the rest of a sentence about the tag.
     """
     bare = _strip(query)
     is_stand_in = _NOTHING.fullmatch(bare) or _NUMBERED.fullmatch(bare)
@@ -92,7 +92,7 @@ def is_placeholder_answer(body: str) -> bool:
 
 
 def is_mention(text: str) -> bool:
-    """Whether the text behind a tag that was never closed shows that the tag was only spoken of.
+    """Whether the text after an unclosed tag shows that the model only mentioned the tag.
 
     It begins with a sign or with "or", or holds more than one sentence; a query hardly does.
     """
@@ -100,8 +100,10 @@ def is_mention(text: str) -> bool:
 
 
 def is_aside(text: str) -> bool:
-    """Whether the text behind an `<answer>` that was never closed shows that the tag was only spoken of."""
-    return (len(text) > _LONG_ANSWER and is_mention(text)) or _is_rest(text) or text.lstrip().startswith(".")
+    """Whether the text after an unclosed `<answer>` shows that the model only mentioned the tag."""
+    if _is_rest(text) or text.lstrip().startswith("."):
+        return True
+    return len(text) > _LONG_ANSWER and is_mention(text)
 
 
 def _is_rest(text: str) -> bool:

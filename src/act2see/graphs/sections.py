@@ -163,7 +163,7 @@ class Budget(Section):
     calls: Annotated[int, Field(ge=0)] = 4
     """The maximum number of calls. Unknown and malformed calls do not count."""
     malformed: Count = 8
-    """The maximum number of unknown and malformed calls, of which the model is told."""
+    """The maximum number of unknown and malformed calls. A note tells the model of each."""
     tokens: Count = 4096
     """The maximum number of tokens that the model writes, without a forced answer."""
     seconds: Positive = 600.0

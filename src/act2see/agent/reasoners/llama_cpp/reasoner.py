@@ -12,10 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -40,8 +40,9 @@ from act2see.tools.runtime.text import first_line
 from act2see.tools.video.store import FrameSource, frame_png
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 _TOO_LONG = "context size"
-_WRONG_MARKER = "Failed to tokenize prompt"  # as many frames as markers are not in the text
+_WRONG_MARKER = "Failed to tokenize prompt"  # the text does not have one marker for each frame
 
 
 class LlamaCppOptions(ServerOptions):
@@ -59,10 +60,10 @@ class _Attempt:
 
     rng: random.Random
     sent: int = 0
-    """How often it was sent in vain."""
+    """The number of failed attempts."""
     asked_again: bool = False
     """Whether the server was asked for its marker again."""
-    began: bool = field(default=False)
+    began: bool = False
     """Whether text has arrived."""
 
 
@@ -207,8 +208,8 @@ class LlamaCppReasoner(Reasoner):
         log.warning("%s: %s; request %d in %.1f s", self.name, first_line(error), attempt.sent + 1, wait)
         return wait
 
-    async def _ask(self, ask: Any) -> Any:
-        """Ask the server something; wait while it loads its model.
+    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return the server's reply to `ask`; wait while the server loads its model.
 
         Raises:
             SetupError: The server cannot serve this config.
