@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from act2see.agent.reasoners.base import Sampling
-from act2see.agent.reasoners.sampling import TokenSampler
+from act2see.agent.reasoners.sampling import TokenSampler, find_largest
 from act2see.errors import ReasonerError
 
 CHANCES = torch.tensor([0.5, 0.2, 0.15, 0.1, 0.05])
@@ -88,3 +88,36 @@ def test_logits_without_probabilities_are_an_error() -> None:
     for logits in (torch.full((4,), torch.nan), torch.full((4,), -torch.inf)):
         with pytest.raises(ReasonerError, match="computes no probabilities"):
             TokenSampler(Sampling(), none).draw(logits)
+
+
+@pytest.mark.parametrize("size", [5, 549, 12_800, 151_936])
+@pytest.mark.parametrize("count", [1, 34])
+def test_the_largest_are_those_of_a_full_sort(size: int, count: int) -> None:
+    """Small vocabularies, and those that are searched in blocks."""
+    for seed in range(20):
+        logits = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+        expected = logits.sort(descending=True).indices[:count]
+        assert find_largest(logits, count).tolist() == expected.tolist()
+
+
+def test_the_largest_of_one_block_and_of_equal_logits() -> None:
+    logits = torch.zeros(12_800)
+    logits[300:334] = torch.arange(34.0) + 1
+    assert find_largest(logits, 34).tolist() == list(range(333, 299, -1))
+    assert len(set(find_largest(torch.zeros(12_800), 34).tolist())) == 34
+
+
+def test_top_k_counts_only_tokens_that_may_be_drawn() -> None:
+    """The forbidden tokens are the most likely ones."""
+    assert set(drawn(forbidden=(0, 1), top_k=2)) == {2, 3}
+    logits = torch.arange(12_800.0) / 100
+    forbidden = tuple(range(12_780, 12_800))
+    assert set(drawn(forbidden=forbidden, logits=logits, top_k=2)) == {12_779, 12_778}
+
+
+def test_no_probabilities_are_an_error_with_blocks_too() -> None:
+    logits = torch.zeros(12_800)
+    logits[77] = torch.nan
+    for settings in (Sampling(), Sampling(0.6, top_k=20)):
+        with pytest.raises(ReasonerError, match="computes no probabilities"):
+            TokenSampler(settings, torch.tensor([1])).draw(logits)
