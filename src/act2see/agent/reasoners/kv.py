@@ -57,6 +57,7 @@ class RowCache:
         self._rows = 0
         self._longest = 0
         self._places: torch.Tensor | None = None  # (rows, new)
+        self._place: torch.Tensor | None = None  # (1,): the place of a recorded step, else None
 
     def _make_zeros(self) -> torch.Tensor:
         import torch
@@ -89,12 +90,31 @@ class RowCache:
         self._first = first
         self._rows = len(lengths)
         self._longest = max(lengths) + new
-        if self._longest > self.length:
-            self._grow(self._longest)
+        self._place = None
+        self.reserve(self._longest)
         device = self.options["device"]
         starts = torch.tensor(lengths, device=device)[:, None]  # (rows, 1)
         self._places = starts + torch.arange(new, device=device)  # (rows, new)
         return self._longest
+
+    def aim_at(self, place: torch.Tensor, reach: int) -> None:
+        """Choose row 0 and one token of it, whose place is read when the forward runs.
+
+        A recorded forward reads and writes the same memory at every replay, so it cannot depend on numbers.
+
+        Args:
+            place: The index of the token that the forward writes, `(1,)`.
+            reach: The number of tokens that it reads; the cache must have them already.
+        """
+        self._first = 0
+        self._rows = 1
+        self._longest = reach
+        self._place = place
+
+    def reserve(self, tokens: int) -> None:
+        """Lengthen all rows if they cannot hold this many tokens."""
+        if tokens > self.length:
+            self._grow(tokens)
 
     def _grow(self, needed: int) -> None:
         """Lengthen all rows to at least `needed` tokens; doubling keeps the copying linear."""
@@ -124,6 +144,10 @@ class RowCache:
         rows = slice(self._first, self._first + self._rows)
         all_keys = self._keys[layer][rows]
         all_values = self._values[layer][rows]
+        if self._place is not None:
+            all_keys.index_copy_(2, self._place, keys)
+            all_values.index_copy_(2, self._place, values)
+            return all_keys[:, :, : self._longest], all_values[:, :, : self._longest]
         assert self._places is not None
         if self._rows == 1:
             # A slice needs no index tensors; a prefill always has one row.

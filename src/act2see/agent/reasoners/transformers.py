@@ -27,6 +27,7 @@ from act2see.agent.packing import Packed, Packer
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.adapters import check_adapter
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
+from act2see.agent.reasoners.decode import StepDecoder, choose_record
 from act2see.agent.reasoners.faults import SHORTEN
 from act2see.agent.reasoners.jobs import Job, Row
 from act2see.agent.reasoners.kv import RowCache
@@ -82,6 +83,7 @@ class TransformersReasoner(Reasoner):
         self._cache = RowCache(
             text.num_hidden_layers, rows, heads, dim, parameter.dtype, parameter.device, limit=self.context
         )
+        self._decoder = StepDecoder(model, self._cache, choose_record(model))
         self._rows = [Row() for _ in range(rows)]
         self._active = 0
         # The number of rows decoded in one forward: smaller once memory has run out, until all jobs are done.
@@ -315,30 +317,17 @@ class TransformersReasoner(Reasoner):
 
     def _decode(self, at: Sequence[int]) -> Sequence[torch.Tensor]:
         """Read the pending token of adjacent rows. Return their next logits, `(vocabulary,)` each."""
-        import torch
-
         rows = [self._rows[i] for i in at]
-        device = next(self._model.parameters()).device
         lengths = [len(row.keys) for row in rows]
-        longest = self._cache.aim(at[0], lengths, 1)
-        ends = torch.tensor(lengths, device=device)[:, None]  # (rows, 1)
-        mask = torch.arange(longest, device=device)[None] <= ends  # (rows, longest)
-        ids = torch.tensor([[row.pending] for row in rows], device=device)  # (rows, 1)
-        positions = torch.tensor([[row.position] for row in rows], device=device)  # (rows, 1)
+        pending = [row.pending for row in rows]
         try:
-            logits = self._model(
-                input_ids=ids,
-                position_ids=positions.expand(3, -1, -1),  # time, height, width: (3, rows, 1)
-                attention_mask=mask[:, None, None],  # (rows, 1, 1, longest)
-                past_key_values=self._cache,
-                use_cache=True,
-            ).logits[:, -1]
+            logits = self._decoder.decode(at[0], lengths, pending, [row.position for row in rows])
         except Exception as e:
             if out_of_memory(e):
                 self._together = max(1, len(rows) // 2)
             raise
         self.forwards += 1
-        return list(logits)
+        return logits
 
     def _accept_or_fail(self, row: Row, logits: torch.Tensor) -> None:
         """Accept a row's next token. A failure ends only this row's job."""
