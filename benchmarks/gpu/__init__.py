@@ -1,5 +1,5 @@
-"""Benchmarks that need a CUDA GPU. Run each as a module: `python -m benchmarks.gpu.NAME`. Weights are random,
-so nothing is downloaded.
+"""Benchmarks that need a CUDA GPU. `python -m benchmarks.gpu` runs all of them within a time limit, and
+`python -m benchmarks.gpu.NAME` runs one. Weights are random, so nothing is downloaded.
 
     trace_8b      one whole trace with the paper's three models       80 GB
     extra_look    prefill of loop 2, relative to one frame's tokens   40 GB

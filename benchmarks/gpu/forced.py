@@ -2,8 +2,8 @@
 
 Models with random weights write no tags, so they would produce no trace. This reasoner prefills, decodes and
 samples as usual, and then replaces the sampled token by that of the script: each forward pass costs as much
-as that of a trained model that writes the same text. A line is a tuple of segments, each tokenised
-separately, as the renderer does when the line becomes part of the next prompt.
+as that of a trained model that writes the same text. A line is a tuple of segments, which are tokenised as
+one text, as the renderer does when the line becomes part of the next prompt.
 """
 
 from __future__ import annotations
@@ -33,10 +33,7 @@ class Forced(TransformersReasoner):
 
     def script(self, line: int) -> list[int]:
         """Return the token ids of a line."""
-        ids = []
-        for segment in self.lines[line]:
-            ids += self.packer.codec.encode(segment, "model")
-        return ids
+        return self.packer.codec.encode("".join(self.lines[line]), "model")
 
     def rewind(self, session: str, length: int) -> None:
         """Truncate a run's cache to this many tokens. The engine must be idle."""
