@@ -18,7 +18,7 @@ from act2see.tools.runtime.weights import resolve_weights
 from act2see.tools.video.store import FrameStore
 from act2see.training.sft.dryrun import Launch, Memory, config_file, dry_run, estimate, meta_model
 from act2see.training.sft.finetune import finetune
-from act2see.training.sft.samples import Reader, RolloutCollator
+from act2see.training.sft.samples import LeftOut, Reader, RolloutCollator, describe_left_out
 from act2see.training.sft.settings import SftSettings
 from act2see.training.sft.trainer import lora_config
 
@@ -118,7 +118,8 @@ def test_dry_run_equals_figures_computed_by_hand(store: FrameStore) -> None:
     assert words[9:12] == ["my corpus", "--out", "here"]
     assert SftSettings.read(_options(words[12:])) == settings
     shown = _printed(found)
-    assert f"long ({found.left_out[0].tokens:,})" in shown
+    tokens = found.left_out[0].tokens
+    assert f"long ({tokens:,}); `max_context: {tokens}` keeps all of them" in shown
     assert f"{found.masked_share:.1%}" in shown
 
 
@@ -204,3 +205,23 @@ def test_accelerate_reads_the_config(launch: Launch) -> None:
         checked, *_ = _validate_launch_command(args)
         assert (checked.num_processes, checked.multi_gpu, checked.mixed_precision) == (8, True, "bf16")
     assert config.distributed_type == {"ddp": "MULTI_GPU", "fsdp": "FSDP"}.get(launch, "DEEPSPEED")
+
+
+def test_traces_of_many_frames_are_named_before_the_run_with_the_setting_that_keeps_them() -> None:
+    """256 frames of 448 pixels have 50,176 vision tokens; the default context is 32,768."""
+    long = [
+        LeftOut(id=f"hour-{n}", tokens=52_000 + n, why="longer than the context of 32768 tokens")
+        for n in range(7)
+    ]
+    empty = LeftOut(id="empty", tokens=90, why="the model wrote nothing in it")
+    assert describe_left_out([*long, empty], 262_144) == [
+        "7 left out, longer than the context of 32768 tokens: "
+        "hour-0 (52,000), hour-1 (52,001), hour-2 (52,002), hour-3 (52,003), hour-4 (52,004) and 2 more; "
+        "`max_context: 52006` keeps all of them, in more memory",
+        "1 left out, the model wrote nothing in it: empty (90)",
+    ]
+    [sentence] = describe_left_out(long, 40_960)
+    assert sentence.endswith(
+        "the base takes at most 40,960 tokens, so make the traces with fewer or smaller frames "
+        "(`view.max_frames`, `view.max_side`)"
+    )

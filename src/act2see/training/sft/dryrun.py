@@ -33,7 +33,7 @@ from act2see.tools.runtime.text import format_bytes
 from act2see.tools.runtime.weights import resolve_weights
 from act2see.trace.trace import Trace
 from act2see.training.sft.finetune import open_base, reader_of
-from act2see.training.sft.samples import LeftOut, Size, read_samples
+from act2see.training.sft.samples import LeftOut, Size, describe_left_out, read_samples
 from act2see.training.sft.settings import Mode, SftSettings
 from act2see.training.sft.trainer import lora_parameters, lora_targets
 
@@ -78,6 +78,8 @@ class DryRun(Record):
     held_out: int
     """Number of held-out traces."""
     left_out: tuple[LeftOut, ...]
+    context: int
+    """The context of the base, in tokens."""
     tokens: int
     """Number of tokens of all samples."""
     trainable: int
@@ -104,6 +106,7 @@ class DryRun(Record):
 
     def table(self) -> Table:
         """Return a table for a terminal."""
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table("", "", title=f"{self.base}, mode {self.mode}", show_header=False)
@@ -111,12 +114,9 @@ class DryRun(Record):
         vision = f"{self.vision / self.tokens:.1%}"
         longest = self.longest
         table.add_row("samples", f"{self.samples:,}{held_out}")
-        ids_by_reason: dict[str, list[str]] = {}
-        for left in self.left_out:
-            ids_by_reason.setdefault(left.why, []).append(f"{left.id} ({left.tokens:,})")
-        for why, ids in ids_by_reason.items():
-            more = f" and {len(ids) - 5:,} more" if len(ids) > 5 else ""
-            table.add_row("[red]left out[/]", f"{len(ids):,}, {why}: {', '.join(ids[:5])}{more}")
+        for sentence in describe_left_out(self.left_out, self.context):
+            number, _, rest = sentence.partition(" left out, ")
+            table.add_row("[red]left out[/]", escape(f"{number}, {rest}"))
         table.add_row("tokens", f"{self.tokens:,} ({vision} vision tokens)")
         table.add_row("masked", f"{self.masked_share:.1%} ({self.trainable:,} tokens are trained on)")
         table.add_row("longest sample", f"{longest.id}: {longest.tokens:,} tokens, {longest.frames} frames")
@@ -184,6 +184,7 @@ def dry_run(
         samples=len(samples.lines),
         held_out=len(samples.held_out),
         left_out=tuple(samples.left_out),
+        context=context,
         tokens=sum(s.tokens for s in samples.sizes),
         trainable=sum(s.trainable for s in samples.sizes),
         vision=sum(s.vision for s in samples.sizes),

@@ -34,6 +34,8 @@ Vary = Callable[[Trace, random.Random], Trace]
 """A function that returns a variation of a trace."""
 PATCH_CACHE_BYTES = 256 << 20
 """Size of the cache of preprocessed frames; a frame of the 8B model has 5 MB."""
+_TOO_LONG = "longer than the context"
+_NAMED = 5  # traces that a message names
 
 
 class LeftOut(Record):
@@ -137,7 +139,7 @@ def read_samples(traces: Iterable[Trace], reader: Reader, settings: SftSettings,
     for trace in traces:
         size = reader.size(trace)
         if size.tokens > max_tokens:
-            why = f"longer than the context of {max_tokens} tokens"
+            why = f"{_TOO_LONG} of {max_tokens} tokens"
         elif not size.trainable:
             why = "the model wrote nothing in it"
         else:
@@ -146,15 +148,50 @@ def read_samples(traces: Iterable[Trace], reader: Reader, settings: SftSettings,
             found.sizes.append(size)
             continue
         found.left_out.append(LeftOut(id=trace.id, tokens=size.tokens, why=why))
-    for left in found.left_out:
-        log.warning("%s is left out: %s (it has %d tokens)", left.id, left.why, left.tokens)
+    for reason in describe_left_out(found.left_out, context):
+        log.warning("%d traces can be trained on; %s", len(found.lines), reason)
     _hold_out(found, videos, settings)
     if not found.lines:
+        reasons = "; ".join(describe_left_out(found.left_out, context))
         raise CorpusError(
             f"no trace is left to train on, {len(found.left_out)} were left out and "
             f"{len(found.held_out)} held out: give more traces, or change `max_context` or `eval_samples`"
+            + (f" ({reasons})" if reasons else "")
         )
     return found
+
+
+def describe_left_out(left_out: Sequence[LeftOut], context: int) -> list[str]:
+    """Return a sentence for each reason for which traces are left out, with the setting that keeps them.
+
+    Args:
+        left_out: The traces.
+        context: The context of the model, in tokens.
+    """
+    by_reason: dict[str, list[LeftOut]] = {}
+    for left in left_out:
+        by_reason.setdefault(left.why, []).append(left)
+    sentences = []
+    for why, group in by_reason.items():
+        names = ", ".join(f"{left.id} ({left.tokens:,})" for left in group[:_NAMED])
+        if len(group) > _NAMED:
+            names += f" and {len(group) - _NAMED:,} more"
+        sentence = f"{len(group):,} left out, {why}: {names}"
+        if why.startswith(_TOO_LONG):
+            sentence += f"; {_how_to_keep(group, context)}"
+        sentences.append(sentence)
+    return sentences
+
+
+def _how_to_keep(too_long: Sequence[LeftOut], context: int) -> str:
+    """Return how to train on traces that are too long for the run."""
+    longest = max(left.tokens for left in too_long)
+    if longest <= context:
+        return f"`max_context: {longest}` keeps all of them, in more memory"
+    return (
+        f"the base takes at most {context:,} tokens, so make the traces with fewer or smaller frames "
+        "(`view.max_frames`, `view.max_side`)"
+    )
 
 
 def _hold_out(found: Samples, videos: Mapping[str, list[int]], settings: SftSettings) -> None:
