@@ -126,12 +126,19 @@ segments = st.lists(
 )
 
 
+def is_written_by_model(segment: object) -> bool:
+    return isinstance(segment, Call) or (isinstance(segment, Text) and segment.author == "model")
+
+
 @quick
 @given(segments, st.data())
-def test_the_ids_of_a_prefix_are_a_prefix_of_the_ids(
+def test_the_ids_before_a_piece_of_the_graph_do_not_depend_on_what_follows(
     packer: Packer, trace: Callable[..., Trace], parts: list[object], data: st.DataObject
 ) -> None:
     cut = data.draw(st.integers(0, len(parts)))
+    # The model's own text is one piece, so its ids are known only at its end.
+    while 0 < cut < len(parts) and is_written_by_model(parts[cut - 1]) and is_written_by_model(parts[cut]):
+        cut -= 1
 
     def pack(some: list[object]) -> list[int]:
         return packer.pack(
@@ -165,8 +172,7 @@ def test_rendered_text_of_a_rollout(trace: Callable[..., Trace], frame: Callable
         "Time is up.</think><answer>A</answer><|im_end|>"
     )
     assert [p.text for p in rollout.pieces if isinstance(p, TextPiece) and p.trainable] == [
-        "Let me see.",
-        "<generate>a fall</generate>",
+        "Let me see.<generate>a fall</generate>",
         "<answer>A</answer>",
     ]
     assert rollout.frames == run.shown

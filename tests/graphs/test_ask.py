@@ -104,7 +104,7 @@ async def test_a_turn_without_an_answer_is_followed_by_an_opened_answer(tmp_path
     trace, reasoner = await ask(tmp_path, "I wonder.", "A</answer>")
     assert trace.segments == (
         Text(text="I wonder."),
-        Text(text="</think>\n<answer>", author="graph"),
+        Text(text="</think>\n\n<answer>", author="graph"),
         Answer(text="A</answer>", body="A", forced=True),
     )
     assert reasoner.visits == 2
@@ -113,7 +113,7 @@ async def test_a_turn_without_an_answer_is_followed_by_an_opened_answer(tmp_path
 async def test_an_empty_turn_ends_in_an_empty_answer(tmp_path: Path) -> None:
     trace, _ = await ask(tmp_path, "")
     assert trace.segments == (
-        Text(text="</think>\n<answer>", author="graph"),
+        Text(text="</think>\n\n<answer>", author="graph"),
         Answer(text="</answer>", body="", forced=True),
     )
 
@@ -138,7 +138,7 @@ async def test_spent_tokens_force_an_answer(tmp_path: Path) -> None:
 async def test_spent_time_forces_an_answer(tmp_path: Path) -> None:
     trace, _ = await ask(tmp_path, LOOK, "A</answer>", max_seconds=1e-9)
     assert [s.kind for s in trace.segments] == ["text", "call", "frames", "text", "answer"]
-    assert trace.segments[3] == Text(text="</think>\n<answer>", author="graph")
+    assert trace.segments[3] == Text(text="</think>\n\n<answer>", author="graph")
     assert trace.segments[4] == Answer(text="A</answer>", body="A", forced=True)
 
 

@@ -63,7 +63,7 @@ async def test_prose_that_names_no_option_opens_the_answer(tmp_path: Path) -> No
 async def test_a_quoted_pair_of_think_tags_leaves_the_thought_open(tmp_path: Path) -> None:
     trace, _ = await ask(tmp_path, "I think inside <think></think>. " + LOOK, "Hm.", "B</answer>")
     assert [s.text for s in trace.segments if isinstance(s, Text) and s.author == "graph"] == [
-        "</think>\n<answer>"
+        "</think>\n\n<answer>"
     ]
     assert [c.outcome for c in trace.segments if isinstance(c, Call)] == ["ok"]
 
@@ -100,5 +100,5 @@ async def test_a_loop_closes_the_thought_and_the_trace_says_so(tmp_path: Path) -
     assert isinstance(first, Text)
     assert len(first.text) < 3_000
     assert [visit.stop for visit in trace.usage.loops] == ["loop", "answer"]
-    assert reasoner.rollouts[1].endswith("</think>\n<answer>")
+    assert reasoner.rollouts[1].endswith("</think>\n\n<answer>")
     assert (trace.choice, trace.forced_because) == ("red", "it repeated itself")

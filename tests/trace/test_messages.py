@@ -149,7 +149,7 @@ def test_a_call_that_was_not_run_stays_text(trace: Make, outcome: str) -> None:
         (
             (
                 Text(text="I"),
-                Text(text="</think>\n<answer>", author="graph"),
+                Text(text="</think>\n\n<answer>", author="graph"),
                 Answer(text="A</answer>", body="A"),
             ),
             ["human", "ai"],
@@ -157,7 +157,7 @@ def test_a_call_that_was_not_run_stays_text(trace: Make, outcome: str) -> None:
         (
             (
                 call("x", outcome="over_budget"),
-                Text(text="</think>\n<answer>", author="graph"),
+                Text(text="</think>\n\n<answer>", author="graph"),
                 Answer(text="A</answer>", body="A"),
             ),
             ["human", "ai"],

@@ -7,8 +7,10 @@ Chat templates break this loop: one wraps an unfinished turn in an empty thought
 assistant turns, a third changes newlines around `</think>`, so that training text and inference text differ.
 Every local reasoner, SFT and the tests therefore read the pieces made here.
 
-A rollout is a list of pieces, and each piece is tokenised by itself, in training as at inference. The ids of
-a prefix never depend on what follows, so a cached prefix stays valid and a resumed run reads the same ids.
+A rollout is a list of pieces, and each piece is tokenised by itself, in training as at inference. The model's
+own text between two pieces of the graph is one piece: the model writes the end of a sentence and the call
+behind it as one text, in which a token can span both (` <` in Qwen's vocabulary). The ids up to a frame never
+depend on what follows it, so a cached prefix stays valid and a resumed run reads the same ids.
 
 Each piece has a trust. Control tokens (`<|im_start|>`, vision marks) exist only in pieces that this module
 wrote. In a question, a query or a note, and in the model's own text, the same characters are plain text, so
@@ -18,9 +20,11 @@ spelling out a token injects no turn and no frame.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from typing_extensions import TypeIs
 
 from act2see.agent.prompt import Prompt
 from act2see.tools.frames import FrameRef, stamp
@@ -66,10 +70,18 @@ class Rollout:
     """The sequence that the model reads and continues."""
 
     pieces: tuple[Piece, ...]
+    """The pieces in order. Consecutive texts of the model are joined when a rollout is made."""
     session: str = ""
     """The run's id. A reasoner keeps a cache for each session."""
     owner: str = ""
     """The video's path. If more runs wait than can be served at once, owners take turns."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pieces", tuple(_join_model_texts(self.pieces)))
+
+    def extend(self, text: str) -> Rollout:
+        """Return the rollout with more text of the model at its end."""
+        return replace(self, pieces=(*self.pieces, TextPiece(text, "model")))
 
     @property
     def frames(self) -> tuple[FrameRef, ...]:
@@ -79,6 +91,21 @@ class Rollout:
     def __str__(self) -> str:
         """Return the text with `<|image_pad|>` for each frame, for people, logs and scripted reasoners."""
         return "".join(p.text if isinstance(p, TextPiece) else "<|image_pad|>" for p in self.pieces)
+
+
+def _join_model_texts(pieces: Iterable[Piece]) -> list[Piece]:
+    joined: list[Piece] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if _is_model_text(last) and _is_model_text(piece):
+            joined[-1] = TextPiece(last.text + piece.text, "model")
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _is_model_text(piece: Piece | None) -> TypeIs[TextPiece]:
+    return isinstance(piece, TextPiece) and piece.trust == "model"
 
 
 def _render_frame(frame: FrameRef) -> list[Piece]:

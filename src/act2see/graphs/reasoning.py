@@ -148,7 +148,7 @@ def is_thought_open(trace: Trace) -> bool:
 
 def open_answer(trace: Trace) -> Text:
     """Return the text that makes the model answer: it closes an open thought, and opens the answer."""
-    return Text(text="</think>\n<answer>" if is_thought_open(trace) else "\n<answer>", author="graph")
+    return Text(text="</think>\n\n<answer>" if is_thought_open(trace) else "\n<answer>", author="graph")
 
 
 def end_turn(

@@ -38,7 +38,7 @@ def test_chain_text_is_the_models_words_alone() -> None:
         Text(text="It  is green."),
         *call_and_frames(4, "generate"),
         Text(text="Yes.</think>\n", author="model"),
-        Text(text="</think>\n<answer>", author="graph"),
+        Text(text="</think>\n\n<answer>", author="graph"),
         Answer(text="<answer>green, I say</answer>", body="green, I say"),
     )
     assert chain_text(trace) == "No ring blinks. It is green. Yes."

@@ -125,7 +125,7 @@ def test_text_of_the_graph_is_masked(store: FrameStore, packer: Packer, make: Co
         Text(text="Hm. "),
         Call(text="<retrieve> </retrieve>", tag="retrieve", query="", outcome="empty"),
         Frames(tag="retrieve", note="The query is empty."),
-        Text(text="</think>\n<answer>", author="graph"),
+        Text(text="</think>\n\n<answer>", author="graph"),
         Answer(text="west</answer>", body="west", forced=True),
     )
     batch = make(first.model_copy(update={"segments": segments}))
@@ -205,7 +205,7 @@ def runs(draw: st.DrawFn, store: FrameStore) -> Trace:
     for _ in range(draw(st.integers(0, 3))):
         segments += [Text(text=draw(words)), draw(call), draw(shown)]
     forced = draw(st.booleans())
-    segments.append(Text(text="</think>\n<answer>", author="graph") if forced else Text(text=draw(words)))
+    segments.append(Text(text="</think>\n\n<answer>", author="graph") if forced else Text(text=draw(words)))
     segments.append(Answer(text=draw(words), body="", forced=forced))
     tools = draw(st.sampled_from([("retrieve", "generate"), ("retrieve",), ()]))
     question = Question(text=draw(words), options=tuple(draw(st.lists(words, max_size=3))))

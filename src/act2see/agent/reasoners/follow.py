@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Request
-from act2see.agent.rollout import ENDS, Rollout, TextPiece
+from act2see.agent.rollout import ENDS, Rollout
 
 _MAX_DRAINED = 8  # chunks that are read after the end of the text, for the token counts that come last
 
@@ -149,7 +149,7 @@ async def follow(send: Send, request: Request) -> AsyncGenerator[Delta | Done]:
         if not reply.is_unfinished:
             yield done
             return
-        rollout = replace(rollout, pieces=(*rollout.pieces, TextPiece(reply.text, "model")))
+        rollout = rollout.extend(reply.text)
 
 
 def _strip_end(chunk: Chunk) -> str:
