@@ -34,15 +34,19 @@ class Place:
         assert result.exit_code == code, result.output
         return result
 
-    def refused(self, *args: str) -> str:
+    def refused(self, *args: str, code: int = 2, label: str = "error: ") -> str:
         """Run with an error, and return its one line."""
-        (line,) = self.ask(*args, code=2).stderr.strip().splitlines()
-        assert line.startswith("error: ")
-        return str(line.removeprefix("error: "))
+        (line,) = self.ask(*args, code=code).stderr.strip().splitlines()
+        assert line.startswith(label)
+        return str(line.removeprefix(label))
+
+    def waits(self, *args: str) -> str:
+        """Ask a question that waits for a person, which is not an error, and return its one line."""
+        return self.refused(*args, code=3, label="waiting: ")
 
     def wait(self) -> str:
         """Ask until the run waits for a decision about its call, and return its id."""
-        said = self.refused(self.clip, "What?", "--option", "red", "--option", "blue", "--config", "my.yaml")
+        said = self.waits(self.clip, "What?", "--option", "red", "--option", "blue", "--config", "my.yaml")
         head, _, options = said.partition(" with ")
         assert head.startswith(f"{WAITS}: act2see ask --resume ")
         assert options == "--accept, --replace QUERY, --supply FILE|SECONDS or --refuse"
@@ -108,10 +112,10 @@ def test_refuse_with_and_without_a_reason(place: Place) -> None:
 
 def test_resume_without_a_decision_reports_the_waiting_call(place: Place) -> None:
     run = place.wait()
-    result = place.ask("--resume", run, code=2)
+    result = place.ask("--resume", run, code=3)
     assert "Imagine. <generate>it in blue</generate>" in result.stdout
-    assert f"error: {WAITS}: act2see ask --resume {run} with --accept" in result.stderr
-    assert place.ask("--resume", run, "--json", code=2).stdout == ""
+    assert f"waiting: {WAITS}: act2see ask --resume {run} with --accept" in result.stderr
+    assert place.ask("--resume", run, "--json", code=3).stdout == ""
     assert (place.generate.queries, place.reasoner.visits) == ([], 1)
 
 
@@ -120,7 +124,7 @@ def test_resumed_run_waits_at_the_next_call(place: Place) -> None:
     run = place.wait()
     assert (
         "must decide on <generate>it in red</generate>"
-        in place.ask("--resume", run, "--accept", code=2).stderr
+        in place.ask("--resume", run, "--accept", code=3).stderr
     )
     assert "Answer: B. blue" in place.ask("--resume", run, "--accept").stdout
     assert "is not waiting for a decision" in place.refused("--resume", run, "--accept", "--json")
@@ -158,7 +162,7 @@ def test_decision_needs_a_waiting_run(place: Place) -> None:
 
 def test_approve_option_makes_a_tool_wait(place: Place) -> None:
     Path("my.yaml").write_text("preset: micro\nview: {guard: null}\n")
-    said = place.refused(place.clip, "What?", "--config", "my.yaml", "--approve", "generate")
+    said = place.waits(place.clip, "What?", "--config", "my.yaml", "--approve", "generate")
     run = said.partition(" with ")[0].split()[-1]
     assert Trace.from_json(place.ask("--resume", run, "--accept", "--json").stdout).answer == "B"
     assert place.generate.queries == ["it in blue"]

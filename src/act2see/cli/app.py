@@ -11,8 +11,8 @@ import typer
 
 from act2see.cli import ask, config, corpus, demo, doctor, download, find, micro, serve, sft, trace, ui
 from act2see.cli.help import Group, set_classes
-from act2see.cli.output import check_words, complain, interrupted, quieten
-from act2see.errors import Act2SeeError
+from act2see.cli.output import WAITING, check_words, complain, interrupted, quieten
+from act2see.errors import Act2SeeError, WaitingError
 from act2see.tools.runtime.faults import to_user_error
 
 
@@ -33,9 +33,15 @@ class _Commands(Group):
 
 @contextmanager
 def _report_errors(ctx: Any) -> Iterator[None]:
-    """Print an expected error or a usage error as one line, and exit with code 2."""
+    """Print an expected error or a usage error as one line, and exit with code 2.
+
+    A run that waits for a person has not failed: its line does not begin with `error:`, and the code is 3.
+    """
     try:
         yield
+    except WaitingError as e:
+        complain(str(e), label="waiting")
+        raise typer.Exit(WAITING) from e
     except Act2SeeError as e:
         complain(str(e))
         raise typer.Exit(2) from e

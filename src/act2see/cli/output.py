@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from act2see.graphs.config import Config
     from act2see.trace.terminal import ChainPrinter
 
+WAITING = 3
+"""The exit code of a question that waits for a person's decision."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell reports SIGINT."""
 
@@ -65,9 +67,10 @@ def note(text: str, style: str = "") -> None:
     err().print(plain(text, style), soft_wrap=True)
 
 
-def complain(message: str) -> None:
-    """Print `error: MESSAGE` to stderr, as one line."""
-    line = Text.assemble(("error: ", "bold red"), plain(" ".join(message.split())))
+def complain(message: str, label: str = "error") -> None:
+    """Print `error: MESSAGE`, or another label, to stderr, as one line."""
+    colour = "bold red" if label == "error" else "bold yellow"
+    line = Text.assemble((f"{label}: ", colour), plain(" ".join(message.split())))
     err().print(line, soft_wrap=True)
 
 
