@@ -111,4 +111,5 @@ $(CORE): pyproject.toml constraints.txt | $(BIN)/python
 $(DEV): $(CORE)
 	@echo "Adding every extra and the development tools to .venv: 1.7 GB more on disk, one to five minutes the first time"
 	@$(INSTALL) -e '.[dev]'
+	@$(INSTALL) --no-deps dashscope # for its file of Qwen's vocabulary; it is never imported
 	@touch $@

@@ -49,6 +49,10 @@ class GeminiServer:
     """The path and the key of each call."""
     key: str | None = None
     """The only accepted key; None accepts every key."""
+    models: tuple[str, ...] = ("gemini-2.5-flash",)
+    """The listed models."""
+    unlisted: tuple[str, ...] = ()
+    """Models that the list leaves out, and that can be asked for."""
 
 
 def says(*pieces: str, finish: str = "STOP", **rest: Any) -> GeminiReply:
@@ -119,8 +123,12 @@ def gemini_server(*replies: GeminiReply) -> Iterator[GeminiServer]:
                     400,
                     fails(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.").error,
                 )
+            elif self.path.partition("?")[0].endswith("/models"):
+                self.whole(200, {"models": [{"name": f"models/{name}"} for name in server.models]})
+            elif (name := self.path.rpartition("/")[2]) in (*server.models, *server.unlisted):
+                self.whole(200, {"name": f"models/{name}"})
             else:
-                self.whole(200, {"models": [{"name": "models/gemini-2.5-flash"}]})
+                self.whole(404, fails(404, "NOT_FOUND", f"models/{name} is not found for API version").error)
 
         def do_POST(self) -> None:
             body = self.body()

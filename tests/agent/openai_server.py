@@ -62,8 +62,14 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
 
     class Handler(Quiet):
         def do_GET(self) -> None:
-            if not self._refuse_key():
+            if self._refuse_key():
+                return
+            if self.path.endswith("/models"):
                 self.whole(*server.models)
+            else:
+                name = self.path.rpartition("/")[2]
+                error = {"message": f"The model '{name}' does not exist", "code": "model_not_found"}
+                self.whole(404, {"error": error})
 
         def _refuse_key(self) -> bool:
             if server.key is None or self.headers.get("authorization") == f"Bearer {server.key}":

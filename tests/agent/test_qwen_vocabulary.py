@@ -65,7 +65,7 @@ JOINTS = ("", " ", "\n", "\n\n", "  ", " \n", ".", ". ", "(", "`", ">", "</", "\
 def ranks() -> Path:
     found = importlib.util.find_spec("dashscope")
     if found is None or not found.submodule_search_locations:
-        pytest.skip("Qwen's vocabulary comes with dashscope: pip install dashscope")
+        pytest.skip("Qwen's vocabulary comes with dashscope: pip install --no-deps dashscope")
     return Path(found.submodule_search_locations[0]) / "resources" / "qwen.tiktoken"
 
 

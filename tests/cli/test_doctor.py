@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.agent.gemini_server import gemini_server
+from tests.agent.openai_server import openai_server
 from tests.tools.hub_server import Hub, folder_files, hub_server
 from typer.testing import CliRunner, Result
 
@@ -99,15 +102,78 @@ def test_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "export HF_HOME=FOLDER (one with 10.9 GB free)" in said
 
 
-def test_api_key_is_found_and_not_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def api_file(folder: Path, url: str, weights: str = "") -> Path:
+    """Write the api preset with the address of a local server."""
+    pytest.importorskip("langchain_google_genai", reason="the api preset's provider is not installed")
+    reasoner: dict[str, Any] = {"options": {"base_url": url}}
+    if weights:
+        reasoner |= {"use": "chat", "weights": weights}
+    file = folder / "mine.yaml"
+    file.write_text(json.dumps({"preset": "api", "reasoner": reasoner}), encoding="utf-8")
+    return file
+
+
+def test_missing_key_is_named(run: Run) -> None:
     pytest.importorskip("langchain_google_genai", reason="the api preset's provider is not installed")
     said = run("doctor", "--preset", "api", code=1).stdout
-    assert "google_genai:gemini-2.5-pro: no key (GOOGLE_API_KEY)" in said
+    assert "google_genai:gemini-flash-latest: no key (GOOGLE_API_KEY)" in said
     assert "export GOOGLE_API_KEY=..." in said
+
+
+def test_key_and_model_are_looked_up_at_the_provider(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("GOOGLE_API_KEY", "made-up")
-    said = run("doctor", "--preset", "api", code=1).stdout
-    assert "google_genai:gemini-2.5-pro: can be set up; the key is not tried" in said
-    assert "made-up" not in said
+    with gemini_server() as server:
+        file = api_file(tmp_path, server.url)
+        server.models = "gemini-3.8-flash", "gemini-flash-latest"
+        said = run("doctor", "--config", file, code=1).stdout
+        assert "gemini-flash-latest: its provider accepts the key and has the model" in said
+        # An alias or an older model can be missing from the list.
+        server.models, server.unlisted = ("gemini-3.8-flash",), ("gemini-flash-latest",)
+        said += run("doctor", "--config", file, code=1).stdout
+        assert said.count("its provider accepts the key and has the model") == 2
+        server.key = "another"
+        refused = run("doctor", "--config", file, code=1).stdout
+        assert "refuses the key (status 400): export GOOGLE_API_KEY=... (a valid key)" in refused
+        assert "made-up" not in said + refused
+
+
+def test_model_that_the_provider_no_longer_has(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GOOGLE_API_KEY", "made-up")
+    with gemini_server() as server:
+        server.models = "gemini-3.8-flash", "gemini-2.5-flash-lite", "gemini-pro-latest", "text-embedding-004"
+        file = api_file(tmp_path, server.url, "google_genai:gemini-2.5-pro")
+        said = run("doctor", "--config", file, code=1).stdout
+    assert "google_genai:gemini-2.5-pro: its provider has no such model for this key" in said
+    assert "such as gemini-pro-latest or gemini-2.5-flash-lite or gemini-3.8-flash" in said
+    assert "text-embedding" not in said
+
+
+def test_model_of_a_server_with_openais_protocol(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "made-up")
+    with openai_server() as server:
+        known, unknown = "openai:m", "openai:gpt-nosuch"
+        said = run("doctor", "--config", api_file(tmp_path, server.url, known), code=1).stdout
+        assert "openai:m: its provider accepts the key and has the model" in said
+        said = run("doctor", "--config", api_file(tmp_path, server.url, unknown), code=1).stdout
+        assert "openai:gpt-nosuch: its provider has no such model for this key" in said
+        server.models = 200, {"data": "?"}
+        said = run("doctor", "--config", api_file(tmp_path, server.url, unknown), code=1).stdout
+        assert "openai:gpt-nosuch: can be set up; its provider does not list models" in said
+
+
+def test_provider_that_cannot_be_reached(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    monkeypatch.setenv("GOOGLE_API_KEY", "made-up")
+    said = run("doctor", "--config", api_file(tmp_path, f"http://127.0.0.1:{unused_tcp_port}"), code=1).stdout
+    assert f"cannot be reached: http://127.0.0.1:{unused_tcp_port} does not answer" in said
+    assert "check the connection" in said
 
 
 def test_unknown_provider(run: Run, tmp_path: Path) -> None:

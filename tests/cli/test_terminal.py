@@ -157,7 +157,7 @@ def test_help_fits_any_width(monkeypatch: pytest.MonkeyPatch, width: int) -> Non
         assert not re.search(r"…|<(bool|int|float|str|path)", said), path
     said = CliRunner().invoke(app, ["corpus", "build", "--help"]).output
     assert "--ground-truth-in-prompt" in said
-    assert "google_genai:gemini-2.5-pro" in "".join(said.split()) or width == 40
+    assert "google_genai:gemini-flash-latest" in "".join(said.split()) or width == 40
 
 
 def test_usage_errors_are_one_line() -> None:

@@ -36,7 +36,8 @@ app = typer.Typer(
     help="Make a training corpus: build, filter, review, pack and export chains of thought.",
 )
 
-_PAPER_TEACHER = "google_genai:gemini-2.5-pro"
+# The paper's teacher, Gemini 2.5 Pro, ends on 2026-12-01; Google keeps this name for its current Flash model.
+_TEACHER = "google_genai:gemini-flash-latest"
 
 RunFolder = Annotated[Path, typer.Argument(help="A folder of `corpus build`.")]
 
@@ -62,7 +63,7 @@ def build(
         typer.Option(
             metavar="NAME",
             help="A LangChain chat model (`provider:model`), `config` for the config's own reasoner, or "
-            f"`scripted` for `world`. Default: scripted for `world`, otherwise {_PAPER_TEACHER}.",
+            f"`scripted` for `world`. Default: scripted for `world`, otherwise {_TEACHER}.",
         ),
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="The maximum number of questions.")] = None,
@@ -112,7 +113,7 @@ def build(
 
     is_scripted = teacher == "scripted" or (teacher is None and source is Source.world)
     reasoner = _scripted_teacher(source, faults, seed) if is_scripted else None
-    chosen = _build_config(source, None if is_scripted else teacher or _PAPER_TEACHER, preset, config)
+    chosen = _build_config(source, None if is_scripted else teacher or _TEACHER, preset, config)
     tally = Tally()
     samples = draw_samples(source, file, videos, count, without_chains, seed, to, tally)
     plan = ConstructPlan(retries=retries, seed=seed, hint=hint, prices=prices, temperature=temperature)

@@ -1,18 +1,19 @@
 """`act2see doctor`: checks whether this machine can run a configuration, and prints the next commands.
 
-It loads no model, downloads nothing and sends no request: facts about missing weights come from the
-catalogue, and an API key is looked up but not tried.
+It loads no model and downloads nothing: facts about missing weights come from the catalogue. The only request
+goes to the provider of a chat model whose key is set: for its list of models, which is free.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -48,7 +49,8 @@ class _Check:
 def doctor(preset: Preset = None, config: ConfigFile = None) -> None:
     """Check whether this machine can run a configuration, and print the next commands.
 
-    Needs nothing: it loads and downloads nothing. The exit code is 1 if the configuration cannot run.
+    It loads and downloads nothing. A chat model is looked up in its provider's list of models, which is free.
+    The exit code is 1 if the configuration cannot run.
     """
     chosen = chosen_config(preset, config)
     say(f"{chosen.name}: {chosen.about}" if chosen.about else chosen.name, "bold")
@@ -129,7 +131,7 @@ def _check_package(*names: str) -> _Check:
 
 
 def _check_key(reasoner: ReasonerConfig) -> Iterator[_Check]:
-    """Check that a chat model's package and key are present. No request is sent."""
+    """Check that a chat model's package and key are present, and that the provider has the model."""
     if reasoner.use != "chat":
         return
     from act2see.agent.reasoners.chat.setup import chat_model, missing_key
@@ -137,7 +139,7 @@ def _check_key(reasoner: ReasonerConfig) -> Iterator[_Check]:
 
     name = reasoner.weights
     try:
-        chat_model(name, reasoner.options, "reasoner.weights")
+        model = chat_model(name, reasoner.options, "reasoner.weights")
     except ConfigError as e:
         key = None
         if "pip install" not in str(e):
@@ -148,8 +150,27 @@ def _check_key(reasoner: ReasonerConfig) -> Iterator[_Check]:
         else:
             yield _Check(False, "reasoner", f"{name}: cannot be set up", str(e))
     else:
-        finding = f"{name}: can be set up; the key is not tried, and frames are sent to the provider"
-        yield _Check(True, "reasoner", finding)
+        yield _check_model(name, model)
+
+
+def _check_model(name: str, model: Any) -> _Check:
+    """Check that a chat model's provider can be reached, accepts the key, and has the model."""
+    from act2see.agent.reasoners.chat.probe import look_up
+    from act2see.errors import SetupError
+
+    try:
+        listing = asyncio.run(look_up(model, name))
+    except SetupError as e:
+        return _Check(False, "reasoner", f"{name}: cannot be used", str(e))
+    sent = "frames are sent to the provider"
+    if listing.exists is None:
+        return _Check(True, "reasoner", f"{name}: can be set up; its provider does not list models; {sent}")
+    if listing.exists:
+        return _Check(True, "reasoner", f"{name}: its provider accepts the key and has the model; {sent}")
+    fix = "set `reasoner.weights` in a config file to a model that the provider has"
+    if listing.nearest:
+        fix += f", such as {' or '.join(listing.nearest)}"
+    return _Check(False, "reasoner", f"{name}: its provider has no such model for this key", fix)
 
 
 def _check_weights(needed: Iterable[Needed], option: str) -> Iterator[_Check]:

@@ -2,9 +2,9 @@
 
 The check is one small request for the list of models, which is free and which the common providers answer. It
 is sent by plain HTTP in a separate thread: the clients of the providers' packages retry for a long time, and
-resolving an unknown host name can block a thread for minutes. Only certain problems are reported: a refused
-key, a server that cannot be reached, a model that Ollama does not have. Other problems appear when the
-question is asked.
+resolving an unknown host name can block a thread for minutes. Before a run, only certain problems are
+reported: a refused key, a server that cannot be reached, a model that Ollama does not have. Other problems
+appear when the question is asked. `act2see doctor` also compares the model's name with the list (`look_up`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import os
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from act2see.agent.reasoners.chat.setup import KEYS, provider_of
 from act2see.errors import SetupError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 TIMEOUT = 4.0
 """The default limit for connecting, and again for the answer, in seconds."""
+_ALL = 1000  # the largest page of Google and of Anthropic, which holds all models of either
 _GOOGLE = "https://generativelanguage.googleapis.com"
 
 
@@ -37,6 +40,8 @@ class Address:
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    size: str = ""
+    """The parameter that limits the length of the list; empty if the server has none."""
     pulled: str = ""
     """The model that an Ollama server must have; empty for other servers."""
 
@@ -57,24 +62,80 @@ async def probe(model: Any, name: str, seconds: float = TIMEOUT) -> None:
     Raises:
         SetupError: The server cannot be reached, refuses the key, or does not have the model.
     """
+    await _ask(model, name, seconds, count=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a provider says of a model."""
+
+    exists: bool | None
+    """Whether it has the model; None if it does not say."""
+    nearest: tuple[str, ...] = ()
+    """The most similar names of its models, if it does not have this one."""
+
+
+async def look_up(model: Any, name: str, seconds: float = TIMEOUT) -> Listing:
+    """Look a chat model up in its provider's list of models.
+
+    Args:
+        model: A LangChain chat model.
+        name: The model as `provider:model`.
+        seconds: The limit for connecting, and again for each answer.
+
+    Raises:
+        SetupError: The server cannot be reached, refuses the key, or does not have the model.
+    """
+    names = _read_names(await _ask(model, name, seconds, count=_ALL))
+    if names is None or provider_of(model) == "ollama":  # `_ask` has found the model at Ollama
+        return Listing(exists=None if names is None else True)
+    wanted = name.rpartition(":")[2].removeprefix("models/")
+    if wanted in names:
+        return Listing(exists=True)
+    # Lists leave out aliases, which some providers resolve when they are asked for one model.
+    answer = await _ask(model, name, seconds, count=1, path=f"/{wanted}")
+    if answer is not None and answer.status_code == 200:
+        return Listing(exists=True)
+    return Listing(exists=False, nearest=tuple(get_close_matches(wanted, names, n=3, cutoff=0.3)))
+
+
+def _read_names(response: httpx.Response | None) -> list[str] | None:
+    """Return the names in a list of models; None if there is no such list."""
+    if response is None or response.status_code != 200:
+        return None
+    try:
+        listed = response.json()
+        # Google and Ollama name the list `models` and its items `name`; the others `data` and `id`.
+        items = listed.get("models") or listed.get("data") or []
+        names = [str(item.get("name") or item.get("id") or "") for item in items]
+    except (ValueError, AttributeError, TypeError):
+        return None
+    return [found.removeprefix("models/") for found in names if found] or None
+
+
+async def _ask(model: Any, name: str, seconds: float, count: int, path: str = "") -> httpx.Response | None:
+    """Ask for `count` models, or for the one at `path` below the list.
+
+    Returns:
+        The answer; None if the provider is unknown or did not answer.
+    """
     provider = provider_of(model)
     address = address_of(model, provider)
     if address is None:
-        return
-    done: Future[str | None] = Future()
-    arguments = (done, address, name, provider, seconds)
+        return None
+    if path:
+        address = replace(address, url=address.url + quote(path), size="")
+    done: Future[httpx.Response | None] = Future()
+    arguments = (done, address, name, provider, seconds, count)
     # A daemon, so that a blocked name resolution does not keep the process from ending.
     threading.Thread(target=_run_probe, args=arguments, name="act2see-probe", daemon=True).start()
-    problem: str | None
     try:
-        problem = await asyncio.wait_for(asyncio.wrap_future(done), 2 * seconds)
+        return await asyncio.wait_for(asyncio.wrap_future(done), 2 * seconds)
     except TimeoutError:
-        problem = (
+        raise SetupError(
             f"{name} cannot be reached: {address.host} was not found in {2 * seconds:g} s; check the "
             "connection or the proxy"
-        )
-    if problem:
-        raise SetupError(problem)
+        ) from None
 
 
 def address_of(model: Any, provider: str) -> Address | None:
@@ -84,13 +145,14 @@ def address_of(model: Any, provider: str) -> Address | None:
             return None  # Vertex AI authenticates by Google Cloud credentials
         key = _secret(model, "google_api_key")
         base = _text(model, "base_url") or _GOOGLE
-        url = f"{base.rstrip('/')}/v1beta/models?pageSize=1"
-        return Address(url, {"x-goog-api-key": key}) if key else None
+        url = f"{base.rstrip('/')}/v1beta/models"
+        return Address(url, {"x-goog-api-key": key}, size="pageSize") if key else None
     if provider == "anthropic":
         key = _secret(model, "anthropic_api_key")
         base = _text(model, "anthropic_api_url")
-        url = f"{base.rstrip('/')}/v1/models?limit=1"
-        return Address(url, {"x-api-key": key, "anthropic-version": "2023-06-01"}) if key else None
+        url = f"{base.rstrip('/')}/v1/models"
+        headers = {"x-api-key": key, "anthropic-version": "2023-06-01"}
+        return Address(url, headers, size="limit") if key else None
     if provider == "ollama":
         base = _text(model, "base_url") or os.environ.get("OLLAMA_HOST", "") or "http://127.0.0.1:11434"
         base = base if "://" in base else f"http://{base}"
@@ -111,16 +173,29 @@ def _bearer(base: str, key: str) -> Address | None:
     return Address(f"{base.rstrip('/')}/models", {"Authorization": f"Bearer {key}"}) if base and key else None
 
 
-def _run_probe(done: Future[str | None], address: Address, name: str, provider: str, seconds: float) -> None:
+def _run_probe(
+    done: Future[httpx.Response | None],
+    address: Address,
+    name: str,
+    provider: str,
+    seconds: float,
+    count: int,
+) -> None:
     try:
-        done.set_result(_find_problem(address, name, provider, seconds))
+        done.set_result(_request(address, name, provider, seconds, count))
+    except SetupError as e:
+        done.set_exception(e)
     except BaseException as e:  # no certain problem: another one would appear when the question is asked
         log.debug("asking %s for its models: %s", address.host, e)
         done.set_result(None)
 
 
-def _find_problem(address: Address, name: str, provider: str, seconds: float) -> str | None:
-    """Return a certain problem in one line; None if there is none."""
+def _request(address: Address, name: str, provider: str, seconds: float, count: int) -> httpx.Response | None:
+    """Return the server's answer; None if it was late or broke off, which is transient.
+
+    Raises:
+        SetupError: A certain problem.
+    """
     import httpx
 
     unreachable = (
@@ -131,27 +206,29 @@ def _find_problem(address: Address, name: str, provider: str, seconds: float) ->
         httpx.InvalidURL,
     )
     headers = dict(address.headers)
+    query = {address.size: count} if address.size else None
     try:
-        response = httpx.get(address.url, headers=headers, timeout=seconds, follow_redirects=False)
+        response = httpx.get(
+            address.url, params=query, headers=headers, timeout=seconds, follow_redirects=False
+        )
     except unreachable as e:
         start = "; start it with `ollama serve`" if provider == "ollama" else ""
-        return (
+        raise SetupError(
             f"{name} cannot be reached: {address.host} does not answer ({first_line(e, 120)}); check the "
             f"connection, the proxy or the address{start}"
-        )
+        ) from e
     except httpx.HTTPError as e:
-        # A slow answer or a broken connection is transient.
         log.debug("asking %s for its models: %s", address.host, e)
         return None
     if _refuses_key(response):
         status = response.status_code
-        return f"{name}: {address.host} refuses the key (status {status}): {_key_advice(provider)}"
+        raise SetupError(f"{name}: {address.host} refuses the key (status {status}): {_key_advice(provider)}")
     if address.pulled and response.status_code == 200 and not _has_pulled(response, address.pulled):
-        return (
+        raise SetupError(
             f"{name}: Ollama at {address.host} does not have the model {address.pulled}: run "
             f"`ollama pull {address.pulled}`"
         )
-    return None
+    return response
 
 
 def _has_pulled(response: httpx.Response, model: str) -> bool:
