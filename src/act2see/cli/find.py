@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from act2see.graphs.config import Config
     from act2see.tools.base import Resources
     from act2see.tools.frames import FrameRef
-    from act2see.tools.search.finder import Finder, Hit
+    from act2see.tools.search.finder import Finder
     from act2see.tools.search.index import FrameIndex
+    from act2see.tools.search.ranking import Hit
     from act2see.tools.video.store import FrameStore
 
 _PAGE = "found.html"

@@ -16,8 +16,8 @@ import numpy as np
 
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.runtime.weights import Wanted, wanted_by
-from act2see.tools.search.finder import SAME_FRAME
 from act2see.tools.search.index import FrameIndex
+from act2see.tools.search.ranking import SAME_FRAME
 
 
 class Retrieve:
@@ -27,6 +27,7 @@ class Retrieve:
         top_k: int = 1
         """Largest number of frames to show."""
         rank: Literal["frames", "segments"] = "frames"
+        """segments: the best frame of each run of matching frames (`tools/search/segments.py`)."""
         skip_shown: bool = True
         """Whether frames that the model has seen are left out."""
         no_match: float | None = None
@@ -67,7 +68,7 @@ class Retrieve:
         )
         hits = tuple(hit for hit in found.hits if hit.score >= threshold)
         if not hits:
-            best = f" (the closest scores {found.best:.2f}, {threshold:.2f} is needed)" if found.hits else ""
+            best = f" (the closest scores {found.best:.2f}, {threshold:.2f} is needed)"
             nothing = "nothing else" if seen else "nothing"
             return ToolResult(
                 note=f"No match: {nothing} in this video looks like that{best}.", curve=found.curve

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from act2see.errors import VideoError
-from act2see.tools.search.finder import Finder, Hit
+from act2see.tools.search.finder import Finder
+from act2see.tools.search.ranking import Hit
 from act2see.tools.video.folders import Folders
 
 Progress = Callable[[str, int, int], None]
