@@ -1,8 +1,8 @@
 """The `retrieve` tool: the real frames that match a query best.
 
 It ranks frames (optionally segments), skips those that the model has already seen, and answers "No match"
-with the best score if no frame is similar enough. The threshold was calibrated with the encoder's weights;
-the option `no_match` sets another.
+with the best score if no frame is similar enough. The threshold is the option `no_match`, or else the one
+that `act2see calibrate` stored for the encoder, or else that of the encoder's weights.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Retrieve:
         skip_shown: bool = True
         """Whether frames that the model has seen are left out."""
         no_match: float | None = None
-        """Lowest score of a frame to show; None is the encoder's threshold."""
+        """Lowest score of a frame to show. None is the threshold calibrated for the encoder or, without one,
+        that of the weights: micro's own, TFVTG's uncalibrated mask for BLIP-2, none for others."""
         usage: str = "a real frame of this video that shows what the query describes"
 
     def __init__(self, tag: str, options: Options, resources: Resources) -> None:
@@ -42,7 +43,11 @@ class Retrieve:
 
     @property
     def version(self) -> str:
-        return f"retrieve {self.resources.finder.encoder.id}"
+        finder = self.resources.finder
+        version = f"retrieve {finder.encoder.id}"
+        if self.options.no_match is None and (calibration := finder.calibration):
+            version += f", no match below {calibration}"
+        return version
 
     def wanted(self) -> Iterator[Wanted]:
         """Yield the weights that a call would load now."""
@@ -54,7 +59,7 @@ class Retrieve:
 
     def _call(self, index: FrameIndex, query: str, context: ToolContext) -> ToolResult:
         finder, o = self.resources.finder, self.options
-        threshold = finder.encoder.no_match if o.no_match is None else o.no_match
+        threshold = finder.no_match if o.no_match is None else o.no_match
         seen: list[float] = []
         if o.skip_shown:
             # An imagined frame has its anchor's time, but it does not show the real frame of that time.

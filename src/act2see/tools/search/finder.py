@@ -29,6 +29,7 @@ from act2see.tools.runtime.round_robin import Progress, RoundRobin
 from act2see.tools.runtime.text import clean_text
 from act2see.tools.search.index import FrameIndex, IndexWriter, read_index
 from act2see.tools.search.ranking import Found, rank_frames
+from act2see.tools.search.thresholds import Calibration, load_calibration
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import Pixels
 from act2see.tools.video.window import VideoPath, Window
@@ -101,6 +102,25 @@ class Finder:
         self._building: RoundRobin[FrameIndex] = RoundRobin(workers=workers, name="act2see-index")
 
     @property
+    def calibration(self) -> Calibration | None:
+        """The calibration of its encoder (`act2see calibrate`); None without one.
+
+        Raises:
+            StoreError: The calibration cannot be read.
+        """
+        return load_calibration(self.cache, self.encoder.id)
+
+    @property
+    def no_match(self) -> float:
+        """Threshold: a frame with a lower score does not match. It is calibrated, or else the encoder's own.
+
+        Raises:
+            StoreError: The calibration cannot be read.
+        """
+        calibration = self.calibration
+        return self.encoder.no_match if calibration is None else calibration.threshold
+
+    @property
     def building(self) -> int:
         """Number of indexes that are being built or are waiting to be."""
         return self._building.unfinished
@@ -141,13 +161,13 @@ class Finder:
             k: The largest number of frames.
             skip: Times of frames to leave out, in seconds.
             segments: Whether segments are ranked. Then each hit is the best frame of a segment.
-            threshold: Threshold of frames for segments; by default the encoder's `no_match`.
+            threshold: Threshold of frames for segments; by default `no_match`.
         """
         texts = [query] if isinstance(query, str) else query
         phrases = self.encoder.phrases([clean_text(text) for text in texts])
         passing = None
         if segments:
-            passing = self.encoder.no_match if threshold is None else threshold
+            passing = self.no_match if threshold is None else threshold
         longest = max(1, round(_LONGEST_SEGMENT * self.fps))
         return rank_frames(index, phrases, k, skip=skip, passing=passing, longest=longest)
 
