@@ -7,7 +7,6 @@ damaged file is an error: another threshold would silently show other frames.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -121,10 +120,10 @@ def calibrations_of(cache: Path, weights: str) -> Iterator[Calibration]:
 
 
 def _read(path: Path) -> Calibration | None:
-    if not os.path.exists(path):
-        return None
     try:
         return Calibration.model_validate_json(read_file(path, _LARGEST))
+    except FileNotFoundError:
+        return None
     except ValidationError as e:
         field, problem = first_problem(e)
         why = f"{field}: {problem}" if field else problem
