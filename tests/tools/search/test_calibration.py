@@ -26,6 +26,7 @@ from act2see.tools.search.calibration import (
     needed_queries,
     score_queries,
 )
+from act2see.tools.search.librarian import search_folder
 from act2see.tools.search.thresholds import (
     Calibration,
     calibration_file,
@@ -33,6 +34,7 @@ from act2see.tools.search.thresholds import (
     load_calibration,
     save_calibration,
 )
+from act2see.tools.video.folders import Folders
 
 Make = Callable[..., Resources]
 MADE = Calibration(
@@ -203,6 +205,16 @@ async def test_a_stored_threshold_applies_unless_the_config_sets_one(
     assert finder.find(clips[0], query, segments=True).hits
     file.unlink()
     assert finder.no_match == 0.2
+
+
+def test_a_search_in_a_folder_uses_the_stored_threshold(resources: Make, clips: list[str]) -> None:
+    finder = resources().finder
+    folders = Folders([Path(clips[0]).parent])
+    for threshold, match in ((1.0, False), (-1.0, True)):
+        made = MADE.model_copy(update={"encoder": finder.encoder.id, "threshold": threshold})
+        save_calibration(finder.cache, made)
+        found = search_folder(finder, folders, "the ring blinks")
+        assert [video.match for video in found.ranked] == [match] * 3
 
 
 def test_an_encoder_has_a_file_of_its_own(tmp_path: Path) -> None:
