@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request, Sampling
     from act2see.errors import (
         Act2SeeError,
+        CalibrationError,
         ConfigError,
         ContextError,
         CorpusError,
@@ -102,6 +103,7 @@ __all__ = [
     "AnswerEvent",
     "AskContext",
     "Assistant",
+    "CalibrationError",
     "Call",
     "CallEvent",
     "Config",
@@ -319,6 +321,7 @@ _HOMES = {
     "write_clip": "act2see.micro.world",
     # Errors
     "Act2SeeError": "act2see.errors",
+    "CalibrationError": "act2see.errors",
     "ConfigError": "act2see.errors",
     "ContextError": "act2see.errors",
     "CorpusError": "act2see.errors",

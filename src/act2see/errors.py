@@ -74,5 +74,9 @@ class SourceError(Act2SeeError):
     """A file of training questions cannot be read at all."""
 
 
+class CalibrationError(Act2SeeError):
+    """A threshold cannot be calibrated from these queries and videos."""
+
+
 class CorpusError(Act2SeeError):
     """A corpus or a construction run cannot be read, written, or used for this purpose."""

@@ -32,3 +32,18 @@ def assert_one_line_error(result: Any, *words: str) -> None:
     assert lines[0].startswith("error: ")
     for word in words:
         assert word in lines[0]
+
+
+def write_footage(path: Path) -> Path:
+    """Write a clip that shows no board, and return its path."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 192, 108, "yuv420p"
+        pixels = np.random.default_rng(0).integers(0, 255, (27, 48, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+        for _ in range(24):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path

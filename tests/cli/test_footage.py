@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+from tests.cli.helpers import write_footage
 from typer.testing import CliRunner
 
 from act2see.cli.app import app
@@ -18,17 +18,7 @@ GPU, NO_GPU = ("a GPU", 85e9), ("no CUDA device", None)
 @pytest.fixture
 def footage(tmp_path: Path) -> str:
     """A clip that shows no board."""
-    import av
-
-    path = tmp_path / "street [1].mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=12)
-        stream.width, stream.height, stream.pix_fmt = 192, 108, "yuv420p"
-        pixels = np.random.default_rng(0).integers(0, 255, (27, 48, 3), np.uint8).repeat(4, 0).repeat(4, 1)
-        for _ in range(24):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-    return str(path)
+    return str(write_footage(tmp_path / "street [1].mp4"))
 
 
 @pytest.fixture

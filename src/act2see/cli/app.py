@@ -9,7 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from act2see.cli import ask, config, corpus, demo, doctor, download, find, micro, serve, sft, trace, ui
+from act2see.cli import (
+    ask,
+    calibrate,
+    config,
+    corpus,
+    demo,
+    doctor,
+    download,
+    find,
+    micro,
+    serve,
+    sft,
+    trace,
+    ui,
+)
 from act2see.cli.help import Group, set_classes
 from act2see.cli.output import WAITING, check_words, complain, interrupted, quieten
 from act2see.errors import Act2SeeError, WaitingError
@@ -85,6 +99,7 @@ app = typer.Typer(
 app.command("ask")(ask.ask)
 app.command("index")(find.index)
 app.command("find")(find.find)
+app.command("calibrate")(calibrate.calibrate)
 app.add_typer(trace.app, name="trace")
 app.add_typer(config.app, name="config")
 app.add_typer(micro.app, name="micro")

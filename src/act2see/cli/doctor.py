@@ -78,6 +78,7 @@ def _check_models(config: Config, option: str) -> Iterator[_Check]:
     needed = needed_weights(config)
     yield from _check_key(config.reasoner)
     yield from _check_weights(needed, option)
+    yield from _check_threshold(config, option)
     yield from _check_disk(needed)
     yield from _check_memory(needed)
     yield from _check_speed(needed)
@@ -210,6 +211,24 @@ def _fix_weights(weights: Needed, option: str) -> str:
         login = f"hf auth login (with an account that has accepted the licence on {page})"
         return f"{login}\n{fix}"
     return fix
+
+
+def _check_threshold(config: Config, option: str) -> Iterator[_Check]:
+    """Show the score below which a frame does not match, and whether it is calibrated."""
+    from act2see.cli.thresholds import describe_threshold, is_uncalibrated, stored_calibration
+    from act2see.errors import ConfigError, StoreError
+
+    try:
+        calibration = stored_calibration(config)
+        finding = describe_threshold(config, calibration)
+        if is_uncalibrated(config, calibration):
+            finding += f"; act2see calibrate VIDEO...{option} finds one"
+    except StoreError as e:
+        yield _Check(False, "threshold", str(e), f"act2see calibrate VIDEO...{option}")
+    except ConfigError:
+        return  # `_check_weights` reports a tool that cannot be created
+    else:
+        yield _Check(True, "threshold", finding)
 
 
 def _check_disk(needed: Iterable[Needed]) -> Iterator[_Check]:

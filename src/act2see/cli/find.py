@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from act2see.graphs.config import Config
     from act2see.tools.base import Resources
     from act2see.tools.frames import FrameRef
-    from act2see.tools.search.finder import Finder, Hit
+    from act2see.tools.search.finder import Finder
     from act2see.tools.search.index import FrameIndex
+    from act2see.tools.search.ranking import Found
     from act2see.tools.video.store import FrameStore
 
 _PAGE = "found.html"
@@ -41,7 +42,7 @@ def index(
     for video in videos:
         started = time.perf_counter()
         encoded = finder.encoded
-        built = _build_index(finder, video)
+        built = build_index(finder, video)
         if finder.encoded > encoded:
             took = f"{time.perf_counter() - started:.1f} s"
         else:
@@ -72,6 +73,7 @@ def find(
 
     Needs a video and a description of the frame. The first search in a video indexes it.
     """
+    from act2see.cli.thresholds import configured_threshold
     from act2see.graphs.parts import build_resources
     from act2see.tools.runtime.files import check_file, check_folder, write_text
     from act2see.trace.page import find_html
@@ -86,19 +88,20 @@ def find(
     resources = build_resources(chosen)
     finder, store = resources.finder, resources.store
     seconds = finder.library.probe(video).info.seconds
-    _build_index(finder, video)
-    hits = finder.find(video, query, top, segments=segments).hits
-    if refusal := _guard_refusal(chosen, resources, video):
+    build_index(finder, video)
+    configured = configured_threshold(chosen)
+    threshold = finder.no_match if configured is None else configured
+    found = finder.find(video, query, top, segments=segments, threshold=threshold)
+    hits = found.hits
+    if refusal := guard_refusal(chosen, resources, video):
         say(f"These scores are not meaningful: {refusal}", "yellow")
-    if hits:
-        _print_hits(query, hits, seconds)
-    else:
-        say("No frame of this video is similar enough.", "yellow")
+    _print_found(query, found, threshold, seconds)
+    _explain_threshold(chosen, finder, found, threshold)
     if not to and not html:
         return
     frames = finder.library.pictures(video, [hit.frame for hit in hits])
     rows = [(frame, hit.score) for frame, hit in zip(frames, hits, strict=True)]
-    page = find_html(Path(video).name, query, rows, store)
+    page = find_html(Path(video).name, query, rows, store, threshold)
     if to:
         _write_folder(to, rows, page, store)
         note(f"written to {to}")
@@ -107,17 +110,45 @@ def find(
         note(f"written to {html}")
 
 
-def _print_hits(query: str, hits: Sequence[Hit], seconds: float) -> None:
-    """Print a table of the frames. `seconds` is the length of the video."""
+def _print_found(query: str, found: Found, threshold: float, seconds: float) -> None:
+    """Print a table of the frames, and mark those that do not match.
+
+    Args:
+        query: The query.
+        found: The result of the search.
+        threshold: The score below which a frame does not match.
+        seconds: The length of the video.
+    """
     from rich import box
     from rich.table import Table
 
     from act2see.trace.timeline import clock
 
-    table = Table("", "time", "score", "frame", box=box.SIMPLE, title=plain(query), title_justify="left")
-    for n, hit in enumerate(hits, start=1):
-        table.add_row(str(n), clock(hit.seconds, seconds), f"{hit.score:.3f}", str(hit.frame))
-    out().print(table)
+    if found.hits:
+        table = Table(
+            "", "time", "score", "frame", "", box=box.SIMPLE, title=plain(query), title_justify="left"
+        )
+        for n, hit in enumerate(found.hits, start=1):
+            mark = "" if hit.score >= threshold else "no match"
+            table.add_row(str(n), clock(hit.seconds, seconds), f"{hit.score:.3f}", str(hit.frame), mark)
+        out().print(table)
+    if found.closest and not any(hit.score >= threshold for hit in found.hits):
+        closest = (
+            f"the closest frame, at {clock(found.closest.seconds, seconds)}, scores {found.closest.score:.3f}"
+        )
+        say(f"No match: {closest}, and {threshold:.3f} is needed.", "yellow")
+
+
+def _explain_threshold(config: Config, finder: Finder, found: Found, threshold: float) -> None:
+    """Print the origin of the threshold if it decided something, or if there is none."""
+    from act2see.cli.thresholds import describe_threshold, is_uncalibrated
+
+    calibration = finder.calibration
+    refused = found.best < threshold or any(hit.score < threshold for hit in found.hits)
+    uncalibrated = is_uncalibrated(config, calibration)
+    if refused or uncalibrated:
+        advice = "; `act2see calibrate` finds one" if uncalibrated else ""
+        note(f"threshold: {describe_threshold(config, calibration)}{advice}")
 
 
 def _write_folder(to: Path, rows: Sequence[tuple[FrameRef, float]], page: str, store: FrameStore) -> None:
@@ -130,7 +161,7 @@ def _write_folder(to: Path, rows: Sequence[tuple[FrameRef, float]], page: str, s
         (folder / _PAGE).write_text(page, encoding="utf-8", errors="replace")
 
 
-def _guard_refusal(config: Config, resources: Resources, video: str) -> str | None:
+def guard_refusal(config: Config, resources: Resources, video: str) -> str | None:
     """Return the reason why the models of this configuration cannot understand this video, or None.
 
     Models of a small world give every frame a score, even if they cannot understand it.
@@ -147,7 +178,7 @@ def _guard_refusal(config: Config, resources: Resources, video: str) -> str | No
     return refusal.removeprefix("I cannot tell: ") if refusal else None
 
 
-def _build_index(finder: Finder, video: str) -> FrameIndex:
+def build_index(finder: Finder, video: str) -> FrameIndex:
     """Return the index of a video. Show a progress bar while it is built."""
     from rich.markup import escape
 

@@ -65,6 +65,32 @@ def clip(
     say(f"  {ask_command(path, item.text, item.options)}")
 
 
+@app.command("clips")
+def clips(
+    count: Annotated[int, typer.Option(min=1, help="The number of clips.")] = 20,
+    skip: Annotated[
+        int, typer.Option(min=0, help="The number of clips to leave out, for a second set of other clips.")
+    ] = 0,
+    to: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder for the clips.")] = Path(
+        "clips"
+    ),
+) -> None:
+    """Write clips of the board world, and a table of what they show, for [bold]act2see calibrate[/bold].
+
+    Needs nothing: clips are drawn from their numbers.
+    """
+    from act2see.micro.searches import TABLE, write_clips
+    from act2see.tools.runtime.files import check_folder
+
+    check_folder(to, TABLE)
+    with progress_bar() as bar:
+        task = bar.add_task("writing", total=count)
+        table = write_clips(
+            to, count, skip=skip, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    say(f"{count} clips in {to}; what they show: {table}")
+
+
 @app.command("train")
 def train(
     to: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for the weights.")] = Path(

@@ -29,8 +29,8 @@ from act2see.tools.diffusion import LOADING, Diffuser, DiffusionOptions, Generat
 from act2see.tools.frames import FrameRef, Generated
 from act2see.tools.runtime.text import first_line
 from act2see.tools.runtime.weights import Wanted, wanted_by
-from act2see.tools.search.finder import Found
 from act2see.tools.search.index import FrameIndex
+from act2see.tools.search.ranking import Found
 from act2see.tools.video.store import Pixels
 from act2see.tools.video.window import Window
 

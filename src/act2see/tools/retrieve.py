@@ -1,8 +1,8 @@
 """The `retrieve` tool: the real frames that match a query best.
 
 It ranks frames (optionally segments), skips those that the model has already seen, and answers "No match"
-with the best score if no frame is similar enough. The threshold was calibrated with the encoder's weights;
-the option `no_match` sets another.
+with the best score if no frame is similar enough. The threshold is the option `no_match`, or else the one
+that `act2see calibrate` stored for the encoder, or else that of the encoder's weights.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.runtime.weights import Wanted, wanted_by
-from act2see.tools.search.finder import SAME_FRAME
 from act2see.tools.search.index import FrameIndex
+from act2see.tools.search.ranking import SAME_FRAME
 
 
 class Retrieve:
@@ -27,10 +27,12 @@ class Retrieve:
         top_k: int = 1
         """Largest number of frames to show."""
         rank: Literal["frames", "segments"] = "frames"
+        """segments: the best frame of each run of matching frames (`tools/search/segments.py`)."""
         skip_shown: bool = True
         """Whether frames that the model has seen are left out."""
         no_match: float | None = None
-        """Lowest score of a frame to show; None is the encoder's threshold."""
+        """Lowest score of a frame to show. None is the threshold calibrated for the encoder or, without one,
+        that of the weights: micro's own, TFVTG's uncalibrated mask for BLIP-2, none for others."""
         usage: str = "a real frame of this video that shows what the query describes"
 
     def __init__(self, tag: str, options: Options, resources: Resources) -> None:
@@ -41,7 +43,11 @@ class Retrieve:
 
     @property
     def version(self) -> str:
-        return f"retrieve {self.resources.finder.encoder.id}"
+        finder = self.resources.finder
+        version = f"retrieve {finder.encoder.id}"
+        if self.options.no_match is None and (calibration := finder.calibration):
+            version += f", no match below {calibration}"
+        return version
 
     def wanted(self) -> Iterator[Wanted]:
         """Yield the weights that a call would load now."""
@@ -53,7 +59,7 @@ class Retrieve:
 
     def _call(self, index: FrameIndex, query: str, context: ToolContext) -> ToolResult:
         finder, o = self.resources.finder, self.options
-        threshold = finder.encoder.no_match if o.no_match is None else o.no_match
+        threshold = finder.no_match if o.no_match is None else o.no_match
         seen: list[float] = []
         if o.skip_shown:
             # An imagined frame has its anchor's time, but it does not show the real frame of that time.
@@ -67,7 +73,7 @@ class Retrieve:
         )
         hits = tuple(hit for hit in found.hits if hit.score >= threshold)
         if not hits:
-            best = f" (the closest scores {found.best:.2f}, {threshold:.2f} is needed)" if found.hits else ""
+            best = f" (the closest scores {found.best:.2f}, {threshold:.2f} is needed)"
             nothing = "nothing else" if seen else "nothing"
             return ToolResult(
                 note=f"No match: {nothing} in this video looks like that{best}.", curve=found.curve

@@ -83,7 +83,11 @@ def article(trace: TraceRecord, pictures: Pictures, *, fragment: bool, running: 
 
 
 def find_html(
-    title: str, query: str, rows: Sequence[tuple[FrameRef, float]], frames: FrameSource | None = None
+    title: str,
+    query: str,
+    rows: Sequence[tuple[FrameRef, float]],
+    frames: FrameSource | None = None,
+    threshold: float | None = None,
 ) -> str:
     """Return the frames that a search found as one HTML file.
 
@@ -92,12 +96,15 @@ def find_html(
         query: The query.
         rows: The frames with their scores, best first.
         frames: The source of pixels, as for `trace_html`.
+        threshold: The score below which a frame does not match, and is marked; None marks none.
     """
     pictures = Pictures(frames)
     longest = max(finite(frame.seconds for frame, _ in rows), default=0.0)
     found = []
     for number, (frame, score) in enumerate(rows, start=1):
-        caption = [el("b", clock(frame.seconds, longest)), el("span", f"score {_number(score)}")]
+        matches = threshold is None or score >= threshold
+        words = f"score {_number(score)}" if matches else f"no match, score {_number(score)}"
+        caption = [el("b", clock(frame.seconds, longest)), el("span", words)]
         found.append(el("li", figure(frame, pictures, caption, f"found frame {number}")))
     sheet = el("p", "No frame was found.", class_="note")
     if found:

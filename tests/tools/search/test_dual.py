@@ -20,12 +20,15 @@ from act2see.graphs.needs import needed_weights
 from act2see.graphs.parts import build_parts
 from act2see.micro.recipe.learn_generator import edit_texts
 from act2see.micro.recipe.tokenizers import clip_tokenizer
+from act2see.tools.base import ToolContext
 from act2see.tools.frames import Retrieved
 from act2see.tools.runtime.weights import resolve_weights
 from act2see.tools.search.blip2 import Blip2Encoder
+from act2see.tools.search.calibration import Query, calibrate, score_queries
 from act2see.tools.search.dual import DualEncoder, SentenceTransformersEncoder
 from act2see.tools.search.finder import Finder
 from act2see.tools.search.index import read_index
+from act2see.tools.search.thresholds import NO_THRESHOLD, save_calibration
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
@@ -202,6 +205,28 @@ async def test_retrieve_in_the_graph_by_config_alone(
     assert isinstance(frame.provenance, Retrieved)
     assert f"-{name}-" in frame.provenance.index_id
     assert trace.versions.tools["retrieve"].startswith(f"retrieve {name}-")
+
+
+@pytest.mark.parametrize("name", ["siglip", "siglip2"])
+async def test_siglip_has_a_threshold_once_it_is_calibrated(
+    config: Callable[..., Any], clip: str, tmp_path: Path, name: str
+) -> None:
+    chosen = config("transformers", name)
+    parts = build_parts(chosen)
+    finder = parts.resources.finder
+    assert finder.no_match == NO_THRESHOLD
+    digest = finder.library.probe(clip).info.digest
+    queries = [Query(f"{text} {n}", frozenset(("elsewhere",))) for text in TEXTS for n in range(5)]
+    scored = score_queries(finder, {digest: clip}, queries)
+    made = calibrate(finder, chosen.encoder.weights, scored, 0.1)
+    save_calibration(finder.cache, made)
+    assert made.encoder.startswith(f"{name}-")
+    assert made.threshold > max(frame.score for query in scored for frame in query.others)
+    retrieve = parts.tools["retrieve"]
+    notes = [(await retrieve.call(query.text, ToolContext(clip))).note for query in queries]
+    assert all(f"{made.threshold:.2f} is needed" in note for note in notes)
+    again = build_parts(config("transformers", name)).resources.finder
+    assert again.no_match == made.threshold
 
 
 def test_a_wrong_checkpoint_names_the_right_encoder(config: Callable[..., Any], checkpoints: Path) -> None:

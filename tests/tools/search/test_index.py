@@ -1,4 +1,4 @@
-"""The index: compared with NumPy, read from disk, damaged. Segments of scores."""
+"""The index: compared with NumPy, read from disk, damaged."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
-from hypothesis.extra.numpy import arrays
 
 from act2see.errors import StoreError
 from act2see.tools.search import index as module
-from act2see.tools.search.index import FrameIndex, IndexWriter, find_segments, read_index
+from act2see.tools.search.index import FrameIndex, IndexWriter, read_index
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -56,6 +54,21 @@ def test_the_best_of_a_long_video_are_exact(
         top = np.sort(want)[-3:]
         assert np.allclose(np.sort(got)[-3:], top, atol=1e-3)
         assert (got >= want - 1e-3).all()  # an upper bound, if it is not exact
+
+
+@pytest.mark.parametrize("phrasings", [1, 3])
+def test_scores_above_a_limit_are_exact(
+    tmp_path: Path, phrasings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ROWS", 12)
+    index, features = build(tmp_path)
+    for seed in range(20):
+        phrases = unit(np.random.default_rng(seed), phrasings, 16).astype(np.float32)
+        want = reference(phrases, features)
+        for limit in (-1.0, 0.0, 0.3, 0.6):
+            got = index.scores(phrases, above=limit)
+            assert np.array_equal(got > limit, want > limit)
+            assert np.allclose(got[got > limit], want[want > limit], atol=1e-3)
 
 
 def test_an_index_is_the_same_from_disk(tmp_path: Path) -> None:
@@ -107,43 +120,3 @@ def test_the_curve_is_short_and_keeps_the_peak(tmp_path: Path, frames: int) -> N
     assert curve.start == 0.0
     if frames > 1:
         assert curve.step * len(curve.values) == pytest.approx(frames / 3, rel=0.01)
-
-
-def flat(n: int, **peaks: float) -> np.ndarray:
-    out = np.full(n, 0.1, np.float32)
-    for at, value in peaks.items():
-        out[int(at[1:])] = value
-    return out
-
-
-def test_segments() -> None:
-    assert find_segments(flat(20), 0.2) == []
-    [one] = find_segments(flat(20, _7=0.9), 0.2)
-    assert (one.start, one.stop, one.best) == (7, 8, 7)
-    [only] = find_segments(flat(1, _0=0.9), 0.2)
-    assert (only.start, only.stop, only.best) == (0, 1, 0)
-    found = find_segments(flat(30, _3=0.5, _4=0.8, _5=0.6, _20=0.7, _21=0.7), 0.2, 2)
-    assert sorted(s.best for s in found) == [4, 20]
-    [shortest] = find_segments(flat(30, _9=0.9), 0.2, 1, longest=1)
-    assert shortest.best == 9
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    arrays(np.float32, st.integers(1, 25), elements=st.floats(-1, 1, width=32)),
-    st.integers(1, 4),
-    st.integers(1, 30),
-)
-def test_segments_do_not_overlap_and_contain_a_frame_above_the_threshold(
-    scores: np.ndarray, count: int, longest: int
-) -> None:
-    found = find_segments(scores, 0.25, count, longest)
-    assert len(found) <= count
-    assert bool(found) == bool((scores > 0.25).any())
-    taken = [i for s in found for i in range(s.start, s.stop)]
-    assert len(taken) == len(set(taken))
-    for s in found:
-        assert 0 <= s.start <= s.best < s.stop <= len(scores)
-        assert s.stop - s.start <= longest
-        assert scores[s.best] > 0.25
-    assert [s.confidence for s in found] == sorted((s.confidence for s in found), reverse=True)

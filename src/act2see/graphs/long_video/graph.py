@@ -288,7 +288,7 @@ class _Nodes:
             failed,
             paths,
             similarity=lambda frame, query: finder.similarities([store.get(frame.digest)], query)[0],
-            no_match=finder.encoder.no_match,
+            no_match=finder.no_match,
             margin=self.settings.margin,
         )
 

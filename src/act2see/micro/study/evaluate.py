@@ -25,6 +25,7 @@ from act2see.micro.questions import FAMILIES, Item, Split, ToolCall, make_item
 from act2see.micro.recipe.learn_generator import score_edit
 from act2see.micro.world import write_clip
 from act2see.tools.frames import Generated
+from act2see.tools.runtime.intervals import wilson_interval
 from act2see.tools.runtime.markdown import markdown_table
 from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
@@ -58,13 +59,7 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % Wilson score interval."""
-        if not self.n:
-            return 0.0, 1.0
-        z, p, n = 1.96, self.value, self.n
-        scale = 1 + z * z / n
-        middle = p + z * z / (2 * n)
-        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, (middle - half) / scale), (middle + half) / scale
+        return wilson_interval(self.value, self.n)
 
     @property
     def reached(self) -> bool | None:

@@ -255,7 +255,7 @@ class _Tools:
         """Return the frames that best match a query, and the lowest score of a match."""
         finder = self.parts.resources.finder
         found = finder.search(index, query, k)
-        return finder.retrieved(path, query, found), finder.encoder.no_match
+        return finder.retrieved(path, query, found), finder.no_match
 
     def _chain(self, trace: Trace) -> list[ContentBlock]:
         """Return the texts and pictures of a trace, in the order of the chain of thought."""

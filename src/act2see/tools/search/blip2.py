@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import torch
 
 TEXT_TOKENS = 35
+TFVTG_MASK = 0.2
+"""The score at or below which TFVTG leaves a frame out. It is not a calibrated threshold of "no match": its
+false-alarm rate is unknown. `act2see calibrate` finds one for your videos."""
 
 
 class Blip2Encoder:
@@ -61,8 +64,8 @@ class Blip2Encoder:
         self.size: int = config.vision_config.image_size
         self.tokens: int = config.num_query_tokens
         self.dim: int = config.image_text_hidden_size
-        # A frame with a lower score does not match. Calibrated with the weights; 0.2 is TFVTG's threshold.
-        self.no_match: float = getattr(config, "act2see_no_match", 0.2)
+        # A frame with a lower score does not match. micro's weights have a threshold of their own.
+        self.no_match: float = getattr(config, "act2see_no_match", TFVTG_MASK)
         mean, std = normalisation(weights)
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)

@@ -6,8 +6,8 @@ similarities.
 
 Frames are squashed to a square, as in the training of SigLIP. CLIP was trained on the central square of
 pictures; squashing keeps the sides of a wide frame visible. No threshold is known for these models, so every
-frame is a match, unless the weights' config has `act2see_no_match` or the tool's option `no_match` is set.
-`act2see find` shows the scores on your videos, from which you can choose one.
+frame is a match until `act2see calibrate` has found one, unless the weights' config has `act2see_no_match` or
+the tool's option `no_match` is set.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from act2see.errors import ConfigError, WeightsError
 from act2see.tools.runtime.forks import Lock, natively
 from act2see.tools.runtime.quiet import quiet
 from act2see.tools.search.blip2 import fingerprint, normalisation, squash
+from act2see.tools.search.thresholds import NO_THRESHOLD
 from act2see.tools.video.store import Pixels
-
-_NO_THRESHOLD = -1.0  # the lowest cosine
 
 
 class DualEncoder:
@@ -65,7 +64,7 @@ class DualEncoder:
         if self.naflex:
             self.size = int(vision.num_patches**0.5) * self.patch
         self.tokens: int = text.max_position_embeddings
-        self.no_match: float = getattr(config, "act2see_no_match", _NO_THRESHOLD)
+        self.no_match: float = getattr(config, "act2see_no_match", NO_THRESHOLD)
         mean, std = normalisation(weights)
         self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
@@ -165,7 +164,7 @@ class SentenceTransformersEncoder:
             )
         config = getattr(self.model[0], "config", None)
         self.size: int = getattr(getattr(config, "vision_config", None), "image_size", 224)
-        self.no_match: float = getattr(config, "act2see_no_match", _NO_THRESHOLD)
+        self.no_match: float = getattr(config, "act2see_no_match", NO_THRESHOLD)
         self.id = f"st-{fingerprint(self.model)}"
         self._lock = Lock()
 

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -24,19 +23,19 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from act2see.errors import StoreError
-from act2see.tools.frames import Curve, FrameRef, Retrieved
+from act2see.tools.frames import FrameRef, Retrieved
 from act2see.tools.runtime.forks import Lock
 from act2see.tools.runtime.round_robin import Progress, RoundRobin
 from act2see.tools.runtime.text import clean_text
-from act2see.tools.search.index import FrameIndex, IndexWriter, find_segments, read_index
+from act2see.tools.search.index import FrameIndex, IndexWriter, read_index
+from act2see.tools.search.ranking import Found, rank_frames
+from act2see.tools.search.thresholds import Calibration, load_calibration
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import Pixels
 from act2see.tools.video.window import VideoPath, Window
 
 log = logging.getLogger(__name__)
 _INDEXES = 32  # number of indexes that stay open
-SAME_FRAME = 1e-3
-"""Times closer than this, in seconds, are those of one frame."""
 _LONGEST_SEGMENT = 20.0  # seconds
 
 
@@ -55,7 +54,7 @@ class FrameEncoder(Protocol):
 
     @property
     def no_match(self) -> float:
-        """Threshold: a frame with a lower score does not match the query."""
+        """Threshold of the weights: a frame with a lower score does not match. -1 if none is known."""
         ...
 
     def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
@@ -65,32 +64,6 @@ class FrameEncoder(Protocol):
     def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode texts as `(texts, dim)`, L2-normalised."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A frame that was found."""
-
-    frame: int
-    """Number of the frame in the video."""
-    seconds: float
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The result of a search."""
-
-    hits: tuple[Hit, ...]
-    """Hits, best first."""
-    curve: Curve
-    """Scores over time."""
-    index_id: str
-
-    @property
-    def best(self) -> float:
-        """The highest score; -1 without a hit."""
-        return max((h.score for h in self.hits), default=-1.0)
 
 
 class Finder:
@@ -127,6 +100,25 @@ class Finder:
         self._open: LRUCache[str, FrameIndex] = LRUCache(_INDEXES)
         self._lock = Lock()
         self._building: RoundRobin[FrameIndex] = RoundRobin(workers=workers, name="act2see-index")
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration of its encoder (`act2see calibrate`); None without one.
+
+        Raises:
+            StoreError: The calibration cannot be read.
+        """
+        return load_calibration(self.cache, self.encoder.id)
+
+    @property
+    def no_match(self) -> float:
+        """Threshold: a frame with a lower score does not match. It is calibrated, or else the encoder's own.
+
+        Raises:
+            StoreError: The calibration cannot be read.
+        """
+        calibration = self.calibration
+        return self.encoder.no_match if calibration is None else calibration.threshold
 
     @property
     def building(self) -> int:
@@ -169,24 +161,15 @@ class Finder:
             k: The largest number of frames.
             skip: Times of frames to leave out, in seconds.
             segments: Whether segments are ranked. Then each hit is the best frame of a segment.
-            threshold: Threshold of frames for segments; by default the encoder's `no_match`.
+            threshold: Threshold of frames for segments; by default `no_match`.
         """
         texts = [query] if isinstance(query, str) else query
         phrases = self.encoder.phrases([clean_text(text) for text in texts])
-        scores = index.scores(phrases, best=k + len(skip))
-        allowed = np.ones(len(index), bool)
-        if len(skip):
-            nearest = np.abs(index.seconds[:, None] - np.asarray(skip)[None]).min(1)  # (frames,)
-            allowed = nearest > SAME_FRAME
+        passing = None
         if segments:
-            usable = np.where(allowed, scores, -1.0).astype(np.float32)
-            least = self.encoder.no_match if threshold is None else threshold
-            longest = round(_LONGEST_SEGMENT * self.fps)
-            ranked = [segment.best for segment in find_segments(usable, least, k, longest)]
-        else:
-            ranked = [int(i) for i in np.argsort(-scores, kind="stable") if allowed[i]][:k]
-        hits = [Hit(int(index.frames[i]), float(index.seconds[i]), float(scores[i])) for i in ranked]
-        return Found(tuple(hits), index.curve(scores), index.id)
+            passing = self.no_match if threshold is None else threshold
+        longest = max(1, round(_LONGEST_SEGMENT * self.fps))
+        return rank_frames(index, phrases, k, skip=skip, passing=passing, longest=longest)
 
     def retrieved(self, video: VideoPath, query: str, found: Found) -> list[FrameRef]:
         """Store the pictures of the hits and return references to them.

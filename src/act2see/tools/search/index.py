@@ -25,6 +25,7 @@ from act2see.errors import StoreError
 from act2see.tools.frames import Curve
 from act2see.tools.runtime.files import replacing_folder
 from act2see.tools.runtime.forks import natively
+from act2see.tools.search.segments import FrameSegment as FrameSegment, find_segments as find_segments
 
 _ROWS = 16_384  # smallest number of rows that a search asks for
 Scores = NDArray[np.float32]
@@ -47,21 +48,25 @@ class FrameIndex:
     def __len__(self) -> int:
         return len(self.seconds)
 
-    def scores(self, phrases: NDArray[np.float32], best: int = 1) -> Scores:
+    def scores(self, phrases: NDArray[np.float32], best: int = 1, above: float | None = None) -> Scores:
         """Return the scores of all frames.
 
         Args:
             phrases: `(phrases, dim)` vectors of length 1.
             best: How many of the highest scores must be exact.
+            above: If given, scores above it must be exact too.
 
         Returns:
-            `(frames,)` scores: the `best` highest are exact, for a short video all. Others are upper bounds.
+            `(frames,)` scores: those that must be are exact, for a short video all. Others are upper bounds.
         """
         total = len(self) * self.tokens
         wanted = min(total, max(_ROWS, best * self.tokens))
         by_phrase, exact = self._search(phrases, wanted)
         scores: Scores = by_phrase.mean(0)
-        if not exact[:, np.argsort(-scores)[:best]].all():
+        needed = np.argsort(-scores)[:best]
+        if above is not None:
+            needed = np.union1d(needed, np.flatnonzero(scores > above))
+        if not exact[:, needed].all():
             # With several phrasings a frame can lead by an upper bound: then all rows are searched.
             scores = self._search(phrases, total)[0].mean(0)
         return scores
@@ -185,60 +190,3 @@ def read_index(folder: Path, id: str) -> FrameIndex:
     except Exception as e:  # of FAISS, NumPy or JSON: the files are damaged
         raise StoreError(f"the index {folder} is damaged: {e}") from e
     return FrameIndex(id, rows, meta["tokens"], seconds, frames)
-
-
-@dataclass(frozen=True, slots=True)
-class FrameSegment:
-    """A range of frames in an index, from `start` to `stop` (exclusive)."""
-
-    start: int
-    stop: int
-    best: int
-    """The frame with the highest score."""
-    confidence: float
-    """Static plus dynamic score (`find_segments`)."""
-
-
-def find_segments(scores: Scores, threshold: float, count: int = 1, longest: int = 60) -> list[FrameSegment]:
-    """Find segments by the scores of frames, as TFVTG does (Zheng et al., ECCV 2024).
-
-    The static score of a segment is its mean similarity minus the mean outside it. Its dynamic score is the
-    rise of similarity at its start. There are four differences from the released code:
-
-    - Without a frame above the threshold there is no segment (there: [0, 0] with confidence 1).
-    - Events shorter than the stride are found (there their confidences are inverted).
-    - A segment may be a single frame.
-    - A segment that covers the whole video has an outside mean of 0 (there: a division by zero).
-
-    Args:
-        scores: `(frames,)` scores.
-        threshold: Scores at or below it count as 0. A segment starts with a positive score.
-        count: The largest number of segments.
-        longest: The largest number of frames in a segment.
-
-    Returns:
-        Segments that do not overlap, best first; none if no frame is above the threshold.
-    """
-    n = len(scores)
-    passed = np.where(scores > threshold, scores, 0.0).astype(np.float64)
-    if not passed.any():
-        return []
-    total = np.concatenate([[0.0], passed.cumsum()])
-    rise = np.diff(passed, prepend=0.0)
-    proposals: list[tuple[float, int, int]] = []  # confidence, start, stop
-    for length in range(1, min(n, longest) + 1):
-        sums = total[length:] - total[:-length]  # (starts,)
-        rest = n - length
-        outside = (total[-1] - sums) / rest if rest else np.zeros_like(sums)
-        values = sums / length - outside + np.maximum(rise[: rest + 1], 0.0)
-        for start in np.flatnonzero(passed[: rest + 1] > 0).tolist():
-            proposals.append((float(values[start]), start, start + length))
-    proposals.sort(key=lambda proposal: (-proposal[0], proposal[2] - proposal[1]))  # of equals, the shorter
-    found: list[FrameSegment] = []
-    for value, start, stop in proposals:
-        if any(start < other.stop and stop > other.start for other in found):
-            continue
-        found.append(FrameSegment(start, stop, start + int(passed[start:stop].argmax()), value))
-        if len(found) == count:
-            break
-    return found

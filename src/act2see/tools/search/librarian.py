@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from act2see.errors import VideoError
-from act2see.tools.search.finder import Finder, Hit
+from act2see.tools.search.finder import Finder
+from act2see.tools.search.ranking import Hit
 from act2see.tools.video.folders import Folders
 
 Progress = Callable[[str, int, int], None]
@@ -96,7 +97,7 @@ def search_folder(
         except VideoError as e:
             skipped.append((name, str(e)))
         else:
-            ranked.append(Ranked(name, hits, bool(hits) and hits[0].score >= finder.encoder.no_match))
+            ranked.append(Ranked(name, hits, bool(hits) and hits[0].score >= finder.no_match))
         if progress:
             progress(name, n + 1, min(max_videos, len(names)))
     ranked.sort(key=lambda r: tuple(-h.score for h in r.hits))
