@@ -97,7 +97,7 @@ def test_preset_that_needs_a_gpu_without_one(run: Run, monkeypatch: pytest.Monke
 
 def test_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("act2see.tools.runtime.hub.free_space", lambda _: 2_000_000_000)
-    said = run("doctor", "--preset", "laptop", code=1).stdout
+    said = run("doctor", "--preset", "laptop-transformers", code=1).stdout
     assert "2.0 GB free; 10.9 GB to download" in said
     assert "export HF_HOME=FOLDER (one with 10.9 GB free)" in said
 
@@ -222,6 +222,50 @@ def test_downloaded_preset_can_run(run: Run, hub: Hub, mine: Path) -> None:
     assert "It can run." in run("doctor", "--config", mine).stdout
 
 
+def test_steps_to_the_laptop_preset(
+    run: Run, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    """Install llama.cpp, download, serve, ask: doctor names the next ones, in this order."""
+    name = "Qwen/Qwen3-VL-2B-Thinking-GGUF"
+    hub.repos[name] = {
+        "Qwen3VL-2B-Thinking-Q4_K_M.gguf": b"four",
+        "Qwen3VL-2B-Thinking-Q8_0.gguf": b"eight bits",
+        "mmproj-Qwen3VL-2B-Thinking-F16.gguf": b"eyes",
+    }
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    file = tmp_path / "mine.yaml"
+    reasoner = {"use": "llama-cpp", "weights": f"{name}:Q8_0", "options": {"url": url}}
+    file.write_text(json.dumps({"preset": "micro", "reasoner": reasoner}), encoding="utf-8")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = run("doctor", "--config", file, code=1).stdout
+    assert f"{name}:Q8_0: not downloaded (about 2.6 GB in memory; Apache-2.0)" in said
+    after = said.split("Next:")[1]
+    steps = (
+        "install llama.cpp: `brew install",
+        "act2see download --config",
+        "act2see serve llama-cpp --config",
+    )
+    assert sorted(steps, key=after.index) == list(steps)
+
+    said = run("download", "--config", file, "--endpoint", hub.url).stdout
+    assert f"{name}:Q8_0: 2 files, " in said
+    assert {f for f in hub.sent if f.endswith(".gguf")} == {
+        "Qwen3VL-2B-Thinking-Q8_0.gguf",
+        "mmproj-Qwen3VL-2B-Thinking-F16.gguf",
+    }
+    said = run("doctor", "--config", file, code=1).stdout
+    assert "not downloaded" not in said
+    printed = run("serve", "llama-cpp", "--config", file, "--print").stdout
+    assert "Qwen3VL-2B-Thinking-Q8_0.gguf --mmproj" in printed
+    assert "-hf" not in printed.split()
+
+
+def test_unknown_quantisation(run: Run, hub: Hub) -> None:
+    hub.repos["a/b-GGUF"] = {"B-Q4_K_M.gguf": b"", "mmproj-B-F16.gguf": b""}
+    said = run("download", "a/b-GGUF:Q8_0", "--endpoint", hub.url, code=2).stderr
+    assert "a/b-GGUF has no quantisation Q8_0: it has Q4_K_M" in said
+
+
 def test_gated_repository_does_not_stop_the_other_downloads(run: Run, hub: Hub, mine: Path) -> None:
     hub.gated.add("micro/vlm")
     result = run("download", "--config", mine, "--endpoint", hub.url, code=2)
@@ -253,9 +297,11 @@ def test_incomplete_repository_is_completed(run: Run, hub: Hub, mine: Path, tmp_
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_bfloat16_on_a_cpu_without_its_instructions_is_named(
-    fast: bool, run: Run, monkeypatch: pytest.MonkeyPatch
+    fast: bool, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("act2see.tools.runtime.weights.has_fast_bfloat16", lambda: fast)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    said = " ".join(run("doctor", "--preset", "laptop", code=1).stdout.split())
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: laptop-transformers\nreasoner: {dtype: bfloat16}\n", encoding="utf-8")
+    said = " ".join(run("doctor", "--config", file, code=1).stdout.split())
     assert ("bfloat16 is tens of times slower on this CPU" in said) == (not fast)

@@ -50,9 +50,7 @@ def test_refusal_recommends_a_preset_for_this_machine(
     )
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())
-    assert (
-        "this machine can run the preset laptop: `act2see download --preset laptop`, then ask again" in said
-    )
+    assert "can run the preset laptop: `act2see doctor --preset laptop` lists the steps, then ask" in said
     for wrong in ("budget", "made to answer", "none of the options", "paper"):
         assert wrong not in said
 
@@ -73,10 +71,10 @@ def test_refusal_recommends_a_preset_for_this_machine(
             500e9,
             "can run the preset paper-24gb (laptop would run too): `act2see download --preset paper-24gb`",
         ),
-        (NO_GPU, 17e9, 12e9, "this machine can run the preset laptop: `act2see download --preset laptop`"),
+        (NO_GPU, 17e9, 12e9, "this machine can run the preset laptop: `act2see doctor --preset laptop`"),
         (NO_GPU, 17e9, 8e9, "only the preset api runs on this machine: a chat model answers"),
         (NO_GPU, 9e9, 500e9, "only the preset api runs on this machine"),
-        (NO_GPU, 4e9, 500e9, "the preset laptop needs 16 GB of memory and 12 GB of disk"),
+        (NO_GPU, 4e9, 500e9, "the preset laptop needs 16 GB of memory and 10 GB of disk"),
     ],
 )
 def test_recommended_preset_fits_the_machine(
@@ -90,9 +88,10 @@ def test_recommended_preset_fits_the_machine(
 def test_recommendation_without_download_if_the_weights_are_here(machine: pytest.MonkeyPatch) -> None:
     machine.setattr("act2see.graphs.machine.what_is_missing", lambda _: "")
     machine.setattr("act2see.tools.runtime.hub.free_space", lambda _: 0)
-    assert (
-        recommend_preset()
-        == "For other footage, this machine can run the preset laptop: ask again with the preset laptop."
+    machine.setattr("act2see.graphs.machine.device_memory", lambda _: ("a GPU", 25.3e9))
+    assert recommend_preset() == (
+        "For other footage, this machine can run the preset paper-24gb (laptop would run too): ask again "
+        "with the preset paper-24gb."
     )
 
 

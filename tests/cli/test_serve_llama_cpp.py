@@ -24,12 +24,39 @@ def settings(tmp_path: Path, **reasoner: Any) -> Any:
     return load_config("laptop", reasoner=given, cache=str(tmp_path))
 
 
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
 def test_a_repository_is_downloaded_by_the_server(tmp_path: Path) -> None:
     config = settings(tmp_path)
     words = server_arguments(config, port=8123)
     assert words[:2] == ["-hf", REPOSITORY]
     named = dict(zip(words[::2], words[1::2], strict=True))
     assert (named["--alias"], named["--port"], named["--parallel"]) == (REPOSITORY, "8123", "1")
+
+
+def test_a_downloaded_model_is_served_without_the_network(tmp_path: Path, hub_cache: Path) -> None:
+    snapshot = hub_cache / "models--Qwen--Qwen3-VL-2B-Thinking-GGUF" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("abc")
+    for file in ("Qwen3VL-2B-Thinking-Q8_0.gguf", "mmproj-Qwen3VL-2B-Thinking-F16.gguf"):
+        (snapshot / file).touch()
+    assert server_arguments(settings(tmp_path))[:4] == [
+        "-m",
+        str(snapshot / "Qwen3VL-2B-Thinking-Q8_0.gguf"),
+        "--mmproj",
+        str(snapshot / "mmproj-Qwen3VL-2B-Thinking-F16.gguf"),
+    ]
+    # Another quantisation of the same repository is not there.
+    other = settings(tmp_path, weights=REPOSITORY.replace("Q8_0", "Q4_K_M"))
+    assert server_arguments(other)[:2] == ["-hf", REPOSITORY.replace("Q8_0", "Q4_K_M")]
 
 
 def test_a_slot_holds_the_largest_run(tmp_path: Path) -> None:

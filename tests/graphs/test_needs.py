@@ -76,13 +76,25 @@ def unused_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-@pytest.mark.parametrize("preset", ["laptop", "paper", "paper-24gb"])
+@pytest.mark.parametrize("preset", ["laptop-transformers", "paper", "paper-24gb"])
 def test_missing_weights_are_reported_before_any_work(ask: Ask, preset: str, tmp_path: Path) -> None:
     line = one_line(ask("--config", config_in(tmp_path, preset=preset, cache=str(tmp_path / "cache"))))
     assert line.endswith(f"are not downloaded; fetch them with: act2see download --preset {preset}")
     assert load_config(preset).reasoner.weights in line
     assert load_config(preset).encoder.weights in line
     assert not list((tmp_path / "cache").glob("frames/**/*.*"))  # the video has not been opened
+
+
+def test_a_missing_llama_cpp_server_is_reported_with_the_missing_weights(
+    ask: Ask, tmp_path: Path, unused_port: int
+) -> None:
+    url = f"http://127.0.0.1:{unused_port}"
+    file = config_in(tmp_path, preset="laptop", reasoner={"options": {"url": url}})
+    line = one_line(ask("--config", file))
+    assert f"no server answers at {url}" in line
+    assert "start it with `act2see serve llama-cpp` and the same --preset or --config" in line
+    assert line.endswith("are not downloaded; fetch them with: act2see download --preset laptop")
+    assert "GGUF" not in line  # only the server reads it, and can be on another machine
 
 
 def test_a_custom_config_names_its_missing_weights(ask: Ask, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from act2see.graphs.needs import Needed
     from act2see.graphs.sections import NeedsConfig, ReasonerConfig
 
+_SERVER_SECONDS = 5  # that doctor waits for an answer of a server
 _PACKAGES = ("act2see", "torch", "transformers", "diffusers", "langgraph", "av")
 _FAISS = ("faiss-cpu", "faiss-gpu")  # one of them is enough
 _SMALLEST = "act2see doctor --preset laptop (no GPU), or --preset api (a key)"
@@ -77,6 +78,7 @@ def _check_models(config: Config, option: str) -> Iterator[_Check]:
 
     needed = needed_weights(config)
     yield from _check_key(config.reasoner)
+    yield from _check_server(config, option)
     yield from _check_weights(needed, option)
     yield from _check_threshold(config, option)
     yield from _check_disk(needed)
@@ -102,7 +104,13 @@ def _fixes(failed: list[_Check]) -> list[str]:
         # The machine is too small for these weights, so do not suggest to download them.
         failed = [check for check in failed if "act2see download" not in check.fix]
     lines = dict.fromkeys(line for check in failed for line in check.fix.splitlines())
-    return sorted(lines, key=lambda line: line.startswith("act2see download"))
+    return sorted(lines, key=_order_of_fix)
+
+
+def _order_of_fix(line: str) -> int:
+    if line.startswith("act2see serve"):
+        return 2  # it serves what was downloaded
+    return 1 if line.startswith("act2see download") else 0
 
 
 def _check_packages(config: Config) -> Iterator[_Check]:
@@ -172,6 +180,35 @@ def _check_model(name: str, model: Any) -> _Check:
     if listing.nearest:
         fix += f", such as {' or '.join(listing.nearest)}"
     return _Check(False, "reasoner", f"{name}: its provider has no such model for this key", fix)
+
+
+def _check_server(config: Config, option: str) -> Iterator[_Check]:
+    """Check that a llama.cpp server answers and has room for a run."""
+    reasoner = config.reasoner
+    if reasoner.use != "llama-cpp":
+        return
+    from act2see.agent.reasoners.llama_cpp.reasoner import LlamaCppReasoner
+    from act2see.cli.serve_llama_cpp import INSTALL
+    from act2see.errors import Act2SeeError
+    from act2see.graphs.parts import reasoner_needs
+    from act2see.tools.video.store import FrameStore
+
+    try:
+        options = {**reasoner.options, "silence": _SERVER_SECONDS}
+        server = LlamaCppReasoner.from_options(
+            reasoner.weights, FrameStore(), options, needs=reasoner_needs(config)
+        )
+        asyncio.run(server.check())
+    except Act2SeeError as e:
+        fix = ""
+        if "no server answers" in str(e):
+            if shutil.which("llama-server") is None:
+                fix = f"install llama.cpp: {INSTALL}\n"
+            fix += f"act2see serve llama-cpp{option} (and leave it running)"
+        yield _Check(False, "server", str(e), fix)
+    else:
+        finding = f"llama-server at {server.url}: reads pictures, {server.context:,} tokens a slot"
+        yield _Check(True, "server", finding)
 
 
 def _check_weights(needed: Iterable[Needed], option: str) -> Iterator[_Check]:

@@ -1,7 +1,8 @@
 """`act2see serve llama-cpp`: prints or runs the command that serves a config's reasoner with llama.cpp.
 
 llama.cpp is a program of its own (`brew install llama.cpp`, `winget install llama.cpp`, or a package of the
-system). Its server gets the model, its vision file, and slots that are large enough for the largest run of
+system). Its server gets the model and its vision file, from the hub's cache if `act2see download` has fetched
+them (otherwise it downloads them itself), and slots that are large enough for the largest run of
 the config, so that no request is refused in the middle of a run.
 """
 
@@ -16,11 +17,16 @@ import typer
 
 from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import note, say
-from act2see.errors import ConfigError
+from act2see.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
     from act2see.graphs.config import Config
 
+INSTALL = (
+    "`brew install llama.cpp` on macOS and Linux, `winget install llama.cpp` on Windows, or a release of "
+    "https://github.com/ggml-org/llama.cpp"
+)
+"""How to install llama.cpp."""
 _TOKEN_SIDE = 32
 """Pixels of the side of one vision token: 16 a patch, and 2 x 2 patches a token, in all Qwen3-VL models."""
 
@@ -74,8 +80,7 @@ def find_server(server: Path | None, required: bool) -> str:
     found = shutil.which(str(server or "llama-server"))
     if found is None and required:
         raise ConfigError(
-            f"{server or 'llama-server'} is not on this machine: install llama.cpp (`brew install "
-            "llama.cpp`, `winget install llama.cpp`, or https://github.com/ggml-org/llama.cpp), or name the "
+            f"{server or 'llama-server'} is not on this machine: install llama.cpp ({INSTALL}), or name the "
             "program with --server"
         )
     return found or str(server or "llama-server")
@@ -120,7 +125,7 @@ def server_arguments(config: Config, host: str = "127.0.0.1", port: int = 8080) 
 def _model_arguments(weights: str, mmproj: str | None) -> list[str]:
     """Return the arguments that name the model and its vision file."""
     if not weights.endswith(".gguf"):
-        return ["-hf", weights]  # llama-server downloads the repository's model, and its vision file
+        return _downloaded(weights) or ["-hf", weights]
     for key, file in (("weights", weights), ("options.mmproj", mmproj)):
         if not file:
             raise ConfigError(
@@ -130,3 +135,14 @@ def _model_arguments(weights: str, mmproj: str | None) -> list[str]:
             raise ConfigError(f"reasoner.{key}: there is no file {file}")
     assert mmproj is not None
     return ["-m", str(Path(weights).expanduser()), "--mmproj", str(Path(mmproj).expanduser())]
+
+
+def _downloaded(weights: str) -> list[str] | None:
+    """Return the arguments that name a downloaded model; None if it is not downloaded."""
+    from act2see.tools.runtime.gguf import find_gguf
+
+    try:
+        found = find_gguf(weights)
+    except WeightsError:
+        return None
+    return ["-m", str(found.model), "--mmproj", str(found.mmproj)]

@@ -14,7 +14,7 @@ from act2see.tools.runtime.catalogue import catalogue
 from act2see.tools.runtime.weights import Wanted, what_is_missing
 
 GENERAL = ("paper", "paper-24gb", "laptop", "api")
-"""The presets for any footage, the largest first."""
+"""The recommended presets for any footage, the largest first."""
 
 
 def device_memory(device: str) -> tuple[str, float | None]:
@@ -48,9 +48,9 @@ def recommend_preset() -> str:
     if local:
         best, *others = local
         also = f" ({' and '.join(others)} would run too)" if others else ""
-        download = f"`act2see download --preset {best}`, then " if _missing_weights(load_config(best)) else ""
+        first = _first_step(load_config(best))
         return (
-            f"For other footage, this machine can run the preset {best}{also}: {download}ask again with the "
+            f"For other footage, this machine can run the preset {best}{also}: {first}ask again with the "
             f"preset {best}."
         )
     if fitting:
@@ -63,6 +63,13 @@ def recommend_preset() -> str:
         f"This machine is too small for other footage: the preset laptop needs {needs.ram:g} GB of memory "
         f"and {needs.disk:g} GB of disk. `act2see doctor --preset laptop` shows the details."
     )
+
+
+def _first_step(config: Config) -> str:
+    """The command that comes before a question; empty if there is none."""
+    if config.reasoner.use == "llama-cpp":  # a server must be installed and started, too
+        return f"`act2see doctor --preset {config.name}` lists the steps, then "
+    return f"`act2see download --preset {config.name}`, then " if _missing_weights(config) else ""
 
 
 def _fits(config: Config) -> bool:

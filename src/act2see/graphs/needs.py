@@ -17,15 +17,18 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
 from act2see.errors import Act2SeeError, ConfigError, SetupError, WeightsError
 from act2see.graphs.config import PRESETS, Config, load_config
 from act2see.graphs.parts import Parts, cached_parts
+from act2see.graphs.sections import ReasonerConfig
 from act2see.tools.plugins import chosen_tool
 from act2see.tools.runtime.catalogue import BYTES, Known, catalogue, memory_of
 from act2see.tools.runtime.forks import natively
+from act2see.tools.runtime.gguf import find_gguf, is_gguf
 from act2see.tools.runtime.weights import (
     Wanted,
     find_weights,
@@ -98,12 +101,12 @@ def _weight_options(options: BaseModel) -> _WeightOptions | None:
 
 
 def configured_weights(config: Config) -> Iterator[Wanted]:
-    """Yield the weights that a configuration loads on this machine, without those that a server loads.
+    """Yield the weights that a configuration loads on this machine, without those of a server on another.
 
     Raises:
         ConfigError: A tool does not exist, or its options are invalid.
     """
-    if config.reasoner.use == "transformers":
+    if config.reasoner.use == "transformers" or _is_served_here(config.reasoner):
         yield Wanted("reasoner", config.reasoner.weights)
     yield Wanted("encoder", config.encoder.weights)
     for tag, settings in config.tools.items():
@@ -122,6 +125,8 @@ def needed_weights(config: Config) -> list[Needed]:
     needed = []
     if reasoner.use == "transformers":
         needed.append(_measure("reasoner", _WeightOptions(reasoner.weights, reasoner.device, reasoner.dtype)))
+    elif _is_served_here(reasoner):
+        needed.append(_measure_gguf(reasoner.weights))
     needed.append(_measure("encoder", _WeightOptions(encoder.weights, encoder.device, encoder.dtype)))
     if reasoner.adapter:
         needed.append(_measure("adapter", _WeightOptions(reasoner.adapter, reasoner.device, reasoner.dtype)))
@@ -135,6 +140,26 @@ def needed_weights(config: Config) -> list[Needed]:
         if options := _weight_options(tool_options):
             needed.append(_measure(tag, options))
     return needed
+
+
+def _is_served_here(reasoner: ReasonerConfig) -> bool:
+    """Whether a llama.cpp server on this machine loads the reasoner's weights from a hub."""
+    if reasoner.use != "llama-cpp" or not is_gguf(reasoner.weights):
+        return False
+    url = str(reasoner.options.get("url") or "http://localhost")
+    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def _measure_gguf(name: str) -> Needed:
+    """Find the GGUF files of a llama.cpp server, and determine their sizes."""
+    device = pick_device("auto")
+    known = catalogue().get(name)
+    try:
+        found = find_gguf(name)
+    except WeightsError as e:
+        size = known.disk() if known else None
+        return Needed("reasoner", name, device, None, size, True, problem=str(e), disk=size, known=known)
+    return Needed("reasoner", name, device, found.model.parent, float(found.bytes), known=known)
 
 
 def _measure(part: str, options: _WeightOptions) -> Needed:

@@ -15,7 +15,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
+BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "gguf": 1.0}
 NF4 = 0.5 + 4 / 64  # four bits, and one float32 scale for 64 values
 QUANTISED = ("transformer", "unet")  # the large part of a pipeline, which `quantise` applies to
 
@@ -28,8 +28,9 @@ class Known(BaseModel):
     loads: str
     """Class that loads them."""
     parts: dict[str, int]
-    """Number of values in each part. A model without parts has a single one, `model`."""
-    stored: Literal["float32", "float16", "bfloat16"]
+    """Number of values in each part. A model without parts has a single one, `model`. Of GGUF files, whose
+    values differ in size, the number of bytes."""
+    stored: Literal["float32", "float16", "bfloat16", "gguf"]
     """Data type in the files."""
     licence: str
     gated: bool = False

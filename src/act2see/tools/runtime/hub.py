@@ -3,7 +3,8 @@
 These are safetensors, JSON and tokenizer files, never pickles or code. A pipeline's repository often holds
 the same weights again in a single file for other programs, so only the folders named in `model_index.json`
 are downloaded, without the parts that the configuration leaves out. Second copies in another precision
-(`model.fp16.safetensors`) are skipped.
+(`model.fp16.safetensors`) are skipped. Of a repository of GGUF files, one model and its vision file are
+downloaded (`gguf.py`).
 
 `huggingface_hub` does the work: it resumes an interrupted download, skips complete files, and writes to its
 cache, where transformers and diffusers look. `HF_ENDPOINT` (or `endpoint`) names another hub or a mirror.
@@ -21,6 +22,7 @@ from typing import Any
 
 from act2see.errors import UnreachableError, WeightsError
 from act2see.tools.runtime.catalogue import catalogue
+from act2see.tools.runtime.gguf import choose_files, is_gguf, split_name
 from act2see.tools.runtime.text import format_bytes
 
 _TOKENIZER = frozenset(
@@ -65,16 +67,19 @@ def list_files(
     """Ask the hub which files of a repository a loader reads.
 
     Args:
-        name: The repository, as owner/name.
+        name: The repository, as owner/name, or owner/name:QUANTISATION for GGUF files.
         without: Parts of a pipeline that are not loaded.
         endpoint: URL of the hub; None is the default hub.
         token: Access token, for a private or gated repository.
 
     Raises:
-        WeightsError: The hub fails, refuses, or has no safetensors under this name.
+        WeightsError: The hub fails, refuses, or has neither safetensors nor such GGUF files.
     """
     from huggingface_hub import HfApi, hf_hub_download
 
+    quantisation = None
+    if is_gguf(name):
+        name, quantisation = split_name(name)
     try:
         found = HfApi(endpoint=endpoint, token=token).model_info(name, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in found.siblings or ()}
@@ -86,6 +91,8 @@ def list_files(
             index = json.loads(Path(path).read_text(encoding="utf-8"))
     except Exception as e:
         raise to_weights_error(name, e, endpoint) from e
+    if quantisation is not None:
+        return Files(name, {f: sizes[f] for f in choose_files(sizes, name, quantisation)})
     chosen = {f: sizes[f] for f in wanted(sizes, index, without)}
     if not any(f.endswith(".safetensors") for f in chosen):
         raise WeightsError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from act2see.errors import ConfigError, WeightsError
+from act2see.tools.runtime.gguf import find_gguf, is_gguf
 from act2see.tools.runtime.text import first_line
 
 # Every repository has one of these files, so the first one found in the cache locates the folder.
@@ -149,6 +150,9 @@ def _has_weights(part: str) -> bool:
 def what_is_missing(wanted: Wanted) -> str:
     """Return why weights cannot be loaded: `not downloaded`, `incomplete: ...`; empty if they can be."""
     try:
+        if is_gguf(wanted.name):
+            find_gguf(wanted.name)
+            return ""
         for _ in weight_files(find_weights(wanted.name), wanted.without):
             pass
     except (WeightsError, OSError, ValueError) as e:

@@ -239,8 +239,8 @@ class LlamaCppReasoner(Reasoner):
             )
         if is_unreachable(error):
             return SetupError(
-                f"no server answers at {self.url} ({line}): start it with `act2see serve llama-cpp`, or set "
-                "reasoner.options.url"
+                f"no server answers at {self.url} ({line}): start it with `act2see serve llama-cpp` and the "
+                "same --preset or --config, or set reasoner.options.url"
             )
         if is_slow(error):
             return ReasonerError(
