@@ -75,7 +75,7 @@ lowest: ## run the quick tests with the lowest versions that pyproject.toml allo
 		$(call cpu_torch,$(LOWEST)/python $(PIP) --no-deps,$(LOWEST_TORCH)) 2>/dev/null || { \
 		echo "torch $(LOWEST_TORCH)+cpu cannot be installed here; testing with $(TORCH)+cpu"; \
 		$(call cpu_torch,$(LOWEST)/python $(PIP) --no-deps,$(TORCH)); }; fi
-	@$(LOWEST_INSTALL) -e '.[chat,decord,notebook,ocr,otel,scenes,serve,ui]' $$(grep -E '^(hypothesis|pytest)' constraints.txt)
+	@$(LOWEST_INSTALL) -e '.[chat,decord,notebook,ocr,ollama,otel,scenes,serve,ui]' $$(grep -E '^(hypothesis|pytest)' constraints.txt)
 	@$(LOWEST_TEST) tests/agent tests/graphs tests/tools tests/trace $(ARGS)
 	@$(LOWEST_INSTALL) -e '.[train]'
 	@$(LOWEST_TEST) tests/training tests/models $(ARGS)

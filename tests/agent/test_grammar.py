@@ -9,7 +9,8 @@ from typing import Any, get_args
 import pytest
 
 from act2see.agent.grammar import Grammar, feedback
-from act2see.agent.parser import RESERVED, Parser, count_open_thoughts
+from act2see.agent.names import RESERVED
+from act2see.agent.parser import Parser, StopReason, count_open_thoughts
 from act2see.agent.prompt import Prompt
 from act2see.errors import ConfigError
 from act2see.trace.record import Answer, Call, Outcome, Text
@@ -157,6 +158,132 @@ def test_thoughts_of_models_that_think_aloud(thought: dict[str, Any]) -> None:
     elif isinstance(end, Answer):
         found = {"answer" if end.text.startswith("<answer>") else "prose": end.body}
     assert found == thought["ends"]
+
+
+def read_closing(text: str, **options: Any) -> Parser:
+    """Read a turn of a model whose prompt asks it to finish its thought before it answers."""
+    parser = Grammar(("retrieve", "generate"), closes_thought=True).parser(**options)
+    if not parser.feed(text):
+        parser.finish(StopReason.EOS)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("text", "body"),
+    [
+        (
+            "So it is <answer>A</answer>. Wait, frame 4 is green.\n</think>\n\n<answer>B</answer>",
+            "B",
+        ),
+        (
+            "If red <answer>A</answer>, if green <answer>B</answer>. Red.</think><answer>A</answer>",
+            "A",
+        ),
+        ("<answer>A</answer>? No: the ball is green.\n</think>\n\nThe ball is green.", "The ball is green."),
+        # The turn ends without another: the last try is meant.
+        ("So it is <answer>B</answer>", "B"),
+        ("<answer>A</answer>? No. <answer>B</answer>. Done.", "B"),
+        ("It is <answer>B</answer>\n</think>\n", "B"),
+    ],
+)
+def test_an_answer_in_a_thought_that_must_be_closed_is_a_first_try(text: str, body: str) -> None:
+    answer = read_closing(text).segments[-1]
+    assert isinstance(answer, Answer)
+    assert answer.body == body
+
+
+def test_a_first_try_is_no_answer_if_the_tokens_are_spent() -> None:
+    parser = Grammar(("retrieve",), closes_thought=True).parser()
+    parser.feed("So <answer>A</answer>. Wait, I look")
+    parser.finish(StopReason.LENGTH)
+    assert isinstance(parser.segments[-1], Text)
+    assert "</answer>" not in Grammar(("retrieve",), closes_thought=True).stops
+
+
+# The answer of a reader, where an answer in the open thought was an example or is corrected afterwards.
+CORRECTED = {"fix-answer-a-no": "C", "ans-format-enumerated": "C", "ph-example-letter-bare": "A"}
+
+
+@pytest.mark.parametrize("thought", THOUGHTS, ids=[thought["name"] for thought in THOUGHTS])
+def test_the_same_thoughts_of_a_model_that_closes_its_thought(thought: dict[str, Any]) -> None:
+    found = read_closing(thought["text"]).segments
+    usual = read(thought["text"]).segments
+    end = found[-1] if found else None
+    if thought["name"] in CORRECTED:
+        assert isinstance(end, Answer)
+        assert end.body == CORRECTED[thought["name"]]
+    elif isinstance(end, Answer):
+        assert isinstance(usual[-1], Answer)
+        assert usual[-1].body == end.body
+    else:
+        assert found == usual
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # The prompt's own example, and its own wording.
+        "the format of a request would be <retrieve>a clown drops a blue plate</retrieve>. I need none.",
+        "<retrieve>A clown drops a blue plate.</retrieve>",
+        "<retrieve>a few words for what you want to see</retrieve>",
+        "<retrieve>description of what I want</retrieve> or <retrieve>words describing the frame</retrieve>",
+        "<retrieve>was ich sehen will</retrieve> <retrieve>想看的内容</retrieve> <retrieve>和</retrieve>",
+        "I write it between <answer> and the closing </answer>",
+        "<answer> then the letter and then </answer> <answer> and finish with </answer>",
+        "<answer>just the letter</answer> <answer>letter only</answer> <answer>A-D</answer>",
+        "<answer>option letter (A, B, C, D)</answer> <answer>correct option letter</answer>",
+        "<answer>正确选项的字母</answer> <answer>A、B、C或D</answer> 放在<answer>和</answer>之间",
+        "zwischen <answer> und </answer>, also <answer>Buchstabe der Option</answer>",
+        # Quotation marks of other languages, with no space before them where the script has none.
+        "提示里写的是“<retrieve>红色的门</retrieve>” 这是「<retrieve>红色的门</retrieve>」",
+        "dort steht »<retrieve>eine rote Tür</retrieve>«, \u201a<retrieve>eine Tür</retrieve>\u2018",
+    ],
+)
+def test_more_talk_about_the_form_of_a_call_or_an_answer(text: str) -> None:
+    assert read(text, reason="length").segments == (Text(text=text),)
+
+
+@pytest.mark.parametrize(
+    "query", ["the frame with the text", "what the woman wants", "a picture of a dog", "the end of the word"]
+)
+def test_queries_with_words_about_form_are_run(query: str) -> None:
+    call = read(f"<retrieve>{query}</retrieve>").segments[-1]
+    assert isinstance(call, Call)
+    assert call.query == query
+
+
+def test_a_quoted_instruction_does_not_replace_the_answer_behind_the_thought() -> None:
+    quote = "Then write the final answer after <answer>, and end it with </answer>. It is B.\n</think>\n\n"
+    for words in ("The ball is green.", "**Answer: B**"):
+        for parser in (read(quote + words), read_closing(quote + words)):
+            answer = parser.segments[-1]
+            assert isinstance(answer, Answer)
+            assert answer.body == words
+
+
+def test_a_name_that_was_told_is_text_from_then_on() -> None:
+    text = "<plan>look at the ring</plan> and <retrieve>the ring</retrieve>"
+    first = Grammar(("retrieve",)).parser()
+    first.feed(text)
+    call = first.segments[-1]
+    assert isinstance(call, Call)
+    assert (call.tag, call.outcome) == ("plan", "unknown")
+    second = Grammar(("retrieve",)).parser(told=["plan"])
+    second.feed(text)
+    call = second.segments[-1]
+    assert isinstance(call, Call)
+    assert (call.tag, call.query) == ("retrieve", "the ring")
+
+
+def test_a_thought_that_was_closed_can_be_opened_again() -> None:
+    parser = read_closing(
+        "<think>It may be <answer>A</answer>, no.</think>\n<answer>B</answer>", thinking=False
+    )
+    answer = parser.segments[-1]
+    assert isinstance(answer, Answer)
+    assert answer.body == "B"
+    assert count_open_thoughts("<think>I look", is_open=False) == 1
+    assert count_open_thoughts("I look", is_open=False) == 0
 
 
 @pytest.mark.parametrize("style", ["paper", "zero-shot"])

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from tests.agent.test_grammar import GRAMMAR, TAGS, parser_state, read
 
 from act2see.agent.grammar import Grammar, feedback
-from act2see.agent.parser import RESERVED
+from act2see.agent.names import RESERVED
 from act2see.trace.record import Call
 
 # Random texts consist of tags, parts of tags, complete calls, and other characters.

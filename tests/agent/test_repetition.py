@@ -22,6 +22,21 @@ def test_a_passage_that_follows_itself_for_long_is_a_loop(passage: str, chunk: i
 @pytest.mark.parametrize(
     "text",
     [
+        "".join(f"Wait, attempt {n}: let me check the frame again. " for n in range(400)),
+        "".join(f"At {n / 10:.1f} s nothing moves.\n" for n in range(600)),
+        "".join(f"{word} is at {n}. " for n, word in enumerate(["ring"] * 1500)) * 2,
+        (" ".join(f"word{n} " * 3 for n in range(400)) + ". ") * 4,  # a passage of 12,000 characters
+    ],
+)
+def test_long_passages_and_hundreds_that_differ_in_a_number_are_loops(text: str) -> None:
+    detector = RepetitionDetector()
+    assert any(detector.feed(text[i : i + 5]) for i in range(0, len(text), 5))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"| {n}:{n % 60:02d} | the ring is at cell {n % 9} |\n" for n in range(150)),
         PASSAGE * (REPEATS - 1),
         "".join(f"Second {n}: northwest circle red, centre ring blue. " for n in range(60)),
         "".join(f"{n}. The door is shut in frame {n}.\n" for n in range(80)),

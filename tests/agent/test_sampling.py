@@ -118,6 +118,6 @@ def test_top_k_counts_only_tokens_that_may_be_drawn() -> None:
 def test_no_probabilities_are_an_error_with_blocks_too() -> None:
     logits = torch.zeros(12_800)
     logits[77] = torch.nan
-    for settings in (Sampling(), Sampling(0.6, top_k=20)):
+    for settings in (Sampling(), Sampling(0.6, top_k=20), Sampling(0.6, 0.95), Sampling(0.6, 0.95, top_k=20)):
         with pytest.raises(ReasonerError, match="computes no probabilities"):
             TokenSampler(settings, torch.tensor([1])).draw(logits)

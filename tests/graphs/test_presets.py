@@ -30,14 +30,14 @@ def test_every_weight_has_a_valid_name_and_is_known(preset: str) -> None:
     config = load_config(preset)
     assert config.name == preset
     assert config.about
-    assert len(names(config)) == (2 if preset == "api" else 3)
+    assert len(names(config)) == (2 if preset in ("api", "ollama") else 3)
     for name in names(config):
         assert NAME.fullmatch(name)
         assert catalogue()[name].licence
     for tag, tool in config.tools.items():
         chosen_tool(tool.use, tag, tool.options)  # its options exist
-    if preset == "api":
-        assert re.fullmatch(r"\w+:[\w.-]+", config.reasoner.weights)
+    if preset in ("api", "ollama"):
+        assert re.fullmatch(r"\w+:[\w.:-]+", config.reasoner.weights)
 
 
 def test_needed_weights_of_a_preset() -> None:

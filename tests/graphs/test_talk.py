@@ -33,12 +33,26 @@ async def test_unknown_and_malformed_calls_cost_no_call(tmp_path: Path) -> None:
 
 
 async def test_malformed_calls_have_a_limit_of_their_own(tmp_path: Path) -> None:
-    lines = [f"<zoom>the door {n}</zoom>" for n in range(9)]
+    lines = [f"<zoom{n}>the door</zoom{n}>" for n in range(9)]
     trace, reasoner = await ask(tmp_path, *lines, "B</answer>", options=("blue", "red"))
     outcomes = [call.outcome for call in trace.calls]
     assert outcomes == ["unknown"] * 8 + ["over_budget"]
     assert len(reasoner.rollouts) == 10
     assert trace.forced
+    assert trace.forced_because == "it wrote too many calls that are none"
+
+
+async def test_a_name_is_told_once_to_be_no_tool(tmp_path: Path) -> None:
+    """A model that marks its plans with tags of its own is interrupted once, not until its limit."""
+    lines = ("<plan>look</plan>", "<plan>look closer</plan> <plan>again</plan> " + LOOK, DONE)
+    trace, _ = await ask(tmp_path, *lines, options=("blue", "red"))
+    assert [(call.tag, call.outcome) for call in trace.calls] == [("plan", "unknown"), ("retrieve", "ok")]
+    assert trace.choice == "red"
+
+
+async def test_a_forced_answer_that_is_cut_says_so(tmp_path: Path) -> None:
+    trace, _ = await ask(tmp_path, "Hm.", "it moves towards the wo" * 20)
+    assert trace.forced_because.endswith(", and its answer was cut at the limit of tokens")
 
 
 async def test_prose_after_the_thought_is_the_answer(tmp_path: Path) -> None:
@@ -87,7 +101,7 @@ async def test_a_placeholder_is_no_answer_to_a_question_with_options(tmp_path: P
 
 
 async def test_a_good_call_is_run_after_the_last_malformed_one(tmp_path: Path) -> None:
-    lines = [f"<zoom>the door {n}</zoom>" for n in range(8)]
+    lines = [f"<zoom{n}>the door</zoom{n}>" for n in range(8)]
     trace, _ = await ask(tmp_path, *lines, LOOK, DONE, options=("blue", "red"))
     assert trace.calls[-1].outcome == "ok"
     assert trace.choice == "red"

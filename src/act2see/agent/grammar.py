@@ -17,10 +17,13 @@ such as "query" or "the letter of the option" (`talk.py`); *code* is a Markdown 
                  the same call as earlier in this run    Call, stop              repeated
                  <tool></tool> at the start of a line    Call, stop              empty
                  <tool> placeholder </tool>, or empty    Text
-                 <other> query </other>, at most         Call, stop              unknown
-                   `max_query` characters, no known tag
+                 <other> query </other>, at most         Call, stop; Text if     unknown
+                   `max_query` characters, no known tag    it was told before
                  <frame> any words </frame>              Call, stop              forged
-                 <answer> body </answer>                 Answer, stop
+                 <answer> body </answer>                 Answer, stop; Text in a prompt
+                                                           style that closes the
+                                                           thought, and the answer if
+                                                           the turn ends without another
                  <answer> placeholder </answer>          Text
                  tags in code, tags of formatting        Text
                  any other tag, whole or not             Text
@@ -51,7 +54,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from act2see.agent.parser import NAME, RESERVED, Parser, call_key
+from act2see.agent.names import NAME, RESERVED, call_key
+from act2see.agent.parser import Parser
 from act2see.errors import ConfigError
 from act2see.trace.record import Call
 
@@ -70,6 +74,9 @@ class Grammar:
     """The tags of the tools."""
     max_query: int = 400
     """The maximum length of a query in characters, whitespace included."""
+    closes_thought: bool = False
+    """Whether the prompt asks the model to finish its thought before it answers (`zero-shot`). An answer in
+    the thought is then a first try, which counts only if the turn ends without another."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tags", tuple(self.tags))
@@ -91,12 +98,18 @@ class Grammar:
         """Stop strings for engines that can only stop on strings. They stay in the text.
 
         They are hints, and the parser decides: in an answer `</tool>` is plain text, and `<frame>` or an
-        unknown call stops the parser without a stop string.
+        unknown call stops the parser without a stop string. `</answer>` is none where it can end a first try.
         """
-        return (*(f"</{tag}>" for tag in self.tags), "</answer>")
+        calls = tuple(f"</{tag}>" for tag in self.tags)
+        return calls if self.closes_thought else (*calls, "</answer>")
 
     def parser(
-        self, *, answering: bool = False, thinking: bool = True, earlier: Iterable[tuple[str, str]] = ()
+        self,
+        *,
+        answering: bool = False,
+        thinking: bool = True,
+        earlier: Iterable[tuple[str, str]] = (),
+        told: Iterable[str] = (),
     ) -> Parser:
         """Return a parser for one turn.
 
@@ -105,9 +118,17 @@ class Grammar:
                 with the answer's body.
             thinking: Whether the thought is open at the beginning of the turn.
             earlier: The tag and the query of each earlier call in this run.
+            told: The names that the model was told to be no tools; they are text from now on.
         """
-        made = frozenset(call_key(tag, query) for tag, query in earlier)
-        return Parser(self.tags, self.max_query, answering, thinking and not answering, made)
+        return Parser(
+            self.tags,
+            self.max_query,
+            answering,
+            thinking and not answering,
+            frozenset(call_key(tag, query) for tag, query in earlier),
+            frozenset(told),
+            self.closes_thought,
+        )
 
 
 def feedback(call: Call, tags: Sequence[str]) -> str:

@@ -13,14 +13,15 @@ from enum import StrEnum
 from math import inf
 from typing import Literal, NamedTuple
 
+from act2see.agent.names import NAME, RESERVED, call_key, join_spaces
 from act2see.agent.talk import (
     FORMATTING,
-    QUOTES,
     CodeSpans,
     is_aside,
     is_mention,
     is_placeholder,
     is_placeholder_answer,
+    opens_quotation,
 )
 from act2see.trace.record import Answer, Call, Outcome, Text
 
@@ -42,15 +43,6 @@ class StopReason(StrEnum):
     """The model repeated the same passage again and again."""
 
 
-RESERVED = {
-    "think": "it marks the thought",
-    "answer": "it marks the answer",
-    "frame": "it holds what the tools return",
-    "tool_call": "reasoning parsers end the thought on it",
-}
-"""Names that a tool must not have, each with the reason."""
-NAME = re.compile(r"[a-z][a-z0-9_]*")
-"""A name of a tag."""
 _TAG = re.compile(rf"<(/?)({NAME.pattern})>")
 # Chat APIs can send a lone surrogate in JSON, and neither a trace nor UTF-8 can hold one.
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -69,7 +61,7 @@ class _Opened(NamedTuple):
 
 
 class _Doubtful(NamedTuple):
-    """An answer that looks like a placeholder."""
+    """An answer that counts only if no better one follows."""
 
     start: int
     """The index of its `<answer>`."""
@@ -88,6 +80,8 @@ class Parser:
         answering: bool,
         thinking: bool,
         earlier: frozenset[tuple[str, str]],
+        told: frozenset[str] = frozenset(),
+        closes_thought: bool = False,
     ) -> None:
         self.stopped: StopReason | None = None
         """The reason why the parser stopped; None while it reads."""
@@ -97,6 +91,8 @@ class Parser:
         self._max_query = max_query
         self._forced = answering
         self._earlier = earlier
+        self._told = told
+        self._closes_thought = closes_thought
         self._read: list[str] = []
         self._code = CodeSpans()
         self._angle: int | None = None  # the index of the last "<", until a ">" follows
@@ -109,6 +105,7 @@ class Parser:
         self._open = _Opened("answer", 0, 0) if answering else None
         self._call_in_answer: _Opened | None = None
         self._doubtful: _Doubtful | None = None  # the last answer that looks like a placeholder
+        self._tried: _Doubtful | None = None  # the last answer in an open thought that must be closed
         self._first: int | None = None  # the index of the first character that is no space
         self._is_query_over = False  # a blank line ended the words of the open call
         self._limit = inf  # the number of characters after which the open call may be over-long
@@ -142,7 +139,7 @@ class Parser:
         if doubtful and (not self._thoughts or is_last_word):
             self._end = Answer(text=self._slice(doubtful.start), body=doubtful.body)
         elif self._thoughts:
-            return
+            self._finish_thought(reason)
         elif reason == StopReason.EOS and self._thought_end is not None:
             words = self._slice(self._thought_end)
             last = words.rpartition("</think>")[2]  # a model may close its thought twice
@@ -151,6 +148,13 @@ class Parser:
             tags = {tag[2] for tag in _TAG.finditer(body)}
             if body and not any(self._is_known(tag) for tag in tags):
                 self._end = Answer(text=words, body=body)
+            elif not body:
+                self._finish_thought(reason)
+
+    def _finish_thought(self, reason: StopReason) -> None:
+        """Take the answer that was tried in the thought, since the turn ended without another."""
+        if self._tried and reason == StopReason.EOS:
+            self._end = Answer(text=self._slice(self._tried.start), body=self._tried.body)
 
     def _finish_open(self, opened: _Opened) -> Call | Answer | None:
         """Return the call or the answer that was left open; None if the model only mentioned its tag."""
@@ -239,9 +243,8 @@ class Parser:
 
     def _is_quoted(self) -> bool:
         """Whether the last character stands right behind an opening quotation mark."""
-        if len(self._read) < 2 or self._read[-2] not in QUOTES:
-            return False
-        return len(self._read) < 3 or not (self._read[-3].isalnum() or self._read[-3] in ".,!?)")
+        before = self._read[-3:-1]
+        return bool(before) and opens_quotation(before[-1], before[0] if len(before) > 1 else "")
 
     def _closes_open(self, tag: _Opened) -> bool:
         return self._open is not None and self._open.name == tag.name
@@ -265,7 +268,7 @@ class Parser:
             if not is_placeholder(words):
                 self._stop_at_call(opened, closing.start, "forged")
             return
-        is_call = self._thoughts and opened.name not in FORMATTING
+        is_call = self._thoughts and opened.name not in FORMATTING and opened.name not in self._told
         if is_call and len(words) <= self._max_query and not is_placeholder(words):
             self._stop_at_call(opened, closing.start, "unknown")
 
@@ -280,13 +283,7 @@ class Parser:
 
     def _read_tag_in_answer(self, opened: _Opened, tag: _Opened, closing: bool) -> None:
         if closing and tag.name == "answer":
-            answer = self._make_answer(opened, tag.start)
-            if self._forced or not is_placeholder_answer(answer.body):
-                self._end, self.stopped = answer, StopReason.ANSWER
-                return
-            if answer.body.strip(".… "):
-                self._doubtful = _Doubtful(opened.start, len(self._read), answer.body)
-            self._abandon()
+            self._end_answer(opened, tag)
         elif self._opens_answer(tag, closing) and not self._forced:
             self._begin(tag)
         elif self._thoughts and tag.name == "think":
@@ -294,6 +291,21 @@ class Parser:
             self._read_tag_in_text(tag, closing)
         elif tag.name in self._tags and not self._forced:
             self._read_tool_tag_in_answer(tag, closing)
+
+    def _end_answer(self, opened: _Opened, closing: _Opened) -> None:
+        """Read the end of an answer; it may be talk, or a first try."""
+        answer = self._make_answer(opened, closing.start)
+        is_placeholder = is_placeholder_answer(answer.body) and not self._forced
+        is_try = self._closes_thought and bool(self._thoughts)
+        if not is_placeholder and not is_try:
+            self._end, self.stopped = answer, StopReason.ANSWER
+            return
+        found = _Doubtful(opened.start, len(self._read), answer.body)
+        if not is_placeholder:
+            self._tried = found
+        elif answer.body.strip(".… "):
+            self._doubtful = found
+        self._abandon()
 
     def _read_tool_tag_in_answer(self, tag: _Opened, closing: bool) -> None:
         """Read a tool's tag in an answer: after a complete call, `<answer>` was talk."""
@@ -310,13 +322,14 @@ class Parser:
         """Open the thought once more, or close it."""
         self._unknown.clear()
         if not closing:
-            # At the beginning of its text a model only repeats the <think> of the prompt.
-            if tag.start != self._first:
+            # At the beginning of its text a model only repeats the <think> of the prompt, if it is open.
+            if tag.start != self._first or not self._thoughts:
                 self._thoughts += 1
         elif self._thoughts:
             self._thoughts -= 1
             if not self._thoughts:
                 self._thought_end = tag.inner
+                self._doubtful = None  # what was quoted in the thought
 
     def _is_known(self, name: str) -> bool:
         return name in self._tags or name in RESERVED
@@ -371,22 +384,16 @@ class Parser:
         return Answer(text=self._slice(opened.start), body=body, forced=self._forced)
 
 
-def count_open_thoughts(text: str) -> int:
-    """Return how many thoughts are open after a text that began in one.
+def count_open_thoughts(text: str, is_open: bool = True) -> int:
+    """Return how many thoughts are open after a text of the model.
+
+    Args:
+        text: The text, from the model's turn.
+        is_open: Whether a thought was open before it.
 
     `<think>` and `</think>` count as they do for `Parser`: not in code, nor in quotation marks, and a
-    `<think>` that begins the text only repeats that of the prompt.
+    `<think>` that begins the text only repeats that of the prompt, if the thought is open.
     """
-    parser = Parser((), 0, answering=False, thinking=True, earlier=frozenset())
+    parser = Parser((), 0, answering=False, thinking=is_open, earlier=frozenset())
     parser.follow_thought(text)
     return parser.open_thoughts
-
-
-def join_spaces(query: str) -> str:
-    """Return a query on one line, with single spaces."""
-    return " ".join(query.split())
-
-
-def call_key(tag: str, query: str) -> tuple[str, str]:
-    """Return a key that is equal for calls of one tool with the same query, spaces and case aside."""
-    return tag, join_spaces(query).casefold()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from act2see.agent.talk import EXAMPLE
 from act2see.errors import CorpusError
 from act2see.tools.plugins import find_tool
 from act2see.trace.options import LETTERS
@@ -36,8 +37,8 @@ Think step by step. You can ask for another frame at any point of your thought, 
 are not enough. The tools are:
 {usages}
 A request is a tool's name as an opening tag, a few words for what you want to see, and the name as a \
-closing tag. For example, to see how a man opens a red door, begin with <{tag}>, go on with the words "a man \
-opens a red door", and end with </{tag}>. The frame is then shown to you, and you go on thinking.
+closing tag. For example, to see how a clown drops a blue plate, begin with <{tag}>, go on with the words \
+"{example}", and end with </{tag}>. The frame is then shown to you, and you go on thinking.
 """
 
 
@@ -78,7 +79,7 @@ class Prompt:
         if not self.usages:
             return ZERO_SHOT.format(tools="Think step by step. ", letter=letter)
         usages = "\n".join(f"- {tag}: {usage}" for tag, usage in self.usages.items())
-        tools = ZERO_SHOT_TOOLS.format(usages=usages, tag=next(iter(self.usages)))
+        tools = ZERO_SHOT_TOOLS.format(usages=usages, tag=next(iter(self.usages)), example=EXAMPLE)
         return ZERO_SHOT.format(tools=tools, letter=letter)
 
 

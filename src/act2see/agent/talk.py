@@ -2,6 +2,9 @@
 
 A model that thinks aloud repeats its instructions. `<retrieve> query </retrieve>` in a list of its tools, a
 tag in a code span, `<b>red</b>`: none of these is a call. The grammar asks this module.
+
+Placeholders are too many to list: besides known phrases, a text of several words is one if all of them are
+words about the form of a call or an answer ("just the letter of the option").
 """
 
 from __future__ import annotations
@@ -15,11 +18,15 @@ FORMATTING = frozenset(
     var""".split()  # noqa: SIM905 - as a list it would fill the page
 )
 """Names of HTML elements, and of parts of a thought: their tags are text."""
-QUOTES = frozenset("\"'“„«\u2039「『\u2018")
+EXAMPLE = "a clown drops a blue plate"
+"""The query of the example in the prompt (`prompt.py`), which a model repeats with its instructions."""
+QUOTES = frozenset("\"'“„«\u2039「『\u2018»\u201a《")
 """Signs that open a quotation. A tag right behind one is quoted."""
+_OPENING_ONLY = frozenset("„\u2039「『\u201a《")  # signs that never end a quotation
+_CJK = re.compile("[\u2e80-\u9fff\uf900-\ufaff]")  # scripts without spaces between words
 
 _QUERIES = {
-    *("and", "or", "tags", "and then", "or the like", "some text", "a few words"),
+    *("and", "or", "tags", "and then", "or the like", "some text", "a few words", "und", "oder", "bis"),
     *(
         "query",
         "a query",
@@ -38,7 +45,17 @@ _QUERIES = {
     *("consulta", "tu consulta", "la consulta", "requête", "ta requête", "la requête"),
 }
 _ANSWERS = {
-    *("and", "or", "tags", "your answer letter", "letter of the correct option", "one letter"),
+    *(
+        "and",
+        "or",
+        "und",
+        "oder",
+        "bis",
+        "tags",
+        "your answer letter",
+        "letter of the correct option",
+        "one letter",
+    ),
     *("answer", "your answer", "the answer", "an answer", "my answer", "answer here", "your answer here"),
     *("my answer here", "final answer", "the final answer", "your final answer", "my final answer"),
     *(
@@ -58,12 +75,29 @@ _ANSWERS = {
     *("respuesta", "tu respuesta", "la respuesta", "letra", "la letra", "réponse", "ta réponse"),
     *("la réponse", "lettre", "la lettre"),
 }
+# Words about the form of an answer, and of a query, in English, German and Chinese.
+_ANSWER_WORDS = frozenset(
+    """a alone an and answer answers as choice chosen close closing correct end ends final finish go goes here
+    in is it its just letter letters my of one only opening option options or right selected single tag tags
+    text that the then this to which with write your
+    antwort buchstabe buchstaben das dann der des die ein eine nur oder richtige richtiger und""".split()  # noqa: SIM905
+)
+_QUERY_WORDS = frozenset(
+    """a an and closing describing description few for frame frames here i image it my need of or picture
+    queries query search see some tag tags text that the then to want wants what word words you your
+    anfrage bild dann der die ein eine ich oder paar sehen und was will wort worten""".split()  # noqa: SIM905
+)
+_CHINESE = re.compile(
+    "(你的|我|正确|最终|的|选项|选择|字母|答案|想看|想象|内容|描述|查询|画面|和|与|或|、|[a-d])+"
+)
 _EDGES = " \t\n[](){}<>\"'“”*_`.…:"
 _NUMBERED = re.compile(r"\$?query ?\d*")
 _NOTHING = re.compile(r"[\s.,;:…·•?!*_\-=~+|/\\<>()\[\]{}\"'`]*")
 _LONG_ANSWER = 80  # characters; a longer one that was not closed may be a thought
 _VARIABLE = re.compile(r"[XYZ]")  # "<answer>X</answer> with X one of A to D"
-_LETTERS = re.compile(r"[a-z](\s*([/|,]\s*(or |and )?| or | and )[a-z])+")  # "A/B/C/D", "A, B, C or D"
+_LETTERS = re.compile(
+    r"[a-z](\s*([/|,\u2013-]\s*(or |and )?| or | and )[a-z])+"
+)  # "A/B/C/D", "A-D", "A or B"
 _MENTION = re.compile(
     r"\s*[.,;:!?)\]}]|\s*(or|and|again|but|if|because|since|here)\b"
     r"|\s*(tags?|calls?)(\s*[.,;:)]|\s+(is|are|or|and)\b)|.*[.!?;:。\uff01\uff1f\uff1b]\s+\w",
@@ -79,7 +113,9 @@ def is_placeholder(query: str) -> bool:
     bare = _strip(query)
     is_stand_in = _NOTHING.fullmatch(bare) or _NUMBERED.fullmatch(bare)
     is_variable = _VARIABLE.fullmatch(query.strip(_EDGES))
-    return _is_rest(query) or bare in _QUERIES or bool(is_stand_in or is_variable)
+    if _is_rest(query) or bare in _QUERIES or bare == EXAMPLE or is_stand_in or is_variable:
+        return True
+    return _is_about_form(bare, _QUERY_WORDS)
 
 
 def is_placeholder_answer(body: str) -> bool:
@@ -88,7 +124,34 @@ def is_placeholder_answer(body: str) -> bool:
         return True
     bare = _strip(body)
     is_variable = _VARIABLE.fullmatch(body.strip(_EDGES)) or _LETTERS.fullmatch(bare)
-    return bare in _ANSWERS or bool(_NOTHING.fullmatch(bare)) or bool(is_variable)
+    if bare in _ANSWERS or _NOTHING.fullmatch(bare) or is_variable:
+        return True
+    return _is_about_form(bare, _ANSWER_WORDS)
+
+
+def _is_about_form(bare: str, known: frozenset[str]) -> bool:
+    """Whether a text is made only of words about the form of a call or an answer."""
+    if not bare.isascii() and _CHINESE.fullmatch(bare):
+        return True
+    words = re.findall(r"[^\W\d_]+|\d+", bare)
+    is_known = all(word in known or (len(word) == 1 and word.isalpha()) for word in words)
+    return len(words) > 1 and is_known and any(word in known for word in words)
+
+
+def opens_quotation(mark: str, before: str) -> bool:
+    """Whether a sign opens a quotation.
+
+    Args:
+        mark: The sign.
+        before: The character before it; empty at the beginning of the text.
+    """
+    if mark not in QUOTES:
+        return False
+    if not before or mark in _OPENING_ONLY:
+        return True
+    if mark in "“\u2018" and _CJK.match(before):
+        return True
+    return not (before.isalnum() or before in ".,!?)")
 
 
 def is_mention(text: str) -> bool:

@@ -21,7 +21,7 @@ Preset = Annotated[
         "--preset",
         metavar="NAME",
         autocompletion=presets,
-        help="A preset: micro (the default), paper, paper-24gb, laptop, laptop-transformers or api.",
+        help="A preset: micro (the default), paper, paper-24gb, laptop, laptop-transformers, ollama or api.",
     ),
 ]
 ConfigFile = Annotated[

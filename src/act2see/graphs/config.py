@@ -38,7 +38,7 @@ from act2see.graphs.sections import (
 )
 from act2see.tools.runtime.text import explain_problem, first_error, first_problem
 
-PRESETS = ("micro", "paper", "paper-24gb", "laptop", "laptop-transformers", "api")
+PRESETS = ("micro", "paper", "paper-24gb", "laptop", "laptop-transformers", "ollama", "api")
 S = TypeVar("S", bound=Section)
 _NEW_SAMPLING = ("top_k", "min_p", "repetition_penalty", "presence_penalty")
 

@@ -89,9 +89,13 @@ class ReasonNode:
         answering = is_answer_open(trace)
         prompt = Prompt({tag: tool.usage for tag, tool in tools.items()}, self.config.reasoner.prompt_style)
         rollout = render(trace, prompt)
-        grammar = Grammar(tuple(tools), budget.query)
-        earlier = [(call.tag, call.query) for call in trace.calls if call.outcome == "ok"]
-        parser = grammar.parser(answering=answering, thinking=is_thought_open(trace), earlier=earlier)
+        grammar = Grammar(tuple(tools), budget.query, closes_thought=prompt.style == "zero-shot")
+        parser = grammar.parser(
+            answering=answering,
+            thinking=is_thought_open(trace),
+            earlier=[(call.tag, call.query) for call in trace.calls if call.outcome == "ok"],
+            told=[call.tag for call in trace.calls if call.outcome == "unknown"],
+        )
         max_tokens = budget.answer_tokens if answering else max(1, budget.tokens - trace.usage.tokens)
         started = time.perf_counter()
         seed = call_seed(settings.seed, "reason", "", len(trace.segments))
@@ -143,7 +147,15 @@ def is_answer_open(trace: Trace) -> bool:
 
 def is_thought_open(trace: Trace) -> bool:
     """Whether the model still thinks: the prompt opened the thought, and nothing has closed it."""
-    return count_open_thoughts(trace.text) > 0
+    is_open = True
+    turn = ""  # of the model, up to the next frames
+    for segment in trace.segments:
+        if isinstance(segment, Frames):
+            is_open = count_open_thoughts(turn, is_open) > 0
+            turn = ""
+        else:
+            turn += segment.text
+    return count_open_thoughts(turn, is_open) > 0
 
 
 def open_answer(trace: Trace) -> Text:

@@ -210,9 +210,18 @@ class TraceRecord(Record):
         if not self.forced or self.refused:
             return ""
         stops = [loop.stop for loop in self.usage.loops]
+        is_cut = bool(stops) and stops[-1] == "length"
+        return self._forced_reason(stops) + (
+            ", and its answer was cut at the limit of tokens" if is_cut else ""
+        )
+
+    def _forced_reason(self, stops: list[str]) -> str:
         if "loop" in stops:
             return "it repeated itself"
-        if any(call.outcome == "over_budget" for call in self.calls):
+        refused = [call for call in self.calls if call.outcome == "over_budget"]
+        if any(call.tag not in self.versions.tools for call in refused):
+            return "it wrote too many calls that are none"
+        if refused:
             return "no calls were left"
         if "length" in stops[:-1]:
             return "no tokens were left"

@@ -77,7 +77,7 @@ class TokenSampler:
         chances, ids = self._candidates(logits)
         if s.top_p < 1:
             before = chances.cumsum(0) - chances
-            chances = torch.where(before < s.top_p, chances, 0)
+            chances = torch.where(before >= s.top_p, 0, chances)  # NaN stays, and is found below
         if s.min_p > 0:
             chances = torch.where(chances >= s.min_p * chances.max(), chances, 0)
         sums = chances.double().cumsum(0)

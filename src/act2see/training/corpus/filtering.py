@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from act2see.agent.grammar import Grammar
-from act2see.agent.parser import RESERVED
+from act2see.agent.names import RESERVED
 from act2see.errors import ConfigError, CorpusError
 from act2see.trace.record import Answer, Call, Frames, Text
 from act2see.trace.trace import Trace

@@ -2,7 +2,8 @@
 
 A model opens each of its turns with `<think>`, although the thought is open already: that tag is left out.
 APIs cut off stop strings: they are restored if a tag was left open. Characters that a server split between
-two chunks are joined.
+two chunks are joined. Ollama sends the thought of a model apart from its reply: the two are joined with the
+tags of a thought, since a model calls tools while it thinks.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from act2see.agent.parser import StopReason
+from act2see.agent.parser import StopReason, count_open_thoughts
 from act2see.agent.reasoners.base import Done, Request
 from act2see.agent.reasoners.chat.metadata import LIMIT_REASONS, REFUSAL_REASONS, finish_reason, make_done
+from act2see.agent.rollout import Rollout, TextPiece
 
 _OPENING_TAG = re.compile(r"\A\s*<think>\n?")
 _MAX_DRAINED = 8  # chunks that are read after the end of the text, for the token counts that come last
@@ -25,11 +27,12 @@ _CHARACTERS_PER_TOKEN = 8
 class Reading:
     """The state of reading one stream."""
 
-    def __init__(self, request: Request, continues: bool) -> None:
+    def __init__(self, request: Request, continues: bool, thinks_apart: bool = False) -> None:
         """
         Args:
             request: The request that the stream answers.
             continues: Whether the server itself continues the turn, so that its text is used unchanged.
+            thinks_apart: Whether the server sends the thought apart from the reply.
         """
         self.text = ""
         self.ended = False
@@ -38,21 +41,26 @@ class Reading:
         """The sum of the chunks with counts or finish reasons; None if none has come."""
         self._request = request
         self._continues = continues
-        self._opening = _OpeningFilter(not continues)
+        self._opening = _OpeningFilter(not continues and not thinks_apart)
         self._surrogates = _SurrogateJoiner()
+        self._thoughts = _ThoughtJoiner(request.rollout) if thinks_apart else None
         self._chunks = 0
         self._drained = 0
 
     def take(self, chunk: Any) -> str:
         """Read a chunk of LangChain. Return its new text, up to the end of the text."""
         # Only chunks with counts and reasons are summed: summing all texts takes longer than a token.
-        if chunk.usage_metadata or chunk.additional_kwargs or finish_reason(chunk):
+        has_facts = bool(chunk.additional_kwargs) and not self._thoughts
+        if chunk.usage_metadata or has_facts or finish_reason(chunk):
             self.message = chunk if self.message is None else self.message + chunk
         if self.ended:
             self._drained += 1
             return ""
-        self._chunks += bool(chunk.text)
-        text = self._surrogates.read(str(chunk.text))
+        text = str(chunk.text)
+        if self._thoughts:
+            text = self._thoughts.join(str(chunk.additional_kwargs.get("reasoning_content") or ""), text)
+        self._chunks += bool(text)
+        text = self._surrogates.read(text)
         return self._feed(self._opening.read(text))
 
     @property
@@ -123,6 +131,30 @@ class _OpeningFilter:
         """Return the text that was held back."""
         held, self._held = self._held or "", None
         return _OPENING_TAG.sub("", held)
+
+
+class _ThoughtJoiner:
+    """Joins a thought with the reply that comes after it, by the tags that a model writes itself."""
+
+    def __init__(self, rollout: Rollout) -> None:
+        written = "".join(
+            piece.text for piece in rollout.pieces if isinstance(piece, TextPiece) and piece.trainable
+        )
+        # The prompt has opened the thought; the model may have closed it in an earlier turn.
+        self._is_open = count_open_thoughts(written) > 0
+        self._is_thinking = False  # in this turn
+
+    def join(self, thought: str, reply: str) -> str:
+        """Return the text of a chunk."""
+        text = thought
+        if thought and not self._is_open:
+            text = f"<think>\n{thought}"
+            self._is_open = True
+        self._is_thinking |= bool(thought)
+        if reply and self._is_thinking:
+            self._is_thinking = self._is_open = False
+            text += "</think>\n\n"
+        return text + reply
 
 
 class _SurrogateJoiner:

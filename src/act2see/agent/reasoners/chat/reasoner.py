@@ -1,7 +1,8 @@
 """Any LangChain chat model as a reasoner: a teacher, or a model that is reached by an API key.
 
 Most chat APIs cannot continue a turn that holds an image. So the result of a tool becomes a user's turn, the
-model's next turn continues from there, and the trace joins the turns to one thought (`reading.py`).
+model's next turn continues from there, and the trace joins the turns to one thought (`reading.py`). Ollama
+takes one picture in a message, and sends a model's thought apart from its reply.
 
 With `continuation` the server can continue an unfinished turn, as `act2see serve openai` does. It then reads
 the rollout itself and uses the run's temperature, seed and token limit. Other servers use the settings of the
@@ -35,7 +36,13 @@ from act2see.agent.reasoners.chat.metadata import (
 )
 from act2see.agent.reasoners.chat.probe import probe
 from act2see.agent.reasoners.chat.reading import Reading
-from act2see.agent.reasoners.chat.turns import Blocks, chat_messages, continuation_messages
+from act2see.agent.reasoners.chat.setup import provider_of
+from act2see.agent.reasoners.chat.turns import (
+    Blocks,
+    chat_messages,
+    continuation_messages,
+    split_at_pictures,
+)
 from act2see.agent.reasoners.faults import (
     Backoff,
     CutError,
@@ -98,6 +105,12 @@ class ChatModelReasoner(Reasoner):
         if self.ask_first and not self._is_checked:
             await probe(self.model, self.name)
             self._is_checked = True
+            if self._is_ollama and not getattr(self.model, "num_ctx", None):
+                log.warning(
+                    "%s: without `options: {num_ctx: ...}`, Ollama may read only 4,096 tokens and drop the "
+                    "rest of the frames",
+                    self.name,
+                )
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         self._check_process()
@@ -105,7 +118,7 @@ class ChatModelReasoner(Reasoner):
         chunks = self._chunks(messages, settings, random.Random(request.sampling.seed))
         if self.in_background:
             chunks = relay(chunks)
-        reading = Reading(request, self.continuation)
+        reading = Reading(request, self.continuation, thinks_apart=self._is_ollama)
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -127,6 +140,10 @@ class ChatModelReasoner(Reasoner):
                 yield Delta(tag)
         yield reading.done()
 
+    @property
+    def _is_ollama(self) -> bool:
+        return provider_of(self.model) == "ollama"
+
     def _check_process(self) -> None:
         self._process = self._process or os.getpid()
         if self._process != os.getpid():
@@ -143,7 +160,8 @@ class ChatModelReasoner(Reasoner):
         if hasattr(self.model, "stream_usage") and "stream_usage" not in self.model.model_fields_set:
             settings["stream_usage"] = True
         if not self.continuation:
-            return chat_messages(request.rollout, self._blocks), settings
+            turns = chat_messages(request.rollout, self._blocks)
+            return split_at_pictures(turns) if self._is_ollama else turns, settings
         messages, plain = continuation_messages(request.rollout, self._blocks)
         settings["max_tokens"] = request.max_tokens
         settings["temperature"] = request.sampling.temperature

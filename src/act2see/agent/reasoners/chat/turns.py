@@ -10,7 +10,7 @@ are those of the rollout.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,6 +90,29 @@ def chat_messages(rollout: Rollout, picture: Picture) -> list[BaseMessage]:
     if turns[-1].author == "model":
         messages.append(HumanMessage(content=_ANSWER_NOW if forced else "Go on."))
     return messages
+
+
+def split_at_pictures(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Return the messages with at most one picture in each, followed by the text behind it.
+
+    Ollama keeps a message's pictures apart from its text, and puts them before it. Frames would lose their
+    times and their places in the text.
+    """
+    from langchain_core.messages import HumanMessage
+
+    split: list[BaseMessage] = []
+    for message in messages:
+        if isinstance(message.content, str) or message.type != "human":
+            split.append(message)
+            continue
+        group: list[Any] = []
+        for block in message.content:
+            if isinstance(block, dict) and block.get("type") == "image" and group:
+                split.append(HumanMessage(content=group))
+                group = []
+            group.append(block)
+        split.append(HumanMessage(content=group))
+    return split
 
 
 def _split_turns(rollout: Rollout, picture: Picture) -> tuple[list[_Turn], bool]:
