@@ -97,5 +97,10 @@ def test_the_command_is_printed_or_run(tmp_path: Path) -> None:
     missing = run(app, ["serve", "llama-cpp", "--config", str(file), "--server", str(tmp_path / "none")])
     assert missing.exit_code == 2
     assert "install llama.cpp" in " ".join(missing.output.split())
+    file.write_text(
+        f"{file.read_text()}  # same\n".replace("}", ", options: {url: 'http://localhost:8099'}}")
+    )
+    words = shlex.split(run(app, ["serve", "llama-cpp", "--config", str(file), "--print"]).stdout)
+    assert words[words.index("--port") + 1] == "8099"
     # Any program can stand for the server: this one fails, and its status is passed on.
     assert run(app, ["serve", "llama-cpp", "--config", str(file), "--server", "false"]).exit_code == 1

@@ -12,6 +12,7 @@ import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -44,7 +45,12 @@ def llama_cpp(
     host: Annotated[
         str, typer.Option("--host", help="The address to listen on; 0.0.0.0 allows other machines.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port.")] = 8080,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=1, max=65535, help="The port.", show_default="that of the config, or 8080"
+        ),
+    ] = None,
     print_only: Annotated[bool, typer.Option("--print", help="Only print the command.")] = False,
 ) -> None:
     """Serve the config's reasoner with llama.cpp.
@@ -55,7 +61,7 @@ def llama_cpp(
     chosen = chosen_config(preset, config)
     command = [
         find_server(server, required=not print_only),
-        *server_arguments(chosen, host, port),
+        *server_arguments(chosen, host, port or _configured_port(chosen)),
         *context.args,
     ]
     if print_only:
@@ -65,6 +71,12 @@ def llama_cpp(
     import subprocess
 
     raise typer.Exit(subprocess.call(command))
+
+
+def _configured_port(config: Config) -> int:
+    """Return the port at which the config's reasoner looks for the server."""
+    url = str(config.reasoner.options.get("url") or "")
+    return urlsplit(url).port or 8080
 
 
 def find_server(server: Path | None, required: bool) -> str:
