@@ -210,7 +210,7 @@ async def measure_steps(setup: Setup, url: str, questions: int) -> list[Pair]:
     chat = ReasonerConfig(use="chat", weights="openai:micro", continuation=True, options=options)
     remote = build_reasoner(chat, setup.store)
     engine: Any = setup.engine
-    engine.packer.cached_images = 0  # the server has not seen these frames either
+    engine.packer.cache_bytes = 0  # the server has not seen these frames either
     pairs: list[Pair] = []
     for q, (session, visits) in enumerate(list(setup.kept.visits.items())[:questions]):
         for n, visit in enumerate(visits):

@@ -98,11 +98,10 @@ def test_grid_equals_the_image_processors(packer: Packer, source: Source, width:
     assert packer.grid(width, height) == tuple(made["image_grid_thw"][0].tolist())
 
 
-def test_patches_are_in_order_and_cached(
+def test_patches_are_in_order_and_those_used_last_are_kept(
     vlm_folder: Path, frame: Callable[..., FrameRef], source: Source
 ) -> None:
     packer = Packer.from_pretrained(vlm_folder)
-    packer.cached_images = 2
     asked: list[str] = []
 
     def counted(ref: FrameRef) -> np.ndarray:
@@ -110,6 +109,13 @@ def test_patches_are_in_order_and_cached(
         return source(ref)
 
     a, b, c = frame(1), frame(2, 0.0, 96, 48), frame(3)
+    packer.cache_bytes = sum(packer.patches([ref], source).nbytes for ref in (a, b))
+    packer.patches([c, a, b], source)  # one request may have more than is kept
+    assert packer.cached_bytes == packer.cache_bytes
+    packer.cache_bytes, kept = 0, packer.cache_bytes
+    packer.patches([a], source)
+    assert packer.cached_bytes == 0
+    packer.cache_bytes = kept
     first = packer.patches([a, b, a], counted)
     assert asked == [a.digest, b.digest]
     n = packer.grid(48, 48)[1] * packer.grid(48, 48)[2]

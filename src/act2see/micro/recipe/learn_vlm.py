@@ -54,7 +54,7 @@ def train_base(
     torch.manual_seed(seed)
     tokenizer = qwen_tokenizer(sentences())
     model = build_vlm(tokenizer)
-    packer = Packer(tokenizer, vlm_image_processor(), model.config.image_token_id, cached_images=2048)
+    packer = Packer(tokenizer, vlm_image_processor(), model.config.image_token_id, cache_bytes=128 << 20)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     pad = tokenizer.pad_token_id
 
@@ -117,7 +117,7 @@ def train_sft(
 
     torch.manual_seed(seed)
     packer = Packer.from_pretrained(base)
-    packer.cached_images = 200_000
+    packer.cache_bytes = 11 << 30  # 200,000 frames
     model: Any = Qwen3VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
     model.model.visual.requires_grad_(False)
     tokenizer = packer.codec.tokenizer

@@ -37,11 +37,11 @@ from act2see.training.sft.held_out import GraphEvaluation, questions_of
 from act2see.training.sft.loop import Progress
 from act2see.training.sft.result import CARD, RESULT, RUN, RunInputs, SftResult, model_card
 from act2see.training.sft.samples import (
+    PATCH_CACHE_BYTES,
     Reader,
     RolloutCollator,
     Samples,
     Vary,
-    bound_patch_cache,
     check_frames,
     read_samples,
 )
@@ -251,7 +251,7 @@ def _prepare_samples(
     """Read the samples, check their frames, and limit the cache of the reader's packer."""
     samples = read_samples(traces, reader, settings, context)
     check_frames(samples, store)
-    bound_patch_cache(reader.packer, samples.sizes)
+    reader.packer.cache_bytes = PATCH_CACHE_BYTES
     return samples
 
 

@@ -129,7 +129,7 @@ class GraphEvaluation:
         store = self._parts.resources.store
         settings = self.config.reasoner
         packer = Packer.from_pretrained(self.base)
-        packer.cached_images = 0  # this packer serves one evaluation, so cached frames would only use memory
+        packer.cache_bytes = 0  # this packer serves one evaluation, so cached frames would only use memory
         engine = TransformersReasoner(
             model, packer, store, name=name, rows=settings.rows, context=settings.context
         )

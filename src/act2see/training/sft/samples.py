@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Vary = Callable[[Trace, random.Random], Trace]
 """A function that returns a variation of a trace."""
 PATCH_CACHE_BYTES = 256 << 20
-"""Size of the cache of preprocessed frames; a frame of the 8B model has 5 MB."""
+"""Size of the cache of preprocessed frames: all frames of micro, but about 50 of the 8B model."""
 _TOO_LONG = "longer than the context"
 _NAMED = 5  # traces that a message names
 
@@ -229,15 +229,6 @@ def check_frames(samples: Samples, store: FrameStore) -> None:
                     f"frame {frame.digest} of {trace.id} is not in {store.url}: "
                     "give the store that the traces were made with"
                 )
-
-
-def bound_patch_cache(packer: Packer, sizes: Sequence[Size]) -> None:
-    """Limit the packer's cache to `PATCH_CACHE_BYTES`, which hold all frames of micro, but about 50 of the 8B
-    model."""
-    processor = packer.image_processor
-    patch_bytes = 3 * processor.temporal_patch_size * processor.patch_size**2 * 4  # RGB, float32
-    frame_bytes = max((size.largest for size in sizes), default=0) * patch_bytes
-    packer.cached_images = PATCH_CACHE_BYTES // frame_bytes if frame_bytes else 0
 
 
 class RolloutCollator:
