@@ -37,7 +37,8 @@ from act2see.tools.runtime.weights import (
     pick_dtype,
     resolve_weights,
 )
-from act2see.tools.search.finder import Finder, FrameEncoder
+from act2see.tools.search.encoder import FrameEncoder
+from act2see.tools.search.finder import Finder
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore, default_cache
 

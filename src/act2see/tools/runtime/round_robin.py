@@ -6,24 +6,28 @@ so that its first result is ready early. A job has a key: a second request with 
 shares that job. A job is dropped when all its requests are cancelled.
 
 At most `max_started` jobs are started at a time, because each holds files open; the others wait until one
-ends. The threads end when there is no job.
+ends. The threads end when there is no job. When the process ends, jobs are dropped after the step under way,
+so that a generator can save its work when it is closed.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from act2see.tools.runtime.batching import settle
 from act2see.tools.runtime.forks import Lock, leak, renew_after_fork
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_EXIT = 2.0  # seconds that the end of the process waits for the steps under way
 Steps = Generator[tuple[int, int], None, T]
 """Generator of a job: yields the steps done and their total, and returns the result."""
 Progress = Callable[[int, int], None]
@@ -39,6 +43,8 @@ class _Job(Generic[T]):
     started: bool = False
     running: bool = False
     """Whether a thread runs a step of it now."""
+    progress: tuple[int, int] | None = None
+    """The steps done and their total, after the last step."""
 
     @property
     def wanted(self) -> bool:
@@ -62,8 +68,10 @@ class RoundRobin(Generic[T]):
         self._jobs: dict[Hashable, _Job[T]] = {}
         self._owners: OrderedDict[Hashable, list[_Job[T]]] = OrderedDict()  # the next owner comes first
         self._threads = 0
+        self._started: list[threading.Thread] = []  # those that may be alive
         self._lock = Lock()
         renew_after_fork(self)
+        weakref.finalize(self, _close_at_exit, weakref.ref(self))
 
     @property
     def unfinished(self) -> int:
@@ -82,7 +90,7 @@ class RoundRobin(Generic[T]):
         Args:
             key: The key of the job.
             start: Makes the job, unless an unfinished one has this key.
-            progress: Called after each step, in another thread.
+            progress: Called after each step, in another thread; also now, if steps were done before.
             owner: The owner whose turns the job uses; None is an owner of its own.
 
         Returns:
@@ -95,8 +103,26 @@ class RoundRobin(Generic[T]):
                 job = self._jobs[key] = _Job(key, key if owner is None else owner, start())
                 self._owners.setdefault(job.owner, []).append(job)
             job.waiters.append((future, progress))
+            so_far = job.progress
             self._start_threads()
+        if progress and so_far:
+            progress(*so_far)
         return future
+
+    def close(self, timeout: float) -> None:
+        """Cancel all requests, so that their jobs are dropped, and wait for the steps under way.
+
+        Args:
+            timeout: The longest time to wait, in seconds.
+        """
+        with self._lock:
+            futures = [future for job in self._jobs.values() for future, _ in job.waiters]
+            threads = [*self._started]
+        for future in futures:
+            future.cancel()
+        end = time.monotonic() + timeout
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def renew(self) -> None:
         """In a forked child, start without jobs and threads: the parent continues its jobs."""
@@ -104,11 +130,15 @@ class RoundRobin(Generic[T]):
         self._jobs = {}
         self._owners = OrderedDict()
         self._threads = 0
+        self._started = []
 
     def _start_threads(self) -> None:
         while self._threads < min(self.workers, len(self._jobs)):
             self._threads += 1
-            threading.Thread(target=self._work, name=self.name, daemon=True).start()
+            thread = threading.Thread(target=self._work, name=self.name, daemon=True)
+            self._started = [started for started in self._started if started.is_alive()]
+            self._started.append(thread)
+            thread.start()
 
     def _work(self) -> None:
         """Run steps of jobs until there is no job to run."""
@@ -169,9 +199,17 @@ class RoundRobin(Generic[T]):
     def _report(self, job: _Job[T], done: int, total: int) -> None:
         """Report the progress of a job to the requests that are not cancelled."""
         with self._lock:
+            job.progress = done, total
             listeners = [report for future, report in job.waiters if report and not future.cancelled()]
         for report in listeners:
             try:
                 report(done, total)
             except Exception:  # one request's listener must not fail the job of the others
                 log.warning("a listener to the progress of %s failed", job.key, exc_info=True)
+
+
+def _close_at_exit(reference: weakref.ref[RoundRobin[Any]]) -> None:
+    """Drop the jobs at the end of the process, which a thread in native code could crash."""
+    rotation = reference()
+    if rotation is not None:
+        rotation.close(_EXIT)

@@ -3,67 +3,36 @@
 A video is indexed once, at 3 fps by default, even if several requests or processes need it at the same time.
 Afterwards, a query takes one text encoding and one FAISS search. Videos that are indexed concurrently take
 turns after each batch, so that a short clip does not wait for an hour of film; parts of one video share its
-turns. If all requests for an index are cancelled, its construction stops.
+turns. If all requests for an index are cancelled, its construction stops after the batch under way. What is
+done by then, or when the process ends, is kept and taken up by the next request (`build.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
-from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from cachetools import LRUCache
-from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
 from act2see.errors import StoreError
 from act2see.tools.frames import FrameRef, Retrieved
 from act2see.tools.runtime.forks import Lock
 from act2see.tools.runtime.round_robin import Progress, RoundRobin
 from act2see.tools.runtime.text import clean_text
-from act2see.tools.search.index import FrameIndex, IndexWriter, read_index
+from act2see.tools.search.build import IndexBuild
+from act2see.tools.search.encoder import FrameEncoder
+from act2see.tools.search.index import FrameIndex, read_index
 from act2see.tools.search.ranking import Found, rank_frames
 from act2see.tools.search.thresholds import Calibration, load_calibration
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import Pixels
 from act2see.tools.video.window import VideoPath, Window
 
-log = logging.getLogger(__name__)
 _INDEXES = 32  # number of indexes that stay open
 _LONGEST_SEGMENT = 20.0  # seconds
-
-
-class FrameEncoder(Protocol):
-    """An encoder of frames and texts, such as `Blip2Encoder`."""
-
-    @property
-    def id(self) -> str:
-        """Name of the weights. An index is only valid for the weights that made it."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Side of its square input pictures, in pixels."""
-        ...
-
-    @property
-    def no_match(self) -> float:
-        """Threshold of the weights: a frame with a lower score does not match. -1 if none is known."""
-        ...
-
-    def frames(self, pixels: Sequence[Pixels]) -> NDArray[np.float16]:
-        """Encode pictures as `(pictures, vectors per picture, dim)`, L2-normalised."""
-        ...
-
-    def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Encode texts as `(texts, dim)`, L2-normalised."""
-        ...
 
 
 class Finder:
@@ -77,6 +46,7 @@ class Finder:
         batch: The number of frames to encode in one call.
         keep_frames: Whether the pictures of all indexed frames are stored while they are decoded.
         workers: The number of videos to decode at the same time.
+        save_every: The number of seconds after which the finished part of an index is saved.
     """
 
     def __init__(
@@ -88,6 +58,7 @@ class Finder:
         batch: int = 32,
         keep_frames: bool = False,
         workers: int = 2,
+        save_every: float = 5.0,
     ) -> None:
         self.library = library
         self.encoder = encoder
@@ -95,6 +66,7 @@ class Finder:
         self.fps = fps
         self.batch = batch
         self.keep_frames = keep_frames
+        self.save_every = save_every
         self.encoded = 0
         """Number of encoded frames, by which caching is measured."""
         self._open: LRUCache[str, FrameIndex] = LRUCache(_INDEXES)
@@ -209,7 +181,7 @@ class Finder:
             StoreError: The index cannot be written.
             VideoError: The video cannot be read.
         """
-        found = self._request(video, progress)
+        found = self._find_or_join(video, progress)
         if isinstance(found, FrameIndex):
             return found
         try:
@@ -230,20 +202,44 @@ class Finder:
             StoreError: The index cannot be written.
             VideoError: The video cannot be read.
         """
-        request = asyncio.ensure_future(asyncio.to_thread(self._request, video, progress))
+        found = await self.request(video, progress)
+        return found if isinstance(found, FrameIndex) else await asyncio.wrap_future(found)
+
+    async def request(
+        self, video: VideoPath, progress: Progress | None = None
+    ) -> FrameIndex | Future[FrameIndex]:
+        """Return the index of a video, or a future of it, without waiting for its construction.
+
+        Until the future is cancelled, the construction continues.
+
+        Args:
+            video: The video.
+            progress: Called with the frames done and their total, in another thread.
+
+        Raises:
+            VideoError: The video cannot be read.
+        """
+        request = asyncio.ensure_future(asyncio.to_thread(self._find_or_join, video, progress))
         try:
-            found = await asyncio.shield(request)
+            return await asyncio.shield(request)
         except asyncio.CancelledError:
             # The thread cannot be cancelled. It is about to request the index, which is withdrawn then.
             request.add_done_callback(_withdraw)
             raise
-        return found if isinstance(found, FrameIndex) else await asyncio.wrap_future(found)
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Stop building indexes. What is done is saved. This happens at the end of the process, too.
+
+        Args:
+            timeout: The longest time to wait for the batches under way, in seconds.
+        """
+        self._building.close(timeout)
 
     def folder(self, id: str) -> Path:
         """Return the folder of an index, which need not exist."""
         return self.cache / "indexes" / id
 
-    def _request(self, video: VideoPath, progress: Progress | None) -> FrameIndex | Future[FrameIndex]:
+    def _find_or_join(self, video: VideoPath, progress: Progress | None) -> FrameIndex | Future[FrameIndex]:
         """Return the index if it is in memory or on disk; else a future of it."""
         window = self.library.window(video)
         id = self.index_id(window)
@@ -254,7 +250,7 @@ class Finder:
         try:
             return self._keep(read_index(self.folder(id), id))
         except StoreError:
-            pass  # missing or damaged; `_build` tries again when it holds the lock of the file
+            pass  # missing or damaged; the build tries again when it holds the lock of the file
         return self._building.join(id, lambda: self._build(window, id), progress, owner=window.path)
 
     def _keep(self, index: FrameIndex) -> FrameIndex:
@@ -263,61 +259,24 @@ class Finder:
         return index
 
     def _build(self, window: Window, id: str) -> Generator[tuple[int, int], None, FrameIndex]:
-        """Encode the frames of a video and write their index. Each step is one batch."""
-        folder = self.folder(id)
-        lock = FileLock(f"{folder}.lock", thread_local=False)  # steps may run in different threads
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            while not _try_lock(lock):
-                time.sleep(0.05)  # another process is building it
-                yield 0, 0
-        except OSError as e:
-            raise StoreError(
-                f"cannot write to the cache {self.cache}: {e.strerror}; free some space or set ACT2SEE_CACHE "
-                "to another folder"
-            ) from e
-        try:
-            try:
-                return self._keep(read_index(folder, id))
-            except StoreError as e:
-                if folder.exists():
-                    log.warning("%s; building it again", e)
-            writer = IndexWriter()
-            yield from self._encode(window, writer)
-            facts = {
-                "video": self.library.probe(window).info.digest,
-                "encoder": self.encoder.id,
-                "fps": self.fps,
-            }
-            return self._keep(writer.write(folder, id, facts))
-        finally:
-            lock.release()
+        """Build an index. Each step is one batch."""
+        build = IndexBuild(
+            window,
+            id,
+            self.folder(id),
+            library=self.library,
+            encoder=self.encoder,
+            fps=self.fps,
+            batch=self.batch,
+            keep_frames=self.keep_frames,
+            save_every=self.save_every,
+            count=self._count,
+        )
+        return self._keep((yield from build.steps()))
 
-    def _encode(self, window: Window, writer: IndexWriter) -> Generator[tuple[int, int], None, None]:
-        """Decode and encode the frames, batch by batch, and add them to the writer."""
-        clip = self.library.probe(window)
-        frames = clip.every(self.fps)
-        if self.keep_frames:
-            size = clip.info.fit(self.library.max_side)
-        else:
-            size = (self.encoder.size, self.encoder.size)
-        taken: dict[int, str] = {}
-        done = 0
-        decoded = self.library.decode(window, frames, size)
-        while batch := list(islice(decoded, self.batch)):
-            numbers, seconds, pixels = zip(*batch, strict=True)
-            features = self.encoder.frames(list(pixels))
-            self.encoded += len(batch)
-            if self.keep_frames:
-                for number, picture in zip(numbers, pixels, strict=True):
-                    taken[number] = self.library.store.put(picture)
-            writer.add(np.array(numbers), np.array(seconds), features)
-            done += len(batch)
-            if done < len(frames):
-                yield done, len(frames)
-        yield len(frames), len(frames)
-        if taken:
-            self.library.keep(window, taken)
+    def _count(self, frames: int) -> None:
+        with self._lock:
+            self.encoded += frames
 
 
 def _withdraw(request: asyncio.Future[FrameIndex | Future[FrameIndex]]) -> None:
@@ -327,12 +286,3 @@ def _withdraw(request: asyncio.Future[FrameIndex | Future[FrameIndex]]) -> None:
     building = request.result()
     if isinstance(building, Future):
         building.cancel()
-
-
-def _try_lock(lock: FileLock) -> bool:
-    """Acquire a lock unless another process holds it; return whether it was acquired."""
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return False
-    return True
