@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
@@ -98,3 +103,31 @@ def parts_in(folder: Path, reasoner: object, **fails: Exception) -> tuple[Config
     )  # type: ignore[arg-type]
     tools = {tag: Shows(tag, resources, fails=fails.get(tag)) for tag in ("retrieve", "generate")}
     return config, Parts(reasoner, tools, resources)  # type: ignore[arg-type]
+
+
+class Slow:
+    """An encoder that starts a batch only when the test allows it, and records the batch sizes."""
+
+    id, size, no_match = "slow", 48, 0.0
+
+    def __init__(self) -> None:
+        self.permits = threading.Semaphore(0)
+        self.batches: list[int] = []
+        self.let_all = False
+
+    def frames(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float16]:
+        if not self.let_all:
+            assert self.permits.acquire(timeout=30)
+        self.batches.append(len(pixels))
+        mean = np.stack([p.reshape(-1, 3).mean(0) for p in pixels])[:, None] + 1.0
+        unit: NDArray[np.float16] = (mean / np.linalg.norm(mean, axis=-1, keepdims=True)).astype(np.float16)
+        return unit
+
+    def phrases(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.full((len(texts), 3), 3**-0.5, np.float32)
+
+
+async def reached(seen: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not seen():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)

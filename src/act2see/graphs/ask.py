@@ -32,6 +32,7 @@ from act2see.errors import ConfigError, ToolError
 from act2see.graphs.approval import ask_person, replacement_note, resolve_decision, review_of
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.events import emit
+from act2see.graphs.indexing import Indexing
 from act2see.graphs.initial_frames import initial_frames
 from act2see.graphs.needs import check_ready
 from act2see.graphs.parts import Parts, cached_parts
@@ -48,7 +49,7 @@ from act2see.graphs.state import (
     validate_question,
 )
 from act2see.graphs.wiring import both_ways, is_saved, limit_time, make_drawable
-from act2see.tools.base import FrameTool, LoadsModels, ToolContext, call_seed, checked_result
+from act2see.tools.base import FrameTool, LoadsModels, NeedsIndex, ToolContext, call_seed, checked_result
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.faults import restored, to_user_error
 from act2see.tools.runtime.text import clean_text, first_line
@@ -67,6 +68,7 @@ class AskBuilder(StateGraph[AskState, AskContext, AskInput, AskOutput]):
         super().__init__(AskState, context_schema=AskContext, input_schema=AskInput, output_schema=AskOutput)
         self.parts = parts
         self.config = config
+        self.indexing = Indexing()
 
 
 def create_act2see(
@@ -102,13 +104,13 @@ def build_graph(parts: Parts, config: Config) -> AskBuilder:
         ConfigError: The reasoner is not a `Reasoner`.
     """
     check_reasoner(parts.reasoner)
-    nodes = _Nodes(parts, config)
     graph = AskBuilder(parts, config)
+    nodes = _Nodes(parts, config, graph.indexing)
     tags = tuple(parts.tools)
     graph.add_node("view", both_ways(nodes.view), destinations=("reason", "answer"))
     graph.add_node(
         "reason",
-        both_ways(ReasonNode(parts, config).reason),
+        both_ways(graph.indexing.stopped_with(ReasonNode(parts, config).reason)),
         destinations=("reason", "answer", "approve", *tags),
     )
     graph.add_node("approve", both_ways(nodes.approve), destinations=("reason", *tags))
@@ -120,7 +122,7 @@ def build_graph(parts: Parts, config: Config) -> AskBuilder:
         )
         graph.add_node(
             tag,
-            both_ways(nodes.call_node(tag, tool)),
+            both_ways(graph.indexing.stopped_with(nodes.call_node(tag, tool))),
             destinations=("reason",),
             retry_policy=retry,
             error_handler=both_ways(nodes.error_node(tag)),
@@ -144,6 +146,7 @@ class _Nodes:
 
     parts: Parts
     config: Config
+    indexing: Indexing
 
     async def view(
         self, state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]
@@ -187,6 +190,8 @@ class _Nodes:
         if refusal:
             answer = Answer(text=f"<answer>{refusal}</answer>", body=refusal, forced=True)
             update["segments"] = [None, answer.model_dump(mode="json")]
+        elif settings.budget.calls:
+            await self.indexing.begin(run, settings.tools.values(), video.path)
         return Command(update=update, goto="answer" if refusal else "reason")
 
     async def approve(self, state: AskState, runtime: Runtime[AskContext]) -> Command[Any]:
@@ -211,10 +216,13 @@ class _Nodes:
         limits = self.tool_settings(tag)
 
         async def call(state: AskState, config: RunnableConfig, runtime: Runtime[AskContext]) -> BackToReason:
-            if isinstance(tool, LoadsModels):
-                await asyncio.to_thread(tool.load_models)  # counts neither as the call's time nor its limit
-            started = time.perf_counter()
             trace = trace_of(state)
+            # Neither loading models nor the index counts as the call's time, or for its limit.
+            if isinstance(tool, LoadsModels):
+                await asyncio.to_thread(tool.load_models)
+            if isinstance(tool, NeedsIndex):
+                await self.indexing.wait(tool.index_of, trace.video.path, trace.id, runtime)
+            started = time.perf_counter()
             review = _review_in(state)
             query = (review and review.query) or trace.calls[-1].query
             seed = call_seed(self._settings(config, runtime).seed, tag, query, len(trace.calls))

@@ -93,6 +93,19 @@ class LoadsModels(Protocol):
         """Load the models, unless they are loaded. The graph calls it in a thread, before `call`."""
 
 
+@runtime_checkable
+class NeedsIndex(Protocol):
+    """An optional part of a tool: the index of the video that a call needs.
+
+    The graph begins it when the question arrives. The time for it does not count as time of a call.
+    """
+
+    @property
+    def index_of(self) -> Finder:
+        """The finder whose index of the video a call needs."""
+        ...
+
+
 @dataclass(slots=True)
 class Resources:
     """The objects that tools share."""

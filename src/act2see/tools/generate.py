@@ -29,6 +29,7 @@ from act2see.tools.diffusion import LOADING, Diffuser, DiffusionOptions, Generat
 from act2see.tools.frames import FrameRef, Generated
 from act2see.tools.runtime.text import first_line
 from act2see.tools.runtime.weights import Wanted, wanted_by
+from act2see.tools.search.finder import Finder
 from act2see.tools.search.index import FrameIndex
 from act2see.tools.search.ranking import Found
 from act2see.tools.video.store import Pixels
@@ -59,6 +60,11 @@ class Generate:
     def load_models(self) -> None:
         """Load the pipeline, unless it is loaded."""
         self.diffuser.pipeline()
+
+    @property
+    def index_of(self) -> Finder:
+        """The finder whose index of the video a call needs."""
+        return self.resources.finder
 
     def wanted(self) -> Iterator[Wanted]:
         """Yield the weights that a call would load now: the pipeline's, and those that find the anchor."""

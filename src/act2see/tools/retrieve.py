@@ -16,6 +16,7 @@ import numpy as np
 
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.runtime.weights import Wanted, wanted_by
+from act2see.tools.search.finder import Finder
 from act2see.tools.search.index import FrameIndex
 from act2see.tools.search.ranking import SAME_FRAME
 
@@ -48,6 +49,11 @@ class Retrieve:
         if self.options.no_match is None and (calibration := finder.calibration):
             version += f", no match below {calibration}"
         return version
+
+    @property
+    def index_of(self) -> Finder:
+        """The finder whose index of the video a call needs."""
+        return self.resources.finder
 
     def wanted(self) -> Iterator[Wanted]:
         """Yield the weights that a call would load now."""

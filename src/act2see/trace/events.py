@@ -42,6 +42,23 @@ class CallEvent(Record):
     call: Call
 
 
+class IndexEvent(Record):
+    """A call waits for the index of the video. Sent about once a second."""
+
+    type: Literal["index"] = "index"
+    run: str
+    done: int
+    """The number of frames that are indexed."""
+    of: int
+    """The number of frames to index; 0 while another process indexes the video."""
+
+    def describe(self) -> str:
+        """Return the progress in one line."""
+        if not self.of:
+            return "waiting for the index of another process ..."
+        return f"indexing {self.done:,} of {self.of:,} frames ..."
+
+
 class FramesEvent(Record):
     """A tool has returned."""
 
@@ -61,9 +78,11 @@ class AnswerEvent(Record):
     """Whether the graph made the model answer, or answered for it."""
 
 
-Event = Annotated[ViewEvent | TokenEvent | CallEvent | FramesEvent | AnswerEvent, Field(discriminator="type")]
+Event = Annotated[
+    ViewEvent | TokenEvent | CallEvent | IndexEvent | FramesEvent | AnswerEvent, Field(discriminator="type")
+]
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
-_TYPES = ("view", "token", "call", "frames", "answer")
+_TYPES = ("view", "token", "call", "index", "frames", "answer")
 
 
 def read_event(data: Any) -> Event | None:

@@ -11,7 +11,15 @@ from rich.text import Text
 
 from act2see.tools.frames import FrameRef, Generated
 from act2see.trace.console import Breaker, break_lines, plain
-from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
+from act2see.trace.events import (
+    AnswerEvent,
+    CallEvent,
+    Event,
+    FramesEvent,
+    IndexEvent,
+    TokenEvent,
+    ViewEvent,
+)
 from act2see.trace.options import LETTERS
 from act2see.trace.record import Answer, Call, Frames, Question, Text as ReasoningText, Video
 from act2see.trace.timeline import clock, count
@@ -53,10 +61,12 @@ class ChainPrinter:
             case ViewEvent():
                 self.header(event.video, len(event.frames), event.run)
                 if self._loads:
-                    self.console.print(Text(LOADING, "dim"), end="")
-                    self._status = True
+                    self._show_status(LOADING)
             case TokenEvent():
                 self.text(event.text, event.author == "graph")
+            case IndexEvent():
+                if self.console.is_terminal:
+                    self._show_status(event.describe())
             case FramesEvent():
                 self.frames(event.frames)
             case AnswerEvent():
@@ -159,6 +169,14 @@ class ChainPrinter:
         self.console.print(break_lines(line, self.console), soft_wrap=True)
         self._breaker.column = 0
         self._at_line_start = True
+
+    def _show_status(self, text: str) -> None:
+        """Print a status on a line of its own, in place of an earlier one."""
+        self._clear()
+        if not self._at_line_start:
+            self._line(Text())
+        self.console.print(Text(text, "dim"), end="")
+        self._status = True
 
     def _clear(self) -> None:
         """Remove the status."""

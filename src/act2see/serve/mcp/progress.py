@@ -14,7 +14,7 @@ from typing import Protocol
 
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.text import clean_text
-from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
+from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, IndexEvent, TokenEvent, ViewEvent
 
 SILENCE = 5.0
 """Seconds without a message after which the last one is sent again."""
@@ -92,6 +92,8 @@ class Narrator:
             case CallEvent():
                 self._flush()
                 self.say(f"{event.call.tag}: {event.call.query}")
+            case IndexEvent():
+                self.say(event.describe())
             case FramesEvent():
                 frames = event.frames.frames[:_MAX_FRAMES]
                 self.say("; ".join(frame_text(f) for f in frames) or event.frames.note)

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from act2see.tools.frames import FrameRef
-from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, TokenEvent, ViewEvent
+from act2see.trace.events import AnswerEvent, CallEvent, Event, FramesEvent, IndexEvent, TokenEvent, ViewEvent
 from act2see.trace.record import Answer, Call, Question, Segment, Text, Video
 from act2see.trace.trace import Trace
 
@@ -49,6 +49,8 @@ class Live:
 
     def event(self, event: Event) -> None:
         """Add one event to the trace and notify the watchers."""
+        if isinstance(event, IndexEvent):
+            return  # it is no part of a trace
         urgent = True
         match event:
             case ViewEvent():
