@@ -40,6 +40,7 @@ NAMES = (
     "page",
     "http",
     "sharing",
+    "indexing",
     "token",
 )
 RESULTS = Path(__file__).parent / "results"

@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from act2see.errors import Act2SeeError, ConfigError, ToolError
-from act2see.tools.base import FrameTool, Resources, ToolContext, ToolResult
+from act2see.tools.base import FrameTool, NeedsIndex, Resources, ToolContext, ToolResult
 from act2see.tools.runtime.forks import Lock, renew_after_fork
 from act2see.tools.runtime.local_modules import import_beside, plain_names
 from act2see.tools.runtime.text import explain_problem, first_line
@@ -161,6 +161,8 @@ class IsolatedTool:
         self.tag = tag
         self.tool = tool
         self.usage: str = tool.usage
+        if isinstance(tool, NeedsIndex):
+            self.index_of = tool.index_of
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = Lock()
         renew_after_fork(self)

@@ -38,6 +38,8 @@ class Live:
         self.question = question
         self.frames_seen = 0
         """The number of events that brought frames."""
+        self.indexing = ""
+        """The progress of the index that a call waits for; empty if it waits for none."""
         self._video: Video | None = None
         self._initial: tuple[FrameRef, ...] = ()
         self._segments: list[Segment] = []
@@ -49,9 +51,8 @@ class Live:
 
     def event(self, event: Event) -> None:
         """Add one event to the trace and notify the watchers."""
-        if isinstance(event, IndexEvent):
-            return  # it is no part of a trace
         urgent = True
+        self.indexing = ""
         match event:
             case ViewEvent():
                 self._video, self._initial = event.video, event.frames
@@ -65,6 +66,8 @@ class Live:
             case CallEvent():
                 self._close(event.call.text)
                 self._segments.append(event.call)
+            case IndexEvent():
+                self.indexing = event.describe()
             case FramesEvent():
                 self._close()
                 self._segments.append(event.frames)
