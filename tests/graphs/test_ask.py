@@ -255,7 +255,7 @@ from act2see import ask, create_act2see, load_config
 from act2see.errors import StoreError
 
 def fill(event):
-    if event.type == "call":
+    if event.type == "view":
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
 graph = create_act2see(load_config("micro", cache=sys.argv[2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _INTERRUPTED = 130  # as a shell reports SIGINT
+_SAVING = 2.0  # seconds that the end of a command waits until the finished part of an index is saved
 
 
 def main() -> None:
@@ -51,6 +52,7 @@ def main() -> None:
             os.write(2, b"interrupted\n")
         except OSError:
             pass
+    _stop_indexing()
     # Exit at once: a working model's thread would delay the exit, and unloading the model libraries takes
     # seconds. No data is lost, because files are written under a temporary name and then renamed, and
     # finished steps are saved.
@@ -62,6 +64,18 @@ def main() -> None:
     if "multiprocessing.context" in sys.modules:
         _end_processes()
     os._exit(code if isinstance(code, int) else 0)
+
+
+def _stop_indexing() -> None:
+    """Stop the indexes that are being built, so that their finished part is saved."""
+    import sys
+
+    rounds = sys.modules.get("act2see.tools.runtime.round_robin")
+    try:
+        if rounds is not None:
+            rounds.close_all(_SAVING)
+    except KeyboardInterrupt:
+        pass
 
 
 def _end_processes() -> None:

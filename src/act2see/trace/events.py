@@ -55,8 +55,8 @@ class IndexEvent(Record):
     def describe(self) -> str:
         """Return the progress in one line."""
         if not self.of:
-            return "waiting for the index of another process …"
-        return f"indexing {self.done:,} of {self.of:,} frames …"
+            return "waiting for the index of another process"
+        return f"indexing {self.done:,} of {self.of:,} frames"
 
 
 class FramesEvent(Record):

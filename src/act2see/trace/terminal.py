@@ -66,7 +66,7 @@ class ChainPrinter:
                 self.text(event.text, event.author == "graph")
             case IndexEvent():
                 if self.console.is_terminal:
-                    self._show_status(event.describe())
+                    self._show_status(f"{event.describe()} ...")
             case FramesEvent():
                 self.frames(event.frames)
             case AnswerEvent():

@@ -50,8 +50,8 @@ def _state(run: Run, trace: Trace | None) -> Html:
     if trace is None:
         return _line("Opening the video and loading the models …", kind="busy")
     if trace.segments and isinstance(last := trace.segments[-1], Call):
-        waits = f": {run.live.indexing}" if run.live.indexing else " …"
-        return _line(f"Calling {last.tag}{waits}", kind="busy")
+        waits = f": {run.live.indexing}" if run.live.indexing else ""
+        return _line(f"Calling {last.tag}{waits} …", kind="busy")
     return _line("Thinking …", kind="busy")
 
 

@@ -12,6 +12,7 @@ so that a generator can save its work when it is closed.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -27,7 +28,9 @@ from act2see.tools.runtime.forks import Lock, leak, renew_after_fork
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_EXIT = 2.0  # seconds that the end of the process waits for the steps under way
+_EXIT = 60.0
+"""Seconds that the end of a process waits for the steps under way. A thread that still computes in native
+code when Python ends its threads can abort the process."""
 Steps = Generator[tuple[int, int], None, T]
 """Generator of a job: yields the steps done and their total, and returns the result."""
 Progress = Callable[[int, int], None]
@@ -71,7 +74,10 @@ class RoundRobin(Generic[T]):
         self._started: list[threading.Thread] = []  # those that may be alive
         self._lock = Lock()
         renew_after_fork(self)
-        weakref.finalize(self, _close_at_exit, weakref.ref(self))
+        if not _rotations:
+            atexit.unregister(close_all)  # a process registers it once
+            atexit.register(close_all)
+        _rotations.add(self)
 
     @property
     def unfinished(self) -> int:
@@ -208,8 +214,16 @@ class RoundRobin(Generic[T]):
                 log.warning("a listener to the progress of %s failed", job.key, exc_info=True)
 
 
-def _close_at_exit(reference: weakref.ref[RoundRobin[Any]]) -> None:
-    """Drop the jobs at the end of the process, which a thread in native code could crash."""
-    rotation = reference()
-    if rotation is not None:
-        rotation.close(_EXIT)
+def close_all(timeout: float = _EXIT) -> None:
+    """Close every `RoundRobin` of this process, as at its end.
+
+    Args:
+        timeout: The longest time to wait for the steps under way, in seconds.
+    """
+    end = time.monotonic() + timeout
+    for rotation in list(_rotations):
+        rotation.close(max(0.0, end - time.monotonic()))
+
+
+# The end of a process ends all its threads, so this is a global.
+_rotations: weakref.WeakSet[RoundRobin[Any]] = weakref.WeakSet()
