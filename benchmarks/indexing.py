@@ -10,8 +10,6 @@ film), and the question on a film without an index.
 
 Predicted: 1.05. A call starts when both are done; the initial frames come before the index is begun, and the
 search after it.
-
-Measured: see `benchmarks/results/indexing.json`.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from act2see.cli.app import app
 from act2see.cli.output import program
 from act2see.tools.frames import FrameRef, Retrieved
-from act2see.trace.events import AnswerEvent, CallEvent, FramesEvent, TokenEvent, ViewEvent
+from act2see.trace.events import AnswerEvent, CallEvent, FramesEvent, IndexEvent, TokenEvent, ViewEvent
 from act2see.trace.record import Call, Frames, Video
 from act2see.trace.terminal import LOADING, ChainPrinter
 from act2see.trace.trace import Trace
@@ -93,6 +93,21 @@ def test_control_tags_are_hidden_and_calls_are_printed(terminal: bool) -> None:
     assert "<retrieve>the ring blinks</retrieve>" in text
     assert "=> 1.7 s, score 0.41" in text
     assert not shown(200, terminal=terminal).splitlines()[1].isspace()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_progress_of_an_index_is_one_line_that_the_frames_replace(terminal: bool) -> None:
+    file = io.StringIO()
+    chain = ChainPrinter(Console(file=file, width=79, force_terminal=terminal, color_system=None))
+    chain.event(TokenEvent(run="r", text="Look. <retrieve>a ring</retrieve>"))
+    chain.event(CallEvent(run="r", call=Call(text="", tag="retrieve", query="a ring")))
+    for done in (1200, 1232):
+        chain.event(IndexEvent(run="r", done=done, of=5400))
+    chain.event(FramesEvent(run="r", frames=Frames(tag="retrieve", note="none")))
+    call, rest = file.getvalue().split("\n", 1)
+    assert call == "Look. <retrieve>a ring</retrieve>"
+    first, second = (f"indexing {done} of 5,400 frames ...\r\x1b[2K" for done in ("1,200", "1,232"))
+    assert rest == (f"{first}{second}" if terminal else "") + "  => none\n"
 
 
 def test_loading_note_is_printed_and_erased() -> None:

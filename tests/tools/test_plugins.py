@@ -17,7 +17,7 @@ from act2see.errors import ConfigError
 from act2see.graphs.config import load_config
 from act2see.graphs.needs import needed_weights
 from act2see.graphs.parts import build_parts
-from act2see.tools.base import ToolContext, ToolResult, as_langchain_tool
+from act2see.tools.base import NeedsIndex, ToolContext, ToolResult, as_langchain_tool
 from act2see.tools.clip import ClipTool
 from act2see.tools.ocr import Ocr
 from act2see.tools.plugins import IsolatedTool, find_tool
@@ -219,3 +219,16 @@ async def test_as_langchain_tool_returns_frames_and_note(tmp_path: Path) -> None
     assert message.content == f"frame at 1.5 s (pixels: {ref.digest}); It reads EXIT."
     assert message.artifact == [ref]
     assert await tool.ainvoke({"video": "clip.mp4", "query": "y"}) == "It reads EXIT."
+
+
+def test_an_isolated_tool_says_that_it_needs_an_index(tmp_path: Path) -> None:
+    finder = build_parts(load_config("micro", cache=str(tmp_path))).resources.finder
+
+    class Searches:
+        usage, version, index_of = "searches", "1", finder
+
+    apart = IsolatedTool("searches", Searches())
+    assert isinstance(apart, NeedsIndex)
+    assert apart.index_of is finder
+    del Searches.index_of
+    assert not isinstance(IsolatedTool("none", Searches()), NeedsIndex)

@@ -132,3 +132,37 @@ def test_at_most_max_started_jobs_are_started() -> None:
     jobs.allow(5)
     assert [f.result(30) for f in waiting] == [f"{n} made" for n in range(4)]
     until(lambda: not any(t.name == "here-only" for t in threading.enumerate()))
+
+
+def test_closing_drops_all_jobs_after_the_steps_under_way() -> None:
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1, name="closed-here")
+    one = rotation.join("film", jobs.named("film", 40))
+    two = rotation.join("clip", jobs.named("clip", 2))
+    jobs.allow(1)
+    until(lambda: jobs.steps == ["film"])
+    closing = threading.Thread(target=rotation.close, args=(30.0,))
+    closing.start()
+    until(lambda: one.cancelled() and two.cancelled())
+    jobs.allow(1)  # a step that is under way is completed
+    closing.join(30)
+    assert not rotation.unfinished
+    assert "film" in jobs.ended
+    assert len(jobs.steps) <= 2
+    assert not [thread for thread in threading.enumerate() if thread.name == rotation.name]
+
+
+def test_a_later_request_hears_the_progress_so_far() -> None:
+    jobs, rotation = Jobs(), RoundRobin[str](workers=1)
+    rotation.join("film", jobs.named("film", 3))
+    jobs.allow(1)
+    said: list[tuple[int, int]] = []
+    until(lambda: _progress(rotation) == (1, 3))
+    later = rotation.join("film", jobs.named("film", 3), lambda done, of: said.append((done, of)))
+    assert said == [(1, 3)]
+    jobs.allow(2)
+    assert later.result(30) == "film made"
+    assert said == [(1, 3), (2, 3), (3, 3)]
+
+
+def _progress(rotation: RoundRobin[str]) -> tuple[int, int] | None:
+    return rotation._jobs["film"].progress
