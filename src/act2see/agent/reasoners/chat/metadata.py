@@ -77,8 +77,10 @@ def make_done(stop: StopReason, message: Any, chunks: int) -> Done:
     usage: Any = getattr(message, "usage_metadata", None) or {}
     read = usage.get("input_tokens", 0)
     cached = (usage.get("input_token_details") or {}).get("cache_read", 0) or 0
-    written = usage.get("output_tokens", 0) or chunks
-    return Done(stop, prefilled=read - cached, cached=cached, decoded=written)
+    thinking = (usage.get("output_token_details") or {}).get("reasoning", 0) or 0
+    written = usage.get("output_tokens", 0)  # LangChain counts the hidden thinking with the output
+    decoded = max(0, written - thinking) if written else chunks
+    return Done(stop, prefilled=read - cached, cached=cached, decoded=decoded, thinking=thinking)
 
 
 def _metadata(message: Any) -> dict[str, Any]:
