@@ -62,7 +62,7 @@ def resolve_sampling(reasoner: ReasonerConfig, temperature: float | None = None,
 
 @natively  # it imports the hub's library
 def read_checkpoint(reasoner: ReasonerConfig) -> CheckpointSampling:
-    """Return what the checkpoint of a reasoner says; nothing if it is not on this machine, or is no checkpoint."""
+    """Return what the checkpoint of a reasoner says; nothing if it is not on this machine."""
     if reasoner.use == "chat":
         return CheckpointSampling()
     try:

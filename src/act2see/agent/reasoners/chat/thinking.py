@@ -1,7 +1,7 @@
 """Ask a provider to limit the thinking that it does not show.
 
-Only Gemini 2.5 takes a number of tokens that can be sent with any request (`thinking_budget`). Gemini 3 takes a
-level, OpenAI an effort, and Anthropic a budget only together with other settings: those are left to the
+Only Gemini 2.5 takes a number of tokens that can be sent with any request (`thinking_budget`). Gemini 3 takes
+a level, OpenAI an effort, and Anthropic a budget only together with other settings: those are left to the
 `options` of the chat model. `budget.thinking_tokens` applies to all of them, between the turns.
 """
 
