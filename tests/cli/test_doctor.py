@@ -282,6 +282,16 @@ def test_download_of_a_revision(run: Run, hub: Hub, tmp_path: Path) -> None:
         find_weights("micro/encoder")
 
 
+def test_vllm_gets_the_revision(run: Run, hub: Hub, tmp_path: Path) -> None:
+    run("download", f"micro/vlm@{OLD}", "--endpoint", hub.url)
+    at = f"preset: micro\nreasoner: {{use: vllm-http, weights: micro/vlm@{OLD}}}\n"
+    (tmp_path / "mine.yaml").write_text(at, encoding="utf-8")
+    said = run("serve", "vllm", "--config", tmp_path / "mine.yaml", "--print").stdout
+    words = said.split()
+    assert words[words.index("serve") + 1] == "micro/vlm"
+    assert words[words.index("--revision") + 1] == OLD
+
+
 def test_revisions_that_cannot_be_downloaded(run: Run, hub: Hub) -> None:
     said = run("download", "micro/vlm@v9", "--endpoint", hub.url, code=2).stderr
     assert "micro/vlm has no revision v9: name a commit, branch or tag" in said
