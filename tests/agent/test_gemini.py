@@ -34,6 +34,8 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import chat_model
 from act2see.graphs.run import aask
+from act2see.trace.page import trace_html
+from act2see.trace.terminal import answer_lines
 from act2see.trace.trace import Trace
 
 pytest.importorskip("langchain_google_genai", reason="needs the train extra")
@@ -127,7 +129,10 @@ async def test_run_without_hidden_thinking_left_must_answer(tmp_path: Path) -> N
     assert trace.usage.loops[0].stop == "thinking"
     assert trace.forced
     assert trace.forced_because == "no tokens of hidden thinking were left"
-    assert "hidden tokens: 930" in repr(trace)
+    page = trace_html(trace, parts.resources.store)
+    assert "14 tokens, 930 hidden tokens" in page
+    assert ">hidden</th>" in page
+    assert "14 tokens, 930 hidden tokens" in answer_lines(trace).plain
     assert Trace.model_validate_json(trace.model_dump_json()) == trace
 
 

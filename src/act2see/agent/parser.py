@@ -41,8 +41,6 @@ class StopReason(StrEnum):
     """The token limit, or the end of the model's context, was reached."""
     LOOP = "loop"
     """The model repeated the same passage again and again."""
-    THINKING = "thinking"
-    """A chat model used up its budget of hidden thinking, and did not answer."""
 
 
 _TAG = re.compile(rf"<(/?)({NAME.pattern})>")

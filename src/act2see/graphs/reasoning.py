@@ -47,6 +47,9 @@ from act2see.trace.trace import Trace
 Written = tuple[Text | Call | Answer, ...]
 """The segments of a turn as the model wrote them: at most one `Text`, then a `Call` or an `Answer`."""
 
+NO_THINKING_LEFT = "thinking"
+"""Why a turn ended, in a trace: it used up the budget of hidden thinking without an answer."""
+
 
 @dataclass(slots=True)
 class ReasonNode:
@@ -117,16 +120,16 @@ class ReasonNode:
         if parser.stopped is None:
             was_cut = repetition.found or done.stop == StopReason.LENGTH
             parser.finish(StopReason.LENGTH if was_cut else StopReason.EOS)
-        stop = parser.stopped or done.stop
+        stop = str(parser.stopped or done.stop)
         is_answered = any(isinstance(segment, Answer) for segment in parser.segments)
         if done.thinking and done.thinking >= max_thinking and not is_answered:
-            stop = StopReason.THINKING
+            stop = NO_THINKING_LEFT
         loop = Loop(
             prefilled=done.prefilled,
             cached=done.cached,
             decoded=done.decoded,
             seconds=round(time.perf_counter() - started, 4),
-            stop=str(StopReason.LOOP if repetition.found else stop),
+            stop=str(StopReason.LOOP) if repetition.found else stop,
             thinking=done.thinking,
         )
         return loop, parser.segments

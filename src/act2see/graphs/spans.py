@@ -231,7 +231,7 @@ class Spans(BaseCallbackHandler):
     def _add_turn(self, run: _RunSpan, span: Span, loop: Attributes, segments: Sequence[Attributes]) -> None:
         read = loop["prefilled"] + loop["cached"]
         run.read += read
-        written = loop["decoded"] + loop.get("thinking", 0)  # the convention counts hidden thinking as output
+        written = loop["decoded"] + loop.get("thinking", 0)  # providers charge both as output
         run.written += written
         span.set_attributes(
             {

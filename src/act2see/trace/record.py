@@ -369,8 +369,6 @@ class TraceRecord(Record):
             chosen = f" ({self.choice})" if self.choice and self.choice != self.answer else ""
             lines.append(f"  answer: {self.answer}{chosen}")
         cost = [f"calls: {len(self.calls)}", f"tokens: {self.usage.tokens}", f"{self.usage.seconds:.1f} s"]
-        if self.usage.thinking:
-            cost.insert(2, f"hidden tokens: {self.usage.thinking}")
         if self.versions.reasoner:
             cost.append(self.versions.reasoner)
         lines.append("  " + ", ".join(cost))
