@@ -61,6 +61,14 @@ def says(*pieces: str, finish: str = "STOP", **rest: Any) -> GeminiReply:
     return GeminiReply((*made, response(pieces[-1] if pieces else None, finish)), **rest)
 
 
+def thinks(tokens: int, text: str) -> GeminiReply:
+    """Return a reply for which the model has thought that many tokens without showing them."""
+    made = response(text, "STOP")
+    total = USAGE["totalTokenCount"] + tokens
+    made["usageMetadata"] = {**USAGE, "thoughtsTokenCount": tokens, "totalTokenCount": total}
+    return GeminiReply((made,))
+
+
 def response(text: str | None, finish: str | None = None) -> dict[str, Any]:
     candidate: dict[str, Any] = {"index": 0, "safetyRatings": RATINGS}
     if text is not None:

@@ -54,9 +54,10 @@ async def write(
     until: Callable[[str], bool] = lambda _: False,
     tokens: int = 99,
     stops: tuple[str, ...] = ("</look>",),
+    max_thinking: int | None = None,
 ) -> tuple[str, Done]:
     text, done = "", Done(StopReason.EOS)
-    async for item in engine.stream(Request(ROLLOUT, tokens, until, stops)):
+    async for item in engine.stream(Request(ROLLOUT, tokens, until, stops, max_thinking=max_thinking)):
         if isinstance(item, Delta):
             text += item.text
         else:

@@ -19,6 +19,7 @@ from tests.agent.gemini_server import (
     response,
     retry_in,
     says,
+    thinks,
 )
 from tests.agent.test_chat import QUICK, black, write
 from tests.graphs.doubles import clip_in, parts_in
@@ -26,11 +27,16 @@ from tests.graphs.doubles import clip_in, parts_in
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Done
 from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+from act2see.agent.reasoners.chat.thinking import thinking_settings
 from act2see.agent.reasoners.faults import Backoff
 from act2see.errors import ConfigError, ContextError, ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see
+from act2see.graphs.config import load_config
 from act2see.graphs.parts import chat_model
 from act2see.graphs.run import aask
+from act2see.trace.page import trace_html
+from act2see.trace.terminal import answer_lines
+from act2see.trace.trace import Trace
 
 pytest.importorskip("langchain_google_genai", reason="needs the train extra")
 
@@ -80,6 +86,56 @@ async def test_candidate_without_content_is_an_empty_turn() -> None:
         assert await write(reasoner(server)) == ("", Done(StopReason.EOS, 60, 40, 7))
 
 
+async def test_hidden_thinking_is_counted_apart() -> None:
+    with gemini_server(thinks(500, "A dog.")) as server:
+        assert await write(reasoner(server)) == ("A dog.", Done(StopReason.EOS, 60, 40, 7, thinking=500))
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "limit", "sent"),
+    [
+        ("gemini-2.5-flash", {}, None, None),
+        ("gemini-2.5-flash", {}, 32768, None),
+        ("gemini-2.5-flash", {}, 2000, 2000),
+        ("gemini-2.5-flash-lite", {}, 0, 512),
+        ("gemini-2.5-flash", {"thinking_budget": 0}, 2000, None),
+        ("gemini-flash-latest", {}, 2000, None),
+        ("gemini-3.5-flash", {}, 2000, None),
+    ],
+)
+def test_limit_of_hidden_thinking_is_sent_where_the_model_takes_tokens(
+    model: str, options: dict[str, Any], limit: int | None, sent: int | None
+) -> None:
+    made = chat_model(f"google_genai:{model}", {"google_api_key": "none", **options}, "test")
+    assert thinking_settings(made, limit).get("thinking_budget") == sent
+
+
+async def test_thinking_budget_reaches_the_server() -> None:
+    with gemini_server(says("A dog.")) as server:
+        await write(reasoner(server), max_thinking=2000)
+        config = server.requests[0]["generationConfig"]["thinkingConfig"]
+        assert list(config.values()) == [2000]  # the service takes the name in either spelling
+
+
+async def test_run_without_hidden_thinking_left_must_answer(tmp_path: Path) -> None:
+    config, parts = parts_in(tmp_path, None)
+    config = load_config(config, budget={"thinking_tokens": 800})
+    with gemini_server(thinks(900, "Let me see."), thinks(30, "yes</answer>")) as server:
+        engine = reasoner(server, source=parts.resources.store)
+        graph = create_act2see(config, parts=type(parts)(engine, parts.tools, parts.resources))
+        trace = await aask(graph, clip_in(tmp_path), "What?")
+    assert trace.usage.thinking == 930
+    assert trace.usage.tokens == 14
+    assert trace.usage.loops[0].stop == "thinking"
+    assert trace.forced
+    assert trace.forced_because == "no tokens of hidden thinking were left"
+    page = trace_html(trace, parts.resources.store)
+    assert "14 tokens, 930 hidden tokens" in page
+    assert ">hidden</th>" in page
+    assert "14 tokens, 930 hidden tokens" in answer_lines(trace).plain
+    assert Trace.model_validate_json(trace.model_dump_json()) == trace
+
+
 @pytest.mark.parametrize(
     "reply", [blocked("SAFETY"), blocked("PROHIBITED_CONTENT"), blocked("OTHER"), says("I", finish="SAFETY")]
 )
@@ -112,7 +168,7 @@ async def test_retry_delay_sets_the_wait() -> None:
         (
             fails(404, "NOT_FOUND", "models/x is not found for API version v1beta"),
             SetupError,
-            "the model's name",
+            "check the model's name; `act2see doctor`",
             1,
         ),
         (

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from tests.agent.gemini_server import gemini_server
 from tests.agent.openai_server import openai_server
-from tests.tools.hub_server import Hub, folder_files, hub_server
+from tests.tools.hub_server import OLD, SHA, Hub, folder_files, hub_server
 from typer.testing import CliRunner, Result
 
 from act2see.cli.app import app
+from act2see.errors import WeightsError
 from act2see.graphs.config import PRESETS, load_config
-from act2see.tools.runtime.weights import resolve_weights
+from act2see.tools.runtime.catalogue import Known
+from act2see.tools.runtime.weights import find_weights, resolve_weights
 
 Run = Callable[..., Result]
 
@@ -258,6 +260,62 @@ def test_steps_to_the_laptop_preset(
     printed = run("serve", "llama-cpp", "--config", file, "--print").stdout
     assert "Qwen3VL-2B-Thinking-Q8_0.gguf --mmproj" in printed
     assert "-hf" not in printed.split()
+
+
+def test_download_of_a_revision(run: Run, hub: Hub, tmp_path: Path) -> None:
+    """`--revision`, `NAME@REV` and `weights: NAME@REV` mean the same, and only that revision is loaded."""
+    at = f"preset: micro\nreasoner: {{weights: micro/vlm@{OLD}}}\n"
+    (tmp_path / "mine.yaml").write_text(at, encoding="utf-8")
+    run("download", "micro/vlm", "--endpoint", hub.url)
+    assert (
+        f"micro/vlm@{OLD}: not downloaded" in run("doctor", "--config", tmp_path / "mine.yaml", code=1).stdout
+    )
+    said = run("download", "micro/vlm", "--revision", OLD, "--endpoint", hub.url).stdout
+    assert f"commit {OLD}\n" in said
+    assert f"to use it, set `weights: micro/vlm@{OLD}`" in " ".join(said.split())
+    assert "It can run." in run("doctor", "--config", tmp_path / "mine.yaml").stdout
+    assert find_weights(f"micro/vlm@{OLD}").name == OLD
+    assert find_weights("micro/vlm").name == SHA
+    run("download", "micro/encoder@v1", "--endpoint", hub.url)
+    assert find_weights("micro/encoder@v1").name == OLD
+    with pytest.raises(WeightsError, match="not downloaded"):
+        find_weights("micro/encoder")
+
+
+def test_vllm_gets_the_revision(run: Run, hub: Hub, tmp_path: Path) -> None:
+    run("download", f"micro/vlm@{OLD}", "--endpoint", hub.url)
+    at = f"preset: micro\nreasoner: {{use: vllm-http, weights: micro/vlm@{OLD}}}\n"
+    (tmp_path / "mine.yaml").write_text(at, encoding="utf-8")
+    said = run("serve", "vllm", "--config", tmp_path / "mine.yaml", "--print").stdout
+    words = said.split()
+    assert words[words.index("serve") + 1] == "micro/vlm"
+    assert words[words.index("--revision") + 1] == OLD
+
+
+def test_revisions_that_cannot_be_downloaded(run: Run, hub: Hub) -> None:
+    said = run("download", "micro/vlm@v9", "--endpoint", hub.url, code=2).stderr
+    assert "micro/vlm has no revision v9: name a commit, branch or tag" in said
+    said = run("download", "micro/vlm", "micro/encoder", "--revision", "v1", code=2).stderr
+    assert "--revision needs the name of one repository" in said
+    assert "needs the name of one repository" in run("download", "--revision", "v1", code=2).stderr
+    assert "leave out --revision" in run("download", "a/b@v1", "--revision", "v2", code=2).stderr
+
+
+def test_revision_of_the_catalogue_is_downloaded_and_loaded(
+    run: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without that revision, what was downloaded earlier is loaded."""
+    known = Known(loads="", parts={}, stored="float32", licence="MIT")
+    entries = {"micro/vlm": known}
+    monkeypatch.setattr("act2see.tools.runtime.catalogue.catalogue", lambda: entries)
+    said = run("download", "micro/vlm", "--endpoint", hub.url).stdout
+    assert f"commit {SHA}, the newest" in said
+    entries["micro/vlm"] = known.model_copy(update={"revision": OLD})
+    assert find_weights("micro/vlm").name == SHA
+    said = run("download", "micro/vlm", "--endpoint", hub.url).stdout
+    assert f"commit {OLD}\n" in said
+    assert find_weights("micro/vlm").name == OLD
+    assert find_weights("micro/vlm@main").name == SHA
 
 
 def test_unknown_quantisation(run: Run, hub: Hub) -> None:

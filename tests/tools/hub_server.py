@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from tests.serving import serving
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
+OLD = "89abcdef0123456789abcdef0123456789abcdef"
 
 
 class Hub:
@@ -22,6 +23,8 @@ class Hub:
     def __init__(self) -> None:
         self.repos: dict[str, dict[str, bytes]] = {}
         """Files by owner/name of the repository."""
+        self.revisions = {"main": SHA, SHA: SHA, "v1": OLD, OLD: OLD}
+        """Commits by the names of revisions. Their files are the same."""
         self.gated: set[str] = set()
         self.cut: dict[str, int] = {}
         """Number of answers to break off half-way, by file."""
@@ -51,6 +54,10 @@ def hub_server() -> Iterator[Hub]:
                 return self.refuse(503)
             if name not in hub.repos:
                 return self.refuse(404, "RepoNotFound")
+            asked = path[5:6] if path[0] == "api" else path[3:4]  # after "revision", "tree" or "resolve"
+            commit = hub.revisions.get(asked[0] if asked else "main")
+            if commit is None:
+                return self.refuse(404, "RevisionNotFound")
             if path[0] == "api" and "tree" in path:
                 return self.reply(
                     [
@@ -63,7 +70,7 @@ def hub_server() -> Iterator[Hub]:
                 return self.reply(
                     {
                         "id": name,
-                        "sha": SHA,
+                        "sha": commit,
                         "siblings": files,
                         "private": False,
                         "gated": name in hub.gated and "auto",
@@ -71,9 +78,9 @@ def hub_server() -> Iterator[Hub]:
                 )
             if name in hub.gated and self.headers.get("Authorization") != "Bearer accepted":
                 return self.refuse(401, "GatedRepo")
-            return self.file(name, "/".join(path[4:]))
+            return self.file(name, "/".join(path[4:]), commit)
 
-        def file(self, name: str, file: str) -> None:
+        def file(self, name: str, file: str, commit: str) -> None:
             if (data := hub.repos[name].get(file)) is None:
                 return self.refuse(404, "EntryNotFound")
             start, asked = 0, self.headers.get("Range", "")
@@ -83,7 +90,7 @@ def hub_server() -> Iterator[Hub]:
             body = data[start:]
             self.send_response(206 if start else 200)
             for header, value in (
-                ("X-Repo-Commit", SHA),
+                ("X-Repo-Commit", commit),
                 ("ETag", f'"{etag(data)}"'),
                 ("Accept-Ranges", "bytes"),
             ):

@@ -35,6 +35,15 @@ def download(
         str | None,
         typer.Option("--endpoint", metavar="URL", help="The address of the hub. Default: HF_ENDPOINT."),
     ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            "--revision",
+            metavar="REV",
+            help="The commit, branch or tag of the one NAME, or write NAME@REV. Default: that of the "
+            "catalogue, else the newest.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files and their sizes.")] = False,
 ) -> None:
     """Download the weights of a preset from the hub: safetensors, JSON and tokenizer files only.
@@ -43,13 +52,15 @@ def download(
     continue an interrupted download.
     """
     from act2see.graphs.needs import Needed, needed_weights
-    from act2see.tools.runtime.catalogue import catalogue
+    from act2see.tools.runtime.catalogue import known_weights
 
     if names and (preset or config):
         raise ConfigError("weights, --preset and --config cannot be combined: use one of them")
+    if revision is not None:
+        names = [_with_revision(names or [], revision)]
     chosen = chosen_config(preset, config)
     if names:
-        parts = [Needed("weights", name, "", None, None, known=catalogue().get(name)) for name in names]
+        parts = [Needed("weights", name, "", None, None, known=known_weights(name)) for name in names]
     else:
         parts = needed_weights(chosen)
     wanted = {part.name: part for part in parts if part.of_hub}
@@ -71,6 +82,19 @@ def download(
         say(f"Next: act2see doctor{config_option(preset, config)}", "bold green")
 
 
+def _with_revision(names: list[str], revision: str) -> str:
+    """Return the one name with a revision.
+
+    Raises:
+        ConfigError: There is no single name, or it has a revision.
+    """
+    if len(names) != 1:
+        raise ConfigError("--revision needs the name of one repository; of several, write each as NAME@REV")
+    if "@" in names[0]:
+        raise ConfigError(f"{names[0]} names a revision itself: leave out --revision")
+    return f"{names[0]}@{revision}"
+
+
 def _nothing_to_download(names: list[str], preset: str) -> str:
     if names:
         return f"nothing to download: not on a hub: {', '.join(names)}"
@@ -86,10 +110,12 @@ def _fetch(part: Needed, endpoint: str | None, dry_run: bool) -> None:
     """
     from act2see.cli.runs import run_in_daemon
     from act2see.tools.runtime.hub import fetch, list_files
+    from act2see.tools.runtime.revisions import split_revision
 
     files = run_in_daemon(partial(list_files, part.name, without=part.without, endpoint=endpoint))
     licence = f", {part.known.licence}" if part.known else ""
     say(f"{part.name}: {len(files.sizes)} files, {format_bytes(files.bytes)}{licence}")
+    say(f"  commit {files.commit}{'' if files.revision else ', the newest'}")
     if dry_run:
         for file, n in sorted(files.sizes.items()):
             say(f"  {file} ({format_bytes(n)})")
@@ -99,3 +125,5 @@ def _fetch(part: Needed, endpoint: str | None, dry_run: bool) -> None:
         report = partial(bar.advance, task)
         folder = run_in_daemon(partial(fetch, files, endpoint=endpoint, report=report))
     say(f"  in {folder}")
+    if split_revision(part.name)[1] is not None:
+        say(f"  to use it, set `weights: {part.name}`")

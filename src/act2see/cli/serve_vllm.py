@@ -132,6 +132,7 @@ def serve_arguments(
     from act2see.agent.reasoners.pieces import write_tokenizer
     from act2see.agent.reasoners.vllm.lora import lora_options
     from act2see.graphs.parts import reasoner_needs
+    from act2see.tools.runtime.revisions import revision_of, split_revision
     from act2see.tools.runtime.weights import resolve_weights
 
     reasoner, needs = config.reasoner, reasoner_needs(config)
@@ -141,6 +142,7 @@ def serve_arguments(
             "choose another preset"
         )
     weights = resolve_weights(reasoner.weights)
+    repository, revision = split_revision(weights)[0], revision_of(weights)
     folder = "".join(c if c.isalnum() or c in "-." else "-" for c in reasoner.weights)
     tokenizer = write_tokenizer(weights, cache / folder)
     context = reasoner.context
@@ -159,12 +161,14 @@ def serve_arguments(
         "enable-prompt-tokens-details": None,
         "generation-config": "vllm",
     }
+    if revision is not None:
+        options["revision"] = revision
     if reasoner.dtype != "auto":
         options["dtype"] = reasoner.dtype
     adapters = _adapters(reasoner.adapter, loras)
     for name, value in lora_options(list(adapters.values())).items():
         options[name.replace("_", "-")] = None if value is True else str(value)
-    arguments = ["serve", weights, *_to_words(options)]
+    arguments = ["serve", repository, *_to_words(options)]
     if adapters:
         arguments.append("--lora-modules")
         for name, path in adapters.items():

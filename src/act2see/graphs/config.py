@@ -93,8 +93,11 @@ class Config(Section):
         if self.video == VideoConfig():
             excluded["video"] = True
         excluded["reasoner"] = _defaults(self.reasoner, *_NEW_SAMPLING)
-        excluded["budget"] = _defaults(self.budget, "malformed")
+        excluded["budget"] = _defaults(self.budget, "malformed", "thinking_tokens")
         data = self.model_dump(exclude=excluded)
+        for key, before in (("temperature", 0.0), ("top_p", 1.0)):  # their defaults before they could be None
+            if data["reasoner"][key] is None:
+                data["reasoner"][key] = before
         return hashlib.blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
 
     def to_yaml(self, *, ascii: bool = False) -> str:

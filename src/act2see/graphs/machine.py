@@ -10,7 +10,7 @@ import os
 
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.needs import configured_weights
-from act2see.tools.runtime.catalogue import catalogue
+from act2see.tools.runtime.catalogue import known_weights
 from act2see.tools.runtime.weights import Wanted, what_is_missing
 
 GENERAL = ("paper", "paper-24gb", "laptop", "api")
@@ -82,7 +82,7 @@ def _fits(config: Config) -> bool:
         return False
     to_fetch = 0.0  # bytes
     for weights in _missing_weights(config):
-        if known := catalogue().get(weights.name):
+        if known := known_weights(weights.name):
             to_fetch += known.disk(weights.without)
     return not to_fetch or to_fetch < free_space(cache_folder())
 

@@ -26,7 +26,7 @@ from act2see.graphs.config import PRESETS, Config, load_config
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.sections import ReasonerConfig
 from act2see.tools.plugins import chosen_tool
-from act2see.tools.runtime.catalogue import BYTES, Known, catalogue, memory_of
+from act2see.tools.runtime.catalogue import BYTES, Known, known_weights, memory_of
 from act2see.tools.runtime.forks import natively
 from act2see.tools.runtime.gguf import find_gguf, is_gguf
 from act2see.tools.runtime.weights import (
@@ -153,7 +153,7 @@ def _is_served_here(reasoner: ReasonerConfig) -> bool:
 def _measure_gguf(name: str) -> Needed:
     """Find the GGUF files of a llama.cpp server, and determine their sizes."""
     device = pick_device("auto")
-    known = catalogue().get(name)
+    known = known_weights(name)
     try:
         found = find_gguf(name)
     except WeightsError as e:
@@ -166,7 +166,7 @@ def _measure(part: str, options: _WeightOptions) -> Needed:
     """Find the weights of a part, and determine their sizes."""
     name = options.weights
     device = pick_device(options.device)
-    known = catalogue().get(name)
+    known = known_weights(name)
     folder: Path | None = None
     problem = ""
     parameters: dict[str, int] = {}  # by the part of a pipeline

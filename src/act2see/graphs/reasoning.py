@@ -16,6 +16,7 @@ When the budget is spent, the model still answers: the graph closes the thought 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ from act2see.trace.trace import Trace
 
 Written = tuple[Text | Call | Answer, ...]
 """The segments of a turn as the model wrote them: at most one `Text`, then a `Call` or an `Answer`."""
+
+NO_THINKING_LEFT = "thinking"
+"""Why a turn ended, in a trace: it used up the budget of hidden thinking without an answer."""
 
 
 @dataclass(slots=True)
@@ -99,13 +103,14 @@ class ReasonNode:
         max_tokens = budget.answer_tokens if answering else max(1, budget.tokens - trace.usage.tokens)
         started = time.perf_counter()
         seed = call_seed(settings.seed, "reason", "", len(trace.segments))
-        sampling = self.config.reasoner.sampling(settings.temperature, seed)
+        sampling = await asyncio.to_thread(settings.sampling, seed)  # it may read a file
         repetition = RepetitionDetector()
 
         def until(text: str) -> bool:
             return parser.feed(text) or repetition.feed(text)
 
-        request = Request(rollout, max_tokens, until, grammar.stops, sampling)
+        max_thinking = max(0, budget.thinking_tokens - trace.usage.thinking)
+        request = Request(rollout, max_tokens, until, grammar.stops, sampling, max_thinking)
         done = Done(StopReason.EOS)
         async for item in self.parts.reasoner.stream(request):
             if isinstance(item, Delta):
@@ -115,12 +120,17 @@ class ReasonNode:
         if parser.stopped is None:
             was_cut = repetition.found or done.stop == StopReason.LENGTH
             parser.finish(StopReason.LENGTH if was_cut else StopReason.EOS)
+        stop = str(parser.stopped or done.stop)
+        is_answered = any(isinstance(segment, Answer) for segment in parser.segments)
+        if done.thinking and done.thinking >= max_thinking and not is_answered:
+            stop = NO_THINKING_LEFT
         loop = Loop(
             prefilled=done.prefilled,
             cached=done.cached,
             decoded=done.decoded,
             seconds=round(time.perf_counter() - started, 4),
-            stop=str(StopReason.LOOP if repetition.found else parser.stopped or done.stop),
+            stop=str(StopReason.LOOP) if repetition.found else stop,
+            thinking=done.thinking,
         )
         return loop, parser.segments
 
@@ -135,7 +145,11 @@ def must_answer(trace: Trace, budget: Budget) -> bool:
         return False
     ended_turn = bool(trace.segments) and isinstance(trace.segments[-1], Text)
     seconds = sum(s for node, s in trace.usage.node_seconds.items() if node != "view")
-    spent = trace.usage.tokens >= budget.tokens or seconds >= budget.seconds
+    spent = (
+        trace.usage.tokens >= budget.tokens
+        or trace.usage.thinking >= budget.thinking_tokens
+        or seconds >= budget.seconds
+    )
     return ended_turn or spent
 
 

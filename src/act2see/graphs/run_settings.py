@@ -6,14 +6,16 @@ budget. None of this requires building the graph again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any
 
+from act2see.agent.reasoners.base import Sampling
 from act2see.errors import ConfigError
 from act2see.graphs.config import Config
 from act2see.graphs.parts import Parts
+from act2see.graphs.sampling import resolve_sampling
 from act2see.graphs.sections import Budget
 from act2see.graphs.state import AskContext
 from act2see.tools.base import FrameTool
@@ -45,11 +47,13 @@ class RunSettings:
         """The seed of the context, or else of the configuration."""
         return self.config.seed if self.context.seed is None else self.context.seed
 
-    @property
-    def temperature(self) -> float:
-        """The reasoner's temperature, from the context or else from the configuration."""
-        override = self.context.temperature
-        return self.config.reasoner.temperature if override is None else override
+    def sampling(self, seed: int = 0) -> Sampling:
+        """Return how tokens are drawn, by the context, else the configuration, else the checkpoint.
+
+        Args:
+            seed: The seed of the request.
+        """
+        return resolve_sampling(self.config.reasoner, self.context.temperature, seed)
 
     @property
     def budget(self) -> Budget:
@@ -84,7 +88,17 @@ class RunSettings:
             "tools": {tag: tool.version for tag, tool in self.tools.items()},
             "config": self.config.hash,
             "seed": self.seed,
+            "sampling": self._recorded_sampling(),
         }
+
+    def _recorded_sampling(self) -> dict[str, float]:
+        """Return how tokens are drawn, for the trace; empty for a chat model, which uses its own settings."""
+        reasoner = self.config.reasoner
+        if reasoner.use == "chat" and not reasoner.continuation:
+            return {}
+        values = asdict(self.sampling())
+        del values["seed"]
+        return values
 
     def _require_tool(self, tag: str, setting: str) -> None:
         """Raise `ConfigError` unless the configuration has this tool."""

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from act2see.agent.reasoners.base import Sampling
 from act2see.tools.base import MAX_FRAMES
 
 Device = str
@@ -38,13 +37,15 @@ class ReasonerConfig(Section):
     """A LoRA adapter: a folder or a hub name."""
     device: Device = "auto"
     dtype: str = "auto"
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """The temperature; 0 is greedy. If this or one of the next four is None, the checkpoint's
+    `generation_config.json` decides; without one, decoding is greedy and nothing is left out."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
     """The number of most probable tokens that may be drawn; 0 is all."""
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     """The least share of the largest probability that a token must have to be drawn."""
-    repetition_penalty: Positive = 1.0
+    repetition_penalty: Positive | None = None
     """A divisor of the logits of tokens that the rollout has already."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     """A number that is subtracted from the logits of tokens that were written already."""
@@ -63,23 +64,6 @@ class ReasonerConfig(Section):
         if self.prompt == "auto":
             return "paper" if self.adapter else "zero-shot"
         return self.prompt
-
-    def sampling(self, temperature: float | None = None, seed: int = 0) -> Sampling:
-        """Return how tokens are drawn.
-
-        Args:
-            temperature: The temperature of a run; None is the configured one.
-            seed: The seed of the request.
-        """
-        return Sampling(
-            self.temperature if temperature is None else temperature,
-            self.top_p,
-            seed,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            repetition_penalty=self.repetition_penalty,
-            presence_penalty=self.presence_penalty,
-        )
 
 
 RUN_KEYS = (
@@ -166,6 +150,9 @@ class Budget(Section):
     """The maximum number of unknown and malformed calls. A note tells the model of each."""
     tokens: Count = 4096
     """The maximum number of tokens that the model writes, without a forced answer."""
+    thinking_tokens: Count = 32768
+    """The maximum number of tokens that a chat model thinks without showing them. They are counted apart from
+    `tokens`, after each turn."""
     seconds: Positive = 600.0
     """The maximum duration in seconds, counted from the initial frames."""
     answer_tokens: Count = 64

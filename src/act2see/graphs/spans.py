@@ -231,12 +231,13 @@ class Spans(BaseCallbackHandler):
     def _add_turn(self, run: _RunSpan, span: Span, loop: Attributes, segments: Sequence[Attributes]) -> None:
         read = loop["prefilled"] + loop["cached"]
         run.read += read
-        run.written += loop["decoded"]
+        written = loop["decoded"] + loop.get("thinking", 0)  # providers charge both as output
+        run.written += written
         span.set_attributes(
             {
                 "gen_ai.usage.input_tokens": read,
                 "gen_ai.usage.cache_read.input_tokens": loop["cached"],
-                "gen_ai.usage.output_tokens": loop["decoded"],
+                "gen_ai.usage.output_tokens": written,
                 "gen_ai.response.finish_reasons": [loop["stop"]],
                 "act2see.seconds": loop["seconds"],
             }

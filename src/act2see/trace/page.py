@@ -180,7 +180,10 @@ def _summary(trace: TraceRecord) -> str:
     parts = [_outcome(trace)]
     if trace.usage.loops:
         seconds = trace.usage.seconds or sum(loop.seconds for loop in trace.usage.loops)
-        parts += [count(trace.usage.tokens, "token"), f"{seconds:.1f} s"]
+        parts.append(count(trace.usage.tokens, "token"))
+        if trace.usage.thinking:
+            parts.append(count(trace.usage.thinking, "hidden token"))
+        parts.append(f"{seconds:.1f} s")
     return ", ".join(parts) + "."
 
 
@@ -250,8 +253,11 @@ def _cost(usage: Usage, h: str) -> Html | None:
 
 
 def _loops_table(loops: Sequence[Loop]) -> Html:
-    head = ["loop", "prefilled", "cached", "decoded", "seconds", "stopped at"]
-    counts = [(loop.prefilled, loop.cached, loop.decoded, loop.seconds) for loop in loops]
+    kinds = ["prefilled", "cached", "decoded", "seconds"]
+    if any(loop.thinking for loop in loops):
+        kinds.insert(3, "thinking")
+    head = ["loop", *("hidden" if kind == "thinking" else kind for kind in kinds), "stopped at"]
+    counts = [[getattr(loop, kind) for kind in kinds] for loop in loops]
     rows = []
     for number, (loop, values) in enumerate(zip(loops, counts, strict=True), start=1):
         rows.append([str(number), *_cost_cells(values), loop.stop])
@@ -302,6 +308,8 @@ def _foot(trace: TraceRecord, missing: int) -> Html:
     facts = {"trace": trace.id, "act2see": versions.act2see, "reasoner": versions.reasoner}
     facts |= {f"tool {name}": version for name, version in versions.tools.items()}
     facts |= {"config": versions.config, "seed": str(versions.seed), "video": trace.video.digest}
+    if versions.sampling:
+        facts["sampling"] = ", ".join(f"{name} {value:g}" for name, value in versions.sampling.items())
     rows = [el("div", el("dt", name), el("dd", value)) for name, value in facts.items() if value]
     note = None
     if missing:

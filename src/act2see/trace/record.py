@@ -130,6 +130,8 @@ class Loop(Record):
     seconds: float
     stop: str
     """The reason why the visit ended, or the stop string."""
+    thinking: int = 0
+    """Tokens that a chat model thought without showing them. `decoded` does not include them."""
 
 
 class Usage(Record):
@@ -143,6 +145,11 @@ class Usage(Record):
     def tokens(self) -> int:
         """Tokens that the model wrote."""
         return sum(loop.decoded for loop in self.loops)
+
+    @property
+    def thinking(self) -> int:
+        """Tokens that a chat model thought without showing them."""
+        return sum(loop.thinking for loop in self.loops)
 
     @property
     def seconds(self) -> float:
@@ -161,6 +168,8 @@ class Versions(Record):
     config: str = ""
     """A hash of the configuration."""
     seed: int = 0
+    sampling: dict[str, float] = Field(default_factory=dict)
+    """How tokens were drawn, by the names of the configuration; empty if that was left to a chat model."""
 
 
 class Origin(Record):
@@ -223,6 +232,8 @@ class TraceRecord(Record):
             return "it wrote too many calls that are none"
         if refused:
             return "no calls were left"
+        if "thinking" in stops[:-1]:
+            return "no tokens of hidden thinking were left"
         if "length" in stops[:-1]:
             return "no tokens were left"
         return "its turn ended without an answer, or its time was over"

@@ -123,6 +123,7 @@ def _trace_row(trace: Trace) -> Row:
         "real": sum(not f.imagined for f in trace.returned),
         "imagined": sum(f.imagined for f in trace.returned),
         "tokens": usage.tokens,
+        "hidden_tokens": usage.thinking,
         "prefilled": sum(loop.prefilled for loop in usage.loops),
         "cached": sum(loop.cached for loop in usage.loops),
         "loops": len(usage.loops),

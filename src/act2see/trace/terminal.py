@@ -238,5 +238,7 @@ def answer_lines(trace: Trace) -> Text:
         count(trace.usage.tokens, "token"),
         f"{trace.usage.seconds:.1f} s",
     ]
+    if trace.usage.thinking:
+        cost.insert(2, count(trace.usage.thinking, "hidden token"))
     lines.append(Text(", ".join(cost), "dim"))
     return Text("\n").join(lines)

@@ -19,8 +19,9 @@ from typing import Any
 
 from act2see.errors import WeightsError
 from act2see.tools.frames import Record
+from act2see.tools.runtime.revisions import split_revision
 from act2see.tools.runtime.text import first_line
-from act2see.tools.runtime.weights import resolve_weights
+from act2see.tools.runtime.weights import cached_folder
 
 BASE_FILE = "base.json"
 
@@ -67,7 +68,7 @@ def check_adapter(adapter: str, weights: str, model: Any) -> str:
     Raises:
         WeightsError: `adapter` is not a PEFT adapter, or belongs to another model.
     """
-    adapter = resolve_weights(adapter)
+    adapter = cached_folder(adapter)
     config = _read_json(adapter, "adapter_config.json")
     if config is None:
         raise WeightsError(
@@ -77,12 +78,12 @@ def check_adapter(adapter: str, weights: str, model: Any) -> str:
     base = Base.model_validate(_read_json(adapter, BASE_FILE) or named)
     _check_shapes(adapter, base, weights, model)
     if base.digest:
-        if (digest := weights_digest(weights)) and digest != base.digest:
+        if (digest := weights_digest(cached_folder(weights))) and digest != base.digest:
             raise WeightsError(
                 f"{_describe_mismatch(adapter, base, weights)}, which are not the same weights: "
                 f"set reasoner.weights to {base.name}"
             )
-    elif base.name and _last_part(base.name) != _last_part(weights):
+    elif base.name and _last_part(base.name) != _last_part(split_revision(weights)[0]):
         raise WeightsError(
             f"{_describe_mismatch(adapter, base, weights)}: set reasoner.weights to {base.name}, or, if "
             "these are the same weights, set base_model_name_or_path in its adapter_config.json to their name"

@@ -63,6 +63,9 @@ class Request:
     """The strings at which `until` may return True. The text keeps them."""
     sampling: Sampling = Sampling()
     """The settings for drawing tokens."""
+    max_thinking: int | None = None
+    """The maximum number of tokens of thinking that the model does not show, which only chat models have;
+    None is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class Done:
     """The number of tokens that were written."""
     repeated: int = 0
     """The number of tokens that were read although an earlier request of the session had read them."""
+    thinking: int = 0
+    """The number of tokens of thinking that the model did not show. `decoded` does not include them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,8 +118,13 @@ def to_reasoner_error(error: Exception, name: str, *, began: bool, silence: floa
     words = describe_error(error)
     if is_too_long(error):
         return ContextError(f"the rollout is too long for {name}: {words}; {SHORTEN}")
-    if status in (401, 402, 403, 404) or (status == 400 and _API_KEY.search(_all_words(error))):
-        return SetupError(f"{name}: {words}: check the key, its rights and the model's name")
+    if status == 404:
+        return SetupError(
+            f"{name}: {words}: check the model's name; `act2see doctor` with the same --preset or --config "
+            "lists the nearest names that the provider has"
+        )
+    if status in (401, 402, 403) or (status == 400 and _API_KEY.search(_all_words(error))):
+        return SetupError(f"{name}: {words}: check the key and its rights")
     if _NO_CREDIT.search(_all_words(error)):
         return SetupError(f"{name}: {words}: check the account's credit")
     if isinstance(error, TimeoutError):

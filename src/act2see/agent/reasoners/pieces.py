@@ -22,6 +22,7 @@ from typing import Any
 from act2see.agent.rollout import OTHER_CALLS, ImagePiece, Piece, TextPiece
 from act2see.errors import WeightsError
 from act2see.tools.frames import FrameRef
+from act2see.tools.runtime.revisions import revision_of, split_revision
 from act2see.tools.runtime.text import first_line
 
 SEPARATOR = "\ufdd0"
@@ -161,7 +162,7 @@ def _read_json(weights: str, name: str) -> dict[str, Any]:
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
-            path = Path(hf_hub_download(weights, name))
+            path = Path(hf_hub_download(split_revision(weights)[0], name, revision=revision_of(weights)))
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as e:
             raise WeightsError(
                 f"the tokenizer of {weights} cannot be fetched ({first_line(e)}): "

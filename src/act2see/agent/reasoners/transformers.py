@@ -38,7 +38,7 @@ from act2see.tools.runtime.forks import Lock, check_inherited, native, renew_aft
 from act2see.tools.runtime.memory import in_halves, out_of_memory
 from act2see.tools.runtime.quiet import quiet
 from act2see.tools.runtime.text import first_line
-from act2see.tools.runtime.weights import not_loaded
+from act2see.tools.runtime.weights import cached_folder, not_loaded
 from act2see.tools.video.store import FrameSource
 
 if TYPE_CHECKING:
@@ -138,10 +138,11 @@ class TransformersReasoner(Reasoner):
         import torch
         from transformers import Qwen3VLForConditionalGeneration
 
-        packer = Packer.from_pretrained(weights)
+        folder = cached_folder(str(weights))
+        packer = Packer.from_pretrained(folder)
         try:
             model: Any = Qwen3VLForConditionalGeneration.from_pretrained(
-                weights, dtype=getattr(torch, dtype), use_safetensors=True
+                folder, dtype=getattr(torch, dtype), use_safetensors=True
             ).to(device)
         except (OSError, ValueError) as e:
             raise not_loaded("the reasoner's weights", str(weights), e) from e

@@ -17,6 +17,7 @@ from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request as Reaso
 from act2see.agent.rollout import Rollout, TextPiece
 from act2see.errors import ConfigError
 from act2see.graphs.parts import LazyReasoner, build_reasoner
+from act2see.graphs.sampling import resolve_sampling
 from act2see.graphs.sections import ReasonerConfig
 from act2see.serve.openai.rollout import ChatPrompt, RequestPictures
 from act2see.serve.openai.wire import ChatRequest, ProtocolError, StopStrings
@@ -88,7 +89,7 @@ class ServedModel:
                 "choose a local checkpoint (reasoner.use: transformers)"
             )
         engine: Any = lazy.reasoner()
-        sampling = config.sampling()
+        sampling = resolve_sampling(config)
         return cls(engine, pictures, name, engine.context, sampling, key, waiting)
 
     @property

@@ -167,9 +167,14 @@ def _facts(trace: Trace, names: Mapping[str, str]) -> dict[str, str]:
         "Tools": ", ".join(versions.tools) or "none",
         "Calls": ", ".join(f"{call.tag}: {call.query}" for call in trace.calls) or "none",
         "Frames": f"{len(later) - imagined} retrieved, {imagined} imagined",
-        "Tokens": f"{trace.usage.tokens:,}",
+        "Tokens": _tokens(trace),
         "Seconds": f"{sum(trace.usage.node_seconds.values()):.1f}",
     }
+
+
+def _tokens(trace: Trace) -> str:
+    hidden = f", {trace.usage.thinking:,} hidden" if trace.usage.thinking else ""
+    return f"{trace.usage.tokens:,}{hidden}"
 
 
 def _answer(trace: Trace) -> str:

@@ -35,6 +35,8 @@ class Known(BaseModel):
     licence: str
     gated: bool = False
     """Whether the licence must be accepted on the hub first."""
+    revision: str | None = None
+    """The commit that is downloaded; None for the newest."""
 
     def disk(self, without: Collection[str] = ()) -> float:
         """Return the number of bytes to download, without the parts of these names."""
@@ -56,6 +58,11 @@ def catalogue() -> Mapping[str, Known]:
     """Return the known weights by repository name."""
     text = (files("act2see.tools.runtime") / "catalogue.yaml").read_text(encoding="utf-8")
     return TypeAdapter(dict[str, Known]).validate_python(yaml.safe_load(text))
+
+
+def known_weights(name: str) -> Known | None:
+    """Return the entry of weights, whatever revision the name has; None if they are not known."""
+    return catalogue().get(name) or catalogue().get(name.partition("@")[0])
 
 
 def memory_of(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from act2see.errors import WeightsError
+from act2see.tools.runtime.revisions import revision_of, split_revision
 
 DEFAULT_QUANTISATION = "Q4_K_M"
 """Used if the name has none, as by llama.cpp."""
@@ -44,7 +45,7 @@ def split_name(name: str) -> tuple[str, str]:
     Raises:
         WeightsError: It does not name a repository.
     """
-    match = _NAME.fullmatch(name)
+    match = _NAME.fullmatch(split_revision(name)[0])
     if match is None:
         raise WeightsError(
             f"{name!r} names no GGUF repository: write it as owner/name:Q8_0, or name a local .gguf file"
@@ -54,6 +55,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 def is_gguf(name: str) -> bool:
     """Whether a name means a repository of GGUF files: it has a quantisation, or ends in GGUF."""
+    name = split_revision(name)[0]
     match = _NAME.fullmatch(name)
     if match is None or name.startswith(".") or name.lower().endswith(".gguf"):
         return False  # a local file
@@ -113,8 +115,7 @@ def find_gguf(name: str) -> GgufModel:
     repository, quantisation = split_name(name)
     # `snapshot_download` would call a snapshot incomplete that lacks the other quantisations.
     cached = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
-    snapshots = sorted(cached.glob("snapshots/*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
-    for folder in snapshots:
+    for folder in _snapshots(cached, name):
         files = [file.relative_to(folder).as_posix() for file in folder.rglob("*.gguf") if file.is_file()]
         try:
             paths = [folder / file for file in choose_files(files, repository, quantisation)]
@@ -122,3 +123,17 @@ def find_gguf(name: str) -> GgufModel:
             continue
         return GgufModel(paths[0], paths[-1], sum(path.stat().st_size for path in paths))
     raise WeightsError("not downloaded")
+
+
+def _snapshots(cached: Path, name: str) -> list[Path]:
+    """Return the snapshots of a repository in the cache that a name may mean, the preferred ones first."""
+    snapshots = sorted(cached.glob("snapshots/*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    revision = revision_of(name)
+    if revision is None:
+        return snapshots
+    ref = cached / "refs" / revision  # of a branch or a tag, with its commit
+    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
+    meant = [folder for folder in snapshots if folder.name == commit]
+    if split_revision(name)[1] is not None:
+        return meant
+    return meant + [folder for folder in snapshots if folder not in meant]

@@ -23,6 +23,7 @@ from typing import Any
 from act2see.errors import UnreachableError, WeightsError
 from act2see.tools.runtime.catalogue import catalogue
 from act2see.tools.runtime.gguf import choose_files, is_gguf, split_name
+from act2see.tools.runtime.revisions import revision_of, split_revision
 from act2see.tools.runtime.text import format_bytes
 
 _TOKENIZER = frozenset(
@@ -41,6 +42,10 @@ class Files:
     """The repository, as owner/name."""
     sizes: Mapping[str, int]
     """Size of each file, in bytes."""
+    revision: str | None = None
+    """The revision that was asked for; None is the newest."""
+    commit: str = ""
+    """The commit that the revision names on the hub."""
 
     @property
     def bytes(self) -> int:
@@ -67,7 +72,8 @@ def list_files(
     """Ask the hub which files of a repository a loader reads.
 
     Args:
-        name: The repository, as owner/name, or owner/name:QUANTISATION for GGUF files.
+        name: The repository, as owner/name, or owner/name:QUANTISATION for GGUF files; `@REVISION` may
+            follow.
         without: Parts of a pipeline that are not loaded.
         endpoint: URL of the hub; None is the default hub.
         token: Access token, for a private or gated repository.
@@ -77,11 +83,14 @@ def list_files(
     """
     from huggingface_hub import HfApi, hf_hub_download
 
+    revision = revision_of(name)
+    name = split_revision(name)[0]
     quantisation = None
     if is_gguf(name):
         name, quantisation = split_name(name)
     try:
-        found = HfApi(endpoint=endpoint, token=token).model_info(name, files_metadata=True)
+        api = HfApi(endpoint=endpoint, token=token)
+        found = api.model_info(name, revision=revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in found.siblings or ()}
         index = None
         if "model_index.json" in sizes:
@@ -90,15 +99,17 @@ def list_files(
             )
             index = json.loads(Path(path).read_text(encoding="utf-8"))
     except Exception as e:
-        raise to_weights_error(name, e, endpoint) from e
+        raise to_weights_error(name, e, endpoint, revision) from e
+    commit = found.sha or ""
     if quantisation is not None:
-        return Files(name, {f: sizes[f] for f in choose_files(sizes, name, quantisation)})
+        chosen = {f: sizes[f] for f in choose_files(sizes, name, quantisation)}
+        return Files(name, chosen, revision, commit)
     chosen = {f: sizes[f] for f in wanted(sizes, index, without)}
     if not any(f.endswith(".safetensors") for f in chosen):
         raise WeightsError(
             f"{name} has no safetensors, the only format that is loaded: choose another repository"
         )
-    return Files(name, chosen)
+    return Files(name, chosen, revision, commit)
 
 
 def wanted(
@@ -172,7 +183,7 @@ def fetch(
 
     missing = 0
     for file, size in files.sizes.items():
-        if not isinstance(try_to_load_from_cache(files.name, file), str):
+        if not isinstance(try_to_load_from_cache(files.name, file, revision=files.revision), str):
             missing += size
     free = free_space(cache_folder())
     if missing + _SPARE > free:
@@ -184,6 +195,7 @@ def fetch(
         return Path(
             snapshot_download(
                 files.name,
+                revision=files.revision,
                 allow_patterns=[escape(f) for f in files.sizes],
                 endpoint=endpoint,
                 token=token,
@@ -191,16 +203,19 @@ def fetch(
             )
         )
     except Exception as e:
-        raise to_weights_error(files.name, e, endpoint) from e
+        raise to_weights_error(files.name, e, endpoint, files.revision) from e
 
 
-def to_weights_error(name: str, error: Exception, endpoint: str | None = None) -> WeightsError:
+def to_weights_error(
+    name: str, error: Exception, endpoint: str | None = None, revision: str | None = None
+) -> WeightsError:
     """Turn a hub's failure into one line that says what to do.
 
     Args:
         name: The repository.
         error: The error of huggingface_hub.
         endpoint: URL of the hub; None is the default hub.
+        revision: The revision that was asked for; None is the newest.
     """
     from huggingface_hub import constants, errors
 
@@ -219,6 +234,11 @@ def to_weights_error(name: str, error: Exception, endpoint: str | None = None) -
         return WeightsError(
             f"{hub} has no repository {name} that you can access: check the name, "
             "or run `hf auth login` if it is private"
+        )
+    if any(isinstance(c, errors.RevisionNotFoundError) for c in causes):
+        return WeightsError(
+            f"{name} has no revision {revision}: name a commit, branch or tag that {hub}/{name}/commits/main "
+            f"lists, or main for the newest ({name}@main)"
         )
     if any(isinstance(c, errors.OfflineModeIsEnabled) for c in causes):
         return UnreachableError(

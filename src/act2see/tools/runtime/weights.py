@@ -1,8 +1,8 @@
 """The location of weights: shipped with the package, in a local folder, or in the cache of a hub.
 
-`micro:vlm` names a folder in the package; a path names itself; any other name is a hub repository, which
-`act2see download` fetches into the hub's cache. Loading never downloads: a question must not wait for
-gigabytes. Only safetensors are loaded, and no remote code is run.
+`micro:vlm` names a folder in the package; a path names itself; any other name is a hub repository, with or
+without a revision (`revisions.py`), which `act2see download` fetches into the hub's cache. Loading never
+downloads: a question must not wait for gigabytes. Only safetensors are loaded, and no remote code is run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from act2see.errors import ConfigError, WeightsError
 from act2see.tools.runtime.gguf import find_gguf, is_gguf
+from act2see.tools.runtime.revisions import revisions_to_load, split_revision
 from act2see.tools.runtime.text import first_line
 
 # Every repository has one of these files, so the first one found in the cache locates the folder.
@@ -56,6 +57,8 @@ def resolve_weights(name: str) -> str:
                 "run `act2see micro train` to make them"
             )
         return str(folder)
+    if split_revision(name)[1] is not None:
+        return name
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
         folder = Path(name).expanduser()
         if not folder.is_dir():
@@ -88,14 +91,27 @@ def find_weights(name: str) -> Path:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    repository = split_revision(place)[0]
+    for revision in revisions_to_load(place):
+        try:
+            found = [try_to_load_from_cache(repository, file, revision=revision) for file in _CONFIG_FILES]
+        except HFValidationError as e:
+            raise ConfigError(f"{name!r} is neither a folder nor a hub repository (owner/name)") from e
+        if cached := next((file for file in found if isinstance(file, str)), None):
+            return Path(cached).parent
+    raise WeightsError("not downloaded")
+
+
+def cached_folder(name: str) -> str:
+    """Return the folder to load weights from; the name of a hub repository that is not downloaded unchanged.
+
+    Raises:
+        WeightsError: The name means a folder that does not exist.
+    """
     try:
-        found = [try_to_load_from_cache(place, file) for file in _CONFIG_FILES]
-    except HFValidationError as e:
-        raise ConfigError(f"{name!r} is neither a folder nor a hub repository (owner/name)") from e
-    cached = next((file for file in found if isinstance(file, str)), None)
-    if cached is None:
-        raise WeightsError("not downloaded")
-    return Path(cached).parent
+        return str(find_weights(name))
+    except WeightsError:
+        return resolve_weights(name)
 
 
 def weight_files(folder: Path, without: Sequence[str] = ()) -> Iterator[tuple[str, list[Path]]]:

@@ -105,10 +105,11 @@ class Meter(WrappedReasoner):
 
     def _cost_of(self, done: Done) -> Cost:
         read = done.prefilled + done.cached
+        written = done.decoded + done.thinking  # providers charge hidden thinking as output
         dollars = 0.0
         if self.prices:
-            dollars = (read * self.prices[0] + done.decoded * self.prices[1]) / 1e6
-        return Cost(read=read, written=done.decoded, dollars=dollars)
+            dollars = (read * self.prices[0] + written * self.prices[1]) / 1e6
+        return Cost(read=read, written=written, dollars=dollars)
 
 
 class ConstructInput(TypedDict):

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from act2see.graphs.config import Config
 from act2see.tools.frames import Record
 from act2see.tools.runtime.text import format_bytes
-from act2see.tools.runtime.weights import resolve_weights
+from act2see.tools.runtime.weights import cached_folder
 from act2see.trace.trace import Trace
 from act2see.training.sft.finetune import open_base, reader_of
 from act2see.training.sft.samples import LeftOut, Size, describe_left_out, read_samples
@@ -167,7 +167,7 @@ def dry_run(
         ConfigError: `lora_targets` names a layer that the base does not have.
         WeightsError: The base cannot be read.
     """
-    folder = resolve_weights(settings.base)
+    folder = cached_folder(settings.base)
     packer, context = open_base(folder)
     samples = read_samples(traces, reader_of(packer, settings, graph), settings, context)
     model = meta_model(folder)

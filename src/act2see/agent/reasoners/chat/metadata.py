@@ -66,19 +66,22 @@ def answering_model(message: Any) -> str:
     return _short_name(_metadata(message).get("model_name"))
 
 
-def make_done(stop: StopReason, message: Any, chunks: int) -> Done:
+def make_done(stop: StopReason, message: Any, chunks: int, shown: bool = False) -> Done:
     """Return the end of a continuation.
 
     Args:
         stop: The reason of the end.
         message: The sum of the chunks with counts; None if the connection was closed before they came.
         chunks: The number of chunks with text. Each counts as a token if the server has counted none.
+        shown: Whether the text has the model's whole thought, so that none of it is hidden.
     """
     usage: Any = getattr(message, "usage_metadata", None) or {}
     read = usage.get("input_tokens", 0)
     cached = (usage.get("input_token_details") or {}).get("cache_read", 0) or 0
-    written = usage.get("output_tokens", 0) or chunks
-    return Done(stop, prefilled=read - cached, cached=cached, decoded=written)
+    thinking = 0 if shown else (usage.get("output_token_details") or {}).get("reasoning", 0) or 0
+    written = usage.get("output_tokens", 0)  # LangChain counts the hidden thinking with the output
+    decoded = max(0, written - thinking) if written else chunks
+    return Done(stop, prefilled=read - cached, cached=cached, decoded=decoded, thinking=thinking)
 
 
 def _metadata(message: Any) -> dict[str, Any]:

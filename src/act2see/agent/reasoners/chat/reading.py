@@ -104,7 +104,7 @@ class Reading:
             stop = StopReason.UNTIL
         elif self.is_too_long or finish_reason(self.message) in LIMIT_REASONS:
             stop = StopReason.LENGTH
-        return make_done(stop, self.message, self._chunks)
+        return make_done(stop, self.message, self._chunks, shown=self._thoughts is not None)
 
     def _feed(self, text: str) -> str:
         """Read text until `until` ends it. Return the text that was read."""

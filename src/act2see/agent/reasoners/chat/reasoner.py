@@ -37,6 +37,7 @@ from act2see.agent.reasoners.chat.metadata import (
 from act2see.agent.reasoners.chat.probe import probe
 from act2see.agent.reasoners.chat.reading import Reading
 from act2see.agent.reasoners.chat.setup import provider_of
+from act2see.agent.reasoners.chat.thinking import thinking_settings
 from act2see.agent.reasoners.chat.turns import (
     Blocks,
     chat_messages,
@@ -159,6 +160,7 @@ class ChatModelReasoner(Reasoner):
         # By default LangChain asks only OpenAI's own servers for token counts.
         if hasattr(self.model, "stream_usage") and "stream_usage" not in self.model.model_fields_set:
             settings["stream_usage"] = True
+        settings |= thinking_settings(self.model, request.max_thinking)
         if not self.continuation:
             turns = chat_messages(request.rollout, self._blocks)
             return split_at_pictures(turns) if self._is_ollama else turns, settings

@@ -30,7 +30,7 @@ from act2see.errors import ConfigError, ReasonerError, SetupError, WeightsError
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.forks import Lock, leak, renew_after_fork
 from act2see.tools.runtime.text import first_line
-from act2see.tools.runtime.weights import resolve_weights
+from act2see.tools.runtime.weights import cached_folder
 
 if TYPE_CHECKING:
     from act2see.tools.video.store import FrameSource
@@ -113,7 +113,7 @@ class VLLMReasoner(Reasoner):
             raise ConfigError(_NOT_INSTALLED if is_missing else f"vLLM cannot be imported: {e}") from e
         from transformers import AutoTokenizer
 
-        folder = resolve_weights(adapter) if adapter else None
+        folder = cached_folder(adapter) if adapter else None
         given = {
             "enable_prefix_caching": True,
             "limit_mm_per_prompt": {"image": images, "video": 0},
