@@ -11,13 +11,8 @@ film), and the question on a film without an index.
 Predicted: 1.05. A call starts when both are done; the initial frames come before the index is begun, and the
 search after it.
 
-<<<<<<< HEAD
-Measured, while four other processes kept both cores busy: 1.04, and 0.52 of the sum. In two of the five
-rounds it was 1.4.
-=======
-Measured, while four other processes kept both cores busy: 1.04, and 0.52 of the sum. In two of the five
-rounds it was 1.4 and 1.5, since the index took longer beside the question than alone.
->>>>>>> waitless
+Measured: 1.02, and 0.51 of the sum. While four other processes kept both cores busy, the median was 1.04, and
+two of five rounds took 1.4 and 1.5 times as long.
 """
 
 from __future__ import annotations
