@@ -31,6 +31,9 @@ class Reply:
         default_factory=lambda: {"message": "the script says so", "type": "scripted"}
     )
     model: str = "m"
+    thought: tuple[str, ...] = ()
+    """The thought, which local servers send before the text, in a field of its own."""
+    thought_field: str = "reasoning_content"
 
 
 @dataclass
@@ -92,6 +95,8 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
                 return
             self.stream()
             self.model = reply.model
+            for piece in reply.thought:
+                self._event({reply.thought_field: piece})
             text = "".join(reply.pieces)
             end = min([i for s in body.get("stop") or [] if (i := text.find(s)) >= 0], default=len(text))
             sent = 0

@@ -130,8 +130,10 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
     Raises:
         ConfigError: The file cannot be read, or a key or a value is invalid.
     """
+    if isinstance(source, str) and source in PRESETS:
+        source = _variant(source, changes)
     data, where, file = _read_source(source)
-    base = preset_data(str(data.pop("preset"))) if "preset" in data else {}
+    base = preset_data(_variant(str(data.pop("preset")), data)) if "preset" in data else {}
     folder = str(file.absolute().parent) if file else os.curdir
     if isinstance(named := data.get("folder"), str):
         data["folder"] = folder = os.path.abspath(os.path.join(folder, os.path.expanduser(named)))
@@ -169,6 +171,18 @@ def _read_source(
         near = get_close_matches(str(file), PRESETS, n=1)
         hint = f"; did you mean the preset {near[0]!r}?" if near else ""
         raise ConfigError(f"there is no config file {file}{hint}") from e
+
+
+def _variant(preset: str, data: Mapping[str, Any]) -> str:
+    """Return the preset that has this preset's model on another engine, if data only changes the engine.
+
+    `preset: laptop` with `reasoner: {use: transformers}` is the preset `laptop-transformers`.
+    """
+    reasoner = data.get("reasoner")
+    if not isinstance(reasoner, Mapping) or "weights" in reasoner:
+        return preset
+    variant = f"{preset}-{reasoner.get('use')}"
+    return variant if variant in PRESETS else preset
 
 
 def load_section(kind: type[S], source: S | Mapping[str, Any] | None, where: str) -> S:

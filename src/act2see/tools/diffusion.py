@@ -29,7 +29,7 @@ from act2see.tools.runtime.batching import MicroBatcher, Stop
 from act2see.tools.runtime.forks import RLock, check_inherited, natively, renew_after_fork
 from act2see.tools.runtime.memory import in_halves, out_of_memory, release
 from act2see.tools.runtime.quiet import quiet
-from act2see.tools.runtime.weights import Wanted, local_weights, not_loaded, pick_device
+from act2see.tools.runtime.weights import Wanted, local_weights, not_loaded, pick_device, pick_dtype
 from act2see.tools.video.store import Pixels
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,8 @@ class DiffusionOptions(ToolOptions):
     waiting: Count = 64
     """Largest number of frames in the queue."""
     device: str = "auto"
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
+    """Data type of the computation; `auto` is bfloat16 where it is fast."""
     quantise: Literal["none", "nf4"] = "none"
     """Whether the transformer or UNet is loaded in four bits."""
     offload: Literal["none", "model", "sequential"] = "none"
@@ -272,6 +273,8 @@ class Diffuser:
 
         o = self.options
         weights = local_weights("the generator's weights", o.weights, self._left_out)
+        device = pick_device(o.device)
+        dtype = pick_dtype(o.dtype, device)
         try:
             parts = AutoPipelineForImage2Image.load_config(weights)
             given: dict[str, Any] = {}
@@ -280,14 +283,13 @@ class Diffuser:
                 if part in parts and not (o.text_encoder_3 and parts[part][0]):
                     given[part] = None
             if o.quantise != "none":
-                given["quantization_config"] = quantisation(o.dtype, parts)
+                given["quantization_config"] = quantisation(dtype, parts)
             pipeline: Any = AutoPipelineForImage2Image.from_pretrained(
-                weights, dtype=getattr(torch, o.dtype), use_safetensors=True, **given
+                weights, dtype=getattr(torch, dtype), use_safetensors=True, **given
             )
         except (OSError, ValueError) as e:
             raise not_loaded("the generator's weights", o.weights, e) from e
         pipeline.set_progress_bar_config(disable=True)
-        device = pick_device(o.device)
         if o.offload == "model" and device != "cpu":
             pipeline.enable_model_cpu_offload(device=device)
         elif o.offload == "sequential" and device != "cpu":

@@ -2,8 +2,8 @@
 
 A model opens each of its turns with `<think>`, although the thought is open already: that tag is left out.
 APIs cut off stop strings: they are restored if a tag was left open. Characters that a server split between
-two chunks are joined. Ollama sends the thought of a model apart from its reply: the two are joined with the
-tags of a thought, since a model calls tools while it thinks.
+two chunks are joined. Local servers send the thought of a model apart from its reply: the two are joined with
+the tags of a thought, since a model calls tools while it thinks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Reading:
         """The sum of the chunks with counts or finish reasons; None if none has come."""
         self._request = request
         self._continues = continues
-        self._opening = _OpeningFilter(not continues and not thinks_apart)
+        self._opening = _OpeningFilter(not continues)
         self._surrogates = _SurrogateJoiner()
         self._thoughts = _ThoughtJoiner(request.rollout) if thinks_apart else None
         self._chunks = 0
@@ -50,18 +50,16 @@ class Reading:
     def take(self, chunk: Any) -> str:
         """Read a chunk of LangChain. Return its new text, up to the end of the text."""
         # Only chunks with counts and reasons are summed: summing all texts takes longer than a token.
-        has_facts = bool(chunk.additional_kwargs) and not self._thoughts
+        has_facts = bool(chunk.additional_kwargs.keys() - {"reasoning_content"})
         if chunk.usage_metadata or has_facts or finish_reason(chunk):
             self.message = chunk if self.message is None else self.message + chunk
         if self.ended:
             self._drained += 1
             return ""
-        text = str(chunk.text)
-        if self._thoughts:
-            text = self._thoughts.join(str(chunk.additional_kwargs.get("reasoning_content") or ""), text)
-        self._chunks += bool(text)
-        text = self._surrogates.read(text)
-        return self._feed(self._opening.read(text))
+        reply = self._opening.read(str(chunk.text))
+        thought = str(chunk.additional_kwargs.get("reasoning_content") or "") if self._thoughts else ""
+        self._chunks += bool(chunk.text or thought)
+        return self._feed(self._surrogates.read(self._join(thought, reply)))
 
     @property
     def is_over(self) -> bool:
@@ -83,8 +81,8 @@ class Reading:
         """Return the text that was held back, at the end of the stream."""
         if self.ended:
             return ""
-        text = self._surrogates.flush()
-        return self._feed(self._opening.read(text) + self._opening.flush())
+        text = self._surrogates.read(self._join("", self._opening.flush()))
+        return self._feed(text + self._surrogates.flush())
 
     def close_tag(self) -> str:
         """Return the closing tag that the API has cut off; empty if no tag was left open."""
@@ -105,6 +103,9 @@ class Reading:
         elif self.is_too_long or finish_reason(self.message) in LIMIT_REASONS:
             stop = StopReason.LENGTH
         return make_done(stop, self.message, self._chunks, shown=self._thoughts is not None)
+
+    def _join(self, thought: str, reply: str) -> str:
+        return self._thoughts.join(thought, reply) if self._thoughts else reply
 
     def _feed(self, text: str) -> str:
         """Read text until `until` ends it. Return the text that was read."""

@@ -119,7 +119,7 @@ class ChatModelReasoner(Reasoner):
         chunks = self._chunks(messages, settings, random.Random(request.sampling.seed))
         if self.in_background:
             chunks = relay(chunks)
-        reading = Reading(request, self.continuation, thinks_apart=self._is_ollama)
+        reading = Reading(request, self.continuation, thinks_apart=self._thinks_apart)
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -140,6 +140,11 @@ class ChatModelReasoner(Reasoner):
             if tag := reading.close_tag():
                 yield Delta(tag)
         yield reading.done()
+
+    @property
+    def _thinks_apart(self) -> bool:
+        """Whether the chunks have the thought apart from the reply."""
+        return self._is_ollama or bool(getattr(self.model, "keeps_thought", False))
 
     @property
     def _is_ollama(self) -> bool:

@@ -87,7 +87,14 @@ def _init_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMo
         with warnings.catch_warnings():
             # LangChain warns of a provider that it guesses from the model's name.
             warnings.simplefilter("ignore", DeprecationWarning)
-            model: BaseChatModel = init_chat_model(name, **options)
+            model: BaseChatModel
+            if _named_provider(name, options) == "openai" and options.get("base_url"):
+                from act2see.agent.reasoners.chat.local_openai import LocalChatOpenAI
+
+                given = {key: value for key, value in options.items() if key != "model_provider"}
+                model = LocalChatOpenAI(model=name.removeprefix("openai:"), **given)
+            else:
+                model = init_chat_model(name, **options)
     except ImportError as e:
         if found := re.search(r"`(pip install [\w.-]+)`", str(e)):
             raise ConfigError(f"{where} {name!r} needs its provider's package: {found[1]}") from e
@@ -102,7 +109,9 @@ def _init_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMo
 
 def provider_of(model: BaseChatModel) -> str:
     """Return LangChain's name of a chat model's provider: `openai` for `langchain_openai.ChatOpenAI`."""
-    return type(model).__module__.partition(".")[0].removeprefix("langchain_")
+    packages = [kind.__module__.partition(".")[0] for kind in type(model).__mro__]
+    known = [package for package in packages if package.startswith("langchain_")]
+    return (known or packages)[0].removeprefix("langchain_")
 
 
 def _named_provider(name: str, options: Mapping[str, Any]) -> str:

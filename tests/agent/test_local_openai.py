@@ -1,0 +1,72 @@
+"""The chat reasoner on local servers with OpenAI's protocol, such as LM Studio and MLX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.agent.openai_server import Reply, Server, openai_server
+from tests.agent.test_chat import QUICK, black, write
+from tests.graphs.doubles import clip_in, parts_in
+
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+from act2see.agent.reasoners.chat.setup import chat_model, provider_of
+from act2see.graphs.ask import create_act2see
+from act2see.graphs.config import load_config
+from act2see.graphs.run import aask
+
+pytest.importorskip("langchain_openai", reason="needs the chat extra")
+
+
+def reasoner(server: Server, **options: Any) -> ChatModelReasoner:
+    given = {"base_url": server.url, "api_key": "none", "max_retries": 0, **options}
+    return ChatModelReasoner(chat_model("openai:m", given, "test"), black, "m", QUICK)
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+async def test_a_thought_in_a_field_of_its_own_is_kept(field: str) -> None:
+    with openai_server(Reply(("The ", "ring."), thought=("I ", "look."), thought_field=field)) as server:
+        text, done = await write(reasoner(server))
+    assert text == "I look.</think>\n\nThe ring."
+    assert (done.cached, done.decoded) == (40, 7)
+
+
+async def test_a_thought_within_the_reply_is_unchanged() -> None:
+    """LM Studio can keep the thought in the reply; the opening tag only repeats that of the prompt."""
+    with openai_server(Reply(("<thi", "nk>\nI look.</think>", "\n\nThe ring."))) as server:
+        text, _ = await write(reasoner(server))
+    assert text == "I look.</think>\n\nThe ring."
+
+
+async def test_a_call_within_the_thought_runs_the_tool(tmp_path: Path) -> None:
+    replies = (
+        Reply(("never",), thought=("I look. <retrieve>the ", "ring</retrieve> never")),
+        Reply(("<answer>the ring</answer>",), thought=("It is lit.",)),
+    )
+    with openai_server(*replies) as server:
+        _, parts = parts_in(tmp_path, reasoner(server))
+        config = load_config(
+            "micro", cache=str(tmp_path / "cache"), view={"guard": None}, reasoner={"prompt": "zero-shot"}
+        )
+        graph = create_act2see(config, parts=parts)
+        trace = await aask(graph, clip_in(tmp_path), "What turns red?", ["the ring", "the cross"])
+    assert [call.query for call in trace.calls] == ["the ring"]
+    assert trace.choice == "the ring"
+
+
+def test_only_other_addresses_get_the_client_that_keeps_thoughts() -> None:
+    local: Any = chat_model("openai:m", {"base_url": "http://127.0.0.1:1/v1", "api_key": "none"}, "test")
+    hosted: Any = chat_model("openai:m", {"api_key": "none"}, "test")
+    assert (local.keeps_thought, getattr(hosted, "keeps_thought", False)) == (True, False)
+    assert (provider_of(local), provider_of(hosted)) == ("openai", "openai")
+
+
+def test_the_engine_of_a_preset_is_changed_by_one_key(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: laptop\nreasoner: {use: transformers}\n", encoding="utf-8")
+    expected = load_config("laptop-transformers").reasoner
+    assert load_config(file).reasoner == expected
+    assert load_config("laptop", reasoner={"use": "transformers"}).reasoner == expected
+    own = load_config("laptop", reasoner={"use": "transformers", "weights": "micro:vlm"}).reasoner
+    assert (own.weights, own.prompt) == ("micro:vlm", "auto")
