@@ -86,8 +86,7 @@ async def test_server_reads_the_rendered_rollout(tmp_path: Path) -> None:
     assert [p.replace("\ufdd0", "") for p in server.prompts] == scripted.rollouts
     packer = Packer.from_pretrained(resolve_weights(MODEL))
     user = server.ids[0]
-    text, sign, rest = LOOK.partition("<retrieve>")
-    look = packer.codec.encode(text, "model") + packer.codec.encode(sign + rest, "model")
+    look = packer.codec.encode(LOOK, "model")
     assert server.ids[1][: len(user) + len(look)] == user + look  # the same prefix
     # The mark that is spelled out in the question is plain text.
     assert user.count(packer.codec.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2

@@ -187,7 +187,7 @@ def test_usage_errors_are_one_line() -> None:
     ("words", "offered"),
     [
         ("act2see ask --preset pa", ["paper", "paper-24gb"]),
-        ("act2see config show la", ["laptop"]),
+        ("act2see config show la", ["laptop", "laptop-transformers"]),
         ("act2see micro clip --family o", ["observe"]),
         ("act2see tra", ["trace"]),
         ("act2see ask --resume ", []),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from act2see import aask, create_act2see, load_config
+from act2see.agent.packing import Packer
 from act2see.graphs.ask import Graph
 from act2see.graphs.parts import build_parts
 from act2see.micro import guard
@@ -15,6 +16,7 @@ from act2see.micro.questions import FAMILIES, ToolCall, make_item
 from act2see.micro.recipe import train as recipe
 from act2see.micro.recipe.learn_generator import score_edit
 from act2see.micro.world import write_clip
+from act2see.tools.runtime.weights import resolve_weights
 from act2see.trace.record import Frames, Text
 from act2see.trace.trace import Trace
 
@@ -116,3 +118,15 @@ async def test_a_clip_without_a_board_is_refused(graph: Graph, tmp_path: Path) -
     trace = await aask(graph, tmp_path / "other.mp4", "What is this?")
     assert (trace.answer or "").startswith(guard.MESSAGE)
     assert not trace.calls
+
+
+def test_tags_have_ids_of_their_own_as_in_training() -> None:
+    """The weights were trained with a call and the text before it tokenised apart; the tokenizer keeps that."""
+    codec = Packer.from_pretrained(resolve_weights("micro:vlm")).codec
+    for text, call in (
+        ("\nTools: retrieve, generate.", "<retrieve>the circle blinks</retrieve>"),
+        ("look. ", "<generate>the board is tipped to the left</generate>"),
+        (" It is green.</think>\n", "<answer>green</answer>"),
+    ):
+        apart = codec.encode(text, "model") + codec.encode(call, "model")
+        assert codec.encode(text + call, "model") == apart

@@ -148,7 +148,7 @@ def _explain_threshold(config: Config, finder: Finder, found: Found, threshold: 
     uncalibrated = is_uncalibrated(config, calibration)
     if refused or uncalibrated:
         advice = "; `act2see calibrate` finds one" if uncalibrated else ""
-        note(f"threshold: {describe_threshold(config, calibration)}{advice}")
+        say(f"threshold: {describe_threshold(config, calibration)}{advice}", "dim")
 
 
 def _write_folder(to: Path, rows: Sequence[tuple[FrameRef, float]], page: str, store: FrameStore) -> None:

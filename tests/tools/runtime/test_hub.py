@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.tools.hub_server import Hub, hub_server
+from tests.tools.hub_server import SHA, Hub, hub_server
 
 from act2see.errors import UnreachableError, WeightsError
 from act2see.tools.runtime.hub import fetch, list_files, wanted
+from act2see.tools.runtime.revisions import revision_of
 
 PACKAGE = Path(__file__).resolve().parents[3] / "src" / "act2see"
 MODEL = {
@@ -158,6 +159,7 @@ def test_a_gated_repository(hub: Hub) -> None:
 def test_the_licence_is_named_where_it_is_known(hub: Hub) -> None:
     name = "stabilityai/stable-diffusion-3.5-large"
     hub.repos[name] = dict(PIPELINE)
+    hub.revisions[str(revision_of(name))] = SHA
     hub.gated.add(name)
     with pytest.raises(WeightsError, match=r"its licence \(Stability AI Community License\)"):
         list_files(name, endpoint=hub.url)
