@@ -112,7 +112,7 @@ def test_find_marks_frames_below_the_threshold(place: Place, board: list[tuple[s
     assert absent.stdout.count("no match") == 2
     assert "No match: the closest frame, at " in absent.stdout
     assert "threshold: " in absent.stdout
-    assert "of the weights" in absent.stderr
+    assert "of the weights" in absent.stdout
     assert page.read_text(encoding="utf-8").count("no match, score") == 2
     segments = place.run("find", clip, "a dog", "--segments")
     assert "No match: the closest frame, at " in segments.stdout

@@ -121,7 +121,7 @@ async def test_a_clip_without_a_board_is_refused(graph: Graph, tmp_path: Path) -
 
 
 def test_tags_have_ids_of_their_own_as_in_training() -> None:
-    """The weights were trained with a call and the text before it tokenised apart; the tokenizer keeps that."""
+    """The weights were trained with a call and the text before it tokenised apart."""
     codec = Packer.from_pretrained(resolve_weights("micro:vlm")).codec
     for text, call in (
         ("\nTools: retrieve, generate.", "<retrieve>the circle blinks</retrieve>"),
