@@ -53,6 +53,7 @@ from act2see.tools.base import FrameTool, LoadsModels, NeedsIndex, ToolContext, 
 from act2see.tools.frames import FrameRef
 from act2see.tools.runtime.faults import restored, to_user_error
 from act2see.tools.runtime.text import clean_text, first_line
+from act2see.tools.runtime.weights import read_ahead, wanted_by
 from act2see.trace.events import AnswerEvent, FramesEvent, ViewEvent
 from act2see.trace.record import Answer, Frames, Review
 
@@ -191,7 +192,9 @@ class _Nodes:
             answer = Answer(text=f"<answer>{refusal}</answer>", body=refusal, forced=True)
             update["segments"] = [None, answer.model_dump(mode="json")]
         elif settings.budget.calls:
-            await self.indexing.begin(run, settings.tools.values(), video.path)
+            tools = settings.tools.values()
+            await self.indexing.begin(run, tools, video.path)
+            await asyncio.to_thread(lambda: read_ahead([w for tool in tools for w in wanted_by(tool)]))
         return Command(update=update, goto="answer" if refusal else "reason")
 
     async def approve(self, state: AskState, runtime: Runtime[AskContext]) -> Command[Any]:

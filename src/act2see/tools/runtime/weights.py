@@ -8,7 +8,8 @@ downloads: a question must not wait for gigabytes. Only safetensors are loaded, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -180,6 +181,31 @@ def wanted_by(part: object) -> Iterator[Wanted]:
     """Yield the weights that a part would load now; none unless it `UsesWeights`."""
     if isinstance(part, UsesWeights):
         yield from part.wanted()
+
+
+def read_ahead(wanted: Iterable[Wanted]) -> None:
+    """Ask the system to read files of weights into its memory, where loading them will find them.
+
+    Models are not loaded ahead: loading one changes torch's default data type for the whole process, and the
+    reasoner may be computing. Missing weights are skipped, and so is everything on systems without such
+    advice.
+
+    Args:
+        wanted: The weights that a call would load.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for weights in wanted:
+        try:
+            parts = [*weight_files(find_weights(weights.name), weights.without)]
+        except (ConfigError, WeightsError, OSError, ValueError):
+            continue  # the call reports it
+        for file in (file for _, files in parts for file in files):
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(descriptor)
 
 
 def local_weights(what: str, name: str, without: Sequence[str] = ()) -> str:
