@@ -169,6 +169,18 @@ def test_model_of_a_server_with_openais_protocol(
         assert "openai:gpt-nosuch: can be set up; its provider does not list models" in said
 
 
+@pytest.mark.parametrize("weights", ["openai:qwen3-vl:4b", "openai:publisher/model"])
+def test_names_in_a_servers_list(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, weights: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "made-up")
+    with openai_server() as server:
+        listed = {"id": weights.removeprefix("openai:"), "name": "A name for people", "object": "model"}
+        server.models = 200, {"data": [listed]}
+        said = run("doctor", "--config", api_file(tmp_path, server.url, weights), code=1).stdout
+    assert f"{weights}: its provider accepts the key and has the model" in said
+
+
 def test_provider_that_cannot_be_reached(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unused_tcp_port: int
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from act2see.graphs.config import PRESETS, Config, load_config
 from act2see.graphs.needs import needed_weights
+from act2see.graphs.parts import reasoner_needs
 from act2see.tools.plugins import chosen_tool
 from act2see.tools.runtime.catalogue import NF4, Known, catalogue, memory_of
 
@@ -38,6 +39,15 @@ def test_every_weight_has_a_valid_name_and_is_known(preset: str) -> None:
         chosen_tool(tool.use, tag, tool.options)  # its options exist
     if preset in ("api", "ollama"):
         assert re.fullmatch(r"\w+:[\w.:-]+", config.reasoner.weights)
+
+
+@pytest.mark.parametrize("preset", [p for p in LARGE if p != "api"])
+def test_the_context_holds_the_largest_run(preset: str) -> None:
+    reasoner = load_config(preset).reasoner
+    needs = reasoner_needs(load_config(preset))
+    frame = (-(-needs.side // 32)) ** 2 + 2  # Qwen3-VL: one token for 32 x 32 pixels, between two marks
+    context = reasoner.options["num_ctx"] if preset == "ollama" else reasoner.context
+    assert context >= needs.context(frame)
 
 
 def test_needed_weights_of_a_preset() -> None:

@@ -36,6 +36,24 @@ def test_all_parts_of_a_split_model_are_chosen() -> None:
     assert choose_files(files, "a/b", "Q8_0") == [*sorted(parts), "mmproj-Big-bf16.gguf"]
 
 
+def test_only_the_first_of_several_models_is_chosen() -> None:
+    files = ["A-2B-Q8_0.gguf", "A-4B-Q8_0.gguf", "mmproj-A-F16.gguf"]
+    assert choose_files(files, "a/b", "Q8_0") == ["A-2B-Q8_0.gguf", "mmproj-A-F16.gguf"]
+
+
+def test_missing_part_is_named() -> None:
+    files = ["Big-Q8_0-00001-of-00003.gguf", "Big-Q8_0-00003-of-00003.gguf", "mmproj-Big-F16.gguf"]
+    with pytest.raises(WeightsError, match="Big-Q8_0: 2 of 3 parts are there"):
+        choose_files(files, "a/b", "Q8_0")
+
+
+def test_dynamic_quantisations_differ_from_plain_ones() -> None:
+    files = ["Model-Q4_K_XL.gguf", "Model-UD-Q4_K_XL.gguf", "mmproj-F16.gguf"]
+    assert choose_files(files, "a/b", "UD-Q4_K_XL")[0] == "Model-UD-Q4_K_XL.gguf"
+    with pytest.raises(WeightsError, match="it has Q4_K_XL, UD-Q4_K_XL"):
+        choose_files(files, "a/b", "Q8_0")
+
+
 def test_names_with_a_dot_before_the_quantisation() -> None:
     assert choose_files(["Model.Q4_K_M.gguf", "Model.mmproj-f16.gguf"], "a/b", "Q4_K_M") == [
         "Model.Q4_K_M.gguf",

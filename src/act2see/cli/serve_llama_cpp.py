@@ -118,7 +118,7 @@ def server_arguments(config: Config, host: str = "127.0.0.1", port: int = 8080) 
             "to a GGUF repository (owner/name:Q8_0) or file (docs/models.md)"
         )
     frame_tokens = (-(-needs.side // _TOKEN_SIDE)) ** 2 + 2  # with the marks around it
-    context = reasoner.context or needs.context(frame_tokens)
+    context = max(reasoner.context or 0, needs.context(frame_tokens))  # less would be refused before a run
     return [
         *_model_arguments(reasoner.weights, reasoner.options.get("mmproj")),
         "--alias",

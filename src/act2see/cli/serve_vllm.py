@@ -145,9 +145,9 @@ def serve_arguments(
     repository, revision = split_revision(weights)[0], revision_of(weights)
     folder = "".join(c if c.isalnum() or c in "-." else "-" for c in reasoner.weights)
     tokenizer = write_tokenizer(weights, cache / folder)
-    context = reasoner.context
-    if not context:
-        context = _limit_context(weights, needs.context(_frame_tokens(weights, needs)))
+    # Less than a run needs would be refused before the run.
+    needed = needs.context(_frame_tokens(weights, needs))
+    context = _limit_context(weights, max(reasoner.context or 0, needed))
     options: dict[str, str | None] = {
         "served-model-name": reasoner.weights,
         "host": host,

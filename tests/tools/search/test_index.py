@@ -26,7 +26,7 @@ def build(
     for p in parts:
         if len(p):
             writer.add(p * 4, p / 3, features[p])
-    return writer.write(folder / id, id, {"video": "v"}), features
+    return writer.write(folder / id, id, {"video": id}), features
 
 
 def reference(phrases: np.ndarray, features: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from act2see.errors import StoreError
+from act2see.errors import StoreError, VideoError
 from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.tools.search.finder import Finder
@@ -93,11 +93,37 @@ def vectors(index: FrameIndex) -> list[bytes]:
     return [index.rows.reconstruct(n).tobytes() for n in range(index.rows.ntotal)]
 
 
+class Replaces(Means):
+    """Replaces the video by another one after three batches."""
+
+    def __init__(self, film: Path, other: bytes) -> None:
+        super().__init__()
+        self.film, self.other = film, other
+
+    def frames(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float16]:
+        if self.encoded == 3 * BATCH:
+            self.film.unlink()
+            self.film.write_bytes(self.other)
+        return super().frames(pixels)
+
+
 def check_equal(index: FrameIndex, whole: FrameIndex) -> None:
     assert index.id == whole.id
     assert index.frames.tolist() == whole.frames.tolist()
     assert index.seconds.tolist() == whole.seconds.tolist()
     assert vectors(index) == vectors(whole)
+
+
+def test_video_replaced_while_indexed(film: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.mp4"
+    mine.write_bytes(Path(film).read_bytes())
+    other = write_clip(make_item("blink", 1, seconds=60).clip, tmp_path / "other.mp4", 96)
+    with pytest.raises(VideoError, match=r"mine\.mp4 changed while it was indexed: ask again"):
+        finder_in(tmp_path / "cache", Replaces(mine, other.read_bytes())).index(str(mine))
+    assert not list((tmp_path / "cache" / "indexes").glob("*.parts"))
+    finder = finder_in(tmp_path / "cache", Means())
+    check_equal(finder.index(str(mine)), finder_in(tmp_path / "other", Means()).index(str(other)))
+    check_equal(finder.index(film), finder_in(tmp_path / "first", Means()).index(film))
 
 
 def interrupted(cache: Path, film: str, *, at: int = 48, save_every: float = 0.0) -> Path:

@@ -9,7 +9,7 @@ there.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ DEFAULT_QUANTISATION = "Q4_K_M"
 # Vision files in the order of preference: float16 is nearly exact, and half as large as float32.
 _VISION_TYPES = ("f16", "bf16", "q8_0", "f32")
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
-_PART = re.compile(r"-\d{5}-of-\d{5}$")  # of a model that is split into several files
+_PART = re.compile(r"-\d{5}-of-(\d{5})$")  # of a model that is split into several files
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,10 @@ def choose_files(files: Collection[str], repository: str, quantisation: str) -> 
     found = sorted(file for file in files if file.lower().endswith(".gguf"))
     vision = [file for file in found if "mmproj" in file.lower()]
     models = [file for file in found if file not in vision]
-    chosen = [file for file in models if _quantisation(file) == quantisation.lower()]
-    if not chosen:
+    chosen = [file for file in models if _has_quantisation(file, quantisation)]
+    if chosen:
+        chosen = _parts_of_first(chosen)
+    else:
         known = sorted({_quantisation(file).upper() for file in models} - {""})
         there = f"it has {', '.join(known)}" if known else "it holds no model in the format GGUF"
         raise WeightsError(f"{repository} has no quantisation {quantisation}: {there}")
@@ -89,10 +91,30 @@ def choose_files(files: Collection[str], repository: str, quantisation: str) -> 
     return [*chosen, min(vision, key=_rank_vision)]
 
 
+def _has_quantisation(file: str, quantisation: str) -> bool:
+    """Whether a file's name ends with a quantisation, such as `Q8_0` or `UD-Q4_K_XL`."""
+    stem = _PART.sub("", Path(file).stem).lower()
+    return stem.endswith((f"-{quantisation.lower()}", f".{quantisation.lower()}"))
+
+
+def _parts_of_first(files: Sequence[str]) -> list[str]:
+    """Return the parts of the first model among files, which can be of several models.
+
+    Raises:
+        WeightsError: A part is missing.
+    """
+    first = _PART.sub("", Path(files[0]).stem)
+    parts = [file for file in files if _PART.sub("", Path(file).stem) == first]
+    if (match := _PART.search(Path(parts[0]).stem)) and len(parts) < int(match[1]):
+        raise WeightsError(f"{first}: {len(parts)} of {int(match[1])} parts are there")
+    return parts
+
+
 def _quantisation(file: str) -> str:
     """Return the quantisation in a file's name in lower case: "q8_0" of `Model-Q8_0-00001-of-00002.gguf`."""
     stem = _PART.sub("", Path(file).stem)
-    return re.split(r"[-.]", stem)[-1].lower()
+    *before, last = re.split(r"[-.]", stem)
+    return f"ud-{last}".lower() if before and before[-1].upper() == "UD" else last.lower()
 
 
 def _rank_vision(file: str) -> int:

@@ -78,6 +78,7 @@ class IndexBuild:
     def _build(self) -> Steps:
         unfinished = UnfinishedIndex(self.folder.with_name(f"{self.id}.parts"), self.id, self.save_every)
         writer = IndexWriter()
+        self._check_video(unfinished)
         try:
             yield from self._encode(writer, unfinished)
         except VideoError as e:
@@ -88,11 +89,24 @@ class IndexBuild:
             unfinished.delete()
             writer = IndexWriter()
             yield from self._encode(writer, unfinished)
-        video = self.library.probe(self.window).info.digest
+        video = self._check_video(unfinished)
         facts = {"video": video, "encoder": self.encoder.id, "fps": self.fps}
         index = writer.write(self.folder, self.id, facts)
         unfinished.delete()
         return index
+
+    def _check_video(self, unfinished: UnfinishedIndex) -> str:
+        """Return the video's digest.
+
+        Raises:
+            VideoError: The file was replaced since the index was requested. Its frames must not be kept under
+                the name of the other content.
+        """
+        video = self.library.probe(self.window).info.digest
+        if not self.id.startswith(f"{video}-"):
+            unfinished.delete()
+            raise VideoError(f"{self.window} changed while it was indexed: ask again")
+        return video
 
     def _encode(
         self, writer: IndexWriter, unfinished: UnfinishedIndex

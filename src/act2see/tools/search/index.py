@@ -180,6 +180,8 @@ def read_index(folder: Path, id: str) -> FrameIndex:
         meta = json.loads((folder / "meta.json").read_text())
         if meta["id"] != id:
             raise ValueError(f"its name is {meta['id']}")
+        if not id.startswith(f"{meta.get('video', id)}"):
+            raise ValueError("it has the frames of another video")
         rows = faiss.read_index(str(folder / "rows.faiss"), faiss.IO_FLAG_MMAP_IFC)
         with np.load(folder / "frames.npz") as f:
             frames, seconds = f["frames"], f["seconds"]

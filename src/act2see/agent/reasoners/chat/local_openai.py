@@ -27,7 +27,7 @@ class LocalChatOpenAI(ChatOpenAI):
         made = super()._convert_chunk_to_generation_chunk(chunk, *args, **keywords)
         choices = chunk.get("choices") or [{}]
         delta = choices[0].get("delta") or {}
-        thought = next((delta[name] for name in _FIELDS if isinstance(delta.get(name), str)), "")
+        thought = next((text for name in _FIELDS if isinstance(text := delta.get(name), str) and text), "")
         if made is not None and thought:
             made.message.additional_kwargs["reasoning_content"] = thought
         return made

@@ -89,7 +89,7 @@ async def look_up(model: Any, name: str, seconds: float = TIMEOUT) -> Listing:
     names = _read_names(await _ask(model, name, seconds, count=_ALL))
     if names is None or provider_of(model) == "ollama":  # `_ask` has found the model at Ollama
         return Listing(exists=None if names is None else True)
-    wanted = name.rpartition(":")[2].removeprefix("models/")
+    wanted = (_text(model, "model_name") or _text(model, "model")).removeprefix("models/")
     if wanted in names:
         return Listing(exists=True)
     # Lists leave out aliases, which some providers resolve when they are asked for one model.
@@ -107,7 +107,7 @@ def _read_names(response: httpx.Response | None) -> list[str] | None:
         listed = response.json()
         # Google and Ollama name the list `models` and its items `name`; the others `data` and `id`.
         items = listed.get("models") or listed.get("data") or []
-        names = [str(item.get("name") or item.get("id") or "") for item in items]
+        names = [str(item.get("id") or item.get("name") or "") for item in items]
     except (ValueError, AttributeError, TypeError):
         return None
     return [found.removeprefix("models/") for found in names if found] or None

@@ -247,7 +247,10 @@ class LlamaCppReasoner(Reasoner):
                 f"{self.name} sent nothing for {self.backoff.silence:g} s: is {self.url} overloaded, or has "
                 "it hung? Raise reasoner.options.silence on a slow machine"
             )
-        return ReasonerError(f"{self.name} {'broke off' if began else 'failed'}: {line}")
+        broke = "broke off" if began else "failed"
+        return ReasonerError(
+            f"{self.name} {broke}: {line}; if the server has ended, start it again, then resume the run"
+        )
 
     def _refusal(self, error: StatusError, line: str, frames: int) -> ReasonerError:
         if error.status in (401, 403):
