@@ -56,7 +56,13 @@ async def saved_runs() -> AsyncIterator[AsyncSqliteSaver]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
-            yield saver
+            try:
+                yield saver
+            finally:
+                # After Ctrl-C LangGraph still saves, in the background, that the node was cancelled. A connection
+                # that closes in the middle of a write keeps the file locked for as long as its cursor lives.
+                async with saver.lock:
+                    await saver.conn.close()
     except (sqlite3.Error, FileExistsError, PermissionError, NotADirectoryError) as e:
         raise StoreError(
             f"the saved runs in {path} cannot be used ({e}): "
