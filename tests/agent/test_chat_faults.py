@@ -17,12 +17,13 @@ from tests.graphs.doubles import clip_in, parts_in
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Done, Request, Sampling
 from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+from act2see.agent.reasoners.chat.setup import chat_model
 from act2see.agent.reasoners.faults import Backoff
 from act2see.agent.rollout import ImagePiece, Rollout, TextPiece
 from act2see.errors import ConfigError, ContextError, ReasonerError, SetupError
 from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.config import load_config
-from act2see.graphs.parts import build_parts, chat_model
+from act2see.graphs.parts import build_parts
 from act2see.graphs.run import aresume
 from act2see.tools.frames import FrameRef
 from act2see.trace.events import TokenEvent

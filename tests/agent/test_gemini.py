@@ -27,12 +27,12 @@ from tests.graphs.doubles import clip_in, parts_in
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Done
 from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+from act2see.agent.reasoners.chat.setup import chat_model
 from act2see.agent.reasoners.chat.thinking import thinking_settings
 from act2see.agent.reasoners.faults import Backoff
 from act2see.errors import ConfigError, ContextError, ReasonerError, RefusedError, SetupError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
-from act2see.graphs.parts import chat_model
 from act2see.graphs.run import aask
 from act2see.trace.page import trace_html
 from act2see.trace.terminal import answer_lines

@@ -9,7 +9,7 @@ import typer
 
 from act2see.cli.complete import config_sources
 from act2see.cli.options import Preset
-from act2see.cli.output import can_print, say
+from act2see.cli.output import can_print, note, say
 
 app = typer.Typer(no_args_is_help=True, help="Print and check configurations.")
 
@@ -43,13 +43,17 @@ def show(
 
 @app.command("check")
 def check(file: Annotated[Path, typer.Argument(help="A YAML file.", show_default=False)]) -> None:
-    """Check a configuration: its keys, its tools and their options, and its local weights.
+    """Check a configuration: its keys, its tools and their options, the kind of its weights, and its local
+    weights.
 
     Needs a YAML file. [bold]act2see doctor --config FILE[/bold] checks whether this machine can run it.
     """
     from act2see.graphs.config import load_config
+    from act2see.graphs.names import check_name
     from act2see.graphs.parts import build_parts
 
     config = load_config(file)
     build_parts(config)
+    if warning := check_name(config.reasoner):
+        note(f"warning: {warning}")
     say(f"ok: {file} ({config.name}, tools: {', '.join(config.tools) or 'none'})")

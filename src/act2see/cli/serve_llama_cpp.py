@@ -18,6 +18,7 @@ import typer
 
 from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import note, say
+from act2see.cli.ports import check_port
 from act2see.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
@@ -59,14 +60,17 @@ def llama_cpp(
     passed to llama-server.
     """
     chosen = chosen_config(preset, config)
-    command = [
-        find_server(server, required=not print_only),
-        *server_arguments(chosen, host, port or _configured_port(chosen)),
-        *context.args,
-    ]
+    configured = _configured_port(chosen)
+    port = port or configured
+    arguments = [*server_arguments(chosen, host, port), *context.args]
+    command = [find_server(server, required=not print_only), *arguments]
     if print_only:
         say(shlex.join(command))
         return
+    url = f"http://localhost:{port}"
+    check_port(host, port, ", and set reasoner.options.url to the same port")
+    if port != configured:
+        note(f"To use this server, set `reasoner.options.url: {url}` in a config file.")
     note(f"{shlex.join(command)}\n")
     import subprocess
 
@@ -76,7 +80,10 @@ def llama_cpp(
 def _configured_port(config: Config) -> int:
     """Return the port at which the config's reasoner looks for the server."""
     url = str(config.reasoner.options.get("url") or "")
-    return urlsplit(url).port or 8080
+    try:
+        return urlsplit(url).port or 8080
+    except ValueError as e:
+        raise ConfigError(f"reasoner.options.url {url!r} has no valid port: {e}") from e
 
 
 def find_server(server: Path | None, required: bool) -> str:
@@ -109,14 +116,20 @@ def server_arguments(config: Config, host: str = "127.0.0.1", port: int = 8080) 
     Raises:
         ConfigError: The reasoner is not for llama.cpp, or a file does not exist.
     """
+    from act2see.agent.reasoners.connection import read_options
+    from act2see.agent.reasoners.llama_cpp.reasoner import LlamaCppOptions
+    from act2see.graphs.names import check_name
     from act2see.graphs.parts import reasoner_needs
 
     reasoner, needs = config.reasoner, reasoner_needs(config)
     if reasoner.use != "llama-cpp":
         raise ConfigError(
-            f"the config's reasoner is `use: {reasoner.use}`: set `reasoner.use: llama-cpp`, and `weights` "
-            "to a GGUF repository (owner/name:Q8_0) or file (docs/models.md)"
+            f"the config's reasoner is `use: {reasoner.use}`: use --preset laptop, or in a config file set "
+            "`reasoner.use: llama-cpp`, and `weights` to a GGUF repository (owner/name-GGUF:Q8_0) or file "
+            "(docs/models.md)"
         )
+    check_name(reasoner)
+    read_options(LlamaCppOptions, reasoner.options)
     frame_tokens = (-(-needs.side // _TOKEN_SIDE)) ** 2 + 2  # with the marks around it
     context = max(reasoner.context or 0, needs.context(frame_tokens))  # less would be refused before a run
     return [
@@ -136,7 +149,12 @@ def server_arguments(config: Config, host: str = "127.0.0.1", port: int = 8080) 
 
 def _model_arguments(weights: str, mmproj: str | None) -> list[str]:
     """Return the arguments that name the model and its vision file."""
-    if not weights.endswith(".gguf"):
+    if not weights.lower().endswith(".gguf"):
+        if "/" not in weights:
+            raise ConfigError(
+                f"reasoner.weights {weights!r} names no model that llama.cpp can load: name a GGUF repository "
+                "(owner/name-GGUF:Q8_0) or a local file (….gguf)"
+            )
         return _downloaded(weights) or ["-hf", weights]
     for key, file in (("weights", weights), ("options.mmproj", mmproj)):
         if not file:

@@ -20,7 +20,8 @@ import typer
 
 from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import note, say
-from act2see.errors import ConfigError
+from act2see.cli.ports import check_port
+from act2see.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
     from act2see.agent.reasoners.base import Needs
@@ -64,14 +65,12 @@ def vllm(
     chosen = chosen_config(preset, config)
     with as_file(files("act2see.agent.reasoners.vllm") / "passthrough.jinja") as template:
         cache = Path(chosen.cache).expanduser() if chosen.cache else default_cache()
-        command = [
-            *launcher(python, required=not print_only),
-            *serve_arguments(chosen, template, cache / "vllm", lora or (), host, port),
-            *context.args,
-        ]
+        arguments = serve_arguments(chosen, template, cache / "vllm", lora or (), host, port)
+        command = [*launcher(python, required=not print_only), *arguments, *context.args]
         if print_only:
             say(shlex.join(command))
             return
+        check_port(host, port, ", and set reasoner.options.url to the same port")
         note(f"{shlex.join(command)}\n")
         note(f"To use this server, put into a config file:\n{client_yaml(chosen, host, port)}")
         import subprocess
@@ -129,7 +128,6 @@ def serve_arguments(
         ConfigError: The reasoner is a chat model, or an adapter is not given as `NAME=DIR`.
         WeightsError: The files of the weights cannot be read.
     """
-    from act2see.agent.reasoners.pieces import write_tokenizer
     from act2see.agent.reasoners.vllm.lora import lora_options
     from act2see.graphs.parts import reasoner_needs
     from act2see.tools.runtime.revisions import revision_of, split_revision
@@ -139,12 +137,17 @@ def serve_arguments(
     if reasoner.use == "chat":
         raise ConfigError(
             f"the config's reasoner is the chat model {reasoner.weights}, which vLLM does not serve: "
-            "choose another preset"
+            "choose another preset, such as --preset paper"
+        )
+    if reasoner.use == "llama-cpp":
+        raise ConfigError(
+            f"the config's reasoner is the GGUF model {reasoner.weights}, which llama.cpp serves: use `act2see "
+            "serve llama-cpp`, or another preset, such as --preset paper"
         )
     weights = resolve_weights(reasoner.weights)
     repository, revision = split_revision(weights)[0], revision_of(weights)
     folder = "".join(c if c.isalnum() or c in "-." else "-" for c in reasoner.weights)
-    tokenizer = write_tokenizer(weights, cache / folder)
+    tokenizer = _write_tokenizer(weights, cache / folder)
     # Less than a run needs would be refused before the run.
     needed = needs.context(_frame_tokens(weights, needs))
     context = _limit_context(weights, max(reasoner.context or 0, needed))
@@ -174,6 +177,21 @@ def serve_arguments(
         for name, path in adapters.items():
             arguments.append(json.dumps({"name": name, "path": path}))
     return arguments
+
+
+def _write_tokenizer(weights: str, folder: Path) -> Path:
+    """Write the tokenizer into `folder` and return it; say how to fetch one that is not on this machine."""
+    from act2see.agent.reasoners.pieces import write_tokenizer
+    from act2see.tools.runtime.weights import is_of_hub
+
+    try:
+        return write_tokenizer(weights, folder)
+    except WeightsError as e:
+        if not is_of_hub(weights):
+            raise
+        raise WeightsError(
+            f"{e}, or fetch them with: act2see download {weights} (the command needs a copy of the tokenizer)"
+        ) from e
 
 
 def _to_words(options: Mapping[str, str | None]) -> Iterator[str]:

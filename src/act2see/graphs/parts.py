@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
-from act2see.agent.reasoners.chat.setup import chat_model, reasoner_options
 from act2see.errors import ConfigError
 from act2see.graphs.config import Config
 from act2see.graphs.config_data import local_path
+from act2see.graphs.names import check_name
 from act2see.graphs.sections import RUN_KEYS, EncoderConfig, ReasonerConfig
 from act2see.graphs.state import AskState
 from act2see.tools.base import FrameTool, Resources
@@ -126,6 +126,7 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
         ConfigError: The chat model or the server cannot be used.
         WeightsError: Weights are missing.
     """
+    check_name(config)
     if config.use == "transformers":
         return LazyReasoner(config, store)
     if config.use == "vllm-http":
@@ -147,16 +148,10 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
         arguments |= config.options
         weights = local_weights("the reasoner's weights", config.weights)
         return VLLMReasoner.from_pretrained(weights, store, adapter=config.adapter, **arguments)
-    from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+    from act2see.agent.reasoners.chat_check import CheckedChatModel
 
-    model = chat_model(config.weights, reasoner_options(config.weights, config.options), "reasoner.weights")
-    return ChatModelReasoner(
-        model,
-        store,
-        config.weights,
-        continuation=config.continuation,
-        in_background=True,
-        ask_first=True,
+    return CheckedChatModel.from_options(
+        config.weights, store, config.options, continuation=config.continuation
     )
 
 

@@ -168,5 +168,7 @@ class NeedsConfig(Section):
     """Memory of one GPU."""
     ram: Annotated[float, Field(ge=0)] = 0
     """Memory of the CPU."""
+    ram_16bit: Annotated[float, Field(ge=0)] | None = None
+    """The same if the reasoner computes in 16 bits, in this process; None if that makes no difference."""
     disk: Annotated[float, Field(ge=0)] = 0
     """Disk space for the weights."""

@@ -12,15 +12,16 @@ import json
 import os
 import ssl
 from collections.abc import AsyncGenerator, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from act2see.agent.reasoners.faults import Backoff, without_parameter
 from act2see.errors import ConfigError
-from act2see.tools.runtime.text import first_problem
+from act2see.tools.runtime.text import first_error, first_problem
 
 BACKOFF = Backoff(requests=4, first=0.5, longest=30.0, accepted=30.0, silence=300.0)
 
@@ -38,6 +39,13 @@ class ServerOptions(BaseModel):
     """How many seconds the server may send nothing."""
     requests: Annotated[int, Field(ge=1)] = BACKOFF.requests
     """How often a request is sent at most."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError(f"{url!r} does not begin with http:// or https://: write http://{url}")
+        return url
 
     @property
     def key(self) -> str | None:
@@ -72,8 +80,11 @@ def read_options(kind: type[Options], options: Mapping[str, Any]) -> Options:
         return kind.model_validate(dict(options))
     except ValidationError as e:
         wrong, problem = first_problem(e)
-        known = ", ".join(kind.model_fields)
-        raise ConfigError(f"reasoner.options.{wrong}: {problem}; known keys: {known}") from e
+        if first_error(e)["type"] == "extra_forbidden":
+            near = get_close_matches(wrong, kind.model_fields, n=1)
+            known = f"known keys: {', '.join(kind.model_fields)}"
+            problem = f"unknown key; {f'did you mean {near[0]!r}?' if near else known}"
+        raise ConfigError(f"reasoner.options.{wrong}: {problem}") from e
 
 
 class StatusError(Exception):

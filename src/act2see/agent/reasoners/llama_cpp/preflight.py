@@ -1,12 +1,19 @@
-"""Before a run: can the llama.cpp server see, has it room for a run, which marker stands for a frame?
+"""Before a run: has the llama.cpp server the configured model, can it see, has it room for a run?
 
-`/props` gives the slots, the context of one and the marker; one request of a single token with the largest
-frame tells how many tokens such a frame takes. All that is wrong is said in one error, with what to change.
+`/props` gives the model, the slots, the context of one and the marker that stands for a frame; one request of a
+single token with the largest frame tells how many tokens such a frame takes. What is wrong is said in one
+error, with what to change.
+
+`act2see serve llama-cpp` gives the server the configured name. A server that was started otherwise names its
+file, so names are compared without folders, signs and capitals: `Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0` is
+`Qwen3VL-2B-Thinking-Q8_0.gguf`. Only certainly different models are refused.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -19,6 +26,7 @@ from act2see.errors import SetupError
 from act2see.tools.video.store import encode_png
 
 _OLD_MARKER = "<__media__>"  # of servers that do not name theirs
+_QUANTISATION = re.compile(r"(?:^|[-_.:])((?:ud-)?(?:i?q\d\w*|bf16|f16|f32|mxfp4\w*))$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,8 @@ class ServerFacts:
 
     model: str
     """Its name for the model."""
+    file: str
+    """The path of the model's file on the server."""
     context: int
     """Tokens of one slot: a prompt and its answer."""
     slots: int
@@ -47,6 +57,11 @@ async def read_facts(connection: ServerConnection) -> ServerFacts:
         StatusError, ValueError, OSError, httpx.TransportError: It cannot be asked.
     """
     props = await connection.json("GET", "/props")
+    if isinstance(props, dict) and props.get("role") == "router":
+        raise SetupError(
+            f"the llama-server at {connection.url} was started without a model: start it with `act2see serve "
+            "llama-cpp`"
+        )
     settings = props.get("default_generation_settings") if isinstance(props, dict) else None
     if not isinstance(settings, dict) or "n_ctx" not in settings:
         raise SetupError(
@@ -54,13 +69,55 @@ async def read_facts(connection: ServerConnection) -> ServerFacts:
             "`act2see serve llama-cpp`"
         )
     return ServerFacts(
-        model=str(props.get("model_alias") or props.get("model_path") or ""),
+        model=str(props.get("model_alias") or PurePath(str(props.get("model_path") or "")).name),
+        file=str(props.get("model_path") or ""),
         context=int(settings["n_ctx"]),
         slots=int(props.get("total_slots") or 1),
         marker=str(props.get("media_marker") or _OLD_MARKER),
         vision=bool((props.get("modalities") or {}).get("vision")),
         forbidden=await _forbidden(connection),
     )
+
+
+def check_model(url: str, facts: ServerFacts, configured: str) -> None:
+    """Check that the server has the configured model.
+
+    Args:
+        url: The server's address.
+        facts: What the server says of itself.
+        configured: `reasoner.weights` of the configuration.
+
+    Raises:
+        SetupError: It has another model.
+    """
+    if not facts.model or configured in (facts.model, facts.file):
+        return
+    if any(_may_be_same(served, configured) for served in (facts.model, facts.file)):
+        return
+    raise SetupError(
+        f"{url} serves {facts.model}, and the config names {configured}: stop it and start `act2see serve "
+        f"llama-cpp` with the same --preset or --config, or set `reasoner.weights: {facts.model}`"
+    )
+
+
+def _may_be_same(served: str, configured: str) -> bool:
+    """Whether two names may mean the same model in the same quantisation."""
+    served_name, served_bits = _split_model(served)
+    name, bits = _split_model(configured)
+    if served_bits and bits and served_bits != bits:
+        return False
+    return bool(served_name and name) and (served_name in name or name in served_name)
+
+
+def _split_model(name: str) -> tuple[str, str]:
+    """Return a model's name in small letters and digits, and its quantisation; empty if it has none."""
+    stem = re.split(r"[/\\]", name.partition("@")[0])[-1]
+    stem = re.sub(r"(-\d{5}-of-\d{5})?\.gguf$", "", stem, flags=re.IGNORECASE)
+    found = _QUANTISATION.search(stem)
+    bits = found[1].lower() if found else ""
+    stem = stem[: found.start()] if found else stem
+    stem = re.sub(r"[-_.]gguf$", "", stem, flags=re.IGNORECASE)
+    return re.sub(r"[^a-z0-9]", "", stem.lower()), bits
 
 
 async def preflight(connection: ServerConnection, facts: ServerFacts, needs: Needs) -> None:
@@ -82,8 +139,9 @@ async def preflight(connection: ServerConnection, facts: ServerFacts, needs: Nee
         fewer = f"show at most {room} frames in all (view.max_frames), or smaller ones (view.max_side)"
         raise SetupError(
             f"a slot of {connection.url} holds {facts.context} tokens and a run may need {needed} "
-            f"({needs.images} frames of {tokens}, {needs.tokens} written): start the server with --ctx-size "
-            f"{needed * facts.slots}, or {fewer if room > 0 else 'lower budget.tokens'}"
+            f"({needs.images} frames of {tokens}, {needs.tokens} written): start it with `act2see serve llama-cpp` "
+            "and the same --preset or --config (there, reasoner.context must not be smaller), or with "
+            f"`--parallel 1 --ctx-size {needed}`, or {fewer if room > 0 else 'lower budget.tokens'}"
         )
 
 

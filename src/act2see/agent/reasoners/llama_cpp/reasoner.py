@@ -32,7 +32,7 @@ from act2see.agent.reasoners.connection import (
 )
 from act2see.agent.reasoners.faults import Backoff
 from act2see.agent.reasoners.follow import Chunk, follow
-from act2see.agent.reasoners.llama_cpp.preflight import ServerFacts, preflight, read_facts
+from act2see.agent.reasoners.llama_cpp.preflight import ServerFacts, check_model, preflight, read_facts
 from act2see.agent.reasoners.llama_cpp.wire import FIELDS, chunk_of, prompt, sampling_fields
 from act2see.agent.rollout import Rollout
 from act2see.errors import ContextError, ReasonerError, SetupError
@@ -128,6 +128,7 @@ class LlamaCppReasoner(Reasoner):
         if self._facts is not None:
             return
         facts = await self._ask(lambda: read_facts(self.connection))
+        check_model(self.url, facts, self.name)
         if self.needs is not None:
             needs = self.needs
             await self._ask(lambda: preflight(self.connection, facts, needs))

@@ -1,0 +1,240 @@
+"""The chat model of a configuration, with checks before its first run that use the server's list of models.
+
+A model that the provider does not have is refused before a video is decoded and indexed. So is an address that
+lists no models, while the same address with or without `/v1` does. A list that cannot be had, or that may not
+be complete, refuses nothing: servers of one's own may load models that they do not list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from act2see.agent.reasoners.chat.probe import TIMEOUT, address_of, look_up
+from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
+from act2see.agent.reasoners.chat.setup import chat_model, provider_of, reasoner_options
+from act2see.agent.reasoners.connection import is_local
+from act2see.errors import ConfigError, SetupError
+from act2see.tools.video.store import FrameSource
+
+log = logging.getLogger(__name__)
+_ADDRESS = "base_url"
+"""The option with the address of one's own server, for OpenAI's, Google's and Ollama's packages."""
+_OF_INIT = {"model_provider", "configurable_fields", "config_prefix"}  # options of LangChain's own function
+_SIMILAR = 0.75  # the least similarity of a misspelled option
+
+
+@dataclass(slots=True)
+class CheckedChatModel(ChatModelReasoner):
+    """A chat model that is looked up in its server's list of models before the first run."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options of the configuration."""
+    _is_listed: bool = field(default=False, init=False)
+
+    @classmethod
+    def from_options(
+        cls, name: str, frames: FrameSource, options: Mapping[str, Any], *, continuation: bool = False
+    ) -> CheckedChatModel:
+        """Build it from a config's `reasoner.weights` and `reasoner.options`.
+
+        Args:
+            name: The model as `provider:model`.
+            frames: Gives the pixels of a frame.
+            options: The options of the provider's chat model.
+            continuation: Whether the server can continue an unfinished turn.
+
+        Raises:
+            ConfigError: A package or the key is missing, or the model or an option does not exist.
+        """
+        model = chat_model(name, reasoner_options(name, options), "reasoner.weights")
+        check_options(model, options)
+        return cls(
+            model,
+            frames,
+            name,
+            continuation=continuation,
+            in_background=True,
+            ask_first=True,
+            options=options,
+        )
+
+    async def check(self) -> None:
+        """Check once that the server answers, accepts the key and has the model.
+
+        Raises:
+            SetupError: The server cannot be reached, refuses the key or does not have the model.
+        """
+        await ChatModelReasoner.check(self)
+        if self.ask_first and not self._is_listed:
+            await check_listed(self.model, self.name, self.options)
+            self._is_listed = True
+
+
+@dataclass(frozen=True, slots=True)
+class ListAnswer:
+    """The answer of a server that was asked for its models."""
+
+    status: int | None
+    """The HTTP status; None if there was no answer."""
+    models: tuple[str, ...] | None = None
+    """The names of the models; None if the answer is no list of models."""
+
+
+async def check_listed(model: Any, name: str, options: Mapping[str, Any]) -> None:
+    """Look a chat model up in its server's list of models.
+
+    Args:
+        model: The LangChain chat model.
+        name: Its name in the configuration, as `provider:model`.
+        options: The options of the configuration.
+
+    Raises:
+        SetupError: The provider does not have the model, or the address of one's own server is wrong.
+    """
+    listing = await look_up(model, name)
+    if listing.exists:
+        return
+    if listing.exists is None:
+        if options.get(_ADDRESS) and (problem := await address_problem(model, name, options)):
+            log.debug("%s: %s", name, problem.finding)
+            if problem.better:
+                raise SetupError(f"{name}: {problem.finding}: {problem.fix}")
+        return
+    if is_own_server(model) or not await _is_refused(model, name):
+        log.warning("%s is not in its server's list of models", name)
+        return
+    nearest = f", such as {' or '.join(listing.nearest)}" if listing.nearest else ""
+    raise SetupError(
+        f"{name}: its provider has no such model for this key: set `reasoner.weights` to a model that it has"
+        f"{nearest}"
+    )
+
+
+def is_own_server(model: Any) -> bool:
+    """Whether a chat model is on a server of one's own with OpenAI's protocol, as LM Studio or MLX."""
+    return bool(getattr(model, "keeps_thought", False))
+
+
+async def _is_refused(model: Any, name: str) -> bool:
+    """Whether the provider says that there is no such model, as lists leave out aliases."""
+    wanted = name.rpartition(":")[2].removeprefix("models/")
+    return (await ask_list(model, f"/{quote(wanted)}")).status == 404
+
+
+async def ask_list(model: Any, path: str = "") -> ListAnswer:
+    """Ask a chat model's server for its models, or for what is at `path` below the list."""
+    import httpx
+
+    address = address_of(model, provider_of(model))
+    if address is None:
+        return ListAnswer(None)
+    try:
+        async with asyncio.timeout(2 * TIMEOUT):
+            async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=not is_local(address.url)) as client:
+                response = await client.get(f"{address.url}{path}", headers=dict(address.headers))
+    except (TimeoutError, OSError, httpx.HTTPError, httpx.InvalidURL) as e:
+        log.debug("asking %s for its models: %s", address.host, e)
+        return ListAnswer(None)
+    return ListAnswer(response.status_code, _read_models(response) if response.status_code == 200 else None)
+
+
+def _read_models(response: Any) -> tuple[str, ...] | None:
+    """Return the models in a list of OpenAI's, Google's or Ollama's form; None if it is none."""
+    try:
+        listed = response.json()
+        items = listed["models"] if "models" in listed else listed["data"]
+        return tuple(str(item.get("name") or item.get("id")) for item in items)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class AddressProblem:
+    """What is wrong with the address of a server, and what to write."""
+
+    finding: str
+    fix: str
+    better: str = ""
+    """An address at which the same server lists its models; empty if none was found."""
+
+
+async def address_problem(model: Any, name: str, options: Mapping[str, Any]) -> AddressProblem | None:
+    """Return what is wrong with the address of one's own server, of which no list of models was had.
+
+    The address is tried with and without `/v1`.
+
+    Args:
+        model: The LangChain chat model.
+        name: Its name in the configuration, as `provider:model`.
+        options: The options of the configuration.
+
+    Returns:
+        The problem; None if nothing certain is wrong.
+    """
+    given = str(options[_ADDRESS])
+    answer = await ask_list(model)
+    if answer.models is not None:
+        if answer.models or not is_own_server(model):
+            return None
+        return AddressProblem(
+            f"the server at {given} has no model",
+            "load a model there (LM Studio: `lms load NAME`; MLX: `mlx_vlm.server --model NAME`)",
+        )
+    if answer.status != 404 and not (answer.status == 200 and is_own_server(model)):
+        return None
+    asked = address_of(model, provider_of(model))
+    where = asked.url if asked else given
+    for candidate in _other_addresses(given):
+        other = chat_model(name, {**options, _ADDRESS: candidate}, "reasoner.weights")
+        if (await ask_list(other)).models is not None:
+            finding = f"{where} is no list of models (status {answer.status}), and with {candidate} there is one"
+            return AddressProblem(finding, f"set `reasoner.options.{_ADDRESS}: {candidate}`", candidate)
+    if answer.status == 200:
+        return None  # it answers something else, so it may be asked all the same
+    return AddressProblem(
+        f"{where} is no list of models (status {answer.status}), with or without /v1",
+        f"set `reasoner.options.{_ADDRESS}` to the address of the server that has the model (LM Studio: "
+        "http://localhost:1234/v1, MLX: http://localhost:8080/v1, Ollama: http://localhost:11434)",
+    )
+
+
+def _other_addresses(given: str) -> Iterator[str]:
+    """Yield the addresses that may be meant: with `/v1`, without it, and those of the bare host."""
+    parts = urlsplit(given)
+    root = f"{parts.scheme}://{parts.netloc}"
+    stem = re.sub(r"(/v1|/v1beta|/chat/completions|/models|/api/chat|/api/tags|/api|/)+$", "", given)
+    candidates = dict.fromkeys([f"{stem}/v1", stem, f"{root}/v1", root])
+    yield from (address for address in candidates if address != given.rstrip("/"))
+
+
+def check_options(model: Any, options: Mapping[str, Any]) -> None:
+    """Check that a chat model has these options; most packages ignore one that they do not know.
+
+    Args:
+        model: The LangChain chat model.
+        options: The options of the configuration.
+
+    Raises:
+        ConfigError: An option is misspelled.
+    """
+    known = {*_OF_INIT}
+    for name, settings in type(model).model_fields.items():
+        known |= {name, *filter(None, (settings.alias, _text(settings.validation_alias)))}
+    for option in options:
+        if option in known:
+            continue
+        near = get_close_matches(option, sorted(known - _OF_INIT), n=1, cutoff=_SIMILAR)
+        if near:
+            raise ConfigError(f"reasoner.options.{option}: unknown key; did you mean {near[0]!r}?")
+        log.warning("reasoner.options.%s is not an option of %s", option, type(model).__name__)
+
+
+def _text(alias: Any) -> str:
+    return alias if isinstance(alias, str) else ""
