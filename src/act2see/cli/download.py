@@ -25,7 +25,8 @@ def download(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Names of weights on the hub. Default: the weights of the preset.",
+            help="Names of weights on the hub: owner/name, or owner/name-GGUF:Q8_0 of a GGUF model. Default: "
+            "the weights of the preset.",
             show_default=False,
         ),
     ] = None,
@@ -46,7 +47,8 @@ def download(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files and their sizes.")] = False,
 ) -> None:
-    """Download the weights of a preset from the hub: safetensors, JSON and tokenizer files only.
+    """Download the weights of a preset from the hub: safetensors, JSON and tokenizer files, or for llama.cpp
+    a GGUF model with its vision file.
 
     Needs a network connection, and for gated weights a login with [bold]hf auth login[/bold]. Run it again to
     continue an interrupted download.
@@ -109,7 +111,7 @@ def _fetch(part: Needed, endpoint: str | None, dry_run: bool) -> None:
         WeightsError: These weights cannot be downloaded.
     """
     from act2see.cli.runs import run_in_daemon
-    from act2see.tools.runtime.hub import fetch, list_files
+    from act2see.tools.runtime.hub import fetch, list_files, missing_bytes
     from act2see.tools.runtime.revisions import split_revision
 
     files = run_in_daemon(partial(list_files, part.name, without=part.without, endpoint=endpoint))
@@ -120,10 +122,11 @@ def _fetch(part: Needed, endpoint: str | None, dry_run: bool) -> None:
         for file, n in sorted(files.sizes.items()):
             say(f"  {file} ({format_bytes(n)})")
         return
+    is_here = not missing_bytes(files)
     with progress_bar() as bar:
         task = bar.add_task(part.name, total=files.bytes)
         report = partial(bar.advance, task)
         folder = run_in_daemon(partial(fetch, files, endpoint=endpoint, report=report))
-    say(f"  in {folder}")
+    say(f"  {'already here, ' if is_here else ''}in {folder}")
     if split_revision(part.name)[1] is not None:
         say(f"  to use it, set `weights: {part.name}`")

@@ -152,8 +152,8 @@ def _model_arguments(weights: str, mmproj: str | None) -> list[str]:
     if not weights.lower().endswith(".gguf"):
         if "/" not in weights:
             raise ConfigError(
-                f"reasoner.weights {weights!r} names no model that llama.cpp can load: name a GGUF repository "
-                "(owner/name-GGUF:Q8_0) or a local file (….gguf)"
+                f"reasoner.weights {weights!r} names no model that llama.cpp can load: name a GGUF "
+                "repository (owner/name-GGUF:Q8_0) or a local file (….gguf)"
             )
         return _downloaded(weights) or ["-hf", weights]
     for key, file in (("weights", weights), ("options.mmproj", mmproj)):

@@ -129,6 +129,7 @@ def serve_arguments(
         WeightsError: The files of the weights cannot be read.
     """
     from act2see.agent.reasoners.vllm.lora import lora_options
+    from act2see.graphs.names import check_name
     from act2see.graphs.parts import reasoner_needs
     from act2see.tools.runtime.revisions import revision_of, split_revision
     from act2see.tools.runtime.weights import resolve_weights
@@ -141,9 +142,10 @@ def serve_arguments(
         )
     if reasoner.use == "llama-cpp":
         raise ConfigError(
-            f"the config's reasoner is the GGUF model {reasoner.weights}, which llama.cpp serves: use `act2see "
-            "serve llama-cpp`, or another preset, such as --preset paper"
+            f"the config's reasoner is the GGUF model {reasoner.weights}, which llama.cpp serves: use "
+            "`act2see serve llama-cpp`, or another preset, such as --preset paper"
         )
+    check_name(reasoner)
     weights = resolve_weights(reasoner.weights)
     repository, revision = split_revision(weights)[0], revision_of(weights)
     folder = "".join(c if c.isalnum() or c in "-." else "-" for c in reasoner.weights)

@@ -2,7 +2,8 @@
 
 A path in a file is relative to the file's folder, so that the file means the same everywhere, also on a
 server. A path in data, or in changes made in code, is relative to the working folder. Paths are `cache`,
-`store`, and weights that are a folder: names that start with `.`, `/` or `~`, and names of existing folders.
+`store`, and weights that are a folder: names that start with `.`, `/` or `~`, and names of existing folders
+(of existing files, for llama.cpp).
 Hub names, URLs and the names of models on a server are left unchanged.
 
 Of the schema (`config.py`), this module uses only the names of the keys that hold paths.
@@ -106,8 +107,12 @@ def place_paths(data: Mapping[str, Any], folder: str, reasoner: str) -> dict[str
         if isinstance(path, str) and path:
             placed[key] = local_path(path, folder)
     section = placed.get("reasoner")
-    if isinstance(section, Mapping) and section.get("use", reasoner) not in _BY_NAME:
-        placed["reasoner"] = _place_weights(section, folder)
+    if isinstance(section, Mapping):
+        use = section.get("use", reasoner)
+        if use not in _BY_NAME:
+            placed["reasoner"] = _place_weights(section, folder)
+        elif use == "llama-cpp":
+            placed["reasoner"] = _place_gguf(section, folder)
     section = placed.get("encoder")
     if isinstance(section, Mapping):
         placed["encoder"] = _place_weights(section, folder)
@@ -131,6 +136,24 @@ def _place_weights(section: Mapping[str, Any], folder: str) -> dict[str, Any]:
         if isinstance(name, str) and _is_folder(name, folder):
             placed[key] = local_path(name, folder)
     return placed
+
+
+def _place_gguf(section: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Return the section of a llama.cpp server with absolute paths of local files."""
+    placed = dict(section)
+    if _is_gguf_file(placed.get("weights"), folder):
+        placed["weights"] = local_path(placed["weights"], folder)
+    options = placed.get("options")
+    if isinstance(options, Mapping) and _is_gguf_file(options.get("mmproj"), folder):
+        placed["options"] = {**options, "mmproj": local_path(options["mmproj"], folder)}
+    return placed
+
+
+def _is_gguf_file(name: Any, folder: str) -> bool:
+    """Whether a name means a local file; otherwise it is a repository, or the model's name on the server."""
+    if not isinstance(name, str) or not name.lower().endswith(".gguf"):
+        return False
+    return name.startswith((".", "/", "~")) or os.path.isfile(os.path.join(folder, name))
 
 
 def _is_folder(name: str, folder: str) -> bool:

@@ -10,8 +10,8 @@ import os
 
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.needs import configured_weights
-from act2see.tools.runtime.catalogue import known_weights
-from act2see.tools.runtime.weights import Wanted, what_is_missing
+from act2see.tools.runtime.catalogue import BYTES, known_weights
+from act2see.tools.runtime.weights import Wanted, pick_device, pick_dtype, what_is_missing
 
 GENERAL = ("paper", "paper-24gb", "laptop", "api")
 """The recommended presets for any footage, the largest first."""
@@ -39,6 +39,15 @@ def has_memory(available: float | None, gigabytes: float) -> bool:
     5 % less is enough too: the driver of a 24 GB card reserves some of its memory.
     """
     return not gigabytes or (available is not None and available >= 0.95e9 * gigabytes)
+
+
+def needed_ram(config: Config) -> float:
+    """Return the memory of the CPU that a configuration declares, in gigabytes, for its data type."""
+    needs, reasoner = config.needs, config.reasoner
+    if needs.ram_16bit is None or reasoner.use != "transformers":
+        return needs.ram
+    is_16bit = BYTES.get(pick_dtype(reasoner.dtype, pick_device(reasoner.device))) == 2.0
+    return needs.ram_16bit if is_16bit else needs.ram
 
 
 def recommend_preset() -> str:
@@ -78,7 +87,7 @@ def _fits(config: Config) -> bool:
 
     _, gpu = device_memory("cuda")
     _, ram = device_memory("cpu")
-    if not has_memory(gpu, config.needs.gpu) or not has_memory(ram, config.needs.ram):
+    if not has_memory(gpu, config.needs.gpu) or not has_memory(ram, needed_ram(config)):
         return False
     to_fetch = 0.0  # bytes
     for weights in _missing_weights(config):

@@ -1,8 +1,8 @@
 """Does the name of a reasoner's weights fit its engine (`reasoner.use`)? Answered by the name alone.
 
 A checkpoint of safetensors, a GGUF model and a chat model are named alike, and each engine takes only one of
-them. A wrong name would otherwise be found only by the hub, the server or the provider. So what cannot work is
-refused here, with the keys to write. A name that may be right is not refused, but has a warning.
+them. Without this check, only the hub, the server or the provider would find a wrong name. What cannot work
+is refused, with the keys to write. A name that may be right has a warning.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def _not_for_gguf(reasoner: ReasonerConfig) -> str:
         repository = split_revision(reasoner.weights)[0].partition(":")[0]
         other = f", or `weights: {re.sub('[-_.]?gguf$', '', repository, flags=re.IGNORECASE)}`"
     return (
-        f"reasoner.weights {reasoner.weights!r} is a GGUF model, and `use: {reasoner.use}` loads safetensors: "
-        f"write `use: llama-cpp`{other}"
+        f"reasoner.weights {reasoner.weights!r} is a GGUF model, and `use: {reasoner.use}` loads "
+        f"safetensors: write `use: llama-cpp`{other}"
     )
 
 

@@ -40,6 +40,8 @@ from act2see.tools.runtime.weights import (
     what_is_missing,
 )
 
+SERVED = ("reasoner", "mmproj")
+"""The parts that a llama.cpp server loads."""
 SHIPPED = Path(__file__).parents[1] / "micro" / "weights"
 
 
@@ -48,7 +50,8 @@ class Needed:
     """The weights of one part. Sizes are in bytes, and None if they are unknown."""
 
     part: str
-    """The part that loads the weights: `reasoner`, `encoder`, `adapter`, or a tool's tag."""
+    """The part that loads the weights: `reasoner` (and `mmproj`, its vision file, if that is named apart),
+    `encoder`, `adapter`, or a tool's tag."""
     name: str
     """A folder, or a hub name."""
     device: str
@@ -62,6 +65,8 @@ class Needed:
     """The data type of the configuration."""
     problem: str = ""
     """The reason why the weights cannot be loaded; empty if they can."""
+    fix: str = ""
+    """What to write or to type for weights that are no matter of a download."""
     ram: float = 0.0
     """Memory used on the CPU by offloaded parts."""
     disk: float | None = 0.0
@@ -127,6 +132,8 @@ def needed_weights(config: Config) -> list[Needed]:
         needed.append(_measure("reasoner", _WeightOptions(reasoner.weights, reasoner.device, reasoner.dtype)))
     elif _is_served_here(reasoner):
         needed.append(_measure_gguf(reasoner.weights))
+    elif _is_local_gguf(reasoner):
+        needed += _measure_files(reasoner)
     needed.append(_measure("encoder", _WeightOptions(encoder.weights, encoder.device, encoder.dtype)))
     if reasoner.adapter:
         needed.append(_measure("adapter", _WeightOptions(reasoner.adapter, reasoner.device, reasoner.dtype)))
@@ -144,10 +151,35 @@ def needed_weights(config: Config) -> list[Needed]:
 
 def _is_served_here(reasoner: ReasonerConfig) -> bool:
     """Whether a llama.cpp server on this machine loads the reasoner's weights from a hub."""
-    if reasoner.use != "llama-cpp" or not is_gguf(reasoner.weights):
-        return False
+    return _is_here(reasoner) and is_gguf(reasoner.weights)
+
+
+def _is_local_gguf(reasoner: ReasonerConfig) -> bool:
+    """Whether a llama.cpp server on this machine loads the reasoner's weights from a local file."""
+    return _is_here(reasoner) and reasoner.weights.lower().endswith(".gguf")
+
+
+def _is_here(reasoner: ReasonerConfig) -> bool:
     url = str(reasoner.options.get("url") or "http://localhost")
-    return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+    return reasoner.use == "llama-cpp" and urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def _measure_files(reasoner: ReasonerConfig) -> Iterator[Needed]:
+    """Find the local files of a llama.cpp server: the model, and its vision file."""
+    device = pick_device("auto")
+    files = (
+        ("reasoner", "reasoner.weights", reasoner.weights),
+        ("mmproj", "reasoner.options.mmproj", reasoner.options.get("mmproj")),
+    )
+    for part, key, name in files:
+        path = Path(str(name)).expanduser()
+        if name and path.is_file():
+            size = float(path.stat().st_size)
+            yield Needed(part, str(name), device, path.parent, size, dtype="gguf")
+            continue
+        problem = "no such file" if name else "not named"
+        fix = f"set `{key}` to the {'model' if part == 'reasoner' else 'vision'} file (….gguf)"
+        yield Needed(part, str(name or key), device, None, None, problem=problem, fix=fix)
 
 
 def _measure_gguf(name: str) -> Needed:

@@ -1,8 +1,8 @@
-"""The chat model of a configuration, with checks before its first run that use the server's list of models.
+"""The chat model of a configuration, looked up in its server's list of models before the first run.
 
-A model that the provider does not have is refused before a video is decoded and indexed. So is an address that
-lists no models, while the same address with or without `/v1` does. A list that cannot be had, or that may not
-be complete, refuses nothing: servers of one's own may load models that they do not list.
+A model that the provider does not have is refused before a video is decoded and indexed. So is an address
+that lists no models, while the same address with or without `/v1` does. A list that cannot be had, or that
+may not be complete, refuses nothing: servers of one's own may load models that they do not list.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -71,7 +71,10 @@ class CheckedChatModel(ChatModelReasoner):
         Raises:
             SetupError: The server cannot be reached, refuses the key or does not have the model.
         """
-        await ChatModelReasoner.check(self)
+        try:
+            await ChatModelReasoner.check(self)
+        except SetupError as e:
+            raise SetupError(with_start(str(e), self.model)) from e
         if self.ask_first and not self._is_listed:
             await check_listed(self.model, self.name, self.options)
             self._is_listed = True
@@ -102,10 +105,9 @@ async def check_listed(model: Any, name: str, options: Mapping[str, Any]) -> Non
     if listing.exists:
         return
     if listing.exists is None:
-        if options.get(_ADDRESS) and (problem := await address_problem(model, name, options)):
-            log.debug("%s: %s", name, problem.finding)
-            if problem.better:
-                raise SetupError(f"{name}: {problem.finding}: {problem.fix}")
+        problem = await address_problem(model, name, options)
+        if problem and problem.better:
+            raise SetupError(f"{name}: {problem.finding}: {problem.fix}")
         return
     if is_own_server(model) or not await _is_refused(model, name):
         log.warning("%s is not in its server's list of models", name)
@@ -115,6 +117,20 @@ async def check_listed(model: Any, name: str, options: Mapping[str, Any]) -> Non
         f"{name}: its provider has no such model for this key: set `reasoner.weights` to a model that it has"
         f"{nearest}"
     )
+
+
+def with_start(problem: str, model: Any) -> str:
+    """Return a problem, with how to start a server of one's own if none was reached."""
+    if "cannot be reached" in problem and is_own_server(model):
+        return f"{problem}; start the server there (LM Studio: `lms server start`; MLX: `mlx_vlm.server`)"
+    return problem
+
+
+async def models_to_name(model: Any, nearest: Sequence[str]) -> Sequence[str]:
+    """Return the models to suggest: the nearest, or some of those of one's own server."""
+    if nearest or not is_own_server(model):
+        return nearest
+    return ((await ask_list(model)).models or ())[:3]
 
 
 def is_own_server(model: Any) -> bool:
@@ -178,7 +194,9 @@ async def address_problem(model: Any, name: str, options: Mapping[str, Any]) -> 
     Returns:
         The problem; None if nothing certain is wrong.
     """
-    given = str(options[_ADDRESS])
+    given = str(options.get(_ADDRESS) or "")
+    if not given:
+        return None
     answer = await ask_list(model)
     if answer.models is not None:
         if answer.models or not is_own_server(model):
@@ -194,7 +212,7 @@ async def address_problem(model: Any, name: str, options: Mapping[str, Any]) -> 
     for candidate in _other_addresses(given):
         other = chat_model(name, {**options, _ADDRESS: candidate}, "reasoner.weights")
         if (await ask_list(other)).models is not None:
-            finding = f"{where} is no list of models (status {answer.status}), and with {candidate} there is one"
+            finding = f"{where} is no list of models (status {answer.status}), but {candidate} has one"
             return AddressProblem(finding, f"set `reasoner.options.{_ADDRESS}: {candidate}`", candidate)
     if answer.status == 200:
         return None  # it answers something else, so it may be asked all the same

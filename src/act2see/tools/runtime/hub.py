@@ -162,6 +162,18 @@ def _is_in_part(path: PurePosixPath, parts: Collection[str] | None, nested: bool
     return path.name == "model_index.json" if folder == "." else folder in parts
 
 
+def missing_bytes(files: Files) -> int:
+    """Return the total size of the files that are not in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    missing = 0
+    for file, size in files.sizes.items():
+        found = try_to_load_from_cache(files.name, file, revision=files.commit or files.revision)
+        if not isinstance(found, str):
+            missing += size
+    return missing
+
+
 def fetch(
     files: Files, *, endpoint: str | None = None, token: str | None = None, report: Report | None = None
 ) -> Path:
@@ -179,12 +191,9 @@ def fetch(
     Raises:
         WeightsError: The hub fails or refuses, or the disk has too little free space.
     """
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    from huggingface_hub import snapshot_download
 
-    missing = 0
-    for file, size in files.sizes.items():
-        if not isinstance(try_to_load_from_cache(files.name, file, revision=files.revision), str):
-            missing += size
+    missing = missing_bytes(files)
     free = free_space(cache_folder())
     if missing + _SPARE > free:
         raise WeightsError(

@@ -1,7 +1,7 @@
 """Before a run: has the llama.cpp server the configured model, can it see, has it room for a run?
 
-`/props` gives the model, the slots, the context of one and the marker that stands for a frame; one request of a
-single token with the largest frame tells how many tokens such a frame takes. What is wrong is said in one
+`/props` gives the model, the slots, the context of one and the marker that stands for a frame; one request of
+a single token with the largest frame tells how many tokens such a frame takes. What is wrong is said in one
 error, with what to change.
 
 `act2see serve llama-cpp` gives the server the configured name. A server that was started otherwise names its
@@ -139,9 +139,9 @@ async def preflight(connection: ServerConnection, facts: ServerFacts, needs: Nee
         fewer = f"show at most {room} frames in all (view.max_frames), or smaller ones (view.max_side)"
         raise SetupError(
             f"a slot of {connection.url} holds {facts.context} tokens and a run may need {needed} "
-            f"({needs.images} frames of {tokens}, {needs.tokens} written): start it with `act2see serve llama-cpp` "
-            "and the same --preset or --config (there, reasoner.context must not be smaller), or with "
-            f"`--parallel 1 --ctx-size {needed}`, or {fewer if room > 0 else 'lower budget.tokens'}"
+            f"({needs.images} frames of {tokens}, {needs.tokens} written): start it with `act2see serve "
+            "llama-cpp` and the same --preset or --config, or with "
+            f"`--parallel 1 --ctx-size {needed}`; or {fewer if room > 0 else 'lower budget.tokens'}"
         )
 
 

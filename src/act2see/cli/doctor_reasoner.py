@@ -1,0 +1,115 @@
+"""The part of `act2see doctor` that checks the reasoner: its name, a chat model's key, a server."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from act2see.cli.doctor_table import Check
+
+if TYPE_CHECKING:
+    from act2see.graphs.config import Config
+    from act2see.graphs.sections import ReasonerConfig
+
+_SERVER_SECONDS = 5  # that doctor waits for an answer of a server
+
+
+def check_reasoner(config: Config, option: str) -> Iterator[Check]:
+    """Check the reasoner of a configuration, except its weights.
+
+    Args:
+        config: The configuration.
+        option: The option that selects this configuration, for suggested commands.
+    """
+    from act2see.errors import ConfigError
+    from act2see.graphs.names import check_name
+
+    reasoner = config.reasoner
+    try:
+        warning = check_name(reasoner)
+    except ConfigError as e:
+        yield Check(
+            False, "reasoner", f"{reasoner.weights}: cannot be used with `use: {reasoner.use}`", str(e)
+        )
+        return
+    if warning:
+        yield Check(True, "reasoner", warning)
+    if reasoner.use == "chat":
+        yield _check_chat(reasoner)
+    if reasoner.use == "llama-cpp":
+        yield _check_server(config, option)
+
+
+def _check_chat(reasoner: ReasonerConfig) -> Check:
+    """Check that a chat model's package and key are present, and that its server has the model."""
+    from act2see.agent.reasoners.chat.setup import chat_model, missing_key
+    from act2see.agent.reasoners.chat_check import check_options
+    from act2see.errors import ConfigError
+
+    name = reasoner.weights
+    try:
+        model = chat_model(name, reasoner.options, "reasoner.weights")
+        check_options(model, reasoner.options)
+    except ConfigError as e:
+        key = None
+        if "pip install" not in str(e):
+            key = missing_key(name, reasoner.options, str(e))
+        if key:
+            fix = f"export {key}=... (the key of your account there)"
+            return Check(False, "reasoner", f"{name}: no key ({key})", fix)
+        return Check(False, "reasoner", f"{name}: cannot be set up", str(e))
+    return asyncio.run(_check_listed(reasoner, model))
+
+
+async def _check_listed(reasoner: ReasonerConfig, model: Any) -> Check:
+    """Check that a chat model's server can be reached, accepts the key, and has the model."""
+    from act2see.agent.reasoners.chat.probe import look_up
+    from act2see.agent.reasoners.chat_check import address_problem, models_to_name, with_start
+    from act2see.errors import SetupError
+
+    name, options = reasoner.weights, reasoner.options
+    sent = "frames are sent to the provider"
+    try:
+        listing = await look_up(model, name)
+    except SetupError as e:
+        return Check(False, "reasoner", f"{name}: cannot be used", with_start(str(e), model))
+    if listing.exists:
+        return Check(True, "reasoner", f"{name}: its provider accepts the key and has the model; {sent}")
+    if listing.exists is None:
+        if problem := await address_problem(model, name, options):
+            return Check(False, "reasoner", f"{name}: {problem.finding}", problem.fix)
+        finding = f"{name}: can be set up; its provider does not list models; {sent}"
+        return Check(True, "reasoner", finding)
+    fix = "set `reasoner.weights` in a config file to a model that the provider has"
+    if names := await models_to_name(model, listing.nearest):
+        fix += f", such as {' or '.join(names)}"
+    return Check(False, "reasoner", f"{name}: its provider has no such model for this key", fix)
+
+
+def _check_server(config: Config, option: str) -> Check:
+    """Check that a llama.cpp server answers, has the model, and has room for a run."""
+    from act2see.agent.reasoners.llama_cpp.reasoner import LlamaCppReasoner
+    from act2see.cli.serve_llama_cpp import INSTALL
+    from act2see.errors import Act2SeeError
+    from act2see.graphs.parts import reasoner_needs
+    from act2see.tools.video.store import FrameStore
+
+    reasoner = config.reasoner
+    try:
+        options = {**reasoner.options, "silence": _SERVER_SECONDS}
+        server = LlamaCppReasoner.from_options(
+            reasoner.weights, FrameStore(), options, needs=reasoner_needs(config)
+        )
+        asyncio.run(server.check())
+    except Act2SeeError as e:
+        if "no server answers" not in str(e):
+            url = reasoner.options.get("url") or "llama-server"
+            return Check(False, "server", f"{url}: cannot be used", str(e))
+        fix = f"act2see serve llama-cpp{option} (and leave it running)"
+        if shutil.which("llama-server") is None:
+            fix = f"install llama.cpp: {INSTALL}\n{fix}"
+        return Check(False, "server", str(e), fix)
+    finding = f"llama-server at {server.url}: reads pictures, {server.context:,} tokens a slot"
+    return Check(True, "server", finding)
