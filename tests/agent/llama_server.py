@@ -46,6 +46,10 @@ class Double:
     lines: Sequence[str]
     tokenizer: Tokenizer
     marker: str = MARKER
+    model: str = "micro.gguf"
+    """The server's name for its model."""
+    router: bool = False
+    """Whether it was started without a model."""
     vision: bool = True
     context: int = 4096
     slots: int = 2
@@ -147,12 +151,18 @@ def llama_server(*lines: str, **settings: Any) -> Iterator[Double]:
             raise _Refusal(404, "File Not Found", "not_found_error")
 
         def _props(self, body: Any) -> None:
+            if server.router:
+                settings = {"params": {}, "n_ctx": 0}
+                props = {"role": "router", "model_alias": "llama-server", "model_path": "none"}
+                self.whole(200, {**props, "default_generation_settings": settings})
+                return
             self.whole(
                 200,
                 {
                     "default_generation_settings": {"n_ctx": server.context, "params": {}},
                     "total_slots": server.slots,
-                    "model_path": "micro.gguf",
+                    "model_alias": server.model,
+                    "model_path": f"/models/{server.model}",
                     "modalities": {"vision": server.vision, "audio": False},
                     "media_marker": server.marker,
                     "build_info": "b11434",

@@ -48,6 +48,9 @@ def ollama_server(*replies: OllamaReply) -> Iterator[OllamaServer]:
 
     class Handler(Quiet):
         def do_GET(self) -> None:
+            if self.path != "/api/tags":
+                self.whole(404, {"error": "not found"})
+                return
             self.whole(200, {"models": [{"name": name, "model": name} for name in server.pulled]})
 
         def do_POST(self) -> None:

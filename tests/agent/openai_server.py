@@ -47,6 +47,10 @@ class Server:
     """The only accepted key; None accepts every key."""
     models: tuple[int, dict[str, Any]] = (200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
     """The status and the JSON of the list of models."""
+    path: str = ""
+    """The path under which the server answers, such as `/v1`; empty for any."""
+    asked: list[str] = field(default_factory=list)
+    """The paths of all requests for models."""
 
 
 def says(*pieces: str, **rest: Any) -> Reply:
@@ -65,6 +69,10 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
 
     class Handler(Quiet):
         def do_GET(self) -> None:
+            server.asked.append(self.path)
+            if server.path and not self.path.startswith(f"{server.path}/models"):
+                self.whole(404, {"detail": "Not Found"})
+                return
             if self._refuse_key():
                 return
             if self.path.endswith("/models"):

@@ -164,7 +164,7 @@ async def test_waits_while_the_model_loads() -> None:
         ({"vision": False}, "reads no pictures: start the server with its --mmproj"),
         (
             {"context": 6 * (IMAGE_TOKENS + 2 + FRAME_TEXT) + QUESTION + 599},
-            r"--ctx-size \d+, or show at most 5",
+            r"`act2see serve llama-cpp` .*`--parallel 1 --ctx-size 1786`; or show at most 5",
         ),
         ({"context": 300}, "lower budget.tokens"),
         ({"context": 8}, "refuses a frame of 192 x 192 pixels"),
@@ -173,6 +173,48 @@ async def test_waits_while_the_model_loads() -> None:
 )
 async def test_preflight_names_what_to_change(settings: dict[str, Any], says: str) -> None:
     with llama_server(**settings) as server, pytest.raises(SetupError, match=says):
+        await reasoner(server, needs=NEEDS).check()
+
+
+@pytest.mark.parametrize(
+    ("configured", "served"),
+    [
+        ("Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0", "Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0"),
+        ("Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0", "Qwen3VL-2B-Thinking-Q8_0.gguf"),
+        ("Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0@main", "Qwen3VL-2B-Thinking-Q8_0-00001-of-00002.gguf"),
+        ("Qwen/Qwen3-VL-2B-Thinking-GGUF", "Qwen3VL-2B-Thinking-Q4_K_M.gguf"),
+        ("/home/me/model.gguf", "model.gguf"),
+        ("C:\\models\\model.gguf", "model.gguf"),
+        ("mine", "mine"),
+    ],
+)
+async def test_a_server_with_the_configured_model_is_used(configured: str, served: str) -> None:
+    with llama_server(DONE, model=served) as server:
+        await LlamaCppReasoner(server.url, configured, pixels, needs=NEEDS, backoff=QUICK).check()
+
+
+@pytest.mark.parametrize(
+    ("configured", "served"),
+    [
+        ("Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0", "Qwen3VL-2B-Thinking-Q4_K_M.gguf"),
+        ("Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0", "Qwen3VL-2B-Instruct-Q8_0.gguf"),
+        ("Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0", "Qwen3VL-4B-Thinking-Q8_0.gguf"),
+        ("/home/me/model.gguf", "gemma-3-4b-it-Q8_0.gguf"),
+    ],
+)
+async def test_a_server_with_another_model_is_refused(configured: str, served: str) -> None:
+    with llama_server(DONE, model=served) as server:
+        engine = LlamaCppReasoner(server.url, configured, pixels, needs=NEEDS, backoff=QUICK)
+        with pytest.raises(SetupError) as refused:
+            await engine.check()
+    said = str(refused.value)
+    assert f"serves {served}, and the config names {configured}: " in said
+    assert said.endswith(f"or set `reasoner.weights: {served}`")
+    assert server.requests == []  # nothing was computed
+
+
+async def test_a_server_without_a_model_is_named() -> None:
+    with llama_server(router=True) as server, pytest.raises(SetupError, match="started without a model"):
         await reasoner(server, needs=NEEDS).check()
 
 
@@ -227,6 +269,10 @@ async def test_no_server_and_another_server() -> None:
 def test_wrong_options_are_named() -> None:
     with pytest.raises(ConfigError, match=r"reasoner\.options\.port.*known keys: url"):
         LlamaCppReasoner.from_options("micro", pixels, {"port": 1})
+    with pytest.raises(ConfigError, match=r"reasoner\.options\.mmporj: .*did you mean 'mmproj'"):
+        LlamaCppReasoner.from_options("micro", pixels, {"mmporj": "x"})
+    with pytest.raises(ConfigError, match=r"'localhost:8080' .* write http://localhost:8080"):
+        LlamaCppReasoner.from_options("micro", pixels, {"url": "localhost:8080"})
     with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
         LlamaCppReasoner.from_options("micro", pixels, {"key_env": "NO_SUCH_KEY"})
 
