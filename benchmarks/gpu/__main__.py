@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -175,12 +176,29 @@ def draw_table(summary: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def read_limit(text: str) -> float:
+    """Return a time limit in seconds from the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not a finite number above 0.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
 def main() -> int:
     known = [plan.name for plan in PLAN]
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description="Run the GPU benchmarks within a time limit."
     )
-    parser.add_argument("--seconds", type=float, default=480, help="the time limit for all (default 480)")
+    parser.add_argument(
+        "--seconds", type=read_limit, default=480.0, help="the time limit for all (default 480)"
+    )
     parser.add_argument(
         "--tiny", action="store_true", help="use micro's size on the CPU, to check the scripts"
     )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import Result
 
 import act2see
 from act2see.graphs.parts import Parts
 
+Run = Callable[..., Result]
+"""Runs the command line with these arguments; `code` is the expected exit code."""
 SOURCES = str(Path(act2see.__file__).parents[1])
 
 

@@ -4,42 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.agent.gemini_server import gemini_server
 from tests.agent.openai_server import openai_server
+from tests.cli.helpers import Run
 from tests.tools.hub_server import OLD, SHA, Hub, folder_files, hub_server
-from typer.testing import CliRunner, Result
 
-from act2see.cli.app import app
 from act2see.errors import WeightsError
 from act2see.graphs.config import PRESETS, load_config
 from act2see.tools.runtime.catalogue import Known
 from act2see.tools.runtime.weights import find_weights, resolve_weights
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command line as on a machine with an empty hub cache and no API keys."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    for variable in ("GOOGLE_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("COLUMNS", "240")
-
-    def invoke(*arguments: object, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, [str(a) for a in arguments])
-        assert result.exit_code == code, result.output
-        return result
-
-    return invoke
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -351,6 +329,18 @@ def test_unreachable_hub_is_reported_once(run: Run, hub: Hub, mine: Path) -> Non
     assert "cannot be reached: check the connection or the proxy" in " ".join(result.stderr.split())
 
 
+def test_a_second_download_says_that_the_files_are_here(run: Run, hub: Hub) -> None:
+    assert "already here" not in run("download", "micro/vlm", "--endpoint", hub.url).stdout
+    said = run("download", "micro/vlm", "--endpoint", hub.url).stdout
+    assert f"already here, in {find_weights('micro/vlm')}" in said.replace("\n", "")
+
+
+def test_download_explains_how_gguf_models_are_named(run: Run) -> None:
+    said = " ".join(run("download", "--help").stdout.split())
+    assert "owner/name-GGUF:Q8_0" in said
+    assert "GGUF model with its vision file" in said
+
+
 def test_nothing_to_download(run: Run, hub: Hub) -> None:
     assert "nothing to download" in run("download", "--preset", "micro").stdout
     assert hub.sent == {}
@@ -363,6 +353,20 @@ def test_incomplete_repository_is_completed(run: Run, hub: Hub, mine: Path, tmp_
     assert "micro/generator: incomplete: safetensors files are missing in" in said
     run("download", "--config", mine, "--endpoint", hub.url)
     run("doctor", "--config", mine)
+
+
+@pytest.mark.parametrize(
+    ("fast", "dtype", "gigabytes"),
+    [(True, "auto", 16), (False, "auto", 32), (True, "float32", 32), (False, "bfloat16", 16)],
+)
+def test_declared_memory_follows_the_data_type(
+    fast: bool, dtype: str, gigabytes: int, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("act2see.tools.runtime.weights.has_fast_bfloat16", lambda: fast)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"preset: laptop-transformers\nreasoner: {{dtype: {dtype}}}\n", encoding="utf-8")
+    assert f"; {gigabytes} GB needed" in run("doctor", "--config", file, code=1).stdout
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,33 @@ def test_the_command_is_printed_or_run(tmp_path: Path) -> None:
     assert words[words.index("--port") + 1] == "8099"
     # Any program can stand for the server: this one fails, and its status is passed on.
     assert run(app, ["serve", "llama-cpp", "--config", str(file), "--server", "false"]).exit_code == 1
+
+
+def test_what_cannot_be_served_is_said_before_the_program_is_looked_for(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+
+    def refused(text: str, *arguments: str) -> str:
+        file.write_text(text)
+        result = CliRunner().invoke(
+            app, ["serve", "llama-cpp", "--config", str(file), "--server", str(tmp_path / "none"), *arguments]
+        )
+        assert result.exit_code == 2
+        return " ".join(result.output.split())
+
+    assert "use --preset laptop" in refused("preset: micro")
+    assert "did you mean 'mmproj'?" in refused("preset: laptop\nreasoner: {options: {mmporj: x}}")
+    assert "write `weights: Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0`" in refused(
+        "preset: laptop\nreasoner: {weights: Qwen/Qwen3-VL-2B-Thinking}"
+    )
+    assert "names no model that llama.cpp can load" in refused("preset: laptop\nreasoner: {weights: mine}")
+    assert "has no valid port" in refused("preset: laptop\nreasoner: {options: {url: 'http://h:99999'}}")
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        serve = ["serve", "llama-cpp", "--server", "false", "--preset", "laptop", "--port", str(port)]
+        result = CliRunner().invoke(app, serve)
+    assert result.exit_code == 2
+    said = " ".join(result.output.split())
+    assert f"cannot listen on 127.0.0.1, port {port} (Address already in use): stop the program" in said

@@ -17,6 +17,17 @@ def run(plans: list[Plan], folder: Path, seconds: float = 300) -> list[Any]:
     return run_all(plans, True, seconds, folder, Console(file=io.StringIO()))
 
 
+@pytest.mark.parametrize("limit", ["nan", "inf", "0", "-5", "soon"])
+def test_a_limit_that_is_no_time_is_refused(
+    limit: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks.gpu", "--tiny", f"--seconds={limit}"])
+    with pytest.raises(SystemExit) as ended:
+        plan.main()
+    assert ended.value.code == 2
+    assert f"{limit!r} is not a number of seconds above 0" in capsys.readouterr().err
+
+
 def test_every_gpu_benchmark_is_planned() -> None:
     folder = Path(plan.__file__).parent
     scripts = {path.stem for path in folder.glob("*.py") if "def main()" in path.read_text(encoding="utf-8")}

@@ -312,13 +312,14 @@ def _print_answer(trace: Trace) -> None:
 def _write_files(trace: Trace, config: Config, save: Path | None, html: Path | None) -> None:
     from act2see.graphs.parts import cached_parts
     from act2see.tools.runtime.files import write_text
-    from act2see.trace.folder import save_folder
+    from act2see.trace.folder import OURS, save_folder
     from act2see.trace.page import trace_html
 
     store = cached_parts(config).resources.store
     if save:
+        replaced = (save / OURS).is_file()
         save_folder(trace, save, store)
-        note(f"saved in {save}")
+        note(f"saved in {save}{', in place of the trace that was there' if replaced else ''}")
     if html:
         write_text(html, trace_html(trace, store))
         note(f"written to {html}")

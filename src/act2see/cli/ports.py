@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from act2see.errors import ConfigError
@@ -22,7 +23,10 @@ def check_port(host: str, port: int, advice: str = "") -> None:
     try:
         socket.create_server((host, port), family=family).close()
     except (OSError, OverflowError) as e:
-        why = getattr(e, "strerror", None) or str(e)
+        number = getattr(e, "errno", None)
+        why = (
+            os.strerror(number) if number and number > 0 else str(e)
+        )  # Python adds the address to `strerror`
         raise ConfigError(
             f"cannot listen on {host}, port {port} ({why}): stop the program that uses it, or choose another "
             f"port with --port{advice}"

@@ -213,7 +213,8 @@ def listen(host: str, port: int | None) -> socket.socket:
         try:
             return socket.create_server((host, candidate), family=family)
         except (OSError, OverflowError) as e:
-            why = getattr(e, "strerror", None) or str(e)
+            number = getattr(e, "errno", None)
+            why = os.strerror(number) if number and number > 0 else str(e)  # `strerror` repeats the address
     address = f"{host}:{port}" if port is not None else f"{host}, ports {PORT} to {PORT + 49}"
     raise ConfigError(f"cannot listen on {address} ({why}): choose another address with --port or --host")
 
