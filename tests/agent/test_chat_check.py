@@ -32,7 +32,7 @@ async def test_a_model_that_the_provider_does_not_have(hosted: pytest.MonkeyPatc
     with openai_server() as server:
         hosted.setenv("OPENAI_BASE_URL", server.url)
         server.models = 200, {"data": [{"id": "gpt-5-mini"}, {"id": "gpt-5"}, {"id": "whisper"}]}
-        with pytest.raises(SetupError, match=r"no such model for this key: .* such as gpt-5-mini or gpt-5"):
+        with pytest.raises(SetupError, match=r"no such model .* such as openai:gpt-5-mini or openai:gpt-5"):
             await reasoner("openai:gpt-5-mni").check()
         await reasoner("openai:gpt-5-mini").check()
         assert server.requests == []  # no question was asked
@@ -67,7 +67,7 @@ async def test_gemini() -> None:
         given = {"base_url": server.url, "google_api_key": "good"}
         server.models, server.unlisted = ("gemini-3.8-flash",), ("gemini-flash-latest",)
         await reasoner("google_genai:gemini-flash-latest", **given).check()
-        with pytest.raises(SetupError, match=r"no such model .* such as gemini-3\.8-flash"):
+        with pytest.raises(SetupError, match=r"no such model .* such as google_genai:gemini-3\.8-flash"):
             await reasoner("google_genai:gemini-2.5-pro", **given).check()
 
 

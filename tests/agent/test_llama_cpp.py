@@ -183,7 +183,7 @@ async def test_preflight_names_what_to_change(settings: dict[str, Any], says: st
         ("Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0", "Qwen3VL-2B-Thinking-Q8_0.gguf"),
         ("Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0@main", "Qwen3VL-2B-Thinking-Q8_0-00001-of-00002.gguf"),
         ("Qwen/Qwen3-VL-2B-Thinking-GGUF", "Qwen3VL-2B-Thinking-Q4_K_M.gguf"),
-        ("/home/me/model.gguf", "model.gguf"),
+        ("/models/model.gguf", "model.gguf"),
         ("C:\\models\\model.gguf", "model.gguf"),
         ("mine", "mine"),
     ],
@@ -199,7 +199,7 @@ async def test_a_server_with_the_configured_model_is_used(configured: str, serve
         ("Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0", "Qwen3VL-2B-Thinking-Q4_K_M.gguf"),
         ("Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0", "Qwen3VL-2B-Instruct-Q8_0.gguf"),
         ("Qwen/Qwen3-VL-2B-Thinking-GGUF:Q8_0", "Qwen3VL-4B-Thinking-Q8_0.gguf"),
-        ("/home/me/model.gguf", "gemma-3-4b-it-Q8_0.gguf"),
+        ("/models/model.gguf", "gemma-3-4b-it-Q8_0.gguf"),
     ],
 )
 async def test_a_server_with_another_model_is_refused(configured: str, served: str) -> None:

@@ -128,7 +128,10 @@ def test_model_that_the_provider_no_longer_has(
         file = api_file(tmp_path, server.url, "google_genai:gemini-2.5-pro")
         said = run("doctor", "--config", file, code=1).stdout
     assert "google_genai:gemini-2.5-pro: its provider has no such model for this key" in said
-    assert "such as gemini-pro-latest or gemini-2.5-flash-lite or gemini-3.8-flash" in said
+    assert (
+        "such as google_genai:gemini-pro-latest or google_genai:gemini-2.5-flash-lite or google_genai:gemini-3.8-flash"
+        in said
+    )
     assert "text-embedding" not in said
 
 
@@ -141,7 +144,7 @@ def test_model_of_a_server_with_openais_protocol(
         said = run("doctor", "--config", api_file(tmp_path, server.url, known), code=1).stdout
         assert "openai:m: its provider accepts the key and has the model" in said
         said = run("doctor", "--config", api_file(tmp_path, server.url, unknown), code=1).stdout
-        assert "openai:gpt-nosuch: its provider has no such model for this key" in said
+        assert "openai:gpt-nosuch: its server does not list this model" in said
         server.models = 200, {"data": "?"}
         said = run("doctor", "--config", api_file(tmp_path, server.url, unknown), code=1).stdout
         assert "openai:gpt-nosuch: can be set up; its provider does not list models" in said

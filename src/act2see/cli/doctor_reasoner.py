@@ -66,7 +66,7 @@ def _check_chat(reasoner: ReasonerConfig) -> Check:
 async def _check_listed(reasoner: ReasonerConfig, model: Any) -> Check:
     """Check that a chat model's server can be reached, accepts the key, and has the model."""
     from act2see.agent.reasoners.chat.probe import look_up
-    from act2see.agent.reasoners.chat_check import address_problem, models_to_name, with_start
+    from act2see.agent.reasoners.chat_check import address_problem, missing_model, with_start
     from act2see.errors import SetupError
 
     name, options = reasoner.weights, reasoner.options
@@ -82,10 +82,7 @@ async def _check_listed(reasoner: ReasonerConfig, model: Any) -> Check:
             return Check(False, "reasoner", f"{name}: {problem.finding}", problem.fix)
         finding = f"{name}: can be set up; its provider does not list models; {sent}"
         return Check(True, "reasoner", finding)
-    fix = "set `reasoner.weights` in a config file to a model that the provider has"
-    if names := await models_to_name(model, listing.nearest):
-        fix += f", such as {' or '.join(names)}"
-    return Check(False, "reasoner", f"{name}: its provider has no such model for this key", fix)
+    return Check(False, "reasoner", *await missing_model(model, name, listing))
 
 
 def _check_server(config: Config, option: str) -> Check:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from act2see.agent.reasoners.chat.probe import TIMEOUT, address_of, look_up
+from act2see.agent.reasoners.chat.probe import TIMEOUT, Listing, address_of, look_up
 from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 from act2see.agent.reasoners.chat.setup import chat_model, provider_of, reasoner_options
 from act2see.agent.reasoners.connection import is_local
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _ADDRESS = "base_url"
 """The option with the address of one's own server, for OpenAI's, Google's and Ollama's packages."""
 _OF_INIT = {"model_provider", "configurable_fields", "config_prefix"}  # options of LangChain's own function
+_EXAMPLES = 3  # models that a message names, if none is similar
 _SIMILAR = 0.75  # the least similarity of a misspelled option
 
 
@@ -110,13 +111,31 @@ async def check_listed(model: Any, name: str, options: Mapping[str, Any]) -> Non
             raise SetupError(f"{name}: {problem.finding}: {problem.fix}")
         return
     if is_own_server(model) or not await _is_refused(model, name):
-        log.warning("%s is not in its server's list of models", name)
+        log.warning("%s: its server does not list this model", name)
         return
-    nearest = f", such as {' or '.join(listing.nearest)}" if listing.nearest else ""
-    raise SetupError(
-        f"{name}: its provider has no such model for this key: set `reasoner.weights` to a model that it has"
-        f"{nearest}"
-    )
+    finding, fix = await missing_model(model, name, listing)
+    raise SetupError(f"{finding}: {fix}")
+
+
+async def missing_model(model: Any, name: str, listing: Listing) -> tuple[str, str]:
+    """Return the problem with a model that its server does not list, and what to write.
+
+    Args:
+        model: The LangChain chat model.
+        name: Its name in the configuration, as `provider:model`.
+        listing: What the server says of it.
+    """
+    provider, colon, _ = name.partition(":")
+    names = listing.nearest
+    if is_own_server(model):
+        finding = f"{name}: its server does not list this model"
+        names = names or ((await ask_list(model)).models or ())[:_EXAMPLES]
+    else:
+        finding = f"{name}: its provider has no such model for this key"
+    fix = "set `reasoner.weights` in a config file to a model that it has"
+    if names:
+        fix += f", such as {' or '.join(f'{provider}{colon}{known}' if colon else known for known in names)}"
+    return finding, fix
 
 
 def with_start(problem: str, model: Any) -> str:
@@ -124,13 +143,6 @@ def with_start(problem: str, model: Any) -> str:
     if "cannot be reached" in problem and is_own_server(model):
         return f"{problem}; start the server there (LM Studio: `lms server start`; MLX: `mlx_vlm.server`)"
     return problem
-
-
-async def models_to_name(model: Any, nearest: Sequence[str]) -> Sequence[str]:
-    """Return the models to suggest: the nearest, or some of those of one's own server."""
-    if nearest or not is_own_server(model):
-        return nearest
-    return ((await ask_list(model)).models or ())[:3]
 
 
 def is_own_server(model: Any) -> bool:
