@@ -97,6 +97,23 @@ def test_a_missing_llama_cpp_server_is_reported_with_the_missing_weights(
     assert "GGUF" not in line  # only the server reads it, and can be on another machine
 
 
+def test_a_model_that_the_provider_does_not_have_is_refused_before_any_work(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "good")
+    with openai_server(says(ANSWER)) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        reasoner = {"use": "chat", "weights": "openai:gpt-5-mni"}
+        file = config_in(tmp_path, reasoner=reasoner, cache=str(tmp_path / "cache"))
+        line = one_line(ask("--config", file))
+        assert "openai:gpt-5-mni: its provider has no such model for this key" in line
+        assert server.requests == []
+        assert not list((tmp_path / "cache").glob("frames/**/*.*"))  # the video has not been opened
+        server.models = 500, {}
+        ask("--config", file, code=0)  # a list that cannot be had stops nothing
+        assert len(server.requests) == 1
+
+
 def test_a_custom_config_names_its_missing_weights(ask: Ask, tmp_path: Path) -> None:
     file = config_in(tmp_path, encoder={"weights": "somebody/encoder"})
     line = one_line(ask("--config", file))
