@@ -140,12 +140,13 @@ def test_model_of_a_server_with_openais_protocol(
     with openai_server() as server:
         known, unknown = "openai:m", "openai:gpt-nosuch"
         said = run("doctor", "--config", api_file(tmp_path, server.url, known), code=1).stdout
-        assert "openai:m: its provider accepts the key and has the model" in said
+        host = server.url.removesuffix("/v1")
+        assert f"openai:m: its server has the model; frames are sent to {host}" in said
         said = run("doctor", "--config", api_file(tmp_path, server.url, unknown), code=1).stdout
         assert "openai:gpt-nosuch: its server does not list this model" in said
         server.models = 200, {"data": "?"}
         said = run("doctor", "--config", api_file(tmp_path, server.url, unknown), code=1).stdout
-        assert "openai:gpt-nosuch: can be set up; its provider does not list models" in said
+        assert "openai:gpt-nosuch: can be set up; its server does not list models" in said
 
 
 @pytest.mark.parametrize("weights", ["openai:qwen3-vl:4b", "openai:publisher/model"])

@@ -114,6 +114,23 @@ def test_addresses_and_keys_of_own_servers(monkeypatch: pytest.MonkeyPatch) -> N
     assert named("chat", "openai:m", **OWN) is None
 
 
+@pytest.mark.parametrize(
+    ("reasoner", "says"),
+    [
+        ({"use": "ollama"}, "write `use: chat` and `weights: ollama:NAME`"),
+        ({"use": "LM-Studio"}, "write `use: chat` and `weights: openai:NAME`"),
+        ({"use": "llamacpp"}, "did you mean 'llama-cpp'?"),
+        ({"use": "magic"}, "Input should be 'transformers', 'chat'"),
+        ({"model": "x"}, "unknown key 'reasoner.model'; did you mean 'weights'?"),
+        ({"base_url": "x"}, "it belongs to options: `options: {base_url: ...}`"),
+    ],
+)
+def test_keys_and_values_that_newcomers_try(reasoner: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config("ollama", reasoner=reasoner)
+    assert says in str(refused.value)
+
+
 def test_config_check_refuses_or_warns(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(f"preset: laptop-transformers\nreasoner: {{weights: '{GGUF}'}}\n")

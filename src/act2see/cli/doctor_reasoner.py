@@ -66,21 +66,25 @@ def _check_chat(reasoner: ReasonerConfig) -> Check:
 async def _check_listed(reasoner: ReasonerConfig, model: Any) -> Check:
     """Check that a chat model's server can be reached, accepts the key, and has the model."""
     from act2see.agent.reasoners.chat.probe import look_up
-    from act2see.agent.reasoners.chat_check import address_problem, missing_model, with_start
+    from act2see.agent.reasoners.chat_check import address_problem, local_server, missing_model, with_start
     from act2see.errors import SetupError
 
     name, options = reasoner.weights, reasoner.options
-    sent = "frames are sent to the provider"
+    host = local_server(model)
+    server = "server" if host else "provider"
+    sent = f"frames are sent to {host or 'the provider'}"
     try:
         listing = await look_up(model, name)
     except SetupError as e:
         return Check(False, "reasoner", f"{name}: cannot be used", with_start(str(e), model))
+    if listing.exists and host:
+        return Check(True, "reasoner", f"{name}: its server has the model; {sent}")
     if listing.exists:
         return Check(True, "reasoner", f"{name}: its provider accepts the key and has the model; {sent}")
     if listing.exists is None:
         if problem := await address_problem(model, name, options):
             return Check(False, "reasoner", f"{name}: {problem.finding}", problem.fix)
-        finding = f"{name}: can be set up; its provider does not list models; {sent}"
+        finding = f"{name}: can be set up; its {server} does not list models; {sent}"
         return Check(True, "reasoner", finding)
     return Check(False, "reasoner", *await missing_model(model, name, listing))
 
@@ -106,7 +110,8 @@ def _check_server(config: Config, option: str) -> Check:
             return Check(False, "server", f"{url}: cannot be used", str(e))
         fix = f"act2see serve llama-cpp{option} (and leave it running)"
         if shutil.which("llama-server") is None:
-            fix = f"install llama.cpp: {INSTALL}\n{fix}"
+            install = f"install llama.cpp: {INSTALL}; one that is not on the PATH is named with --server FILE"
+            fix = f"{install}\n{fix}"
         return Check(False, "server", str(e), fix)
     finding = f"llama-server at {server.url}: reads pictures, {server.context:,} tokens a slot"
     return Check(True, "server", finding)

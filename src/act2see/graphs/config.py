@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError, field_validator
 from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
 from act2see.graphs.config_data import find_invalid_texts, place_paths, read_yaml
+from act2see.graphs.names import explain_key, explain_use
 from act2see.graphs.sections import (
     Budget,
     EncoderConfig,
@@ -261,7 +262,11 @@ def _explain(error: ValidationError) -> str:
         path = first_problem(error)[0]
         hint = "" if "." in path else "; start from a preset with `preset: micro`"
         return f"the key {path!r} is missing{hint}"
+    if first["loc"] == ("reasoner", "use") and (hint := explain_use(str(first["input"]))):
+        return f"reasoner.use: there is no {first['input']!r}; {hint}"
     unknown = first["type"] == "extra_forbidden"
+    if unknown and first["loc"][:-1] == ("reasoner",) and (hint := explain_key(str(first["loc"][-1]))):
+        return f"unknown key 'reasoner.{first['loc'][-1]}'; {hint}"
     known = _keys_of([str(part) for part in first["loc"][:-1]]) if unknown else []
     return explain_problem(error, known)
 

@@ -69,6 +69,26 @@ def check_name(reasoner: ReasonerConfig) -> str | None:
     return None
 
 
+def explain_use(given: str) -> str:
+    """Return what to write for a `reasoner.use` that does not exist; empty if that is not known."""
+    meant = given.replace("-", "_").lower()
+    if meant in ("llamacpp", "llama_cpp", "llama.cpp", "llama", "llama_server", "gguf"):
+        return "did you mean 'llama-cpp'?"
+    if meant in _OTHER_NAMES or meant in KEYS or meant == "ollama":
+        provider = _OTHER_NAMES.get(meant, meant)
+        return f"write `use: chat` and `weights: {provider}:NAME`"
+    return ""
+
+
+def explain_key(given: str) -> str:
+    """Return where a key of the reasoner belongs that does not exist; empty if that is not known."""
+    if given in ("model", "name", "model_name", "checkpoint"):
+        return "did you mean 'weights'?"
+    if given in (*_ADDRESSES, "url", "mmproj", "api_key", "key_env", "num_ctx"):
+        return f"it belongs to options: `options: {{{given}: ...}}`"
+    return ""
+
+
 def _is_gguf(name: str) -> bool:
     return is_gguf(name) or split_revision(name)[0].lower().endswith(".gguf")
 

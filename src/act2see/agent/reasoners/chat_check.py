@@ -150,6 +150,13 @@ def is_own_server(model: Any) -> bool:
     return bool(getattr(model, "keeps_thought", False))
 
 
+def local_server(model: Any) -> str:
+    """Return the address of a server on this machine that runs the model; empty if there is none."""
+    address = address_of(model, provider_of(model))
+    may_run = is_own_server(model) or provider_of(model) == "ollama"
+    return address.host if may_run and address is not None and is_local(address.url) else ""
+
+
 async def _is_refused(model: Any, name: str) -> bool:
     """Whether the provider says that there is no such model, as lists leave out aliases."""
     wanted = name.rpartition(":")[2].removeprefix("models/")
