@@ -49,6 +49,8 @@ class Server:
     """The status and the JSON of the list of models."""
     path: str = ""
     """The path under which the server answers, such as `/v1`; empty for any."""
+    elsewhere: tuple[int, dict[str, Any]] = (404, {"detail": "Not Found"})
+    """The answer at other paths."""
     asked: list[str] = field(default_factory=list)
     """The paths of all requests for models."""
 
@@ -71,7 +73,7 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
         def do_GET(self) -> None:
             server.asked.append(self.path)
             if server.path and not self.path.startswith(f"{server.path}/models"):
-                self.whole(404, {"detail": "Not Found"})
+                self.whole(*server.elsewhere)
                 return
             if self._refuse_key():
                 return

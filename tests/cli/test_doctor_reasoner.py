@@ -42,6 +42,15 @@ def test_an_address_without_a_list_of_models(run: Run, tmp_path: Path, path: str
         assert "It can run." in run("doctor", "--config", own(tmp_path, server.url)).stdout
 
 
+def test_a_server_that_answers_200_at_a_wrong_address(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("langchain_openai", reason="needs the chat extra")
+    with openai_server() as server:
+        server.path = "/v1"
+        server.elsewhere = 200, {"error": "Unexpected endpoint or method. (GET /models)"}
+        said = run("doctor", "--config", own(tmp_path, server.url.removesuffix("/v1")), code=1).stdout
+    assert steps(said) == f"set `reasoner.options.base_url: {server.url}`"
+
+
 def test_the_address_of_another_server(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("langchain_openai", reason="needs the chat extra")
     with llama_server() as server:  # it has no list of models
