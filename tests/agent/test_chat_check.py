@@ -11,7 +11,7 @@ from tests.agent.openai_server import openai_server
 from tests.agent.test_chat import black
 
 from act2see.agent.reasoners.chat.setup import chat_model
-from act2see.agent.reasoners.chat_check import CheckedChatModel, check_options
+from act2see.agent.reasoners.chat_check import CheckedChatModel, check_options, find_model
 from act2see.errors import ConfigError, SetupError
 
 pytest.importorskip("langchain_openai", reason="needs the chat extra")
@@ -23,8 +23,9 @@ def reasoner(name: str, **options: Any) -> CheckedChatModel:
 
 @pytest.fixture
 def hosted(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """OpenAI's service is elsewhere, as far as its client knows."""
+    """The local server is OpenAI's service."""
     monkeypatch.setenv("OPENAI_API_KEY", "good")
+    monkeypatch.setattr("act2see.agent.reasoners.chat_check._OPENAI", "127.0.0.1")
     return monkeypatch
 
 
@@ -61,6 +62,23 @@ async def test_a_list_that_cannot_be_had_stops_nothing(
         await reasoner("openai:gpt-x", base_url=server.url, api_key="none").check()
 
 
+@pytest.mark.parametrize("name", ["openai:ft:gpt-5:org::id", "openai:gpt-5:free"])
+async def test_a_variant_of_a_model_is_not_refused(hosted: pytest.MonkeyPatch, name: str) -> None:
+    with openai_server() as server:
+        hosted.setenv("OPENAI_BASE_URL", server.url)
+        await reasoner(name).check()
+        assert (await find_model(reasoner(name).model, name)).exists is None
+        server.models = 200, {"data": [{"id": name.removeprefix("openai:")}]}
+        assert (await find_model(reasoner(name).model, name)).exists
+
+
+async def test_a_slow_list_stops_nothing(hosted: pytest.MonkeyPatch) -> None:
+    with openai_server() as server:
+        hosted.setenv("OPENAI_BASE_URL", server.url)
+        hosted.setattr("act2see.agent.reasoners.chat_check._LONGEST", 0.0)
+        await reasoner("openai:gpt-5-mni").check()
+
+
 async def test_gemini() -> None:
     pytest.importorskip("langchain_google_genai", reason="needs the chat extra")
     with gemini_server() as server:
@@ -71,8 +89,13 @@ async def test_gemini() -> None:
             await reasoner("google_genai:gemini-2.5-pro", **given).check()
 
 
-async def test_a_server_of_ones_own_may_have_models_that_it_does_not_list() -> None:
+async def test_a_server_of_ones_own_may_have_models_that_it_does_not_list(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with openai_server() as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        await reasoner("openai:another").check()
         await reasoner("openai:another", base_url=server.url, api_key="none").check()
 
 

@@ -81,8 +81,9 @@ def test_models_of_ones_own_server_are_suggested(run: Run, tmp_path: Path) -> No
     pytest.importorskip("langchain_openai", reason="needs the chat extra")
     with openai_server() as server:
         server.models = 200, {"data": [{"id": "qwen/qwen3-vl-4b"}]}
-        said = run("doctor", "--config", own(tmp_path, server.url, "openai:zzz"), code=1).stdout
-    assert steps(said).endswith("such as openai:qwen/qwen3-vl-4b")
+        for name in ("openai:zzz", "openai:zzz:4b"):
+            said = run("doctor", "--config", own(tmp_path, server.url, name), code=1).stdout
+            assert steps(said).endswith("such as openai:qwen/qwen3-vl-4b")
 
 
 def test_a_server_that_is_not_running(run: Run, tmp_path: Path, unused_tcp_port: int) -> None:

@@ -1,8 +1,8 @@
 """`act2see doctor`: checks whether this machine can run a configuration, and prints the next commands.
 
-It loads no model and downloads nothing: facts about missing weights come from the catalogue. The
-only requests go to the reasoner's server: a llama.cpp server is asked for its limits, and the provider of a
-chat model, if its key is set, for its list of models, which is free.
+It loads no model and downloads nothing: facts about missing weights come from the catalogue. The only
+requests go to the reasoner's server: a llama.cpp server is asked for its limits, and the provider of a chat
+model, if its key is set, for its list of models, which is free.
 """
 
 from __future__ import annotations

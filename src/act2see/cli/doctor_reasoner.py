@@ -65,8 +65,13 @@ def _check_chat(reasoner: ReasonerConfig) -> Check:
 
 async def _check_listed(reasoner: ReasonerConfig, model: Any) -> Check:
     """Check that a chat model's server can be reached, accepts the key, and has the model."""
-    from act2see.agent.reasoners.chat.probe import look_up
-    from act2see.agent.reasoners.chat_check import address_problem, local_server, missing_model, with_start
+    from act2see.agent.reasoners.chat_check import (
+        address_problem,
+        find_model,
+        local_server,
+        missing_model,
+        with_start,
+    )
     from act2see.errors import SetupError
 
     name, options = reasoner.weights, reasoner.options
@@ -74,7 +79,7 @@ async def _check_listed(reasoner: ReasonerConfig, model: Any) -> Check:
     server = "server" if host else "provider"
     sent = f"frames are sent to {host or 'the provider'}"
     try:
-        listing = await look_up(model, name)
+        listing = await find_model(model, name)
     except SetupError as e:
         return Check(False, "reasoner", f"{name}: cannot be used", with_start(str(e), model))
     if listing.exists and host:

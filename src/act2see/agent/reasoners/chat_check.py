@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 _ADDRESS = "base_url"
 """The option with the address of one's own server, for OpenAI's, Google's and Ollama's packages."""
 _OF_INIT = {"model_provider", "configurable_fields", "config_prefix"}  # options of LangChain's own function
+_COMPLETE = frozenset({"anthropic", "google_genai", "groq", "mistralai", "openai"})
+"""Providers that answer 404 for a model that they do not have."""
+_OPENAI = "api.openai.com"
+_LONGEST = 20.0  # seconds that the requests may take that follow the list
 _EXAMPLES = 3  # models that a message names, if none is similar
 _SIMILAR = 0.75  # the least similarity of a misspelled option
 
@@ -102,19 +106,51 @@ async def check_listed(model: Any, name: str, options: Mapping[str, Any]) -> Non
     Raises:
         SetupError: The provider does not have the model, or the address of one's own server is wrong.
     """
-    listing = await look_up(model, name)
+    listing = await find_model(model, name)
+    try:
+        async with asyncio.timeout(_LONGEST):
+            problem = await _find_problem(model, name, options, listing)
+    except TimeoutError:
+        log.debug("%s: its server took too long to list its models", name)
+        return
+    if problem:
+        raise SetupError(problem)
+
+
+async def _find_problem(model: Any, name: str, options: Mapping[str, Any], listing: Listing) -> str:
+    """Return the reason why a run with this chat model would certainly fail; empty if there is none."""
     if listing.exists:
-        return
+        return ""
     if listing.exists is None:
-        problem = await address_problem(model, name, options)
-        if problem and problem.better:
-            raise SetupError(f"{name}: {problem.finding}: {problem.fix}")
-        return
-    if is_own_server(model) or not await _is_refused(model, name):
+        wrong = await address_problem(model, name, options)
+        return f"{name}: {wrong.finding}: {wrong.fix}" if wrong and wrong.better else ""
+    knows_all = provider_of(model) in _COMPLETE and not is_own_server(model)
+    if not knows_all or (await ask_list(model, f"/{quote(_model_of(name))}")).status != 404:
         log.warning("%s: its server does not list this model", name)
-        return
-    finding, fix = await missing_model(model, name, listing)
-    raise SetupError(f"{finding}: {fix}")
+        return ""
+    return ": ".join(await missing_model(model, name, listing))
+
+
+async def find_model(model: Any, name: str) -> Listing:
+    """Look a chat model up in its server's list of models.
+
+    Args:
+        model: The LangChain chat model.
+        name: Its name in the configuration, as `provider:model`.
+
+    Raises:
+        SetupError: The server cannot be reached, or refuses the key.
+    """
+    listing = await look_up(model, name)
+    if listing.exists is not False or ":" not in _model_of(name) or is_own_server(model):
+        return listing
+    return Listing(exists=None)  # a variant (`model:free`) or a fine-tuned model; not all of them are listed
+
+
+def _model_of(name: str) -> str:
+    """Return the model in `provider:model`."""
+    _, colon, model = name.partition(":")
+    return (model if colon else name).removeprefix("models/")
 
 
 async def missing_model(model: Any, name: str, listing: Listing) -> tuple[str, str]:
@@ -147,7 +183,10 @@ def with_start(problem: str, model: Any) -> str:
 
 def is_own_server(model: Any) -> bool:
     """Whether a chat model is on a server of one's own with OpenAI's protocol, as LM Studio or MLX."""
-    return bool(getattr(model, "keeps_thought", False))
+    if provider_of(model) != "openai":
+        return False
+    address = address_of(model, "openai")
+    return address is not None and not (urlsplit(address.url).hostname or "").endswith(_OPENAI)
 
 
 def local_server(model: Any) -> str:
@@ -155,12 +194,6 @@ def local_server(model: Any) -> str:
     address = address_of(model, provider_of(model))
     may_run = is_own_server(model) or provider_of(model) == "ollama"
     return address.host if may_run and address is not None and is_local(address.url) else ""
-
-
-async def _is_refused(model: Any, name: str) -> bool:
-    """Whether the provider says that there is no such model, as lists leave out aliases."""
-    wanted = name.rpartition(":")[2].removeprefix("models/")
-    return (await ask_list(model, f"/{quote(wanted)}")).status == 404
 
 
 async def ask_list(model: Any, path: str = "") -> ListAnswer:
@@ -185,7 +218,7 @@ def _read_models(response: Any) -> tuple[str, ...] | None:
     try:
         listed = response.json()
         items = listed["models"] if "models" in listed else listed["data"]
-        return tuple(str(item.get("name") or item.get("id")) for item in items)
+        return tuple(str(item.get("id") or item.get("name")) for item in items)
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
 
@@ -224,6 +257,7 @@ async def address_problem(model: Any, name: str, options: Mapping[str, Any]) -> 
             f"the server at {given} has no model",
             "load a model there (LM Studio: `lms load NAME`; MLX: `mlx_vlm.server --model NAME`)",
         )
+    # LM Studio answers 200, with an error, at a wrong path.
     if answer.status != 404 and not (answer.status == 200 and is_own_server(model)):
         return None
     asked = address_of(model, provider_of(model))
