@@ -10,6 +10,7 @@ import pytest
 from tests.agent.llama_server import llama_server
 from tests.agent.ollama_server import ollama_server
 from tests.agent.openai_server import openai_server
+from tests.agent.vllm_server import MODEL, vllm_server
 from tests.cli.helpers import Run
 
 
@@ -110,6 +111,20 @@ def test_every_problem_of_a_server_has_a_next_step(run: Run, tmp_path: Path) -> 
         assert "serves micro.gguf, and the config names" in steps(
             run("doctor", "--config", file, code=1).stdout
         )
+
+
+def test_a_vllm_server(run: Run, tmp_path: Path, unused_tcp_port: int) -> None:
+    options = {"url": f"http://127.0.0.1:{unused_tcp_port}/v1"}
+    file = config_in(tmp_path, "micro", use="vllm-http", weights=MODEL, options=options)
+    said = run("doctor", "--config", file, code=1).stdout
+    assert f"no server answers at {options['url']}" in said
+    assert steps(said).startswith(f"act2see serve vllm --config {file}")
+    with vllm_server(folder=tmp_path, images=1) as server:
+        file = config_in(tmp_path, "micro", use="vllm-http", weights=MODEL, options={"url": server.url})
+        assert "accepts 1 image in a prompt" in steps(run("doctor", "--config", file, code=1).stdout)
+    with vllm_server(folder=tmp_path, context=99_999) as server:
+        file = config_in(tmp_path, "micro", use="vllm-http", weights=MODEL, options={"url": server.url})
+        assert "has the model, and room for a run" in run("doctor", "--config", file).stdout
 
 
 def test_local_gguf_files(run: Run, tmp_path: Path, unused_tcp_port: int) -> None:

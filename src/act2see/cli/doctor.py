@@ -1,8 +1,8 @@
 """`act2see doctor`: checks whether this machine can run a configuration, and prints the next commands.
 
 It loads no model and downloads nothing: facts about missing weights come from the catalogue. The only
-requests go to the reasoner's server: a llama.cpp server is asked for its limits, and the provider of a chat
-model, if its key is set, for its list of models, which is free.
+requests go to the reasoner's server: one of llama.cpp or vLLM is asked for its limits, and the provider of a
+chat model, if its key is set, for its list of models, which is free.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def _check_packages(config: Config) -> Iterator[Check]:
     optional = {
         "decord2": config.video.decoder == "decord",
         "peft": config.reasoner.adapter is not None,
+        "vllm": config.reasoner.use == "vllm",
     }
     for name, is_needed in optional.items():
         check = _check_package(name)

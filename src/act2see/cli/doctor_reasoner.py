@@ -38,7 +38,7 @@ def check_reasoner(config: Config, option: str) -> Iterator[Check]:
         yield Check(True, "reasoner", warning)
     if reasoner.use == "chat":
         yield _check_chat(reasoner)
-    if reasoner.use == "llama-cpp":
+    if reasoner.use in ("llama-cpp", "vllm-http"):
         yield _check_server(config, option)
 
 
@@ -95,28 +95,50 @@ async def _check_listed(reasoner: ReasonerConfig, model: Any) -> Check:
 
 
 def _check_server(config: Config, option: str) -> Check:
-    """Check that a llama.cpp server answers, has the model, and has room for a run."""
-    from act2see.agent.reasoners.llama_cpp.reasoner import LlamaCppReasoner
-    from act2see.cli.serve_llama_cpp import INSTALL
+    """Check that a llama.cpp or vLLM server answers, has the model, and has room for a run."""
     from act2see.errors import Act2SeeError
+
+    try:
+        return Check(True, "server", asyncio.run(_ask_server(config)))
+    except Act2SeeError as e:
+        if "no server answers" not in str(e):
+            url = config.reasoner.options.get("url") or "the server"
+            return Check(False, "server", f"{url}: cannot be used", str(e))
+        return Check(False, "server", str(e), _start_server(config.reasoner, option))
+
+
+async def _ask_server(config: Config) -> str:
+    """Return what a server says of itself.
+
+    Raises:
+        ConfigError: An option is wrong.
+        ReasonerError: The server cannot serve this configuration.
+    """
+    from act2see.agent.reasoners.llama_cpp.reasoner import LlamaCppReasoner
+    from act2see.agent.reasoners.vllm.http import VLLMHTTPReasoner
     from act2see.graphs.parts import reasoner_needs
     from act2see.tools.video.store import FrameStore
 
-    reasoner = config.reasoner
-    try:
-        options = {**reasoner.options, "silence": _SERVER_SECONDS}
-        server = LlamaCppReasoner.from_options(
-            reasoner.weights, FrameStore(), options, needs=reasoner_needs(config)
-        )
-        asyncio.run(server.check())
-    except Act2SeeError as e:
-        if "no server answers" not in str(e):
-            url = reasoner.options.get("url") or "llama-server"
-            return Check(False, "server", f"{url}: cannot be used", str(e))
-        fix = f"act2see serve llama-cpp{option} (and leave it running)"
-        if shutil.which("llama-server") is None:
-            install = f"install llama.cpp: {INSTALL}; one that is not on the PATH is named with --server FILE"
-            fix = f"{install}\n{fix}"
-        return Check(False, "server", str(e), fix)
-    finding = f"llama-server at {server.url}: reads pictures, {server.context:,} tokens a slot"
-    return Check(True, "server", finding)
+    reasoner, needs = config.reasoner, reasoner_needs(config)
+    options = {**reasoner.options, "silence": _SERVER_SECONDS}
+    if reasoner.use == "llama-cpp":
+        llama = LlamaCppReasoner.from_options(reasoner.weights, FrameStore(), options, needs=needs)
+        await llama.check()
+        return f"llama-server at {llama.url}: reads pictures, {llama.context:,} tokens a slot"
+    vllm = VLLMHTTPReasoner.from_options(
+        reasoner.weights, FrameStore(), options, adapter=reasoner.adapter, needs=needs
+    )
+    await vllm.check()
+    return f"vLLM server at {vllm.url}: has the model, and room for a run"
+
+
+def _start_server(reasoner: ReasonerConfig, option: str) -> str:
+    """Return the commands that start a server, one per line."""
+    from act2see.cli.serve_llama_cpp import INSTALL
+
+    if reasoner.use == "vllm-http":
+        return f"act2see serve vllm{option} --python VLLM_ENV/bin/python (and leave it running)"
+    fix = f"act2see serve llama-cpp{option} (and leave it running)"
+    if shutil.which("llama-server"):
+        return fix
+    return f"install llama.cpp: {INSTALL}; one that is not on the PATH is named with --server FILE\n{fix}"

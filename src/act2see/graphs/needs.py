@@ -42,6 +42,7 @@ from act2see.tools.runtime.weights import (
 
 SERVED = ("reasoner", "mmproj")
 """The parts that a llama.cpp server loads."""
+_IN_PROCESS = ("transformers", "vllm")
 SHIPPED = Path(__file__).parents[1] / "micro" / "weights"
 
 
@@ -111,7 +112,7 @@ def configured_weights(config: Config) -> Iterator[Wanted]:
     Raises:
         ConfigError: A tool does not exist, or its options are invalid.
     """
-    if config.reasoner.use == "transformers" or _is_served_here(config.reasoner):
+    if config.reasoner.use in _IN_PROCESS or _is_served_here(config.reasoner):
         yield Wanted("reasoner", config.reasoner.weights)
     yield Wanted("encoder", config.encoder.weights)
     for tag, settings in config.tools.items():
@@ -128,7 +129,7 @@ def needed_weights(config: Config) -> list[Needed]:
     reasoner = config.reasoner
     encoder = config.encoder
     needed = []
-    if reasoner.use == "transformers":
+    if reasoner.use in _IN_PROCESS:
         needed.append(_measure("reasoner", _WeightOptions(reasoner.weights, reasoner.device, reasoner.dtype)))
     elif _is_served_here(reasoner):
         needed.append(_measure_gguf(reasoner.weights))
