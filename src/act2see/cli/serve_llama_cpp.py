@@ -67,10 +67,9 @@ def llama_cpp(
     if print_only:
         say(shlex.join(command))
         return
-    url = f"http://localhost:{port}"
     check_port(host, port, ", and set reasoner.options.url to the same port")
     if port != configured:
-        note(f"To use this server, set `reasoner.options.url: {url}` in a config file.")
+        note(f"To use this server, set `reasoner.options.url: http://localhost:{port}` in a config file.")
     note(f"{shlex.join(command)}\n")
     import subprocess
 

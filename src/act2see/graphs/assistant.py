@@ -31,6 +31,7 @@ from act2see.graphs.ask import Graph, create_act2see
 from act2see.graphs.compose import as_tool
 from act2see.graphs.config import Config, load_config, load_section
 from act2see.graphs.events import SearchEvent
+from act2see.graphs.names import check_chat_name
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.sections import Count, Section
 from act2see.graphs.state import AskContext
@@ -131,6 +132,7 @@ def create_assistant(
 def _make_supervisor(settings: Assistant, folder: str | None) -> BaseChatModel:
     """Return the chat model that the settings name. Its module is looked for in `folder` first."""
     if settings.model:
+        check_chat_name(settings.model, settings.options, "assistant's model")
         return chat_model(settings.model, settings.options, "assistant's model")
     module, _, name = settings.supervisor.partition(":")
     try:

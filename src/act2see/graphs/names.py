@@ -65,7 +65,7 @@ def check_name(reasoner: ReasonerConfig) -> str | None:
         case "llama-cpp":
             return _check_llama_cpp(reasoner.weights)
         case "chat":
-            _check_chat(reasoner)
+            check_chat_name(reasoner.weights, reasoner.options, "reasoner.weights")
     return None
 
 
@@ -131,29 +131,37 @@ def _check_llama_cpp(name: str) -> str | None:
     )
 
 
-def _check_chat(reasoner: ReasonerConfig) -> None:
-    """Check the provider of a chat model, its package, and the address of a server."""
-    name, options = reasoner.weights, reasoner.options
+def check_chat_name(name: str, options: Mapping[str, Any], where: str) -> None:
+    """Check the provider of a chat model, its package, and the address of a server.
+
+    Args:
+        name: The model as `provider:model`.
+        options: The options of the provider's chat model.
+        where: The config key that names the model, for messages.
+
+    Raises:
+        ConfigError: LangChain would not know the model, its package is missing, or an option is wrong.
+    """
     if better := _better_chat_name(name, options):
-        raise ConfigError(f"reasoner.weights {name!r} names no provider that LangChain knows: {better}")
+        raise ConfigError(f"{where} {name!r} names no provider that LangChain knows: {better}")
     provider = str(options.get("model_provider") or name.partition(":")[0]).replace("-", "_").lower()
     package, extra = _EXTRAS.get(provider, ("langchain", "chat"))
     if find_spec("langchain") is None or find_spec(package) is None:
         raise ConfigError(
-            f"reasoner.weights {name!r} needs packages that are not installed: pip install 'act2see[{extra}]'"
+            f"{where} {name!r} needs packages that are not installed: pip install 'act2see[{extra}]'"
         )
     if provider == "ollama":
         return  # its client adds the scheme
     if provider == "openai" and options.get("base_url") and missing_key("openai:", options):
         raise ConfigError(
-            f"reasoner.weights {name!r} has no key: add `api_key: none` to reasoner.options if your server "
-            "needs none, else export OPENAI_API_KEY=..."
+            f"{where} {name!r} has no key: add `api_key: none` to its options if your server needs none, "
+            "else export OPENAI_API_KEY=..."
         )
     for option in _ADDRESSES:
         address = options.get(option)
         if isinstance(address, str) and address and "://" not in address:
             raise ConfigError(
-                f"reasoner.options.{option} {address!r} does not begin with http:// or https://: write "
+                f"{where} {name!r}: {option} {address!r} does not begin with http:// or https://: write "
                 f"http://{address}"
             )
 
@@ -170,18 +178,28 @@ def _better_chat_name(name: str, options: Mapping[str, Any]) -> str | None:
         return "write `use: transformers` for weights of this package"
     if colon and (meant := _meant_provider(provider, known)):
         return _advise(meant, model, options)
+    if options.get("base_url"):
+        return None if _inferred(name) else f"write `openai:{name}` for a server with OpenAI's protocol"
     provider, slash, model = name.partition("/")
     if slash and (meant := _meant_provider(provider, known)):
         return _advise(meant, model, options)
-    if _is_gguf(name) and not options.get("base_url"):
+    if _is_gguf(name):
         return "it is a GGUF model: write `use: llama-cpp`"
-    if options.get("base_url"):
-        return f"write `weights: openai:{name}` for a server with OpenAI's protocol"
     if name.startswith("gemini") and find_spec("langchain_google_vertexai") is None:
-        return f"write `weights: google_genai:{name}`"
+        return f"write `google_genai:{name}`"
     if _OLLAMA_TAG.fullmatch(name.partition(":")[2]):
-        return f"write `weights: ollama:{name}` for a model of Ollama"
+        return f"write `ollama:{name}` for a model of Ollama"
     return None
+
+
+def _inferred(name: str) -> str | None:
+    """Return the provider that LangChain infers from a model's name; None if it infers none."""
+    if find_spec("langchain") is None:
+        return None
+    from langchain.chat_models import base
+
+    infer = getattr(base, "_attempt_infer_model_provider", lambda _: None)
+    return str(found) if (found := infer(name)) else None
 
 
 def _providers() -> set[str]:
@@ -206,7 +224,7 @@ def _meant_provider(given: str, known: set[str]) -> str | None:
 
 
 def _advise(provider: str, model: str, options: Mapping[str, Any]) -> str:
-    advice = f"write `weights: {provider}:{model}`"
+    advice = f"write `{provider}:{model}`"
     if provider == "openai" and not options.get("base_url"):
-        advice += " (with `options: {base_url: ...}` for a server of your own)"
+        advice += " (with `base_url` in its options for a server of your own)"
     return advice

@@ -176,7 +176,7 @@ def _measure_files(reasoner: ReasonerConfig) -> Iterator[Needed]:
         path = Path(str(name)).expanduser()
         if name and path.is_file():
             size = float(path.stat().st_size)
-            yield Needed(part, str(name), device, path.parent, size, dtype="gguf")
+            yield Needed(part, str(name), device, path.parent, size)
             continue
         problem = "no such file" if name else "not named"
         fix = f"set `{key}` to the {'model' if part == 'reasoner' else 'vision'} file (….gguf)"

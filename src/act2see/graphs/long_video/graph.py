@@ -39,6 +39,7 @@ from act2see.graphs.config import Config, load_config, load_section
 from act2see.graphs.events import PartEvent, PartFailedEvent, SplitEvent, emit
 from act2see.graphs.long_video.chat_merge import merge_by_chat
 from act2see.graphs.long_video.merge import PartReport, evidence_of, judge, vote
+from act2see.graphs.names import check_chat_name
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.sections import Count, Positive, Section
 from act2see.graphs.state import AskContext, AskInput, extend, settings_in, validate_question
@@ -149,6 +150,7 @@ def create_long_video(
     chosen = load_section(LongVideo, settings, "long video")
     parts = parts or cached_parts(act2see_config)
     if model is None and chosen.model:
+        check_chat_name(chosen.model, chosen.options, "long video's model")
         model = chat_model(chosen.model, chosen.options, "long video's model")
     ask_part = as_node(create_act2see(act2see_config, parts=parts), answer=None)
     nodes = _Nodes(ask_part, parts, act2see_config, chosen, model)
