@@ -52,6 +52,8 @@ class Double:
     """Whether it was started without a model."""
     vision: bool = True
     context: int = 4096
+    trained: int = 0
+    """The context with which the model was trained; 0 for a server that lists no models."""
     slots: int = 2
     key: str = ""
     loading: int = 0
@@ -143,7 +145,7 @@ def llama_server(*lines: str, **settings: Any) -> Iterator[Double]:
                         raise _Refusal(503, "Loading model", "unavailable_error")
                     if server.key and self.headers.get("authorization") != f"Bearer {server.key}":
                         raise _Refusal(401, "Invalid API Key", "authentication_error")
-                getattr(self, f"_{self.path.strip('/')}", self._missing)(body)
+                getattr(self, f"_{self.path.strip('/').replace('/', '_')}", self._missing)(body)
             except _Refusal as e:
                 self.whole(e.status, {"error": {"code": e.status, "message": str(e), "type": e.kind}})
 
@@ -168,6 +170,11 @@ def llama_server(*lines: str, **settings: Any) -> Iterator[Double]:
                     "build_info": "b11434",
                 },
             )
+
+        def _v1_models(self, body: Any) -> None:
+            if not server.trained:
+                self._missing(body)
+            self.whole(200, {"data": [{"id": server.model, "meta": {"n_ctx_train": server.trained}}]})
 
         def _tokenize(self, body: dict[str, Any]) -> None:
             ids = server.tokenizer.encode(body["content"], add_special_tokens=False).ids

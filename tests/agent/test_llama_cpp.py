@@ -167,6 +167,8 @@ async def test_waits_while_the_model_loads() -> None:
             r"`act2see serve llama-cpp` .*`--parallel 1 --ctx-size 1786`; or show at most 5",
         ),
         ({"context": 300}, "lower budget.tokens"),
+        ({"context": 300, "trained": 300}, r"written\): lower budget.tokens"),
+        ({"context": 300, "trained": 4096}, r"written\): start it with .*; or lower budget.tokens"),
         ({"context": 8}, "refuses a frame of 192 x 192 pixels"),
         ({"key": "secret"}, "check the key"),
     ],

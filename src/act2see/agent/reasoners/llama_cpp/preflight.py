@@ -11,6 +11,7 @@ file, so names are compared without folders, signs and capitals: `Qwen/Qwen3-VL-
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -135,14 +136,38 @@ async def preflight(connection: ServerConnection, facts: ServerFacts, needs: Nee
     tokens = await _frame_tokens(connection, facts, needs.side)
     needed = needs.context(tokens)
     if needed > facts.context:
-        room = (facts.context - QUESTION - needs.tokens) // (tokens + FRAME_TEXT)
-        fewer = f"show at most {room} frames in all (view.max_frames), or smaller ones (view.max_side)"
         raise SetupError(
             f"a slot of {connection.url} holds {facts.context} tokens and a run may need {needed} "
-            f"({needs.images} frames of {tokens}, {needs.tokens} written): start it with `act2see serve "
-            "llama-cpp` and the same --preset or --config, or with "
-            f"`--parallel 1 --ctx-size {needed}`; or {fewer if room > 0 else 'lower budget.tokens'}"
+            f"({needs.images} frames of {tokens}, {needs.tokens} written): "
+            f"{await _more_room(connection, facts, needed)}{_need_less(facts, needs, tokens)}"
         )
+
+
+async def _more_room(connection: ServerConnection, facts: ServerFacts, needed: int) -> str:
+    """Return how to start the server with slots that hold a run; empty if its model cannot hold one."""
+    if await _trained_context(connection) <= facts.context:
+        return ""  # the server gives no slot more
+    return (
+        "start it with `act2see serve llama-cpp` and the same --preset or --config, or with "
+        f"`--parallel 1 --ctx-size {needed}`; or "
+    )
+
+
+def _need_less(facts: ServerFacts, needs: Needs, tokens: int) -> str:
+    """Return how to make a run fit, with frames of `tokens` tokens."""
+    room = (facts.context - QUESTION - needs.tokens) // (tokens + FRAME_TEXT)
+    if room <= 0:
+        return "lower budget.tokens"
+    return f"show at most {room} frames in all (view.max_frames), or smaller ones (view.max_side)"
+
+
+async def _trained_context(connection: ServerConnection) -> float:
+    """Return the context with which the server's model was trained; infinite if it is not known."""
+    try:
+        listed = await connection.json("GET", "/v1/models")
+        return float(listed["data"][0]["meta"]["n_ctx_train"])
+    except (StatusError, LookupError, TypeError, ValueError):
+        return math.inf
 
 
 async def _forbidden(connection: ServerConnection) -> tuple[int, ...]:
