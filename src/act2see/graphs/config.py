@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
-from act2see.graphs.config_data import find_invalid_texts, place_paths, read_yaml
+from act2see.graphs.config_data import find_invalid_values, place_paths, read_yaml
 from act2see.graphs.sections import (
     Budget,
     EncoderConfig,
@@ -143,10 +143,8 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
         data["folder"] = folder
     if isinstance(tools := data.get("tools"), Mapping):
         data["tools"] = {tag: tool for tag, tool in tools.items() if tool is not None}
-    if invalid := next(find_invalid_texts(data), None):
-        raise ConfigError(
-            f"{where}: {invalid!a} holds a NUL or a lone surrogate, which cannot be saved: remove it"
-        )
+    if problem := next(find_invalid_values(data), None):
+        raise ConfigError(f"{where}: {problem}")
     try:
         return Config.model_validate(data)
     except ValidationError as e:
