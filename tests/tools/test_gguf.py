@@ -143,6 +143,7 @@ def test_a_wrong_name_says_what_is_wrong(name: str, says: str) -> None:
         with pytest.raises(WeightsError, match=says):
             look(name)
     assert re.search(says, what_is_missing(Wanted("reasoner", name)))
+    assert not is_of_hub(name)
 
 
 @pytest.mark.parametrize("name", ["a/b@main", "a/b:Q8_0@v1.0", "a/b@refs/pr/1", f"a/b@{'c' * 40}", "gpt2"])
@@ -152,7 +153,7 @@ def test_names_of_the_hub_are_accepted(name: str) -> None:
 
 def test_a_name_too_long_for_a_folder_is_a_weights_error() -> None:
     name = f"{'a' * 300}/b"
-    assert is_of_hub(name)
+    assert not is_of_hub(name)
     with pytest.raises(WeightsError, match="is neither a folder nor a hub repository"):
         find_weights(name)
 

@@ -74,9 +74,12 @@ def resolve_weights(name: str) -> str:
 def is_of_hub(name: str) -> bool:
     """Return whether weights of this name would come from a hub."""
     try:
-        return not name.startswith("micro:") and resolve_weights(name) == name and not is_folder(name)
+        if name.startswith("micro:") or resolve_weights(name) != name or is_folder(name):
+            return False
+        check_name(name)
     except WeightsError:
-        return False  # a local folder that does not exist
+        return False  # a local folder that does not exist, or no name at all
+    return True
 
 
 def find_weights(name: str) -> Path:
@@ -116,11 +119,11 @@ def cached_folder(name: str) -> str:
     try:
         return str(find_weights(name))
     except WeightsError:
-        if is_of_hub(name):
-            check_name(name)
-            if ":" in name:  # GGUF files
-                raise
-        return resolve_weights(name)
+        repository = resolve_weights(name)
+        check_name(repository)
+        if ":" in repository:  # GGUF files
+            raise
+        return repository
 
 
 def weight_files(folder: Path, without: Sequence[str] = ()) -> Iterator[tuple[str, list[Path]]]:
