@@ -12,6 +12,7 @@ from tests.graphs.doubles import clip_in, parts_in
 
 from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 from act2see.agent.reasoners.chat.setup import chat_model, provider_of
+from act2see.errors import ConfigError
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import load_config
 from act2see.graphs.run import aask
@@ -70,3 +71,48 @@ def test_the_engine_of_a_preset_is_changed_by_one_key(tmp_path: Path) -> None:
     assert load_config("laptop", reasoner={"use": "transformers"}).reasoner == expected
     own = load_config("laptop", reasoner={"use": "transformers", "weights": "micro:vlm"}).reasoner
     assert (own.weights, own.prompt) == ("micro:vlm", "auto")
+
+
+OF_OLLAMA = {"num_ctx": 40960, "num_predict": 100, "top_k": 20}
+
+
+@pytest.mark.parametrize("address", [{}, {"base_url": "http://127.0.0.1:1/v1"}])
+def test_unknown_options_are_named_before_a_run(address: dict[str, str]) -> None:
+    with pytest.raises(
+        ConfigError, match="openai does not know the options num_ctx, num_predict, top_k: remove"
+    ):
+        chat_model("openai:m", {**OF_OLLAMA, **address, "api_key": "none", "top_p": 0.9}, "test")
+
+
+def test_known_options_are_accepted_by_any_name() -> None:
+    options = {
+        "api_key": "none",
+        "timeout": 5,  # an alias of a field
+        "extra_body": {"top_k": 20},
+        "parallel_tool_calls": False,  # of the request
+        "max_completion_tokens": 100,
+        "model_provider": "openai",
+    }
+    model: Any = chat_model("m", options, "test")
+    assert model.extra_body == {"top_k": 20}
+
+
+def test_options_of_another_provider_are_named_for_each_package() -> None:
+    pytest.importorskip("langchain_google_genai", reason="needs the package of Gemini")
+    pytest.importorskip("langchain_ollama", reason="needs the package of Ollama")
+    with pytest.raises(
+        ConfigError, match="google_genai does not know the options num_ctx, num_predict: remove"
+    ):
+        chat_model("google_genai:gemini-flash-latest", {**OF_OLLAMA, "api_key": "none"}, "test")
+    with pytest.raises(ConfigError, match="ollama does not know the options max_tokens: remove them"):
+        chat_model("ollama:m", {**OF_OLLAMA, "max_tokens": 1}, "test")
+
+
+def test_another_provider_drops_the_options_of_the_preset(tmp_path: Path) -> None:
+    kept = load_config("ollama", reasoner={"weights": "ollama:other", "options": {"num_ctx": 8192}}).reasoner
+    assert kept.options["num_ctx"] == 8192
+    assert kept.options["top_k"] == 20
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: ollama\nreasoner: {weights: 'openai:m', options: {temperature: 1}}\n")
+    assert load_config(file).reasoner.options == {"temperature": 1}
+    assert load_config("ollama", reasoner={"weights": "openai:m"}).reasoner.options == {}
