@@ -40,6 +40,45 @@ async def test_a_thought_within_the_reply_is_unchanged() -> None:
     assert text == "I look.</think>\n\nThe ring."
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        ("<think>\nI look. So <b>A</b>? No.\n</think>\n\nThe ring.",),
+        ("<thi", "nk>I look.", "\nSo <b>A</b>? No.</thi", "nk>\n", "\nThe ring."),
+        ("I look. So <b>A</b>? No.", "</think>", "The ring."),
+        tuple("\n<think>I look. So <b>A</b>? No.\n\n</think>\nThe ring."),
+    ],
+)
+async def test_a_thought_that_is_sent_twice_counts_once(pieces: tuple[str, ...]) -> None:
+    with openai_server(Reply(pieces, thought=("I look. ", "So <b>A</b>? No."))) as server:
+        text, _ = await write(reasoner(server))
+    assert text == "I look. So <b>A</b>? No.</think>\n\nThe ring."
+
+
+@pytest.mark.parametrize(
+    "reply", ["I look", "I look.", "I look. Then I say: the ring.", "I look around.</think> The ring.", "I"]
+)
+async def test_a_reply_that_only_begins_like_the_thought_is_kept(reply: str) -> None:
+    with openai_server(Reply(tuple(reply), thought=("I look.",))) as server:
+        text, _ = await write(reasoner(server))
+    assert text == f"I look.</think>\n\n{reply}"
+
+
+async def test_a_thought_that_is_sent_in_both_fields_at_once_counts_once() -> None:
+    twice = {"content": "I look."}
+    with openai_server(Reply(("</think>", "The ring."), thought=("I look.",), beside=twice)) as server:
+        text, _ = await write(reasoner(server))
+    assert text == "I look.</think>\n\nThe ring."
+
+
+@pytest.mark.parametrize("beside", [{"content": "\n"}, {"content": None}, {"reasoning_content": ""}])
+async def test_what_comes_beside_a_thought_does_not_end_it(beside: dict[str, str | None]) -> None:
+    reply = Reply(("The ring.",), thought=("I ", "look."), thought_field="reasoning", beside=beside)
+    with openai_server(reply) as server:
+        text, _ = await write(reasoner(server))
+    assert "".join(text.split()) == "Ilook.</think>Thering."
+
+
 async def test_a_call_within_the_thought_runs_the_tool(tmp_path: Path) -> None:
     replies = (
         Reply(("never",), thought=("I look. <retrieve>the ", "ring</retrieve> never")),
