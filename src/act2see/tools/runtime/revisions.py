@@ -48,7 +48,7 @@ def check_name(name: str) -> None:
         WeightsError: It cannot.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.file_download import repo_folder_name
 
     repository, at, revision = name.partition("@")
     if at and not repository:
@@ -66,7 +66,7 @@ def check_name(name: str) -> None:
             f"{name[:80]!r}: what follows the @ is not the name of a commit, a branch or a tag"
         )
     try:
-        validate_repo_id(repository.partition(":")[0])
+        repo_folder_name(repo_id=repository.partition(":")[0], repo_type="model")
     except HFValidationError as e:
         raise WeightsError(f"{name[:80]!r} is neither a folder nor a hub repository (owner/name)") from e
 

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import AliasChoices, ValidationError
 
 from act2see.errors import ConfigError
 from act2see.tools.runtime.text import first_problem
@@ -89,11 +89,12 @@ def _unknown_options(model: BaseChatModel, options: Mapping[str, Any]) -> Iterat
 
     Packages keep options that are no field of the model in its `model_kwargs`, or drop them.
     """
-    known = {"model_provider"}
+    known: set[str | None] = {"model_provider"}
     for name, field in type(model).model_fields.items():
-        aliases = field.validation_alias
-        known |= {name, field.alias or name}
-        known |= set(getattr(aliases, "choices", (aliases,)))
+        alias = field.validation_alias
+        known |= {name, field.alias}
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        known |= {choice for choice in choices if isinstance(choice, str)}
     kept: Mapping[str, Any] = getattr(model, "model_kwargs", None) or {}
     sent = _request_parameters(model)
     for option in options:
