@@ -34,6 +34,8 @@ class Reply:
     thought: tuple[str, ...] = ()
     """The thought, which local servers send before the text, in a field of its own."""
     thought_field: str = "reasoning_content"
+    beside: dict[str, Any] = field(default_factory=dict)
+    """Other fields of each event of the thought."""
 
 
 @dataclass
@@ -106,7 +108,7 @@ def openai_server(*replies: Reply) -> Iterator[Server]:
             self.stream()
             self.model = reply.model
             for piece in reply.thought:
-                self._event({reply.thought_field: piece})
+                self._event({**reply.beside, reply.thought_field: piece})
             text = "".join(reply.pieces)
             end = min([i for s in body.get("stop") or [] if (i := text.find(s)) >= 0], default=len(text))
             sent = 0

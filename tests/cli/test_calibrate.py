@@ -50,12 +50,13 @@ class Place:
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Item, str]]:
-    """Clips with the query of each chain."""
+    """Clips with the query of each chain, which is true of no other clip."""
     folder = tmp_path_factory.mktemp("board")
     found: list[tuple[str, Item, str]] = []
     for item in items(200, "test", ("blink",)):
         calls = [step.query for step in item.chain if isinstance(step, ToolCall)]
-        if calls and calls[0] not in [query for _, _, query in found]:
+        known = ["a shape blinks", *(query for _, _, query in found)]
+        if calls and calls[0] not in known:
             found.append((str(write_clip(item.clip, folder / f"{len(found)}.mp4")), item, calls[0]))
         if len(found) == CLIPS:
             return found
@@ -231,7 +232,17 @@ def test_kept_traces_are_the_default(place: Place) -> None:
         ("a.jsonl", '{"video": "a.mp4"}\n', r'line 1: write {"video": "FILE", "query": "TEXT"}, or a trace'),
         ("a.jsonl", "[1]\n", "line 1 is not an object"),
         ("a.jsonl", "rubbish\n", "line 1 is not JSON"),
-        ("a.tsv", "\udcff\n", "cannot read the queries"),
+        ("a.tsv", "a.mp4\tring\nb.mp4\tcaf\udce9\n", "line 2 is not UTF-8: save the file as UTF-8"),
+        ("a.jsonl", "\n\udcff\n", "line 2 is not UTF-8"),
+        ("a.csv", "a.mp4,ring\nb.mp4,a\0b\n", "line 2 has a NUL character"),
+        ("a.csv", "a.mp4,a man, a dog\n", r"line 1 has 3 cells instead of 2 \(video, query\): put a query"),
+        ("a.tsv", "a.mp4\tring\tcross\n", r"line 1 has 3 cells .*: name each column in the first line"),
+        (
+            "a.csv",
+            'a.mp4,"two\nlines"\nb.mp4,"ring\nc.mp4,cross\n',
+            "line 3 is not a row .* check its quotes",
+        ),
+        ("a.csv", f"a.mp4,ring\nb.mp4,{'x' * 200_000}\n", "line 2 is not a row .*field limit"),
         ("a.txt", "a\tb\n", "cannot be read from .*: name a .tsv, .csv, .jsonl or .json file"),
     ],
 )
@@ -255,3 +266,63 @@ def test_tables_with_a_byte_order_mark_and_quotes_are_read(tmp_path: Path) -> No
     table = tmp_path / "a.csv"
     table.write_bytes('\ufeffvideo,query\r\n"a, b.mp4","a ring, then a cross"\r\n'.encode())
     assert read_queries(table) == [NamedQuery("a ring, then a cross", "a, b.mp4")]
+    table.write_text('a.mp4, "two\nlines"\r\rb.mp4,cross,,\r', newline="")
+    assert read_queries(table) == [NamedQuery("two lines", "a.mp4"), NamedQuery("cross", "b.mp4")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_tables_of_spreadsheets_in_utf_16_are_read(tmp_path: Path, encoding: str) -> None:
+    table = tmp_path / "a.tsv"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    table.write_bytes(f"{mark}Video\tQuery\r\na.mp4\tun café\r\n".encode(encoding))
+    assert read_queries(table) == [NamedQuery("un café", "a.mp4")]
+
+
+def test_quotes_in_a_tsv_file_are_text_unless_they_enclose_a_cell(tmp_path: Path) -> None:
+    table = tmp_path / "a.tsv"
+    table.write_text('a.mp4\t"a man says "hi"\nb.mp4\tlook\nc.mp4\t"he says ""hi"""\nd.mp4\t5" disk\n')
+    expected = ['"a man says "hi"', "look", 'he says "hi"', '5" disk']
+    assert [query.query for query in read_queries(table)] == expected
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_a_header_names_columns_in_any_case_and_order(tmp_path: Path, name: str) -> None:
+    table = tmp_path / name
+    rows = [("Note", "QUERY", "Video"), ("x", "a ring", "a  b.mp4"), ("", "cross", "c.mp4")]
+    table.write_text("".join(("\t" if name == "a.tsv" else ",").join(row) + "\n" for row in rows))
+    assert read_queries(table) == [NamedQuery("a ring", "a  b.mp4"), NamedQuery("cross", "c.mp4")]
+
+
+def mixed_up(place: Place) -> Path:
+    """Queries of which none is about a clip that shows it."""
+    rows = [row.split("\t") for row in place.queries.read_text().splitlines()[1:]]
+    names = [name for name, _ in rows]
+    table = place.folder / "mixed.tsv"
+    mixed = zip([*names[CLIPS:], *names[:CLIPS]], [text for _, text in rows], strict=True)
+    table.write_text("".join(f"{name}\t{text}\n" for name, text in mixed))
+    return table
+
+
+def test_a_threshold_that_separates_nothing_is_stored_only_by_force(place: Place) -> None:
+    table = mixed_up(place)
+    refused = place.calibrate("--queries", table, code=2)
+    assert "threshold " in refused.stdout
+    assert "not stored" in refused.stdout
+    assert refused.stderr.count("error: the threshold does not tell videos apart") == 1
+    assert "--force stores it" in refused.stderr
+    assert not place.stored
+    tried = place.calibrate("--queries", table, "--dry-run", "--json")
+    assert json.loads(tried.stdout)["separates"] is False
+    assert "warning: the threshold does not tell videos apart" in tried.stderr
+    forced = place.calibrate("--queries", table, "--force")
+    assert "warning: the threshold does not tell videos apart" in forced.stderr
+    assert len(place.stored) == 1
+
+
+def test_repeats_and_missing_own_queries_are_reported(place: Place) -> None:
+    table = place.folder / "absent.tsv"
+    table.write_text("".join(f"elsewhere.mp4\t{text}\n" for text in (*ABSENT, *ABSENT, "a cat", "A  dog")))
+    said = place.calibrate("--queries", table, "--false-alarms", "0.2")
+    assert "14 queries are 7 different texts, each of which counts once" in said.stderr
+    assert "no query is about a given video, so it is unknown what the threshold misses" in said.stderr
+    assert len(place.stored) == 1

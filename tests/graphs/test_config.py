@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from act2see.errors import ConfigError, WeightsError
 from act2see.graphs.config import PRESETS, Config, load_config, preset_data
 from act2see.graphs.parts import build_parts
+from act2see.graphs.state import AskContext, run_context
 
 # Hub names are resolved when a model is loaded, and none is loaded here.
 HUB = {"reasoner": {"weights": "owner/vlm"}, "encoder": {"weights": "owner/encoder"}}
@@ -235,3 +238,73 @@ def test_a_guard_that_cannot_be_imported_is_a_config_error(tmp_path: Path) -> No
 def test_a_misspelled_key_is_named_before_a_missing_one(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load_config(changes)
+
+
+HUGE = 2**70
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seed": HUGE}, "seed: an integer of more than 64 bits"),
+        ({"seed": -HUGE}, "seed: an integer of more than 64 bits"),
+        ({"reasoner": {"top_k": HUGE}}, r"reasoner\.top_k: an integer of more than 64 bits"),
+        (
+            {"tools": {"retrieve": {"options": {"top_k": HUGE}}}},
+            r"tools\.retrieve\.options\.top_k: an integer",
+        ),
+        ({"budget": {"tokens": HUGE}}, r"budget\.tokens: an integer"),
+        ({"reasoner": {"options": {"stops": [1, HUGE]}}}, r"reasoner\.options\.stops: an integer"),
+        ({"reasoner": {"options": {"temperature": math.nan}}}, r"options\.temperature: nan is not a number"),
+        ({"reasoner": {"temperature": math.inf}}, r"reasoner\.temperature: .*finite"),
+        ({"reasoner": {"repetition_penalty": math.inf}}, r"reasoner\.repetition_penalty: .*finite"),
+        ({"view": {"fps": math.inf}}, r"view\.fps: .*finite"),
+        ({"view": {"fps": 1e15}}, r"view\.fps: .*less than or equal to 1000"),
+        ({"view": {"frames": 10**12}}, r"view\.frames: .*less than or equal to 100000"),
+        ({"index": {"fps": math.inf}}, r"index\.fps: .*finite"),
+        ({"index": {"fps": 1e15}}, r"index\.fps: .*less than or equal to 1000"),
+        ({"reasoner": {"rows": 10**12}}, r"reasoner\.rows: .*less than or equal to 4096"),
+    ],
+)
+def test_a_number_that_cannot_be_used_is_named(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config("micro", **changes)
+
+
+@pytest.mark.parametrize(
+    ("use", "options"),
+    [("clip", {"spacing": math.inf}), ("retrieve", {"no_match": math.inf}), ("ocr", {"fps": 1e15})],
+)
+def test_a_number_of_a_tool_that_cannot_be_used_is_named(use: str, options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=rf"tools\.x\.options: {next(iter(options))}: "):
+        build_parts(load_config("micro", tools={"x": {"use": use, "options": options}}))
+
+
+def test_a_limit_of_time_may_be_infinite() -> None:
+    config = load_config("micro", budget={"seconds": math.inf}, tools={"retrieve": {"timeout": math.inf}})
+    assert (config.budget.seconds, config.tools["retrieve"].timeout) == (math.inf, math.inf)
+    assert load_config(yaml.safe_load(config.to_yaml())) == config
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("seed: " + "9" * 5000, r"is not YAML: .*4300 digits"),
+        ("name: 2001-99-99", "is not YAML: month must be in"),
+        ("reasoner: {temperature: .inf}", r"reasoner\.temperature: .*finite"),
+        ("seed: 1180591620717411303424", "seed: an integer of more than 64 bits"),
+    ],
+)
+def test_a_number_in_a_file_that_cannot_be_used_is_one_error(tmp_path: Path, line: str, says: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"preset: micro\n{line}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=says):
+        load_config(file)
+
+
+@pytest.mark.parametrize("setting", ["seed", "max_calls", "max_tokens"])
+def test_a_run_cannot_set_more_than_64_bits(setting: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"the run's setting '{setting}' cannot be '1180591620717411303424'"
+    ):
+        run_context(AskContext(**{setting: HUGE}), {})

@@ -12,7 +12,7 @@ import typer
 
 from act2see.cli.find import build_index, guard_refusal
 from act2see.cli.options import ConfigFile, Preset, chosen_config
-from act2see.cli.output import note, print_json, progress_bar, say
+from act2see.cli.output import complain, note, print_json, progress_bar, say
 from act2see.errors import CalibrationError
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from act2see.tools.search.thresholds import Calibration
 
 _HIGHEST = 5  # false alarms that are listed
+_UNSEPARATED = (
+    "the threshold does not tell videos apart: queries find no more frames in their own than in others"
+)
 _HOW = (
     "write a .tsv file with a line for each query, VIDEO and QUERY separated by a tab, and name it with "
     "--queries"
@@ -49,6 +52,10 @@ def calibrate(
         ),
     ] = 0.05,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do not store the threshold.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Store a threshold that does not tell videos apart."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -56,7 +63,8 @@ def calibrate(
     """Calibrate the score below which a frame does not match a query.
 
     Needs a few of your videos, and queries about them. Queries about other videos give the threshold. It is
-    stored for the encoder, and applies unless a configuration sets `tools.retrieve.options.no_match`.
+    stored for the encoder, and applies unless a configuration sets `tools.retrieve.options.no_match`. It is
+    not stored if the queries about your videos do not find frames in them more often than in others.
     """
     from act2see.cli.thresholds import configured_threshold
     from act2see.graphs.parts import build_resources
@@ -72,7 +80,8 @@ def calibrate(
     _check_videos(chosen, resources, by_digest.values())
     scored = _score(finder, by_digest, asked)
     result = calibrate_scores(finder, chosen.encoder.weights, scored, false_alarms)
-    file = None if dry_run else save_calibration(finder.cache, result)
+    is_refused = not (result.separates or force or dry_run)
+    file = None if dry_run or is_refused else save_calibration(finder.cache, result)
     highest = _highest(scored)
     if json:
         print_json(_to_json(result, highest, file))
@@ -81,6 +90,17 @@ def calibrate(
     configured = configured_threshold(chosen)
     if configured is not None:
         note(f"{chosen.name} sets its own threshold, {configured:g}, which takes precedence", "yellow")
+    if result.found_interval is None:
+        note("no query is about a given video, so it is unknown what the threshold misses", "yellow")
+    elif result.separates and result.found_interval[0] <= result.rate:
+        note("too few matches to be sure that the threshold tells videos apart: add queries", "yellow")
+    if is_refused:
+        raise CalibrationError(
+            f"{_UNSEPARATED}, so it is not stored: check the videos that the queries name, add queries, or "
+            "use another encoder; --force stores it"
+        )
+    if not result.separates:
+        complain(_UNSEPARATED, label="warning")
 
 
 def _open_videos(finder: Finder, videos: Sequence[str]) -> dict[str, str]:
@@ -146,7 +166,10 @@ def _collect_queries(
     if absent:
         shown = ", ".join(list(absent)[:3]) + (", ..." if len(absent) > 3 else "")
         note(f"{sum(absent.values())} queries are about videos that were not given ({shown})")
-    return merge_queries(queries)
+    merged = merge_queries(queries)
+    if len(merged) < len(queries):
+        note(f"{len(queries)} queries are {len(merged)} different texts, each of which counts once")
+    return merged
 
 
 def _check_queries(queries: Sequence[Query], by_digest: dict[str, str], rate: float) -> None:
@@ -189,6 +212,7 @@ def _to_json(result: Calibration, highest: Sequence[BestFrame], file: Path | Non
     from dataclasses import asdict
 
     data = result.model_dump(mode="json")
+    data["separates"] = result.separates
     data["file"] = None if file is None else str(file)
     data["highest"] = [asdict(frame) for frame in highest]
     return json.dumps(data, ensure_ascii=False)

@@ -55,6 +55,7 @@ def download(
     """
     from act2see.graphs.needs import Needed, needed_weights
     from act2see.tools.runtime.catalogue import known_weights
+    from act2see.tools.runtime.weights import Wanted, what_is_missing
 
     if names and (preset or config):
         raise ConfigError("weights, --preset and --config cannot be combined: use one of them")
@@ -66,10 +67,14 @@ def download(
     else:
         parts = needed_weights(chosen)
     wanted = {part.name: part for part in parts if part.of_hub}
-    if not wanted:
+    failed = False
+    for name in names or ():
+        if name not in wanted and (problem := what_is_missing(Wanted("weights", name))):
+            complain(problem)
+            failed = True
+    if not wanted and not failed:
         say(_nothing_to_download(names or [], chosen.name))
         return
-    failed = False
     for part in wanted.values():
         try:
             _fetch(part, endpoint, dry_run)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sqlite3
 import threading
@@ -49,25 +50,50 @@ def runs_file() -> Path:
 
 @asynccontextmanager
 async def saved_runs() -> AsyncIterator[AsyncSqliteSaver]:
-    """Open the checkpointer of the saved runs. Raises `StoreError` if its file cannot be used."""
+    """Open the checkpointer of the saved runs.
+
+    Raises:
+        StoreError: The cache cannot be written, or its file of runs cannot be used.
+    """
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
     path = runs_file()
+    _check_writable(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         async with AsyncSqliteSaver.from_conn_string(str(path)) as saver:
             try:
                 yield saver
             finally:
-                # After Ctrl-C LangGraph still saves, in the background, that the node was cancelled. A connection
-                # that closes in the middle of a write keeps the file locked for as long as its cursor lives.
+                # After Ctrl-C LangGraph still saves, in the background, that the node was cancelled. A
+                # connection that closes in the middle of a write keeps the file locked for as long as its cursor
+                # lives.
                 async with saver.lock:
                     await saver.conn.close()
-    except (sqlite3.Error, FileExistsError, PermissionError, NotADirectoryError) as e:
+    except sqlite3.Error as e:
         raise StoreError(
             f"the saved runs in {path} cannot be used ({e}): "
             "delete the file, or set ACT2SEE_CACHE to another folder"
         ) from e
+
+
+def _check_writable(path: Path) -> None:
+    """Raise `StoreError` if a file in the cache cannot be written. Its folder is created."""
+    problem = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        problem = e.strerror or str(e)
+    else:
+        # SQLite writes a journal beside the file, so both must be writable.
+        if not os.access(path.parent, os.W_OK):
+            problem = "it is read-only"
+        elif path.exists() and not os.access(path, os.W_OK):
+            problem = f"{path.name} is read-only"
+    if problem:
+        raise StoreError(
+            f"cannot write to the cache {path.parent}: {problem}; set ACT2SEE_CACHE to a folder that you can "
+            "write to"
+        )
 
 
 def graph_of(settings: Settings, saver: AsyncSqliteSaver) -> Graph:

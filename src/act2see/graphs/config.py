@@ -2,8 +2,9 @@
 
 A config file may start from a preset (`preset: micro`) and change single keys. Nested keys are merged, and so
 are tools; `tools: {TAG: null}` removes a tool of the preset. If a file names another engine, encoder or tool
-(`use`), the weights and options of the old one are dropped, and the other settings are kept. The error for an
-unknown key suggests the nearest known one. `config_data.py` reads files and makes paths absolute.
+(`use`), the weights and options of the old one are dropped, and the other settings are kept. So are the
+options of a chat model if a file names one of another provider. The error for an unknown key suggests the
+nearest known one. `config_data.py` reads files and makes paths absolute.
 
 Settings that a single run may change (budget, seed, tools) are in `AskContext`, LangGraph's context.
 """
@@ -24,7 +25,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from act2see.agent.grammar import Grammar
 from act2see.errors import ConfigError
-from act2see.graphs.config_data import find_invalid_texts, place_paths, read_yaml
+from act2see.graphs.config_data import find_invalid_values, place_paths, read_yaml
 from act2see.graphs.names import explain_key, explain_use
 from act2see.graphs.sections import (
     Budget,
@@ -144,10 +145,8 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None, *
         data["folder"] = folder
     if isinstance(tools := data.get("tools"), Mapping):
         data["tools"] = {tag: tool for tag, tool in tools.items() if tool is not None}
-    if invalid := next(find_invalid_texts(data), None):
-        raise ConfigError(
-            f"{where}: {invalid!a} holds a NUL or a lone surrogate, which cannot be saved: remove it"
-        )
+    if problem := next(find_invalid_values(data), None):
+        raise ConfigError(f"{where}: {problem}")
     try:
         return Config.model_validate(data)
     except ValidationError as e:
@@ -220,6 +219,8 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], path: tuple[str, ...] 
             continue
         if _changes_use(key_path, known, value):
             known = {k: v for k, v in known.items() if k not in _OF_USE}
+        elif key_path == ("reasoner",) and _changes_provider(known, value):
+            known = {k: v for k, v in known.items() if k != "options"}
         merged[key] = _merge(known, value, key_path)
     return merged
 
@@ -236,6 +237,13 @@ def _changes_use(path: tuple[str, ...], known: Mapping[str, Any], over: Mapping[
         case _:
             return False
     return "use" in over and over["use"] != known.get("use", default)
+
+
+def _changes_provider(known: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    """Whether `over` names a chat model of another provider than that of the section."""
+    if known.get("use") != "chat" or "weights" not in over:
+        return False
+    return str(over["weights"]).partition(":")[0] != str(known.get("weights")).partition(":")[0]
 
 
 def _engine(data: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ Of the schema (`config.py`), this module uses only the names of the keys that ho
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,7 +40,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the config file {path} cannot be read: {e}") from e
     except _DuplicateKeyError as e:
         raise ConfigError(f"{path}, line {e.line}: {e}") from e
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: an impossible date, thousands of digits
         raise ConfigError(f"{path} is not YAML: {' '.join(str(e).split())}") from e
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys and values: `act2see config show` prints an example")
@@ -71,26 +72,38 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def find_invalid_texts(data: Any) -> Iterator[str]:
-    """Yield the keys and values with a NUL or a lone surrogate.
+def find_invalid_values(data: Any) -> Iterator[str]:
+    """Yield the problem of each value that cannot be saved or computed with.
 
-    YAML's escapes can produce such text, but checkpoints, traces and paths cannot hold it.
+    These are texts with a NUL or a lone surrogate, which YAML's escapes can produce but checkpoints, traces
+    and paths cannot hold, integers of more than 64 bits, and NaN.
     """
-    left = [data]
+    left: list[tuple[str, Any]] = [("", data)]
     seen = set()
     while left:
-        part = left.pop()
-        if isinstance(part, str):
-            if "\0" in part or any("\ud800" <= c <= "\udfff" for c in part):
-                yield part
-            continue
+        path, part = left.pop()
+        if problem := _problem_of(part):
+            yield f"{path}: {problem}" if path else problem
         if not isinstance(part, Mapping | list | tuple) or id(part) in seen:
             continue  # YAML aliases may repeat a container a million times, or nest it in itself
         seen.add(id(part))
         if isinstance(part, Mapping):
-            left += [*part.keys(), *part.values()]
+            left += [("", key) for key in part]
+            left += [(f"{path}.{key}".lstrip("."), value) for key, value in part.items()]
         else:
-            left += part
+            left += [(path, value) for value in part]
+
+
+def _problem_of(value: Any) -> str:
+    """Return the problem of one value; empty if it has none."""
+    match value:
+        case str() if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+            return f"{value!a} holds a NUL or a lone surrogate, which cannot be saved: remove it"
+        case int() if not -(2**63) <= value < 2**63:
+            return "an integer of more than 64 bits cannot be saved: set a smaller one"
+        case float() if math.isnan(value):
+            return "nan is not a number: set another value"
+    return ""
 
 
 def place_paths(data: Mapping[str, Any], folder: str, reasoner: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from act2see.agent.reasoners.base import Sampling
 from act2see.errors import Act2SeeError
@@ -27,10 +27,12 @@ FILE = "generation_config.json"
 class CheckpointSampling(BaseModel):
     """The sampling keys of a `generation_config.json`; None for those that it leaves out."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     do_sample: bool | None = None
     temperature: Annotated[float, Field(ge=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Positive | None = None
 

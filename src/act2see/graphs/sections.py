@@ -10,13 +10,17 @@ from act2see.tools.base import MAX_FRAMES
 
 Device = str
 Positive = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=True)]
+"""A limit of time; infinity is no limit."""
+Rate = Annotated[float, Field(gt=0, le=1000)]
+"""Frames a second."""
 Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Base of all settings: immutable, and strict about unknown keys."""
+    """Base of all settings: immutable, and strict about unknown keys and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ReasonerConfig(Section):
@@ -49,7 +53,7 @@ class ReasonerConfig(Section):
     """A divisor of the logits of tokens that the rollout has already."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     """A number that is subtracted from the logits of tokens that were written already."""
-    rows: Count = 16
+    rows: Annotated[int, Field(ge=1, le=4096)] = 16
     """The number of rollouts that are decoded together. Each has its own cache."""
     context: Count | None = None
     """The maximum number of tokens in a rollout; by default the model's limit."""
@@ -94,9 +98,9 @@ class EncoderConfig(Section):
 class ViewConfig(Section):
     """The initial frames."""
 
-    fps: Positive = 1.0
+    fps: Rate = 1.0
     """The number of frames a second. The paper shows 1."""
-    frames: Count | None = None
+    frames: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """The number of frames, spread evenly over the video. It replaces `fps`."""
     max_frames: Count = 64
     """The maximum number of initial frames."""
@@ -116,7 +120,7 @@ class VideoConfig(Section):
 class IndexConfig(Section):
     """The index of a video, which `retrieve` searches."""
 
-    fps: Positive = 3.0
+    fps: Rate = 3.0
     """The number of indexed frames a second. The paper indexes 3."""
     keep_frames: bool = False
     """Whether to store the pixels of all indexed frames: faster, but takes more disk space."""
@@ -131,7 +135,7 @@ class ToolConfig(Section):
     """The tool's name, or its `module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """The tool's own options."""
-    timeout: Positive = 300.0
+    timeout: Seconds = 300.0
     """The maximum duration of a call in seconds."""
     retries: Annotated[int, Field(ge=0)] = 1
     """The number of times that a failed call is retried."""
@@ -153,7 +157,7 @@ class Budget(Section):
     thinking_tokens: Count = 32768
     """The maximum number of tokens that a chat model thinks without showing them. They are counted apart from
     `tokens`, after each turn."""
-    seconds: Positive = 600.0
+    seconds: Seconds = 600.0
     """The maximum duration in seconds, counted from the initial frames."""
     answer_tokens: Count = 64
     """The maximum number of tokens of a forced answer."""

@@ -95,9 +95,9 @@ class AskContext:
 
     tools: tuple[str, ...] | None = None
     """The tags that the run may call, from those of the configuration."""
-    seed: int | None = None
-    max_calls: Annotated[int, Field(ge=0)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    max_calls: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, lt=2**63)] | None = None
     max_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     approve: tuple[str, ...] | None = field(default=None, kw_only=True)

@@ -28,7 +28,7 @@ class ClipTool:
     class Options(ToolOptions):
         count: Annotated[int, Field(ge=1)] = 4
         """Number of frames to show."""
-        spacing: Annotated[float, Field(gt=0)] = 0.5
+        spacing: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
         """Seconds between two frames around a single time."""
         usage: str = (
             "several frames in a row, to see motion; the query is a time or an interval: "

@@ -54,7 +54,7 @@ class DiffusionOptions(ToolOptions):
     """Number of steps of the scheduler. A distilled (Turbo) model needs few."""
     strength: Annotated[float, Field(gt=0, le=1, validate_default=True)] = 0.7
     """Strength of the noise added to the anchor, which is also the share of the `steps` that are run."""
-    guidance: Annotated[float, Field(ge=0)] = 4.5
+    guidance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 4.5
     """Guidance scale; 0 for a distilled model."""
     pixels: Count = 1024 * 1024
     """Area of the frame, in pixels."""

@@ -7,11 +7,12 @@ Times are presentation timestamps in seconds.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Record(BaseModel):
@@ -269,6 +270,11 @@ class FrameRef(Record):
                 return f'{frame}, for "{made.query}"'
 
 
+def _nan_for_none(value: Any) -> Any:
+    """Return NaN for None, as which JSON keeps it."""
+    return math.nan if value is None else value
+
+
 class Curve(Record):
     """Similarity of a video to a query over time."""
 
@@ -276,7 +282,7 @@ class Curve(Record):
     """Time of the first value, in seconds."""
     step: float
     """Seconds from one value to the next."""
-    values: tuple[float, ...]
+    values: tuple[Annotated[float, BeforeValidator(_nan_for_none)], ...]
     """At most 128 values, each the highest similarity in its part of the video."""
 
 

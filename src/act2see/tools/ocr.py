@@ -61,7 +61,7 @@ class Ocr:
     class Options(ToolOptions):
         top_k: Annotated[int, Field(ge=1)] = 2
         """Number of frames to show."""
-        fps: Annotated[float, Field(gt=0)] = 1.0
+        fps: Annotated[float, Field(gt=0, le=1000)] = 1.0
         """Number of frames per second to read."""
         look: Annotated[int, Field(ge=1)] = 120
         """Largest number of frames of a video to read."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from pydantic import FiniteFloat
 
 from act2see.tools.base import Resources, ToolContext, ToolOptions, ToolResult
 from act2see.tools.runtime.weights import Wanted, wanted_by
@@ -31,7 +32,7 @@ class Retrieve:
         """segments: the best frame of each run of matching frames (`tools/search/segments.py`)."""
         skip_shown: bool = True
         """Whether frames that the model has seen are left out."""
-        no_match: float | None = None
+        no_match: FiniteFloat | None = None
         """Lowest score of a frame to show. None is the threshold calibrated for the encoder or, without one,
         that of the weights: micro's own, TFVTG's uncalibrated mask for BLIP-2, none for others."""
         usage: str = "a real frame of this video that shows what the query describes"

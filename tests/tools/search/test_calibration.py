@@ -245,6 +245,19 @@ def test_a_damaged_file_is_an_error(tmp_path: Path, text: str, why: str) -> None
         load_calibration(tmp_path, "abc")
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity"])
+def test_a_stored_number_that_is_not_finite_is_an_error(tmp_path: Path, number: str) -> None:
+    file = save_calibration(tmp_path, MADE)
+    file.write_text(file.read_text().replace("0.3124", number))
+    with pytest.raises(StoreError, match=r"threshold: .*finite.*delete it, or run"):
+        load_calibration(tmp_path, "abc")
+
+
+@pytest.mark.parametrize(("found", "separates"), [(0.0, False), (0.05, False), (0.06, True), (None, True)])
+def test_a_threshold_separates_if_more_own_queries_find_a_frame(found: float | None, separates: bool) -> None:
+    assert MADE.model_copy(update={"found": found}).separates is separates
+
+
 def test_an_encoder_without_valid_scores_is_an_error(resources: Make, clips: list[str]) -> None:
     finder = resources().finder
     finder.index(clips[0])
@@ -258,5 +271,5 @@ def test_an_encoder_without_valid_scores_is_an_error(resources: Make, clips: lis
             return np.full_like(real.phrases(texts), np.nan)
 
     finder.encoder = Broken()
-    with pytest.raises(CalibrationError, match="has no valid scores"):
+    with pytest.raises(StoreError, match=r"gives no valid scores.*encoder\.dtype: float32"):
         score_queries(finder, {"a": clips[0]}, [Query("x", frozenset())])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from act2see.errors import StoreError
+from act2see.tools.frames import Curve
 from act2see.tools.search import index as module
 from act2see.tools.search.index import FrameIndex, IndexWriter, read_index
 
@@ -120,3 +121,34 @@ def test_the_curve_is_short_and_keeps_the_peak(tmp_path: Path, frames: int) -> N
     assert curve.start == 0.0
     if frames > 1:
         assert curve.step * len(curve.values) == pytest.approx(frames / 3, rel=0.01)
+
+
+def test_a_frame_for_which_the_encoder_computed_nan_comes_last(tmp_path: Path) -> None:
+    features = unit(np.random.default_rng(0), 8, 2, 16).astype(np.float16)
+    features[3, 1] = np.nan  # the other vector of the frame counts
+    features[5] = np.nan
+    writer = IndexWriter()
+    writer.add(np.arange(8), np.arange(8) / 3, features)
+    index = writer.write(tmp_path / "a", "a", {})
+    phrases = unit(np.random.default_rng(1), 2, 16).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        want = np.einsum("md,npd->mnp", phrases, np.nan_to_num(features, nan=-1).astype(np.float64))
+    scores = index.scores(phrases)
+    assert scores[5] == -1
+    assert np.isfinite(index.curve(scores).values).all()
+    for i in (0, 1, 2, 4, 6, 7):
+        assert scores[i] == pytest.approx(want[:, i].max(-1).mean(), abs=1e-3)
+
+
+def test_an_index_of_nan_is_an_error(tmp_path: Path) -> None:
+    writer = IndexWriter()
+    writer.add(np.arange(3), np.arange(3) / 3, np.full((3, 2, 16), np.nan, np.float16))
+    with pytest.raises(StoreError, match=r"no valid scores.*`encoder\.dtype: float32`"):
+        writer.write(tmp_path / "a", "a", {}).scores(np.ones((1, 16), np.float32) / 4)
+
+
+def test_a_curve_with_nan_can_be_read_again() -> None:
+    curve = Curve(start=0, step=1, values=(0.5, float("nan")))
+    again = Curve.model_validate_json(curve.model_dump_json())
+    assert again.values[0] == 0.5
+    assert np.isnan(again.values[1])

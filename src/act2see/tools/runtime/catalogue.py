@@ -61,8 +61,13 @@ def catalogue() -> Mapping[str, Known]:
 
 
 def known_weights(name: str) -> Known | None:
-    """Return the entry of weights, whatever revision the name has; None if they are not known."""
-    return catalogue().get(name) or catalogue().get(name.partition("@")[0])
+    """Return the entry of weights, whatever revision the name has; None if they are not known.
+
+    The case of a quantisation does not matter: `owner/name:q8_0`.
+    """
+    name = name.partition("@")[0]
+    repository, _, quantisation = name.partition(":")
+    return catalogue().get(name) or catalogue().get(f"{repository}:{quantisation.upper()}")
 
 
 def memory_of(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from act2see.errors import WeightsError
-from act2see.tools.runtime.revisions import revision_of, split_revision
+from act2see.tools.runtime.revisions import check_name, revision_of, split_revision
 
 DEFAULT_QUANTISATION = "Q4_K_M"
 """Used if the name has none, as by llama.cpp."""
@@ -46,6 +46,8 @@ def split_name(name: str) -> tuple[str, str]:
         WeightsError: It does not name a repository.
     """
     match = _NAME.fullmatch(split_revision(name)[0])
+    if match is not None or "@" in name:
+        check_name(name)
     if match is None:
         raise WeightsError(
             f"{name!r} names no GGUF repository: write it as owner/name:Q8_0, or name a local .gguf file"
@@ -137,13 +139,16 @@ def find_gguf(name: str) -> GgufModel:
     repository, quantisation = split_name(name)
     # `snapshot_download` would call a snapshot incomplete that lacks the other quantisations.
     cached = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
-    for folder in _snapshots(cached, name):
-        files = [file.relative_to(folder).as_posix() for file in folder.rglob("*.gguf") if file.is_file()]
-        try:
-            paths = [folder / file for file in choose_files(files, repository, quantisation)]
-        except WeightsError:
-            continue
-        return GgufModel(paths[0], paths[-1], sum(path.stat().st_size for path in paths))
+    try:
+        for folder in _snapshots(cached, name):
+            files = [file.relative_to(folder).as_posix() for file in folder.rglob("*.gguf") if file.is_file()]
+            try:
+                paths = [folder / file for file in choose_files(files, repository, quantisation)]
+            except WeightsError:
+                continue
+            return GgufModel(paths[0], paths[-1], sum(path.stat().st_size for path in paths))
+    except OSError as e:
+        raise WeightsError(f"{cached} cannot be read: {e.strerror or e}") from e
     raise WeightsError("not downloaded")
 
 
@@ -154,7 +159,7 @@ def _snapshots(cached: Path, name: str) -> list[Path]:
     if revision is None:
         return snapshots
     ref = cached / "refs" / revision  # of a branch or a tag, with its commit
-    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
+    commit = ref.read_text(encoding="utf-8", errors="replace").strip() if ref.is_file() else revision
     meant = [folder for folder in snapshots if folder.name == commit]
     if split_revision(name)[1] is not None:
         return meant

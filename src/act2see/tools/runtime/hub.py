@@ -23,7 +23,7 @@ from typing import Any
 from act2see.errors import UnreachableError, WeightsError
 from act2see.tools.runtime.catalogue import catalogue
 from act2see.tools.runtime.gguf import choose_files, is_gguf, split_name
-from act2see.tools.runtime.revisions import revision_of, split_revision
+from act2see.tools.runtime.revisions import check_name, revision_of, split_revision
 from act2see.tools.runtime.text import format_bytes
 
 _TOKENIZER = frozenset(
@@ -79,10 +79,12 @@ def list_files(
         token: Access token, for a private or gated repository.
 
     Raises:
-        WeightsError: The hub fails, refuses, or has neither safetensors nor such GGUF files.
+        WeightsError: The name is wrong, or the hub fails, refuses, or has neither safetensors nor such GGUF
+            files.
     """
     from huggingface_hub import HfApi, hf_hub_download
 
+    check_name(name)
     revision = revision_of(name)
     name = split_revision(name)[0]
     quantisation = None

@@ -2,7 +2,7 @@
 
 A configuration may name a commit, a branch or a tag after an `@`, and then nothing else is loaded. Without
 one, the catalogue's revision is used (`catalogue.yaml`), for which a preset was written. What was downloaded
-earlier is still loaded if that revision is not in the cache.
+earlier is still loaded if that revision is not in the cache. `check_name` says what is wrong with a name.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from act2see.errors import WeightsError
 from act2see.tools.runtime.catalogue import known_weights
 
+# What git allows in the name of a branch, and the longest name of a file.
+_REVISION = re.compile(r"(?![/.])(?!.*(?:\.\.|//|@\{))[^\s\x00-\x1f\x7f~^:?*\[\\]{1,250}(?<![/.])")
 _NAME = re.compile(r"([\w.-]+/[\w.-]+(?::[\w.-]+)?)@(\S+)")
 
 
@@ -22,9 +25,50 @@ def split_revision(name: str) -> tuple[str, str | None]:
         name: The name, as `owner/name@REVISION` or `owner/name:Q8_0@REVISION`. Others have no revision.
     """
     match = _NAME.fullmatch(name)
-    if match is None or name.startswith(".") or Path(name).is_dir():
+    if match is None or name.startswith(".") or is_folder(name):
         return name, None
     return match[1], match[2]
+
+
+def is_folder(name: str) -> bool:
+    """Return whether there is a folder of this name; False for names that no folder can have."""
+    try:
+        return Path(name).is_dir()
+    except OSError:  # the name is too long
+        return False
+
+
+def check_name(name: str) -> None:
+    """Check that a hub can have weights of this name.
+
+    Args:
+        name: The name, as `owner/name` or `owner/name:Q8_0`; `@REVISION` may follow.
+
+    Raises:
+        WeightsError: It cannot.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.file_download import repo_folder_name
+
+    repository, at, revision = name.partition("@")
+    if at and not repository:
+        raise WeightsError(f"{name!r} names no repository before the @: write it as owner/name@REVISION")
+    if at and not revision:
+        raise WeightsError(
+            f"{name!r} has no revision after the @: write owner/name@REVISION, or leave out the @"
+        )
+    if at and ":" in revision:
+        raise WeightsError(
+            f"{name!r}: write the quantisation before the revision, as owner/name:Q8_0@REVISION"
+        )
+    if at and not _REVISION.fullmatch(revision):
+        raise WeightsError(
+            f"{name[:80]!r}: what follows the @ is not the name of a commit, a branch or a tag"
+        )
+    try:
+        repo_folder_name(repo_id=repository.partition(":")[0], repo_type="model")
+    except HFValidationError as e:
+        raise WeightsError(f"{name[:80]!r} is neither a folder nor a hub repository (owner/name)") from e
 
 
 def revision_of(name: str) -> str | None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from act2see.errors import ConfigError, WeightsError
+from act2see.errors import WeightsError
 from act2see.tools.runtime.gguf import find_gguf, is_gguf
-from act2see.tools.runtime.revisions import revisions_to_load, split_revision
+from act2see.tools.runtime.revisions import check_name, is_folder, revisions_to_load, split_revision
 from act2see.tools.runtime.text import first_line
 
 # Every repository has one of these files, so the first one found in the cache locates the folder.
@@ -62,7 +62,7 @@ def resolve_weights(name: str) -> str:
         return name
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:
         folder = Path(name).expanduser()
-        if not folder.is_dir():
+        if not is_folder(str(folder)):
             raise WeightsError(
                 f"there is no weight folder {name}; check the path in the config, "
                 "or name a hub repository as owner/name"
@@ -74,30 +74,36 @@ def resolve_weights(name: str) -> str:
 def is_of_hub(name: str) -> bool:
     """Return whether weights of this name would come from a hub."""
     try:
-        return not name.startswith("micro:") and resolve_weights(name) == name and not Path(name).is_dir()
+        if name.startswith("micro:") or resolve_weights(name) != name or is_folder(name):
+            return False
+        check_name(name)
     except WeightsError:
-        return False  # a local folder that does not exist
+        return False  # a local folder that does not exist, or no name at all
+    return True
 
 
 def find_weights(name: str) -> Path:
     """Return the folder of weights.
 
     Raises:
-        ConfigError: The name can be neither a folder nor a repository.
-        WeightsError: The weights are not on this machine.
+        WeightsError: The weights are not on this machine, or the name can be neither a folder nor a
+            repository.
     """
     place = resolve_weights(name)
-    if Path(place).is_dir():
+    if is_folder(place):
         return Path(place)
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    check_name(place)
     repository = split_revision(place)[0]
     for revision in revisions_to_load(place):
         try:
             found = [try_to_load_from_cache(repository, file, revision=revision) for file in _CONFIG_FILES]
-        except HFValidationError as e:
-            raise ConfigError(f"{name!r} is neither a folder nor a hub repository (owner/name)") from e
+        except HFValidationError as e:  # a quantisation
+            raise WeightsError(f"{name!r} names GGUF files, which only a llama.cpp server loads") from e
+        except OSError as e:
+            raise WeightsError(f"the hub's cache cannot be read: {e.strerror or e}") from e
         if cached := next((file for file in found if isinstance(file, str)), None):
             return Path(cached).parent
     raise WeightsError("not downloaded")
@@ -107,12 +113,17 @@ def cached_folder(name: str) -> str:
     """Return the folder to load weights from; the name of a hub repository that is not downloaded unchanged.
 
     Raises:
-        WeightsError: The name means a folder that does not exist.
+        WeightsError: The name means a folder that does not exist, or can be neither a folder nor a
+            repository.
     """
     try:
         return str(find_weights(name))
     except WeightsError:
-        return resolve_weights(name)
+        repository = resolve_weights(name)
+        check_name(repository)
+        if ":" in repository:  # GGUF files
+            raise
+        return repository
 
 
 def weight_files(folder: Path, without: Sequence[str] = ()) -> Iterator[tuple[str, list[Path]]]:
@@ -198,7 +209,7 @@ def read_ahead(wanted: Iterable[Wanted]) -> None:
     for weights in wanted:
         try:
             parts = [*weight_files(find_weights(weights.name), weights.without)]
-        except (ConfigError, WeightsError, OSError, ValueError):
+        except (WeightsError, OSError, ValueError):
             continue  # the call reports it
         for file in (file for _, files in parts for file in files):
             descriptor = os.open(file, os.O_RDONLY)

@@ -33,7 +33,6 @@ from act2see.tools.search.thresholds import Calibration
 
 _STEP = 10_000  # thresholds in a unit
 _ROUNDING = 1e-9  # of sums of shares
-_LARGEST = 1.01  # a cosine of rounded vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +92,7 @@ def score_queries(
         progress: Called with the number of searched videos and their total.
 
     Raises:
-        CalibrationError: The encoder computes no valid scores.
-        StoreError: An index cannot be written.
+        StoreError: An index cannot be written, or gives no valid scores.
         VideoError: A video cannot be read.
     """
     # One text in a forward, as in a search, so that the scores are the same to the last bit.
@@ -105,12 +103,7 @@ def score_queries(
         for query, phrase, frames in zip(queries, phrases, best, strict=True):
             scores = index.scores(phrase)  # (frames,)
             at = int(scores.argmax())
-            score = float(scores[at])
-            if not abs(score) <= _LARGEST:  # FAISS has no scores for vectors with NaN
-                raise CalibrationError(
-                    f"{path} has no valid scores: set `encoder.dtype: float32` in a config file"
-                )
-            frames[digest] = BestFrame(query.text, path, float(index.seconds[at]), score)
+            frames[digest] = BestFrame(query.text, path, float(index.seconds[at]), float(scores[at]))
         if progress:
             progress(done, len(videos))
     scored = []

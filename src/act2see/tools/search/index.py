@@ -58,6 +58,10 @@ class FrameIndex:
 
         Returns:
             `(frames,)` scores: those that must be are exact, for a short video all. Others are upper bounds.
+            A frame for which the encoder computed NaN has the lowest cosine, -1.
+
+        Raises:
+            StoreError: No frame has a score.
         """
         total = len(self) * self.tokens
         wanted = min(total, max(_ROWS, best * self.tokens))
@@ -75,6 +79,13 @@ class FrameIndex:
     def _search(self, phrases: NDArray[np.float32], k: int) -> tuple[Scores, NDArray[np.bool_]]:
         """Return `(phrases, frames)` scores from the `k` best rows, and which of them are exact."""
         similarity, row = self.rows.search(np.ascontiguousarray(phrases, np.float32), k)  # (phrases, k) each
+        found = (row >= 0) & np.isfinite(similarity)  # FAISS does not find vectors with NaN
+        if not found.any(1).all():
+            raise StoreError(
+                f"the index {self.id} gives no valid scores, since the encoder computed NaN: set "
+                "`encoder.dtype: float32` in a config file"
+            )
+        similarity = np.where(found, similarity, np.float32(-1))
         scores = np.repeat(similarity[:, -1:], len(self), 1).astype(np.float32)
         exact = np.zeros(scores.shape, bool)
         for m in range(len(phrases)):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from act2see.errors import StoreError
 from act2see.tools.frames import Record
@@ -25,6 +25,8 @@ _LARGEST = 1 << 20  # bytes of a file
 
 class Calibration(Record):
     """The threshold of an encoder, and the evidence for it. Rates are shares from 0 to 1."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     schema_version: Literal[1] = 1
     encoder: str
@@ -55,6 +57,14 @@ class Calibration(Record):
     """Number of the videos' own queries."""
     created: str
     """Time of the calibration, in ISO format with its time zone."""
+
+    @property
+    def separates(self) -> bool:
+        """Whether more of the videos' own queries find a frame than may do so in other videos.
+
+        True if there are no own queries, so that nothing is known.
+        """
+        return self.found is None or self.found > self.rate
 
     def __str__(self) -> str:
         """Return the threshold and its origin: `0.31 (calibrated: 5% false alarms, 24 queries, 5 videos)`."""

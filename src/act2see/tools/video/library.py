@@ -213,7 +213,7 @@ class VideoLibrary:
             info = Video(**{**data["info"], "path": str(window)})
             taken = {int(i): d for i, d in data["taken"].items() if d in self.store}
             return ProbedVideo(info, np.asarray(data["seconds"], np.float64), taken)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as e:
             log.warning("the cached facts of %s cannot be read (%s); reading the video again", window, e)

@@ -5,6 +5,9 @@ is sent by plain HTTP in a separate thread: the clients of the providers' packag
 resolving an unknown host name can block a thread for minutes. Before a run, only certain problems are
 reported: a refused key, a server that cannot be reached, a model that Ollama does not have. Other problems
 appear when the question is asked. `act2see doctor` also compares the model's name with the list (`look_up`).
+
+The caller may give up before the thread does: it is cancelled, or a server that was reached sends its answer
+byte by byte. The thread's result is then dropped.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from urllib.parse import quote
 
 from act2see.agent.reasoners.chat.setup import KEYS, provider_of
 from act2see.errors import SetupError
+from act2see.tools.runtime.batching import settle
 from act2see.tools.runtime.text import first_line
 
 if TYPE_CHECKING:
@@ -89,7 +93,7 @@ async def look_up(model: Any, name: str, seconds: float = TIMEOUT) -> Listing:
     names = _read_names(await _ask(model, name, seconds, count=_ALL))
     if names is None or provider_of(model) == "ollama":  # `_ask` has found the model at Ollama
         return Listing(exists=None if names is None else True)
-    wanted = (_text(model, "model_name") or _text(model, "model")).removeprefix("models/")
+    wanted = _model_id(model, name)
     if wanted in names:
         return Listing(exists=True)
     # Lists leave out aliases, which some providers resolve when they are asked for one model.
@@ -99,15 +103,23 @@ async def look_up(model: Any, name: str, seconds: float = TIMEOUT) -> Listing:
     return Listing(exists=False, nearest=tuple(get_close_matches(wanted, names, n=3, cutoff=0.3)))
 
 
+def _model_id(model: Any, name: str) -> str:
+    """Return the id of a model at its provider, which may contain colons: `google/gemma-3-27b-it:free`."""
+    sent = _text(model, "model_name") or _text(model, "model") or name.partition(":")[2] or name
+    return sent.removeprefix("models/")
+
+
 def _read_names(response: httpx.Response | None) -> list[str] | None:
     """Return the names in a list of models; None if there is no such list."""
     if response is None or response.status_code != 200:
         return None
     try:
         listed = response.json()
-        # Google and Ollama name the list `models` and its items `name`; the others `data` and `id`.
-        items = listed.get("models") or listed.get("data") or []
-        names = [str(item.get("id") or item.get("name") or "") for item in items]
+        # Google and Ollama name the list `models` and its items `name`; the others `data` and `id`, where
+        # `name` is a title. Some servers send the items alone.
+        if isinstance(listed, dict):
+            listed = listed.get("data") or listed.get("models") or []
+        names = [str(item.get("id") or item.get("name") or "") for item in listed]
     except (ValueError, AttributeError, TypeError):
         return None
     return [found.removeprefix("models/") for found in names if found] or None
@@ -126,12 +138,16 @@ async def _ask(model: Any, name: str, seconds: float, count: int, path: str = ""
     if path:
         address = replace(address, url=address.url + quote(path), size="")
     done: Future[httpx.Response | None] = Future()
-    arguments = (done, address, name, provider, seconds, count)
+    reached = threading.Event()
+    arguments = (done, reached, address, name, provider, seconds, count)
     # A daemon, so that a blocked name resolution does not keep the process from ending.
     threading.Thread(target=_run_probe, args=arguments, name="act2see-probe", daemon=True).start()
     try:
         return await asyncio.wait_for(asyncio.wrap_future(done), 2 * seconds)
     except TimeoutError:
+        if reached.is_set():
+            log.debug("%s sent no list of models in %g s", address.host, 2 * seconds)
+            return None
         raise SetupError(
             f"{name} cannot be reached: {address.host} was not found in {2 * seconds:g} s; check the "
             "connection or the proxy"
@@ -175,23 +191,29 @@ def _bearer(base: str, key: str) -> Address | None:
 
 def _run_probe(
     done: Future[httpx.Response | None],
+    reached: threading.Event,
     address: Address,
     name: str,
     provider: str,
     seconds: float,
     count: int,
 ) -> None:
+    result: httpx.Response | SetupError | None = None
     try:
-        done.set_result(_request(address, name, provider, seconds, count))
+        result = _request(reached, address, name, provider, seconds, count)
     except SetupError as e:
-        done.set_exception(e)
+        result = e
     except BaseException as e:  # no certain problem: another one would appear when the question is asked
         log.debug("asking %s for its models: %s", address.host, e)
-        done.set_result(None)
+    settle(done, result)
 
 
-def _request(address: Address, name: str, provider: str, seconds: float, count: int) -> httpx.Response | None:
+def _request(
+    reached: threading.Event, address: Address, name: str, provider: str, seconds: float, count: int
+) -> httpx.Response | None:
     """Return the server's answer; None if it was late or broke off, which is transient.
+
+    `reached` is set once the server has accepted the connection.
 
     Raises:
         SetupError: A certain problem.
@@ -207,10 +229,14 @@ def _request(address: Address, name: str, provider: str, seconds: float, count: 
     )
     headers = dict(address.headers)
     query = {address.size: count} if address.size else None
+
+    def follow(step: str, facts: object) -> None:
+        if step == "connection.connect_tcp.complete":
+            reached.set()
+
     try:
-        response = httpx.get(
-            address.url, params=query, headers=headers, timeout=seconds, follow_redirects=False
-        )
+        with httpx.Client(timeout=seconds, follow_redirects=False) as client:
+            response = client.get(address.url, params=query, headers=headers, extensions={"trace": follow})
     except unreachable as e:
         start = "; start it with `ollama serve`" if provider == "ollama" else ""
         raise SetupError(

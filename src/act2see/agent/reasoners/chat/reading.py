@@ -3,7 +3,8 @@
 A model opens each of its turns with `<think>`, although the thought is open already: that tag is left out.
 APIs cut off stop strings: they are restored if a tag was left open. Characters that a server split between
 two chunks are joined. Local servers send the thought of a model apart from its reply: the two are joined with
-the tags of a thought, since a model calls tools while it thinks.
+the tags of a thought, since a model calls tools while it thinks. Some send the thought a second time, at the
+beginning of the reply: that copy is left out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from act2see.agent.reasoners.chat.metadata import LIMIT_REASONS, REFUSAL_REASONS
 from act2see.agent.rollout import Rollout, TextPiece
 
 _OPENING_TAG = re.compile(r"\A\s*<think>\n?")
+_CLOSING_TAG = "</think>"
 _MAX_DRAINED = 8  # chunks that are read after the end of the text, for the token counts that come last
 # A token has at most this many characters. Some servers ignore the token limit: their text is ended when it
 # is longer than the limit allows.
@@ -44,6 +46,7 @@ class Reading:
         self._opening = _OpeningFilter(not continues)
         self._surrogates = _SurrogateJoiner()
         self._thoughts = _ThoughtJoiner(request.rollout) if thinks_apart else None
+        self._copy = _CopyFilter()
         self._chunks = 0
         self._drained = 0
 
@@ -58,6 +61,8 @@ class Reading:
             return ""
         reply = self._opening.read(str(chunk.text))
         thought = str(chunk.additional_kwargs.get("reasoning_content") or "") if self._thoughts else ""
+        self._copy.add(thought)
+        reply = self._copy.read(reply)
         self._chunks += bool(chunk.text or thought)
         return self._feed(self._surrogates.read(self._join(thought, reply)))
 
@@ -81,7 +86,8 @@ class Reading:
         """Return the text that was held back, at the end of the stream."""
         if self.ended:
             return ""
-        text = self._surrogates.read(self._join("", self._opening.flush()))
+        reply = self._copy.read(self._opening.flush()) + self._copy.flush()
+        text = self._surrogates.read(self._join("", reply))
         return self._feed(text + self._surrogates.flush())
 
     def close_tag(self) -> str:
@@ -134,6 +140,48 @@ class _OpeningFilter:
         return _OPENING_TAG.sub("", held)
 
 
+class _CopyFilter:
+    """Leaves out a copy of the thought, up to its closing tag, with which a reply may begin.
+
+    Spaces do not count, since servers trim the thought.
+    """
+
+    def __init__(self) -> None:
+        self._thought: list[str] = []  # without spaces
+        self._held: str | None = ""  # the reply, while it may still be a copy; None once that is decided
+        self._matched = 0  # characters of the copy, without spaces
+        self._has_removed = False  # a copy, and nothing but spaces has come since
+
+    def add(self, thought: str) -> None:
+        """Add to the thought."""
+        if thought and self._held is not None:
+            self._thought.append(_without_spaces(thought))
+
+    def read(self, reply: str) -> str:
+        """Return the reply to pass on: nothing while it may still be a copy."""
+        if self._held is None and self._has_removed:
+            reply = reply.lstrip()  # the tags are followed by empty lines of our own
+            self._has_removed = not reply
+        if not reply or self._held is None or not self._thought:
+            return reply
+        self._held += reply
+        self._thought = ["".join(self._thought)]
+        rest = f"{self._thought[0]}{_CLOSING_TAG}"[self._matched :]
+        new = _without_spaces(reply)
+        if not new.startswith(rest):
+            self._matched += len(new)
+            return "" if rest.startswith(new) else self.flush()
+        _, _, after = self._held.partition(_CLOSING_TAG)
+        self._held = None
+        self._has_removed = True
+        return self.read(after)
+
+    def flush(self) -> str:
+        """Return the reply that was held back."""
+        held, self._held = self._held or "", None
+        return held
+
+
 class _ThoughtJoiner:
     """Joins a thought with the reply that comes after it, by the tags that a model writes itself."""
 
@@ -180,6 +228,10 @@ class _SurrogateJoiner:
         """Return the text that was held back."""
         held, self._held = self._held, ""
         return _join_surrogates(held)
+
+
+def _without_spaces(text: str) -> str:
+    return "".join(text.split())
 
 
 def _join_surrogates(text: str) -> str:

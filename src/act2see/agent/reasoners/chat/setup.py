@@ -2,18 +2,20 @@
 
 Each provider's package reports a missing key in its own way (an exception of its client, several lines from
 pydantic, or nothing before the first request), so the key is checked here. `probe.py` checks that the server
-accepts it.
+accepts it. An option of another provider is passed on to the first request or ignored, each by some package,
+so unknown options are an error here too.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import AliasChoices, ValidationError
 
 from act2see.errors import ConfigError
 from act2see.tools.runtime.text import first_problem
@@ -72,7 +74,44 @@ def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMod
         variable = missing_key(f"{provider}:", options)
         if variable is not None:
             raise ConfigError(_missing_key_message(where, name, variable))
+    if unknown := sorted(_unknown_options(model, options)):
+        advice = "remove them"
+        if provider == "openai":
+            advice += ", or put those that your server knows into extra_body"
+        raise ConfigError(
+            f"{where} {name!r}: {provider} does not know the options {', '.join(unknown)}: {advice}"
+        )
     return model
+
+
+def _unknown_options(model: BaseChatModel, options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options that a chat model ignores, or with which its requests would fail.
+
+    Packages keep options that are no field of the model in its `model_kwargs`, or drop them.
+    """
+    known: set[str | None] = {"model_provider"}
+    for name, field in type(model).model_fields.items():
+        alias = field.validation_alias
+        known |= {name, field.alias}
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        known |= {choice for choice in choices if isinstance(choice, str)}
+    kept: Mapping[str, Any] = getattr(model, "model_kwargs", None) or {}
+    sent = _request_parameters(model)
+    for option in options:
+        is_sent = option in kept and (sent is None or option in sent)
+        if option not in known and not is_sent and option not in (model.model_extra or {}):
+            yield option
+
+
+def _request_parameters(model: Any) -> frozenset[str] | None:
+    """Return the parameters of a provider's requests; None if they are not known."""
+    if provider_of(model) == "google_genai":
+        return frozenset()  # its package sends none of `model_kwargs`
+    client = getattr(model, "root_async_client", None)  # OpenAI's
+    if client is None:
+        return None
+    requests = (client.chat.completions.create, client.responses.create)
+    return frozenset(name for request in requests for name in inspect.signature(request).parameters)
 
 
 def _init_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatModel:
@@ -87,6 +126,8 @@ def _init_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMo
         with warnings.catch_warnings():
             # LangChain warns of a provider that it guesses from the model's name.
             warnings.simplefilter("ignore", DeprecationWarning)
+            # It warns of options that are no field of the model, which `_unknown_options` examines.
+            warnings.filterwarnings("ignore", r"WARNING! \S+ is not default parameter", UserWarning)
             model: BaseChatModel
             if _named_provider(name, options) == "openai" and options.get("base_url"):
                 from act2see.agent.reasoners.chat.local_openai import LocalChatOpenAI

@@ -1,0 +1,61 @@
+"""The file of saved runs in a cache that cannot be written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.helpers import assert_one_line_error
+from typer.testing import CliRunner
+
+from act2see.cli.app import app
+from act2see.micro.questions import make_item
+from act2see.micro.world import write_clip
+
+
+def ask(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("ACT2SEE_CACHE", str(cache))
+    clip = write_clip(make_item("blink", 0, seconds=6).clip, tmp_path / "clip.mp4", 48)
+    result = CliRunner().invoke(app, ["ask", str(clip), "Which?", "-o", "a"])
+    assert result.exit_code == 2, result.output
+    return result
+
+
+@pytest.mark.parametrize("below", ["", "runs/more"])
+def test_a_cache_that_cannot_be_created_is_one_error(
+    tmp_path: Path, below: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file")
+    result = ask(tmp_path, blocked / below, monkeypatch)
+    assert_one_line_error(
+        result, "cannot write to the cache", "set ACT2SEE_CACHE to a folder that you can write to"
+    )
+
+
+@pytest.mark.parametrize(
+    ("readonly", "says"), [("", "it is read-only"), ("runs.sqlite", "runs.sqlite is read-only")]
+)
+def test_a_cache_that_is_read_only_is_one_error(
+    tmp_path: Path, readonly: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "runs.sqlite").touch()
+    access = os.access
+    # Root may write whatever the permissions say.
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: Path(path) != cache / readonly and access(path, mode)
+    )
+    result = ask(tmp_path, cache, monkeypatch)
+    assert_one_line_error(result, "cannot write to the cache", says, "set ACT2SEE_CACHE to a folder")
+
+
+def test_a_damaged_file_of_runs_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "runs.sqlite").write_text("no database, and longer than a header of SQLite" * 100)
+    result = ask(tmp_path, cache, monkeypatch)
+    assert_one_line_error(result, "runs.sqlite cannot be used", "delete the file")
