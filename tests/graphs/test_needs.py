@@ -103,7 +103,7 @@ def test_a_model_that_the_provider_does_not_have_is_refused_before_any_work(
     monkeypatch.setenv("OPENAI_API_KEY", "good")
     with openai_server(says(ANSWER)) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        monkeypatch.setattr("act2see.agent.reasoners.chat_check._OPENAI", "127.0.0.1")
+        monkeypatch.setattr("act2see.agent.reasoners.chat.check._OPENAI", "127.0.0.1")
         reasoner = {"use": "chat", "weights": "openai:gpt-5-mni"}
         file = config_in(tmp_path, reasoner=reasoner, cache=str(tmp_path / "cache"))
         line = one_line(ask("--config", file))

@@ -45,13 +45,11 @@ def check_reasoner(config: Config, option: str) -> Iterator[Check]:
 def _check_chat(reasoner: ReasonerConfig) -> Check:
     """Check that a chat model's package and key are present, and that its server has the model."""
     from act2see.agent.reasoners.chat.setup import chat_model, missing_key
-    from act2see.agent.reasoners.chat_check import check_options
     from act2see.errors import ConfigError
 
     name = reasoner.weights
     try:
         model = chat_model(name, reasoner.options, "reasoner.weights")
-        check_options(model, reasoner.options)
     except ConfigError as e:
         key = None
         if "pip install" not in str(e):
@@ -65,7 +63,7 @@ def _check_chat(reasoner: ReasonerConfig) -> Check:
 
 async def _check_listed(reasoner: ReasonerConfig, model: Any) -> Check:
     """Check that a chat model's server can be reached, accepts the key, and has the model."""
-    from act2see.agent.reasoners.chat_check import (
+    from act2see.agent.reasoners.chat.check import (
         address_problem,
         find_model,
         local_server,

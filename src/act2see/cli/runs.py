@@ -64,9 +64,9 @@ async def saved_runs() -> AsyncIterator[AsyncSqliteSaver]:
             try:
                 yield saver
             finally:
-                # After Ctrl-C LangGraph still saves, in the background, that the node was cancelled. A
-                # connection that closes in the middle of a write keeps the file locked for as long as its cursor
-                # lives.
+                # After Ctrl-C LangGraph still saves, in the background, that the node was cancelled.
+                # A connection that closes in the middle of a write keeps the file locked for as long as
+                # its cursor lives.
                 async with saver.lock:
                     await saver.conn.close()
     except sqlite3.Error as e:

@@ -148,7 +148,7 @@ def build_reasoner(config: ReasonerConfig, store: FrameStore, needs: Needs | Non
         arguments |= config.options
         weights = local_weights("the reasoner's weights", config.weights)
         return VLLMReasoner.from_pretrained(weights, store, adapter=config.adapter, **arguments)
-    from act2see.agent.reasoners.chat_check import CheckedChatModel
+    from act2see.agent.reasoners.chat.check import CheckedChatModel
 
     return CheckedChatModel.from_options(
         config.weights, store, config.options, continuation=config.continuation

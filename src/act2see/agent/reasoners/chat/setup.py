@@ -13,6 +13,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import AliasChoices, ValidationError
@@ -47,6 +48,7 @@ _LATE_KEY_CHECK = {"anthropic", "mistralai"}
 _ADDRESSES = ("base_url", "endpoint", "anthropic_api_url", "default_headers")
 _ANSWER_TIMEOUT = 600.0  # seconds that a server may send nothing
 _CONNECT_TIMEOUT = 5.0  # seconds that connecting may take
+_SIMILAR = 0.75  # the least similarity of a misspelled option
 _MENTIONS_KEY = re.compile(r"api[_ ]key|credentials", re.IGNORECASE)
 _KEY_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:API_KEY|API_TOKEN|KEY)\b")
 
@@ -75,12 +77,7 @@ def chat_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMod
         if variable is not None:
             raise ConfigError(_missing_key_message(where, name, variable))
     if unknown := sorted(_unknown_options(model, options)):
-        advice = "remove them"
-        if provider == "openai":
-            advice += ", or put those that your server knows into extra_body"
-        raise ConfigError(
-            f"{where} {name!r}: {provider} does not know the options {', '.join(unknown)}: {advice}"
-        )
+        raise ConfigError(f"{where} {name!r}: {_unknown_options_message(model, unknown)}")
     return model
 
 
@@ -89,18 +86,36 @@ def _unknown_options(model: BaseChatModel, options: Mapping[str, Any]) -> Iterat
 
     Packages keep options that are no field of the model in its `model_kwargs`, or drop them.
     """
-    known: set[str | None] = {"model_provider"}
-    for name, field in type(model).model_fields.items():
-        alias = field.validation_alias
-        known |= {name, field.alias}
-        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-        known |= {choice for choice in choices if isinstance(choice, str)}
+    known = {"model_provider", *_fields(model)}
     kept: Mapping[str, Any] = getattr(model, "model_kwargs", None) or {}
     sent = _request_parameters(model)
     for option in options:
         is_sent = option in kept and (sent is None or option in sent)
         if option not in known and not is_sent and option not in (model.model_extra or {}):
             yield option
+
+
+def _unknown_options_message(model: BaseChatModel, unknown: list[str]) -> str:
+    """Return what is wrong with these options, and what to write."""
+    provider = provider_of(model)
+    named = []
+    for option in unknown:
+        near = get_close_matches(option, sorted(_fields(model)), n=1, cutoff=_SIMILAR)
+        named.append(f"{option} (did you mean {near[0]}?)" if near else option)
+    advice = "remove them"
+    if provider == "openai":
+        advice += ", or put those that your server knows into extra_body"
+    return f"{provider} does not know the options {', '.join(named)}: {advice}"
+
+
+def _fields(model: BaseChatModel) -> set[str]:
+    """Return the options that a chat model's class declares, under all of their names."""
+    names: set[str | None] = set()
+    for name, field in type(model).model_fields.items():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+        names |= {name, field.alias, *(choice for choice in choices if isinstance(choice, str))}
+    return {name for name in names if name is not None}
 
 
 def _request_parameters(model: Any) -> frozenset[str] | None:

@@ -12,7 +12,6 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -20,19 +19,17 @@ from act2see.agent.reasoners.chat.probe import TIMEOUT, Listing, address_of, loo
 from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 from act2see.agent.reasoners.chat.setup import chat_model, provider_of, reasoner_options
 from act2see.agent.reasoners.connection import is_local
-from act2see.errors import ConfigError, SetupError
+from act2see.errors import SetupError
 from act2see.tools.video.store import FrameSource
 
 log = logging.getLogger(__name__)
 _ADDRESS = "base_url"
 """The option with the address of one's own server, for OpenAI's, Google's and Ollama's packages."""
-_OF_INIT = {"model_provider", "configurable_fields", "config_prefix"}  # options of LangChain's own function
 _COMPLETE = frozenset({"anthropic", "google_genai", "groq", "mistralai", "openai"})
 """Providers that answer 404 for a model that they do not have."""
 _OPENAI = "api.openai.com"
 _LONGEST = 20.0  # seconds that the requests may take that follow the list
 _EXAMPLES = 3  # models that a message names, if none is similar
-_SIMILAR = 0.75  # the least similarity of a misspelled option
 
 
 @dataclass(slots=True)
@@ -59,7 +56,6 @@ class CheckedChatModel(ChatModelReasoner):
             ConfigError: A package or the key is missing, or the model or an option does not exist.
         """
         model = chat_model(name, reasoner_options(name, options), "reasoner.weights")
-        check_options(model, options)
         return cls(
             model,
             frames,
@@ -283,29 +279,3 @@ def _other_addresses(given: str) -> Iterator[str]:
     stem = re.sub(r"(/v1|/v1beta|/chat/completions|/models|/api/chat|/api/tags|/api|/)+$", "", given)
     candidates = dict.fromkeys([f"{stem}/v1", stem, f"{root}/v1", root])
     yield from (address for address in candidates if address != given.rstrip("/"))
-
-
-def check_options(model: Any, options: Mapping[str, Any]) -> None:
-    """Check that a chat model has these options; most packages ignore one that they do not know.
-
-    Args:
-        model: The LangChain chat model.
-        options: The options of the configuration.
-
-    Raises:
-        ConfigError: An option is misspelled.
-    """
-    known = {*_OF_INIT}
-    for name, settings in type(model).model_fields.items():
-        known |= {name, *filter(None, (settings.alias, _text(settings.validation_alias)))}
-    for option in options:
-        if option in known:
-            continue
-        near = get_close_matches(option, sorted(known - _OF_INIT), n=1, cutoff=_SIMILAR)
-        if near:
-            raise ConfigError(f"reasoner.options.{option}: unknown key; did you mean {near[0]!r}?")
-        log.warning("reasoner.options.%s is not an option of %s", option, type(model).__name__)
-
-
-def _text(alias: Any) -> str:
-    return alias if isinstance(alias, str) else ""
