@@ -48,7 +48,7 @@ _LATE_KEY_CHECK = {"anthropic", "mistralai"}
 _ADDRESSES = ("base_url", "endpoint", "anthropic_api_url", "default_headers")
 _ANSWER_TIMEOUT = 600.0  # seconds that a server may send nothing
 _CONNECT_TIMEOUT = 5.0  # seconds that connecting may take
-_SIMILAR = 0.75  # the least similarity of a misspelled option
+_SIMILAR = 0.85  # the least similarity of a misspelled option
 _MENTIONS_KEY = re.compile(r"api[_ ]key|credentials", re.IGNORECASE)
 _KEY_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9_]*_(?:API_KEY|API_TOKEN|KEY)\b")
 
