@@ -273,6 +273,10 @@ def test_wrong_options_are_named() -> None:
         LlamaCppReasoner.from_options("micro", pixels, {"port": 1})
     with pytest.raises(ConfigError, match=r"reasoner\.options\.mmporj: .*did you mean 'mmproj'"):
         LlamaCppReasoner.from_options("micro", pixels, {"mmporj": "x"})
+    with pytest.raises(ConfigError, match=r"reasoner\.options\.base_url: .*did you mean 'url'"):
+        LlamaCppReasoner.from_options("micro", pixels, {"base_url": "x"})
+    with pytest.raises(ConfigError, match=r"reasoner\.options\.num_ctx: .*`reasoner.context` sets"):
+        LlamaCppReasoner.from_options("micro", pixels, {"num_ctx": 4096})
     with pytest.raises(ConfigError, match=r"'localhost:8080' .* write http://localhost:8080"):
         LlamaCppReasoner.from_options("micro", pixels, {"url": "localhost:8080"})
     with pytest.raises(ConfigError, match="NO_SUCH_KEY"):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +140,25 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert result.exit_code == 2
     said = " ".join(result.output.split())
     assert f"cannot listen on 127.0.0.1, port {port} (Address already in use): stop the program" in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_server_ends_with_the_command(tmp_path: Path, number: signal.Signals) -> None:
+    server, told = tmp_path / "server", tmp_path / "told"
+    server.write_text(
+        f"#!{sys.executable}\nimport os, pathlib, time\n"
+        f"pathlib.Path({str(told)!r}).write_text(str(os.getpid()))\ntime.sleep(600)\n"
+    )
+    server.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["serve", "llama-cpp", "--preset", "laptop", "--server", str(server), "--port", str(port)]
+    with subprocess.Popen([sys.executable, "-m", "act2see", *words], stderr=subprocess.DEVNULL) as command:
+        while not (told.exists() and told.read_text()):
+            assert command.poll() is None, "the command ended before its server began"
+            time.sleep(0.05)
+        command.send_signal(number)
+        assert command.wait() == 128 + number
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)

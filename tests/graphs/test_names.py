@@ -38,6 +38,8 @@ def test_presets_fit(preset: str) -> None:
         ("llama-cpp", "Qwen/Qwen3-VL-2B-Thinking", f"write `weights: {GGUF}`"),
         ("llama-cpp", "/models/qwen", "name a file"),
         ("llama-cpp", "micro:vlm", "write `use: transformers`"),
+        ("llama-cpp", f"hf.co/{GGUF}", f"write `weights: {GGUF}`"),
+        ("transformers", "https://huggingface.co/a/b/tree/main", "write `weights: a/b`"),
     ],
 )
 def test_weights_of_another_engine_are_refused(use: str, weights: str, write: str) -> None:

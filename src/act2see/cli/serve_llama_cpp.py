@@ -19,6 +19,7 @@ import typer
 from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import note, say
 from act2see.cli.ports import check_port
+from act2see.cli.programs import run_program
 from act2see.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
@@ -71,9 +72,7 @@ def llama_cpp(
     if port != configured:
         note(f"To use this server, set `reasoner.options.url: http://localhost:{port}` in a config file.")
     note(f"{shlex.join(command)}\n")
-    import subprocess
-
-    raise typer.Exit(subprocess.call(command))
+    raise typer.Exit(run_program(command))
 
 
 def _configured_port(config: Config) -> int:

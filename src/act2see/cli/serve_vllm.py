@@ -21,6 +21,7 @@ import typer
 from act2see.cli.options import ConfigFile, Preset, chosen_config
 from act2see.cli.output import note, say
 from act2see.cli.ports import check_port
+from act2see.cli.programs import run_program
 from act2see.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
@@ -73,9 +74,7 @@ def vllm(
         check_port(host, port, ", and set reasoner.options.url to the same port")
         note(f"{shlex.join(command)}\n")
         note(f"To use this server, put into a config file:\n{client_yaml(chosen, host, port)}")
-        import subprocess
-
-        raise typer.Exit(subprocess.call(command))
+        raise typer.Exit(run_program(command))
 
 
 def launcher(python: Path | None, required: bool) -> list[str]:

@@ -18,7 +18,7 @@ from act2see.errors import ConfigError
 from act2see.graphs.sections import ReasonerConfig
 from act2see.tools.runtime.catalogue import known_weights
 from act2see.tools.runtime.gguf import is_gguf
-from act2see.tools.runtime.revisions import split_revision
+from act2see.tools.runtime.revisions import name_in_address, split_revision
 
 _OTHER_NAMES = {
     "chatgpt": "openai",
@@ -57,6 +57,10 @@ def check_name(reasoner: ReasonerConfig) -> str | None:
     Raises:
         ConfigError: The engine cannot use weights of this name, or a chat model's package is missing.
     """
+    if reasoner.use != "chat" and (found := name_in_address(reasoner.weights)):
+        raise ConfigError(
+            f"reasoner.weights {reasoner.weights!r} is the address of hub weights: write `weights: {found}`"
+        )
     match reasoner.use:
         case "transformers" | "vllm" if _is_gguf(reasoner.weights):
             raise ConfigError(_not_for_gguf(reasoner))
@@ -112,7 +116,7 @@ def _check_llama_cpp(name: str) -> str | None:
     """
     if _is_gguf(name):
         return None
-    repository = split_revision(name)[0]
+    repository = split_revision(name)[0].partition(":")[0]
     if name.startswith("micro:") or name.startswith((".", "/", "~")):
         raise ConfigError(
             f"reasoner.weights {name!r} is no GGUF model, which `use: llama-cpp` needs: name a file "

@@ -241,12 +241,12 @@ def _count_parameters(file: Path) -> int:
 
 
 async def check_ready(
-    config: Config, parts: Parts | None = None, tools: Collection[str] | None = None
+    config: Config | str, parts: Parts | None = None, tools: Collection[str] | None = None
 ) -> None:
     """Raise an error unless a run of this configuration can start.
 
     Args:
-        config: The configuration.
+        config: The configuration, or the name of a preset or a file.
         parts: The parts of the graph; by default those that graphs of this configuration share.
         tools: The tags that the run may call; by default all.
 
@@ -255,6 +255,7 @@ async def check_ready(
         WeightsError: Weights are missing; the message names the command that fetches them.
         SetupError: A server cannot be reached, or refuses the key.
     """
+    config = load_config(config)
     chosen = await asyncio.to_thread(cached_parts, config) if parts is None else parts
     missing = await asyncio.to_thread(missing_weights, chosen, tools)
     error: Act2SeeError | None = missing_error(missing, config) if missing else None

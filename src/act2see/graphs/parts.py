@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
 from act2see.errors import ConfigError
-from act2see.graphs.config import Config
+from act2see.graphs.config import Config, load_config
 from act2see.graphs.config_data import local_path
 from act2see.graphs.names import check_name
 from act2see.graphs.sections import RUN_KEYS, EncoderConfig, ReasonerConfig
@@ -74,17 +74,18 @@ class Parts:
     """Checks each video before the first turn, if the configuration names a guard."""
 
 
-def build_parts(config: Config, shared: Shared | None = None) -> Parts:
+def build_parts(config: Config | str, shared: Shared | None = None) -> Parts:
     """Build the parts of a configuration.
 
     Args:
-        config: The configuration.
+        config: The configuration, or the name of a preset or a file.
         shared: The models that other parts use too; by default these parts have their own.
 
     Raises:
         ConfigError: A tag, a tool, a model or the guard cannot be used.
         WeightsError: A weight folder does not exist.
     """
+    config = load_config(config)
     for tag in config.tools:
         if tag in NODES or tag in AskState.__annotations__:
             raise ConfigError(

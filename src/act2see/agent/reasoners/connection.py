@@ -81,10 +81,20 @@ def read_options(kind: type[Options], options: Mapping[str, Any]) -> Options:
     except ValidationError as e:
         wrong, problem = first_problem(e)
         if first_error(e)["type"] == "extra_forbidden":
-            near = get_close_matches(wrong, kind.model_fields, n=1)
-            known = f"known keys: {', '.join(kind.model_fields)}"
-            problem = f"unknown key; {f'did you mean {near[0]!r}?' if near else known}"
+            problem = f"unknown key; {_explain_key(wrong, list(kind.model_fields))}"
         raise ConfigError(f"reasoner.options.{wrong}: {problem}") from e
+
+
+def _explain_key(wrong: str, known: list[str]) -> str:
+    """Return what to write instead of an option of a server that does not exist."""
+    if wrong in ("num_ctx", "n_ctx", "ctx_size", "max_model_len"):
+        return "`reasoner.context` sets the context"
+    if wrong in ("base_url", "address", "host", "endpoint"):
+        return "did you mean 'url'?"
+    if wrong == "api_key":
+        return "did you mean 'key_env', the name of the variable that holds the key?"
+    near = get_close_matches(wrong, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
 
 
 class StatusError(Exception):

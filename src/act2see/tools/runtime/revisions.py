@@ -15,6 +15,9 @@ from act2see.tools.runtime.catalogue import known_weights
 
 # What git allows in the name of a branch, and the longest name of a file.
 _REVISION = re.compile(r"(?![/.])(?!.*(?:\.\.|//|@\{))[^\s\x00-\x1f\x7f~^:?*\[\\]{1,250}(?<![/.])")
+_ADDRESS = re.compile(
+    r"(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/([\w.-]+/[\w.-]+(?::[\w.-]+)?)(?:/.*)?/?"
+)
 _NAME = re.compile(r"([\w.-]+/[\w.-]+(?::[\w.-]+)?)@(\S+)")
 
 
@@ -28,6 +31,15 @@ def split_revision(name: str) -> tuple[str, str | None]:
     if match is None or name.startswith(".") or is_folder(name):
         return name, None
     return match[1], match[2]
+
+
+def name_in_address(name: str) -> str | None:
+    """Return the name of a repository that is written with the hub's address; None if it is not.
+
+    Ollama writes `hf.co/owner/name`, and browsers show `https://huggingface.co/owner/name/tree/main`.
+    """
+    match = _ADDRESS.fullmatch(name)
+    return match[1] if match else None
 
 
 def is_folder(name: str) -> bool:

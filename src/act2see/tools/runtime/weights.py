@@ -16,7 +16,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from act2see.errors import WeightsError
 from act2see.tools.runtime.gguf import find_gguf, is_gguf
-from act2see.tools.runtime.revisions import check_name, is_folder, revisions_to_load, split_revision
+from act2see.tools.runtime.revisions import (
+    check_name,
+    is_folder,
+    name_in_address,
+    revisions_to_load,
+    split_revision,
+)
 from act2see.tools.runtime.text import first_line
 
 # Every repository has one of these files, so the first one found in the cache locates the folder.
@@ -58,6 +64,8 @@ def resolve_weights(name: str) -> str:
                 "run `act2see micro train` to make them"
             )
         return str(folder)
+    if found := name_in_address(name):
+        raise WeightsError(f"{name} is the address of hub weights: write {found}")
     if split_revision(name)[1] is not None:
         return name
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1:

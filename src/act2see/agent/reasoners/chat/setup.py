@@ -9,10 +9,12 @@ so unknown options are an error here too.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +131,21 @@ def _request_parameters(model: Any) -> frozenset[str] | None:
     return frozenset(name for request in requests for name in inspect.signature(request).parameters)
 
 
+@contextmanager
+def _without_option_lines() -> Iterator[None]:
+    """Drop the lines that Google's package logs for unknown options, for which there is an error."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Unexpected argument")
+
+    logger = logging.getLogger("langchain_google_genai.chat_models")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
+
+
 def _init_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatModel:
     """Call LangChain's `init_chat_model`. Raise `ConfigError` for any of its errors."""
     try:
@@ -138,7 +155,7 @@ def _init_model(name: str, options: Mapping[str, Any], where: str) -> BaseChatMo
             "a chat model needs LangChain: `pip install 'act2see[chat]'` and the provider's package"
         ) from e
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_option_lines():
             # LangChain warns of a provider that it guesses from the model's name.
             warnings.simplefilter("ignore", DeprecationWarning)
             # It warns of options that are no field of the model, which `_unknown_options` examines.
