@@ -216,3 +216,5 @@ def test_frames_are_placed_by_timestamp() -> None:
     assert clip.spread(100) == [0, 1, 2, 3, 4, 5]
     assert odd_clip([0.5, 1.0], 1.5).every(1.0) == [0, 1], "before the first frame there is the first frame"
     assert odd_clip([0.0], 0.04).every(3.0) == [0]
+    dated = odd_clip([0.0, 0.1, 1.728e9, 1.728e9 + 0.1], 1.728e9 + 1)
+    assert dated.every(1.0) == [0, 1, 2], "a jump to the time of day takes no memory"

@@ -47,7 +47,11 @@ class ProbedVideo:
     def every(self, fps: float) -> list[int]:
         """Return the numbers of the frames on screen at 0, 1/fps, 2/fps ... seconds, without repeats."""
         count = max(1, int(np.ceil((self.info.seconds - 2 * SLACK) * fps)))
-        return frames_at(self.seconds, np.arange(count) / fps)
+        # Counted over the frames, not over the times: a file with the time of day as timestamps has billions.
+        first = np.maximum(0, np.ceil((self.seconds - SLACK) * fps))  # the first of the times with each frame
+        first[0] = 0
+        on_screen = (first < np.append(first[1:], np.inf)) & (first < count)
+        return np.flatnonzero(on_screen).tolist()
 
     def spread(self, count: int) -> list[int]:
         """Return the numbers of the frames on screen in the middle of `count` equal parts, each once."""
