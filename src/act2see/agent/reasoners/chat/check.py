@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from act2see.agent.reasoners.chat.probe import TIMEOUT, Listing, address_of, look_up
+from act2see.agent.reasoners.chat.probe import (
+    TIMEOUT,
+    Listing,
+    address_of,
+    look_up,
+    model_id,
+    read_names,
+)
 from act2see.agent.reasoners.chat.reasoner import ChatModelReasoner
 from act2see.agent.reasoners.chat.setup import chat_model, provider_of, reasoner_options
 from act2see.agent.reasoners.connection import is_local
@@ -87,7 +94,7 @@ class ListAnswer:
 
     status: int | None
     """The HTTP status; None if there was no answer."""
-    models: tuple[str, ...] | None = None
+    models: list[str] | None = None
     """The names of the models; None if the answer is no list of models."""
 
 
@@ -121,7 +128,7 @@ async def _find_problem(model: Any, name: str, options: Mapping[str, Any], listi
         wrong = await address_problem(model, name, options)
         return f"{name}: {wrong.finding}: {wrong.fix}" if wrong and wrong.better else ""
     knows_all = provider_of(model) in _COMPLETE and not is_own_server(model)
-    if not knows_all or (await ask_list(model, f"/{quote(_model_of(name))}")).status != 404:
+    if not knows_all or (await ask_list(model, f"/{quote(model_id(model, name))}")).status != 404:
         log.warning("%s: its server does not list this model", name)
         return ""
     return ": ".join(await missing_model(model, name, listing))
@@ -138,15 +145,9 @@ async def find_model(model: Any, name: str) -> Listing:
         SetupError: The server cannot be reached, or refuses the key.
     """
     listing = await look_up(model, name)
-    if listing.exists is not False or ":" not in _model_of(name) or is_own_server(model):
+    if listing.exists is not False or ":" not in model_id(model, name) or is_own_server(model):
         return listing
     return Listing(exists=None)  # a variant (`model:free`) or a fine-tuned model; not all of them are listed
-
-
-def _model_of(name: str) -> str:
-    """Return the model in `provider:model`."""
-    _, colon, model = name.partition(":")
-    return (model if colon else name).removeprefix("models/")
 
 
 async def missing_model(model: Any, name: str, listing: Listing) -> tuple[str, str]:
@@ -161,7 +162,7 @@ async def missing_model(model: Any, name: str, listing: Listing) -> tuple[str, s
     names = listing.nearest
     if is_own_server(model):
         finding = f"{name}: its server does not list this model"
-        names = names or ((await ask_list(model)).models or ())[:_EXAMPLES]
+        names = names or tuple((await ask_list(model)).models or ())[:_EXAMPLES]
     else:
         finding = f"{name}: its provider has no such model for this key"
     fix = "set `reasoner.weights` in a config file to a model that it has"
@@ -206,17 +207,7 @@ async def ask_list(model: Any, path: str = "") -> ListAnswer:
     except (TimeoutError, OSError, httpx.HTTPError, httpx.InvalidURL) as e:
         log.debug("asking %s for its models: %s", address.host, e)
         return ListAnswer(None)
-    return ListAnswer(response.status_code, _read_models(response) if response.status_code == 200 else None)
-
-
-def _read_models(response: Any) -> tuple[str, ...] | None:
-    """Return the models in a list of OpenAI's, Google's or Ollama's form; None if it is none."""
-    try:
-        listed = response.json()
-        items = listed["models"] if "models" in listed else listed["data"]
-        return tuple(str(item.get("id") or item.get("name")) for item in items)
-    except (ValueError, KeyError, AttributeError, TypeError):
-        return None
+    return ListAnswer(response.status_code, read_names(response))
 
 
 @dataclass(frozen=True, slots=True)

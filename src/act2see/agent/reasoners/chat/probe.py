@@ -90,10 +90,11 @@ async def look_up(model: Any, name: str, seconds: float = TIMEOUT) -> Listing:
     Raises:
         SetupError: The server cannot be reached, refuses the key, or does not have the model.
     """
-    names = _read_names(await _ask(model, name, seconds, count=_ALL))
-    if names is None or provider_of(model) == "ollama":  # `_ask` has found the model at Ollama
-        return Listing(exists=None if names is None else True)
-    wanted = _model_id(model, name)
+    response = await _ask(model, name, seconds, count=_ALL)
+    names = read_names(response) if response is not None else None
+    if not names or provider_of(model) == "ollama":  # `_ask` has found the model at Ollama
+        return Listing(exists=True if names else None)
+    wanted = model_id(model, name)
     if wanted in names:
         return Listing(exists=True)
     # Lists leave out aliases, which some providers resolve when they are asked for one model.
@@ -103,26 +104,26 @@ async def look_up(model: Any, name: str, seconds: float = TIMEOUT) -> Listing:
     return Listing(exists=False, nearest=tuple(get_close_matches(wanted, names, n=3, cutoff=0.3)))
 
 
-def _model_id(model: Any, name: str) -> str:
+def model_id(model: Any, name: str) -> str:
     """Return the id of a model at its provider, which may contain colons: `google/gemma-3-27b-it:free`."""
     sent = _text(model, "model_name") or _text(model, "model") or name.partition(":")[2] or name
     return sent.removeprefix("models/")
 
 
-def _read_names(response: httpx.Response | None) -> list[str] | None:
-    """Return the names in a list of models; None if there is no such list."""
-    if response is None or response.status_code != 200:
+def read_names(response: httpx.Response) -> list[str] | None:
+    """Return the names in a list of models; None if the response is no such list."""
+    if response.status_code != 200:
         return None
     try:
         listed = response.json()
         # Google and Ollama name the list `models` and its items `name`; the others `data` and `id`, where
         # `name` is a title. Some servers send the items alone.
         if isinstance(listed, dict):
-            listed = listed.get("data") or listed.get("models") or []
+            listed = listed["data"] if "data" in listed else listed["models"]
         names = [str(item.get("id") or item.get("name") or "") for item in listed]
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return None
-    return [found.removeprefix("models/") for found in names if found] or None
+    return [found.removeprefix("models/") for found in names if found]
 
 
 async def _ask(model: Any, name: str, seconds: float, count: int, path: str = "") -> httpx.Response | None:
