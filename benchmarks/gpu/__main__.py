@@ -3,8 +3,9 @@ worth, within a time limit.
 
 Each benchmark runs in a process of its own, so that it starts with an empty GPU, and its JSON is written as
 soon as it ends: a limit that is met loses only the benchmark that was running. A benchmark is skipped if a
-package is missing, if the GPU is too small, or if no time is left; `summary.json` says why. Results go to
-`benchmarks/results/gpu/`, those of `--tiny` to a temporary folder.
+package is missing, if the GPU is too small, or if no time is left; `summary.json` says why, and `NAME.log`
+holds the error output of one that failed. Results go to `benchmarks/results/gpu/`, those of `--tiny` to a
+temporary folder.
 
 All benchmarks need torch, transformers >= 5.17, numpy and act2see's core packages (langgraph, langchain-core,
 pydantic, av, faiss-cpu, fsspec and their requirements); `PLAN` names the further packages of each.
@@ -84,13 +85,14 @@ def find_obstacle(plan: Plan, tiny: bool, seconds_left: float) -> str | None:
     return None
 
 
-def run_benchmark(name: str, tiny: bool, seconds: float) -> dict[str, Any]:
+def run_benchmark(name: str, tiny: bool, seconds: float, log: Path) -> dict[str, Any]:
     """Run one benchmark in a process of its own and return its figures.
 
     Args:
         name: The name of the benchmark's module.
         tiny: Whether it runs at micro's size on the CPU.
         seconds: Its time limit. The process and its children are killed when it ends.
+        log: The file for its error output, written if it fails.
 
     Raises:
         TimeoutError: The benchmark did not end in time.
@@ -114,6 +116,7 @@ def run_benchmark(name: str, tiny: bool, seconds: float) -> dict[str, Any]:
                 raise TimeoutError(f"stopped after {seconds:.0f} s, when the time was up") from e
             raise
     if process.returncode:
+        log.write_text(errors, encoding="utf-8")
         lines = errors.strip().splitlines() or [f"exit code {process.returncode}"]
         raise RuntimeError(lines[-1])
     # Libraries print, too; the report begins at the first line that is a single brace.
@@ -145,7 +148,7 @@ def run_all(plans: Sequence[Plan], tiny: bool, seconds: float, folder: Path, con
             entry |= {"state": "skipped", "reason": obstacle}
         else:
             try:
-                result = run_benchmark(plan.name, tiny, end - started)
+                result = run_benchmark(plan.name, tiny, end - started, folder / f"{plan.name}.log")
                 write_json(folder / f"{plan.name}.json", result)
                 entry |= {"state": "done", "goals": result.get("goals", {})}
             except TimeoutError as e:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
 import statistics
 import tempfile
 import time
@@ -27,7 +28,8 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import build_parts
 from act2see.micro.questions import make_item
-from act2see.micro.world import write_clip as board_clip
+from act2see.micro.world import CELLS, COLOURS, SHAPES, cell_name, write_clip as board_clip
+from act2see.tools.runtime.weights import pick_dtype
 from act2see.trace.trace import Trace
 from benchmarks import at_least
 from benchmarks.decode import write_clip
@@ -49,12 +51,15 @@ KINDS = ["text", "call", "frames", "text", "call", "frames", "text", "answer"]
 
 
 def build_config(folder: Path, given: Any) -> Config:
-    """Return the preset, with local folders in place of the hub's names."""
+    """Return the preset, with local folders in place of the hub's names: nothing is missing then."""
     preset = load_config("micro" if given.tiny else "paper")
+    generator = folder / "generator"
+    generator.mkdir(exist_ok=True)
     return load_config(
         preset,
         reasoner={"weights": str(folder / "vlm")},
         encoder={"weights": str(folder / "encoder")},
+        tools={"generate": {"options": {"weights": str(generator)}}},
         cache=str(folder / "cache"),
         view={"max_frames": given.frames, "guard": None},
         budget={"tokens": 4 * given.words + 256},
@@ -70,8 +75,16 @@ def make_clip(folder: Path, given: Any) -> str:
 
 
 def make_script(words: int) -> tuple[tuple[str, ...], ...]:
-    """Return the script of the three loops, with about `words` words of thought in each."""
-    thought = " ".join(["the red circle is at the top"] * max(1, words // 7))
+    """Return the script of the three loops, with about `words` words of thought in each.
+
+    Its sentences vary: a model that repeats itself is stopped.
+    """
+    rng = random.Random(0)
+    sentences = []
+    for _ in range(max(1, words // 7)):
+        colour, shape, cell = rng.choice([*COLOURS]), rng.choice(SHAPES), rng.choice(CELLS)
+        sentences.append(f"now the {colour} {shape} is at {cell_name(cell)}")
+    thought = ". ".join(sentences)
     return (
         (thought, "<retrieve>the red circle blinks</retrieve>"),
         (thought, "<generate>the red circle is at the top</generate>"),
@@ -180,9 +193,13 @@ def run(given: Any) -> tuple[dict[str, float], dict[str, Any]]:
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        config = build_config(folder, given)
         model = make_reasoner(folder / "vlm", given.tiny)
-        with weightless(model, make_blip2(folder / "encoder", given.tiny), make_generator(given.tiny)):
-            return bound, asyncio.run(ask_twice(build_config(folder, given), given, folder, model, bound))
+        # Loaded weights would have the preset's data type, and so must these.
+        dtype = getattr(torch, pick_dtype(config.encoder.dtype, device_of(given.tiny)))
+        blip2 = make_blip2(folder / "encoder", given.tiny, dtype)
+        with weightless(model, blip2, make_generator(given.tiny)):
+            return bound, asyncio.run(ask_twice(config, given, folder, model, bound))
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ def test_a_failed_benchmark_does_not_stop_the_others(tmp_path: Path) -> None:
     )
     assert failed["state"] == "failed"
     assert "No module named benchmarks.gpu.no_such_benchmark" in failed["reason"]
+    assert "no_such_benchmark" in (tmp_path / "no_such_benchmark.log").read_text()
     assert skipped["state"] == "skipped"
 
 
@@ -59,9 +60,9 @@ def test_benchmarks_without_time_are_skipped(tmp_path: Path) -> None:
     assert [b["reason"] for b in summary] == ["1 s are left, too few to start"] * 2
 
 
-def test_a_benchmark_is_stopped_when_the_time_is_up() -> None:
+def test_a_benchmark_is_stopped_when_the_time_is_up(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError, match="when the time was up"):
-        run_benchmark("encoder_g", tiny=True, seconds=0.2)
+        run_benchmark("encoder_g", tiny=True, seconds=0.2, log=tmp_path / "encoder_g.log")
 
 
 def test_a_real_run_needs_a_gpu_that_is_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:

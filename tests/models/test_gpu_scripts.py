@@ -3,6 +3,7 @@ no meaning here."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import sys
@@ -41,6 +42,29 @@ def test_trace_8b_runs_a_whole_trace(run_tiny: Run) -> None:
     assert second["known"] == first["read"] + first["decoded"] - 1
     assert third["known"] == second["known"] + second["read"] + second["decoded"] - 1
     assert all(0 < loop["share of bandwidth"] < 1 for loop in found["loops"])
+
+
+@pytest.mark.parametrize("tiny", [True, False])
+def test_trace_8b_needs_no_downloaded_weights(tiny: bool, tmp_path: Path) -> None:
+    from benchmarks.gpu.common import weightless, write_base
+    from benchmarks.gpu.trace_8b import build_config
+
+    from act2see.graphs.needs import missing_weights
+    from act2see.graphs.parts import build_parts
+
+    for part in ("vlm", "encoder"):
+        write_base(tmp_path / part, tiny=True)
+    config = build_config(tmp_path, argparse.Namespace(tiny=tiny, frames=4, words=14))
+    with weightless():
+        assert missing_weights(build_parts(config)) == []
+
+
+def test_trace_8b_thinks_without_repeating_itself() -> None:
+    from benchmarks.gpu.trace_8b import make_script
+
+    from act2see.agent.repetition import is_loop
+
+    assert not any(is_loop(thought) for thought, _ in make_script(350))
 
 
 def test_sft_8b_trains_some_steps(run_tiny: Run) -> None:
