@@ -98,6 +98,7 @@ def run_benchmark(name: str, tiny: bool, seconds: float, log: Path) -> dict[str,
         TimeoutError: The benchmark did not end in time.
         RuntimeError: The benchmark failed; the message is the last line of its error output.
     """
+    log.unlink(missing_ok=True)  # of an earlier run
     command = [sys.executable, "-m", f"benchmarks.gpu.{name}", *(["--tiny"] if tiny else [])]
     with subprocess.Popen(
         command,

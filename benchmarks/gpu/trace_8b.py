@@ -51,7 +51,7 @@ KINDS = ["text", "call", "frames", "text", "call", "frames", "text", "answer"]
 
 
 def build_config(folder: Path, given: Any) -> Config:
-    """Return the preset, with local folders in place of the hub's names: nothing is missing then."""
+    """Return the preset, with local folders in place of the hub's names, so that no weights are missing."""
     preset = load_config("micro" if given.tiny else "paper")
     generator = folder / "generator"
     generator.mkdir(exist_ok=True)
@@ -77,12 +77,12 @@ def make_clip(folder: Path, given: Any) -> str:
 def make_script(words: int) -> tuple[tuple[str, ...], ...]:
     """Return the script of the three loops, with about `words` words of thought in each.
 
-    Its sentences vary: a model that repeats itself is stopped.
+    The sentences vary, because the graph stops a model that repeats itself.
     """
     rng = random.Random(0)
     sentences = []
     for _ in range(max(1, words // 7)):
-        colour, shape, cell = rng.choice([*COLOURS]), rng.choice(SHAPES), rng.choice(CELLS)
+        colour, shape, cell = rng.choice(list(COLOURS)), rng.choice(SHAPES), rng.choice(CELLS)
         sentences.append(f"now the {colour} {shape} is at {cell_name(cell)}")
     thought = ". ".join(sentences)
     return (
@@ -195,7 +195,7 @@ def run(given: Any) -> tuple[dict[str, float], dict[str, Any]]:
         folder = Path(temporary)
         config = build_config(folder, given)
         model = make_reasoner(folder / "vlm", given.tiny)
-        # Loaded weights would have the preset's data type, and so must these.
+        # Real weights are loaded in the preset's data type, so the random ones must have it too.
         dtype = getattr(torch, pick_dtype(config.encoder.dtype, device_of(given.tiny)))
         blip2 = make_blip2(folder / "encoder", given.tiny, dtype)
         with weightless(model, blip2, make_generator(given.tiny)):
