@@ -19,8 +19,9 @@ A seed identifies a question, so the order of the random draws in this module mu
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from act2see.micro.drafts import Draft, Wording
 from act2see.micro.draws import (
     always_free_cells,
     draw_blink,
@@ -29,15 +30,15 @@ from act2see.micro.draws import (
     draw_hops,
     draw_tipping,
 )
+from act2see.micro.kinds import Asked, ask
+from act2see.micro.looks import board_during, generate, look_for_blink, look_for_shape, state_whether
 from act2see.micro.words import (
     Step,
-    ToolCall,
-    describe,
-    describe_blink,
     describe_moves,
-    describe_tipping,
+    describe_path,
     describe_view,
     edit_query,
+    view_of,
 )
 from act2see.micro.world import (
     CELLS,
@@ -47,32 +48,11 @@ from act2see.micro.world import (
     SHAPES,
     Board,
     Clip,
+    Edit,
     Short,
     Slow,
     cell_name,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Wording:
-    """The wording of a question."""
-
-    kind: str
-    text: str
-    options: tuple[str, ...]
-    answer: str
-    lead: str
-    """The beginning of the conclusion."""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """The parts of an `Item` that its family decides."""
-
-    wording: Wording
-    clip: Clip
-    chain: tuple[Step, ...]
-    in_view: bool
 
 
 def _choose(rng: random.Random, answer: str, others: list[str], n: int = 4) -> tuple[str, ...]:
@@ -114,28 +94,6 @@ def _rare_shapes(board: Board) -> list[str]:
     return [p.shape for p in board.pieces if (p.shape, p.colour) in HELD_OUT]
 
 
-def _board_during(clip: Clip, event: Short) -> Board:
-    """Return the board in the middle of a short event."""
-    return clip.board((event.start + event.stop) // 2)
-
-
-def _retrieve(query: str, seen: Board) -> tuple[Step, ...]:
-    return ToolCall("retrieve", query, seen), describe(seen)
-
-
-def _generate(query: str, outcome: Board) -> tuple[Step, ...]:
-    return ToolCall("generate", query, outcome), describe(outcome)
-
-
-def _state_whether(what: str, present: bool) -> str:
-    return f" A {what} in these frames: {'yes' if present else 'no'}."
-
-
-def _state_whether_it_blinks(shape: str, clip: Clip) -> str:
-    asked, seen = describe_blink(shape, clip.view())
-    return f" {asked} {seen}"
-
-
 def _observe(rng: random.Random, frames: int, held_out: bool) -> Draft:
     board = draw_board(rng, held_out)
     mover = rng.choice(board.pieces).shape
@@ -149,21 +107,21 @@ def _observe(rng: random.Random, frames: int, held_out: bool) -> Draft:
     rare = _rare_shapes(board)
     shape = rng.choice(rare) if rare else rng.choice(board.pieces).shape
     if kind == "colour":
-        chain: tuple[Step, ...] = (describe_view(clip), _state_whether(shape, True))
+        chain: tuple[Step, ...] = (describe_view(view_of(clip)), state_whether(shape, True))
         return Draft(_ask_colour(rng, shape, board.piece(shape).colour, kind), clip, chain, True)
     return _observe_place(rng, clip, shape)
 
 
 def _ask_colour(rng: random.Random, shape: str, colour: str, kind: str) -> Wording:
     options = _choose_colours(rng, colour)
-    return Wording(kind, f"What colour is the {shape}?", options, colour, f"The {shape} is")
+    return Wording(kind, ask("colour", x=shape), options, colour, f"The {shape} is")
 
 
 def _observe_movement(rng: random.Random, board: Board, mover: str, frames: int) -> Draft:
     clip = Clip(frames, draw_hops(rng, board, mover, frames, rng.choice((1, 2))))
     options = _choose_shapes(rng, mover, board)
-    chain = (describe_view(clip), f" {describe_moves(board, clip.base(frames))}")
-    wording = Wording("which moves", "Which shape moves?", options, mover, "It is the moved")
+    chain = (describe_view(view_of(clip)), f" {describe_moves(board, clip.base(frames))}")
+    wording = Wording("which moves", ask("which_moves"), options, mover, "It is the moved")
     return Draft(wording, clip, chain, True)
 
 
@@ -172,14 +130,14 @@ def _observe_guest(rng: random.Random, slow: Slow, frames: int, held_out: bool) 
     guest = draw_guest(rng, slow, frames, in_view, held_out)
     clip = Clip(frames, slow, (guest,))
     shape = guest.piece.shape
-    chain: tuple[Step, ...] = (describe_view(clip), _state_whether(shape, in_view))
-    if not in_view:
-        chain += _retrieve(f"the {shape}", _board_during(clip, guest))
+    chain: tuple[Step, ...] = (describe_view(view_of(clip)), *look_for_shape(clip, shape, rng))
     if rng.random() < 0.6 or held_out:
         return Draft(_ask_colour(rng, shape, guest.piece.colour, "guest"), clip, chain, in_view)
+    if in_view:
+        chain += (f" {describe_path(shape, view_of(clip))}",)
     place = cell_name(guest.piece.cell)
     options = _choose_cells(rng, place, [cell_name(c) for c in always_free_cells(slow)])
-    wording = Wording("guest", f"Where is the {shape}?", options, place, f"The {shape} is at")
+    wording = Wording("guest", ask("where", x=shape), options, place, f"The {shape} is at")
     return Draft(wording, clip, chain, in_view)
 
 
@@ -190,8 +148,8 @@ def _observe_place(rng: random.Random, clip: Clip, shape: str) -> Draft:
     when = "at the end" if at_end else "at the start"
     options = _choose_cells(rng, answer, _visited_places(clip, shape))
     lead = f"{when.capitalize()} the {shape} is at"
-    wording = Wording("place", f"Where is the {shape} {when}?", options, answer, lead)
-    return Draft(wording, clip, (describe_view(clip),), True)
+    wording = Wording("place", ask("end" if at_end else "start", x=shape), options, answer, lead)
+    return Draft(wording, clip, (describe_view(view_of(clip)),), True)
 
 
 def _blink(rng: random.Random, frames: int, held_out: bool) -> Draft:
@@ -205,34 +163,44 @@ def _blink(rng: random.Random, frames: int, held_out: bool) -> Draft:
     slow = draw_hops(rng, board, mover, frames, 3 if kind == "where" else rng.choice((0, 1)))
     blink = draw_blink(rng, slow, x, frames, in_view, held_out)
     clip = Clip(frames, slow, (blink,))
-    looked_for, named = ("shape", "a shape") if kind == "which" else (x, f"the {x}")
-    chain: tuple[Step, ...] = (describe_view(clip), _state_whether_it_blinks(looked_for, clip))
-    if not in_view:
-        chain += _retrieve(f"{named} blinks", _board_during(clip, blink))
+    looked_for = "shape" if kind == "which" else x
+    chain: tuple[Step, ...] = (describe_view(view_of(clip)), *look_for_blink(clip, looked_for, rng))
     if kind == "colour":
         options = _choose_colours(rng, blink.piece.colour, never=board.piece(x).colour)
-        text, lead = f"What colour does the {x} turn when it blinks?", f"The lit {x} is glowing"
-        wording = Wording(kind, text, options, blink.piece.colour, lead)
+        asked, lead = ask("blink_colour", x=x), f"The lit {x} is glowing"
+        wording = Wording(kind, asked, options, blink.piece.colour, lead)
     elif kind == "which":
-        wording = Wording(kind, "Which shape blinks?", _choose_shapes(rng, x, board), x, "It is the lit")
+        wording = Wording(kind, ask("which_blinks"), _choose_shapes(rng, x, board), x, "It is the lit")
     else:
-        place = cell_name(_board_during(clip, blink).piece(y).cell)
+        place = cell_name(board_during(clip, blink).piece(y).cell)
         options = _choose_cells(rng, place, _visited_places(clip, y))
         lead = f"With the {x} lit the {y} is at"
-        wording = Wording(kind, f"Where is the {y} when the {x} blinks?", options, place, lead)
+        wording = Wording(kind, ask("where_when", x=y, y=x), options, place, lead)
     return Draft(wording, clip, chain, in_view)
 
 
-def _ask_outcome(rng: random.Random, before: Board, after: Board, when: str, prefer: str = "") -> Wording:
+def _ask_outcome(
+    rng: random.Random, before: Board, after: Board, edit: Edit, blinking: str = "", prefer: str = ""
+) -> Wording:
     """Ask where a piece ends up, or which piece ends up at a place; about `prefer` if it is on the board."""
     p = after.piece(prefer) if prefer and after.find(prefer) else rng.choice(after.pieces)
     place = cell_name(p.cell)
     if rng.random() < 0.6:
         near = [cell_name(q.cell) for q in after.pieces] + [cell_name(before.piece(p.shape).cell)]
         options, lead = _choose_cells(rng, place, near), f"On the tipped board the {p.shape} is at"
-        return Wording("where", f"Where does the {p.shape} end up when {when}?", options, place, lead)
-    options, lead = _choose_shapes(rng, p.shape, before), f"On the tipped board at {place} is the"
-    return Wording("which", f"Which shape ends up at {place} when {when}?", options, p.shape, lead)
+        return Wording("where", ask_outcome("tip_where", edit, blinking, x=p.shape), options, place, lead)
+    options, lead = _choose_shapes(rng, p.shape, before), f"On the tipped board at {place} is"
+    asked = ask_outcome("tip_which", edit, blinking, place=place)
+    return Wording("which", asked, options, p.shape, lead)
+
+
+def ask_outcome(kind: str, edit: Edit, blinking: str = "", **slots: str) -> Asked:
+    """Return a question about the outcome of an edit, from the moment when a shape blinks if it is given."""
+    if edit.without:
+        kind += "_without"
+    if blinking:
+        kind += "_when"
+    return ask(kind, side=edit.side, z=edit.without or "", y=blinking, **slots)
 
 
 def _imagine(rng: random.Random, frames: int, held_out: bool) -> Draft:
@@ -249,10 +217,10 @@ def _imagine(rng: random.Random, frames: int, held_out: bool) -> Draft:
         short = (draw_blink(rng, slow, rng.choice(board.pieces).shape, frames, False, held_out),)
     clip = Clip(frames, slow, short, edit)
     rare = _rare_shapes(board)
-    wording = _ask_outcome(rng, board, after, describe_tipping(edit), rng.choice(rare) if rare else "")
-    chain: tuple[Step, ...] = (describe_view(clip), _state_whether("tipped board", in_view))
+    wording = _ask_outcome(rng, board, after, edit, prefer=rng.choice(rare) if rare else "")
+    chain: tuple[Step, ...] = (describe_view(view_of(clip)), state_whether("tipped board", in_view))
     if not in_view:
-        chain += _generate(edit_query(edit), after)
+        chain += generate(edit_query(edit), after)
     return Draft(wording, clip, chain, in_view)
 
 
@@ -264,15 +232,12 @@ def _both(rng: random.Random, frames: int, held_out: bool) -> Draft:
     in_view = rng.random() < 1 / 3
     blink = draw_blink(rng, slow, x, frames, in_view, held_out)
     clip = Clip(frames, slow, (blink,))
-    seen = _board_during(clip, blink)
+    seen = board_during(clip, blink)
     edit = draw_tipping(rng, seen, keep=x)
     clip, after = replace(clip, edit=edit), edit.apply(seen)
-    when = f"{describe_tipping(edit)} as the {x} blinks"
-    wording = _ask_outcome(rng, seen, after, when, mover if rng.random() < 0.5 else "")
-    chain: tuple[Step, ...] = (describe_view(clip), _state_whether_it_blinks(x, clip))
-    if not in_view:
-        chain += _retrieve(f"the {x} blinks", seen)
-    chain += (_state_whether("tipped board", False), *_generate(edit_query(edit, x), after))
+    wording = _ask_outcome(rng, seen, after, edit, x, mover if rng.random() < 0.5 else "")
+    chain: tuple[Step, ...] = (describe_view(view_of(clip)), *look_for_blink(clip, x, rng))
+    chain += (state_whether("tipped board", False), *generate(edit_query(edit, x), after))
     return Draft(wording, clip, chain, in_view)
 
 

@@ -1,25 +1,69 @@
 """Questions about board clips, with the chain of thought of a careful person.
 
-A question belongs to one of four families (`families`). A chain is a list of steps: text, and tool calls with
-their queries. The text after a call describes the frame that the tool should return; the corpus drops chains
-whose tool returned another one. Chains name every piece of every frame: without this dense supervision the
-micro VLM learns slowly.
+A question belongs to a family: one of the paper's four (`families`), or one of the everyday ones (`plain`,
+`happenings`, `premises`). A chain is a list of steps: text, and tool calls with their queries. It begins with
+the question in the world's own words, whatever words it was put in (`kinds`, `wordings`). The text after a
+call describes the frame that the tool should return; the corpus drops chains whose tool returned another one.
+Chains name every piece of every frame: without this dense supervision the micro VLM learns slowly.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from act2see.micro.drafts import Draft
 from act2see.micro.families import MAKERS
-from act2see.micro.words import Step as Step, ToolCall as ToolCall, closing
+from act2see.micro.happenings import (
+    draw_changes,
+    draw_count,
+    draw_describe,
+    draw_exists,
+    draw_first,
+    draw_two,
+    draw_when,
+)
+from act2see.micro.kinds import Asked
+from act2see.micro.looks import calls_of
+from act2see.micro.plain import draw_plain
+from act2see.micro.premises import draw_beyond, draw_false
+from act2see.micro.words import Seen as Seen, Step as Step, ToolCall as ToolCall, closing, describe_seen
 from act2see.micro.world import FPS, Clip
 
-Family = Literal["observe", "blink", "imagine", "both"]
+Family = Literal[
+    "observe",
+    "blink",
+    "imagine",
+    "both",
+    "plain",
+    "when",
+    "count",
+    "exists",
+    "first",
+    "two",
+    "changes",
+    "describe",
+    "false",
+    "beyond",
+]
 Split = Literal["train", "validation", "test", "held_out"]
 FAMILIES: tuple[Family, ...] = ("observe", "blink", "imagine", "both")
+"""The families with which the paper's claims are measured."""
+EVERYDAY: tuple[Family, ...] = (
+    "plain",
+    "when",
+    "count",
+    "exists",
+    "first",
+    "two",
+    "changes",
+    "describe",
+    "false",
+    "beyond",
+)
+"""The families of everyday questions."""
 LETTERS = "ABCDEFGH"
 TAGS = ("retrieve", "generate")
 _FIRST_SEED: dict[Split, int] = {
@@ -27,6 +71,22 @@ _FIRST_SEED: dict[Split, int] = {
     "validation": 10_000_000,
     "test": 20_000_000,
     "held_out": 30_000_000,
+}
+_EVERYDAY_SEED = 1_000_000_000
+"""The first seed of the everyday families, beyond all seeds of the others."""
+_EVERYDAY_STEP = 16
+"""The distance between the seeds of a family's items; at least the number of everyday families."""
+_EVERYDAY_MAKERS: dict[Family, Callable[[random.Random, int, bool], Draft]] = {
+    "plain": draw_plain,
+    "when": draw_when,
+    "count": draw_count,
+    "exists": draw_exists,
+    "first": draw_first,
+    "two": draw_two,
+    "changes": draw_changes,
+    "describe": draw_describe,
+    "false": draw_false,
+    "beyond": draw_beyond,
 }
 
 
@@ -38,14 +98,20 @@ class Item:
     kind: str
     seed: int
     clip: Clip
+    asked: Asked
+    """What the question asks. Its text is the question in the world's own words."""
     text: str
+    """The question as it is put to a model: the world's own words, or other people's."""
     options: tuple[str, ...]
     answer: str
     chain: tuple[Step, ...]
+    """The reference chain. It begins with the question in the world's own words."""
     in_view: bool
     """Whether the initial frames hold what the question asks for (for *both*: the blink)."""
     lead: str
-    """The beginning of the conclusion."""
+    """The beginning of the conclusion; empty if the answer is a sentence."""
+    earlier: tuple[tuple[str, str], ...] = ()
+    """Earlier questions of the conversation with their answers."""
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -61,6 +127,20 @@ class Item:
         """Return the end of the chain: the conclusion and the answer."""
         return closing(self.lead, self.answer)
 
+    def texts(self) -> list[str]:
+        """Return the texts of the reference chain, with the descriptions of its retrieved frames."""
+        texts = []
+        call: ToolCall | None = None
+        for step in self.chain:
+            if isinstance(step, ToolCall):
+                call = step
+            elif isinstance(step, Seen):
+                assert call is not None, "a chain describes a frame after it retrieved it"
+                texts.append(describe_seen(call.at, call.expect))
+            else:
+                texts.append(step)
+        return texts
+
 
 def make_item(
     family: Family,
@@ -75,13 +155,15 @@ def make_item(
         family: Family of the question.
         index: Number of the item in its family and split.
         split: The split; only "held_out" shows the pairs of `HELD_OUT`.
-        options: Whether it has four options or none. Default: four; none in a fifth of the training split.
+        options: Whether it has options or none. Default: it has, if its kind can have options; none in a
+            fifth of the training split.
         seconds: Length of the clip in seconds. Default: a random one from 6 to 10.
     """
-    seed = _FIRST_SEED[split] + index * 4 + FAMILIES.index(family)
+    seed = _seed_of(family, index, split)
     rng = random.Random(seed)
     frames = FPS * (seconds or rng.randint(6, 10))
-    draft = MAKERS[family](rng, frames, split == "held_out")
+    maker = MAKERS[family] if family in FAMILIES else _EVERYDAY_MAKERS[family]
+    draft = maker(rng, frames, split == "held_out")
     if options is None:
         options = split != "train" or rng.random() < 0.8
     wording = draft.wording
@@ -90,20 +172,44 @@ def make_item(
         wording.kind,
         seed,
         draft.clip,
-        wording.text,
+        wording.asked,
+        wording.asked.text,
         wording.options if options else (),
         wording.answer,
-        draft.chain,
+        _with_head(wording.asked.text, draft.chain),
         draft.in_view,
         wording.lead,
     )
 
 
+def _with_head(text: str, chain: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Return a chain that begins with the question in the world's own words."""
+    if not chain:
+        return (text,)
+    first, *rest = chain
+    assert isinstance(first, str), "a chain begins with what the view shows"
+    return (f"{text} {first}", *rest)
+
+
+def _seed_of(family: Family, index: int, split: Split) -> int:
+    if family in FAMILIES:
+        return _FIRST_SEED[split] + index * len(FAMILIES) + FAMILIES.index(family)
+    first = _EVERYDAY_SEED + _FIRST_SEED[split] * _EVERYDAY_STEP
+    return first + index * _EVERYDAY_STEP + EVERYDAY.index(family)
+
+
 def item_of(seed: int) -> Item:
     """Return the item with this seed, from any split."""
-    splits = {first: split for split, first in _FIRST_SEED.items() if first <= seed}
-    first = max(splits)
-    return make_item(FAMILIES[seed % 4], (seed - first) // 4, splits[first])
+    families, step = FAMILIES, len(FAMILIES)
+    number = seed
+    if seed >= _EVERYDAY_SEED:
+        families, step = EVERYDAY, _EVERYDAY_STEP
+        number -= _EVERYDAY_SEED
+    scale = step // len(FAMILIES) if seed < _EVERYDAY_SEED else step
+    firsts = {first * scale: split for split, first in _FIRST_SEED.items() if first * scale <= number}
+    first = max(firsts)
+    index, place = divmod(number - first, step)
+    return make_item(families[place], index, firsts[first])
 
 
 def items(n: int, split: Split, families: tuple[Family, ...] = FAMILIES) -> Iterator[Item]:
@@ -118,15 +224,18 @@ def draw_tags(rng: random.Random) -> tuple[str, ...]:
 
 
 def sentences() -> Iterator[str]:
-    """Yield sentences of the world for training tokenizers: 600 items, and phrases that occur elsewhere."""
-    for i in range(600):
-        item = make_item(FAMILIES[i % 4], i)
-        yield item.text
+    """Yield sentences of the world for training tokenizers: 1,200 items, and phrases that occur elsewhere."""
+    families = (*FAMILIES, *EVERYDAY)
+    for i in range(1200):
+        item = make_item(families[i % len(families)], i)
+        yield item.asked.text
         yield "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, item.options, strict=False))
-        for step in item.chain:
-            yield step if isinstance(step, str) else f"<{step.tag}>{step.query}</{step.tag}>"
+        yield from item.texts()
+        for call in calls_of(item.chain):
+            yield f"<{call.tag}>{call.query}</{call.tag}>"
         yield item.closing()
         yield (
             "<frame><3.7 seconds></frame><frame><imagined></frame>\nTools: retrieve, generate.\nTools: none."
         )
         yield "I cannot look again. I cannot imagine it. My guess is left. At top left is the circle."
+        yield "I cannot tell without another look.\nEarlier: What colour is the ring? red"

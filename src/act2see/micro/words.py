@@ -1,10 +1,20 @@
-"""The language of the board world: the steps of a chain, descriptions of boards, and queries for edits."""
+"""The language of the board world: the steps of a chain, descriptions of boards, and queries for edits.
+
+A chain looks up what it needs step by step, and says each result: micro finds a word by its neighbour, so a
+step brings the words together that the next one needs (`docs/decisions.md`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from act2see.micro.world import Board, Clip, Edit, cell_name
+from act2see.micro.world import Board, Clip, Edit, Piece, cell_name
+
+View = Sequence[tuple[int, Board]]
+"""The frames that a model sees first: the second and the board of each."""
+LONGEST_VIEW = 12
+"""The largest number of frames in a view. The view of a longer clip leaves out seconds without a change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +25,19 @@ class ToolCall:
     query: str
     expect: Board
     """The board that the returned frame should show."""
+    at: float = 0.0
+    """The time of that frame in seconds; without meaning for an imagined one."""
+    any_frame: bool = False
+    """Whether every frame will do: the clip does not show what the query looks for."""
 
 
-Step = str | ToolCall
-"""A step of a chain: text, or a tool call."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A step that describes the frame of the last retrieval, whichever it is."""
+
+
+Step = str | ToolCall | Seen
+"""A step of a chain: text, a tool call, or the description of a retrieved frame."""
 
 
 def describe(board: Board) -> str:
@@ -28,14 +47,34 @@ def describe(board: Board) -> str:
     return lead + ", ".join(map(str, board.ordered())) + "."
 
 
-def describe_view(clip: Clip, start: int = 0) -> str:
-    """Return the description of the initial view: each frame in full, by the second, counted from `start`.
+def describe_seen(seconds: float, board: Board) -> str:
+    """Return the description of a retrieved frame, like " 3.7: north ring blue."."""
+    return f" {seconds:.1f}: {describe(board)}"
+
+
+def view_of(clip: Clip, start: int = 0) -> list[tuple[int, Board]]:
+    """Return the initial view of a clip, with the seconds counted from `start`.
+
+    It has a frame for each whole second. If these are more than `LONGEST_VIEW`, it has only those that differ
+    from the one before, and the last.
+    """
+    every = list(enumerate(clip.view(), start))
+    if len(every) <= LONGEST_VIEW:
+        return every
+    changed = [every[0]]
+    for second, board in every[1:-1]:
+        if board != changed[-1][1]:
+            changed.append((second, board))
+    return [*changed[: LONGEST_VIEW - 1], every[-1]]
+
+
+def describe_view(view: View) -> str:
+    """Return the description of a view: each frame in full, with its second.
 
     Descriptions of changes alone would be shorter, but each would compare two frames, which micro does not
     learn well (after 1,000 steps it missed one change in ten). It describes single frames without errors.
     """
-    seconds = [f"{second}: {describe(board)}" for second, board in enumerate(clip.view(), start)]
-    return f"Second {' '.join(seconds)}"
+    return "Second " + " ".join(f"{second}: {describe(board)}" for second, board in view)
 
 
 def describe_moves(first: Board, last: Board) -> str:
@@ -48,30 +87,115 @@ def describe_moves(first: Board, last: Board) -> str:
     return "From start to end: " + ", ".join(moves) + "."
 
 
-def describe_blink(shape: str, view: list[Board], start: int = 0) -> tuple[str, str]:
+def describe_blink(shape: str, view: View) -> tuple[str, str]:
     """State whether a shape blinks in a view.
 
     Args:
         shape: The shape; "shape" for any.
-        view: One board for each second.
-        start: The number of the first second.
+        view: The view.
 
     Returns:
         The question, and its answer: "no.", or "yes" with the full description of the second of the blink.
     """
     asked = f"A {shape} blinks in these frames:"
-    for second, board in enumerate(view, start):
+    for second, board in view:
         if board.lit and shape in ("shape", board.lit.shape):
             return asked, f"yes, {second}: {describe(board)}"
     return asked, "no."
 
 
+def describe_path(shape: str, view: View) -> str:
+    """Return the place of a shape in each second, like "ring: 0 north, 1 east moved 1, 2 none.".
+
+    A change of place is counted. A second in which the shape is not on the board is none, and no move.
+    """
+    moves = move_times(shape, view)
+    steps = []
+    for second, board in view:
+        p = board.find(shape)
+        step = f"{second} {cell_name(p.cell) if p else 'none'}"
+        if second in moves:
+            step += f" moved {moves.index(second) + 1}"
+        steps.append(step)
+    return f"{shape}: {', '.join(steps)}."
+
+
+def move_times(shape: str, view: View) -> list[int]:
+    """Return the seconds of a view at which a shape has another place than before."""
+    times = []
+    last: Piece | None = None
+    for second, board in view:
+        p = board.find(shape)
+        if p and last and p.cell != last.cell:
+            times.append(second)
+        last = p or last
+    return times
+
+
+def places_on_path(shape: str, view: View) -> list[str]:
+    """Return the places of a shape in a view, in order, each only once in a row."""
+    places: list[str] = []
+    for _, board in view:
+        p = board.find(shape)
+        if p and places[-1:] != [cell_name(p.cell)]:
+            places.append(cell_name(p.cell))
+    return places
+
+
+def count_pieces(board: Board) -> str:
+    """Return the pieces of a board, numbered, like "Shapes: circle 1, ring 2."."""
+    return "Shapes: " + ", ".join(f"{p.shape} {n}" for n, p in enumerate(board.ordered(), 1)) + "."
+
+
+def count_colour(board: Board, colour: str) -> str:
+    """Return the pieces with their colours, and number those of one colour.
+
+    For example "Shapes that are red: circle red 1, square blue, ring red 2.".
+    """
+    parts = []
+    count = 0
+    for p in board.ordered():
+        part = f"{p.shape} {p.colour}"
+        if p.colour == colour:
+            count += 1
+            part += f" {count}"
+        parts.append(part)
+    return f"Shapes that are {colour}: {', '.join(parts)}."
+
+
+def list_pieces(board: Board) -> str:
+    """Return the pieces of a board without their places: "circle red, ring blue"."""
+    return ", ".join(f"{p.shape} {p.colour}" for p in board.ordered())
+
+
+def list_shapes(pieces: Sequence[Piece]) -> str:
+    """Return the shapes of pieces: "circle and ring"."""
+    return " and ".join(p.shape for p in pieces)
+
+
+def name_changes(first: Board, last: Board) -> str:
+    """Return what differs between two boards in sentences, or "Nothing changes."."""
+    sentences = [f"The board is tipped to the {last.tipped}."] if last.tipped != first.tipped else []
+    for p in first.ordered():
+        now = last.find(p.shape)
+        if now and now.cell != p.cell:
+            sentences.append(f"The {p.shape} moves from {cell_name(p.cell)} to {cell_name(now.cell)}.")
+    return " ".join(sentences) or "Nothing changes."
+
+
+def name_times(times: Sequence[float]) -> str:
+    """Return times as an answer: "at 3.7 s", "at 2 and 5 s"."""
+    return f"at {' and '.join(f'{t:g}' for t in times)} s"
+
+
 def closing(lead: str, answer: str) -> str:
     """Return the end of a chain: the lead, in the question's own words, and the answer right after it.
 
-    The answer is a word: micro would have to learn separately to find the letter of an option.
+    The answer is a word: micro would have to learn separately to find the letter of an option. Without a
+    lead the answer is a sentence, which is written only once.
     """
-    return f" {lead} {answer}.</think>\n<answer>{answer}</answer>"
+    conclusion = f" {lead} {answer}." if lead else ""
+    return f"{conclusion}</think>\n<answer>{answer}</answer>"
 
 
 def edit_query(edit: Edit, blinking: str | None = None) -> str:

@@ -1,0 +1,93 @@
+"""What people ask about board clips, in the world's own words: one fixed question for each kind.
+
+People ask the same in endless ways (`wordings`). Micro's chain begins with the question in these words, so
+everything after its head is about one sentence for each kind. Slots name what is asked about: `x`, `y` and
+`z` are shapes, besides a colour, a place and a side.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_TIPPED = "the board is tipped to the {side}"
+_AWAY = "the {z} is taken away and "
+_LIT = " as the {y} blinks"
+
+KINDS: dict[str, str] = {
+    "colour": "What colour is the {x}?",
+    "start": "Where is the {x} at the start?",
+    "end": "Where is the {x} at the end?",
+    "where": "Where is the {x}?",
+    "where_when": "Where is the {x} when the {y} blinks?",
+    "which_moves": "Which shape moves?",
+    "which_blinks": "Which shape blinks?",
+    "blink_colour": "What colour does the {x} turn when it blinks?",
+    "tip_where": "Where does the {x} end up when " + _TIPPED + "?",
+    "tip_where_without": "Where does the {x} end up when " + _AWAY + _TIPPED + "?",
+    "tip_where_when": "Where does the {x} end up when " + _TIPPED + _LIT + "?",
+    "tip_where_without_when": "Where does the {x} end up when " + _AWAY + _TIPPED + _LIT + "?",
+    "tip_which": "Which shape ends up at {place} when " + _TIPPED + "?",
+    "tip_which_without": "Which shape ends up at {place} when " + _AWAY + _TIPPED + "?",
+    "tip_which_when": "Which shape ends up at {place} when " + _TIPPED + _LIT + "?",
+    "tip_which_without_when": "Which shape ends up at {place} when " + _AWAY + _TIPPED + _LIT + "?",
+    "when_blinks": "When does the {x} blink?",
+    "when_any_blinks": "When does a shape blink?",
+    "when_moves": "When does the {x} move?",
+    "when_appears": "When does the {x} appear?",
+    "how_many": "How many shapes are there?",
+    "how_many_colour": "How many shapes are {colour}?",
+    "how_many_moves": "How many times does the {x} move?",
+    "how_many_blink": "How many shapes blink?",
+    "is_there": "Is there a {x}?",
+    "is_there_colour": "Is there a {colour} {x}?",
+    "is_colour": "Is the {x} {colour}?",
+    "is_at": "Is the {x} at {place}?",
+    "does_move": "Does the {x} move?",
+    "does_blink": "Does the {x} blink?",
+    "any_moves": "Does a shape move?",
+    "any_blinks": "Does a shape blink?",
+    "which_first": "Which blinks first, the {x} or the {y}?",
+    "which_first_moves": "Which moves first, the {x} or the {y}?",
+    "what_changed": "What changes from start to end?",
+    "describe": "Describe the clip.",
+    "what_at": "Which shape is at {place}?",
+    "what_at_start": "Which shape is at {place} at the start?",
+    "what_at_end": "Which shape is at {place} at the end?",
+    "which_colour": "Which shape is {colour}?",
+    "list": "Which shapes are there?",
+    "two_blinks": "Where is the {x} when the {y} blinks and when the {z} blinks?",
+    "moved_between": "Does the {x} move between the blinks of the {y} and the {z}?",
+    "beyond": "Beyond the board.",
+}
+"""The question of each kind, with its slots. `beyond` stands for everything that a board cannot answer."""
+
+ABOUT_ONE_SHAPE = tuple(kind for kind, text in KINDS.items() if re.findall(r"{(\w+)}", text) == ["x"])
+"""The kinds that ask about one shape, which a follow-up ("and the ring?") can ask about another."""
+
+
+def slots_of(kind: str) -> tuple[str, ...]:
+    """Return the slots of a kind in the order of its question. Raises `KeyError` for an unknown kind."""
+    return tuple(re.findall(r"{(\w+)}", KINDS[kind]))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a question asks: its kind, and the contents of the slots."""
+
+    kind: str
+    slots: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The question in the world's own words."""
+        return KINDS[self.kind].format(**dict(self.slots))
+
+
+def ask(kind: str, **slots: str) -> Asked:
+    """Return a question of a kind.
+
+    Raises:
+        KeyError: If the kind is unknown, or one of its slots is missing.
+    """
+    return Asked(kind, tuple((slot, slots[slot]) for slot in slots_of(kind)))

@@ -1,0 +1,167 @@
+"""Plain questions: what is on the board, what colour it has, and where it is.
+
+Pieces may hop: then a place without a time ("Where is the ring?") is answered with all places in order.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from act2see.micro.drafts import (
+    NOTHING,
+    Draft,
+    board_and_mover,
+    draft,
+    draw_options,
+    draw_yes_or_no,
+    yes_or_no,
+)
+from act2see.micro.draws import draw_hops, draw_tipping
+from act2see.micro.looks import state_whether
+from act2see.micro.words import (
+    count_colour,
+    describe_path,
+    list_pieces,
+    list_shapes,
+    move_times,
+    places_on_path,
+    view_of,
+)
+from act2see.micro.world import CELLS, COLOURS, FPS, SHAPES, Board, Clip, cell_name
+
+
+def draw_plain(rng: random.Random, frames: int, held_out: bool) -> Draft:
+    board, mover = board_and_mover(rng, held_out)
+    clip = Clip(frames, draw_hops(rng, board, mover, frames, rng.choice((0, 0, 1, 2))))
+    if rng.random() < 0.15:
+        clip = add_tipping(rng, clip)
+    return rng.choice(_PLAIN)(rng, clip, board)
+
+
+def add_tipping(rng: random.Random, clip: Clip) -> Clip:
+    """Return the clip with its board tipped after the last change, if there is time for it."""
+    last, board = clip.slow[-1]
+    seconds = range(last // FPS + 1, clip.frames // FPS)
+    if not seconds:
+        return clip
+    return replace(
+        clip, slow=(*clip.slow, (rng.choice(seconds) * FPS, draw_tipping(rng, board).apply(board)))
+    )
+
+
+def _plain_colour(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    p = rng.choice(board.pieces)
+    options = draw_options(rng, p.colour, list(COLOURS))
+    return draft(
+        clip, "colour", (state_whether(p.shape, True),), f"The {p.shape} is", p.colour, options, x=p.shape
+    )
+
+
+def _plain_where(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    view = view_of(clip)
+    x = _asked_shape(rng, clip, board)
+    places = places_on_path(x, view)
+    chain = (state_whether(x, True), f" {describe_path(x, view)}")
+    options = draw_options(rng, places[0], list(map(cell_name, CELLS))) if len(places) == 1 else ()
+    return draft(clip, "where", chain, f"The {x} is at", ", then ".join(places), options, x=x)
+
+
+def _asked_shape(rng: random.Random, clip: Clip, board: Board) -> str:
+    """Return a shape to ask about: in half of the draws one that moves, if there is one."""
+    view = view_of(clip)
+    movers = [p.shape for p in board.pieces if move_times(p.shape, view)]
+    if movers and rng.random() < 0.5:
+        return rng.choice(movers)
+    return rng.choice(board.pieces).shape
+
+
+def _plain_end(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    kind, when, shown = rng.choice(
+        (("start", "At the start", board), ("end", "At the end", clip.slow[-1][1]))
+    )
+    p = rng.choice(shown.pieces)
+    options = draw_options(rng, cell_name(p.cell), list(map(cell_name, CELLS)))
+    return draft(clip, kind, (), f"{when} the {p.shape} is at", cell_name(p.cell), options, x=p.shape)
+
+
+def _content(board: Board, place: str) -> str:
+    """Return the shape at a place, or "nothing"."""
+    return next((p.shape for p in board.pieces if cell_name(p.cell) == place), NOTHING)
+
+
+def _asked_place(rng: random.Random, board: Board) -> str:
+    if rng.random() < 0.65:
+        return cell_name(rng.choice(board.pieces).cell)
+    return cell_name(rng.choice(CELLS))
+
+
+def _plain_what_at(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    first, last = board, clip.slow[-1][1]
+    kind = rng.choice(("what_at", "what_at_start", "what_at_end"))
+    place = _asked_place(rng, last if kind == "what_at_end" else rng.choice((first, last)))
+    before, after = _content(first, place), _content(last, place)
+    if kind != "what_at":
+        when, answer = ("At the start", before) if kind == "what_at_start" else ("At the end", after)
+        options = () if answer == NOTHING else draw_options(rng, answer, list(SHAPES))
+        return draft(clip, kind, (), f"{when} at {place} is", answer, options, place=place)
+    chain = (f" At the start at {place} is {before}. At the end at {place} is {after}.",)
+    if before == after:
+        return draft(clip, kind, chain, f"At {place} is", before, place=place)
+    both = f"{before} at the start, {after} at the end"
+    return draft(clip, kind, chain, f"At {place} is", both, place=place)
+
+
+def _plain_which_colour(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    colour = _asked_colour(rng, board)
+    same = [p for p in board.ordered() if p.colour == colour]
+    chain = (f" {count_colour(board, colour)}",)
+    if not same:
+        return draft(clip, "which_colour", chain, "", f"No shape is {colour}.", colour=colour)
+    options = draw_options(rng, same[0].shape, list(SHAPES)) if len(same) == 1 else ()
+    return draft(clip, "which_colour", chain, f"{colour} is the", list_shapes(same), options, colour=colour)
+
+
+def _asked_colour(rng: random.Random, board: Board) -> str:
+    if rng.random() < 0.75:
+        return rng.choice(board.pieces).colour
+    return rng.choice(list(COLOURS))
+
+
+def _plain_list(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    return draft(clip, "list", (), "On the board:", list_pieces(board))
+
+
+def _plain_is_colour(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    p = rng.choice(board.pieces)
+    colour = p.colour if rng.random() < 0.5 else rng.choice([c for c in COLOURS if c != p.colour])
+    chain = (state_whether(p.shape, True), f" The {p.shape} is {p.colour}.")
+    answer = yes_or_no(colour == p.colour)
+    return draft(
+        clip, "is_colour", chain, f"It is {colour}:", answer, draw_yes_or_no(rng), x=p.shape, colour=colour
+    )
+
+
+def _plain_is_at(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    view = view_of(clip)
+    x = _asked_shape(rng, clip, board)
+    places = places_on_path(x, view)
+    place = rng.choice(places) if rng.random() < 0.5 else cell_name(rng.choice(CELLS))
+    chain = (state_whether(x, True), f" {describe_path(x, view)}")
+    answer = yes_or_no(place in places)
+    return draft(clip, "is_at", chain, f"It is at {place}:", answer, draw_yes_or_no(rng), x=x, place=place)
+
+
+_PLAIN = (
+    _plain_colour,
+    _plain_where,
+    _plain_where,
+    _plain_end,
+    _plain_what_at,
+    _plain_what_at,
+    _plain_which_colour,
+    _plain_which_colour,
+    _plain_list,
+    _plain_is_colour,
+    _plain_is_at,
+)
