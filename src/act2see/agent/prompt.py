@@ -15,7 +15,7 @@ from act2see.agent.talk import EXAMPLE
 from act2see.errors import CorpusError
 from act2see.tools.plugins import find_tool
 from act2see.trace.options import LETTERS
-from act2see.trace.record import Question, TraceRecord
+from act2see.trace.record import Question, TraceRecord, Turn
 
 PAPER = """\
 Think step by step inside <think></think>. {tools}\
@@ -42,6 +42,13 @@ closing tag. For example, to see how a clown drops a blue plate, begin with <{ta
 """
 
 
+EARLIER = """\
+These questions about the video were asked before, and these answers were given:
+{turns}
+The question now is:
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """Renders the text of the user's turn."""
@@ -53,8 +60,11 @@ class Prompt:
     `zero-shot`: plain words and an example, for models that never saw any of them."""
 
     def question(self, question: Question) -> str:
-        """Return the question, its lettered options, and the instruction, a line each."""
-        lines = [f"\n{question.text}"]
+        """Return the earlier turns, the question, its lettered options, and the instruction, a line each.
+
+        An earlier turn is one line, so none of its own lines can be taken for the question.
+        """
+        lines = [f"\n{self._earlier(question)}{question.text}"]
         lines += [f"{letter}. {option}" for letter, option in zip(LETTERS, question.options, strict=False)]
         lines.append(self.instruction(bool(question.options)))
         return "\n".join(lines)
@@ -69,6 +79,14 @@ class Prompt:
         tools = WITH_TOOLS.format(usages=usages) if self.usages else ""
         return PAPER.format(tools=tools, letter=", as the letter of the option alone" if letters else "")
 
+    def _earlier(self, question: Question) -> str:
+        """The earlier turns; empty if there are none."""
+        if not question.earlier:
+            return ""
+        if self.style == "short":
+            return "".join(f"Earlier: {turn.line}\n" for turn in question.earlier)
+        return EARLIER.format(turns="\n".join(_turn(turn) for turn in question.earlier))
+
     def _explain(self, letters: bool) -> str:
         """The instruction for a model that was not trained with one.
 
@@ -81,6 +99,10 @@ class Prompt:
         usages = "\n".join(f"- {tag}: {usage}" for tag, usage in self.usages.items())
         tools = ZERO_SHOT_TOOLS.format(usages=usages, tag=next(iter(self.usages)), example=EXAMPLE)
         return ZERO_SHOT.format(tools=tools, letter=letter)
+
+
+def _turn(turn: Turn) -> str:
+    return " ".join(f"- Question: {turn.question} Answer: {turn.answer}".split())
 
 
 def prompt_of(trace: TraceRecord, style: str, usages: Mapping[str, str]) -> Prompt:

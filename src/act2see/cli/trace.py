@@ -273,6 +273,8 @@ def _markdown(trace: Trace) -> str:
     from act2see.trace.terminal import frame_line
 
     lines = [f"# {_escape(trace.question.text)}", ""]
+    for turn in trace.question.earlier:
+        lines += [f"Earlier: {_escape(turn.line)}", ""]
     for letter, option in zip(LETTERS, trace.question.options, strict=False):
         lines.append(f"- {letter}. {_escape(option)}")
     video = _escape(Path(trace.video.path).name)

@@ -119,6 +119,7 @@ def diff_traces(a: Trace, b: Trace) -> TraceDiff:
 def _facts(a: Trace, b: Trace) -> Iterator[tuple[str, str, str]]:
     """Yield the name of each input of a run, and its value in both."""
     yield "question", a.question.text, b.question.text
+    yield "earlier", _earlier(a), _earlier(b)
     yield "options", "; ".join(a.question.options), "; ".join(b.question.options)
     if a.video.digest != b.video.digest:  # only the content counts: a video can be in two places
         yield "video", f"{a.video.path} ({a.video.digest[:8]})", f"{b.video.path} ({b.video.digest[:8]})"
@@ -129,6 +130,10 @@ def _facts(a: Trace, b: Trace) -> Iterator[tuple[str, str, str]]:
     yield "seed", str(v.seed), str(w.seed)
     for tag in dict.fromkeys((*v.tools, *w.tools)):
         yield f"tool {tag}", v.tools.get(tag, "none"), w.tools.get(tag, "none")
+
+
+def _earlier(trace: Trace) -> str:
+    return "; ".join(turn.line for turn in trace.question.earlier) or "none"
 
 
 def _match(

@@ -174,12 +174,16 @@ function build(model, root) {
     return el("li", { class: `step ${step.kind}` }, chainStep(step, (call) => set({ call })));
   });
   const about = el("div", { class: "detail", role: "region", "aria-label": "The chosen call" });
+  const earlier = data.earlier.map(([question, answer]) =>
+    el("li", {}, el("bdi", {}, question), " ", el("bdi", { class: "said" }, answer)),
+  );
   const options = data.options.map(([letter, text, chosen]) =>
     el("li", { class: chosen ? "chosen" : null }, el("span", { class: "letter" }, letter), el("bdi", {}, text)),
   );
 
   root.replaceChildren(
     el("p", { class: "eyebrow" }, el("bdi", {}, data.file), ` · ${data.seconds}`),
+    earlier.length ? el("ol", { class: "earlier", role: "list", "aria-label": "Asked before" }, earlier) : "",
     el("p", { class: "question", dir: "auto" }, data.question),
     options.length ? el("ol", { class: "options", role: "list" }, options) : "",
     el("div", { class: "scrub" }, back, slider, on, where),

@@ -3,7 +3,7 @@
 The messages show a run to another agent, serve as a log, and let any chat model continue the conversation.
 Thought becomes `reasoning` blocks, a call that was run becomes a tool call with its `ToolMessage`, and the
 answer becomes a `text` block. A call that was not run stays text, and its note becomes a user's turn, since
-most APIs reject a call of an unknown tool.
+most APIs reject a call of an unknown tool. Earlier questions and answers of the conversation come first.
 
 Without a store a picture is its digest (`file_id`), so that messages stay small. With a store it is the
 picture itself. The text before an imagined frame says that it is imagined, since no block has a field for
@@ -33,10 +33,14 @@ _MARK = re.compile(r"(</?think>)")
 
 def trace_messages(trace: TraceRecord, store: FrameStore | None = None) -> list[BaseMessage]:
     """Implement `Trace.to_messages`. Raises `StoreError` if the store lacks a frame."""
-    from langchain_core.messages import HumanMessage, ToolMessage
+    from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
     asked: Any = [*_pictures(trace.initial, store), _text(_question(trace.question))]
-    messages: list[BaseMessage] = [HumanMessage(content=asked)]
+    messages: list[BaseMessage] = []
+    for earlier in trace.question.earlier:
+        messages.append(HumanMessage(content=earlier.question))
+        messages.append(AIMessage(content=earlier.answer or "(no answer)"))  # APIs reject an empty text
+    messages.append(HumanMessage(content=asked))
     turn: list[Block] = []  # blocks of the model's current turn
     thinking = True
     calls = 0

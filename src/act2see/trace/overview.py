@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from act2see.tools.frames import FrameRef
 from act2see.trace.markup import Html, el
-from act2see.trace.page import page
+from act2see.trace.page import earlier_list, page
 from act2see.trace.pictures import Pictures, figure
 from act2see.trace.timeline import clock
 from act2see.trace.trace import Trace
@@ -60,6 +60,7 @@ def _entry(entry: Entry, pictures: Pictures) -> Html:
         el("div", shown, class_="seen"),
         el(
             "div",
+            earlier_list(trace.question),
             el("h2", el("a", trace.question.text, href=entry.href), dir="auto"),
             el("p", el("bdi", answer), note),
         ),

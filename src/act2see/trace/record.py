@@ -24,6 +24,7 @@ from act2see.tools.frames import Curve, FrameRef, Record, Video as Video
 from act2see.tools.runtime.files import write_text
 from act2see.tools.runtime.text import first_problem
 from act2see.trace.options import LETTERS, choose
+from act2see.trace.question import Question as Question, Turn as Turn
 
 SCHEMA_VERSION = 1
 
@@ -48,13 +49,6 @@ OUTCOMES: dict[Outcome, str] = {
     "over_budget": "no calls were left",
 }
 """The reason why a call was not run, in words for people."""
-
-
-class Question(Record):
-    """The question. If it has options, the expected answer is a letter."""
-
-    text: str
-    options: tuple[str, ...] = ()
 
 
 class Text(Record):
@@ -356,6 +350,8 @@ class TraceRecord(Record):
         if self.question.options:
             named = zip(LETTERS, self.question.options, strict=False)
             lines.append("  " + ", ".join(f"{letter}. {option}" for letter, option in named))
+        if self.question.earlier:
+            lines.append("  asked before: " + "; ".join(turn.line for turn in self.question.earlier))
         size = f"{video.seconds:.1f} s, {video.width} x {video.height}"
         lines.append(f"  {video.name}, {size}, {len(self.initial)} frames in view")
         run = [(call, frames) for call, frames in self.looks if call.outcome == "ok"]

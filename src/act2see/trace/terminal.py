@@ -207,13 +207,14 @@ def frame_line(frame: FrameRef, total: float) -> Text:
 
 
 def question_lines(question: Question, chosen: str | None = None) -> Text:
-    """Return the question and its options.
+    """Return the earlier turns, the question and its options.
 
     Args:
         question: The question.
         chosen: The option to highlight.
     """
-    lines = [plain(question.text, "bold")]
+    lines = [plain(f"Earlier: {turn.line}", "dim") for turn in question.earlier]
+    lines.append(plain(question.text, "bold"))
     for letter, option in zip(LETTERS, question.options, strict=False):
         lines.append(plain(f"  {letter}. {option}", "green" if option == chosen else ""))
     return Text("\n").join(lines)
