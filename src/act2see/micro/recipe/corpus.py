@@ -27,10 +27,16 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.state import AskContext
-from act2see.micro.questions import FAMILIES, TAGS, Item, Step, ToolCall, make_item
+from act2see.micro.questions import EVERYDAY, FAMILIES, TAGS, Family, Item, Seen, Step, ToolCall, make_item
+from act2see.micro.wordings import load_wordings
+from act2see.micro.words import describe_seen
 from act2see.micro.world import Board, read_board, write_clip
 from act2see.trace.record import Answer, Call, Frames, Segment, Text
 from act2see.trace.trace import Trace
+
+UNSEEN = "I cannot tell without another look."
+"""The answer to a question without options that needs a look, if the model has no tool for it."""
+CORPUS_FAMILIES: tuple[Family, ...] = (*FAMILIES, *EVERYDAY)
 
 
 def tools_line(tags: Iterable[str]) -> str:
@@ -49,17 +55,38 @@ def with_lines(item: Item) -> Item:
     return replace(item, chain=tuple(chain))
 
 
-def next_text(item: Item, returned: int) -> str:
+Look = tuple[float, Board]
+"""The time of a retrieved frame, and the board that it shows."""
+
+
+def next_text(item: Item, returned: int, looks: Sequence[Look] | None = None) -> str:
     """Return the text of an item's chain after its first `returned` calls, up to the next call or to the
-    end."""
+    end.
+
+    Args:
+        item: The item.
+        returned: The number of calls that returned.
+        looks: What the calls returned; None if each returned what the chain expects.
+    """
     calls = [i for i, step in enumerate(item.chain) if isinstance(step, ToolCall)]
     start = calls[returned - 1] + 1 if returned else 0
     has_call = returned < len(calls)
     stop = calls[returned] + 1 if has_call else len(item.chain)
     text = ""
     for step in item.chain[start:stop]:
-        text += step if isinstance(step, str) else f"<{step.tag}>{step.query}</{step.tag}>"
+        if isinstance(step, ToolCall):
+            text += f"<{step.tag}>{step.query}</{step.tag}>"
+        elif isinstance(step, Seen):
+            text += describe_seen(*(looks[returned - 1] if looks else _expected(item, calls[returned - 1])))
+        else:
+            text += step
     return text + item.closing() if stop == len(item.chain) else text
+
+
+def _expected(item: Item, place: int) -> Look:
+    call = item.chain[place]
+    assert isinstance(call, ToolCall), "the step is a call"
+    return call.at, call.expect
 
 
 class Reference(Reasoner):
@@ -73,7 +100,10 @@ class Reference(Reasoner):
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         item = self.items[request.rollout.session]
-        text = next_text(item, str(request.rollout).count("</frame>"))
+        returned = str(request.rollout).count("</frame>")
+        frames = request.rollout.frames[-returned:] if returned else ()
+        looks = [(frame.seconds, item.clip.at(frame.seconds)) for frame in frames]
+        text = next_text(item, returned, looks)
         request.until(text)
         yield Delta(text)
         yield Done(StopReason.UNTIL, decoded=len(text.split()))
@@ -98,6 +128,8 @@ def returns_expected_frame(item: Item, call: ToolCall, frames: Frames, parts: Pa
     """
     if len(frames.frames) != 1:
         return False
+    if call.any_frame:
+        return True
     frame = frames.frames[0]
     if frame.imagined:
         shown = read_board(parts.resources.store.get(frame.digest))
@@ -143,13 +175,16 @@ def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
 def _without_call(trace: Trace, call: Call, before: Text, rng: random.Random) -> tuple[Text, Answer]:
     """Return the end of a trace, from the text before a call that it cannot make.
 
-    Without `retrieve` the answer is a guess; without `generate` the outcome of the edit is concluded from
-    text.
+    Without `retrieve` the answer is a guess among the options, or says that there is none. Without `generate`
+    the outcome of the edit is concluded from text.
     """
     *_, conclusion, answer = trace.segments
     body = answer.body if isinstance(answer, Answer) else ""
-    if call.tag == "retrieve":
-        body = rng.choice(trace.question.options or (body,))
+    if call.tag == "retrieve" and not trace.question.options:
+        body = UNSEEN
+        end = " I cannot look again.</think>\n"
+    elif call.tag == "retrieve":
+        body = rng.choice(trace.question.options)
         end = f" I cannot look again. My guess is {body}.</think>\n"
     else:
         assert isinstance(conclusion, Text), "a chain concludes before it answers"
@@ -165,7 +200,7 @@ def after_view(trace: Trace) -> Trace:
     Raises:
         ValueError: If the trace does not begin with a description of the view.
     """
-    first, last = trace.segments[0], len(trace.initial) - 1
+    first, last = trace.segments[0], int(trace.initial[-1].seconds)
     assert isinstance(first, Text), "a chain begins with what the view shows"
     end = first.text.index(".", first.text.index(f" {last}: ")) + 1
     parts = (Text(text=first.text[:end], author="graph"), Text(text=first.text[end:]))
@@ -183,6 +218,13 @@ def corpus_config(folder: Path, weights: Path) -> Config:
         index={"keep_frames": False},
         view={"guard": None},
     )
+
+
+def corpus_item(index: int) -> Item:
+    """Return the item of a corpus with this number, in people's words."""
+    family = CORPUS_FAMILIES[index % len(CORPUS_FAMILIES)]
+    item = make_item(family, index // len(CORPUS_FAMILIES), "train")
+    return load_wordings().reword(item, random.Random(f"corpus {index}"))
 
 
 @dataclass(slots=True)
@@ -210,14 +252,14 @@ async def make_chains(
     graph = create_act2see(config, parts=parts)
     made = MadeChains([], Counter())
     for done, index in enumerate(indices):
-        item = with_lines(make_item(FAMILIES[index % 4], index // 4, "train"))
+        item = with_lines(corpus_item(index))
         session = f"chain-{index}"
         reference.items[session] = item
         clip = write_clip(item.clip, folder / "clips" / f"{index}.mp4")
         result: Any = await graph.ainvoke(
             {"video": str(clip), "question": item.text, "options": list(item.options)},
             {"configurable": {"thread_id": session}},
-            context=AskContext(seed=index),
+            context=AskContext(seed=index, earlier=item.earlier),
         )
         clip.unlink()
         trace = Trace.model_validate(result["trace"])

@@ -7,35 +7,51 @@ the real tools (`corpus`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from act2see.agent.packing import Packer
-from act2see.micro.questions import sentences
-from act2see.micro.recipe.corpus import after_view
+from act2see.micro.questions import EVERYDAY, FAMILIES, make_item, sentences
+from act2see.micro.recipe.chain_lessons import Chains, Ends, Readings, Traces, render_trace
 from act2see.micro.recipe.learn_eyes import train_eyes
-from act2see.micro.recipe.lessons import (
-    Batches,
-    answer_batches,
-    base_batches,
-    facts_batches,
-    glance_batches,
-    trace_batches,
-)
+from act2see.micro.recipe.lessons import Answers, Clips, Facts, Glances
 from act2see.micro.recipe.models import build_vlm, vlm_image_processor
+from act2see.micro.recipe.prefetch import Mix, Workers, processes_for
 from act2see.micro.recipe.tokenizers import qwen_tokenizer
+from act2see.micro.wordings import load_wordings
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
+from act2see.training.sft.forward import Lesson
 from act2see.training.sft.loop import Progress, fit
 
 if TYPE_CHECKING:
     from transformers import Qwen3VLForConditionalGeneration
 
 
+VOCABULARY = 1500
+"""Tokens of the VLM. The world has some 250 words; the others are parts of people's words."""
+_LINES_IN_VOCABULARY = 6000
+
+
+def vocabulary_texts() -> Iterator[str]:
+    """Yield the texts that the VLM's tokenizer is trained on: the world's sentences, and people's lines."""
+    yield from sentences()
+    rng = random.Random(0)
+    wordings = load_wordings()
+    families = (*FAMILIES, *EVERYDAY)
+    for i in range(_LINES_IN_VOCABULARY):
+        yield wordings.reword(make_item(families[i % len(families)], i), rng).text
+
+
 def train_base(
-    steps: int = 3200, answers: int = 490, batch: int = 32, seed: int = 0, progress: Progress | None = None
+    steps: int = 3200,
+    answers: int = 490,
+    batch: int = 32,
+    seed: int = 0,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
     """Train the base model from random weights.
 
@@ -45,6 +61,7 @@ def train_base(
         batch: The number of rollouts in a step.
         seed: The seed of weights and data.
         progress: Called every 25 steps.
+        device: The device to train on.
 
     Returns:
         The model and its packer.
@@ -52,40 +69,37 @@ def train_base(
     import torch
 
     torch.manual_seed(seed)
-    tokenizer = qwen_tokenizer(sentences())
-    model = build_vlm(tokenizer)
+    tokenizer = qwen_tokenizer(vocabulary_texts(), VOCABULARY)
+    model: Any = build_vlm(tokenizer).to(device)
     packer = Packer(tokenizer, vlm_image_processor(), model.config.image_token_id, cache_bytes=128 << 20)
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    pad = tokenizer.pad_token_id
-
-    def learn(name: str, batches: Batches, steps: int, warmup: int = 20) -> None:
-        fit(model, batches, steps, rate=1e-3, warmup=warmup, name=name, progress=progress)
-
     part = steps // 16
     train_eyes(model, packer, 2 * part, seed=seed, progress=progress)
-    # First single frames, with many in a step, then short clips, then whole ones. At twice this learning rate
-    # the model does not learn to see at all.
-    learn("frames", glance_batches(packer, pad, end, 48, seed), 2 * part, warmup=60)
-    learn("short clips", base_batches(packer, pad, end, batch, seed + 1, (2, 5), busy=1.0), 2 * part)
-    whole = base_batches(packer, pad, end, batch, seed + 2, (6, 10))
-    learn("clips", whole, 2 * part)
-    # A place is the hardest thing to look up, since it comes before its shape: after 400 mixed steps it is at
-    # chance, while 50 steps of this lesson suffice.
-    learn("recall", facts_batches(packer, pad, end, 48, seed + 5, (1, 2), with_events=False), part)
-    few = facts_batches(packer, pad, end, batch, seed + 3, (1, 3))
-    many = facts_batches(packer, pad, end, batch, seed + 4, (4, 8))
-    # Clips stay in the mix, because the model soon forgets how to see when it is trained on text alone.
-    mixed = chain.from_iterable(zip(few, many, few, many, whole, strict=False))
-    learn("facts", mixed, steps - 9 * part)
-    # Last, to answer from the view. The model learns this fast on text alone, but does not transfer it to
-    # frames.
-    text = answer_batches(packer, pad, end, batch, seed + 6, shown=False)
-    shown = answer_batches(packer, pad, end, batch, seed + 7, shown=True)
-    few = facts_batches(packer, pad, end, batch, seed + 13, (1, 3))
-    many = facts_batches(packer, pad, end, batch, seed + 14, (4, 8))
-    whole = base_batches(packer, pad, end, batch, seed + 12, (6, 10))
-    mixed = chain.from_iterable(zip(text, shown, few, whole, text, shown, many, strict=False))
-    learn("answers", mixed, answers)
+
+    with Workers(processes_for(device)) as workers:
+
+        def learn(name: str, lesson: Lesson, steps: int, warmup: int = 20) -> None:
+            batches = workers.batches(lesson, steps)
+            fit(model, batches, steps, rate=1e-3, warmup=warmup, name=name, progress=progress)
+
+        # First single frames, with many in a step, then short clips, then whole ones. At twice this learning
+        # rate the model does not learn to see at all.
+        learn("frames", Glances(packer, 48, seed), 2 * part, warmup=60)
+        short = Clips(packer, batch, seed + 1, (2, 5), busy=1.0)
+        learn("short clips", short, 2 * part)
+        whole = Clips(packer, batch, seed + 2)
+        learn("clips", Mix([whole] * 7 + [Glances(packer, 48, seed + 2)]), 2 * part)
+        # A place is the hardest thing to look up, since it comes before its shape: after 400 mixed steps it
+        # is at chance. Its own lesson stays at chance for 550 steps, and is then learnt within 50.
+        learn("recall", Facts(packer, 48, seed + 5, (1, 2), with_events=False), 3 * part)
+        few = Facts(packer, batch, seed + 3, (1, 3))
+        many = Facts(packer, batch, seed + 4, (4, 8))
+        # Clips stay in the mix, because the model soon forgets how to see when it is trained on text alone.
+        learn("facts", Mix((few, many, few, many, whole)), steps - 11 * part)
+        # Last, to answer from the view. The model learns this fast on text alone, but does not transfer it to
+        # frames.
+        text = Answers(packer, batch, seed + 6, shown=False)
+        shown = Answers(packer, batch, seed + 7)
+        learn("answers", Mix((text, shown, few, whole, text, shown, many)), answers)
     return model, packer
 
 
@@ -97,6 +111,7 @@ def train_sft(
     batch: int = 32,
     seed: int = 0,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
     """Fine-tune the base model on traces.
 
@@ -108,6 +123,7 @@ def train_sft(
         batch: The number of traces in a step.
         seed: The seed of the data.
         progress: Called every 25 steps.
+        device: The device to train on.
 
     Returns:
         The model and its packer.
@@ -117,21 +133,35 @@ def train_sft(
 
     torch.manual_seed(seed)
     packer = Packer.from_pretrained(base)
-    packer.cache_bytes = 11 << 30  # 200,000 frames
-    model: Any = Qwen3VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    packer.cache_bytes = 256 << 20
+    model: Any = Qwen3VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32).to(device)
     model.model.visual.requires_grad_(False)
-    tokenizer = packer.codec.tokenizer
-    pad, end = tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")
-    observing = base_batches(packer, pad, end, batch, seed + 3, (6, 10))
-    recalling = facts_batches(packer, pad, end, batch, seed + 4, (4, 8))
-    chains = trace_batches(traces, packer, store, batch, seed)
-    ends = trace_batches([after_view(t) for t in traces], packer, store, batch, seed + 1)
-    # A chain is mostly description, which the base model has learned: most of the new content comes after it.
-    # One batch in four is of the base model's lessons, so that it does not forget them.
-    order = (chains, ends, ends, observing, chains, ends, ends, recalling)
-    mixed = chain.from_iterable(zip(*order, strict=False))
-    fit(model, mixed, steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
+    lesson = sft_lesson(packer, traces, store, batch, seed)
+    with Workers(processes_for(device)) as workers:
+        batches = workers.batches(lesson, steps)
+        fit(model, batches, steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
     return model, packer
+
+
+def sft_lesson(packer: Packer, traces: Sequence[Trace], store: FrameStore, batch: int, seed: int) -> Lesson:
+    """Return the mix of lessons of SFT.
+
+    Args:
+        packer: The inference packer.
+        traces: The traces of the corpus.
+        store: The store of their frames.
+        batch: The number of rollouts in a batch; four times as many in the lesson of readings.
+        seed: The seed of the data.
+    """
+    by_length = sorted(traces, key=lambda trace: len(packer.pack(render_trace(trace)).ids))
+    real = Traces(packer, batch, seed, by_length, store)
+    chains = Chains(packer, batch, seed + 1)
+    ends = Ends(packer, batch, seed + 2)
+    reading = Readings(packer, 4 * batch, seed + 3)
+    observing = Clips(packer, batch, seed + 4)
+    recalling = Facts(packer, batch, seed + 5)
+    # The base model's lessons stay in the mix, so that it does not forget them.
+    return Mix((chains, ends, reading, real, ends, chains, observing, reading, ends, chains, recalling))
 
 
 def save(model: Qwen3VLForConditionalGeneration, packer: Packer, folder: Path) -> None:

@@ -1,24 +1,21 @@
-"""The lessons of the micro VLM: endless streams of batches, each drawn from its own seed.
+"""The lessons of the base model: it learns to describe frames, to look up facts, and to answer from them.
 
-The base model learns to describe frames (`glance_batches`, `base_batches`), to look up facts in a description
-(`facts_batches`), and to answer from it (`answer_batches`). SFT uses traces of the real graph
-(`trace_batches`).
+A lesson makes each of its batches from the batch's own number and seed, so that any process can make it.
+`chain_lessons` has the lessons of SFT.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from act2see.agent.packing import Packer
-from act2see.agent.prompt import Prompt
-from act2see.agent.rollout import Rollout, render
+from act2see.agent.rollout import Rollout
 from act2see.micro.draws import draw_colour
-from act2see.micro.questions import FAMILIES, draw_tags, make_item
-from act2see.micro.recipe.corpus import shuffle_options, with_tools
+from act2see.micro.questions import EVERYDAY, FAMILIES, Family, Item, make_item
 from act2see.micro.recipe.rollouts import (
     Ask,
     DrawnFrames,
@@ -26,127 +23,151 @@ from act2see.micro.recipe.rollouts import (
     base_rollout,
     busy_clip,
     conclude,
+    draw_start,
     finish_rollout,
     glance_rollout,
 )
-from act2see.micro.words import describe_blink, describe_moves, describe_view
-from act2see.micro.world import FPS, SHAPES, Board, Clip, Short, cell_name
-from act2see.tools.video.store import FrameStore
+from act2see.micro.words import (
+    View,
+    count_colour,
+    count_pieces,
+    describe_blink,
+    describe_moves,
+    describe_path,
+    describe_view,
+    view_of,
+)
+from act2see.micro.world import CELLS, COLOURS, FPS, SHAPES, Board, Clip, Short, cell_name
+from act2see.tools.video.store import FrameSource
 from act2see.trace.record import Answer, Question, Text
-from act2see.trace.trace import Trace
 from act2see.training.sft.collate import collate
-from act2see.training.sft.samples import similar_batches
 
 if TYPE_CHECKING:
-    import torch
+    from act2see.training.sft.forward import Batch
 
-Batches = Iterator["dict[str, torch.Tensor]"]
-"""Batches as `collate` makes them."""
-
-_FIRST_INDEX = 100_000
+FIRST_INDEX = 100_000
 """Number of the lessons' first question, beyond those of any corpus."""
+_LAST_INDEX = 2_400_000  # the training split's seeds end a little above it
 
 
-def _first_index(seed: int) -> int:
-    """Return the number of a stream's first question. It stays well below the seeds of the other splits."""
-    return seed % 20 * 100_000
+@dataclass(frozen=True, slots=True)
+class RolloutLesson:
+    """What all lessons share. A lesson overrides `rollouts`."""
 
+    packer: Packer = field(compare=False)
+    """The inference packer."""
+    batch: int
+    """The number of rollouts in a batch."""
+    seed: int
+    """The seed of the stream of batches."""
 
-def glance_batches(packer: Packer, pad: int, end: int, batch: int, seed: int) -> Batches:
-    """Yield batches of single frames.
+    def rollouts(self, rng: random.Random, frames: DrawnFrames) -> list[Rollout]:
+        """Return the rollouts of a batch; their drawn frames are added to `frames`."""
+        raise NotImplementedError("a lesson says what its batches hold")
 
-    Args:
-        packer: The inference packer.
-        pad: The id of the padding token.
-        end: The id of the token that ends a turn.
-        batch: The number of rollouts in a batch.
-        seed: The seed of the stream.
-    """
-    rng = random.Random(seed)
-    while True:
+    def __call__(self, number: int) -> Batch:
+        rng = random.Random(f"{type(self).__name__} {self.seed} {number}")
         frames = DrawnFrames(rng.randrange(2**31))
-        yield collate(packer, [glance_rollout(frames, rng) for _ in range(batch)], frames, pad, end)
+        return self.collate(self.rollouts(rng, frames), frames)
+
+    def collate(self, rollouts: Sequence[Rollout], source: FrameSource) -> Batch:
+        """Return rollouts as a batch."""
+        tokenizer = self.packer.codec.tokenizer
+        end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        return collate(self.packer, rollouts, source, tokenizer.pad_token_id, end)
 
 
-def base_batches(
-    packer: Packer, pad: int, end: int, batch: int, seed: int, seconds: tuple[int, int], busy: float = 0.6
-) -> Batches:
-    """Yield batches of described clips of one length, each with a question.
+def draw_item(rng: random.Random, families: Sequence[Family], seconds: int | None = None) -> Item:
+    """Draw a training item that no corpus holds."""
+    index = rng.randrange(FIRST_INDEX, _LAST_INDEX)
+    return make_item(rng.choice(families), index, "train", seconds=seconds)
 
-    One batch in eight has single frames instead.
 
-    Args:
-        packer: The inference packer.
-        pad: The id of the padding token.
-        end: The id of the token that ends a turn.
-        batch: The number of rollouts in a batch.
-        seed: The seed of the stream.
-        seconds: The shortest and the longest clip.
-        busy: The share of clips that change at almost every second.
-    """
-    rng = random.Random(seed)
-    glances = glance_batches(packer, pad, end, 48, seed)
-    index = _first_index(seed)
-    while True:
-        if rng.random() < 1 / 8:
-            yield next(glances)
-        frames = DrawnFrames(rng.randrange(2**31))
-        length = rng.randint(*seconds)
-        rollouts = []
-        for _ in range(batch):
-            index += 1
-            if rng.random() < busy:
-                clip = busy_clip(rng, length)
-                rollouts.append(base_rollout(clip, ask_about_clip(clip, rng), (), frames, rng))
-                continue
-            item = make_item(rng.choice(FAMILIES), _FIRST_INDEX + index, "train", seconds=length)
+def draw_length(rng: random.Random) -> int:
+    """Draw the length of a clip in seconds: mostly 6 to 10, sometimes up to a minute."""
+    return rng.randint(6, 10) if rng.random() < 0.88 else rng.randint(11, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class Glances(RolloutLesson):
+    """Single frames."""
+
+    def rollouts(self, rng: random.Random, frames: DrawnFrames) -> list[Rollout]:
+        return [glance_rollout(frames, rng) for _ in range(self.batch)]
+
+
+@dataclass(frozen=True, slots=True)
+class Clips(RolloutLesson):
+    """Described clips of one length, each with a question."""
+
+    seconds: tuple[int, int] = (6, 10)
+    """The shortest and the longest clip."""
+    busy: float = 0.6
+    """The share of clips that change at almost every second."""
+
+    def rollouts(self, rng: random.Random, frames: DrawnFrames) -> list[Rollout]:
+        length = rng.randint(*self.seconds)
+        return [self._rollout(rng, frames, length) for _ in range(self.batch)]
+
+    def _rollout(self, rng: random.Random, frames: DrawnFrames, length: int) -> Rollout:
+        if rng.random() < self.busy:
+            clip = busy_clip(rng, length)
+        else:
+            item = draw_item(rng, FAMILIES, length)
             if item.family == "observe" and item.in_view:
-                ask = Ask(item.text, item.lead, item.answer)
-                reasoning = "".join(s for s in item.chain[1:] if isinstance(s, str))
-                rollouts.append(base_rollout(item.clip, ask, item.options, frames, rng, reasoning))
-            else:
-                rollouts.append(base_rollout(item.clip, ask_about_clip(item.clip, rng), (), frames, rng))
-        yield collate(packer, rollouts, frames, pad, end)
+                return _answered(item, frames, rng)
+            clip = item.clip
+        view = view_of(clip, draw_start(rng, length))
+        return base_rollout(view, ask_about_clip(clip, rng), (), frames, rng)
+
+
+def _answered(item: Item, frames: DrawnFrames, rng: random.Random) -> Rollout:
+    """Return the rollout of an item whose view holds the answer."""
+    _, *rest = (s for s in item.chain if isinstance(s, str))
+    ask = Ask(item.asked.text, item.lead, item.answer)
+    return base_rollout(view_of(item.clip), ask, item.options, frames, rng, "".join(rest))
 
 
 Fact = tuple[str, str]
 """The beginning and the end of a sentence."""
 
 
-def facts(view: list[Board], rng: random.Random, start: int = 0) -> tuple[list[list[Fact]], list[list[Fact]]]:
+def facts(view: View, rng: random.Random) -> tuple[list[list[Fact]], list[list[Fact]]]:
     """Return the facts that follow from a described view.
 
     Args:
-        view: One board for each second.
+        view: The view.
         rng: The source of randomness.
-        start: The number of the first second.
 
     Returns:
         Groups of facts about events, and groups of one plain fact about a single board. The facts of a group
         stay in order, since the later ones refer to the first.
     """
-    tipped = any(board.tipped for board in view)
+    boards = [board for _, board in view]
+    tipped = any(board.tipped for board in boards)
     events = [
         [("A tipped board in these frames:", "yes." if tipped else "no.")],
         _movement_facts(view),
-        *_blink_facts(view, rng, start),
+        _count_facts(boards[0], rng),
+        *_path_facts(view, rng),
+        *_blink_facts(view, rng),
     ]
-    plain = _place_facts(view)
+    plain = _place_facts(boards)
     for shape in SHAPES:
-        pieces = [found for board in view if (found := board.find(shape))]
+        pieces = [found for board in boards if (found := board.find(shape))]
         events.append([(f"A {shape} in these frames:", "yes." if pieces else "no.")])
         if len(colours := {p.colour for p in pieces if not p.lit}) == 1:
             plain.append((f"The {shape} is", colours.pop()))
         if len(cells := {p.cell for p in pieces}) == 1:
             plain.append((f"The {shape} is at", cell_name(cells.pop())))
-    if len(outcomes := {board for board in view if board.tipped}) == 1:
+    if len(outcomes := {board for board in boards if board.tipped}) == 1:
         plain += _outcome_facts(outcomes.pop())
     drawn = rng.sample(plain, min(16, len(plain)))
     return events, [[(begin, f"{end}.")] for begin, end in drawn]
 
 
-def _movement_facts(view: list[Board]) -> list[Fact]:
-    first, last = view[0], view[-1]
+def _movement_facts(view: View) -> list[Fact]:
+    first, last = view[0][1], view[-1][1]
     group = [("", describe_moves(first, last))]
     movers = []
     for p in first.pieces:
@@ -158,8 +179,21 @@ def _movement_facts(view: list[Board]) -> list[Fact]:
     return group
 
 
-def _blink_facts(view: list[Board], rng: random.Random, start: int) -> list[list[Fact]]:
-    lit_boards = [board for board in view if board.lit]
+def _count_facts(board: Board, rng: random.Random) -> list[Fact]:
+    colour = rng.choice((*(p.colour for p in board.pieces), rng.choice(list(COLOURS))))
+    begin, _, end = count_colour(board, colour).partition(":")
+    count = sum(p.colour == colour for p in board.pieces)
+    return [("Shapes:", count_pieces(board).partition(":")[2].strip()), (f"{begin}:", end.strip()), ("Their number is", f"{count}.")]
+
+
+def _path_facts(view: View, rng: random.Random) -> list[list[Fact]]:
+    shape = rng.choice(SHAPES)
+    begin, _, end = describe_path(shape, view).partition(":")
+    return [[(f"{begin}:", end.strip())]]
+
+
+def _blink_facts(view: View, rng: random.Random) -> list[list[Fact]]:
+    lit_boards = [board for _, board in view if board.lit]
     if not lit_boards:
         return [[describe_blink(shape, view)] for shape in rng.sample(("shape", *SHAPES), 2)]
     lit = lit_boards[0].lit
@@ -170,19 +204,21 @@ def _blink_facts(view: list[Board], rng: random.Random, start: int) -> list[list
         if p != lit:
             known.append((f"With the {lit.shape} lit the {p.shape} is at", f"{cell_name(p.cell)}."))
     asked = rng.choice(("shape", lit.shape))
-    return [[describe_blink(asked, view, start), *rng.sample(known, len(known))]]
+    return [[describe_blink(asked, view), *rng.sample(known, len(known))]]
 
 
-def _place_facts(view: list[Board]) -> list[Fact]:
+def _place_facts(boards: Sequence[Board]) -> list[Fact]:
     plain = []
-    for board, when in ((view[0], "At the start"), (view[-1], "At the end")):
+    for board, when in ((boards[0], "At the start"), (boards[-1], "At the end")):
         for p in board.pieces:
             place = cell_name(p.cell)
             plain += [
                 (f"{when} the {p.shape} is at", place),
                 (f"{when} the {p.shape} is", p.colour),
-                (f"{when} at {place} is the", p.shape),
+                (f"{when} at {place} is", p.shape),
             ]
+        plain += [(f"{when} at {cell_name(cell)} is", "nothing") for cell in board.free[:3]]
+        plain += [(f"{when} the {shape} is at", "nowhere") for shape in SHAPES if not board.find(shape)]
     return plain
 
 
@@ -192,7 +228,7 @@ def _outcome_facts(board: Board) -> list[Fact]:
         place = cell_name(p.cell)
         plain += [
             (f"On the tipped board the {p.shape} is at", place),
-            (f"On the tipped board at {place} is the", p.shape),
+            (f"On the tipped board at {place} is", p.shape),
         ]
     return plain
 
@@ -209,131 +245,71 @@ def with_blink(clip: Clip, rng: random.Random) -> Clip:
     return replace(clip, short=(*clip.short, blink))
 
 
-def facts_batches(
-    packer: Packer,
-    pad: int,
-    end: int,
-    batch: int,
-    seed: int,
-    seconds: tuple[int, int],
-    with_events: bool = True,
-) -> Batches:
-    """Yield batches of clips as text alone: descriptions, and the facts that follow from them.
+@dataclass(frozen=True, slots=True)
+class Facts(RolloutLesson):
+    """Clips as text alone: descriptions, and the facts that follow from them.
 
     Only the ends of sentences are trainable. Looking things up in a text is a separate skill, which chains
     with one conclusion each hardly train.
-
-    Args:
-        packer: The inference packer.
-        pad: The id of the padding token.
-        end: The id of the token that ends a turn.
-        batch: The number of rollouts in a batch.
-        seed: The seed of the stream.
-        seconds: The shortest and the longest clip.
-        with_events: Whether facts about events are included.
     """
-    rng = random.Random(seed)
-    index = _first_index(seed)
-    while True:
-        length = rng.randint(*seconds)
-        rollouts = []
-        for _ in range(batch):
-            index += 1
-            clip = _fact_clip(rng, length, index)
-            rollouts.append(_fact_rollout(clip, rng, length, with_events))
-        yield collate(packer, rollouts, DrawnFrames(0), pad, end)
+
+    seconds: tuple[int, int] = (4, 8)
+    """The shortest and the longest clip."""
+    with_events: bool = True
+    """Whether facts about events are included."""
+
+    def rollouts(self, rng: random.Random, frames: DrawnFrames) -> list[Rollout]:
+        length = rng.randint(*self.seconds)
+        return [self._rollout(rng, length) for _ in range(self.batch)]
+
+    def _rollout(self, rng: random.Random, length: int) -> Rollout:
+        view = view_of(_fact_clip(rng, length), draw_start(rng, length))
+        events, plain = facts(view, rng)
+        groups = [*events, *plain[1:]] if self.with_events else plain[1:]
+        rng.shuffle(groups)
+        segments = [Text(text=describe_view(view), author="graph")]
+        for begin, end in chain.from_iterable([*groups, plain[0]]):
+            if begin:
+                segments.append(Text(text=f" {begin}", author="graph"))
+            segments.append(Text(text=f" {end}"))
+        segments.append(Text(text="</think>\n"))
+        answer = plain[0][0][1].rstrip(".")
+        closing = Answer(text=f"<answer>{answer}</answer>", body="")
+        return finish_rollout(Question(text="What do you know?"), [], segments, closing, rng)
 
 
-def _fact_clip(rng: random.Random, length: int, index: int) -> Clip:
+def _fact_clip(rng: random.Random, length: int) -> Clip:
     # A family's clip needs at least five seconds for its events.
     if length < 5 or rng.random() < 0.2:
         clip = busy_clip(rng, length)
     else:
-        clip = make_item(rng.choice(FAMILIES), _FIRST_INDEX + index, "train", seconds=length).clip
+        clip = draw_item(rng, FAMILIES, length).clip
     return with_blink(clip, rng) if rng.random() < 0.5 else clip
 
 
-def _fact_rollout(clip: Clip, rng: random.Random, length: int, with_events: bool) -> Rollout:
-    start = rng.randint(0, 10 - length)
-    events, plain = facts(clip.view(), rng, start)
-    groups = [*events, *plain[1:]] if with_events else plain[1:]
-    rng.shuffle(groups)
-    segments = [Text(text=describe_view(clip, start), author="graph")]
-    for begin, end in chain.from_iterable([*groups, plain[0]]):
-        if begin:
-            segments.append(Text(text=f" {begin}", author="graph"))
-        segments.append(Text(text=f" {end}"))
-    segments.append(Text(text="</think>\n"))
-    answer = plain[0][0][1].rstrip(".")
-    closing = Answer(text=f"<answer>{answer}</answer>", body="")
-    return finish_rollout(Question(text="What do you know?"), [], segments, closing, rng)
-
-
-def answer_batches(packer: Packer, pad: int, end: int, batch: int, seed: int, shown: bool) -> Batches:
-    """Yield batches of questions whose view holds the answer.
+@dataclass(frozen=True, slots=True)
+class Answers(RolloutLesson):
+    """Questions whose view holds the answer.
 
     After them, SFT only has to train the calls, as it does for a large base model.
-
-    Args:
-        packer: The inference packer.
-        pad: The id of the padding token.
-        end: The id of the token that ends a turn.
-        batch: The number of rollouts in a batch.
-        seed: The seed of the stream.
-        shown: Whether the view consists of frames. Otherwise it is text, and only the text after it is
-            trainable.
     """
-    rng = random.Random(seed)
-    index = _first_index(seed)
-    while True:
-        frames = DrawnFrames(rng.randrange(2**31))
+
+    shown: bool = True
+    """Whether the view consists of frames. Otherwise it is text, and only the text after it is trainable."""
+
+    def rollouts(self, rng: random.Random, frames: DrawnFrames) -> list[Rollout]:
         rollouts: list[Rollout] = []
-        length = rng.randint(6, 10)
-        while len(rollouts) < batch:
-            index += 1
-            item = make_item(rng.choice(FAMILIES), _FIRST_INDEX + index, seconds=length)
-            if item.needed:
+        while len(rollouts) < self.batch:
+            families = FAMILIES if rng.random() < 0.5 else EVERYDAY
+            item = draw_item(rng, families, rng.randint(6, 10))
+            if item.needed or not item.chain[0][len(item.asked.text) :].startswith(" Second"):
+                continue
+            if self.shown:
+                rollouts.append(_answered(item, frames, rng))
                 continue
             view, *rest = (s for s in item.chain if isinstance(s, str))
-            reasoning = "".join(rest)
-            if shown:
-                ask = Ask(item.text, item.lead, item.answer)
-                rollouts.append(base_rollout(item.clip, ask, item.options, frames, rng, reasoning, start=0))
-                continue
-            segments, answer = conclude(reasoning, item.lead, item.answer)
+            segments, answer = conclude("".join(rest), item.lead, item.answer)
             segments = [Text(text=view, author="graph"), *segments]
-            question = Question(text=item.text, options=item.options)
+            question = Question(text=item.asked.text, options=item.options)
             rollouts.append(finish_rollout(question, [], segments, answer, rng))
-        yield collate(packer, rollouts, frames, pad, end)
-
-
-def trace_batches(
-    traces: Sequence[Trace], packer: Packer, store: FrameStore, batch: int, seed: int
-) -> Batches:
-    """Yield shuffled batches of traces of similar length.
-
-    Each time that a trace is used, its options are shuffled and its tools are drawn again.
-
-    Args:
-        traces: The traces.
-        packer: The inference packer.
-        store: The store of their frames.
-        batch: The number of traces in a batch.
-        seed: The seed of the stream.
-    """
-    tokenizer = packer.codec.tokenizer
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-
-    def rollout(trace: Trace) -> Rollout:
-        return render(trace, Prompt(dict.fromkeys(trace.versions.tools, ""), "short"), end_of_turn=True)
-
-    def varied(trace: Trace) -> Rollout:
-        return rollout(with_tools(shuffle_options(trace, rng), draw_tags(rng), rng))
-
-    lengths = [len(packer.pack(rollout(trace)).ids) for trace in traces]
-    by_length = sorted(range(len(traces)), key=lambda i: lengths[i])
-    rng = random.Random(seed)
-    while True:
-        for group in similar_batches(by_length, batch, rng):
-            rollouts = [varied(traces[i]) for i in group]
-            yield collate(packer, rollouts, store, tokenizer.pad_token_id, end)
+        return rollouts

@@ -16,32 +16,53 @@ from act2see.agent.rollout import Rollout, render
 from act2see.micro.questions import draw_tags
 from act2see.micro.recipe.learn_encoder import draw_seen_board
 from act2see.micro.recipe.models import IMAGE
-from act2see.micro.words import closing, describe, describe_view
+from act2see.micro.words import View, closing, describe, describe_view
 from act2see.micro.world import FPS, Board, Clip, Pixels, cell_name, render as draw
-from act2see.tools.frames import FrameRef
+from act2see.tools.frames import FrameRef, Generated
 from act2see.trace.record import Answer, Question, Text, Video
 from act2see.trace.trace import Trace
 
 
 class DrawnFrames:
-    """A source of frames that draws boards on demand, with noise like that of compression."""
+    """A source of frames that draws boards on demand, each as another recording would show it.
+
+    A frame is brighter or darker, a little blurred or noisy, so that a model reads recordings of every kind.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.boards: dict[str, Board] = {}
         """The board of each digest."""
-        self.noise = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
 
-    def ref(self, board: Board) -> FrameRef:
+    def ref(self, board: Board, seconds: float = 0.0) -> FrameRef:
         """Return a reference to a new frame that shows a board."""
         digest = f"drawn-{self.seed}-{len(self.boards)}"
         self.boards[digest] = board
-        return FrameRef(digest=digest, width=IMAGE, height=IMAGE, seconds=0.0)
+        return FrameRef(digest=digest, width=IMAGE, height=IMAGE, seconds=seconds)
+
+    def imagined(self, board: Board, anchor: FrameRef) -> FrameRef:
+        """Return a reference to a new imagined frame that shows a board."""
+        made = Generated(prompt="", anchor=anchor, seed=0, strength=0.0, model="drawn")
+        return self.ref(board, anchor.seconds).model_copy(update={"provenance": made})
 
     def __call__(self, ref: FrameRef) -> Pixels:
-        pixels = draw(self.boards[ref.digest], IMAGE) + self.noise.normal(0, 4.0, (IMAGE, IMAGE, 3))
+        pixels: Any = draw(self.boards[ref.digest], IMAGE).astype(np.float32)
+        if self.rng.random() < 0.3:
+            pixels = _soften(pixels, self.rng.uniform(0.1, 0.5))
+        if self.rng.random() < 0.4:
+            pixels = pixels * self.rng.uniform(0.8, 1.15) + self.rng.uniform(-12, 12)
+        noise = self.rng.uniform(1, 9)
+        pixels = pixels + self.rng.normal(0, noise, (IMAGE, IMAGE, 3))
         noisy: Pixels = pixels.clip(0, 255).astype(np.uint8)
         return noisy
+
+
+def _soften(pixels: Any, share: float) -> Any:
+    """Mix each pixel with the mean of its four neighbours, which take `share` of it."""
+    padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    around = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
+    return (1 - share) * pixels + share * around
 
 
 def busy_clip(rng: random.Random, seconds: int) -> Clip:
@@ -82,7 +103,7 @@ def ask_about_board(board: Board, rng: random.Random, when: str = "") -> Ask:
         return Ask(f"What colour is the {p.shape}{asked}?", f"{lead} {p.shape} is", p.colour)
     if kind < 0.7:
         return Ask(f"Where is the {p.shape}{asked}?", f"{lead} {p.shape} is at", place)
-    lead = f"{when} at {place} is the".strip().capitalize()
+    lead = f"{when} at {place} is".strip().capitalize()
     return Ask(f"Which shape is at {place}{asked}?", lead, p.shape)
 
 
@@ -94,47 +115,59 @@ def ask_about_clip(clip: Clip, rng: random.Random) -> Ask:
     return ask_about_board(view[-1], rng, "At the end")
 
 
+LONGEST = 60
+"""Seconds of the longest clip."""
+
+
+def draw_start(rng: random.Random, seconds: int) -> int:
+    """Draw the number of a view's first second: 0, or one that trains all numbers."""
+    kind = rng.random()
+    if kind < 0.3:
+        return 0
+    return rng.randint(0, 10 - seconds) if kind < 0.7 else rng.randint(0, LONGEST - seconds)
+
+
+def frames_of(view: View, frames: DrawnFrames) -> list[FrameRef]:
+    """Return references to the frames of a view; equal boards share one drawing."""
+    known: dict[Board, FrameRef] = {}
+    refs = []
+    for second, board in view:
+        if board not in known:
+            known[board] = frames.ref(board)
+        refs.append(known[board].model_copy(update={"seconds": float(second)}))
+    return refs
+
+
 def base_rollout(
-    clip: Clip,
+    view: View,
     ask: Ask,
     options: tuple[str, ...],
     frames: DrawnFrames,
     rng: random.Random,
     reasoning: str = "",
-    start: int | None = None,
 ) -> Rollout:
     """Make a rollout of a clip: its initial frames, their description by the second, and an answer.
 
     Args:
-        clip: The clip.
+        view: The initial view.
         ask: The question.
         options: The options of the question; empty for none.
-        frames: The source to which the frames are added; equal boards share one frame.
+        frames: The source to which the frames are added.
         rng: The source of randomness.
         reasoning: Text between the description and the conclusion.
-        start: The number of the first second. Default: a random one with which all numbers have one digit, so
-            that short clips train the number of every second.
     """
-    view = clip.view()
-    if start is None:
-        start = rng.randint(0, 10 - len(view))
-    known: dict[Board, FrameRef] = {}
-    initial = []
-    for second, board in enumerate(view, start):
-        if board not in known:
-            known[board] = frames.ref(board)
-        initial.append(known[board].model_copy(update={"seconds": float(second)}))
-    segments, answer = conclude(describe_view(clip, start) + reasoning, ask.lead, ask.answer)
-    return finish_rollout(Question(text=ask.text, options=options), initial, segments, answer, rng)
+    thought = f"{ask.text} {describe_view(view)}{reasoning}"
+    segments, answer = conclude(thought, ask.lead, ask.answer)
+    return finish_rollout(Question(text=ask.text, options=options), frames_of(view, frames), segments, answer, rng)
 
 
 def glance_rollout(frames: DrawnFrames, rng: random.Random) -> Rollout:
     """Make a rollout of one frame, its full description, and conclusions from it."""
     board = draw_seen_board(rng)
-    second = rng.randrange(10)
+    second = rng.randrange(10) if rng.random() < 0.7 else rng.randrange(LONGEST)
     *more, ask = (ask_about_board(board, rng) for _ in range(5))
     conclusions = " ".join(f"{other.lead} {other.answer}." for other in more)
-    segments, answer = conclude(f"Second {second}: {describe(board)} {conclusions}", ask.lead, ask.answer)
+    segments, answer = conclude(f"{ask.text} Second {second}: {describe(board)} {conclusions}", ask.lead, ask.answer)
     frame = frames.ref(board).model_copy(update={"seconds": float(second)})
     return finish_rollout(Question(text=ask.text), [frame], segments, answer, rng)
 

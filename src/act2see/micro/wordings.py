@@ -1,0 +1,270 @@
+"""Questions in people's words: what a training question sounds like when somebody else asks it.
+
+The lines were written by people of many kinds, one file for all (`lines/people.jsonl`). Each has the kind of
+question that it asks, with slots for shapes, colours, places and sides. Here a line is drawn, its slots are
+filled in (with other names for places, colours and shapes, too), and the text is varied as people type:
+small letters, missing marks, slips of the finger, a polite word before or after.
+
+The test lines (`tests/micro/wordings`) have other authors and are never read here.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from act2see.micro.kinds import ABOUT_ONE_SHAPE, Asked, ask
+from act2see.micro.questions import Item
+from act2see.micro.world import COLOURS, SHAPES, SIDES, cell_name, CELLS
+
+LINES = Path(__file__).parent / "lines" / "people.jsonl"
+_OWN_WORDS = 0.08  # share of questions that keep the world's own words
+_EARLIER = 0.12  # share of questions with an unrelated earlier question
+_FOLLOW_UP = 0.12  # share of questions about one shape that are put as a follow-up
+_BEYOND_OPTIONS = 0.15  # share of questions beyond the board that have options
+_OTHER_NAME = 0.06  # share of shapes and colours that have another name than the world's
+_PLACE_NAME = 0.6  # the same for places
+
+PLACES: Mapping[str, Sequence[str]] = {
+    "northwest": ("upper left", "top left", "top left corner", "upper left corner", "north west", "NW", "top-left"),
+    "north": ("top", "top middle", "top center", "upper middle", "top centre", "N", "top row middle"),
+    "northeast": ("upper right", "top right", "top right corner", "upper right corner", "north east", "NE"),
+    "west": ("middle left", "left middle", "center left", "left", "W", "left side", "mid left"),
+    "center": ("middle", "centre", "exact middle", "center cell", "dead center", "very middle"),
+    "east": ("middle right", "right middle", "center right", "right", "E", "right side", "mid right"),
+    "southwest": ("lower left", "bottom left", "bottom left corner", "lower left corner", "south west", "SW"),
+    "south": ("bottom", "bottom middle", "bottom center", "lower middle", "bottom centre", "S"),
+    "southeast": ("lower right", "bottom right", "bottom right corner", "lower right corner", "south east", "SE"),
+}
+"""Other names of the places."""
+NAMES: Mapping[str, Sequence[str]] = {
+    "circle": ("disc", "disk", "dot", "round one", "ball"),
+    "ring": ("donut", "hoop", "doughnut", "ring shape"),
+    "cross": ("plus", "plus sign", "x", "cross shape"),
+    "square": ("box", "block", "square one"),
+    "triangle": ("triangular one", "pyramid", "triangle shape"),
+    "purple": ("violet",),
+    "orange": ("orange-coloured",),
+}
+"""Other names of shapes and colours."""
+_BEFORE = (
+    "please ",
+    "hi, ",
+    "hey, ",
+    "ok so ",
+    "so ",
+    "quick question: ",
+    "can you tell me: ",
+    "question: ",
+    "and now: ",
+    "excuse me, ",
+    "in this clip, ",
+    "in the video, ",
+    "look at the board. ",
+    "I was wondering, ",
+    "one more thing. ",
+)
+_AFTER = (
+    " please",
+    " thanks",
+    " in this clip",
+    " in the video",
+    " here",
+    " on the board",
+    ", can you tell",
+    " pls",
+    ", do you know",
+    " thx",
+    " Answer briefly.",
+    ", I can't see it",
+)
+_MOMENTS = (
+    "when the {y} blinks",
+    "at the moment the {y} lights up",
+    "while the {y} flashes",
+    "just as the {y} is lit",
+    "at the {y}'s flash",
+    "as soon as the {y} blinks",
+    "during the {y}'s blink",
+    "the instant the {y} glows",
+)
+_EARLIER_ANSWERS = (*COLOURS, *map(cell_name, CELLS), *SHAPES, "yes", "no", "1", "2", "3", "at 2 s", "at 4.3 s")
+_SLOT = re.compile(r"{(\w+)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wordings:
+    """Lines in people's words, by kind."""
+
+    lines: Mapping[str, Sequence[str]]
+
+    def say(self, asked: Asked, rng: random.Random) -> str:
+        """Return a question in people's words.
+
+        Args:
+            asked: What it asks.
+            rng: The source of randomness.
+        """
+        slots = dict(asked.slots)
+        if asked.kind.endswith("_without_when"):
+            line = rng.choice(self.lines[asked.kind.removesuffix("_when")])
+            moment = rng.choice(_MOMENTS)
+            text = _capitalise(f"{moment}, {line}") if rng.random() < 0.4 else f"{line.rstrip('?.! ')} {moment}?"
+        else:
+            text = rng.choice(self.lines[asked.kind])
+        return vary(fill(text, slots, rng), rng)
+
+    def decline(self, rng: random.Random) -> str:
+        """Return a question that no board can answer."""
+        return vary(fill(rng.choice(self.lines["beyond"]), _draw_slots(rng), rng), rng)
+
+    def follow_up(self, shape: str, rng: random.Random) -> str:
+        """Return a question that repeats the one before about another shape."""
+        return vary(fill(rng.choice(self.lines["follow_up"]), {"x": shape}, rng), rng)
+
+    def search(self, kind: str, slots: Mapping[str, str], rng: random.Random) -> str:
+        """Return a search for a moment, of the kinds `find_blink`, `find_is`, `find_at`, `find_there`,
+        `find_tipped`."""
+        return vary(fill(rng.choice(self.lines[kind]), slots, rng), rng)
+
+    def reword(self, item: Item, rng: random.Random) -> Item:
+        """Return an item whose question is in people's words.
+
+        A part of the items follows up on an earlier question, or comes after one that it has nothing to do
+        with.
+        """
+        if item.kind == "beyond":
+            options = _draw_options(rng) if rng.random() < _BEYOND_OPTIONS else ()
+            item = replace(item, text=self.decline(rng), options=options)
+        elif rng.random() < _OWN_WORDS:
+            pass
+        elif item.asked.kind in ABOUT_ONE_SHAPE and rng.random() < _FOLLOW_UP:
+            return self._as_follow_up(item, rng)
+        else:
+            item = replace(item, text=self.say(item.asked, rng))
+        if rng.random() < _EARLIER:
+            return replace(item, earlier=(self._draw_earlier(rng),))
+        return item
+
+    def _as_follow_up(self, item: Item, rng: random.Random) -> Item:
+        shape = dict(item.asked.slots)["x"]
+        other = rng.choice([s for s in SHAPES if s != shape])
+        before = ask(item.asked.kind, x=other)
+        words = before.text if rng.random() < 0.2 else self.say(before, rng)
+        earlier = (words, _draw_answer(item, rng))
+        return replace(item, text=self.follow_up(shape, rng), earlier=(earlier,))
+
+    def _draw_earlier(self, rng: random.Random) -> tuple[str, str]:
+        kind = rng.choice([k for k in self.lines if k != "follow_up" and not k.startswith("find_")])
+        text = vary(fill(rng.choice(self.lines[kind]), _draw_slots(rng), rng), rng)
+        return text, rng.choice(_EARLIER_ANSWERS)
+
+
+def _draw_answer(item: Item, rng: random.Random) -> str:
+    """Return an answer of the item's kind: one of its options, or another answer."""
+    return rng.choice(item.options or (item.answer,))
+
+
+def _draw_slots(rng: random.Random) -> dict[str, str]:
+    x, y, z = rng.sample(SHAPES, 3)
+    return {
+        "x": x,
+        "y": y,
+        "z": z,
+        "colour": rng.choice(list(COLOURS)),
+        "place": cell_name(rng.choice(CELLS)),
+        "side": rng.choice(SIDES),
+    }
+
+
+def _draw_options(rng: random.Random) -> tuple[str, ...]:
+    pool = rng.choice((list(COLOURS), list(SHAPES), [cell_name(c) for c in CELLS], ["yes", "no"]))
+    return tuple(rng.sample(pool, min(4, len(pool))))
+
+
+def fill(line: str, slots: Mapping[str, str], rng: random.Random) -> str:
+    """Return a line with its slots filled in, now and then with another name."""
+
+    def name(match: re.Match[str]) -> str:
+        slot = match[1]
+        word = slots[slot]
+        if slot == "place":
+            return rng.choice(PLACES[word]) if rng.random() < _PLACE_NAME else word
+        others = NAMES.get(word)
+        return rng.choice(others) if others and rng.random() < _OTHER_NAME else word
+
+    return _SLOT.sub(name, line)
+
+
+def vary(text: str, rng: random.Random) -> str:
+    """Return a text as somebody else might have typed it."""
+    if rng.random() < 0.08:
+        text = rng.choice(_BEFORE) + _uncapitalise(text)
+    if rng.random() < 0.08:
+        text = _after(text, rng.choice(_AFTER))
+    if rng.random() < 0.10:
+        text = _mistype(text, rng)
+    case = rng.random()
+    if case < 0.15:
+        text = text.lower()
+    elif case < 0.17:
+        text = text.upper()
+    elif case < 0.5:
+        text = _capitalise(text)
+    mark = rng.random()
+    if mark < 0.12:
+        text = text.rstrip("?.!")
+    elif mark < 0.16:
+        text = text.rstrip("?.!") + rng.choice(("?", "??", ".", "!", " ?", "?!"))
+    return text.strip() or text
+
+
+def _after(text: str, tail: str) -> str:
+    end = text[-1:] if text[-1:] in "?.!" else ""
+    if tail.endswith("."):
+        return f"{text}{tail}"
+    return f"{text.rstrip('?.!')}{tail}{end}"
+
+
+def _capitalise(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _uncapitalise(text: str) -> str:
+    return text if text[:2].isupper() or text[:2] in ("I ", "I'") else text[:1].lower() + text[1:]
+
+
+def _mistype(text: str, rng: random.Random) -> str:
+    """Return the text with a slip: a letter left out, doubled, swapped with the next, or another one."""
+    letters = [i for i in range(1, len(text) - 1) if text[i].isalpha() and text[i + 1].isalpha()]
+    if not letters:
+        return text
+    i = rng.choice(letters)
+    slip = rng.choice(("drop", "double", "swap", "other"))
+    if slip == "drop":
+        return text[:i] + text[i + 1 :]
+    if slip == "double":
+        return text[:i] + text[i] + text[i:]
+    if slip == "swap":
+        return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+    return text[:i] + rng.choice("abcdefghiklmnoprstuvwy") + text[i + 1 :]
+
+
+@lru_cache(1)
+def load_wordings() -> Wordings:
+    """Return the shipped lines."""
+    return read_wordings(LINES)
+
+
+def read_wordings(path: Path) -> Wordings:
+    """Return the lines of a file of objects with `kind` and `text`, one on each line."""
+    lines: dict[str, list[str]] = {}
+    for row in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(row)
+        lines.setdefault(record["kind"], []).append(record["text"])
+    return Wordings(lines)
