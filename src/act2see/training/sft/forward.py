@@ -1,9 +1,9 @@
 """A forward pass of Qwen3-VL for training that never waits for the device.
 
 The forward of transformers reads numbers back from the device (grids, masks, lengths of attention), loops
-over frames and rows in Python, and takes most of the time of a tiny model's step. Here everything that depends on
-the contents of a batch is computed once, on the CPU, where the batch is made (`ready`): the positions, the
-places of the vision tokens and the places with labels. `last_hidden` then runs the model's own layers and
+over frames and rows in Python, and takes most of the time of a tiny model's step. Here everything that
+depends on the contents of a batch is computed once, on the CPU, where the batch is made (`ready`): positions,
+the places of the vision tokens and the places with labels. `last_hidden` then runs the model's own layers and
 returns what transformers' forward returns.
 
 Padding is on the right, and no other token attends to it. So there is no mask, and attention is causal.
@@ -41,9 +41,9 @@ def ready(batch: Batch) -> Batch:
     """Return what `last_hidden` and the loss need of a batch of `collate`; a ready batch is unchanged.
 
     Returns:
-        `input_ids` (B, T); `position_ids` (3, B, T); `places` (N,), the indices into B x T of the tokens
-        that predict the N `targets`. If there are frames, also `pixel_values`, `image_grid_thw` and `image_places`,
-        the indices into B x T of their tokens.
+        `input_ids` (B, T); `position_ids` (3, B, T); `places` (N,), the indices into B x T of the tokens that
+        predict the N `targets`. If there are frames, also `pixel_values`, `image_grid_thw`, and their tokens'
+        indices into B x T, `image_places`.
     """
     import torch
 
