@@ -31,6 +31,7 @@ from act2see.agent.reasoners.base import check_reasoner
 from act2see.errors import ConfigError, ToolError
 from act2see.graphs.approval import ask_person, replacement_note, resolve_decision, review_of
 from act2see.graphs.config import Config, load_config
+from act2see.graphs.earlier import earlier_turns, following_turns
 from act2see.graphs.events import emit
 from act2see.graphs.indexing import Indexing
 from act2see.graphs.initial_frames import initial_frames
@@ -166,6 +167,8 @@ class _Nodes:
         started = time.perf_counter()
         video, frames = await initial_frames(self.parts, self.config.view, state["video"])
         seconds = time.perf_counter() - started
+        turns = earlier_turns(settings.context.earlier, state, video.digest)
+        earlier = [turn.model_dump() for turn in turns]
         run = _run_id(config, state.get("id"))
         event = ViewEvent(run=run, video=video, frames=frames)
         emit(runtime, event)
@@ -177,7 +180,8 @@ class _Nodes:
         shown = event.model_dump(mode="json")
         update: Update = {
             "id": run,
-            "asked": {"question": question, "options": options},
+            "asked": {"question": question, "options": options, "earlier": earlier},
+            "turns": earlier,  # if this run fails, it leaves the conversation as it was
             "info": shown["video"],
             "initial": shown["frames"],
             # A leading None drops the segments of an earlier question in the thread.
@@ -266,7 +270,12 @@ class _Nodes:
         assert isinstance(last, Answer)
         self.parts.reasoner.forget(trace.id)
         emit(runtime, AnswerEvent(run=trace.id, answer=last.body, forced=last.forced))
-        return {"answer": last.body, "trace": trace.model_dump(mode="json"), "segments": [None]}
+        return {
+            "answer": last.body,
+            "trace": trace.model_dump(mode="json"),
+            "segments": [None],
+            "turns": [turn.model_dump() for turn in following_turns(trace)],
+        }
 
     def tool_settings(self, tag: str) -> ToolConfig:
         """Return the limits of a tool; the defaults if the configuration does not have the tool."""

@@ -15,28 +15,27 @@ JSON data, which every checkpointer can save.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NotRequired
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any, NotRequired
 from uuid import uuid4
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import ensure_config
 from langgraph.errors import is_invalid_resume
 from langgraph.graph import START, StateGraph
-from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 from langgraph.pregel.remote import RemoteException
 from pydantic import BaseModel, Field
-from typing_extensions import TypedDict
 
 from act2see import errors
 from act2see.errors import Act2SeeError, ConfigError, QuestionError, ReasonerError, WaitingError
+from act2see.graphs.conversation import WorkerInput, earlier_in, question_in
 from act2see.graphs.evidence import result_evidence, result_references
 from act2see.graphs.run import describe_interrupt
-from act2see.graphs.state import AskContext, AskInput
+from act2see.graphs.state import CONTEXT_KEY, AskContext, AskInput, settings_in
+from act2see.trace.record import Turn
 
 if TYPE_CHECKING:
     from langchain_core.tools import StructuredTool
@@ -179,16 +178,6 @@ def as_tool(
     )
 
 
-class WorkerInput(TypedDict):
-    """A conversation."""
-
-    messages: Annotated[list[AnyMessage], add_messages]
-    video: NotRequired[str]
-    """The video, if no message has one."""
-    options: NotRequired[list[str]]
-    """The options, if no message has some."""
-
-
 class WorkerState(WorkerInput):
     """The conversation with the worker's reply."""
 
@@ -204,7 +193,8 @@ def as_worker(
     The worker looks for the video in the human messages, newest first, and then in the state's key `video`.
     A message names its video in a content block `{"type": "video", "url": "clip.mp4"}` or in
     `additional_kwargs["video"]`. Options come from `additional_kwargs["options"]` of the last human message,
-    or from the state's key `options`.
+    or from the state's key `options`. The human messages before it, which are about the same video, are its
+    earlier turns (`AskContext.earlier`) with the answers of their replies.
 
     The reply's `response_metadata["act2see"]` holds references (run, answer, frames), and the state's `trace`
     holds the whole trace. The reply also reports a problem with the question, the video or the setup, and
@@ -235,13 +225,13 @@ def as_worker(
 
     async def anode(state: WorkerState) -> dict[str, Any]:
         try:
-            return reply(await _ask_async(graph, question_in(state), context))
+            return reply(await _ask_async(graph, question_in(state), context, earlier_in(state)))
         except Act2SeeError as e:
             return reply_error(e)
 
     def node(state: WorkerState) -> dict[str, Any]:
         try:
-            return reply(_ask_sync(graph, question_in(state), context))
+            return reply(_ask_sync(graph, question_in(state), context, earlier_in(state)))
         except Act2SeeError as e:
             return reply_error(e)
 
@@ -250,25 +240,6 @@ def as_worker(
     worker.add_edge(START, "reply")
     worker.set_finish_point("reply")
     return worker.compile(checkpointer=checkpointer, name=name)
-
-
-def question_in(state: WorkerInput) -> AskInput:
-    """Find the question of a conversation, as `as_worker` describes.
-
-    Raises:
-        QuestionError: The conversation has no human message or no video.
-    """
-    human = [message for message in reversed(state["messages"]) if isinstance(message, HumanMessage)]
-    if not human:
-        raise QuestionError("there is no human message to answer: add one to `messages`")
-    video = next(filter(None, map(_video_in, human)), None) or state.get("video")
-    if not video:
-        raise QuestionError(
-            'there is no video in this conversation: add {"type": "video", "url": PATH} to the content of a '
-            "human message, or set `video` in the state"
-        )
-    options = human[0].additional_kwargs.get("options", state.get("options"))
-    return {"video": video, "question": str(human[0].text), "options": options or []}
 
 
 _MISSING: Any = object()
@@ -288,30 +259,22 @@ def _take(state: Any, source: Source, argument: str, default: Any = _MISSING) ->
     return value
 
 
-def _video_in(message: HumanMessage) -> str | None:
-    """Return the video that a message names, as a path or a URL. A `file:` URL becomes a path."""
-    found = message.additional_kwargs.get("video")
-    blocks = message.content if isinstance(message.content, list) else []
-    for block in blocks:
-        if isinstance(block, dict) and block.get("type") == "video" and block.get("url"):
-            found = block["url"]
-    if isinstance(found, str) and found.startswith("file://"):
-        parts = urlsplit(found)
-        fragment = f"#{parts.fragment}" if parts.fragment else ""
-        return f"{unquote(parts.path)}{fragment}"
-    return found
-
-
-async def _ask_async(graph: VideoGraph, asked: AskInput, context: AskContext | None) -> Result:
+async def _ask_async(
+    graph: VideoGraph, asked: AskInput, context: AskContext | None, earlier: Sequence[Turn] = ()
+) -> Result:
+    config = _child_config(graph, earlier)
     try:
-        return _check_result(await graph.ainvoke(asked, _child_config(graph), **_context_argument(context)))
+        return _check_result(await graph.ainvoke(asked, config, **_context_argument(context)))
     except RemoteException as e:
         raise _server_error(e) from e
 
 
-def _ask_sync(graph: VideoGraph, asked: AskInput, context: AskContext | None) -> Result:
+def _ask_sync(
+    graph: VideoGraph, asked: AskInput, context: AskContext | None, earlier: Sequence[Turn] = ()
+) -> Result:
+    config = _child_config(graph, earlier)
     try:
-        return _check_result(graph.invoke(asked, _child_config(graph), **_context_argument(context)))
+        return _check_result(graph.invoke(asked, config, **_context_argument(context)))
     except RemoteException as e:
         raise _server_error(e) from e
 
@@ -361,15 +324,22 @@ def _innermost(graph: Any) -> Any:
     return graph
 
 
-def _child_config(graph: VideoGraph) -> RunnableConfig:
+def _child_config(graph: VideoGraph, earlier: Sequence[Turn]) -> RunnableConfig:
     """Return the settings that the graph's run does not inherit from the parent's run."""
     # LangChain limits a graph that it calls to 25 steps, and a parent's limit counts the parent's steps. Our
     # budget ends a run instead.
     config: RunnableConfig = {"recursion_limit": 10_000}
     inner = _innermost(graph)
     has_saver = isinstance(inner, Pregel) and inner.checkpointer not in (None, False, True)
-    if has_saver and "thread_id" not in ensure_config().get("configurable", {}):
+    inherited = ensure_config().get("configurable", {})
+    if has_saver and "thread_id" not in inherited:
         config["configurable"] = {"thread_id": uuid4().hex[:12]}  # called directly, not by a parent graph
+    if earlier:
+        # Here and not in a context, which would replace the parent's.
+        turns = [[turn.question, turn.answer] for turn in earlier]
+        given = settings_in(inherited, AskContext)
+        settings = {CONTEXT_KEY: {"earlier": turns, **given}}
+        config["configurable"] = {**inherited, **config.get("configurable", {}), **settings}
     return config
 
 

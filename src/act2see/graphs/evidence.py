@@ -33,12 +33,14 @@ def references(trace: Trace) -> dict[str, Any]:
         {"digest": frame.digest, "seconds": frame.seconds, "imagined": frame.imagined}
         for frame in trace.shown[len(trace.initial) :]
     ]
+    refused = {"refused": True} if trace.refused else {}
     return {
         "run": trace.id,
         "video": trace.video.digest,
         "answer": trace.answer,
         "choice": trace.choice,
         "frames": frames,
+        **refused,
     }
 
 

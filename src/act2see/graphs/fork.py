@@ -5,8 +5,9 @@ checkpoint, and the graph may have another configuration. It needs the video and
 and checks that both exist before it starts.
 
 Calls are numbered from 1 in the order of `Trace.calls`, including those that could not be run; 0 is the start
-of the run. The seed and the tools are those of the trace unless the context sets others. The kept part of the
-trace counts against the budget as it did originally.
+of the run. The seed, the tools and the earlier turns are those of the trace unless the context sets others;
+other earlier turns count only from the start, since a kept thought has read those of the trace. The kept part
+of the trace counts against the budget as it did originally.
 """
 
 from __future__ import annotations
@@ -228,8 +229,11 @@ def _check_change(change: _Change, trace: Trace, at: int) -> None:
 
 
 def _fork_context(trace: Trace, context: AskContext | None, tag: str | None) -> AskContext:
-    """Return the context, with the seed and the tools of the trace where it sets none."""
+    """Return the context, with the earlier turns, the seed and the tools of the trace where it sets none."""
     context = context or AskContext()
+    if context.earlier is None:
+        turns = tuple((turn.question, turn.answer) for turn in trace.question.earlier)
+        context = replace(context, earlier=turns)
     versions = trace.versions
     if not versions.act2see:  # the trace does not record its seed and tools
         return context

@@ -51,7 +51,8 @@ async def aask(
         options: The answers to choose from.
         context: The run's settings.
         thread_id: The name of the run in the checkpointer and in the trace; by default a new one. A second
-            question in the same thread is a new run, whose id starts with the thread's.
+            question in the same thread is a new run, whose id starts with the thread's. If it is about the
+            same video, the model also reads the questions and answers before it (`AskContext.earlier`).
         on_event: Receives each event of the run.
 
     Returns:

@@ -22,8 +22,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from act2see.errors import ConfigError, QuestionError, StoreError
+from act2see.graphs.earlier import MAX_TURNS
 from act2see.tools.runtime.text import clean_text, first_problem
-from act2see.trace.record import Loop, Usage
+from act2see.trace.record import Loop, Turn, Usage
 from act2see.trace.trace import Trace
 
 MAX_QUESTION = 8_000  # characters
@@ -67,7 +68,9 @@ class AskState(AskInput, AskOutput):
     id: str
     """The run's id, which is also the id of its trace."""
     asked: dict[str, Any]
-    """The validated question and its options."""
+    """The validated question, its options and the earlier turns that the model is told of."""
+    turns: list[dict[str, str]]
+    """The earlier turns of the thread's next question about this video."""
     info: dict[str, Any]
     """The `Video` as JSON data."""
     initial: list[dict[str, Any]]
@@ -103,6 +106,11 @@ class AskContext:
     approve: tuple[str, ...] | None = field(default=None, kw_only=True)
     """The tags whose calls wait for a person, in addition to those of the configuration
     (`tools.TAG.approve`)."""
+    earlier: Annotated[tuple[Turn | tuple[str, str], ...], Field(max_length=MAX_TURNS)] | None = field(
+        default=None, kw_only=True
+    )
+    """Questions that were asked before, each with its answer, the oldest first. None takes those of the
+    thread, and `()` starts afresh."""
 
 
 _CONTEXT = TypeAdapter(AskContext)
@@ -238,7 +246,11 @@ def trace_of(state: Any) -> Trace:
         {
             "id": state["id"],
             "video": state["info"],
-            "question": {"text": asked["question"], "options": tuple(asked["options"])},
+            "question": {
+                "text": asked["question"],
+                "options": tuple(asked["options"]),
+                "earlier": tuple(asked.get("earlier", ())),  # older versions saved none
+            },
             "initial": state.get("initial", []),
             "segments": state.get("segments", []),
             "usage": usage.model_dump(),
@@ -250,9 +262,15 @@ def trace_of(state: Any) -> Trace:
 def state_of(trace: Trace) -> dict[str, Any]:
     """Return the update that sets a graph's state to that of a trace, except for `versions`."""
     data = trace.model_dump(mode="json")
+    earlier = [turn.model_dump() for turn in trace.question.earlier]
     return {
         "id": trace.id,
-        "asked": {"question": trace.question.text, "options": list(trace.question.options)},
+        "asked": {
+            "question": trace.question.text,
+            "options": list(trace.question.options),
+            "earlier": earlier,
+        },
+        "turns": earlier,
         "info": data["video"],
         "initial": data["initial"],
         "segments": [None, *data["segments"]],

@@ -154,7 +154,10 @@ class _Builder:
         options = zip(LETTERS, trace.question.options, strict=False)
         return {
             "question": plain(trace.question.text[:_MAX_TEXT]),
-            "earlier": [[plain(turn.question), plain(turn.answer)] for turn in trace.question.earlier],
+            "earlier": [
+                [_shorten(t, _MAX_TEXT) for t in (turn.question, turn.answer)]
+                for turn in trace.question.earlier
+            ],
             "options": [[letter, plain(option), option == trace.choice] for letter, option in options],
             "file": plain(trace.video.name),
             "seconds": clock(trace.video.seconds, trace.video.seconds),
