@@ -165,7 +165,7 @@ def measure(
         check_file(to)
         if to.suffix not in (".json", ".md"):
             raise StoreError(f"a report cannot be written to {to.name}: name a .json or .md file")
-    from act2see.micro.study import evaluate
+    from act2see.micro.study import figures
 
     with progress_bar() as bar:
         task = bar.add_task("asking", total=None)
@@ -173,7 +173,7 @@ def measure(
         def show_progress(step: str, done: int, total: int) -> None:
             bar.update(task, description=step, completed=done, total=total)
 
-        report = evaluate.run(n, weights, show_progress)
+        report = figures.run(n, weights, show_progress)
     out(markup=True).print(report.table())
     if to:
         write_text(to, report.to_json() if to.suffix == ".json" else report.markdown())

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from act2see.micro.kinds import ABOUT_ONE_SHAPE, Asked, ask
 from act2see.micro.questions import Item
-from act2see.micro.world import COLOURS, SHAPES, SIDES, cell_name, CELLS
+from act2see.micro.world import CELLS, COLOURS, SHAPES, SIDES, cell_name
 
 LINES = Path(__file__).parent / "lines" / "people.jsonl"
 _OWN_WORDS = 0.08  # share of questions that keep the world's own words
@@ -31,7 +31,15 @@ _OTHER_NAME = 0.06  # share of shapes and colours that have another name than th
 _PLACE_NAME = 0.6  # the same for places
 
 PLACES: Mapping[str, Sequence[str]] = {
-    "northwest": ("upper left", "top left", "top left corner", "upper left corner", "north west", "NW", "top-left"),
+    "northwest": (
+        "upper left",
+        "top left",
+        "top left corner",
+        "upper left corner",
+        "north west",
+        "NW",
+        "top-left",
+    ),
     "north": ("top", "top middle", "top center", "upper middle", "top centre", "N", "top row middle"),
     "northeast": ("upper right", "top right", "top right corner", "upper right corner", "north east", "NE"),
     "west": ("middle left", "left middle", "center left", "left", "W", "left side", "mid left"),
@@ -39,7 +47,14 @@ PLACES: Mapping[str, Sequence[str]] = {
     "east": ("middle right", "right middle", "center right", "right", "E", "right side", "mid right"),
     "southwest": ("lower left", "bottom left", "bottom left corner", "lower left corner", "south west", "SW"),
     "south": ("bottom", "bottom middle", "bottom center", "lower middle", "bottom centre", "S"),
-    "southeast": ("lower right", "bottom right", "bottom right corner", "lower right corner", "south east", "SE"),
+    "southeast": (
+        "lower right",
+        "bottom right",
+        "bottom right corner",
+        "lower right corner",
+        "south east",
+        "SE",
+    ),
 }
 """Other names of the places."""
 NAMES: Mapping[str, Sequence[str]] = {
@@ -93,7 +108,18 @@ _MOMENTS = (
     "during the {y}'s blink",
     "the instant the {y} glows",
 )
-_EARLIER_ANSWERS = (*COLOURS, *map(cell_name, CELLS), *SHAPES, "yes", "no", "1", "2", "3", "at 2 s", "at 4.3 s")
+_EARLIER_ANSWERS = (
+    *COLOURS,
+    *map(cell_name, CELLS),
+    *SHAPES,
+    "yes",
+    "no",
+    "1",
+    "2",
+    "3",
+    "at 2 s",
+    "at 4.3 s",
+)
 _SLOT = re.compile(r"{(\w+)}")
 
 
@@ -114,7 +140,9 @@ class Wordings:
         if asked.kind.endswith("_without_when"):
             line = rng.choice(self.lines[asked.kind.removesuffix("_when")])
             moment = rng.choice(_MOMENTS)
-            text = _capitalise(f"{moment}, {line}") if rng.random() < 0.4 else f"{line.rstrip('?.! ')} {moment}?"
+            text = (
+                _capitalise(f"{moment}, {line}") if rng.random() < 0.4 else f"{line.rstrip('?.! ')} {moment}?"
+            )
         else:
             text = rng.choice(self.lines[asked.kind])
         return vary(fill(text, slots, rng), rng)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
-from act2see.micro.questions import EVERYDAY, FAMILIES, TAGS, Family, Item, Seen, ToolCall, draw_tags
+from act2see.micro.questions import FAMILIES, TAGS, Family, Item, Seen, ToolCall, draw_tags
 from act2see.micro.recipe.corpus import after_view, shuffle_options, tools_line, with_tools
 from act2see.micro.recipe.lessons import RolloutLesson, draw_item, draw_length
 from act2see.micro.recipe.models import IMAGE

@@ -37,7 +37,7 @@ from act2see.micro.words import (
     describe_view,
     view_of,
 )
-from act2see.micro.world import CELLS, COLOURS, FPS, SHAPES, Board, Clip, Short, cell_name
+from act2see.micro.world import COLOURS, FPS, SHAPES, Board, Clip, Short, cell_name
 from act2see.tools.video.store import FrameSource
 from act2see.trace.record import Answer, Question, Text
 from act2see.training.sft.collate import collate
@@ -183,7 +183,11 @@ def _count_facts(board: Board, rng: random.Random) -> list[Fact]:
     colour = rng.choice((*(p.colour for p in board.pieces), rng.choice(list(COLOURS))))
     begin, _, end = count_colour(board, colour).partition(":")
     count = sum(p.colour == colour for p in board.pieces)
-    return [("Shapes:", count_pieces(board).partition(":")[2].strip()), (f"{begin}:", end.strip()), ("Their number is", f"{count}.")]
+    return [
+        ("Shapes:", count_pieces(board).partition(":")[2].strip()),
+        (f"{begin}:", end.strip()),
+        ("Their number is", f"{count}."),
+    ]
 
 
 def _path_facts(view: View, rng: random.Random) -> list[list[Fact]]:

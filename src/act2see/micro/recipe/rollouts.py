@@ -158,7 +158,9 @@ def base_rollout(
     """
     thought = f"{ask.text} {describe_view(view)}{reasoning}"
     segments, answer = conclude(thought, ask.lead, ask.answer)
-    return finish_rollout(Question(text=ask.text, options=options), frames_of(view, frames), segments, answer, rng)
+    return finish_rollout(
+        Question(text=ask.text, options=options), frames_of(view, frames), segments, answer, rng
+    )
 
 
 def glance_rollout(frames: DrawnFrames, rng: random.Random) -> Rollout:
@@ -167,7 +169,9 @@ def glance_rollout(frames: DrawnFrames, rng: random.Random) -> Rollout:
     second = rng.randrange(10) if rng.random() < 0.7 else rng.randrange(LONGEST)
     *more, ask = (ask_about_board(board, rng) for _ in range(5))
     conclusions = " ".join(f"{other.lead} {other.answer}." for other in more)
-    segments, answer = conclude(f"{ask.text} Second {second}: {describe(board)} {conclusions}", ask.lead, ask.answer)
+    segments, answer = conclude(
+        f"{ask.text} Second {second}: {describe(board)} {conclusions}", ask.lead, ask.answer
+    )
     frame = frames.ref(board).model_copy(update={"seconds": float(second)})
     return finish_rollout(Question(text=ask.text), [frame], segments, answer, rng)
 

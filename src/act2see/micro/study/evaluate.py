@@ -1,7 +1,6 @@
-"""Measure the micro models on held-out clips, through the real graph: `act2see micro test`.
+"""Ask questions of the board world through the real graph, and report rates.
 
-Every figure has a 95 % Wilson interval and its number of questions. The answers, the called tools, and the
-contents of retrieved and generated frames are compared with the world.
+Every rate has a 95 % Wilson interval and its number of questions.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import tempfile
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,19 +20,18 @@ from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
 from act2see.graphs.state import AskContext
-from act2see.micro.questions import FAMILIES, Item, Split, ToolCall, make_item
-from act2see.micro.recipe.learn_generator import score_edit
+from act2see.micro.drafts import REFUSAL
+from act2see.micro.questions import FAMILIES, Item
 from act2see.micro.world import write_clip
-from act2see.tools.frames import Generated
 from act2see.tools.runtime.intervals import wilson_interval
 from act2see.tools.runtime.markdown import markdown_table
-from act2see.trace.record import Frames
 from act2see.trace.trace import Trace
 from act2see.training.concurrency import map_concurrently
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+_TIME = re.compile(r"\d+(?:\.\d+)?")
 OnAnswer = Callable[[str, int, int], None]
 """A function that is called with the name of a figure, the number of answers so far, and the number of
 questions."""
@@ -119,13 +117,28 @@ class AnsweredItem:
 
     @property
     def right(self) -> bool:
-        """Whether the answer is the correct one."""
-        return (self.trace.choice or self.trace.answer) == self.item.answer
+        """Whether the answer is the correct one. A time is right within a third of a second."""
+        given = self.trace.choice or self.trace.answer or ""
+        if self.item.family == "when" and self.item.answer.startswith("at "):
+            return equal_times(given, self.item.answer)
+        return given == self.item.answer
+
+    @property
+    def declined(self) -> bool:
+        """Whether the question was said to be beyond the board."""
+        return self.trace.answer == REFUSAL
 
     @property
     def called(self) -> set[str]:
         """The tags of the trace's calls."""
         return {c.tag for c in self.trace.calls}
+
+
+def equal_times(given: str, wanted: str) -> bool:
+    """Return whether two answers name as many times, each within a third of a second of its counterpart."""
+    times = [float(t) for t in _TIME.findall(given)]
+    right = [float(t) for t in _TIME.findall(wanted)]
+    return len(times) == len(right) and all(abs(a - b) < 0.35 for a, b in zip(times, right, strict=True))
 
 
 def micro_config(weights: Path | None, cache: Path, vlm: str = "vlm") -> Config:
@@ -201,7 +214,8 @@ async def ask_all(
         if not clip.exists():
             await asyncio.to_thread(write_clip, item.clip, clip)
         question: Any = {"video": str(clip), "question": item.text, "options": list(item.options)}
-        result = await graph.ainvoke(question, context=context)
+        asked = replace(context or AskContext(), earlier=item.earlier)
+        result = await graph.ainvoke(question, context=asked)
         done += 1
         if progress:
             progress(done)
@@ -235,121 +249,3 @@ def count_answers(answers: Sequence[AnsweredItem]) -> dict[str, Any]:
         "needed and called": called,
         "tokens": sum(a.trace.usage.tokens for a in answers),
     }
-
-
-def run(n: int = 800, weights: Path | None = None, progress: OnAnswer | None = None) -> Report:
-    """Measure all figures.
-
-    Args:
-        n: The number of test questions. A quarter as many held-out questions are asked too. The comparisons
-            without tools, without SFT and without generation use the relevant test questions.
-        weights: The folder of the weights; None for the shipped ones.
-        progress: Called after each answer.
-    """
-    with tempfile.TemporaryDirectory() as temporary:
-        return asyncio.run(_run(n, weights, Path(temporary), progress))
-
-
-async def _run(n: int, weights: Path | None, folder: Path, progress: OnAnswer | None) -> Report:
-    clips = folder / "clips"
-    config = micro_config(weights, folder / "cache")
-    base_config = micro_config(weights, folder / "cache", "base")
-
-    async def ask(
-        name: str, items: list[Item], tools: tuple[str, ...] | None = None, config: Config = config
-    ) -> tuple[list[AnsweredItem], Parts]:
-        def report(done: int) -> None:
-            if progress:
-                progress(name, done, len(items))
-
-        context = AskContext(tools=tools) if tools is not None else None
-        return await ask_all(config, items, clips, context, report)
-
-    items, rare = _draw(n, "test"), _draw(n // 4, "held_out")
-    hidden = [item for item in items if item.family == "blink" and not item.in_view]
-    unseen = [item for item in items if item.family == "imagine" and not item.in_view]
-    full, parts = await ask("both tools", items)
-    held_out, _ = await ask("held-out pairs", rare)
-    blind, _ = await ask("blink, no tools", hidden, tools=())
-    base, _ = await ask("base model", hidden, config=base_config)
-    text, _ = await ask("imagine, text only", unseen, tools=("retrieve",))
-    return Report((*_answers(full, blind, base, text, held_out), *_decisions(full), *_frames(full, parts)))
-
-
-def _draw(count: int, split: Split) -> list[Item]:
-    return [make_item(FAMILIES[i % 4], i // 4, split) for i in range(count)]
-
-
-def _rate(name: str, asked: Sequence[AnsweredItem], goal: float | None = None, at_most: bool = False) -> Rate:
-    return Rate(name, sum(a.right for a in asked), len(asked), goal, at_most)
-
-
-def _answers(
-    full: list[AnsweredItem],
-    blind: list[AnsweredItem],
-    base: list[AnsweredItem],
-    text: list[AnsweredItem],
-    held_out: list[AnsweredItem],
-) -> list[Rate]:
-    """Return the rates of right answers.
-
-    Args:
-        full: Answers to all questions with both tools.
-        blind: Answers without tools.
-        base: Answers of the base model.
-        text: Answers without generation.
-        held_out: Answers about held-out pairs.
-    """
-    asked_as_text = {a.item.seed for a in text}
-    rates = [_rate("Act2See (both tools), all families", full, 0.95)]
-    for family in FAMILIES:
-        # Two no-break spaces indent the name in a Markdown table too.
-        rates.append(_rate(f"\u00a0\u00a0{family}", [a for a in full if a.item.family == family]))
-    with_frame = [a for a in full if a.item.seed in asked_as_text]
-    return [
-        *rates,
-        _rate("*blink* out of view, without tools (same weights)", blind, 0.35, True),
-        _rate("*blink* out of view, base model (before SFT)", base, 0.35, True),
-        _rate("*imagine* not in view, text only (same weights)", text),
-        _rate("*imagine* not in view, with the generated frame", with_frame),
-        _rate("held-out shape-colour pairs", held_out, 0.90),
-    ]
-
-
-def _decisions(full: list[AnsweredItem]) -> list[Rate]:
-    """Return the rates of tool decisions, counted over pairs of question and tag."""
-    pairs = [(tag in a.item.needed, tag in a.called) for a in full for tag in ("retrieve", "generate")]
-    right = sum(needed and called for needed, called in pairs)
-    needed = sum(needed for needed, _ in pairs)
-    called = sum(called for _, called in pairs)
-    return [
-        Rate("tool decision: recall (called where needed)", right, needed, 0.98),
-        Rate("tool decision: precision (needed where called)", right, called, 0.98),
-    ]
-
-
-def _frames(full: list[AnsweredItem], parts: Parts) -> list[Rate]:
-    """Return the rates of returned frames that show the expected board."""
-    event: list[bool] = []
-    satisfied: list[bool] = []
-    kept: list[bool] = []
-    for answered in full:
-        clip = answered.item.clip
-        expected = {s.tag: s.expect for s in answered.item.chain if isinstance(s, ToolCall)}
-        for returned in answered.trace.segments:
-            if not isinstance(returned, Frames) or not returned.frames or returned.tag not in expected:
-                continue
-            frame = returned.frames[0]
-            if isinstance(frame.provenance, Generated) and clip.edit:
-                source = clip.at(frame.provenance.anchor.seconds)
-                pixels = parts.resources.store.get(frame.digest)
-                is_satisfied, is_kept = score_edit(source, clip.edit, pixels)
-                satisfied.append(is_satisfied)
-                kept.append(is_kept)
-            else:
-                event.append(set(clip.at(frame.seconds).pieces) == set(expected[returned.tag].pieces))
-    return [
-        Rate("retrieved frame shows the event", sum(event), len(event), 0.98),
-        Rate("generated frame satisfies its query", sum(satisfied), len(satisfied), 0.90),
-        Rate("generated frame leaves the rest as it was", sum(kept), len(kept), 0.90),
-    ]
