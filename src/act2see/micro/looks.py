@@ -27,8 +27,8 @@ def sampled_frames(event: Short) -> list[int]:
 
 
 def seconds_of(frame: int) -> float:
-    """Return the time of a frame, to a tenth of a second, as the model reads it."""
-    return round(frame / FPS, 1)
+    """Return the time of a frame, as traces round it."""
+    return round(frame / FPS, 4)
 
 
 def retrieve(query: str, seen: Board, at: float = 0.0) -> tuple[Step, ...]:

@@ -17,7 +17,7 @@ from act2see.micro.drafts import (
     draw_yes_or_no,
     yes_or_no,
 )
-from act2see.micro.draws import draw_hops, draw_tipping
+from act2see.micro.draws import draw_hops
 from act2see.micro.looks import state_whether
 from act2see.micro.words import (
     count_colour,
@@ -28,7 +28,7 @@ from act2see.micro.words import (
     places_on_path,
     view_of,
 )
-from act2see.micro.world import CELLS, COLOURS, FPS, SHAPES, Board, Clip, cell_name
+from act2see.micro.world import CELLS, COLOURS, FPS, SHAPES, SIDES, Board, Clip, cell_name
 
 
 def draw_plain(rng: random.Random, frames: int, held_out: bool) -> Draft:
@@ -45,9 +45,8 @@ def add_tipping(rng: random.Random, clip: Clip) -> Clip:
     seconds = range(last // FPS + 1, clip.frames // FPS)
     if not seconds:
         return clip
-    return replace(
-        clip, slow=(*clip.slow, (rng.choice(seconds) * FPS, draw_tipping(rng, board).apply(board)))
-    )
+    tipped = board.tip(rng.choice(SIDES))
+    return replace(clip, slow=(*clip.slow, (rng.choice(seconds) * FPS, tipped)))
 
 
 def _plain_colour(rng: random.Random, clip: Clip, board: Board) -> Draft:

@@ -185,7 +185,7 @@ def name_changes(first: Board, last: Board) -> str:
 
 def name_times(times: Sequence[float]) -> str:
     """Return times as an answer: "at 3.7 s", "at 2 and 5 s"."""
-    return f"at {' and '.join(f'{t:g}' for t in times)} s"
+    return f"at {' and '.join(f'{round(t, 1):g}' for t in times)} s"
 
 
 def closing(lead: str, answer: str) -> str:

@@ -22,7 +22,7 @@ from act2see.micro.wordings import load_wordings
 from act2see.micro.words import describe_seen, view_of
 from act2see.micro.world import FPS
 from act2see.tools.frames import FrameRef
-from act2see.tools.video.store import FrameStore
+from act2see.tools.video.store import FrameSource
 from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, Turn, Versions, Video
 from act2see.trace.trace import Trace
 from act2see.training.sft.forward import Batch
@@ -169,7 +169,7 @@ class Traces(RolloutLesson):
 
     traces: Sequence[Trace] = field(default=(), compare=False)
     """The traces, sorted by length."""
-    store: FrameStore | None = field(default=None, compare=False)
+    store: FrameSource | None = field(default=None, compare=False)
     """The store of their frames."""
 
     def __call__(self, number: int) -> Batch:

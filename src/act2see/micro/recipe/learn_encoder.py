@@ -24,8 +24,9 @@ import numpy as np
 from act2see.micro.recipe.learn_generator import draw_edit, draw_source, edit_texts, to_tensor
 from act2see.micro.recipe.models import build_encoder, encoder_image_processor
 from act2see.micro.recipe.tokenizers import bert_tokenizer
+from act2see.micro.wordings import load_wordings
 from act2see.micro.words import edit_query
-from act2see.micro.world import CELLS, COLOURS, GRID, SHAPES, SIDES, Board, Cell, Edit
+from act2see.micro.world import CELLS, COLOURS, GRID, SHAPES, SIDES, Board, Cell, Edit, cell_name
 from act2see.training.sft.loop import Progress
 
 if TYPE_CHECKING:
@@ -82,33 +83,44 @@ def grade(claims: tuple[Claim, ...], board: Board) -> float:
     return sum(is_true(c, board) for c in claims) / len(claims)
 
 
+_IN_PEOPLES_WORDS = 0.45
+"""Share of the searches that are put as people type them."""
+
+
 def draw_phrase(rng: random.Random, board: Board) -> Phrase:
-    """Draw a phrase that is mostly true of `board`."""
+    """Draw a phrase that is mostly true of `board`: in the world's own words, or in people's."""
     shape = rng.choice(SHAPES) if rng.random() < 0.25 else rng.choice(board.pieces).shape
     lit = board.lit.shape if board.lit and rng.random() < 0.8 else shape
+    found = board.find(shape)
     kind = rng.random()
     if kind < 0.22:
-        return f"the {lit} blinks", (("blink", lit),)
+        return _word(rng, "find_blink", {"x": lit}, f"the {lit} blinks"), (("blink", lit),)
     if kind < 0.27:
         return "a shape blinks", (("blink", ""),)
     if kind < 0.42:
-        return f"the {shape}", (("there", shape),)
+        return _word(rng, "find_there", {"x": shape}, f"the {shape}"), (("there", shape),)
     if kind < 0.62:
-        found = board.find(shape)
         colour = found.colour if found and rng.random() < 0.8 else rng.choice(list(COLOURS))
-        wordings = (f"the {shape} is {colour}", f"a {colour} {shape}", f"the {colour} {shape}")
-        return rng.choice(wordings), (("is", shape, colour),)
+        own = rng.choice((f"the {shape} is {colour}", f"a {colour} {shape}", f"the {colour} {shape}"))
+        return _word(rng, "find_is", {"x": shape, "colour": colour}, own), (("is", shape, colour),)
     if kind < 0.74:
-        found = board.find(shape)
-        place = search_name(found.cell if found and rng.random() < 0.8 else rng.choice(CELLS))
-        return f"the {shape} at {place}", (("at", shape, place),)
+        cell = found.cell if found and rng.random() < 0.8 else rng.choice(CELLS)
+        own = f"the {shape} at {search_name(cell)}"
+        text = _word(rng, "find_at", {"x": shape, "place": cell_name(cell)}, own)
+        return text, (("at", shape, search_name(cell)),)
     edit, _ = draw_edit(rng, board)
     if board.tipped and rng.random() < 0.8:
         edit = Edit(board.tipped, edit.without)
     away: tuple[Claim, ...] = (("gone", edit.without),) if edit.without else ()
     if rng.random() < 0.5 and board.lit:
         return edit_query(edit, lit), (("blink", lit), ("blink", lit), ("tipped", edit.side), *away)
-    return edit_query(edit), (("calm",), ("calm",), ("tipped", edit.side), *away)
+    calm: tuple[Claim, ...] = (("calm",), ("calm",), ("tipped", edit.side), *away)
+    return (edit_query(edit) if away else _word(rng, "find_tipped", {"side": edit.side}, edit_query(edit))), calm
+
+
+def _word(rng: random.Random, kind: str, slots: dict[str, str], own: str) -> str:
+    """Return a search as somebody would type it, or in the world's own words."""
+    return load_wordings().search(kind, slots, rng) if rng.random() < _IN_PEOPLES_WORDS else own
 
 
 def tokenizer_texts() -> list[str]:

@@ -1,0 +1,243 @@
+"""The answer of each everyday question follows from the frames of its clip."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+
+import pytest
+
+from act2see.micro.drafts import REFUSAL
+from act2see.micro.kinds import KINDS, slots_of
+from act2see.micro.questions import EVERYDAY, FAMILIES, Family, Item, Seen, ToolCall, item_of, make_item
+from act2see.micro.words import describe_view, view_of
+from act2see.micro.world import FPS, Board, cell_name
+
+COUNT = 250
+
+
+def boards(item: Item) -> list[Board]:
+    """Return the board of every frame."""
+    return [item.clip.board(frame) for frame in range(item.clip.frames)]
+
+
+def lasting(item: Item) -> list[Board]:
+    """Return the board of every frame without short events."""
+    return [item.clip.base(frame) for frame in range(item.clip.frames)]
+
+
+def lit_frames(item: Item, shape: str) -> list[int]:
+    """Return the numbers of the frames in which a shape ("" for any) is lit."""
+    shown = enumerate(boards(item))
+    return [frame for frame, board in shown if board.lit and shape in ("", board.lit.shape)]
+
+
+def move_seconds(item: Item, shape: str) -> list[float]:
+    """Return the times at which a shape changes its place."""
+    places = [board.find(shape) for board in lasting(item)]
+    times = []
+    for frame in range(1, len(places)):
+        before, now = places[frame - 1], places[frame]
+        if before and now and before.cell != now.cell:
+            times.append(frame / FPS)
+    return times
+
+
+def place_of(board: Board, shape: str) -> str:
+    return cell_name(board.piece(shape).cell)
+
+
+def content(board: Board, place: str) -> str:
+    return next((p.shape for p in board.pieces if cell_name(p.cell) == place), "nothing")
+
+
+def shows(item: Item, shape: str) -> bool:
+    return any(board.find(shape) for board in boards(item))
+
+
+def times_in(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)]
+
+
+def yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
+def first_of(times: dict[str, float]) -> str:
+    return min(times, key=lambda shape: times[shape])
+
+
+def expected(item: Item) -> str | None:  # noqa: PLR0911, PLR0912
+    """Return the answer as the frames give it; None for a kind that is checked in another way."""
+    slots = dict(item.asked.slots)
+    x, y, z = (slots.get(name, "") for name in "xyz")
+    kind = item.asked.kind
+    first, last = lasting(item)[0], lasting(item)[-1]
+    if kind == "colour":
+        seen = next((p for board in boards(item) if (p := board.find(x)) and not p.lit), None)
+        return seen.colour if seen else f"There is no {x} in this clip."
+    if kind in ("start", "end"):
+        board = first if kind == "start" else last
+        return place_of(board, x) if board.find(x) else "nowhere"
+    if kind in ("what_at_start", "what_at_end"):
+        return content(first if kind == "what_at_start" else last, slots["place"])
+    if kind == "what_at":
+        before, after = content(first, slots["place"]), content(last, slots["place"])
+        return before if before == after else f"{before} at the start, {after} at the end"
+    if kind == "how_many":
+        return str(len(first.pieces))
+    if kind == "how_many_colour":
+        return str(sum(p.colour == slots["colour"] for p in first.pieces))
+    if kind == "how_many_moves":
+        return str(len(move_seconds(item, x)))
+    if kind == "how_many_blink":
+        return str(len({board.lit.shape for board in boards(item) if board.lit}))
+    if kind == "is_there":
+        return yes(shows(item, x))
+    if kind == "is_there_colour":
+        found = [p for board in boards(item) if (p := board.find(x)) and not p.lit]
+        return yes(any(p.colour == slots["colour"] for p in found))
+    if kind in ("is_colour", "is_at", "does_move") and not shows(item, x):
+        return f"There is no {x} in this clip."
+    if kind == "is_colour":
+        return yes(first.piece(x).colour == slots["colour"])
+    if kind == "is_at":
+        return yes(any(place_of(board, x) == slots["place"] for board in lasting(item)))
+    if kind == "does_move":
+        return yes(bool(move_seconds(item, x)))
+    if kind == "any_moves":
+        return yes(any(move_seconds(item, p.shape) for p in first.pieces))
+    if kind == "does_blink":
+        return yes(bool(lit_frames(item, x)))
+    if kind == "any_blinks":
+        return yes(bool(lit_frames(item, "")))
+    if kind == "which_first":
+        lit = {shape: float(frames[0]) for shape in (x, y) if (frames := lit_frames(item, shape))}
+        return first_of(lit) if lit else "Neither of them blinks in this clip."
+    if kind == "which_first_moves":
+        moved = {shape: times[0] for shape in (x, y) if (times := move_seconds(item, shape))}
+        return first_of(moved) if moved else "Neither of them moves in this clip."
+    if kind in ("two_blinks", "moved_between"):
+        for shape in (y, z):
+            if not lit_frames(item, shape):
+                return f"The {shape} does not blink in this clip."
+        places = [place_of(boards(item)[lit_frames(item, shape)[0]], x) for shape in (y, z)]
+        if kind == "two_blinks":
+            return ", then ".join(places)
+        return yes(places[0] != places[1])
+    if kind == "what_changed":
+        changes = [f"The board is tipped to the {last.tipped}."] if last.tipped else []
+        for p in first.ordered():
+            if (now := last.piece(p.shape)).cell != p.cell:
+                changes.append(f"The {p.shape} moves from {cell_name(p.cell)} to {cell_name(now.cell)}.")
+        return " ".join(changes) or "Nothing changes."
+    if kind == "describe":
+        return describe_view(view_of(item.clip))
+    if kind == "beyond":
+        return REFUSAL
+    return None
+
+
+@pytest.mark.parametrize("family", EVERYDAY)
+def test_answers_follow_from_the_frames(family: Family) -> None:
+    checked = 0
+    for index in range(COUNT):
+        item = make_item(family, index, "validation")
+        right = expected(item)
+        if right is not None:
+            assert item.answer == right, (index, item.text)
+            checked += 1
+    assert checked > COUNT / 4 or family == "when"
+
+
+def test_times_lie_within_the_event() -> None:
+    for index in range(COUNT):
+        item = make_item("when", index, "validation")
+        slots = dict(item.asked.slots)
+        if item.asked.kind == "when_moves":
+            assert times_in(item.answer) == move_seconds(item, slots["x"])
+        elif item.asked.kind == "when_appears" and item.answer == "from the start":
+            assert item.clip.board(0).find(slots["x"])
+        else:
+            (time,) = times_in(item.answer)
+            board = item.clip.board(round(time * FPS))
+            lit = board.lit
+            if item.asked.kind == "when_appears":
+                assert board.find(slots["x"])
+            else:
+                assert lit
+                assert lit.shape in (slots.get("x"), lit.shape if "x" not in slots else None)
+
+
+def test_false_premises_are_false() -> None:
+    answers = Counter()
+    for index in range(COUNT):
+        item = make_item("false", index, "validation")
+        shape = re.search(r"(?:The|no) (\w+) (?:does|in)", item.answer)
+        if "does not blink" in item.answer or item.answer == "Nothing blinks in this clip.":
+            assert not lit_frames(item, shape[1] if shape else ""), item
+        elif "does not move" in item.answer:
+            assert shape
+            assert not move_seconds(item, shape[1])
+        elif item.answer.startswith("There is no"):
+            assert shape
+            assert not shows(item, shape[1])
+        answers[re.sub(r"(The|no) \w+", r"\1 _", item.answer)] += 1
+    assert len(answers) >= 7
+    assert "yes" not in answers
+
+
+@pytest.mark.parametrize("family", [f for f in EVERYDAY if f not in ("beyond", "describe", "changes", "plain")])
+def test_wordings_do_not_reveal_whether_to_call(family: Family) -> None:
+    """A kind that needs a look in some clips needs none in others."""
+    looks: dict[str, Counter[bool]] = defaultdict(Counter)
+    for index in range(600):
+        item = make_item(family, index)
+        looks[item.asked.kind][bool(item.needed)] += 1
+    if family == "false":
+        return
+    for kind, counts in looks.items():
+        if kind == "how_many_blink":  # always ends with a look that shows nothing new
+            continue
+        needed = counts[True] / counts.total()
+        assert needed == 0 or 0.1 < needed < 0.95, (kind, counts)
+
+
+@pytest.mark.parametrize("family", (*FAMILIES, *EVERYDAY))
+def test_every_look_is_described_and_its_frame_is_sampled(family: Family) -> None:
+    for index in range(100):
+        item = make_item(family, index)
+        for step, after in zip(item.chain, item.chain[1:], strict=False):
+            if isinstance(step, ToolCall) and step.tag == "retrieve":
+                assert isinstance(after, Seen)
+                assert item.clip.at(step.at) == step.expect
+                assert step.any_frame or step.expect not in item.clip.view()
+        first = item.chain[0]
+        assert isinstance(first, str)
+        assert first.startswith(item.asked.text)
+
+
+def test_seeds_name_their_items() -> None:
+    for split in ("train", "validation", "test", "held_out"):
+        for family in (*FAMILIES, *EVERYDAY):
+            item = make_item(family, 7, split)  # type: ignore[arg-type]
+            assert item_of(item.seed) == item
+            if split == "train":
+                assert make_item(family, 2_400_000).seed != make_item(family, 0, "validation").seed
+
+
+def test_each_kind_has_its_slots() -> None:
+    assert slots_of("where_when") == ("x", "y")
+    assert slots_of("beyond") == ()
+    asked = {make_item(f, i).asked.kind for f in (*FAMILIES, *EVERYDAY) for i in range(400)}
+    assert asked == set(KINDS)
+
+
+def test_long_clips_are_seen_in_twelve_frames() -> None:
+    item = make_item("both", 3, seconds=60)
+    view = view_of(item.clip)
+    assert len(view) <= 12
+    assert view[0][0] == 0
+    assert view[-1][0] == 59
+    changed = {second for second, board in enumerate(item.clip.view()) if board != item.clip.view()[second - 1]}
+    assert changed - {0} <= {second for second, _ in view}
