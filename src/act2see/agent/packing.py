@@ -85,6 +85,11 @@ class Packer:
         self.cached_bytes = 0
         """The bytes of the patches that are kept now."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is kept: another process makes it again, faster than it would be sent."""
+        empty = {"_pieces": {}, "_patches": OrderedDict(), "cached_bytes": 0}
+        return {**self.__dict__, **empty}
+
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Packer:
         """Return a packer for a checkpoint.

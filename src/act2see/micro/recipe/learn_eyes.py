@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,12 @@ import numpy as np
 
 from act2see.agent.packing import Packer
 from act2see.micro.recipe.learn_encoder import draw_seen_board
-from act2see.micro.recipe.models import IMAGE
+from act2see.micro.recipe.models import IMAGE, PATCH
+from act2see.micro.recipe.prefetch import Workers
 from act2see.micro.world import CELLS, COLOURS, GRID, NAMELESS_SHAPES, SHAPES, SIDES, Board, Pixels, render
 from act2see.tools.frames import FrameRef
-from act2see.training.sft.collate import equal_frames
-from act2see.training.sft.loop import Progress, warm_cosine
+from act2see.training.sft.forward import Batch, see, to_device
+from act2see.training.sft.loop import Progress, fast_products, warm_cosine
 
 if TYPE_CHECKING:
     import torch
@@ -99,12 +100,34 @@ def _draw_patches(
     return packer.patches(refs, lambda ref: drawn[ref.digest])
 
 
-def _reading_loss(heads: Any, seen: Sequence[torch.Tensor], boards: list[Board]) -> Any:
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """The lesson of the eyes: boards and what their cells show.
+
+    Its batches hold `pixel_values`, `image_grid_thw` (n, 3) and the `labels` of `cell_labels` (n, 9, 7).
+    """
+
+    packer: Packer
+    batch: int
+    seed: int
+
+    def __call__(self, number: int) -> Batch:
+        import torch
+
+        rng, noise = random.Random(f"{self.seed} {number}"), np.random.default_rng((self.seed, number))
+        boards = [make_nameless(draw_seen_board(rng), rng) for _ in range(self.batch)]
+        patches = _draw_patches(boards, f"eyes-{self.seed}-{number}", self.packer, rng, noise)
+        side = IMAGE // PATCH
+        grids = torch.tensor([[1, side, side]] * self.batch)
+        return {"pixel_values": patches, "image_grid_thw": grids, "labels": cell_labels(boards)}
+
+
+def _reading_loss(heads: Any, seen: Sequence[torch.Tensor], labels: torch.Tensor) -> Any:
     """Return the sum of all heads' losses; `seen` holds the tokens `(n * 9, D)` of each output."""
     import torch
     from torch.nn.functional import cross_entropy
 
-    wanted = cell_labels(boards).flatten(0, 1).unbind(-1)
+    wanted = labels.flatten(0, 1).unbind(-1)
     losses = []
     for head, tokens in zip(heads, seen, strict=True):
         for read, want in zip(head(tokens).split(CLASSES, -1), wanted, strict=True):
@@ -130,33 +153,35 @@ def train_eyes(
     batch: int = 96,
     seed: int = 0,
     progress: Progress | None = None,
+    workers: Workers | None = None,
 ) -> None:
     """Train a model's vision tower in place, with the outputs for DeepStack, and freeze it.
 
     Args:
-        model: The VLM.
+        model: The VLM, on the device that trains it.
         packer: The packer of its frames.
         steps: The number of steps.
         batch: The number of boards in a step.
         seed: The seed of the data.
         progress: Called every 25 steps with a name, the step, the number of steps and the loss.
+        workers: The processes that draw the boards. Default: this one.
     """
     import torch
 
-    rng, noise = random.Random(seed), np.random.default_rng(seed)
     visual = model.model.visual
     mergers = [visual.merger, *visual.deepstack_merger_list]
     width = model.config.text_config.hidden_size
-    heads = torch.nn.ModuleList(torch.nn.Linear(width, sum(CLASSES)) for _ in mergers)
+    device = model.device
+    heads = torch.nn.ModuleList(torch.nn.Linear(width, sum(CLASSES)) for _ in mergers).to(device)
     trainable = [*visual.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(trainable, RATE, weight_decay=0.01)
-    grid = torch.tensor([[1, IMAGE // 8, IMAGE // 8]] * batch)
-    with equal_frames(model):
-        for step in range(steps):
-            boards = [make_nameless(draw_seen_board(rng), rng) for _ in range(batch)]
-            out = visual(_draw_patches(boards, f"eyes-{seed}-{step}", packer, rng, noise), grid)
-            seen = (out.pooler_output, *out.deepstack_features)
-            loss = _reading_loss(heads, seen, boards)
+    optimiser = torch.optim.AdamW(trainable, RATE, weight_decay=0.01, fused=device.type == "cuda" or None)
+    looks = (workers or Workers(0)).batches(Looks(packer, batch, seed), steps)
+    with fast_products(device.type):
+        for step, drawn in enumerate(looks):
+            on_device = to_device(drawn, device)
+            merged, deep = see(visual, on_device["pixel_values"], on_device["image_grid_thw"])
+            seen = (merged, *deep)
+            loss = _reading_loss(heads, seen, on_device["labels"])
             for group in optimiser.param_groups:
                 group["lr"] = warm_cosine(step, steps, RATE, 40)
             optimiser.zero_grad()

@@ -25,6 +25,7 @@ from act2see.micro.recipe.lessons import (
     trace_batches,
 )
 from act2see.micro.recipe.models import build_vlm, vlm_image_processor
+from act2see.micro.recipe.prefetch import Workers, processes_for
 from act2see.micro.recipe.tokenizers import qwen_tokenizer
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
@@ -35,7 +36,12 @@ if TYPE_CHECKING:
 
 
 def train_base(
-    steps: int = 3200, answers: int = 490, batch: int = 32, seed: int = 0, progress: Progress | None = None
+    steps: int = 3200,
+    answers: int = 490,
+    batch: int = 32,
+    seed: int = 0,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
     """Train the base model from random weights.
 
@@ -45,6 +51,7 @@ def train_base(
         batch: The number of rollouts in a step.
         seed: The seed of weights and data.
         progress: Called every 25 steps.
+        device: The device that trains it.
 
     Returns:
         The model and its packer.
@@ -53,7 +60,7 @@ def train_base(
 
     torch.manual_seed(seed)
     tokenizer = qwen_tokenizer(sentences())
-    model = build_vlm(tokenizer)
+    model = build_vlm(tokenizer).to(device)
     packer = Packer(tokenizer, vlm_image_processor(), model.config.image_token_id, cache_bytes=128 << 20)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     pad = tokenizer.pad_token_id
@@ -62,7 +69,8 @@ def train_base(
         fit(model, batches, steps, rate=1e-3, warmup=warmup, name=name, progress=progress)
 
     part = steps // 16
-    train_eyes(model, packer, 2 * part, seed=seed, progress=progress)
+    with Workers(processes_for(device), pin=device == "cuda") as workers:
+        train_eyes(model, packer, 2 * part, seed=seed, progress=progress, workers=workers)
     # First single frames, with many in a step, then short clips, then whole ones. At twice this learning rate
     # the model does not learn to see at all.
     learn("frames", glance_batches(packer, pad, end, 48, seed), 2 * part, warmup=60)
@@ -97,6 +105,7 @@ def train_sft(
     batch: int = 32,
     seed: int = 0,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> tuple[Qwen3VLForConditionalGeneration, Packer]:
     """Fine-tune the base model on traces.
 
@@ -108,6 +117,7 @@ def train_sft(
         batch: The number of traces in a step.
         seed: The seed of the data.
         progress: Called every 25 steps.
+        device: The device that trains it.
 
     Returns:
         The model and its packer.
@@ -119,6 +129,7 @@ def train_sft(
     packer = Packer.from_pretrained(base)
     packer.cache_bytes = 11 << 30  # 200,000 frames
     model: Any = Qwen3VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32)
+    model.to(device)
     model.model.visual.requires_grad_(False)
     tokenizer = packer.codec.tokenizer
     pad, end = tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")

@@ -158,6 +158,11 @@ class Workers:
         self._worker(number).send(pickle.dumps(request))
 
 
+def processes_for(device: str) -> int:
+    """Return how many processes make batches for a device: a CPU that trains has no core to spare."""
+    return max(1, (os.cpu_count() or 1) - 1) if device == "cuda" else 0
+
+
 @contextmanager
 def prefetch(lesson: Lesson, steps: int, processes: int, pin: bool = False) -> Iterator[Iterator[Batch]]:
     """Yield batches 0 to `steps - 1` of one lesson, made by processes of their own.
