@@ -24,7 +24,8 @@ def test_the_whole_recipe_runs_and_leaves_weights_that_answer(tmp_path: Path) ->
     seconds = recipe.train(tmp_path / "weights", quick=True, progress=lambda name, *_: reported.add(name))
     assert set(seconds) == set(recipe.STAGES)
     assert {"eyes", "frames", "short clips", "clips", "recall", "facts", "vlm"} <= reported
-    assert json.loads((tmp_path / "weights" / "recipe.json").read_text())["steps"] == recipe.QUICK
+    written = json.loads((tmp_path / "weights" / "recipe.json").read_text())
+    assert (written["steps"], written["device"]) == (recipe.QUICK, recipe.choose_device("auto"))
     tensors = load_file(tmp_path / "weights" / "vlm" / "model.safetensors")
     assert {t.dtype for t in tensors.values()} == {torch.float16}
 
@@ -43,4 +44,14 @@ def test_the_whole_recipe_runs_and_leaves_weights_that_answer(tmp_path: Path) ->
 def test_an_unknown_stage_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no stage 'encodr'"):
         recipe.train(tmp_path, stages=("encodr",))
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_unknown_or_missing_device_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="no device 'gpu'"):
+        recipe.train(tmp_path, device="gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="no CUDA GPU"):
+        recipe.train(tmp_path, device="cuda")
+    assert recipe.choose_device("auto") == "cpu"
     assert not any(tmp_path.iterdir())

@@ -103,6 +103,9 @@ def train(
         list[str] | None, typer.Option(help="Train only this stage; can be repeated. Default: all.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The seed of every stage.")] = 0,
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, or auto: a CUDA GPU if there is one, else the CPU.")
+    ] = "auto",
 ) -> None:
     """Train the small models from scratch.
 
@@ -114,7 +117,7 @@ def train(
     retain_freed_memory()
     with progress_bar() as bar:
         stages = tuple(stage) if stage else recipe.STAGES
-        seconds = recipe.train(to, quick, _StageProgress(bar), stages, seed)
+        seconds = recipe.train(to, quick, _StageProgress(bar), stages, seed, device)
     for name, spent in seconds.items():
         say(f"{name}: {spent:.0f} s")
     say(f"weights in {to}: name its folders as `weights` in a config file (act2see config show micro)")

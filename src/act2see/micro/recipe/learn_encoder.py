@@ -172,14 +172,15 @@ class _Objective:
         import torch
 
         self.model = model
+        self.device = model.device
         self.tokenizer = tokenizer
         self.noise = noise
         width = model.config.vision_config.hidden_size
         all_queries = model.config.num_query_tokens * width
-        self.scale = torch.nn.Parameter(torch.tensor(math.log(10.0)))
-        self.bias = torch.nn.Parameter(torch.tensor(-3.0))
-        self.cell_head = torch.nn.Linear(width, len(CONTENTS))
-        self.shape_head = torch.nn.Linear(all_queries, len(SHAPES) * len(WHERE_AND_HOW))
+        self.scale = torch.nn.Parameter(torch.tensor(math.log(10.0), device=self.device))
+        self.bias = torch.nn.Parameter(torch.tensor(-3.0, device=self.device))
+        self.cell_head = torch.nn.Linear(width, len(CONTENTS)).to(self.device)
+        self.shape_head = torch.nn.Linear(all_queries, len(SHAPES) * len(WHERE_AND_HOW)).to(self.device)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """Return all parameters to train, those of the model first."""
@@ -192,7 +193,7 @@ class _Objective:
 
         tokens = self.tokenizer(
             phrases, padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt"
-        )
+        ).to(self.device)
         read = self.model.qformer(
             query_embeds=self.model.embeddings(input_ids=tokens["input_ids"]),
             query_length=0,
@@ -213,7 +214,7 @@ class _Objective:
         from torch.nn.functional import normalize
 
         model = self.model
-        seen = model.vision_model(pixel_values=to_tensor(boards, self.noise))[0]
+        seen = model.vision_model(pixel_values=to_tensor(boards, self.noise).to(self.device))[0]
         queries = model.qformer(
             query_embeds=model.query_tokens.expand(len(seen), -1, -1), encoder_hidden_states=seen
         )[0]
@@ -225,7 +226,7 @@ class _Objective:
         """Return the loss of a batch: every pair towards its grade, ranking, and reading."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        target = grades_of(phrases, boards)
+        target = grades_of(phrases, boards).to(self.device)
         score, seen, queries = self.compare(boards, [text for text, _ in phrases])
         logits = score * self.scale.exp() + self.bias
         ranking = _ranking_loss(logits, target)
@@ -238,9 +239,10 @@ class _Objective:
 
         # Four patches of eight pixels make a cell. Each of them must identify the content of its cell.
         cells = self.cell_head(seen).flatten(0, 1)
-        by_cell = cross_entropy(cells, cell_contents(boards).flatten())
+        by_cell = cross_entropy(cells, cell_contents(boards).flatten().to(self.device))
         shapes = self.shape_head(queries.flatten(1)).view(-1, len(WHERE_AND_HOW))
-        by_shape = binary_cross_entropy_with_logits(shapes, shape_facts(boards).flatten(0, 1))
+        facts = shape_facts(boards).flatten(0, 1).to(self.device)
+        by_shape = binary_cross_entropy_with_logits(shapes, facts)
         return by_cell + by_shape * 4
 
 
@@ -268,7 +270,11 @@ def _ranking_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def train_encoder(
-    steps: int = 1500, batch: int = 64, seed: int = 0, progress: Progress | None = None
+    steps: int = 1500,
+    batch: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> tuple[Any, Any, Any]:
     """Train the encoder.
 
@@ -277,6 +283,7 @@ def train_encoder(
         batch: The number of boards, and of phrases, in a step.
         seed: The seed of weights and data.
         progress: Called every 50 steps with a name, the step, the number of steps and the loss.
+        device: The device that trains it.
 
     Returns:
         The model, its tokenizer and its image processor.
@@ -286,7 +293,7 @@ def train_encoder(
     torch.manual_seed(seed)
     rng = random.Random(seed)
     tokenizer = bert_tokenizer(tokenizer_texts())
-    model: Any = build_encoder(len(tokenizer))
+    model: Any = build_encoder(len(tokenizer)).to(device)
     objective = _Objective(model, tokenizer, np.random.default_rng(seed))
     optimiser = torch.optim.AdamW(objective.parameters(), RATE, weight_decay=0.01)
     model.train()
@@ -315,7 +322,7 @@ def _set_no_match(objective: _Objective, rng: random.Random) -> None:
     with torch.inference_mode():
         boards = [draw_seen_board(rng) for _ in range(256)]
         phrases = [draw_phrase(rng, board) for board in boards]
-        grades = grades_of(phrases, boards)
+        grades = grades_of(phrases, boards).to(objective.device)
         score, _, _ = objective.compare(boards, [text for text, _ in phrases])
     threshold = round(float(score[grades == 1].quantile(0.005)), 4)
     objective.model.config.act2see_no_match = threshold
@@ -350,7 +357,9 @@ def evaluate(encoder: Any, n: int = 200, split: Split = "validation") -> dict[st
     return {tag: sum(found) / max(1, len(found)) for tag, found in hits.items()}
 
 
-def learn(folder: Path, steps: int = 1500, seed: int = 0, progress: Progress | None = None) -> None:
+def learn(
+    folder: Path, steps: int = 1500, seed: int = 0, progress: Progress | None = None, device: str = "cpu"
+) -> None:
     """Train the encoder and save it.
 
     Args:
@@ -358,8 +367,9 @@ def learn(folder: Path, steps: int = 1500, seed: int = 0, progress: Progress | N
         steps: The number of steps.
         seed: The seed of weights and data.
         progress: Called every 50 steps.
+        device: The device that trains it.
     """
-    model, tokenizer, processor = train_encoder(steps, seed=seed, progress=progress)
+    model, tokenizer, processor = train_encoder(steps, seed=seed, progress=progress, device=device)
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)

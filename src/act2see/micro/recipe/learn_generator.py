@@ -82,7 +82,11 @@ def _rate(step: int, steps: int, peak: float) -> float:
 
 
 def train_vae(
-    steps: int = 1200, batch: int = 32, seed: int = 0, progress: Progress | None = None
+    steps: int = 1200,
+    batch: int = 32,
+    seed: int = 0,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> AutoencoderKL:
     """Train the VAE on boards, half of them edited.
 
@@ -91,12 +95,13 @@ def train_vae(
         batch: The number of boards in a step.
         seed: The seed of weights and data.
         progress: Called every 50 steps with a name, the step, the number of steps and the loss.
+        device: The device that trains it.
     """
     import torch
 
     torch.manual_seed(seed)
     rng, noise = random.Random(seed), np.random.default_rng(seed)
-    vae = build_vae()
+    vae = build_vae().to(device)
     optimiser = torch.optim.AdamW(vae.parameters(), 2e-3)
     for step in range(steps):
         boards = []
@@ -106,8 +111,9 @@ def train_vae(
                 edit, _ = draw_edit(rng, board)
                 board = edit.apply(board)
             boards.append(board)
-        clean = to_tensor(boards)
-        x = clean + torch.from_numpy(noise.normal(0, 3 / 127.5, clean.shape).astype(np.float32))
+        clean = to_tensor(boards).to(device)
+        drawn = noise.normal(0, 3 / 127.5, clean.shape).astype(np.float32)
+        x = clean + torch.from_numpy(drawn).to(device)
         for group in optimiser.param_groups:
             group["lr"] = _rate(step, steps, 2e-3)
         posterior = vae.encode(x).latent_dist
@@ -121,7 +127,8 @@ def train_vae(
         if progress and (step % 50 == 0 or step == steps - 1):
             progress("vae", step, steps, loss.item())
     with torch.no_grad():
-        z = vae.encode(to_tensor([draw_source(rng) for _ in range(128)])).latent_dist.mean
+        pixels = to_tensor([draw_source(rng) for _ in range(128)]).to(device)
+        z = vae.encode(pixels).latent_dist.mean
     vae.register_to_config(scaling_factor=float(1 / z.std()), shift_factor=float(z.mean()))
     return vae.eval()
 
@@ -168,7 +175,7 @@ def _encode(vae: AutoencoderKL, boards: Sequence[Board], noise: np.random.Genera
     parts = []
     with torch.no_grad():
         for i in range(0, len(boards), 256):
-            pixels = to_tensor(boards[i : i + 256], noise)
+            pixels = to_tensor(boards[i : i + 256], noise).to(vae.device)
             z = vae.encode(pixels).latent_dist.mean
             parts.append((z - vae.config.shift_factor) * vae.config.scaling_factor)
     return torch.cat(parts)
@@ -193,12 +200,13 @@ def _velocity_loss(
     start = (1 - sigma) * source + sigma * torch.randn_like(source)
     velocity = (start - target) / sigma
     # Half of the steps train at `sigma` itself, where the outcome is decided.
-    t = torch.where(torch.rand(batch) < 0.5, torch.ones(batch), torch.rand(batch)) * sigma
+    t = torch.where(torch.rand(batch) < 0.5, torch.ones(batch), torch.rand(batch)).to(source.device) * sigma
     x = target + t.view(-1, 1, 1, 1) * velocity
     embeds, _, pooled, _ = pipeline.encode_prompt(
         pool.queries[at : at + batch],
         None,
         None,
+        device=source.device,
         do_classifier_free_guidance=False,
         max_sequence_length=1,
     )
@@ -210,12 +218,16 @@ def _velocity_loss(
 
 
 def train_generator(
-    vae: AutoencoderKL, steps: int = 3500, batch: int = 48, seed: int = 0, progress: Progress | None = None
+    vae: AutoencoderKL,
+    steps: int = 3500,
+    batch: int = 48,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> StableDiffusion3Img2ImgPipeline:
     """Train the transformer and the text towers as a world model.
 
     Args:
-        vae: The trained VAE; its weights do not change.
+        vae: The trained VAE, on the device that trains the rest; its weights do not change.
         steps: The number of steps.
         batch: The number of edits in a step.
         seed: The seed of weights and data.
@@ -228,7 +240,7 @@ def train_generator(
 
     torch.manual_seed(seed)
     rng, noise = random.Random(seed), np.random.default_rng(seed)
-    pipeline = build_generator(vae, clip_tokenizer(edit_texts()))
+    pipeline = build_generator(vae, clip_tokenizer(edit_texts())).to(vae.device)
     trainable = torch.nn.ModuleList([pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2])
     optimiser = torch.optim.AdamW(trainable.parameters(), 1e-3, weight_decay=0.0)
     average = [p.detach().clone() for p in trainable.parameters()]
@@ -342,7 +354,12 @@ def evaluate(
 
 
 def learn(
-    folder: Path, vae_steps: int = 1200, steps: int = 3500, seed: int = 0, progress: Progress | None = None
+    folder: Path,
+    vae_steps: int = 1200,
+    steps: int = 3500,
+    seed: int = 0,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> dict[str, float]:
     """Train the VAE and the pipeline, and save them.
 
@@ -352,11 +369,12 @@ def learn(
         steps: The number of steps of the transformer and the text towers.
         seed: The seed of weights and data.
         progress: Called with the steps of both parts.
+        device: The device that trains them.
 
     Returns:
         The scores of the pipeline on new boards.
     """
-    vae = train_vae(vae_steps, seed=seed, progress=progress)
+    vae = train_vae(vae_steps, seed=seed, progress=progress, device=device)
     pipeline = train_generator(vae, steps, seed=seed, progress=progress)
     pipeline.save_pretrained(folder, safe_serialization=True)
     return evaluate(pipeline)

@@ -73,14 +73,14 @@ def train_base(
     model: Any = build_vlm(tokenizer).to(device)
     packer = Packer(tokenizer, vlm_image_processor(), model.config.image_token_id, cache_bytes=128 << 20)
     part = steps // 16
-    train_eyes(model, packer, 2 * part, seed=seed, progress=progress)
 
-    with Workers(processes_for(device)) as workers:
+    with Workers(processes_for(device), pin=device == "cuda") as workers:
 
         def learn(name: str, lesson: Lesson, steps: int, warmup: int = 20) -> None:
             batches = workers.batches(lesson, steps)
             fit(model, batches, steps, rate=1e-3, warmup=warmup, name=name, progress=progress)
 
+        train_eyes(model, packer, 2 * part, seed=seed, progress=progress, workers=workers)
         # First single frames, with many in a step, then short clips, then whole ones. At twice this learning
         # rate the model does not learn to see at all.
         learn("frames", Glances(packer, 48, seed), 2 * part, warmup=60)
@@ -137,7 +137,7 @@ def train_sft(
     model: Any = Qwen3VLForConditionalGeneration.from_pretrained(base, dtype=torch.float32).to(device)
     model.model.visual.requires_grad_(False)
     lesson = sft_lesson(packer, traces, store, batch, seed)
-    with Workers(processes_for(device)) as workers:
+    with Workers(processes_for(device), pin=device == "cuda") as workers:
         batches = workers.batches(lesson, steps)
         fit(model, batches, steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
     return model, packer

@@ -47,6 +47,7 @@ def train(
     progress: Progress | None = None,
     stages: Sequence[str] = STAGES,
     seed: int = 0,
+    device: str = "auto",
 ) -> dict[str, float]:
     """Run stages of the recipe.
 
@@ -56,49 +57,76 @@ def train(
         progress: Called with a name, the step, the number of steps and the loss.
         stages: The stages to run; the results of the others are read from `out`.
         seed: The seed of all stages.
+        device: `cpu`, `cuda`, or `auto`, which is a CUDA GPU if there is one.
 
     Returns:
         The seconds of each stage.
 
     Raises:
-        ConfigError: If a stage does not exist.
+        ConfigError: If a stage or the device does not exist.
     """
     for stage in stages:
         if stage not in STAGES:
             raise ConfigError(f"there is no stage {stage!r} (known: {', '.join(STAGES)})")
+    device = choose_device(device)
     counts = QUICK if quick else FULL
     out.mkdir(parents=True, exist_ok=True)
     lanes = [[stage for stage in lane if stage in stages] for lane in LANES]
-    seconds = _run_lanes([lane for lane in lanes if lane], out, counts, seed, progress)
+    seconds = _run_lanes([lane for lane in lanes if lane], out, counts, seed, device, progress)
     for stage in ("corpus", "vlm"):
         if stage in stages:
-            seconds[stage] = _run(stage, out, counts, seed, progress)
+            seconds[stage] = _run(stage, out, counts, seed, device, progress)
     halve(out)
-    recipe = {"seed": seed, "steps": counts, "seconds": seconds}
+    recipe = {"seed": seed, "device": device, "steps": counts, "seconds": seconds}
     write_text(out / "recipe.json", json.dumps(recipe, indent=1) + "\n")
     return seconds
 
 
-def _run(stage: str, out: Path, counts: dict[str, int], seed: int, progress: Progress | None) -> float:
+def choose_device(wanted: str) -> str:
+    """Return the device that trains: the wanted one, or for `auto` a CUDA GPU if there is one.
+
+    Raises:
+        ConfigError: If the device is unknown or missing.
+    """
+    import torch
+
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"there is no device {wanted!r} (known: auto, cpu, cuda)")
+    found = torch.cuda.is_available()
+    if wanted == "cuda" and not found:
+        raise ConfigError("torch finds no CUDA GPU: install a CUDA build of torch, or train on the CPU")
+    if wanted == "auto":
+        return "cuda" if found else "cpu"
+    return wanted
+
+
+def _run(
+    stage: str, out: Path, counts: dict[str, int], seed: int, device: str, progress: Progress | None
+) -> float:
     """Run one stage; return its seconds."""
     started = time.perf_counter()
     if stage == "base":
-        _base(out, counts["base"], counts["answers"], seed, progress)
+        _base(out, counts["base"], counts["answers"], seed, device, progress)
     elif stage == "encoder":
-        _encoder(out, counts["encoder"], seed, progress)
+        _encoder(out, counts["encoder"], seed, device, progress)
     elif stage == "generator":
-        _generator(out, counts["vae"], counts["generator"], seed, progress)
+        _generator(out, counts["vae"], counts["generator"], seed, device, progress)
     elif stage == "corpus":
         _corpus(out, counts["corpus"])
     else:
-        _vlm(out, counts["vlm"], seed, progress)
+        _vlm(out, counts["vlm"], seed, device, progress)
     seconds = round(time.perf_counter() - started, 1)
     log.info("stage %s took %.0f s", stage, seconds)
     return seconds
 
 
 def _run_lanes(
-    lanes: list[list[str]], out: Path, counts: dict[str, int], seed: int, progress: Progress | None
+    lanes: list[list[str]],
+    out: Path,
+    counts: dict[str, int],
+    seed: int,
+    device: str,
+    progress: Progress | None,
 ) -> dict[str, float]:
     """Run the lanes in parallel, each on an equal share of the cores; return the seconds of each stage."""
     import os
@@ -113,7 +141,9 @@ def _run_lanes(
     with Manager() as manager, pool_of(len(lanes)) as pool:
         reports: Any = manager.Queue()
         with ignore_interrupts():
-            jobs = [pool.submit(_run_lane, lane, out, counts, seed, threads, reports) for lane in lanes]
+            jobs = [
+                pool.submit(_run_lane, lane, out, counts, seed, device, threads, reports) for lane in lanes
+            ]
         while not (all(job.done() for job in jobs) and reports.empty()):
             try:
                 report = reports.get(timeout=0.5)
@@ -128,7 +158,13 @@ def _run_lanes(
 
 
 def _run_lane(
-    lane: list[str], out: Path, counts: dict[str, int], seed: int, threads: int, reports: Any
+    lane: list[str],
+    out: Path,
+    counts: dict[str, int],
+    seed: int,
+    device: str,
+    threads: int,
+    reports: Any,
 ) -> dict[str, float]:
     import torch
 
@@ -137,7 +173,7 @@ def _run_lane(
     def progress(*report: Any) -> None:
         reports.put(report)
 
-    return {stage: _run(stage, out, counts, seed, progress) for stage in lane}
+    return {stage: _run(stage, out, counts, seed, device, progress) for stage in lane}
 
 
 def halve(folder: Path) -> None:
@@ -152,23 +188,25 @@ def halve(folder: Path) -> None:
             save_file(half, file, metadata={"format": "pt"})
 
 
-def _base(out: Path, steps: int, answers: int, seed: int, progress: Progress | None) -> None:
+def _base(out: Path, steps: int, answers: int, seed: int, device: str, progress: Progress | None) -> None:
     from act2see.micro.recipe.learn_vlm import save, train_base
 
-    model, packer = train_base(steps, answers, seed=seed, progress=progress)
+    model, packer = train_base(steps, answers, seed=seed, progress=progress, device=device)
     save(model, packer, out / "base")
 
 
-def _encoder(out: Path, steps: int, seed: int, progress: Progress | None) -> None:
+def _encoder(out: Path, steps: int, seed: int, device: str, progress: Progress | None) -> None:
     from act2see.micro.recipe.learn_encoder import learn
 
-    learn(out / "encoder", steps, seed, progress)
+    learn(out / "encoder", steps, seed, progress, device)
 
 
-def _generator(out: Path, vae_steps: int, steps: int, seed: int, progress: Progress | None) -> None:
+def _generator(
+    out: Path, vae_steps: int, steps: int, seed: int, device: str, progress: Progress | None
+) -> None:
     from act2see.micro.recipe.learn_generator import learn
 
-    learn(out / "generator", vae_steps, steps, seed, progress)
+    learn(out / "generator", vae_steps, steps, seed, progress, device)
 
 
 def _corpus(out: Path, count: int) -> None:
@@ -181,7 +219,7 @@ def _corpus(out: Path, count: int) -> None:
     log.info("%d chains, dropped: %s", len(path.read_text().splitlines()), dict(dropped))
 
 
-def _vlm(out: Path, steps: int, seed: int, progress: Progress | None) -> None:
+def _vlm(out: Path, steps: int, seed: int, device: str, progress: Progress | None) -> None:
     from act2see.micro.recipe.corpus import corpus_config
     from act2see.micro.recipe.learn_vlm import save, train_sft
     from act2see.tools.video.store import FrameStore
@@ -190,5 +228,5 @@ def _vlm(out: Path, steps: int, seed: int, progress: Progress | None) -> None:
     config = corpus_config(out / "corpus", out)
     store = FrameStore(str(Path(config.cache or "") / "frames"))
     traces = list(load_traces(out / "corpus" / "traces.jsonl"))
-    model, packer = train_sft(out / "base", traces, store, steps, seed=seed, progress=progress)
+    model, packer = train_sft(out / "base", traces, store, steps, seed=seed, progress=progress, device=device)
     save(model, packer, out / "vlm")
