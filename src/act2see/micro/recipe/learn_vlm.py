@@ -23,7 +23,7 @@ from act2see.micro.recipe.tokenizers import qwen_tokenizer
 from act2see.micro.wordings import load_wordings
 from act2see.tools.video.store import FrameStore
 from act2see.trace.trace import Trace
-from act2see.training.sft.forward import Lesson
+from act2see.training.sft.forward import Lesson, Ready
 from act2see.training.sft.loop import Progress, fit
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def train_base(
     with Workers(processes_for(device), pin=device == "cuda") as workers:
 
         def learn(name: str, lesson: Lesson, steps: int, warmup: int = 20) -> None:
-            batches = workers.batches(lesson, steps)
+            batches = workers.batches(Ready(lesson), steps)
             fit(model, batches, steps, rate=1e-3, warmup=warmup, name=name, progress=progress)
 
         train_eyes(model, packer, 2 * part, seed=seed, progress=progress, workers=workers)
@@ -138,7 +138,7 @@ def train_sft(
     model.model.visual.requires_grad_(False)
     lesson = sft_lesson(packer, traces, store, batch, seed)
     with Workers(processes_for(device), pin=device == "cuda") as workers:
-        batches = workers.batches(lesson, steps)
+        batches = workers.batches(Ready(lesson), steps)
         fit(model, batches, steps, rate=1e-3, warmup=40, name="vlm", progress=progress)
     return model, packer
 
