@@ -115,11 +115,13 @@ def render_trace(trace: Trace) -> Rollout:
 class Chains(RolloutLesson):
     """Drawn chains of all families, with questions in people's words and tools drawn anew."""
 
+    families: tuple[Family, ...] = ALL_FAMILIES
+
     def rollouts(self, rng: random.Random, frames: DrawnFrames) -> list[Rollout]:
         length = draw_length(rng)
         rollouts = []
         for _ in range(self.batch):
-            item = draw_item(rng, ALL_FAMILIES, length if length > 10 else rng.randint(6, 10))
+            item = draw_item(rng, self.families, length if length > 10 else rng.randint(6, 10))
             trace = draw_trace(load_wordings().reword(item, rng), frames)
             rollouts.append(render_trace(with_tools(trace, draw_tags(rng), rng)))
         return rollouts
@@ -132,10 +134,12 @@ class Ends(RolloutLesson):
     A chain is mostly description, which the base model has learned.
     """
 
+    families: tuple[Family, ...] = CHAIN_FAMILIES
+
     def rollouts(self, rng: random.Random, frames: DrawnFrames) -> list[Rollout]:
         rollouts = []
         for _ in range(self.batch):
-            item = draw_item(rng, CHAIN_FAMILIES, draw_length(rng))
+            item = draw_item(rng, self.families, draw_length(rng))
             trace = draw_trace(item, frames)
             rollouts.append(render_trace(after_view(with_tools(trace, draw_tags(rng), rng))))
         return rollouts
