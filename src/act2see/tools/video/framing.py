@@ -79,6 +79,7 @@ class Framer(Protocol):
         """Return the framing of a video; None leaves its pictures as they are.
 
         Args:
-            pictures: A few pictures spread over the video, `(height, width, 3)` uint8, all of the same size.
+            pictures: The first picture and a few spread over the video, `(height, width, 3)` uint8, all of
+                the same size.
         """
         ...

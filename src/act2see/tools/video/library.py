@@ -256,7 +256,8 @@ class VideoLibrary:
 
     def _find_framing(self, framer: Framer, video: VideoFile, clip: ProbedVideo) -> Framing | None:
         size = clip.info.fit(_FRAMED_SIDE)
-        return framer.find([pixels for _, _, pixels in video.read(clip.spread(_FRAMED), size)])
+        frames = [0, *clip.spread(_FRAMED - 1)]
+        return framer.find([pixels for _, _, pixels in video.read(frames, size)])
 
     def _read_cache(self, window: Window, digest: str) -> ProbedVideo | None:
         """Return the cached facts of a video; None if they are missing or damaged."""
