@@ -62,12 +62,13 @@ class BoardCrop:
         """Return the framing of the board; None if there is none, or if it is already as drawn."""
         height, width = pictures[0].shape[:2]
         usual: Pixels = np.median(np.stack(pictures), axis=0).astype(np.uint8)
-        square = find_square(usual)
+        # Encoders lose the lattice in later frames first: the first is a keyframe.
+        square = find_square(usual, pictures[0])
         if square is None:
             return None
         cuts = [cut(picture, square) for picture in pictures]
         lights = [light for light in (estimate_light(picture) for picture in cuts) if light is not None]
-        if len(lights) < len(pictures) / 2:
+        if not lights:
             return None
         light = _settle(lights)
         # Most of the pictures must be boards: the others may be damaged or a title.
@@ -102,22 +103,29 @@ def cut(pixels: Pixels, square: Square) -> Pixels:
     return np.asarray(image)
 
 
-def find_square(pixels: Pixels) -> Square | None:
-    """Return the square of the board in a picture, `(height, width, 3)` uint8; None without a lattice."""
-    height, width = pixels.shape[:2]
-    grey = pixels.mean(-1).astype(np.float32)
+def find_square(*pictures: Pixels) -> Square | None:
+    """Return the square of the board; None without a lattice.
+
+    Args:
+        pictures: Pictures of it, `(height, width, 3)` uint8. A later one is searched if needed.
+    """
+    height, width = pictures[0].shape[:2]
     best, best_score = None, 0.0
-    for start in _candidates(grey):
-        square, score = _refine(grey, start)
-        if score > best_score:
-            best, best_score = square, score
+    for pixels in pictures:
+        grey = pixels.mean(-1).astype(np.float32)
+        for start in _candidates(grey):
+            square, score = _refine(grey, start)
+            if score > best_score:
+                best, best_score = square, score
+            if best_score > _SURE:
+                break
         if best_score > _SURE:
             break
     if best is None:
         return None
     if width == height and abs(best.side / width - 1) < _SNAP and max(map(abs, best[:2])) < _SNAP * width:
         best = Square(0, 0, width)
-    return best if _is_alone(grey, best) else None
+    return best if _is_alone(pictures[0].mean(-1).astype(np.float32), best) else None
 
 
 def _candidates(grey: Levels) -> Iterator[Square]:

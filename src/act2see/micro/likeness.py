@@ -19,6 +19,7 @@ from act2see.micro.world import CELL, GRID, SIZE, Board, Pixels, read_board, ren
 
 _SIDE = 48  # of compared pictures
 _CELL = _SIDE // GRID
+_BLOCK = _CELL // 4
 _GAINS = (0.6, 1.8)
 _OFFSETS = (-75.0, 45.0)
 _ROUNDS = 3
@@ -114,6 +115,8 @@ class Likeness:
     """Rims of tiles minus gaps, in the light of the world; 21 for a board."""
     error: float
     """The mean absolute difference of the cell that differs most, of 255."""
+    worst: float
+    """The same of the block that differs most, a sixteenth of a cell."""
 
 
 def compare(pixels: Pixels) -> Likeness:
@@ -130,8 +133,13 @@ def compare(pixels: Pixels) -> Likeness:
     board = read_board(pixels)
     # Both are blurred, so that the sharpness of a video does not matter.
     difference = np.abs(_soften(pixels) - _soften(render(board))).mean(-1)
-    cells = difference.reshape(GRID, _CELL, GRID, _CELL).mean((1, 3))
-    return Likeness(board, contrast, float(cells.max()))
+    return Likeness(board, contrast, _worst(difference, _CELL), _worst(difference, _BLOCK))
+
+
+def _worst(difference: Levels, size: int) -> float:
+    """Return the mean of the square of `size` pixels that has the largest."""
+    count = _SIDE // size
+    return float(difference.reshape(count, size, count, size).mean((1, 3)).max())
 
 
 def _soften(pixels: Pixels) -> Levels:

@@ -50,7 +50,7 @@ _SMALLEST = 96
 _LARGEST_DRAWN = 768  # sprites are drawn at this size and reduced
 _ENCODERS: dict[Codec, tuple[str, str, dict[str, str]]] = {
     "h264": ("libx264", "mp4", {"preset": "ultrafast", "crf": "24"}),
-    "mpeg4": ("mpeg4", "avi", {"qscale": "4"}),
+    "mpeg4": ("mpeg4", "avi", {"b": "2M", "qmin": "2", "qmax": "8"}),
     "vp8": ("libvpx", "webm", {"deadline": "realtime", "cpu-used": "8", "crf": "12", "b": "4M"}),
     "vp9": ("libvpx-vp9", "webm", {"deadline": "realtime", "cpu-used": "8", "crf": "28", "b": "0"}),
     "av1": ("libsvtav1", "mp4", {"preset": "10", "crf": "32", "svtav1-params": "lp=1:pred-struct=1"}),

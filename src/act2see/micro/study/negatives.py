@@ -152,6 +152,16 @@ def _changed_board(rng: random.Random, change: Callable[[Pixels, random.Random],
     return change(render(_board(rng), _SIZE).copy(), rng)
 
 
+def _mixed_board(rng: random.Random, fill: Cell) -> Image.Image:
+    """Draw a board with other things in two free cells."""
+    board = _board(rng)
+    image = Image.fromarray(render(board, _SIZE))
+    cell = _SIZE / 3
+    for row, column in rng.sample(board.free, 2):
+        fill(rng, ImageDraw.Draw(image), (column + 0.5) * cell, (row + 0.5) * cell, cell / 2)
+    return image
+
+
 def _many_boards(board: Pixels, rng: random.Random) -> Pixels:
     half = board[::2, ::2]
     return np.tile(half, (2, 2, 1))
@@ -203,6 +213,8 @@ _CHANGES = {
 }
 KINDS: dict[str, Callable[[random.Random], Any]] = {
     **{f"3 x 3 {name}": partial(_grid, fill=fill) for name, fill in CELLS.items()},
+    **{f"a few {name}": partial(_grid, fill=fill, share=0.4) for name, fill in CELLS.items()},
+    **{f"a board with {name}": partial(_mixed_board, fill=fill) for name, fill in CELLS.items()},
     **{name: partial(_canvas, ground=ground, draw=draw) for name, (ground, draw) in PICTURES.items()},
     **{name: partial(_changed_board, change=change) for name, change in _CHANGES.items()},
     "2 x 2 discs": partial(_grid, rows=2, columns=2, fill=disc),

@@ -91,16 +91,19 @@ async def judge_boards(referee: Referee, folder: Path, n: int) -> list[Verdict]:
     return verdicts
 
 
-async def measure(n: int, folder: Path, videos: Sequence[str] = ()) -> tuple[Report, list[str]]:
+async def measure(
+    n: int, folder: Path, videos: Sequence[str] = (), kinds: Iterable[str] = KINDS
+) -> tuple[Report, list[str]]:
     """Return the rates, and the names of the videos that were decided wrongly.
 
     Args:
         n: The number of clips of boards. Of each kind of other pictures, `n / 50` are drawn, at least two.
         folder: The folder for the videos and the cache.
         videos: Paths of videos that do not show boards.
+        kinds: The kinds of other pictures.
     """
     referee = Referee(folder / "cache")
-    negatives = await judge_negatives(referee, folder / "negatives", range(max(2, n // 50)))
+    negatives = await judge_negatives(referee, folder / "negatives", range(max(2, n // 50)), kinds)
     boards = await judge_boards(referee, folder / "recordings", n)
     given = [Verdict(video, await referee.refuses(video)) for video in videos]
     rates = [
