@@ -253,12 +253,12 @@ def _engine(data: Mapping[str, Any]) -> str:
 
 
 def _names_modules(data: Mapping[str, Any]) -> bool:
-    """Whether a tool or the guard comes from a module outside the package."""
+    """Whether a tool, the guard or the framer comes from a module outside the package."""
     names = []
     if isinstance(tools := data.get("tools"), Mapping):
         names = [tool.get("use") for tool in tools.values() if isinstance(tool, Mapping)]
     if isinstance(view := data.get("view"), Mapping):
-        names.append(view.get("guard"))
+        names += [view.get("guard"), view.get("crop")]
     modules = [name for name in names if isinstance(name, str) and ":" in name]
     return any(not module.startswith("act2see.") for module in modules)
 

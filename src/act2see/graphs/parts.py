@@ -39,6 +39,7 @@ from act2see.tools.runtime.weights import (
 )
 from act2see.tools.search.encoder import FrameEncoder
 from act2see.tools.search.finder import Finder
+from act2see.tools.video.framing import Framer
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore, default_cache
 
@@ -178,7 +179,7 @@ def build_resources(config: Config, shared: Shared | None = None) -> Resources:
     shared = shared or Shared()
     cache, frames = storage_of(config)
     store = FrameStore(frames)
-    library = VideoLibrary(cache, store, config.view.max_side, config.video.decoder)
+    library = VideoLibrary(cache, store, config.view.max_side, config.video.decoder, build_framer(config))
     # The batch size is the finder's, so it does not keep two configurations from sharing an encoder.
     key = ("encoder", config.encoder.model_dump_json(exclude={"batch"}))
     encoder = shared.get(key, lambda: LazyEncoder(config.encoder))
@@ -215,14 +216,29 @@ def build_guard(config: Config) -> Guard | None:
     Raises:
         ConfigError: The guard cannot be imported.
     """
-    if not config.view.guard:
-        return None
-    module, _, name = config.view.guard.partition(":")
-    try:
-        guard: Guard = getattr(import_beside(module, config.folder), name)()
-    except (ImportError, AttributeError, ValueError) as e:
-        raise ConfigError(f"view.guard {config.view.guard!r} cannot be imported: {e}") from e
+    guard: Guard | None = _build_hook("view.guard", config.view.guard, config.folder)
     return guard
+
+
+def build_framer(config: Config) -> Framer | None:
+    """Return the framer that `view.crop` names; None if it names none.
+
+    Raises:
+        ConfigError: The framer cannot be imported.
+    """
+    framer: Framer | None = _build_hook("view.crop", config.view.crop, config.folder)
+    return framer
+
+
+def _build_hook(key: str, path: str | None, folder: str | None) -> Any:
+    """Return an object of the class at `module:Class`; None without a path."""
+    if not path:
+        return None
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_beside(module, folder), name)()
+    except (ImportError, AttributeError, ValueError) as e:
+        raise ConfigError(f"{key} {path!r} cannot be imported: {e}") from e
 
 
 class LazyEncoder:

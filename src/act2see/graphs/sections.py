@@ -104,10 +104,16 @@ class ViewConfig(Section):
     """The number of frames, spread evenly over the video. It replaces `fps`."""
     max_frames: Count = 64
     """The maximum number of initial frames."""
+    choose: Literal["evenly", "changes"] = "evenly"
+    """Which frames are shown of a video with more of them than `max_frames`. evenly: frames spread over the
+    video. changes: the first, the last, and those whose picture differs most from the one before."""
     max_side: Annotated[int, Field(ge=16)] = 448
     """The maximum length of a frame's longer side in pixels. It applies to retrieved frames too."""
     guard: str | None = None
     """The `module:Class` of a `Guard`, which may refuse a video."""
+    crop: str | None = None
+    """The `module:Class` of a `Framer`, which finds the part of a video's pictures that is shown and
+    searched, and their light. None for whole pictures."""
 
 
 class VideoConfig(Section):

@@ -168,7 +168,9 @@ class Finder:
 
     def index_id(self, video: VideoPath) -> str:
         """Return the name of a video's index. Raises `VideoError` if the video cannot be read."""
-        return f"{self.library.probe(video).info.digest}-{self.encoder.id}-{self.fps:g}fps"
+        clip = self.library.probe(video)
+        part = f"-{clip.framing.id}" if clip.framing else ""
+        return f"{clip.info.digest}-{self.encoder.id}-{self.fps:g}fps{part}"
 
     def index(self, video: VideoPath, progress: Progress | None = None) -> FrameIndex:
         """Return the index of a video, from memory, from disk, or built now.

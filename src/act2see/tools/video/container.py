@@ -351,8 +351,10 @@ def _decode_group(
         key_found = key_found or (packet.is_keyframe and packet.pts == key)
         if not key_found:
             continue
-        # Skip unwanted frames that no other frame refers to.
-        codec.skip_frame = "DEFAULT" if packet.pts in numbers else "NONREF"
+        # Skip unwanted frames that no other frame refers to. libdav1d reads this only when it is opened, and
+        # would leave out such frames also where they are wanted.
+        if codec.name != "libdav1d":
+            codec.skip_frame = "DEFAULT" if packet.pts in numbers else "NONREF"
         left.discard(packet.pts)
         for frame in _decode(stream, packet):
             if frame.pts in numbers:

@@ -3,6 +3,9 @@
 The cache has the size and timestamps of each video, and the digests of pictures taken from it. A second
 question about a clip does not open the video: its facts, initial frames and indexed frames are cached. Times
 are presentation timestamps.
+
+With a framer, pictures are a part of the video's (`framing.py`). The size of the video is then that of the
+part, and the framing is one of its facts.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,16 @@ from act2see.tools.runtime.files import replacing_file
 from act2see.tools.runtime.forks import Lock
 from act2see.tools.runtime.sharing import KeyedLocks
 from act2see.tools.video.decord import check_decord
-from act2see.tools.video.reader import SLACK, Decoder, frames_at, open_video, video_digest
+from act2see.tools.video.framing import Framer, Framing
+from act2see.tools.video.reader import SLACK, Decoder, VideoFile, frames_at, open_video, video_digest
 from act2see.tools.video.store import FrameStore, Pixels
 from act2see.tools.video.window import VideoPath, Window
 
 log = logging.getLogger(__name__)
 _INITIAL = Initial()
 _CLIPS = 64  # number of videos whose facts stay in memory
+_FRAMED = 9  # number of pictures that a framer is shown
+_FRAMED_SIDE = 960  # their longer side, in pixels
 
 
 @dataclass(slots=True)
@@ -43,6 +49,10 @@ class ProbedVideo:
     """Start of each frame, `(frames,)`, in seconds."""
     taken: dict[int, str] = field(default_factory=dict)
     """Pictures in the store: frame number to digest."""
+    framing: Framing | None = None
+    """The part that the pictures show; None for whole pictures."""
+    views: dict[str, list[int]] = field(default_factory=dict)
+    """Numbers of the initial frames, by the name of the way of choosing them."""
 
     def every(self, fps: float) -> list[int]:
         """Return the numbers of the frames on screen at 0, 1/fps, 2/fps ... seconds, without repeats."""
@@ -66,18 +76,27 @@ class VideoLibrary:
         store: The store for the pictures.
         max_side: The longer side of pictures, in pixels.
         decoder: The decoder.
+        framer: Finds the part of each video that pictures show; None for whole pictures.
 
     Raises:
         ConfigError: The decoder is not installed.
     """
 
-    def __init__(self, cache: Path, store: FrameStore, max_side: int, decoder: Decoder = "pyav") -> None:
+    def __init__(
+        self,
+        cache: Path,
+        store: FrameStore,
+        max_side: int,
+        decoder: Decoder = "pyav",
+        framer: Framer | None = None,
+    ) -> None:
         if decoder == "decord":
             check_decord()
         self.cache = cache
         self.store = store
         self.max_side = max_side
         self.decoder = decoder
+        self.framer = framer
         self.opened = 0
         """Number of times that a video was opened, by which caching is measured."""
         self._clips: LRUCache[str, ProbedVideo] = LRUCache(_CLIPS)
@@ -151,7 +170,7 @@ class VideoLibrary:
     def decode(
         self, video: VideoPath, frames: Sequence[int], size: tuple[int, int] | None
     ) -> Iterator[tuple[int, float, Pixels]]:
-        """Open a video and yield frames of it, as `VideoFile.read` does.
+        """Open a video and yield frames of it, as `VideoFile.read` does, in its framing.
 
         Args:
             video: The video.
@@ -159,11 +178,18 @@ class VideoLibrary:
             size: Width and height of the pictures, in pixels; None keeps the video's own.
 
         Raises:
+            StoreError: The cache cannot be written.
             VideoError: The video cannot be read.
         """
         window = self.window(video)
+        framing = self.probe(window).framing if self.framer else None
         self.opened += 1
-        yield from open_video(window, decoder=self.decoder).read(frames, size)
+        opened = open_video(window, decoder=self.decoder)
+        if framing is None:
+            yield from opened.read(frames, size)
+            return
+        for i, seconds, pixels in opened.read(frames):
+            yield i, seconds, framing.apply(pixels, size)
 
     def keep(self, video: VideoPath, taken: dict[int, str]) -> None:
         """Record pictures that the caller has stored.
@@ -179,6 +205,18 @@ class VideoLibrary:
         clip = self.probe(video)
         with self._locks(clip.info.digest):
             clip.taken.update(taken)
+            self._write_cache(clip)
+
+    def keep_view(self, video: VideoPath, name: str, frames: Sequence[int]) -> None:
+        """Record which frames were chosen as initial frames, under the name of the way of choosing.
+
+        Raises:
+            StoreError: The cache cannot be written.
+            VideoError: The video cannot be read.
+        """
+        clip = self.probe(video)
+        with self._locks(clip.info.digest):
+            clip.views[name] = list(frames)
             self._write_cache(clip)
 
     def _digest(self, window: Window) -> str:
@@ -199,15 +237,27 @@ class VideoLibrary:
     def _file(self, digest: str) -> Path:
         # decord's pictures differ slightly from PyAV's, so it has files of its own.
         by = "" if self.decoder == "pyav" else f"-{self.decoder}"
-        return self.cache / "videos" / digest / f"side-{self.max_side}{by}.json"
+        part = f"-{self.framer.id}" if self.framer else ""
+        return self.cache / "videos" / digest / f"side-{self.max_side}{by}{part}.json"
 
     def _read_facts(self, window: Window) -> ProbedVideo:
         """Open a video, and write its facts to the cache."""
         self.opened += 1
         video = open_video(window, decoder=self.decoder)
-        clip = ProbedVideo(video.info(), np.asarray(video.timestamps, np.float64))
+        info = video.info()
+        clip = ProbedVideo(info, np.asarray(video.timestamps, np.float64))
+        if self.framer is not None:
+            clip.framing = self._find_framing(self.framer, video, clip)
+        if clip.framing is not None:
+            width, height = clip.framing.size
+            clip.info = info.model_copy(update={"width": width, "height": height})
         self._write_cache(clip)
         return clip
+
+    def _find_framing(self, framer: Framer, video: VideoFile, clip: ProbedVideo) -> Framing | None:
+        size = clip.info.fit(_FRAMED_SIDE)
+        frames = [0, *clip.spread(_FRAMED - 1)]
+        return framer.find([pixels for _, _, pixels in video.read(frames, size)])
 
     def _read_cache(self, window: Window, digest: str) -> ProbedVideo | None:
         """Return the cached facts of a video; None if they are missing or damaged."""
@@ -216,7 +266,9 @@ class VideoLibrary:
             data: dict[str, Any] = json.loads(file.read_text())
             info = Video(**{**data["info"], "path": str(window)})
             taken = {int(i): d for i, d in data["taken"].items() if d in self.store}
-            return ProbedVideo(info, np.asarray(data["seconds"], np.float64), taken)
+            framing = Framing.from_data(data["framing"]) if data.get("framing") else None
+            views = {name: [int(i) for i in frames] for name, frames in data.get("views", {}).items()}
+            return ProbedVideo(info, np.asarray(data["seconds"], np.float64), taken, framing, views)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError) as e:
@@ -229,6 +281,8 @@ class VideoLibrary:
             "info": clip.info.model_dump(),
             "seconds": clip.seconds.round(6).tolist(),
             "taken": clip.taken,
+            "framing": asdict(clip.framing) if clip.framing else None,
+            "views": clip.views,
         }
         try:
             with replacing_file(file) as new:
