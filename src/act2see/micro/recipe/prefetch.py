@@ -4,9 +4,9 @@ Batch i is made by process i % n, from its own seed, so that the batches are the
 processes. Each process has two requests at a time, and so makes the next batch while the last one waits: that
 bounds the look-ahead.
 
-A worker writes the tensors of a batch into a file that both processes map, and sends only their shapes: a
-batch of 256 frames has 14 MB, which would take ten times as long through a pipe. Workers start slowly, since
-they import torch and transformers, so one pool serves all lessons of a stage.
+A worker writes the tensors of a batch into a file that both processes map, and sends only their shapes. The
+14 MB of 256 frames took 11 to 16 ms like that, and 70 to 95 ms through a pipe, on two shared cores. Workers
+start slowly, since they import torch and transformers, so one pool serves all lessons of a stage.
 """
 
 from __future__ import annotations
