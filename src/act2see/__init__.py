@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from act2see.trace.explorer import explore
     from act2see.trace.folder import find_video
     from act2see.trace.page import trace_html
-    from act2see.trace.record import Answer, Call, Frames, Question, Text
+    from act2see.trace.record import Answer, Call, Frames, Question, Text, Turn
     from act2see.trace.table import calls_frame, traces_frame
     from act2see.trace.trace import Trace, load_traces
     from act2see.training.corpus.card import CorpusMeta
@@ -161,6 +161,7 @@ __all__ = [
     "Trace",
     "TraceError",
     "TranscriptError",
+    "Turn",
     "UnreachableError",
     "VideoError",
     "ViewEvent",
@@ -259,6 +260,7 @@ _HOMES = {
     "IndexEvent": "act2see.trace.events",
     "Question": "act2see.trace.record",
     "Text": "act2see.trace.record",
+    "Turn": "act2see.trace.record",
     "TokenEvent": "act2see.trace.events",
     "Trace": "act2see.trace.trace",
     "ViewEvent": "act2see.trace.events",

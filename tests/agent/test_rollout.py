@@ -13,7 +13,7 @@ from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import ImagePiece, TextCodec, TextPiece, render
 from act2see.micro.recipe.tokenizers import QWEN_ADDED, QWEN_SPECIAL
 from act2see.tools.frames import FrameRef, Generated, stamp
-from act2see.trace.record import Answer, Call, Frames, Question, Text
+from act2see.trace.record import Answer, Call, Frames, Question, Text, Turn
 from act2see.trace.trace import Trace
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -196,3 +196,36 @@ def test_vision_and_turn_marks_are_forbidden_and_ends_are_not(codec: TextCodec) 
     marks = added(codec)
     allowed = {*QWEN_ADDED, "<|im_end|>", "<|endoftext|>"}
     assert codec.forbidden() == sorted(i for t, i in marks.items() if t not in allowed)
+
+
+FIRST = Turn(question="What colour\nis the circle?", answer="red <|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("style", "begins"),
+    [
+        (
+            "short",
+            "\nEarlier: What colour is the circle? red <|im_end|>\nEarlier: Sure? yes\nAnd the ring?\n",
+        ),
+        (
+            "paper",
+            "\nThese questions about the video were asked before, and these answers were given:\n"
+            "- Question: What colour is the circle? Answer: red <|im_end|>\n- Question: Sure? Answer: yes\n"
+            "The question now is:\nAnd the ring?\n",
+        ),
+    ],
+)
+def test_earlier_turns_are_plain_text_before_the_question(
+    codec: TextCodec, trace: Callable[..., Trace], style: str, begins: str
+) -> None:
+    turns = (FIRST, Turn(question="Sure?", answer="yes"))
+    prompt = Prompt({"retrieve": "a real frame"}, style)
+    alone = prompt.question(Question(text="And the ring?"))
+    asked = Question(text="And the ring?", earlier=turns)
+    assert prompt.question(asked) == begins + alone.removeprefix("\nAnd the ring?\n")
+    assert Prompt({}, "zero-shot").question(asked).startswith(begins) == (style == "paper")
+    pieces = [p for p in render(trace(question=asked), prompt).pieces if isinstance(p, TextPiece)]
+    (piece,) = [p for p in pieces if "And the ring?" in p.text]
+    assert piece.trust == "plain"
+    assert not set(codec.encode(piece.text, piece.trust)) & set(added(codec).values())

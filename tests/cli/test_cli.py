@@ -40,6 +40,7 @@ from act2see.tools.base import ToolContext, ToolResult
 from act2see.tools.frames import Generated, Retrieved
 from act2see.tools.search.finder import Finder
 from act2see.tools.video.library import VideoLibrary
+from act2see.trace.record import Turn
 from act2see.trace.trace import Trace
 
 WEIGHTS = Path(act2see.__file__).parent / "micro" / "weights"
@@ -434,6 +435,14 @@ def test_trace_show_html_and_export(place: Place) -> None:
     place.run("trace", "export", folder / "trace.json", "--out", copy)
     assert Trace.load(copy) == Trace.load(folder)
     assert_one_line_error(place.run("trace", "export", folder, folder, "--out", text, code=2), "one trace")
+    trace = Trace.load(folder)
+    turn = Turn(question="What is [b]there[/b]?", answer="a ring")
+    follow_up = trace.question.model_copy(update={"earlier": (turn,)})
+    told = trace.model_copy(update={"question": follow_up}).save(place.folder / "told.json")
+    shown = place.run("trace", "show", told).stdout
+    assert shown.startswith("Earlier: What is [b]there[/b]? a ring\n")
+    place.run("trace", "export", told, "--out", text)
+    assert "Earlier: What is \\[b\\]there\\[/b\\]? a ring\n" in text.read_text()
 
 
 def test_micro_clip(place: Place) -> None:

@@ -124,7 +124,8 @@ async def test_the_long_video_graph_does_the_same(tmp_path: Path, kind: str) -> 
             async for s in graph.astream({"video": clip, "question": "Two?"}, thread(), stream_mode="values")
         ]
         assert all(not {"answer", "found", "evidence", "parts", "traces"} & set(s) for s in states[:-1])
-        assert [t["question"] for t in states[-1]["traces"]] == [{"text": "Two?", "options": []}] * 2
+        told = {"text": "Two?", "options": [], "earlier": [{"question": "One?", "answer": "red"}]}
+        assert [t["question"] for t in states[-1]["traces"]] == [told] * 2
         assert not {t["id"] for t in first["traces"]} & {t["id"] for t in states[-1]["traces"]}
         with pytest.raises(VideoError):
             await graph.ainvoke({"video": "none.mp4", "question": "Three?"}, thread())

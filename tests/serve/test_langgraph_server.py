@@ -191,6 +191,23 @@ async def test_a_parents_configurable_does_not_reach_the_server(url: str, asked:
     assert result["trace"]["versions"]["seed"] == 3
 
 
+def test_a_thread_and_a_remote_worker_know_the_earlier_turns(
+    client: SyncLangGraphClient, asked: dict[str, Any]
+) -> None:
+    thread = client.threads.create()["thread_id"]
+    told = [{"question": asked["question"], "answer": ITEM.answer}]
+    for earlier in ([], told):
+        result: Any = client.runs.wait(thread, "act2see", input=asked)
+        assert result["trace"]["question"].get("earlier", []) == earlier
+    result = client.runs.wait(thread, "act2see", input=asked, context={"earlier": []})
+    assert "earlier" not in result["trace"]["question"]
+    worker = as_worker(RemoteGraph("act2see", sync_client=client))
+    state: Any = {"messages": [], "video": asked["video"], "options": asked["options"]}
+    for earlier in ([], told):
+        state = worker.invoke({**state, "messages": [*state["messages"], HumanMessage(asked["question"])]})
+        assert state["trace"]["question"].get("earlier", []) == earlier
+
+
 def test_settings_in_configurable_need_the_key_act2see(
     client: SyncLangGraphClient, asked: dict[str, Any]
 ) -> None:

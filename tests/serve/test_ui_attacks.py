@@ -44,7 +44,7 @@ def page(tmp_path: Path, inbox: Path) -> Iterator[Client]:
 
 
 def form(page: Client, **changed: Any) -> tuple[int, list[Any]]:
-    """Return the id of the event that asks, and its values: the page's run, then the form."""
+    """Return the id of the event that asks, and its values: run, conversation, form."""
     video = next(
         c["props"]["value"] for c in page.config["components"] if c["props"].get("elem_id") == "clip"
     )
@@ -60,7 +60,7 @@ def form(page: Client, **changed: Any) -> tuple[int, list[Any]]:
     }
     assert changed.keys() <= values.keys()
     inputs = ("clip", "question", "options", "config", "tools", "calls", "tokens", "seed")
-    return page.function(*inputs), [None, *(values | changed).values()]
+    return page.function(*inputs), [None, None, *(values | changed).values()]
 
 
 def test_paths_are_refused_as_uploads_without_hanging(page: Client, inbox: Path, tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_unexpected_errors_are_logged_under_the_id_that_the_page_shows(
         picked = page.function("clip", "question")
         answers = [
             page.outcome(function, values),
-            page.outcome(picked, [None, None, None]),
+            page.outcome(picked, [None] * 4),
             page.outcome(page.load(), []),
             page.http.get("/clips/x").text,
         ]

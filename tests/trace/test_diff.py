@@ -10,7 +10,7 @@ import pytest
 
 from act2see.tools.frames import FrameRef, Retrieved
 from act2see.trace.diff import diff_traces
-from act2see.trace.record import Answer, Call, Frames, Loop, Question, Text, Usage, Versions
+from act2see.trace.record import Answer, Call, Frames, Loop, Question, Text, Turn, Usage, Versions
 from act2see.trace.trace import Trace
 
 Make = Callable[..., Trace]
@@ -161,3 +161,13 @@ def test_diff_as_json(trace: Make, frame: Frame) -> None:
     assert data["calls"][0]["kind"] == "changed"
     assert data["calls"][0]["b"]["query"] == "y"
     assert data["calls"][0]["frames"][0]["b"]["digest"] == frame(2).digest
+
+
+def test_earlier_turns_are_a_fact(trace: Make) -> None:
+    alone = trace(question=Question(text="And the ring?"))
+    turns = (Turn(question="Which colour?", answer="red"), Turn(question="Sure?", answer="yes"))
+    told = trace(question=Question(text="And the ring?", earlier=turns))
+    assert [(f.name, f.a, f.b) for f in diff_traces(alone, told).facts] == [
+        ("earlier", "none", "Which colour? red; Sure? yes")
+    ]
+    assert not diff_traces(told, told).facts

@@ -17,7 +17,7 @@ from act2see.trace import explorer
 from act2see.trace.explorer import StaticTrace, explore, explorer_data
 from act2see.trace.page import trace_html
 from act2see.trace.pictures import BUDGET
-from act2see.trace.record import Frames
+from act2see.trace.record import Frames, Turn
 
 pytest.importorskip("anywidget", reason="the widget needs anywidget: pip install 'act2see[notebook]'")
 
@@ -107,3 +107,11 @@ def test_without_anywidget_explore_returns_the_static_page(
     assert isinstance(static, StaticTrace)
     assert static._repr_html_() == page
     assert "pip install 'act2see[notebook]'" in caplog.text
+
+
+def test_the_widget_shows_earlier_turns(seen: Seen) -> None:
+    turn = Turn(question="What colour is the circle?", answer="red")
+    asked = seen.trace.question.model_copy(update={"earlier": (turn,)})
+    told, _ = explorer_data(seen.trace.model_copy(update={"question": asked}), seen.pixels)
+    assert told["earlier"] == [["What colour is the circle?", "red"]]
+    assert explorer_data(seen.trace, seen.pixels)[0]["earlier"] == []

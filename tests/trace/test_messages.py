@@ -25,7 +25,7 @@ from tests.agent.openai_server import openai_server, says
 from act2see.errors import StoreError
 from act2see.tools.frames import FrameRef, Generated, Supplied
 from act2see.tools.video.store import FrameStore
-from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text
+from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, Turn
 from act2see.trace.trace import Trace
 
 Make = Callable[..., Trace]
@@ -217,3 +217,17 @@ async def test_an_openai_client_sends_the_messages(
         m["tool_call_id"] for m in sent if m["role"] == "tool"
     ]
     assert sent[0]["content"][1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+
+
+def test_earlier_turns_come_before_the_question(whole: Trace) -> None:
+    turns = (Turn(question="What is there?", answer="a ring"), Turn(question="Sure?", answer=""))
+    asked = whole.question.model_copy(update={"earlier": turns})
+    messages = whole.model_copy(update={"question": asked}).to_messages()
+    check_valid(messages)
+    assert [(m.type, m.content) for m in messages[:4]] == [
+        ("human", "What is there?"),
+        ("ai", "a ring"),
+        ("human", "Sure?"),
+        ("ai", "(no answer)"),
+    ]
+    assert messages[4:] == whole.to_messages()

@@ -6,7 +6,7 @@ import pytest
 from tests.trace.page_parts import HOSTILE, Page, Store, both, make
 
 from act2see.trace.overview import Entry, index_html
-from act2see.trace.record import Answer
+from act2see.trace.record import Answer, Question, Turn
 
 
 @pytest.fixture
@@ -30,3 +30,9 @@ def test_the_overview_shows_frames_of_each_trace_and_marks_imagined_ones(store: 
     assert html.count('class="badge"') == 1
     assert "<script" not in html
     assert "no answer" in page.text
+
+
+def test_the_overview_shows_earlier_turns(store: Store) -> None:
+    asked = Question(text="And the ring?", earlier=(Turn(question="Which is red?", answer="the circle"),))
+    html = index_html("all", "about", [Entry(make(store, question=asked), "a.html")], store)
+    assert "Which is red? the circle" in Page(html).text

@@ -14,7 +14,19 @@ from tests.trace.page_parts import BOARD, HOSTILE, Page, Pixels, Store, both, cu
 from act2see.micro.world import render
 from act2see.tools.frames import FrameRef, Generated, Retrieved
 from act2see.trace.page import find_html, trace_html
-from act2see.trace.record import OUTCOMES, Answer, Call, Frames, Loop, Question, Text, Usage, Versions, Video
+from act2see.trace.record import (
+    OUTCOMES,
+    Answer,
+    Call,
+    Frames,
+    Loop,
+    Question,
+    Text,
+    Turn,
+    Usage,
+    Versions,
+    Video,
+)
 from act2see.trace.trace import Trace
 
 
@@ -296,3 +308,14 @@ def test_find_html_lists_frames_with_times_and_scores(store: Store, tmp_path: Pa
     for words in ("board.mp4", "the ring blinks", "0.0 s", "score 0.40", "25.0 s", "score 0.20"):
         assert words in text
     assert "No frame was found." in Page(find_html("board.mp4", "a dog", [], store)).text
+
+
+def test_earlier_turns_are_above_the_question(store: Store) -> None:
+    first = Turn(question="What colour is the circle?", answer="red")
+    turns = (first, Turn(question=HOSTILE, answer=HOSTILE))
+    trace = make(store, question=Question(text="And the ring?", earlier=turns))
+    page = Page(trace_html(trace, store))
+    assert page.text.index("What colour is the circle? red") < page.text.rindex("And the ring?")
+    assert [a["aria-label"] for a in page.classed("earlier")] == ["Asked before"]
+    assert not any(tag == "script" for tag, _ in page.tags)
+    assert not Page(trace_html(make(store), store)).classed("earlier")

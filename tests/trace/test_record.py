@@ -10,7 +10,7 @@ import pytest
 from act2see.errors import TraceError
 from act2see.tools.frames import FrameRef, Retrieved
 from act2see.trace.options import choose
-from act2see.trace.record import Answer, Call, Frames, Question, Text, Video
+from act2see.trace.record import Answer, Call, Frames, Question, Text, Turn, Video
 from act2see.trace.trace import Trace, load_traces
 
 VIDEO = Video(path="/videos/clip.mp4", digest="d", seconds=6.0, width=192, height=192, frames=72, fps=12)
@@ -36,6 +36,9 @@ def trace(
 
 
 MANY = trace(40, LONG, LONG, tuple(LONG + str(n) for n in range(26)))
+MANY = MANY.model_copy(
+    update={"question": MANY.question.model_copy(update={"earlier": (Turn(question=LONG, answer=LONG),) * 3})}
+)
 
 
 @pytest.mark.parametrize("made", [trace(), trace(0), MANY, trace(answer=None, options=())])
@@ -192,3 +195,18 @@ def test_choose_without_options_or_among_equal_ones() -> None:
 )
 def test_a_videos_name_has_no_folders_and_no_query(path: str, name: str) -> None:
     assert VIDEO.model_copy(update={"path": path}).name == name
+
+
+def test_earlier_turns_are_kept_and_left_out_when_there_are_none() -> None:
+    asked = Question(text="And the ring?", earlier=(Turn(question="Which\nis red?", answer="the circle"),))
+    made = trace(options=()).model_copy(update={"question": asked})
+    assert json.loads(made.to_json())["question"] == {
+        "text": "And the ring?",
+        "options": [],
+        "earlier": [{"question": "Which\nis red?", "answer": "the circle"}],
+    }
+    assert Trace.from_json(made.to_json()) == made
+    assert "asked before: Which is red? the circle" in repr(made)
+    old = trace()
+    assert json.loads(old.to_json())["question"] == {"text": "Which blinks?", "options": ["cross", "ring"]}
+    assert Trace.from_json(old.to_json()).question.earlier == ()

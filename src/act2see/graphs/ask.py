@@ -167,7 +167,8 @@ class _Nodes:
         started = time.perf_counter()
         video, frames = await initial_frames(self.parts, self.config.view, state["video"])
         seconds = time.perf_counter() - started
-        turns = earlier_turns(settings.context.earlier, state, video.digest)
+        same_video = (state.get("info") or {}).get("digest") == video.digest
+        turns = earlier_turns(settings.context.earlier, state.get("turns", ()) if same_video else ())
         earlier = [turn.model_dump() for turn in turns]
         run = _run_id(config, state.get("id"))
         event = ViewEvent(run=run, video=video, frames=frames)

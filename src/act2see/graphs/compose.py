@@ -15,6 +15,7 @@ JSON data, which every checkpointer can save.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NotRequired
 from uuid import uuid4
 
@@ -26,7 +27,7 @@ from langgraph.errors import is_invalid_resume
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
-from langgraph.pregel.remote import RemoteException
+from langgraph.pregel.remote import RemoteException, RemoteGraph
 from pydantic import BaseModel, Field
 
 from act2see import errors
@@ -61,6 +62,7 @@ def as_node(
     video: Source = "video",
     question: Source = "question",
     options: Source | None = "options",
+    earlier: Source | None = None,
     answer: str | None = "answer",
     trace: str | None = "trace",
     context: AskContext | None = None,
@@ -72,6 +74,8 @@ def as_node(
         video: The parent's key of the video, or a function of the parent's state.
         question: The same for the question.
         options: The same for the options. The parent may lack the key; None asks without options.
+        earlier: The same for the earlier turns of the conversation (`AskContext.earlier`); by default the
+            graph is told of none.
         answer: The parent's key for the answer (text); None does not write it.
         trace: The parent's key for the trace (JSON data); None does not write it.
         context: The run's settings. They do not depend on the parent's own context.
@@ -90,6 +94,9 @@ def as_node(
             "options": listed or [],
         }
 
+    def earlier_of(state: Any) -> Sequence[Any]:
+        return (_take(state, earlier, "earlier", None) if earlier is not None else None) or ()
+
     def update_of(result: Result) -> dict[str, Any]:
         update: dict[str, Any] = {}
         if answer is not None:
@@ -99,10 +106,10 @@ def as_node(
         return update
 
     async def anode(state: Any) -> dict[str, Any]:
-        return update_of(await _ask_async(graph, question_of(state), context))
+        return update_of(await _ask_async(graph, question_of(state), context, earlier_of(state)))
 
     def node(state: Any) -> dict[str, Any]:
-        return update_of(_ask_sync(graph, question_of(state), context))
+        return update_of(_ask_sync(graph, question_of(state), context, earlier_of(state)))
 
     return RunnableLambda(node, anode, name=graph.get_name())
 
@@ -260,27 +267,23 @@ def _take(state: Any, source: Source, argument: str, default: Any = _MISSING) ->
 
 
 async def _ask_async(
-    graph: VideoGraph, asked: AskInput, context: AskContext | None, earlier: Sequence[Turn] = ()
+    graph: VideoGraph, asked: AskInput, context: AskContext | None, earlier: Sequence[Any] = ()
 ) -> Result:
-    config = _child_config(graph, earlier)
+    config, settings = _child_settings(graph, context, earlier)
     try:
-        return _check_result(await graph.ainvoke(asked, config, **_context_argument(context)))
+        return _check_result(await graph.ainvoke(asked, config, **settings))
     except RemoteException as e:
         raise _server_error(e) from e
 
 
 def _ask_sync(
-    graph: VideoGraph, asked: AskInput, context: AskContext | None, earlier: Sequence[Turn] = ()
+    graph: VideoGraph, asked: AskInput, context: AskContext | None, earlier: Sequence[Any] = ()
 ) -> Result:
-    config = _child_config(graph, earlier)
+    config, settings = _child_settings(graph, context, earlier)
     try:
-        return _check_result(graph.invoke(asked, config, **_context_argument(context)))
+        return _check_result(graph.invoke(asked, config, **settings))
     except RemoteException as e:
         raise _server_error(e) from e
-
-
-def _context_argument(context: AskContext | None) -> dict[str, Any]:
-    return {"context": context} if context is not None else {}
 
 
 def _check_result(result: Any) -> Result:
@@ -324,8 +327,10 @@ def _innermost(graph: Any) -> Any:
     return graph
 
 
-def _child_config(graph: VideoGraph, earlier: Sequence[Turn]) -> RunnableConfig:
-    """Return the settings that the graph's run does not inherit from the parent's run."""
+def _child_settings(
+    graph: VideoGraph, context: AskContext | None, earlier: Sequence[Any]
+) -> tuple[RunnableConfig, dict[str, Any]]:
+    """Return the configuration and the context that the graph's run does not inherit from the parent's."""
     # LangChain limits a graph that it calls to 25 steps, and a parent's limit counts the parent's steps. Our
     # budget ends a run instead.
     config: RunnableConfig = {"recursion_limit": 10_000}
@@ -334,13 +339,19 @@ def _child_config(graph: VideoGraph, earlier: Sequence[Turn]) -> RunnableConfig:
     inherited = ensure_config().get("configurable", {})
     if has_saver and "thread_id" not in inherited:
         config["configurable"] = {"thread_id": uuid4().hex[:12]}  # called directly, not by a parent graph
-    if earlier:
-        # Here and not in a context, which would replace the parent's.
-        turns = [[turn.question, turn.answer] for turn in earlier]
-        given = settings_in(inherited, AskContext)
-        settings = {CONTEXT_KEY: {"earlier": turns, **given}}
+    if earlier and (context is not None or isinstance(inner, RemoteGraph)):
+        context = context or AskContext()
+        if context.earlier is None:
+            context = replace(context, earlier=tuple(_turn_data(turn) for turn in earlier))
+    elif earlier:  # not as a context, which would replace the parent's
+        own = settings_in(inherited, AskContext)
+        settings = {CONTEXT_KEY: {"earlier": [_turn_data(turn) for turn in earlier], **own}}
         config["configurable"] = {**inherited, **config.get("configurable", {}), **settings}
-    return config
+    return config, {} if context is None else {"context": context}
+
+
+def _turn_data(turn: Any) -> Any:
+    return (turn.question, turn.answer) if isinstance(turn, Turn) else turn
 
 
 def _server_error(error: RemoteException) -> Act2SeeError:

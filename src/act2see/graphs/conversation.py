@@ -1,4 +1,4 @@
-"""What a conversation of messages asks: its last human message, with the video, the options and the turns before.
+"""The question of a conversation of messages: its last human message, with the video and the turns before it.
 
 A turn is a human message that Act2See answered, with the answer in the metadata of its reply (`evidence.py`).
 Messages of other agents are no turns.

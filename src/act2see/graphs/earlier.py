@@ -12,7 +12,7 @@ turns in the messages.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from act2see.errors import ConfigError
@@ -26,30 +26,24 @@ MAX_TEXT = 300
 in the tokens that reasoners reserve for the question."""
 
 
-def earlier_turns(
-    given: Sequence[Turn | tuple[str, str]] | None, state: Mapping[str, Any], video: str
-) -> tuple[Turn, ...]:
+def earlier_turns(given: Sequence[Turn | tuple[str, str]] | None, kept: Iterable[Any]) -> tuple[Turn, ...]:
     """Return the earlier turns of a new run: those of its context, or else those of its thread.
 
     Args:
         given: `AskContext.earlier` of the run.
-        state: The state of the thread, as the previous run left it.
-        video: The digest of the run's video.
+        kept: The turns about this video in the state of the thread, as JSON data.
 
     Raises:
-        ConfigError: A turn of the context has no question or no answer.
+        ConfigError: A given turn has no question or no answer.
     """
-    if given is not None:
-        turns = clip_turns(given)
-        if not all(turn.question and turn.answer for turn in turns):
-            raise ConfigError(
-                "the run's setting 'earlier' has an empty text: give each earlier question and its answer"
-            )
-        return turns
-    previous = state.get("info") or {}
-    if previous.get("digest") != video:
-        return ()
-    return tuple(Turn.model_validate(turn) for turn in state.get("turns") or ())
+    if given is None:
+        return tuple(Turn.model_validate(turn) for turn in kept)
+    turns = clip_turns(given)
+    if not all(turn.question and turn.answer for turn in turns):
+        raise ConfigError(
+            "the run's setting 'earlier' has an empty text: give each earlier question and its answer"
+        )
+    return turns
 
 
 def following_turns(trace: TraceRecord) -> tuple[Turn, ...]:
@@ -57,10 +51,15 @@ def following_turns(trace: TraceRecord) -> tuple[Turn, ...]:
 
     These are the trace's own earlier turns and, if it was answered and not refused, its question.
     """
-    turns = [(turn.question, turn.answer) for turn in trace.question.earlier]
-    answer = (trace.choice or trace.answer or "").strip()
-    if answer and not trace.refused:
-        turns.append((trace.question.text, answer))
+    answer = None if trace.refused else trace.choice or trace.answer
+    return next_turns(trace.question.earlier, trace.question.text, answer)
+
+
+def next_turns(earlier: Iterable[Turn], question: str, answer: str | None) -> tuple[Turn, ...]:
+    """Return the last turns after a question. One without an answer is left out."""
+    turns = list(earlier)
+    if answer and answer.strip():
+        turns.append(Turn(question=question, answer=answer))
     return clip_turns(turns[-MAX_TURNS:])
 
 

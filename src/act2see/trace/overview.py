@@ -60,7 +60,7 @@ def _entry(entry: Entry, pictures: Pictures) -> Html:
         el("div", shown, class_="seen"),
         el(
             "div",
-            earlier_list(trace.question),
+            earlier_list(trace.question.earlier),
             el("h2", el("a", trace.question.text, href=entry.href), dir="auto"),
             el("p", el("bdi", answer), note),
         ),

@@ -18,7 +18,7 @@ from act2see.trace.chain import chain_section
 from act2see.trace.markup import Html, el, join
 from act2see.trace.options import LETTERS
 from act2see.trace.pictures import Pictures, figure
-from act2see.trace.record import Answer, Loop, Question, TraceRecord, Usage
+from act2see.trace.record import Answer, Loop, TraceRecord, Turn, Usage
 from act2see.trace.timeline import clock, count, finite, timeline
 
 if TYPE_CHECKING:
@@ -156,22 +156,19 @@ def _head(trace: TraceRecord, h: str, running: bool) -> Html:
     return el(
         "header",
         el("p", join(" · ", facts), class_="eyebrow"),
-        earlier_list(question),
+        earlier_list(question.earlier),
         el(h, question.text, dir="auto", class_=size),
         el("ol", options, class_="options", role="list") if options else None,
         None if running else el("p", _summary(trace), class_="summary"),
     )
 
 
-def earlier_list(question: Question) -> Html | None:
-    """Return the earlier turns of the conversation with their answers, or None if there are none."""
-    if not question.earlier:
+def earlier_list(turns: Sequence[Turn]) -> Html | None:
+    """Return the earlier turns of a conversation with their answers, or None if there are none."""
+    if not turns:
         return None
-    turns = []
-    for turn in question.earlier:
-        answer = el("bdi", turn.answer, class_="said")
-        turns.append(el("li", el("bdi", turn.question), " ", answer))
-    return el("ol", turns, class_="earlier", role="list", aria_label="Asked before")
+    rows = [el("li", el("bdi", t.question), " ", el("bdi", t.answer, class_="said")) for t in turns]
+    return el("ol", rows, class_="earlier", role="list", aria_label="Asked before")
 
 
 def _option(index: int, option: str, chosen: bool) -> Html:

@@ -29,7 +29,7 @@ The same question was asked about each part of a long video. Below are the answe
 have found something, with the frames that support them. Times are those of the whole video. Of {all} parts, \
 {left} are not listed, because they show nothing that fits.
 
-Question: {question}
+{earlier}Question: {question}
 {options}
 {parts}
 
@@ -67,6 +67,7 @@ async def merge_by_chat(
     prompt = _PROMPT.format(
         all=len(reports),
         left=len(reports) - len(listed),
+        earlier="".join(f"Asked before: {turn.line}\n" for turn in question.earlier),
         question=question.text,
         options="\n".join(f"{letter}. {o}" for letter, o in zip(LETTERS, question.options, strict=False)),
         parts="\n\n".join(parts),

@@ -36,17 +36,19 @@ from act2see.errors import Act2SeeError, ConfigError, ReasonerError, SetupError,
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.compose import as_node
 from act2see.graphs.config import Config, load_config, load_section
+from act2see.graphs.earlier import earlier_turns, next_turns
 from act2see.graphs.events import PartEvent, PartFailedEvent, SplitEvent, emit
 from act2see.graphs.long_video.chat_merge import merge_by_chat
 from act2see.graphs.long_video.merge import PartReport, evidence_of, judge, vote
 from act2see.graphs.names import check_chat_name
 from act2see.graphs.parts import Parts, cached_parts
 from act2see.graphs.sections import Count, Positive, Section
-from act2see.graphs.state import AskContext, AskInput, extend, settings_in, validate_question
+from act2see.graphs.state import AskContext, AskInput, extend, run_context, settings_in, validate_question
 from act2see.graphs.wiring import both_ways, make_drawable
 from act2see.tools.frames import FrameRef
 from act2see.tools.video.parts import Span, by_scene, by_time, find_cuts, part_path
 from act2see.tools.video.window import Window, absolute_path
+from act2see.trace.options import choose
 from act2see.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -112,6 +114,11 @@ class LongState(AskInput, LongOutput):
     """The traces of the parts that have finished."""
     failed: Annotated[list[dict[str, Any]], extend]
     """For each part that failed: its number, the error's message and the error's class."""
+    digest: str
+    """The digest of the video."""
+    turns: list[dict[str, str]]
+    """The earlier turns of this question, and after its answer those of the thread's next one about this
+    video (`graphs/earlier.py`)."""
 
 
 class PartState(AskInput):
@@ -119,6 +126,8 @@ class PartState(AskInput):
 
     number: int
     """The part's number, from 0."""
+    earlier: list[dict[str, str]]
+    """The earlier turns."""
 
 
 LongGraph = CompiledStateGraph[LongState, LongVideoContext, AskInput, LongOutput]
@@ -152,7 +161,7 @@ def create_long_video(
     if model is None and chosen.model:
         check_chat_name(chosen.model, chosen.options, "long video's model")
         model = chat_model(chosen.model, chosen.options, "long video's model")
-    ask_part = as_node(create_act2see(act2see_config, parts=parts), answer=None)
+    ask_part = as_node(create_act2see(act2see_config, parts=parts), earlier="earlier", answer=None)
     nodes = _Nodes(ask_part, parts, act2see_config, chosen, model)
     graph: StateGraph[LongState, LongVideoContext, AskInput, LongOutput] = StateGraph(
         LongState, context_schema=LongVideoContext, input_schema=AskInput, output_schema=LongOutput
@@ -186,19 +195,29 @@ class _Nodes:
         """Check the question, and send it to each part."""
         question, options = validate_question(state)
         settings = self._run_settings(runtime.context, config)
-        pieces = await asyncio.to_thread(self._pieces, os.fspath(state["video"]), settings)
+        digest, pieces = await asyncio.to_thread(self._pieces, os.fspath(state["video"]), settings)
         if len(pieces) > settings.max_parts:
             raise ConfigError(
                 f"{state['video']} splits into {len(pieces)} parts, and at most {settings.max_parts} are "
                 "allowed: raise `seconds` or `max_parts`"
             )
         emit(runtime, SplitEvent(parts=tuple((start, stop) for start, stop, _ in pieces)))
+        kept = state.get("turns", ()) if state.get("digest") == digest else ()
+        turns = earlier_turns(run_context(runtime.context, config).earlier, kept)
+        earlier = [turn.model_dump() for turn in turns]
         sends = []
         for number, (_, _, path) in enumerate(pieces):
-            part: PartState = {"video": path, "question": question, "options": options, "number": number}
+            part: PartState = {
+                "video": path,
+                "question": question,
+                "options": options,
+                "number": number,
+                "earlier": earlier,
+            }
             sends.append(Send("part", part))
         # A leading None drops the parts of an earlier question of the thread.
-        return Command(update={"pieces": pieces, "answered": [None], "failed": [None]}, goto=sends)
+        update = {"pieces": pieces, "answered": [None], "failed": [None], "digest": digest, "turns": earlier}
+        return Command(update=update, goto=sends)
 
     async def part(self, state: PartState, runtime: Runtime[LongVideoContext]) -> dict[str, Any]:
         """Ask one part. An error of this part is reported; one that every part would have is raised."""
@@ -254,6 +273,9 @@ class _Nodes:
         if self.model:
             answer, relied = await merge_by_chat(self.model, reports, traces, best, (answer, relied))
             found = found and bool(relied)
+        question = next(iter(traces.values())).question
+        told = choose(answer, question.options) or answer
+        turns = next_turns(question.earlier, question.text, told)
         evidence = [evidence_of(reports[n], traces[n], best.get(n)) for n in relied] if found else []
         return {
             "answer": answer,
@@ -261,12 +283,14 @@ class _Nodes:
             "evidence": [part.model_dump(mode="json") for part in evidence],
             "parts": [report.model_dump(mode="json") for report in reports],
             "traces": state["answered"],
+            "turns": [turn.model_dump() for turn in turns],
             "answered": [None],  # empty this key, so that the checkpoint holds the traces only once
         }
 
-    def _pieces(self, video: str, settings: LongVideo) -> list[tuple[float, float, str]]:
-        """Split the video; return the start, the stop and the path of each part."""
-        length = self.parts.resources.finder.library.probe(video).info.seconds
+    def _pieces(self, video: str, settings: LongVideo) -> tuple[str, list[tuple[float, float, str]]]:
+        """Split the video; return its digest, and the start, the stop and the path of each part."""
+        info = self.parts.resources.finder.library.probe(video).info
+        length = info.seconds
         view = self.config.view
         seconds = settings.seconds or 0.75 * view.max_frames / view.fps
         if settings.by == "time":
@@ -274,7 +298,7 @@ class _Nodes:
         else:
             spans = by_scene(find_cuts(video, length), length, seconds, settings.overlap)
         whole = absolute_path(video)
-        return [(span.start, span.stop, part_path(whole, span, length)) for span in spans]
+        return info.digest, [(span.start, span.stop, part_path(whole, span, length)) for span in spans]
 
     def _judge(
         self,

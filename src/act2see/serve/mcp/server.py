@@ -259,7 +259,8 @@ class _Tools:
 
     def _chain(self, trace: Trace) -> list[ContentBlock]:
         """Return the texts and pictures of a trace, in the order of the chain of thought."""
-        lines = [f"Question: {trace.question.text}"]
+        lines = [f"Asked before: {turn.line}" for turn in trace.question.earlier]
+        lines.append(f"Question: {trace.question.text}")
         lines += [f"- {option}" for option in trace.question.options]
         times = ", ".join(f"{frame.seconds:.1f}" for frame in trace.initial)
         lines.append(f"In view at the start: frames at {times} s.")

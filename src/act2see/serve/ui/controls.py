@@ -8,19 +8,30 @@ any type, so the handlers check them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from act2see.errors import QuestionError
 from act2see.graphs.config import Config
+from act2see.graphs.earlier import following_turns
 from act2see.serve.ui.catalog import CatalogVideo, VideoCatalog
 from act2see.serve.ui.components import EVENT, RunView, Updates, follow, html, on, text_of
-from act2see.serve.ui.form import read_form
+from act2see.serve.ui.form import Talk, read_form
 from act2see.serve.ui.history import History
-from act2see.serve.ui.page import alert, instructions, links, player, status, upload_confirmation
+from act2see.serve.ui.page import (
+    alert,
+    conversation,
+    instructions,
+    links,
+    new_conversation,
+    player,
+    status,
+    upload_confirmation,
+)
 from act2see.serve.ui.runs import Runs, error_line
 from act2see.tools.runtime.text import format_bytes
 from act2see.trace.markup import el
+from act2see.trace.record import Turn
 
 # On a phone the answer is below the form, and an error can be above the visible part. A busy page may skip a
 # run's first status, so the first one that arrives scrolls to the answer.
@@ -37,6 +48,8 @@ _SHOW_ERROR = """(message) => {
   if (!message?.includes('role="alert"')) return;
   setTimeout(() => document.getElementById("message").scrollIntoView({block: "nearest"}));
 }"""
+# The button that was pressed disappears, so the keyboard's focus moves on.
+_FOCUS_QUESTION = "() => { document.querySelector('#question textarea').focus(); }"
 _SHOW_READY = "() => { document.body.dataset.ready = ''; }"
 _ABOUT = (
     "Ask a question about a video. The model thinks, looks at the video again or imagines frames, "
@@ -111,6 +124,7 @@ class Controls:
                 self.view = RunView(html(), html(), html(instructions(name, guarded), elem_id="chain"))
         # The id of the run that this page shows.
         self.run = gr.State("")
+        self.talk = gr.State(Talk())
         # The key of the sample whose question and options were filled in.
         self.sample = gr.State(first.key if first and first.question else "")
         self._register_handlers()
@@ -135,6 +149,10 @@ class Controls:
 
     def _draw_question(self, gr: Any, first: CatalogVideo | None) -> None:
         """Draw the question, its options and the buttons, filled in if the first video is a sample."""
+        self.earlier = html(elem_id="earlier")
+        self.afresh_button = gr.Button(
+            "Start a new conversation", size="sm", visible=False, elem_id="afresh-button"
+        )
         self.question = gr.Textbox(
             first.question if first else "",
             label="Question",
@@ -200,14 +218,20 @@ class Controls:
         form = [self.video, self.question, self.options, self.config, *settings]
         buttons = [self.ask_button, self.stop_button]
         run_outputs = [*self.view.parts, self.message, self.upload_message, *buttons, self.run]
+        run_outputs += [self.talk, self.afresh_button]
         filled = [self.sample, self.question]
-        video_outputs = [self.player, *filled, self.options, self.message]
+        follows = [self.talk, self.earlier, self.afresh_button]
+        video_outputs = [self.player, *filled, self.options, self.message, *follows]
         on(self.upload.upload, self.on_upload, [self.upload], [self.upload, self.video, self.upload_message])
-        on(self.video.change, self.on_video, [self.video, *filled], video_outputs)
+        on(self.video.change, self.on_video, [self.video, self.talk, *filled], video_outputs)
         on(self.config.change, self.on_config, [self.config], settings)
-        asked = on([self.ask_button.click, self.question.submit], self.on_ask, [self.run, *form], run_outputs)
+        asking = [self.ask_button.click, self.question.submit]
+        asked = on(asking, self.on_ask, [self.run, self.talk, *form], run_outputs)
         # The page ignores Ask until `on_ask` is complete, so a second event enables the button.
-        asked.then(self.on_end, [self.run], [*buttons, self.run], **EVENT)
+        end_outputs = [*buttons, self.run, self.earlier, self.afresh_button]
+        asked.then(self.on_end, [self.run, self.talk, self.video], end_outputs, **EVENT)
+        afresh = on(self.afresh_button.click, self.on_afresh, [], follows)
+        afresh.then(None, js=_FOCUS_QUESTION)
         on(self.stop_button.click, self.on_stop, [self.run], [])
         self.view.status.change(None, [self.view.status], None, js=_SHOW_ANSWER)
         self.message.change(None, [self.message], None, js=_SHOW_ERROR)
@@ -244,8 +268,8 @@ class Controls:
             self.upload_message: upload_confirmation(info, video.label.removeprefix("upload: ")),
         }
 
-    async def on_video(self, key: Any, sample: str, question: Any) -> Updates:
-        """Show the selected video.
+    async def on_video(self, key: Any, talk: Talk, sample: str, question: Any) -> Updates:
+        """Show the selected video. A conversation ends when another video is selected.
 
         A sample fills in its question and options. They are removed again when another video is selected,
         except a question that the user has edited.
@@ -260,6 +284,8 @@ class Controls:
             self.sample: video.key if video.question else "",
             self.message: "",  # it was about the previous video
         }
+        if not talk.about(key):
+            updates |= {self.talk: Talk(), **self._show_earlier(())}
         if video.question:
             updates[self.question] = video.question
             updates[self.options] = "\n".join(video.options)
@@ -283,8 +309,8 @@ class Controls:
             self.seed: config.seed,
         }
 
-    async def on_ask(self, running: str, *form: Any) -> AsyncIterator[Updates]:
-        """Start a run and show it until it ends."""
+    async def on_ask(self, running: str, talk: Talk, *form: Any) -> AsyncIterator[Updates]:
+        """Start a run and show it until it ends. It follows the questions before it about the same video."""
         import gradio as gr
 
         try:
@@ -293,7 +319,8 @@ class Controls:
                     "the previous question is still being answered: wait for the answer, or press Stop"
                 )
             videos = await asyncio.to_thread(self.catalog.videos)
-            run = self.runs.begin(read_form(videos, self.configs, *form))
+            request = read_form(videos, self.configs, *form)
+            run = self.runs.begin(talk.asked(request, form[0]))
         except Exception as e:
             yield {self.message: alert(error_line(e, "a question"))}
             return
@@ -303,6 +330,7 @@ class Controls:
             self.upload_message: "",
             self.ask_button: gr.Button(interactive=False),
             self.stop_button: gr.Button(interactive=True),
+            self.afresh_button: gr.Button(interactive=False),
             self.run: run.id,
         }
         try:
@@ -310,12 +338,14 @@ class Controls:
                 if run.done and run.error:
                     updates[self.message] = alert(run.error)
                     updates[self.view.status] = links(run.id) if run.trace else ""
+                if run.done and run.trace:
+                    updates[self.talk] = Talk(form[0], following_turns(run.trace))
                 yield updates
         except Exception as e:
             yield {self.message: alert(error_line(e, f"showing run {run.id}"))}
 
-    def on_end(self, id: str) -> Updates:
-        """Allow the next question when one was answered or refused."""
+    def on_end(self, id: str, talk: Talk, key: Any) -> Updates:
+        """Allow the next question when one was answered or refused, and show what it follows."""
         import gradio as gr
 
         if id in self.runs.running:
@@ -324,7 +354,19 @@ class Controls:
             self.ask_button: gr.Button(interactive=True),
             self.stop_button: gr.Button(interactive=False),
             self.run: "",
+            **self._show_earlier(talk.about(key)),
         }
+
+    def on_afresh(self) -> Updates:
+        """Forget the conversation."""
+        return {self.talk: Talk(), **self._show_earlier(()), self.earlier: new_conversation()}
+
+    def _show_earlier(self, turns: Sequence[Turn]) -> Updates:
+        """Show the turns that the next question follows, and the button that forgets them."""
+        import gradio as gr
+
+        button = gr.Button(visible=bool(turns), interactive=True)
+        return {self.earlier: conversation(turns), self.afresh_button: button}
 
     async def on_stop(self, id: str) -> None:
         await self.runs.stop(id)

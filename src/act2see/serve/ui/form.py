@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from act2see.errors import ConfigError, QuestionError, VideoError
@@ -10,9 +11,27 @@ from act2see.graphs.config import Config
 from act2see.graphs.state import AskContext
 from act2see.serve.ui.catalog import CatalogVideo
 from act2see.serve.ui.runs import AskRequest
+from act2see.trace.record import Turn
 
 _SEED_LIMIT = 2**63  # seeds are signed 64-bit numbers
 _MAX_BUDGET = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """The conversation of one open page: the last turns about one video. The server keeps it."""
+
+    key: str = ""
+    """The key of the video."""
+    turns: tuple[Turn, ...] = ()
+
+    def about(self, key: Any) -> tuple[Turn, ...]:
+        """Return the turns that a question about a video follows."""
+        return self.turns if key == self.key else ()
+
+    def asked(self, request: AskRequest, key: Any) -> AskRequest:
+        """Return the question with the turns that it follows."""
+        return replace(request, context=replace(request.context, earlier=self.about(key)))
 
 
 def read_form(

@@ -6,15 +6,15 @@ models must not reach Gradio's own messages, which render HTML.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from act2see.serve.ui.runs import Run, Runs, RunSummary
 from act2see.tools.frames import Video
 from act2see.trace.markup import Html, el, plain
-from act2see.trace.page import article
+from act2see.trace.page import article, earlier_list
 from act2see.trace.pictures import Pictures
-from act2see.trace.record import Call
+from act2see.trace.record import Call, Turn
 from act2see.trace.timeline import clock, count
 from act2see.trace.trace import Trace
 
@@ -84,6 +84,19 @@ def instructions(config: str, guarded: bool) -> Html:
         el("p", note, others) if guarded else None,
         class_="a2s-empty",
     )
+
+
+def conversation(turns: Sequence[Turn]) -> Html | str:
+    """Return the turns that the next question follows; empty if there are none."""
+    if not turns:
+        return ""
+    about = el("p", "The next question follows:", class_="a2s-note")
+    return el("div", about, earlier_list(turns), class_="a2s fragment a2s-earlier")
+
+
+def new_conversation() -> Html:
+    """Return the line that confirms a new conversation. Screen readers announce it."""
+    return _line("The next question starts a new conversation.")
 
 
 def links(id: str) -> Html:
@@ -163,6 +176,7 @@ def _facts(trace: Trace, names: Mapping[str, str]) -> dict[str, str]:
     return {
         "Answer": _answer(trace),
         "Question": trace.question.text,
+        "Asked before": "; ".join(turn.line for turn in trace.question.earlier) or "nothing",
         "Configuration": names.get(versions.config, versions.config or "?"),
         "Tools": ", ".join(versions.tools) or "none",
         "Calls": ", ".join(f"{call.tag}: {call.query}" for call in trace.calls) or "none",

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from act2see.errors import Act2SeeError, StoreError, TraceError
 from act2see.graphs.config import Config
+from act2see.graphs.earlier import clip_turns
 from act2see.graphs.state import AskContext
 from act2see.serve.failures import log_failure
 from act2see.serve.ui.catalog import shown_name
@@ -127,7 +128,8 @@ class Runs:
         """Start a run. It continues in the background."""
         id = f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
         tags = asked.config.tools if asked.context.tools is None else asked.context.tools
-        question = Question(text=asked.question.strip(), options=asked.options)
+        earlier = clip_turns(asked.context.earlier or ())
+        question = Question(text=asked.question.strip(), options=asked.options, earlier=earlier)
         run = Run(id, asked, Live(id, question, tuple(tags)))
         self.running[id] = run
         run.task = asyncio.create_task(self._run(run), name=f"act2see-run-{id}")
