@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from act2see.agent.reasoners.base import Delta, Done, Needs, Reasoner, Request
 from act2see.errors import ConfigError
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.config_data import local_path
+from act2see.graphs.hooks import Guard as Guard, build_framer, build_guard as build_guard
 from act2see.graphs.names import check_name
 from act2see.graphs.sections import RUN_KEYS, EncoderConfig, ReasonerConfig
 from act2see.graphs.state import AskState
@@ -26,7 +27,6 @@ from act2see.tools.base import FrameTool, Resources
 from act2see.tools.plugins import make_tool
 from act2see.tools.runtime.batching import MicroBatcher, Stop
 from act2see.tools.runtime.forks import Lock, check_inherited, natively, renew_after_fork
-from act2see.tools.runtime.local_modules import import_beside
 from act2see.tools.runtime.memory import in_halves
 from act2see.tools.runtime.sharing import Shared
 from act2see.tools.runtime.weights import (
@@ -39,22 +39,8 @@ from act2see.tools.runtime.weights import (
 )
 from act2see.tools.search.encoder import FrameEncoder
 from act2see.tools.search.finder import Finder
-from act2see.tools.video.framing import Framer
 from act2see.tools.video.library import VideoLibrary
 from act2see.tools.video.store import FrameStore, default_cache
-
-
-class Guard(Protocol):
-    """Refuses videos that the model cannot understand, such as real footage for the micro models."""
-
-    async def refuses(self, frames: Sequence[NDArray[np.uint8]]) -> str | None:
-        """Return the reason to refuse the video, or None to accept it.
-
-        Args:
-            frames: The initial frames, each `(height, width, 3)`.
-        """
-        ...
-
 
 NODES = ("view", "reason", "approve", "answer")
 """The names of the graph's own nodes, which no tag may have."""
@@ -208,37 +194,6 @@ def cached_parts(config: Config) -> Parts:
 def parts_key(config: Config) -> tuple[str, ...]:
     """Return the key under which `cached_parts` keeps the parts of a configuration."""
     return ("parts", config.model_dump_json(), *map(str, storage_of(config)))
-
-
-def build_guard(config: Config) -> Guard | None:
-    """Return the guard that `view.guard` names; None if it names none.
-
-    Raises:
-        ConfigError: The guard cannot be imported.
-    """
-    guard: Guard | None = _build_hook("view.guard", config.view.guard, config.folder)
-    return guard
-
-
-def build_framer(config: Config) -> Framer | None:
-    """Return the framer that `view.crop` names; None if it names none.
-
-    Raises:
-        ConfigError: The framer cannot be imported.
-    """
-    framer: Framer | None = _build_hook("view.crop", config.view.crop, config.folder)
-    return framer
-
-
-def _build_hook(key: str, path: str | None, folder: str | None) -> Any:
-    """Return an object of the class at `module:Class`; None without a path."""
-    if not path:
-        return None
-    module, _, name = path.partition(":")
-    try:
-        return getattr(import_beside(module, folder), name)()
-    except (ImportError, AttributeError, ValueError) as e:
-        raise ConfigError(f"{key} {path!r} cannot be imported: {e}") from e
 
 
 class LazyEncoder:

@@ -75,10 +75,9 @@ class BoardCrop:
         errors = [compare(light(picture).astype(np.uint8)).error for picture in cuts]
         if float(np.median(errors)) > MAX_ERROR:
             return None
-        box = square.box
-        if light == Light() and box == (0, 0, width, height) and (width, height) == (SIZE, SIZE):
+        if light == Light() and square == Square(0, 0, SIZE) and width == height == SIZE:
             return None
-        left, top, right, bottom = box
+        left, top, right, bottom = square.box
         shares = (left / width, top / height, right / width, bottom / height)
         inside = [min(1.0, max(0.0, round(share, 5))) for share in shares]
         rounded = (inside[0], inside[1], inside[2], inside[3])
