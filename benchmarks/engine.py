@@ -16,6 +16,7 @@ from act2see.agent.reasoners.base import Delta, Done, Request
 from act2see.agent.reasoners.transformers import TransformersReasoner
 from act2see.graphs.config import Config, load_config
 from act2see.micro.questions import Item, sentences
+from act2see.micro.recipe.corpus import next_text
 from act2see.tools.base import Resources, ToolContext, ToolResult
 from act2see.tools.frames import Curve, FrameRef, Retrieved
 from act2see.tools.runtime.weights import resolve_weights
@@ -51,9 +52,8 @@ class Watched(TransformersReasoner):
     def chain(self, item: Item) -> list[int]:
         """Return the token ids of the reference chain, encoded piece by piece as the renderer does."""
         pieces = []
-        for step in item.chain:
-            pieces.append(step if isinstance(step, str) else f"<{step.tag}>{step.query}</{step.tag}>")
-        pieces.append(item.closing())
+        for number in range(len(item.needed) + 1):
+            pieces.append(next_text(item, number))
         ids = []
         for piece in pieces:
             ids += self.packer.codec.encode(piece, "model")

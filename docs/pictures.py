@@ -13,11 +13,10 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from act2see import ask, create_act2see
-from act2see.cli.demo import ITEMS
+from act2see.cli.demo import item_shown
 from act2see.cli.ui import samples
 from act2see.graphs.config import load_config
 from act2see.graphs.parts import cached_parts
-from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.serve.ui.catalog import VideoCatalog
 from act2see.serve.ui.runs import Runs
@@ -38,7 +37,7 @@ def trace_page(browser: Any, folder: Path) -> None:
     """Make `trace.png`: the page of a trace, as `act2see ask --html` writes it."""
     config = load_config("micro")
     graph, store = create_act2see(config), cached_parts(config).resources.store
-    item = make_item("both", dict(ITEMS)["both"], "test")
+    item = item_shown("both")
     trace = ask(graph, write_clip(item.clip, folder / "clip.mp4"), item.text, item.options)
     html = folder / "trace.html"
     html.write_text(trace_html(trace, store), encoding="utf-8")

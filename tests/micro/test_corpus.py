@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from act2see.micro.questions import TAGS, make_item
+from act2see.micro.questions import TAGS, ToolCall, make_item
 from act2see.micro.recipe.corpus import after_view, tools_line, with_lines, with_tools
 from act2see.trace.record import Answer, Call, Frames, Question, Text, Versions, Video
 from act2see.trace.trace import Trace
@@ -81,7 +81,7 @@ def test_an_unused_tool_is_only_removed_from_the_tools_line() -> None:
 def test_every_call_of_an_item_follows_the_line_of_tools() -> None:
     item = next(i for i in (make_item("both", n) for n in range(20)) if len(i.needed) == 2)
     steps = with_lines(item).chain
-    before = [steps[i - 1] for i, s in enumerate(steps) if not isinstance(s, str)]
+    before = [steps[i - 1] for i, s in enumerate(steps) if isinstance(s, ToolCall)]
     assert before == [LINE, LINE]
     assert item.needed == with_lines(item).needed
 

@@ -67,7 +67,7 @@ def first_of(times: dict[str, float]) -> str:
     return min(times, key=lambda shape: times[shape])
 
 
-def expected(item: Item) -> str | None:  # noqa: PLR0911, PLR0912
+def expected(item: Item) -> str | None:
     """Return the answer as the frames give it; None for a kind that is checked in another way."""
     slots = dict(item.asked.slots)
     x, y, z = (slots.get(name, "") for name in "xyz")
@@ -187,7 +187,9 @@ def test_false_premises_are_false() -> None:
     assert "yes" not in answers
 
 
-@pytest.mark.parametrize("family", [f for f in EVERYDAY if f not in ("beyond", "describe", "changes", "plain")])
+@pytest.mark.parametrize(
+    "family", [f for f in EVERYDAY if f not in ("beyond", "describe", "changes", "plain")]
+)
 def test_wordings_do_not_reveal_whether_to_call(family: Family) -> None:
     """A kind that needs a look in some clips needs none in others."""
     looks: dict[str, Counter[bool]] = defaultdict(Counter)
@@ -203,7 +205,7 @@ def test_wordings_do_not_reveal_whether_to_call(family: Family) -> None:
         assert needed == 0 or 0.1 < needed < 0.95, (kind, counts)
 
 
-@pytest.mark.parametrize("family", (*FAMILIES, *EVERYDAY))
+@pytest.mark.parametrize("family", [*FAMILIES, *EVERYDAY])
 def test_every_look_is_described_and_its_frame_is_sampled(family: Family) -> None:
     for index in range(100):
         item = make_item(family, index)
@@ -239,5 +241,7 @@ def test_long_clips_are_seen_in_twelve_frames() -> None:
     assert len(view) <= 12
     assert view[0][0] == 0
     assert view[-1][0] == 59
-    changed = {second for second, board in enumerate(item.clip.view()) if board != item.clip.view()[second - 1]}
+    changed = {
+        second for second, board in enumerate(item.clip.view()) if board != item.clip.view()[second - 1]
+    }
     assert changed - {0} <= {second for second, _ in view}

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from act2see.micro.questions import FAMILIES, Item, ToolCall, items, make_item, sentences
-from act2see.micro.words import describe, describe_view
+from act2see.micro.words import describe, describe_view, view_of
 from act2see.micro.world import CELLS, COLOURS, FPS, HELD_OUT, SHAPES, Board, cell_name
 
 SPLITS = ("train", "validation", "test", "held_out")
@@ -131,7 +131,7 @@ def test_chains_end_in_the_answer_and_name_every_piece() -> None:
     assert item.closing() == f" {item.lead} {item.answer}.</think>\n<answer>{item.answer}</answer>"
     board = item.clip.slow[0][1]
     assert describe(board) == ", ".join(map(str, board.ordered())) + "."
-    view = describe_view(item.clip)
+    view = describe_view(view_of(item.clip))
     assert view.startswith(f"Second 0: {describe(item.clip.view()[0])} 1: ")
     assert view.count(": ") == len(item.clip.view())
 

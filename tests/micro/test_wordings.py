@@ -1,17 +1,28 @@
-"""The test wordings of the micro model: their kinds, slots and numbers. Nothing is trained on them."""
+"""Questions in people's words: the lines for training, how they are varied, and the strangers' test lines."""
 
 from __future__ import annotations
 
-import json
+import random
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parent / "wordings"
-AUTHORS = ("a", "b")
+from act2see.micro.drafts import REFUSAL
+from act2see.micro.kinds import ABOUT_ONE_SHAPE, KINDS, ask, slots_of as slots_of_kind
+from act2see.micro.questions import EVERYDAY, FAMILIES, make_item
+from act2see.micro.study.strangers import AUTHORS, read_lines, strange_questions, strange_refusals
+from act2see.micro.wordings import fill, load_wordings, vary
+from act2see.micro.world import SHAPES
+
+SEARCHES = {
+    "find_blink": "x",
+    "find_is": "x colour",
+    "find_at": "x place",
+    "find_there": "x",
+    "find_tipped": "side",
+}
 SLOTS = {
     "colour": "x",
     "start": "x",
@@ -45,9 +56,13 @@ SLOTS = {
 """The slots of each kind of question."""
 
 
-def read(author: str, kind: str) -> list[dict[str, Any]]:
-    lines = (FOLDER / f"{author}_{kind}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+def read(author: str, sort: str) -> list[dict[str, Any]]:
+    return list(read_lines(author, sort))
+
+
+def normal(text: str) -> str:
+    """Return a line without case and marks."""
+    return re.sub(r"[^a-z{}]+", " ", text.lower()).strip()
 
 
 def slots_of(text: str) -> set[str]:
@@ -80,3 +95,102 @@ def test_the_authors_wrote_different_texts() -> None:
         for author in AUTHORS
     ]
     assert len(texts[0] & texts[1]) < 25
+
+
+def test_training_lines_have_the_slots_of_their_kind() -> None:
+    lines = load_wordings().lines
+    # The kinds with two conditions are put together from lines with one.
+    expected = {kind for kind in KINDS if not kind.endswith("_without_when")} | set(SEARCHES)
+    assert set(lines) == expected | {"follow_up", "colour_start"}
+    for kind, texts in lines.items():
+        assert len(texts) >= 60, kind
+        if kind == "beyond":
+            continue
+        wanted = SEARCHES.get(kind, "x" if kind in ("follow_up", "colour_start") else None)
+        slots = set(slots_of_kind(kind)) if wanted is None else set(wanted.split())
+        assert all(slots_of(text) == slots for text in texts), kind
+
+
+def test_no_long_training_line_is_a_test_line() -> None:
+    strange = {
+        normal(row["text"])
+        for a in AUTHORS
+        for s in ("questions", "refusals", "premises")
+        for row in read(a, s)
+    }
+    own = {normal(text) for texts in load_wordings().lines.values() for text in texts}
+    assert not {text for text in own & strange if len(text.split()) > 4}
+
+
+def test_a_question_in_peoples_words_names_what_it_is_about() -> None:
+    rng = random.Random(0)
+    asked = ask("where_when", x="ring", y="circle")
+    texts = {load_wordings().say(asked, rng) for _ in range(200)}
+    assert len(texts) > 120
+    named = sum("ring" in text.lower() and "circle" in text.lower() for text in texts)
+    assert named / len(texts) > 0.75  # the others have another name or a slip
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *EVERYDAY])
+def test_rewording_changes_nothing_but_the_question(family: str) -> None:
+    for index in range(30):
+        item = make_item(family, index)  # type: ignore[arg-type]
+        put = load_wordings().reword(item, random.Random(index))
+        assert put == load_wordings().reword(item, random.Random(index))
+        assert (put.asked, put.answer, put.chain, put.clip) == (
+            item.asked,
+            item.answer,
+            item.chain,
+            item.clip,
+        )
+        assert put.text
+        assert "{" not in put.text
+        if family == "beyond":
+            assert put.answer == REFUSAL
+        else:
+            assert put.options == item.options
+
+
+def test_follow_ups_come_after_a_question_of_their_kind() -> None:
+    found = 0
+    follow_ups = {fill(line, {"x": "ring"}, random.Random(0)) for line in load_wordings().lines["follow_up"]}
+    assert all("{" not in text for text in follow_ups)
+    for index in range(400):
+        item = make_item("plain", index)
+        put = load_wordings().reword(item, random.Random(index))
+        if put.earlier and item.asked.kind in ABOUT_ONE_SHAPE and len(put.text) < 20:
+            ((question, answer),) = put.earlier
+            assert question
+            assert answer
+            found += 1
+    assert found >= 5
+
+
+def test_variations_keep_the_words() -> None:
+    rng = random.Random(0)
+    varied = [vary("Where is the ring?", rng) for _ in range(300)]
+    assert "Where is the ring?" in varied
+    assert len(set(varied)) > 40
+    assert all(len(text) >= 12 for text in varied)
+
+
+def test_strangers_questions_are_about_their_clips() -> None:
+    items = strange_questions(300)
+    assert len({item.text for item in items}) > 280
+    for item in items:
+        assert "{" not in item.text
+        slots = dict(item.asked.slots)
+        if item.earlier:
+            assert any(shape in item.text.lower() for shape in SHAPES)
+        elif "x" in slots:
+            assert slots["x"] in item.text.lower()
+    assert {item.family for item in items} >= {
+        "observe",
+        "blink",
+        "imagine",
+        "both",
+        "when",
+        "count",
+        "exists",
+    }
+    assert all(item.answer == REFUSAL for item in strange_refusals(20))

@@ -15,11 +15,10 @@ from tests.graphs.doubles import Scripted, clip_in, parts_in
 
 from act2see.agent.parser import StopReason
 from act2see.agent.reasoners.base import Delta, Done, Request
-from act2see.cli.demo import ITEMS
+from act2see.cli.demo import item_shown
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import cached_parts
-from act2see.micro.questions import make_item
 from act2see.micro.world import write_clip
 from act2see.serve.ui.catalog import CatalogVideo, VideoCatalog
 from act2see.serve.ui.runs import Runs
@@ -148,8 +147,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
         chosen = made.get(config.name) or cached_parts(config)
         return create_act2see(config, parts=chosen), chosen.resources.store
 
-    family, index = next(item for item in ITEMS if item[0] == "imagine")
-    item = make_item(family, index, "test")
+    item = item_shown("imagine")
     sample = CatalogVideo(
         "sample: imagine", str(write_clip(item.clip, folder / "imagine.mp4")), item.text, tuple(item.options)
     )
@@ -179,7 +177,7 @@ def test_an_answer_is_streamed_with_marked_frames_and_kept_after_a_reload(visit:
         }"""
     )
     page.get_by_label("Question").press("Enter")
-    item = make_item("imagine", dict(ITEMS)["imagine"], "test")
+    item = item_shown("imagine")
     assert item.answer in wait_for_message(page, "Answered").inner_text()
     assert page.evaluate("window.looks.size") >= 5
     imagined = page.locator("#chain .picture.imagined")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from act2see.micro.questions import TAGS, Item, make_item
-from act2see.micro.recipe.corpus import with_lines
+from act2see.micro.questions import TAGS, Item, Seen, ToolCall, make_item
+from act2see.micro.recipe.corpus import next_text, with_lines
+from act2see.micro.words import describe_seen
 from act2see.micro.world import Board, render
 from act2see.tools.frames import FrameRef, Generated, Provenance, Retrieved
 from act2see.tools.video.store import FrameStore
@@ -33,10 +34,7 @@ def item_of(family: str, n: int = 0) -> Item:
 
 def expected_text(item: Item) -> str:
     """Return the text that the model writes in the item's chain."""
-    return (
-        "".join(s if isinstance(s, str) else f"<{s.tag}>{s.query}</{s.tag}>" for s in item.chain)
-        + item.closing()
-    )
+    return "".join(next_text(item, number) for number in range(len(item.needed) + 1))
 
 
 def draw_trace(family: str, store: FrameStore, n: int = 0) -> Trace:
@@ -48,10 +46,16 @@ def draw_trace(family: str, store: FrameStore, n: int = 0) -> Trace:
 
     initial = tuple(shown(board, float(s)) for s, board in enumerate(item.clip.view()))
     segments: list[Segment] = []
+    call: ToolCall | None = None
     for step in item.chain:
         if isinstance(step, str):
             segments.append(Text(text=step))
             continue
+        if isinstance(step, Seen):
+            assert call is not None, "a chain describes a frame after it retrieved it"
+            segments.append(Text(text=describe_seen(call.at, call.expect)))
+            continue
+        call = step
         found: Provenance = Retrieved(query=step.query, score=0.5)
         if step.tag == "generate":
             found = Generated(prompt=step.query, anchor=initial[0], seed=0, strength=0.3, model="drawn")

@@ -1,6 +1,7 @@
 """`act2see demo`: answers questions about sample clips with the models in the package.
 
-It writes one clip of each family of questions, and treats it like any other video.
+It writes clips of the board world and treats them like any other video. The questions are put in free words,
+as a person would type them; some have options.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -18,9 +19,36 @@ from act2see.cli.output import ask_command, out, program, say
 if TYPE_CHECKING:
     from act2see.micro.questions import Family, Item
 
-# Indices in the test split: the first item of each family that needs the family's tools; the first item of
-# `observe` that needs none.
-ITEMS: tuple[tuple[Family, int], ...] = (("observe", 1), ("blink", 0), ("imagine", 3), ("both", 1))
+
+class Shown(NamedTuple):
+    """A question of the demo."""
+
+    family: Family
+    number: int
+    """The number of the item in the test split."""
+    words: str
+    """The item's question in free words."""
+    options: bool = False
+
+
+SHOWN = (
+    Shown("blink", 0, "hey, which colour does that triangle go when it lights up?"),
+    Shown("observe", 1, "And the ring on this board, what color would you call it?", options=True),
+    Shown(
+        "imagine", 3, "Say we take the square away and tilt the board to the right: what lands at the south?"
+    ),
+    Shown(
+        "both",
+        1,
+        "If someone removed the ring and tipped the board left just as the circle flashes, "
+        "which shape would be at west?",
+        options=True,
+    ),
+    Shown("when", 1, "at what time does the cross blink"),
+    Shown("beyond", 0, "How many people are in this video?"),
+)
+OWN = "Where is the triangle at the end?"
+"""The question that the demo suggests."""
 ABOUT = "Each page shows one chain of thought, with every frame that was retrieved or imagined."
 
 
@@ -29,7 +57,7 @@ def demo(
         "act2see-demo"
     ),
 ) -> None:
-    """Answer one question about each of four sample clips, and write a web page for each.
+    """Answer a question in free words about each of six sample clips, and write a web page for each.
 
     Needs no download, no network and no GPU: it uses the small models in the package.
     """
@@ -37,7 +65,7 @@ def demo(
     from act2see.graphs.ask import create_act2see
     from act2see.graphs.parts import cached_parts
     from act2see.graphs.run import aask
-    from act2see.micro.questions import make_item
+    from act2see.micro.study.evaluate import AnsweredItem
     from act2see.tools.runtime.files import write_text
     from act2see.trace.overview import Entry, index_html
     from act2see.trace.page import trace_html
@@ -48,15 +76,16 @@ def demo(
     graph = create_act2see(config)
     store = cached_parts(config).resources.store
     entries: list[Entry] = []
-    for family, index in ITEMS:
-        item = make_item(family, index, "test")
+    for shown in SHOWN:
+        item = item_of(shown)
+        family = shown.family
         clip = _write_clip(item, to)
         say(f"\n{family}", "bold magenta")
         say(question_lines(Question(text=item.text, options=item.options)), prose=True)
         chain = ChainPrinter(out(), loads=not entries)  # the first question loads the models
         trace = run_until_done(aask(graph, clip, item.text, item.options, on_event=chain.event))
         say(answer_lines(trace), prose=True)
-        is_right = trace.choice == item.answer
+        is_right = AnsweredItem(item, trace).right
         if is_right:
             say("right", "bold green")
         else:
@@ -68,6 +97,20 @@ def demo(
     write_text(index_page, index_html("act2see demo", ABOUT, entries, store))
     say(f"\nThe pages are written. Open the first in a browser: {index_page.absolute()}")
     _suggest_commands(to)
+
+
+def item_of(shown: Shown) -> Item:
+    """Return the item of a question, in the demo's words."""
+    from dataclasses import replace
+
+    from act2see.micro.questions import make_item
+
+    return replace(make_item(shown.family, shown.number, "test", options=shown.options), text=shown.words)
+
+
+def item_shown(family: Family) -> Item:
+    """Return the demo's first item of a family."""
+    return item_of(next(shown for shown in SHOWN if shown.family == family))
 
 
 def _write_clip(item: Item, to: Path) -> Path:
@@ -82,13 +125,9 @@ def _write_clip(item: Item, to: Path) -> Path:
 
 def _suggest_commands(to: Path) -> None:
     """Print next commands that can be copied and run from the current folder."""
-    from act2see.micro.questions import make_item
-
-    family, index = ITEMS[1]
-    item = make_item(family, index, "test")
-    clip = to / "clips" / f"{family}.mp4"
-    say("\nAsk a question yourself:", "bold")
-    say(f"  {ask_command(clip, item.text, item.options)}")
+    clip = to / "clips" / f"{SHOWN[0].family}.mp4"
+    say("\nAsk a question yourself, in your own words:", "bold")
+    say(f"  {ask_command(clip, OWN, ())}")
     say("Find frames:", "bold")
     say(f"  {program()} {shlex.join(['find', str(clip), 'a shape blinks'])}")
     if find_spec("gradio"):

@@ -109,16 +109,15 @@ def _make_folder(runs: Path) -> Path:
 
 def samples(folder: Path) -> list[CatalogVideo]:
     """Write the clips of `act2see demo` to a folder, and return them with their questions."""
-    from act2see.cli.demo import ITEMS
-    from act2see.micro.questions import make_item
+    from act2see.cli.demo import SHOWN, item_of
     from act2see.micro.world import write_clip
     from act2see.serve.ui.catalog import CatalogVideo
     from act2see.tools.runtime.files import whole_file
 
     videos = []
-    for family, index in ITEMS:
-        item = make_item(family, index, "test")
-        path = folder / f"{family}-{index}.mp4"
+    for shown in SHOWN:
+        item, family = item_of(shown), shown.family
+        path = folder / f"{family}-{shown.number}.mp4"
         with whole_file(path) as new:
             write_clip(item.clip, new)
         videos.append(CatalogVideo(f"sample: {family}", str(path), item.text, tuple(item.options)))

@@ -130,6 +130,7 @@ def draft(
     lead: str,
     answer: str,
     options: tuple[str, ...] = (),
+    /,
     **slots: str,
 ) -> Draft:
     """Return the draft of a question: its chain begins with the description of the view."""

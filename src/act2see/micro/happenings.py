@@ -223,8 +223,8 @@ def draw_exists(rng: random.Random, frames: int, held_out: bool) -> Draft:
             chain = (f" {describe_moves(board, slow[-1][1])}",)
             return draft(clip, kind, chain, "A shape moved:", yes_or_no(happens), draw_yes_or_no(rng))
         x = mover if happens else rng.choice([p.shape for p in board.pieces if p.shape != mover])
-        chain = (f" {describe_path(x, view_of(clip))}",)
-        return draft(clip, kind, chain, f"The {x} moved:", yes_or_no(happens), draw_yes_or_no(rng), x=x)
+        path = (f" {describe_path(x, view_of(clip))}",)
+        return draft(clip, kind, path, f"The {x} moved:", yes_or_no(happens), draw_yes_or_no(rng), x=x)
     slow = draw_hops(rng, board, mover, frames, rng.choice((0, 0, 1, 2)))
     x = rng.choice(board.pieces).shape
     clip = Clip(
@@ -232,8 +232,8 @@ def draw_exists(rng: random.Random, frames: int, held_out: bool) -> Draft:
     )
     name = "shape" if kind == "any_blinks" else x
     slots = {} if name == "shape" else {"x": x}
-    chain = look_for_blink(clip, name, rng)
-    return draft(clip, kind, chain, f"A {name} blinks:", yes_or_no(happens), draw_yes_or_no(rng), **slots)
+    found = look_for_blink(clip, name, rng)
+    return draft(clip, kind, found, f"A {name} blinks:", yes_or_no(happens), draw_yes_or_no(rng), **slots)
 
 
 def _is_there(rng: random.Random, frames: int, held_out: bool, kind: str) -> Draft:

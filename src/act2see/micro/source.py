@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from act2see.micro.questions import FAMILIES, Family, ToolCall, make_item
+from act2see.micro.questions import FAMILIES, Family, make_item
 from act2see.micro.world import write_clip
 from act2see.training.corpus.sources import Sample
 
@@ -32,7 +32,7 @@ def load_world(
         clip = folder / f"{item.seed}.mp4"
         if not clip.exists():
             write_clip(item.clip, clip)
-        texts = [step for step in item.chain if not isinstance(step, ToolCall)]
+        texts = item.texts()
         texts.append(item.closing().partition("</think>")[0])
         yield Sample(
             id=f"world-{item.seed}",

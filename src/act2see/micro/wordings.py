@@ -120,6 +120,46 @@ _EARLIER_ANSWERS = (
     "at 2 s",
     "at 4.3 s",
 )
+_SYNONYMS = (
+    ("blinks", "flashes", "lights up", "glows", "flickers", "shines", "goes bright", "is lit", "is flashing"),
+    ("blink", "flash", "light up", "glow", "flicker", "shine", "go bright"),
+    ("blinked", "flashed", "lit up", "glowed", "flickered", "shone"),
+    ("blinking", "flashing", "glowing", "lighting up", "flickering", "shining"),
+    (
+        "moves",
+        "hops",
+        "jumps",
+        "shifts",
+        "changes place",
+        "changes position",
+        "relocates",
+        "goes somewhere else",
+    ),
+    ("move", "hop", "jump", "shift", "change place", "change its place", "change position", "relocate"),
+    ("moved", "hopped", "jumped", "shifted", "changed place", "relocated"),
+    ("moving", "hopping", "jumping", "shifting", "changing place"),
+    ("piece", "shape", "thing", "object", "token", "figure", "item", "symbol", "one"),
+    ("pieces", "shapes", "things", "objects", "tokens", "figures", "items", "symbols"),
+    ("place", "spot", "cell", "position", "location", "field", "slot"),
+    ("colour", "color", "hue", "shade", "tint"),
+    ("tipped", "tilted", "leaned", "slanted", "inclined", "tilting"),
+    ("tip", "tilt", "lean", "slant", "incline"),
+    ("removed", "taken away", "taken out", "deleted", "lifted off", "gone"),
+    ("remove", "take away", "take out", "delete", "lift off"),
+    ("clip", "video", "footage", "recording", "film"),
+    ("at the start", "at the beginning", "in the first frame", "at first", "initially", "to begin with"),
+    ("at the end", "in the end", "in the last frame", "finally", "when it is over", "at the finish"),
+    ("ends up", "lands", "finishes", "comes to rest", "winds up"),
+    ("end up", "land", "finish", "come to rest", "wind up"),
+    ("tell me", "say", "let me know", "show me", "name"),
+)
+"""Words that people use for each other."""
+_OTHER_WORD = 0.25  # share of these words that another one replaces
+_SYNONYM = {word: words for words in _SYNONYMS for word in words}
+_WORD = re.compile(
+    r"(?<!{)\b(" + "|".join(sorted(map(re.escape, _SYNONYM), key=len, reverse=True)) + r")\b(?!})",
+    re.IGNORECASE,
+)
 _SLOT = re.compile(r"{(\w+)}")
 
 
@@ -226,7 +266,17 @@ def fill(line: str, slots: Mapping[str, str], rng: random.Random) -> str:
         others = NAMES.get(word)
         return rng.choice(others) if others and rng.random() < _OTHER_NAME else word
 
-    return _SLOT.sub(name, line)
+    return _SLOT.sub(name, _exchange(line, rng))
+
+
+def _exchange(line: str, rng: random.Random) -> str:
+    """Return a line with some of its words replaced by others that people use for the same."""
+
+    def other(match: re.Match[str]) -> str:
+        word = match[1]
+        return rng.choice(_SYNONYM[word.lower()]) if rng.random() < _OTHER_WORD else word
+
+    return _WORD.sub(other, line)
 
 
 def vary(text: str, rng: random.Random) -> str:

@@ -28,12 +28,13 @@ class ToolCall:
     at: float = 0.0
     """The time of that frame in seconds; without meaning for an imagined one."""
     any_frame: bool = False
-    """Whether every frame will do: the clip does not show what the query looks for."""
+    """Whether the clip does not show what the query looks for: then a frame of any time may come back, or
+    none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A step that describes the frame of the last retrieval, whichever it is."""
+    """A step that describes the frame of the last retrieval, whichever it is. Without a frame it is empty."""
 
 
 Step = str | ToolCall | Seen

@@ -80,15 +80,24 @@ class Retrieve:
         )
         hits = tuple(hit for hit in found.hits if hit.score >= threshold)
         if not hits:
-            best = f" (the closest scores {found.best:.2f}, {threshold:.2f} is needed)"
-            nothing = "nothing else" if seen else "nothing"
-            return ToolResult(
-                note=f"No match: {nothing} in this video looks like that{best}.", curve=found.curve
-            )
+            return ToolResult(note=no_match(found.best, threshold, bool(seen)), curve=found.curve)
         frames = finder.retrieved(context.video, query, replace(found, hits=hits))
         # In order of time, as a person would watch them.
         frames.sort(key=lambda frame: frame.seconds)
         return ToolResult(tuple(frames), curve=found.curve)
+
+
+def no_match(best: float, threshold: float, seen: bool) -> str:
+    """Return the note to a model whose query no frame matches.
+
+    Args:
+        best: The best score of a frame.
+        threshold: The score that is needed.
+        seen: Whether frames that the model has seen were left out.
+    """
+    nothing = "nothing else" if seen else "nothing"
+    scores = f"the closest scores {best:.2f}, {threshold:.2f} is needed"
+    return f"No match: {nothing} in this video looks like that ({scores})."
 
 
 def _is_all_shown(index: FrameIndex, seen: Sequence[float]) -> bool:

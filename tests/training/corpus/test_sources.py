@@ -215,7 +215,7 @@ def test_board_world_samples_are_deterministic(tmp_path: Path) -> None:
     samples = list(load_world(4, tmp_path))
     assert samples == list(load_world(4, tmp_path))
     assert [Path(s.video).is_file() for s in samples] == [True] * 4
-    assert all(s.chain.startswith("Second 0: ") and s.answer in s.chain for s in samples)
+    assert all(s.chain.startswith(f"{s.question} Second 0: ") and s.answer in s.chain for s in samples)
     assert not {s.id for s in samples} & {s.id for s in load_world(4, tmp_path, seed=1)}
 
 

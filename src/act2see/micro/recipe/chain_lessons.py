@@ -22,6 +22,7 @@ from act2see.micro.wordings import load_wordings
 from act2see.micro.words import describe_seen, view_of
 from act2see.micro.world import FPS
 from act2see.tools.frames import FrameRef
+from act2see.tools.retrieve import no_match
 from act2see.tools.video.store import FrameSource
 from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, Turn, Versions, Video
 from act2see.trace.trace import Trace
@@ -44,6 +45,8 @@ CHAIN_FAMILIES: tuple[Family, ...] = (
 )
 """The families of chains that go on after the view, as often as they are drawn."""
 ALL_FAMILIES: tuple[Family, ...] = (*CHAIN_FAMILIES, "describe", "beyond", "beyond")
+_NO_MATCH = 0.8
+"""Share of the searches for what a clip does not show that return no frame."""
 _ALL_TAGS = dict.fromkeys(TAGS, "")
 
 
@@ -64,19 +67,21 @@ def draw_trace(item: Item, frames: DrawnFrames) -> Trace:
     segments: list[Segment] = []
     text = ""
     call: ToolCall | None = None
+    returned = Frames(tag="")
     for step in item.chain:
         if isinstance(step, Seen):
             assert call is not None, "a chain describes a frame after it retrieved it"
-            text += describe_seen(call.at, call.expect)
+            text += describe_seen(call.at, call.expect) if returned.frames else ""
         elif isinstance(step, str):
             text += step
         else:
             call = step
+            returned = _draw_result(step, frames, initial[0])
             written = f"<{step.tag}>{step.query}</{step.tag}>"
             segments += [
                 Text(text=text + tools_line(TAGS)),
                 Call(text=written, tag=step.tag, query=step.query),
-                Frames(tag=step.tag, frames=(_returned(step, frames, initial[0]),)),
+                returned,
             ]
             text = ""
     text, tag, rest = (text + item.closing()).partition("<answer>")
@@ -100,10 +105,14 @@ def draw_trace(item: Item, frames: DrawnFrames) -> Trace:
     )
 
 
-def _returned(call: ToolCall, frames: DrawnFrames, anchor: FrameRef) -> FrameRef:
-    if call.tag == "retrieve":
-        return frames.ref(call.expect, call.at)
-    return frames.imagined(call.expect, anchor)
+def _draw_result(call: ToolCall, frames: DrawnFrames, anchor: FrameRef) -> Frames:
+    """Draw what a call returns. If the clip does not show what it looks for, that is mostly a note."""
+    if call.tag == "generate":
+        return Frames(tag=call.tag, frames=(frames.imagined(call.expect, anchor),))
+    if call.any_frame and frames.rng.random() < _NO_MATCH:
+        needed = frames.rng.uniform(0.25, 0.6)
+        return Frames(tag=call.tag, note=no_match(frames.rng.uniform(-0.3, needed), needed, seen=True))
+    return Frames(tag=call.tag, frames=(frames.ref(call.expect, call.at),))
 
 
 def render_trace(trace: Trace) -> Rollout:

@@ -23,6 +23,7 @@ from typing import Any
 from act2see.agent.parser import StopReason
 from act2see.agent.prompt import Prompt
 from act2see.agent.reasoners.base import Delta, Done, Reasoner, Request
+from act2see.agent.rollout import ImagePiece, Rollout
 from act2see.graphs.ask import create_act2see
 from act2see.graphs.config import Config, load_config
 from act2see.graphs.parts import Parts, build_parts
@@ -31,6 +32,7 @@ from act2see.micro.questions import EVERYDAY, FAMILIES, TAGS, Family, Item, Seen
 from act2see.micro.wordings import load_wordings
 from act2see.micro.words import describe_seen
 from act2see.micro.world import Board, read_board, write_clip
+from act2see.tools.frames import FrameRef
 from act2see.trace.record import Answer, Call, Frames, Segment, Text
 from act2see.trace.trace import Trace
 
@@ -55,8 +57,8 @@ def with_lines(item: Item) -> Item:
     return replace(item, chain=tuple(chain))
 
 
-Look = tuple[float, Board]
-"""The time of a retrieved frame, and the board that it shows."""
+Look = tuple[float, Board] | None
+"""The time of a retrieved frame, and the board that it shows; None if a call returned no frame."""
 
 
 def next_text(item: Item, returned: int, looks: Sequence[Look] | None = None) -> str:
@@ -77,7 +79,8 @@ def next_text(item: Item, returned: int, looks: Sequence[Look] | None = None) ->
         if isinstance(step, ToolCall):
             text += f"<{step.tag}>{step.query}</{step.tag}>"
         elif isinstance(step, Seen):
-            text += describe_seen(*(looks[returned - 1] if looks else _expected(item, calls[returned - 1])))
+            look = looks[returned - 1] if looks else _expected(item, calls[returned - 1])
+            text += describe_seen(*look) if look else ""
         else:
             text += step
     return text + item.closing() if stop == len(item.chain) else text
@@ -100,16 +103,33 @@ class Reference(Reasoner):
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Done]:
         item = self.items[request.rollout.session]
-        returned = str(request.rollout).count("</frame>")
-        frames = request.rollout.frames[-returned:] if returned else ()
-        looks = [(frame.seconds, item.clip.at(frame.seconds)) for frame in frames]
-        text = next_text(item, returned, looks)
+        looks = [
+            (frame.seconds, item.clip.at(frame.seconds)) if frame else None
+            for frame in _returned_frames(request.rollout)
+        ]
+        text = next_text(item, len(looks), looks)
         request.until(text)
         yield Delta(text)
         yield Done(StopReason.UNTIL, decoded=len(text.split()))
 
     def forget(self, session: str) -> None:
         self.items.pop(session, None)
+
+
+def _returned_frames(rollout: Rollout) -> list[FrameRef | None]:
+    """Return the frame of each call so far, or None for a call that returned only a note."""
+    frames: list[FrameRef | None] = []
+    inside = False
+    for piece in rollout.pieces:
+        if isinstance(piece, ImagePiece):
+            if inside:
+                frames[-1] = piece.frame
+        elif piece.text == "<frame>":
+            inside = True
+            frames.append(None)
+        elif piece.text.endswith("</frame>"):
+            inside = False
+    return frames
 
 
 def equal_boards(a: Board, b: Board) -> bool:
@@ -120,16 +140,18 @@ def equal_boards(a: Board, b: Board) -> bool:
 def returns_expected_frame(item: Item, call: ToolCall, frames: Frames, parts: Parts) -> bool:
     """Return whether a call returned one frame, and that frame shows the expected board.
 
+    A call that looks for what the clip does not show may return anything.
+
     Args:
         item: The item.
         call: A call of its chain.
         frames: The frames that the call returned.
         parts: The parts of the graph, whose store holds the frames.
     """
-    if len(frames.frames) != 1:
-        return False
     if call.any_frame:
         return True
+    if len(frames.frames) != 1:
+        return False
     frame = frames.frames[0]
     if frame.imagined:
         shown = read_board(parts.resources.store.get(frame.digest))

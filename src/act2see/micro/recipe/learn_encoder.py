@@ -115,7 +115,8 @@ def draw_phrase(rng: random.Random, board: Board) -> Phrase:
     if rng.random() < 0.5 and board.lit:
         return edit_query(edit, lit), (("blink", lit), ("blink", lit), ("tipped", edit.side), *away)
     calm: tuple[Claim, ...] = (("calm",), ("calm",), ("tipped", edit.side), *away)
-    return (edit_query(edit) if away else _word(rng, "find_tipped", {"side": edit.side}, edit_query(edit))), calm
+    own = edit_query(edit)
+    return own if away else _word(rng, "find_tipped", {"side": edit.side}, own), calm
 
 
 def _word(rng: random.Random, kind: str, slots: dict[str, str], own: str) -> str:

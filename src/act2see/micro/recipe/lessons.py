@@ -183,11 +183,8 @@ def _count_facts(board: Board, rng: random.Random) -> list[Fact]:
     colour = rng.choice((*(p.colour for p in board.pieces), rng.choice(list(COLOURS))))
     begin, _, end = count_colour(board, colour).partition(":")
     count = sum(p.colour == colour for p in board.pieces)
-    return [
-        ("Shapes:", count_pieces(board).partition(":")[2].strip()),
-        (f"{begin}:", end.strip()),
-        ("Their number is", f"{count}."),
-    ]
+    pieces = count_pieces(board).removeprefix("Shapes: ")
+    return [("Shapes:", pieces), (f"{begin}:", end.strip()), ("Their number is", f"{count}.")]
 
 
 def _path_facts(view: View, rng: random.Random) -> list[list[Fact]]:
@@ -291,6 +288,11 @@ def _fact_clip(rng: random.Random, length: int) -> Clip:
     return with_blink(clip, rng) if rng.random() < 0.5 else clip
 
 
+def _describes_view(item: Item) -> bool:
+    head = item.chain[0]
+    return isinstance(head, str) and head.startswith(f"{item.asked.text} Second")
+
+
 @dataclass(frozen=True, slots=True)
 class Answers(RolloutLesson):
     """Questions whose view holds the answer.
@@ -306,7 +308,7 @@ class Answers(RolloutLesson):
         while len(rollouts) < self.batch:
             families = FAMILIES if rng.random() < 0.5 else EVERYDAY
             item = draw_item(rng, families, rng.randint(6, 10))
-            if item.needed or not item.chain[0][len(item.asked.text) :].startswith(" Second"):
+            if item.needed or not _describes_view(item):
                 continue
             if self.shown:
                 rollouts.append(_answered(item, frames, rng))

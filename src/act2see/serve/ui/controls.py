@@ -156,7 +156,7 @@ class Controls:
         self.question = gr.Textbox(
             first.question if first else "",
             label="Question",
-            placeholder="What happens when …? (press Enter to ask)",
+            placeholder="Ask in your own words: what, where, when, how many …? (press Enter)",
             lines=1,
             max_lines=5,
             interactive=False,
