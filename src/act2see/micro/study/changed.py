@@ -19,7 +19,7 @@ from act2see.micro.questions import FAMILIES, Item, Split, items
 from act2see.micro.recordings import Recording, draw_recording, write_recording
 from act2see.micro.study.evaluate import AnsweredItem, Rate, Report, ask_all, micro_config
 
-GOAL = 0.9
+GOAL = 0.95
 
 
 def recording_of(item: Item) -> Recording:
