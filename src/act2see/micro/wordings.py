@@ -28,6 +28,7 @@ _EARLIER = 0.12  # share of questions with an unrelated earlier question
 _FOLLOW_UP = 0.12  # share of questions about one shape that are put as a follow-up
 _BEYOND_OPTIONS = 0.15  # share of questions beyond the board that have options
 _OTHER_NAME = 0.06  # share of shapes and colours that have another name than the world's
+_THINNED = 0.2  # share of lines without a word or two
 _PLACE_NAME = 0.6  # the same for places
 
 PLACES: Mapping[str, Sequence[str]] = {
@@ -266,7 +267,21 @@ def fill(line: str, slots: Mapping[str, str], rng: random.Random) -> str:
         others = NAMES.get(word)
         return rng.choice(others) if others and rng.random() < _OTHER_NAME else word
 
+    if rng.random() < _THINNED:
+        line = _leave_out(line, rng)
     return _SLOT.sub(name, _exchange(line, rng))
+
+
+def _leave_out(line: str, rng: random.Random) -> str:
+    """Return a line without one or two of its words; slots stay. A line of a few words is unchanged."""
+    words = line.split(" ")
+    if len(words) < 6:
+        return line
+    for _ in range(rng.choice((1, 1, 2))):
+        place = rng.randrange(len(words))
+        if "{" not in words[place]:
+            del words[place]
+    return " ".join(words)
 
 
 def _exchange(line: str, rng: random.Random) -> str:
