@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 
 from act2see import aask, create_act2see, load_config
-from act2see.agent.packing import Packer
 from act2see.graphs.ask import Graph
 from act2see.graphs.parts import build_parts
+from act2see.graphs.state import AskContext
 from act2see.micro import guard
+from act2see.micro.drafts import REFUSAL
 from act2see.micro.questions import FAMILIES, ToolCall, make_item
 from act2see.micro.recipe import train as recipe
 from act2see.micro.recipe.learn_generator import score_edit
+from act2see.micro.study.evaluate import ask_all, micro_config
+from act2see.micro.study.strangers import strange_questions
 from act2see.micro.world import write_clip
-from act2see.tools.runtime.weights import resolve_weights
-from act2see.trace.record import Frames, Text
+from act2see.trace.record import Frames, Text, Turn
 from act2see.trace.trace import Trace
 
 WEIGHTS = Path(recipe.__file__).parents[1] / "weights"
@@ -42,7 +44,7 @@ async def test_a_question_of_each_family_is_answered_in_the_grammar(
     again = await aask(graph, clip, item.text, item.options)
     assert trace.choice in item.options
     assert isinstance(trace.segments[0], Text)
-    assert trace.segments[0].text.startswith("Second 0: ")
+    assert trace.segments[0].text.startswith(f"{item.asked.text} Second 0: ")
     assert (again.text, again.answer) == (trace.text, trace.answer)
     assert all(s.frames or s.note for s in trace.segments if isinstance(s, Frames))
     assert Trace.from_json(trace.to_json()) == trace
@@ -120,13 +122,24 @@ async def test_a_clip_without_a_board_is_refused(graph: Graph, tmp_path: Path) -
     assert not trace.calls
 
 
-def test_tags_have_ids_of_their_own_as_in_training() -> None:
-    """The weights were trained with a call and the text before it tokenised apart."""
-    codec = Packer.from_pretrained(resolve_weights("micro:vlm")).codec
-    for text, call in (
-        ("\nTools: retrieve, generate.", "<retrieve>the circle blinks</retrieve>"),
-        ("look. ", "<generate>the board is tipped to the left</generate>"),
-        (" It is green.</think>\n", "<answer>green</answer>"),
-    ):
-        apart = codec.encode(text, "model") + codec.encode(call, "model")
-        assert codec.encode(text + call, "model") == apart
+@pytest.mark.timeout(300)
+async def test_strangers_questions_are_mostly_answered(tmp_path: Path) -> None:
+    answers, _ = await ask_all(micro_config(None, tmp_path / "cache"), strange_questions(30), tmp_path)
+    assert sum(a.right for a in answers) >= 22
+
+
+async def test_what_is_beyond_the_board_is_declined_with_examples(graph: Graph, tmp_path: Path) -> None:
+    clip = write_clip(make_item("observe", 0, "validation").clip, tmp_path / "clip.mp4")
+    trace = await aask(graph, clip, "How many people are in this video?")
+    assert trace.answer == REFUSAL
+    assert REFUSAL.count("?") == 3
+    assert not trace.calls
+
+
+async def test_a_follow_up_is_read_with_the_question_before(graph: Graph, tmp_path: Path) -> None:
+    item = next(i for i in (make_item("plain", n, "validation") for n in range(60)) if i.kind == "end")
+    x = dict(item.asked.slots)["x"]
+    clip = write_clip(item.clip, tmp_path / "clip.mp4")
+    earlier = (Turn(question="Where does the circle end up at the very end?", answer="north"),)
+    trace = await aask(graph, clip, f"and the {x}?", context=AskContext(earlier=earlier))
+    assert trace.answer == item.answer

@@ -42,8 +42,8 @@ def clip(
     family: Annotated[
         Family,
         typer.Option(
-            help="What its question needs (initial frames, a retrieved frame, an imagined frame, or both), or "
-            "what it asks: when, how many, is there, which first, about two moments, ..."
+            help="What its question needs (initial frames, a retrieved frame, an imagined frame, or both), "
+            "or what it asks: when, how many, is there, which first, about two moments, ..."
         ),
     ] = Family.blink,
     seed: Annotated[int, typer.Option(min=0, help="The number of the clip in the test split.")] = 0,
@@ -56,8 +56,12 @@ def clip(
 
     Needs nothing: clips are drawn from the seed.
     """
+    import random
+    from dataclasses import replace
+
     from act2see.errors import StoreError
     from act2see.micro.questions import LETTERS, make_item
+    from act2see.micro.wordings import load_wordings
     from act2see.micro.world import write_clip
     from act2see.tools.runtime.files import whole_file
 
@@ -68,10 +72,12 @@ def clip(
     with whole_file(path) as new:
         write_clip(item.clip, new)
     say(f"{path}: {item.clip.seconds:.0f} s")
+    if item.kind == "beyond":
+        item = replace(item, text=load_wordings().decline(random.Random(seed)))
     say(item.text, "bold")
     for letter, option in zip(LETTERS, item.options, strict=False):
         say(f"  {letter}. {option}")
-    say(f"answer: {item.correct}. {item.answer}")
+    say(f"answer: {f'{item.correct}. ' if item.options else ''}{item.answer}")
     say("ask this question:", "dim")
     say(f"  {ask_command(path, item.text, item.options)}")
 
@@ -159,7 +165,12 @@ class _StageProgress:
 @app.command("test")
 def measure(
     n: Annotated[
-        int, typer.Option("--n", min=4, help="The number of questions, a quarter of them from each family.")
+        int,
+        typer.Option(
+            "--n",
+            min=4,
+            help="The number of questions of the paper's families, everyday ones, and strangers'.",
+        ),
     ] = 800,
     weights: Annotated[
         Path | None,

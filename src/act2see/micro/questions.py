@@ -66,6 +66,22 @@ EVERYDAY: tuple[Family, ...] = (
 """The families of everyday questions."""
 LETTERS = "ABCDEFGH"
 TAGS = ("retrieve", "generate")
+_OTHER_TAGS = (
+    "zoom",
+    "clip",
+    "ocr",
+    "middle",
+    "crop",
+    "search",
+    "track",
+    "map",
+    "note",
+    "audio",
+    "detect",
+    "count",
+)
+"""Tags of tools that somebody might add."""
+_OTHER_TOOLS = 0.2  # share of the chains that have such tools
 _FIRST_SEED: dict[Split, int] = {
     "train": 0,
     "validation": 10_000_000,
@@ -219,8 +235,15 @@ def items(n: int, split: Split, families: tuple[Family, ...] = FAMILIES) -> Iter
 
 
 def draw_tags(rng: random.Random) -> tuple[str, ...]:
-    """Draw the tools of a chain: both, one or none, so that a model must read which it has."""
-    return rng.choice((TAGS, TAGS, TAGS, TAGS[:1], TAGS[1:], ()))
+    """Draw the tools of a chain: both, one or none, so that a model must read which it has.
+
+    A fifth of the chains have other tools, too, which the world has no use for.
+    """
+    tags = rng.choice((TAGS, TAGS, TAGS, TAGS[:1], TAGS[1:], ()))
+    if rng.random() < _OTHER_TOOLS:
+        others = tuple(rng.sample(_OTHER_TAGS, rng.choice((1, 1, 2, 3))))
+        return rng.choice(((*tags, *others), (*tags, *others), (*others, *tags)))
+    return tags
 
 
 def sentences() -> Iterator[str]:

@@ -27,6 +27,7 @@ _OWN_WORDS = 0.08  # share of questions that keep the world's own words
 _EARLIER = 0.12  # share of questions with an unrelated earlier question
 _FOLLOW_UP = 0.12  # share of questions about one shape that are put as a follow-up
 _BEYOND_OPTIONS = 0.15  # share of questions beyond the board that have options
+_STRANGE_OPTIONS = 0.06  # share of questions with options whose options fit another question
 _OTHER_NAME = 0.06  # share of shapes and colours that have another name than the world's
 _THINNED = 0.2  # share of lines without a word or two
 _PLACE_NAME = 0.6  # the same for places
@@ -216,6 +217,9 @@ class Wordings:
             return self._as_follow_up(item, rng)
         else:
             item = replace(item, text=self.say(item.asked, rng))
+        if item.options and rng.random() < _STRANGE_OPTIONS:
+            # Nothing in them need fit: the answer is what the clip shows.
+            item = replace(item, options=_draw_options(rng))
         if rng.random() < _EARLIER:
             return replace(item, earlier=(self._draw_earlier(rng),))
         return item
@@ -252,8 +256,12 @@ def _draw_slots(rng: random.Random) -> dict[str, str]:
 
 
 def _draw_options(rng: random.Random) -> tuple[str, ...]:
-    pool = rng.choice((list(COLOURS), list(SHAPES), [cell_name(c) for c in CELLS], ["yes", "no"]))
-    return tuple(rng.sample(pool, min(4, len(pool))))
+    """Draw options of any kind, as people name them."""
+    places = [rng.choice(names) for names in PLACES.values()]
+    pool = rng.choice(
+        (list(COLOURS), list(SHAPES), places, ["yes", "no"], ["A", "B", "C"], ["1", "2", "3", "4"])
+    )
+    return tuple(rng.sample(pool, min(rng.choice((2, 3, 4, 4)), len(pool))))
 
 
 def fill(line: str, slots: Mapping[str, str], rng: random.Random) -> str:

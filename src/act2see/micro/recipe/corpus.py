@@ -189,7 +189,7 @@ def with_tools(trace: Trace, tags: Sequence[str], rng: random.Random) -> Trace:
         if isinstance(segment, Text):
             segment = segment.model_copy(update={"text": segment.text.replace(old_line, new_line)})
         segments.append(segment)
-    tools = {tag: version for tag, version in trace.versions.tools.items() if tag in tags}
+    tools = {tag: trace.versions.tools.get(tag, "") for tag in tags}
     versions = trace.versions.model_copy(update={"tools": tools})
     return trace.model_copy(update={"segments": tuple(segments), "versions": versions})
 

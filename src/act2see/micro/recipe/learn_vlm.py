@@ -1,8 +1,8 @@
 """Train the micro VLM: first to see (base), then to use its tools (SFT).
 
 The base model learns to describe initial frames, to look up facts in the description, and to answer from it,
-on boards drawn at its own resolution. It never sees a tool tag. SFT uses traces that the real graph made with
-the real tools (`corpus`).
+on boards drawn at its own resolution. It never sees a tool tag. SFT uses drawn chains (`chain_lessons`), and
+traces that the real graph made with the real tools (`corpus`).
 """
 
 from __future__ import annotations

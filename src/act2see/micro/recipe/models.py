@@ -1,7 +1,7 @@
 """The three micro models: the paper's architectures at a thousandth of their size, from random weights.
 
 Each builder returns an ordinary transformers or diffusers object that saves to, and loads from, an ordinary
-folder. With these sizes two cores train the whole recipe within an hour.
+folder. With these sizes two cores train the whole recipe within hours, and a GPU within minutes.
 
 The VLM sees 48 x 48 pixels with patch 8 and merge 2, so one board cell is one vision token. Its head_dim is
 32 because vLLM's attention kernels accept nothing smaller. The generator works at 48 x 48 with a 12 x 12 x 8

@@ -6,7 +6,8 @@ Each stage has its own folder, so that it can be run again alone:
     encoder    BLIP-2 learns to score frames against phrases
     generator  the VAE, then Stable Diffusion 3 as a world model of tipping boards
     corpus     reference chains through the real graph, with the new encoder and generator
-    vlm        SFT of the base model on the corpus, with the loss on the model's own text alone
+    vlm        SFT of the base model on drawn chains, people's questions and the corpus, with the loss on the
+               model's own text alone
 
 Weights are saved in float16, which halves their size, and run in float32.
 """
