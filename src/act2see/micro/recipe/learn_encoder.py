@@ -56,10 +56,12 @@ CONTENTS = ("", *(f"{lit}{colour} {shape}" for lit in ("", "lit ") for colour in
 
 
 def is_true(claim: Claim, board: Board) -> bool:
-    """Return whether a claim is true of a board."""
+    """Return whether a claim is true of a board. "never" is true of none."""
     kind, *rest = claim
     if kind == "blink":
         return board.lit is not None and rest[0] in ("", board.lit.shape)
+    if kind == "never":
+        return False
     if kind == "calm":
         return board.lit is None
     if kind == "tipped":
@@ -85,6 +87,8 @@ def grade(claims: tuple[Claim, ...], board: Board) -> float:
 
 _IN_PEOPLES_WORDS = 0.45
 """Share of the searches that are put as people type them."""
+_NEVER = 0.08
+"""Share of the searches for what no board shows."""
 
 
 def draw_phrase(rng: random.Random, board: Board) -> Phrase:
@@ -92,6 +96,9 @@ def draw_phrase(rng: random.Random, board: Board) -> Phrase:
     shape = rng.choice(SHAPES) if rng.random() < 0.25 else rng.choice(board.pieces).shape
     lit = board.lit.shape if board.lit and rng.random() < 0.8 else shape
     found = board.find(shape)
+    if rng.random() < _NEVER:
+        text = load_wordings().decline(rng) if rng.random() < 0.5 else _unknown_thing(rng)
+        return text, (("never",),)
     kind = rng.random()
     if kind < 0.22:
         return _word(rng, "find_blink", {"x": lit}, f"the {lit} blinks"), (("blink", lit),)
@@ -117,6 +124,12 @@ def draw_phrase(rng: random.Random, board: Board) -> Phrase:
     calm: tuple[Claim, ...] = (("calm",), ("calm",), ("tipped", edit.side), *away)
     own = edit_query(edit)
     return own if away else _word(rng, "find_tipped", {"side": edit.side}, own), calm
+
+
+def _unknown_thing(rng: random.Random) -> str:
+    """Return a word that means nothing here, as "dog" does, alone or with an article."""
+    pairs = [rng.choice("bcdfghklmnprstvw") + rng.choice("aeiou") for _ in range(rng.choice((1, 1, 2, 2, 3)))]
+    return rng.choice(("a ", "the ", "")) + "".join(pairs) + rng.choice("bdgklmnprstx")
 
 
 def _word(rng: random.Random, kind: str, slots: dict[str, str], own: str) -> str:
