@@ -18,7 +18,7 @@ from act2see.agent.rollout import render
 from act2see.graphs.config import Config
 from act2see.graphs.parts import build_parts
 from act2see.micro.questions import FAMILIES
-from act2see.micro.recipe.corpus import corpus_config, make_chains
+from act2see.micro.recipe.corpus import CORPUS_FAMILIES, corpus_config, make_chains
 from act2see.micro.study.evaluate import micro_config
 from act2see.tools.runtime.weights import resolve_weights
 from act2see.tools.video.store import FrameStore
@@ -87,7 +87,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, dict[str, t
     folder = tmp_path_factory.mktemp("corpus")
     config = corpus_config(folder, Path(resolve_weights("micro:vlm")).parent)
     numbers = {"observe": 0, "blink": 1, "imagine": 0, "both": 0}
-    made = asyncio.run(make_chains(config, [FAMILIES.index(f) + 4 * n for f, n in numbers.items()], folder))
+    indices = [CORPUS_FAMILIES.index(f) + len(CORPUS_FAMILIES) * n for f, n in numbers.items()]  # type: ignore[arg-type]
+    made = asyncio.run(make_chains(config, indices, folder))
     assert not made.dropped
     return config, {f: (t, numbers[f]) for f, t in zip(numbers, made.traces, strict=True)}
 
@@ -141,7 +142,7 @@ def test_loss_on_frames_labels_everything_after_the_prompt(
     assert whole["input_ids"].tolist() == plain["input_ids"].tolist()
     learnt = [i for i in whole["labels"][0].tolist() if i != IGNORED]
     assert learnt.count(packer.image_token_id) == 9 * len(trace.calls)
-    assert packer.codec.decode(learnt).startswith("Second 0:")
+    assert packer.codec.decode(learnt).startswith(f"{item_of('both').asked.text} Second 0:")
     assert packer.codec.decode(learnt).count("<frame>") == len(trace.calls)
 
 
