@@ -34,7 +34,12 @@ class Shown(NamedTuple):
 SHOWN = (
     Shown("blink", 0, "hey, which colour does that triangle go when it lights up?"),
     Shown("observe", 1, "And the ring on this board, what color would you call it?", options=True),
-    Shown("imagine", 15, "Take the square away and tilt the board to the right: what lands in the middle?"),
+    Shown(
+        "imagine",
+        15,
+        "Take the square away and tilt the board to the right: what lands in the middle?",
+        options=True,
+    ),
     Shown(
         "both",
         1,

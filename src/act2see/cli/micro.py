@@ -27,7 +27,7 @@ class Family(StrEnum):
     both = "both"
     plain = "plain"
     when = "when"
-    count = "count"
+    numbers = "count"  # `count` is a method of strings
     exists = "exists"
     first = "first"
     two = "two"
