@@ -1,7 +1,7 @@
 """Measure the micro models on held-out clips, in the world's words and in strangers': `act2see micro test`.
 
 The answers, the called tools, and the contents of retrieved and generated frames are compared with the world.
-Clips are recorded as the world records them, and once more as people have them (`changed`).
+`changed` measures the same on clips as people have them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from act2see.graphs.parts import Parts
 from act2see.graphs.state import AskContext
 from act2see.micro.questions import EVERYDAY, FAMILIES, Family, Item, Split, ToolCall, make_item
 from act2see.micro.recipe.learn_generator import score_edit
-from act2see.micro.study.changed import ask_changed, changed_rates
 from act2see.micro.study.evaluate import AnsweredItem, OnAnswer, Rate, Report, ask_all, micro_config
 from act2see.micro.study.strangers import strange_questions, strange_refusals
 from act2see.tools.frames import Generated
@@ -33,7 +32,7 @@ def run(n: int = 800, weights: Path | None = None, progress: OnAnswer | None = N
     Args:
         n: The number of questions of the paper's families, of the everyday families, and of strangers'
             questions. Half as many strangers' refusals are asked, and a quarter as many questions about
-            held-out pairs and about changed clips. The comparisons without tools, without SFT and without
+            held-out pairs. The comparisons without tools, without SFT and without
             generation use the relevant questions.
         weights: The folder of the weights; None for the shipped ones.
         progress: Called after each answer.
@@ -60,7 +59,6 @@ class _Test:
         daily, _ = await self.ask("everyday", everyday)
         strange, _ = await self.ask("strangers' words", strange_questions(self.n))
         beyond, _ = await self.ask("beyond the board", strange_refusals(self.n // 2))
-        changed = await self.ask_changed(self.n // 4)
         held_out, _ = await self.ask("held-out pairs", rare)
         blind, _ = await self.ask("blink, no tools", hidden, tools=())
         base, _ = await self.ask("base model", hidden, vlm="base")
@@ -70,7 +68,6 @@ class _Test:
                 *_answers(full, blind, base, text, held_out),
                 *_everyday(daily),
                 *_strangers(strange, beyond),
-                *_changed(changed),
                 *_decisions([*full, *daily]),
                 *_frames(full, parts),
             )
@@ -88,15 +85,6 @@ class _Test:
         context = AskContext(tools=tools) if tools is not None else None
         config: Config = micro_config(self.weights, self.folder / "cache", vlm)
         return await ask_all(config, items, self.folder / "clips", context, report)
-
-    async def ask_changed(self, count: int) -> list[AnsweredItem]:
-        """Ask questions about recordings as people have them."""
-
-        def report(done: int) -> None:
-            if self.progress:
-                self.progress("changed clips", done, count)
-
-        return await ask_changed(count, self.weights, self.folder, progress=report)
 
 
 def _draw(count: int, split: Split) -> list[Item]:
@@ -157,12 +145,6 @@ def _strangers(strange: list[AnsweredItem], beyond: list[AnsweredItem]) -> list[
         Rate("beyond the board: declined", declined, len(beyond), 0.95),
         Rate("questions about the board: declined", wrongly, len(strange), 0.01, at_most=True),
     ]
-
-
-def _changed(changed: list[AnsweredItem]) -> list[Rate]:
-    """Return the rates about recordings as people have them: of right answers, and of refused clips."""
-    first, *_, refused = changed_rates(changed)
-    return [first, refused]
 
 
 def _decisions(full: list[AnsweredItem]) -> list[Rate]:
