@@ -13,7 +13,7 @@ import pytest
 import act2see
 
 
-@pytest.mark.timeout(300)  # four questions; slow on a busy machine
+@pytest.mark.timeout(300)  # six questions; slow on a busy machine
 def test_demo_writes_pages_and_suggests_commands_that_run(tmp_path: Path) -> None:
     environment = {
         **os.environ,

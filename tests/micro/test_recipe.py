@@ -18,7 +18,7 @@ from act2see.micro.study.evaluate import micro_config
 from act2see.micro.world import write_clip
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_the_whole_recipe_runs_and_leaves_weights_that_answer(tmp_path: Path) -> None:
     reported: set[str] = set()
     seconds = recipe.train(tmp_path / "weights", quick=True, progress=lambda name, *_: reported.add(name))
