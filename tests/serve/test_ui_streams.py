@@ -46,7 +46,7 @@ def test_an_event_is_accepted_after_the_page_disconnects_from_the_closing_stream
     video = next(
         c["props"]["value"] for c in page.config["components"] if c["props"].get("elem_id") == "clip"
     )
-    form = [None, video, "Which?", "a\nb", "mine", [], 4, 600, 0]
+    form = [None, None, video, "Which?", "a\nb", "mine", [], 4, 600, 0]
     assert page.join(page.function("config"), ["mine"]).status_code == 200
     closing = stream_until(page, "close_stream")
     next(closing)
