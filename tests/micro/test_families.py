@@ -84,6 +84,25 @@ def expected(item: Item) -> str | None:
     if kind == "what_at":
         before, after = content(first, slots["place"]), content(last, slots["place"])
         return before if before == after else f"{before} at the start, {after} at the end"
+    if kind == "where_at":
+        return place_of(lasting(item)[int(slots["n"]) * FPS], x)
+    if kind == "which_tipped":
+        return last.tipped or "The board is not tipped in this clip."
+    if kind == "colour_at":
+        seen = [content(board, slots["place"]) for board in (first, last)]
+        colours = ["nothing" if shape == "nothing" else first.piece(shape).colour for shape in seen]
+        return colours[0] if seen[0] == seen[1] else f"{colours[0]} at the start, {colours[1]} at the end"
+    if kind == "beside":
+        row, column = first.piece(x).cell
+        cells = {
+            "above": (row - 1, column),
+            "below": (row + 1, column),
+            "left of": (row, column - 1),
+            "right of": (row, column + 1),
+        }
+        return next((p.shape for p in first.pieces if p.cell == cells[slots["direction"]]), "nothing")
+    if kind == "any_colour":
+        return yes(any(p.colour == slots["colour"] for p in first.pieces))
     if kind == "how_many":
         return str(len(first.pieces))
     if kind == "how_many_colour":
@@ -116,6 +135,12 @@ def expected(item: Item) -> str | None:
         return first_of(lit) if lit else "Neither of them blinks in this clip."
     if kind == "which_first_moves":
         moved = {shape: times[0] for shape in (x, y) if (times := move_seconds(item, shape))}
+        return first_of(moved) if moved else "Neither of them moves in this clip."
+    if kind == "which_last":
+        lit = {shape: -float(frames[0]) for shape in (x, y) if (frames := lit_frames(item, shape))}
+        return first_of(lit) if lit else "Neither of them blinks in this clip."
+    if kind == "which_last_moves":
+        moved = {shape: -times[-1] for shape in (x, y) if (times := move_seconds(item, shape))}
         return first_of(moved) if moved else "Neither of them moves in this clip."
     if kind in ("two_blinks", "moved_between"):
         for shape in (y, z):

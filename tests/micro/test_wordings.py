@@ -152,6 +152,28 @@ def test_rewording_changes_nothing_but_the_question(family: str) -> None:
             assert bool(put.options) == bool(item.options)
 
 
+def test_options_in_peoples_words_name_the_same_answer() -> None:
+    styles = set()
+    for index in range(400):
+        item = make_item("plain", index)
+        put = load_wordings().reword(item, random.Random(index))
+        if put.named:
+            assert put.given == put.named
+            place = item.options.index(item.answer)
+            assert put.options[place] == put.named
+            assert put.correct == item.correct
+            assert put.closing().endswith(f"{item.answer}.</think>\n<answer>{put.named}</answer>")
+            styles.add(put.named)
+    assert len(styles) > 20
+
+
+def test_several_questions_in_one_are_declined() -> None:
+    rng = random.Random(0)
+    texts = [load_wordings().decline(rng) for _ in range(2000)]
+    assert sum(len(text.split()) > 40 for text in texts) > 5  # several questions
+    assert not any("{" in text for text in texts)
+
+
 def test_follow_ups_come_after_a_question_of_their_kind() -> None:
     found = 0
     follow_ups = {fill(line, {"x": "ring"}, random.Random(0)) for line in load_wordings().lines["follow_up"]}

@@ -22,6 +22,7 @@ from act2see.micro.world import FPS, SHAPES, Board, Clip, Short, Slow
 ABSENT = "There is no {x} in this clip."
 DARK = "The {x} does not blink in this clip."
 STILL = "The {x} does not move in this clip."
+LEVEL = "The board is not tipped in this clip."
 NO_BLINK = "Nothing blinks in this clip."
 NO_MOVE = "Nothing moves in this clip."
 NEITHER_BLINKS = "Neither of them blinks in this clip."
@@ -29,8 +30,8 @@ NEITHER_MOVES = "Neither of them moves in this clip."
 NOWHERE = "nowhere"
 NOTHING = "nothing"
 REFUSAL = (
-    "I cannot tell that from a board. Ask, for example: What colour is the ring? Which shape blinks? "
-    "Where does the circle end up when the board is tipped to the left?"
+    "I cannot tell that from a board. Ask one thing in English, for example: What colour is the ring? "
+    "Which shape blinks? Where does the circle end up when the board is tipped to the left?"
 )
 
 

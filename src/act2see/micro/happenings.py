@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 from act2see.micro.drafts import (
@@ -261,15 +262,19 @@ def _is_there(rng: random.Random, frames: int, held_out: bool, kind: str) -> Dra
     return draft(clip, kind, chain, lead, answer, draw_yes_or_no(rng), colour=asked, x=x)
 
 
+_FIRST_OR_LAST = ("which_first", "which_first", "which_first", "which_last")
+
+
 def draw_first(rng: random.Random, frames: int, held_out: bool) -> Draft:
-    """Draw a question which of two shapes blinks or moves first."""
+    """Draw a question which of two shapes blinks or moves first, or last."""
     if rng.random() < 0.4:
         return first_to_move(rng, frames, held_out, rng.choice((2, 2, 2, 1)))
     return first_to_blink(rng, frames, held_out, rng.choice((2, 2, 2, 2, 1)))
 
 
 def first_to_blink(rng: random.Random, frames: int, held_out: bool, blinking: int) -> Draft:
-    """Draw a question which of two shapes blinks first; `blinking` of them do."""
+    """Draw a question which of two shapes blinks first, or last; `blinking` of them do."""
+    kind = rng.choice(_FIRST_OR_LAST)
     board, mover = board_and_mover(rng, held_out)
     slow = draw_hops(rng, board, mover, frames, rng.choice((0, 0, 1)))
     x, y = rng.sample([p.shape for p in board.pieces], 2)
@@ -281,25 +286,33 @@ def first_to_blink(rng: random.Random, frames: int, held_out: bool, blinking: in
     said = [f"{shape} {seconds.get(shape, 'never')}" for shape in (x, y)]
     chain += (f" In second: {', '.join(said)}.",)
     if not seconds:
-        return draft(clip, "which_first", chain, "", NEITHER_BLINKS, x=x, y=y)
-    answer = min(seconds, key=lambda shape: seconds[shape])
-    return draft(clip, "which_first", chain, "First is the", answer, rng.choice(((x, y), (y, x))), x=x, y=y)
+        return draft(clip, kind, chain, "", NEITHER_BLINKS, x=x, y=y)
+    lead, answer = _name_extreme(seconds, kind)
+    return draft(clip, kind, chain, lead, answer, rng.choice(((x, y), (y, x))), x=x, y=y)
 
 
 def first_to_move(rng: random.Random, frames: int, held_out: bool, moving: int) -> Draft:
-    """Draw a question which of two shapes moves first; `moving` of them do."""
+    """Draw a question which of two shapes moves first, or last; `moving` of them do."""
+    kind = f"{rng.choice(_FIRST_OR_LAST)}_moves"
+    asked = 0 if kind == "which_first_moves" else -1
     board, _ = board_and_mover(rng, held_out)
     x, y = rng.sample([p.shape for p in board.pieces], 2)
     clip = Clip(frames, _draw_moves(rng, board, rng.sample([x, y], moving), frames))
     view = view_of(clip)
-    firsts = {shape: times[0] for shape in (x, y) if (times := move_times(shape, view))}
-    said = [f"{shape} {firsts.get(shape, 'never')}" for shape in (x, y)]
+    seconds = {shape: times[asked] for shape in (x, y) if (times := move_times(shape, view))}
+    said = [f"{shape} {seconds.get(shape, 'never')}" for shape in (x, y)]
     chain = (f" {describe_path(x, view)} {describe_path(y, view)} In second: {', '.join(said)}.",)
-    if not firsts:
-        return draft(clip, "which_first_moves", chain, "", NEITHER_MOVES, x=x, y=y)
-    answer = min(firsts, key=lambda shape: firsts[shape])
-    options = rng.choice(((x, y), (y, x)))
-    return draft(clip, "which_first_moves", chain, "First is the", answer, options, x=x, y=y)
+    if not seconds:
+        return draft(clip, kind, chain, "", NEITHER_MOVES, x=x, y=y)
+    lead, answer = _name_extreme(seconds, kind)
+    return draft(clip, kind, chain, lead, answer, rng.choice(((x, y), (y, x))), x=x, y=y)
+
+
+def _name_extreme(seconds: Mapping[str, int], kind: str) -> tuple[str, str]:
+    """Return the beginning of the conclusion, and the shape of the first or the last second."""
+    if kind.startswith("which_last"):
+        return "Last is the", max(seconds, key=lambda shape: seconds[shape])
+    return "First is the", min(seconds, key=lambda shape: seconds[shape])
 
 
 def _draw_moves(rng: random.Random, board: Board, movers: list[str], frames: int) -> Slow:

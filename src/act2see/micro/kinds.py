@@ -2,7 +2,8 @@
 
 People ask the same in endless ways (`wordings`). Micro's chain begins with the question in these words, so
 everything after its head is about one sentence for each kind. Slots name what is asked about: `x`, `y` and
-`z` are shapes, besides a colour, a place and a side.
+`z` are shapes, besides a colour, a place, a side,
+a direction and a number of seconds (`n`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ _LIT = " as the {y} blinks"
 
 KINDS: dict[str, str] = {
     "colour": "What colour is the {x}?",
+    "colour_at": "What colour is the shape at {place}?",
     "start": "Where is the {x} at the start?",
     "end": "Where is the {x} at the end?",
     "where": "Where is the {x}?",
+    "where_at": "Where is the {x} at second {n}?",
     "where_when": "Where is the {x} when the {y} blinks?",
     "which_moves": "Which shape moves?",
     "which_blinks": "Which shape blinks?",
@@ -41,6 +44,7 @@ KINDS: dict[str, str] = {
     "how_many_blink": "How many shapes blink?",
     "is_there": "Is there a {x}?",
     "is_there_colour": "Is there a {colour} {x}?",
+    "any_colour": "Is a shape {colour}?",
     "is_colour": "Is the {x} {colour}?",
     "is_at": "Is the {x} at {place}?",
     "does_move": "Does the {x} move?",
@@ -49,11 +53,15 @@ KINDS: dict[str, str] = {
     "any_blinks": "Does a shape blink?",
     "which_first": "Which blinks first, the {x} or the {y}?",
     "which_first_moves": "Which moves first, the {x} or the {y}?",
+    "which_last": "Which blinks last, the {x} or the {y}?",
+    "which_last_moves": "Which moves last, the {x} or the {y}?",
+    "which_tipped": "Which side is the board tipped to?",
     "what_changed": "What changes from start to end?",
     "describe": "Describe the clip.",
     "what_at": "Which shape is at {place}?",
     "what_at_start": "Which shape is at {place} at the start?",
     "what_at_end": "Which shape is at {place} at the end?",
+    "beside": "Which shape is {direction} the {x}?",
     "which_colour": "Which shape is {colour}?",
     "list": "Which shapes are there?",
     "two_blinks": "Where is the {x} when the {y} blinks and when the {z} blinks?",
@@ -61,6 +69,14 @@ KINDS: dict[str, str] = {
     "beyond": "Beyond the board.",
 }
 """The question of each kind, with its slots. `beyond` stands for everything that a board cannot answer."""
+
+DIRECTIONS: dict[str, tuple[int, int]] = {
+    "above": (-1, 0),
+    "below": (1, 0),
+    "left of": (0, -1),
+    "right of": (0, 1),
+}
+"""The directions from one shape to its neighbour, with the steps down and to the right."""
 
 ABOUT_ONE_SHAPE = tuple(kind for kind, text in KINDS.items() if re.findall(r"{(\w+)}", text) == ["x"])
 """The kinds that ask about one shape, which a follow-up ("and the ring?") can ask about another."""

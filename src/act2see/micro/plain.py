@@ -9,6 +9,7 @@ import random
 from dataclasses import replace
 
 from act2see.micro.drafts import (
+    LEVEL,
     NOTHING,
     Draft,
     board_and_mover,
@@ -18,6 +19,7 @@ from act2see.micro.drafts import (
     yes_or_no,
 )
 from act2see.micro.draws import draw_hops
+from act2see.micro.kinds import DIRECTIONS
 from act2see.micro.looks import state_whether
 from act2see.micro.words import (
     count_colour,
@@ -66,6 +68,27 @@ def _plain_where(rng: random.Random, clip: Clip, board: Board) -> Draft:
     return draft(clip, "where", chain, f"The {x} is at", ", then ".join(places), options, x=x)
 
 
+def _plain_where_at(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    view = view_of(clip)
+    x = _asked_shape(rng, clip, board)
+    second, shown = rng.choice(view)
+    place = cell_name(shown.piece(x).cell)
+    chain = (f" {describe_path(x, view)}",)
+    options = draw_options(rng, place, list(map(cell_name, CELLS)))
+    slots = {"x": x, "n": str(second)}
+    return draft(clip, "where_at", chain, f"At second {second} the {x} is at", place, options, **slots)
+
+
+def _plain_which_tipped(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    if rng.random() < 0.7:
+        clip = add_tipping(rng, Clip(clip.frames, clip.slow[:1]))
+    side = clip.slow[-1][1].tipped
+    chain = (state_whether("tipped board", bool(side)),)
+    if not side:
+        return draft(clip, "which_tipped", chain, "", LEVEL)
+    return draft(clip, "which_tipped", chain, "The board is tipped to the", side, rng.choice((SIDES, ())))
+
+
 def _asked_shape(rng: random.Random, clip: Clip, board: Board) -> str:
     """Return a shape to ask about: in half of the draws one that moves, if there is one."""
     view = view_of(clip)
@@ -111,6 +134,44 @@ def _plain_what_at(rng: random.Random, clip: Clip, board: Board) -> Draft:
     return draft(clip, kind, chain, f"At {place} is", both, place=place)
 
 
+def _plain_colour_at(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    last = clip.slow[-1][1]
+    place = _asked_place(rng, rng.choice((board, last)))
+    before, after = _content(board, place), _content(last, place)
+    seen = f" At the start at {place} is {before}. At the end at {place} is {after}."
+    if before != after:
+        colours = [shape if shape == NOTHING else board.piece(shape).colour for shape in (before, after)]
+        for shape, colour in zip((before, after), colours, strict=True):
+            if shape != NOTHING:
+                seen += f" The {shape} is {colour}."
+        both = f"{colours[0]} at the start, {colours[1]} at the end"
+        return draft(clip, "colour_at", (seen,), f"At {place} is", both, place=place)
+    if before == NOTHING:
+        return draft(clip, "colour_at", (seen,), f"At {place} is", NOTHING, place=place)
+    colour = board.piece(before).colour
+    options = draw_options(rng, colour, list(COLOURS))
+    return draft(clip, "colour_at", (seen,), f"The {before} is", colour, options, place=place)
+
+
+def _plain_beside(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    # Neighbours change with each hop, so nothing hops here.
+    clip = Clip(clip.frames, ((0, board),))
+    p = rng.choice(board.pieces)
+    direction = rng.choice(list(DIRECTIONS))
+    down, right = DIRECTIONS[direction]
+    cell = (p.cell[0] + down, p.cell[1] + right)
+    slots = {"direction": direction, "x": p.shape}
+    chain = f" At the start the {p.shape} is at {cell_name(p.cell)}."
+    beside = f"{direction.capitalize()} it is"
+    if cell not in CELLS:
+        return draft(clip, "beside", (chain,), beside, NOTHING, **slots)
+    place = cell_name(cell)
+    content = _content(board, place)
+    options = () if content == NOTHING else draw_options(rng, content, list(SHAPES))
+    chain += f" {beside} {place}."
+    return draft(clip, "beside", (chain,), f"At the start at {place} is", content, options, **slots)
+
+
 def _plain_which_colour(rng: random.Random, clip: Clip, board: Board) -> Draft:
     colour = _asked_colour(rng, board)
     same = [p for p in board.ordered() if p.colour == colour]
@@ -119,6 +180,14 @@ def _plain_which_colour(rng: random.Random, clip: Clip, board: Board) -> Draft:
         return draft(clip, "which_colour", chain, "", f"No shape is {colour}.", colour=colour)
     options = draw_options(rng, same[0].shape, list(SHAPES)) if len(same) == 1 else ()
     return draft(clip, "which_colour", chain, f"{colour} is the", list_shapes(same), options, colour=colour)
+
+
+def _plain_any_colour(rng: random.Random, clip: Clip, board: Board) -> Draft:
+    colour = _asked_colour(rng, board) if rng.random() < 0.6 else rng.choice(list(COLOURS))
+    answer = yes_or_no(any(p.colour == colour for p in board.pieces))
+    chain = (f" {count_colour(board, colour)}",)
+    lead = f"A {colour} shape is there:"
+    return draft(clip, "any_colour", chain, lead, answer, draw_yes_or_no(rng), colour=colour)
 
 
 def _asked_colour(rng: random.Random, board: Board) -> str:
@@ -155,11 +224,18 @@ _PLAIN = (
     _plain_colour,
     _plain_where,
     _plain_where,
+    _plain_where_at,
+    _plain_where_at,
     _plain_end,
+    _plain_which_tipped,
     _plain_what_at,
     _plain_what_at,
+    _plain_colour_at,
+    _plain_colour_at,
+    _plain_beside,
     _plain_which_colour,
     _plain_which_colour,
+    _plain_any_colour,
     _plain_list,
     _plain_is_colour,
     _plain_is_at,

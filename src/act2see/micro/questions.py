@@ -128,6 +128,8 @@ class Item:
     """The beginning of the conclusion; empty if the answer is a sentence."""
     earlier: tuple[tuple[str, str], ...] = ()
     """Earlier questions of the conversation with their answers."""
+    named: str = ""
+    """The answer as the options name it, if they use other words than the world."""
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -135,13 +137,18 @@ class Item:
         return tuple(s.tag for s in self.chain if isinstance(s, ToolCall))
 
     @property
+    def given(self) -> str:
+        """The answer as a person would give it, who takes one of the options if there are any."""
+        return self.named or self.answer
+
+    @property
     def correct(self) -> str:
         """The letter of the correct option or, without options, the answer itself."""
-        return LETTERS[self.options.index(self.answer)] if self.options else self.answer
+        return LETTERS[self.options.index(self.given)] if self.options else self.answer
 
     def closing(self) -> str:
         """Return the end of the chain: the conclusion and the answer."""
-        return closing(self.lead, self.answer)
+        return closing(self.lead, self.answer, self.named)
 
     def texts(self) -> list[str]:
         """Return the texts of the reference chain, with the descriptions of its retrieved frames."""

@@ -40,7 +40,7 @@ def load_world(
             video=str(clip),
             question=item.text,
             options=item.options,
-            answer=item.answer,
+            answer=item.given,
             chain=" ".join(text.strip() for text in texts),
             licence="Apache-2.0",
         )

@@ -85,10 +85,11 @@ class ScriptedTeacher(Reasoner):
             chain.append(_prose(rng))
         if hinted and trusts:
             chain = [step for step in chain[:1] if isinstance(step, str)] or [_prose(rng)]
-        answer = item.answer
+        item = replace(item, chain=tuple(chain))
         if errs and not hinted and item.options:
-            answer = rng.choice([o for o in item.options if o != item.answer])
-        return replace(item, chain=tuple(chain), answer=answer)
+            answer = rng.choice([option for option in item.options if option != item.given])
+            return replace(item, answer=answer, named="")
+        return item
 
 
 def _prose(rng: random.Random) -> str:

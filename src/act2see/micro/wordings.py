@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from act2see.micro.kinds import ABOUT_ONE_SHAPE, Asked, ask
+from act2see.micro.kinds import ABOUT_ONE_SHAPE, DIRECTIONS, KINDS, Asked, ask
+from act2see.micro.names import DIRECTION_NAMES, NAMES, NUMBERS, PLACES, SYNONYMS
 from act2see.micro.questions import Item
 from act2see.micro.world import CELLS, COLOURS, SHAPES, SIDES, cell_name
 
@@ -28,47 +29,12 @@ _EARLIER = 0.12  # share of questions with an unrelated earlier question
 _FOLLOW_UP = 0.12  # share of questions about one shape that are put as a follow-up
 _BEYOND_OPTIONS = 0.15  # share of questions beyond the board that have options
 _STRANGE_OPTIONS = 0.06  # share of questions with options whose options fit another question
+_NAMED_OPTIONS = 0.4  # share of questions with options whose options are in people's words
 _OTHER_NAME = 0.06  # share of shapes and colours that have another name than the world's
+_SEVERAL = 0.08  # share of questions beyond the board that are several questions in one
 _THINNED = 0.2  # share of lines without a word or two
 _PLACE_NAME = 0.6  # the same for places
 
-PLACES: Mapping[str, Sequence[str]] = {
-    "northwest": (
-        "upper left",
-        "top left",
-        "top left corner",
-        "upper left corner",
-        "north west",
-        "NW",
-        "top-left",
-    ),
-    "north": ("top", "top middle", "top center", "upper middle", "top centre", "N", "top row middle"),
-    "northeast": ("upper right", "top right", "top right corner", "upper right corner", "north east", "NE"),
-    "west": ("middle left", "left middle", "center left", "left", "W", "left side", "mid left"),
-    "center": ("middle", "centre", "exact middle", "center cell", "dead center", "very middle"),
-    "east": ("middle right", "right middle", "center right", "right", "E", "right side", "mid right"),
-    "southwest": ("lower left", "bottom left", "bottom left corner", "lower left corner", "south west", "SW"),
-    "south": ("bottom", "bottom middle", "bottom center", "lower middle", "bottom centre", "S"),
-    "southeast": (
-        "lower right",
-        "bottom right",
-        "bottom right corner",
-        "lower right corner",
-        "south east",
-        "SE",
-    ),
-}
-"""Other names of the places."""
-NAMES: Mapping[str, Sequence[str]] = {
-    "circle": ("disc", "disk", "dot", "round one", "ball"),
-    "ring": ("donut", "hoop", "doughnut", "ring shape"),
-    "cross": ("plus", "plus sign", "x", "cross shape"),
-    "square": ("box", "block", "square one"),
-    "triangle": ("triangular one", "pyramid", "triangle shape"),
-    "purple": ("violet",),
-    "orange": ("orange-coloured",),
-}
-"""Other names of shapes and colours."""
 _BEFORE = (
     "please ",
     "hi, ",
@@ -100,6 +66,10 @@ _AFTER = (
     " Answer briefly.",
     ", I can't see it",
 )
+_JOINTS = ("? and ", ", and ", " and ", "? also, ", "? Also ", ". ", "? ", ", plus: ", " & ", "; ")
+"""What stands between two questions."""
+_WHOLE = ("beyond", "two_blinks", "moved_between", "describe", "what_changed", "list")
+"""Kinds that already ask for more than one thing."""
 _MOMENTS = (
     "when the {y} blinks",
     "at the moment the {y} lights up",
@@ -122,42 +92,8 @@ _EARLIER_ANSWERS = (
     "at 2 s",
     "at 4.3 s",
 )
-_SYNONYMS = (
-    ("blinks", "flashes", "lights up", "glows", "flickers", "shines", "goes bright", "is lit", "is flashing"),
-    ("blink", "flash", "light up", "glow", "flicker", "shine", "go bright"),
-    ("blinked", "flashed", "lit up", "glowed", "flickered", "shone"),
-    ("blinking", "flashing", "glowing", "lighting up", "flickering", "shining"),
-    (
-        "moves",
-        "hops",
-        "jumps",
-        "shifts",
-        "changes place",
-        "changes position",
-        "relocates",
-        "goes somewhere else",
-    ),
-    ("move", "hop", "jump", "shift", "change place", "change its place", "change position", "relocate"),
-    ("moved", "hopped", "jumped", "shifted", "changed place", "relocated"),
-    ("moving", "hopping", "jumping", "shifting", "changing place"),
-    ("piece", "shape", "thing", "object", "token", "figure", "item", "symbol", "one"),
-    ("pieces", "shapes", "things", "objects", "tokens", "figures", "items", "symbols"),
-    ("place", "spot", "cell", "position", "location", "field", "slot"),
-    ("colour", "color", "hue", "shade", "tint"),
-    ("tipped", "tilted", "leaned", "slanted", "inclined", "tilting"),
-    ("tip", "tilt", "lean", "slant", "incline"),
-    ("removed", "taken away", "taken out", "deleted", "lifted off", "gone"),
-    ("remove", "take away", "take out", "delete", "lift off"),
-    ("clip", "video", "footage", "recording", "film"),
-    ("at the start", "at the beginning", "in the first frame", "at first", "initially", "to begin with"),
-    ("at the end", "in the end", "in the last frame", "finally", "when it is over", "at the finish"),
-    ("ends up", "lands", "finishes", "comes to rest", "winds up"),
-    ("end up", "land", "finish", "come to rest", "wind up"),
-    ("tell me", "say", "let me know", "show me", "name"),
-)
-"""Words that people use for each other."""
 _OTHER_WORD = 0.25  # share of these words that another one replaces
-_SYNONYM = {word: words for words in _SYNONYMS for word in words}
+_SYNONYM = {word: words for words in SYNONYMS for word in words}
 _WORD = re.compile(
     r"(?<!{)\b(" + "|".join(sorted(map(re.escape, _SYNONYM), key=len, reverse=True)) + r")\b(?!})",
     re.IGNORECASE,
@@ -190,8 +126,19 @@ class Wordings:
         return vary(fill(text, slots, rng), rng)
 
     def decline(self, rng: random.Random) -> str:
-        """Return a question that no board can answer."""
+        """Return a question that no board can answer, or several questions in one."""
+        if rng.random() < _SEVERAL:
+            return self._ask_several(rng)
         return vary(fill(rng.choice(self.lines["beyond"]), _draw_slots(rng), rng), rng)
+
+    def _ask_several(self, rng: random.Random) -> str:
+        kinds = [kind for kind in self.lines if kind in KINDS and kind not in _WHOLE]
+        count = 2 if rng.random() < 0.85 else rng.randint(3, 8)
+        texts: list[str] = []
+        for kind in rng.sample(kinds, count):
+            text = fill(rng.choice(self.lines[kind]), _draw_slots(rng), rng)
+            texts.append(_uncapitalise(text) if texts else text)
+        return vary(texts[0].rstrip("?.! ") + "".join(rng.choice(_JOINTS) + text for text in texts[1:]), rng)
 
     def follow_up(self, shape: str, rng: random.Random) -> str:
         """Return a question that repeats the one before about another shape."""
@@ -217,9 +164,11 @@ class Wordings:
             return self._as_follow_up(item, rng)
         else:
             item = replace(item, text=self.say(item.asked, rng))
+        if item.options and rng.random() < _NAMED_OPTIONS:
+            item = _name_options(item, rng)
         if item.options and rng.random() < _STRANGE_OPTIONS:
             # Nothing in them need fit: the answer is what the clip shows.
-            item = replace(item, options=_draw_options(rng))
+            item = replace(item, options=_draw_options(rng), named="")
         if rng.random() < _EARLIER:
             return replace(item, earlier=(self._draw_earlier(rng),))
         return item
@@ -252,7 +201,28 @@ def _draw_slots(rng: random.Random) -> dict[str, str]:
         "colour": rng.choice(list(COLOURS)),
         "place": cell_name(rng.choice(CELLS)),
         "side": rng.choice(SIDES),
+        "n": str(rng.randrange(10)),
+        "direction": rng.choice(list(DIRECTIONS)),
     }
+
+
+def _name_options(item: Item, rng: random.Random) -> Item:
+    """Return an item whose options are in people's words: "Top left", "a ring", "Two"."""
+    article, capital = rng.choice(("", "", "", "the ", "a ")), rng.random() < 0.5
+    options = {}
+    for option in item.options:
+        name = option
+        if option in PLACES:
+            name = rng.choice(PLACES[option])
+        elif option in SHAPES:
+            name = article + option
+        elif option.isdecimal() and rng.random() < 0.3:
+            name = NUMBERS[int(option)]
+        options[option] = _capitalise(name) if capital else name
+    named = options.get(item.answer, item.answer)
+    # Case does not matter when an answer is compared with the options.
+    same = named.casefold() == item.answer.casefold()
+    return replace(item, options=tuple(options.values()), named="" if same else named)
 
 
 def _draw_options(rng: random.Random) -> tuple[str, ...]:
@@ -272,6 +242,10 @@ def fill(line: str, slots: Mapping[str, str], rng: random.Random) -> str:
         word = slots[slot]
         if slot == "place":
             return rng.choice(PLACES[word]) if rng.random() < _PLACE_NAME else word
+        if slot == "n":
+            return NUMBERS[int(word)] if int(word) < len(NUMBERS) and rng.random() < 0.25 else word
+        if slot == "direction":
+            return rng.choice((word, *DIRECTION_NAMES[word]))
         others = NAMES.get(word)
         return rng.choice(others) if others and rng.random() < _OTHER_NAME else word
 

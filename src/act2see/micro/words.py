@@ -189,14 +189,15 @@ def name_times(times: Sequence[float]) -> str:
     return f"at {' and '.join(f'{round(t, 1):g}' for t in times)} s"
 
 
-def closing(lead: str, answer: str) -> str:
+def closing(lead: str, answer: str, named: str = "") -> str:
     """Return the end of a chain: the lead, in the question's own words, and the answer right after it.
 
     The answer is a word: micro would have to learn separately to find the letter of an option. Without a
-    lead the answer is a sentence, which is written only once.
+    lead the answer is a sentence, which is written only once. An option can name the answer in other words:
+    then the answer tag holds these (`named`).
     """
     conclusion = f" {lead} {answer}." if lead else ""
-    return f"{conclusion}</think>\n<answer>{answer}</answer>"
+    return f"{conclusion}</think>\n<answer>{named or answer}</answer>"
 
 
 def edit_query(edit: Edit, blinking: str | None = None) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from act2see.agent.prompt import Prompt
 from act2see.agent.rollout import Rollout, render
-from act2see.micro.questions import FAMILIES, TAGS, Family, Item, Seen, ToolCall, draw_tags
+from act2see.micro.questions import EVERYDAY, FAMILIES, TAGS, Family, Item, Seen, ToolCall, draw_tags
 from act2see.micro.recipe.corpus import after_view, shuffle_options, tools_line, with_tools
 from act2see.micro.recipe.lessons import RolloutLesson, draw_item, draw_length
 from act2see.micro.recipe.models import IMAGE
@@ -28,23 +28,18 @@ from act2see.trace.record import Answer, Call, Frames, Question, Segment, Text, 
 from act2see.trace.trace import Trace
 from act2see.training.sft.forward import Batch
 
-CHAIN_FAMILIES: tuple[Family, ...] = (
-    *FAMILIES,
-    *FAMILIES,
-    "plain",
-    "when",
-    "count",
-    "exists",
-    "first",
-    "first",
-    "two",
-    "two",
-    "changes",
-    "false",
-    "false",
-)
+_ASKED_OFTEN: tuple[Family, ...] = ("plain", "when", "count", "exists", "first", "two", "false")
+CHAIN_FAMILIES: tuple[Family, ...] = (*FAMILIES, *FAMILIES, *_ASKED_OFTEN, *_ASKED_OFTEN, "plain", "changes")
 """The families of chains that go on after the view, as often as they are drawn."""
 ALL_FAMILIES: tuple[Family, ...] = (*CHAIN_FAMILIES, "describe", "beyond", "beyond")
+_READ_OFTEN: tuple[Family, ...] = ("plain", "exists", "beyond")
+_READ_FAMILIES: tuple[Family, ...] = (
+    *(*FAMILIES, *EVERYDAY),
+    *("plain", "plain", "when", "count", "first"),
+    *_READ_OFTEN,
+    *_READ_OFTEN,
+)
+"""The families of readings, so that each kind of question comes about equally often."""
 _NO_MATCH = 0.8
 """Share of the searches for what a clip does not show that return no frame."""
 _ALL_TAGS = dict.fromkeys(TAGS, "")
@@ -85,7 +80,7 @@ def draw_trace(item: Item, frames: DrawnFrames) -> Trace:
             ]
             text = ""
     text, tag, rest = (text + item.closing()).partition("<answer>")
-    segments += [Text(text=text), Answer(text=tag + rest, body=item.answer)]
+    segments += [Text(text=text), Answer(text=tag + rest, body=item.given)]
     video = Video(
         path="",
         digest="",
@@ -162,7 +157,7 @@ class Readings(RolloutLesson):
         return [self._rollout(rng) for _ in range(self.batch)]
 
     def _rollout(self, rng: random.Random) -> Rollout:
-        item = load_wordings().reword(draw_item(rng, ALL_FAMILIES), rng)
+        item = load_wordings().reword(draw_item(rng, _READ_FAMILIES), rng)
         trace = Trace(
             id="reading",
             video=Video(path="", digest="", seconds=1.0, width=IMAGE, height=IMAGE, frames=FPS, fps=FPS),

@@ -121,7 +121,7 @@ class AnsweredItem:
         given = self.trace.choice or self.trace.answer or ""
         if self.item.family == "when" and self.item.answer.startswith("at "):
             return equal_times(given, self.item.answer)
-        return given == self.item.answer
+        return given == self.item.given
 
     @property
     def declined(self) -> bool:
